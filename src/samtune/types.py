@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,16 @@ class Geometry:
         if self.resized != self.original:
             logits = F.interpolate(logits, self.original, mode="bilinear", align_corners=False)
         return logits
+
+
+@dataclass(frozen=True)
+class InputPolicy:
+    """How images enter a model; it travels in the checkpoint so that prediction repeats training."""
+
+    size: tuple[int, int]
+    """``(h, w)`` of the model's frame in pixels."""
+    resize: Literal["longest", "stretch"] = "longest"
+    """``longest``: keep the aspect and pad right and below; ``stretch``: each axis alone."""
 
 
 @dataclass(frozen=True)

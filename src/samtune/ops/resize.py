@@ -1,0 +1,33 @@
+"""Resampling of position tables to another token grid. At the native size each returns its input."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resamples absolute positions ``(1, H0, W0, C)`` to ``(1, H, W, C)``.
+
+    Bilinear without antialiasing, as the published variable-size SAM adaptations do.
+    """
+    if tuple(table.shape[1:3]) == tuple(grid):
+        return table
+    moved = F.interpolate(table.permute(0, 3, 1, 2).float(), grid, mode="bilinear")
+    return moved.permute(0, 2, 3, 1).to(table.dtype)
+
+
+def relative(table: Tensor, queries: int, keys: int) -> Tensor:
+    """The relative positions of each query and key along one axis, ``(queries, keys, D)``.
+
+    A table ``(L, D)`` of another length than ``2 * max(queries, keys) - 1`` is linearly interpolated;
+    the shorter axis is stretched over the longer one (SAM, ``get_rel_pos``).
+    """
+    length = 2 * max(queries, keys) - 1
+    if table.shape[0] != length:
+        table = F.interpolate(table.T[None].float(), length, mode="linear")[0].T.to(table.dtype)
+    stretch_q, stretch_k = max(keys / queries, 1.0), max(queries / keys, 1.0)
+    q = torch.arange(queries, device=table.device)[:, None] * stretch_q
+    k = torch.arange(keys, device=table.device)[None] * stretch_k
+    return table[((q - k) + (keys - 1) * stretch_k).long()]

@@ -1,0 +1,41 @@
+"""The seam: what one transformer block of the image encoder lets an adapter change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+Fn = Callable[[Tensor], Tensor]
+Heads = Callable[
+    [Tensor, Tensor, Tensor, tuple[int, int]], tuple[Tensor, Tensor, Tensor, tuple[int, int]]
+]
+
+
+@dataclass(frozen=True)
+class BlockEdits:
+    """What an adapter changes inside one ViT block. An unset field changes nothing.
+
+        x - norm1 - qkv (+ qkv) - heads - attention (+ tokens) - attended - (+ x) - norm2 - mlp (+ mlp) - (+ x)
+
+    Fields are pure functions of their inputs: under activation checkpointing a block runs twice.
+    """
+
+    qkv: Fn | None = None
+    """``b h w C -> b h w 3C``, added to the frozen projection of the normed (windowed) tokens."""
+    heads: Heads | None = None
+    """``q, k, v (b heads n D), grid -> q, k, v, key grid``, after the projection."""
+    tokens: Tensor | None = None
+    """``P C`` or ``B P C``: extra keys and values of every window. They enter the qkv projection as
+    they are (not normed) and have no relative position."""
+    attended: Fn | None = None
+    """``B H W C -> B H W C``: the attention's output, projected, before the residual."""
+    mlp: Fn | None = None
+    """``B H W C -> B H W C``: added beside the MLP, from the same normed input."""
+    params: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors used in place of the block's own, by their names within the block."""
+
+
+NONE = BlockEdits()
+"""No edit: the plain block."""

@@ -1,0 +1,214 @@
+"""SAM's image encoder: a ViTDet with windowed and global blocks, and a convolutional neck.
+
+Kirillov et al. 2023 (arXiv:2304.02643); parameter names, epsilons and numerics are the official ones.
+Any input whose height and width the patch divides is taken: absolute positions and relative tables
+are resampled, and are used as they are at the native size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from samtune.errors import InputError
+from samtune.ops import attention, resize, windows
+from samtune.sam.edits import NONE, BlockEdits
+
+if TYPE_CHECKING:
+    from samtune.sam.model import SamSpec
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalisation over the channels of ``(B, C, H, W)``, in the official formula."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises ``(B, C, H, W)`` per pixel."""
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).pow(2).mean(1, keepdim=True)
+        x = (x - mean) / torch.sqrt(variance + self.eps)
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+class PatchEmbed(nn.Module):
+    """Cuts ``(B, 3, h, w)`` into patches and projects them to ``(B, H, W, C)``."""
+
+    def __init__(self, patch: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps ``(B, 3, h, w)`` normalised pixels to tokens ``(B, H, W, C)``."""
+        return self.proj(pixels).permute(0, 2, 3, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over a grid with decomposed relative positions."""
+
+    def __init__(self, dim: int, heads: int, native: tuple[int, int]) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * native[0] - 1, dim // heads))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * native[1] - 1, dim // heads))
+        self.form: attention.Form = "auto"
+
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(B, n, 3C)`` to queries, keys, values ``(B, heads, n, D)``."""
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def forward(self, qkv: Tensor, edits: BlockEdits) -> Tensor:
+        """Attends within a grid; ``qkv (b, h, w, 3C)`` is projected already. Returns ``(b, h, w, C)``."""
+        b, h, w, _ = qkv.shape
+        q, k, v = self.split(qkv.flatten(1, 2))
+        key_grid, extra = (h, w), 0
+        if edits.heads is not None:
+            q, k, v, key_grid = edits.heads(q, k, v, (h, w))
+        if edits.tokens is not None:
+            extra_k, extra_v = self._extra(edits.tokens, b)
+            k, v = torch.cat([k, extra_k], 2), torch.cat([v, extra_v], 2)
+            extra = extra_k.shape[2]
+        rel_h = resize.relative(self.rel_pos_h, h, key_grid[0])
+        rel_w = resize.relative(self.rel_pos_w, w, key_grid[1])
+        out = attention.attend(q, k, v, rel_h, rel_w, extra, self.form)
+        return self.proj(out.transpose(1, 2).reshape(b, h, w, -1))
+
+    def _extra(self, tokens: Tensor, b: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of extra tokens, the same for all windows of an image: ``(b, heads, P, D)``."""
+        tokens = tokens if tokens.dim() == 3 else tokens[None]
+        _, k, v = self.split(self.qkv(tokens))
+        copies = b // tokens.shape[0]
+        return k.repeat_interleave(copies, 0), v.repeat_interleave(copies, 0)
+
+
+class MLP(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(dim, hidden)
+        self.lin2 = nn.Linear(hidden, dim)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(..., C)`` to ``(..., C)``."""
+        return self.lin2(self.act(self.lin1(x)))
+
+
+class Block(nn.Module):
+    """A transformer block: windowed when ``window > 0``, global when 0."""
+
+    def __init__(
+        self, dim: int, heads: int, mlp_ratio: float, window: int, native: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.dim, self.window = dim, window
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads, (window, window) if window else native)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MLP(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
+        """Maps the token stream ``(B, H, W, C)`` to the next one, with ``edits`` applied."""
+        if edits.params:
+            plain = replace(edits, params={})
+            return functional_call(self, dict(edits.params), (x, plain), strict=False)
+        attended = self._attend(self.norm1(x), edits)
+        if edits.attended is not None:
+            attended = edits.attended(attended)
+        x = x + attended
+        normed = self.norm2(x)
+        out = self.mlp(normed)
+        if edits.mlp is not None:
+            out = out + edits.mlp(normed)
+        return x + out
+
+    def _attend(self, x: Tensor, edits: BlockEdits) -> Tensor:
+        grid = (x.shape[1], x.shape[2])
+        if not self.window:
+            return self.attn(self._project(x, edits), edits)
+        if edits.qkv is not None:
+            cut, padded = windows.partition(x, self.window)
+            cut = self._project(cut, edits)
+        else:
+            # Padding follows the norm, so padded tokens are zeros and their projection is the bias:
+            # projecting the real tokens alone gives the same numbers for less work.
+            cut, padded = windows.partition(F.linear(x, self.attn.qkv.weight), self.window)
+            cut = cut + self.attn.qkv.bias
+        return windows.merge(self.attn(cut, edits), padded, grid)
+
+    def _project(self, x: Tensor, edits: BlockEdits) -> Tensor:
+        qkv = self.attn.qkv(x)
+        return qkv if edits.qkv is None else qkv + edits.qkv(x)
+
+
+class ImageEncoder(nn.Module):
+    """The ViT: patches with positions, blocks, neck. ``FineTuned.encode`` runs it step by step."""
+
+    def __init__(self, spec: SamSpec) -> None:
+        super().__init__()
+        self.patch = spec.patch_size
+        native = (spec.image_size // self.patch,) * 2
+        dim, out = spec.embed_dim, spec.prompt_dim
+        self.patch_embed = PatchEmbed(self.patch, dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, *native, dim))
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                spec.heads,
+                spec.mlp_ratio,
+                0 if i in spec.global_blocks else spec.window,
+                native,
+            )
+            for i in range(spec.depth)
+        )
+        self.neck = nn.Sequential(
+            nn.Conv2d(dim, out, kernel_size=1, bias=False),
+            LayerNorm2d(out),
+            nn.Conv2d(out, out, kernel_size=3, padding=1, bias=False),
+            LayerNorm2d(out),
+        )
+
+    @property
+    def dim(self) -> int:
+        """Width ``C`` of the token stream."""
+        return self.pos_embed.shape[-1]
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Patches with absolute positions: ``(B, 3, h, w)`` to ``(B, H, W, C)``.
+
+        Raises:
+            InputError: The patch does not divide ``h`` or ``w``.
+        """
+        h, w = pixels.shape[-2:]
+        if h % self.patch or w % self.patch:
+            up = tuple(-(-s // self.patch) * self.patch for s in (h, w))
+            raise InputError(
+                f"input of {h}x{w} pixels: both sides must be multiples of the patch of {self.patch}; "
+                f"resize or pad to {up[0]}x{up[1]}"
+            )
+        x = self.patch_embed(pixels)
+        return x + resize.positions(self.pos_embed, (x.shape[1], x.shape[2]))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The neck: tokens ``(B, H, W, C)`` to the image embedding ``(B, prompt_dim, H, W)``."""
+        return self.neck(x.permute(0, 3, 1, 2))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The plain encoder: ``(B, 3, h, w)`` normalised pixels to the image embedding."""
+        x = self.embed(pixels)
+        for block in self.blocks:
+            x = block(x)
+        return self.finish(x)
