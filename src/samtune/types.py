@@ -1,8 +1,8 @@
 """The values that travel through samtune: geometry, prompts, masks, batches.
 
-Shape letters, the same everywhere: ``B`` images, ``N`` prompts, ``K`` masks per prompt, ``H W`` token
-grid, ``h w`` pixels, ``n`` prompt points. Coordinates are ``xy`` floats in pixels, origin top left, as
-``SamPredictor`` takes them (the prompt encoder adds the half pixel); boxes are ``xyxy``.
+Shape letters, the same everywhere: ``B`` images, ``N`` prompts, ``K`` masks per prompt, ``H W``
+token grid, ``h w`` pixels, ``n`` prompt points. Coordinates are ``xy`` floats in pixels, origin top
+left, as ``SamPredictor`` takes them (the prompt encoder adds the half pixel); boxes are ``xyxy``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ABSENT = -10
-"""Label of a slot that holds no point: it only fills a ragged batch and is hidden from attention."""
+"""Label of a slot that holds no point: it only fills a ragged batch and is hidden from
+attention."""
 NOT_A_POINT = -1
 """Label of the padding point that SAM appends when a prompt has points but no box."""
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
@@ -34,7 +35,7 @@ class Geometry:
     model: tuple[int, int]
 
     def scale(self, like: Tensor) -> Tensor:
-        """The factors ``(x, y)`` from the original to the model frame, as a tensor like ``like``."""
+        """The factors ``(x, y)`` from the original to the model frame, of ``like``'s dtype."""
         (h0, w0), (h1, w1) = self.original, self.resized
         return torch.tensor([w1 / w0, h1 / h0], dtype=torch.float64).to(like)
 
@@ -49,8 +50,8 @@ class Geometry:
     def masks_to_original(self, logits: Tensor) -> Tensor:
         """Brings mask logits ``(N, K, h, w)`` of any resolution into the original frame.
 
-        SAM's post-processing: bilinear to the model frame, padding cut off, bilinear to the original
-        size. Logits are interpolated, never thresholded masks.
+        SAM's post-processing: bilinear to the model frame, padding cut off, bilinear to the
+        original size. Logits are interpolated, never thresholded masks.
         """
         (h, w), size = self.resized, self.model
         if tuple(logits.shape[-2:]) != size:
@@ -63,7 +64,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class InputPolicy:
-    """How images enter a model; it travels in the checkpoint so that prediction repeats training."""
+    """How images enter a model; in the checkpoint, so that prediction repeats training."""
 
     size: tuple[int, int]
     """``(h, w)`` of the model's frame in pixels."""
@@ -82,7 +83,8 @@ class Prompts:
     coords: Tensor
     """``(N, n, 2)`` float, xy in pixels."""
     labels: Tensor
-    """``(N, n)`` int64: ABSENT, NOT_A_POINT, NEGATIVE, POSITIVE, BOX_TOP_LEFT or BOX_BOTTOM_RIGHT."""
+    """``(N, n)`` int64: ABSENT, NOT_A_POINT, NEGATIVE, POSITIVE, BOX_TOP_LEFT or
+    BOX_BOTTOM_RIGHT."""
     image: Tensor
     """``(N,)`` int64, index of the image in its batch."""
     masks: Tensor | None = None
@@ -156,9 +158,9 @@ class Prompts:
         like = next((p.masks for p in parts if p.masks is not None), None)
         if like is None:
             return Prompts(coords, labels, image)
-        masks = torch.cat([
-            like.new_zeros(len(p), *like.shape[1:]) if p.masks is None else p.masks for p in parts
-        ])
+        masks = torch.cat(
+            [like.new_zeros(len(p), *like.shape[1:]) if p.masks is None else p.masks for p in parts]
+        )
         has_mask = torch.cat([p.mask_flags() for p in parts])
         return Prompts(coords, labels, image, masks, has_mask)
 
@@ -187,7 +189,14 @@ class Prompts:
 
     def to(self, device: torch.device | str) -> Prompts:
         """The same prompts on another device."""
-        return Prompts(*(_moved(t, device) for t in _fields(self)))
+        return replace(
+            self,
+            coords=self.coords.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            image=self.image.to(device, non_blocking=True),
+            masks=_moved(self.masks, device),
+            has_mask=_moved(self.has_mask, device),
+        )
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,8 @@ class Masks:
     """What a decoder predicts for ``N`` prompts."""
 
     logits: Tensor
-    """``(N, K, 4H, 4W)``: four times the token grid, over the whole model frame; above 0 is inside."""
+    """``(N, K, 4H, 4W)``: four times the token grid, over the whole model frame; above 0 is
+    inside."""
     iou: Tensor
     """``(N, K)``: the decoder's own estimate of each mask's IoU."""
 
@@ -234,10 +244,6 @@ class Batch:
             valid=self.valid.to(device, non_blocking=True),
             classes=self.classes.to(device, non_blocking=True),
         )
-
-
-def _fields(prompts: Prompts) -> tuple[Tensor | None, ...]:
-    return prompts.coords, prompts.labels, prompts.image, prompts.masks, prompts.has_mask
 
 
 def _moved(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:

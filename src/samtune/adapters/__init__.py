@@ -1,1 +1,12 @@
-"""."""
+"""Adaptation methods, one a file. Importing this package registers them all."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.adapters.stack import Stack
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["ADAPTERS", "Adapter", "Stack"]

@@ -1,1 +1,1 @@
-"""Pure functions on tensors: windows, attention with relative positions, resampling. No project imports."""
+"""Pure functions on tensors: windows, attention, resampling. No project imports."""

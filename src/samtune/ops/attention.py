@@ -2,7 +2,8 @@ r"""Attention with SAM's decomposed relative positions, in two forms that agree.
 
 .. math:: \mathrm{softmax}(q k^\top / \sqrt{D} + q \cdot R_h + q \cdot R_w)\, v
 
-*textbook* builds the ``N x N`` bias. *folded* uses that the bias is linear in ``q``: it equals plain
+*textbook* builds the ``N x N`` bias. *folded* uses that the bias is linear in ``q``: it equals
+plain
 attention on ``q' = [q / sqrt(D), q R_h, q R_w]`` and ``k' = [k, onehot(row), onehot(column)]`` with
 scale 1, so that nothing ``N x N`` is stored (the general idea: FlashBias, arXiv:2505.12044).
 """
@@ -18,7 +19,8 @@ from torch import Tensor
 Form = Literal["auto", "textbook", "folded"]
 
 FOLD_FROM = 1024
-"""``auto`` folds from this many queries on: smaller score matrices cost less than the wider heads."""
+"""``auto`` folds from this many queries on: smaller score matrices cost less than the wider
+heads."""
 
 
 def attend(
@@ -61,9 +63,7 @@ def _biases(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     return by_row, by_column
 
 
-def _textbook(
-    q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int
-) -> Tensor:
+def _textbook(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
     by_row, by_column = _biases(q, rel_h, rel_w)
     bias = (by_row[..., :, None] + by_column[..., None, :]).flatten(4).flatten(2, 3)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
@@ -81,7 +81,8 @@ def _folded(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra
     columns = torch.eye(kw, dtype=k.dtype, device=k.device).repeat(kh, 1)
     place = F.pad(torch.cat([rows, columns], 1), (0, 0, 0, extra))
     wide_k = torch.cat([k, place.expand(*k.shape[:2], -1, -1)], dim=-1)
-    # The fused kernels on the CPU need values as wide as the keys; without them the scores are stored.
+    # The fused kernels on the CPU need values as wide as the keys; without them the scores are
+    # stored.
     wide_v = F.pad(v, (0, wide_k.shape[-1] - v.shape[-1]))
     out = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)
     return out[..., : v.shape[-1]]

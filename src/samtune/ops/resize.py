@@ -1,4 +1,4 @@
-"""Resampling of position tables to another token grid. At the native size each returns its input."""
+"""Position tables resampled to another token grid; the native size gives the input back."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
 def relative(table: Tensor, queries: int, keys: int) -> Tensor:
     """The relative positions of each query and key along one axis, ``(queries, keys, D)``.
 
-    A table ``(L, D)`` of another length than ``2 * max(queries, keys) - 1`` is linearly interpolated;
-    the shorter axis is stretched over the longer one (SAM, ``get_rel_pos``).
+    A table ``(L, D)`` of another length than ``2 * max(queries, keys) - 1`` is linearly
+    interpolated; the shorter axis is stretched over the longer one (SAM, ``get_rel_pos``).
     """
     length = 2 * max(queries, keys) - 1
     if table.shape[0] != length:

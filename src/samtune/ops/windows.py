@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def partition(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Cuts ``(B, H, W, C)`` into windows ``(B * windows, size, size, C)``, zero-padded to full ones.
+    """Cuts ``(B, H, W, C)`` into windows ``(B * windows, size, size, C)``, zero-padded.
 
     Returns:
         The windows, row by row, and the padded grid size ``(Hp, Wp)``.
@@ -25,7 +25,7 @@ def partition(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
 
 
 def merge(windows: Tensor, padded: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """The inverse of :func:`partition`: ``(B * windows, size, size, C)`` to ``(B, H, W, C)``, padding cut off."""
+    """Undoes :func:`partition`: windows back to ``(B, H, W, C)``, padding cut off."""
     (hp, wp), (h, w) = padded, grid
     size, c = windows.shape[1], windows.shape[-1]
     x = windows.reshape(-1, hp // size, wp // size, size, size, c)

@@ -17,7 +17,8 @@ Heads = Callable[
 class BlockEdits:
     """What an adapter changes inside one ViT block. An unset field changes nothing.
 
-        x - norm1 - qkv (+ qkv) - heads - attention (+ tokens) - attended - (+ x) - norm2 - mlp (+ mlp) - (+ x)
+        x - norm1 - qkv (+ qkv) - heads - attention (+ tokens) - attended - (+ x) - norm2 - mlp (+
+        mlp) - (+ x)
 
     Fields are pure functions of their inputs: under activation checkpointing a block runs twice.
     """

@@ -1,6 +1,7 @@
 """SAM's image encoder: a ViTDet with windowed and global blocks, and a convolutional neck.
 
-Kirillov et al. 2023 (arXiv:2304.02643); parameter names, epsilons and numerics are the official ones.
+Kirillov et al. 2023 (arXiv:2304.02643); parameter names, epsilons and numerics are the official
+ones.
 Any input whose height and width the patch divides is taken: absolute positions and relative tables
 are resampled, and are used as they are at the native size.
 """
@@ -70,7 +71,7 @@ class Attention(nn.Module):
         return q, k, v
 
     def forward(self, qkv: Tensor, edits: BlockEdits) -> Tensor:
-        """Attends within a grid; ``qkv (b, h, w, 3C)`` is projected already. Returns ``(b, h, w, C)``."""
+        """Attends within a grid: projected ``qkv (b, h, w, 3C)`` to ``(b, h, w, C)``."""
         b, h, w, _ = qkv.shape
         q, k, v = self.split(qkv.flatten(1, 2))
         key_grid, extra = (h, w), 0
@@ -86,7 +87,7 @@ class Attention(nn.Module):
         return self.proj(out.transpose(1, 2).reshape(b, h, w, -1))
 
     def _extra(self, tokens: Tensor, b: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of extra tokens, the same for all windows of an image: ``(b, heads, P, D)``."""
+        """Keys and values of extra tokens ``(b, heads, P, D)``, the same in all windows."""
         tokens = tokens if tokens.dim() == 3 else tokens[None]
         _, k, v = self.split(self.qkv(tokens))
         copies = b // tokens.shape[0]
@@ -94,13 +95,13 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with an exact GELU between."""
+    """Two linear layers with an activation between, exact GELU by default."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, act: type[nn.Module] = nn.GELU) -> None:
         super().__init__()
         self.lin1 = nn.Linear(dim, hidden)
         self.lin2 = nn.Linear(hidden, dim)
-        self.act = nn.GELU()
+        self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(..., C)`` to ``(..., C)``."""
@@ -196,7 +197,7 @@ class ImageEncoder(nn.Module):
         if h % self.patch or w % self.patch:
             up = tuple(-(-s // self.patch) * self.patch for s in (h, w))
             raise InputError(
-                f"input of {h}x{w} pixels: both sides must be multiples of the patch of {self.patch}; "
+                f"input of {h}x{w} pixels: both sides must be multiples of the patch, {self.patch}; "
                 f"resize or pad to {up[0]}x{up[1]}"
             )
         x = self.patch_embed(pixels)

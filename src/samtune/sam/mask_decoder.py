@@ -1,10 +1,13 @@
 """SAM's mask decoder: a two-way transformer between tokens and image, then one head per mask.
 
 Official parameter names and numerics (LayerNorm eps 1e-5 in the transformer, where transformers'
-``SamModel`` has 1e-6). Prompts of a whole batch go through in one call, each beside its image's embedding.
+``SamModel`` has 1e-6). Prompts of a whole batch go through in one call, each beside its image's
+embedding.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +34,7 @@ class DecoderAttention(nn.Module):
         self.out_proj = nn.Linear(inner, dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor | None = None) -> Tensor:
-        """Attends ``(N, nq, C)`` over ``(N, nk, C)``; keys whose ``present (N, nk)`` is false are hidden."""
+        """Attends ``(N, nq, C)`` over ``(N, nk, C)``, hiding keys not ``present (N, nk)``."""
         q, k, v = (
             proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for proj, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
@@ -50,18 +53,24 @@ class TwoWayBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attn_token_to_image = DecoderAttention(dim, heads, reduce)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, hidden)
-        self.mlp.act = nn.ReLU()
+        self.mlp = MLP(dim, hidden, nn.ReLU)
         self.norm3 = nn.LayerNorm(dim)
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = DecoderAttention(dim, heads, reduce)
         self.first = first
 
     def forward(
-        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, present: Tensor | None
+        self,
+        tokens: Tensor,
+        image: Tensor,
+        token_pe: Tensor,
+        image_pe: Tensor,
+        present: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """One round: ``tokens (N, T, C)`` and ``image (N, H*W, C)``, each with its position code."""
-        if self.first:  # the first layer's queries carry no position of their own (SAM, skip_first_layer_pe)
+        """One round over ``tokens (N, T, C)`` and ``image (N, H*W, C)`` with their position codes."""
+        if (
+            self.first
+        ):  # the first layer's queries carry no position of their own (SAM, skip_first_layer_pe)
             tokens = self.self_attn(tokens, tokens, tokens, present)
         else:
             q = tokens + token_pe
@@ -90,7 +99,7 @@ class TwoWayTransformer(nn.Module):
     def forward(
         self, image: Tensor, image_pe: Tensor, tokens: Tensor, present: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """``image (N, C, H, W)`` and ``tokens (N, T, C)`` to both updated, the image as ``(N, H*W, C)``."""
+        """Updates ``image (N, C, H, W)`` and ``tokens (N, T, C)``; the image as ``(N, H*W, C)``."""
         image = image.flatten(2).transpose(1, 2)
         image_pe = image_pe.flatten(2).transpose(1, 2)
         token_pe = tokens
@@ -106,9 +115,7 @@ class Head(nn.Module):
     def __init__(self, dim: int, hidden: int, out: int, depth: int = 3) -> None:
         super().__init__()
         widths = [dim] + [hidden] * (depth - 1) + [out]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(..., dim)`` to ``(..., out)``."""
@@ -138,7 +145,11 @@ class MaskDecoder(nn.Module):
         self.iou_prediction_head = Head(dim, iou_hidden, MASKS)
 
     def transform(
-        self, embedding: Tensor, positions: Tensor, prompts: PromptEmbedding, extra: Tensor | None = None
+        self,
+        embedding: Tensor,
+        positions: Tensor,
+        prompts: PromptEmbedding,
+        extra: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Runs the two-way transformer for ``N`` prompts.
 
@@ -149,7 +160,8 @@ class MaskDecoder(nn.Module):
             extra: ``(t, C)`` further output tokens, placed after SAM's own five.
 
         Returns:
-            Output tokens ``(N, 5 + t, C)`` in the order IoU, four masks, extra; and the image ``(N, C, H, W)``.
+            Output tokens ``(N, 5 + t, C)`` in the order IoU, four masks, extra; and the image
+            ``(N, C, H, W)``.
         """
         own = [self.iou_token.weight, self.mask_tokens.weight] + ([] if extra is None else [extra])
         output = torch.cat(own)
@@ -164,7 +176,11 @@ class MaskDecoder(nn.Module):
         return tokens[:, :t], image.transpose(1, 2).unflatten(2, embedding.shape[-2:])
 
     def forward(
-        self, embedding: Tensor, positions: Tensor, prompts: PromptEmbedding, multimask: bool = False
+        self,
+        embedding: Tensor,
+        positions: Tensor,
+        prompts: PromptEmbedding,
+        multimask: bool = False,
     ) -> Masks:
         """Masks for ``N`` prompts: token 0 alone, or tokens 1 to 3 when ``multimask``.
 

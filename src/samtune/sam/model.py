@@ -67,7 +67,8 @@ SPECS: dict[str, SamSpec] = {
 class Sam(nn.Module):
     """The Segment Anything Model with the official parameter names.
 
-    ``samtune.load_sam`` gives it frozen and in evaluation mode; nothing in samtune changes it after that.
+    ``samtune.load_sam`` gives it frozen and in evaluation mode; nothing in samtune changes it
+    after that.
     """
 
     def __init__(self, spec: SamSpec) -> None:

@@ -1,7 +1,7 @@
 """SAM's prompt encoder: points, boxes and masks to sparse and dense embeddings.
 
-Official parameter names and numerics. A batch of ragged prompts is encoded in one call: slots labelled
-``ABSENT`` are reported in the ``present`` mask, which the decoder's attention obeys.
+Official parameter names and numerics. A batch of ragged prompts is encoded in one call: slots
+labelled ``ABSENT`` are reported in the ``present`` mask, which the decoder's attention obeys.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PromptEmbedding:
 
 
 class PositionEmbeddingRandom(nn.Module):
-    """Fourier features of coordinates (Tancik et al. 2020, arXiv:2006.10739) with a fixed random matrix."""
+    """Fourier features of coordinates (Tancik et al. 2020, arXiv:2006.10739), fixed at random."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -102,8 +102,8 @@ class PromptEncoder(nn.Module):
         expected = (4 * grid[0], 4 * grid[1])
         if tuple(prompts.masks.shape[-2:]) != expected:
             raise InputError(
-                f"mask prompt of {tuple(prompts.masks.shape[-2:])}: must be the low-resolution frame "
-                f"{expected}; pass the low_res output of an earlier prediction"
+                f"mask prompt of {tuple(prompts.masks.shape[-2:])}: must be the low-resolution "
+                f"frame {expected}; pass the low_res output of an earlier prediction"
             )
         embedded = self.mask_downscaling(prompts.masks)
         if prompts.has_mask is None:

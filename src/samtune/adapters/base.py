@@ -1,0 +1,72 @@
+"""What an adapter is: the trainable half of a fine-tuned image encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from samtune.registry import Registry
+from samtune.sam.edits import NONE, BlockEdits
+from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.model import Sam
+
+
+class Adapter(nn.Module):
+    """Changes the frozen encoder from outside; every method's default reproduces plain SAM.
+
+    A subclass is constructed as ``(sam, config)``, reads sizes from ``sam`` and keeps no reference
+    to it. All of its parameters are trained.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    """Authors, year and arXiv number or venue."""
+    sits: ClassVar[str] = ""
+    """Where in the encoder it acts, in a few words."""
+    identity_at_init: ClassVar[bool] = True
+    """Whether a fresh adapter leaves the embedding exactly as it is; if not, the docstring says
+    why."""
+    decoders: ClassVar[tuple[str, ...] | None] = None
+    """The decoders it can go with; ``None`` for all."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+        """Patches and positions, ``(B, 3, h, w) -> (B, H, W, C)``."""
+        return encoder.embed(pixels)
+
+    def begin(self, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Any:
+        """State of one forward pass, from the pixels, the first stream and the decoder's tokens."""
+        return None
+
+    def enter(self, i: int, x: Tensor, state: Any) -> Tensor:
+        """The stream ``(B, H, W, C)`` before block ``i``."""
+        return x
+
+    def edits(self, i: int, state: Any) -> BlockEdits:
+        """What changes inside block ``i``."""
+        return NONE
+
+    def leave(self, i: int, x: Tensor, state: Any) -> Tensor:
+        """The stream ``(B, H, W, C)`` after block ``i``."""
+        return x
+
+    def end(self, x: Tensor, state: Any) -> Tensor:
+        """The stream ``(B, H, W, C)`` before the neck."""
+        return x
+
+    def deltas(self, sam: Sam) -> dict[str, Tensor]:
+        """What to add to the base's tensors, by name, so that plain SAM computes the same.
+
+        Raises:
+            NotImplementedError: The method has no such closed form.
+        """
+        raise NotImplementedError(f"{self.name} has no form that plain SAM weights can express")
+
+
+ADAPTERS: Registry[Adapter] = Registry("adapter")
+"""All adaptation methods by name."""

@@ -1,0 +1,158 @@
+r"""LoRA (Hu et al. 2021, arXiv:2106.09685) on the fused query-key-value projection of each block.
+
+.. math:: W' = W + \frac{\alpha}{r} B A, \quad A \sim \mathrm{Kaiming}, \; B = 0
+
+Two forms are common on SAM and differ: one pair for the whole projection (``qkv``, what PEFT's
+LoRA on
+``SamModel`` does), and one pair each for queries and values (``q+v``, SAMed, arXiv:2304.13785).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.errors import InputError
+from samtune.sam.edits import NONE, BlockEdits
+from samtune.sam.image_encoder import Block
+from samtune.sam.model import Sam
+
+PARTS = {"q": 0, "k": 1, "v": 2}
+
+
+class LowRank(nn.Module):
+    """A low-rank update added to some parts of a ``C -> 3C`` projection.
+
+    Args:
+        dim: ``C``.
+        slots: The thirds each pair writes to: ``[(0, 1, 2)]`` for one pair over all,
+            ``[(0,), (2,)]`` for pairs of their own on queries and values.
+        rank: Width of the bottleneck.
+        alpha: The update is scaled by ``alpha / rank``, so that its size does not depend on the
+            rank.
+        dropout: On the input of the update, in training.
+    """
+
+    def __init__(
+        self, dim: int, slots: list[tuple[int, ...]], rank: int, alpha: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.slots, self.dim, self.scale = slots, dim, alpha / rank
+        self.down = nn.ParameterList(torch.empty(rank, dim) for _ in slots)
+        self.up = nn.ParameterList(torch.zeros(len(slot) * dim, rank) for slot in slots)
+        for a in self.down:
+            nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, h, w, C)`` normed tokens to the ``(b, h, w, 3C)`` update."""
+        x = self.dropout(x)
+        parts = [x.new_zeros(())] * 3
+        for slot, a, b in zip(self.slots, self.down, self.up, strict=True):
+            update = (x @ a.T @ b.T * self.scale).split(self.dim, -1)
+            for third, part in zip(slot, update, strict=True):
+                parts[third] = part
+        return torch.cat([part.expand_as(x) for part in parts], -1)
+
+    def weight(self) -> Tensor:
+        """The update as a ``(3C, C)`` matrix."""
+        full = self.down[0].new_zeros(3, self.dim, self.dim)
+        for slot, a, b in zip(self.slots, self.down, self.up, strict=True):
+            for third, rows in zip(slot, (b @ a * self.scale).split(self.dim), strict=True):
+                full[third] = rows
+        return full.flatten(0, 1)
+
+
+def chosen_blocks(wanted: tuple[int, ...] | str, sam: Sam) -> set[int]:
+    """The block indices that ``all``, ``global``, ``windowed`` or a list of indices stands for.
+
+    Raises:
+        InputError: An index that the base does not have.
+    """
+    blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]
+    if isinstance(wanted, str):
+        kinds = {
+            "all": lambda b: True,
+            "global": lambda b: not b.window,
+            "windowed": lambda b: bool(b.window),
+        }
+        if wanted not in kinds:
+            raise InputError(
+                f"adapter.blocks={wanted}: must be all, global, windowed or a list of indices"
+            )
+        return {i for i, block in enumerate(blocks) if kinds[wanted](block)}
+    wrong = [i for i in wanted if not -len(blocks) <= i < len(blocks)]
+    if wrong:
+        raise InputError(
+            f"adapter.blocks={list(wanted)}: {wrong[0]} is no block of {sam.spec.name}, "
+            f"which has 0 to {len(blocks) - 1}"
+        )
+    return {i % len(blocks) for i in wanted}
+
+
+@ADAPTERS.register("lora")
+class LoRA(Adapter):
+    """Low-rank updates of the attention projections; exact identity at the start, mergeable."""
+
+    paper = "Hu et al. 2021, arXiv:2106.09685; SAMed: Zhang and Liu 2023, arXiv:2304.13785"
+    sits = "query, key and value projections"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`LoRA`."""
+
+        target: str = "q+v"
+        """``qkv`` for one pair over the fused projection, or parts with a pair each: ``q+v``,
+        ``q+k+v``, ..."""
+        rank: int = 4
+        """Width of the low-rank bottleneck."""
+        alpha: float | None = None
+        """The update is scaled by alpha / rank; the rank itself when not given."""
+        dropout: float = 0.0
+        """Dropout on the update's input while training."""
+        blocks: tuple[int, ...] | str = "all"
+        """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
+        end)."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        slots = self._slots(config.target)
+        if config.rank < 1:
+            raise InputError(f"adapter.rank={config.rank}: must be at least 1")
+        chosen = chosen_blocks(config.blocks, sam)
+        alpha = float(config.rank if config.alpha is None else config.alpha)
+        dim = sam.image_encoder.dim
+        self.updates = nn.ModuleDict(
+            {
+                str(i): LowRank(dim, slots, config.rank, alpha, config.dropout)
+                for i in sorted(chosen)
+            }
+        )
+
+    @staticmethod
+    def _slots(target: str) -> list[tuple[int, ...]]:
+        if target == "qkv":
+            return [(0, 1, 2)]
+        parts = target.split("+")
+        if not set(parts) <= PARTS.keys() or len(set(parts)) != len(parts):
+            raise InputError(
+                f"adapter.target={target}: must be qkv, or some of q, k, v joined by +"
+            )
+        return [(PARTS[part],) for part in parts]
+
+    def edits(self, i: int, state: None) -> BlockEdits:
+        """The update of block ``i``, where it has one."""
+        key = str(i)
+        return BlockEdits(qkv=self.updates[key]) if key in self.updates else NONE
+
+    def deltas(self, sam: Sam) -> dict[str, Tensor]:
+        """The updates as weight differences of each block's fused projection."""
+        return {
+            f"image_encoder.blocks.{i}.attn.qkv.weight": update.weight()
+            for i, update in self.updates.items()
+            if isinstance(update, LowRank)
+        }

@@ -1,0 +1,17 @@
+"""No adapter: the frozen encoder as it is, for decoder-only tuning and the zero-shot baseline."""
+
+from __future__ import annotations
+
+from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.sam.model import Sam
+
+
+@ADAPTERS.register("none")
+class NoAdapter(Adapter):
+    """Leaves the encoder alone; only the decoder is tuned."""
+
+    paper = "Kirillov et al. 2023, arXiv:2304.02643"
+    sits = "nowhere"
+
+    def __init__(self, sam: Sam, config: Adapter.Config) -> None:
+        super().__init__()

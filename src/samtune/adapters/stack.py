@@ -1,0 +1,130 @@
+"""Several adapters at once: changes are chained in order, and what cannot chain is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from samtune.adapters.base import Adapter
+from samtune.errors import InputError
+from samtune.sam.edits import BlockEdits, Fn, Heads
+from samtune.sam.image_encoder import ImageEncoder
+
+
+@dataclass(frozen=True)
+class StackState:
+    """One state for each stacked adapter."""
+
+    states: tuple[Any, ...]
+
+
+class Stack(Adapter):
+    """Composes adapters: additions add up, functions run one after the other, tokens join.
+
+    Raises:
+        InputError: Two of them replace the patch embedding, or the same tensor of a block.
+    """
+
+    name = "stack"
+
+    def __init__(self, adapters: Sequence[Adapter]) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleList(adapters)
+        embedders = [a for a in adapters if type(a).embed is not Adapter.embed]
+        if len(embedders) > 1:
+            names = " and ".join(a.name for a in embedders)
+            raise InputError(f"stack: {names} each replace the patch embedding; keep one of them")
+        self._embedder = adapters.index(embedders[0]) if embedders else None
+
+    def _each(self) -> list[Adapter]:
+        return list(self.adapters)  # type: ignore[arg-type]
+
+    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+        """The embedding of the one adapter that has its own, or the encoder's."""
+        if self._embedder is None:
+            return encoder.embed(pixels)
+        return self._each()[self._embedder].embed(encoder, pixels)
+
+    def begin(self, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> StackState:
+        """Begins every adapter."""
+        return StackState(tuple(a.begin(pixels, x, tokens) for a in self._each()))
+
+    def enter(self, i: int, x: Tensor, state: StackState) -> Tensor:
+        """Runs every ``enter`` in order."""
+        for adapter, own in zip(self._each(), state.states, strict=True):
+            x = adapter.enter(i, x, own)
+        return x
+
+    def leave(self, i: int, x: Tensor, state: StackState) -> Tensor:
+        """Runs every ``leave`` in order."""
+        for adapter, own in zip(self._each(), state.states, strict=True):
+            x = adapter.leave(i, x, own)
+        return x
+
+    def end(self, x: Tensor, state: StackState) -> Tensor:
+        """Runs every ``end`` in order."""
+        for adapter, own in zip(self._each(), state.states, strict=True):
+            x = adapter.end(x, own)
+        return x
+
+    def edits(self, i: int, state: StackState) -> BlockEdits:
+        """Joins the edits of block ``i``."""
+        parts = [a.edits(i, own) for a, own in zip(self._each(), state.states, strict=True)]
+        return BlockEdits(
+            qkv=_joined([p.qkv for p in parts], _added),
+            heads=_joined([p.heads for p in parts], _heads_chained),
+            tokens=_tokens([p.tokens for p in parts]),
+            attended=_joined([p.attended for p in parts], _chained),
+            mlp=_joined([p.mlp for p in parts], _added),
+            params=_params(i, parts),
+        )
+
+    def deltas(self, sam: Any) -> dict[str, Tensor]:
+        """The sum of all adapters' weight differences."""
+        total: dict[str, Tensor] = {}
+        for adapter in self._each():
+            for key, delta in adapter.deltas(sam).items():
+                total[key] = total[key] + delta if key in total else delta
+        return total
+
+
+def _joined(values: list[Any], join: Callable[[Any, Any], Any]) -> Any:
+    given = [v for v in values if v is not None]
+    return reduce(join, given) if given else None
+
+
+def _added(first: Fn, second: Fn) -> Fn:
+    return lambda x: first(x) + second(x)
+
+
+def _chained(first: Fn, second: Fn) -> Fn:
+    return lambda x: second(first(x))
+
+
+def _heads_chained(first: Heads, second: Heads) -> Heads:
+    return lambda q, k, v, grid: second(*first(q, k, v, grid))
+
+
+def _tokens(values: list[Tensor | None]) -> Tensor | None:
+    given = [v for v in values if v is not None]
+    batch = max((v.shape[0] for v in given if v.dim() == 3), default=0)
+    if batch:
+        given = [v.expand(batch, -1, -1) for v in given]
+    return torch.cat(given, dim=-2) if given else None
+
+
+def _params(i: int, parts: list[BlockEdits]) -> dict[str, Tensor]:
+    merged: dict[str, Tensor] = {}
+    for part in parts:
+        twice = merged.keys() & part.params.keys()
+        if twice:
+            raise InputError(
+                f"stack: two adapters replace {min(twice)} of block {i}; keep one of them"
+            )
+        merged.update(part.params)
+    return merged

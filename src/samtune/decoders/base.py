@@ -1,0 +1,65 @@
+"""What a decoder is: how masks are read out of an image embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from samtune.registry import Registry
+from samtune.sam.model import Sam
+from samtune.types import Masks, Prompts
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the encoder gives a decoder for ``B`` images."""
+
+    embedding: Tensor
+    """``(B, C, H, W)``."""
+    frame: tuple[int, int]
+    """``(h, w)`` of the model's input in pixels."""
+    taps: dict[int, Tensor]
+    """Streams ``(B, H, W, C)`` after the blocks that the decoder asked for."""
+    state: Any = None
+    """The adapter's state, for decoders made for it."""
+
+
+class Decoder(nn.Module):
+    """Reads masks out of :class:`Features`.
+
+    Constructed as ``(sam, config)``; all its parameters are trained.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    """Authors, year and arXiv number or venue."""
+    sits: ClassVar[str] = ""
+    """What it is, in a few words."""
+    untrained: ClassVar[tuple[str, ...]] = ()
+    """Modules that get no gradient under the default loss and prompts."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    @property
+    def tokens(self) -> Tensor | None:
+        """Tokens ``(t, C)`` that an adapter may read (a prompt bridge)."""
+        return None
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Indices of the blocks whose output it wants."""
+        return ()
+
+    def forward(
+        self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
+    ) -> Masks:
+        """Masks of ``N`` prompts, whose coordinates are in the pixels of ``features.frame``."""
+        raise NotImplementedError(f"{self.name} does not define forward")
+
+
+DECODERS: Registry[Decoder] = Registry("decoder")
+"""All read-outs by name."""

@@ -1,0 +1,24 @@
+"""SAM's own decoder, frozen: only the adapter learns."""
+
+from __future__ import annotations
+
+from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.sam.model import Sam
+from samtune.types import Masks, Prompts
+
+
+@DECODERS.register("frozen")
+class FrozenDecoder(Decoder):
+    """The base's decoder as it is."""
+
+    paper = "Kirillov et al. 2023, arXiv:2304.02643"
+    sits = "SAM's mask decoder, untouched"
+
+    def __init__(self, sam: Sam, config: Decoder.Config) -> None:
+        super().__init__()
+
+    def forward(
+        self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
+    ) -> Masks:
+        """Plain SAM's masks."""
+        return sam.decode(features.embedding, prompts, features.frame, multimask)

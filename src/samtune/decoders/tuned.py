@@ -1,0 +1,48 @@
+"""Decoder fine-tuning: an own copy of SAM's mask decoder, all of it trained."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.sam.model import Sam
+from samtune.types import Masks, Prompts
+
+
+@DECODERS.register("tuned")
+class TunedDecoder(Decoder):
+    """A trained copy of the base's mask decoder, optionally with the prompt encoder."""
+
+    paper = "Ma et al. 2024 (MedSAM), arXiv:2304.12306"
+    sits = "a trained copy of SAM's mask decoder"
+    untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`TunedDecoder`."""
+
+        prompt_encoder: bool = False
+        """Train a copy of the prompt encoder too."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        self.mask_decoder = copy.deepcopy(sam.mask_decoder).requires_grad_(True)
+        self.prompt_encoder = (
+            copy.deepcopy(sam.prompt_encoder).requires_grad_(True)
+            if config.prompt_encoder
+            else None
+        )
+
+    def forward(
+        self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
+    ) -> Masks:
+        """The copy's masks."""
+        return sam.decode(
+            features.embedding,
+            prompts,
+            features.frame,
+            multimask,
+            self.mask_decoder,
+            self.prompt_encoder,
+        )

@@ -1,0 +1,147 @@
+"""A fine-tuned SAM: frozen base, adapter and decoder, and the loop that interleaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from samtune.adapters import ADAPTERS, Adapter
+from samtune.decoders import DECODERS, Decoder, Features
+from samtune.errors import InputError
+from samtune.sam.edits import BlockEdits
+from samtune.sam.model import Sam
+from samtune.types import InputPolicy, Masks, Prompts
+
+
+class FineTuned(nn.Module):
+    """SAM with an adapter in its encoder and a decoder of its own; the base is never changed.
+
+    Args:
+        sam: The frozen base; several models may share it.
+        adapter: A registered name, or a module.
+        decoder: A registered name, or a module.
+        input: How images enter; by default the base's native square, longest side fitted.
+        adapter_options: Options of a named adapter, see ``samtune methods NAME``.
+        decoder_options: Options of a named decoder.
+        prompts: The prompt mode that it is trained for; travels in the checkpoint.
+
+    Raises:
+        InputError: Unknown names or options, or an adapter and a decoder that do not go together.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        adapter: str | Adapter = "none",
+        decoder: str | Decoder = "frozen",
+        *,
+        input: InputPolicy | None = None,
+        adapter_options: Mapping[str, Any] | None = None,
+        decoder_options: Mapping[str, Any] | None = None,
+        prompts: str = "box",
+    ) -> None:
+        super().__init__()
+        check_pair(
+            adapter if isinstance(adapter, str) else adapter.name,
+            decoder if isinstance(decoder, str) else decoder.name,
+        )
+        if any(p.requires_grad for p in sam.parameters()):
+            raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
+        self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
+        self.input = input or InputPolicy((sam.spec.image_size,) * 2)
+        self.prompts = prompts
+        self.checkpointing = False
+        self.adapter_options = dict(adapter_options or {})
+        self.decoder_options = dict(decoder_options or {})
+        if isinstance(adapter, str):
+            config = ADAPTERS.config(adapter, self.adapter_options)
+            adapter = ADAPTERS[adapter](sam, config)  # type: ignore[call-arg,arg-type]
+        if isinstance(decoder, str):
+            config = DECODERS.config(decoder, self.decoder_options)
+            decoder = DECODERS[decoder](sam, config)  # type: ignore[call-arg,arg-type]
+        self.adapter: Adapter = adapter
+        self.decoder: Decoder = decoder
+
+    @property
+    def sam(self) -> Sam:
+        """The frozen base."""
+        return self._base[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base lies."""
+        return self.sam.image_encoder.pos_embed.device
+
+    def trainable(self) -> int:
+        """How many parameters are trained."""
+        return sum(p.numel() for p in self.parameters())
+
+    def encode(self, pixels: Tensor) -> Features:
+        """The image encoder with the adapter: ``(B, 3, h, w)`` normalised pixels to features."""
+        encoder, adapter, decoder = self.sam.image_encoder, self.adapter, self.decoder
+        wanted, taps = decoder.taps, {}
+        x = adapter.embed(encoder, pixels)
+        state = adapter.begin(pixels, x, decoder.tokens)
+        for i, block in enumerate(encoder.blocks):
+            x = adapter.enter(i, x, state)
+            x = self._run(block, x, adapter.edits(i, state))
+            x = adapter.leave(i, x, state)
+            if i in wanted:
+                taps[i] = x
+        embedding = encoder.finish(adapter.end(x, state))
+        return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state)
+
+    def forward(
+        self, pixels: Tensor, prompts: Prompts, sizes: Tensor | None = None, multimask: bool = False
+    ) -> Masks:
+        """Masks of ``N`` prompts over ``B`` images; each image is encoded once.
+
+        Args:
+            pixels: ``(B, 3, h, w)`` RGB in 0..255, in the model's frame.
+            prompts: In the model's frame.
+            sizes: ``(B, 2)`` height and width of the content; ``None`` when nothing is padded.
+            multimask: Three masks for each prompt instead of one.
+        """
+        features = self.encode(self.sam.preprocess(pixels, sizes))
+        return self.decoder(self.sam, features, prompts, multimask)
+
+    def predictor(self, **options: Any) -> Any:
+        """A :class:`samtune.predictor.Predictor` over this model."""
+        from samtune.predictor import Predictor
+
+        return Predictor(self, **options)
+
+    def _run(self, block: nn.Module, x: Tensor, edits: BlockEdits) -> Tensor:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, edits, use_reentrant=False)
+        return block(x, edits)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FineTuned:
+        # Moving the model moves its base along; a dtype change would alter the base and is refused.
+        probe = fn(torch.zeros(1, dtype=torch.float32))
+        if probe.dtype != torch.float32:
+            raise InputError("the base stays in fp32: use train.precision=bf16 (autocast) instead")
+        super()._apply(fn, recurse)
+        if probe.device != self.device:
+            self.sam.to(probe.device)
+        return self
+
+
+def check_pair(adapter: str, decoder: str) -> None:
+    """Refuses an adapter and a decoder that do not go together, before any weight is read.
+
+    Raises:
+        InputError: With the decoders that would fit.
+    """
+    if adapter == "stack":
+        return
+    fits = ADAPTERS[adapter].decoders
+    if fits is not None and decoder not in fits:
+        raise InputError(
+            f"decoder.name={decoder}: {adapter} goes with {', '.join(fits)} only; "
+            f"set decoder.name={fits[0]}"
+        )

@@ -1,0 +1,69 @@
+"""Names for exchangeable parts: one decorator feeds config, help, docs and tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from samtune.errors import InputError, nearest
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes by name. Each carries ``name`` and a nested frozen dataclass ``Config``."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """A class decorator that enters the class under ``name``.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+
+        def enter(cls: type[T]) -> type[T]:
+            if name in self._classes:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            cls.name = name  # type: ignore[attr-defined]
+            self._classes[name] = cls
+            return cls
+
+        return enter
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __getitem__(self, name: str) -> type[T]:
+        """The class of that name.
+
+        Raises:
+            InputError: No such name; the nearest is suggested.
+        """
+        if name not in self._classes:
+            raise InputError(
+                f"{self.kind}.name={name}: must be one of {', '.join(self)}{nearest(name, self)}"
+            )
+        return self._classes[name]
+
+    def config(self, name: str, options: dict[str, Any] | None = None) -> Any:
+        """The ``Config`` of that class with ``options`` set.
+
+        Raises:
+            InputError: No such name or option.
+        """
+        cls: Any = self[name]
+        known = [f.name for f in dataclasses.fields(cls.Config)]
+        for key in options or {}:
+            if key not in known:
+                has = f"its options are {', '.join(known)}" if known else "it has no options"
+                raise InputError(
+                    f"{self.kind}.{key}: {name} does not know it, {has}{nearest(key, known)}"
+                )
+        return cls.Config(**(options or {}))

@@ -1,0 +1,270 @@
+"""Reading a base: official ``.pth`` files, Hugging Face folders and ids, other wrappings.
+
+Loading is strict: every missing, unexpected or wrongly shaped tensor is named. Pickles that hold
+code are refused, and nothing is downloaded unless the caller asks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import weakref
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samtune.errors import InputError, nearest
+from samtune.sam.model import SPECS, Sam, SamSpec
+
+State = Mapping[str, Tensor]
+
+ANCHOR = "image_encoder.patch_embed.proj.weight"
+"""A name that every official layout has; what stands before it is the wrapping's prefix."""
+HF_ANCHOR = "vision_encoder.patch_embed.projection.weight"
+WRAPPINGS = ("model", "state_dict", "model_state", "model_state_dict")
+PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
+"""Persistent in some dumps, constants of the specification here."""
+
+_HF_NAMES: tuple[tuple[str, str], ...] = (
+    (r"^vision_encoder\.", "image_encoder."),
+    (r"patch_embed\.projection\.", "patch_embed.proj."),
+    (r"^image_encoder\.layers\.", "image_encoder.blocks."),
+    (r"\.layer_norm(\d)\.", r".norm\1."),
+    (r"\.layer_norm_final_attn\.", ".norm_final_attn."),
+    (r"neck\.conv1\.", "neck.0."),
+    (r"neck\.norm1\.", "neck.1."),
+    (r"neck\.conv2\.", "neck.2."),
+    (r"neck\.norm2\.", "neck.3."),
+    (r"\.point_embed\.", ".point_embeddings."),
+    (r"\.mask_embed\.conv1\.", ".mask_downscaling.0."),
+    (r"\.mask_embed\.norm1\.", ".mask_downscaling.1."),
+    (r"\.mask_embed\.conv2\.", ".mask_downscaling.3."),
+    (r"\.mask_embed\.norm2\.", ".mask_downscaling.4."),
+    (r"\.mask_embed\.conv3\.", ".mask_downscaling.6."),
+    (
+        r"^(shared_image_embedding|prompt_encoder\.shared_embedding)\.positional_embedding$",
+        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    ),
+    (r"\.upscale_conv1\.", ".output_upscaling.0."),
+    (r"\.upscale_layer_norm\.", ".output_upscaling.1."),
+    (r"\.upscale_conv2\.", ".output_upscaling.3."),
+    (r"(head|mlps\.\d)\.layers\.0\.", r"\1.layers.1."),
+    (r"(head|mlps\.\d)\.proj_in\.", r"\1.layers.0."),
+    (r"(head|mlps\.\d)\.proj_out\.", r"\1.layers.2."),
+)
+
+
+def load_sam(
+    name: str,
+    source: str | Path | None = None,
+    *,
+    download: bool = False,
+    device: torch.device | str = "cpu",
+) -> Sam:
+    """Builds a base and fills it, frozen and in evaluation mode.
+
+    Args:
+        name: ``vit_b``, ``vit_l``, ``vit_h`` or ``nano``.
+        source: An official ``.pth`` or ``.safetensors`` file, a Hugging Face ``SamModel`` folder,
+            or a hub id ``owner/name``. ``nano`` ships with the package and needs none.
+        download: Whether a hub id may be fetched; otherwise only the local cache is looked at.
+        device: Where to put it.
+
+    Raises:
+        InputError: Unknown name, no such file, a pickle with code, not a SAM, or tensors that do
+        not fit.
+    """
+    spec = spec_of(name)
+    state = official_names(read_state(_locate(spec, source, download)), str(source or name))
+    return from_state(spec, state, str(source or name)).to(device)
+
+
+def spec_of(name: str) -> SamSpec:
+    """The specification of a base by its name.
+
+    Raises:
+        InputError: No such base.
+    """
+    if name not in SPECS:
+        raise InputError(
+            f"base.name={name}: must be one of {', '.join(SPECS)}{nearest(name, SPECS)}"
+        )
+    return SPECS[name]
+
+
+def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
+    """A frozen base from official names and tensors; the tensors are taken over, as fp32.
+
+    Raises:
+        InputError: Missing, unexpected or wrongly shaped tensors, all listed.
+    """
+    with torch.device("meta"):
+        sam = Sam(spec)
+    expected = {key: tuple(t.shape) for key, t in sam.state_dict().items()}
+    state = {key: t for key, t in state.items() if key not in PIXEL_BUFFERS}
+    _check_fit(spec, expected, state, origin)
+    sam.load_state_dict({key: t.float() for key, t in state.items()}, strict=True, assign=True)
+    return sam.freeze()
+
+
+def read_state(path: Path) -> State:
+    """All tensors of a checkpoint file or Hugging Face folder, on the CPU, names as they are.
+
+    Raises:
+        InputError: No such file, unreadable, or a pickle that holds code.
+    """
+    if path.is_dir():
+        parts = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+        if not parts:
+            raise InputError(f"{path}: no model.safetensors or pytorch_model.bin in this folder")
+        return {key: t for part in parts for key, t in read_state(part).items()}
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of a SAM checkpoint")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _unwrap(_read_pickle(path))
+
+
+def official_names(state: State, origin: str = "state") -> State:
+    """Brings a state dict of any known wrapping to the official names.
+
+    Raises:
+        InputError: Neither the official nor the Hugging Face layout.
+    """
+    for anchor in (ANCHOR, HF_ANCHOR):
+        hit = next((key for key in state if key == anchor or key.endswith("." + anchor)), None)
+        if hit is None:
+            continue
+        prefix = hit.removesuffix(anchor)
+        state = {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
+        return state if anchor == ANCHOR else {_from_hf(key): t for key, t in state.items()}
+    some = ", ".join(list(state)[:3]) or "none"
+    raise InputError(
+        f"{origin}: not a SAM: no image encoder among its {len(state)} tensors ({some}, ...); "
+        "give an official sam_vit_*.pth or a Hugging Face SamModel"
+    )
+
+
+_FINGERPRINTS: weakref.WeakKeyDictionary[Sam, str] = weakref.WeakKeyDictionary()
+
+
+def fingerprint(sam: Sam) -> str:
+    """The sha256 of a base's tensors (names, shapes, fp32 values), whatever file they came from.
+
+    Computed once for each base, which is never changed.
+    """
+    if sam not in _FINGERPRINTS:
+        digest = hashlib.sha256()
+        for key, tensor in sorted(sam.state_dict().items()):
+            digest.update(f"{key}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+        _FINGERPRINTS[sam] = digest.hexdigest()
+    return _FINGERPRINTS[sam]
+
+
+def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
+    if source is None:
+        return _packaged(spec)
+    path = Path(source).expanduser()
+    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) or path.suffix:
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        wanted = ["*.safetensors", "config.json"]
+        return Path(
+            snapshot_download(str(source), allow_patterns=wanted, local_files_only=not download)
+        )
+    except Exception as error:  # the hub client raises many types; each means: not to be had
+        remedy = "check the id and the network" if download else "allow it with base.download=true"
+        raise InputError(
+            f"{source}: no such path, and this hub id is not in the local cache; {remedy}"
+        ) from error
+
+
+def _packaged(spec: SamSpec) -> Path:
+    asset = files("samtune") / "assets" / f"{spec.name}.safetensors"
+    with as_file(asset) as path:
+        if path.is_file():
+            return path
+    raise InputError(
+        f"base.name={spec.name}: its weights do not ship with samtune; give their file with "
+        f"base.weights=..., or use base.name=nano"
+    )
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable safetensors file ({error}); fetch it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+        if "weights_only" in reason.lower() or "unsupported" in reason.lower():
+            raise InputError(
+                f"{path}: refused, this pickle holds more than tensors and could run code; "
+                "save it again as a plain state dict or as safetensors"
+            ) from error
+        raise InputError(f"{path}: not a readable checkpoint; fetch or save it again") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); fetch it again"
+        ) from error
+
+
+def _unwrap(loaded: object) -> State:
+    while isinstance(loaded, Mapping):
+        inner = next(
+            (loaded[key] for key in WRAPPINGS if isinstance(loaded.get(key), Mapping)), None
+        )
+        if inner is None:
+            return {str(key): t for key, t in loaded.items() if isinstance(t, Tensor)}
+        loaded = inner
+    return {}
+
+
+def _from_hf(key: str) -> str:
+    for pattern, replacement in _HF_NAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _check_fit(
+    spec: SamSpec, expected: Mapping[str, tuple[int, ...]], state: State, origin: str
+) -> None:
+    problems = [f"missing {key}" for key in expected if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in expected]
+    problems += [
+        f"{key} is {tuple(t.shape)}, must be {expected[key]}"
+        for key, t in state.items()
+        if key in expected and tuple(t.shape) != expected[key]
+    ]
+    if not problems:
+        return
+    shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if problems[8:] else "")
+    raise InputError(f"{origin}: does not fit {spec.name}{_other_spec(spec, state)}: {shown}")
+
+
+def _other_spec(spec: SamSpec, state: State) -> str:
+    """Names the base whose widths the tensors have, where that is another one."""
+    patches = state.get(ANCHOR)
+    if patches is None:
+        return ""
+    for other in SPECS.values():
+        if other.name != spec.name and patches.shape[0] == other.embed_dim:
+            return f" (it looks like {other.name}: base.name={other.name})"
+    return ""
