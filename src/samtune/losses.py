@@ -1,0 +1,270 @@
+"""Losses on mask logits, and the expression that sums them.
+
+Every mask loss is a pure function ``(logits, target, valid) -> (N,)`` with ``logits`` ``(N, h, w)``
+float, ``target`` ``(N, h, w)`` bool or float in [0, 1], ``valid`` ``(N, h, w)`` bool. It works in
+at least fp32 whatever the precision of the model. Pixels that are not valid change neither value
+nor gradient, whatever stands there; a row without a valid pixel gives 0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from samtune.errors import InputError, nearest
+from samtune.types import Batch, Masks
+
+MaskLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+LOSSES: dict[str, MaskLoss] = {}
+"""The mask losses by the name that an expression uses."""
+
+IOU_HEAD = "iou_head"
+DEFAULT_LOSS = "bce + dice"
+"""The loss of CAT-SAM's training."""
+
+_PIXELS = (-2, -1)
+# The lookbehind keeps the sign of an exponent, as in 1e+3*dice, within its term.
+_PLUS = re.compile(r"(?<![\d.][eE])\+")
+_TERM = re.compile(r"(?:((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*)?([A-Za-z_]\w*)")
+
+
+def register(name: str) -> Callable[[MaskLoss], MaskLoss]:
+    """Adds a mask loss to :data:`LOSSES`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def add(loss: MaskLoss) -> MaskLoss:
+        if name in LOSSES or name == IOU_HEAD:
+            raise ValueError(f"the loss name {name!r} is taken: choose another")
+        LOSSES[name] = loss
+        return loss
+
+    return add
+
+
+@register("bce")
+def bce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy: the mean over the valid pixels."""
+    z, g = _clean(logits, target, valid)
+    return _mean(F.binary_cross_entropy_with_logits(z, g, reduction="none"), valid)
+
+
+@register("dice")
+def dice(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
+    """Soft Dice loss, ``1 - (2 Σpg + s) / (Σp + Σg + s)``.
+
+    Milletari et al. 2016 (arXiv:1606.04797) without the squares in the denominator and with
+    smoothing ``s = 1``, as the training of SAM 2, SAM-HQ and CAT-SAM has it.
+    """
+    z, g = _clean(logits, target, valid)
+    p = _probability(z, valid)
+    overlap, total = (p * g).sum(_PIXELS), p.sum(_PIXELS) + g.sum(_PIXELS)
+    return 1 - (2 * overlap + smooth) / (total + smooth)
+
+
+@register("focal")
+def focal(
+    logits: Tensor, target: Tensor, valid: Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss ``-alpha_t (1 - p_t)^gamma log p_t`` (Lin et al. 2017): the mean.
+
+    arXiv:1708.02002. SAM sums it with Dice as 20 : 1.
+    """
+    z, g = _clean(logits, target, valid)
+    p = z.sigmoid()
+    miss = p * (1 - g) + (1 - p) * g
+    balance = alpha * g + (1 - alpha) * (1 - g)
+    entropy = F.binary_cross_entropy_with_logits(z, g, reduction="none")
+    return _mean(balance * miss**gamma * entropy, valid)
+
+
+@register("iou")
+def iou(logits: Tensor, target: Tensor, valid: Tensor, eps: float = 1e-3) -> Tensor:
+    """Soft IoU loss, ``1 - (Σpg + ε) / (Σp + Σg - Σpg + ε)``.
+
+    Rahman and Wang 2016. ``ε = 1e-3`` is what published SAM decoder tuning uses; SAM-Adapter and
+    TS-SAM have none, which differs by at most 1e-3 where the union is a pixel or more.
+    """
+    z, g = _clean(logits, target, valid)
+    p = _probability(z, valid)
+    overlap = (p * g).sum(_PIXELS)
+    union = p.sum(_PIXELS) + g.sum(_PIXELS) - overlap
+    return 1 - (overlap + eps) / (union + eps)
+
+
+@register("structure")
+def structure(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Weighted BCE plus weighted soft IoU (F3Net, Wei et al. 2020, arXiv:1911.11445).
+
+    A pixel weighs ``1 + 5 |mean of the target over 31 x 31 around it - target|``, so edges and thin
+    parts count up to six times. F3Net's window reads the outside of the image as background; here
+    pixels that are not valid are outside too, so padding an image does not change its loss.
+    """
+    z, g = _clean(logits, target, valid)
+    weight = _edge_weight(g, valid)
+    entropy = F.binary_cross_entropy_with_logits(z, g, reduction="none")
+    # Every valid pixel weighs at least 1, so the clamp acts on rows without one only.
+    weighted_bce = (weight * entropy).sum(_PIXELS) / weight.sum(_PIXELS).clamp(min=1)
+    p = z.sigmoid()
+    overlap = (weight * (p * g)).sum(_PIXELS)
+    union = (weight * (p + g)).sum(_PIXELS) - overlap
+    return weighted_bce + 1 - (overlap + 1) / (union + 1)
+
+
+def iou_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Squared error of the decoder's estimate of its IoU (SAM, arXiv:2304.02643, appendix A).
+
+    The truth is the IoU of the mask ``logits > 0`` over the valid pixels, without gradient: 1 where
+    mask and target are both empty.
+
+    Args:
+        predicted: ``(N, K)`` estimates.
+        logits: ``(N, K, h, w)``.
+        target: ``(N, h, w)``; above 0.5 is inside.
+        valid: ``(N, h, w)`` bool.
+
+    Returns:
+        ``(N,)``, the mean over K.
+    """
+    with torch.no_grad():
+        inside = valid[:, None]
+        mask = (logits > 0) & inside
+        truth = (target > 0.5)[:, None] & inside
+        overlap, union = (mask & truth).sum(_PIXELS), (mask | truth).sum(_PIXELS)
+        actual = torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
+    error = (_full_precision(predicted) - actual) ** 2
+    return torch.where(valid.any(-1).any(-1)[:, None], error, 0.0).mean(1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A weighted sum of losses, as in ``20*focal + dice + iou_head``; see :meth:`parse`."""
+
+    terms: tuple[tuple[str, float], ...]
+    """Names and weights, in the order given."""
+
+    @staticmethod
+    def parse(expression: str) -> Loss:
+        """Reads ``[weight *] name + [weight *] name + ...``.
+
+        Raises:
+            InputError: Not such a sum, an unknown or repeated name, or a weight that is not a
+                positive finite number.
+        """
+        terms: dict[str, float] = {}
+        for part in _PLUS.split(expression):
+            name, weight = _parse_term(part.strip(), expression)
+            if name in terms:
+                raise InputError(f"loss {expression!r} names {name!r} twice: add up its weights")
+            terms[name] = weight
+        return Loss(tuple(terms.items()))
+
+    def __str__(self) -> str:
+        return " + ".join(n if w == 1 else f"{w:.15g}*{n}" for n, w in self.terms)
+
+    def __call__(self, masks: Masks, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar in at least fp32.
+
+        Logits are enlarged bilinearly to the frame of the targets. Of several masks for a prompt
+        the one with the least sum of mask losses counts (SAM's rule); ``iou_head`` judges all K.
+        The mean is taken over the prompts of each image, then over all B images, where one without
+        prompts counts 0. Without any prompt the result is a 0 that still has a graph.
+        """
+        image, size = batch.prompts.image, batch.pixels.shape[0]
+        target, valid = batch.targets, batch.valid[image]
+        value = self._masks(self._best(masks.logits, target, valid), target, valid)
+        value = value + self._iou_head(masks, target, valid)
+        prompts = value.new_zeros(size).index_add(0, image, torch.ones_like(value))
+        return (value / prompts[image]).sum() / size
+
+    def _masks(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The sum of the mask losses of ``(N, 4H, 4W)`` logits: ``(N,)``."""
+        if all(name == IOU_HEAD for name, _ in self.terms):
+            return _full_precision(logits).new_zeros(len(logits))
+        logits = _enlarged(logits, target)
+        values = [w * LOSSES[n](logits, target, valid) for n, w in self.terms if n != IOU_HEAD]
+        return torch.stack(values).sum(0)
+
+    def _best(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Of ``(N, K, 4H, 4W)`` the mask of least loss for each prompt: ``(N, 4H, 4W)``."""
+        # Choosing without a graph gives the gradient of the minimum at the memory of one mask.
+        if logits.shape[1] == 1:
+            return logits[:, 0]
+        with torch.no_grad():
+            each = torch.stack([self._masks(m, target, valid) for m in logits.unbind(1)], 1)
+        return logits[torch.arange(len(logits), device=logits.device), each.argmin(1)]
+
+    def _iou_head(self, masks: Masks, target: Tensor, valid: Tensor) -> Tensor | float:
+        weight = dict(self.terms).get(IOU_HEAD)
+        if weight is None:
+            return 0.0
+        each = []
+        for k, mask in enumerate(masks.logits.detach().unbind(1)):
+            logits = _enlarged(mask, target)[:, None]
+            each.append(iou_head(masks.iou[:, k : k + 1], logits, target, valid))
+        return weight * torch.stack(each).mean(0)
+
+
+def _parse_term(term: str, expression: str) -> tuple[str, float]:
+    match = _TERM.fullmatch(term)
+    if match is None:
+        raise InputError(
+            f"loss {expression!r} has the term {term!r}; the rule is [weight *] name joined by +, "
+            f"as in '20*focal + dice + iou_head'"
+        )
+    weight, name = float(match[1] or 1), match[2]
+    names = [*LOSSES, IOU_HEAD]
+    if name not in names:
+        raise InputError(
+            f"loss {expression!r} names {name!r}; known are {', '.join(names)}"
+            f"{nearest(name, names)}"
+        )
+    if not 0 < weight < math.inf:
+        raise InputError(
+            f"loss {expression!r} weighs {name!r} with {match[1]}; weights are positive and "
+            f"finite: leave out a term that should not count"
+        )
+    return name, weight
+
+
+def _full_precision(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _enlarged(logits: Tensor, target: Tensor) -> Tensor:
+    """Logits ``(N, 4H, 4W)`` in the frame of the target: ``(N, h, w)``."""
+    logits, size = _full_precision(logits), target.shape[-2:]
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _clean(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and target in full precision, 0 where not valid, so that no NaN passes from there."""
+    z = _full_precision(logits)
+    return torch.where(valid, z, 0), torch.where(valid, target.to(z.dtype), 0)
+
+
+def _probability(z: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, z.sigmoid(), 0)
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, values, 0).sum(_PIXELS) / valid.sum(_PIXELS).clamp(min=1)
+
+
+def _edge_weight(g: Tensor, valid: Tensor) -> Tensor:
+    """F3Net's pixel weights, 0 where not valid."""
+    # The mean over a square is one over columns of one over rows: 62 reads a pixel, not 961.
+    rows = F.avg_pool2d(g[:, None], (31, 1), stride=1, padding=(15, 0))
+    mean = F.avg_pool2d(rows, (1, 31), stride=1, padding=(0, 15))[:, 0]
+    return torch.where(valid, 1 + 5 * (mean - g).abs(), 0)

@@ -1,0 +1,206 @@
+"""IoU and Dice of predicted masks, streamed, and the guesses that need no model.
+
+Importing this module imports torchmetrics, which takes seconds: import it where it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+METRIC_CONTRACT = """\
+Masks are compared at the resolution of the original image; a pixel is inside where its logit is
+above 0 (probability above 0.5). Pixels marked to be ignored count neither for nor against.
+iou and dice are means over prompts: each prompt's mask gives one value, and all prompts of all
+images weigh the same. iou_pooled and dice_pooled add up the pixels of all prompts first, so large
+objects weigh more. An empty target scores 1 with an empty prediction and 0 with any predicted
+pixel; empty targets are counted as "empty". by_class has the same numbers over the prompts of one
+class.
+"""
+"""What the numbers mean, for printing beside them."""
+
+OBJECTS, EMPTY, OVERLAP, PREDICTED, TARGET = range(5)
+
+
+def iou_dice(
+    predicted: Tensor, target: Tensor, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """IoU and Dice of each mask.
+
+    Args:
+        predicted: ``(N, h, w)`` bool.
+        target: ``(N, h, w)`` bool.
+        valid: ``(h, w)`` or ``(N, h, w)`` bool; ``None`` means everywhere.
+
+    Returns:
+        Two ``(N,)`` float64 in [0, 1]; 1 where both masks are empty on the valid pixels, 0 where
+        only one is.
+
+    Raises:
+        ValueError: Masks that are not bool or differ in shape.
+    """
+    return _scores(_areas(predicted, target, valid))
+
+
+class MaskMetrics(Metric):
+    """Mean and pooled IoU and Dice over any number of masks, overall and by class.
+
+    The result does not depend on how the masks are split into updates or over processes: only sums
+    are kept, and ``compute`` adds them up over all processes. What is averaged over what stands in
+    :data:`METRIC_CONTRACT`.
+
+    Args:
+        max_classes: One more than the highest class index; memory is 56 bytes a class.
+        **kwargs: torchmetrics' own options.
+    """
+
+    full_state_update: bool = False
+    is_differentiable: bool = False
+    higher_is_better: bool = True
+
+    counts: Tensor
+    """``(max_classes + 1, 5)`` int64, a row for each class: how many masks and empty targets, and the
+    pixels of overlap, prediction and target."""
+    sums: Tensor
+    """``(max_classes + 1, 2)`` float64: summed IoU and Dice. The last rows are for masks without class."""
+
+    def __init__(self, max_classes: int = 1024, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_classes = max_classes
+        rows = max_classes + 1
+        self.add_state("counts", torch.zeros(rows, 5, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(rows, 2, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @property
+    def update_called(self) -> bool:
+        """Always true: a process whose share of the data is empty is no reason to warn."""
+        return True
+
+    def update(
+        self,
+        predicted: Tensor,
+        target: Tensor,
+        valid: Tensor | None = None,
+        classes: Tensor | None = None,
+    ) -> None:
+        """Adds the masks of one image, or of several of one size.
+
+        Args:
+            predicted: ``(N, h0, w0)`` bool at the original resolution; N may be 0.
+            target: ``(N, h0, w0)`` bool.
+            valid: ``(h0, w0)`` or ``(N, h0, w0)`` bool, false where the label is to be ignored.
+            classes: ``(N,)`` int64 class of each mask, from 0.
+
+        Raises:
+            ValueError: Masks that are not bool or differ in shape, or a class out of range.
+        """
+        areas = _areas(predicted, target, valid)
+        rows = self._rows(classes, areas)
+        iou, dice = _scores(areas)
+        objects, empty = torch.ones_like(areas[:, 0]), (areas[:, 2] == 0).long()
+        counts = torch.cat([torch.stack([objects, empty], 1), areas], 1)
+        self.counts.index_add_(0, rows, counts.to(self.counts.device))
+        scores = torch.stack([iou, dice], 1).to(self.sums.device)
+        self.sums.index_add_(0, rows, scores)
+
+    def compute(self) -> dict[str, Any]:
+        """The numbers so far, over all processes, as Python values.
+
+        Returns:
+            ``iou``, ``dice``, ``iou_pooled``, ``dice_pooled`` (fractions; NaN without any mask),
+            ``objects``, ``empty`` (counts), and ``by_class``, which maps every class index met to
+            the same six.
+        """
+        counts, sums = self.counts.cpu(), self.sums.cpu()
+        met = counts[:-1, OBJECTS].nonzero()[:, 0].tolist()
+        result = _summary(counts.sum(0).tolist(), sums.sum(0).tolist())
+        by_class = {row: _summary(counts[row].tolist(), sums[row].tolist()) for row in met}
+        return {**result, "by_class": by_class}
+
+    def _rows(self, classes: Tensor | None, areas: Tensor) -> Tensor:
+        device = self.counts.device
+        if classes is None:
+            return torch.full((len(areas),), self.max_classes, device=device)
+        if classes.shape != areas.shape[:1]:
+            raise ValueError(
+                f"{tuple(classes.shape)} classes for {len(areas)} masks: give one each"
+            )
+        if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < self.max_classes:
+            raise ValueError(
+                f"classes {int(classes.min())} to {int(classes.max())} must lie in 0 to "
+                f"{self.max_classes - 1}: raise max_classes"
+            )
+        return classes.to(device).long()
+
+
+def filled_box(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The guess that a box is all object: the pixels whose centre lies in it.
+
+    Args:
+        boxes: ``(N, 4)`` xyxy in pixels, edges of the box: pixel i spans i to i + 1 with its
+            centre at i + 0.5, so the tight box of a mask ends one past its last pixel. NaN gives no
+            pixel.
+        size: Height and width in pixels.
+
+    Returns:
+        ``(N, h, w)`` bool.
+    """
+    x, y = _centres(boxes, size)
+    x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
+    return (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
+
+
+def inscribed_ellipse(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The guess that an object is the ellipse that touches its box's four sides.
+
+    Arguments and result are those of :func:`filled_box`, of which it is a part.
+    """
+    x, y = _centres(boxes, size)
+    x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
+    # 2 x - x0 - x1 over the width is the offset from the middle in half-axes.
+    across, down = (2 * x - x0 - x1) / (x1 - x0), (2 * y - y0 - y1) / (y1 - y0)
+    return filled_box(boxes, size) & (across**2 + down**2 < 1)
+
+
+def _centres(boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Coordinates of the pixel centres, ``(1, w)`` and ``(h, 1)``."""
+    h, w = size
+    x = torch.arange(w, device=boxes.device) + 0.5
+    return x[None], (torch.arange(h, device=boxes.device) + 0.5)[:, None]
+
+
+def _areas(predicted: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Pixels of overlap, prediction and target: ``(N, 3)`` int64."""
+    if predicted.dtype != torch.bool or target.dtype != torch.bool:
+        raise ValueError(f"masks of {predicted.dtype} and {target.dtype}: threshold them to bool")
+    if predicted.shape != target.shape or predicted.ndim != 3:
+        shapes = f"{tuple(predicted.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"masks of shapes {shapes}: bring both to (N, h, w)")
+    if valid is not None:
+        predicted, target = predicted & valid, target & valid
+    return torch.stack([m.sum((1, 2)) for m in (predicted & target, predicted, target)], 1)
+
+
+def _scores(areas: Tensor) -> tuple[Tensor, Tensor]:
+    overlap, predicted, target = areas.double().unbind(1)
+    total = predicted + target
+    iou, dice = overlap / (total - overlap), 2 * overlap / total
+    return torch.where(total > 0, iou, 1.0), torch.where(total > 0, dice, 1.0)
+
+
+def _summary(counts: list[int], sums: list[float]) -> dict[str, Any]:
+    objects = counts[OBJECTS]
+    pooled = _scores(torch.tensor([counts[OVERLAP:]]))
+    iou, dice = (float(score) if objects else math.nan for score in pooled)
+    return {
+        "iou": sums[0] / objects if objects else math.nan,
+        "dice": sums[1] / objects if objects else math.nan,
+        "iou_pooled": iou,
+        "dice_pooled": dice,
+        "objects": objects,
+        "empty": counts[EMPTY],
+    }
