@@ -63,10 +63,10 @@ class MaskMetrics(Metric):
     higher_is_better: bool = True
 
     counts: Tensor
-    """``(max_classes + 1, 5)`` int64, a row for each class: how many masks and empty targets, and the
-    pixels of overlap, prediction and target."""
+    """``(max_classes + 1, 5)`` int64, a row for each class and a last one for masks without:
+    how many masks and empty targets, and the pixels of overlap, prediction and target."""
     sums: Tensor
-    """``(max_classes + 1, 2)`` float64: summed IoU and Dice. The last rows are for masks without class."""
+    """``(max_classes + 1, 2)`` float64, the same rows: summed IoU and Dice."""
 
     def __init__(self, max_classes: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
