@@ -1,0 +1,77 @@
+# The two commands a reader needs:   make demo   make test
+# Another interpreter:               make demo PYTHON=python3.12
+# Another place for packages:        pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) hold
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS := 2
+ARGS :=
+
+# Only errors are printed; the constraints decide the versions, torch's above all.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input -qq -c constraints.txt
+DECLARED := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types format lowest clean
+
+help:
+	@echo "make demo    set up, then fine-tune and show what ships with the package"
+	@echo "make test    set up, then every check and the whole test suite"
+	@echo "make lint    ruff (lint and format) and duplicate code    make types   mypy"
+	@echo "make format  let ruff rewrite the sources                 make clean   remove what make made"
+	@echo "make lowest  the test suite on the lowest versions that pyproject.toml declares"
+
+demo: $(VENV)/package.stamp
+	$(BIN)/samtune demo $(ARGS)
+
+# One thread a worker: two workers with torch's default would fight over two cores.
+test: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pylint --score=n src/samtune
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stamps make a second call do nothing until the declared dependencies change.
+$(VENV)/made.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is missing or older than Python 3.11, which samtune needs: name another, as in" \
+	    " make $(or $(MAKECMDGOALS),demo) PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/package.stamp: $(VENV)/made.stamp $(DECLARED)
+	@echo "Installing samtune into $(VENV) (a minute or two)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/made.stamp $(DECLARED)
+	@echo "Installing samtune and its development tools into $(VENV) (a minute or two)"
+	@$(PIP) -e '.[dev]'
+	@touch $(VENV)/package.stamp $@
+
+# torch is held at the pinned CPU build: its own lowest version exists only as a large GPU build.
+# Old releases warn of what has gone since, so here a warning is no error.
+$(VENV)-lowest/lowest.stamp: constraints-lowest.txt pyproject.toml
+	@echo "Installing the lowest declared versions into $(VENV)-lowest (a minute or two)"
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(VENV)-lowest/bin/python -m pip install --disable-pip-version-check --no-input -qq \
+	  -c constraints-lowest.txt -e '.[hf]' hypothesis pytest pytest-xdist
+	@touch $@
+
+lowest: $(VENV)-lowest/lowest.stamp
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n $(JOBS) -W default --ignore tests/quality $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(VENV)-lowest build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,185 @@
+"""Documentation that can be checked: docstrings exist and name what is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src" / "samtune"
+
+Callable = ast.FunctionDef | ast.AsyncFunctionDef
+SECTION = re.compile(r"^(\s*)(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note):\s*$")
+
+
+def is_public(name: str) -> bool:
+    """Dunder methods are documented by Python, underscored names are private."""
+    return not name.startswith("_")
+
+
+def decorators(node: ast.ClassDef | Callable) -> set[str]:
+    """The last names of a definition's decorators: ``typing.override`` is ``override``."""
+    calls = [d.func if isinstance(d, ast.Call) else d for d in node.decorator_list]
+    return {ast.unparse(call).rpartition(".")[2] for call in calls}
+
+
+def documented_arguments(docstring: str) -> list[str]:
+    """The names under ``Args:`` of a Google docstring."""
+    names, inside, indent = [], False, 0
+    for line in docstring.splitlines():
+        section = SECTION.match(line)
+        if section:
+            inside, indent = section[2] == "Args", len(section[1]) + 4
+        elif inside and (entry := re.match(rf" {{{indent}}}(\*{{0,2}}\w+)(?: \([^)]*\))?:", line)):
+            names.append(entry[1].lstrip("*"))
+        elif inside and line.strip() and len(line) - len(line.lstrip()) < indent:
+            inside = False
+    return names
+
+
+def parameters(node: Callable) -> set[str]:
+    """All names in a function's signature."""
+    a = node.args
+    rest = [arg for arg in (a.vararg, a.kwarg) if arg]
+    return {arg.arg for arg in [*a.posonlyargs, *a.args, *a.kwonlyargs, *rest]}
+
+
+def constructor_parameters(node: ast.ClassDef) -> set[str]:
+    """What a class takes: its annotated fields and the parameters of its ``__init__``."""
+    names = {f.target.id for f in annotated_fields(node)}
+    for item in node.body:
+        if isinstance(item, Callable) and item.name == "__init__":
+            names |= parameters(item)
+    return names
+
+
+def annotated_fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
+    """The fields a dataclass would have."""
+    found = [
+        f for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)
+    ]
+    return [f for f in found if "ClassVar" not in ast.unparse(f.annotation)]
+
+
+def undescribed_fields(node: ast.ClassDef) -> list[str]:
+    """The public fields that no string literal follows."""
+    found = []
+    for item in annotated_fields(node):
+        after = node.body[node.body.index(item) + 1 :][:1]
+        text = after and isinstance(after[0], ast.Expr) and isinstance(after[0].value, ast.Constant)
+        if is_public(item.target.id) and not (text and isinstance(after[0].value.value, str)):
+            found.append(item.target.id)
+    return found
+
+
+def problems_of(node: ast.ClassDef | Callable, name: str) -> list[str]:
+    """What is wrong with the documentation of one definition."""
+    docstring, marks = ast.get_docstring(node), decorators(node)
+    found = []
+    if docstring is None and not marks & {"overload", "override", "setter"}:
+        found.append(f"{name} has no docstring")
+    is_class = isinstance(node, ast.ClassDef)
+    known = constructor_parameters(node) if is_class else parameters(node)
+    for argument in documented_arguments(docstring or ""):
+        if argument not in known:
+            found.append(f"{name} documents {argument!r}, which it does not take")
+    if is_class and "dataclass" in marks and node.name.endswith("Config"):
+        found += [f"{name}.{field} is not described" for field in undescribed_fields(node)]
+    return found
+
+
+def problems_in(tree: ast.Module | ast.ClassDef, prefix: str = "") -> list[str]:
+    """The same for every public definition of a module; nested functions are private."""
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | Callable) and is_public(node.name):
+            found += problems_of(node, prefix + node.name)
+            if isinstance(node, ast.ClassDef):
+                found += problems_in(node, f"{prefix}{node.name}.")
+    return found
+
+
+def problems(root: Path) -> list[str]:
+    """The documentation problems of every file under ``root``."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if ast.get_docstring(tree) is None:
+            found.append(f"{path}: the module has no docstring")
+        found += [f"{path}: {problem}" for problem in problems_in(tree)]
+    return found
+
+
+def test_sources_are_documented():
+    assert list(SRC.rglob("*.py"))
+    assert problems(SRC) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("x = 1", "the module has no docstring"),
+        ('"""M."""\ndef f(): pass', "f has no docstring"),
+        ('"""M."""\nclass C: pass', "C has no docstring"),
+        ('"""M."""\nclass C:\n    """C."""\n    def m(self): pass', "C.m has no docstring"),
+        (
+            '"""M."""\ndef f(a):\n    """F.\n\n    Args:\n        b: Gone.\n    """',
+            "f documents 'b'",
+        ),
+        (
+            '"""M."""\nclass C:\n    """C.\n\n    Args:\n        b: Gone.\n    """\n'
+            "    def __init__(self, a): pass",
+            "C documents 'b'",
+        ),
+        (
+            '"""M."""\n@dataclass(frozen=True)\nclass FitConfig:\n    """C."""\n    lr: float = 1',
+            "FitConfig.lr is not described",
+        ),
+    ],
+)
+def test_what_is_missing_is_reported(tmp_path, code, complaint):
+    (tmp_path / "module.py").write_text(code)
+    found = problems(tmp_path)
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+def test_what_is_complete_passes(tmp_path):
+    (tmp_path / "module.py").write_text('''"""A module."""
+class Method:
+    """A class.
+
+    Args:
+        sam: The base.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Its settings."""
+
+        kind: ClassVar[str] = "x"
+        rank: int = 4
+        """Rank of the update."""
+
+    def __init__(self, sam): ...
+
+    @typing.override
+    def edits(self, i): ...
+
+    def run(self, x, *rest, **options):
+        """Runs.
+
+        Args:
+            x: Wrapped over
+                two: lines.
+            *rest: More.
+            **options: Even more.
+
+        Returns:
+            nothing: at all.
+        """
+        def inner(): ...
+
+def _private(): ...
+''')
+    assert problems(tmp_path) == []

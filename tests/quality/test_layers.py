@@ -1,0 +1,253 @@
+"""The layer rule: which part of samtune may import which, and what importing it may cost."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src" / "samtune"
+
+# part: the parts it may import. Parts are the modules and packages directly under samtune; `errors`
+# is open to all, `a.b` opens one module of a package only, `*` everything that stands above it.
+LAYERS = {
+    "errors": "",
+    "types": "",
+    "registry": "",
+    "ops": "",
+    "recipes": "",
+    "assets": "",
+    "sam": "ops types",
+    "adapters": "registry sam ops types",
+    "decoders": "registry sam ops types",
+    "finetuned": "adapters decoders registry sam ops types",
+    "checkpoint": "finetuned adapters decoders sam ops types",
+    "foreign": "checkpoint finetuned adapters decoders sam ops types",
+    "data": "ops types",
+    "losses": "ops types",
+    "metrics": "ops types",
+    "engine": "finetuned data losses metrics ops types",
+    "predictor": "finetuned data.transforms ops types",
+    "overlays": "ops types",
+    "report": "overlays metrics ops types",
+    "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
+    "config": "engine data losses metrics adapters decoders registry sam types recipes assets",
+    "runs": "config engine predictor checkpoint report overlays export foreign finetuned adapters"
+    " decoders sam data losses metrics ops types recipes assets",
+    "compare": "runs config report overlays metrics types",
+    "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
+    "cli": "*",
+    "__init__": "checkpoint engine predictor foreign finetuned adapters decoders sam data losses"
+    " metrics types ops",
+    "__main__": "cli",
+}
+
+# Imports that point up, allowed inside a function only: "part -> part": the reason.
+LATE = {
+    "finetuned -> predictor": "`load(...).predictor()` is the way in that a user types",
+}
+
+HEAVY = {"accelerate", "cv2", "gradio", "jinja2", "kornia", "matplotlib", "onnx", "onnxruntime"}
+HEAVY |= {"pycocotools", "scipy", "torchmetrics", "torchvision", "transformers"}
+
+
+def allowed_of(part: str) -> set[str]:
+    """The parts that ``part`` may import, itself included."""
+    if LAYERS[part] == "*":
+        return {*LAYERS, part} - {"__main__", "__init__"}
+    return {*LAYERS[part].split(), part, "errors"}
+
+
+def part_of(module: str) -> str:
+    """``samtune.data.sources`` belongs to ``data``; the package itself to ``__init__``."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
+def imports_of(tree: ast.Module, module: str, is_package: bool, root: Path):
+    """Yields ``(target module, line, inside a function)`` of each import of samtune."""
+    late = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: (None if is_package else -1)]
+            base = base[: len(base) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            targets = [member_of(stem, alias.name, root) for alias in node.names]
+        for target in sorted(set(targets)):
+            if target.split(".")[0] == "samtune":
+                yield target, node.lineno, id(node) in late
+
+
+def member_of(stem: str, name: str, root: Path) -> str:
+    """``from stem import name`` means the module ``stem.name`` where there is one."""
+    path = root.joinpath(*stem.split(".")[1:], name)
+    exists = path.is_dir() or path.with_suffix(".py").exists()
+    ours = stem == "samtune" or stem.startswith("samtune.")
+    return f"{stem}.{name}" if ours and exists else stem
+
+
+def violations(root: Path) -> list[str]:
+    """Every import under ``root`` (the package's folder) that the table does not allow."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        names = ["samtune", *path.relative_to(root).with_suffix("").parts]
+        is_package = names[-1] == "__init__"
+        module = ".".join(names[:-1] if is_package else names)
+        part = part_of(module)
+        if part not in LAYERS:
+            found.append(f"{path}: {part} has no layer; give it a line in the table")
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for target, line, late in imports_of(tree, module, is_package, root):
+            goal, submodule = part_of(target), ".".join(target.split(".")[1:3])
+            reasoned = late and f"{part} -> {goal}" in LATE
+            if reasoned or {goal, submodule} & allowed_of(part):
+                continue
+            found.append(f"{path}:{line}: {part} must not import {goal} ({target})")
+    return found
+
+
+def test_nothing_points_back():
+    assert list(SRC.rglob("*.py"))
+    assert violations(SRC) == []
+
+
+def test_the_table_has_no_circle():
+    graph = {part: {p.split(".")[0] for p in allowed_of(part)} - {part} for part in LAYERS}
+    assert set().union(*graph.values()) <= set(LAYERS)
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_mathematics_knows_no_engine_config_cli_or_data():
+    for part in ("ops", "sam", "adapters", "decoders", "finetuned"):
+        assert not allowed_of(part) & {
+            "engine",
+            "config",
+            "runs",
+            "cli",
+            "data",
+            "report",
+            "__init__",
+        }
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "complaint"),
+    [
+        ("sam/model.py", "from samtune.adapters import base\n", "sam must not import adapters"),
+        ("sam/model.py", "from ..data.sources import find\n", "sam must not import data"),
+        ("ops/resize.py", "def f():\n    import samtune.engine\n", "ops must not import engine"),
+        ("data/sources.py", "from samtune import sam\n", "data must not import sam"),
+        ("types.py", "from samtune import load_sam\n", "types must not import __init__"),
+        ("predictor.py", "from samtune.data import sources\n", "predictor must not import data"),
+        ("adapters/__init__.py", "from .. import config\n", "adapters must not import config"),
+        ("helpers.py", "", "helpers has no layer"),
+    ],
+)
+def test_the_rule_reports(tmp_path, file, code, complaint):
+    for name in ("sam", "data", "ops", "adapters"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "sources.py").touch()
+    (tmp_path / "config.py").touch()
+    (tmp_path / file).write_text(code)
+    found = violations(tmp_path)
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+def test_the_rule_lets_pass_what_points_down(tmp_path):
+    for name in ("data", "adapters", "sam"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "transforms.py").touch()
+    (tmp_path / "predictor.py").write_text(
+        "import torch\nfrom samtune.data import transforms\nfrom samtune.data.transforms import x\n"
+    )
+    (tmp_path / "adapters" / "lora.py").write_text(
+        "from samtune.errors import InputError\nfrom ..sam import edits\nfrom . import base\n"
+    )
+    assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize("pair", LATE)
+def test_a_reason_goes_with_what_it_excuses(pair, monkeypatch):
+    monkeypatch.delitem(LATE, pair)
+    part, _, goal = pair.partition(" -> ")
+    assert any(f"{part} must not import {goal}" in found for found in violations(SRC))
+
+
+def test_a_late_import_needs_a_reason_and_a_function(tmp_path, monkeypatch):
+    monkeypatch.setitem(LATE, "finetuned -> predictor", "convenience")
+    (tmp_path / "finetuned.py").write_text("def f():\n    from samtune.predictor import P\n")
+    assert violations(tmp_path) == []
+    (tmp_path / "finetuned.py").write_text("from samtune.predictor import P\n")
+    assert len(violations(tmp_path)) == 1
+
+
+def loaded_by(*modules: str, path: Path) -> list[list[str]]:
+    """The top-level packages in ``sys.modules`` after each of ``modules``, in one interpreter."""
+    code = (
+        "import importlib, json, sys\n"
+        "seen = []\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    seen.append(sorted({m.split('.')[0] for m in sys.modules}))\n"
+        "print(json.dumps(seen))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *modules],
+        env={**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def importable() -> list[str]:
+    """The modules that must load without anything heavy: the mathematics and the entry points."""
+    light = (
+        "types",
+        "errors",
+        "registry",
+        "ops",
+        "sam",
+        "adapters",
+        "decoders",
+        "finetuned",
+        "checkpoint",
+    )
+    names = []
+    for path in sorted(SRC.rglob("*.py")):
+        parts = path.relative_to(SRC).with_suffix("").parts
+        if parts[0] in (*light, "config", "cli") and parts[-1] != "__init__":
+            names.append(".".join(["samtune", *parts]))
+    return names
+
+
+def test_importing_samtune_costs_what_torch_costs():
+    torch, samtune, *rest = loaded_by("torch", "samtune", *importable(), path=SRC.parent)
+    own = {"samtune", "safetensors", "numpy"}
+    new = {name for name in set(samtune) - set(torch) if name not in sys.stdlib_module_names}
+    assert new <= own, f"import samtune loads {sorted(new - own)}: import them inside functions"
+    for module, loaded in zip(importable(), rest, strict=True):
+        assert not HEAVY & set(loaded), f"{module} loads {sorted(HEAVY & set(loaded))}"
+
+
+def test_a_heavy_import_is_noticed(tmp_path):
+    (tmp_path / "samtune").mkdir()
+    (tmp_path / "samtune" / "__init__.py").write_text("import colorsys\nimport jinja2\n")
+    before, after = loaded_by("json", "samtune", path=tmp_path)
+    assert "jinja2" in set(after) - set(before)
