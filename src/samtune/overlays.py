@@ -1,0 +1,192 @@
+"""Masks and prompts drawn over images: one picture, or a strip of image, truth, before and after.
+
+Colours are those of Okabe and Ito (2008), told apart with every common colour vision. One means the
+truth, one the zero-shot result (before), one the tuned result (after), in pictures and in curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
+
+TRUTH, BEFORE, AFTER = (0, 158, 115), (230, 159, 0), (86, 180, 233)
+"""RGB of the ground truth, the zero-shot result and the tuned result."""
+PANEL = 480
+"""Longest side of one picture of a strip, in pixels."""
+GAP, NAME_BAR, CAPTION_BAR, CELL = 8, 28, 24, 132
+"""Pixels between pictures, of the two text bars, and the least width that holds a caption."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One image with what should come out and what does; whatever is ``None`` is left out."""
+
+    name: str
+    image: np.ndarray
+    """``(h, w, 3)`` uint8 RGB."""
+    truth: np.ndarray | None = None
+    """``(h, w)`` bool, as ``before`` (zero-shot) and ``after`` (tuned)."""
+    before: np.ndarray | None = None
+    after: np.ndarray | None = None
+    boxes: Sequence[Sequence[float]] = ()
+    """Box prompts, xyxy in the image's pixels."""
+    points: Sequence[Sequence[float]] = ()
+    """Point prompts ``(x, y, label)`` in the image's pixels; label 1 is inside, 0 outside."""
+    iou_before: float | None = None
+    iou_after: float | None = None
+
+
+def draw_overlay(
+    image: np.ndarray,
+    mask: np.ndarray | None = None,
+    boxes: Sequence[Sequence[float]] = (),
+    points: Sequence[Sequence[float]] = (),
+    colour: tuple[int, int, int] = AFTER,
+    *,
+    outline: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draws a mask (tint and contour), prompts and another mask's outline over a copy of an image.
+
+    Lines are as thick as the image is large, so that they survive scaling to :data:`PANEL` pixels.
+
+    Args:
+        image: ``(h, w, 3)`` uint8 RGB.
+        mask: ``(h, w)`` bool.
+        boxes: xyxy in pixels.
+        points: ``(x, y, label)`` in pixels: a plus where the label is 1, a cross where it is 0.
+        colour: RGB of the mask.
+        outline: ``(h, w)`` bool, shown as a thin line in the colour of the truth.
+
+    Raises:
+        ValueError: A mask differs in size from the image.
+    """
+    canvas = np.array(image, dtype=np.uint8, order="C")
+    thick = max(1, round(max(canvas.shape[:2]) / 240))
+    inside = None if mask is None else _fitting(mask, canvas)
+    if inside is not None:
+        canvas[inside] = np.round(0.62 * canvas[inside] + 0.38 * np.array(colour))
+    # The outline lies under the contour: where it cannot be seen, the mask is right.
+    if outline is not None:
+        _trace(canvas, _fitting(outline, canvas), TRUTH, max(1, round(0.6 * thick)))
+    if inside is not None:
+        _trace(canvas, inside, colour, thick)
+    for box in boxes:
+        _draw_box(canvas, box, thick)
+    for x, y, label in points:
+        _draw_point(canvas, (round(x), round(y)), label > 0, thick)
+    return canvas
+
+
+def strip(overlay: Overlay) -> np.ndarray:
+    """One row of pictures ``(h, w, 3)`` uint8 with captions: image, truth, before, after."""
+    from PIL import Image, ImageDraw
+
+    pictures = panels(overlay)
+    height, width = pictures[0][1].shape[:2]
+    cell = max(width, CELL)
+    size = (len(pictures) * (cell + GAP) + GAP, NAME_BAR + CAPTION_BAR + height + GAP)
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), _font(15)
+    title = _shortened(overlay.name, font, size[0] - 2 * GAP)
+    pen.text((GAP, NAME_BAR / 2), title, "black", font, anchor="lm")
+    for i, (caption, picture) in enumerate(pictures):
+        left = GAP + i * (cell + GAP) + (cell - width) // 2
+        pen.text((left, NAME_BAR + CAPTION_BAR / 2), caption, (70, 70, 70), font, anchor="lm")
+        sheet.paste(Image.fromarray(picture), (left, NAME_BAR + CAPTION_BAR))
+    return np.asarray(sheet)
+
+
+def panels(overlay: Overlay) -> list[tuple[str, np.ndarray]]:
+    """Captioned pictures, small images enlarged by a whole factor before anything is drawn."""
+    factor = max(1, PANEL // max(overlay.image.shape[:2]))
+
+    def enlarged(array: np.ndarray | None) -> np.ndarray | None:
+        if array is None:
+            return None
+        return _fitting(array, overlay.image).repeat(factor, 0).repeat(factor, 1)
+
+    # A coordinate names a pixel's centre: 0 is half a pixel from the border at any scale.
+    boxes = [[(v + 0.5) * factor - 0.5 for v in box] for box in overlay.boxes]
+    points = [((x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5, v) for x, y, v in overlay.points]
+    image, truth = enlarged(overlay.image), enlarged(overlay.truth)
+    assert image is not None
+    pictures = [("image", draw_overlay(image, None, boxes, points))]
+    if truth is not None:
+        pictures.append(("truth", draw_overlay(image, truth, colour=TRUTH)))
+    for label, mask, iou, colour in (
+        ("before", overlay.before, overlay.iou_before, BEFORE),
+        ("after", overlay.after, overlay.iou_after, AFTER),
+    ):
+        if mask is not None:
+            caption = label if iou is None else f"{label}, IoU {iou:.3f}"
+            drawn = draw_overlay(image, enlarged(mask), boxes, points, colour, outline=truth)
+            pictures.append((caption, drawn))
+    return [(caption, _shrunk(picture)) for caption, picture in pictures]
+
+
+def _shrunk(picture: np.ndarray) -> np.ndarray:
+    import cv2
+
+    height, width = picture.shape[:2]
+    if max(height, width) <= PANEL:
+        return picture
+    ratio = PANEL / max(height, width)
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+
+
+def _trace(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], thick: int) -> None:
+    import cv2
+
+    found = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, found[0], -1, colour, thick, cv2.LINE_AA)
+
+
+def _draw_box(canvas: np.ndarray, box: Sequence[float], thick: int) -> None:
+    import cv2
+
+    x0, y0, x1, y1 = (round(v) for v in box)
+    # White on black is seen on every image.
+    for ink, width in (((0, 0, 0), thick + 2 * max(1, thick // 2)), ((255, 255, 255), thick)):
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), ink, width)
+
+
+def _draw_point(canvas: np.ndarray, at: tuple[int, int], positive: bool, thick: int) -> None:
+    import cv2
+
+    ink, paper = ((0, 0, 0), (255, 255, 255)) if positive else ((255, 255, 255), (0, 0, 0))
+    sign = cv2.MARKER_CROSS if positive else cv2.MARKER_TILTED_CROSS
+    cv2.circle(canvas, at, 5 * thick, ink, -1, cv2.LINE_AA)
+    cv2.circle(canvas, at, 4 * thick, paper, -1, cv2.LINE_AA)
+    cv2.drawMarker(canvas, at, ink, sign, 5 * thick, thick, cv2.LINE_AA)
+
+
+def _fitting(array: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """``array`` if it lies on the image's pixels; a mask becomes bool."""
+    if array.shape[:2] != image.shape[:2]:
+        raise ValueError(
+            f"a mask of {array.shape[:2]} does not fit an image of {image.shape[:2]}: "
+            "bring it into the image's frame first"
+        )
+    return array if array.ndim == 3 else array.astype(bool)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    short = text
+    while font.getlength(short) > width and len(text) > 1:
+        text = text[:-1]
+        short = text + "..."
+    return short

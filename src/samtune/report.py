@@ -1,0 +1,363 @@
+"""Results as one self-contained page: ``report.html``, and picture strips beside it.
+
+The page asks the network for nothing and holds no script; its pictures are embedded, its curves are
+SVG.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from samtune.overlays import AFTER, BEFORE, PANEL, TRUTH, Overlay, draw_overlay, panels, strip
+
+__all__ = ["Overlay", "Report", "draw_overlay", "render", "write_report"]
+
+CURVE_POINTS = 600
+"""Longer histories are averaged down to this many points a curve."""
+FRAME = (52, 12, 548, 226)
+"""Left, top, right and bottom of a chart's plot in the 560 x 270 units of its SVG."""
+PACKAGES = ("samtune", "torch", "accelerate", "numpy", "kornia", "transformers")
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one run has to show; only ``title`` and ``summary`` are needed."""
+
+    title: str
+    summary: Mapping[str, Any]
+    """The keys of the command line's JSON: ``zero_shot`` and ``tuned`` (metric name -> fraction),
+    ``prompt``, ``images``, ``split``, ``trainable_parameters``, ``total_parameters``, ``seconds``,
+    ``peak_memory_bytes``; ``guesses`` (what needs no model: name -> metrics); ``by_class`` and
+    ``by_prompt`` (name -> metrics, or name -> ``zero_shot`` and ``tuned``, each metrics)."""
+    subtitle: str = ""
+    command: str = ""
+    contract: str = ""
+    """What the metric averages over, in words."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """Rows of ``metrics.jsonl`` by ``event``: ``train`` (step, loss, lr), ``val`` (step, iou, dice,
+    loss), and ``zero_shot`` (iou) where the baseline was measured on the validation images."""
+    overlays: Sequence[Overlay] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+    versions: Mapping[str, str] | None = None
+    """Package -> version; by default those of this process."""
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Writes ``report.html`` and ``samples/*.png``; each file is replaced whole or not at all.
+
+    Raises:
+        ValueError: A mask differs in size from its image.
+    """
+    overlays = sorted(report.overlays, key=_tuned_iou)
+    html = render(report).encode()
+    strips = {name: _encoded(strip(o), "PNG") for name, o in _file_names(overlays).items()}
+    for name, data in strips.items():
+        _write(Path(folder) / "samples" / f"{name}.png", data)
+    return _write(Path(folder) / "report.html", html)
+
+
+def render(report: Report) -> str:
+    """The page's HTML; overlays run from the worst tuned IoU to the best."""
+    import yaml
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("samtune"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"metric": metric, "signed": lambda value: metric(value, sign=True)}
+    config = json.loads(json.dumps(dict(report.config), default=str))
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        headline=_headline(report.summary),
+        facts=_facts(report.summary),
+        tables={
+            title: _grouped(report.summary[key])
+            for title, key in (("By class", "by_class"), ("By prompt", "by_prompt"))
+            if report.summary.get(key)
+        },
+        charts=_charts(report),
+        gallery=[_figure(o) for o in sorted(report.overlays, key=_tuned_iou)],
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
+        versions=_versions() if report.versions is None else report.versions,
+        colours={
+            name: f"rgb{colour}"
+            for name, colour in (("truth", TRUTH), ("before", BEFORE), ("after", AFTER))
+        },
+    )
+
+
+def metric(value: float | None, sign: bool = False) -> str:
+    """A fraction as ``0.812`` (``+0.812`` with ``sign``), a count as it is, a dash for nothing."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    if isinstance(value, Integral):
+        return str(value)
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """A number with a decimal prefix: ``1.2 M``, ``1.4 GB``."""
+    for power, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * power:
+            return f"{value / power:.3g} {prefix}{unit}"
+    return f"{value:.0f} {unit}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: ``8.4 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
+
+
+def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of the first table: guesses without a model, zero-shot, tuned, and the gain."""
+    rows = [
+        ("guess", name, _metrics(value)) for name, value in (summary.get("guesses") or {}).items()
+    ]
+    before, after = summary.get("zero_shot"), summary.get("tuned")
+    rows += [("before", "Zero-shot", dict(before))] if before else []
+    rows += [("after", "Tuned", dict(after))] if after else []
+    gain = {}
+    if before and after:
+        gain = {
+            k: after[k] - before[k] for k in after if _number(after[k]) and _number(before.get(k))
+        }
+    return {"rows": rows, "columns": _columns([row[2] for row in rows]), "gain": gain}
+
+
+def _grouped(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with one row a group: flat metrics, or zero-shot, tuned and the difference."""
+    paired = any(
+        "tuned" in v or "zero_shot" in v for v in groups.values() if isinstance(v, Mapping)
+    )
+    if not paired:
+        rows = {str(name): _metrics(value) for name, value in groups.items()}
+        return {"paired": False, "rows": rows, "columns": _columns(list(rows.values()))}
+    pairs = {
+        str(name): (_metrics(v.get("zero_shot") or {}), _metrics(v.get("tuned") or {}))
+        for name, v in groups.items()
+    }
+    columns = _columns([values for pair in pairs.values() for values in pair])
+    return {"paired": True, "rows": pairs, "columns": columns}
+
+
+def _metrics(value: Any) -> dict[str, float]:
+    return (
+        {k: v for k, v in value.items() if _number(v)}
+        if isinstance(value, Mapping)
+        else {"iou": value}
+    )
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    names = {"iou": "IoU", "dice": "Dice"}
+    keys = dict.fromkeys(key for row in rows for key, value in row.items() if _number(value))
+    ordered = [k for k in names if k in keys] + [k for k in keys if k not in names]
+    return {k: names.get(k, k.replace("_", " ")) for k in ordered}
+
+
+def _number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What was measured besides the metrics: name, value, remark."""
+    facts = []
+    trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
+    if trainable is not None:
+        share = f"{100 * trainable / total:.2g} % of {quantity(total)}" if total else ""
+        facts.append(("Trainable parameters", quantity(trainable), share))
+    if summary.get("seconds") is not None:
+        facts.append(("Time", duration(summary["seconds"]), ""))
+    if summary.get("peak_memory_bytes") is not None:
+        facts.append(("Peak memory", quantity(summary["peak_memory_bytes"], "B"), ""))
+    if summary.get("images") is not None:
+        facts.append(("Images measured", str(summary["images"]), str(summary.get("split") or "")))
+    if summary.get("prompt") is not None:
+        facts.append(("Prompt", str(summary["prompt"]), ""))
+    return facts
+
+
+# ------------------------------------------------------------------------------------ curves
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart, in data coordinates; ``style`` is its CSS class."""
+
+    label: str
+    style: str
+    points: list[tuple[float, float]]
+    dots: bool = False
+
+
+def _charts(report: Report) -> list[dict[str, Any]]:
+    rows = {
+        event: [row for row in report.history if row.get("event") == event]
+        for event in ("train", "val", "zero_shot")
+    }
+    loss = _series(rows["train"], "loss")
+    smooth = len(loss) > 40
+    curves = [Curve("training batch", "faint" if smooth else "loss", loss)]
+    curves += [Curve("training, smoothed", "loss", _smoothed(loss))] if smooth else []
+    curves.append(Curve("validation", "truth", _series(rows["val"], "loss"), dots=True))
+    charts = [_chart("Loss", curves)]
+    iou = _series(rows["val"], "iou")
+    curves = [Curve("tuned", "after", iou, dots=True)]
+    baseline = (rows["zero_shot"] or [report.summary.get("zero_shot") or {}])[-1].get("iou")
+    if iou and _number(baseline):
+        ends = (min(0.0, iou[0][0]), iou[-1][0])
+        curves.append(Curve("zero-shot", "before", [(x, baseline) for x in ends]))
+    charts.append(_chart("Validation IoU", curves))
+    return [chart for chart in charts if chart]
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    pairs = [(float(row["step"]), row[key]) for row in rows if _number(row.get(key))]
+    kept = np.array([p for p in pairs if math.isfinite(p[1])])
+    if len(kept) > CURVE_POINTS:
+        kept = np.array([part.mean(0) for part in np.array_split(kept, CURVE_POINTS)])
+    return [(float(x), float(y)) for x, y in kept]
+
+
+def _smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Centred moving average over a twentieth of the curve."""
+    reach = max(1, len(points) // 40)
+    ys = np.array([y for _, y in points])
+    windows = [ys[max(0, i - reach) : i + reach + 1] for i in range(len(ys))]
+    return [(x, float(w.mean())) for (x, _), w in zip(points, windows, strict=True)]
+
+
+def _chart(title: str, curves: Sequence[Curve]) -> dict[str, Any] | None:
+    """A chart in the pixels of its SVG: frame, ticks with labels, polylines."""
+    curves = [c for c in curves if c.points]
+    if not curves:
+        return None
+    left, top, right, bottom = FRAME
+    xs, ys = zip(*(p for c in curves for p in c.points), strict=True)
+    x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs)), ticks(min(ys), max(ys))
+    x_range, y_range = (min(0.0, *xs), max(1.0, *xs)), (y_ticks[0], y_ticks[-1])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_range[0]) / (x_range[1] - x_range[0])
+        up = (y - y_range[0]) / (y_range[1] - y_range[0])
+        return round(left + across * (right - left), 1), round(bottom - up * (bottom - top), 1)
+
+    digits = max(0, -math.floor(math.log10(y_ticks[1] - y_ticks[0]) + 1e-9))
+    return {
+        "title": title,
+        "frame": FRAME,
+        "x": [(at(t, y_range[0])[0], quantity(t)) for t in x_ticks if t <= x_range[1]],
+        "y": [(at(0, t)[1], f"{t:.{digits}f}") for t in y_ticks],
+        "curves": [(c, [at(x, y) for x, y in c.points]) for c in curves],
+        "last": {c.label: c.points[-1][1] for c in curves},
+    }
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers, 1, 2 or 5 times a power of ten apart, that enclose ``low`` to ``high``."""
+    span = high - low or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / about))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= 0.999 * span / about)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [i * step for i in range(first, max(last, first + 1) + 1)]
+
+
+# ------------------------------------------------------------------------------------- files
+
+
+def _tuned_iou(overlay: Overlay) -> tuple[float, str]:
+    iou = overlay.iou_before if overlay.iou_after is None else overlay.iou_after
+    return (math.inf if iou is None or math.isnan(iou) else iou), overlay.name
+
+
+def _figure(overlay: Overlay) -> dict[str, Any]:
+    # JPEG smears the enlarged pixels of small images; PNG makes photographs five times larger.
+    small = 2 * max(overlay.image.shape[:2]) <= PANEL
+    kind = "PNG" if small else "JPEG"
+    pictures = [
+        (
+            caption,
+            f"data:image/{kind.lower()};base64,{base64.b64encode(_encoded(p, kind)).decode()}",
+            p.shape,
+        )
+        for caption, p in panels(overlay)
+    ]
+    return {"overlay": overlay, "pictures": pictures}
+
+
+def _encoded(picture: np.ndarray, kind: str) -> bytes:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, kind, optimize=True, quality=88)
+    return data.getvalue()
+
+
+def _file_names(overlays: Sequence[Overlay]) -> dict[str, Overlay]:
+    """A distinct plain file name for each overlay, whatever its own name holds."""
+    names: dict[str, Overlay] = {}
+    for overlay in overlays:
+        stem = re.sub(r"\.(png|jpe?g|tiff?|bmp|webp)$", "", overlay.name, flags=re.IGNORECASE)
+        stem = re.sub(r"[^\w.-]+", "_", stem).strip("._")[:80] or "image"
+        number, name = 1, stem
+        while name.lower() in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names[name.lower()] = overlay
+    return names
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Writes beside the target, then renames: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=".part"
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(
+            0o644
+        )  # mkstemp's 0600 would hide the report from a shared folder's readers
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
