@@ -30,7 +30,8 @@ LAYERS = {
     "data": "ops types",
     "losses": "ops types",
     "metrics": "ops types",
-    "engine": "finetuned data losses metrics ops types",
+    "state": "types",
+    "engine": "checkpoint state finetuned data losses metrics ops types",
     "predictor": "finetuned data.transforms ops types",
     "overlays": "ops types",
     "report": "overlays metrics ops types",
@@ -217,22 +218,13 @@ def loaded_by(*modules: str, path: Path) -> list[list[str]]:
 
 
 def importable() -> list[str]:
-    """The modules that must load without anything heavy: the mathematics and the entry points."""
-    light = (
-        "types",
-        "errors",
-        "registry",
-        "ops",
-        "sam",
-        "adapters",
-        "decoders",
-        "finetuned",
-        "checkpoint",
-    )
+    """The modules that must load without anything heavy: mathematics, engine and entry points."""
+    light = ("types", "errors", "registry", "ops", "sam", "adapters", "decoders", "finetuned")
+    light += ("checkpoint", "losses", "data", "engine", "predictor", "config", "cli")
     names = []
     for path in sorted(SRC.rglob("*.py")):
         parts = path.relative_to(SRC).with_suffix("").parts
-        if parts[0] in (*light, "config", "cli") and parts[-1] != "__init__":
+        if parts[0] in light and parts[-1] != "__init__":
             names.append(".".join(["samtune", *parts]))
     return names
 
