@@ -103,7 +103,7 @@ def problems(root: Path) -> list[str]:
     """The documentation problems of every file under ``root``."""
     found = []
     for path in sorted(root.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.read_text(encoding="utf-8"), path)
         if ast.get_docstring(tree) is None:
             found.append(f"{path}: the module has no docstring")
         found += [f"{path}: {problem}" for problem in problems_in(tree)]

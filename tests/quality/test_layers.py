@@ -110,7 +110,7 @@ def violations(root: Path) -> list[str]:
         if part not in LAYERS:
             found.append(f"{path}: {part} has no layer; give it a line in the table")
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.read_text(encoding="utf-8"), path)
         for target, line, late in imports_of(tree, module, is_package, root):
             goal, submodule = part_of(target), ".".join(target.split(".")[1:3])
             reasoned = late and f"{part} -> {goal}" in LATE

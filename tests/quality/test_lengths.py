@@ -27,7 +27,7 @@ def too_long(root: Path) -> dict[str, int]:
         text, name = path.read_text(encoding="utf-8"), path.relative_to(root).as_posix()
         if (lines := len(text.splitlines())) > FILE_LINES:
             found[name] = lines
-        for function, lines in functions(ast.parse(text)):
+        for function, lines in functions(ast.parse(text, path)):
             if lines > FUNCTION_LINES:
                 found[f"{name}:{function}"] = lines
     return found
