@@ -32,11 +32,11 @@ LAYERS = {
     "metrics": "ops types",
     "state": "types",
     "engine": "checkpoint state finetuned data losses metrics ops types",
-    "predictor": "finetuned data.transforms ops types",
+    "predictor": "finetuned decoders data.transforms ops types",
     "overlays": "ops types",
     "report": "overlays metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
-    "config": "engine data losses metrics adapters decoders registry sam types recipes assets",
+    "config": "engine finetuned data losses metrics adapters decoders registry sam types recipes assets",
     "runs": "config engine predictor checkpoint report overlays export foreign finetuned adapters"
     " decoders sam data losses metrics ops types recipes assets",
     "compare": "runs config report overlays metrics types",
