@@ -36,7 +36,8 @@ LAYERS = {
     "overlays": "ops types",
     "report": "overlays metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
-    "config": "engine finetuned data losses metrics adapters decoders registry sam types recipes assets",
+    "config": "engine finetuned data losses metrics adapters decoders registry sam types recipes"
+    " assets",
     "runs": "config engine predictor checkpoint report overlays export foreign finetuned adapters"
     " decoders sam data losses metrics ops types recipes assets",
     "compare": "runs config report overlays metrics types",
