@@ -33,14 +33,15 @@ LAYERS = {
     "state": "types",
     "engine": "checkpoint state finetuned data losses metrics ops types",
     "predictor": "finetuned decoders data.transforms ops types",
+    "display": "types",
     "overlays": "ops types",
     "report": "overlays metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
     "config": "engine finetuned data losses metrics adapters decoders registry sam types recipes"
     " assets",
-    "runs": "config engine predictor checkpoint report overlays export foreign finetuned adapters"
-    " decoders sam data losses metrics ops types recipes assets",
-    "compare": "runs config report overlays metrics types",
+    "runs": "config engine predictor checkpoint display report overlays export foreign finetuned"
+    " adapters decoders sam data losses metrics ops types recipes assets",
+    "compare": "runs config display report overlays metrics types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
     "cli": "*",
     "__init__": "checkpoint engine predictor foreign finetuned adapters decoders sam data losses"
