@@ -33,7 +33,7 @@ LAYERS = {
     "state": "types",
     "engine": "checkpoint state finetuned data losses metrics ops types",
     "predictor": "finetuned decoders data.transforms ops types",
-    "display": "types",
+    "display": "report types",
     "overlays": "ops types",
     "report": "overlays metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
