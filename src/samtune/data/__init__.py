@@ -1,1 +1,42 @@
-"""."""
+"""Files become samples, samples become batches; this package knows nothing of models."""
+
+from samtune.data.collate import Example, collate
+from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.data.dataset import SegmentationDataset
+from samtune.data.labels import Labels, Sample, label_objects, read_sample
+from samtune.data.prompters import PROMPTERS, modes
+from samtune.data.reading import image_size, read_image, read_mask
+from samtune.data.scan import Summary, scan
+from samtune.data.sources import Record, find_images, find_records
+from samtune.data.splits import select, splits, write_split
+from samtune.data.transforms import augment, fit_geometry, fit_image, fit_mask
+
+__all__ = [
+    "PROMPTERS",
+    "DataConfig",
+    "Example",
+    "InputConfig",
+    "Labels",
+    "PromptConfig",
+    "Record",
+    "Sample",
+    "SegmentationDataset",
+    "Summary",
+    "augment",
+    "collate",
+    "find_images",
+    "find_records",
+    "fit_geometry",
+    "fit_image",
+    "fit_mask",
+    "image_size",
+    "label_objects",
+    "modes",
+    "read_image",
+    "read_mask",
+    "read_sample",
+    "scan",
+    "select",
+    "splits",
+    "write_split",
+]

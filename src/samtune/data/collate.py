@@ -1,0 +1,55 @@
+"""Joins the examples of several images into one flat batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from samtune.types import Batch, Geometry, Prompts
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image in the model's frame with its ``N`` prompts, which may be none."""
+
+    pixels: Tensor
+    """``(3, h, w)`` uint8 RGB."""
+    prompts: Prompts
+    """In the model's frame."""
+    targets: Tensor
+    """``(N, h, w)`` bool."""
+    valid: Tensor
+    """``(h, w)`` bool: false in the padding and where ignored."""
+    classes: Tensor
+    """``(N,)`` int64."""
+    geometry: Geometry
+    name: str
+    original: Tensor | None = None
+    """``(N, h0, w0)`` bool targets in the original frame; evaluation only."""
+    original_valid: Tensor | None = None
+    """``(h0, w0)`` bool; evaluation only."""
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """One batch of several images; their prompts become one flat set with image indices.
+
+    Raises:
+        ValueError: ``examples`` is empty.
+    """
+    prompts = Prompts.cat([example.prompts.at(i) for i, example in enumerate(examples)])
+    sizes = torch.tensor([example.geometry.resized for example in examples])
+    return Batch(
+        pixels=torch.stack([example.pixels for example in examples]),
+        sizes=sizes,
+        prompts=prompts,
+        targets=torch.cat([example.targets for example in examples]),
+        valid=torch.stack([example.valid for example in examples]),
+        classes=torch.cat([example.classes for example in examples]),
+        geometries=tuple(example.geometry for example in examples),
+        names=tuple(example.name for example in examples),
+        originals=tuple(e.original for e in examples if e.original is not None),
+        original_valid=tuple(e.original_valid for e in examples if e.original_valid is not None),
+    )

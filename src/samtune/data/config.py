@@ -1,0 +1,79 @@
+"""What a user can set about data, input size and prompts; each docstring is the help text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which files are the data set, how masks are read, how the data is split and augmented."""
+
+    root: str | None = None
+    """Folder of the data set: images and masks side by side, with or without split folders."""
+    name: str | None = None
+    """Name for reports; by default the folder's."""
+    split: Literal["train", "val", "test", "all"] = "test"
+    """Which part an evaluation uses."""
+    shots: int | None = None
+    """Train on this many images only; by default on all of the training split."""
+    shot_seed: int = 0
+    """Which images the shots are; fewer shots of one seed are a subset of more."""
+    masks: Literal["auto", "binary", "instance", "classes"] = "auto"
+    """Meaning of mask values: foreground, one an object, or one a class; auto: 0/1 or 0/255."""
+    threshold: int | None = None
+    """Binary masks: values above are foreground; by default any but 0, and above 127 for 0..255."""
+    classes: int | None = None
+    """Number of classes of a class map: values 0 to classes - 1."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes for reports, in the order of their values."""
+    background: int | None = None
+    """Value of a class map that is no object; by default every class is one."""
+    ignore: int | None = None
+    """Mask value that counts neither for nor against, in losses and metrics."""
+    objects: Literal["auto", "mask", "component", "instance"] = "auto"
+    """What one object is: the whole foreground or class, a connected component (8 neighbours), or
+    an instance; auto: instance for instance maps, mask otherwise."""
+    min_area: int = 1
+    """Objects with fewer pixels count as background."""
+    val_fraction: float = 0.1
+    """Part of the data for validation when the folder has no such split."""
+    test_fraction: float = 0.1
+    """Part of the data for the test when the folder has no such split."""
+    split_seed: int = 0
+    """Which files go to which part when a split is made."""
+    augment: Literal["none", "flips", "standard"] = "standard"
+    """Changes to training images: flips and quarter turns; standard adds affine and tone."""
+    cache: int = 1_000_000_000
+    """Bytes of decoded images kept in memory; 0 for none."""
+    workers: int = 0
+    """Processes that load data; 0 loads in the main one."""
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """The model's frame."""
+
+    size: int | tuple[int, int] | None = None
+    """Height and width of the model's frame in pixels, or one number; by default the base's."""
+    resize: Literal["longest", "stretch"] = "longest"
+    """Keep the aspect ratio and pad right and below, or stretch both axes to the frame."""
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Which prompts are sampled from the masks."""
+
+    train: str | list[str] = "box"
+    """Prompts in training: box, point, mask, none, mixed, or a list to draw from."""
+    eval: str | list[str] = "box"
+    """Prompts in evaluation; of a list, one after another."""
+    box_jitter: float = 0.1
+    """Each side of a training box moves by up to this part of its length."""
+    points: int = 1
+    """Points per object for the prompt point."""
+    max_objects: int = 16
+    """Objects per training image, drawn anew each time; evaluation uses all."""

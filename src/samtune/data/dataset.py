@@ -1,0 +1,168 @@
+"""Files become examples: read, augment, sample prompts, fit into the model's frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, get_worker_info
+
+from samtune.data.collate import Example
+from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.data.labels import Labels, Sample, areas, read_sample
+from samtune.data.prompters import PROMPTERS, Draw, Objects, assign, modes
+from samtune.data.sources import Record
+from samtune.data.transforms import Resize, augment, fit_image, fit_mask
+from samtune.errors import InputError
+from samtune.types import Geometry, Prompts
+
+NONE = "none"
+
+
+class _Chosen(NamedTuple):
+    """What one image is asked: prompts in the original frame, objects, targets in both frames."""
+
+    prompts: Prompts
+    targets: torch.Tensor
+    originals: torch.Tensor
+    classes: NDArray[np.int64]
+
+
+class SegmentationDataset(Dataset[Example]):
+    """Images with prompts and targets, sampled anew each epoch.
+
+    An example depends only on ``(seed, epoch, index)``, not on the number of workers. In training
+    images are augmented, at most ``max_objects`` objects are drawn, and an object that the fit
+    into the model's frame leaves without a pixel is not asked for. Evaluation changes nothing,
+    asks for all objects, and keeps the targets in the original frame as well.
+
+    Args:
+        records: The files.
+        data: How masks are read, augmentation, cache.
+        size: Height and width of the model's frame.
+        resize: How images come into that frame.
+        prompts: Jitter, number of points, number of objects.
+        mask_size: Height and width of mask prompts: four times the token grid.
+        train: Training or evaluation.
+        mode: Prompt mode or list of them; by default ``prompts.train`` or ``prompts.eval``.
+        seed: Start of all random choices.
+
+    Raises:
+        InputError: No records, an unknown mode, or ``none`` over several classes.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        data: DataConfig,
+        size: tuple[int, int],
+        *,
+        resize: Resize = "longest",
+        prompts: PromptConfig | None = None,
+        mask_size: tuple[int, int] = (256, 256),
+        train: bool = False,
+        mode: str | list[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not records:
+            raise InputError(f"{data.root}: the data set is empty; add image and mask pairs")
+        self.records, self.data, self.size = tuple(records), data, size
+        self.resize, self.train, self.seed = resize, train, seed
+        self.prompts = prompts if prompts is not None else PromptConfig()
+        self.mask_size = mask_size
+        key = "prompts.train" if train else "prompts.eval"
+        default = self.prompts.train if train else self.prompts.eval
+        self.modes = modes(default if mode is None else mode, key)
+        if NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1:
+            raise InputError(
+                f"{key}=none: one mask cannot answer for {data.classes} classes; use a semantic "
+                "decoder, or another prompt"
+            )
+        # shared memory, so that workers that live on see the epoch too
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._cache: dict[int, Sample] = {}
+        self._cached = 0
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the random numbers of the next pass."""
+        self._epoch[0] = epoch
+
+    def sample(self, index: int) -> Sample:
+        """The files of one record, from the cache if there.
+
+        Raises:
+            InputError: A broken file or mask values against the rules.
+        """
+        if index in self._cache:
+            return self._cache[index]
+        sample = read_sample(self.records[index], self.data)
+        worker = get_worker_info()
+        if self._cached + sample.nbytes <= self.data.cache // (worker.num_workers if worker else 1):
+            self._cache[index] = sample
+            self._cached += sample.nbytes
+        return sample
+
+    def __getitem__(self, index: int) -> Example:
+        """One example; see the class."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        sample = self.sample(index)
+        image, labels = sample.image, sample.labels
+        epoch = int(self._epoch[0]) if self.train else 0
+        rng = np.random.default_rng((self.seed, epoch, index))
+        if self.train:
+            image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
+        pixels, geometry = fit_image(image, self.size, self.resize)
+        everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
+        chosen = self._ask(labels, geometry, rng)
+        return Example(
+            pixels=pixels,
+            prompts=chosen.prompts.to_model(geometry),
+            targets=chosen.targets,
+            valid=torch.from_numpy(fit_mask(everywhere, geometry)),
+            classes=torch.from_numpy(chosen.classes),
+            geometry=geometry,
+            name=sample.name,
+            original=None if self.train else chosen.originals,
+            original_valid=None if self.train else torch.from_numpy(everywhere),
+        )
+
+    def _ask(self, labels: Labels, geometry: Geometry, rng: np.random.Generator) -> _Chosen:
+        objects = Objects(labels.map, fit_mask(labels.map, geometry), len(labels))
+        draw = Draw(self.prompts, self.train, rng, self.mask_size)
+        choices = tuple(mode for mode in self.modes if mode != NONE)
+        if len(choices) < len(self.modes) and rng.integers(len(self.modes)) >= len(choices):
+            return _Chosen(
+                Prompts.of(count=1),
+                torch.from_numpy(objects.fitted > 0)[None],
+                torch.from_numpy(objects.map > 0)[None],
+                np.zeros(1, np.int64),
+            )
+        asked = assign(self._objects(objects, rng), choices, rng)
+        which = np.concatenate([group for _, group in asked])
+        return _Chosen(
+            Prompts.cat([PROMPTERS[mode](objects, group, draw) for mode, group in asked]),
+            objects.targets(which),
+            objects.originals(which[:0] if self.train else which),
+            labels.classes[which],
+        )
+
+    def _objects(self, objects: Objects, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Which objects to ask for, in the order of the label map."""
+        there = areas(objects.map, objects.count) >= max(1, self.data.min_area)
+        if not self.train:
+            return np.flatnonzero(there)
+        there &= areas(objects.fitted, objects.count) > 0
+        which = np.flatnonzero(there)
+        if len(which) > self.prompts.max_objects:
+            which = np.sort(rng.choice(which, self.prompts.max_objects, replace=False))
+        return which
+
+
+__all__ = ["DataConfig", "InputConfig", "SegmentationDataset"]

@@ -1,0 +1,284 @@
+"""Turns a mask file's values into objects, by rules that refuse what they do not understand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.config import DataConfig
+from samtune.data.reading import LOSSY, read_image, read_mask
+from samtune.data.sources import Record
+from samtune.errors import InputError
+
+_FEW = 8
+"""Up to so many objects, one pass over the map for each is faster than one over all pixels."""
+_SPARSE = 1 << 20
+"""Ids above this are counted by sorting; below by a table, which is faster."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The objects of one image. They do not overlap, so one map holds them all."""
+
+    map: NDArray[np.integer]
+    """``(h, w)``: 0 for no object, ``k + 1`` for object ``k``."""
+    classes: NDArray[np.int64]
+    """``(K,)``: the class of each object, 0 where there is only one."""
+    valid: NDArray[np.bool_] | None = None
+    """``(h, w)``: false where the label is to be ignored; ``None`` if it counts everywhere."""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its objects, in the original frame."""
+
+    image: NDArray[np.uint8]
+    """``(h, w, 3)`` RGB."""
+    labels: Labels
+    name: str
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        valid = self.labels.valid
+        return self.image.nbytes + self.labels.map.nbytes + (0 if valid is None else valid.nbytes)
+
+
+def read_sample(record: Record, config: DataConfig) -> Sample:
+    """Reads one pair of files.
+
+    Raises:
+        InputError: A broken file, different sizes, or mask values against the rules.
+    """
+    image = read_image(record.image)
+    labels = read_labels(record, config, (image.shape[0], image.shape[1]))
+    return Sample(image, labels, record.name)
+
+
+def read_labels(record: Record, config: DataConfig, size: tuple[int, int]) -> Labels:
+    """Reads the mask of an image of ``size`` (height, width).
+
+    Raises:
+        InputError: A broken file, another size, or values against the rules.
+    """
+    if record.mask is None:
+        raise InputError(f"{record.image}: has no mask file; add one of the same stem")
+    values = read_mask(record.mask)
+    if values.shape != size:
+        (h, w), (y, x) = size, values.shape
+        raise InputError(
+            f"{record.mask}: the mask is {x}x{y} pixels but {record.image.name} is {w}x{h}; "
+            "both must have the same size, so export the mask again or remove the pair"
+        )
+    return label_objects(values, config, record.mask)
+
+
+def label_objects(values: NDArray[np.integer], config: DataConfig, path: Path) -> Labels:
+    """Objects of a map of mask values.
+
+    - ``binary``: every value but 0, or above ``threshold``, is foreground. Values all within 15
+      of 0 or 255, as JPEG leaves a 0/255 mask, are cut at 127; in a lossless file only if some
+      lie in 240..254, since 255 beside small values is mostly a class map's ignored value.
+    - ``auto``: only masks that are clearly binary: 0/1, 0/255, 0/65535 or JPEG-damaged 0/255.
+    - ``instance``: every value but 0 is an object.
+    - ``classes``: value ``c`` is class ``c``.
+
+    Pixels of the value ``ignore`` are not valid and belong to no object. Objects of fewer than
+    ``min_area`` pixels become background.
+
+    Raises:
+        InputError: Values against the rules; it names ``path``, the values and the remedy.
+    """
+    valid = None
+    if config.ignore is not None:
+        valid = values != config.ignore
+        values = np.where(valid, values, 0)
+    if config.masks in ("auto", "binary"):
+        labels, classes = _binary(values, config, path)
+    else:
+        if path.suffix.lower() in LOSSY:
+            raise InputError(
+                f"{path}: JPEG changes values, so it cannot hold masks={config.masks}; "
+                "export the masks as PNG or TIFF"
+            )
+        if config.masks == "instance":
+            labels, classes = _instances(values, config, path)
+        else:
+            labels, classes = _classes(values, valid, config, path)
+    labels, classes = _large_enough(labels, classes, config.min_area)
+    everywhere = valid is None or bool(valid.all())
+    return Labels(labels, classes, None if everywhere else valid)
+
+
+def areas(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """``(count,)`` pixels of each object of a label map."""
+    return np.bincount(labels.ravel(), minlength=count + 1)[1 : count + 1]
+
+
+def extents(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """``(count, 4)`` boxes xyxy around each object, right and lower edges exclusive.
+
+    An object without a pixel gets a box of negative size.
+    """
+    h, w = labels.shape
+    if count <= _FEW:
+        return np.array([_extent(labels == k + 1) for k in range(count)], np.int64).reshape(-1, 4)
+    ys, xs = np.nonzero(labels)
+    which = labels[ys, xs].astype(np.int64) - 1
+    boxes = np.tile(np.array([w, h, 0, 0], np.int64), (count, 1))
+    np.minimum.at(boxes[:, 0], which, xs)
+    np.minimum.at(boxes[:, 1], which, ys)
+    np.maximum.at(boxes[:, 2], which, xs + 1)
+    np.maximum.at(boxes[:, 3], which, ys + 1)
+    return boxes
+
+
+def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return (*mask.shape[::-1], 0, 0)
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _binary(
+    values: NDArray[np.integer], config: DataConfig, path: Path
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    threshold = _clear_threshold(values, path.suffix.lower() in LOSSY)
+    if config.threshold is not None:
+        threshold = config.threshold
+    elif threshold is None and config.masks == "auto":
+        raise InputError(
+            f"{path}: mask values {_shown(np.unique(values))} are not 0/1 or 0/255; set "
+            "data.masks=instance for one value an object, data.masks=classes data.classes=K for "
+            "one a class, data.ignore=V for a value to ignore, or data.masks=binary for foreground "
+            "wherever not 0"
+        )
+    foreground = values > (threshold or 0)
+    if config.objects == "instance":
+        raise InputError(
+            f"{path}: data.objects=instance needs a value for each object; set "
+            "data.masks=instance, or data.objects=component for connected parts"
+        )
+    if config.objects == "component":
+        return _components(foreground)
+    any_object = int(foreground.any())
+    return foreground.astype(np.uint8), np.zeros(any_object, np.int64)
+
+
+def _clear_threshold(values: NDArray[np.integer], lossy: bool) -> int | None:
+    """The cut of a clearly binary mask; ``None`` for any other."""
+    low, high = int(values.min()), int(values.max())
+    if low < 0:
+        return None
+    if high <= 1:
+        return 0
+    if high in (255, 65535) and bool(((values == 0) | (values == high)).all()):
+        return 0
+    if not 240 <= high <= 255 or bool(((values > 15) & (values < 240)).any()):
+        return None
+    return 127 if lossy or bool(((values >= 240) & (values < 255)).any()) else None
+
+
+def _instances(
+    values: NDArray[np.integer], config: DataConfig, path: Path
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    if int(values.min()) < 0:
+        raise InputError(
+            f"{path}: instance map with the negative value {int(values.min())}; use 0 for "
+            "background and positive values for objects, or name it with data.ignore"
+        )
+    if config.objects == "component":
+        return _components(values > 0)
+    if config.objects == "mask":
+        return (values > 0).astype(np.uint8), np.zeros(int(values.any()), np.int64)
+    labels, ids = _numbered(values)
+    return labels, np.zeros(len(ids), np.int64)
+
+
+def _classes(
+    values: NDArray[np.integer],
+    valid: NDArray[np.bool_] | None,
+    config: DataConfig,
+    path: Path,
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    if config.classes is None or config.classes < 1:
+        raise InputError(f"{path}: data.masks=classes needs the class count; set data.classes=K")
+    if config.objects == "instance":
+        raise InputError(
+            f"{path}: data.objects=instance needs an instance map, not a class map; set "
+            "data.objects=component for connected parts or data.objects=mask"
+        )
+    wrong = values[(values < 0) | (values >= config.classes)]
+    if wrong.size:
+        raise InputError(
+            f"{path}: class values {_shown(np.unique(wrong))} are not in 0..{config.classes - 1}; "
+            "set data.classes higher, or data.ignore to the value that means nothing"
+        )
+    labels, ids = _numbered(values.astype(np.int32) + 1, valid)
+    if config.background is not None:
+        labels, ids = _kept(labels, ids, ids != config.background + 1)
+    classes = ids - 1
+    if config.objects != "component":
+        return labels, classes
+    parts = [_components(labels == k + 1) for k in range(len(classes))]
+    counts = [len(each) for _, each in parts]
+    result = np.zeros(labels.shape, np.min_scalar_type(sum(counts)))
+    for k, (part, _) in enumerate(parts):
+        result = np.where(
+            part > 0, part.astype(result.dtype) + result.dtype.type(sum(counts[:k])), result
+        )
+    return result, np.repeat(classes, counts)
+
+
+def _components(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    import cv2
+
+    count, labels = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=8)
+    return labels.astype(np.min_scalar_type(count)), np.zeros(count - 1, np.int64)
+
+
+def _numbered(
+    values: NDArray[np.integer], valid: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Renumbers the values other than 0 to 1..K in their order; also the K values themselves."""
+    if valid is not None:
+        values = np.where(valid, values, 0)
+    if int(values.max()) > _SPARSE:
+        ids = np.unique(values)
+        ids = ids[ids > 0]
+        labels = np.where(values > 0, np.searchsorted(ids, values) + 1, 0)
+        return labels.astype(np.min_scalar_type(len(ids))), ids.astype(np.int64)
+    ids = np.flatnonzero(np.bincount(values.ravel()))
+    ids = ids[ids > 0]
+    table = np.zeros(int(values.max()) + 1, np.min_scalar_type(len(ids)))
+    table[ids] = np.arange(1, len(ids) + 1)
+    return table[values], ids
+
+
+def _large_enough(
+    labels: NDArray[np.integer], classes: NDArray[np.int64], min_area: int
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    if min_area <= 1:
+        return labels, classes
+    return _kept(labels, classes, areas(labels, len(classes)) >= min_area)
+
+
+def _kept(
+    labels: NDArray[np.integer], values: NDArray[np.int64], keep: NDArray[np.bool_]
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    table = np.zeros(len(keep) + 1, labels.dtype)
+    table[1:][keep] = np.arange(1, int(keep.sum()) + 1)
+    return table[labels], values[keep]
+
+
+def _shown(values: Sequence[int] | NDArray[np.integer], most: int = 8) -> str:
+    numbers = [str(int(v)) for v in values[:most]]
+    rest = len(values) - len(numbers)
+    return "{" + ", ".join(numbers) + (f", ... {rest} more" if rest > 0 else "") + "}"

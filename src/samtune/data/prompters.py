@@ -1,0 +1,195 @@
+"""Prompts sampled from the objects of one image: box, point, mask, none, or a mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samtune.data.config import PromptConfig
+from samtune.data.labels import extents
+from samtune.data.transforms import area_average
+from samtune.errors import InputError, nearest
+from samtune.types import POSITIVE, Prompts
+
+MASK_LOGIT = 6.0
+"""Mask prompts range from minus to plus this."""
+MASK_NOISE = 1.0
+"""Standard deviation of the noise on a training mask prompt, in logits at the token grid."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one image in both frames."""
+
+    map: NDArray[np.integer]
+    """``(h0, w0)`` label map in the (augmented) original frame; object ``k`` is ``k + 1``."""
+    fitted: NDArray[np.integer]
+    """``(h, w)`` the same in the model's frame."""
+    count: int
+    """Objects in the map, also those without a pixel left."""
+
+    def boxes(self) -> NDArray[np.int64]:
+        """``(count, 4)`` xyxy around the objects, original frame, far edges exclusive."""
+        return extents(self.map, self.count)
+
+    def targets(self, which: NDArray[np.int64]) -> Tensor:
+        """``(N, h, w)`` bool masks of the objects ``which``, model frame."""
+        return _materialised(self.fitted, which)
+
+    def originals(self, which: NDArray[np.int64]) -> Tensor:
+        """``(N, h0, w0)`` bool masks of the objects ``which``, original frame."""
+        return _materialised(self.map, which)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How to sample: with which random numbers and settings."""
+
+    config: PromptConfig
+    train: bool
+    """Training jitters and draws; evaluation is deterministic."""
+    rng: np.random.Generator
+    mask_size: tuple[int, int]
+    """``(height, width)`` of a mask prompt: four times the token grid."""
+
+
+def modes(spec: str | list[str] | tuple[str, ...], key: str = "prompts") -> tuple[str, ...]:
+    """The modes that a setting names; ``mixed`` stands for box, point and mask.
+
+    Raises:
+        InputError: An unknown mode or an empty list.
+    """
+    names = [spec] if isinstance(spec, str) else list(spec)
+    known = (*PROMPTERS, "none", "mixed")
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"{key}={name}: no such prompt; choose from {', '.join(known)}"
+                f"{nearest(str(name), known)}"
+            )
+    if not names:
+        raise InputError(f"{key}=[]: the list is empty; choose from {', '.join(known)}")
+    spread = [m for name in names for m in (PROMPTERS if name == "mixed" else (name,))]
+    return tuple(dict.fromkeys(spread))
+
+
+def assign(
+    which: NDArray[np.int64], choices: tuple[str, ...], rng: np.random.Generator
+) -> list[tuple[str, NDArray[np.int64]]]:
+    """Draws one of the modes for each object: ``(mode, objects)`` for each mode, in order."""
+    drawn = rng.integers(len(choices), size=len(which))
+    return [(mode, which[drawn == i]) for i, mode in enumerate(choices)]
+
+
+def sample_box(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
+    """Boxes on pixel edges (``xmin, ymin, xmax + 1, ymax + 1``), original frame.
+
+    In training each side moves by up to ``box_jitter`` of the box's width or height, within the
+    image; a box keeps at least half a pixel.
+    """
+    boxes = objects.boxes()[which].astype(np.float64)
+    if draw.train and len(which):
+        h, w = objects.map.shape
+        sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+        boxes += draw.rng.uniform(-1, 1, boxes.shape) * draw.config.box_jitter * sides
+        boxes = boxes.clip(0, [w, h, w, h])
+        boxes[:, :2] = np.minimum(boxes[:, :2], np.array([w, h]) - 0.5)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 0.5)
+    return Prompts.of(boxes=torch.from_numpy(boxes).float())
+
+
+def sample_point(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
+    """``config.points`` pixels inside each object, original frame, all positive.
+
+    Training draws them evenly. Evaluation takes the pixel farthest from the object's boundary (the
+    image's edge is one), then each time the pixel farthest from boundary and points taken.
+    """
+    count = draw.config.points
+    boxes = objects.boxes()
+    points = np.zeros((len(which), count, 2), np.float32)
+    for row, k in enumerate(which):
+        x, y, right, below = boxes[k]
+        inside = objects.map[y:below, x:right] == k + 1
+        chosen = _random_pixels(inside, count, draw.rng) if draw.train else central(inside, count)
+        points[row] = chosen + np.array([x, y])
+    labels = torch.full((len(which), count), POSITIVE)
+    return Prompts.of(points=torch.from_numpy(points), labels=labels)
+
+
+def sample_mask(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
+    """Coarse masks ``(N, 1, 4H, 4W)`` as logits within about +-6, over the whole model frame.
+
+    The object's part of each token's cell (four by four mask pixels), interpolated bilinearly to
+    the mask's size: so a mask prompt tells where an object is, not its outline. In training the
+    object is first dilated or eroded by up to two mask pixels (erosion never removes it), and noise
+    of standard deviation 1 logit is added at the token grid.
+    """
+    size = draw.mask_size
+    grid = (max(1, size[0] // 4), max(1, size[1] // 4))
+    if not len(which):
+        return Prompts.of(masks=torch.zeros(0, 1, *size))
+    soft = area_average(objects.targets(which)[:, None], size)
+    if draw.train:
+        soft = _swollen(soft, draw.rng.integers(-2, 3, size=len(which)))
+    logits = (area_average(soft, grid) * 2 - 1) * MASK_LOGIT
+    if draw.train:
+        noise = draw.rng.standard_normal(tuple(logits.shape), np.float32) * MASK_NOISE
+        logits = logits + torch.from_numpy(noise)
+    masks = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return Prompts.of(masks=masks)
+
+
+PROMPTERS: dict[str, Callable[[Objects, NDArray[np.int64], Draw], Prompts]] = {
+    "box": sample_box,
+    "point": sample_point,
+    "mask": sample_mask,
+}
+"""The modes that ask for one object each; ``none`` asks for all of them and has no prompt."""
+
+
+def central(inside: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """``(count, 2)`` xy of the most central pixels of a mask; repeated when it has too few."""
+    import cv2
+
+    padded = np.pad(inside, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    distance = np.where(inside, distance, -1.0)
+    ys, xs = np.indices(inside.shape)
+    points = np.zeros((count, 2), np.int64)
+    for i in range(count):
+        y, x = np.unravel_index(int(distance.argmax()), inside.shape)
+        points[i] = x, y
+        if i + 1 < count:
+            distance = np.minimum(distance, np.hypot(ys - y, xs - x))
+    return points
+
+
+def _random_pixels(
+    inside: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    pixels = np.flatnonzero(inside)
+    chosen = pixels[rng.integers(len(pixels), size=count)]
+    return np.stack([chosen % inside.shape[1], chosen // inside.shape[1]], axis=1)
+
+
+def _swollen(masks: Tensor, radius: NDArray[np.int64]) -> Tensor:
+    """Grey dilation of each mask by its radius in pixels, erosion where that is negative."""
+    result = masks.clone()
+    for r in np.unique(radius[radius != 0]):
+        rows = torch.from_numpy(radius == r)
+        sign, reach = (1 if r > 0 else -1), int(abs(r))
+        part = masks[rows]
+        changed = sign * F.max_pool2d(sign * part, 2 * reach + 1, stride=1, padding=reach)
+        gone = changed.amax((1, 2, 3), keepdim=True) <= 0
+        result[rows] = torch.where(gone, part, changed)
+    return result
+
+
+def _materialised(labels: NDArray[np.integer], which: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(labels[None] == (which + 1)[:, None, None])

@@ -1,0 +1,254 @@
+"""Finds image and mask files on disk and pairs them by file stem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from samtune.data.config import SPLITS
+from samtune.data.reading import SUFFIXES
+from samtune.errors import InputError
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+MASK_FOLDERS = ("masks", "mask", "gt", "labels", "label", "annotations")
+MASK_ENDINGS = ("_mask", "_gt", "_label", "_segmentation")
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image file with its mask file, if it has one."""
+
+    image: Path
+    mask: Path | None
+    name: str
+    """The image file's stem."""
+
+
+def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
+    """All pairs of a data set by split, each list sorted by name; key ``None`` if it has no splits.
+
+    Known layouts, folder names in any case and any of the usual spellings:
+
+    - ``ROOT/images`` and ``ROOT/masks``, optionally with ``ROOT/train.txt``, ``val.txt`` or
+      ``validation.txt``, ``test.txt`` that list file names or stems, one a line;
+    - ``ROOT/images/{train,val,test}`` and ``ROOT/masks/{train,val,test}``;
+    - ``ROOT/{train,val,test}/images`` and ``.../masks``.
+
+    Raises:
+        InputError: No known layout, a missing partner, two files of one stem, a listed file that
+            is not there, or no pair at all.
+    """
+    base = existing_folder(root)
+    folders = _pair_of_folders(base)
+    if folders is None:
+        inside = {name: _pair_of_folders(path) for name, path in _split_folders(base).items()}
+        found: dict[str | None, list[Record]]
+        found = {name: pair(*both) for name, both in inside.items() if both is not None}
+        if not found:
+            raise InputError(_nothing_found(base))
+        return found
+    images, masks = folders
+    parts = {} if image_files(images) else _split_folders(images)
+    if parts:
+        return {name: pair(path, _mask_part(masks, name, path)) for name, path in parts.items()}
+    lists = _split_lists(base)
+    if lists:
+        return dict(_listed(images, masks, lists).items())
+    return {None: pair(images, masks)}
+
+
+def find_records(root: str | Path, split: str | None = None) -> list[Record]:
+    """The pairs of one split of a folder as it lies on disk, or of all splits.
+
+    Raises:
+        InputError: As :func:`find_layout`, or the folder has no such split.
+    """
+    layout = find_layout(root)
+    if split is None:
+        return [record for records in layout.values() for record in records]
+    if split not in layout:
+        have = ", ".join(sorted(name for name in layout if name)) or "none"
+        raise InputError(
+            f"{root}: has no split {split!r} (splits found: {have}); add it or omit it"
+        )
+    return layout[split]
+
+
+def find_images(path: str | Path) -> list[Record]:
+    """The image files to predict on: one file, or all of a folder, without masks.
+
+    Raises:
+        InputError: The path does not exist or holds no image.
+    """
+    start = Path(path).expanduser()
+    if start.is_file():
+        return [Record(start, None, start.stem)]
+    files = image_files(existing_folder(start))
+    if not files:
+        raise InputError(
+            f"{start}: holds no image file (looked for {', '.join(sorted(SUFFIXES))}); "
+            "give a folder with images directly inside, or one file"
+        )
+    return [Record(file, None, file.stem) for file in files]
+
+
+def existing_folder(path: str | Path) -> Path:
+    """The path as a folder that exists.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder}: the folder {what}; check the path")
+    return folder
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files directly in a folder, sorted, hidden ones left out."""
+    return sorted(
+        p for p in folder.iterdir()
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )  # fmt: skip
+
+
+def pair(images: Path, masks: Path) -> list[Record]:
+    """Pairs the images of one folder with the masks of another; every file needs its partner.
+
+    Raises:
+        InputError: A missing partner, two files of one stem, or no files.
+    """
+    pictures = by_stem(image_files(images))
+    truths = _masks_by_stem(masks, pictures)
+    if not pictures and not truths:
+        raise InputError(f"{images}: no image and mask pairs; put images here and masks in {masks}")
+    _refuse_alone([pictures[s] for s in sorted(pictures.keys() - truths.keys())], "mask", masks)
+    _refuse_alone([truths[s] for s in sorted(truths.keys() - pictures.keys())], "image", images)
+    return [Record(pictures[stem], truths[stem], stem) for stem in sorted(pictures)]
+
+
+def by_stem(files: Iterable[Path], stems: Iterable[str] | None = None) -> dict[str, Path]:
+    """Files by their stem, or by the given stems.
+
+    Raises:
+        InputError: Two files share a stem.
+    """
+    table: dict[str, Path] = {}
+    files = list(files)
+    for file, stem in zip(files, stems or [f.stem for f in files], strict=True):
+        if stem in table:
+            raise InputError(
+                f"{file}: has the same stem {stem!r} as {table[stem].name}, so the pair is not "
+                "clear; keep one of the two"
+            )
+        table[stem] = file
+    return table
+
+
+def _masks_by_stem(folder: Path, pictures: Mapping[str, Path]) -> dict[str, Path]:
+    files = image_files(folder)
+    return by_stem(files, [_image_stem(file.stem, pictures) for file in files])
+
+
+def _image_stem(stem: str, pictures: Mapping[str, Path]) -> str:
+    if stem in pictures:
+        return stem
+    lower = stem.lower()
+    ending = next((e for e in MASK_ENDINGS if lower.endswith(e)), "")
+    return stem[: len(stem) - len(ending)]
+
+
+def _refuse_alone(files: list[Path], partner: str, folder: Path) -> None:
+    if not files:
+        return
+    shown = ", ".join(f.name for f in files[:_SHOWN]) + (", ..." if len(files) > _SHOWN else "")
+    raise InputError(
+        f"{files[0].parent}: {len(files)} file(s) without a {partner} of the same stem in {folder} "
+        f"({shown}); add the {partner} or remove the file"
+    )
+
+
+def _subfolders(folder: Path) -> dict[str, Path]:
+    return {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_dir()}
+
+
+def _pair_of_folders(base: Path) -> tuple[Path, Path] | None:
+    inside = _subfolders(base)
+    images = next((inside[n] for n in IMAGE_FOLDERS if n in inside), None)
+    masks = next((inside[n] for n in MASK_FOLDERS if n in inside), None)
+    return (images, masks) if images and masks else None
+
+
+def _split_folders(base: Path) -> dict[str, Path]:
+    named = {SPLIT_NAMES[n]: p for n, p in _subfolders(base).items() if n in SPLIT_NAMES}
+    return {split: named[split] for split in SPLITS if split in named}
+
+
+def _mask_part(masks: Path, split: str, images: Path) -> Path:
+    parts = _split_folders(masks)
+    if split not in parts:
+        raise InputError(
+            f"{images}: has no partner folder in {masks}; add the masks of the split {split!r} "
+            "or move its images elsewhere"
+        )
+    return parts[split]
+
+
+def _split_lists(base: Path) -> dict[str, Path]:
+    named = {SPLIT_NAMES[p.stem.lower()]: p for p in sorted(base.glob("*.txt"))
+             if p.stem.lower() in SPLIT_NAMES}  # fmt: skip
+    return {split: named[split] for split in SPLITS if split in named}
+
+
+def _listed(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str, list[Record]]:
+    pictures = by_stem(image_files(images))
+    truths = _masks_by_stem(masks, pictures)
+    taken: dict[str, Path] = {}
+    result = {}
+    for split, file in lists.items():
+        stems = sorted({_listed_stem(line) for line in file.read_text("utf-8").splitlines()} - {""})
+        if not stems:
+            raise InputError(f"{file}: lists no file; give one name a line or remove the list")
+        for stem in stems:
+            _check_listed(stem, file, pictures, images, "image")
+            _check_listed(stem, file, truths, masks, "mask")
+            other = taken.setdefault(stem, file)
+            if other != file:
+                raise InputError(
+                    f"{file}: {stem!r} is also listed in {other.name}, but splits must not share "
+                    "files; keep it in one of the two"
+                )
+        result[split] = [Record(pictures[stem], truths[stem], stem) for stem in stems]
+    return result
+
+
+def _listed_stem(line: str) -> str:
+    name = Path(line.strip()).name
+    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
+
+
+def _check_listed(
+    stem: str, file: Path, table: Mapping[str, Path], folder: Path, what: str
+) -> None:
+    if stem not in table:
+        raise InputError(
+            f"{file}: lists {stem!r}, but {folder} has no {what} of that stem; "
+            f"add the {what} or remove the line"
+        )
+
+
+def _nothing_found(base: Path) -> str:
+    there = sorted(p.name + ("/" if p.is_dir() else "") for p in base.iterdir())
+    shown = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") or "nothing"
+    return (
+        f"{base}: no folders of images and masks found (looked for "
+        f"{'|'.join(IMAGE_FOLDERS)} and {'|'.join(MASK_FOLDERS)}, also in train|val|test; "
+        f"there is: {shown}); name the two folders so, e.g. images and masks"
+    )

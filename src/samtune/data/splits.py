@@ -1,0 +1,107 @@
+"""Which pairs are for training, validation and test: given on disk, or made the same each time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from samtune.data.config import SPLITS, DataConfig
+from samtune.data.sources import Record, find_layout
+from samtune.errors import InputError
+
+
+def splits(config: DataConfig) -> dict[str, list[Record]]:
+    """The records for ``train``, ``val`` and ``test`` of a data set; the one entry to its files.
+
+    Splits on disk are kept. A missing validation or test split is carved out of the training
+    split, of a size by ``val_fraction`` and ``test_fraction`` and at least one pair; the choice
+    depends only on file stems and ``split_seed``. Two pairs become one for training and one that is
+    both validation and test. A folder with a test or validation split alone serves evaluation: the
+    others are empty. ``shots`` are drawn last, from the training split.
+
+    Raises:
+        InputError: Files as :func:`samtune.data.sources.find_layout`, too few pairs to split, bad
+            fractions, or more shots than training pairs.
+    """
+    if not config.root:
+        raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
+    layout = find_layout(config.root)
+    given = {name: records for name, records in layout.items() if name is not None}
+    whole = layout.get(None, given.get("train", []))
+    found = {name: given.get(name, []) for name in SPLITS}
+    if whole:
+        missing = [name for name in ("test", "val") if not found[name]]
+        found |= _carve(whole, missing, config)
+    if config.shots is not None:
+        found["train"] = _shots(found["train"], config)
+    return found
+
+
+def select(parts: Mapping[str, list[Record]], split: str) -> list[Record]:
+    """One split of :func:`splits`, or ``all``: each file once, sorted by split and name.
+
+    Raises:
+        InputError: The split is unknown or empty.
+    """
+    if split != "all" and split not in SPLITS:
+        raise InputError(f"data.split={split}: no such split; choose one of {SPLITS} or 'all'")
+    names = SPLITS if split == "all" else (split,)
+    records = list(dict.fromkeys(record for name in names for record in parts.get(name, [])))
+    if not records:
+        raise InputError(f"data.split={split}: the split is empty; choose one of {_filled(parts)}")
+    return records
+
+
+def write_split(path: str | Path, parts: Mapping[str, list[Record]]) -> None:
+    """Writes the names of each split's images as JSON: what exactly a run used."""
+    names = {split: [record.name for record in records] for split, records in parts.items()}
+    Path(path).write_text(json.dumps(names, indent=1) + "\n", "utf-8")
+
+
+def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[str, list[Record]]:
+    fractions = {"val": config.val_fraction, "test": config.test_fraction}
+    for name in missing:
+        if not 0 < fractions[name] < 1 or sum(fractions[m] for m in missing) >= 1:
+            raise InputError(
+                f"data.{name}_fraction={fractions[name]}: a made split takes more than 0 and, with "
+                "the other, less than 1 of the data; set e.g. 0.1"
+            )
+    if missing and len(whole) < 2:
+        raise InputError(
+            f"{whole[0].image}: the only pair cannot make training and {' and '.join(missing)} "
+            "splits; add pairs, or give split folders"
+        )
+    rest = _drawn(whole, config.split_seed)
+    if len(rest) <= len(missing):
+        return {"train": rest[1:], **{name: rest[:1] for name in missing}}
+    parts: dict[str, list[Record]] = {}
+    for i, name in enumerate(missing):
+        room = len(rest) - 1 - (len(missing) - 1 - i)
+        count = min(max(1, round(len(whole) * fractions[name])), room)
+        parts[name], rest = _by_name(rest[:count]), rest[count:]
+    return {"train": _by_name(rest), **parts}
+
+
+def _shots(train: list[Record], config: DataConfig) -> list[Record]:
+    shots = config.shots or 0
+    if not 1 <= shots <= len(train):
+        raise InputError(
+            f"data.shots={config.shots}: the training split has {len(train)} pairs; "
+            f"choose 1 to {len(train)}, or leave it out"
+        )
+    return _by_name(_drawn(train, config.shot_seed)[:shots])
+
+
+def _drawn(records: Iterable[Record], seed: int) -> list[Record]:
+    """A seeded order by hash of the stem: alike on every machine, stable when files are added."""
+    return sorted(records, key=lambda r: hashlib.sha256(f"{seed}:{r.name}".encode()).digest())
+
+
+def _by_name(records: Iterable[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: record.name)
+
+
+def _filled(parts: Mapping[str, list[Record]]) -> str:
+    return ", ".join(name for name in SPLITS if parts.get(name)) or "none"

@@ -1,0 +1,232 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, find_records, scan
+from samtune.types import Prompts
+
+SIZE, MASK = (32, 32), (16, 16)
+
+
+@pytest.fixture
+def instances(make_pairs):
+    """Four images of six instances each, and a fifth with none."""
+    mask = np.zeros((24, 30), np.uint16)
+    for k in range(6):
+        mask[2 + 10 * (k % 2) : 9 + 10 * (k % 2), 1 + 10 * (k // 2) : 8 + 10 * (k // 2)] = 300 + k
+    make_pairs(["a", "b", "c", "d"], mask=mask, size=(24, 30))
+    return make_pairs(["empty"], mask=np.zeros((24, 30), np.uint16), size=(24, 30))
+
+
+CONFIG = DataConfig(masks="instance")
+
+
+def dataset(root, **changes):
+    options = {"data": CONFIG, "size": SIZE, "mask_size": MASK, "train": True, **changes}
+    return SegmentationDataset(find_records(root), **options)
+
+
+def same(first, second):
+    for field in fields(first):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(a, Prompts):
+            assert same(a, b) is None
+        elif isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), field.name
+        elif isinstance(a, tuple):
+            assert len(a) == len(b)
+            pairs = zip(a, b, strict=True)
+            assert all(
+                torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs
+            )
+        else:
+            assert a == b, field.name
+
+
+@pytest.mark.parametrize("mode", ["box", "point", "mask", "none", "mixed", ["box", "none"]])
+@pytest.mark.parametrize("train", [True, False])
+def test_examples_hold_together(instances, mode, train):
+    data = dataset(instances, mode=mode, train=train)
+    for i in range(len(data)):
+        example = data[i]
+        n = len(example.prompts)
+        assert example.pixels.shape == (3, *SIZE)
+        assert example.pixels.dtype == torch.uint8
+        assert example.targets.shape == (n, *SIZE)
+        assert example.targets.dtype == torch.bool
+        assert example.classes.shape == (n,)
+        assert example.valid.shape == SIZE
+        assert not (example.targets & ~example.valid).any()
+        assert (example.original is None) == train
+        if not train:
+            assert example.original.shape == (n, 24, 30)
+            assert example.original_valid.shape == (24, 30)
+
+
+def test_boxes_surround_their_targets(instances):
+    for example in (dataset(instances, train=False)[i] for i in range(4)):
+        for box, target in zip(example.prompts.boxes(), example.targets, strict=True):
+            ys, xs = torch.nonzero(target, as_tuple=True)
+            tight = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+            assert (box - tight).abs().max() <= 1
+
+
+def test_points_follow_their_targets_through_augmentation(instances):
+    # the frame is the image's size and square, so no rounding stands between point and target
+    data = dataset(instances, mode="point", size=(30, 30), data=replace(CONFIG, augment="flips"))
+    seen = 0
+    for epoch in range(4):
+        data.set_epoch(epoch)
+        for example in (data[i] for i in range(len(data))):
+            for (x, y), target in zip(
+                example.prompts.coords[:, 0].long(), example.targets, strict=True
+            ):
+                assert target[y, x]
+                seen += 1
+    assert seen > 60
+
+
+def test_mixed_prompts_match_their_targets(instances):
+    example = dataset(instances, mode="mixed", data=replace(CONFIG, augment="none"))[0]
+    boxes = example.prompts.boxes()
+    assert len(boxes) == 6
+    flags = example.prompts.mask_flags()
+    for box, target, mask, flag in zip(
+        boxes, example.targets, example.prompts.masks, flags, strict=True
+    ):
+        centre = torch.nonzero(target).float().mean(0).flip(0)
+        if not box.isnan().any():
+            assert ((box[:2] + box[2:]) / 2 - centre).abs().max() < 3
+        if flag:
+            y, x = divmod(int(mask[0].argmax()), MASK[1])
+            assert (torch.tensor([x, y]) * 2 - centre).abs().max() < 6
+
+
+def test_none_asks_once_for_everything(instances):
+    for example in (dataset(instances, mode="none", train=False)[i] for i in range(5)):
+        assert len(example.prompts) == 1
+        assert example.prompts.coords.shape == (1, 0, 2)
+        assert int(example.original.sum()) == (0 if example.name == "empty" else 6 * 49)
+
+
+def test_list_with_none_draws_per_image(instances):
+    data = dataset(instances, mode=["box", "none"], data=replace(CONFIG, augment="none"))
+    counts = set()
+    for epoch in range(12):
+        data.set_epoch(epoch)
+        counts.add(len(data[0].prompts))
+    assert counts == {1, 6}
+
+
+def test_many_objects_are_drawn_in_training_and_all_evaluated(instances):
+    few = PromptConfig(max_objects=2)
+    assert len(dataset(instances, prompts=few, train=False)[0].prompts) == 6
+    data = dataset(instances, prompts=few, data=replace(CONFIG, augment="none"))
+    drawn = set()
+    for epoch in range(30):
+        data.set_epoch(epoch)
+        example = data[0]
+        assert len(example.prompts) == 2
+        drawn |= {tuple(t.nonzero()[0].tolist()) for t in example.targets}
+    assert len(drawn) == 6
+
+
+def test_class_objects_and_ignored_pixels(make_pairs):
+    mask = np.zeros((12, 16), np.uint8)
+    mask[:, 8:], mask[:2] = 2, 11
+    root = make_pairs(["a"], mask=mask)
+    config = DataConfig(masks="classes", classes=3, ignore=11)
+    example = dataset(root, data=config, train=False, size=(16, 16))[0]
+    assert example.classes.tolist() == [0, 2]
+    assert example.valid.sum() == 10 * 16
+    assert example.original_valid.sum() == 10 * 16
+
+
+def test_examples_depend_on_seed_epoch_and_index_alone(instances):
+    data = dataset(instances, mode="mixed")
+    first = data[1]
+    data[0], data[3]
+    torch.manual_seed(9)
+    np.random.default_rng(1).random()
+    same(data[1], first)
+    same(dataset(instances, mode="mixed", data=replace(CONFIG, cache=0))[1], first)
+    data.set_epoch(1)
+    second = data[1]
+    assert not torch.equal(second.pixels, first.pixels)
+    assert not torch.equal(dataset(instances, mode="mixed", seed=1)[1].pixels, first.pixels)
+    data.set_epoch(0)
+    same(data[1], first)
+
+
+def test_evaluation_is_the_same_each_epoch(instances):
+    data = dataset(instances, mode="mixed", train=False)
+    first = data[0]
+    data.set_epoch(7)
+    same(data[0], first)
+
+
+def test_worker_count_makes_no_difference(instances):
+    data = dataset(instances, mode="mixed")
+    for workers in (1, 2):
+        loader = DataLoader(
+            data, batch_size=2, num_workers=workers, collate_fn=collate, persistent_workers=True
+        )
+        for epoch in range(2):
+            data.set_epoch(epoch)
+            batches = list(loader)
+            for i, batch in enumerate(batches):
+                same(batch, collate([data[j] for j in range(2 * i, min(2 * i + 2, 5))]))
+
+
+def test_cache_is_bounded(instances):
+    one = dataset(instances).sample(0).nbytes
+    data = dataset(instances, data=replace(CONFIG, cache=2 * one))
+    samples = [data.sample(i) for i in range(5)]
+    assert [data.sample(i) is samples[i] for i in range(5)] == [True, True, False, False, False]
+
+
+def test_end_of_the_data(instances):
+    data = dataset(instances)
+    assert len(data) == 5
+    with pytest.raises(IndexError):
+        data[5]
+
+
+def test_refused_data_sets(instances, refused):
+    records = find_records(instances)
+    refused("empty", SegmentationDataset, [], CONFIG, SIZE)
+    classes = DataConfig(masks="classes", classes=3)
+    words = ["prompts.eval=none", "3 classes", "semantic"]
+    refused(words, SegmentationDataset, records, classes, SIZE, mode="none")
+    SegmentationDataset(records, replace(classes, classes=1), SIZE, mode="none")
+    prompts = PromptConfig(train="boxes")
+    words = ["prompts.train=boxes", "box"]
+    refused(words, SegmentationDataset, records, CONFIG, SIZE, prompts=prompts, train=True)
+
+
+def test_scan_counts(instances, make_pairs):
+    summary = scan(find_records(instances), CONFIG)
+    assert (summary.images, summary.objects, summary.empty) == (5, 24, 1)
+    assert (summary.smallest, summary.largest) == ((24, 30), (24, 30))
+    assert summary.class_objects == {0: 24}
+    assert summary.most_objects == 6
+    mask = np.zeros((12, 16), np.uint8)
+    mask[:, 8:], mask[:3] = 2, 9
+    root = make_pairs(["z"], "images", "masks", mask=mask, root=instances / "classes")
+    summary = scan(find_records(root), DataConfig(masks="classes", classes=3, ignore=9))
+    assert summary.class_objects == {0: 1, 2: 1}
+    assert summary.ignored == 0.25
+
+
+def test_scan_stops_at_the_first_bad_file(instances, save_image, make_blob, make_picture, refused):
+    records = find_records(instances)
+    save_image(instances / "masks" / "d.png", make_blob(24, 29))
+    image = save_image(instances / "images" / "c.png", make_picture(24, 30))
+    image.write_bytes(image.read_bytes()[:-400])
+    refused([image, "cannot be read"], scan, records, CONFIG)
+    save_image(instances / "masks" / "a.png", make_picture(24, 30))
+    refused(["a.png", "coloured"], scan, records, CONFIG)
+    refused("empty", scan, [], CONFIG)

@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from samtune.data import Labels, augment, fit_geometry, fit_image, fit_mask, transforms
+
+SIDES = st.integers(1, 400)
+
+
+def labelled(mask, valid=None):
+    return Labels(mask, np.zeros(int(mask.max()), np.int64), valid)
+
+
+@settings(deadline=None)
+@given(SIDES, SIDES, st.sampled_from([(64, 64), (64, 96), (1024, 1024)]), st.booleans())
+def test_geometry_round_trip(h, w, size, stretch):
+    geometry = fit_geometry((h, w), size, "stretch" if stretch else "longest")
+    assert all(1 <= r <= s for r, s in zip(geometry.resized, size, strict=True))
+    assert any(r == s for r, s in zip(geometry.resized, size, strict=True))
+    xy = torch.tensor([[0.0, 0.0], [w, h], [w / 3, h / 7]], dtype=torch.float64)
+    there = geometry.to_model(xy)
+    torch.testing.assert_close(geometry.to_original(there), xy)
+    torch.testing.assert_close(there[1], torch.tensor(geometry.resized[::-1]).double())
+
+
+@settings(deadline=None)
+@given(SIDES, SIDES)
+def test_longest_side_is_sams_rule(h, w):
+    scale = 1024 * 1.0 / max(h, w)
+    expected = tuple(max(1, int(side * scale + 0.5)) for side in (h, w))
+    assert fit_geometry((h, w), (1024, 1024)).resized == expected
+
+
+def test_image_that_fits_keeps_its_bytes(make_picture):
+    image = make_picture(16, 12)
+    pixels, geometry = fit_image(image, (16, 16))
+    assert geometry.resized == geometry.original == (16, 12)
+    np.testing.assert_array_equal(pixels[:, :, :12].permute(1, 2, 0).numpy(), image)
+    assert pixels[:, :, 12:].max() == 0
+    assert pixels.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("resize", ["longest", "stretch"])
+def test_resized_as_pillow_does(make_picture, resize):
+    image = make_picture(30, 40)
+    pixels, geometry = fit_image(image, (20, 20), resize)
+    h, w = (15, 20) if resize == "longest" else (20, 20)
+    assert geometry.resized == (h, w)
+    expected = Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(pixels[:, :h, :w].permute(1, 2, 0).numpy(), expected)
+    assert pixels.shape == (3, 20, 20)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.booleans())
+def test_fitted_masks_take_the_nearest_pixel(h, w, stretch):
+    labels = np.arange(h * w, dtype=np.int32).reshape(h, w) + 1
+    geometry = fit_geometry((h, w), (24, 32), "stretch" if stretch else "longest")
+    fitted = fit_mask(labels, geometry)
+    h1, w1 = geometry.resized
+    inside = np.zeros((24, 32), bool)
+    inside[:h1, :w1] = True
+    np.testing.assert_array_equal(fitted > 0, inside)
+    twin = torch.nn.functional.interpolate(
+        torch.from_numpy(labels)[None, None].double(), (h1, w1), mode="nearest-exact"
+    )
+    np.testing.assert_array_equal(fitted[:h1, :w1], twin[0, 0].numpy())
+    assert fit_mask(np.ones((h, w), bool), geometry).sum() == h1 * w1
+
+
+def test_none_changes_nothing(make_picture, make_blob):
+    image, labels = make_picture(), labelled(make_blob(value=1))
+    same, kept = augment(image, labels, 3, "none")
+    assert same is image
+    assert kept is labels
+
+
+def test_flips_are_the_eight_symmetries(make_picture):
+    image = make_picture(5, 5)
+    labels = labelled(np.arange(25, dtype=np.uint8).reshape(5, 5))
+    seen = set()
+    for seed in range(80):
+        moved, maps = augment(image, labels, seed, "flips")
+        seen.add(maps.map.tobytes())
+        np.testing.assert_array_equal(moved.reshape(-1, 3), image.reshape(-1, 3)[maps.map.ravel()])
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("strength", ["flips", "standard"])
+def test_image_and_labels_move_together(strength):
+    """The image shows its own labels, so they must agree wherever no edge is interpolated."""
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:30, 15:40], labels[35:55, 40:75] = 1, 2
+    image = (labels * 100)[..., None].repeat(3, 2)
+    warped = 0
+    for seed in range(24):
+        moved, maps = augment(image, labelled(labels), seed, strength)
+        assert moved.shape[:2] == maps.map.shape
+        assert set(np.unique(maps.map)) <= {0, 1, 2}
+        means = [float(moved[maps.map == k].mean()) for k in range(3)]
+        assert means[0] < means[1] - 30 < means[2] - 60
+        inside = np.ones(maps.map.shape, bool) if maps.valid is None else maps.valid
+        for k in range(3):  # an edge's pixels differ, the rest is of one value
+            values = moved[inside & (maps.map == k)][:, 0].astype(int)
+            assert (np.abs(values - np.median(values)) <= 2).mean() > 0.9
+        if maps.valid is not None:
+            warped += 1
+            assert moved[~maps.valid].max(initial=0) <= 130  # only interpolated rims are not black
+            assert maps.map[~maps.valid].max(initial=0) == 0
+    assert (warped > 5) == (strength == "standard")
+
+
+def test_affine_does_not_shift_labels_against_the_image():
+    labels = np.zeros((80, 80), np.uint8)
+    labels[25:50, 30:50] = 1
+    image = (labels * 200)[..., None].repeat(3, 2)
+    ys, xs = np.indices((80, 80))
+    gaps = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        moved, maps = transforms._affine(image, labelled(labels))
+        centres = [
+            [np.average(axis, weights=weights) for axis in (ys, xs)]
+            for weights in (moved[..., 0], maps.map)
+        ]
+        gaps.append(np.subtract(*centres))
+    assert np.abs(gaps).max() < 0.5  # nearest pixels alias
+    assert np.abs(np.mean(gaps, axis=0)).max() < 0.05  # half a pixel of disagreement would show
+
+
+def test_affine_marks_what_lies_outside():
+    labels = np.ones((40, 40), np.uint8)
+    parts = [augment(np.full((40, 40, 3), 200, np.uint8), labelled(labels), s) for s in range(30)]
+    outside = [maps for _, maps in parts if maps.valid is not None and not maps.valid.all()]
+    assert len(outside) > 5
+    for maps in outside:
+        np.testing.assert_array_equal(maps.map > 0, maps.valid)
+
+
+def test_ignored_pixels_move_too():
+    valid = np.ones((20, 30), bool)
+    valid[2:9, 3:11] = False
+    image = np.where(valid, 250, 0).astype(np.uint8)[..., None].repeat(3, 2)
+    labels = labelled(np.zeros((20, 30), np.uint8), valid)
+    for seed in range(6):
+        moved, maps = augment(image, labels, seed, "flips")
+        np.testing.assert_array_equal(moved[..., 0] > 0, maps.valid)
+
+
+def test_tone_is_what_kornia_does_to_the_image(make_picture):
+    import kornia.augmentation as K
+
+    image = make_picture(16, 16)
+    torch.manual_seed(5)
+    by_table = transforms._tones()[image]
+    torch.manual_seed(5)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    pixels = K.ColorJiggle(transforms.TONE, transforms.TONE, 0.0, 0.0, p=1.0)(pixels)
+    pixels = K.RandomGamma(transforms.GAMMA, p=1.0)(pixels)
+    direct = (pixels[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(by_table, direct)
+    assert not np.array_equal(by_table, image)
+
+
+def test_same_seed_same_result_and_the_global_state_stays(make_picture, make_blob):
+    image, labels = make_picture(), labelled(make_blob(value=1))
+    before = torch.random.get_rng_state()
+    results = [augment(image, labels, seed) for seed in (1, 1, 2, 3, 4)]
+    assert torch.equal(before, torch.random.get_rng_state())
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1].map, results[1][1].map)
+    assert len({r[0].tobytes() for r in results}) == 4
