@@ -11,6 +11,7 @@ from samtune.data.prompters import (
     Objects,
     assign,
     central,
+    check_numbers,
     sample_box,
     sample_mask,
     sample_point,
@@ -148,6 +149,15 @@ def test_modes():
 def test_unknown_modes(refused):
     refused(["prompts.train=bocks", "did you mean 'box'"], modes, "bocks", "prompts.train")
     refused(["prompts=[]", "empty"], modes, [])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"points": 0}, {"max_objects": 0}, {"box_jitter": -0.1}, {"box_jitter": 1.0}]
+)
+def test_numbers_out_of_range(refused, wrong):
+    ((name, value),) = wrong.items()
+    refused(f"prompts.{name}={value}", check_numbers, PromptConfig(**wrong))
+    check_numbers(PromptConfig(box_jitter=0.0))
 
 
 def test_assign_gives_each_object_one_mode():

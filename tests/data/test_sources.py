@@ -158,6 +158,12 @@ def test_split_of_images_without_masks(make_pairs, refused):
     refused([root / "images" / "test", "'test'"], find_records, root)
 
 
+def test_split_folder_without_masks(make_pairs, refused):
+    root = make_pairs(["a"], "train/images", "train/masks")
+    make_pairs(["b"], "test/images", "elsewhere")
+    refused([root / "test", "as the other splits"], find_records, root)
+
+
 def test_duplicate_stems(make_pairs, save_image, make_picture, refused):
     root = make_pairs(["a", "b"])
     save_image(root / "images" / "a.jpg", make_picture())
@@ -176,6 +182,8 @@ def test_bad_lists(make_pairs, refused):
     refused([root / "test.txt", "'img0'", "train.txt"], find_records, root)
     (root / "test.txt").write_text("\n")
     refused([root / "test.txt", "lists no file"], find_records, root)
+    (root / "test.txt").write_bytes(b"img\xff0")
+    refused([root / "test.txt", "UTF-8"], find_records, root)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +191,7 @@ def test_bad_lists(make_pairs, refused):
     [
         ({"shots": 9}, ["data.shots=9", "4 pairs"]),
         ({"shots": 0}, ["data.shots=0"]),
+        ({"classes": 3, "class_names": ("a", "b")}, ["data.class_names", "2 names", "3 classes"]),
         ({"val_fraction": 0.0}, ["data.val_fraction=0.0"]),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, ["_fraction=0.5", "less than 1"]),
     ],

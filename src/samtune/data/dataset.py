@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, get_worker_info
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.labels import Labels, Sample, areas, read_sample
-from samtune.data.prompters import PROMPTERS, Draw, Objects, assign, modes
+from samtune.data.prompters import PROMPTERS, Draw, Objects, assign, check_numbers, modes
 from samtune.data.sources import Record
 from samtune.data.transforms import Resize, augment, fit_image, fit_mask
 from samtune.errors import InputError
@@ -51,7 +51,8 @@ class SegmentationDataset(Dataset[Example]):
         seed: Start of all random choices.
 
     Raises:
-        InputError: No records, an unknown mode, or ``none`` over several classes.
+        InputError: No records, an unknown mode, a prompt setting out of range, or ``none`` over
+            several classes.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class SegmentationDataset(Dataset[Example]):
         self.records, self.data, self.size = tuple(records), data, size
         self.resize, self.train, self.seed = resize, train, seed
         self.prompts = prompts if prompts is not None else PromptConfig()
+        check_numbers(self.prompts)
         self.mask_size = mask_size
         key = "prompts.train" if train else "prompts.eval"
         default = self.prompts.train if train else self.prompts.eval

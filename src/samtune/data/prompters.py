@@ -79,6 +79,21 @@ def modes(spec: str | list[str] | tuple[str, ...], key: str = "prompts") -> tupl
     return tuple(dict.fromkeys(spread))
 
 
+def check_numbers(config: PromptConfig) -> None:
+    """Checks the ranges of a prompt setting's numbers.
+
+    Raises:
+        InputError: A number out of its range.
+    """
+    if not 0 <= config.box_jitter < 1:
+        raise InputError(
+            f"prompts.box_jitter={config.box_jitter}: a part of the box's side; choose 0 to below 1"
+        )
+    for name in ("points", "max_objects"):
+        if getattr(config, name) < 1:
+            raise InputError(f"prompts.{name}={getattr(config, name)}: too few; choose 1 or more")
+
+
 def assign(
     which: NDArray[np.int64], choices: tuple[str, ...], rng: np.random.Generator
 ) -> list[tuple[str, NDArray[np.int64]]]:
@@ -192,4 +207,5 @@ def _swollen(masks: Tensor, radius: NDArray[np.int64]) -> Tensor:
 
 
 def _materialised(labels: NDArray[np.integer], which: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(labels[None] == (which + 1)[:, None, None])
+    ids = (which + 1).astype(labels.dtype)  # of one type the comparison is several times faster
+    return torch.from_numpy(labels[None] == ids[:, None, None])

@@ -47,12 +47,11 @@ def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
     base = existing_folder(root)
     folders = _pair_of_folders(base)
     if folders is None:
-        inside = {name: _pair_of_folders(path) for name, path in _split_folders(base).items()}
-        found: dict[str | None, list[Record]]
-        found = {name: pair(*both) for name, both in inside.items() if both is not None}
-        if not found:
+        parts = _split_folders(base)
+        inside = {name: _pair_of_folders(path) for name, path in parts.items()}
+        if not any(inside.values()):
             raise InputError(_nothing_found(base))
-        return found
+        return {name: pair(*(both or _no_pair(parts[name]))) for name, both in inside.items()}
     images, masks = folders
     parts = {} if image_files(images) else _split_folders(images)
     if parts:
@@ -213,7 +212,7 @@ def _listed(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str, l
     taken: dict[str, Path] = {}
     result = {}
     for split, file in lists.items():
-        stems = sorted({_listed_stem(line) for line in file.read_text("utf-8").splitlines()} - {""})
+        stems = sorted({_listed_stem(line) for line in _lines(file)} - {""})
         if not stems:
             raise InputError(f"{file}: lists no file; give one name a line or remove the list")
         for stem in stems:
@@ -229,6 +228,13 @@ def _listed(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str, l
     return result
 
 
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: is not UTF-8 text; save the list of names as UTF-8") from None
+
+
 def _listed_stem(line: str) -> str:
     name = Path(line.strip()).name
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
@@ -242,6 +248,13 @@ def _check_listed(
             f"{file}: lists {stem!r}, but {folder} has no {what} of that stem; "
             f"add the {what} or remove the line"
         )
+
+
+def _no_pair(part: Path) -> tuple[Path, Path]:
+    raise InputError(
+        f"{part}: has no folders of images and masks as the other splits have; add them or move "
+        "this folder elsewhere"
+    )
 
 
 def _nothing_found(base: Path) -> str:

@@ -23,10 +23,15 @@ def splits(config: DataConfig) -> dict[str, list[Record]]:
 
     Raises:
         InputError: Files as :func:`samtune.data.sources.find_layout`, too few pairs to split, bad
-            fractions, or more shots than training pairs.
+            fractions, more shots than training pairs, or not one name a class.
     """
     if not config.root:
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
+    if config.class_names and config.classes not in (None, len(config.class_names)):
+        raise InputError(
+            f"data.class_names: {len(config.class_names)} names for {config.classes} classes; give "
+            "one name a class"
+        )
     layout = find_layout(config.root)
     given = {name: records for name, records in layout.items() if name is not None}
     whole = layout.get(None, given.get("train", []))
