@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from samtune.checkpoint import load, save
-    from samtune.engine import FitConfig, evaluate, fit
+    from samtune.engine import FitConfig, fit
     from samtune.errors import InputError
+    from samtune.evaluation import evaluate
     from samtune.finetuned import FineTuned
     from samtune.predictor import Predictor
     from samtune.sam.weights import load_sam
@@ -20,7 +21,7 @@ _HOMES = {
     "InputError": "errors",
     "Predictor": "predictor",
     "Prompts": "types",
-    "evaluate": "engine",
+    "evaluate": "evaluation",
     "fit": "engine",
     "load": "checkpoint",
     "load_sam": "sam.weights",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits
 from samtune.sam.model import Sam
 from samtune.types import InputPolicy, Masks, Prompts
+
+if TYPE_CHECKING:
+    from samtune.predictor import Predictor
 
 
 class FineTuned(nn.Module):
@@ -55,13 +59,15 @@ class FineTuned(nn.Module):
         self.input = input or InputPolicy((sam.spec.image_size,) * 2)
         self.prompts = prompts
         self.checkpointing = False
-        self.adapter_options = dict(adapter_options or {})
-        self.decoder_options = dict(decoder_options or {})
+        self.adapter_options: dict[str, Any] = {}
+        self.decoder_options: dict[str, Any] = {}
         if isinstance(adapter, str):
-            config = ADAPTERS.config(adapter, self.adapter_options)
+            config = ADAPTERS.config(adapter, dict(adapter_options or {}))
+            self.adapter_options = asdict(config)
             adapter = ADAPTERS[adapter](sam, config)  # type: ignore[call-arg,arg-type]
         if isinstance(decoder, str):
-            config = DECODERS.config(decoder, self.decoder_options)
+            config = DECODERS.config(decoder, dict(decoder_options or {}))
+            self.decoder_options = asdict(config)
             decoder = DECODERS[decoder](sam, config)  # type: ignore[call-arg,arg-type]
         self.adapter: Adapter = adapter
         self.decoder: Decoder = decoder
@@ -109,11 +115,11 @@ class FineTuned(nn.Module):
         features = self.encode(self.sam.preprocess(pixels, sizes))
         return self.decoder(self.sam, features, prompts, multimask)
 
-    def predictor(self, **options: Any) -> Any:
-        """A :class:`samtune.predictor.Predictor` over this model."""
+    def predictor(self, threshold: float = 0.0) -> Predictor:
+        """A predictor over this model, with ``SamPredictor``'s signature."""
         from samtune.predictor import Predictor
 
-        return Predictor(self, **options)
+        return Predictor(self, threshold)
 
     def _run(self, block: nn.Module, x: Tensor, edits: BlockEdits) -> Tensor:
         if self.checkpointing and self.training and torch.is_grad_enabled():

@@ -31,7 +31,8 @@ LAYERS = {
     "losses": "ops types",
     "metrics": "ops types",
     "state": "types",
-    "engine": "checkpoint state finetuned data losses metrics ops types",
+    "evaluation": "finetuned data metrics ops types",
+    "engine": "evaluation checkpoint state finetuned data losses metrics ops types",
     "predictor": "finetuned decoders data.transforms ops types",
     "display": "report types",
     "overlays": "ops types",
@@ -39,12 +40,15 @@ LAYERS = {
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
     "config": "engine finetuned data losses metrics adapters decoders registry sam types recipes"
     " assets",
-    "runs": "config engine predictor checkpoint display report overlays export foreign finetuned"
-    " adapters decoders sam data losses metrics ops types recipes assets",
+    "catalogue": "adapters decoders registry sam",
+    "comparison": "config display evaluation overlays metrics finetuned data types",
+    "prediction": "predictor overlays data types",
+    "runs": "config engine evaluation comparison predictor checkpoint display report overlays export"
+    " foreign finetuned adapters decoders sam data losses metrics ops types recipes assets",
     "compare": "runs config display report overlays metrics types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
     "cli": "*",
-    "__init__": "checkpoint engine predictor foreign finetuned adapters decoders sam data losses"
+    "__init__": "checkpoint engine evaluation predictor foreign finetuned adapters decoders sam data losses"
     " metrics types ops",
     "__main__": "cli",
 }
@@ -222,7 +226,7 @@ def loaded_by(*modules: str, path: Path) -> list[list[str]]:
 def importable() -> list[str]:
     """The modules that must load without anything heavy: mathematics, engine and entry points."""
     light = ("types", "errors", "registry", "ops", "sam", "adapters", "decoders", "finetuned")
-    light += ("checkpoint", "losses", "data", "engine", "predictor", "config", "cli")
+    light += ("checkpoint", "losses", "data", "engine", "evaluation", "predictor", "config", "cli")
     names = []
     for path in sorted(SRC.rglob("*.py")):
         parts = path.relative_to(SRC).with_suffix("").parts

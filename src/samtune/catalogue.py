@@ -1,0 +1,70 @@
+"""What is registered, as tables: for the command line and for the documentation."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from typing import Any
+
+import torch
+
+from samtune.adapters import ADAPTERS
+from samtune.decoders import DECODERS
+from samtune.sam.model import SPECS, Sam
+
+
+def list_methods(base: str = "vit_b") -> list[dict[str, Any]]:
+    """Every adapter with its paper, place, size on ``base``, decoders and backbones."""
+    return [describe_method(name, base) for name in ADAPTERS]
+
+
+def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
+    """One adapter, with its options.
+
+    Raises:
+        InputError: No such method.
+    """
+    cls: Any = ADAPTERS[name]
+    # Sizes need shapes only: on the meta device nothing is computed or stored.
+    with torch.device("meta"):
+        trained = sum(p.numel() for p in cls(Sam(SPECS[base]), cls.Config()).parameters())
+    return {
+        "name": name,
+        "summary": (inspect.getdoc(cls) or "").split("\n")[0],
+        "paper": cls.paper,
+        "sits": cls.sits,
+        "trainable_parameters": trained,
+        "decoders": list(cls.decoders or DECODERS),
+        "backbones": list(SPECS),
+        "options": options(cls.Config),
+    }
+
+
+def options(config: type) -> list[dict[str, Any]]:
+    """The fields of a configuration: name, default, and the docstring below each."""
+    helps = attribute_docs(config)
+    return [
+        {"name": f.name, "default": _default(f), "help": helps.get(f.name, "")}
+        for f in dataclasses.fields(config)
+    ]
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """The string below each annotated attribute of a class, by the attribute's name."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for here, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(here, ast.AnnAssign) and isinstance(here.target, ast.Name):
+            value = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                found[here.target.id] = inspect.cleandoc(value.value)
+    return found
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default

@@ -1,0 +1,169 @@
+"""Zero-shot beside tuned: numbers by prompt and class, guesses that need no model, and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from samtune.config import RunConfig, Tree
+from samtune.data import SegmentationDataset, collate
+from samtune.display import Display
+from samtune.evaluation import Evaluation, evaluate, predict
+from samtune.finetuned import FineTuned
+from samtune.overlays import Overlay
+
+SHOWN = 8
+"""Images in the report's gallery."""
+
+
+def measure(
+    model: FineTuned, dataset: SegmentationDataset, config: RunConfig, display: Display, what: str
+) -> Evaluation:
+    """Evaluates with the configuration's settings, showing progress under the name ``what``."""
+    return evaluate(
+        model,
+        dataset,
+        batch_size=config.train.batch_size,
+        precision=config.train.precision,
+        multimask=config.train.multimask,
+        workers=config.data.workers,
+        progress=lambda done, total: display.progress(what, done, total),
+    )
+
+
+def compare_with_base(
+    baseline: FineTuned,
+    model: FineTuned | None,
+    test: Mapping[str, SegmentationDataset],
+    config: RunConfig,
+    display: Display,
+) -> tuple[Tree, list[Overlay]]:
+    """Zero-shot beside tuned for each prompt mode, and the pictures for the first of them."""
+    by_prompt: dict[str, Tree] = {}
+    first, shown = next(iter(test)), []
+    summary: Tree = {}
+    for mode, dataset in test.items():
+        before = measure(baseline, dataset, config, display, f"zero-shot, {mode}")
+        after = model and measure(model, dataset, config, display, f"tuned, {mode}")
+        by_prompt[mode] = {"zero_shot": numbers(before)}
+        if after:
+            by_prompt[mode]["tuned"] = numbers(after)
+        if mode == first:
+            summary = {
+                "zero_shot": numbers(before),
+                "tuned": numbers(after) if after else None,
+                "prompt": mode,
+                "images": before.images,
+                "objects": before.metrics["objects"],
+                "by_class": _by_class(before, after or None, config),
+            }
+            shown = _overlays(baseline, model, dataset, before, after or None, config)
+        if mode == "box":
+            summary["guesses"] = _guesses(dataset)
+    return {**summary, "by_prompt": by_prompt}, shown
+
+
+def numbers(evaluation: Evaluation) -> dict[str, float]:
+    """The headline numbers of an evaluation, as fractions."""
+    return {key: evaluation.metrics[key] for key in ("iou", "dice", "iou_pooled", "dice_pooled")}
+
+
+def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
+    if config.data.masks != "classes":
+        return {}
+    names = config.data.class_names
+    out = {}
+    for index, values in before.metrics["by_class"].items():
+        name = names[index] if index < len(names) else f"class {index}"
+        out[name] = {"zero_shot": {key: values[key] for key in ("iou", "dice")}}
+        if after:
+            tuned = after.metrics["by_class"][index]
+            out[name]["tuned"] = {key: tuned[key] for key in ("iou", "dice")}
+    return out
+
+
+def _guesses(dataset: SegmentationDataset) -> dict[str, dict[str, float]]:
+    """What a box alone gives, without any model: a result below these says nothing."""
+    from samtune.metrics import MaskMetrics, filled_box, inscribed_ellipse
+
+    guesses = {"filled box": filled_box, "inscribed ellipse": inscribed_ellipse}
+    metrics = {name: MaskMetrics() for name in guesses}
+    for index in range(len(dataset)):
+        example = dataset[index]
+        assert example.original is not None
+        boxes = example.geometry.to_original(example.prompts.boxes().reshape(-1, 2, 2)).flatten(1)
+        for name, guess in guesses.items():
+            # Rounded: the way into the model's frame and back moves an edge by a hair.
+            masks = guess(boxes.double().round(decimals=3), example.geometry.original)
+            metrics[name].update(masks, example.original, example.original_valid)
+    found = {name: metric.compute() for name, metric in metrics.items()}
+    return {name: {key: f[key] for key in ("iou", "dice")} for name, f in found.items()}
+
+
+def _overlays(
+    baseline: FineTuned,
+    model: FineTuned | None,
+    dataset: SegmentationDataset,
+    before: Evaluation,
+    after: Evaluation | None,
+    config: RunConfig,
+) -> list[Overlay]:
+    """Pictures of the worst, the middle and the best images."""
+    from samtune.overlays import Overlay
+
+    ranked = sorted((after or before).items, key=lambda item: _sortable(item["iou"]))
+    zero_shot = {item["index"]: item["iou"] for item in before.items}
+    tuned = {item["index"]: item["iou"] for item in after.items} if after else {}
+    shown = []
+    for item in _spread(ranked, SHOWN):
+        index = item["index"]
+        batch = collate([dataset[index]])
+        results = [
+            predict(m, batch, config.train.precision, config.train.multimask)[0].any(0).numpy()
+            if m is not None and len(batch.prompts)
+            else None
+            for m in (baseline, model)
+        ]
+        boxes, points = original_prompts(batch.prompts, batch.geometries[0])
+        shown.append(
+            Overlay(
+                name=item["name"],
+                image=dataset.sample(index).image,
+                truth=batch.originals[0].any(0).numpy(),
+                before=results[0],
+                after=results[1],
+                boxes=boxes,
+                points=points,
+                iou_before=_number(zero_shot[index]),
+                iou_after=_number(tuned.get(index)),
+            )
+        )
+    return shown
+
+
+def original_prompts(prompts: Any, geometry: Any) -> tuple[list[list[float]], list[list[float]]]:
+    """Boxes ``xyxy`` and points ``(x, y, label)`` of prompts, back in the original frame."""
+    corners = geometry.to_original(prompts.boxes().reshape(-1, 2, 2)).flatten(1)
+    boxes = [box.tolist() for box in corners if not box.isnan().any()]
+    xy = geometry.to_original(prompts.coords)
+    real = (prompts.labels == 0) | (prompts.labels == 1)
+    points = torch.cat([xy[real], prompts.labels[real][:, None]], 1).tolist()
+    return boxes, points
+
+
+def _spread(items: list[Any], count: int) -> list[Any]:
+    """Some of a ranked list, from its first to its last, evenly."""
+    if len(items) <= count:
+        return items
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def _sortable(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

@@ -1,0 +1,249 @@
+"""The configuration of a run: recipe < file < ``key=value``, checked, and as plain YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from samtune.adapters import ADAPTERS
+from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.decoders import DECODERS
+from samtune.engine import FitConfig
+from samtune.errors import InputError, nearest
+from samtune.finetuned import check_pair
+from samtune.losses import Loss
+from samtune.registry import Registry
+from samtune.sam.weights import spec_of
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The frozen SAM."""
+
+    name: str = "nano"
+    """vit_b, vit_l, vit_h, or nano, which ships with samtune."""
+    weights: str | None = None
+    """File or folder of its weights, or a hub id; nano needs none."""
+    download: bool = False
+    """Allow a hub id to be fetched."""
+    any: bool = False
+    """Accept other weights than those that a checkpoint was trained on."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that one run is made of."""
+
+    base: BaseConfig = field(default_factory=BaseConfig)
+    """The frozen SAM."""
+    adapter: Tree = field(default_factory=lambda: {"name": "lora"})
+    """The method in the image encoder: its name and options, see ``samtune methods``."""
+    decoder: Tree = field(default_factory=lambda: {"name": "tuned"})
+    """The read-out: its name and options."""
+    input: InputConfig = field(default_factory=InputConfig)
+    """The model's frame."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The data set."""
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    """Prompts in training and evaluation."""
+    train: FitConfig = field(default_factory=FitConfig)
+    """How training goes."""
+    seed: int = 0
+    """Start of all random choices."""
+    output: str | None = None
+    """The run's folder; by default ``runs/`` and a name from method, base and data."""
+    resume: str | None = None
+    """Folder of an interrupted run to go on with."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto."""
+
+    def tree(self) -> Tree:
+        """The configuration as plain values, fit for YAML and JSON."""
+        return _plain(dataclasses.asdict(self))
+
+
+def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
+    """Checks and joins configurations, later ones over earlier ones.
+
+    Raises:
+        InputError: An unknown key (the nearest is named), a value of the wrong kind, an unknown
+            method, or a method and decoder that do not go together.
+    """
+    merged: Tree = {}
+    for tree in trees:
+        merged = _merged(merged, tree)
+    _check_keys(merged, RunConfig, "")
+    config = _validated(merged)
+    spec_of(config.base.name)
+    config = dataclasses.replace(
+        config,
+        adapter=_choice(ADAPTERS, config.adapter),
+        decoder=_choice(DECODERS, config.decoder),
+    )
+    check_pair(config.adapter["name"], config.decoder["name"])
+    Loss.parse(config.train.loss)
+    return config
+
+
+def parse_override(word: str) -> Tree:
+    """Reads ``a.b=value``; the value is YAML, and ``a,b`` of plain words is a list.
+
+    Raises:
+        InputError: No ``=``, or a value that is not YAML.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise InputError(f"{word}: settings look like key=value, as in train.lr=1e-4")
+    try:
+        parsed: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"{word}: the value is not valid YAML; quote it") from error
+    if isinstance(parsed, str) and "," in parsed and not any(c in parsed for c in " /\\"):
+        parsed = [yaml.safe_load(part) for part in parsed.split(",")]
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+def read_tree(path: Path) -> Tree:
+    """A configuration file.
+
+    Raises:
+        InputError: No such file, or not a YAML mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; give a recipe's name or a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: must be a mapping of settings, as in a run's config.yaml")
+    return tree
+
+
+def recipes() -> dict[str, Tree]:
+    """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes."""
+    folder = files("samtune") / "recipes"
+    found = sorted(f.name for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return {
+        name.removesuffix(".yaml"): yaml.safe_load((folder / name).read_text()) for name in found
+    }
+
+
+def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration that a command line asks for.
+
+    Args:
+        words: Recipe names, YAML files and ``key=value``, in any order.
+        first: Defaults below everything else.
+
+    Raises:
+        InputError: As :func:`resolve`, or a word that is none of these.
+    """
+    recipe_trees, file_trees, overrides = [], [], []
+    shipped = recipes()
+    for word in words:
+        if "=" in word:
+            overrides.append(parse_override(word))
+        elif word in shipped:
+            recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
+        elif word.endswith((".yaml", ".yml")):
+            file_trees.append(read_tree(Path(word).expanduser()))
+        else:
+            raise InputError(
+                f"{word}: neither a recipe, a .yaml file nor key=value{nearest(word, shipped)}; "
+                "see samtune recipes"
+            )
+    return resolve([first or {}, *recipe_trees, *file_trees, *overrides])
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        if (
+            key in ("adapter", "decoder")
+            and isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+        ):
+            # Options of one method mean nothing to another: a new name starts afresh.
+            renamed = "name" in value and value["name"] != old.get("name")
+            out[key] = dict(value) if renamed else {**old, **value}
+        elif isinstance(value, Mapping) and isinstance(old, Mapping):
+            out[key] = _merged(old, value)
+        else:
+            out[key] = value
+    return out
+
+
+def _check_keys(tree: Mapping[str, Any], schema: Any, prefix: str) -> None:
+    """Refuses unknown keys; the registries check those of adapter and decoder."""
+    hints = get_type_hints(schema)
+    known = [f.name for f in dataclasses.fields(schema)]
+    for key, value in tree.items():
+        if key not in known:
+            raise InputError(
+                f"{prefix}{key}: no such setting{nearest(str(key), known)}; "
+                f"known are {', '.join(prefix + k for k in known)}"
+            )
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{prefix}{key}={value}: has parts, set them as {key}.part=value")
+            _check_keys(value, hints[key], f"{prefix}{key}.")
+
+
+def _validated(tree: Tree) -> RunConfig:
+    for part, default in (("adapter", "lora"), ("decoder", "tuned")):
+        value = tree.get(part, {})
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            raise InputError(f"{part}={value}: give a name, as in {part}.name={default}")
+        tree = {**tree, part: {"name": default, **value}}
+    return _typed(RunConfig, "", tree)
+
+
+def _choice(registry: Registry[Any], part: Tree) -> Tree:
+    """A registered part's name with all of its options, checked and with defaults filled in."""
+    options = {key: value for key, value in part.items() if key != "name"}
+    given = registry.config(part["name"], options)
+    schema: Any = registry[part["name"]]
+    checked = _typed(schema.Config, registry.kind, dataclasses.asdict(given))
+    return {"name": part["name"], **_plain(dataclasses.asdict(checked))}
+
+
+def _typed(schema: Any, prefix: str, value: Any) -> Any:
+    """Coerces and checks a value against a dataclass's types.
+
+    Raises:
+        InputError: Naming the first wrong field, its value and what it must be.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(schema).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = [str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part]
+        known = [w for w in where if w not in ("int", "str", "float", "bool", "constrained-str")]
+        key = ".".join(([prefix] if prefix else []) + known)
+        raise InputError(
+            f"{key}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

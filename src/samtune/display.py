@@ -1,0 +1,135 @@
+"""What a run prints: a progress bar on a terminal, plain lines elsewhere, tables at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from samtune.report import duration, metric, quantity
+
+PLAIN_SECONDS = 10.0
+"""Without a terminal, a line about progress at most this often."""
+
+
+class Display:
+    """Speaks to the person at the terminal; with ``json`` all of it goes to stderr.
+
+    Use as a context manager, so that the bar is taken down whatever happens.
+    """
+
+    def __init__(self, json: bool = False) -> None:
+        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.errors,
+            transient=True,
+        )
+        self._live = sys.stderr.isatty()
+        self._tasks: dict[str, Any] = {}
+        self._spoken: dict[str, float] = {}
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """One line for the reader."""
+        self.console.print(text, markup=False)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """How far a long piece of work is."""
+        if self._live:
+            if what not in self._tasks:
+                self._tasks[what] = self._bar.add_task(what, total=total, note=note)
+            self._bar.update(self._tasks[what], completed=done, total=total, note=note)
+            if done >= total:
+                self._bar.remove_task(self._tasks.pop(what))
+            return
+        now = time.monotonic()
+        if done >= total or now - self._spoken.get(what, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+            self._spoken[what] = now
+            self.errors.print(f"{what}: {done}/{total} {note}".rstrip(), markup=False)
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """A row of a training's log."""
+        if event["event"] == "train":
+            note = f"loss {event['loss']:.4f}  lr {event['lr']:.2g}"
+            self.progress("train", event["step"], event["total"], note)
+        elif event["event"] == "val":
+            self.errors.print(
+                f"step {event['step']}: validation IoU {metric(event['iou'])}, "
+                f"Dice {metric(event['dice'])}",
+                markup=False,
+            )
+
+    def results(self, summary: Mapping[str, Any]) -> None:
+        """The closing table: guesses without a model, zero-shot, tuned, and what it cost."""
+        table = Table(title=summary.get("title"), title_justify="left")
+        for column in ("", "IoU", "Dice"):
+            table.add_column(column, justify="left" if not column else "right")
+        rows: list[tuple[str, Mapping[str, float] | None]] = list(
+            (summary.get("guesses") or {}).items()
+        )
+        rows += [("zero-shot", summary.get("zero_shot")), ("tuned", summary.get("tuned"))]
+        for name, values in rows:
+            if values:
+                table.add_row(name, metric(values["iou"]), metric(values["dice"]))
+        before, after = summary.get("zero_shot"), summary.get("tuned")
+        if before and after:
+            gains = [metric(after[key] - before[key], sign=True) for key in ("iou", "dice")]
+            table.add_row("gain", *gains)
+        self.console.print(table)
+        self._group(summary, "by_prompt", "prompt")
+        self._group(summary, "by_class", "class")
+        self.say(_facts(summary))
+        for key in ("checkpoint", "report"):
+            if summary.get(key):
+                self.say(f"{key}: {summary[key]}")
+
+    def _group(self, summary: Mapping[str, Any], key: str, name: str) -> None:
+        groups = summary.get(key) or {}
+        if len(groups) < (1 if key == "by_class" else 2):
+            return
+        table = Table(name, "zero-shot IoU", "tuned IoU", title_justify="left")
+        for group, values in groups.items():
+            pair = [values.get(side) for side in ("zero_shot", "tuned")]
+            table.add_row(str(group), *(metric(v["iou"]) if v else "-" for v in pair))
+        self.console.print(table)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A plain table."""
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+
+def _facts(summary: Mapping[str, Any]) -> str:
+    facts = [f"prompt {summary['prompt']}", f"{summary['images']} images"]
+    if summary.get("trainable_parameters") is not None:
+        facts.append(f"{quantity(summary['trainable_parameters'])} trainable parameters")
+    facts.append(duration(summary["seconds"]))
+    facts.append(f"peak memory {quantity(summary['peak_memory_bytes'], 'B')}")
+    return ", ".join(facts)

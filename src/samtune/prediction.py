@@ -1,0 +1,201 @@
+"""Masks for a folder of images: PNG files, overlays, and COCO run lengths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from samtune.data import Record, find_images, read_image
+from samtune.errors import InputError
+from samtune.overlays import draw_overlay
+from samtune.predictor import Predictor
+from samtune.types import Prompts
+
+KINDS = ("boxes", "points", "labels")
+
+
+def predict_folder(
+    predictor: Predictor,
+    source: str,
+    out: str | Path,
+    *,
+    prompts: Mapping[str, Any] | None = None,
+    overlays: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Predicts masks for one image or all images of a folder.
+
+    Writes ``NAME.png`` (0 and 255: the union over the prompts), ``overlays/NAME.png``, and
+    ``predictions.json``: a list with one entry a prompt, COCO's ``segmentation`` (compressed run
+    lengths), ``bbox``, ``area``, and ``score``.
+
+    Args:
+        predictor: From ``samtune.load(...).predictor()``.
+        source: An image or a folder of images.
+        out: Where to write; made when missing.
+        prompts: By image name or stem, ``{"boxes": [[x0, y0, x1, y1], ...]}`` or ``{"points":
+            [[x, y], ...], "labels": [1, ...]}`` in the image's pixels; the key ``*`` holds for all
+            other images. Without an entry an image is answered prompt-free.
+        overlays: Whether to write pictures too.
+        progress: Called with images done and images in all.
+
+    Returns:
+        ``images``, ``failed`` (a list of ``file`` and ``reason``) and ``out``.
+
+    Raises:
+        InputError: No images, malformed prompts, or an output that cannot be written. Single images
+            that cannot be read are listed instead.
+    """
+    records = find_images(source)
+    prompts = _matched(prompts or {}, records)
+    folder = _folder(Path(out).expanduser(), overlays)
+    entries: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for done, record in enumerate(records, 1):
+        try:
+            entries += _one(predictor, record, prompts.get(record.name), folder, overlays)
+        except InputError as error:
+            failed.append({"file": str(record.image), "reason": str(error)})
+        if progress is not None:
+            progress(done, len(records))
+    _write(folder / "predictions.json", (json.dumps(entries) + "\n").encode())
+    return {"images": len(records) - len(failed), "failed": failed, "out": str(folder)}
+
+
+def read_prompts(path: str | Path) -> dict[str, Any]:
+    """A prompt file: JSON, image name to boxes, points and labels.
+
+    Raises:
+        InputError: No such file, or not of this form.
+    """
+    try:
+        loaded = json.loads(Path(path).expanduser().read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable JSON file; prompts look like "
+            '{"image.png": {"boxes": [[x0, y0, x1, y1]]}}'
+        ) from error
+    return check_prompts(loaded, str(path))
+
+
+def check_prompts(prompts: Any, origin: str) -> dict[str, Any]:
+    """Refuses malformed prompts, naming the entry.
+
+    Raises:
+        InputError: Not a mapping of images to boxes, points and labels.
+    """
+    if not isinstance(prompts, Mapping):
+        raise InputError(f"{origin}: must map image names to boxes or points")
+    for name, entry in prompts.items():
+        if not isinstance(entry, Mapping) or not entry or set(entry) - set(KINDS):
+            raise InputError(f"{origin}: {name}: must hold boxes, or points and labels")
+        _prompts(entry, f"{origin}: {name}")
+    return dict(prompts)
+
+
+def _one(
+    predictor: Predictor, record: Record, entry: Any, folder: Path, overlays: bool
+) -> list[dict[str, Any]]:
+    image = read_image(record.image)
+    asked = _prompts(entry, record.name) if entry else Prompts.of(count=1)
+    predictor.set_image(image)
+    found, scores, _ = predictor.predict_torch(asked)
+    masks = found[:, 0].cpu().numpy()
+    union: NDArray[np.bool_] = np.any(masks, axis=0)
+    name = f"{record.name}.png"
+    _write(folder / name, _png(np.where(union, 255, 0).astype(np.uint8)))
+    if overlays:
+        boxes = [box.tolist() for box in asked.boxes() if not box.isnan().any()]
+        points = _points(entry)
+        _write(folder / "overlays" / name, _png(draw_overlay(image, union, boxes, points)))
+    return [
+        _entry(record, mask, float(score), size=image.shape[:2])
+        for mask, score in zip(masks, scores[:, 0].tolist(), strict=True)
+    ]
+
+
+def _entry(
+    record: Record, mask: NDArray[np.bool_], score: float, size: Sequence[int]
+) -> dict[str, Any]:
+    from pycocotools import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {
+        "image": record.image.name,
+        "segmentation": {"size": list(size), "counts": encoded["counts"].decode("ascii")},
+        "bbox": [float(v) for v in coco.toBbox(encoded)],
+        "area": int(coco.area(encoded)),
+        "score": round(score, 6),
+    }
+
+
+def _prompts(entry: Mapping[str, Any], origin: str) -> Prompts:
+    """One prompt for each box, and one of all points."""
+    parts = []
+    try:
+        if entry.get("boxes"):
+            parts.append(Prompts.of(boxes=torch.tensor(entry["boxes"]).float().reshape(-1, 4)))
+        if entry.get("points"):
+            points = torch.tensor(entry["points"]).float().reshape(1, -1, 2)
+            labels = entry.get("labels") or [1] * points.shape[1]
+            parts.append(Prompts.of(points=points, labels=torch.tensor([labels]).reshape(1, -1)))
+            if parts[-1].labels.shape[1] != points.shape[1] + 1:
+                raise ValueError("as many labels as points")
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{origin}: must be boxes [x0, y0, x1, y1], or points [x, y] with as many labels"
+        ) from error
+    if not parts:
+        raise InputError(f"{origin}: must hold boxes, or points and labels")
+    return Prompts.cat(parts)
+
+
+def _points(entry: Mapping[str, Any] | None) -> list[list[float]]:
+    points = (entry or {}).get("points") or []
+    labels = (entry or {}).get("labels") or [1] * len(points)
+    return [[*point, label] for point, label in zip(points, labels, strict=True)]
+
+
+def _matched(prompts: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """The prompts by record name, from file names, stems, or ``*``."""
+    by_key = {key: r.name for r in records for key in (r.name, r.image.name)}
+    unknown = [key for key in prompts if key not in by_key and key != "*"]
+    if unknown:
+        raise InputError(f"prompts for {unknown[0]}: no such image in the source; check its name")
+    everywhere = {r.name: prompts["*"] for r in records} if "*" in prompts else {}
+    return everywhere | {by_key[key]: entry for key, entry in prompts.items() if key != "*"}
+
+
+def _folder(path: Path, overlays: bool) -> Path:
+    try:
+        (path / "overlays" if overlays else path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be made ({error}); choose another") from error
+    return path
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{path}: could not be written ({error}); free some space") from error

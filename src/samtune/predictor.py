@@ -1,0 +1,149 @@
+"""Prompting a model image by image, with ``SamPredictor``'s signature and frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from samtune.data.transforms import fit_image
+from samtune.decoders import Features
+from samtune.errors import InputError
+from samtune.finetuned import FineTuned
+from samtune.types import Geometry, Prompts
+
+
+class Predictor:
+    """Encodes an image once and answers prompts about it.
+
+    All coordinates are pixels of the image that was set; masks come back in its frame.
+
+    Args:
+        model: Put into evaluation mode.
+        threshold: Logits above it are inside.
+    """
+
+    def __init__(self, model: FineTuned, threshold: float = 0.0) -> None:
+        self.model = model.eval()
+        self.threshold = threshold
+        self._features: Features | None = None
+        self._geometry: Geometry | None = None
+
+    @torch.no_grad()
+    def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
+        """Encodes an image ``(h, w, 3)`` uint8.
+
+        Args:
+            image: Its channels in the order of ``image_format``.
+            image_format: ``RGB`` or ``BGR``.
+
+        Raises:
+            InputError: Another shape, dtype or format.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"image of {image.dtype} {image.shape}: must be uint8 (h, w, 3); "
+                "samtune.data.read_image reads other files so"
+            )
+        if image_format not in ("RGB", "BGR"):
+            raise InputError(f"image_format={image_format}: must be RGB or BGR")
+        rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
+        policy, device = self.model.input, self.model.device
+        pixels, self._geometry = fit_image(rgb, policy.size, policy.resize)
+        sizes = torch.tensor([self._geometry.resized], device=device)
+        x = self.model.sam.preprocess(pixels[None].to(device), sizes)
+        self._features = self.model.encode(x)
+
+    @property
+    def is_image_set(self) -> bool:
+        """Whether an image has been encoded."""
+        return self._features is not None
+
+    def reset_image(self) -> None:
+        """Forgets the image."""
+        self._features = self._geometry = None
+
+    def predict(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: NDArray[np.float32] | None = None,
+        multimask_output: bool = False,
+        return_logits: bool = False,
+    ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+        """Masks for one prompt; without arguments, the prompt-free answer.
+
+        Args:
+            point_coords: ``(n, 2)`` xy pixels.
+            point_labels: ``(n,)``, 1 inside the object, 0 outside.
+            box: ``(4,)`` xyxy pixels.
+            mask_input: ``(1, 4H, 4W)`` logits, the ``low_res`` of an earlier call.
+            multimask_output: Three masks instead of one.
+            return_logits: Masks as logits instead of bools.
+
+        Returns:
+            Masks ``(K, h, w)``, their estimated IoU ``(K,)``, and low-resolution logits ``(K, 4H,
+            4W)``.
+
+        Raises:
+            InputError: No image set, malformed prompts, or a box outside the image.
+        """
+        prompts = Prompts.of(
+            boxes=self._tensor(box, (1, 4), "box"),
+            points=self._tensor(point_coords, (1, -1, 2), "point_coords"),
+            labels=self._tensor(point_labels, (1, -1), "point_labels"),
+            masks=None if mask_input is None else torch.from_numpy(mask_input)[None],
+        )
+        masks, scores, low_res = self.predict_torch(prompts, multimask_output, return_logits)
+        return masks[0].cpu().numpy(), scores[0].cpu().numpy(), low_res[0].cpu().numpy()
+
+    @torch.no_grad()
+    def predict_torch(
+        self, prompts: Prompts, multimask_output: bool = False, return_logits: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Masks for ``N`` prompts in the image's pixels, in one call.
+
+        Returns:
+            Masks ``(N, K, h, w)``, estimated IoU ``(N, K)``, low-resolution logits ``(N, K, 4H,
+            4W)``.
+
+        Raises:
+            InputError: No image set, or a box that does not overlap the image.
+        """
+        if self._features is None or self._geometry is None:
+            raise InputError("no image: call set_image before predict")
+        _check_boxes(prompts, self._geometry)
+        placed = prompts.to_model(self._geometry).to(self.model.device)
+        found = self.model.decoder(self.model.sam, self._features, placed, multimask_output)
+        logits = self._geometry.masks_to_original(found.logits)
+        return logits if return_logits else logits > self.threshold, found.iou, found.logits
+
+    def _tensor(
+        self, value: ArrayLike | None, shape: Sequence[int], name: str
+    ) -> torch.Tensor | None:
+        if value is None:
+            return None
+        try:
+            return torch.as_tensor(np.asarray(value, dtype=np.float32)).reshape(*shape)
+        except (ValueError, RuntimeError) as error:
+            wanted = "x".join("n" if n == -1 else str(n) for n in shape[1:])
+            raise InputError(f"{name}={value}: must be {wanted} numbers") from error
+
+
+def _check_boxes(prompts: Prompts, geometry: Geometry) -> None:
+    h, w = geometry.original
+    for box in prompts.boxes():
+        if box.isnan().any():  # this prompt has no box
+            continue
+        x0, y0, x1, y1 = box.tolist()
+        if x1 <= x0 or y1 <= y0:
+            raise InputError(f"box={box.tolist()}: must be x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+        if x0 >= w or y0 >= h or x1 <= 0 or y1 <= 0:
+            raise InputError(
+                f"box={box.tolist()}: lies outside the image of {w}x{h} pixels; "
+                "give xyxy in the pixels of this image"
+            )
