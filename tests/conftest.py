@@ -1,0 +1,71 @@
+"""Fixtures that all tests may use; ``tiny`` holds what they are made of."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from samtune.errors import InputError
+from samtune.sam.model import SPECS, Sam, SamSpec
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def spec() -> SamSpec:
+    return tiny.TINY
+
+
+@pytest.fixture(scope="session")
+def sam() -> Sam:
+    """The tiny base, frozen, shared by all tests: they must leave it as it is."""
+    return tiny.base()
+
+
+@pytest.fixture
+def own_sam() -> Sam:
+    """An own tiny base, for tests that change it."""
+    return tiny.base()
+
+
+@pytest.fixture
+def tiny_registered(monkeypatch) -> SamSpec:
+    """Makes ``base.name=tiny`` known, for what looks bases up by name."""
+    monkeypatch.setitem(SPECS, "tiny", tiny.TINY)
+    return tiny.TINY
+
+
+@pytest.fixture
+def tiny_weights(tiny_registered, sam, tmp_path) -> Path:
+    """The tiny base as a file, and known by its name."""
+    from safetensors.torch import save_file
+
+    path = tmp_path / "tiny_base.safetensors"
+    save_file({key: t.clone() for key, t in sam.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Path:
+    """A data set of eight image and mask pairs."""
+    return tiny.write_pairs(tmp_path / "pairs")
+
+
+@pytest.fixture
+def refused():
+    """Asserts that a call raises InputError with one line that holds the given words."""
+
+    def check(words, call, *args, **kwargs) -> str:
+        with pytest.raises(InputError) as caught:
+            call(*args, **kwargs)
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in words if isinstance(words, list) else [words]:
+            assert str(word) in message, message
+        return message
+
+    return check
