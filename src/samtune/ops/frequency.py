@@ -1,0 +1,28 @@
+"""What an image holds beyond its low spatial frequencies."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def high_pass(images: Tensor, rate: float = 0.25) -> Tensor:
+    """The absolute value of images without their low frequencies, ``(B, c, h, w)`` float32.
+
+    Of the centred spectrum the square of ``rate * h * w`` frequencies around zero is cut out
+    (Liu et al. 2023, Explicit Visual Prompting, arXiv:2303.10883), the mean included. The square is
+    that of the published code: for an even side ``2 l`` it takes the frequencies from ``-l`` to
+    ``l - 1``, and no more than there are where an image is longer than ``1 / rate`` times its width.
+
+    Args:
+        images: ``(B, c, h, w)``; no gradient flows to them.
+        rate: Share of the spectrum to cut, 0 to 1.
+    """
+    h, w = images.shape[-2:]
+    half = int((h * w * rate) ** 0.5 // 2)
+    keep = torch.ones(h, w, device=images.device)
+    keep[max(h // 2 - half, 0) : h // 2 + half, max(w // 2 - half, 0) : w // 2 + half] = 0
+    # Half-precision transforms exist on few devices, and autocast does not see the operation.
+    spectrum = torch.fft.fft2(images.float()) * torch.fft.ifftshift(keep)
+    return torch.fft.ifft2(spectrum).real.abs()
