@@ -36,7 +36,9 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "paper": cls.paper,
         "sits": cls.sits,
         "trainable_parameters": trained,
-        "decoders": list(cls.decoders or DECODERS),
+        "decoders": [
+            d for d in cls.decoders or DECODERS if name in (DECODERS[d].adapters or ADAPTERS)
+        ],
         "backbones": list(SPECS),
         "options": options(cls.Config),
     }

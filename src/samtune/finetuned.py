@@ -91,14 +91,14 @@ class FineTuned(nn.Module):
         encoder, adapter, decoder = self.sam.image_encoder, self.adapter, self.decoder
         wanted, taps = decoder.taps, {}
         x = adapter.embed(encoder, pixels)
-        state = adapter.begin(pixels, x, decoder.tokens)
+        state = adapter.begin(encoder, pixels, x, decoder.tokens)
         for i, block in enumerate(encoder.blocks):
             x = adapter.enter(i, x, state)
             x = self._run(block, x, adapter.edits(i, state))
             x = adapter.leave(i, x, state)
             if i in wanted:
                 taps[i] = x
-        embedding = encoder.finish(adapter.end(x, state))
+        embedding = adapter.finish(encoder.finish(adapter.end(x, state)), state)
         return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state)
 
     def forward(
@@ -122,6 +122,9 @@ class FineTuned(nn.Module):
         return Predictor(self, threshold)
 
     def _run(self, block: nn.Module, x: Tensor, edits: BlockEdits) -> Tensor:
+        if self.adapter.detached:
+            with torch.no_grad():
+                return block(x, edits)
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, x, edits, use_reentrant=False)
         return block(x, edits)
@@ -141,7 +144,7 @@ def check_pair(adapter: str, decoder: str) -> None:
     """Refuses an adapter and a decoder that do not go together, before any weight is read.
 
     Raises:
-        InputError: With the decoders that would fit.
+        InputError: With the decoders, or the adapters, that would fit.
     """
     if adapter == "stack":
         return
@@ -150,4 +153,10 @@ def check_pair(adapter: str, decoder: str) -> None:
         raise InputError(
             f"decoder.name={decoder}: {adapter} goes with {', '.join(fits)} only; "
             f"set decoder.name={fits[0]}"
+        )
+    reads = DECODERS[decoder].adapters
+    if reads is not None and adapter not in reads:
+        raise InputError(
+            f"decoder.name={decoder}: reads what {' or '.join(reads)} makes, and {adapter} makes "
+            f"no such thing; set adapter.name={reads[0]}, or another decoder"
         )

@@ -30,6 +30,9 @@ class Adapter(nn.Module):
     why."""
     decoders: ClassVar[tuple[str, ...] | None] = None
     """The decoders it can go with; ``None`` for all."""
+    detached: ClassVar[bool] = False
+    """Whether it only reads the stream: the base then runs without gradients, and what it gives for
+    an image never changes, so that it can be stored."""
 
     @dataclass(frozen=True)
     class Config:
@@ -39,7 +42,7 @@ class Adapter(nn.Module):
         """Patches and positions, ``(B, 3, h, w) -> (B, H, W, C)``."""
         return encoder.embed(pixels)
 
-    def begin(self, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Any:
+    def begin(self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Any:
         """State of one forward pass, from the pixels, the first stream and the decoder's tokens."""
         return None
 
@@ -58,6 +61,10 @@ class Adapter(nn.Module):
     def end(self, x: Tensor, state: Any) -> Tensor:
         """The stream ``(B, H, W, C)`` before the neck."""
         return x
+
+    def finish(self, embedding: Tensor, state: Any) -> Tensor:
+        """The image embedding ``(B, prompt_dim, H, W)`` after the neck."""
+        return embedding
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """What to add to the base's tensors, by name, so that plain SAM computes the same.

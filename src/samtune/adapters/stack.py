@@ -50,9 +50,11 @@ class Stack(Adapter):
             return encoder.embed(pixels)
         return self._each()[self._embedder].embed(encoder, pixels)
 
-    def begin(self, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> StackState:
+    def begin(
+        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+    ) -> StackState:
         """Begins every adapter."""
-        return StackState(tuple(a.begin(pixels, x, tokens) for a in self._each()))
+        return StackState(tuple(a.begin(encoder, pixels, x, tokens) for a in self._each()))
 
     def enter(self, i: int, x: Tensor, state: StackState) -> Tensor:
         """Runs every ``enter`` in order."""
@@ -71,6 +73,12 @@ class Stack(Adapter):
         for adapter, own in zip(self._each(), state.states, strict=True):
             x = adapter.end(x, own)
         return x
+
+    def finish(self, embedding: Tensor, state: StackState) -> Tensor:
+        """Runs every ``finish`` in order."""
+        for adapter, own in zip(self._each(), state.states, strict=True):
+            embedding = adapter.finish(embedding, own)
+        return embedding
 
     def edits(self, i: int, state: StackState) -> BlockEdits:
         """Joins the edits of block ``i``."""

@@ -39,6 +39,8 @@ class Decoder(nn.Module):
     """What it is, in a few words."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Modules that get no gradient under the default loss and prompts."""
+    adapters: ClassVar[tuple[str, ...] | None] = None
+    """The adapters whose state it reads; ``None`` for all."""
 
     @dataclass(frozen=True)
     class Config:
