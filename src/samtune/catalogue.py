@@ -44,6 +44,27 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
     }
 
 
+def methods_table(base: str = "vit_b") -> str:
+    """The methods as a Markdown table, for the documentation."""
+    lines = ["| method | where it sits | trained on ViT-B | decoders | paper |", "|---" * 5 + "|"]
+    for row in list_methods(base):
+        decoders = "all" if len(row["decoders"]) == len(DECODERS) else ", ".join(row["decoders"])
+        trained = f"{row['trainable_parameters']:,}"
+        cells = (f"`{row['name']}`", row["sits"], trained, decoders, row["paper"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def settings_table(config: type, prefix: str) -> str:
+    """The fields of a configuration as a Markdown table, for the documentation."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for option in options(config):
+        text = " ".join(option["help"].split()).replace("|", "\\|")
+        default = "" if option["default"] is None else f"`{option['default']}`"
+        lines.append(f"| `{prefix}{option['name']}` | {default} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
 def options(config: type) -> list[dict[str, Any]]:
     """The fields of a configuration: name, default, and the docstring below each."""
     helps = attribute_docs(config)

@@ -1,0 +1,44 @@
+"""Writes the generated tables of the documentation: ``python docs/generate.py``.
+
+A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test says when one is out
+of date.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from samtune.catalogue import methods_table, settings_table
+from samtune.config import BaseConfig
+from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.engine import FitConfig
+
+PAGES = Path(__file__).parent
+MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def tables() -> dict[str, str]:
+    """Every generated table by the name in its mark."""
+    parts = {"base": BaseConfig, "data": DataConfig, "input": InputConfig, "prompts": PromptConfig}
+    made = {name: settings_table(cls, f"{name}.") for name, cls in parts.items()}
+    made["train"] = settings_table(FitConfig, "train.")
+    return {**made, "methods": methods_table()}
+
+
+def filled(page: str, made: dict[str, str]) -> str:
+    """A page with its generated tables brought up to date."""
+    return MARK.sub(lambda m: m[1] + made[m[2]] + m[3], page)
+
+
+def main() -> None:
+    """Rewrites the pages that hold tables."""
+    made = tables()
+    for path in sorted(PAGES.rglob("*.md")):
+        text = path.read_text("utf-8")
+        if filled(text, made) != text:
+            path.write_text(filled(text, made), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

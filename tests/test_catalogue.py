@@ -1,0 +1,56 @@
+"""What the documentation and the command line list comes from the registry."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from samtune.adapters import ADAPTERS
+from samtune.catalogue import describe_method, list_methods, options
+from samtune.engine import FitConfig
+from samtune.errors import InputError
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def generate():
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_method_is_listed_with_paper_and_size():
+    rows = {row["name"]: row for row in list_methods()}
+    assert set(rows) == set(ADAPTERS)
+    for row in rows.values():
+        assert row["paper"] and row["sits"] and row["summary"]
+        assert row["decoders"] and "vit_b" in row["backbones"]
+    assert rows["none"]["trainable_parameters"] == 0
+    # rank 4 on queries and values: 12 blocks x 2 pairs x 2 matrices of 4 x 768
+    assert rows["lora"]["trainable_parameters"] == 12 * 2 * 2 * 4 * 768
+
+
+def test_every_option_of_every_method_has_a_meaning():
+    for name in ADAPTERS:
+        for option in describe_method(name)["options"]:
+            assert option["help"], (name, option["name"])
+    assert all(option["help"] for option in options(FitConfig))
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_name():
+    with pytest.raises(InputError, match="did you mean 'lora'"):
+        describe_method("lorra")
+
+
+def test_generated_tables_are_up_to_date(generate):
+    made = generate.tables()
+    for path in DOCS.rglob("*.md"):
+        text = path.read_text("utf-8")
+        assert generate.filled(text, made) == text, f"{path.name}: run python docs/generate.py"
+
+
+def test_a_stale_table_is_found(generate):
+    page = "<!-- generated: methods -->\nold\n<!-- end -->"
+    assert "lora" in generate.filled(page, {"methods": "| lora |\n"})
