@@ -1,7 +1,7 @@
 """Writes the generated tables of the documentation: ``python docs/generate.py``.
 
-A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test says when one is out
-of date.
+A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test says when one is
+out of date.
 """
 
 from __future__ import annotations

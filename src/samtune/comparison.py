@@ -48,9 +48,9 @@ def compare_with_base(
     for mode, dataset in test.items():
         before = measure(baseline, dataset, config, display, f"zero-shot, {mode}")
         after = model and measure(model, dataset, config, display, f"tuned, {mode}")
-        by_prompt[mode] = {"zero_shot": numbers(before)}
+        by_prompt[mode] = {"zero_shot": _headline(before)}
         if after:
-            by_prompt[mode]["tuned"] = numbers(after)
+            by_prompt[mode]["tuned"] = _headline(after)
         if mode == first:
             summary = {
                 "zero_shot": numbers(before),
@@ -69,6 +69,10 @@ def compare_with_base(
 def numbers(evaluation: Evaluation) -> dict[str, float]:
     """The headline numbers of an evaluation, as fractions."""
     return {key: evaluation.metrics[key] for key in ("iou", "dice", "iou_pooled", "dice_pooled")}
+
+
+def _headline(evaluation: Evaluation) -> dict[str, float]:
+    return {key: evaluation.metrics[key] for key in ("iou", "dice")}
 
 
 def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
