@@ -42,6 +42,13 @@ class PositionEmbeddingRandom(nn.Module):
         angles = 2 * torch.pi * ((2 * unit_xy - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
+    def dense(self, grid: tuple[int, int]) -> Tensor:
+        """Encodes the centre of every cell of a grid ``(H, W)`` as ``(1, 2 * features, H, W)``."""
+        like = self.positional_encoding_gaussian_matrix
+        y, x = ((torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) / n for n in grid)
+        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        return self(xy).permute(2, 0, 1)[None]
+
 
 class PromptEncoder(nn.Module):
     """Encodes prompts given in the pixels of the model's frame."""
@@ -64,10 +71,7 @@ class PromptEncoder(nn.Module):
 
     def dense_positions(self, grid: tuple[int, int]) -> Tensor:
         """The position code of every cell of the token grid, ``(1, C, H, W)``."""
-        like = self.pe_layer.positional_encoding_gaussian_matrix
-        y, x = ((torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) / n for n in grid)
-        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        return self.pe_layer(xy).permute(2, 0, 1)[None]
+        return self.pe_layer.dense(grid)
 
     def forward(
         self, prompts: Prompts, frame: tuple[int, int], grid: tuple[int, int]
