@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,12 @@ class FineTuned(nn.Module):
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, x, edits, use_reentrant=False)
         return block(x, edits)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FineTuned:
+        new = memo[id(self)] = type(self).__new__(type(self))
+        memo[id(self.sam)] = self.sam  # never changed, so a copy shares it
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
 
     def _apply(self, fn: Any, recurse: bool = True) -> FineTuned:
         # Moving the model moves its base along; a dtype change would alter the base and is refused.

@@ -30,6 +30,8 @@ class Adapter(nn.Module):
     why."""
     decoders: ClassVar[tuple[str, ...] | None] = None
     """The decoders it can go with; ``None`` for all."""
+    untrained: ClassVar[tuple[str, ...]] = ()
+    """Modules that get no gradient under the default loss and prompts."""
     detached: ClassVar[bool] = False
     """Whether it only reads the stream: the base then runs without gradients, and what it gives for
     an image never changes, so that it can be stored."""

@@ -1,0 +1,383 @@
+"""What holds for every method: each registered adapter with each decoder that it goes with.
+
+Everything here comes from the registries; a new method is tested by being registered.
+"""
+
+import copy
+import inspect
+import pickle
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+import samtune
+from samtune.adapters import ADAPTERS, Adapter
+from samtune.checkpoint import describe
+from samtune.decoders import DECODERS
+from samtune.finetuned import FineTuned, check_pair
+from samtune.losses import DEFAULT_LOSS, Loss
+from samtune.sam.model import Sam
+from samtune.types import Prompts
+
+SIZES = [(64, 64), (48, 88)]
+IMAGE = [0, 1, 1]
+
+
+def fits(adapter: str, decoder: str) -> bool:
+    try:
+        check_pair(adapter, decoder)
+    except samtune.InputError:
+        return False
+    return True
+
+
+PAIRS = [(a, d) for a in ADAPTERS for d in DECODERS if fits(a, d)]
+# What an encoder computes depends on its decoder only through its tokens and taps: for what is
+# slow, each adapter and each decoder once is enough.
+COVER = sorted(
+    {next(pair for pair in PAIRS if pair[0] == a) for a in ADAPTERS}
+    | {next(pair for pair in PAIRS if pair[1] == d) for d in DECODERS}
+)
+with torch.device("meta"):  # the shapes are enough to see whether a pair trains anything
+    TRAINED = [(a, d) for a, d in PAIRS if FineTuned(Sam(tiny.TINY).freeze(), a, d).trainable()]
+MERGED = [a for a in ADAPTERS if ADAPTERS[a].deltas is not Adapter.deltas]
+every = pytest.mark.parametrize(("adapter", "decoder"), PAIRS, ids=str)
+trained = pytest.mark.parametrize(("adapter", "decoder"), TRAINED, ids=str)
+covered = pytest.mark.parametrize(("adapter", "decoder"), COVER, ids=str)
+
+
+def fresh(sam, adapter, decoder) -> FineTuned:
+    torch.manual_seed(1)
+    return FineTuned(sam, adapter, decoder)
+
+
+def stirred(sam, adapter, decoder) -> FineTuned:
+    """A model in evaluation mode whose every parameter is off its start, so that all of it acts."""
+    model = fresh(sam, adapter, decoder)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model.eval()
+
+
+def answer(model, size=SIZES[0]) -> torch.Tensor:
+    masks = model(tiny.pixels(2, size), tiny.boxes(IMAGE, size))
+    return torch.cat([masks.logits.flatten(), masks.iou.flatten()])
+
+
+def loss_of(model, batch) -> torch.Tensor:
+    masks = model(batch.pixels, batch.prompts, batch.sizes)
+    return Loss.parse(DEFAULT_LOSS)(masks, batch)
+
+
+def train(model, steps=2) -> list[set[str]]:
+    """Optimises; gives, for each step, the names of the parameters whose gradient was not zero."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    moved = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_of(model.train(), tiny.batch(IMAGE)).backward()
+        moved.append(
+            {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        )
+        optimizer.step()
+    return moved
+
+
+def gradients(model, batch, mode=True) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    torch.manual_seed(3)
+    loss_of(model.train(mode), batch).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def snapshot(sam) -> dict:
+    """All that could be changed about a base: bits, flags, hooks, names, methods put over it."""
+    tensors = [*sam.named_parameters(), *sam.named_buffers()]
+    return {
+        "bits": {n: t.detach().numpy().tobytes() for n, t in tensors},
+        "where": {n: t.data_ptr() for n, t in tensors},
+        "gradients": {n: (t.requires_grad, t.grad) for n, t in tensors},
+        "modules": {
+            n: (id(m), type(m), m.training, sorted(m.__dict__)) for n, m in sam.named_modules()
+        },
+        "hooks": {
+            (n, kind): len(hooks)
+            for n, m in sam.named_modules()
+            for kind, hooks in m.__dict__.items()
+            if "hooks" in kind and hasattr(hooks, "__len__")
+        },
+        "state": list(sam.state_dict()),
+    }
+
+
+def test_the_registries_hold_the_core_of_the_matrix():
+    assert {"none", "lora", "adaptformer"} <= set(ADAPTERS)
+    assert {"frozen", "tuned"} <= set(DECODERS)
+    assert {a for a, _ in PAIRS} == set(ADAPTERS)
+    assert {d for _, d in PAIRS} == set(DECODERS)
+
+
+@pytest.mark.parametrize("registry", [ADAPTERS, DECODERS], ids=["adapters", "decoders"])
+def test_every_method_says_what_it_is(registry):
+    for name in registry:
+        cls = registry[name]
+        assert cls.name == name
+        assert cls.__doc__ and cls.paper and cls.sits, name
+
+
+@every
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: "x".join(map(str, s)))
+def test_forward_and_backward(sam, adapter, decoder, size):
+    model = fresh(sam, adapter, decoder).train()
+    masks = model(tiny.pixels(2, size), tiny.boxes(IMAGE, size))
+    assert masks.logits.shape[0] == masks.iou.shape[0] == len(IMAGE)
+    assert masks.logits.shape[1] == masks.iou.shape[1]
+    assert masks.logits.isfinite().all()
+    assert masks.iou.isfinite().all()
+    three = model(tiny.pixels(2, size), tiny.boxes(IMAGE, size), multimask=True)
+    assert three.logits.shape[2:] == masks.logits.shape[2:]
+    if model.trainable():
+        found = gradients(model, tiny.batch(IMAGE, size=size))
+        assert found
+        assert all(g.isfinite().all() for g in found.values())
+
+
+@trained
+def test_the_base_stays_as_it_is(own_sam, adapter, decoder):
+    before = snapshot(own_sam)
+    plain = own_sam(tiny.pixels(), tiny.boxes(IMAGE)).logits
+    model = fresh(own_sam, adapter, decoder)
+    train(model)
+    model.checkpointing = True
+    train(model)
+    model.eval()
+    model.train()
+    model.requires_grad_(True)
+    assert snapshot(own_sam) == before
+    assert torch.equal(own_sam(tiny.pixels(), tiny.boxes(IMAGE)).logits, plain)
+    assert torch.equal(answer(FineTuned(own_sam)), answer(fresh(tiny.base(), "none", "frozen")))
+
+
+@every
+def test_everything_saved_is_trained_or_a_buffer(sam, adapter, decoder):
+    model = fresh(sam, adapter, decoder)
+    state = model.state_dict(keep_vars=True)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    assert all(p.requires_grad for p in parameters.values())
+    assert state.keys() <= parameters.keys() | buffers.keys()
+    assert parameters.keys() <= state.keys()
+    assert all(name.startswith(("adapter.", "decoder.")) for name in state)
+    base = {t.data_ptr() for t in sam.state_dict().values()}
+    assert not base & {t.data_ptr() for t in state.values() if t.numel()}, "shares with the base"
+    assert model.trainable() == sum(p.numel() for p in model.parameters())
+
+
+@covered
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: "x".join(map(str, s)))
+def test_a_fresh_adapter_is_the_identity_or_says_why_not(sam, adapter, decoder, size):
+    model = fresh(sam, adapter, decoder).eval()
+    pixels = sam.preprocess(tiny.pixels(2, size))
+    same = torch.equal(model.encode(pixels).embedding, sam.image_encoder(pixels))
+    assert same == model.adapter.identity_at_init
+    if not same:
+        text = (inspect.getdoc(type(model.adapter)) or "").lower()
+        assert "identity" in text or "start" in text or "init" in text
+
+
+@trained
+def test_checkpointed_gradients_are_the_plain_ones(sam, adapter, decoder):
+    model = stirred(sam, adapter, decoder)
+    buffers = {n: b.clone() for n, b in model.named_buffers()}
+    plain = gradients(model, tiny.batch(IMAGE))
+    after_plain = {n: b.clone() for n, b in model.named_buffers()}
+    with torch.no_grad():
+        for n, b in model.named_buffers():
+            b.copy_(buffers[n])
+    model.checkpointing = True
+    again = gradients(model, tiny.batch(IMAGE))
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(plain[n], again[n]) for n in plain)
+    for n, b in model.named_buffers():  # running statistics must not advance twice
+        assert torch.equal(b, after_plain[n]), n
+
+
+@trained
+def test_every_trained_tensor_gets_a_gradient(sam, adapter, decoder):
+    model = fresh(sam, adapter, decoder)
+    moved = set.union(*train(model))
+    idle = {n for n, _ in model.named_parameters()} - moved
+    declared = tuple(
+        f"{part}.{name}"
+        for part, module in (("adapter", model.adapter), ("decoder", model.decoder))
+        for name in module.untrained
+    )
+    assert not {n for n in idle if not n.startswith(declared)}
+    for prefix in declared:  # a declaration that is no longer true is worth as little
+        assert any(n.startswith(prefix) for n in idle), f"{prefix} is trained after all"
+
+
+@every
+def test_saved_and_loaded_it_answers_bit_for_bit(sam, adapter, decoder, tmp_path):
+    model = stirred(sam, adapter, decoder)
+    loaded = samtune.load(samtune.save(model, tmp_path / "model.safetensors"), base=sam)
+    assert not loaded.training
+    assert describe(loaded) == describe(model)
+    for size in SIZES:
+        assert torch.equal(answer(loaded, size), answer(model, size))
+
+
+@trained
+def test_what_is_trained_changes_the_answer(sam, adapter, decoder):
+    model = fresh(sam, adapter, decoder)
+    before = answer(model.eval())
+    train(model)
+    assert not torch.equal(answer(model.eval()), before)
+
+
+def test_without_adapter_and_decoder_it_is_plain_sam(sam):
+    model = FineTuned(sam, "none", "frozen")
+    assert model.trainable() == 0
+    for size in SIZES:
+        for multimask in (False, True):
+            mine = model(tiny.pixels(2, size), tiny.boxes(IMAGE, size), None, multimask)
+            plain = sam(tiny.pixels(2, size), tiny.boxes(IMAGE, size), None, multimask)
+            assert torch.equal(mine.logits, plain.logits)
+            assert torch.equal(mine.iou, plain.iou)
+
+
+@covered
+def test_compiled_in_one_graph_it_computes_the_same(sam, adapter, decoder):
+    model = stirred(sam, adapter, decoder)
+    pixels = sam.preprocess(tiny.pixels())
+    torch._dynamo.reset()
+    compiled = torch.compile(model.encode, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(pixels).embedding, model.encode(pixels).embedding)
+
+
+@every
+def test_bfloat16_is_close(sam, adapter, decoder):
+    model = stirred(sam, adapter, decoder)
+    exact = answer(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = answer(model).float()
+    assert not torch.equal(rough, exact)
+    assert (rough - exact).norm() < 0.06 * exact.norm()
+
+
+@pytest.mark.parametrize("adapter", MERGED)
+def test_merged_is_unmerged_where_there_is_a_closed_form(sam, adapter):
+    decoder = next(d for a, d in PAIRS if a == adapter)
+    model = stirred(sam, adapter, decoder)
+    merged = tiny.base()
+    state = merged.state_dict()
+    deltas = model.adapter.deltas(sam)
+    assert deltas.keys() <= state.keys()
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            state[name].add_(delta)
+    for size in SIZES:
+        pixels = sam.preprocess(tiny.pixels(2, size))
+        expected = model.encode(pixels).embedding
+        torch.testing.assert_close(merged.image_encoder(pixels), expected, rtol=1e-5, atol=1e-5)
+
+
+@trained
+def test_the_loss_of_two_images_is_the_mean_of_each(sam, adapter, decoder):
+    model = stirred(sam, adapter, decoder)
+    both = tiny.batch(IMAGE)
+    each = []
+    for i in (0, 1):
+        mine = both.prompts.image == i
+        one = replace(
+            both,
+            pixels=both.pixels[i : i + 1],
+            sizes=both.sizes[i : i + 1],
+            prompts=Prompts.of(boxes=both.prompts.boxes()[mine]),
+            targets=both.targets[mine],
+            valid=both.valid[i : i + 1],
+            classes=both.classes[mine],
+        )
+        each.append((loss_of(model, one), gradients(model, one, mode=False)))
+    mean = (each[0][0] + each[1][0]) / 2
+    torch.testing.assert_close(loss_of(model, both), mean, rtol=1e-5, atol=1e-6)
+    found = gradients(model, both, mode=False)
+    for name in found:
+        expected = (each[0][1][name] + each[1][1][name]) / 2
+        torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-5)
+
+
+@every
+def test_ragged_prompts_are_answered_as_if_alone(sam, adapter, decoder):
+    model = stirred(sam, adapter, decoder)
+    xy = torch.tensor([[[20.0, 30.0], [40.0, 12.0], [9.0, 50.0]]])
+    kinds = [
+        tiny.boxes([0]),
+        Prompts.of(points=xy, labels=torch.tensor([[1, 0, 1]])),
+        Prompts.of(points=xy[:, :1], labels=torch.tensor([[1]])),
+        Prompts.of(boxes=tiny.boxes([0]).boxes(), points=xy[:, :2], labels=torch.tensor([[1, 0]])),
+        Prompts.of(count=1),
+    ]
+    placed = [kind.at(i % 2) for i, kind in enumerate(kinds)]
+    together = model(tiny.pixels(), Prompts.cat(placed))
+    for i, alone in enumerate(placed):
+        one = model(tiny.pixels(), alone)
+        torch.testing.assert_close(together.logits[i], one.logits[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(together.iou[i], one.iou[0], rtol=1e-4, atol=1e-4)
+
+
+@every
+def test_images_without_prompts(sam, adapter, decoder):
+    model = fresh(sam, adapter, decoder).train()
+    nothing = tiny.batch([])
+    masks = model(nothing.pixels, nothing.prompts, nothing.sizes)
+    assert masks.logits.shape[0] == masks.iou.shape[0] == 0
+    if model.trainable():
+        assert all(not g.any() for g in gradients(model, nothing).values())
+    only_second = tiny.batch([1])
+    assert loss_of(model.eval(), only_second).isfinite()
+
+
+@every
+def test_the_mode_reaches_adapter_and_decoder_alone(sam, adapter, decoder):
+    model = fresh(sam, adapter, decoder)
+    for mode in (True, False):
+        model.train(mode)
+        assert all(m.training is mode for m in model.modules())
+        assert not any(m.training for m in sam.modules())
+    assert torch.equal(answer(model), answer(model))
+
+
+@every
+def test_copies_and_pickles_answer_the_same(sam, adapter, decoder):
+    model = stirred(sam, adapter, decoder)
+    copied = copy.deepcopy(model)
+    assert copied.sam is model.sam, "a copy shares the base"
+    assert torch.equal(answer(copied), answer(model))
+    pickled = pickle.loads(pickle.dumps(model))
+    assert torch.equal(answer(pickled), answer(model))
+    before = answer(model)
+    if model.trainable():
+        train(copied)
+    assert torch.equal(answer(model), before)
+
+
+@trained
+def test_two_models_over_one_base_do_not_meet(sam, adapter, decoder):
+    first, second = fresh(sam, adapter, decoder), stirred(sam, adapter, decoder)
+    expected = answer(second)
+    train(first)
+    assert torch.equal(answer(second), expected)
+    own = {p.data_ptr() for p in first.parameters()}
+    assert not own & {p.data_ptr() for p in second.parameters()}
+
+
+@trained
+def test_equal_seeds_make_equal_models(sam, adapter, decoder):
+    one, two = (fresh(sam, adapter, decoder) for _ in range(2))
+    train(one)
+    train(two)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert torch.equal(answer(one.eval()), answer(two.eval()))
