@@ -30,7 +30,7 @@ def everywhere(target):
     return torch.ones_like(target)
 
 
-def closed_form(name, z, g):
+def closed_form(name, z, g, everything):
     """The textbook equation of one mask without invalid pixels, in probabilities and float64."""
     z, g = z.double(), g.double()
     p = 1 / (1 + (-z).exp())
@@ -45,6 +45,9 @@ def closed_form(name, z, g):
     if name == "focal":
         positive = 0.25 * (1 - p) ** 2 * -p.log() * g
         return (positive + 0.75 * p**2 * -(1 - p).log() * (1 - g)).mean()
+    if name in {"bbce", "bbce_per_mask"}:
+        share = (everything.double() if name == "bbce" else g).mean()
+        return -((1 - share) * g * p.log() + share * (1 - g) * (1 - p).log()).mean()
     assert name == "structure"
     around = F.avg_pool2d(g[None, None], 31, stride=1, padding=15)[0, 0]
     w = 1 + 5 * (around - g).abs()
@@ -55,7 +58,9 @@ def closed_form(name, z, g):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loss_is_its_closed_form(name, random):
     logits, target = case(random)
-    expected = torch.stack([closed_form(name, *row) for row in zip(logits, target, strict=True)])
+    expected = torch.stack(
+        [closed_form(name, z, g, target) for z, g in zip(logits, target, strict=True)]
+    )
     value = LOSSES[name](logits, target, everywhere(target))
     torch.testing.assert_close(value, expected.float(), rtol=1e-5, atol=1e-6)
 

@@ -58,6 +58,25 @@ def bce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return _mean(F.binary_cross_entropy_with_logits(z, g, reduction="none"), valid)
 
 
+@register("bbce")
+def bbce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Balanced BCE: the mean of ``-(n⁻/n) g log p - (n⁺/n) (1 - g) log (1 - p)``.
+
+    Foreground and background weigh the same whatever their areas ``n⁺`` and ``n⁻``, counted over
+    all masks of the batch: shadow detection with SAM-Adapter (arXiv:2304.09148) and TS-SAM. So a
+    mask's loss depends on the others; ``bbce_per_mask`` counts in each mask alone.
+    """
+    inside = torch.where(valid, _full_precision(target), 0).sum()
+    return _balanced(logits, target, valid, inside / valid.sum().clamp(min=1))
+
+
+@register("bbce_per_mask")
+def bbce_per_mask(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Balanced BCE as ``bbce``, with the areas of each mask of its own."""
+    share = _mean(_full_precision(target), valid)
+    return _balanced(logits, target, valid, share[:, None, None])
+
+
 @register("dice")
 def dice(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
     """Soft Dice loss, ``1 - (2 Σpg + s) / (Σp + Σg + s)``.
@@ -260,6 +279,13 @@ def _probability(z: Tensor, valid: Tensor) -> Tensor:
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, values, 0).sum(_PIXELS) / valid.sum(_PIXELS).clamp(min=1)
+
+
+def _balanced(logits: Tensor, target: Tensor, valid: Tensor, share: Tensor) -> Tensor:
+    """BCE of which foreground counts as much as its complement's ``share`` of the pixels."""
+    z, g = _clean(logits, target, valid)
+    inside, outside = -F.logsigmoid(z), -F.logsigmoid(-z)
+    return _mean((1 - share) * g * inside + share * (1 - g) * outside, valid)
 
 
 def _edge_weight(g: Tensor, valid: Tensor) -> Tensor:
