@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def high_pass(images: Tensor, rate: float = 0.25) -> Tensor:
-    """The absolute value of images without their low frequencies, ``(B, c, h, w)`` float32.
+    """The absolute value of images without their low frequencies, ``(B, c, h, w)`` in at least float32.
 
     Of the centred spectrum the square of ``rate * h * w`` frequencies around zero is cut out
     (Liu et al. 2023, Explicit Visual Prompting, arXiv:2303.10883), the mean included. The square is
@@ -24,5 +24,6 @@ def high_pass(images: Tensor, rate: float = 0.25) -> Tensor:
     keep = torch.ones(h, w, device=images.device)
     keep[max(h // 2 - half, 0) : h // 2 + half, max(w // 2 - half, 0) : w // 2 + half] = 0
     # Half-precision transforms exist on few devices, and autocast does not see the operation.
-    spectrum = torch.fft.fft2(images.float()) * torch.fft.ifftshift(keep)
+    images = images if images.dtype == torch.float64 else images.float()
+    spectrum = torch.fft.fft2(images) * torch.fft.ifftshift(keep)
     return torch.fft.ifft2(spectrum).real.abs()

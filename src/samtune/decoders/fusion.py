@@ -1,0 +1,112 @@
+r"""TS-SAM's read-out (Yu et al. 2024, arXiv:2408.01835): three scales fused by convolutions.
+
+It replaces SAM's prompt encoder and mask decoder; no prompt enters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.errors import InputError
+from samtune.sam.model import Sam
+from samtune.types import Masks, Prompts
+
+
+@DECODERS.register("fusion")
+class FusionDecoder(Decoder):
+    """One mask an image from TS-SAM's side maps; prompts do not change it.
+
+    It has no IoU head: the estimate is what the predicted probabilities imply.
+    """
+
+    paper = "Yu et al. 2024, arXiv:2408.01835"
+    sits = "a convolutional read-out of three scales, in place of SAM's decoder"
+    adapters = ("ts_sam", "ts_sam_detached")
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`FusionDecoder`."""
+
+        sync_batchnorm: bool = False
+        """Batch statistics over all devices instead of each device's own."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        whole = sam.spec.prompt_dim
+        half = whole // 2
+        self.conv1 = _cbr(whole, half)
+        self.conv2 = _cbr(half, half)
+        self.conv4 = _cbr(half, half)
+        self.conv12_1 = _cbr(2 * half, half)
+        self.conv12_2 = _cbr(2 * half, half)
+        self.conv24_1 = _cbr(2 * half, half)
+        self.conv24_2 = _cbr(2 * half, half)
+        self.conv1_1 = nn.Conv2d(half, 1, 1)
+        if config.sync_batchnorm:
+            nn.SyncBatchNorm.convert_sync_batchnorm(self)
+
+    def forward(
+        self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
+    ) -> Masks:
+        """The same mask for every prompt of an image, ``(N, 1, 4H, 4W)``."""
+        logits = self.fuse(*_maps(features.state))[prompts.image]
+        return Masks(logits, expected_iou(logits))
+
+    def fuse(self, f1: Tensor, f2: Tensor, f4: Tensor) -> Tensor:
+        """Maps of the grid, twice and four times it, to ``(B, 1, 4H, 4W)`` logits.
+
+        Args:
+            f1: ``(B, prompt_dim, H, W)``.
+            f2: ``(B, prompt_dim / 2, 2H, 2W)``.
+            f4: ``(B, prompt_dim / 2, 4H, 4W)``.
+        """
+        x = self.conv12_1(torch.cat([self.conv1(f1), _pooled(self.conv2(f2))], 1))
+        x = self.conv12_2(torch.cat([_enlarged(x), f2], 1))
+        x = self.conv24_1(torch.cat([x, _pooled(self.conv4(f4))], 1))
+        x = self.conv24_2(torch.cat([_enlarged(x), f4], 1))
+        return self.conv1_1(x)
+
+
+def expected_iou(logits: Tensor) -> Tensor:
+    """The IoU of a mask with its truth, were the probabilities right: ``(N, K)``, no gradient.
+
+    The ratio of the expected overlap and the expected union of ``logits > 0`` with a mask whose
+    pixels are foreground with the predicted probability.
+
+    Args:
+        logits: ``(N, K, h, w)``.
+    """
+    p = logits.detach().float().sigmoid()
+    inside = p > 0.5
+    overlap, union = (p * inside).sum((-2, -1)), torch.where(inside, 1.0, p).sum((-2, -1))
+    return overlap / union.clamp(min=torch.finfo(p.dtype).tiny)
+
+
+def _maps(state: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The side maps, also where the adapter that makes them is one of a stack."""
+    for part in (state, *getattr(state, "states", ())):
+        if hasattr(part, "maps"):
+            return part.maps
+    raise InputError(
+        "decoder fusion: the adapter makes no side maps; use ts_sam or ts_sam_detached"
+    )
+
+
+def _cbr(dim: int, out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(dim, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()
+    )
+
+
+def _pooled(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2) + F.avg_pool2d(x, 2)
+
+
+def _enlarged(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
