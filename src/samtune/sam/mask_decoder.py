@@ -187,8 +187,11 @@ class MaskDecoder(nn.Module):
         Only the masks asked for are computed, so heads that are not used get no gradient.
         """
         tokens, image = self.transform(embedding, positions, prompts)
+        return self.read(tokens, self.output_upscaling(image), multimask)
+
+    def read(self, tokens: Tensor, upscaled: Tensor, multimask: bool = False) -> Masks:
+        """SAM's own masks from output tokens ``(N, 5 + t, C)`` and ``(N, C / 8, 4H, 4W)``."""
         chosen = range(1, MASKS) if multimask else range(1)
-        upscaled = self.output_upscaling(image)
         weights = torch.stack(
             [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in chosen], dim=1
         )
