@@ -256,7 +256,9 @@ def test_training(case, loss, precision):
         x, batch = step_batch(step)
         masks = model.decoder(model.sam, model.encode(x.to(precision)), batch.prompts)
         value = objective(masks, batch)
-        assert float(value.detach()) == pytest.approx(wanted, abs=2e-7 * loose if step == 0 else 1e-4)
+        assert float(value.detach()) == pytest.approx(
+            wanted, abs=2e-7 * loose if step == 0 else 1e-4
+        )
         optimizer.zero_grad()
         value.backward()
         if step == 0:
