@@ -64,7 +64,9 @@ class FineTuned(nn.Module):
         self.decoder_options: dict[str, Any] = {}
         if isinstance(adapter, str):
             config = ADAPTERS.config(adapter, dict(adapter_options or {}))
-            self.adapter_options = asdict(config)
+            initial = getattr(ADAPTERS[adapter], "initial", ())
+            given = asdict(config)
+            self.adapter_options = {key: given[key] for key in given if key not in initial}
             adapter = ADAPTERS[adapter](sam, config)  # type: ignore[call-arg,arg-type]
         if isinstance(decoder, str):
             config = DECODERS.config(decoder, dict(decoder_options or {}))

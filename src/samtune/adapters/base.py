@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from samtune.registry import Registry
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.image_encoder import ImageEncoder
-from samtune.sam.model import Sam
+from samtune.sam.model import Sam, SamSpec
 
 
 class Adapter(nn.Module):
@@ -36,9 +36,22 @@ class Adapter(nn.Module):
     """Whether it only reads the stream: the base then runs without gradients, and what it gives for
     an image never changes, so that it can be stored."""
 
+    stride: ClassVar[int | None] = None
+    """Pixels from one token to the next where the method has its own; the base's patch if not."""
+    initial: ClassVar[tuple[str, ...]] = ()
+    """Options that only say where weights start: not kept in a checkpoint."""
+
     @dataclass(frozen=True)
     class Config:
         """No options."""
+
+    @classmethod
+    def check(cls, spec: SamSpec) -> None:
+        """Refuses bases that the method does not fit, before their weights are read.
+
+        Raises:
+            InputError: Such a base, with the reason.
+        """
 
     def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
         """Patches and positions, ``(B, 3, h, w) -> (B, H, W, C)``."""
