@@ -25,6 +25,10 @@ MaskLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 LOSSES: dict[str, MaskLoss] = {}
 """The mask losses by the name that an expression uses."""
 
+CLASS_LOSSES: dict[str, MaskLoss] = {}
+"""The losses of class maps: ``(N, K, h, w)`` logits over classes that exclude each other, and
+``(N, h, w)`` int64 targets, the class of each pixel."""
+
 IOU_HEAD = "iou_head"
 DEFAULT_LOSS = "bce + dice"
 """The loss of CAT-SAM's training."""
@@ -35,17 +39,17 @@ _PLUS = re.compile(r"(?<![\d.][eE])\+")
 _TERM = re.compile(r"(?:((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*)?([A-Za-z_]\w*)")
 
 
-def register(name: str) -> Callable[[MaskLoss], MaskLoss]:
-    """Adds a mask loss to :data:`LOSSES`.
+def register(name: str, classes: bool = False) -> Callable[[MaskLoss], MaskLoss]:
+    """Adds a loss to :data:`LOSSES`, or to :data:`CLASS_LOSSES`.
 
     Raises:
         ValueError: The name is taken.
     """
 
     def add(loss: MaskLoss) -> MaskLoss:
-        if name in LOSSES or name == IOU_HEAD:
+        if name in LOSSES or name in CLASS_LOSSES or name == IOU_HEAD:
             raise ValueError(f"the loss name {name!r} is taken: choose another")
-        LOSSES[name] = loss
+        (CLASS_LOSSES if classes else LOSSES)[name] = loss
         return loss
 
     return add
@@ -139,6 +143,29 @@ def structure(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return weighted_bce + 1 - (overlap + 1) / (union + 1)
 
 
+@register("ce", classes=True)
+def ce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy over the classes: the mean over the valid pixels."""
+    z, g = _clean_classes(logits, target, valid)
+    return _mean(F.cross_entropy(z, g, reduction="none"), valid)
+
+
+@register("multi_dice", classes=True)
+def multi_dice(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
+    """The mean of :func:`dice` over all classes, of softmax probabilities.
+
+    A class that is not in the image counts too, so that predicting it costs. SAMed
+    (arXiv:2304.13785) sums it with cross-entropy as 0.8 : 0.2, with squares in the denominator.
+    """
+    z, g = _clean_classes(logits, target, valid)
+    inside = valid[:, None]
+    p = torch.where(inside, z.softmax(1), 0)
+    of_class = torch.zeros_like(p).scatter_(1, g[:, None], 1.0) * inside
+    overlap, total = (p * of_class).sum(_PIXELS), p.sum(_PIXELS) + of_class.sum(_PIXELS)
+    each = 1 - (2 * overlap + smooth) / (total + smooth)
+    return torch.where(valid.any(-1).any(-1), each.mean(1), 0.0)
+
+
 def iou_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Squared error of the decoder's estimate of its IoU (SAM, arXiv:2304.02643, appendix A).
 
@@ -176,8 +203,8 @@ class Loss:
         """Reads ``[weight *] name + [weight *] name + ...``.
 
         Raises:
-            InputError: Not such a sum, an unknown or repeated name, or a weight that is not a
-                positive finite number.
+            InputError: Not such a sum, an unknown or repeated name, a weight that is not a
+                positive finite number, or losses of masks and of class maps in one.
         """
         terms: dict[str, float] = {}
         for part in _PLUS.split(expression):
@@ -185,7 +212,17 @@ class Loss:
             if name in terms:
                 raise InputError(f"loss {expression!r} names {name!r} twice: add up its weights")
             terms[name] = weight
+        if 0 < len(terms.keys() & CLASS_LOSSES.keys()) < len(terms):
+            raise InputError(
+                f"loss {expression!r} sums losses of single masks and of class maps; "
+                f"{' and '.join(CLASS_LOSSES)} go with each other only"
+            )
         return Loss(tuple(terms.items()))
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether it judges class maps instead of single masks."""
+        return all(name in CLASS_LOSSES for name, _ in self.terms)
 
     def __str__(self) -> str:
         return " + ".join(n if w == 1 else f"{w:.15g}*{n}" for n, w in self.terms)
@@ -197,11 +234,19 @@ class Loss:
         the one with the least sum of mask losses counts (SAM's rule); ``iou_head`` judges all K.
         The mean is taken over the prompts of each image, then over all B images, where one without
         prompts counts 0. Without any prompt the result is a 0 that still has a graph.
+
+        Raises:
+            InputError: Masks, targets and losses do not all stand for the same: single masks, or
+                maps of classes.
         """
         image, size = batch.prompts.image, batch.pixels.shape[0]
         target, valid = batch.targets, batch.valid[image]
-        value = self._masks(self._best(masks.logits, target, valid), target, valid)
-        value = value + self._iou_head(masks, target, valid)
+        self._check_kind(masks, target)
+        if masks.exclusive:
+            value = self._classes(masks.logits, target, valid)
+        else:
+            value = self._masks(self._best(masks.logits, target, valid), target, valid)
+            value = value + self._iou_head(masks, target, valid)
         prompts = value.new_zeros(size).index_add(0, image, torch.ones_like(value))
         return (value / prompts[image]).sum() / size
 
@@ -211,6 +256,29 @@ class Loss:
             return _full_precision(logits).new_zeros(len(logits))
         logits = _enlarged(logits, target)
         values = [w * LOSSES[n](logits, target, valid) for n, w in self.terms if n != IOU_HEAD]
+        return torch.stack(values).sum(0)
+
+    def _check_kind(self, masks: Masks, target: Tensor) -> None:
+        mapped = target.dtype == torch.int64
+        if mapped != masks.exclusive:
+            has, gives = ("maps of classes", "single masks") if mapped else ("single masks", "classes")
+            raise InputError(
+                f"the data has {has}, but the decoder gives {gives}; class maps go with "
+                "decoder.name=semantic decoder.classes=K data.masks=classes and prompts none"
+            )
+        if mapped != self.of_classes:
+            known = CLASS_LOSSES if mapped else LOSSES
+            raise InputError(
+                f"loss {str(self)!r} is not one of {'class maps' if mapped else 'single masks'}; "
+                f"choose from {', '.join(known)}"
+            )
+
+    def _classes(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The sum of the losses of ``(N, K, 4H, 4W)`` logits: ``(N,)``."""
+        logits = _full_precision(logits)
+        if logits.shape[-2:] != target.shape[-2:]:
+            logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
+        values = [w * CLASS_LOSSES[n](logits, target, valid) for n, w in self.terms]
         return torch.stack(values).sum(0)
 
     def _best(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -241,7 +309,7 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
             f"as in '20*focal + dice + iou_head'"
         )
     weight, name = float(match[1] or 1), match[2]
-    names = [*LOSSES, IOU_HEAD]
+    names = [*LOSSES, IOU_HEAD, *CLASS_LOSSES]
     if name not in names:
         raise InputError(
             f"loss {expression!r} names {name!r}; known are {', '.join(names)}"
@@ -271,6 +339,11 @@ def _clean(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tenso
     """Logits and target in full precision, 0 where not valid, so that no NaN passes from there."""
     z = _full_precision(logits)
     return torch.where(valid, z, 0), torch.where(valid, target.to(z.dtype), 0)
+
+
+def _clean_classes(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits in full precision and targets, 0 where not valid."""
+    return torch.where(valid[:, None], _full_precision(logits), 0), torch.where(valid, target, 0)
 
 
 def _probability(z: Tensor, valid: Tensor) -> Tensor:
