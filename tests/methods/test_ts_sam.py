@@ -79,7 +79,7 @@ def tapped(model: FineTuned, x: Tensor) -> dict[str, Tensor]:
     """What passes between the modules in one forward pass, by the names in the golden file."""
     seen: dict[str, Tensor] = {}
     adapter, decoder = model.adapter, model.decoder
-    depth, first, half = len(model.sam.image_encoder.blocks), adapter.first_refined, None
+    depth, first = len(model.sam.image_encoder.blocks), adapter.first_refined
 
     def watch(module: nn.Module, note) -> None:
         hooks.append(module.register_forward_hook(lambda _, given, made: note(given, made)))
