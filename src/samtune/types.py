@@ -208,6 +208,16 @@ class Masks:
     inside."""
     iou: Tensor
     """``(N, K)``: the decoder's own estimate of each mask's IoU."""
+    exclusive: bool = False
+    """Whether the K masks are classes, of which each pixel has the one of the highest logit, instead
+    of K answers to choose from."""
+
+
+def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
+    """Masks ``(N, K, h, w)`` bool of logits of any resolution, see :class:`Masks`."""
+    if not exclusive:
+        return logits > threshold
+    return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(1, True), True)
 
 
 @dataclass(frozen=True)
@@ -221,7 +231,7 @@ class Batch:
     prompts: Prompts
     """In the model frame."""
     targets: Tensor
-    """``(N, h, w)`` bool in the model frame."""
+    """``(N, h, w)`` in the model frame: bool masks, or int64 maps of classes."""
     valid: Tensor
     """``(B, h, w)`` bool: false in the padding and where the label is to be ignored."""
     classes: Tensor
@@ -229,7 +239,7 @@ class Batch:
     geometries: tuple[Geometry, ...]
     names: tuple[str, ...]
     originals: tuple[Tensor, ...] = field(default=())
-    """Per image ``(N_b, h0, w0)`` bool targets in the original frame; only kept for evaluation."""
+    """Per image ``(N_b, h0, w0)`` targets in the original frame; only kept for evaluation."""
     original_valid: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0)`` bool, the original frame's twin of ``valid``."""
 
