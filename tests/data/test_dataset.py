@@ -134,6 +134,39 @@ def test_many_objects_are_drawn_in_training_and_all_evaluated(instances):
     assert len(drawn) == 6
 
 
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("background", [None, 0])
+def test_none_over_classes_asks_for_their_map(make_pairs, train, background):
+    mask = np.zeros((12, 16), np.uint8)
+    mask[:6], mask[:, 10:], mask[11] = 1, 2, 9
+    root = make_pairs(["a"], mask=mask)
+    config = DataConfig(
+        masks="classes", classes=3, ignore=9, background=background, augment="none", min_area=1
+    )
+    example = dataset(root, data=config, mode="none", train=train)[0]
+    assert len(example.prompts) == 1 and example.prompts.coords.shape[1] == 0
+    assert example.targets.dtype == torch.int64 and example.targets.shape == (1, *SIZE)
+    content = example.targets[0, : example.geometry.resized[0], : example.geometry.resized[1]]
+    there = example.valid[: example.geometry.resized[0], : example.geometry.resized[1]]
+    assert set(content[there].tolist()) == {0, 1, 2}
+    assert not example.valid[example.geometry.resized[0] :].any()
+    if not train:
+        assert torch.equal(example.original_valid, torch.from_numpy(mask != 9))
+        assert torch.equal(example.original[0][example.original_valid], torch.from_numpy(mask[:11]).long().flatten())
+
+
+def test_pixels_without_a_class_are_background_or_not_valid(make_pairs):
+    mask = np.ones((12, 16), np.uint8)
+    mask[0, 0] = 2  # one pixel, under min_area
+    root = make_pairs(["a"], mask=mask)
+    config = DataConfig(masks="classes", classes=3, min_area=2)
+    example = dataset(root, data=config, mode="none", train=False)[0]
+    assert not example.original_valid[0, 0] and int(example.original_valid.sum()) == 12 * 16 - 1
+    with_background = replace(config, background=0)
+    example = dataset(root, data=with_background, mode="none", train=False)[0]
+    assert example.original_valid.all() and int(example.original[0, 0, 0]) == 0
+
+
 def test_class_objects_and_ignored_pixels(make_pairs):
     mask = np.zeros((12, 16), np.uint8)
     mask[:, 8:], mask[:2] = 2, 11
@@ -199,9 +232,9 @@ def test_refused_data_sets(instances, refused):
     records = find_records(instances)
     refused("empty", SegmentationDataset, [], CONFIG, SIZE)
     classes = DataConfig(masks="classes", classes=3)
-    words = ["prompts.eval=none", "3 classes", "semantic"]
-    refused(words, SegmentationDataset, records, classes, SIZE, mode="none")
-    SegmentationDataset(records, replace(classes, classes=1), SIZE, mode="none")
+    words = ["prompts.eval=box,none", "3 classes", "semantic"]
+    refused(words, SegmentationDataset, records, classes, SIZE, mode=["box", "none"])
+    SegmentationDataset(records, replace(classes, classes=1), SIZE, mode=["box", "none"])
     prompts = PromptConfig(train="boxes")
     words = ["prompts.train=boxes", "box"]
     refused(words, SegmentationDataset, records, CONFIG, SIZE, prompts=prompts, train=True)

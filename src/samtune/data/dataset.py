@@ -39,6 +39,10 @@ class SegmentationDataset(Dataset[Example]):
     into the model's frame leaves without a pixel is not asked for. Evaluation changes nothing,
     asks for all objects, and keeps the targets in the original frame as well.
 
+    Without prompts an image is one example with one target: the mask of all its objects, or, over
+    several classes, their map ``(1, h, w)`` int64. Pixels without a class are of the class
+    ``data.background``, or not valid where there is none.
+
     Args:
         records: The files.
         data: How masks are read, augmentation, cache.
@@ -51,8 +55,8 @@ class SegmentationDataset(Dataset[Example]):
         seed: Start of all random choices.
 
     Raises:
-        InputError: No records, an unknown mode, a prompt setting out of range, or ``none`` over
-            several classes.
+        InputError: No records, an unknown mode, a prompt setting out of range, or ``none`` beside
+            other modes over several classes.
     """
 
     def __init__(
@@ -78,10 +82,14 @@ class SegmentationDataset(Dataset[Example]):
         key = "prompts.train" if train else "prompts.eval"
         default = self.prompts.train if train else self.prompts.eval
         self.modes = modes(default if mode is None else mode, key)
-        if NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1:
+        self.class_maps = (
+            NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
+        )
+        """Whether the targets are maps of classes."""
+        if self.class_maps and len(self.modes) > 1:
             raise InputError(
-                f"{key}=none: one mask cannot answer for {data.classes} classes; use a semantic "
-                "decoder, or another prompt"
+                f"{key}={','.join(self.modes)}: over {data.classes} classes none asks for a map of "
+                "them, for a semantic decoder; use it alone, or other prompts"
             )
         # shared memory, so that workers that live on see the epoch too
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -122,6 +130,8 @@ class SegmentationDataset(Dataset[Example]):
             image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
         pixels, geometry = fit_image(image, self.size, self.resize)
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
+        if self.class_maps:
+            everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)
         chosen = self._ask(labels, geometry, rng)
         return Example(
             pixels=pixels,
@@ -137,6 +147,10 @@ class SegmentationDataset(Dataset[Example]):
 
     def _ask(self, labels: Labels, geometry: Geometry, rng: np.random.Generator) -> _Chosen:
         objects = Objects(labels.map, fit_mask(labels.map, geometry), len(labels))
+        if self.class_maps:
+            table = self._class_of(labels)
+            maps = (torch.from_numpy(table[m])[None] for m in (objects.fitted, objects.map))
+            return _Chosen(Prompts.of(count=1), *maps, np.zeros(1, np.int64))
         draw = Draw(self.prompts, self.train, rng, self.mask_size)
         choices = tuple(mode for mode in self.modes if mode != NONE)
         if len(choices) < len(self.modes) and rng.integers(len(self.modes)) >= len(choices):
@@ -154,6 +168,11 @@ class SegmentationDataset(Dataset[Example]):
             objects.originals(which[:0] if self.train else which),
             labels.classes[which],
         )
+
+    def _class_of(self, labels: Labels) -> NDArray[np.int64]:
+        """The class of each value of the label map; -1 for none."""
+        none = -1 if self.data.background is None else self.data.background
+        return np.concatenate([np.array([none], np.int64), labels.classes])
 
     def _objects(self, objects: Objects, rng: np.random.Generator) -> NDArray[np.int64]:
         """Which objects to ask for, in the order of the label map."""
