@@ -261,7 +261,9 @@ class Loss:
     def _check_kind(self, masks: Masks, target: Tensor) -> None:
         mapped = target.dtype == torch.int64
         if mapped != masks.exclusive:
-            has, gives = ("maps of classes", "single masks") if mapped else ("single masks", "classes")
+            has, gives = (
+                ("maps of classes", "single masks") if mapped else ("single masks", "classes")
+            )
             raise InputError(
                 f"the data has {has}, but the decoder gives {gives}; class maps go with "
                 "decoder.name=semantic decoder.classes=K data.masks=classes and prompts none"

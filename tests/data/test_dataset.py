@@ -152,7 +152,10 @@ def test_none_over_classes_asks_for_their_map(make_pairs, train, background):
     assert not example.valid[example.geometry.resized[0] :].any()
     if not train:
         assert torch.equal(example.original_valid, torch.from_numpy(mask != 9))
-        assert torch.equal(example.original[0][example.original_valid], torch.from_numpy(mask[:11]).long().flatten())
+        assert torch.equal(
+            example.original[0][example.original_valid],
+            torch.from_numpy(mask[:11]).long().flatten(),
+        )
 
 
 def test_pixels_without_a_class_are_background_or_not_valid(make_pairs):

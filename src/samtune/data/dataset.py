@@ -82,9 +82,7 @@ class SegmentationDataset(Dataset[Example]):
         key = "prompts.train" if train else "prompts.eval"
         default = self.prompts.train if train else self.prompts.eval
         self.modes = modes(default if mode is None else mode, key)
-        self.class_maps = (
-            NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
-        )
+        self.class_maps = NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
         """Whether the targets are maps of classes."""
         if self.class_maps and len(self.modes) > 1:
             raise InputError(
