@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from samtune.data import SegmentationDataset, collate
+from samtune.errors import InputError
 from samtune.finetuned import FineTuned
-from samtune.types import Batch, Masks
+from samtune.types import Batch, Masks, inside
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -66,8 +67,10 @@ def evaluate(
     for batch in loader:
         for i, masks in enumerate(predict(model, batch, precision, multimask)):
             target, valid = batch.originals[i], batch.original_valid[i]
-            mine = batch.prompts.image == i
-            metrics.update(masks, target, valid, batch.classes[mine])
+            classes = batch.classes[batch.prompts.image == i]
+            if dataset.class_maps:
+                masks, target, classes = by_class(masks, target, valid, dataset.data.classes or 0)
+            metrics.update(masks, target, valid, classes)
             iou, dice = iou_dice(masks, target, valid)
             items.append(
                 {
@@ -87,16 +90,50 @@ def evaluate(
 def predict(
     model: FineTuned, batch: Batch, precision: str = "fp32", multimask: bool = False
 ) -> list[Tensor]:
-    """The masks of each image in its original frame: ``(N_b, h0, w0)`` bool on the CPU."""
+    """The masks of each image in its original frame: ``(N_b, h0, w0)`` bool on the CPU.
+
+    Of a decoder that gives classes, one mask for each of them: ``(K, h0, w0)``.
+    """
     on_device = batch.to(model.device)
     with _autocast(model.device, precision):
         masks = model(on_device.pixels, on_device.prompts, on_device.sizes, multimask)
-    logits = chosen(masks).float()
+    logits = (masks.logits if masks.exclusive else chosen(masks)).float()
     found = []
     for i, geometry in enumerate(batch.geometries):
-        mine = logits[on_device.prompts.image == i]
-        found.append((geometry.masks_to_original(mine)[:, 0] > 0).cpu())
+        mine = geometry.masks_to_original(logits[on_device.prompts.image == i])
+        found.append(inside(mine, masks.exclusive).flatten(0, 1).cpu())
     return found
+
+
+def by_class(
+    masks: Tensor, target: Tensor, valid: Tensor, classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Splits a map of classes into a mask a class, to compare with as many predicted ones.
+
+    Classes that are neither in the image nor predicted there are left out, so that the pooled IoU
+    of a class over all images is that of their confusion matrix. A single predicted mask, as plain
+    SAM gives, answers for every class.
+
+    Args:
+        masks: ``(classes, h0, w0)`` or ``(1, h0, w0)`` bool.
+        target: ``(1, h0, w0)`` int64.
+        valid: ``(h0, w0)`` bool.
+        classes: How many the data has.
+
+    Returns:
+        Masks and targets ``(n, h0, w0)`` bool, and the class of each.
+
+    Raises:
+        InputError: A decoder of another number of classes.
+    """
+    if len(masks) not in (1, classes):
+        raise InputError(
+            f"decoder.classes={len(masks)}: the data has {classes} classes; make both the same"
+        )
+    of_class = target == torch.arange(classes)[:, None, None]
+    masks = masks.expand_as(of_class)
+    met = ((masks | of_class) & valid).flatten(1).any(1)
+    return masks[met], of_class[met], met.nonzero()[:, 0]
 
 
 def chosen(masks: Masks) -> Tensor:

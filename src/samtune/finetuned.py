@@ -81,6 +81,11 @@ class FineTuned(nn.Module):
         return self._base[0]
 
     @property
+    def stride(self) -> int:
+        """Pixels of the model's frame from one token to the next."""
+        return self.adapter.stride or self.sam.spec.patch_size
+
+    @property
     def device(self) -> torch.device:
         """Where the base lies."""
         return self.sam.image_encoder.pos_embed.device

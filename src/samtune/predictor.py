@@ -13,7 +13,7 @@ from samtune.data.transforms import fit_image
 from samtune.decoders import Features
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
-from samtune.types import Geometry, Prompts
+from samtune.types import Geometry, Prompts, inside
 
 
 class Predictor:
@@ -120,7 +120,8 @@ class Predictor:
         placed = prompts.to_model(self._geometry).to(self.model.device)
         found = self.model.decoder(self.model.sam, self._features, placed, multimask_output)
         logits = self._geometry.masks_to_original(found.logits)
-        return logits if return_logits else logits > self.threshold, found.iou, found.logits
+        masks = logits if return_logits else inside(logits, found.exclusive, self.threshold)
+        return masks, found.iou, found.logits
 
     def _tensor(
         self, value: ArrayLike | None, shape: Sequence[int], name: str

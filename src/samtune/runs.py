@@ -212,7 +212,7 @@ def _dataset(
     train: bool,
     mode: str | None = None,
 ) -> SegmentationDataset:
-    patch = model.sam.spec.patch_size
+    stride = model.stride
     h, w = model.input.size
     return SegmentationDataset(
         records,
@@ -220,7 +220,7 @@ def _dataset(
         model.input.size,
         resize=model.input.resize,
         prompts=config.prompts,
-        mask_size=(4 * h // patch, 4 * w // patch),
+        mask_size=(4 * h // stride, 4 * w // stride),
         train=train,
         mode=mode if train or mode is not None else modes(config)[0],
         seed=config.seed,

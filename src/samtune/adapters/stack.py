@@ -40,6 +40,7 @@ class Stack(Adapter):
             names = " and ".join(a.name for a in embedders)
             raise InputError(f"stack: {names} each replace the patch embedding; keep one of them")
         self._embedder = adapters.index(embedders[0]) if embedders else None
+        self.stride = embedders[0].stride if embedders else None  # type: ignore[misc]
 
     def _each(self) -> list[Adapter]:
         return list(self.adapters)  # type: ignore[arg-type]
