@@ -17,7 +17,7 @@ from samtune.decoders import DECODERS
 from samtune.engine import FitConfig
 from samtune.errors import InputError, nearest
 from samtune.finetuned import check_pair
-from samtune.losses import Loss
+from samtune.losses import DEFAULT_LOSS, Loss
 from samtune.registry import Registry
 from samtune.sam.weights import spec_of
 
@@ -82,13 +82,15 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
         merged = _merged(merged, tree)
     _check_keys(merged, RunConfig, "")
     config = _validated(merged)
-    spec_of(config.base.name)
+    spec = spec_of(config.base.name)
     config = dataclasses.replace(
         config,
         adapter=_choice(ADAPTERS, config.adapter),
         decoder=_choice(DECODERS, config.decoder),
     )
     check_pair(config.adapter["name"], config.decoder["name"])
+    getattr(ADAPTERS[config.adapter["name"]], "check", lambda spec: None)(spec)
+    _check_classes(config)
     Loss.parse(config.train.loss)
     return config
 
@@ -210,6 +212,32 @@ def _validated(tree: Tree) -> RunConfig:
             raise InputError(f"{part}={value}: give a name, as in {part}.name={default}")
         tree = {**tree, part: {"name": default, **value}}
     return _typed(RunConfig, "", tree)
+
+
+def _check_classes(config: RunConfig) -> None:
+    """Refuses data, prompts, decoder and loss of which some stand for class maps and some not."""
+    data, decoder, prompts = config.data, config.decoder, config.prompts
+    given = [prompts.train, prompts.eval]
+    asked = {m for p in given for m in ([p] if isinstance(p, str) else p)}
+    mapped = "none" in asked and data.masks == "classes" and (data.classes or 0) > 1
+    answers = decoder.get("classes") if decoder["name"] == "semantic" else None
+    if answers == 2 and decoder["tokens"] == "gsam":
+        answers = None
+    if mapped and answers is None:
+        more = " decoder.tokens=per_class" if data.classes == 2 else ""
+        raise InputError(
+            f"prompts=none: one mask cannot answer for {data.classes} classes; set "
+            f"decoder.name=semantic decoder.classes={data.classes}{more}, or other prompts"
+        )
+    if answers is not None and not (mapped and data.classes == answers and asked == {"none"}):
+        raise InputError(
+            f"decoder.classes={answers}: answers with a map of {answers} classes; set data.masks="
+            f"classes data.classes={answers} prompts.train=none prompts.eval=none"
+        )
+    if Loss.parse(config.train.loss).of_classes != mapped:
+        fits = "ce + multi_dice" if mapped else DEFAULT_LOSS
+        kind = "maps of classes" if mapped else "single masks"
+        raise InputError(f"train.loss={config.train.loss}: not for {kind}; set train.loss='{fits}'")
 
 
 def _choice(registry: Registry[Any], part: Tree) -> Tree:
