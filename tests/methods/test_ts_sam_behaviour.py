@@ -117,8 +117,8 @@ def test_pairs(sam, refused):
     with torch.no_grad():
         one, other = (m(tiny.pixels(), per_image(2)).logits for m in (stacked, alone))
     assert torch.equal(one, other)  # a fresh lora changes nothing
-    without = FineTuned(sam, Stack([parts[0]]), "fusion")
-    refused("ts_sam", without, tiny.pixels(), per_image(2))
+    features = replace(stacked.encode(tiny.pixels()), state=None)
+    refused("ts_sam", stacked.decoder, sam, features, per_image(2))
 
 
 @pytest.mark.parametrize("option", ["side_dim", "refined"])
