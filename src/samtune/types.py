@@ -158,6 +158,9 @@ class Prompts:
         like = next((p.masks for p in parts if p.masks is not None), None)
         if like is None:
             return Prompts(coords, labels, image)
+        sizes = {tuple(p.masks.shape[1:]) for p in parts if p.masks is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"mask prompts of several sizes cannot be joined: {sorted(sizes)}")
         masks = torch.cat(
             [like.new_zeros(len(p), *like.shape[1:]) if p.masks is None else p.masks for p in parts]
         )

@@ -14,7 +14,7 @@ def positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     if tuple(table.shape[1:3]) == tuple(grid):
         return table
-    moved = F.interpolate(table.permute(0, 3, 1, 2).float(), grid, mode="bilinear")
+    moved = F.interpolate(_widened(table).permute(0, 3, 1, 2), grid, mode="bilinear")
     return moved.permute(0, 2, 3, 1).to(table.dtype)
 
 
@@ -26,8 +26,14 @@ def relative(table: Tensor, queries: int, keys: int) -> Tensor:
     """
     length = 2 * max(queries, keys) - 1
     if table.shape[0] != length:
-        table = F.interpolate(table.T[None].float(), length, mode="linear")[0].T.to(table.dtype)
+        moved = F.interpolate(_widened(table).T[None], length, mode="linear")[0].T
+        table = moved.to(table.dtype)
     stretch_q, stretch_k = max(keys / queries, 1.0), max(queries / keys, 1.0)
     q = torch.arange(queries, device=table.device)[:, None] * stretch_q
     k = torch.arange(keys, device=table.device)[None] * stretch_k
     return table[((q - k) + (keys - 1) * stretch_k).long()]
+
+
+def _widened(table: Tensor) -> Tensor:
+    """Half precision as float32, for interpolation."""
+    return table.to(torch.promote_types(table.dtype, torch.float32))

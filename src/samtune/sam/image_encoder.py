@@ -8,6 +8,7 @@ are resampled, and are used as they are at the native size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -122,8 +123,13 @@ class Block(nn.Module):
         self.mlp = MLP(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
-        """Maps the token stream ``(B, H, W, C)`` to the next one, with ``edits`` applied."""
+        """Maps the token stream ``(B, H, W, C)`` to the next one, with ``edits`` applied.
+
+        Raises:
+            ValueError: ``edits.params`` names a parameter that the block does not have.
+        """
         if edits.params:
+            self._check_names(edits.params)
             plain = replace(edits, params={})
             return functional_call(self, dict(edits.params), (x, plain), strict=False)
         attended = self._attend(self.norm1(x), edits)
@@ -136,6 +142,12 @@ class Block(nn.Module):
             out = out + edits.mlp(normed)
         return x + out
 
+    def _check_names(self, params: Mapping[str, Tensor]) -> None:
+        own = [name for name, _ in self.named_parameters()]
+        unknown = [name for name in params if name not in own]
+        if unknown:  # torch ignores them silently
+            raise ValueError(f"no parameter {', '.join(unknown)} in a block: it has {own}")
+
     def _attend(self, x: Tensor, edits: BlockEdits) -> Tensor:
         grid = (x.shape[1], x.shape[2])
         if not self.window:
@@ -147,7 +159,7 @@ class Block(nn.Module):
             # Padding follows the norm, so padded tokens are zeros and their projection is the bias:
             # projecting the real tokens alone gives the same numbers for less work.
             cut, padded = windows.partition(F.linear(x, self.attn.qkv.weight), self.window)
-            cut = cut + self.attn.qkv.bias
+            cut = cut + self.attn.qkv.bias.to(cut.dtype)  # else autocast would widen it
         return windows.merge(self.attn(cut, edits), padded, grid)
 
     def _project(self, x: Tensor, edits: BlockEdits) -> Tensor:
@@ -197,8 +209,8 @@ class ImageEncoder(nn.Module):
         if h % self.patch or w % self.patch:
             up = tuple(-(-s // self.patch) * self.patch for s in (h, w))
             raise InputError(
-                f"input of {h}x{w} pixels: both sides must be multiples of the patch, {self.patch}; "
-                f"resize or pad to {up[0]}x{up[1]}"
+                f"input of {h}x{w} pixels: both sides must be multiples of the patch, "
+                f"{self.patch}; resize or pad to {up[0]}x{up[1]}"
             )
         x = self.patch_embed(pixels)
         return x + resize.positions(self.pos_embed, (x.shape[1], x.shape[2]))

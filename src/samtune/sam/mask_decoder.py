@@ -67,10 +67,8 @@ class TwoWayBlock(nn.Module):
         image_pe: Tensor,
         present: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """One round over ``tokens (N, T, C)`` and ``image (N, H*W, C)`` with their position codes."""
-        if (
-            self.first
-        ):  # the first layer's queries carry no position of their own (SAM, skip_first_layer_pe)
+        """One round over ``tokens (N, T, C)`` and ``image (N, H*W, C)`` with their positions."""
+        if self.first:  # the queries carry no position of their own (SAM, skip_first_layer_pe)
             tokens = self.self_attn(tokens, tokens, tokens, present)
         else:
             q = tokens + token_pe

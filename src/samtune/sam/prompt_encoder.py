@@ -39,7 +39,10 @@ class PositionEmbeddingRandom(nn.Module):
 
     def forward(self, unit_xy: Tensor) -> Tensor:
         """Encodes ``(..., 2)`` coordinates in [0, 1] as ``(..., 2 * features)``."""
-        angles = 2 * torch.pi * ((2 * unit_xy - 1) @ self.positional_encoding_gaussian_matrix)
+        along_x, along_y = self.positional_encoding_gaussian_matrix
+        x, y = (2 * unit_xy - 1).split(1, dim=-1)
+        # Not a matrix product: autocast would run that in half precision, too coarse for angles.
+        angles = 2 * torch.pi * (x * along_x + y * along_y)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def dense(self, grid: tuple[int, int]) -> Tensor:

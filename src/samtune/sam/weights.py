@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 import weakref
 from collections.abc import Mapping
 from importlib.resources import as_file, files
@@ -100,7 +101,7 @@ def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
     """A frozen base from official names and tensors; the tensors are taken over, as fp32.
 
     Raises:
-        InputError: Missing, unexpected or wrongly shaped tensors, all listed.
+        InputError: Missing, unexpected or wrongly shaped tensors; the first eight are named.
     """
     with torch.device("meta"):
         sam = Sam(spec)
@@ -132,6 +133,8 @@ def read_state(path: Path) -> State:
 def official_names(state: State, origin: str = "state") -> State:
     """Brings a state dict of any known wrapping to the official names.
 
+    Tensors outside the prefix of the SAM keep their names, so that a strict check sees them.
+
     Raises:
         InputError: Neither the official nor the Hugging Face layout.
     """
@@ -140,7 +143,7 @@ def official_names(state: State, origin: str = "state") -> State:
         if hit is None:
             continue
         prefix = hit.removesuffix(anchor)
-        state = {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
+        state = {key.removeprefix(prefix): t for key, t in state.items()}
         return state if anchor == ANCHOR else {_from_hf(key): t for key, t in state.items()}
     some = ", ".join(list(state)[:3]) or "none"
     raise InputError(
@@ -155,7 +158,8 @@ _FINGERPRINTS: weakref.WeakKeyDictionary[Sam, str] = weakref.WeakKeyDictionary()
 def fingerprint(sam: Sam) -> str:
     """The sha256 of a base's tensors (names, shapes, fp32 values), whatever file they came from.
 
-    Computed once for each base, which is never changed.
+    A half-precision file is another base than the float32 one that it was rounded from. Computed
+    once for each base, which is never changed.
     """
     if sam not in _FINGERPRINTS:
         digest = hashlib.sha256()
@@ -172,8 +176,12 @@ def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
     path = Path(source).expanduser()
     if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) or path.suffix:
         return path
-    from huggingface_hub import snapshot_download
-
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise InputError(
+            f"{source}: no such path, and hub ids need huggingface-hub; pip install samtune[hf]"
+        ) from error
     try:
         wanted = ["*.safetensors", "config.json"]
         return Path(
@@ -211,19 +219,21 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_pickle(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic != b"PK\x03\x04" and magic[:1] != b"\x80":
+            raise EOFError("neither a zip archive nor a pickle")
+        with warnings.catch_warnings():  # about pickle protocols, of which the user knows nothing
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "weights_only" in reason.lower() or "unsupported" in reason.lower():
-            raise InputError(
-                f"{path}: refused, this pickle holds more than tensors and could run code; "
-                "save it again as a plain state dict or as safetensors"
-            ) from error
-        raise InputError(f"{path}: not a readable checkpoint; fetch or save it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); fetch it again"
+            f"{path}: refused, this pickle holds more than tensors and could run code; "
+            "save it again as a plain state dict or as safetensors"
         ) from error
+    except Exception as error:  # damaged bytes raise nearly any type
+        reason = f"{error}".partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise InputError(f"{path}: not a readable checkpoint ({reason}); fetch it again") from error
 
 
 def _unwrap(loaded: object) -> State:

@@ -1,0 +1,201 @@
+"""Parity with transformers' ``SamModel`` on tiny filled configurations, within 1e-5.
+
+Its decoder's eight LayerNorms get the official eps first: 1e-5, where transformers has 1e-6.
+"""
+
+import deterministic
+import pytest
+import torch
+from tiny import TINY
+
+from samtune.errors import InputError
+from samtune.sam import weights
+from samtune.sam.model import SPECS, Sam
+from samtune.types import Prompts
+
+TOLERANCE = {"rtol": 0, "atol": 1e-5}
+
+
+def configuration(transformers, spec):
+    """The ``SamConfig`` with the sizes of ``spec``."""
+    common = {"image_size": spec.image_size, "patch_size": spec.patch_size}
+    return transformers.SamConfig(
+        vision_config=transformers.SamVisionConfig(
+            hidden_size=spec.embed_dim,
+            output_channels=spec.prompt_dim,
+            num_hidden_layers=spec.depth,
+            num_attention_heads=spec.heads,
+            window_size=spec.window,
+            global_attn_indexes=list(spec.global_blocks),
+            num_pos_feats=spec.prompt_dim // 2,
+            mlp_dim=int(spec.embed_dim * spec.mlp_ratio),
+            **common,
+        ),
+        prompt_encoder_config=transformers.SamPromptEncoderConfig(
+            hidden_size=spec.prompt_dim, **common
+        ),
+        mask_decoder_config=transformers.SamMaskDecoderConfig(
+            hidden_size=spec.prompt_dim,
+            mlp_dim=spec.decoder_hidden,
+            iou_head_hidden_dim=spec.iou_hidden,
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    return pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def hf(transformers):
+    model = transformers.SamModel(configuration(transformers, TINY)).eval()
+    model.load_state_dict(deterministic.fill(model.state_dict()))
+    matrix = deterministic.value("matrix", (2, TINY.prompt_dim // 2)) * 3
+    model.shared_image_embedding.positional_embedding.data.copy_(matrix)
+    for layer in model.mask_decoder.transformer.layers:
+        for i in range(1, 5):
+            getattr(layer, f"layer_norm{i}").eps = 1e-5
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def ours(hf):
+    return weights.from_state(TINY, weights.official_names(hf.state_dict()))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return deterministic.tensor("input", (2, 3, 64, 64), -2, 2)
+
+
+BOXES = torch.tensor([[[3.0, 5, 40, 52], [10, 11, 30, 31]], [[0, 0, 63, 63], [20, 8, 61, 17]]])
+POINTS = torch.tensor([[[[12.0, 30], [50, 7]], [[1, 2], [33, 44]]]] * 2) + torch.arange(2.0).view(
+    2, 1, 1, 1
+)
+LABELS = torch.tensor([[[1, 0], [0, 1]], [[1, 1], [0, 0]]])
+IMAGE = torch.tensor([0, 0, 1, 1])
+
+
+def test_image_encoder(hf, ours, pixels):
+    assert all(b.attn.rel_pos_h.std() > 0.1 for b in ours.image_encoder.blocks)
+    assert ours.image_encoder.pos_embed.std() > 0.1
+    expected = hf.get_image_embeddings(pixels)
+    torch.testing.assert_close(ours.image_encoder(pixels), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("form", ["textbook", "folded"])
+def test_image_encoder_in_both_attention_forms(hf, pixels, form):
+    ours = weights.from_state(TINY, weights.official_names(hf.state_dict()))
+    for block in ours.image_encoder.blocks:
+        block.attn.form = form
+    expected = hf.get_image_embeddings(pixels)
+    torch.testing.assert_close(ours.image_encoder(pixels), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("kind", ["points", "boxes", "boxes+points"])
+def test_sparse_prompts_over_a_batch_of_images(hf, ours, pixels, kind, multimask):
+    theirs, mine = {}, {"image": IMAGE}
+    if "boxes" in kind:
+        theirs["input_boxes"], mine["boxes"] = BOXES, BOXES.flatten(0, 1)
+    if "points" in kind:
+        theirs |= {"input_points": POINTS, "input_labels": LABELS}
+        mine |= {"points": POINTS.flatten(0, 1), "labels": LABELS.flatten(0, 1)}
+    embedding = hf.get_image_embeddings(pixels)
+    expected = hf(image_embeddings=embedding, multimask_output=multimask, **theirs)
+    masks = ours.decode(embedding, Prompts.of(**mine), (64, 64), multimask)
+    assert masks.logits.shape == (4, 3 if multimask else 1, 32, 32)
+    torch.testing.assert_close(masks.logits, expected.pred_masks.flatten(0, 1), **TOLERANCE)
+    torch.testing.assert_close(masks.iou, expected.iou_scores.flatten(0, 1), **TOLERANCE)
+    assert masks.logits.std() > 0.01
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("kind", ["none", "masks", "masks+boxes", "masks+points"])
+def test_mask_prompts_and_no_prompt(hf, ours, pixels, kind, multimask):
+    theirs, mine = {}, {"image": torch.arange(2)}
+    if "masks" in kind:
+        given = deterministic.tensor("mask", (2, 1, 32, 32), -8, 8)
+        theirs["input_masks"], mine["masks"] = given, given
+    if "boxes" in kind:
+        theirs["input_boxes"], mine["boxes"] = BOXES[:, :1], BOXES[:, 0]
+    if "points" in kind:
+        theirs |= {"input_points": POINTS[:, :1], "input_labels": LABELS[:, :1]}
+        mine |= {"points": POINTS[:, 0], "labels": LABELS[:, 0]}
+    embedding = hf.get_image_embeddings(pixels)
+    expected = hf(image_embeddings=embedding, multimask_output=multimask, **theirs)
+    masks = ours.decode(embedding, Prompts.of(**mine), (64, 64), multimask)
+    torch.testing.assert_close(masks.logits, expected.pred_masks.flatten(0, 1), **TOLERANCE)
+    torch.testing.assert_close(masks.iou, expected.iou_scores.flatten(0, 1), **TOLERANCE)
+
+
+def test_pixels_to_masks(hf, ours, pixels):
+    """The whole way, normalisation included."""
+    raw = deterministic.tensor("raw", (2, 3, 64, 64), 0, 255)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (TINY.pixel_mean, TINY.pixel_std))
+    expected = hf((raw - mean) / std, input_boxes=BOXES, multimask_output=False)
+    prompts = Prompts.of(boxes=BOXES.flatten(0, 1), image=IMAGE)
+    masks = ours(raw, prompts)
+    torch.testing.assert_close(masks.logits, expected.pred_masks.flatten(0, 1), **TOLERANCE)
+
+
+def test_dense_positions(hf, ours):
+    expected = hf.get_image_wide_positional_embeddings()
+    torch.testing.assert_close(
+        ours.prompt_encoder.dense_positions((8, 8)), expected, rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["vit_b", "vit_l"])
+def test_names_of_the_real_configuration(transformers, name):
+    spec = SPECS[name]
+    with torch.device("meta"):
+        theirs = transformers.SamModel(configuration(transformers, spec)).state_dict()
+        mine = Sam(spec).state_dict()
+    if name == "vit_b":
+        assert len(theirs) == 315
+    renamed = weights.official_names(theirs)
+    assert set(renamed) == set(mine)
+    assert {k: tuple(t.shape) for k, t in renamed.items()} == {
+        k: tuple(t.shape) for k, t in mine.items()
+    }
+
+
+def same(a, b):
+    state = b.state_dict()
+    return all(torch.equal(t, state[key]) for key, t in a.state_dict().items())
+
+
+@pytest.mark.usefixtures("tiny_registered")
+def test_folder_of_save_pretrained(hf, ours, tmp_path):
+    hf.save_pretrained(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    names = weights.read_state(file)
+    assert "prompt_encoder.shared_embedding.positional_embedding" not in names  # tied, left out
+    loaded = weights.load_sam("tiny", tmp_path)
+    assert same(loaded, ours)
+    assert weights.fingerprint(loaded) == weights.fingerprint(ours)
+    assert same(weights.load_sam("tiny", file), ours)
+
+
+@pytest.mark.usefixtures("tiny_registered")
+def test_sharded_folder(hf, ours, tmp_path):
+    hf.save_pretrained(tmp_path, max_shard_size="200KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert same(weights.load_sam("tiny", tmp_path), ours)
+
+
+@pytest.mark.usefixtures("tiny_registered")
+def test_folder_with_pytorch_model_bin(hf, ours, tmp_path):
+    torch.save(hf.state_dict(), tmp_path / "pytorch_model.bin")
+    assert same(weights.load_sam("tiny", tmp_path), ours)
+
+
+@pytest.mark.usefixtures("tiny_registered")
+def test_missing_tensor_of_a_hf_folder_has_its_official_name(hf, tmp_path):
+    state = hf.state_dict()
+    del state["mask_decoder.upscale_layer_norm.bias"]
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"missing mask_decoder\.output_upscaling\.1\.bias"):
+        weights.load_sam("tiny", tmp_path)
