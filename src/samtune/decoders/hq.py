@@ -1,0 +1,124 @@
+r"""SAM-HQ's read-out (Ke et al. 2023, arXiv:2306.01567): a token of its own on the frozen decoder.
+
+With SAM's upscaled image :math:`U`, its image embedding :math:`E`, the stream :math:`X` after the
+first global block and the decoder's last state :math:`h'` of the new token :math:`h`:
+
+.. math::
+    F &= \mathrm{up}_E(E) + \mathrm{up}_X(X), \quad
+    U_{hq} = \mathrm{conv}(U) + F, \quad
+    m_{hq} = \mathrm{MLP}(h') \cdot U_{hq}
+
+CAT-SAM (Xiao et al. 2024, arXiv:2402.03631) has the same read-out, and its adapters read :math:`h`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.errors import InputError
+from samtune.sam.image_encoder import LayerNorm2d
+from samtune.sam.mask_decoder import Head
+from samtune.sam.model import Sam
+from samtune.types import Masks, Prompts
+
+
+@DECODERS.register("hq")
+class HqDecoder(Decoder):
+    """A high-quality token with its own head and image features; SAM's decoder stays frozen.
+
+    One mask for each prompt. Its estimated IoU is that of SAM's mask: the published head has none.
+    """
+
+    paper = "Ke et al. 2023, arXiv:2306.01567"
+    sits = "a sixth token and its head, on the frozen decoder"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`HqDecoder`."""
+
+        combine: Literal["hq", "sum"] = "hq"
+        """The mask in evaluation: ``hq``, the new token's alone, as CAT-SAM; ``sum``, SAM's added
+        to it, as SAM-HQ. Training reads the new token's alone, as both do."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        if config.combine not in ("hq", "sum"):
+            raise InputError(f"decoder.combine={config.combine}: must be hq or sum")
+        if not sam.spec.global_blocks:
+            raise InputError(
+                f"decoder.name=hq: reads the stream after the first global block, and "
+                f"{sam.spec.name} has none; choose another decoder"
+            )
+        dim = sam.spec.prompt_dim
+        self.combine, self._tap = config.combine, min(sam.spec.global_blocks)
+        self.hf_token = nn.Embedding(1, dim)
+        self.hf_mlp = Head(dim, dim, dim // 8)
+        self.compress_vit_feat = _fourfold(sam.spec.embed_dim, dim, dim // 8)
+        self.embedding_encoder = _fourfold(dim, dim // 4, dim // 8)
+        self.embedding_maskfeature = nn.Sequential(
+            nn.Conv2d(dim // 8, dim // 4, kernel_size=3, padding=1),
+            LayerNorm2d(dim // 4),
+            nn.GELU(),
+            nn.Conv2d(dim // 4, dim // 8, kernel_size=3, padding=1),
+        )
+
+    @property
+    def tokens(self) -> Tensor:
+        """The high-quality token ``(1, prompt_dim)``, with its graph: adapters may train it."""
+        return self.hf_token.weight
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """The first global block."""
+        return (self._tap,)
+
+    def fuse(self, features: Features) -> Tensor:
+        """Early and final features of each image, ``(B, prompt_dim / 8, 4H, 4W)``."""
+        early = features.taps[self._tap].permute(0, 3, 1, 2)
+        return self.embedding_encoder(features.embedding) + self.compress_vit_feat(early)
+
+    def forward(
+        self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
+    ) -> Masks:
+        """One mask for each prompt.
+
+        ``multimask`` concerns SAM's part alone: the best of its three by estimated IoU takes the
+        place of its single mask.
+        """
+        encoder, decoder = sam.prompt_encoder, sam.mask_decoder
+        grid = (features.embedding.shape[-2], features.embedding.shape[-1])
+        tokens, image = decoder.transform(
+            features.embedding[prompts.image],
+            encoder.dense_positions(grid),
+            encoder(prompts, features.frame, grid),
+            self.tokens,
+        )
+        upscaled = decoder.output_upscaling(image)
+        fine = self.embedding_maskfeature(upscaled) + self.fuse(features)[prompts.image]
+        logits = torch.einsum("nc,nchw->nhw", self.hf_mlp(tokens[:, -1]), fine)[:, None]
+        plain = _best(decoder.read(tokens, upscaled, multimask))
+        if self.combine == "sum" and not self.training:
+            logits = logits + plain.logits
+        return Masks(logits, plain.iou)
+
+
+def _best(masks: Masks) -> Masks:
+    """Of ``K`` masks for each prompt the one of highest estimated IoU; ``K`` becomes 1."""
+    best = masks.iou.argmax(1, keepdim=True)
+    logits = masks.logits.take_along_dim(best[..., None, None], 1)
+    return Masks(logits, masks.iou.take_along_dim(best, 1))
+
+
+def _fourfold(dim: int, hidden: int, out: int) -> nn.Sequential:
+    """``(B, dim, H, W)`` to ``(B, out, 4H, 4W)``."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(dim, hidden, kernel_size=2, stride=2),
+        LayerNorm2d(hidden),
+        nn.GELU(),
+        nn.ConvTranspose2d(hidden, out, kernel_size=2, stride=2),
+    )

@@ -1,0 +1,173 @@
+"""CAT-SAM: published counts, initialisation and settings, and its bridge."""
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from samtune.adapters import ADAPTERS
+from samtune.adapters.cat_sam import CatSamA, CatSamT
+from samtune.config import from_words, recipes
+from samtune.decoders.hq import HqDecoder
+from samtune.finetuned import FineTuned
+from samtune.sam.mask_decoder import MaskDecoder
+from samtune.sam.model import SPECS, Sam
+from samtune.schedule import learning_rate
+
+LETTERS = "ta"
+COUNTS = {
+    ("t", "vit_b"): 1_867_520,
+    ("t", "vit_l"): 3_325_440,
+    ("t", "vit_h"): 4_784_128,
+    ("a", "vit_b"): 1_466_960,
+    ("a", "vit_l"): 1_848_128,
+    ("a", "vit_h"): 2_246_480,
+}
+TENSORS = {"t": (73, 121, 153), "a": (105, 145, 177)}
+FROZEN = (93_735_472, 312_342_832, 641_090_608)
+BASES = ("vit_b", "vit_l", "vit_h")
+PARTS = {
+    "decoder.compress_vit_feat": (820_000, 1_082_144, 1_344_288),
+    "decoder.hf_token": (256,) * 3,
+    "decoder.hf_mlp": (139_808,) * 3,
+    "decoder.embedding_encoder": (73_952,) * 3,
+    "decoder.embedding_maskfeature": (37_088,) * 3,
+    "adapter.bridges": (796_416, 1_992_192, 3_188_736),
+    "adapter.up": (19_200, 33_792, 52_480),
+    "adapter.embedding": (18_456, 32_800, 51_240),
+    "adapter.tune": (7_200, 25_344, 52_480),
+    "adapter.high_pass": (18_456, 24_608, 30_760),
+    "adapter.bridge_down": (197_376, 263_168, 328_960),
+    "adapter.bridge_up": (135_168,) * 3,
+}
+
+
+@pytest.mark.parametrize(("letter", "base"), COUNTS, ids=str)
+def test_published_counts(letter, base):
+    column = BASES.index(base)
+    with torch.device("meta"):
+        sam = Sam(SPECS[base]).freeze()
+        model = FineTuned(sam, f"cat_sam_{letter}", "hq")
+    assert model.trainable() == COUNTS[letter, base]
+    assert len(list(model.parameters())) == TENSORS[letter][column]
+    assert sum(p.numel() for p in sam.parameters()) == FROZEN[column]
+    found: dict[str, int] = {}
+    for name, p in model.named_parameters():
+        part = ".".join(name.split(".")[:2])
+        found[part] = found.get(part, 0) + p.numel()
+    assert found == {part: PARTS[part][column] for part in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("base", "token", "first"),
+    [
+        ("vit_b", [-0.592909, -1.014894, -2.136426, -0.053067], [-0.045757, 0.052999, -0.050171]),
+        ("vit_l", [-0.358468, 0.803276, 0.842160, -1.911142], [-0.058383, 0.008217, -0.049086]),
+    ],
+)
+def test_published_initialisation(base, token, first):
+    torch.manual_seed(3407)
+    sam = Sam(SPECS[base])
+    MaskDecoder()  # the published model builds a second one before the new modules
+    decoder = HqDecoder(sam, HqDecoder.Config())
+    adapter = CatSamT(sam, CatSamT.Config())
+    assert decoder.hf_token.weight[0, :4].tolist() == pytest.approx(token, abs=1e-6)
+    assert adapter.bridges[0][0].weight[0, :3].tolist() == pytest.approx(first, abs=1e-6)
+
+
+def test_initial_distributions_of_cat_sam_a():
+    with torch.device("meta"):
+        sam = Sam(SPECS["vit_b"])
+    adapter = CatSamA(sam, CatSamA.Config())
+    linears = [adapter.embedding, adapter.up, *adapter.tune]
+    weights = torch.cat([linear.weight.flatten() for linear in linears])
+    assert weights.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not torch.cat([linear.bias for linear in linears]).any()
+    conv = adapter.high_pass.embed.proj
+    assert conv.weight.std().item() == pytest.approx((2 / (256 * 24)) ** 0.5, rel=0.02)
+    assert not conv.bias.any()
+    for linear in (adapter.bridge_up, *adapter.bridge_down):
+        bound = linear.in_features**-0.5
+        assert 0.95 * bound < linear.weight.abs().max() <= bound
+        assert linear.bias.any()
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+def test_the_token_acts_on_the_encoder_and_is_stored_once(sam, letter):
+    model = FineTuned(sam, f"cat_sam_{letter}", "hq").eval()
+    x = sam.preprocess(tiny.pixels())
+    before = model.encode(x).embedding
+    with torch.no_grad():
+        model.decoder.hf_token.weight.add_(1)
+    assert not torch.equal(model.encode(x).embedding, before)
+    assert [n for n in model.state_dict() if "token" in n] == ["decoder.hf_token.weight"]
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+def test_only_a_decoder_with_a_token_fits(sam, refused, letter):
+    name = f"cat_sam_{letter}"
+    refused([name, "decoder.name=hq"], FineTuned, sam, name, "tuned")
+    adapter = ADAPTERS[name](sam, ADAPTERS[name].Config())
+    adapter.name = "own"  # a module of one's own is not checked by name
+    x = sam.image_encoder.embed(tiny.pixels())
+    refused("no token", adapter.begin, sam.image_encoder, tiny.pixels(), x, None)
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+def test_options_out_of_range(sam, refused, letter):
+    options = {"hidden": 0}
+    refused("adapter.hidden=0", FineTuned, sam, f"cat_sam_{letter}", "hq", adapter_options=options)
+
+
+def test_the_bridge_of_another_grid_is_the_resampled_one(sam):
+    adapter = CatSamA(sam, CatSamA.Config())
+    token = torch.randn(1, sam.spec.prompt_dim)
+
+    def joint(size):
+        pixels = torch.zeros(1, 3, *size)
+        x = sam.image_encoder.embed(pixels)
+        return adapter.begin(sam.image_encoder, pixels, x, token).tokens
+
+    with torch.no_grad():
+        for p in (*adapter.embedding.parameters(), *adapter.high_pass.parameters()):
+            p.zero_()
+    native = adapter.bridge(token)
+    assert torch.equal(joint((64, 64)), native)
+    wide = F.interpolate(native.permute(0, 3, 1, 2), (6, 11), mode="bilinear")
+    torch.testing.assert_close(joint((48, 88)), wide.permute(0, 2, 3, 1))
+
+
+SCORES = {  # one shot on ViT-L, foreground IoU: WHU, Kvasir, SBU
+    "vpt_shallow": (60.8, 79.8, 68.7),
+    "vpt_deep": (57.8, 80.4, 76.0),
+    "adaptformer": (83.2, 76.8, 77.2),
+    "lora": (86.1, 77.5, 74.4),
+    "cat_sam_t": (86.8, 83.4, 78.0),
+    "cat_sam_a": (88.2, 85.4, 81.9),
+}
+
+
+@pytest.mark.parametrize("method", SCORES)
+def test_recipes(method):
+    shipped = recipes()
+    shots = (1, 16, None) if method.startswith("cat_sam") else (1,)
+    for data, score in zip(("whu", "kvasir", "sbu"), SCORES[method], strict=True):
+        for count in shots:
+            name = f"{method}-vit_l-{data}-{f'{count}shot' if count else 'full'}"
+            notes, config = shipped[name]["recipe"], from_words([name])
+            assert notes["published"].startswith(f"{score} %" if count == 1 else "none")
+            assert notes["status"] == "not reproduced"
+            if count:
+                assert len(notes["images"].split(", ")) == count
+            assert (config.data.name, config.data.shots) == (data, count)
+            assert config.adapter["name"] == method.split("_shallow")[0].split("_deep")[0]
+            assert config.adapter.get("depth", "") in method
+            assert config.decoder == {"name": "hq", "combine": "hq"}
+            train = config.train
+            steps = {1: (2000, 1), 16: (200, 4), None: (30, 4)}[count]
+            assert (train.epochs, train.batch_size, train.lr, train.loss) == (
+                *steps, 1e-3, "bce + dice"
+            )  # fmt: skip
+            assert learning_rate(train, 1, 2000) == pytest.approx(1e-3)
+            assert learning_rate(train, 2000, 2000) == pytest.approx(1e-5)
