@@ -50,7 +50,7 @@ covered = pytest.mark.parametrize(("adapter", "decoder"), COVER, ids=str)
 
 def fresh(sam, adapter, decoder) -> FineTuned:
     torch.manual_seed(1)
-    return FineTuned(sam, adapter, decoder)
+    return FineTuned(sam, adapter, decoder, adapter_options=tiny.OPTIONS.get(adapter))
 
 
 def stirred(sam, adapter, decoder) -> FineTuned:

@@ -29,6 +29,10 @@ TINY = SamSpec(
 )
 
 
+OPTIONS = {"gsam": {"depth": 1}}
+"""Options that make a method's default fit a test's time; all else holds for the default."""
+
+
 def base(spec: SamSpec = TINY) -> Sam:
     """A frozen base; every tensor, relative positions too, holds numbers that hide nothing."""
     with torch.device("meta"):
