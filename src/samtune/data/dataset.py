@@ -147,8 +147,10 @@ class SegmentationDataset(Dataset[Example]):
         objects = Objects(labels.map, fit_mask(labels.map, geometry), len(labels))
         if self.class_maps:
             table = self._class_of(labels)
-            maps = (torch.from_numpy(table[m])[None] for m in (objects.fitted, objects.map))
-            return _Chosen(Prompts.of(count=1), *maps, np.zeros(1, np.int64))
+            fitted, original = (
+                torch.from_numpy(table[m])[None] for m in (objects.fitted, objects.map)
+            )
+            return _Chosen(Prompts.of(count=1), fitted, original, np.zeros(1, np.int64))
         draw = Draw(self.prompts, self.train, rng, self.mask_size)
         choices = tuple(mode for mode in self.modes if mode != NONE)
         if len(choices) < len(self.modes) and rng.integers(len(self.modes)) >= len(choices):

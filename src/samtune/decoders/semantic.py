@@ -1,0 +1,125 @@
+"""Several classes at once: one output token a class on SAM's mask decoder, without prompts.
+
+Two layouts are known. Generalized SAM (Kato et al. 2024, arXiv:2408.12406) puts ``C`` IoU tokens
+and ``4C + 1`` mask tokens in and reads the classes from the outputs 1 to ``C``: the IoU tokens but
+the first, and the first mask token; the others only take part in the attention. SAMed (Zhang and
+Liu 2023, arXiv:2304.13785) has one mask token for each class.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.errors import InputError
+from samtune.sam.mask_decoder import MASKS, Head, MaskDecoder
+from samtune.sam.model import Sam
+from samtune.sam.prompt_encoder import PromptEmbedding
+from samtune.types import Masks, Prompts
+
+
+@DECODERS.register("semantic")
+class SemanticDecoder(Decoder):
+    """A map of classes for each image; prompts do not change it.
+
+    With two classes in Generalized SAM's layout it is SAM's decoder with its single mask, for the
+    foreground. Tokens and heads start as SAM's where it has some, the others at random.
+    """
+
+    paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406; SAMed: arXiv:2304.13785"
+    sits = "a trained copy of SAM's mask decoder with tokens and heads for classes"
+    untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`SemanticDecoder`."""
+
+        classes: int = 2
+        """How many, with the background if the mask values have one."""
+        tokens: Literal["gsam", "per_class"] = "gsam"
+        """``gsam``: Generalized SAM's layout; ``per_class``: one mask token a class, as SAMed."""
+        positions: Literal["fourier", "conv"] = "fourier"
+        """Position code of the image: SAM's, or a convolution of the embedding, as GSAM has it."""
+        frozen: bool = False
+        """Keep everything at its start, as SAMUS was published over several classes."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        count, dim = config.classes, sam.spec.prompt_dim
+        if count < 2:
+            raise InputError(f"decoder.classes={count}: must be at least 2, background included")
+        self.mask_decoder = copy.deepcopy(sam.mask_decoder).requires_grad_(True)
+        single = count == 2 and config.tokens == "gsam"
+        self.classes = None if single else count
+        """How many classes its masks stand for; ``None`` where it gives a single mask."""
+        if not single:
+            _extend(self.mask_decoder, count, dim, config.tokens)
+        self.positions = None
+        if config.positions == "conv":
+            self.positions = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        if config.frozen:
+            for module in self.modules():
+                for name, parameter in list(module.named_parameters(recurse=False)):
+                    delattr(module, name)
+                    module.register_buffer(name, parameter.detach())
+
+    def forward(
+        self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
+    ) -> Masks:
+        """The classes of each prompt's image, ``(N, classes, 4H, 4W)``; one mask for two classes.
+
+        ``multimask`` changes nothing.
+        """
+        embedding, own = features.embedding, self.mask_decoder
+        if self.positions is None:
+            grid = (embedding.shape[-2], embedding.shape[-1])
+            positions = sam.prompt_encoder.dense_positions(grid)
+        else:
+            positions = self.positions(embedding)
+        dense = sam.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        none = dense.new_zeros(len(embedding), 0, dense.shape[1])
+        tokens, image = own.transform(embedding, positions, PromptEmbedding(none, dense, None))
+        heads = own.output_hypernetworks_mlps[: self.classes or 1]
+        weights = torch.stack([head(tokens[:, 1 + k]) for k, head in enumerate(heads)], 1)
+        logits = torch.einsum("bkc,bchw->bkhw", weights, own.output_upscaling(image))
+        if self.classes is None:
+            iou = own.iou_prediction_head(tokens[:, 0])[:, :1]
+            return Masks(logits[prompts.image], iou[prompts.image])
+        iou = expected_iou(logits)
+        return Masks(logits[prompts.image], iou[prompts.image], exclusive=True)
+
+
+def expected_iou(logits: Tensor) -> Tensor:
+    """The IoU of each class with its truth, were the probabilities right: ``(N, K)``, no gradient.
+
+    The ratio of the expected overlap and the expected union of the pixels where a class is the
+    likeliest with those that are of it.
+
+    Args:
+        logits: ``(N, K, h, w)`` over classes that exclude each other.
+    """
+    p = logits.detach().float().softmax(1)
+    inside = torch.zeros_like(p).scatter_(1, p.argmax(1, keepdim=True), 1.0)
+    overlap, union = (p * inside).sum((-2, -1)), (p + inside - p * inside).sum((-2, -1))
+    return overlap / union.clamp(min=torch.finfo(p.dtype).tiny)
+
+
+def _extend(decoder: MaskDecoder, count: int, dim: int, layout: str) -> None:
+    """Gives a decoder tokens and heads for ``count`` classes."""
+    if layout == "gsam":
+        decoder.iou_token = nn.Embedding(count, dim)
+        decoder.mask_tokens = nn.Embedding(4 * count + 1, dim)
+    else:
+        kept = decoder.mask_tokens.weight.detach()[:count]
+        decoder.mask_tokens = nn.Embedding(count, dim)
+        with torch.no_grad():
+            decoder.mask_tokens.weight[: len(kept)] = kept
+        decoder.iou_prediction_head = nn.Identity()  # type: ignore[assignment]
+    heads = list(decoder.output_hypernetworks_mlps)[:count]
+    heads += [Head(dim, dim, dim // 8) for _ in range(count - MASKS)]
+    decoder.output_hypernetworks_mlps = nn.ModuleList(heads)

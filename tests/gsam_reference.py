@@ -1,0 +1,146 @@
+"""The G-SAM family's golden numbers: its own fill of the weights, by the reference's names.
+
+A tensor's values depend on its reference name and shape alone (NumPy's Mersenne Twister seeded with
+the CRC-32 of the name), another rule than that of ``deterministic``.
+"""
+
+import json
+import re
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from samtune.finetuned import FineTuned
+from samtune.losses import Loss
+from samtune.sam.model import Sam, SamSpec
+from samtune.sam.weights import from_state
+from samtune.types import Batch, Geometry, Prompts
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "gsam.json").read_text())
+
+PLAIN = SamSpec("tiny", embed_dim=48, depth=4, heads=3, global_blocks=(1, 3), image_size=256)
+PLAIN3 = SamSpec("tiny3", embed_dim=48, depth=3, heads=3, global_blocks=(2,), image_size=256)
+# SAMUS and GSAM keep SAM's 64x64 positions in the reference's tiny models, too.
+TINY, TINY3 = replace(PLAIN, image_size=1024), replace(PLAIN3, image_size=1024)
+
+BLOCK = r"^adapter\.{}\.(\d+)\."
+NAMES: list[tuple[str, str]] = [
+    (BLOCK.format("bottlenecks"), r"image_encoder.blocks.\1.MLP_Adapter."),
+    (r"\.pyramid\.dilated\.(\d)\.", r".aspp.convs.\1.conv."),
+    (r"\.pyramid\.pooled\.", ".aspp.convs.4.conv."),
+    (r"^adapter\.input\.", "image_encoder.input_Adapter."),
+    (r"\.down\.", ".D_fc1."),
+    (r"\.up\.", ".D_fc2."),
+    (BLOCK.format("tables"), r"image_encoder.blocks.\1.attn.rel_pos_"),
+    (BLOCK.format("refine") + r"(se|conv)\.", r"image_encoder.blocks.\1.refine_Adapter.\2."),
+    (BLOCK.format("refine"), r"image_encoder.blocks.\1.refine_Adapter.conv."),
+    (BLOCK.format("cross"), r"image_encoder.blocks.\1.Space_Adapter."),
+    (r"^adapter\.peg\.", "image_encoder.pos_embed.conv."),
+    (r"^adapter\.resnet\.", "image_encoder.cnn_embed.backbone."),
+    (r"^adapter\.project\.", "image_encoder.cnn_embed.conv_f."),
+    (r"^adapter\.stem\.0\.", "image_encoder.cnn_embed.inc.conv."),
+    (r"^adapter\.positions\.0\.", "image_encoder.post_pos_embed.downs.0.maxpool_conv.1."),
+    (r"^adapter\.positions\.1\.", "image_encoder.post_pos_embed.downs.0.maxpool_conv.2."),
+    (r"^decoder\.positions\.", "positional_encoder.proj.0."),
+    (r"^decoder\.mask_decoder\.", "mask_decoder."),
+]
+"""From this library's names to the reference's, in order."""
+
+
+def reference_name(name: str) -> str:
+    """The reference's name of a tensor of this library."""
+    stem = re.match(r"^adapter\.stem\.([123])\.([01])\.(.*)$", name)
+    if stem:  # each further stage is a max-pooling, a convolution, a norm
+        stage, part, rest = int(stem[1]) - 1, int(stem[2]) + 1, stem[3]
+        return f"image_encoder.cnn_embed.downs.{stage}.maxpool_conv.{part}.{rest}"
+    for pattern, replacement in NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """The float32 fill of the tensor that the reference calls ``name``."""
+    u = np.random.RandomState(zlib.crc32(name.encode())).uniform(-1, 1, shape)
+    if name.endswith("running_var"):
+        u = 1 + 0.5 * u
+    elif name.endswith("running_mean"):
+        u = 0.1 * u
+    elif len(shape) == 1:
+        u = 1 + 0.1 * u if name.endswith("weight") else 0.05 * u
+    elif "rel_pos" in name or name == "image_encoder.pos_embed":
+        u = 0.5 * u
+    elif not name.endswith(("lora_A", "lora_B", "gaussian_matrix")):
+        u = u * np.sqrt(3 / np.prod(shape[1:]))
+    return torch.from_numpy(u.astype(np.float32))
+
+
+def base(spec: SamSpec) -> Sam:
+    with torch.device("meta"):
+        names = Sam(spec).state_dict()
+    return from_state(spec, {name: value(name, tuple(t.shape)) for name, t in names.items()})
+
+
+@torch.no_grad()
+def fill(module: nn.Module, prefix: str = "") -> None:
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            tensor.copy_(value(reference_name(prefix + name), tuple(tensor.shape)))
+
+
+def model(spec: SamSpec, adapter: str, decoder: str = "semantic", **options) -> FineTuned:
+    """A model whose every tensor holds the fill, in evaluation mode."""
+    built = FineTuned(base(spec), adapter, decoder, decoder_options=options)
+    fill(built)
+    return built.eval()
+
+
+def image(size: tuple[int, int], count: int = 2) -> torch.Tensor:
+    values = np.random.RandomState(0).uniform(-2, 2, (count, 3, *size))
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def run(built: FineTuned, x: torch.Tensor):
+    """Embedding, low-resolution logits as :class:`Masks`, and logits in the image's frame."""
+    features = built.encode(x)
+    prompts = Prompts.of(image=torch.arange(len(x)))
+    masks = built.decoder(built.sam, features, prompts)
+    full = nn.functional.interpolate(masks.logits, x.shape[-2:], mode="bilinear")
+    return features.embedding, masks, full
+
+
+def batch(x: torch.Tensor, classes: int | None = None) -> Batch:
+    """The reference's random targets: masks above one half, or maps of classes."""
+    n, size, generator = len(x), tuple(x.shape[-2:]), np.random.RandomState(1)
+    if classes is None:
+        targets = torch.from_numpy(generator.uniform(size=(n, 1, *size)) > 0.5)[:, 0]
+    else:
+        targets = torch.from_numpy(generator.randint(0, classes, (n, *size))).long()
+    return Batch(
+        pixels=torch.zeros(n, 3, *size, dtype=torch.uint8),
+        sizes=torch.tensor([size] * n),
+        prompts=Prompts.of(image=torch.arange(n)),
+        targets=targets,
+        valid=torch.ones(n, *size, dtype=torch.bool),
+        classes=torch.zeros(n, dtype=torch.long),
+        geometries=(Geometry(size, size, size),) * n,
+        names=tuple(str(i) for i in range(n)),
+    )
+
+
+def loss(built: FineTuned, x: torch.Tensor, classes: int | None = None) -> torch.Tensor:
+    _, masks, _ = run(built, x)
+    return Loss.parse("bce" if classes is None else "ce")(masks, batch(x, classes))
+
+
+def assert_summary(tensor: torch.Tensor, golden: dict, atol: float = 5e-5) -> None:
+    """Shape, mean, population standard deviation, and four values."""
+    flat = tensor.detach().double().flatten()
+    n = len(flat)
+    assert list(tensor.shape) == golden["shape"]
+    found = [float(flat.mean()), float(flat.std(correction=0))]
+    found += [float(flat[i]) for i in (0, n // 3, n // 2, n - 1)]
+    np.testing.assert_allclose(found, [golden["mean"], golden["std"], *golden["at"]], 0, atol)
