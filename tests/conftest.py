@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from commands import Answer, Trained, exit_code, train_once
 
 from samtune.errors import InputError
 from samtune.sam.model import SPECS, Sam, SamSpec
@@ -69,3 +70,22 @@ def refused():
         return message
 
     return check
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    """A finished run of the command line on eight pairs, for tests that only read it."""
+    return train_once(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def samtune(capsys, tiny_registered):
+    """Runs the command line in this process: ``samtune(words) -> Answer``."""
+
+    def run(*words: object) -> Answer:
+        capsys.readouterr()
+        code = exit_code(words)
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return run

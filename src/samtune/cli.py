@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from samtune.display import Display
+
+OF_THE_MACHINE = (ENOSPC, EDQUOT, EROFS, EACCES)
+"""Errors of writing that the user can mend: a full disk, a folder that must not be written."""
 
 app = typer.Typer(
     name="samtune",
@@ -29,18 +37,16 @@ Words = Annotated[
 def demo(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
     from samtune.assets import demo_data
-    from samtune.config import from_words
+    from samtune.runfolder import unused
 
-    given = {"data": {"root": str(demo_data())}}
-    _trained(from_words(["demo", *(words or [])], given), as_json)
+    given = {"data": {"root": str(demo_data())}, "output": str(unused(Path("runs/demo")))}
+    _trained(["demo", *(words or [])], as_json, given)
 
 
 @app.command()
 def train(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on your own folder of images and masks: samtune train data.root=FOLDER."""
-    from samtune.config import from_words
-
-    _trained(from_words(words or []), as_json)
+    _trained(words or [], as_json)
 
 
 @app.command(name="eval")
@@ -50,15 +56,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a checkpoint, beside the zero-shot base, on a data set."""
-    from samtune.config import parse_override, read_tree
     from samtune.runs import evaluate_run
 
-    trees = [
-        read_tree(Path(w)) if w.endswith((".yaml", ".yml")) and "=" not in w else parse_override(w)
-        for w in words or []
-    ]
     with _speaking(as_json) as display:
-        summary = evaluate_run(source, trees, display)
+        summary = evaluate_run(source, words or [], display)
         display.results(summary)
     _answer(summary, as_json)
 
@@ -88,12 +89,6 @@ def predict(
     with _speaking(as_json) as display:
         asked = _asked(box or [], point or [], prompts)
         predictor = predictor_of(checkpoint, words or [])
-        trained_for = predictor.model.prompts
-        if not asked and trained_for not in ("none", "mixed"):
-            display.say(
-                f"note: {checkpoint} was trained with prompt {trained_for}, and none is given "
-                "(--box, --point, --prompts)"
-            )
         found = predict_folder(
             predictor,
             source,
@@ -103,8 +98,15 @@ def predict(
             progress=lambda done, total: display.progress("predict", done, total),
         )
         for failure in found["failed"]:
-            display.errors.print(f"failed: {failure['reason']}", markup=False)
-        display.say(f"{found['images']} masks in {found['out']}")
+            display.warn(f"samtune: {failure['reason']}")
+        if found["images"]:
+            trained_for = predictor.model.prompts
+            if not asked and "none" not in trained_for and trained_for != "mixed":
+                display.say(
+                    f"note: {checkpoint} was trained with prompt {trained_for}, and none was given "
+                    "(--box, --point, --prompts)"
+                )
+            display.say(f"masks of {found['images']} images in {found['out']}")
     _answer(found, as_json)
     if found["failed"]:
         raise typer.Exit(2)
@@ -142,35 +144,71 @@ def recipes(as_json: Json = False) -> None:
     _answer(rows, as_json)
 
 
-def main() -> None:
-    """Runs the command line; wrong input ends with one line and exit code 2."""
+class _Interrupted(Exception):
+    """The user pressed Ctrl-C."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line; wrong input ends with one line and exit code 2.
+
+    Args:
+        args: The words after ``samtune``; by default those of the process.
+    """
+    args = sys.argv[1:] if args is None else args
+    try:
+        code = app(args or ["--help"], prog_name="samtune", standalone_mode=False)
+    except _Interrupted as error:
+        code = _ended(str(error), 130)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _ended("interrupted", 130)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        code = _ended(f"{where}{error.strerror}; free some space or choose another output", 2)
+    except Exception as error:
+        code = _wrong_input(error)
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _wrong_input(error: Exception) -> int:
+    """One line for wrong input; anything else is a fault of the program and goes on."""
     from samtune.errors import InputError
 
-    try:
-        app()
-    except InputError as error:
-        print(f"samtune: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("samtune: interrupted; go on with samtune train resume=FOLDER", file=sys.stderr)
-        raise SystemExit(130) from None
+    # Typer's releases differ in where click lives, but export this subclass of its errors.
+    usage_error, click_error = typer.BadParameter.__mro__[1:3]
+    if isinstance(error, InputError):
+        return _ended(" ".join(str(error).split("\n")), 2)
+    if isinstance(error, click_error):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context and isinstance(error, usage_error) else "samtune"
+        line = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+        return _ended(f"{line}; see {command} --help", 2)
+    raise error
+
+
+def _ended(line: str, code: int) -> int:
+    print(f"samtune: {line}", file=sys.stderr)
+    return code
 
 
 @contextmanager
-def _speaking(as_json: bool) -> Any:
+def _speaking(as_json: bool) -> Iterator[Display]:
     from samtune.display import Display
 
-    with Display(json=as_json) as display:
-        yield display
+    try:
+        with Display(json=as_json) as display:
+            yield display
+    except KeyboardInterrupt as error:  # typer's releases each make something else of it
+        raise _Interrupted(f"interrupted; {error}" if str(error) else "interrupted") from None
 
 
-def _trained(config: Any, as_json: bool) -> None:
-    import yaml
-
+def _trained(words: list[str], as_json: bool, given: dict[str, Any] | None = None) -> None:
+    from samtune.config import from_words
     from samtune.runs import train as run
 
     with _speaking(as_json) as display:
-        display.say(yaml.safe_dump(config.tree(), sort_keys=False).rstrip())
+        config = from_words(words, given)
         summary = run(config, display)
         display.results(summary)
     _answer(summary, as_json)
@@ -185,8 +223,11 @@ def _method_row(row: dict[str, Any]) -> tuple[str, ...]:
     return row["name"], row["sits"], f"{row['trainable_parameters']:,}", row["paper"]
 
 
-def _numbers(word: str) -> list[float]:
-    return [float(value) for value in word.split(",")]
+def _numbers(word: str, counts: tuple[int, ...]) -> list[float]:
+    values = [float(value) for value in word.split(",")]
+    if len(values) not in counts:
+        raise ValueError(word)
+    return values
 
 
 def _asked(boxes: list[str], points: list[str], file: Path | None) -> dict[str, Any]:
@@ -197,13 +238,16 @@ def _asked(boxes: list[str], points: list[str], file: Path | None) -> dict[str, 
     everywhere: dict[str, Any] = {}
     try:
         if boxes:
-            everywhere["boxes"] = [_numbers(word) for word in boxes]
+            everywhere["boxes"] = [_numbers(word, (4,)) for word in boxes]
         if points:
-            rows = [_numbers(word) for word in points]
+            rows = [_numbers(word, (2, 3)) for word in points]
             everywhere["points"] = [row[:2] for row in rows]
             everywhere["labels"] = [int(row[2]) if len(row) > 2 else 1 for row in rows]
     except ValueError as error:
-        raise InputError("--box takes x0,y0,x1,y1 and --point takes x,y or x,y,label") from error
+        raise InputError(
+            f"{' '.join([*boxes, *points])}: --box takes x0,y0,x1,y1 in pixels, and --point x,y or "
+            "x,y,label"
+        ) from error
     if everywhere:
         asked["*"] = check_prompts({"*": everywhere}, "--box/--point")["*"]
     return asked

@@ -14,14 +14,23 @@ import yaml
 from samtune.adapters import ADAPTERS
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.decoders import DECODERS
-from samtune.engine import FitConfig
 from samtune.errors import InputError, nearest
 from samtune.finetuned import check_pair
 from samtune.losses import DEFAULT_LOSS, Loss
 from samtune.registry import Registry
 from samtune.sam.weights import spec_of
+from samtune.schedule import FitConfig
+from samtune.schedule import check as check_training
 
 Tree = dict[str, Any]
+
+DEFAULTS = {"adapter": "lora", "decoder": "tuned"}
+"""The method and read-out where none is named."""
+FREE_ON_RESUME = {
+    "resume", "output", "device", "base.weights", "data.root", "data.workers", "data.cache",
+    "train.max_steps", "train.epochs",
+}  # fmt: skip
+"""What a resumed run may set anew: its length, and where and how it runs."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,9 @@ class RunConfig:
 
     base: BaseConfig = field(default_factory=BaseConfig)
     """The frozen SAM."""
-    adapter: Tree = field(default_factory=lambda: {"name": "lora"})
+    adapter: Tree = field(default_factory=lambda: {"name": DEFAULTS["adapter"]})
     """The method in the image encoder: its name and options, see ``samtune methods``."""
-    decoder: Tree = field(default_factory=lambda: {"name": "tuned"})
+    decoder: Tree = field(default_factory=lambda: {"name": DEFAULTS["decoder"]})
     """The read-out: its name and options."""
     input: InputConfig = field(default_factory=InputConfig)
     """The model's frame."""
@@ -79,7 +88,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     """
     merged: Tree = {}
     for tree in trees:
-        merged = _merged(merged, tree)
+        merged = _merged(merged, _named_parts(tree))
     _check_keys(merged, RunConfig, "")
     config = _validated(merged)
     spec = spec_of(config.base.name)
@@ -91,7 +100,12 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_pair(config.adapter["name"], config.decoder["name"])
     getattr(ADAPTERS[config.adapter["name"]], "check", lambda spec: None)(spec)
     _check_classes(config)
-    Loss.parse(config.train.loss)
+    check_training(config.train)
+    for key in ("workers", "cache"):
+        if getattr(config.data, key) < 0:
+            raise InputError(f"data.{key}={getattr(config.data, key)}: choose 0 or more")
+    if not 0 <= config.seed < 2**63:
+        raise InputError(f"seed={config.seed}: must be a whole number from 0 on")
     return config
 
 
@@ -110,9 +124,7 @@ def parse_override(word: str) -> Tree:
         raise InputError(f"{word}: the value is not valid YAML; quote it") from error
     if isinstance(parsed, str) and "," in parsed and not any(c in parsed for c in " /\\"):
         parsed = [yaml.safe_load(part) for part in parsed.split(",")]
-    for part in reversed(key.split(".")):
-        parsed = {part: parsed}
-    return parsed
+    return _nested(key, parsed)
 
 
 def read_tree(path: Path) -> Tree:
@@ -142,20 +154,39 @@ def recipes() -> dict[str, Tree]:
 
 
 def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> RunConfig:
-    """The configuration that a command line asks for.
+    """The configuration that a command line asks for; with ``resume=`` that of the earlier run.
 
     Args:
         words: Recipe names, YAML files and ``key=value``, in any order.
         first: Defaults below everything else.
 
     Raises:
-        InputError: As :func:`resolve`, or a word that is none of these.
+        InputError: As :func:`resolve`, a word that is none of these, or a setting that differs
+            from the run to resume.
     """
-    recipe_trees, file_trees, overrides = [], [], []
+    trees = [_named_parts(first or {}), *layers(words)]
+    config = resolve(trees)
+    if config.resume is None:
+        return config
+    given: Tree = {}
+    for tree in trees:
+        given = _merged(given, tree)
+    return _resumed(config, given)
+
+
+def layers(words: Sequence[str]) -> list[Tree]:
+    """What a command line's words say: recipes, then files, then all ``key=value`` as one.
+
+    Raises:
+        InputError: A word that is none of these.
+    """
+    recipe_trees, file_trees = [], []
+    overrides: Tree = {}
     shipped = recipes()
     for word in words:
         if "=" in word:
-            overrides.append(parse_override(word))
+            # Among themselves they only add up: adapter.rank=8 may stand before adapter.name=lora.
+            overrides = _joined(overrides, _named_parts(parse_override(word)))
         elif word in shipped:
             recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
         elif word.endswith((".yaml", ".yml")):
@@ -165,21 +196,63 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
                 f"{word}: neither a recipe, a .yaml file nor key=value{nearest(word, shipped)}; "
                 "see samtune recipes"
             )
-    return resolve([first or {}, *recipe_trees, *file_trees, *overrides])
+    return [*recipe_trees, *file_trees, overrides]
+
+
+def _resumed(config: RunConfig, given: Tree) -> RunConfig:
+    folder = Path(str(config.resume)).expanduser()
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
+    tree = read_tree(folder / "config.yaml")
+    resolve([tree])  # the file may have been edited
+    earlier, wanted = _leaves(tree), _leaves(config.tree())
+    for key in _leaves(given):
+        if key not in FREE_ON_RESUME and wanted.get(key) != earlier.get(key):
+            raise InputError(
+                f"{key}={wanted.get(key)}: the run in {folder} has {earlier.get(key)}, and only "
+                "its length may change; leave it out, or start a new run"
+            )
+    free = {key: value for key, value in _leaves(given).items() if key in FREE_ON_RESUME}
+    trees = [_nested(key, value) for key, value in free.items()]
+    return resolve([tree, *trees, {"resume": str(folder)}])
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    out: Tree = {}
+    for key, value in tree.items():
+        inner = isinstance(value, Mapping)
+        out |= _leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return out
+
+
+def _nested(key: str, value: Any) -> Tree:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _named_parts(tree: Mapping[str, Any]) -> Tree:
+    """``adapter: lora`` as ``adapter: {name: lora}``, and the same for the decoder."""
+    return {k: {"name": v} if k in DEFAULTS and isinstance(v, str) else v for k, v in tree.items()}
+
+
+def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        out[key] = _joined(old, value) if both else value  # type: ignore[arg-type]
+    return out
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     out = dict(below)
     for key, value in above.items():
         old = out.get(key)
-        if (
-            key in ("adapter", "decoder")
-            and isinstance(value, Mapping)
-            and isinstance(old, Mapping)
-        ):
+        if key in DEFAULTS and isinstance(value, Mapping) and isinstance(old, Mapping):
             # Options of one method mean nothing to another: a new name starts afresh.
-            renamed = "name" in value and value["name"] != old.get("name")
-            out[key] = dict(value) if renamed else {**old, **value}
+            renamed = "name" in value and value["name"] != old.get("name", DEFAULTS[key])
+            out[key] = dict(value) if renamed else _merged(old, value)
         elif isinstance(value, Mapping) and isinstance(old, Mapping):
             out[key] = _merged(old, value)
         else:
@@ -204,13 +277,14 @@ def _check_keys(tree: Mapping[str, Any], schema: Any, prefix: str) -> None:
 
 
 def _validated(tree: Tree) -> RunConfig:
-    for part, default in (("adapter", "lora"), ("decoder", "tuned")):
+    for part, default in DEFAULTS.items():
         value = tree.get(part, {})
-        if isinstance(value, str):
-            value = {"name": value}
         if not isinstance(value, Mapping):
             raise InputError(f"{part}={value}: give a name, as in {part}.name={default}")
         tree = {**tree, part: {"name": default, **value}}
+    for part, key in (("data", "class_names"), ("train", "trackers")):  # a list of one
+        if isinstance(tree.get(part, {}).get(key), str):
+            tree = {**tree, part: {**tree[part], key: [tree[part][key]]}}
     return _typed(RunConfig, "", tree)
 
 

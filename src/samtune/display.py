@@ -35,6 +35,8 @@ class Display:
             TimeRemainingColumn(compact=True),
             console=self.errors,
             transient=True,
+            # Redirected to a file, stdout must not end up above the bar on the terminal.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self._live = sys.stderr.isatty()
         self._tasks: dict[str, Any] = {}
@@ -58,6 +60,20 @@ class Display:
         """One line for the reader."""
         self.console.print(text, markup=False)
 
+    def warn(self, text: str) -> None:
+        """One line about what is wrong, on stderr."""
+        self.errors.print(text, markup=False)
+
+    def settings(self, tree: Mapping[str, Any]) -> None:
+        """A run's resolved settings, a line for each part; what is not set is left out."""
+        for part, value in tree.items():
+            if isinstance(value, Mapping):
+                words = [f"{key}={_word(v)}" for key, v in value.items() if _is_set(v)]
+                if words:
+                    self.say(f"{part}: {' '.join(words)}")
+            elif _is_set(value):
+                self.say(f"{part}: {_word(value)}")
+
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """How far a long piece of work is."""
         if self._live:
@@ -68,7 +84,9 @@ class Display:
                 self._bar.remove_task(self._tasks.pop(what))
             return
         now = time.monotonic()
-        if done >= total or now - self._spoken.get(what, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+        # What has a note speaks at once; what is quickly done says nothing.
+        last = self._spoken.setdefault(what, now - PLAIN_SECONDS if note else now)
+        if now - last >= PLAIN_SECONDS or (note and done >= total):
             self._spoken[what] = now
             self.errors.print(f"{what}: {done}/{total} {note}".rstrip(), markup=False)
 
@@ -97,7 +115,7 @@ class Display:
             if values:
                 table.add_row(name, metric(values["iou"]), metric(values["dice"]))
         before, after = summary.get("zero_shot"), summary.get("tuned")
-        if before and after:
+        if before and after and None not in (*before.values(), *after.values()):
             gains = [metric(after[key] - before[key], sign=True) for key in ("iou", "dice")]
             table.add_row("gain", *gains)
         self.console.print(table)
@@ -124,6 +142,16 @@ class Display:
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value not in ([], "")
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _facts(summary: Mapping[str, Any]) -> str:

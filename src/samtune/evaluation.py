@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader, Subset
 from samtune.data import SegmentationDataset, collate
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
+from samtune.schedule import Precision
 from samtune.types import Batch, Masks, inside
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ def evaluate(
             target, valid = batch.originals[i], batch.original_valid[i]
             classes = batch.classes[batch.prompts.image == i]
             if dataset.class_maps:
-                masks, target, classes = by_class(masks, target, valid, dataset.data.classes or 0)
+                total = dataset.data.classes or 0
+                masks, target, classes = by_class(masks, target, valid, total)  # noqa: PLW2901
             metrics.update(masks, target, valid, classes)
             iou, dice = iou_dice(masks, target, valid)
             items.append(

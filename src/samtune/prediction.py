@@ -53,18 +53,29 @@ def predict_folder(
             that cannot be read are listed instead.
     """
     records = find_images(source)
+    _check_names(records)
     prompts = _matched(prompts or {}, records)
-    folder = _folder(Path(out).expanduser(), overlays)
+    folder = Path(out).expanduser()
     entries: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for done, record in enumerate(records, 1):
+        entry = prompts.get(record.name)
         try:
-            entries += _one(predictor, record, prompts.get(record.name), folder, overlays)
+            image, asked, masks, scores = _predicted(predictor, record, entry)
         except InputError as error:
-            failed.append({"file": str(record.image), "reason": str(error)})
+            reason = str(error)
+            reason = reason if str(record.image) in reason else f"{record.image}: {reason}"
+            failed.append({"file": str(record.image), "reason": reason})
+        else:
+            _write_pictures(folder, record, image, masks, (asked, entry) if overlays else None)
+            entries += [
+                _entry(record, mask, score, size=image.shape[:2])
+                for mask, score in zip(masks, scores, strict=True)
+            ]
         if progress is not None:
             progress(done, len(records))
-    _write(folder / "predictions.json", (json.dumps(entries) + "\n").encode())
+    if len(failed) < len(records):
+        _write(folder / "predictions.json", (json.dumps(entries) + "\n").encode())
     return {"images": len(records) - len(failed), "failed": failed, "out": str(folder)}
 
 
@@ -99,25 +110,31 @@ def check_prompts(prompts: Any, origin: str) -> dict[str, Any]:
     return dict(prompts)
 
 
-def _one(
-    predictor: Predictor, record: Record, entry: Any, folder: Path, overlays: bool
-) -> list[dict[str, Any]]:
+def _predicted(
+    predictor: Predictor, record: Record, entry: Any
+) -> tuple[NDArray[np.uint8], Prompts, NDArray[np.bool_], list[float]]:
     image = read_image(record.image)
     asked = _prompts(entry, record.name) if entry else Prompts.of(count=1)
     predictor.set_image(image)
     found, scores, _ = predictor.predict_torch(asked)
-    masks = found[:, 0].cpu().numpy()
+    return image, asked, found[:, 0].cpu().numpy(), scores[:, 0].tolist()
+
+
+def _write_pictures(
+    folder: Path,
+    record: Record,
+    image: NDArray[np.uint8],
+    masks: NDArray[np.bool_],
+    drawn: tuple[Prompts, Any] | None,
+) -> None:
     union: NDArray[np.bool_] = np.any(masks, axis=0)
     name = f"{record.name}.png"
     _write(folder / name, _png(np.where(union, 255, 0).astype(np.uint8)))
-    if overlays:
+    if drawn is not None:
+        asked, entry = drawn
         boxes = [box.tolist() for box in asked.boxes() if not box.isnan().any()]
-        points = _points(entry)
-        _write(folder / "overlays" / name, _png(draw_overlay(image, union, boxes, points)))
-    return [
-        _entry(record, mask, float(score), size=image.shape[:2])
-        for mask, score in zip(masks, scores[:, 0].tolist(), strict=True)
-    ]
+        picture = draw_overlay(image, union, boxes, _points(entry))
+        _write(folder / "overlays" / name, _png(picture))
 
 
 def _entry(
@@ -147,6 +164,10 @@ def _prompts(entry: Mapping[str, Any], origin: str) -> Prompts:
             parts.append(Prompts.of(points=points, labels=torch.tensor([labels]).reshape(1, -1)))
             if parts[-1].labels.shape[1] != points.shape[1] + 1:
                 raise ValueError("as many labels as points")
+            if not set(labels) <= {0, 1}:
+                raise InputError(f"{origin}: labels {labels}: each must be 0 or 1, 1 inside")
+    except InputError:
+        raise
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{origin}: must be boxes [x0, y0, x1, y1], or points [x, y] with as many labels"
@@ -172,12 +193,15 @@ def _matched(prompts: Mapping[str, Any], records: Sequence[Record]) -> dict[str,
     return everywhere | {by_key[key]: entry for key, entry in prompts.items() if key != "*"}
 
 
-def _folder(path: Path, overlays: bool) -> Path:
-    try:
-        (path / "overlays" if overlays else path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be made ({error}); choose another") from error
-    return path
+def _check_names(records: Sequence[Record]) -> None:
+    seen: dict[str, Record] = {}
+    for record in records:
+        if record.name in seen:
+            raise InputError(
+                f"{record.image}: its mask would have the name of that of "
+                f"{seen[record.name].image.name}; rename one of the two"
+            )
+        seen[record.name] = record
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:
@@ -198,4 +222,6 @@ def _write(path: Path, data: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: could not be written ({error}); free some space") from error
+        raise InputError(
+            f"{path}: could not be written ({error}); free some space or choose another --out"
+        ) from error

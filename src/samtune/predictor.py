@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from samtune.data.transforms import fit_image
 from samtune.decoders import Features
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
-from samtune.types import Geometry, Prompts, inside
+from samtune.types import NEGATIVE, POSITIVE, Geometry, Prompts, inside
 
 
 class Predictor:
@@ -90,13 +91,16 @@ class Predictor:
             4W)``.
 
         Raises:
-            InputError: No image set, malformed prompts, or a box outside the image.
+            InputError: No image set, malformed prompts, or a box or point outside the image.
         """
+        points = _tensor(point_coords, (1, -1, 2), "point_coords")
+        labels = _tensor(point_labels, (1, -1), "point_labels")
+        _check_labels(points, labels)
         prompts = Prompts.of(
-            boxes=self._tensor(box, (1, 4), "box"),
-            points=self._tensor(point_coords, (1, -1, 2), "point_coords"),
-            labels=self._tensor(point_labels, (1, -1), "point_labels"),
-            masks=None if mask_input is None else torch.from_numpy(mask_input)[None],
+            boxes=_tensor(box, (1, 4), "box"),
+            points=points,
+            labels=labels,
+            masks=self._mask(mask_input),
         )
         masks, scores, low_res = self.predict_torch(prompts, multimask_output, return_logits)
         return masks[0].cpu().numpy(), scores[0].cpu().numpy(), low_res[0].cpu().numpy()
@@ -112,39 +116,70 @@ class Predictor:
             4W)``.
 
         Raises:
-            InputError: No image set, or a box that does not overlap the image.
+            InputError: No image set, or a box or point outside the image.
         """
         if self._features is None or self._geometry is None:
             raise InputError("no image: call set_image before predict")
-        _check_boxes(prompts, self._geometry)
+        _check_places(prompts, self._geometry)
         placed = prompts.to_model(self._geometry).to(self.model.device)
         found = self.model.decoder(self.model.sam, self._features, placed, multimask_output)
         logits = self._geometry.masks_to_original(found.logits)
         masks = logits if return_logits else inside(logits, found.exclusive, self.threshold)
         return masks, found.iou, found.logits
 
-    def _tensor(
-        self, value: ArrayLike | None, shape: Sequence[int], name: str
-    ) -> torch.Tensor | None:
-        if value is None:
+    def _mask(self, mask: NDArray[np.float32] | None) -> torch.Tensor | None:
+        if mask is None:
             return None
-        try:
-            return torch.as_tensor(np.asarray(value, dtype=np.float32)).reshape(*shape)
-        except (ValueError, RuntimeError) as error:
-            wanted = "x".join("n" if n == -1 else str(n) for n in shape[1:])
-            raise InputError(f"{name}={value}: must be {wanted} numbers") from error
+        (h, w), stride = self.model.input.size, self.model.stride
+        wanted = (1, 4 * h // stride, 4 * w // stride)
+        if np.shape(mask) != wanted:
+            raise InputError(
+                f"mask_input of shape {np.shape(mask)}: must be {wanted}, one of the "
+                "low-resolution logits of an earlier call, as in low_res[:1]"
+            )
+        return torch.as_tensor(np.asarray(mask, dtype=np.float32))[None]
 
 
-def _check_boxes(prompts: Prompts, geometry: Geometry) -> None:
+def _tensor(value: ArrayLike | None, shape: Sequence[int], name: str) -> torch.Tensor | None:
+    if value is None:
+        return None
+    try:
+        return torch.as_tensor(np.asarray(value, dtype=np.float32)).reshape(*shape)
+    except (ValueError, TypeError, RuntimeError) as error:
+        wanted = " x ".join("n" if n == -1 else str(n) for n in shape[1:])
+        raise InputError(f"{name}={value}: must be {wanted} numbers") from error
+
+
+def _check_labels(points: torch.Tensor | None, labels: torch.Tensor | None) -> None:
+    have = (0 if points is None else points.shape[1], 0 if labels is None else labels.shape[1])
+    if have[0] != have[1]:
+        raise InputError(
+            f"point_labels: {have[1]} labels for {have[0]} points; give one each, 1 inside the "
+            "object and 0 outside"
+        )
+    if labels is not None and not bool(((labels == 0) | (labels == 1)).all()):
+        raise InputError(
+            f"point_labels={labels[0].tolist()}: each must be 0 or 1, 1 inside the object"
+        )
+
+
+def _check_places(prompts: Prompts, geometry: Geometry) -> None:
     h, w = geometry.original
+    frame = f"the image of {w}x{h} pixels; give"
+    used = prompts.labels >= NEGATIVE
+    if not bool(prompts.coords[used].isfinite().all()):
+        raise InputError("a box or point is not finite: give pixels of this image")
     for box in prompts.boxes():
-        if box.isnan().any():  # this prompt has no box
-            continue
         x0, y0, x1, y1 = box.tolist()
+        if math.isnan(x0):  # this prompt has no box
+            continue
         if x1 <= x0 or y1 <= y0:
             raise InputError(f"box={box.tolist()}: must be x0, y0, x1, y1 with x0 < x1 and y0 < y1")
         if x0 >= w or y0 >= h or x1 <= 0 or y1 <= 0:
             raise InputError(
-                f"box={box.tolist()}: lies outside the image of {w}x{h} pixels; "
-                "give xyxy in the pixels of this image"
+                f"box={box.tolist()}: lies outside {frame} xyxy in the pixels of this image"
             )
+    points = prompts.coords[(prompts.labels == NEGATIVE) | (prompts.labels == POSITIVE)]
+    for x, y in points.tolist():
+        if not (0 <= x <= w and 0 <= y <= h):
+            raise InputError(f"point={[x, y]}: lies outside {frame} xy in the pixels of this image")

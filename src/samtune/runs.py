@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +14,14 @@ import yaml
 
 from samtune.checkpoint import load, read_header
 from samtune.comparison import compare_with_base, measure, numbers
-from samtune.config import RunConfig, Tree, parse_override, resolve
+from samtune.config import RunConfig, Tree, layers, resolve
 from samtune.data import SegmentationDataset, Summary, scan, select, splits, write_split
 from samtune.display import Display
 from samtune.engine import FitResult, fit, peak_memory
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.predictor import Predictor
+from samtune.runfolder import Log, finite, run_folder
 from samtune.sam.model import SPECS, Sam
 from samtune.sam.weights import load_sam
 from samtune.types import InputPolicy
@@ -34,52 +33,63 @@ if TYPE_CHECKING:
 def train(config: RunConfig, display: Display) -> Tree:
     """Fine-tunes, measures zero-shot and tuned on the test split, and writes the run folder.
 
-    All of the data and the base are checked before the folder is made.
+    All of the data and the base are checked before the folder is made, and a run that ends before
+    there is anything to resume leaves no folder.
+
+    Args:
+        config: With ``resume`` set, that of the earlier run; see
+            :func:`samtune.config.from_words`.
+        display: Where to speak.
 
     Raises:
         InputError: Wrong configuration, data, weights or folder.
+        KeyboardInterrupt: With how to go on as its message.
     """
-    if config.resume is not None:
-        config = _resumed(config)
     parts = splits(config.data)
-    remarks = _checked(parts, config, display)
+    counts, remarks = _checked(parts, config)
     model, baseline = _models(config)
-    folder = _run_folder(config, model)
     data = {
         name: _dataset(config, model, parts[name], name == "train") for name in ("train", "val")
     }
     test = {mode: _dataset(config, model, parts["test"], False, mode) for mode in modes(config)}
-    (folder / "config.yaml").write_text(_yaml(config.tree()), "utf-8")
-    write_split(folder / "split.json", parts)
-    log = _Log(folder / "metrics.jsonl", display, append=config.resume is not None)
-    if config.resume is None:
-        before = measure(baseline, data["val"], config, display, "zero-shot, validation")
-        log({"event": "zero_shot", "step": 0, **numbers(before)})
-    result = fit(
-        model,
-        data["train"],
-        data["val"],
-        config.train,
-        output=folder,
-        resume=config.resume is not None,
-        seed=config.seed,
-        on_event=log,
-        header={"config": config.tree()},
-    )
-    summary, shown = compare_with_base(baseline, model, test, config, display)
-    summary |= _costs(model, result.seconds)
-    summary |= {"checkpoint": str(folder / "best.safetensors"), "steps": result.steps}
-    method = f"{config.adapter['name']} + {config.decoder['name']}"
-    summary["title"] = f"{method} on {_data_name(config)}"
-    return _written(folder, summary, config, remarks + _training_remarks(result), log.rows, shown)
+    _check_trainable(config, model)
+    names = (config.adapter["name"], config.decoder["name"], config.base.name, _data_name(config))
+    with run_folder(config.output, "-".join(names), config.resume) as folder:
+        display.settings(config.tree())
+        display.say(counts)
+        log = Log(folder, display, resume=config.resume is not None)
+        if config.resume is None:
+            (folder / "config.yaml").write_text(_yaml(config.tree()), "utf-8")
+            write_split(folder / "split.json", parts)
+            before = measure(baseline, data["val"], config, display, "zero-shot, validation")
+            log({"event": "zero_shot", "step": 0, **numbers(before)})
+        result = fit(
+            model,
+            data["train"],
+            data["val"],
+            config.train,
+            output=folder,
+            resume=config.resume is not None,
+            seed=config.seed,
+            on_event=log,
+            header={"config": {**config.tree(), "output": None, "resume": None}},
+            cpu=config.device == "cpu",
+        )
+        summary, shown = compare_with_base(baseline, model, test, config, display)
+        summary |= _costs(model, result.seconds)
+        summary |= {"checkpoint": str(folder / "best.safetensors"), "steps": result.steps}
+        method = f"{config.adapter['name']} + {config.decoder['name']}"
+        summary["title"] = f"{method} on {_data_name(config)}"
+        remarks += _training_remarks(result, config)
+        return _written(folder, summary, config, remarks, log.rows, shown)
 
 
-def evaluate_run(source: str, words: Sequence[Tree], display: Display) -> Tree:
+def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
     """Measures a checkpoint, or a base by its name, on a data set; zero-shot stands beside tuned.
 
     Args:
         source: A checkpoint's path, or the name of a base for its zero-shot result alone.
-        words: Settings over those of the checkpoint.
+        words: ``key=value`` and YAML files, over the settings of the checkpoint.
         display: Where to speak.
 
     Raises:
@@ -92,19 +102,19 @@ def evaluate_run(source: str, words: Sequence[Tree], display: Display) -> Tree:
             "adapter": {"name": "none"},
             "decoder": {"name": "frozen"},
         }
-        config = resolve([first, *words])
+        config = resolve([first, *layers(words)])
         baseline, model = _models(config)[1], None
     else:
-        config = resolve([{**read_header(source).get("config", {}), "output": None}, *words])
+        config = resolve([_of_checkpoint(source), *layers(words)])
         model = load(source, config.base.weights, any_base=config.base.any)
         model = model.to(_device(config))
         baseline = FineTuned(model.sam, input=model.input)
     records = select(splits(config.data), config.data.split)
-    remarks = _checked({config.data.split: records}, config, display)
+    counts, remarks = _checked({config.data.split: records}, config)
     test = {
         mode: _dataset(config, model or baseline, records, False, mode) for mode in modes(config)
     }
-    folder = _eval_folder(config, source)
+    display.say(counts)
     summary, shown = compare_with_base(baseline, model, test, config, display)
     summary |= _costs(model or baseline, time.perf_counter() - start)
     summary |= {"checkpoint": None if model is None else source}
@@ -113,7 +123,10 @@ def evaluate_run(source: str, words: Sequence[Tree], display: Display) -> Tree:
         remarks.append(
             f"trained with prompt {model.prompts}, evaluated with {', '.join(modes(config))}"
         )
-    return _written(folder, summary, config, remarks, [], shown)
+    path = Path(source)
+    stem = path.parent.name if path.name == "best.safetensors" else path.stem
+    with run_folder(config.output, f"eval-{stem}-{_data_name(config)}") as folder:
+        return _written(folder, summary, config, remarks, [], shown)
 
 
 def predictor_of(source: str, words: Sequence[str]) -> Predictor:
@@ -126,54 +139,47 @@ def predictor_of(source: str, words: Sequence[str]) -> Predictor:
     Raises:
         InputError: Wrong checkpoint, base or settings.
     """
-    trees = [parse_override(word) for word in words]
+    trees = layers(words)
     if source in SPECS and not Path(source).exists():
         plain = {"adapter": "none", "decoder": "frozen", "base": {"name": source}}
         model = _models(resolve([plain, *trees]))[1]
         model.prompts = "mixed"
         return model.predictor()
-    config = resolve([read_header(source).get("config", {}), *trees])
+    config = resolve([_of_checkpoint(source), *trees])
     model = load(source, config.base.weights, any_base=config.base.any, device=_device(config))
     return model.predictor()
-
-
-class _Log:
-    """Appends events to ``metrics.jsonl`` and shows them."""
-
-    def __init__(self, path: Path, display: Display, append: bool) -> None:
-        self.path, self.display = path, display
-        self.rows: list[dict[str, Any]] = []
-        if append and path.is_file():
-            self.rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        elif path.exists():
-            path.unlink()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        self.rows.append(event)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(event)) + "\n")
-        self.display.event(event)
 
 
 def _models(config: RunConfig) -> tuple[FineTuned, FineTuned]:
     """The model to tune and the plain base beside it, over one and the same frozen base."""
     base = config.base
     torch.manual_seed(config.seed)
-    sam = load_sam(base.name, base.weights, download=base.download, device=_device(config))
+    device = _device(config)
+    if config.train.precision == "fp16" and device == "cpu":
+        raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
+    sam = load_sam(base.name, base.weights, download=base.download, device=device)
     policy = InputPolicy(_frame(config, sam), config.input.resize)
     options = {
         part: {key: value for key, value in tree.items() if key != "name"}
         for part, tree in (("adapter", config.adapter), ("decoder", config.decoder))
     }
-    model = FineTuned(
-        sam,
-        config.adapter["name"],
-        config.decoder["name"],
-        input=policy,
-        adapter_options=options["adapter"],
-        decoder_options=options["decoder"],
-        prompts=_joined(config.prompts.train),
-    )
+    try:
+        model = FineTuned(
+            sam,
+            config.adapter["name"],
+            config.decoder["name"],
+            input=policy,
+            adapter_options=options["adapter"],
+            decoder_options=options["decoder"],
+            prompts=_joined(config.prompts.train),
+        )
+    except InputError:
+        raise
+    except ValueError as error:  # a layer of torch refuses an option's value
+        words = " ".join(f"adapter.{key}={value}" for key, value in options["adapter"].items())
+        raise InputError(
+            f"{words}: {error}; see samtune methods {config.adapter['name']}"
+        ) from error
     return model.to(sam_device(sam)), FineTuned(sam, input=policy)
 
 
@@ -199,10 +205,21 @@ def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
 
 def _device(config: RunConfig) -> str:
     if config.device != "auto":
-        return config.device
+        return _asked_device(config.device)
     if torch.cuda.is_available():
         return f"cuda:{torch.cuda.current_device()}"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _asked_device(name: str) -> str:
+    try:
+        torch.empty(1, device=name)
+        if name.startswith("cuda:"):
+            torch.cuda.set_device(name)  # where accelerate puts the model
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise InputError(f"device={name}: {reason}; choose cpu, cuda, mps or auto") from error
+    return name
 
 
 def _dataset(
@@ -236,19 +253,30 @@ def modes(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(m for n in names for m in (PROMPTERS if n == "mixed" else [n])))
 
 
-def _checked(parts: Mapping[str, Any], config: RunConfig, display: Display) -> list[str]:
-    """Looks at every file once; returns what the reader should know."""
-    remarks = []
+def _checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
+    """Looks at every file once; returns the counts, and what the reader should know of them."""
+    remarks, counts = [], []
     for name, records in parts.items():
         if not records:
             missing = f"{config.data.root}: the {name} split is empty"
             raise InputError(f"{missing}; add pairs, or let one split be made of all")
         summary: Summary = scan(records, config.data)
-        display.say(f"{name}: {summary.images} images, {summary.objects} objects")
+        counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
+        if name == "train" and not summary.objects:
+            raise InputError(
+                f"{config.data.root}: none of the {summary.images} training masks has an object; "
+                "check the masks and data.masks"
+            )
         if summary.empty:
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
-            display.say(f"  {remarks[-1]}")
-    return remarks
+            counts[-1] += f" ({summary.empty} images without any)"
+    return "\n".join(counts), remarks
+
+
+def _of_checkpoint(path: str) -> Tree:
+    """The settings that a checkpoint was trained with; none where it was saved without."""
+    tree = read_header(path).get("config", {})
+    return {key: value for key, value in tree.items() if key not in ("output", "resume", "device")}
 
 
 def _costs(model: FineTuned, seconds: float) -> Tree:
@@ -260,10 +288,13 @@ def _costs(model: FineTuned, seconds: float) -> Tree:
     }
 
 
-def _training_remarks(result: FitResult) -> list[str]:
+def _training_remarks(result: FitResult, config: RunConfig) -> list[str]:
     if result.best is None:
         return []
-    return [f"best validation at step {result.best['step']} of {result.steps}"]
+    metric = config.train.metric
+    return [
+        f"best {metric} on the validation images at step {result.best['step']} of {result.steps}"
+    ]
 
 
 def _written(
@@ -288,63 +319,17 @@ def _written(
         remarks=remarks,
     )
     summary = {**summary, "remarks": remarks, "report": str(write_report(folder, report))}
-    summary = _finite(summary)
+    summary = finite(summary)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
     return summary
 
 
-def _run_folder(config: RunConfig, model: FineTuned) -> Path:
-    """The run's folder, made now: nothing is written before all input has been checked."""
-    if config.resume is not None:
-        return Path(config.resume).expanduser()
+def _check_trainable(config: RunConfig, model: FineTuned) -> None:
     if not model.trainable():
         raise InputError(
             f"adapter.name={config.adapter['name']} decoder.name={config.decoder['name']}: nothing "
             "to train; set decoder.name=tuned or an adapter (samtune methods)"
         )
-    parts = (config.adapter["name"], config.decoder["name"], config.base.name, _data_name(config))
-    return _fresh(config.output, "-".join(parts))
-
-
-def _eval_folder(config: RunConfig, source: str) -> Path:
-    path = Path(source)
-    stem = path.parent.name if path.name == "best.safetensors" else path.stem
-    return _fresh(config.output, f"eval-{stem}-{_data_name(config)}")
-
-
-def _fresh(wanted: str | None, name: str) -> Path:
-    if wanted is not None:
-        folder = Path(wanted).expanduser()
-        if (folder / "config.yaml").exists() or (folder / "summary.json").exists():
-            raise InputError(
-                f"output={wanted}: holds a run already; choose another folder, or go on with "
-                f"resume={wanted}"
-            )
-    else:
-        folder = Path("runs") / name
-        count = 2
-        while folder.exists():
-            folder = Path("runs") / f"{name}-{count}"
-            count += 1
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output={folder}: cannot be made ({error}); choose another") from error
-    return folder
-
-
-def _resumed(config: RunConfig) -> RunConfig:
-    """The configuration of the run to go on with; only its length may differ."""
-    from samtune.config import read_tree
-
-    folder = Path(str(config.resume)).expanduser()
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
-    earlier = resolve([read_tree(folder / "config.yaml")])
-    longer = dataclasses.replace(
-        earlier.train, max_steps=config.train.max_steps or earlier.train.max_steps
-    )
-    return dataclasses.replace(earlier, resume=str(folder), train=longer)
 
 
 def _data_name(config: RunConfig) -> str:
@@ -357,12 +342,3 @@ def _joined(mode: str | Sequence[str]) -> str:
 
 def _yaml(tree: Tree) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what was not measured is null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

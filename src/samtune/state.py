@@ -1,16 +1,17 @@
 """Where a training stands, on disk: everything that resuming needs, without a pickle.
 
-``last/`` holds ``trained.safetensors`` (adapter and decoder), ``optimizer.safetensors`` (its
-moments and
-the random state) and ``state.json``. Files are replaced whole, and ``state.json`` last, so an
-interrupted write leaves the earlier state valid.
+``last/`` holds ``trained-STEP.safetensors`` (adapter and decoder), ``optimizer-STEP.safetensors``
+(its moments) and ``state.json``, which names the two. Files are replaced whole, and ``state.json``
+last, so an interrupted write leaves the earlier state valid.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
+
+COUNTERS = "state.json"
 
 
 @dataclass
@@ -32,6 +35,14 @@ class TrainingState:
     """Validations since then."""
     bad: int = 0
     """Steps in a row without a finite loss."""
+    validated: int = 0
+    """The step of the last validation."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last logged row."""
+    seconds: float = 0.0
+    """Spent so far."""
+    scaler: dict[str, Any] = field(default_factory=dict)
+    """Of fp16: the scale of the loss and its growth."""
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
     """The trained tensors of the best validation, on the CPU."""
 
@@ -47,17 +58,15 @@ def write_state(
     from safetensors.torch import save_file
 
     trained = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
-    moments = _optimizer_tensors(optimizer)
-    moments["rng"] = torch.get_rng_state()
-    counters = {key: getattr(state, key) for key in ("step", "best", "since_best", "bad")}
+    generation = f"{state.step:08d}"
+    counters = {key: value for key, value in vars(state).items() if key != "best_tensors"}
+    text = json.dumps({"generation": generation, **counters})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        generation = f"{state.step:08d}"
-        save_file(trained, folder / f"trained-{generation}.safetensors")
-        save_file(moments, folder / f"optimizer-{generation}.safetensors")
-        partial = folder / "state.json.partial"
-        partial.write_text(json.dumps({"generation": generation, **counters}), "utf-8")
-        os.replace(partial, folder / "state.json")
+        for name, tensors in (("trained", trained), ("optimizer", _optimizer_tensors(optimizer))):
+            path = folder / f"{name}-{generation}.safetensors"
+            _replaced(path, partial(save_file, tensors))
+        _replaced(folder / COUNTERS, lambda path: path.write_text(text, "utf-8"))
     except Exception as error:
         raise InputError(
             f"{folder}: the state could not be written ({error}); free some space and resume"
@@ -75,14 +84,10 @@ def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     """
     from safetensors.torch import load_file
 
-    path = folder / "state.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: no state to resume from; give the folder of an earlier run")
-    counters = json.loads(path.read_text("utf-8"))
+    counters = read_counters(folder)
     generation = counters.pop("generation")
     trained = load_file(folder / f"trained-{generation}.safetensors")
     moments = load_file(folder / f"optimizer-{generation}.safetensors")
-    torch.set_rng_state(moments.pop("rng"))
     try:
         model.load_state_dict(trained, strict=True)
         _load_optimizer(optimizer, moments)
@@ -91,6 +96,30 @@ def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
             f"{folder}: the state is of another model or method; use the run's own config.yaml"
         ) from error
     return TrainingState(**counters)
+
+
+def read_counters(folder: Path) -> dict[str, Any]:
+    """The counters of a state, see :class:`TrainingState`, and the ``generation`` of its tensors.
+
+    Raises:
+        InputError: No state there.
+    """
+    path = folder / COUNTERS
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no state to resume from; give the folder of an earlier run, or start anew"
+        )
+    return json.loads(path.read_text("utf-8"))
+
+
+def _replaced(path: Path, write: Callable[[Path], object]) -> None:
+    beside = path.with_name(path.name + ".partial")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -203,6 +203,8 @@ raise SystemExit("must not run")
 def fake_samtune(folder: Path) -> Path:
     """A package ``samtune`` whose one command leaves a file behind."""
     (folder / "src" / "samtune").mkdir(parents=True)
+    # without it, an installed samtune would go before: namespaces come last
+    (folder / "src" / "samtune" / "__init__.py").touch()
     (folder / "src" / "samtune" / "__main__.py").write_text(
         "import pathlib, sys\n"
         "if sys.argv[1] != 'greet': sys.exit(2)\n"

@@ -30,20 +30,22 @@ LAYERS = {
     "data": "ops types",
     "losses": "ops types",
     "metrics": "ops types",
+    "schedule": "losses",
     "state": "types",
-    "evaluation": "finetuned data metrics ops types",
-    "engine": "evaluation checkpoint state finetuned data losses metrics ops types",
+    "evaluation": "schedule finetuned data metrics ops types",
+    "engine": "evaluation checkpoint state schedule finetuned data losses metrics ops types",
     "predictor": "finetuned decoders data.transforms ops types",
     "display": "report types",
     "overlays": "ops types",
     "report": "overlays metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
-    "config": "engine finetuned data losses metrics adapters decoders registry sam types recipes"
+    "config": "schedule engine finetuned data losses metrics adapters decoders registry sam types recipes"
     " assets",
     "catalogue": "adapters decoders registry sam",
     "comparison": "config display evaluation overlays metrics finetuned data types",
     "prediction": "predictor overlays data types",
-    "runs": "config engine evaluation comparison predictor checkpoint display report overlays export"
+    "runfolder": "display state",
+    "runs": "runfolder config engine evaluation comparison predictor checkpoint display report overlays export"
     " foreign finetuned adapters decoders sam data losses metrics ops types recipes assets",
     "compare": "runs config display report overlays metrics types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",

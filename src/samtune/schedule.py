@@ -1,0 +1,127 @@
+"""How long training goes and how fast: its settings, their ranges, the order and the rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from samtune.errors import InputError
+from samtune.losses import DEFAULT_LOSS, Loss
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Metric = Literal["iou", "dice", "iou_pooled", "dice_pooled"]
+
+_AT_LEAST_ONE = (
+    "max_steps", "epochs", "batch_size", "accumulate", "eval_every", "patience", "log_every",
+)  # fmt: skip
+_RANGES = {"min_lr": (0.0, 1.0), "warmup": (0.0, 1.0), "weight_decay": (0.0, 1.0)}
+DEFAULT_EPOCHS = 20
+"""Where neither epochs nor max_steps is given."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How training goes; each docstring is the help text."""
+
+    max_steps: int | None = None
+    """Optimiser steps in all; with epochs given too, whichever ends first."""
+    epochs: int | None = None
+    """Passes over the training images; 20 when neither this nor max_steps is given."""
+    batch_size: int = 4
+    """Images in a batch, on each device."""
+    accumulate: int = 1
+    """Batches to add up before a step."""
+    lr: float = 1e-3
+    """Learning rate after the warm-up."""
+    min_lr: float = 0.01
+    """Where the cosine ends, as a part of lr."""
+    warmup: float = 0.05
+    """Part of all steps in which the rate rises from zero."""
+    weight_decay: float = 1e-4
+    """AdamW's; not applied to biases and other vectors."""
+    loss: str = DEFAULT_LOSS
+    """Weighted sum of bce, dice, focal, iou, structure and iou_head, as in 20*focal + dice."""
+    clip: float = 1.0
+    """Greatest norm of the gradient; 0 for no limit."""
+    precision: Precision = "fp32"
+    """Arithmetic of the forward pass; trained weights stay fp32."""
+    checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+    multimask: bool = False
+    """Train and read SAM's three masks per prompt instead of its single one."""
+    eval_every: int | None = None
+    """Steps between validations; by default once an epoch, and not more than 20 times in all."""
+    metric: Metric = "iou"
+    """The validation metric that chooses the best checkpoint."""
+    patience: int | None = None
+    """Stop after this many validations without a better one."""
+    log_every: int = 10
+    """Steps between logged training losses."""
+    trackers: tuple[str, ...] = ()
+    """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
+
+
+def check(config: FitConfig) -> None:
+    """Checks the ranges of the settings.
+
+    Raises:
+        InputError: The first setting out of its range.
+    """
+    for name in _AT_LEAST_ONE:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"train.{name}={value}: too few; choose 1 or more")
+    if not 0 < config.lr < math.inf:
+        raise InputError(f"train.lr={config.lr}: must be a positive number, as in train.lr=1e-3")
+    for name, (low, high) in _RANGES.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise InputError(f"train.{name}={value}: must lie in {low:g} to {high:g}")
+    if not 0 <= config.clip < math.inf:
+        raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
+    Loss.parse(config.loss)
+
+
+def learning_rate(config: FitConfig, step: int, total: int) -> float:
+    """The rate of step ``1..total``: a linear warm-up to ``lr``, then a cosine to ``min_lr * lr``.
+
+    The cosine is SGDR's without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    """
+    warm = max(1, round(config.warmup * total))
+    if step < warm:
+        return config.lr * step / warm
+    along = min(1.0, (step - warm) / max(1, total - warm))
+    return config.lr * (config.min_lr + (1 - config.min_lr) * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def batches_per_epoch(images: int, batch_size: int, world: int) -> int:
+    """Batches of one process in an epoch; every process has as many."""
+    return max(1, math.ceil(images / (batch_size * world)))
+
+
+def total_steps(config: FitConfig, batches: int) -> int:
+    """Optimiser steps of the whole training, with so many batches in an epoch."""
+    if config.max_steps is not None and config.epochs is None:
+        return config.max_steps
+    by_epochs = math.ceil((config.epochs or DEFAULT_EPOCHS) * batches / config.accumulate)
+    return min(by_epochs, config.max_steps or by_epochs)
+
+
+def epoch_order(
+    images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+) -> list[list[int]]:
+    """The batches of one process in one epoch: a seeded order, dealt out evenly.
+
+    The last batches are filled up from the start of the order, so that all are full and every
+    process has as many; only where that would repeat an image within a batch is a batch smaller.
+    """
+    generator = torch.Generator().manual_seed(hash((seed, epoch)) % 2**63)
+    order = torch.randperm(images, generator=generator).tolist()
+    size = min(batch_size, images)
+    wanted = batches_per_epoch(images, batch_size, world) * size * world
+    order = (order * math.ceil(wanted / images))[:wanted]
+    mine = order[rank::world]
+    return [mine[i : i + size] for i in range(0, len(mine), size)]

@@ -1,0 +1,73 @@
+import math
+
+import pytest
+
+from samtune.schedule import (
+    FitConfig,
+    batches_per_epoch,
+    check,
+    epoch_order,
+    learning_rate,
+    total_steps,
+)
+
+
+def test_warm_up_and_cosine():
+    config = FitConfig(lr=1.0, warmup=0.1, min_lr=0.2)
+    rates = [learning_rate(config, step, 100) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert rates[54] == pytest.approx(0.2 + 0.8 / 2)  # half of the way from 10 to 100
+    assert rates[-1] == pytest.approx(0.2)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def test_a_single_step_has_the_full_rate():
+    assert learning_rate(FitConfig(lr=2.0), 1, 1) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "batches", "steps"),
+    [
+        ({"max_steps": 7}, 3, 7),
+        ({"epochs": 2}, 3, 6),
+        ({}, 3, 60),
+        ({"epochs": 2, "max_steps": 4}, 3, 4),
+        ({"epochs": 2, "max_steps": 9}, 3, 6),
+        ({"epochs": 3, "accumulate": 2}, 3, 5),
+        ({"epochs": 1, "accumulate": 8}, 3, 1),
+    ],
+)
+def test_total_steps(settings, batches, steps):
+    assert total_steps(FitConfig(**settings), batches) == steps
+
+
+@pytest.mark.parametrize("images", [1, 3, 8, 9])
+@pytest.mark.parametrize(("size", "world"), [(1, 1), (4, 1), (2, 2), (4, 3)])
+def test_an_epoch_shows_every_image(images, size, world):
+    parts = [epoch_order(images, size, 0, 1, rank, world) for rank in range(world)]
+    assert {len(part) for part in parts} == {batches_per_epoch(images, size, world)}
+    shown = [i for part in parts for batch in part for i in batch]
+    assert set(shown) == set(range(images))
+    counts = [shown.count(i) for i in range(images)]
+    assert max(counts) - min(counts) <= 1
+    if world == 1:
+        assert all(len(set(batch)) == len(batch) for part in parts for batch in part)
+
+
+def test_epochs_and_seeds_differ_in_order():
+    orders = [epoch_order(32, 4, *key) for key in ((0, 0), (0, 1), (1, 0))]
+    assert orders[0] != orders[1] and orders[0] != orders[2]
+    assert orders[0] == epoch_order(32, 4, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_steps", 0), ("epochs", -1), ("batch_size", 0), ("accumulate", 0), ("eval_every", 0),
+        ("patience", 0), ("log_every", 0), ("lr", 0.0), ("lr", math.inf), ("min_lr", 1.5),
+        ("warmup", -0.1), ("weight_decay", -1.0), ("clip", math.nan), ("loss", "dise"),
+    ],
+)  # fmt: skip
+def test_ranges(refused, name, value):
+    refused(str(value), check, FitConfig(**{name: value}))
+    check(FitConfig())
