@@ -123,7 +123,9 @@ def carry(block: Block, x: Tensor, prompts: Tensor) -> Tensor:
         image, _ = windows.partition(image, block.window)
     count = len(image) // len(x)
     q, k, v = attn.split(attn.qkv(block.norm1(prompts)).repeat_interleave(count, 0))
-    _, image_k, image_v = attn.split(attn.qkv(image.flatten(1, 2)))
+    weight, bias = attn.qkv.weight[x.shape[-1] :], attn.qkv.bias[x.shape[-1] :]
+    both = F.linear(image.flatten(1, 2), weight, bias).unflatten(-1, (2, attn.heads, -1))
+    image_k, image_v = both.permute(2, 0, 3, 1, 4)
     out = F.scaled_dot_product_attention(q, torch.cat([image_k, k], 2), torch.cat([image_v, v], 2))
     out = attn.proj(out.transpose(1, 2).flatten(2)).unflatten(0, (-1, count)).mean(1)
     prompts = prompts + out
