@@ -1,0 +1,132 @@
+r"""SAM-Adapter (Chen et al. 2023, arXiv:2304.09148): prompts added to the stream before each block.
+
+.. math:: P_i = W_{up}\, \mathrm{GELU}(W_i F + b_i) + b_{up}, \quad
+    F = W_{pe}\, \mathrm{patches}(I) + \mathrm{conv}(|\mathrm{highpass}(I)|), \quad
+    x_i = \mathrm{block}_i(x_{i-1} + P_i)
+
+:math:`W_i` is each block's own, :math:`W_{up}` is shared. The patches are those before the
+positions are added. This is the authors' code; another published form is ``sam_adapter_kyyle``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.errors import InputError
+from samtune.ops.frequency import high_pass
+from samtune.sam.image_encoder import ImageEncoder, PatchEmbed
+from samtune.sam.model import Sam
+
+
+@dataclass(frozen=True)
+class PromptFeatures:
+    """What all prompts of one forward pass are made from."""
+
+    tokens: Tensor
+    """``(B, H, W, T)``: the patch embedding's and the high frequencies' features, added."""
+
+
+class HighPassPatches(nn.Module):
+    """Patches of the high frequencies of an image, projected.
+
+    Args:
+        patch: Side of a patch in pixels.
+        width: Of the projection, ``T``.
+        rate: Share of the spectrum that is cut out around zero.
+
+    Raises:
+        InputError: A rate outside 0 to 1, or no width.
+    """
+
+    def __init__(self, patch: int, width: int, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate <= 1:
+            raise InputError(f"adapter.rate={rate}: is a share of the spectrum; choose 0 to 1")
+        if width < 1:
+            raise InputError(f"adapter: prompts of width {width}; choose options that leave 1")
+        self.embed = PatchEmbed(patch, width)
+        self.rate = rate
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """``(B, 3, h, w)`` normalised pixels to ``(B, H, W, T)``."""
+        return self.embed(high_pass(pixels, self.rate).to(pixels.dtype))
+
+
+def mixed_cells(patches: Tensor) -> Tensor:
+    """The published code's reading of ``(B, H, W, C)``: channels first without moving anything.
+
+    The numbers of an image in memory are taken for ``(C, H * W)``, so that feature ``c`` at cell
+    ``n`` is number ``c * H * W + n`` of the channels-last array: every cell sees a mixture of cells
+    and channels of the whole image.
+    """
+    b, h, w, c = patches.shape
+    return patches.reshape(b, c, h * w).transpose(1, 2).reshape(b, h, w, c)
+
+
+@ADAPTERS.register("sam_adapter")
+class SamAdapter(Adapter):
+    """Prompts from patch embedding and high frequencies before every block.
+
+    Not an identity at the start: the shared up-projection is drawn with a deviation of 0.02, which
+    makes the first prompts small (about 0.003), not zero.
+    """
+
+    paper = "Chen et al. 2023, arXiv:2304.09148"
+    sits = "added to the stream before every block"
+    identity_at_init = False
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`SamAdapter`."""
+
+        scale_factor: int = 32
+        """The prompts' inner width is the encoder's width over this."""
+        rate: float = 0.25
+        """Share of the spectrum, around frequency zero, that is cut from the image."""
+        embedding_layout: Literal["reference", "fixed"] = "reference"
+        """How the patch embedding is read: ``reference``, the published code's mixture of cells
+        over the whole image; ``fixed``, each cell its own embedding, as the paper means it."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        if config.scale_factor < 1:
+            raise InputError(f"adapter.scale_factor={config.scale_factor}: must be at least 1")
+        encoder = sam.image_encoder
+        width = encoder.dim // config.scale_factor
+        self.high_pass = HighPassPatches(encoder.patch, width, config.rate)
+        self.embedding = nn.Linear(encoder.dim, width)
+        self.tune = nn.ModuleList(nn.Linear(width, width) for _ in encoder.blocks)
+        self.up = nn.Linear(width, encoder.dim)
+        self.mixed = config.embedding_layout == "reference"
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for linear in (self.embedding, *self.tune, self.up):
+            nn.init.trunc_normal_(linear.weight, std=0.02)  # type: ignore[arg-type]
+            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+        conv = self.high_pass.embed.proj
+        fan_out = conv.out_channels * math.prod(conv.kernel_size)
+        nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def begin(
+        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+    ) -> PromptFeatures:
+        """The features of the image, from its patches before positions are added."""
+        patches = encoder.patch_embed(pixels)
+        embedded = self.embedding(mixed_cells(patches) if self.mixed else patches)
+        return PromptFeatures(embedded + self.high_pass(pixels))
+
+    def prompt(self, i: int, state: PromptFeatures) -> Tensor:
+        """Prompt ``i`` of an image, ``(B, H, W, C)``."""
+        return self.up(F.gelu(self.tune[i](state.tokens)))
+
+    def enter(self, i: int, x: Tensor, state: PromptFeatures) -> Tensor:
+        """Adds the prompt of block ``i`` to the stream."""
+        return x + self.prompt(i, state)
