@@ -1,0 +1,69 @@
+import pytest
+from commands import settings
+
+from samtune.comparison import compare_with_base, original_prompts
+from samtune.config import from_words
+from samtune.data import SegmentationDataset, splits
+from samtune.display import Display
+from samtune.finetuned import FineTuned
+from samtune.types import Geometry, Prompts
+
+
+@pytest.fixture
+def parts(pairs, tiny_weights, sam):
+    """A configuration, the plain base, and test images by prompt mode."""
+    config = from_words([*settings(pairs, tiny_weights), "data.test_fraction=0.5"])
+    records = splits(config.data)["test"]
+    test = {
+        mode: SegmentationDataset(records, config.data, (64, 64), mask_size=(32, 32), mode=mode)
+        for mode in ("box", "none")
+    }
+    return config, FineTuned(sam), test
+
+
+def test_an_untuned_model_is_the_base_on_the_same_prompts(parts, sam):
+    config, baseline, test = parts
+    for model in (FineTuned(sam, "none", "frozen"), FineTuned(sam, "lora", "tuned")):
+        summary, shown = compare_with_base(baseline, model, test, config, Display(json=True))
+        assert summary["zero_shot"] == summary["tuned"]
+        assert list(summary["by_prompt"]) == ["box", "none"]
+        for values in summary["by_prompt"].values():
+            assert values["zero_shot"] == values["tuned"]
+        assert len(shown) == 4
+        for overlay in shown:
+            assert overlay.iou_before == overlay.iou_after
+            assert (overlay.before == overlay.after).all() and overlay.boxes
+
+
+def test_the_base_alone(parts):
+    config, baseline, test = parts
+    summary, shown = compare_with_base(baseline, None, test, config, Display(json=True))
+    assert summary["tuned"] is None and "tuned" not in summary["by_prompt"]["box"]
+    assert all(overlay.after is None and overlay.iou_after is None for overlay in shown)
+
+
+def test_guesses_need_no_model(parts):
+    config, baseline, test = parts
+    summary, _ = compare_with_base(baseline, None, test, config, Display(json=True))
+    # The objects are ellipses: a box holds pi/4 of them.
+    assert summary["guesses"]["filled box"]["iou"] == pytest.approx(3.1416 / 4, abs=0.03)
+    assert summary["guesses"]["inscribed ellipse"]["iou"] > 0.9
+    summary, _ = compare_with_base(
+        baseline, None, {"none": test["none"]}, config, Display(json=True)
+    )
+    assert "guesses" not in summary
+
+
+def test_prompts_return_to_the_original_frame():
+    import torch
+
+    geometry = Geometry((48, 96), (32, 64), (64, 64))
+    prompts = Prompts.cat(
+        [
+            Prompts.of(boxes=torch.tensor([[3.0, 6, 30, 45]])),
+            Prompts.of(points=torch.tensor([[[9.0, 12]]]), labels=torch.tensor([[0]])),
+        ]
+    ).to_model(geometry)
+    boxes, points = original_prompts(prompts, geometry)
+    assert boxes[0] == pytest.approx([3, 6, 30, 45], abs=1e-4) and len(boxes) == 1
+    assert points[0] == pytest.approx([9, 12, 0], abs=1e-4) and len(points) == 1
