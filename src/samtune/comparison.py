@@ -83,7 +83,7 @@ def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -
     for index, values in before.metrics["by_class"].items():
         name = names[index] if index < len(names) else f"class {index}"
         out[name] = {"zero_shot": {key: values[key] for key in ("iou", "dice")}}
-        if after:
+        if after and index in after.metrics["by_class"]:
             tuned = after.metrics["by_class"][index]
             out[name]["tuned"] = {key: tuned[key] for key in ("iou", "dice")}
     return out
@@ -126,7 +126,9 @@ def _overlays(
         index = item["index"]
         batch = collate([dataset[index]])
         results = [
-            predict(m, batch, config.train.precision, config.train.multimask)[0].any(0).numpy()
+            _union(
+                predict(m, batch, config.train.precision, config.train.multimask)[0], dataset
+            ).numpy()
             if m is not None and len(batch.prompts)
             else None
             for m in (baseline, model)
@@ -136,7 +138,7 @@ def _overlays(
             Overlay(
                 name=item["name"],
                 image=dataset.sample(index).image,
-                truth=batch.originals[0].any(0).numpy(),
+                truth=_union(batch.originals[0], dataset).numpy(),
                 before=results[0],
                 after=results[1],
                 boxes=boxes,
@@ -146,6 +148,19 @@ def _overlays(
             )
         )
     return shown
+
+
+def _union(masks: torch.Tensor, dataset: SegmentationDataset) -> torch.Tensor:
+    """``(h, w)`` bool for a picture: all objects, or all classes but the background.
+
+    Where no class is named the background, it is the first.
+    """
+    if not dataset.class_maps:
+        return masks.any(0)
+    background = dataset.data.background or 0
+    if masks.dtype != torch.bool:
+        return (masks[0] != background) & (masks[0] >= 0)
+    return masks[0] if len(masks) == 1 else ~masks[background]
 
 
 def original_prompts(prompts: Any, geometry: Any) -> tuple[list[list[float]], list[list[float]]]:

@@ -31,7 +31,8 @@ def predict_folder(
 ) -> dict[str, Any]:
     """Predicts masks for one image or all images of a folder.
 
-    Writes ``NAME.png`` (0 and 255: the union over the prompts), ``overlays/NAME.png``, and
+    Writes ``NAME.png`` (0 and 255: the union over the prompts; of a model of several classes the
+    class of each pixel), ``overlays/NAME.png``, and
     ``predictions.json``: a list with one entry a prompt, COCO's ``segmentation`` (compressed run
     lengths), ``bbox``, ``area``, and ``score``.
 
@@ -62,15 +63,17 @@ def predict_folder(
         entry = prompts.get(record.name)
         try:
             image, asked, masks, scores = _predicted(predictor, record, entry)
+            classes = range(len(masks)) if _of_classes(predictor) else [None] * len(masks)
         except InputError as error:
             reason = str(error)
             reason = reason if str(record.image) in reason else f"{record.image}: {reason}"
             failed.append({"file": str(record.image), "reason": reason})
         else:
-            _write_pictures(folder, record, image, masks, (asked, entry) if overlays else None)
+            values = masks.argmax(0) if _of_classes(predictor) else 255 * np.any(masks, axis=0)
+            _write_pictures(folder, record, image, values, (asked, entry) if overlays else None)
             entries += [
-                _entry(record, mask, score, size=image.shape[:2])
-                for mask, score in zip(masks, scores, strict=True)
+                _entry(record, mask, score, image.shape[:2], category)
+                for mask, score, category in zip(masks, scores, classes, strict=True)
             ]
         if progress is not None:
             progress(done, len(records))
@@ -117,28 +120,38 @@ def _predicted(
     asked = _prompts(entry, record.name) if entry else Prompts.of(count=1)
     predictor.set_image(image)
     found, scores, _ = predictor.predict_torch(asked)
+    if _of_classes(predictor):  # the same for every prompt
+        return image, asked, found[0].cpu().numpy(), scores[0].tolist()
     return image, asked, found[:, 0].cpu().numpy(), scores[:, 0].tolist()
+
+
+def _of_classes(predictor: Predictor) -> bool:
+    """Whether the model answers with a mask a class."""
+    return getattr(predictor.model.decoder, "classes", None) is not None
 
 
 def _write_pictures(
     folder: Path,
     record: Record,
     image: NDArray[np.uint8],
-    masks: NDArray[np.bool_],
+    values: NDArray[np.integer],
     drawn: tuple[Prompts, Any] | None,
 ) -> None:
-    union: NDArray[np.bool_] = np.any(masks, axis=0)
     name = f"{record.name}.png"
-    _write(folder / name, _png(np.where(union, 255, 0).astype(np.uint8)))
+    _write(folder / name, _png(values.astype(np.uint8)))
     if drawn is not None:
         asked, entry = drawn
         boxes = [box.tolist() for box in asked.boxes() if not box.isnan().any()]
-        picture = draw_overlay(image, union, boxes, _points(entry))
+        picture = draw_overlay(image, values > 0, boxes, _points(entry))
         _write(folder / "overlays" / name, _png(picture))
 
 
 def _entry(
-    record: Record, mask: NDArray[np.bool_], score: float, size: Sequence[int]
+    record: Record,
+    mask: NDArray[np.bool_],
+    score: float,
+    size: Sequence[int],
+    category: int | None,
 ) -> dict[str, Any]:
     from pycocotools import mask as coco
 
@@ -149,6 +162,7 @@ def _entry(
         "bbox": [float(v) for v in coco.toBbox(encoded)],
         "area": int(coco.area(encoded)),
         "score": round(score, 6),
+        **({} if category is None else {"category_id": category}),
     }
 
 
