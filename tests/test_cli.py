@@ -197,7 +197,10 @@ def test_ctrl_c(trained, here):
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, said
     assert said.splitlines()[-1].endswith("go on with: samtune train resume=run")
     assert "Traceback" not in said
