@@ -7,10 +7,12 @@ the CRC-32 of the name), another rule than that of ``deterministic``.
 import json
 import re
 import zlib
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -30,6 +32,11 @@ TINY, TINY3 = replace(PLAIN, image_size=1024), replace(PLAIN3, image_size=1024)
 BLOCK = r"^adapter\.{}\.(\d+)\."
 NAMES: list[tuple[str, str]] = [
     (BLOCK.format("bottlenecks"), r"image_encoder.blocks.\1.MLP_Adapter."),
+    (BLOCK.format("updates") + r"([qkv])\.", r"image_encoder.blocks.\1.lora_\2."),
+    (r"(\.lora_[qkv])\.down$", r"\1.lora_A"),
+    (r"(\.lora_[qkv])\.up$", r"\1.lora_B"),
+    (r"(\.lora_[qkv])\.experts\.(\d)\.", r"\1.expert\2.conv."),
+    (r"(\.lora_[qkv])\.gate\.", r"\1.gate.conv."),
     (r"\.pyramid\.dilated\.(\d)\.", r".aspp.convs.\1.conv."),
     (r"\.pyramid\.pooled\.", ".aspp.convs.4.conv."),
     (r"^adapter\.input\.", "image_encoder.input_Adapter."),
@@ -91,9 +98,11 @@ def fill(module: nn.Module, prefix: str = "") -> None:
             tensor.copy_(value(reference_name(prefix + name), tuple(tensor.shape)))
 
 
-def model(spec: SamSpec, adapter: str, decoder: str = "semantic", **options) -> FineTuned:
-    """A model whose every tensor holds the fill, in evaluation mode."""
-    built = FineTuned(base(spec), adapter, decoder, decoder_options=options)
+def model(spec: SamSpec, name: str, adapter: dict | None = None, **decoder) -> FineTuned:
+    """A model with the semantic decoder whose every tensor holds the fill, in evaluation mode."""
+    built = FineTuned(
+        base(spec), name, "semantic", adapter_options=adapter, decoder_options=decoder
+    )
     fill(built)
     return built.eval()
 
@@ -144,3 +153,60 @@ def assert_summary(tensor: torch.Tensor, golden: dict, atol: float = 5e-5) -> No
     found = [float(flat.mean()), float(flat.std(correction=0))]
     found += [float(flat[i]) for i in (0, n // 3, n // 2, n - 1)]
     np.testing.assert_allclose(found, [golden["mean"], golden["std"], *golden["at"]], 0, atol)
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def assert_gradients(built: FineTuned, size: tuple[int, int], golden: dict) -> None:
+    """The loss and the norms of its gradients, those of the base's tensors too."""
+    built.sam.requires_grad_(True)
+    value = loss(built, image(size))
+    assert float(value.detach()) == pytest.approx(golden["loss"], abs=5e-5)
+    value.backward()
+    found = {n: p.grad for n, p in built.sam.named_parameters()}
+    found |= {reference_name(n): p.grad for n, p in built.named_parameters()}
+    norms = {n: float(found[n].norm()) for n in golden["grad_l2"]}
+    for name, wanted in golden["grad_l2"].items():
+        assert norms[name] == pytest.approx(wanted, rel=1e-3), name
+
+
+def assert_steps(
+    built: FineTuned,
+    size: tuple[int, int],
+    classes: int,
+    losses: list[float],
+    later: float = 1e-3,
+) -> None:
+    """The losses before and after steps of Adam; the first to 1e-5, the others to ``later``."""
+    optimizer = torch.optim.Adam(built.train().parameters(), lr=1e-3)
+    found = []
+    for _ in losses:
+        value = loss(built, image(size), None if classes == 2 else classes)
+        found.append(float(value.detach()))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert found[0] == pytest.approx(losses[0], abs=1e-5)
+    np.testing.assert_allclose(found, losses, rtol=0, atol=later)
+
+
+def assert_vit_b(
+    built: FineTuned, size: tuple[int, int], golden: dict, before_leave: Container[int] = ()
+) -> None:
+    """Outputs of two blocks, embedding and masks of the full model on one image."""
+    after, leave = {}, built.adapter.leave
+
+    def watched(i, x, state):
+        out = leave(i, x, state)
+        after[i] = x if i in before_leave else out
+        return out
+
+    built.adapter.leave = watched
+    embedding, masks, full = run(built, image(size, 1))
+    for name, tensor in [("block0", after[0]), ("block2", after[2])]:
+        # Activations of GSAM's random weights reach the tens.
+        assert_summary(tensor, golden[name], atol=5e-5 * max(1.0, golden[name]["std"]))
+    for name, tensor in [("E", embedding), ("L", masks.logits), ("M", full)]:
+        assert_summary(tensor, golden[name])
