@@ -37,7 +37,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "sits": cls.sits,
         "trainable_parameters": trained,
         "decoders": [
-            d for d in cls.decoders or DECODERS if name in (DECODERS[d].adapters or ADAPTERS)
+            d for d in cls.decoders or DECODERS if name in (DECODERS[d].adapters or (name,))
         ],
         "backbones": list(SPECS),
         "options": options(cls.Config),
@@ -67,11 +67,13 @@ def settings_table(config: type, prefix: str) -> str:
 
 def options(config: type) -> list[dict[str, Any]]:
     """The fields of a configuration: name, default, and the docstring below each."""
+    fields = dataclasses.fields(config)
+    parts = {f.name: f.type for f in fields if dataclasses.is_dataclass(f.type)}
+    if parts:  # of adapters joined by +, each with options of its own
+        named = [(part, row) for part, kind in parts.items() for row in options(kind)]  # type: ignore[arg-type]
+        return [{**row, "name": f"{part}.{row['name']}"} for part, row in named]
     helps = attribute_docs(config)
-    return [
-        {"name": f.name, "default": _default(f), "help": helps.get(f.name, "")}
-        for f in dataclasses.fields(config)
-    ]
+    return [{"name": f.name, "default": _default(f), "help": helps.get(f.name, "")} for f in fields]
 
 
 def attribute_docs(cls: type) -> dict[str, str]:

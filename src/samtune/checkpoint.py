@@ -21,52 +21,56 @@ from samtune.types import InputPolicy
 
 FORMAT = 1
 HEADER = "samtune"
+ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
+"""What every header has."""
 
 
 def save(model: FineTuned, path: str | Path, **extra: Any) -> Path:
     """Writes the trained tensors and how to rebuild the model, atomically.
 
     Args:
-        model: Its adapter and decoder must be registered ones.
+        model: Its adapter and decoder must have been given by name.
         path: Where to; the folder is made when missing.
         extra: Further JSON values to keep in the header (``config``, ``metrics``, ``classes``,
             ...).
 
     Raises:
-        InputError: The adapter or decoder is not a registered one, or the disk is full.
+        InputError: The adapter or decoder was given as a module, or the disk is full.
     """
     from safetensors.torch import save_file
 
     path = Path(path)
     header = json.dumps({**describe(model), **extra})
     tensors = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata={HEADER: header})
         os.replace(partial, path)
     except Exception as error:
-        partial.unlink(missing_ok=True)
         raise InputError(
             f"{path}: could not be written ({error}); free some space or choose another output"
         ) from error
+    finally:
+        if partial.exists():  # also after Ctrl-C
+            partial.unlink()
     return path
 
 
 def describe(model: FineTuned) -> dict[str, Any]:
     """The header of a model's checkpoint: everything but the tensors, as JSON values."""
-    for part in (model.adapter, model.decoder):
-        if getattr(part, "name", "stack") == "stack":
+    for kind in ("adapter", "decoder"):
+        if getattr(model, f"{kind}_options") is None:
             raise InputError(
-                "this model cannot be rebuilt from its checkpoint: its adapter or decoder has no "
-                "registered name; use registered ones"
+                f"the {kind} was given as a module, whose options a checkpoint cannot know; give "
+                f"FineTuned its registered name and {kind}_options"
             )
     return {
         "format": FORMAT,
         "samtune": version("samtune"),
         "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
-        "adapter": {"name": model.adapter.name, **model.adapter_options},
-        "decoder": {"name": model.decoder.name, **model.decoder_options},
+        "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
+        "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
         "input": asdict(model.input),
         "prompts": model.prompts,
     }
@@ -96,10 +100,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: not a readable checkpoint ({error}); it may be cut short, copy it again"
         ) from error
+    header = header if isinstance(header, dict) else {}
     if header.get("format", 0) > FORMAT:
         raise InputError(
             f"{path}: written by samtune {header.get('samtune')}, newer than this one; "
             "upgrade with pip install -U samtune"
+        )
+    if any(key not in header for key in ENTRIES):
+        raise InputError(
+            f"{path}: not a samtune checkpoint, its header lacks entries; each has "
+            f"{', '.join(ENTRIES)}"
         )
     return header
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,10 +27,11 @@ class FineTuned(nn.Module):
 
     Args:
         sam: The frozen base; several models may share it.
-        adapter: A registered name, or a module.
+        adapter: A registered name, several joined as in ``lora+adaptformer``, or a module.
         decoder: A registered name, or a module.
         input: How images enter; by default the base's native square, longest side fitted.
-        adapter_options: Options of a named adapter, see ``samtune methods NAME``.
+        adapter_options: Options of a named adapter, see ``samtune methods NAME``; of several, by
+            name.
         decoder_options: Options of a named decoder.
         prompts: The prompt mode that it is trained for; travels in the checkpoint.
 
@@ -50,18 +51,16 @@ class FineTuned(nn.Module):
         prompts: str = "box",
     ) -> None:
         super().__init__()
-        check_pair(
-            adapter if isinstance(adapter, str) else adapter.name,
-            decoder if isinstance(decoder, str) else decoder.name,
-        )
+        check_pair(adapter, decoder)
         if any(p.requires_grad for p in sam.parameters()):
             raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
         self.input = input or InputPolicy((sam.spec.image_size,) * 2)
         self.prompts = prompts
         self.checkpointing = False
-        self.adapter_options: dict[str, Any] = {}
-        self.decoder_options: dict[str, Any] = {}
+        # None: a module's options are unknown, so that no checkpoint can say how to rebuild it
+        self.adapter_options: dict[str, Any] | None = None
+        self.decoder_options: dict[str, Any] | None = None
         if isinstance(adapter, str):
             config = ADAPTERS.config(adapter, dict(adapter_options or {}))
             initial = getattr(ADAPTERS[adapter], "initial", ())
@@ -121,7 +120,9 @@ class FineTuned(nn.Module):
             multimask: Three masks for each prompt instead of one.
         """
         features = self.encode(self.sam.preprocess(pixels, sizes))
-        return self.decoder(self.sam, features, prompts, multimask)
+        masks = self.decoder(self.sam, features, prompts, multimask)
+        auxiliary = self.adapter.auxiliary(features.state)
+        return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)
 
     def predictor(self, threshold: float = 0.0) -> Predictor:
         """A predictor over this model, with ``SamPredictor``'s signature."""
@@ -154,23 +155,22 @@ class FineTuned(nn.Module):
         return self
 
 
-def check_pair(adapter: str, decoder: str) -> None:
+def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:
     """Refuses an adapter and a decoder that do not go together, before any weight is read.
 
     Raises:
         InputError: With the decoders, or the adapters, that would fit.
     """
-    if adapter == "stack":
-        return
-    fits = ADAPTERS[adapter].decoders
-    if fits is not None and decoder not in fits:
+    method = ADAPTERS[adapter] if isinstance(adapter, str) else adapter
+    reader = DECODERS[decoder] if isinstance(decoder, str) else decoder
+    fits, reads = method.decoders, reader.adapters
+    if fits is not None and reader.name not in fits:
         raise InputError(
-            f"decoder.name={decoder}: {adapter} goes with {', '.join(fits)} only; "
+            f"decoder.name={reader.name}: {method.name} goes with {', '.join(fits)} only; "
             f"set decoder.name={fits[0]}"
         )
-    reads = DECODERS[decoder].adapters
-    if reads is not None and adapter not in reads:
+    if reads is not None and not set(reads) & set(method.name.split("+")):
         raise InputError(
-            f"decoder.name={decoder}: reads what {' or '.join(reads)} makes, and {adapter} makes "
-            f"no such thing; set adapter.name={reads[0]}, or another decoder"
+            f"decoder.name={reader.name}: reads what {' or '.join(reads)} makes, and "
+            f"{method.name} makes no such thing; set adapter.name={reads[0]}, or another decoder"
         )

@@ -17,6 +17,8 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._classes: dict[str, type[T]] = {}
+        self.combine: Callable[[str], Any] | None = None
+        """What stands in for a class under names joined by ``+``, where a kind has that."""
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """A class decorator that enters the class under ``name``.
@@ -41,11 +43,13 @@ class Registry(Generic[T]):
         return len(self._classes)
 
     def __getitem__(self, name: str) -> type[T]:
-        """The class of that name.
+        """The class of that name, or what stands in for the class of ``a+b``.
 
         Raises:
             InputError: No such name; the nearest is suggested.
         """
+        if "+" in name and self.combine is not None:
+            return self.combine(name)
         if name not in self._classes:
             raise InputError(
                 f"{self.kind}.name={name}: must be one of {', '.join(self)}{nearest(name, self)}"

@@ -8,38 +8,48 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits
 from samtune.sam.model import Sam
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
 
 class Bottleneck(nn.Module):
-    """Down, ReLU, up; the up-projection starts at zero, so the branch starts as nothing."""
+    """Down, activation, up."""
 
-    def __init__(self, dim: int, hidden: int, scale: float | None, dropout: float) -> None:
+    def __init__(self, dim: int, config: AdaptFormer.Config) -> None:
         super().__init__()
-        self.down = nn.Linear(dim, hidden)
-        self.up = nn.Linear(hidden, dim)
-        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
-        for zeroed in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(zeroed)
-        self.scale = nn.Parameter(torch.ones(1)) if scale is None else scale
-        self.dropout = dropout
+        self.down = nn.Linear(dim, config.hidden)
+        self.up = nn.Linear(config.hidden, dim)
+        if config.zero_init:
+            nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+            for zeroed in (self.down.bias, self.up.weight, self.up.bias):
+                nn.init.zeros_(zeroed)
+        self.act = ACTIVATIONS[config.activation]()
+        self.scale = nn.Parameter(torch.ones(1)) if config.scale is None else config.scale
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., C)`` normed tokens to the branch's ``(..., C)``."""
-        hidden = F.dropout(self.down(x).relu(), self.dropout, self.training)
+        hidden = F.dropout(self.act(self.down(x)), self.dropout, self.training)
         return self.up(hidden) * self.scale
 
 
 @ADAPTERS.register("adaptformer")
 class AdaptFormer(Adapter):
-    """A parallel bottleneck at every block's MLP; exact identity at the start."""
+    """A parallel bottleneck at every block's MLP; exact identity at the start.
+
+    Generalized SAM (arXiv:2408.12406) has another form of it: a quarter of the encoder's width
+    (``hidden=192`` for ViT-B), ``scale=0.5``, ``activation=gelu`` and ``zero_init=false``.
+    """
 
     paper = "Chen et al. 2022, arXiv:2205.13535"
     sits = "beside every MLP"
@@ -54,14 +64,23 @@ class AdaptFormer(Adapter):
         """Weight of the branch; ``null`` learns one per block, starting at 1."""
         dropout: float = 0.0
         """Dropout inside the bottleneck while training."""
+        activation: Literal["relu", "gelu"] = "relu"
+        """Between down and up: ``relu`` or ``gelu``."""
+        zero_init: bool = True
+        """Start the up-projections at zero, so that the encoder starts as SAM's; if not, they start
+        at PyTorch's random initialisation."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
+        if config.hidden < 1:
+            raise InputError(f"adapter.hidden={config.hidden}: must be at least 1")
+        if not 0 <= config.dropout < 1:
+            raise InputError(f"adapter.dropout={config.dropout}: choose 0 to below 1")
+        if config.activation not in ACTIVATIONS:
+            raise InputError(f"adapter.activation={config.activation}: must be relu or gelu")
+        self.identity_at_init = config.zero_init  # type: ignore[misc]
         dim = sam.image_encoder.dim
-        self.bottlenecks = nn.ModuleList(
-            Bottleneck(dim, config.hidden, config.scale, config.dropout)
-            for _ in sam.image_encoder.blocks
-        )
+        self.bottlenecks = nn.ModuleList(Bottleneck(dim, config) for _ in sam.image_encoder.blocks)
 
     def edits(self, i: int, state: None) -> BlockEdits:
         """The branch beside the MLP of block ``i``."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from samtune.errors import InputError
 from samtune.registry import Registry
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.image_encoder import ImageEncoder
@@ -20,7 +21,8 @@ class Adapter(nn.Module):
     to it. All of its parameters are trained.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "unregistered"
+    """Set by the registry."""
     paper: ClassVar[str] = ""
     """Authors, year and arXiv number or venue."""
     sits: ClassVar[str] = ""
@@ -30,6 +32,8 @@ class Adapter(nn.Module):
     why."""
     decoders: ClassVar[tuple[str, ...] | None] = None
     """The decoders it can go with; ``None`` for all."""
+    encoders: ClassVar[tuple[str, ...]] = ("vit",)
+    """The kinds of image encoder it can go with, see ``SamSpec.encoder``."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Modules that get no gradient under the default loss and prompts."""
     detached: ClassVar[bool] = False
@@ -81,6 +85,10 @@ class Adapter(nn.Module):
         """The image embedding ``(B, prompt_dim, H, W)`` after the neck."""
         return embedding
 
+    def auxiliary(self, state: Any) -> Tensor | None:
+        """A scalar to add to the loss in training, from the state of a forward pass."""
+        return None
+
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """What to add to the base's tensors, by name, so that plain SAM computes the same.
 
@@ -92,3 +100,19 @@ class Adapter(nn.Module):
 
 ADAPTERS: Registry[Adapter] = Registry("adapter")
 """All adaptation methods by name."""
+
+
+def check_base(method: Adapter | type[Adapter], spec: SamSpec) -> None:
+    """Refuses a base that a method does not fit, before any weight is read.
+
+    Raises:
+        InputError: Such a base, with the reason and the methods that fit it.
+    """
+    if spec.encoder not in method.encoders:
+        fits = [name for name in ADAPTERS if spec.encoder in ADAPTERS[name].encoders]
+        raise InputError(
+            f"base.name={spec.name}: {method.name} is made for a ViT, whose blocks are all of one "
+            f"width and grid, and {spec.name} has stages; set adapter.name to one of "
+            f"{', '.join(fits)}, or take another base"
+        )
+    method.check(spec)

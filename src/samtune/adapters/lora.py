@@ -51,12 +51,16 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(b, h, w, C)`` normed tokens to the ``(b, h, w, 3C)`` update."""
         x = self.dropout(x)
-        parts = [x.new_zeros(())] * 3
-        for slot, a, b in zip(self.slots, self.down, self.up, strict=True):
-            update = (x @ a.T @ b.T * self.scale).split(self.dim, -1)
-            for third, part in zip(slot, update, strict=True):
+        return self.placed([x @ a.T @ b.T for a, b in zip(self.down, self.up, strict=True)])
+
+    def placed(self, updates: list[Tensor]) -> Tensor:
+        """What each pair makes, scaled, in the thirds it writes to: ``(..., 3C)``."""
+        parts = [updates[0].new_zeros(())] * 3
+        for slot, update in zip(self.slots, updates, strict=True):
+            for third, part in zip(slot, (update * self.scale).split(self.dim, -1), strict=True):
                 parts[third] = part
-        return torch.cat([part.expand_as(x) for part in parts], -1)
+        shape = (*updates[0].shape[:-1], self.dim)
+        return torch.cat([part.expand(shape) for part in parts], -1)
 
     def weight(self) -> Tensor:
         """The update as a ``(3C, C)`` matrix."""
@@ -120,9 +124,11 @@ class LoRA(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        slots = self._slots(config.target)
+        slots = self.slots(config.target)
         if config.rank < 1:
             raise InputError(f"adapter.rank={config.rank}: must be at least 1")
+        if not 0 <= config.dropout < 1:
+            raise InputError(f"adapter.dropout={config.dropout}: choose 0 to below 1")
         chosen = chosen_blocks(config.blocks, sam)
         alpha = float(config.rank if config.alpha is None else config.alpha)
         dim = sam.image_encoder.dim
@@ -134,7 +140,12 @@ class LoRA(Adapter):
         )
 
     @staticmethod
-    def _slots(target: str) -> list[tuple[int, ...]]:
+    def slots(target: str) -> list[tuple[int, ...]]:
+        """The thirds of the projection that each pair of a ``target`` writes to.
+
+        Raises:
+            InputError: Not such a target.
+        """
         if target == "qkv":
             return [(0, 1, 2)]
         parts = target.split("+")

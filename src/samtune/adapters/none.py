@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.sam.model import Sam
 
@@ -12,6 +14,11 @@ class NoAdapter(Adapter):
 
     paper = "Kirillov et al. 2023, arXiv:2304.02643"
     sits = "nowhere"
+    encoders = ("vit", "tiny_vit")
 
     def __init__(self, sam: Sam, config: Adapter.Config) -> None:
         super().__init__()
+
+    def deltas(self, sam: Sam) -> dict[str, Tensor]:
+        """Nothing to add."""
+        return {}

@@ -1,19 +1,23 @@
-"""Several adapters at once: changes are chained in order, and what cannot chain is refused."""
+"""Several adapters at once: changes are chained in order, and what cannot chain is refused.
+
+By name, ``lora+adaptformer`` is both, each with options of its own: ``adapter.lora.rank=8``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from samtune.adapters.base import Adapter
+from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits, Fn, Heads
 from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.model import Sam
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,9 @@ class Stack(Adapter):
         InputError: Two of them replace the patch embedding, or the same tensor of a block.
     """
 
-    name = "stack"
-
     def __init__(self, adapters: Sequence[Adapter]) -> None:
         super().__init__()
+        adapters = [b for a in adapters for b in (a._each() if isinstance(a, Stack) else [a])]
         self.adapters = nn.ModuleList(adapters)
         embedders = [a for a in adapters if type(a).embed is not Adapter.embed]
         if len(embedders) > 1:
@@ -41,6 +44,12 @@ class Stack(Adapter):
             raise InputError(f"stack: {names} each replace the patch embedding; keep one of them")
         self._embedder = adapters.index(embedders[0]) if embedders else None
         self.stride = embedders[0].stride if embedders else None  # type: ignore[misc]
+        self.name = "+".join(a.name for a in adapters)  # type: ignore[misc]
+        self.identity_at_init = all(a.identity_at_init for a in adapters)  # type: ignore[misc]
+        self.detached = all(a.detached for a in adapters)  # type: ignore[misc]
+        self.decoders = _common_decoders(self.name, adapters)  # type: ignore[misc]
+        idle = (f"adapters.{i}.{part}" for i, a in enumerate(adapters) for part in a.untrained)
+        self.untrained = tuple(idle)  # type: ignore[misc]
 
     def _each(self) -> list[Adapter]:
         return list(self.adapters)  # type: ignore[arg-type]
@@ -93,6 +102,12 @@ class Stack(Adapter):
             params=_params(i, parts),
         )
 
+    def auxiliary(self, state: StackState) -> Tensor | None:
+        """The sum of what the adapters add to the loss."""
+        parts = [a.auxiliary(own) for a, own in zip(self._each(), state.states, strict=True)]
+        given = [part for part in parts if part is not None]
+        return torch.stack(given).sum() if given else None
+
     def deltas(self, sam: Any) -> dict[str, Tensor]:
         """The sum of all adapters' weight differences."""
         total: dict[str, Tensor] = {}
@@ -137,3 +152,53 @@ def _params(i: int, parts: list[BlockEdits]) -> dict[str, Tensor]:
             )
         merged.update(part.params)
     return merged
+
+
+def _common_decoders(name: str, parts: Sequence[Adapter | type[Adapter]]) -> Any:
+    limits = [set(part.decoders) for part in parts if part.decoders is not None]
+    common = tuple(sorted(set.intersection(*limits))) if limits else None
+    if common == ():
+        raise InputError(f"adapter.name={name}: no decoder goes with all of them; keep one of them")
+    return common
+
+
+class Combination:
+    """Stands in for a class under the name ``a+b``: its options are those of its parts, by name.
+
+    Raises:
+        InputError: An unknown part, or one part twice.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.parts = name, tuple(name.split("+"))
+        classes: list[type[Adapter]] = [ADAPTERS[part] for part in self.parts]
+        if len(set(self.parts)) < len(self.parts):
+            raise InputError(f"adapter.name={name}: names an adapter twice; name each once")
+        self.__doc__ = f"Several adapters at once: {', '.join(self.parts)}."
+        self.paper = "; ".join(cls.paper for cls in classes)
+        self.sits = "; ".join(cls.sits for cls in classes)
+        self.decoders = _common_decoders(name, classes)
+
+        def read(config: Any) -> None:
+            for part in self.parts:
+                given = getattr(config, part)
+                if isinstance(given, Mapping):
+                    object.__setattr__(config, part, ADAPTERS.config(part, dict(given)))
+
+        self.Config = make_dataclass(
+            "Config",
+            [
+                (p, c.Config, field(default_factory=c.Config))
+                for p, c in zip(self.parts, classes, strict=True)
+            ],
+            namespace={"__post_init__": read, "__doc__": f"Options of {name}, by part."},
+            frozen=True,
+        )
+
+    def __call__(self, sam: Sam, config: Any) -> Stack:
+        """The stack of the parts, each built on ``sam`` with its own options."""
+        made: list[Any] = [ADAPTERS[part] for part in self.parts]
+        return Stack([c(sam, getattr(config, p)) for p, c in zip(self.parts, made, strict=True)])
+
+
+ADAPTERS.combine = cache(Combination)

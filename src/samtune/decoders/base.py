@@ -32,7 +32,8 @@ class Decoder(nn.Module):
     Constructed as ``(sam, config)``; all its parameters are trained.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "unregistered"
+    """Set by the registry."""
     paper: ClassVar[str] = ""
     """Authors, year and arXiv number or venue."""
     sits: ClassVar[str] = ""
