@@ -192,12 +192,12 @@ def test_ctrl_c(trained, here):
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     rows = Path("run/metrics.jsonl")
-    for _ in range(600):
-        if rows.is_file() and '"train"' in rows.read_text():
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
     try:
+        for _ in range(2400):  # a busy machine may take a minute to import torch
+            if rows.is_file() and '"train"' in rows.read_text():
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,7 +16,7 @@ from samtune.adapters import ADAPTERS
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
-from samtune.finetuned import check_pair
+from samtune.finetuned import check_fit, check_pair
 from samtune.losses import DEFAULT_LOSS, Loss
 from samtune.registry import Registry
 from samtune.sam.weights import spec_of
@@ -38,7 +39,7 @@ class BaseConfig:
     """The frozen SAM."""
 
     name: str = "nano"
-    """vit_b, vit_l, vit_h, or nano, which ships with samtune."""
+    """vit_b, vit_l, vit_h, vit_t (MobileSAM), or nano, which ships with samtune."""
     weights: str | None = None
     """File or folder of its weights, or a hub id; nano needs none."""
     download: bool = False
@@ -98,7 +99,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
         decoder=_choice(DECODERS, config.decoder),
     )
     check_pair(config.adapter["name"], config.decoder["name"])
-    getattr(ADAPTERS[config.adapter["name"]], "check", lambda spec: None)(spec)
+    check_fit(config.adapter["name"], config.decoder["name"], spec)
     _check_classes(config)
     check_training(config.train)
     for key in ("workers", "cache"):
@@ -144,6 +145,7 @@ def read_tree(path: Path) -> Tree:
     return tree
 
 
+@cache
 def recipes() -> dict[str, Tree]:
     """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes."""
     folder = files("samtune") / "recipes"
