@@ -1,0 +1,230 @@
+"""The scenes nano is trained on, the prompts drawn from them, and the trainer itself."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
+
+import canvas
+import initial
+import objective
+import prompts
+import scenes
+import train_nano
+
+from samtune.ops import resize
+from samtune.sam.mask_decoder import DecoderAttention
+from samtune.sam.model import SPECS, Sam
+from samtune.types import ABSENT, NEGATIVE, POSITIVE
+
+FAMILIES = range(len(scenes.FAMILIES))
+
+
+@pytest.fixture(autouse=True)
+def own_tables(monkeypatch):
+    """The trainer replaces this function; no other test may see that."""
+    monkeypatch.setattr(resize, "relative", resize.relative)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return prompts.batch(seed=3, number=0, images=4, count=6, size=64, photos=None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scene_depends_on_seed_and_index_alone(family):
+    first, again = scenes.scene(5, 9, family=family), scenes.scene(5, 9, family=family)
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.labels, again.labels)
+    other = scenes.scene(5, 10, family=family)
+    assert not np.array_equal(first.image, other.image)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_labels_are_maps_of_objects_of_some_size(family):
+    found = 0
+    for index in range(4):
+        image, labels = scenes.scene(1, index, family=family)
+        assert image.shape == (256, 256, 3) and image.dtype == np.uint8
+        assert labels.shape == (3, 256, 256) and labels.dtype == np.int16 and labels.min() >= 0
+        wholes, areas = np.unique(labels[scenes.WHOLE], return_counts=True)
+        found += (wholes > 0).sum()
+        names, total = np.unique(labels, return_counts=True)
+        assert (total[names > 0] >= scenes.SMALLEST).all()
+        assert areas.sum() == 256 * 256
+    assert found >= 4
+
+
+def test_families_differ_in_what_they_hold():
+    def objects(family):
+        return np.mean(
+            [len(np.unique(scenes.scene(2, i, family=family).labels[0])) for i in range(6)]
+        )
+
+    assert objects(2) > 3 * objects(4)  # fields of bodies, single protrusions
+
+
+def test_later_paint_hides_earlier_labels():
+    picture = canvas.Canvas(np.zeros((256, 256, 3), np.uint8))
+    cover = np.full((20, 20), 255, np.uint8)
+    red, blue = np.full((20, 20, 3), (200, 0, 0)), np.full((20, 20, 3), (0, 0, 200))
+    picture.paint((10, 10, 20, 20), cover, red, (1, 0, 0))
+    picture.paint((20, 10, 20, 20), cover, blue, (2, 3, 0))
+    assert (picture.labels[scenes.WHOLE] == 1).sum() == 200
+    assert (picture.labels[scenes.WHOLE] == 2).sum() == 400
+    assert (picture.labels[scenes.PART] == 3).sum() == 400
+    assert picture.image[15, 15].tolist() == [200, 0, 0]
+    assert picture.image[15, 25].tolist() == [0, 0, 200]
+
+
+def test_half_covered_edge_is_where_the_label_ends():
+    picture = canvas.Canvas(np.zeros((256, 256, 3), np.uint8))
+    cover = np.tile(np.linspace(0, 255, 20).astype(np.uint8), (4, 1))
+    picture.paint((0, 0, 4, 20), cover, np.full((4, 20, 3), 200), (1, 0, 0))
+    labelled = picture.labels[scenes.WHOLE, 0, :20] == 1
+    assert np.array_equal(labelled, picture.image[0, :20, 0] >= 100)
+
+
+def test_clicks_lie_on_the_side_their_label_says(batch):
+    rows = torch.arange(len(batch.labels))
+    checked = 0
+    for slot in range(prompts.SLOTS):
+        x, y = batch.coords[:, slot].long().unbind(1)
+        inside = batch.targets[rows, y.clamp(0, 63), x.clamp(0, 63)]
+        label = batch.labels[:, slot]
+        assert inside[label == POSITIVE].all()
+        assert not inside[label == NEGATIVE].any()
+        checked += int(((label == POSITIVE) | (label == NEGATIVE)).sum())
+    assert checked > len(rows) // 3
+
+
+def test_tight_box_holds_the_mask_and_jitter_stays_near():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((64, 64), bool)
+    mask[10:31, 20:41] = True
+    box = prompts.tight_box(mask)
+    assert box.tolist() == [20, 10, 40, 30]
+    noisy = np.stack([prompts.jittered(rng, box, 64) for _ in range(200)])
+    assert np.abs(noisy - box).max() <= 20
+    assert 0.15 < (noisy == box).all(1).mean() < 0.55
+
+
+@pytest.mark.parametrize("size", prompts.SIZES)
+def test_batch_has_the_shapes_it_says(size):
+    made = prompts.batch(seed=1, number=2, images=2, count=3, size=size, photos=None)
+    assert made.pixels.shape == (2, 3, size, size) and made.pixels.dtype == torch.uint8
+    assert made.targets.shape == (6, size, size) and made.targets.flatten(1).any(1).all()
+    assert made.coords.shape == (6, prompts.SLOTS, 2) and made.kinds.shape == (6,)
+    assert made.edges.shape == (2, size, size)
+    assert (made.labels[made.kinds == prompts.BOX][:, 2:] == ABSENT).all()
+
+
+def test_padding_holds_neither_pixels_nor_labels():
+    rng = np.random.default_rng(1)
+    sizes = set()
+    for _ in range(20):
+        image, labels = np.full((32, 32, 3), 9, np.uint8), np.ones((3, 32, 32), np.int16)
+        h, w = prompts.padded(rng, image, labels)
+        sizes.add((h == 32, w == 32))
+        assert image.sum() == 27 * h * w and labels.sum() == 3 * h * w
+    assert len(sizes) == 3
+
+
+@pytest.fixture
+def sam():
+    torch.manual_seed(0)
+    sam = Sam(SPECS["nano"])
+    for name, parameter in sam.named_parameters():
+        if "rel_pos" in name or "pos_embed" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return sam
+
+
+def test_plain_attention_agrees_with_the_decoder_s():
+    torch.manual_seed(0)
+    attention = DecoderAttention(32, 4, 2)
+    q, k = torch.randn(3, 5, 32), torch.randn(3, 9, 32)
+    present = torch.rand(3, 9) > 0.3
+    for mask in (None, present):
+        plain = objective._plain_attention(attention, q, k, k, mask)
+        torch.testing.assert_close(plain, attention(q, k, k, mask))
+
+
+@torch.no_grad()
+def test_full_frame_is_encoded_as_the_base_does(sam):
+    pixels, sizes = torch.randint(0, 256, (1, 3, 256, 256)), torch.tensor([[256, 200]])
+    expected = sam.image_encoder(sam.preprocess(pixels, sizes))
+    objective.prepare(sam, cpu=True)
+    found = objective.encode(sam, pixels, sizes, objective.Frame(0, 0, 32))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_middle_of_a_table_keeps_the_meaning_of_offsets():
+    table = torch.arange(63.0)[:, None]
+    offsets = objective._middle(table, 16, 16)[..., 0] - 31
+    at = torch.arange(16.0)
+    assert torch.equal(offsets, at[:, None] - at)
+    assert torch.equal(objective._middle(table, 32, 32), resize.relative(table, 32, 32))
+
+
+def test_losses_reward_the_right_mask():
+    target = torch.zeros(1, 16, 16)
+    target[:, 4:12, 4:12] = 1
+    right, wrong = 20 * (target - 0.5), -20 * (target - 0.5)
+    for balanced in (0.0, 1.0):
+        loss, iou = objective.mask_losses(torch.stack([right, wrong], 1), target, balanced)
+        assert loss[0, 0] < 0.05 < 0.9 < loss[0, 1]
+        assert iou.tolist() == [[1.0, 0.0]]
+
+
+def test_correction_clicks_where_the_mask_is_wrong(batch):
+    frame = objective.Frame(4, 8, 8)
+    rows = objective.first_rows(batch, frame)
+    truth = rows.targets > 0.5
+    predicted = torch.where(truth, 5.0, -5.0)
+    predicted[0, truth[0]] = -5.0  # all of the first object is missed
+    result = objective.Round(torch.zeros(()), predicted, torch.zeros(len(truth)))
+    fixed = objective.corrected(rows, result, torch.arange(len(truth)), frame)
+    x, y = ((fixed.coords[0, -1] - torch.tensor([64.0, 32.0])) // 2).long()
+    assert fixed.labels[0, -1] == POSITIVE and truth[0, y, x]
+    assert (fixed.labels[1:, -1] == ABSENT).all()
+    assert torch.equal(fixed.masks[:, 0], predicted)
+
+
+def test_patch_filters_are_unit_and_distinct():
+    filters = initial.cosine_patches(128, 8).flatten(1)
+    gram = filters @ filters.T
+    torch.testing.assert_close(gram, torch.eye(128), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_step_learns_and_a_resumed_run_is_the_saved_one(tmp_path, batch):
+    settings = train_nano.Settings(minutes=1, start_steps=0, warmup=1)
+    trainer = train_nano.Trainer(settings, tmp_path, torch.device("cpu"))
+    before = {k: v.clone() for k, v in trainer.sam.state_dict().items()}
+    trainer.schedule()
+    log = [trainer.update(batch) for _ in range(3)]
+    assert log[-1]["loss1"] < log[0]["loss1"]
+    moved = {k for k, v in trainer.sam.state_dict().items() if not torch.equal(v, before[k])}
+    still = {"prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"}
+    assert set(before) - moved == still
+    trainer.step, trainer.seconds = 3, 20.0
+    trainer.save("last")
+    trainer.save("last")
+    assert json.loads((tmp_path / "last" / "state.json").read_text())["step"] == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last"]
+    again = train_nano.Trainer(settings, tmp_path, torch.device("cpu"))
+    again.resume()
+    assert (again.step, again.seconds) == (3, 20.0)
+    for ours, theirs in ((trainer.sam, again.sam), (trainer.average, again.average)):
+        for key, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[key]), key
+    state = trainer.optimizers["muon"].state_dict()["state"]
+    for index, entry in again.optimizers["muon"].state_dict()["state"].items():
+        assert torch.equal(entry["momentum_buffer"], state[index]["momentum_buffer"])

@@ -1,0 +1,201 @@
+"""Zero-shot IoU of nano on data sets it has never seen, beside guesses that need no model.
+
+    python training/evaluate_nano.py runs/nano/last/ema.safetensors --kvasir FOLDER --dsb2018 FOLDER
+
+Images are scaled so that the longest side has 256 pixels and padded right and below; masks are
+compared in the original resolution; only objects of 100 pixels and more count. A set's figure is
+the mean over its objects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from samtune.sam.model import SPECS, Sam
+from samtune.types import Geometry, Prompts
+
+SMALLEST = 100
+CHUNK = 32
+
+
+class Sample(NamedTuple):
+    """An image and the objects to find in it."""
+
+    image: np.ndarray
+    """``(h, w, 3)`` u8 RGB."""
+    masks: list[np.ndarray]
+    """``(h, w)`` bool each."""
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """``(h, w, 3)`` u8 RGB of any picture, alpha dropped."""
+    return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def kvasir(root: Path) -> Iterator[Sample]:
+    """Kvasir-SEG, test split: all polyps of an image are one object."""
+    for name in (root / "test.txt").read_text().split():
+        stem = Path(name).stem
+        mask = cv2.imread(str(root / "masks" / f"{stem}.jpg"), cv2.IMREAD_GRAYSCALE) > 127
+        yield Sample(read_rgb(root / "images" / f"{stem}.jpg"), [mask])
+
+
+def dsb2018(root: Path) -> Iterator[Sample]:
+    """Data Science Bowl 2018: one object a nucleus."""
+    for path in sorted((root / "masks").iterdir()):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        yield Sample(read_rgb(root / "images" / path.name), instances(labels))
+
+
+def isbi2012(root: Path) -> Iterator[Sample]:
+    """ISBI 2012: the connected interiors between membranes."""
+    for path in sorted((root / "masks").iterdir()):
+        inside = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 127).astype(np.uint8)
+        image = next((root / "images").glob(f"{path.stem}.*"))
+        yield Sample(read_rgb(image), instances(cv2.connectedComponents(inside, connectivity=4)[1]))
+
+
+def camvid(root: Path) -> Iterator[Sample]:
+    """CamVid, test part: the connected components of each class."""
+    for path in sorted((root / "masks" / "test").iterdir()):
+        classes = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        masks = []
+        for index in range(11):
+            masks += instances(cv2.connectedComponents((classes == index).astype(np.uint8))[1])
+        yield Sample(read_rgb(root / "images" / "test" / path.name), masks)
+
+
+def coco(root: Path) -> Iterator[Sample]:
+    """COCO val2017 images of the folder: one object an annotation that is no crowd."""
+    from pycocotools.coco import COCO
+
+    index = COCO(str(root / "annotations" / "instances_val2017.json"))
+    for key in sorted(index.imgs):
+        found = index.loadAnns(index.getAnnIds(imgIds=key, iscrowd=0))
+        path = root / "images" / "val2017" / index.imgs[key]["file_name"]
+        yield Sample(read_rgb(path), [index.annToMask(a).astype(bool) for a in found])
+
+
+def instances(labels: np.ndarray) -> list[np.ndarray]:
+    """The masks of a label map, background 0 left out."""
+    return [labels == i for i in np.unique(labels) if i]
+
+
+SETS: dict[str, Callable[[Path], Iterator[Sample]]] = {
+    f.__name__: f for f in (kvasir, dsb2018, isbi2012, camvid, coco)
+}
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """``x0 y0 x1 y1`` of the mask's outer pixels."""
+    y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(x[0]), int(y[0]), int(x[-1]), int(y[-1])
+
+
+def deepest(mask: np.ndarray) -> tuple[float, float]:
+    """``x y`` of the pixel farthest from the boundary."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return float(x), float(y)
+
+
+def guesses(mask: np.ndarray) -> dict[str, float]:
+    """IoU of the filled box and of the ellipse inscribed in it."""
+    x0, y0, x1, y1 = box_of(mask)
+    cut = mask[y0 : y1 + 1, x0 : x1 + 1]
+    h, w = cut.shape
+    y, x = (np.arange(h) + 0.5) / h * 2 - 1, (np.arange(w) + 0.5) / w * 2 - 1
+    ellipse = x**2 + y[:, None] ** 2 <= 1
+    iou = (cut & ellipse).sum() / (cut | ellipse).sum()
+    return {"guess_box": float(cut.mean()), "guess_ellipse": float(iou)}
+
+
+def load(path: Path, device: str) -> Sam:
+    """The spec nano with the weights of a file, any floating type."""
+    sam = Sam(SPECS["nano"])
+    sam.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    return sam.freeze().to(device)
+
+
+@torch.no_grad()
+def predictions(sam: Sam, sample: Sample, device: str) -> dict[str, list[float]]:
+    """IoU of every object by prompt: ``box``, ``point``, ``point_single``, ``point_best``."""
+    h, w = sample.image.shape[:2]
+    side = sam.spec.image_size
+    scale = side / max(h, w)
+    resized = (max(1, round(h * scale)), max(1, round(w * scale)))
+    geometry = Geometry((h, w), resized, (side, side))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    pixels = np.zeros((side, side, 3), np.uint8)
+    pixels[: resized[0], : resized[1]] = cv2.resize(sample.image, resized[::-1], interpolation=how)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
+    embedding = sam.image_encoder(sam.preprocess(image, torch.tensor([resized], device=device)))
+    found: dict[str, list[float]] = defaultdict(list)
+    for start in range(0, len(sample.masks), CHUNK):
+        masks = sample.masks[start : start + CHUNK]
+        truth = torch.from_numpy(np.stack(masks)).to(device)
+        boxes = torch.tensor([box_of(m) for m in masks], dtype=torch.float, device=device)
+        points = torch.tensor([deepest(m) for m in masks], dtype=torch.float, device=device)[
+            :, None
+        ]
+        clicks = Prompts.of(points=points, labels=torch.ones(len(masks), 1, device=device))
+        for key, prompts, multi in (
+            ("box", Prompts.of(boxes=boxes), False),
+            ("point_single", clicks, False),
+            ("point", clicks, True),
+        ):
+            out = sam.decode(embedding, prompts.to_model(geometry), (side, side), multi)
+            inside = geometry.masks_to_original(out.logits) > 0
+            overlap = (inside & truth[:, None]).sum((-2, -1))
+            iou = overlap / (inside | truth[:, None]).sum((-2, -1)).clamp(min=1)
+            found[key] += iou.gather(1, out.iou.argmax(1, keepdim=True))[:, 0].tolist()
+            if multi:
+                found["point_best"] += iou.max(1).values.tolist()
+    return found
+
+
+def evaluate(sam: Sam, samples: Iterator[Sample], device: str, every: int) -> dict[str, float]:
+    """The mean of every figure over the objects of every ``every``-th image, and their number."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        masks = [m for m in sample.masks if m.sum() >= SMALLEST]
+        if index % every or not masks:
+            continue
+        for mask in masks:
+            for key, value in guesses(mask).items():
+                found[key].append(value)
+        for key, values in predictions(sam, Sample(sample.image, masks), device).items():
+            found[key] += values
+    means = {key: round(float(np.mean(values)), 4) for key, values in found.items()}
+    return {"objects": len(found["box"])} | means
+
+
+def main() -> None:
+    """Prints one JSON line per set."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path, help="safetensors of nano")
+    for name in SETS:
+        parser.add_argument(f"--{name}", type=Path, metavar="FOLDER")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th image")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    sam = load(args.weights, args.device)
+    for name, reader in SETS.items():
+        root = getattr(args, name)
+        if root is not None:
+            result = evaluate(sam, reader(root), args.device, args.every)
+            print(json.dumps({"set": name} | result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""From scenes to training samples: a crop, some of its objects, a prompt for each.
+
+All coordinates are xy pixels with the centre of the top left pixel at 0, as in ``samtune.types``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from multiprocessing.sharedctypes import SynchronizedArray
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from scenes import GROUP, PART, SIZE, WHOLE, scene
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from samtune.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, NOT_A_POINT, POSITIVE
+
+BOX, POINT, POINTS, BOX_POINT = range(4)
+KINDS = ("box", "point", "points", "box+point")
+KIND_ODDS = np.array([0.38, 0.36, 0.18, 0.08])
+LEVEL_ODDS = {WHOLE: 0.72, PART: 0.2, GROUP: 0.08}
+SLOTS = 5
+"""Prompt slots of every sample: two for a box (or its padding), up to three points."""
+
+
+class Samples(NamedTuple):
+    """A training batch of ``B`` images with ``P`` prompts each, ``N = B * P`` flat."""
+
+    pixels: Tensor
+    """``(B, 3, S, S)`` u8, zero where padded."""
+    sizes: Tensor
+    """``(B, 2)`` content height and width."""
+    targets: Tensor
+    """``(N, S, S)`` bool."""
+    coords: Tensor
+    """``(N, SLOTS, 2)`` float, pixels of the crop."""
+    labels: Tensor
+    """``(N, SLOTS)`` int64."""
+    kinds: Tensor
+    """``(N,)`` int64 index into KINDS."""
+    edges: Tensor
+    """``(B, S, S)`` bool: pixels where a label changes."""
+
+
+def crop(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, size: int) -> tuple:
+    """A square of the scene at a random zoom, turned and mirrored, as ``size`` pixels.
+
+    Crops shrink the scene three times at most and hardly enlarge it, so that objects of all sizes
+    occur both whole and cut.
+    """
+    low, high = int(0.8 * size), min(SIZE, 3 * size)
+    side = int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
+    if size == SIZE and rng.random() < 0.6:
+        side = SIZE
+    y, x = rng.integers(0, SIZE - side + 1, 2)
+    image = image[y : y + side, x : x + side]
+    stack = labels[:, y : y + side, x : x + side].transpose(1, 2, 0)
+    if side != size:
+        how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+        image = cv2.resize(image, (size, size), interpolation=how)
+        stack = cv2.resize(
+            np.ascontiguousarray(stack), (size, size), interpolation=cv2.INTER_NEAREST
+        )
+    turns, mirror = int(rng.choice([0, 1, 2, 3], p=[0.7, 0.1, 0.1, 0.1])), rng.random() < 0.5
+    image, stack = np.rot90(image, turns), np.rot90(stack, turns)
+    if mirror:
+        image, stack = image[:, ::-1], stack[:, ::-1]
+    return image.copy(), stack.transpose(2, 0, 1).copy()
+
+
+def padded(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+    """Cuts the content in place as if the picture were not square; its ``(h, w)``."""
+    h, w = image.shape[:2]
+    if rng.random() < 0.3:
+        if rng.random() < 0.5:
+            h = int(h * rng.uniform(0.5, 0.95))
+        else:
+            w = int(w * rng.uniform(0.5, 0.95))
+    image[h:], image[:, w:] = 0, 0
+    labels[:, h:], labels[:, :, w:] = 0, 0
+    return h, w
+
+
+def choose(rng: np.random.Generator, labels: np.ndarray, count: int) -> list[np.ndarray]:
+    """``count`` masks ``(S, S)`` bool from the label maps, large ones somewhat more often."""
+    total = labels[0].size
+    smallest = 24
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for level in LEVEL_ODDS:
+        area = np.bincount(labels[level].ravel())
+        area[0] = 0
+        ids = np.flatnonzero((area >= smallest) & (area <= 0.9 * total))
+        if len(ids):
+            weight = area[ids].astype(float) ** 0.4
+            found[level] = ids, weight / weight.sum()
+    if not found:
+        return []
+    levels = list(found)
+    odds = np.array([LEVEL_ODDS[level] for level in levels])
+    masks = []
+    for level in rng.choice(levels, count, p=odds / odds.sum()):
+        ids, weight = found[level]
+        masks.append(labels[level] == rng.choice(ids, p=weight))
+    return masks
+
+
+def tight_box(mask: np.ndarray) -> np.ndarray:
+    """``(4,)`` xyxy of the mask's outer pixels."""
+    y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([x[0], y[0], x[-1], y[-1]], np.float32)
+
+
+def jittered(rng: np.random.Generator, box: np.ndarray, size: int) -> np.ndarray:
+    """SAM's noise: a tenth of the side, at most 20 pixels; a third of the boxes stay exact."""
+    if rng.random() < 0.33:
+        return box
+    sides = np.tile(box[2:] - box[:2], 2)
+    noise = np.clip(rng.normal(0, 0.1, 4) * sides, -20, 20) * rng.random()
+    return np.clip(box + noise, 0, size - 1)
+
+
+def inner_point(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    """``(2,)`` xy inside: anywhere, or well inside."""
+    if rng.random() < 0.5:
+        at = rng.choice(np.flatnonzero(mask))
+    else:
+        depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        at = rng.choice(np.flatnonzero(depth >= rng.uniform(0.7, 1) * depth.max()))
+    return np.array([at % mask.shape[1], at // mask.shape[1]], np.float32)
+
+
+def outer_point(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    """``(2,)`` xy outside, near the object more often than far from it."""
+    for _ in range(8):
+        if rng.random() < 0.7:
+            box = tight_box(mask)
+            reach = 0.25 * (box[2:] - box[:2]) + 3
+            xy = rng.uniform(box[:2] - reach, box[2:] + reach)
+        else:
+            xy = rng.uniform(0, mask.shape[0], 2)
+        x, y = np.clip(xy, 0, mask.shape[0] - 1).astype(int)
+        if not mask[y, x]:
+            return np.array([x, y], np.float32)
+    return np.full(2, -1, np.float32)
+
+
+def prompt(rng: np.random.Generator, mask: np.ndarray, kind: int) -> tuple[np.ndarray, np.ndarray]:
+    """The slots ``(SLOTS, 2)`` and ``(SLOTS,)`` of one prompt for ``mask``."""
+    coords = np.zeros((SLOTS, 2), np.float32)
+    labels = np.full(SLOTS, ABSENT)
+    if kind in (BOX, BOX_POINT):
+        coords[:2] = jittered(rng, tight_box(mask), mask.shape[0]).reshape(2, 2)
+        labels[:2] = BOX_TOP_LEFT, BOX_BOTTOM_RIGHT
+    else:
+        labels[0] = NOT_A_POINT
+    if kind == BOX:
+        return coords, labels
+    coords[2], labels[2] = inner_point(rng, mask), POSITIVE
+    extra = int(rng.integers(1, SLOTS - 2)) if kind == POINTS else 0
+    for slot in range(3, 3 + extra):
+        inside = rng.random() < 0.55
+        xy = inner_point(rng, mask) if inside else outer_point(rng, mask)
+        if xy[0] >= 0:
+            coords[slot], labels[slot] = xy, POSITIVE if inside else NEGATIVE
+    return coords, labels
+
+
+def edges_of(labels: np.ndarray) -> np.ndarray:
+    """``(S, S)`` bool: true where the WHOLE or PART label differs from a neighbour's."""
+    edge = np.zeros(labels.shape[1:], bool)
+    for level in (WHOLE, PART):
+        down, across = np.diff(labels[level], axis=0) != 0, np.diff(labels[level], axis=1) != 0
+        edge[1:] |= down
+        edge[:-1] |= down
+        edge[:, 1:] |= across
+        edge[:, :-1] |= across
+    return edge
+
+
+def batch(
+    seed: int, number: int, images: int, count: int, size: int, photos: str | None
+) -> Samples:
+    """Training batch ``number``: ``images`` crops of ``size`` pixels, ``count`` prompts each."""
+    rng = np.random.default_rng([seed, number, 1])
+    columns: list[list] = [[] for _ in Samples._fields]
+    drawn = 0
+    per_scene = (SIZE // size) ** 2 // 2 + 1
+    while len(columns[0]) < images:
+        picture = scene(seed, number * 4096 + drawn, photos)
+        drawn += 1
+        for _ in range(min(per_scene, images - len(columns[0]))):
+            image, labels = crop(rng, *picture, size)
+            content = padded(rng, image, labels) if size == SIZE else (size, size)
+            masks = choose(rng, labels, count)
+            if not masks:
+                continue
+            kinds = rng.choice(len(KINDS), count, p=KIND_ODDS)
+            slots = [prompt(rng, m, int(k)) for m, k in zip(masks, kinds, strict=True)]
+            coords, marks = zip(*slots, strict=True)
+            row = (image.transpose(2, 0, 1), content, masks, coords, marks, kinds, edges_of(labels))
+            for column, value in zip(columns, row, strict=True):
+                column.append(np.asarray(value))
+    stacked = [torch.from_numpy(np.stack(c)) for c in columns]
+    flat = [t.flatten(0, 1) if 2 <= i <= 5 else t for i, t in enumerate(stacked)]
+    return Samples(*flat)
+
+
+SIZES = (SIZE // 4, SIZE // 2, SIZE)
+"""Sides of crops in pixels. Batches of small ones hold more images and still take less time."""
+
+
+class Stream(IterableDataset):
+    """An endless stream of batches; the mixture of crop sizes may be changed while it runs.
+
+    Args:
+        seed: Names the stream.
+        first: Number of the first batch, to go on after a stop.
+        images: Full frames in a batch; of smaller crops there are 2 and 5 times as many.
+        count: Prompts per image.
+        mixture: Shared array, the chance of each of SIZES.
+        photos: COCO folder whose free photographs lend surfaces, or ``None``.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        first: int,
+        images: int,
+        count: int,
+        mixture: SynchronizedArray,
+        photos: str | None,
+    ) -> None:
+        self.seed, self.first, self.images, self.count = seed, first, images, count
+        self.mixture, self.photos = mixture, photos
+
+    def __iter__(self) -> Iterator[Samples]:
+        """Batches from ``first`` on, interleaved over the workers."""
+        worker = torch.utils.data.get_worker_info()
+        number, step = self.first, 1
+        if worker is not None:
+            number, step = self.first + worker.id, worker.num_workers
+            cv2.setNumThreads(1)
+        while True:
+            odds = np.array(self.mixture[:])
+            which = int(
+                np.random.default_rng([self.seed, number, 2]).choice(3, p=odds / odds.sum())
+            )
+            images = self.images * (5, 2, 1)[which]
+            yield batch(self.seed, number, images, self.count, SIZES[which], self.photos)
+            number += step

@@ -1,0 +1,330 @@
+"""Trains nano, the small SAM that ships with samtune, from scratch on procedural scenes.
+
+    python training/train_nano.py --out runs/nano --minutes 90            # decays by the clock
+    python training/train_nano.py --out runs/nano --minutes 240 --resume  # goes on from there
+    touch runs/nano/stop                                                  # saves and stops
+
+Training begins on small crops placed at random on the native token grid, which cost a fraction of a
+full frame; full frames take over towards the end. Stopped before its end, the averaged weights of
+the last checkpoint are usable as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import torch
+import validation
+from initial import initialise, whiten
+from objective import (
+    EdgeHead,
+    Frame,
+    corrected,
+    decode,
+    encode,
+    first_rows,
+    prepare,
+    random_frame,
+    score,
+)
+from prompts import KINDS, Samples, Stream, batch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from samtune.sam.model import SPECS, Sam
+
+
+@dataclass
+class Settings:
+    """What a run is made of; kept beside its checkpoints."""
+
+    minutes: float = 90.0
+    seed: int = 1
+    images: int = 4
+    """Full frames in a batch; of half-size crops there are 2, of quarter-size 5 times as many."""
+    prompts: int = 8
+    refined: int = 3
+    """Prompts per image that a second round corrects; a third of them have a third round."""
+    lr: float = 1.5e-3
+    matrix_lr: float = 3e-3
+    weight_decay: float = 0.02
+    warmup: int = 50
+    decay: float = 0.3
+    """Share of the budget in which the rate falls to zero."""
+    sizes: str = "0:8,2,0 0.2:3,6,1 0.55:1,3,6"
+    """From which share of the budget on which mixture of quarter, half and full-size batches."""
+    start_steps: int = 1200
+    """Steps in which balanced cross entropy fades out; corrections begin half-way."""
+    edge_weight: float = 0.3
+    ema: float = 0.999
+
+
+class Trainer:
+    """One run: model, optimisers, clock and files."""
+
+    def __init__(self, settings: Settings, out: Path, device: torch.device) -> None:
+        self.settings, self.out, self.device = settings, out, device
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        torch.manual_seed(settings.seed)
+        self.sam = Sam(SPECS["nano"])
+        initialise(self.sam, self.generator)
+        whiten(self.sam, batch(settings.seed, 0, 48, 1, 128, None).pixels)
+        self.edge = EdgeHead(self.sam.spec.prompt_dim, self.sam.spec.patch_size)
+        self.average = Sam(self.sam.spec).requires_grad_(False)
+        self.average.load_state_dict(self.sam.state_dict())
+        for module in (self.sam, self.edge, self.average):
+            module.to(device)
+        prepare(self.sam, device.type == "cpu")
+        prepare(self.average, device.type == "cpu")
+        self.optimizers = self._optimizers()
+        self.step, self.seconds, self.trunk_saved = 0, 0.0, False
+        self.mixture = multiprocessing.get_context("spawn").Array("d", 3)
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for everything else."""
+        s = self.settings
+        matrices, rest, plain = [], [], []
+        for name, p in [*self.sam.named_parameters(), *self.edge.named_parameters()]:
+            hidden = (
+                p.dim() == 2
+                and (".blocks." in name or "transformer." in name)
+                and "rel_pos" not in name
+            )
+            (matrices if hidden else rest if p.dim() > 1 else plain).append(p)
+        groups = [
+            {"params": rest, "weight_decay": s.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        adamw = torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.98))
+        if s.matrix_lr == 0:
+            adamw.add_param_group({"params": matrices, "weight_decay": s.weight_decay})
+            return {"adamw": adamw}
+        muon = torch.optim.Muon(
+            matrices, lr=s.matrix_lr, weight_decay=s.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        return {"adamw": adamw, "muon": muon}
+
+    @property
+    def progress(self) -> float:
+        """Share of the time budget that is used up."""
+        return self.seconds / (60 * self.settings.minutes)
+
+    def schedule(self) -> float:
+        """Sets the rates and the mixture of crop sizes; returns the factor of the rate."""
+        s = self.settings
+        factor = min(1.0, (self.step + 1) / s.warmup, max(0.0, (1 - self.progress) / s.decay))
+        base = {"adamw": s.lr, "muon": s.matrix_lr}
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = base[name] * factor
+        for phase in s.sizes.split():
+            start, odds = phase.split(":")
+            if self.progress >= float(start):
+                self.mixture[:] = [float(o) for o in odds.split(",")]
+        return factor
+
+    def autocast(self) -> AbstractContextManager:
+        """bfloat16 where the matrix products are; the rest decides for itself."""
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def update(self, samples: Samples) -> dict[str, float]:
+        """One optimiser step on one batch; the numbers for the log."""
+        frame = random_frame(self.sam, samples.pixels.shape[-1], self.generator)
+        with self.autocast():
+            embedding = encode(self.sam, samples.pixels, samples.sizes, frame)
+        # Decoder rounds run backward one by one: their graphs are the memory, the encoder's waits.
+        leaf = embedding.detach().requires_grad_()
+        edge = self.edge(leaf, samples.edges)
+        (self.settings.edge_weight * edge).backward()
+        log = self._rounds(leaf, samples, frame)
+        embedding.backward(leaf.grad)
+        parameters = [*self.sam.parameters(), *self.edge.parameters()]
+        log["gradient"] = float(nn.utils.clip_grad_norm_(parameters, 1.0))
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._advance_average()
+        return log | {"edge": float(edge.detach())}
+
+    def _rounds(self, leaf: Tensor, samples: Samples, frame: Frame) -> dict[str, float]:
+        rows, log = first_rows(samples, frame), {}
+        images = samples.pixels.shape[0]
+        balanced = max(0.0, 1 - self.step / max(1, self.settings.start_steps))
+        rounds = 3 if self.settings.refined and self.step >= self.settings.start_steps / 2 else 1
+        kept = (images * self.settings.refined, images * max(1, self.settings.refined // 3))
+        for number in range(rounds):
+            with self.autocast():
+                result = score(*decode(self.sam, leaf, rows, frame), rows, balanced)
+            (result.loss * (len(rows.coords) / len(samples.kinds))).backward()
+            log[f"loss{number + 1}"], log[f"iou{number + 1}"] = (
+                float(result.loss.detach()),
+                float(result.iou.mean()),
+            )
+            if number == 0:
+                log |= {
+                    f"iou_{k}": float(result.iou[samples.kinds == i].mean())
+                    for i, k in enumerate(KINDS)
+                }
+            if number < rounds - 1:
+                chosen = torch.randperm(len(rows.coords), generator=self.generator)[: kept[number]]
+                rows = corrected(rows, result, chosen.to(self.device), frame)
+        return log
+
+    @torch.no_grad()
+    def _advance_average(self) -> None:
+        weight = 1 - min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        ours = self.sam.state_dict()
+        torch._foreach_lerp_(list(self.average.state_dict().values()), list(ours.values()), weight)
+
+    def save(self, name: str) -> None:
+        """Writes a checkpoint folder; a half-written one never takes the place of a whole one."""
+        folder, fresh = self.out / name, self.out / f"{name}.part"
+        fresh.mkdir(parents=True, exist_ok=True)
+        for part, module in (("model", self.sam), ("ema", self.average), ("edge", self.edge)):
+            save_file(
+                {k: v.contiguous() for k, v in module.state_dict().items()},
+                fresh / f"{part}.safetensors",
+            )
+        for part, optimizer in self.optimizers.items():
+            flat = {
+                f"{i}.{k}": v.contiguous()
+                for i, entry in optimizer.state_dict()["state"].items()
+                for k, v in entry.items()
+            }
+            save_file(flat, fresh / f"{part}.safetensors")
+        state = {"step": self.step, "seconds": self.seconds, "settings": asdict(self.settings)}
+        (fresh / "state.json").write_text(json.dumps(state, indent=1))
+        old = self.out / f"{name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def resume(self) -> None:
+        """Loads the last checkpoint, or that before the decay when the budget has grown."""
+        state = json.loads((self.out / "last" / "state.json").read_text())
+        share = state["seconds"] / (60 * self.settings.minutes)
+        began = 1 - state["settings"]["decay"]
+        decayed = state["seconds"] / (60 * state["settings"]["minutes"]) > began
+        grown = share <= 1 - self.settings.decay
+        folder = self.out / (
+            "trunk" if decayed and grown and (self.out / "trunk").exists() else "last"
+        )
+        state = json.loads((folder / "state.json").read_text())
+        for part, module in (("model", self.sam), ("ema", self.average), ("edge", self.edge)):
+            module.load_state_dict(load_file(folder / f"{part}.safetensors", str(self.device)))
+        for part, optimizer in self.optimizers.items():
+            whole = optimizer.state_dict()
+            for key, value in load_file(folder / f"{part}.safetensors", str(self.device)).items():
+                index, name = key.split(".", 1)
+                whole["state"].setdefault(int(index), {})[name] = value
+            optimizer.load_state_dict(whole)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.generator.manual_seed(self.settings.seed + self.step)
+        print(f"resumed {folder.name} at step {self.step}, {self.seconds / 60:.1f} min", flush=True)
+
+
+def run(trainer: Trainer, workers: int, photos: str | None) -> None:
+    """Trains until the budget is used, saving every five minutes, validating every ten."""
+    out = trainer.out
+    clock = saved = checked = time.monotonic()
+    with (out / "log.jsonl").open("a") as log:
+        for samples in _loader(trainer, workers, photos):
+            waited = time.monotonic() - clock
+            factor = trainer.schedule()
+            numbers = trainer.update(Samples(*(t.to(trainer.device) for t in samples)))
+            now = time.monotonic()
+            trainer.step += 1
+            trainer.seconds += now - clock
+            about = {
+                "step": trainer.step,
+                "seconds": trainer.seconds,
+                "size": samples.pixels.shape[-1],
+            }
+            log.write(json.dumps(numbers | about | {"rate": factor, "wait": waited}) + "\n")
+            log.flush()
+            done = trainer.progress >= 1 or (out / "stop").exists()
+            if trainer.progress >= 1 - trainer.settings.decay and not trainer.trunk_saved:
+                trainer.trunk_saved = True
+                trainer.save("trunk")
+            if now - saved > 300 or done:
+                trainer.save("last")
+                saved = now
+            if now - checked > 600 or done:
+                _check(trainer)
+                checked = time.monotonic()
+            if done:
+                return
+            clock = time.monotonic()
+
+
+def _loader(trainer: Trainer, workers: int, photos: str | None) -> DataLoader:
+    """Batches from the trainer's step on, made in other processes when there are any."""
+    s = trainer.settings
+    trainer.schedule()
+    stream = Stream(s.seed, trainer.step, s.images, s.prompts, trainer.mixture, photos)
+    if not workers:
+        return DataLoader(stream, batch_size=None)
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4,
+        multiprocessing_context="spawn",
+        worker_init_fn=_modest,
+    )
+
+
+def _modest(_: int) -> None:
+    torch.set_num_threads(1)
+    os.nice(5)
+
+
+def _check(trainer: Trainer) -> None:
+    """Validates the averaged weights on other scenes; the clock of the budget stands still."""
+    result = validation.synthetic(trainer.average, trainer.device)
+    line = {"step": trainer.step, "seconds": trainer.seconds} | result
+    with (trainer.out / "validation.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+    validation.curve(trainer.out)
+
+
+def main() -> None:
+    """Reads the options and trains."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make scenes")
+    parser.add_argument(
+        "--coco", metavar="FOLDER", help="COCO folder: its free photographs lend surfaces"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for name, value in asdict(Settings()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    args = vars(parser.parse_args())
+    settings = Settings(**{name: args[name] for name in asdict(Settings())})
+    torch.set_num_threads(args["threads"])
+    cv2.setNumThreads(1)
+    args["out"].mkdir(parents=True, exist_ok=True)
+    (args["out"] / "stop").unlink(missing_ok=True)
+    trainer = Trainer(settings, args["out"], torch.device(args["device"]))
+    if args["resume"]:
+        trainer.resume()
+    run(trainer, args["workers"], args["coco"])
+
+
+if __name__ == "__main__":
+    main()
