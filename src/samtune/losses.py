@@ -233,7 +233,8 @@ class Loss:
         Logits are enlarged bilinearly to the frame of the targets. Of several masks for a prompt
         the one with the least sum of mask losses counts (SAM's rule); ``iou_head`` judges all K.
         The mean is taken over the prompts of each image, then over all B images, where one without
-        prompts counts 0. Without any prompt the result is a 0 that still has a graph.
+        prompts counts 0. Without any prompt the result is a 0 that still has a graph. What the
+        adapter adds, ``masks.auxiliary``, counts by the share of images with prompts.
 
         Raises:
             InputError: Masks, targets and losses do not all stand for the same: single masks, or
@@ -248,7 +249,10 @@ class Loss:
             value = self._masks(self._best(masks.logits, target, valid), target, valid)
             value = value + self._iou_head(masks, target, valid)
         prompts = value.new_zeros(size).index_add(0, image, torch.ones_like(value))
-        return (value / prompts[image]).sum() / size
+        value = (value / prompts[image]).sum() / size
+        if masks.auxiliary is None:
+            return value
+        return value + masks.auxiliary * (prompts > 0).to(value.dtype).mean()
 
     def _masks(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """The sum of the mask losses of ``(N, 4H, 4W)`` logits: ``(N,)``."""

@@ -212,8 +212,10 @@ class Masks:
     iou: Tensor
     """``(N, K)``: the decoder's own estimate of each mask's IoU."""
     exclusive: bool = False
-    """Whether the K masks are classes, of which each pixel has the one of the highest logit, instead
-    of K answers to choose from."""
+    """Whether the K masks are classes, of which each pixel has the one of the highest logit,
+    instead of K answers to choose from."""
+    auxiliary: Tensor | None = None
+    """A scalar that the encoder's adapter adds to the loss; only in training."""
 
 
 def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
