@@ -21,7 +21,7 @@ OUT = Path(__file__).parent.parent / "src" / "samtune" / "assets" / "nuclei"
 
 
 def kind(image: np.ndarray) -> str | None:
-    """Fluorescence or stained tissue, by brightness and colour; None for what the demo leaves out."""
+    """Fluorescence or stained tissue, by brightness and colour; None for what is left out."""
     grey = bool((image.max(-1).astype(int) - image.min(-1) <= 2).all())
     if grey and image.mean() < 60:
         return "fluorescence"
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", type=Path, required=True)
     source = parser.parse_args().source
-    paths = sorted(source.glob("images/*.png"), key=lambda p: hashlib.sha256(p.name.encode()).digest())
+    paths = sorted(source.glob("images/*.png"), key=_digest)
     by_kind: dict[str, list[Path]] = {"fluorescence": [], "tissue": []}
     for path in paths:
         image = np.asarray(Image.open(path).convert("RGB"))
@@ -48,12 +48,17 @@ def main() -> None:
             copy(path, source / "masks" / path.name, split)
 
 
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.name.encode()).digest()
+
+
 def copy(image: Path, mask: Path, split: str) -> None:
     """Writes one pair under a short name."""
     pixels = np.asarray(Image.open(image).convert("RGB"))
     if (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
-    for folder, array in (("images", pixels), ("masks", np.asarray(Image.open(mask)).astype(np.uint16))):
+    labels = np.asarray(Image.open(mask)).astype(np.uint16)
+    for folder, array in (("images", pixels), ("masks", labels)):
         path = OUT / folder / split / f"{image.stem[:12]}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(path, optimize=True)
