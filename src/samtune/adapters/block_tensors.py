@@ -1,0 +1,122 @@
+"""Methods that put tensors of their own in the place of a block's: what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from samtune.adapters.base import Adapter
+from samtune.adapters.lora import chosen_blocks
+from samtune.errors import InputError
+from samtune.sam.edits import NONE, BlockEdits
+from samtune.sam.image_encoder import Block, ImageEncoder
+from samtune.sam.model import Sam
+
+PLACES = {
+    "norm1": "norm1",
+    "qkv": "attn.qkv",
+    "proj": "attn.proj",
+    "norm2": "norm2",
+    "lin1": "mlp.lin1",
+    "lin2": "mlp.lin2",
+}
+"""The operations of a block that have weight and bias, in their order, by their short names."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The base's encoder during one forward pass."""
+
+    encoder: ImageEncoder
+
+
+class BlockTensors(Adapter):
+    """Replaces tensors of the chosen blocks; what replaces them is all that a subclass says.
+
+    Since every edit is another value of a tensor that SAM has, merging is exact.
+
+    Args:
+        sam: The base.
+        blocks: ``all``, ``global``, ``windowed``, or block indices.
+    """
+
+    def __init__(self, sam: Sam, blocks: tuple[int, ...] | str) -> None:
+        super().__init__()
+        self.chosen = sorted(chosen_blocks(blocks, sam))
+
+    def replaced(self, i: int, block: Block) -> dict[str, Tensor]:
+        """The tensors in place of those of the frozen block ``i``, by their names within it."""
+        raise NotImplementedError
+
+    def begin(
+        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+    ) -> Frozen:
+        """Keeps the frozen encoder at hand for this pass."""
+        return Frozen(encoder)
+
+    def edits(self, i: int, state: Frozen) -> BlockEdits:
+        """The tensors in place of those of block ``i``, where it is chosen."""
+        if i not in self.chosen:
+            return NONE
+        return BlockEdits(params=self.replaced(i, frozen_block(state.encoder, i)))
+
+    def deltas(self, sam: Sam) -> dict[str, Tensor]:
+        """What replaces each tensor less the base's own."""
+        found = {}
+        for i in self.chosen:
+            block = frozen_block(sam.image_encoder, i)
+            for name, tensor in self.replaced(i, block).items():
+                found[f"image_encoder.blocks.{i}.{name}"] = tensor - block.get_parameter(name)
+        return found
+
+
+class TunedTensors(BlockTensors):
+    """Trains copies of tensors of the chosen blocks, from the base's values on.
+
+    Args:
+        sam: The base.
+        blocks: ``all``, ``global``, ``windowed``, or block indices.
+        names: The tensors, by their names within a block.
+    """
+
+    def __init__(self, sam: Sam, blocks: tuple[int, ...] | str, names: Iterable[str]) -> None:
+        super().__init__(sam, blocks)
+        self.names = {name.replace(".", "_"): name for name in names}
+        self.tuned = nn.ModuleDict()
+        for i in self.chosen:
+            block = frozen_block(sam.image_encoder, i)
+            own = {k: nn.Parameter(self.start(n, block)) for k, n in self.names.items()}
+            self.tuned[str(i)] = nn.ParameterDict(own)
+
+    def start(self, name: str, block: Block) -> Tensor:
+        """What is trained in place of a tensor of the frozen block: a copy of it."""
+        return block.get_parameter(name).detach().clone()
+
+    def replaced(self, i: int, block: Block) -> dict[str, Tensor]:
+        """The trained copies of block ``i``."""
+        own = self.tuned[str(i)]
+        return {name: getattr(own, key) for key, name in self.names.items()}
+
+
+def frozen_block(encoder: ImageEncoder, i: int) -> Block:
+    """Block ``i`` of a base's encoder."""
+    block = encoder.blocks[i]
+    assert isinstance(block, Block)
+    return block
+
+
+def chosen_parts(option: str, wanted: str, known: Iterable[str]) -> list[str]:
+    """The names that ``all``, or some joined by ``+``, stands for, in the order of ``known``.
+
+    Raises:
+        InputError: A name that is not known, or one twice.
+    """
+    known = list(known)
+    parts = known if wanted == "all" else wanted.split("+")
+    if not set(parts) <= set(known) or len(set(parts)) < len(parts):
+        raise InputError(
+            f"adapter.{option}={wanted}: must be all, or some of {', '.join(known)} joined by +"
+        )
+    return [part for part in known if part in parts]

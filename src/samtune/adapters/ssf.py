@@ -1,0 +1,113 @@
+r"""SSF (Lian et al. 2022, arXiv:2210.08823): scales and shifts the features after each operation.
+
+.. math:: y \leftarrow \gamma \odot y + \beta
+
+after the patch embedding and, in every block, after both norms and the four linear layers. As each
+of them ends in :math:`W x + b`, or in a norm's gain and bias, the paper merges it for inference:
+
+.. math:: \gamma \odot (W x + b) + \beta = (\gamma \odot W)\, x + (\gamma \odot b + \beta)
+
+In the blocks that form is used in training too: the features of a window's padding, made after the
+norm, then agree with the merged weights exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from samtune.adapters.base import ADAPTERS
+from samtune.adapters.block_tensors import PLACES, BlockTensors, chosen_parts, frozen_block
+from samtune.errors import InputError
+from samtune.sam.image_encoder import Block, ImageEncoder
+from samtune.sam.model import Sam
+
+
+class ScaleShift(nn.Module):
+    """One scale and one shift for each channel.
+
+    Args:
+        channels: How many.
+        std: Standard deviation of the scales around 1 and the shifts around 0 at the start.
+    """
+
+    def __init__(self, channels: int, std: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+        if std:
+            nn.init.normal_(self.scale, 1, std)
+            nn.init.normal_(self.shift, 0, std)
+
+    def merged(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """An operation's weight ``(channels, ...)`` and bias with the scale and shift in them."""
+        scale = self.scale.reshape(-1, *[1] * (weight.dim() - 1))
+        return scale * weight, self.scale * bias + self.shift
+
+
+@ADAPTERS.register("ssf")
+class SSF(BlockTensors):
+    """Scales and shifts after each operation; exact identity at the start, mergeable."""
+
+    paper = "Lian et al. 2022, arXiv:2210.08823"
+    sits = "after the patch embedding and each operation of a block"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`SSF`."""
+
+        which: str = "all"
+        """``all``, or the operations to follow: some of ``patch``, ``norm1``, ``qkv``, ``proj``,
+        ``norm2``, ``lin1``, ``lin2`` joined by ``+``."""
+        std: float = 0.0
+        """Standard deviation of the scales around 1 and the shifts around 0 at the start; with 0
+        the encoder starts as SAM's."""
+        blocks: tuple[int, ...] | str = "all"
+        """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
+        end)."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__(sam, config.blocks)
+        parts = chosen_parts("which", config.which, ["patch", *PLACES])
+        if config.std < 0:
+            raise InputError(f"adapter.std={config.std}: must be 0 or more")
+        self.identity_at_init = config.std == 0  # type: ignore[misc]
+        self.patch = ScaleShift(sam.image_encoder.dim, config.std) if "patch" in parts else None
+        self.places = {part: PLACES[part] for part in parts if part in PLACES}
+        self.features = nn.ModuleDict()
+        for i in self.chosen:
+            block = frozen_block(sam.image_encoder, i)
+            widths = {p: len(block.get_parameter(f"{n}.bias")) for p, n in self.places.items()}
+            self.features[str(i)] = nn.ModuleDict(
+                {part: ScaleShift(width, config.std) for part, width in widths.items()}
+            )
+
+    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+        """Patches, scaled and shifted, and positions: ``(B, 3, h, w) -> (B, H, W, C)``."""
+        x = encoder.embed(pixels)
+        if self.patch is None:
+            return x
+        return x + (self.patch.scale - 1) * encoder.patch_embed(pixels) + self.patch.shift
+
+    def replaced(self, i: int, block: Block) -> dict[str, Tensor]:
+        """Weight and bias of the operations of block ``i``, scaled and shifted."""
+        found: dict[str, Tensor] = {}
+        for part, own in self.features[str(i)].items():  # type: ignore[operator]
+            names = [f"{self.places[part]}.{term}" for term in ("weight", "bias")]
+            new = own.merged(*(block.get_parameter(name) for name in names))
+            found.update(zip(names, new, strict=True))
+        return found
+
+    def deltas(self, sam: Sam) -> dict[str, Tensor]:
+        """The differences of the blocks' tensors, and of the patch embedding's."""
+        found = super().deltas(sam)
+        if self.patch is not None:
+            base = sam.image_encoder.patch_embed.proj
+            assert base.bias is not None
+            weight, bias = self.patch.merged(base.weight, base.bias)
+            prefix = "image_encoder.patch_embed.proj"
+            found[f"{prefix}.weight"] = weight - base.weight
+            found[f"{prefix}.bias"] = bias - base.bias
+        return found
