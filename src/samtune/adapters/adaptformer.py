@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits
+from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
@@ -53,6 +54,7 @@ class AdaptFormer(Adapter):
 
     paper = "Chen et al. 2022, arXiv:2205.13535"
     sits = "beside every MLP"
+    encoders = ("vit", "tiny_vit")
 
     @dataclass(frozen=True)
     class Config:
@@ -79,8 +81,8 @@ class AdaptFormer(Adapter):
         if config.activation not in ACTIVATIONS:
             raise InputError(f"adapter.activation={config.activation}: must be relu or gelu")
         self.identity_at_init = config.zero_init  # type: ignore[misc]
-        dim = sam.image_encoder.dim
-        self.bottlenecks = nn.ModuleList(Bottleneck(dim, config) for _ in sam.image_encoder.blocks)
+        blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]
+        self.bottlenecks = nn.ModuleList(Bottleneck(block.dim, config) for block in blocks)
 
     def edits(self, i: int, state: None) -> BlockEdits:
         """The branch beside the MLP of block ``i``."""

@@ -88,7 +88,10 @@ def chosen_blocks(wanted: tuple[int, ...] | str, sam: Sam) -> set[int]:
             raise InputError(
                 f"adapter.blocks={wanted}: must be all, global, windowed or a list of indices"
             )
-        return {i for i, block in enumerate(blocks) if kinds[wanted](block)}
+        chosen = {i for i, block in enumerate(blocks) if kinds[wanted](block)}
+        if not chosen:
+            raise InputError(f"adapter.blocks={wanted}: {sam.spec.name} has no such block; set all")
+        return chosen
     wrong = [i for i in wanted if not -len(blocks) <= i < len(blocks)]
     if wrong:
         raise InputError(
@@ -104,6 +107,7 @@ class LoRA(Adapter):
 
     paper = "Hu et al. 2021, arXiv:2106.09685; SAMed: Zhang and Liu 2023, arXiv:2304.13785"
     sits = "query, key and value projections"
+    encoders = ("vit", "tiny_vit")
 
     @dataclass(frozen=True)
     class Config:
@@ -131,10 +135,10 @@ class LoRA(Adapter):
             raise InputError(f"adapter.dropout={config.dropout}: choose 0 to below 1")
         chosen = chosen_blocks(config.blocks, sam)
         alpha = float(config.rank if config.alpha is None else config.alpha)
-        dim = sam.image_encoder.dim
+        blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]
         self.updates = nn.ModuleDict(
             {
-                str(i): LowRank(dim, slots, config.rank, alpha, config.dropout)
+                str(i): LowRank(blocks[i].dim, slots, config.rank, alpha, config.dropout)
                 for i in sorted(chosen)
             }
         )
@@ -162,8 +166,8 @@ class LoRA(Adapter):
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """The updates as weight differences of each block's fused projection."""
-        return {
-            f"image_encoder.blocks.{i}.attn.qkv.weight": update.weight()
-            for i, update in self.updates.items()
-            if isinstance(update, LowRank)
-        }
+        made: dict[str, Tensor] = {}
+        for i, update in self.updates.items():
+            assert isinstance(update, LowRank)
+            made.update(sam.image_encoder.projection_delta(int(i), update.weight()))
+        return made

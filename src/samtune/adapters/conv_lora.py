@@ -1,0 +1,223 @@
+r"""Conv-LoRA (Zhong et al. 2024, arXiv:2401.17868): convolutions at several scales inside LoRA.
+
+.. math::
+    W x \leftarrow W x + \frac{\alpha}{r} B \Big(z + \sum_{e} g_e \, E_e(z)\Big), \quad z = A x \\
+    E_e(z) = \mathrm{down}_e(\mathrm{GELU}(\mathrm{conv}_e(\mathrm{up}_e(z))))
+
+Expert ``e`` enlarges the map ``e`` times (bicubic) before its 3 x 3 convolution. A noisy top-k gate
+(Shazeer et al. 2017, arXiv:1701.06538) reads the mean of ``z`` over each window, or over the image
+in a global block, and chooses the experts; a loss keeps all of them in use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.adapters.lora import LoRA, LowRank, chosen_blocks
+from samtune.errors import InputError
+from samtune.ops import windows
+from samtune.sam.edits import NONE, BlockEdits
+from samtune.sam.image_encoder import Block, ImageEncoder
+from samtune.sam.model import Sam
+
+NOISE = 0.01
+"""The least standard deviation of the noise on the gate's logits."""
+
+
+class Gate(nn.Module):
+    """Noisy top-k gating, with the loss that balances the experts.
+
+    Args:
+        rank: Width of what it reads.
+        experts: How many it chooses from.
+        top_k: How many it chooses.
+    """
+
+    def __init__(self, rank: int, experts: int, top_k: int) -> None:
+        super().__init__()
+        self.choice = nn.Parameter(torch.zeros(rank, experts))
+        self.noise = nn.Parameter(torch.zeros(rank, experts))
+        self.top_k = top_k
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``(b, rank)`` to weights ``(b, experts)``, 0 where not chosen, and the loss in training.
+
+        Noise is added in training only. The loss is the squared coefficient of variation of the
+        summed weights plus that of the expected load, which passes gradients where the choice does
+        not.
+        """
+        clean = features @ self.choice
+        if not self.training:
+            return self._chosen(clean), None
+        spread = F.softplus(features @ self.noise) + NOISE
+        noisy = clean + torch.randn_like(clean) * spread
+        weights = self._chosen(noisy)
+        loss = _variation(weights.sum(0))
+        if self.top_k < clean.shape[1]:
+            loss = loss + _variation(self._load(clean, noisy, spread).sum(0))
+        return weights, loss
+
+    def _chosen(self, logits: Tensor) -> Tensor:
+        top = logits.topk(self.top_k)
+        return torch.zeros_like(logits).scatter(1, top.indices, top.values.softmax(1))
+
+    def _load(self, clean: Tensor, noisy: Tensor, spread: Tensor) -> Tensor:
+        """The probability of each to be chosen, were its own noise drawn again."""
+        top = noisy.topk(self.top_k + 1).values
+        last_in, first_out = top[:, -2:-1], top[:, -1:]
+        # To be chosen it has to beat the k-th of the others, which depends on whether it is in.
+        rival = torch.where(noisy > first_out, first_out, last_in)
+        return torch.special.ndtr((clean - rival) / spread)
+
+
+class Mixture(nn.Module):
+    """Convolutions at the scales 1, 2, 3, ... of a map, weighed by a gate's choice."""
+
+    def __init__(self, rank: int, experts: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(rank, rank, 3, padding=1) for _ in range(experts))
+        for conv in self.convs:
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, z: Tensor, weights: Tensor) -> Tensor:
+        """``(b, h, w, r)`` and ``(b, experts)`` to ``(b, h, w, r)``, the map itself added."""
+        z = z.permute(0, 3, 1, 2)
+        size, out = z.shape[-2:], z
+        # All experts run on all windows: together they are a small part of a block, and sending
+        # windows to the chosen ones alone would make the graph depend on the data.
+        for scale, (conv, weight) in enumerate(zip(self.convs, weights.unbind(1), strict=True), 1):
+            if scale == 1:
+                found = F.gelu(conv(z))
+            else:
+                large = F.interpolate(z, (scale * size[0], scale * size[1]), mode="bicubic")
+                found = F.interpolate(F.gelu(conv(large)), size, mode="bicubic")
+            out = out + weight[:, None, None, None] * found
+        return out.permute(0, 2, 3, 1)
+
+
+@dataclass
+class Routing:
+    """What the gates decided in one forward pass."""
+
+    encoder: ImageEncoder
+    weights: dict[int, list[Tensor]] = field(default_factory=dict)
+    """By block, for each pair, ``(b, experts)``."""
+    losses: list[Tensor] = field(default_factory=list)
+
+
+@ADAPTERS.register("conv_lora")
+class ConvLoRA(Adapter):
+    """LoRA with a mixture of convolutions in the bottleneck; exact identity at the start.
+
+    The gates add a loss of their own in training. In a stack, what other adapters change within a
+    block, or before it and later in the stack, reaches the bottleneck but not its gate.
+    """
+
+    paper = "Zhong et al. 2024, arXiv:2401.17868"
+    sits = "query, key and value projections"
+    # An expert that no window chose in a step gets no gradient from it.
+    untrained = ("experts",)
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`ConvLoRA`."""
+
+        target: str = "qkv"
+        """``qkv`` for one pair over the fused projection, as published, or parts with a pair each:
+        ``q+v``, ``q+k+v``, ..."""
+        rank: int = 3
+        """Width of the low-rank bottleneck."""
+        alpha: float = 8.0
+        """The update is scaled by alpha / rank."""
+        experts: int = 8
+        """How many convolutions; the ``e``-th works on the map enlarged ``e`` times."""
+        top_k: int = 1
+        """How many of them each window uses."""
+        balance: float = 0.01
+        """Weight of the loss that keeps all experts in use."""
+        blocks: tuple[int, ...] | str = "all"
+        """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
+        end)."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        _check(config)
+        slots, rank = LoRA.slots(config.target), config.rank
+        dim, self.balance = sam.image_encoder.dim, config.balance
+        chosen = sorted(chosen_blocks(config.blocks, sam))
+        self.updates, self.experts, self.gates = (nn.ModuleDict() for _ in range(3))
+        for i in map(str, chosen):
+            self.updates[i] = LowRank(dim, slots, rank, config.alpha, dropout=0.0)
+            self.experts[i] = nn.ModuleList(Mixture(rank, config.experts) for _ in slots)
+            self.gates[i] = nn.ModuleList(Gate(rank, config.experts, config.top_k) for _ in slots)
+
+    def begin(
+        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+    ) -> Routing:
+        """Nothing is decided yet."""
+        return Routing(encoder)
+
+    def enter(self, i: int, x: Tensor, state: Routing) -> Tensor:
+        """Lets the gates of block ``i`` choose; the stream stays as it is."""
+        # Outside of the block, which may run twice: noise is drawn and the loss counted once.
+        if str(i) in self.updates:
+            block = state.encoder.blocks[i]
+            assert isinstance(block, Block)
+            state.weights[i] = []
+            # A choice in half precision would differ between near equals.
+            with torch.autocast(x.device.type, enabled=False):
+                mean = _means(block, x.float())
+                pairs = zip(self.updates[str(i)].down, self.gates[str(i)], strict=True)  # type: ignore[call-overload]
+                for a, gate in pairs:
+                    weights, loss = gate(mean @ a.T)
+                    state.weights[i].append(weights)
+                    state.losses += [] if loss is None else [loss]
+        return x
+
+    def edits(self, i: int, state: Routing) -> BlockEdits:
+        """The update of block ``i``, where it has one."""
+        if str(i) not in self.updates:
+            return NONE
+        update, experts = self.updates[str(i)], self.experts[str(i)]
+        assert isinstance(update, LowRank)
+        pairs = list(zip(update.down, update.up, experts, state.weights[i], strict=True))  # type: ignore[call-overload]
+
+        def qkv(x: Tensor) -> Tensor:
+            return update.placed([mix(x @ a.T, weights) @ b.T for a, b, mix, weights in pairs])
+
+        return BlockEdits(qkv=qkv)
+
+    def auxiliary(self, state: Routing) -> Tensor | None:
+        """The gates' losses, summed over the blocks; ``None`` in evaluation."""
+        return self.balance * torch.stack(state.losses).sum() if state.losses else None
+
+
+def _means(block: Block, x: Tensor) -> Tensor:
+    """The means of what a block projects, over each of its windows: ``(b, C)``."""
+    normed = block.norm1(x)
+    if block.window:
+        normed, _ = windows.partition(normed, block.window)
+    return normed.mean((1, 2))
+
+
+def _variation(values: Tensor) -> Tensor:
+    """The squared coefficient of variation; 0 for a single value."""
+    if len(values) == 1:
+        return values.new_zeros(())
+    return values.var() / (values.mean() ** 2 + 1e-10)
+
+
+def _check(config: ConvLoRA.Config) -> None:
+    if config.rank < 1:
+        raise InputError(f"adapter.rank={config.rank}: must be at least 1")
+    if config.experts < 1:
+        raise InputError(f"adapter.experts={config.experts}: must be at least 1")
+    if not 1 <= config.top_k <= config.experts:
+        raise InputError(f"adapter.top_k={config.top_k}: choose 1 to {config.experts}, the experts")
+    if config.balance < 0:
+        raise InputError(f"adapter.balance={config.balance}: must not be negative")

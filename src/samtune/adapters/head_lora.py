@@ -1,0 +1,120 @@
+r"""Low-rank residuals of each head's queries, keys and values, as Generalized SAM has them.
+
+Kato et al. 2024 (arXiv:2408.12406) name it LoRA; it is not LoRA on the weights. On ``t``, the
+queries, keys or values of one head after the frozen projection,
+
+.. math:: t \leftarrow t + \frac{s}{r} \, t A B, \quad A \in R^{D \times r}, \; B = 0
+
+with one pair for queries, one for keys and one for values of a block, shared by all its heads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.adapters.lora import chosen_blocks
+from samtune.adapters.sm_adaptformer import bottleneck_width
+from samtune.sam.edits import NONE, BlockEdits
+from samtune.sam.image_encoder import Block
+from samtune.sam.model import Sam
+
+
+class HeadLowRank(nn.Module):
+    """A low-rank residual of tokens of width ``D``; it starts as nothing.
+
+    Args:
+        dim: ``D``.
+        rank: Width of the bottleneck.
+        scale: The residual is weighed by ``scale / rank``.
+    """
+
+    def __init__(self, dim: int, rank: int, scale: float) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.empty(dim, rank))
+        self.up = nn.Parameter(torch.zeros(rank, dim))
+        # Its fan is the rank, for PyTorch reads weights as (out, in): U(-1/sqrt(r), 1/sqrt(r)).
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.scale = scale / rank
+
+    def forward(self, t: Tensor, grid: tuple[int, int]) -> Tensor:
+        """``(b, heads, n, D)`` to the residual of the same shape."""
+        return t @ self.down @ self.up * self.scale
+
+    def matrix(self) -> Tensor:
+        """The residual as a ``(D, D)`` matrix, to be multiplied from the right."""
+        return self.down @ self.up * self.scale
+
+
+class HeadUpdates(nn.Module):
+    """The residuals of queries, keys and values of one block."""
+
+    def __init__(self, q: nn.Module, k: nn.Module, v: nn.Module) -> None:
+        super().__init__()
+        self.q, self.k, self.v = q, k, v
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
+        """``(b, heads, n, D)`` each, with their residuals added."""
+        return q + self.q(q, grid), k + self.k(k, grid), v + self.v(v, grid), grid
+
+
+class PerHead(Adapter):
+    """A residual of every head's queries, keys and values, shared by the heads of a block."""
+
+    residual: type[HeadLowRank] = HeadLowRank
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of the methods that work on split heads."""
+
+        ratio: float = 0.25
+        """Width of the low-rank bottleneck as a part of a head's."""
+        scale: float = 0.5
+        """The residual is weighed by scale / width of the bottleneck."""
+        blocks: tuple[int, ...] | str = "all"
+        """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
+        end)."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        dim = sam.image_encoder.dim // sam.spec.heads
+        rank = bottleneck_width(dim, config.ratio)
+        self.updates = nn.ModuleDict(
+            {
+                str(i): HeadUpdates(*(self.residual(dim, rank, config.scale) for _ in "qkv"))
+                for i in sorted(chosen_blocks(config.blocks, sam))
+            }
+        )
+
+    def edits(self, i: int, state: None) -> BlockEdits:
+        """The residuals of block ``i``, where it has some."""
+        key = str(i)
+        return BlockEdits(heads=self.updates[key]) if key in self.updates else NONE
+
+
+@ADAPTERS.register("head_lora")
+class HeadLoRA(PerHead):
+    """Generalized SAM's LoRA, on split heads; exact identity at the start, mergeable."""
+
+    paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
+    sits = "each head's queries, keys and values"
+
+    def deltas(self, sam: Sam) -> dict[str, Tensor]:
+        """The residuals as differences of each block's projection, weight and bias."""
+        found = {}
+        for i, updates in self.updates.items():
+            block = sam.image_encoder.blocks[int(i)]
+            assert isinstance(block, Block)
+            parts = [getattr(updates, part).matrix() for part in "qkv"]
+            turn = torch.stack(parts)[:, None].mT  # of q, k, v: the same for all heads
+            for name in ("weight", "bias"):
+                base = getattr(block.attn.qkv, name)
+                rows = base.reshape(3, block.attn.heads, turn.shape[-1], -1)
+                found[f"image_encoder.blocks.{i}.attn.qkv.{name}"] = (turn @ rows).reshape_as(base)
+        return found
