@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
-from samtune.adapters import ADAPTERS
+from samtune.adapters import ADAPTERS, Adapter
+from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS
-from samtune.sam.model import SPECS, Sam
+from samtune.errors import InputError
+from samtune.sam.model import SPECS, Sam, SamSpec
 
 
 def list_methods(base: str = "vit_b") -> list[dict[str, Any]]:
@@ -39,9 +41,17 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "decoders": [
             d for d in cls.decoders or DECODERS if name in (DECODERS[d].adapters or (name,))
         ],
-        "backbones": list(SPECS),
+        "backbones": [base for base, spec in SPECS.items() if _fits(cls, spec)],
         "options": options(cls.Config),
     }
+
+
+def _fits(method: type[Adapter], spec: SamSpec) -> bool:
+    try:
+        check_base(method, spec)
+    except InputError:
+        return False
+    return True
 
 
 def methods_table(base: str = "vit_b") -> str:

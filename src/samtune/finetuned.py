@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from samtune.adapters import ADAPTERS, Adapter
+from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits
-from samtune.sam.model import Sam
+from samtune.sam.model import Sam, SamSpec
 from samtune.types import InputPolicy, Masks, Prompts
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class FineTuned(nn.Module):
         prompts: The prompt mode that it is trained for; travels in the checkpoint.
 
     Raises:
-        InputError: Unknown names or options, or an adapter and a decoder that do not go together.
+        InputError: Unknown names or options, or a base, an adapter and a decoder that do not go
+            together.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class FineTuned(nn.Module):
     ) -> None:
         super().__init__()
         check_pair(adapter, decoder)
+        check_fit(adapter, decoder, sam.spec)
         if any(p.requires_grad for p in sam.parameters()):
             raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
@@ -87,7 +90,7 @@ class FineTuned(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the base lies."""
-        return self.sam.image_encoder.pos_embed.device
+        return self.sam.device
 
     def trainable(self) -> int:
         """How many parameters are trained."""
@@ -174,3 +177,13 @@ def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:
             f"decoder.name={reader.name}: reads what {' or '.join(reads)} makes, and "
             f"{method.name} makes no such thing; set adapter.name={reads[0]}, or another decoder"
         )
+
+
+def check_fit(adapter: str | Adapter, decoder: str | Decoder, spec: SamSpec) -> None:
+    """Refuses a base that the adapter or the decoder does not fit, before any weight is read.
+
+    Raises:
+        InputError: Such a base, with the reason.
+    """
+    check_base(ADAPTERS[adapter] if isinstance(adapter, str) else adapter, spec)
+    (DECODERS[decoder] if isinstance(decoder, str) else decoder).check(spec)

@@ -185,7 +185,7 @@ def _models(config: RunConfig) -> tuple[FineTuned, FineTuned]:
 
 def sam_device(sam: Sam) -> torch.device:
     """Where a base lies."""
-    return sam.image_encoder.pos_embed.device
+    return sam.device
 
 
 def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits, Fn, Heads
 from samtune.sam.image_encoder import ImageEncoder
-from samtune.sam.model import Sam
+from samtune.sam.model import Sam, SamSpec
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Stack(Adapter):
         self.identity_at_init = all(a.identity_at_init for a in adapters)  # type: ignore[misc]
         self.detached = all(a.detached for a in adapters)  # type: ignore[misc]
         self.decoders = _common_decoders(self.name, adapters)  # type: ignore[misc]
+        self.encoders = _common_encoders(adapters)  # type: ignore[misc]
         idle = (f"adapters.{i}.{part}" for i, a in enumerate(adapters) for part in a.untrained)
         self.untrained = tuple(idle)  # type: ignore[misc]
 
@@ -136,7 +137,7 @@ def _heads_chained(first: Heads, second: Heads) -> Heads:
 
 def _tokens(values: list[Tensor | None]) -> Tensor | None:
     given = [v for v in values if v is not None]
-    batch = max((v.shape[0] for v in given if v.dim() == 3), default=0)
+    batch = max([0, *(v.shape[0] for v in given if v.dim() == 3)])
     if batch:
         given = [v.expand(batch, -1, -1) for v in given]
     return torch.cat(given, dim=-2) if given else None
@@ -162,6 +163,10 @@ def _common_decoders(name: str, parts: Sequence[Adapter | type[Adapter]]) -> Any
     return common
 
 
+def _common_encoders(parts: Sequence[Adapter | type[Adapter]]) -> tuple[str, ...]:
+    return tuple(sorted(set.intersection(*(set(part.encoders) for part in parts))))
+
+
 class Combination:
     """Stands in for a class under the name ``a+b``: its options are those of its parts, by name.
 
@@ -178,6 +183,7 @@ class Combination:
         self.paper = "; ".join(cls.paper for cls in classes)
         self.sits = "; ".join(cls.sits for cls in classes)
         self.decoders = _common_decoders(name, classes)
+        self.encoders = _common_encoders(classes)
 
         def read(config: Any) -> None:
             for part in self.parts:
@@ -194,6 +200,15 @@ class Combination:
             namespace={"__post_init__": read, "__doc__": f"Options of {name}, by part."},
             frozen=True,
         )
+
+    def check(self, spec: SamSpec) -> None:
+        """Refuses bases that one of the parts does not fit.
+
+        Raises:
+            InputError: Such a base, with the reason.
+        """
+        for part in self.parts:
+            ADAPTERS[part].check(spec)
 
     def __call__(self, sam: Sam, config: Any) -> Stack:
         """The stack of the parts, each built on ``sam`` with its own options."""

@@ -73,6 +73,9 @@ class PromptConfig:
     """Prompts in evaluation; of a list, one after another."""
     box_jitter: float = 0.1
     """Each side of a training box moves by up to this part of its length."""
+    box_scale: float | None = None
+    """Sides of every box as a part of the tight one's, cut in whole pixels to end on the last one,
+    as Kyyle2114 has it; by default tight boxes on pixel edges."""
     points: int = 1
     """Points per object for the prompt point."""
     max_objects: int = 16

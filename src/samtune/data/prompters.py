@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -89,6 +90,11 @@ def check_numbers(config: PromptConfig) -> None:
         raise InputError(
             f"prompts.box_jitter={config.box_jitter}: a part of the box's side; choose 0 to below 1"
         )
+    if config.box_scale is not None and not 0 < config.box_scale < math.inf:
+        raise InputError(
+            f"prompts.box_scale={config.box_scale}: a part of the box's side; choose a positive "
+            f"number, 1 for the tight box"
+        )
     for name in ("points", "max_objects"):
         if getattr(config, name) < 1:
             raise InputError(f"prompts.{name}={getattr(config, name)}: too few; choose 1 or more")
@@ -105,11 +111,16 @@ def assign(
 def sample_box(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
     """Boxes on pixel edges (``xmin, ymin, xmax + 1, ymax + 1``), original frame.
 
+    With a ``box_scale`` those of :func:`scaled_boxes`, in evaluation too.
+
     In training each side moves by up to ``box_jitter`` of the box's width or height, within the
     image; a box keeps at least half a pixel.
     """
-    boxes = objects.boxes()[which].astype(np.float64)
-    if draw.train and len(which):
+    tight = objects.boxes()[which]
+    if draw.config.box_scale is not None:
+        tight = scaled_boxes(tight, objects.map.shape, draw.config.box_scale)
+    boxes = tight.astype(np.float64)
+    if draw.train and draw.config.box_jitter and len(which):
         h, w = objects.map.shape
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         boxes += draw.rng.uniform(-1, 1, boxes.shape) * draw.config.box_jitter * sides
@@ -117,6 +128,30 @@ def sample_box(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompt
         boxes[:, :2] = np.minimum(boxes[:, :2], np.array([w, h]) - 0.5)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 0.5)
     return Prompts.of(boxes=torch.from_numpy(boxes).float())
+
+
+def scaled_boxes(
+    boxes: NDArray[np.int64], size: tuple[int, ...], scale: float = 1.0
+) -> NDArray[np.int64]:
+    """Boxes of ``scale`` times the sides about the same centre, in whole pixels.
+
+    Kyyle2114's ``make_box_prompt`` (Fine-tuning-Segment-Anything), parts of a pixel cut off: what
+    leaves the image left or above moves in with its size kept; a far side that reaches the image's
+    edge ends on the last pixel instead, even at scale 1. Boxes of negative size, which objects
+    without a pixel have, become ``0 0 0 0``.
+
+    Args:
+        boxes: ``(N, 4)`` xyxy, far edges exclusive.
+        size: ``(h, w)`` of the image.
+        scale: Factor of both sides.
+    """
+    boxes = np.where((boxes[:, 2:] > boxes[:, :2]).all(1, keepdims=True), boxes, 0)
+    corner, side = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    scaled = (side * scale).astype(np.int64)
+    corner = np.maximum(corner - ((scaled - side) / 2).astype(np.int64), 0)
+    edge = np.array([size[1], size[0]])
+    scaled = np.where(corner + scaled >= edge, edge - corner - 1, scaled)
+    return np.concatenate([corner, corner + scaled], axis=1)
 
 
 def sample_point(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from samtune.registry import Registry
-from samtune.sam.model import Sam
+from samtune.sam.model import Sam, SamSpec
 from samtune.types import Masks, Prompts
 
 
@@ -46,6 +46,14 @@ class Decoder(nn.Module):
     @dataclass(frozen=True)
     class Config:
         """No options."""
+
+    @classmethod
+    def check(cls, spec: SamSpec) -> None:
+        """Refuses bases that it cannot read, before their weights are.
+
+        Raises:
+            InputError: Such a base, with the reason.
+        """
 
     @property
     def tokens(self) -> Tensor | None:

@@ -23,7 +23,7 @@ from samtune.decoders.base import DECODERS, Decoder, Features
 from samtune.errors import InputError
 from samtune.sam.image_encoder import LayerNorm2d
 from samtune.sam.mask_decoder import Head
-from samtune.sam.model import Sam
+from samtune.sam.model import Sam, SamSpec
 from samtune.types import Masks, Prompts
 
 
@@ -45,15 +45,24 @@ class HqDecoder(Decoder):
         """The mask in evaluation: ``hq``, the new token's alone, as CAT-SAM; ``sum``, SAM's added
         to it, as SAM-HQ. Training reads the new token's alone, as both do."""
 
+    @classmethod
+    def check(cls, spec: SamSpec) -> None:
+        """Refuses bases without a global block.
+
+        Raises:
+            InputError: Such a base.
+        """
+        if not spec.global_blocks:
+            raise InputError(
+                f"decoder.name=hq: reads the stream after the first global block, and "
+                f"{spec.name} has none; choose another decoder"
+            )
+
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         if config.combine not in ("hq", "sum"):
             raise InputError(f"decoder.combine={config.combine}: must be hq or sum")
-        if not sam.spec.global_blocks:
-            raise InputError(
-                f"decoder.name=hq: reads the stream after the first global block, and "
-                f"{sam.spec.name} has none; choose another decoder"
-            )
+        self.check(sam.spec)
         dim = sam.spec.prompt_dim
         self.combine, self._tap = config.combine, min(sam.spec.global_blocks)
         self.hf_token = nn.Embedding(1, dim)

@@ -129,7 +129,7 @@ class Block(nn.Module):
             ValueError: ``edits.params`` names a parameter that the block does not have.
         """
         if edits.params:
-            self._check_names(edits.params)
+            check_names(self, edits.params)
             plain = replace(edits, params={})
             return functional_call(self, dict(edits.params), (x, plain), strict=False)
         attended = self._attend(self.norm1(x), edits)
@@ -141,12 +141,6 @@ class Block(nn.Module):
         if edits.mlp is not None:
             out = out + edits.mlp(normed)
         return x + out
-
-    def _check_names(self, params: Mapping[str, Tensor]) -> None:
-        own = [name for name, _ in self.named_parameters()]
-        unknown = [name for name in params if name not in own]
-        if unknown:  # torch ignores them silently
-            raise ValueError(f"no parameter {', '.join(unknown)} in a block: it has {own}")
 
     def _attend(self, x: Tensor, edits: BlockEdits) -> Tensor:
         grid = (x.shape[1], x.shape[2])
@@ -165,6 +159,43 @@ class Block(nn.Module):
     def _project(self, x: Tensor, edits: BlockEdits) -> Tensor:
         qkv = self.attn.qkv(x)
         return qkv if edits.qkv is None else qkv + edits.qkv(x)
+
+
+def check_names(block: nn.Module, params: Mapping[str, Tensor]) -> None:
+    """Refuses tensors for parameters that a block does not have, which torch would ignore.
+
+    Raises:
+        ValueError: Such names.
+    """
+    own = [name for name, _ in block.named_parameters()]
+    unknown = [name for name in params if name not in own]
+    if unknown:
+        raise ValueError(f"no parameter {', '.join(unknown)} in a block: it has {own}")
+
+
+def check_size(pixels: Tensor, patch: int) -> None:
+    """Refuses an input ``(B, 3, h, w)`` that the patch does not divide.
+
+    Raises:
+        InputError: Such a height or width.
+    """
+    h, w = pixels.shape[-2:]
+    if h % patch or w % patch:
+        up = tuple(-(-s // patch) * patch for s in (h, w))
+        raise InputError(
+            f"input of {h}x{w} pixels: both sides must be multiples of the patch, "
+            f"{patch}; resize or pad to {up[0]}x{up[1]}"
+        )
+
+
+def neck(dim: int, out: int) -> nn.Sequential:
+    """The convolutions between the last block and the embedding: ``(B, dim, H, W)`` to ``out``."""
+    return nn.Sequential(
+        nn.Conv2d(dim, out, kernel_size=1, bias=False),
+        LayerNorm2d(out),
+        nn.Conv2d(out, out, kernel_size=3, padding=1, bias=False),
+        LayerNorm2d(out),
+    )
 
 
 class ImageEncoder(nn.Module):
@@ -187,12 +218,7 @@ class ImageEncoder(nn.Module):
             )
             for i in range(spec.depth)
         )
-        self.neck = nn.Sequential(
-            nn.Conv2d(dim, out, kernel_size=1, bias=False),
-            LayerNorm2d(out),
-            nn.Conv2d(out, out, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(out),
-        )
+        self.neck = neck(dim, out)
 
     @property
     def dim(self) -> int:
@@ -205,19 +231,17 @@ class ImageEncoder(nn.Module):
         Raises:
             InputError: The patch does not divide ``h`` or ``w``.
         """
-        h, w = pixels.shape[-2:]
-        if h % self.patch or w % self.patch:
-            up = tuple(-(-s // self.patch) * self.patch for s in (h, w))
-            raise InputError(
-                f"input of {h}x{w} pixels: both sides must be multiples of the patch, "
-                f"{self.patch}; resize or pad to {up[0]}x{up[1]}"
-            )
+        check_size(pixels, self.patch)
         x = self.patch_embed(pixels)
         return x + resize.positions(self.pos_embed, (x.shape[1], x.shape[2]))
 
     def finish(self, x: Tensor) -> Tensor:
         """The neck: tokens ``(B, H, W, C)`` to the image embedding ``(B, prompt_dim, H, W)``."""
         return self.neck(x.permute(0, 3, 1, 2))
+
+    def projection_delta(self, i: int, update: Tensor) -> Mapping[str, Tensor]:
+        """An update ``(3C, C)`` of block ``i``'s projection, by the name of what it is added to."""
+        return {f"image_encoder.blocks.{i}.attn.qkv.weight": update}
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The plain encoder: ``(B, 3, h, w)`` normalised pixels to the image embedding."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,18 @@ from torch import Tensor, nn
 from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.prompt_encoder import PromptEncoder
+from samtune.sam.tiny_vit import TinyViT
 from samtune.types import Masks, Prompts
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The sizes of one of TinyViT's stages; the first has convolutions and no heads."""
+
+    dim: int
+    depth: int
+    heads: int = 0
+    window: int = 0
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,9 @@ class SamSpec:
 
     name: str
     embed_dim: int
+    """Width of the token stream, of TinyViT's at its end."""
     depth: int
+    """Blocks with attention."""
     heads: int
     global_blocks: tuple[int, ...]
     image_size: int = 1024
@@ -33,6 +47,13 @@ class SamSpec:
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """RGB, in the 0..255 range."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    stages: tuple[Stage, ...] = ()
+    """The stages of a TinyViT; without them the image encoder is a ViT."""
+
+    @property
+    def encoder(self) -> str:
+        """The kind of image encoder: ``vit`` or ``tiny_vit``."""
+        return "tiny_vit" if self.stages else "vit"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -46,6 +67,14 @@ SPECS: dict[str, SamSpec] = {
         SamSpec("vit_b", 768, 12, 12, (2, 5, 8, 11)),
         SamSpec("vit_l", 1024, 24, 16, (5, 11, 17, 23)),
         SamSpec("vit_h", 1280, 32, 16, (7, 15, 23, 31)),
+        SamSpec(
+            "vit_t",
+            embed_dim=320,
+            depth=10,
+            heads=10,
+            global_blocks=(),
+            stages=(Stage(64, 2), Stage(128, 2, 4, 7), Stage(160, 6, 5, 14), Stage(320, 2, 10, 7)),
+        ),
         SamSpec(
             "nano",
             embed_dim=128,
@@ -61,7 +90,7 @@ SPECS: dict[str, SamSpec] = {
         ),
     )
 }
-"""The bases by name: the official registry's, and samtune's own small one."""
+"""The bases by name: the official registry's, MobileSAM, and samtune's own small one."""
 
 
 class Sam(nn.Module):
@@ -74,9 +103,17 @@ class Sam(nn.Module):
     def __init__(self, spec: SamSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.image_encoder = ImageEncoder(spec)
+        # What adapters know is the ViT; those that fit another encoder say so (``encoders``) and
+        # keep to what both have.
+        encoder = TinyViT(spec) if spec.stages else ImageEncoder(spec)
+        self.image_encoder = cast(ImageEncoder, encoder)
         self.prompt_encoder = PromptEncoder(spec.prompt_dim)
         self.mask_decoder = MaskDecoder(spec.prompt_dim, spec.decoder_hidden, spec.iou_hidden)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.prompt_encoder.no_mask_embed.weight.device
 
     def freeze(self) -> Sam:
         """Stops all gradients and fixes evaluation mode; returns itself."""

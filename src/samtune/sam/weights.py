@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -22,13 +22,21 @@ from samtune.errors import InputError, nearest
 from samtune.sam.model import SPECS, Sam, SamSpec
 
 State = Mapping[str, Tensor]
+Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+"""Patterns and what takes their place."""
 
 ANCHOR = "image_encoder.patch_embed.proj.weight"
 """A name that every official layout has; what stands before it is the wrapping's prefix."""
 HF_ANCHOR = "vision_encoder.patch_embed.projection.weight"
+TINY_ANCHOR = "image_encoder.patch_embed.seq.0.c.weight"
+"""MobileSAM's."""
+TIMM_ANCHOR = "image_encoder.patch_embed.conv1.conv.weight"
+"""MobileSAM's with the names that timm has for TinyViT."""
 WRAPPINGS = ("model", "state_dict", "model_state", "model_state_dict")
 PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
 """Persistent in some dumps, constants of the specification here."""
+CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")
+"""What MobileSAM's file carries along for ImageNet's classes and its model never calls."""
 
 _HF_NAMES: tuple[tuple[str, str], ...] = (
     (r"^vision_encoder\.", "image_encoder."),
@@ -57,6 +65,24 @@ _HF_NAMES: tuple[tuple[str, str], ...] = (
     (r"(head|mlps\.\d)\.proj_in\.", r"\1.layers.0."),
     (r"(head|mlps\.\d)\.proj_out\.", r"\1.layers.2."),
 )
+_TIMM_NAMES: Names = (
+    (r"^(image_encoder\.patch_embed)\.conv1\.", r"\1.seq.0."),
+    (r"^(image_encoder\.patch_embed)\.conv2\.", r"\1.seq.2."),
+    (r"^(image_encoder\..*)\.conv\.weight$", r"\1.c.weight"),
+    (  # timm merges where a stage begins, MobileSAM where the one before ends
+        r"^(image_encoder)\.stages\.(\d+)\.downsample\.",
+        lambda match: f"{match[1]}.layers.{int(match[2]) - 1}.downsample.",
+    ),
+    (r"^(image_encoder)\.stages\.", r"\1.layers."),
+    (r"^(image_encoder)\.head\.norm\.", r"\1.norm_head."),
+    (r"^(image_encoder)\.head\.fc\.", r"\1.head."),
+)
+_LAYOUTS: dict[str, Names] = {
+    ANCHOR: (),
+    HF_ANCHOR: _HF_NAMES,
+    TINY_ANCHOR: (),
+    TIMM_ANCHOR: _TIMM_NAMES,
+}
 
 
 def load_sam(
@@ -69,9 +95,10 @@ def load_sam(
     """Builds a base and fills it, frozen and in evaluation mode.
 
     Args:
-        name: ``vit_b``, ``vit_l``, ``vit_h`` or ``nano``.
-        source: An official ``.pth`` or ``.safetensors`` file, a Hugging Face ``SamModel`` folder,
-            or a hub id ``owner/name``. ``nano`` ships with the package and needs none.
+        name: ``vit_b``, ``vit_l``, ``vit_h``, ``vit_t`` or ``nano``.
+        source: An official ``.pth`` or ``.safetensors`` file (of ``vit_t`` MobileSAM's
+            ``mobile_sam.pt``), a Hugging Face ``SamModel`` folder, or a hub id ``owner/name``.
+            ``nano`` ships with the package and needs none.
         download: Whether a hub id may be fetched; otherwise only the local cache is looked at.
         device: Where to put it.
 
@@ -100,15 +127,21 @@ def spec_of(name: str) -> SamSpec:
 def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
     """A frozen base from official names and tensors; the tensors are taken over, as fp32.
 
+    A classifier in the file of a ``vit_t`` is left out.
+
     Raises:
         InputError: Missing, unexpected or wrongly shaped tensors; the first eight are named.
     """
     with torch.device("meta"):
         sam = Sam(spec)
     expected = {key: tuple(t.shape) for key, t in sam.state_dict().items()}
-    state = {key: t for key, t in state.items() if key not in PIXEL_BUFFERS}
+    dead = CLASSIFIER if spec.stages else ()
+    state = {
+        key: t for key, t in state.items() if key not in PIXEL_BUFFERS and not key.startswith(dead)
+    }
     _check_fit(spec, expected, state, origin)
-    sam.load_state_dict({key: t.float() for key, t in state.items()}, strict=True, assign=True)
+    taken = {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
+    sam.load_state_dict(taken, strict=True, assign=True)
     return sam.freeze()
 
 
@@ -136,19 +169,19 @@ def official_names(state: State, origin: str = "state") -> State:
     Tensors outside the prefix of the SAM keep their names, so that a strict check sees them.
 
     Raises:
-        InputError: Neither the official nor the Hugging Face layout.
+        InputError: Neither the official, the Hugging Face nor the MobileSAM layout.
     """
-    for anchor in (ANCHOR, HF_ANCHOR):
+    for anchor, names in _LAYOUTS.items():
         hit = next((key for key in state if key == anchor or key.endswith("." + anchor)), None)
         if hit is None:
             continue
         prefix = hit.removesuffix(anchor)
         state = {key.removeprefix(prefix): t for key, t in state.items()}
-        return state if anchor == ANCHOR else {_from_hf(key): t for key, t in state.items()}
+        return {_renamed(key, names): t for key, t in state.items()}
     some = ", ".join(list(state)[:3]) or "none"
     raise InputError(
         f"{origin}: not a SAM: no image encoder among its {len(state)} tensors ({some}, ...); "
-        "give an official sam_vit_*.pth or a Hugging Face SamModel"
+        "give an official sam_vit_*.pth, mobile_sam.pt or a Hugging Face SamModel"
     )
 
 
@@ -247,8 +280,8 @@ def _unwrap(loaded: object) -> State:
     return {}
 
 
-def _from_hf(key: str) -> str:
-    for pattern, replacement in _HF_NAMES:
+def _renamed(key: str, names: Names) -> str:
+    for pattern, replacement in names:
         key = re.sub(pattern, replacement, key)
     return key
 
@@ -271,10 +304,11 @@ def _check_fit(
 
 def _other_spec(spec: SamSpec, state: State) -> str:
     """Names the base whose widths the tensors have, where that is another one."""
+    kind = "tiny_vit" if TINY_ANCHOR in state else "vit"
     patches = state.get(ANCHOR)
-    if patches is None:
-        return ""
     for other in SPECS.values():
-        if other.name != spec.name and patches.shape[0] == other.embed_dim:
+        if other.name == spec.name or other.encoder != kind:
+            continue
+        if kind == "tiny_vit" or (patches is not None and patches.shape[0] == other.embed_dim):
             return f" (it looks like {other.name}: base.name={other.name})"
     return ""

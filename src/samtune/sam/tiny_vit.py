@@ -1,0 +1,254 @@
+"""MobileSAM's image encoder: TinyViT, convolutions first and then windowed attention.
+
+Wu et al. 2022 (TinyViT, arXiv:2207.10666); Zhang et al. 2023 (MobileSAM, arXiv:2306.14289), whose
+parameter names it has. The grid is halved between stages, but for the last, so that a token is 16
+pixels wide as in SAM's ViTs. There are no absolute positions, and each attention's biases are
+looked up by distance in every pass: a table kept from one pass would be stale after a load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from samtune.ops import windows
+from samtune.sam.edits import NONE, BlockEdits
+from samtune.sam.image_encoder import check_names, check_size, neck
+
+if TYPE_CHECKING:
+    from samtune.sam.model import SamSpec
+
+EXPANSION = 4
+"""Of the convolution blocks, and of the MLPs."""
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias and batch normalisation, which stays in evaluation mode."""
+
+    def __init__(self, dim: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(dim, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, dim, H, W)`` to ``(B, out, H / stride, W / stride)``, rounded up."""
+        return self.bn(self.c(x))
+
+
+class PatchEmbed(nn.Module):
+    """Two convolutions that halve the image each."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.seq = nn.Sequential(
+            ConvNorm(3, dim // 2, 3, stride=2), nn.GELU(), ConvNorm(dim // 2, dim, 3, stride=2)
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps ``(B, 3, h, w)`` normalised pixels to ``(B, dim, h / 4, w / 4)``."""
+        return self.seq(pixels)
+
+
+class PatchMerging(nn.Module):
+    """Pointwise, depthwise and pointwise convolution; the depthwise one has the stride."""
+
+    def __init__(self, dim: int, hidden: int, out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(dim, hidden, 1)
+        self.conv2 = ConvNorm(hidden, hidden, 3, stride, groups=hidden)
+        self.conv3 = ConvNorm(hidden, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, dim, H, W)`` to ``(B, out, H / stride, W / stride)``, rounded up."""
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+
+
+class MBConv(PatchMerging):
+    """An inverted bottleneck with a residual, and the activation after the sum."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, EXPANSION * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, dim, H, W)`` to the same shape."""
+        return F.gelu(x + super().forward(x))
+
+
+class Attention(nn.Module):
+    """Multi-head attention in a window, with a bias for each head and distance along both axes."""
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
+
+    def bias(self) -> Tensor:
+        """What is added to the logits of each pair of tokens of a window: ``(heads, n, n)``."""
+        along = torch.arange(self.window, device=self.attention_biases.device)
+        row, column = along.repeat_interleave(self.window), along.repeat(self.window)
+        down, right = (row[:, None] - row).abs(), (column[:, None] - column).abs()
+        return self.attention_biases[:, down * self.window + right]
+
+    def by_head(self, rows: Tensor, dim: int = -1) -> Tensor:
+        """``3C`` rows in SAM's order (all queries, keys, values) to this one's, head by head."""
+        return (
+            rows.unflatten(dim, (3, self.heads, -1))
+            .transpose(dim - 2, dim - 1)
+            .flatten(dim - 2, dim)
+        )
+
+    def forward(self, x: Tensor, edits: BlockEdits) -> Tensor:
+        """Attends within windows ``(b, h, w, C)``; padding takes part, as in the official code."""
+        b, h, w, _ = x.shape
+        x = self.norm(x)
+        qkv = self.qkv(x)
+        if edits.qkv is not None:
+            qkv = qkv + self.by_head(edits.qkv(x))
+        heads = qkv.flatten(1, 2).unflatten(-1, (self.heads, 3, -1))
+        q, k, v = heads.permute(3, 0, 2, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v, self.bias().to(q.dtype))
+        return self.proj(out.transpose(1, 2).reshape(b, h, w, -1))
+
+
+class MLP(nn.Module):
+    """Norm, two linear layers and GELU between them."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, EXPANSION * dim)
+        self.fc2 = nn.Linear(EXPANSION * dim, dim)
+
+    def forward(self, x: Tensor, edits: BlockEdits) -> Tensor:
+        """Maps ``(..., C)`` to ``(..., C)``."""
+        normed = self.norm(x)
+        out = self.fc2(F.gelu(self.fc1(normed)))
+        return out if edits.mlp is None else out + edits.mlp(normed)
+
+
+class Block(nn.Module):
+    """Windowed attention, a depthwise convolution, an MLP."""
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.dim, self.window = dim, window
+        self.attn = Attention(dim, heads, window)
+        self.local_conv = ConvNorm(dim, dim, 3, groups=dim)
+        self.mlp = MLP(dim)
+
+    def forward(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
+        """Maps the token stream ``(B, H, W, C)`` to the next one, with ``edits`` applied.
+
+        An added projection ``edits.qkv`` comes in SAM's order, all queries, all keys, all values.
+
+        Raises:
+            ValueError: An edit that this attention has no place for, or of a parameter that the
+                block does not have.
+        """
+        if edits.heads is not None or edits.tokens is not None:
+            raise ValueError("a TinyViT block has no place for edits of heads and for tokens")
+        if edits.params:
+            check_names(self, edits.params)
+            plain = replace(edits, params={})
+            return functional_call(self, dict(edits.params), (x, plain), strict=False)
+        cut, padded = windows.partition(x, self.window)
+        attended = windows.merge(self.attn(cut, edits), padded, (x.shape[1], x.shape[2]))
+        if edits.attended is not None:
+            attended = edits.attended(attended)
+        x = self.local_conv((x + attended).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + self.mlp(x, edits)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One block of the stream, after the merging that its stage begins with, if it is the first."""
+
+    name: str
+    """Of the block within the encoder."""
+    block: Block
+    merging: PatchMerging | None
+
+    @property
+    def dim(self) -> int:
+        """Width ``C`` inside and after the block."""
+        return self.block.dim
+
+    @property
+    def window(self) -> int:
+        """Side of its windows."""
+        return self.block.window
+
+    def __call__(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
+        """The next stream ``(B, H, W, C)``, of half the grid and greater width after a merging."""
+        if self.merging is not None:
+            x = self.merging(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.block(x, edits)
+
+
+class TinyViT(nn.Module):
+    """The encoder, run step by step by ``FineTuned.encode`` as the ViT is.
+
+    ``blocks`` are those with attention; the stage of convolutions belongs to ``embed``. The
+    classifier that the official model carries along, and never calls, is left out.
+    """
+
+    def __init__(self, spec: SamSpec) -> None:
+        super().__init__()
+        first, *others = spec.stages
+        self.patch, self.dim = spec.patch_size, spec.stages[-1].dim
+        self.patch_embed = PatchEmbed(first.dim)
+        made: list[list[nn.Module]] = [[MBConv(first.dim) for _ in range(first.depth)]]
+        made += [[Block(s.dim, s.heads, s.window) for _ in range(s.depth)] for s in others]
+        self.layers = nn.ModuleList(nn.ModuleDict({"blocks": nn.ModuleList(m)}) for m in made)
+        for layer, here, after in zip(self.layers, spec.stages, others, strict=False):
+            stride = 1 if after is spec.stages[-1] else 2
+            assert isinstance(layer, nn.ModuleDict)
+            layer["downsample"] = PatchMerging(here.dim, after.dim, after.dim, stride)
+        self.neck = neck(self.dim, spec.prompt_dim)
+
+    @property
+    def blocks(self) -> list[Step]:
+        """The blocks with attention, each with the merging before it where there is one."""
+        steps = []
+        for i in range(1, len(self.layers)):
+            merging = self.layers[i - 1]["downsample"]  # type: ignore[index]
+            for j, block in enumerate(self.layers[i]["blocks"]):  # type: ignore[index,arg-type]
+                steps.append(Step(f"layers.{i}.blocks.{j}", block, None if j else merging))
+        return steps
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Stem and first stage: ``(B, 3, h, w)`` to ``(B, h / 4, w / 4, C)``.
+
+        Raises:
+            InputError: 16 does not divide ``h`` or ``w``.
+        """
+        check_size(pixels, self.patch)
+        x = self.patch_embed(pixels)
+        for block in self.layers[0]["blocks"]:  # type: ignore[index]
+            x = block(x)
+        return x.permute(0, 2, 3, 1)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The neck: tokens ``(B, H, W, C)`` to the image embedding ``(B, prompt_dim, H, W)``."""
+        return self.neck(x.permute(0, 3, 1, 2))
+
+    def projection_delta(self, i: int, update: Tensor) -> Mapping[str, Tensor]:
+        """An update ``(3C, C)`` of block ``i``'s projection, by name and in the file's order."""
+        step = self.blocks[i]
+        return {f"image_encoder.{step.name}.attn.qkv.weight": step.block.attn.by_head(update, -2)}
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The plain encoder: ``(B, 3, h, w)`` normalised pixels to the image embedding."""
+        x = self.embed(pixels)
+        for step in self.blocks:
+            x = step(x)
+        return self.finish(x)

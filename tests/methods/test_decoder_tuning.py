@@ -1,0 +1,205 @@
+"""Decoder tuning against numbers measured on Kyyle2114's code with MobileSAM filled by rule."""
+
+import deterministic
+import numpy as np
+import pytest
+import torch
+from tiny_vit_golden import base, check, classifier, mobile_sam
+
+from samtune.config import from_words
+from samtune.data import PromptConfig, fit_geometry, fit_image
+from samtune.data.labels import extents
+from samtune.data.prompters import Draw, Objects, check_numbers, sample_box, scaled_boxes
+from samtune.finetuned import FineTuned
+from samtune.losses import bce, iou
+from samtune.sam.model import SPECS, Sam
+from samtune.types import Prompts
+
+SIZE = (96, 120)
+LARGE = torch.tensor([[100.0, 60, 119, 95]])
+IDLE = ("iou_prediction_head", *(f"output_hypernetworks_mlps.{i}" for i in (1, 2, 3)))
+
+
+def images() -> list[np.ndarray]:
+    """The two pictures, uint8 RGB."""
+    raw = [deterministic.u01(f"raw{i}", SIZE[0] * SIZE[1] * 3) for i in (0, 1)]
+    return [np.floor(u * 256).astype(np.uint8).reshape(*SIZE, 3) for u in raw]
+
+
+def masks() -> np.ndarray:
+    """Their 0/1 masks."""
+    both = np.zeros((2, *SIZE), np.uint8)
+    both[0, 20:50, 30:80] = 1
+    both[1, 60:96, 100:120] = 1
+    return both
+
+
+def drawn(mask: np.ndarray, train: bool = False, **config) -> list[float]:
+    objects = Objects(mask, mask, 1)
+    settings = PromptConfig(box_scale=1.0, **config)
+    draw = Draw(settings, train, np.random.default_rng(0), (256, 256))
+    return sample_box(objects, np.array([0]), draw).boxes()[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "scale", "box"),
+    [
+        ((2, 4), (3, 8), 1, [3, 2, 9, 5]),
+        ((2, 4), (3, 8), 2, [0, 1, 12, 7]),
+        ((2, 4), (3, 8), 1.5, [2, 2, 11, 6]),
+        ((0, 2), (0, 3), 2, [0, 0, 8, 6]),
+        ((5, 9), (15, 19), 1, [15, 5, 19, 9]),
+        ((0, 9), (0, 19), 1, [0, 0, 19, 9]),
+        ((9, 9), (19, 19), 1, [19, 9, 19, 9]),
+        (None, None, 1, [0, 0, 0, 0]),
+    ],
+)
+def test_boxes_as_published(rows, columns, scale, box):
+    mask = np.zeros((10, 20), np.uint8)
+    if rows is not None:
+        mask[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = 1
+    assert scaled_boxes(extents(mask, 1), mask.shape, scale).tolist() == [box]
+
+
+def test_the_setting_for_boxes_reaches_training_and_evaluation():
+    small, large = masks()
+    assert drawn(small) == drawn(small, True, box_jitter=0) == [30, 20, 80, 50]
+    assert drawn(large) == drawn(large, True, box_jitter=0) == LARGE[0].tolist()
+    assert drawn(large, True, box_jitter=0.1) != LARGE[0].tolist()
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_scales_that_make_no_box_are_refused(refused, scale):
+    refused("prompts.box_scale", check_numbers, PromptConfig(box_scale=scale))
+
+
+def test_images_enter_as_published():
+    pixels, geometry = fit_image(images()[0], (1024, 1024))
+    assert geometry.resized == (819, 1024)
+    content = pixels[:, :819].int()
+    for place, wanted in (((0, 0), (249, 171, 37)), ((500, 500), (103, 214, 109))):
+        # Another line of Pillow may round otherwise.
+        assert content[:, *place].tolist() == pytest.approx(wanted, abs=1)
+    assert float(content.double().mean()) == pytest.approx(127.7735, abs=1e-3)
+    with torch.device("meta"):
+        sam = Sam(SPECS["vit_t"])
+    normed = sam.preprocess(pixels[None], torch.tensor([geometry.resized]))
+    check(normed, 0.1849996, 0.7834835, 2.64, (2.14616,))
+    assert not normed[..., 819:, :].any()
+
+
+def test_prompts_enter_as_published():
+    sam = mobile_sam()
+    prompts = Prompts.of(boxes=LARGE).to_model(fit_geometry(SIZE, (1024, 1024)))
+    wanted = [853.33333333, 511.875, 1015.46666667, 810.46875]
+    assert prompts.boxes()[0].tolist() == pytest.approx(wanted, rel=1e-7)
+    embedded = sam.prompt_encoder(prompts, (1024, 1024), (64, 64))
+    assert embedded.sparse.shape == (1, 2, 256)
+    first = (0.343295, -0.531299, -0.578452)
+    check(embedded.sparse, 0.3116989, 0.6559391, None, first)
+    positions = sam.prompt_encoder.dense_positions((64, 64))
+    check(positions, 0.3404175, 0.6197709, None, (-0.987111, -0.981878, -0.975766))
+
+
+@pytest.mark.slow
+def test_training_as_published():
+    model = FineTuned(mobile_sam(), "none", "tuned")
+    fitted = [fit_image(image, (1024, 1024)) for image in images()]
+    pixels, geometry = torch.stack([p for p, _ in fitted]), fitted[0][1]
+    target = torch.from_numpy(masks()).float()
+    valid = torch.ones_like(target, dtype=torch.bool)
+    boxes = torch.tensor([drawn(mask) for mask in masks()])
+    prompts = Prompts.of(boxes=boxes, image=torch.arange(2)).to_model(geometry)
+    with torch.no_grad():
+        sizes = torch.tensor([geometry.resized] * 2)
+        features = model.encode(model.sam.preprocess(pixels, sizes))
+
+    def logits():
+        low = model.decoder(model.sam, features, prompts).logits
+        return geometry.masks_to_original(low)[:, 0]
+
+    def losses():
+        z = logits()
+        return bce(z, target, valid).mean(), iou(z, target, valid).mean()
+
+    with torch.no_grad():
+        found = logits() > 0
+        overlap, both = (found * target).sum((1, 2)), found.sum((1, 2)) + target.sum((1, 2))
+        dice = ((2 * overlap + 1e-3) / (both + 1e-3)).mean()
+        jaccard = ((overlap + 1e-3) / (both - overlap + 1e-3)).mean()
+    # A pixel at the threshold may fall either way.
+    assert float(dice) == pytest.approx(0.1667265, abs=2e-5)
+    assert float(jaccard) == pytest.approx(0.0919124, abs=2e-5)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-4)
+    terms = losses()
+    assert [float(t.detach()) for t in terms] == pytest.approx([0.8331147, 0.9107008], abs=1e-5)
+    sum(terms).backward()
+    optimizer.step()
+    with torch.no_grad():
+        after = [float(t) for t in losses()]
+    assert after == pytest.approx([0.3856762, 0.9307997], abs=1e-3)
+
+
+def test_half_of_the_heads_learn_nothing():
+    model = FineTuned(base(), "none", "tuned")
+    pixels = deterministic.tensor("pixels", (1, 3, 64, 64), 0, 255)
+    box = Prompts.of(boxes=torch.tensor([[10.0, 12, 40, 50]]))
+    model(pixels, box).logits.square().mean().backward()
+    idle = {n for n, p in model.decoder.mask_decoder.named_parameters() if p.grad is None}
+    assert idle
+    assert all(name.startswith(IDLE) for name in idle)
+    tokens = model.decoder.mask_decoder.mask_tokens.weight.grad
+    assert (tokens.norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "encoder", "keys", "tensors"),
+    [
+        ("vit_b", 93_735_472, 89_670_912, 314, 313),
+        ("vit_l", 312_342_832, 308_278_272, 482, 481),
+        ("vit_h", 641_090_608, 637_026_048, 594, 593),
+        ("vit_t", 10_130_092, 6_065_532, 439, 357),
+    ],
+)
+def test_sizes(name, total, encoder, keys, tensors):
+    with torch.device("meta"):
+        sam = Sam(SPECS[name]).freeze()
+        model = FineTuned(sam, "none", "tuned")
+
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    dead = classifier() if name == "vit_t" else {}
+    extra = sum(t.numel() for t in dead.values())
+    assert count(sam) + extra == total
+    assert count(sam.image_encoder) + extra == encoder
+    assert count(sam.prompt_encoder) == 6_220
+    assert model.trainable() == 4_058_340
+    assert len(list(model.parameters())) == 120
+    assert len(sam.state_dict()) + len(dead) == keys
+    assert len(list(sam.parameters())) + len(dead) == tensors
+    idle = [p for n, p in model.decoder.mask_decoder.named_parameters() if n.startswith(IDLE)]
+    assert (len(idle), sum(p.numel() for p in idle)) == (24, 132_612 + 419_424)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch"),
+    [("vit_b", 10, 1), ("vit_l", 10, 1), ("vit_h", 5, 4), ("vit_t", 10, 1)],
+)
+def test_the_recipes_are_the_published_form(name, epochs, batch):
+    config = from_words([f"decoder-{name}", "base.weights=none.pth"])
+    assert (config.base.name, config.adapter, config.decoder["name"]) == (
+        name,
+        {"name": "none"},
+        "tuned",
+    )
+    prompts, train = config.prompts, config.train
+    assert (prompts.train, prompts.eval, prompts.box_jitter, prompts.box_scale) == (
+        "box",
+        "box",
+        0,
+        1,
+    )
+    assert (train.epochs, train.batch_size, train.patience) == (epochs, batch, epochs // 2)
+    assert (train.lr, train.weight_decay, train.loss) == (2e-4, 0.01, "bce + iou")
+    assert (config.input.size, config.input.resize, config.seed) == (1024, "longest", 21)
