@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from samtune.checkpoint import save
@@ -100,6 +101,23 @@ def fit(
     return trainer.run()
 
 
+class _Objective(nn.Module):
+    """A model and its loss as one module, which gives the loss of a batch.
+
+    DDP looks from the output of what it wraps for the parameters that get no gradient. Masks and
+    estimated IoUs would show it heads that the loss does not read.
+    """
+
+    def __init__(self, model: FineTuned, loss: Loss, multimask: bool) -> None:
+        super().__init__()
+        self.model, self.loss, self.multimask = model, loss, multimask
+
+    def forward(self, batch: Batch) -> Tensor:
+        masks = self.model(batch.pixels, batch.prompts, batch.sizes, self.multimask)
+        with torch.autocast(batch.pixels.device.type, enabled=False):
+            return self.loss(masks, batch)
+
+
 class _Trainer:
     """One training: its parts and where it stands."""
 
@@ -123,12 +141,12 @@ class _Trainer:
             )
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train, self.val = train, val
-        self.loss = Loss.parse(config.loss)
         self.accelerator = _accelerator(config, cpu)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr)
-        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        objective = _Objective(model, Loss.parse(config.loss), config.multimask)
+        self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.batches = batches_per_epoch(len(train), config.batch_size, place()[1])
         self.total = total_steps(config, self.batches)
         self.every = config.eval_every or max(
@@ -148,9 +166,6 @@ class _Trainer:
         except KeyboardInterrupt:
             self._save_last()
             raise
-        finally:
-            # accelerate replaces forward by its autocast wrapper: give the plain one back
-            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self._save_last()
         if self.state.best_tensors:
             self.model.load_state_dict(self.state.best_tensors)
@@ -212,8 +227,7 @@ class _Trainer:
         self.model.train()
         batch = batch.to(self.accelerator.device)
         with self.accelerator.accumulate(self.wrapped):
-            masks = self.wrapped(batch.pixels, batch.prompts, batch.sizes, self.config.multimask)
-            loss = self.loss(masks, batch)
+            loss = self.wrapped(batch)
             self.accelerator.backward(loss)
         return float(loss.detach())
 
