@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from samtune.catalogue import methods_table, settings_table
+from samtune.catalogue import decoders_table, methods_table, settings_table
 from samtune.config import BaseConfig
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.engine import FitConfig
@@ -23,7 +23,7 @@ def tables() -> dict[str, str]:
     parts = {"base": BaseConfig, "data": DataConfig, "input": InputConfig, "prompts": PromptConfig}
     made = {name: settings_table(cls, f"{name}.") for name, cls in parts.items()}
     made["train"] = settings_table(FitConfig, "train.")
-    return {**made, "methods": methods_table()}
+    return {**made, "methods": methods_table(), "decoders": decoders_table()}
 
 
 def filled(page: str, made: dict[str, str]) -> str:

@@ -65,6 +65,19 @@ def methods_table(base: str = "vit_b") -> str:
     return "\n".join(lines) + "\n"
 
 
+def decoders_table(base: str = "vit_b") -> str:
+    """The read-outs as a Markdown table, for the documentation."""
+    lines = ["| decoder | what it is | trained on ViT-B | adapters | paper |", "|---" * 5 + "|"]
+    for name in DECODERS:
+        cls: Any = DECODERS[name]
+        with torch.device("meta"):
+            made = cls(Sam(SPECS[base]), cls.Config())
+        trained = f"{sum(p.numel() for p in made.parameters()):,}"
+        adapters = "all" if cls.adapters is None else ", ".join(cls.adapters)
+        lines.append(f"| {' | '.join((f'`{name}`', cls.sits, trained, adapters, cls.paper))} |")
+    return "\n".join(lines) + "\n"
+
+
 def settings_table(config: type, prefix: str) -> str:
     """The fields of a configuration as a Markdown table, for the documentation."""
     lines = ["| setting | default | meaning |", "|---|---|---|"]
