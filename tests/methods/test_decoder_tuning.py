@@ -4,7 +4,7 @@ import deterministic
 import numpy as np
 import pytest
 import torch
-from tiny_vit_golden import base, check, classifier, mobile_sam
+from tiny_vit_golden import TINY, base, check, classifier, mobile_sam
 
 from samtune.config import from_words
 from samtune.data import PromptConfig, fit_geometry, fit_image
@@ -180,6 +180,25 @@ def test_sizes(name, total, encoder, keys, tensors):
     assert len(list(sam.parameters())) + len(dead) == tensors
     idle = [p for n, p in model.decoder.mask_decoder.named_parameters() if n.startswith(IDLE)]
     assert (len(idle), sum(p.numel() for p in idle)) == (24, 132_612 + 419_424)
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_the_recipe_trains_and_predicts(samtune, pairs, tmp_path, monkeypatch, adapter):
+    monkeypatch.setitem(SPECS, TINY.name, TINY)
+    state = {name: tensor.clone() for name, tensor in base().state_dict().items()}
+    torch.save(state | classifier(32), tmp_path / "mobile_sam.pt")
+    words = [f"base.name={TINY.name}", f"base.weights={tmp_path / 'mobile_sam.pt'}", "--json"]
+    data = [f"data.root={pairs}", "data.split=all"]
+    run = ["decoder-vit_t", "input.size=64", "train.epochs=1", f"adapter.name={adapter}"]
+    answer = samtune("train", *run, *data, f"output={tmp_path / 'run'}", *words)
+    assert answer.code == 0, answer.err
+    assert answer.json["trainable_parameters"] > 0
+    checkpoint = answer.json["checkpoint"]
+    answer = samtune("eval", checkpoint, *data, *words)
+    assert answer.code == 0, answer.err
+    assert 0 <= answer.json["tuned"]["iou"] <= 1
+    wrong = samtune("train", *run, *data, *words, "adapter.name=vpt")
+    assert "base.name=tiny_t: vpt is made for a ViT" in wrong.line
 
 
 @pytest.mark.parametrize(
