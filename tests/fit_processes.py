@@ -13,8 +13,9 @@ import torch
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.sources import find_layout
 from samtune.engine import FitConfig, fit
-from samtune.evaluation import evaluate, place
+from samtune.evaluation import evaluate
 from samtune.finetuned import FineTuned
+from samtune.processes import place
 
 
 def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> None:

@@ -1,5 +1,6 @@
-"""Two processes over gloo train and evaluate as one process does with the doubled batch."""
+"""Two processes over gloo do together what one process does alone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,13 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from commands import settings, write_base
+
+from samtune.runfolder import WRITTEN
 
 HERE = Path(__file__).parent
 WORKER = HERE / "fit_processes.py"
+COMMAND = HERE / "samtune_processes.py"
 
 
 def run(root: Path, out: Path, method: str, batch_size: int, accumulate: int, world: int):
@@ -65,3 +70,39 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
 
 def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
+
+
+def command(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """``samtune WORDS`` in two processes, on the tiny base."""
+    paths = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [sys.executable, *launcher, str(COMMAND), *(str(word) for word in words)],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_speaks_and_writes(tmp_path):
+    base, root = write_base(tmp_path / "base.safetensors"), tiny.write_pairs(tmp_path / "pairs")
+    words = [*settings(root, base), "device=cpu", "--json"]
+    done = command(tmp_path, "train", *words)
+    assert done.returncode == 0, done.stderr[:6000]
+    (line,) = done.stdout.splitlines()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (tmp_path / json.loads(line)["report"]).parent == folder
+    assert {p.name for p in folder.iterdir()} == set(WRITTEN)
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["event"], row["step"]) for row in rows] == [
+        ("zero_shot", 0), ("train", 2), ("val", 2),
+    ]  # fmt: skip
+
+    again = command(tmp_path, "train", *words, f"output={folder}")
+    assert again.returncode != 0
+    assert "holds a run already" in again.stderr and "Broken" not in again.stderr
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [folder.name]

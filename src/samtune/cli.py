@@ -215,7 +215,9 @@ def _trained(words: list[str], as_json: bool, given: dict[str, Any] | None = Non
 
 
 def _answer(value: Any, as_json: bool) -> None:
-    if as_json:
+    from samtune.processes import is_main
+
+    if as_json and is_main():
         print(json.dumps(value))
 
 

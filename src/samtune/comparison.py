@@ -14,6 +14,7 @@ from samtune.display import Display
 from samtune.evaluation import Evaluation, evaluate, predict
 from samtune.finetuned import FineTuned
 from samtune.overlays import Overlay
+from samtune.processes import is_main
 
 SHOWN = 8
 """Images in the report's gallery."""
@@ -60,7 +61,8 @@ def compare_with_base(
                 "objects": before.metrics["objects"],
                 "by_class": _by_class(before, after or None, config),
             }
-            shown = _overlays(baseline, model, dataset, before, after or None, config)
+            if is_main():
+                shown = _overlays(baseline, model, dataset, before, after or None, config)
         if mode == "box":
             summary["guesses"] = _guesses(dataset)
     return {**summary, "by_prompt": by_prompt}, shown

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from samtune.processes import is_main
 from samtune.report import duration, metric, quantity
 
 PLAIN_SECONDS = 10.0
@@ -21,11 +22,14 @@ PLAIN_SECONDS = 10.0
 class Display:
     """Speaks to the person at the terminal; with ``json`` all of it goes to stderr.
 
+    Of several processes only the main one speaks, but each of them warns.
+
     Use as a context manager, so that the bar is taken down whatever happens.
     """
 
     def __init__(self, json: bool = False) -> None:
-        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+        quiet = not is_main()
+        self.console = Console(stderr=json, highlight=False, soft_wrap=True, quiet=quiet)
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -38,7 +42,7 @@ class Display:
             # Redirected to a file, stdout must not end up above the bar on the terminal.
             redirect_stdout=sys.stdout.isatty(),
         )
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() and not quiet
         self._tasks: dict[str, Any] = {}
         self._spoken: dict[str, float] = {}
 
@@ -82,6 +86,8 @@ class Display:
             self._bar.update(self._tasks[what], completed=done, total=total, note=note)
             if done >= total:
                 self._bar.remove_task(self._tasks.pop(what))
+            return
+        if self.console.quiet:
             return
         now = time.monotonic()
         # What has a note speaks at once; what is quickly done says nothing.

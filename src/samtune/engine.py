@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader
 from samtune.checkpoint import save
 from samtune.data import SegmentationDataset, collate
 from samtune.errors import InputError
-from samtune.evaluation import evaluate, place
+from samtune.evaluation import evaluate
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
+from samtune.processes import place
 from samtune.schedule import (
     FitConfig,
     batches_per_epoch,

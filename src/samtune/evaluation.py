@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from samtune.data import SegmentationDataset, collate
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
+from samtune.processes import place
 from samtune.schedule import Precision
 from samtune.types import Batch, Masks, inside
 
@@ -140,15 +141,6 @@ def chosen(masks: Masks) -> Tensor:
     """Of ``(N, K, h, w)`` logits the mask of highest estimated IoU: ``(N, 1, h, w)``."""
     best = masks.iou.argmax(1)
     return masks.logits[torch.arange(len(best), device=best.device), best][:, None]
-
-
-def place() -> tuple[int, int]:
-    """This process's rank and how many there are."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def _gathered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from samtune.display import Display
 from samtune.errors import InputError
+from samtune.processes import from_main, is_main
 from samtune.state import COUNTERS, read_counters
 
 DEFAULT = Path("runs")
@@ -27,6 +28,8 @@ WRITTEN = (
 def run_folder(wanted: str | None, name: str, resume: str | None = None) -> Iterator[Path]:
     """The run's folder, made now; removed again when the run ends before it can be resumed.
 
+    Of several processes the main one makes and removes it, and all get its path.
+
     Args:
         wanted: The folder asked for; it must not hold a run.
         name: Where nothing is asked for, ``runs/NAME`` or the next free one.
@@ -36,12 +39,15 @@ def run_folder(wanted: str | None, name: str, resume: str | None = None) -> Iter
         InputError: The folder holds a run or cannot be made.
         KeyboardInterrupt: With how to go on as its message.
     """
-    folder = _fresh(wanted, name) if resume is None else Path(resume).expanduser()
+    if resume is None:
+        folder = from_main(lambda: _fresh(wanted, name))
+    else:
+        folder = Path(resume).expanduser()
     try:
         yield folder
     except (InputError, OSError, KeyboardInterrupt) as error:
         resumable = (folder / "last" / COUNTERS).is_file()
-        if resume is None and not resumable:
+        if resume is None and not resumable and is_main():
             _remove(folder)
         if resumable and isinstance(error, KeyboardInterrupt):
             hint = f"go on with: samtune train resume={folder}"
@@ -50,12 +56,12 @@ def run_folder(wanted: str | None, name: str, resume: str | None = None) -> Iter
 
 
 class Log:
-    """Appends events to ``metrics.jsonl`` and shows them."""
+    """Appends events to ``metrics.jsonl`` and shows them; of several processes the main one."""
 
     def __init__(self, folder: Path, display: Display, resume: bool) -> None:
         self.path, self.display = folder / "metrics.jsonl", display
         self.rows: list[dict[str, Any]] = []
-        if resume and self.path.is_file():
+        if resume and is_main() and self.path.is_file():
             # What was logged after the state was last saved comes once more.
             state = read_counters(folder / "last")
             ends = {"train": state["step"], "val": state["validated"]}
@@ -65,6 +71,8 @@ class Log:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Logs one row."""
+        if not is_main():
+            return
         self.rows.append(event)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(event)) + "\n")

@@ -21,6 +21,7 @@ from samtune.engine import FitResult, fit, peak_memory
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.predictor import Predictor
+from samtune.processes import is_main, together
 from samtune.runfolder import Log, finite, run_folder
 from samtune.sam.model import SPECS, Sam
 from samtune.sam.weights import load_sam
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 def train(config: RunConfig, display: Display) -> Tree:
     """Fine-tunes, measures zero-shot and tuned on the test split, and writes the run folder.
+
+    Of several processes the main one writes, and each returns the summary.
 
     All of the data and the base are checked before the folder is made, and a run that ends before
     there is anything to resume leaves no folder.
@@ -45,6 +48,11 @@ def train(config: RunConfig, display: Display) -> Tree:
         InputError: Wrong configuration, data, weights or folder.
         KeyboardInterrupt: With how to go on as its message.
     """
+    with together(config.device == "cpu"):
+        return _train(config, display)
+
+
+def _train(config: RunConfig, display: Display) -> Tree:
     parts = splits(config.data)
     counts, remarks = _checked(parts, config)
     model, baseline = _models(config)
@@ -59,8 +67,9 @@ def train(config: RunConfig, display: Display) -> Tree:
         display.say(counts)
         log = Log(folder, display, resume=config.resume is not None)
         if config.resume is None:
-            (folder / "config.yaml").write_text(_yaml(config.tree()), "utf-8")
-            write_split(folder / "split.json", parts)
+            if is_main():
+                (folder / "config.yaml").write_text(_yaml(config.tree()), "utf-8")
+                write_split(folder / "split.json", parts)
             before = measure(baseline, data["val"], config, display, "zero-shot, validation")
             log({"event": "zero_shot", "step": 0, **numbers(before)})
         result = fit(
@@ -95,17 +104,16 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
     Raises:
         InputError: Wrong checkpoint, configuration or data.
     """
+    config = resolve([_settings_of(source), *layers(words)])
+    with together(config.device == "cpu"):
+        return _evaluate(source, config, display)
+
+
+def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
     start = time.perf_counter()
-    if source in SPECS and not Path(source).exists():
-        first: Tree = {
-            "base": {"name": source},
-            "adapter": {"name": "none"},
-            "decoder": {"name": "frozen"},
-        }
-        config = resolve([first, *layers(words)])
+    if _is_base(source):
         baseline, model = _models(config)[1], None
     else:
-        config = resolve([_of_checkpoint(source), *layers(words)])
         model = load(source, config.base.weights, any_base=config.base.any)
         model = model.to(_device(config))
         baseline = FineTuned(model.sam, input=model.input)
@@ -139,13 +147,11 @@ def predictor_of(source: str, words: Sequence[str]) -> Predictor:
     Raises:
         InputError: Wrong checkpoint, base or settings.
     """
-    trees = layers(words)
-    if source in SPECS and not Path(source).exists():
-        plain = {"adapter": "none", "decoder": "frozen", "base": {"name": source}}
-        model = _models(resolve([plain, *trees]))[1]
+    config = resolve([_settings_of(source), *layers(words)])
+    if _is_base(source):
+        model = _models(config)[1]
         model.prompts = "mixed"
         return model.predictor()
-    config = resolve([_of_checkpoint(source), *trees])
     model = load(source, config.base.weights, any_base=config.base.any, device=_device(config))
     return model.predictor()
 
@@ -180,12 +186,7 @@ def _models(config: RunConfig) -> tuple[FineTuned, FineTuned]:
         raise InputError(
             f"{words}: {error}; see samtune methods {config.adapter['name']}"
         ) from error
-    return model.to(sam_device(sam)), FineTuned(sam, input=policy)
-
-
-def sam_device(sam: Sam) -> torch.device:
-    """Where a base lies."""
-    return sam.device
+    return model.to(sam.device), FineTuned(sam, input=policy)
 
 
 def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
@@ -273,9 +274,26 @@ def _checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str
     return "\n".join(counts), remarks
 
 
-def _of_checkpoint(path: str) -> Tree:
-    """The settings that a checkpoint was trained with; none where it was saved without."""
-    tree = read_header(path).get("config", {})
+def _is_base(source: str) -> bool:
+    """Whether a base's name is meant, and no file of that name."""
+    return source in SPECS and not Path(source).exists()
+
+
+def _settings_of(source: str) -> Tree:
+    """The settings that a checkpoint was trained with, or those of a base alone."""
+    if _is_base(source):
+        return {
+            "base": {"name": source},
+            "adapter": {"name": "none"},
+            "decoder": {"name": "frozen"},
+        }
+    header = read_header(source)
+    if "config" not in header:  # saved from Python: it says what the model is, not how it was made
+        parts = {key: header[key] for key in ("adapter", "decoder")}
+        parts["input"] = {key: header["input"][key] for key in ("size", "resize")}
+        prompts = {"eval": header["prompts"].split("+")}
+        return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
+    tree = header["config"]
     return {key: value for key, value in tree.items() if key not in ("output", "resume", "device")}
 
 
@@ -305,6 +323,9 @@ def _written(
     history: list[dict[str, Any]],
     shown: Sequence[Overlay],
 ) -> Tree:
+    summary = {**summary, "remarks": remarks, "report": str(folder / "report.html")}
+    if not is_main():
+        return finite(summary)
     from samtune.metrics import METRIC_CONTRACT
     from samtune.report import Report, write_report
 
@@ -318,7 +339,7 @@ def _written(
         config=config.tree(),
         remarks=remarks,
     )
-    summary = {**summary, "remarks": remarks, "report": str(write_report(folder, report))}
+    write_report(folder, report)
     summary = finite(summary)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
     return summary

@@ -18,6 +18,7 @@ LAYERS = {
     "errors": "",
     "types": "",
     "registry": "",
+    "processes": "",
     "ops": "",
     "recipes": "",
     "assets": "",
@@ -32,30 +33,32 @@ LAYERS = {
     "metrics": "ops types",
     "schedule": "losses",
     "state": "types",
-    "evaluation": "schedule finetuned data metrics ops types",
-    "engine": "evaluation checkpoint state schedule finetuned data losses metrics ops types",
+    "evaluation": "schedule finetuned processes data metrics ops types",
+    "engine": "evaluation checkpoint state schedule finetuned processes data losses metrics ops"
+    " types",
     "predictor": "finetuned decoders data.transforms ops types",
-    "display": "report types",
+    "display": "report processes types",
     "overlays": "ops types",
     "report": "overlays metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
-    "config": "schedule engine finetuned data losses metrics adapters decoders registry sam types recipes"
-    " assets",
+    "config": "schedule engine finetuned data losses metrics adapters decoders registry sam types"
+    " recipes assets",
     "catalogue": "adapters decoders registry sam",
-    "comparison": "config display evaluation overlays metrics finetuned data types",
+    "comparison": "config display evaluation processes overlays metrics finetuned data types",
     "prediction": "predictor overlays data types",
-    "runfolder": "display state",
-    "runs": "runfolder config engine evaluation comparison predictor checkpoint display report overlays export"
-    " foreign finetuned adapters decoders sam data losses metrics ops types recipes assets",
+    "runfolder": "display processes state",
+    "runs": "runfolder config engine evaluation comparison predictor checkpoint display report"
+    " overlays export foreign finetuned processes adapters decoders sam data losses metrics ops types"
+    " recipes assets",
     "compare": "runs config display report overlays metrics types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
     "cli": "*",
-    "__init__": "checkpoint engine evaluation predictor foreign finetuned adapters decoders sam data losses"
-    " metrics types ops",
+    "__init__": "checkpoint engine evaluation predictor foreign finetuned adapters decoders sam data"
+    " losses metrics types ops",
     "__main__": "cli",
 }
 
-# Imports that point up, allowed inside a function only: "part -> part": the reason.
+# Imports that point up, allowed only inside a function and for types: "part -> part": the reason.
 LATE = {
     "finetuned -> predictor": "`load(...).predictor()` is the way in that a user types",
 }
@@ -77,14 +80,16 @@ def part_of(module: str) -> str:
     return names[1] if len(names) > 1 else "__init__"
 
 
+def is_late(node: ast.AST) -> bool:
+    """Whether what is inside does not run on import: a function, or for type checkers only."""
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
 def imports_of(tree: ast.Module, module: str, is_package: bool, root: Path):
-    """Yields ``(target module, line, inside a function)`` of each import of samtune."""
-    late = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
+    """Yields ``(target module, line, is late)`` of each import of samtune."""
+    late = {id(node) for body in ast.walk(tree) if is_late(body) for node in ast.walk(body)}
     for node in ast.walk(tree):
         targets: list[str] = []
         if isinstance(node, ast.Import):
@@ -200,7 +205,14 @@ def test_a_late_import_needs_a_reason_and_a_function(tmp_path, monkeypatch):
     monkeypatch.setitem(LATE, "finetuned -> predictor", "convenience")
     (tmp_path / "finetuned.py").write_text("def f():\n    from samtune.predictor import P\n")
     assert violations(tmp_path) == []
-    (tmp_path / "finetuned.py").write_text("from samtune.predictor import P\n")
+    typed = "if TYPE_CHECKING:\n    from samtune.predictor import P\n"
+    (tmp_path / "finetuned.py").write_text(typed)
+    assert violations(tmp_path) == []
+    for code in ("from samtune.predictor import P\n", typed.replace("TYPE_CHECKING", "True")):
+        (tmp_path / "finetuned.py").write_text(code)
+        assert len(violations(tmp_path)) == 1
+    monkeypatch.delitem(LATE, "finetuned -> predictor")
+    (tmp_path / "finetuned.py").write_text(typed)
     assert len(violations(tmp_path)) == 1
 
 

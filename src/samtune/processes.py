@@ -1,0 +1,66 @@
+"""The processes of one run, as ``torchrun`` and ``accelerate launch`` start them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from samtune.errors import InputError
+
+Made = TypeVar("Made")
+
+
+def is_main() -> bool:
+    """Whether this process speaks and writes; also before it has met the others."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def place() -> tuple[int, int]:
+    """This process's rank and how many there are."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+@contextmanager
+def together(cpu: bool) -> Iterator[None]:
+    """Meets the other processes that the launcher started, each on its device; alone nothing.
+
+    Args:
+        cpu: Stay on the CPU where there is a faster device.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    processes = PartialState(cpu=cpu)
+    yield  # after an error the launcher ends the others, and waiting for them would hang
+    processes.destroy_process_group()
+
+
+def from_main(make: Callable[[], Made]) -> Made:
+    """What the main process makes, in all processes; what it refuses is refused in all.
+
+    Raises:
+        InputError: The main process's.
+    """
+    rank, world = place()
+    if world == 1:
+        return make()
+    from torch import distributed
+
+    outcome: list[Any] = [None, None]
+    if rank == 0:
+        try:
+            outcome[0] = make()
+        except InputError as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
