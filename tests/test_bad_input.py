@@ -133,7 +133,7 @@ WRONG_SETTINGS = [
     ("adapter.rank=many", "adapter.rank=many", "integer"),
     ("adapter.name=lroa", "adapter.name=lroa", "did you mean 'lora'"),
     ("adapter.ranks=2", "adapter.ranks", "did you mean 'rank'"),
-    ("adapter.dropout=2", "adapter", "between 0 and 1"),
+    ("adapter.dropout=2", "adapter", "0 to below 1"),
     ("adapter=5", "adapter=5", "give a name"),
     ("decoder.name=tunde", "decoder.name=tunde", "did you mean 'tuned'"),
     ("prompts.train=bx", "prompts.train=bx", "did you mean 'box'"),

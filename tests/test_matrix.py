@@ -279,7 +279,7 @@ def test_bfloat16_is_close(sam, adapter, decoder):
 
 @pytest.mark.parametrize("adapter", MERGED)
 def test_merged_is_unmerged_where_there_is_a_closed_form(sam, adapter):
-    decoder = next(d for a, d in PAIRS if a == adapter)
+    decoder = next(d for a, d in PAIRS if a == adapter.split("+")[0])
     model = stirred(sam, adapter, decoder)
     merged = tiny.base()
     state = merged.state_dict()
