@@ -6,7 +6,7 @@ import yaml
 from commands import settings
 from PIL import Image
 
-from samtune.checkpoint import load, read_header
+from samtune.checkpoint import load, read_header, save
 from samtune.config import from_words
 from samtune.data import DataConfig, splits
 from samtune.display import Display
@@ -137,6 +137,18 @@ def test_an_evaluation_with_other_prompts_is_remarked(samtune, trained, tmp_path
     monkeypatch.chdir(tmp_path)
     summary = samtune("eval", trained.checkpoint, "prompts.eval=none", "--json").json
     assert summary["remarks"] == ["trained with prompt box, evaluated with none"]
+
+
+def test_a_checkpoint_saved_from_python_says_what_to_measure(
+    samtune, pairs, tiny_weights, sam, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    model = FineTuned(sam, "adaptformer", "tuned", prompts="point+box")
+    path = save(model, tmp_path / "own.safetensors")
+    words = [f"data.root={pairs}", f"base.weights={tiny_weights}", "--json"]
+    summary = samtune("eval", path, *words).json
+    assert list(summary["by_prompt"]) == ["point", "box"]
+    assert summary["trainable_parameters"] == model.trainable()
 
 
 def test_a_training_from_python(pairs, tiny_weights, tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 import math
+import re
 
 import pytest
 
+from samtune.catalogue import attribute_docs
+from samtune.losses import CLASS_LOSSES, IOU_HEAD, LOSSES
 from samtune.schedule import (
     FitConfig,
     batches_per_epoch,
@@ -71,3 +74,9 @@ def test_epochs_and_seeds_differ_in_order():
 def test_ranges(refused, name, value):
     refused(str(value), check, FitConfig(**{name: value}))
     check(FitConfig())
+
+
+def test_the_help_names_every_loss():
+    text = attribute_docs(FitConfig)["loss"]
+    for name in (*LOSSES, *CLASS_LOSSES, IOU_HEAD):
+        assert name in re.split(r"\W+", text)

@@ -43,8 +43,8 @@ class FitConfig:
     weight_decay: float = 1e-4
     """AdamW's; not applied to biases and other vectors."""
     loss: str = DEFAULT_LOSS
-    """Weighted sum of bce, dice, focal, iou, structure and iou_head, as in 20*focal + dice; for
-    maps of classes of ce and multi_dice."""
+    """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
+    and iou_head; for maps of classes of ce and multi_dice."""
     clip: float = 1.0
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "fp32"

@@ -48,13 +48,13 @@ LAYERS = {
     "prediction": "predictor overlays data types",
     "runfolder": "display processes state",
     "runs": "runfolder config engine evaluation comparison predictor checkpoint display report"
-    " overlays export foreign finetuned processes adapters decoders sam data losses metrics ops types"
-    " recipes assets",
+    " overlays export foreign finetuned processes adapters decoders sam data losses metrics ops"
+    " types recipes assets",
     "compare": "runs config display report overlays metrics types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
     "cli": "*",
-    "__init__": "checkpoint engine evaluation predictor foreign finetuned adapters decoders sam data"
-    " losses metrics types ops",
+    "__init__": "checkpoint engine evaluation predictor foreign finetuned adapters decoders sam"
+    " data losses metrics types ops",
     "__main__": "cli",
 }
 

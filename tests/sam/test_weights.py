@@ -36,7 +36,9 @@ def prefixed(state, prefix):
     return {prefix + key: t for key, t in state.items()}
 
 
-PIXELS = {"pixel_mean": torch.zeros(3, 1, 1), "pixel_std": torch.ones(3, 1, 1)}
+PIXELS = {
+    key: torch.tensor(getattr(tiny.TINY, key))[:, None, None] for key in weights.PIXEL_BUFFERS
+}
 WRAPPINGS = {
     "official": lambda s: s,
     "model": lambda s: {"model": s, "epoch": 3, "optimizer": {"state": {}}},
@@ -163,6 +165,12 @@ def test_missing_unexpected_and_wrong_shapes_are_listed(state, tmp_path, refused
 def test_tensors_beside_a_wrapped_sam_are_unexpected(state, tmp_path, refused):
     path = saved(tmp_path / "sam.pth", prefixed(state, "net.") | {"head.bias": torch.ones(1)})
     refused("unexpected head.bias", weights.load_sam, "tiny", path)
+
+
+def test_another_normalisation_is_refused(state, tmp_path, refused):
+    other = {**state, **PIXELS, "pixel_std": PIXELS["pixel_std"] / 255}
+    path = saved(tmp_path / "other.pth", other)
+    refused([path, "pixel_std=[0.2", "normalises with [58."], weights.load_sam, "tiny", path)
 
 
 def test_long_lists_are_counted(state, tmp_path, refused):

@@ -130,12 +130,14 @@ def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
     A classifier in the file of a ``vit_t`` is left out.
 
     Raises:
-        InputError: Missing, unexpected or wrongly shaped tensors; the first eight are named.
+        InputError: Missing, unexpected or wrongly shaped tensors; the first eight are named. Or a
+            normalisation of pixels other than the specification's.
     """
     with torch.device("meta"):
         sam = Sam(spec)
     expected = {key: tuple(t.shape) for key, t in sam.state_dict().items()}
     dead = CLASSIFIER if spec.stages else ()
+    _check_pixels(spec, state, origin)
     state = {
         key: t for key, t in state.items() if key not in PIXEL_BUFFERS and not key.startswith(dead)
     }
@@ -284,6 +286,16 @@ def _renamed(key: str, names: Names) -> str:
     for pattern, replacement in names:
         key = re.sub(pattern, replacement, key)
     return key
+
+
+def _check_pixels(spec: SamSpec, state: State, origin: str) -> None:
+    for key in PIXEL_BUFFERS & state.keys():
+        wanted, given = torch.tensor(getattr(spec, key)), state[key].float().flatten()
+        if given.shape != wanted.shape or not torch.allclose(given, wanted, rtol=1e-2):
+            raise InputError(
+                f"{origin}: {key}={[round(v, 3) for v in given.tolist()]}: {spec.name} normalises "
+                f"with {list(getattr(spec, key))}; take {key} out of the file if that is right"
+            )
 
 
 def _check_fit(
