@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def describe(model: FineTuned) -> dict[str, Any]:
         "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
         "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
         "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
-        "input": asdict(model.input),
+        "input": model.input.stated(),
         "prompts": model.prompts,
     }
 
@@ -154,12 +153,11 @@ def load(
 def rebuild(sam: Sam, header: dict[str, Any]) -> FineTuned:
     """The model that a header describes, freshly initialised."""
     adapter, decoder = dict(header["adapter"]), dict(header["decoder"])
-    policy = header["input"]
     return FineTuned(
         sam,
         adapter.pop("name"),
         decoder.pop("name"),
-        input=InputPolicy(tuple(policy["size"]), policy["resize"]),
+        input=InputPolicy.of(header["input"]),
         adapter_options=adapter,
         decoder_options=decoder,
         prompts=header["prompts"],

@@ -112,6 +112,35 @@ def predict(
         raise typer.Exit(2)
 
 
+@app.command(name="import")
+def bring_in(
+    file: Annotated[str, typer.Argument(help="Another system's checkpoint.")],
+    dialect: Annotated[str, typer.Option("--from", help="Its layout, see docs/import.md.")],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    model: Annotated[str | None, typer.Option(help="The base's name, as vit_b.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
+    save_base: Annotated[
+        Path | None, typer.Option("--save-base", help="Where to write the base in the file.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="height,width of gsam:gsam's input in pixels.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring another system's checkpoint in: samtune import FILE --from DIALECT --out X."""
+    from samtune.foreign import import_checkpoint
+
+    with _speaking(as_json) as display:
+        made = import_checkpoint(
+            file, dialect, out, model=model, base=base, save_base=save_base, size=_size(size)
+        )
+        display.say(
+            f"{made.checkpoint}: {made.model.trainable():,} trained parameters on "
+            f"{made.model.sam.spec.name}; its base is {made.base}"
+        )
+    _answer(made.summary(), as_json)
+
+
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, for its options.")] = None,
@@ -230,6 +259,20 @@ def _numbers(word: str, counts: tuple[int, ...]) -> list[float]:
     if len(values) not in counts:
         raise ValueError(word)
     return values
+
+
+def _size(word: str | None) -> tuple[int, int] | None:
+    from samtune.errors import InputError
+
+    if word is None:
+        return None
+    try:
+        h, w = (int(side) for side in word.split(","))
+    except ValueError:
+        h = w = 0
+    if h < 1 or w < 1:
+        raise InputError(f"--size={word}: is height,width in pixels, as 360,480")
+    return h, w
 
 
 def _asked(boxes: list[str], points: list[str], file: Path | None) -> dict[str, Any]:

@@ -96,6 +96,10 @@ class FineTuned(nn.Module):
         """How many parameters are trained."""
         return sum(p.numel() for p in self.parameters())
 
+    def preprocess(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Normalises pixels in 0..255 as the input policy says, see :meth:`Sam.preprocess`."""
+        return self.sam.preprocess(pixels, sizes, self.input.mean, self.input.std)
+
     def encode(self, pixels: Tensor) -> Features:
         """The image encoder with the adapter: ``(B, 3, h, w)`` normalised pixels to features."""
         encoder, adapter, decoder = self.sam.image_encoder, self.adapter, self.decoder
@@ -122,7 +126,7 @@ class FineTuned(nn.Module):
             sizes: ``(B, 2)`` height and width of the content; ``None`` when nothing is padded.
             multimask: Three masks for each prompt instead of one.
         """
-        features = self.encode(self.sam.preprocess(pixels, sizes))
+        features = self.encode(self.preprocess(pixels, sizes))
         masks = self.decoder(self.sam, features, prompts, multimask)
         auxiliary = self.adapter.auxiliary(features.state)
         return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)

@@ -53,9 +53,11 @@ class Predictor:
             raise InputError(f"image_format={image_format}: must be RGB or BGR")
         rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
         policy, device = self.model.input, self.model.device
-        pixels, self._geometry = fit_image(rgb, policy.size, policy.resize)
+        pixels, self._geometry = fit_image(
+            rgb, policy.size, policy.resize, policy.antialias, policy.round_prompts
+        )
         sizes = torch.tensor([self._geometry.resized], device=device)
-        x = self.model.sam.preprocess(pixels[None].to(device), sizes)
+        x = self.model.preprocess(pixels[None].to(device), sizes)
         self._features = self.model.encode(x)
 
     @property

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,8 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
     else:
         model = load(source, config.base.weights, any_base=config.base.any)
         model = model.to(_device(config))
-        baseline = FineTuned(model.sam, input=model.input)
+        # Images come as the tuned model's, normalised as the base was trained.
+        baseline = FineTuned(model.sam, input=replace(model.input, mean=None, std=None))
     records = select(splits(config.data), config.data.split)
     counts, remarks = _checked({config.data.split: records}, config)
     test = {
@@ -237,6 +239,8 @@ def _dataset(
         config.data,
         model.input.size,
         resize=model.input.resize,
+        antialias=model.input.antialias,
+        round_prompts=model.input.round_prompts,
         prompts=config.prompts,
         mask_size=(4 * h // stride, 4 * w // stride),
         train=train,

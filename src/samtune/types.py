@@ -7,9 +7,9 @@ left, as ``SamPredictor`` takes them (the prompt encoder adds the half pixel); b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,8 @@ class Geometry:
     original: tuple[int, int]
     resized: tuple[int, int]
     model: tuple[int, int]
+    rounded: bool = False
+    """Whether coordinates in the model's frame are whole numbers."""
 
     def scale(self, like: Tensor) -> Tensor:
         """The factors ``(x, y)`` from the original to the model frame, of ``like``'s dtype."""
@@ -41,7 +43,8 @@ class Geometry:
 
     def to_model(self, xy: Tensor) -> Tensor:
         """Maps points ``(..., 2)`` from the original to the model frame."""
-        return xy * self.scale(xy)
+        placed = xy * self.scale(xy)
+        return placed.round() if self.rounded else placed
 
     def to_original(self, xy: Tensor) -> Tensor:
         """Maps points ``(..., 2)`` from the model to the original frame."""
@@ -70,6 +73,31 @@ class InputPolicy:
     """``(h, w)`` of the model's frame in pixels."""
     resize: Literal["longest", "stretch"] = "longest"
     """``longest``: keep the aspect and pad right and below; ``stretch``: each axis alone."""
+    antialias: bool = True
+    """Pillow's antialiased resize of bytes; if not, plain bilinear interpolation of floats."""
+    round_prompts: bool = False
+    """Round the coordinates of prompts to whole pixels of the model's frame."""
+    mean: tuple[float, float, float] | None = None
+    """Of the pixels, RGB in the 0..255 range; ``None`` for the base's."""
+    std: tuple[float, float, float] | None = None
+    """As ``mean``."""
+
+    def stated(self) -> dict[str, Any]:
+        """Size, resize, and what differs from the defaults."""
+        return {
+            f.name: value
+            for f in fields(self)
+            if (value := getattr(self, f.name)) != f.default or f.name == "resize"
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> InputPolicy:
+        """The policy of a checkpoint's header, which has lists and may lack what is by default."""
+        given = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        tuples: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
+        }
+        return cls(**tuples)
 
 
 @dataclass(frozen=True)
@@ -230,7 +258,8 @@ class Batch:
     """``B`` images in the model's frame with their ``N`` prompts and what each should give."""
 
     pixels: Tensor
-    """``(B, 3, h, w)`` uint8 RGB, zero where padded."""
+    """``(B, 3, h, w)`` RGB in 0..255, zero where padded: uint8, or float32 without
+    antialiasing."""
     sizes: Tensor
     """``(B, 2)`` int64 height and width of the content; the rest is padding."""
     prompts: Prompts

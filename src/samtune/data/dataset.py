@@ -48,6 +48,8 @@ class SegmentationDataset(Dataset[Example]):
         data: How masks are read, augmentation, cache.
         size: Height and width of the model's frame.
         resize: How images come into that frame.
+        antialias: Whether they are resized with antialiasing.
+        round_prompts: Whether coordinates of prompts are whole pixels of that frame.
         prompts: Jitter, number of points, number of objects.
         mask_size: Height and width of mask prompts: four times the token grid.
         train: Training or evaluation.
@@ -66,6 +68,8 @@ class SegmentationDataset(Dataset[Example]):
         size: tuple[int, int],
         *,
         resize: Resize = "longest",
+        antialias: bool = True,
+        round_prompts: bool = False,
         prompts: PromptConfig | None = None,
         mask_size: tuple[int, int] = (256, 256),
         train: bool = False,
@@ -76,6 +80,7 @@ class SegmentationDataset(Dataset[Example]):
             raise InputError(f"{data.root}: the data set is empty; add image and mask pairs")
         self.records, self.data, self.size = tuple(records), data, size
         self.resize, self.train, self.seed = resize, train, seed
+        self.antialias, self.round_prompts = antialias, round_prompts
         self.prompts = prompts if prompts is not None else PromptConfig()
         check_numbers(self.prompts)
         self.mask_size = mask_size
@@ -126,7 +131,9 @@ class SegmentationDataset(Dataset[Example]):
         rng = np.random.default_rng((self.seed, epoch, index))
         if self.train:
             image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
-        pixels, geometry = fit_image(image, self.size, self.resize)
+        pixels, geometry = fit_image(
+            image, self.size, self.resize, self.antialias, self.round_prompts
+        )
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
             everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)

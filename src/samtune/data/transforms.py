@@ -24,33 +24,48 @@ TONE, GAMMA = 0.2, (0.8, 1.25)
 
 
 def fit_geometry(
-    original: tuple[int, int], size: tuple[int, int], resize: Resize = "longest"
+    original: tuple[int, int],
+    size: tuple[int, int],
+    resize: Resize = "longest",
+    rounded: bool = False,
 ) -> Geometry:
     """Where an image of ``original`` (height, width) comes to lie in a frame of ``size``.
 
     ``longest`` keeps the aspect ratio and rounds each side to the nearest pixel, as SAM's
-    ``ResizeLongestSide``; ``stretch`` fills the frame.
+    ``ResizeLongestSide``; ``stretch`` fills the frame. ``rounded`` coordinates of prompts become
+    whole pixels of the frame.
     """
     if resize == "stretch":
-        return Geometry(original, size, size)
+        return Geometry(original, size, size, rounded)
     scale = min(size[0] / original[0], size[1] / original[1])
     h, w = (max(1, int(side * scale + 0.5)) for side in original)
-    return Geometry(original, (min(h, size[0]), min(w, size[1])), size)
+    return Geometry(original, (min(h, size[0]), min(w, size[1])), size, rounded)
 
 
 def fit_image(
-    image: NDArray[np.uint8], size: tuple[int, int], resize: Resize = "longest"
+    image: NDArray[np.uint8],
+    size: tuple[int, int],
+    resize: Resize = "longest",
+    antialias: bool = True,
+    rounded: bool = False,
 ) -> tuple[Tensor, Geometry]:
     """Brings an image ``(h, w, 3)`` uint8 RGB into the model's frame.
 
     Pillow's antialiased bilinear resize, as ``SamPredictor``; an image that fits already keeps
-    its bytes.
+    its bytes. Without antialiasing, plain bilinear interpolation of floats, never rounded to
+    bytes.
 
     Returns:
-        Pixels ``(3, H, W)`` uint8, zero where padded right and below, and the geometry.
+        Pixels ``(3, H, W)``, zero where padded right and below, uint8 (float32 without
+        antialiasing), and the geometry.
     """
-    geometry = fit_geometry((image.shape[0], image.shape[1]), size, resize)
+    geometry = fit_geometry((image.shape[0], image.shape[1]), size, resize, rounded)
     (h, w), frame = geometry.resized, geometry.model
+    if not antialias:
+        floats = torch.tensor(image).permute(2, 0, 1)[None].float()
+        if geometry.resized != geometry.original:
+            floats = F.interpolate(floats, (h, w), mode="bilinear", align_corners=False)
+        return F.pad(floats[0], (0, frame[1] - w, 0, frame[0] - h)), geometry
     if geometry.resized != geometry.original:
         image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
     pixels = torch.zeros(3, *frame, dtype=torch.uint8)
@@ -72,8 +87,8 @@ def fit_mask(mask: _Array, geometry: Geometry) -> _Array:
 
 
 def _nearest(source: int, target: int) -> NDArray[np.int64]:
-    centres = (np.arange(target) + 0.5) * (source / target)
-    return np.minimum(centres.astype(np.int64), source - 1)
+    # (i + 1/2) source / target in integers: floats would round ties either way.
+    return np.minimum((2 * np.arange(target) + 1) * source // (2 * target), source - 1)
 
 
 def augment(

@@ -1,1 +1,12 @@
-"""."""
+"""Other systems' checkpoints, one layout a file. Importing this package registers them all."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from samtune.foreign.base import DIALECTS, Dialect
+from samtune.foreign.convert import Imported, import_checkpoint
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["DIALECTS", "Dialect", "Imported", "import_checkpoint"]

@@ -119,19 +119,27 @@ class Sam(nn.Module):
         """Stops all gradients and fixes evaluation mode; returns itself."""
         return self.requires_grad_(False).eval()
 
-    def preprocess(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
+    def preprocess(
+        self,
+        pixels: Tensor,
+        sizes: Tensor | None = None,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> Tensor:
         """Normalises pixels in 0..255; the padding becomes zero after it, as in the official code.
 
         Args:
             pixels: ``(B, 3, h, w)`` RGB of any dtype.
             sizes: ``(B, 2)`` height and width of the content; ``None`` when nothing is padded.
+            mean: RGB in 0..255, in place of the specification's.
+            std: As ``mean``.
         """
         like = self.prompt_encoder.no_mask_embed.weight
-        mean, std = (
+        shift, scale = (
             torch.tensor(v, dtype=like.dtype, device=pixels.device)[:, None, None]
-            for v in (self.spec.pixel_mean, self.spec.pixel_std)
+            for v in (mean or self.spec.pixel_mean, std or self.spec.pixel_std)
         )
-        x = (pixels.to(like.dtype) - mean) / std
+        x = (pixels.to(like.dtype) - shift) / scale
         return x if sizes is None else x * content_mask(sizes, x.shape[-2:])[:, None]
 
     def decode(

@@ -179,7 +179,7 @@ def official_names(state: State, origin: str = "state") -> State:
             continue
         prefix = hit.removesuffix(anchor)
         state = {key.removeprefix(prefix): t for key, t in state.items()}
-        return {_renamed(key, names): t for key, t in state.items()}
+        return {renamed(key, names): t for key, t in state.items()}
     some = ", ".join(list(state)[:3]) or "none"
     raise InputError(
         f"{origin}: not a SAM: no image encoder among its {len(state)} tensors ({some}, ...); "
@@ -282,7 +282,8 @@ def _unwrap(loaded: object) -> State:
     return {}
 
 
-def _renamed(key: str, names: Names) -> str:
+def renamed(key: str, names: Names) -> str:
+    """A tensor's name after all the patterns, one after another."""
     for pattern, replacement in names:
         key = re.sub(pattern, replacement, key)
     return key

@@ -1,0 +1,95 @@
+"""What a dialect is: how one system lays out its checkpoints, in the words of this library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from samtune.sam.model import SamSpec
+from samtune.sam.weights import Names, State, renamed
+from samtune.types import InputPolicy
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that a file's tensors tell of."""
+
+    adapter: Options = field(default_factory=dict)
+    decoder: Options = field(default_factory=dict)
+
+
+def no_options(state: State, spec: SamSpec) -> Settings:
+    """Nothing to tell."""
+    return Settings()
+
+
+def longest(spec: SamSpec) -> InputPolicy:
+    """SAM's own: the longest side fitted, padded to the native square."""
+    return InputPolicy((spec.image_size,) * 2)
+
+
+def stretched(spec: SamSpec) -> InputPolicy:
+    """Each axis stretched to the native square."""
+    return InputPolicy((spec.image_size,) * 2, "stretch")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One system's layout.
+
+    What is trained is found by name: :meth:`theirs` gives the system's name of each tensor of our
+    model. All else in a file must be the frozen base, under the official names.
+    """
+
+    name: str
+    system: str
+    """Whose checkpoints, in a few words."""
+    adapter: str
+    decoder: str
+    marks: tuple[str, ...]
+    """Names, as regular expressions, that a file of this layout has."""
+    names: Names = ()
+    """Patterns from our names to theirs, applied one after another."""
+    aliases: Names = ()
+    """Patterns from names that stand for the same tensor to the one that counts."""
+    ignored: str = r"(?!)"
+    """Names of what the system stores and never uses."""
+    absent: str = r"(?!)"
+    """Official names that a whole file of this layout does not hold either."""
+    holds: Literal["trained", "all", "either"] = "either"
+    """Whether the files have the frozen base too."""
+    settings: Callable[[State, SamSpec], Settings] = no_options
+    policy: Callable[[SamSpec], InputPolicy] = longest
+    prompts: str = "box"
+    sized: bool = False
+    """Whether the system takes images of several sizes, which a file does not tell."""
+
+    def theirs(self, ours: str) -> str:
+        """The system's name of a tensor that our model names ``ours``."""
+        return renamed(ours, self.names)
+
+    def unmarked(self, state: Mapping[str, Tensor]) -> list[str]:
+        """The marks of this layout that a file lacks."""
+        return [mark for mark in self.marks if not any(re.search(mark, key) for key in state)]
+
+
+DIALECTS: dict[str, Dialect] = {}
+"""All layouts by name."""
+
+
+def register(dialect: Dialect) -> Dialect:
+    """Adds a dialect."""
+    DIALECTS[dialect.name] = dialect
+    return dialect
+
+
+def count(state: State, pattern: str) -> int:
+    """How many members a list has whose index the pattern's group captures."""
+    found = (re.search(pattern, key) for key in state)
+    return max((int(match[1]) + 1 for match in found if match), default=0)

@@ -1,0 +1,81 @@
+"""CAT-SAM's files, both forms: the whole state, where much stands under two names.
+
+Images of exactly the native size enter the published model without normalisation; this is not
+repeated here.
+"""
+
+from samtune.foreign.base import Dialect, Settings, register
+from samtune.foreign.sam_adapter import generator_names, scale_factor
+from samtune.sam.model import SamSpec
+from samtune.sam.weights import State
+from samtune.types import InputPolicy
+
+ENCODER = "image_encoder."
+ALIASES = (
+    (r"^ori_sam\.", ""),
+    (r"^image_encoder\.sam_img_encoder\.", ENCODER),
+    (r"^prompt_encoder\.sam_prompt_encoder\.", "prompt_encoder."),
+    (r"^image_encoder\.hq_token$", "mask_decoder.hf_token.weight"),
+)
+"""``ori_sam`` holds the frozen encoders once more, and each encoder holds the token."""
+TOKEN = r"^mask_decoder\.hf_token\.weight$"
+DECODER = ((r"^decoder\.", "mask_decoder."),)
+
+
+def _policy(spec: SamSpec) -> InputPolicy:
+    size = (spec.image_size,) * 2
+    return InputPolicy(size, "stretch", antialias=False, round_prompts=True)
+
+
+def _tokens(state: State, spec: SamSpec) -> Settings:
+    hidden = state[ENCODER + "hq_token_proj.0.adapter.0.weight"].shape[0]
+    return Settings({"hidden": hidden}, {"combine": "hq"})
+
+
+def _adapters(state: State, spec: SamSpec) -> Settings:
+    hidden = state[ENCODER + "hq_token_down_proj.0.adapter.0.weight"].shape[0]
+    return Settings({"hidden": hidden, "scale_factor": scale_factor(state, spec)})
+
+
+CAT_SAM_T = register(
+    Dialect(
+        name="cat_sam_t",
+        system="CAT-SAM with prompt tokens (Xiao et al. 2024)",
+        adapter="cat_sam_t",
+        decoder="hq",
+        marks=(
+            r"^image_encoder\.hq_token_proj\.0\.adapter\.0\.weight$",
+            r"^image_encoder\.hq_token_proj\.0\.adapter\.2\.weight$",
+            TOKEN,
+        ),
+        names=((r"^adapter\.bridges\.(\d+)\.", ENCODER + r"hq_token_proj.\1.adapter."), *DECODER),
+        aliases=ALIASES,
+        settings=_tokens,
+        policy=_policy,
+        prompts="point+box+mask",
+    )
+)
+
+CAT_SAM_A = register(
+    Dialect(
+        name="cat_sam_a",
+        system="CAT-SAM with adapters (Xiao et al. 2024)",
+        adapter="cat_sam_a",
+        decoder="hq",
+        marks=(
+            r"^image_encoder\.hq_token_down_proj\.0\.adapter\.0\.weight$",
+            r"^image_encoder\.prompt_generator\.embedding_generator\.weight$",
+            TOKEN,
+        ),
+        names=(
+            *generator_names(),
+            (r"^adapter\.bridge_down\.(\d+)\.", ENCODER + r"hq_token_down_proj.\1.adapter.0."),
+            (r"^adapter\.bridge_up\.", ENCODER + "shared_up_proj."),
+            *DECODER,
+        ),
+        aliases=ALIASES,
+        settings=_adapters,
+        policy=_policy,
+        prompts="point+box+mask",
+    )
+)

@@ -1,0 +1,309 @@
+"""From another system's file to a checkpoint of ours: all checks first, then the writing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samtune.checkpoint import save
+from samtune.errors import InputError, nearest
+from samtune.finetuned import FineTuned
+from samtune.foreign.base import DIALECTS, Dialect, count
+from samtune.sam.model import SPECS, Sam, SamSpec
+from samtune.sam.weights import (
+    ANCHOR,
+    PIXEL_BUFFERS,
+    TINY_ANCHOR,
+    State,
+    from_state,
+    official_names,
+    read_state,
+    renamed,
+    spec_of,
+)
+
+BLOCK = r"^image_encoder\.blocks\.(\d+)\."
+NAMED = 4
+"""How many tensors an error names of each kind."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import made."""
+
+    dialect: Dialect
+    checkpoint: Path
+    base: Path
+    """The base that it needs: the one given, or the one split off."""
+    model: FineTuned
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "from": self.dialect.name,
+            "model": self.model.sam.spec.name,
+            "base": str(self.base),
+            "trainable_parameters": self.model.trainable(),
+            "tensors": len(self.model.state_dict()),
+            "input": self.model.input.stated(),
+        }
+
+
+def import_checkpoint(
+    file: str | Path,
+    dialect: str,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    base: str | Path | None = None,
+    save_base: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+) -> Imported:
+    """Brings another system's checkpoint in; nothing is written where anything does not fit.
+
+    Args:
+        file: A pickle or safetensors file in that system's layout.
+        dialect: One of :data:`DIALECTS`.
+        out: Where to write the checkpoint, a ``.safetensors`` file.
+        model: The base's name; by default what the tensors tell.
+        base: The base's weights. Frozen tensors that the file holds too must equal it.
+        save_base: Where to write the base that the file holds, under the official names.
+        size: Height and width of the input in pixels, where the system has several.
+
+    Raises:
+        InputError: Unknown dialect, another layout, tensors that do not fit, no base, or another
+            base.
+    """
+    chosen = _dialect(dialect)
+    paths = _places(Path(file), Path(out), base, save_base)
+    if size is not None and not chosen.sized:
+        raise InputError(f"--size={size[0]},{size[1]}: {chosen.name} has one size; leave it out")
+    named = None if model is None else spec_of(model)
+    origin = f"{file}: not a file of {chosen.name}"
+    state = canonical(read_state(paths.file), chosen, str(file))
+    if missed := chosen.unmarked(state):
+        raise InputError(
+            f"{origin}: it has no tensor like {', '.join(missed)} among its {len(state)} "
+            f"({_some(state)}){_resembles(state, chosen)}"
+        )
+    given = None if paths.base is None else official_names(read_state(paths.base), str(base))
+    spec = named or _spec({**state, **(given or {})}, str(file))
+    with torch.device("meta"):
+        shapes = _built(Sam(spec).freeze(), chosen, state, size)
+    own, frozen = _sorted(shapes, chosen, state, origin)
+    if given is not None:
+        sam = from_state(spec, given, str(base))
+        _check_frozen(sam, frozen, f"{file}", str(base))
+    else:
+        sam = _split(shapes.sam, frozen, own, chosen, f"{file}", paths.save_base)
+    tuned = _built(sam, chosen, state, size)
+    tuned.load_state_dict(own, strict=True)
+    _write(tuned.eval(), chosen, paths)
+    return Imported(chosen, paths.out, paths.base or paths.save_base or paths.file, tuned)
+
+
+@dataclass(frozen=True)
+class _Paths:
+    file: Path
+    out: Path
+    base: Path | None
+    save_base: Path | None
+
+
+def _dialect(name: str) -> Dialect:
+    if name not in DIALECTS:
+        raise InputError(
+            f"--from={name}: must be one of {', '.join(DIALECTS)}{nearest(name, DIALECTS)}"
+        )
+    return DIALECTS[name]
+
+
+def _places(file: Path, out: Path, base: str | Path | None, save_base: str | Path | None) -> _Paths:
+    if base is not None and save_base is not None:
+        raise InputError(
+            f"--save-base={save_base}: splits the base off where none is given, and --base={base} "
+            "gives one; leave one of them out"
+        )
+    named = {"--out": out, "--save-base": save_base}
+    for option, path in named.items():
+        if path is not None and Path(path).suffix != ".safetensors":
+            raise InputError(f"{option}={path}: is a .safetensors file; give it that ending")
+    paths = _Paths(
+        *(None if p is None else Path(p).expanduser() for p in (file, out, base, save_base))  # type: ignore[arg-type]
+    )
+    read = {p.resolve() for p in (paths.file, paths.base) if p is not None}
+    written = [p.resolve() for p in (paths.out, paths.save_base) if p is not None]
+    if read & set(written) or len(set(written)) < len(written):
+        raise InputError(f"--out={out}: every file needs a path of its own; choose another")
+    return paths
+
+
+def canonical(state: State, dialect: Dialect, origin: str) -> State:
+    """One name for each tensor of a file: no wrapping of parallel training, no second names.
+
+    Raises:
+        InputError: Two names of the same tensor hold different values.
+    """
+    found: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = renamed(re.sub(r"^(module\.)+", "", key), dialect.aliases)
+        if re.search(dialect.ignored, name) or name in PIXEL_BUFFERS:
+            continue
+        if name in found and not torch.equal(found[name], tensor):
+            raise InputError(
+                f"{origin}: {key} and {name} are one tensor in {dialect.name}, and here they "
+                "differ; save the file again"
+            )
+        found.setdefault(name, tensor)
+    return found
+
+
+def _built(sam: Sam, dialect: Dialect, state: State, size: tuple[int, int] | None) -> FineTuned:
+    options, policy = dialect.settings(state, sam.spec), dialect.policy(sam.spec)
+    return FineTuned(
+        sam,
+        dialect.adapter,
+        dialect.decoder,
+        input=policy if size is None else replace(policy, size=size),
+        adapter_options=options.adapter,
+        decoder_options=options.decoder,
+        prompts=dialect.prompts,
+    )
+
+
+def _spec(state: State, origin: str) -> SamSpec:
+    """The base whose sizes the tensors have."""
+    patches = state.get(ANCHOR)
+    if TINY_ANCHOR in state:
+        fitting = [spec for spec in SPECS.values() if spec.encoder == "tiny_vit"]
+    elif patches is not None:
+        sizes = patches.shape[0], patches.shape[-1], count(state, BLOCK)
+        fitting = [
+            spec
+            for spec in SPECS.values()
+            if (spec.embed_dim, spec.patch_size, spec.depth) == sizes and spec.encoder == "vit"
+        ]
+    else:
+        fitting = []
+    if len(fitting) != 1:
+        raise InputError(
+            f"{origin}: its tensors do not tell which base it belongs to; give --base with the "
+            f"base's weights, and --model with one of {', '.join(SPECS)}"
+        )
+    return fitting[0]
+
+
+def _sorted(
+    shapes: FineTuned, dialect: Dialect, state: State, origin: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A file's tensors as ours that are trained, and as the base's."""
+    wanted = shapes.state_dict()
+    ours = {dialect.theirs(name): name for name in wanted}
+    official = {
+        key: tensor
+        for key, tensor in shapes.sam.state_dict().items()
+        if key not in ours and not re.search(dialect.absent, key)
+    }
+    expected = {name: wanted[own].shape for name, own in ours.items()}
+    whole = dialect.holds == "all" or (
+        dialect.holds == "either" and any(key in state for key in official)
+    )
+    if whole:
+        expected |= {key: tensor.shape for key, tensor in official.items()}
+    problems = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [
+            key for key, shape in expected.items() if key in state and state[key].shape != shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' if names[NAMED:] else ''})"
+            for what, names in problems.items()
+            if names
+        )
+        raise InputError(
+            f"{origin} on {shapes.sam.spec.name}: {listed}{_resembles(state, dialect)}"
+        )
+    own = {name: state[theirs] for theirs, name in ours.items()}
+    return own, {key: state[key] for key in expected if key not in ours}
+
+
+def _check_frozen(sam: Sam, frozen: Mapping[str, Tensor], file: str, base: str) -> None:
+    given = sam.state_dict()
+    other = [key for key, t in frozen.items() if not torch.equal(given[key].to(t.dtype), t)]
+    if other:
+        raise InputError(
+            f"{base}: not the base in {file}: {len(other)} of {len(frozen)} frozen tensors differ "
+            f"({', '.join(other[:NAMED])}, ...); give the one it was trained on, or write its own "
+            "with --save-base"
+        )
+
+
+def _split(
+    shapes: Sam,
+    frozen: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    dialect: Dialect,
+    file: str,
+    save_base: Path | None,
+) -> Sam:
+    """The base that a file holds; a trained decoder stands in for the base's, which it lacks."""
+    decoder = {dialect.theirs(k): t for k, t in own.items() if k.startswith("decoder.")}
+    found = {**decoder, **frozen}
+    wanted = shapes.state_dict()
+    missing = [k for k, t in wanted.items() if k not in found or found[k].shape != t.shape]
+    if missing:
+        raise InputError(
+            f"{file}: does not hold its base, {len(missing)} of {len(wanted)} tensors are missing "
+            f"({', '.join(missing[:NAMED])}, ...); give the base's weights with --base"
+        )
+    if save_base is None:
+        raise InputError(
+            f"{file}: holds its base, and nothing says where that goes; write it with "
+            "--save-base=FILE.safetensors, or give the same weights with --base"
+        )
+    return from_state(shapes.spec, {key: found[key] for key in wanted}, file)
+
+
+def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
+    """The base first under another name, so that a failure leaves neither file."""
+    from safetensors.torch import save_file
+
+    origin = {"from": dialect.name, "file": paths.file.name}
+    if paths.save_base is None:
+        save(model, paths.out, imported=origin)
+        return
+    partial = paths.save_base.with_name(paths.save_base.name + ".partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: t.clone() for k, t in model.sam.state_dict().items()}, partial)
+        save(model, paths.out, imported=origin)
+        os.replace(partial, paths.save_base)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _some(state: State) -> str:
+    return ", ".join([*list(state)[:NAMED], "..."])
+
+
+def _resembles(state: State, dialect: Dialect) -> str:
+    """Names the layouts whose marks a file has, those with the most of them."""
+    others = [d for d in DIALECTS.values() if d is not dialect and not d.unmarked(state)]
+    if not others:
+        return ""
+    most = max(len(d.marks) for d in others)
+    if not dialect.unmarked(state) and len(dialect.marks) >= most:
+        return ""
+    names = [d.name for d in others if len(d.marks) == most]
+    return f"; it looks like {' or '.join(names)}: try --from {names[0]}"

@@ -1,0 +1,217 @@
+"""Every dialect: a file of its layout comes in and computes what the model it came from does."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from layouts import NAMES, NEEDS_BASE, layout, written
+from safetensors.torch import load_file, save_file
+
+import samtune as st
+from samtune.foreign import DIALECTS
+from samtune.types import Prompts
+
+SMALL = [name for name in NAMES if name != "gsam:gsam"]
+
+
+def outputs(model, size=(64, 64)):
+    prompts = tiny.boxes([0, 1], size)
+    with torch.no_grad():
+        return model(tiny.pixels(2, size), prompts).logits
+
+
+@pytest.fixture
+def bring(samtune, tmp_path, tiny_weights):
+    """Imports a state: ``bring(state, dialect, *words)``; the answer and the checkpoint's path."""
+
+    def run(state, name, *words, wrapped=None, base=True):
+        file = written(state, tmp_path / "foreign.pth", wrapped)
+        out = tmp_path / "out" / "x.safetensors"
+        given = ("--base", tiny_weights) if base else ()
+        return samtune("import", file, "--from", name, "--out", out, *given, *words), out
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comes_in_and_computes_the_same(bring, tiny_weights, name):
+    made = layout(name)
+    answer, out = bring(made.released, name, "--model", "tiny", "--json")
+    assert answer.code == 0, answer.err
+    said = answer.json
+    assert (said["checkpoint"], said["from"], said["model"]) == (str(out), name, "tiny")
+    assert said["trainable_parameters"] == made.model.trainable()
+    loaded = st.load(out, base=tiny_weights)
+    assert loaded.adapter_options == {
+        key: pytest.approx(value, abs=0.05) if key == "ratio" else value
+        for key, value in made.model.adapter_options.items()
+    }
+    assert loaded.decoder_options == made.model.decoder_options
+    assert (loaded.input, loaded.prompts) == (made.model.input, made.model.prompts)
+    assert torch.equal(outputs(loaded), outputs(made.model))
+    for key, tensor in made.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if DIALECTS[n].holds == "either"])
+@pytest.mark.parametrize("part", ["whole", "trained"])
+def test_whole_and_partial_files_of_parallel_training(bring, tiny_weights, name, part):
+    made = layout(name)
+    state = {"module." + key: t for key, t in getattr(made, part).items()}
+    answer, out = bring(state, name, "--model", "tiny", wrapped="model")
+    assert answer.code == 0, answer.err
+    assert torch.equal(outputs(st.load(out, base=tiny_weights)), outputs(made.model))
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if n not in NEEDS_BASE])
+def test_the_base_is_split_off(bring, tmp_path, name):
+    made, base = layout(name), tmp_path / "out" / "base.safetensors"
+    answer, out = bring(made.whole, name, "--save-base", base, "--json", base=False)
+    assert answer.code == 0, answer.err
+    assert (answer.json["base"], answer.json["model"]) == (str(base), "tiny")
+    assert torch.equal(outputs(st.load(out, base=base)), outputs(made.model))
+    saved, given = load_file(base), made.model.sam.state_dict()
+    assert saved.keys() == given.keys()
+    if made.model.decoder.name == "hq":  # the frozen decoder is in the file
+        assert all(torch.equal(saved[key], given[key]) for key in given)
+    for key in given:
+        if key.startswith(("image_encoder.", "prompt_encoder.")):
+            assert torch.equal(saved[key], given[key]), key
+    assert sorted(path.name for path in out.parent.iterdir()) == [base.name, out.name]
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if n in NEEDS_BASE])
+def test_what_lacks_a_part_of_the_base_needs_it(bring, tmp_path, name):
+    base = tmp_path / "out" / "base.safetensors"
+    words = ("--model", "tiny", "--save-base", base)
+    answer, out = bring(layout(name).released, name, *words, base=False)
+    assert "does not hold its base" in answer.line and "give the base's weights with --base" in (
+        answer.line
+    )
+    assert not out.exists() and not base.exists()
+
+
+def test_neither_a_base_nor_where_to_write_it(bring):
+    answer, out = bring(layout("cat_sam_t").whole, "cat_sam_t", base=False)
+    assert "--save-base=FILE.safetensors" in answer.line and not out.exists()
+
+
+def test_a_partial_file_alone_does_not_tell_its_base(bring):
+    answer, _ = bring(layout("sam_finetune_kyyle").released, "sam_finetune_kyyle", base=False)
+    assert "do not tell which base" in answer.line and "--model" in answer.line
+
+
+@pytest.fixture(scope="module")
+def released():
+    return {name: layout(name).released for name in SMALL}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_other_dialect_refuses_it(bring, released, name):
+    for other in SMALL:
+        if other == name:
+            continue
+        answer, out = bring(released[name], other, "--model", "tiny")
+        line = answer.line
+        assert f"not a file of {other}" in line, (name, other, line)
+        assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in SMALL if n not in ("sam_finetune_kyyle", "sam_adapter_kyyle")]
+)
+def test_the_right_dialect_is_named(bring, released, name):
+    answer, _ = bring(released[name], "sam_adapter_kyyle", "--model", "tiny")
+    assert answer.line.endswith(f"it looks like {name}: try --from {name}\n")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_truncated_and_with_more(bring, name):
+    made = layout(name)
+    cut = list(made.trained)[-1]
+    state = {k: t for k, t in made.released.items() if k != cut}
+    answer, out = bring(state | {"stray.weight": torch.zeros(1)}, name, "--model", "tiny")
+    assert f"1 missing ({cut})" in answer.line and "1 unexpected (stray.weight)" in answer.line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if DIALECTS[n].holds != "trained"])
+def test_a_whole_file_without_a_part_of_its_base(bring, name):
+    state = {k: t for k, t in layout(name).whole.items() if not k.endswith("neck.0.weight")}
+    answer, out = bring(state, name, "--model", "tiny")
+    assert "1 missing (image_encoder.neck.0.weight)" in answer.line and not out.exists()
+
+
+def test_a_tensor_of_another_shape(bring, released):
+    state = dict(released["ts_sam"])
+    state["mask_decoder.conv1_1.bias"] = torch.zeros(3)
+    answer, _ = bring(state, "ts_sam", "--model", "tiny")
+    assert "1 of another shape (mask_decoder.conv1_1.bias)" in answer.line
+
+
+def test_frozen_tensors_of_another_base(bring, released):
+    state = dict(released["ts_sam"])
+    key = "image_encoder.blocks.1.attn.qkv.weight"
+    state[key] = state[key] + 1
+    answer, out = bring(state, "ts_sam")
+    count = len(layout("ts_sam").frozen)
+    assert f"1 of {count} frozen tensors differ ({key}" in answer.line and not out.exists()
+
+
+def test_second_names_that_differ(bring, released):
+    state = dict(released["cat_sam_t"])
+    state["image_encoder.hq_token"] = state["image_encoder.hq_token"] + 1
+    assert "here they differ" in bring(state, "cat_sam_t")[0].line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--from", "tssam"), "did you mean 'ts_sam'"),
+        (("--from", "ts_sam", "--size", "64,64"), "has one size"),
+        (("--from", "gsam:gsam", "--size", "64"), "is height,width"),
+        (("--from", "ts_sam", "--save-base", "b.safetensors"), "leave one of them out"),
+        (("--from", "ts_sam", "--model", "vit_q"), "must be one of"),
+        (("--from", "ts_sam", "--out", "x.pth"), "give it that ending"),
+        (("--from", "ts_sam", "--out", "base.safetensors"), "a path of its own"),
+    ],
+)
+def test_wrong_words(samtune, tmp_path, monkeypatch, released, words, said):
+    monkeypatch.chdir(tmp_path)
+    file = written(released["ts_sam"], tmp_path / "foreign.pth")
+    save_file({"x": torch.zeros(1)}, tmp_path / "base.safetensors")
+    words = words if "--out" in words else (*words, "--out", "x.safetensors")
+    answer = samtune("import", file, "--base", "base.safetensors", *words)
+    assert said in answer.line
+
+
+def test_a_pickle_with_code_is_refused(samtune, tmp_path, tiny_weights):
+    torch.save({"model": layout("ts_sam").model}, tmp_path / "x.pth")
+    out = tmp_path / "x.safetensors"
+    words = ("--from", "ts_sam", "--base", tiny_weights, "--out", out)
+    assert "more than tensors" in samtune("import", tmp_path / "x.pth", *words).line
+
+
+def test_gsam_takes_the_size_of_its_data_set(bring, tiny_weights):
+    made = layout("gsam:gsam")
+    answer, out = bring(made.released, "gsam:gsam", "--model", "tiny", "--size", "40,72")
+    assert answer.code == 0, answer.err
+    loaded = st.load(out, base=tiny_weights)
+    assert loaded.input.size == (40, 72)
+    pixels = tiny.pixels(1, (40, 72))
+    mean, std = ([0.466, 0.471, 0.380], [0.195, 0.194, 0.192])
+    mean, std = (torch.tensor(v)[:, None, None] for v in (mean, std))
+    x = loaded.preprocess(pixels)
+    torch.testing.assert_close(x, (pixels / 255 - mean) / std, rtol=0, atol=2e-6)
+    with torch.no_grad():
+        masks = made.model.decoder(made.model.sam, made.model.encode(x), Prompts.of())
+        assert torch.equal(loaded(pixels, Prompts.of()).logits, masks.logits)
+
+
+def test_the_header_names_where_it_came_from(bring):
+    _, out = bring(layout("ts_sam").released, "ts_sam")
+    header = st.checkpoint.read_header(out)
+    assert header["imported"] == {"from": "ts_sam", "file": "foreign.pth"}
+    assert header["input"] == {"size": [64, 64], "resize": "stretch"}
+    assert json.dumps(header)
