@@ -5,7 +5,6 @@ the CRC-32 of the name), another rule than that of ``deterministic``.
 """
 
 import json
-import re
 import zlib
 from collections.abc import Container
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from samtune.finetuned import FineTuned
+from samtune.foreign import DIALECTS
 from samtune.losses import Loss
 from samtune.sam.model import Sam, SamSpec
 from samtune.sam.weights import from_state
@@ -29,44 +29,8 @@ PLAIN3 = SamSpec("tiny3", embed_dim=48, depth=3, heads=3, global_blocks=(2,), im
 # SAMUS and GSAM keep SAM's 64x64 positions in the reference's tiny models, too.
 TINY, TINY3 = replace(PLAIN, image_size=1024), replace(PLAIN3, image_size=1024)
 
-BLOCK = r"^adapter\.{}\.(\d+)\."
-NAMES: list[tuple[str, str]] = [
-    (BLOCK.format("bottlenecks"), r"image_encoder.blocks.\1.MLP_Adapter."),
-    (BLOCK.format("updates") + r"([qkv])\.", r"image_encoder.blocks.\1.lora_\2."),
-    (r"(\.lora_[qkv])\.down$", r"\1.lora_A"),
-    (r"(\.lora_[qkv])\.up$", r"\1.lora_B"),
-    (r"(\.lora_[qkv])\.experts\.(\d)\.", r"\1.expert\2.conv."),
-    (r"(\.lora_[qkv])\.gate\.", r"\1.gate.conv."),
-    (r"\.pyramid\.dilated\.(\d)\.", r".aspp.convs.\1.conv."),
-    (r"\.pyramid\.pooled\.", ".aspp.convs.4.conv."),
-    (r"^adapter\.input\.", "image_encoder.input_Adapter."),
-    (r"\.down\.", ".D_fc1."),
-    (r"\.up\.", ".D_fc2."),
-    (BLOCK.format("tables"), r"image_encoder.blocks.\1.attn.rel_pos_"),
-    (BLOCK.format("refine") + r"(se|conv)\.", r"image_encoder.blocks.\1.refine_Adapter.\2."),
-    (BLOCK.format("refine"), r"image_encoder.blocks.\1.refine_Adapter.conv."),
-    (BLOCK.format("cross"), r"image_encoder.blocks.\1.Space_Adapter."),
-    (r"^adapter\.peg\.", "image_encoder.pos_embed.conv."),
-    (r"^adapter\.resnet\.", "image_encoder.cnn_embed.backbone."),
-    (r"^adapter\.project\.", "image_encoder.cnn_embed.conv_f."),
-    (r"^adapter\.stem\.0\.", "image_encoder.cnn_embed.inc.conv."),
-    (r"^adapter\.positions\.0\.", "image_encoder.post_pos_embed.downs.0.maxpool_conv.1."),
-    (r"^adapter\.positions\.1\.", "image_encoder.post_pos_embed.downs.0.maxpool_conv.2."),
-    (r"^decoder\.positions\.", "positional_encoder.proj.0."),
-    (r"^decoder\.mask_decoder\.", "mask_decoder."),
-]
-"""From this library's names to the reference's, in order."""
-
-
-def reference_name(name: str) -> str:
-    """The reference's name of a tensor of this library."""
-    stem = re.match(r"^adapter\.stem\.([123])\.([01])\.(.*)$", name)
-    if stem:  # each further stage is a max-pooling, a convolution, a norm
-        stage, part, rest = int(stem[1]) - 1, int(stem[2]) + 1, stem[3]
-        return f"image_encoder.cnn_embed.downs.{stage}.maxpool_conv.{part}.{rest}"
-    for pattern, replacement in NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+reference_name = DIALECTS["gsam:gsam"].theirs
+"""The reference's name of a tensor of this library; the same rules for all seven models."""
 
 
 def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from samtune.data.transforms import fit_image
+from samtune.data.transforms import fit
 from samtune.decoders import Features
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
@@ -53,9 +53,7 @@ class Predictor:
             raise InputError(f"image_format={image_format}: must be RGB or BGR")
         rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
         policy, device = self.model.input, self.model.device
-        pixels, self._geometry = fit_image(
-            rgb, policy.size, policy.resize, policy.antialias, policy.round_prompts
-        )
+        pixels, self._geometry = fit(rgb, policy)
         sizes = torch.tensor([self._geometry.resized], device=device)
         x = self.model.preprocess(pixels[None].to(device), sizes)
         self._features = self.model.encode(x)

@@ -35,6 +35,8 @@ class Geometry:
     model: tuple[int, int]
     rounded: bool = False
     """Whether coordinates in the model's frame are whole numbers."""
+    direct: bool = False
+    """Whether masks without padding come back in one interpolation instead of two."""
 
     def scale(self, like: Tensor) -> Tensor:
         """The factors ``(x, y)`` from the original to the model frame, of ``like``'s dtype."""
@@ -57,6 +59,8 @@ class Geometry:
         original size. Logits are interpolated, never thresholded masks.
         """
         (h, w), size = self.resized, self.model
+        if self.direct and self.resized == size:
+            return F.interpolate(logits, self.original, mode="bilinear", align_corners=False)
         if tuple(logits.shape[-2:]) != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         logits = logits[..., :h, :w]
@@ -77,6 +81,9 @@ class InputPolicy:
     """Pillow's antialiased resize of bytes; if not, plain bilinear interpolation of floats."""
     round_prompts: bool = False
     """Round the coordinates of prompts to whole pixels of the model's frame."""
+    direct_masks: bool = False
+    """Bring logits to the image in one interpolation, not by way of the model's frame; only
+    where nothing is padded."""
     mean: tuple[float, float, float] | None = None
     """Of the pixels, RGB in the 0..255 range; ``None`` for the base's."""
     std: tuple[float, float, float] | None = None

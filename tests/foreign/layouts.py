@@ -118,6 +118,9 @@ def layout(name: str, spec: SamSpec = tiny.TINY) -> Layout:
     )
     model.imported = name
     trained = {dialect.theirs(key): t for key, t in model.state_dict().items()}
+    if name == "sam_adapter_kyyle":  # a linear layer over patches there, a convolution here
+        key = "image_encoder.HFC_tune.weight"
+        trained[key] = trained[key].flatten(1)
     base = dict(model.sam.state_dict())
     absent = {
         "sam_adapter": ("prompt_encoder.",),

@@ -1,16 +1,23 @@
 """Every dialect: a file of its layout comes in and computes what the model it came from does."""
 
 import json
+from dataclasses import replace
 
+import deterministic
+import numpy as np
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from layouts import NAMES, NEEDS_BASE, layout, written
 from safetensors.torch import load_file, save_file
 
 import samtune as st
+from samtune.data.transforms import fit
 from samtune.foreign import DIALECTS
-from samtune.types import Prompts
+from samtune.sam.model import SPECS, Sam, Stage
+from samtune.sam.weights import from_state
+from samtune.types import InputPolicy, Prompts
 
 SMALL = [name for name in NAMES if name != "gsam:gsam"]
 
@@ -215,3 +222,58 @@ def test_the_header_names_where_it_came_from(bring):
     assert header["imported"] == {"from": "ts_sam", "file": "foreign.pth"}
     assert header["input"] == {"size": [64, 64], "resize": "stretch"}
     assert json.dumps(header)
+
+
+def test_mobile_sam_is_a_base(samtune, tmp_path, monkeypatch):
+    stages = (Stage(8, 1), Stage(16, 1, 2, 3), Stage(24, 1, 2, 4), Stage(32, 1, 4, 3))
+    spec = replace(
+        tiny.TINY, name="tiny_t", depth=3, global_blocks=(), stages=stages, patch_size=16
+    )
+    monkeypatch.setitem(SPECS, spec.name, spec)
+    sam = from_state(spec, deterministic.fill(Sam(spec).state_dict()))
+    state = dict(sam.state_dict()) | {"image_encoder.head.weight": torch.zeros(3, 32)}
+    file = written(state, tmp_path / "mobile_sam.pt")
+    out, base = tmp_path / "x.safetensors", tmp_path / "base.safetensors"
+    words = ("--model", spec.name, "--save-base", base, "--out", out)
+    answer = samtune("import", file, "--from", "mobile_sam", *words)
+    assert answer.code == 0, answer.err
+    loaded = st.load(out, base=base)
+    assert loaded.trainable() == 0
+    with torch.no_grad():
+        expected = sam(tiny.pixels(), tiny.boxes([0, 1])).logits
+    assert torch.equal(outputs(loaded), expected)
+
+
+def test_without_antialiasing_floats_and_whole_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (40, 100, 3), dtype=np.uint8)
+    policy = InputPolicy((64, 64), "stretch", False, True, True)
+    pixels, geometry = fit(image, policy)
+    floats = torch.tensor(image).permute(2, 0, 1)[None].float()
+    assert torch.equal(pixels, F.interpolate(floats, (64, 64), mode="bilinear")[0])
+    assert geometry.to_model(torch.tensor([[33.0, 21.0]])).tolist() == [[21.0, 34.0]]
+    logits = torch.randn(1, 1, 32, 32)
+    expected = F.interpolate(logits, (40, 100), mode="bilinear")
+    assert torch.equal(geometry.masks_to_original(logits), expected)
+    kept, padded = fit(image, InputPolicy((64, 64), antialias=False))
+    assert kept.shape == (3, 64, 64) and padded.resized == (26, 64)
+    assert not kept[:, 26:].any() and kept[:, 25].any()
+
+
+def test_policies_of_older_headers():
+    assert InputPolicy.of({"size": [48, 64], "resize": "stretch"}) == InputPolicy(
+        (48, 64), "stretch"
+    )
+    policy = InputPolicy((8, 8), mean=(1.0, 2.0, 3.0), direct_masks=True)
+    assert InputPolicy.of(json.loads(json.dumps(policy.stated()))) == policy
+
+
+def test_evaluated_and_predicted_with_its_policy(bring, samtune, tiny_weights, pairs, tmp_path):
+    answer, out = bring(layout("cat_sam_t").whole, "cat_sam_t")
+    assert answer.code == 0, answer.err
+    words = (f"base.weights={tiny_weights}", f"data.root={pairs}", "prompts.eval=box")
+    evaluated = samtune("eval", out, *words, f"output={tmp_path / 'eval'}", "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert 0 <= evaluated.json["tuned"]["iou"] <= 1
+    box = ("--box", "5,5,40,30", words[0], "--json")
+    predicted = samtune("predict", out, pairs / "images", "--out", tmp_path / "masks", *box)
+    assert predicted.code == 0 and predicted.json["images"] == 8, predicted.err

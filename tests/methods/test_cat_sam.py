@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import samtune
 from samtune.adapters.cat_sam import CatSamT
 from samtune.finetuned import FineTuned
+from samtune.foreign import DIALECTS, import_checkpoint
 from samtune.losses import bce, dice
 from samtune.ops.frequency import high_pass
-from samtune.sam.model import Sam, SamSpec
+from samtune.sam.model import SPECS, Sam, SamSpec
 from samtune.types import Prompts
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "cat_sam.json").read_text())
@@ -23,28 +25,6 @@ SMALL = SamSpec("small", 768, 4, 12, (1, 3), image_size=256)
 FULL_SIZE = SamSpec("full size", 768, 3, 12, (1,))
 LETTERS = "ta"
 HQ_MODULES = ("hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
-
-PUBLISHED = {
-    "bridges.": "image_encoder.hq_token_proj.",
-    "high_pass.embed.": "image_encoder.prompt_generator.prompt_generator.",
-    "embedding.": "image_encoder.prompt_generator.embedding_generator.",
-    "tune.": "image_encoder.prompt_generator.lightweight_mlp_",
-    "up.": "image_encoder.prompt_generator.shared_mlp.",
-    "bridge_down.": "image_encoder.hq_token_down_proj.",
-    "bridge_up.": "image_encoder.shared_up_proj.",
-}
-"""The adapters' prefixes, and those of the published state dict."""
-
-
-def published(key: str) -> str:
-    """The published name of an adapter's tensor."""
-    start = next(p for p in PUBLISHED if key.startswith(p))
-    rest = key.removeprefix(start).split(".")
-    if start in ("bridges.", "bridge_down."):
-        rest[1:1] = ["adapter"] if start == "bridges." else ["adapter", "0"]
-    if start == "tune.":
-        rest[1:1] = ["0"]
-    return PUBLISHED[start] + ".".join(rest)
 
 
 def value(key: str, shape: torch.Size) -> Tensor:
@@ -76,12 +56,9 @@ def filled_base(spec: SamSpec) -> Sam:
 
 def filled(spec: SamSpec, letter: str) -> FineTuned:
     model = FineTuned(filled_base(spec), f"cat_sam_{letter}", "hq")
-    for module, name in (
-        (model.adapter, published),
-        (model.decoder, lambda key: f"mask_decoder.{key}"),
-    ):
-        state = module.state_dict()
-        module.load_state_dict({key: value(name(key), t.shape) for key, t in state.items()})
+    name = DIALECTS[f"cat_sam_{letter}"].theirs
+    state = model.state_dict()
+    model.load_state_dict({key: value(name(key), t.shape) for key, t in state.items()})
     return model.eval()
 
 
@@ -289,3 +266,23 @@ def test_dice_of_an_empty_target():
     empty = torch.zeros(1, 4, 4, dtype=torch.bool)
     found = dice(torch.full((1, 4, 4), -10.0), empty, ~empty).item()
     assert found == pytest.approx(7.2581e-4, abs=5e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("letter", LETTERS)
+def test_an_imported_file_predicts_the_published_masks(letter, tmp_path, monkeypatch):
+    monkeypatch.setitem(SPECS, SMALL.name, SMALL)
+    model, dialect = filled(SMALL, letter), DIALECTS[f"cat_sam_{letter}"]
+    state = {dialect.theirs(key): t for key, t in model.state_dict().items()}
+    for key, tensor in model.sam.state_dict().items():
+        state["ori_sam." + key if not key.startswith("mask_decoder.") else key] = tensor
+    torch.save({"model": state}, tmp_path / "x.pth")
+    out, base = tmp_path / "x.safetensors", tmp_path / "base.safetensors"
+    import_checkpoint(tmp_path / "x.pth", dialect.name, out, model="small", save_base=base)
+    predictor = samtune.load(out, base=base).predictor()
+    boxes = torch.tensor([[60.0, 40, 200, 150], [10, 5, 120, 90]])
+    point = {"points": torch.tensor([[[30.0, 40]]]), "labels": torch.ones(1, 1)}
+    for i, asked in enumerate([{"boxes": boxes}, point]):
+        predictor.set_image(IMAGES[i].permute(1, 2, 0).byte().numpy())
+        logits = predictor.predict_torch(Prompts.of(**asked), return_logits=True)[0]
+        check(logits, GOLDEN[f"S.{letter}"][f"pred_{i}"], 1e-4)

@@ -1,7 +1,5 @@
 """SAM-Adapter against numbers measured on the authors' code, with a deterministic fill."""
 
-import re
-
 import deterministic
 import pytest
 import tiny
@@ -12,16 +10,11 @@ from sam_adapter_golden import SMALL, Golden, check, counted, descend, filled, n
 from samtune.adapters.sam_adapter import mixed_cells
 from samtune.config import from_words, recipes
 from samtune.finetuned import FineTuned
+from samtune.foreign import DIALECTS
 from samtune.losses import bbce, bce, iou
 from samtune.sam.model import SPECS
 from samtune.types import Prompts
 
-GENERATOR = "image_encoder.prompt_generator."
-MODULES = {
-    "adapter.high_pass.embed.proj": GENERATOR + "prompt_generator.proj",
-    "adapter.embedding": GENERATOR + "embedding_generator",
-    "adapter.up": GENERATOR + "shared_mlp",
-}
 MIDDLE = (-0.878003, -3.62146, 0.0464022), (-0.462969, -1.00385, -1.46845)
 EMBEDDING = {
     "reference": Golden(
@@ -86,22 +79,12 @@ VIT_B_LOGITS = Golden(
 )
 
 
-def published(name: str) -> str:
-    """The name that a tensor has in the authors' code."""
-    module, _, leaf = name.rpartition(".")
-    if module in MODULES:
-        return f"{MODULES[module]}.{leaf}"
-    if tune := re.fullmatch(r"adapter\.tune\.(\d+)", module):
-        return f"{GENERATOR}lightweight_mlp_{tune[1]}.0.{leaf}"
-    return name.removeprefix("decoder.")
-
-
 def model_of(spec, layout="reference") -> FineTuned:
     options = {
         "adapter_options": {"embedding_layout": layout},
         "decoder_options": {"start": "random"},
     }
-    return filled(spec, "sam_adapter", "prompt_free", published, **options)
+    return filled(spec, "sam_adapter", "prompt_free", DIALECTS["sam_adapter"].theirs, **options)
 
 
 def enlarged(masks) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Kyyle2114's SAM-Adapter against numbers measured on its code, with a deterministic fill."""
 
-import re
 
 import deterministic
 import pytest
@@ -11,16 +10,12 @@ from sam_adapter_golden import SMALL, Golden, check, counted, descend, filled, n
 
 from samtune.config import from_words
 from samtune.finetuned import FineTuned
+from samtune.foreign import DIALECTS
 from samtune.losses import bce, iou
 from samtune.ops.frequency import high_pass
 from samtune.sam.model import SPECS
 from samtune.types import Geometry, Prompts
 
-MODULES = {
-    "adapter.high_pass.embed.proj": "image_encoder.HFC_tune",
-    "adapter.embedding": "image_encoder.patch_embed_tune",
-    "adapter.up": "image_encoder.task_adapter_up",
-}
 HIGH_PASS = Golden(
     0.6311022, 0.593113, 3.764131, (0.247191, 0.225177, 1.7277), (1.30434, 0.547732, 0.933502)
 )
@@ -85,18 +80,8 @@ VIT_B_LOGITS = Golden(
 )
 
 
-def published(name: str) -> str:
-    """The name that a tensor has in the published code, which aliases the shared layer."""
-    module, _, leaf = name.rpartition(".")
-    if module in MODULES:
-        return f"{MODULES[module]}.{leaf}"
-    if tune := re.fullmatch(r"adapter\.tune\.(\d+)", module):
-        return f"image_encoder.task_adapter_blocks.{tune[1]}.down_projection.{leaf}"
-    return name.removeprefix("decoder.")
-
-
 def model_of(spec) -> FineTuned:
-    return filled(spec, "sam_adapter_kyyle", "tuned", published)
+    return filled(spec, "sam_adapter_kyyle", "tuned", DIALECTS["sam_adapter_kyyle"].theirs)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.labels import Labels, Sample, areas, read_sample
 from samtune.data.prompters import PROMPTERS, Draw, Objects, assign, check_numbers, modes
 from samtune.data.sources import Record
-from samtune.data.transforms import Resize, augment, fit_image, fit_mask
+from samtune.data.transforms import Resize, augment, fit, fit_mask
 from samtune.errors import InputError
-from samtune.types import Geometry, Prompts
+from samtune.types import Geometry, InputPolicy, Prompts
 
 NONE = "none"
 
@@ -48,13 +48,12 @@ class SegmentationDataset(Dataset[Example]):
         data: How masks are read, augmentation, cache.
         size: Height and width of the model's frame.
         resize: How images come into that frame.
-        antialias: Whether they are resized with antialiasing.
-        round_prompts: Whether coordinates of prompts are whole pixels of that frame.
         prompts: Jitter, number of points, number of objects.
         mask_size: Height and width of mask prompts: four times the token grid.
         train: Training or evaluation.
         mode: Prompt mode or list of them; by default ``prompts.train`` or ``prompts.eval``.
         seed: Start of all random choices.
+        input: All of how images enter, in place of ``size`` and ``resize``.
 
     Raises:
         InputError: No records, an unknown mode, a prompt setting out of range, or ``none`` beside
@@ -68,19 +67,18 @@ class SegmentationDataset(Dataset[Example]):
         size: tuple[int, int],
         *,
         resize: Resize = "longest",
-        antialias: bool = True,
-        round_prompts: bool = False,
         prompts: PromptConfig | None = None,
         mask_size: tuple[int, int] = (256, 256),
         train: bool = False,
         mode: str | list[str] | None = None,
         seed: int = 0,
+        input: InputPolicy | None = None,
     ) -> None:
         if not records:
             raise InputError(f"{data.root}: the data set is empty; add image and mask pairs")
         self.records, self.data, self.size = tuple(records), data, size
         self.resize, self.train, self.seed = resize, train, seed
-        self.antialias, self.round_prompts = antialias, round_prompts
+        self.input = InputPolicy(size, resize) if input is None else input
         self.prompts = prompts if prompts is not None else PromptConfig()
         check_numbers(self.prompts)
         self.mask_size = mask_size
@@ -131,9 +129,7 @@ class SegmentationDataset(Dataset[Example]):
         rng = np.random.default_rng((self.seed, epoch, index))
         if self.train:
             image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
-        pixels, geometry = fit_image(
-            image, self.size, self.resize, self.antialias, self.round_prompts
-        )
+        pixels, geometry = fit(image, self.input)
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
             everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)

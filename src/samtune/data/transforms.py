@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from samtune.data.labels import Labels
-from samtune.types import Geometry
+from samtune.types import Geometry, InputPolicy
 
 Resize = Literal["longest", "stretch"]
 Strength = Literal["none", "flips", "standard"]
@@ -24,22 +25,18 @@ TONE, GAMMA = 0.2, (0.8, 1.25)
 
 
 def fit_geometry(
-    original: tuple[int, int],
-    size: tuple[int, int],
-    resize: Resize = "longest",
-    rounded: bool = False,
+    original: tuple[int, int], size: tuple[int, int], resize: Resize = "longest"
 ) -> Geometry:
     """Where an image of ``original`` (height, width) comes to lie in a frame of ``size``.
 
     ``longest`` keeps the aspect ratio and rounds each side to the nearest pixel, as SAM's
-    ``ResizeLongestSide``; ``stretch`` fills the frame. ``rounded`` coordinates of prompts become
-    whole pixels of the frame.
+    ``ResizeLongestSide``; ``stretch`` fills the frame.
     """
     if resize == "stretch":
-        return Geometry(original, size, size, rounded)
+        return Geometry(original, size, size)
     scale = min(size[0] / original[0], size[1] / original[1])
     h, w = (max(1, int(side * scale + 0.5)) for side in original)
-    return Geometry(original, (min(h, size[0]), min(w, size[1])), size, rounded)
+    return Geometry(original, (min(h, size[0]), min(w, size[1])), size)
 
 
 def fit_image(
@@ -47,7 +44,6 @@ def fit_image(
     size: tuple[int, int],
     resize: Resize = "longest",
     antialias: bool = True,
-    rounded: bool = False,
 ) -> tuple[Tensor, Geometry]:
     """Brings an image ``(h, w, 3)`` uint8 RGB into the model's frame.
 
@@ -59,7 +55,7 @@ def fit_image(
         Pixels ``(3, H, W)``, zero where padded right and below, uint8 (float32 without
         antialiasing), and the geometry.
     """
-    geometry = fit_geometry((image.shape[0], image.shape[1]), size, resize, rounded)
+    geometry = fit_geometry((image.shape[0], image.shape[1]), size, resize)
     (h, w), frame = geometry.resized, geometry.model
     if not antialias:
         floats = torch.tensor(image).permute(2, 0, 1)[None].float()
@@ -71,6 +67,12 @@ def fit_image(
     pixels = torch.zeros(3, *frame, dtype=torch.uint8)
     pixels.numpy()[:, :h, :w] = image.transpose(2, 0, 1)
     return pixels, geometry
+
+
+def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry]:
+    """Brings an image into the model's frame as its input policy says, see :func:`fit_image`."""
+    pixels, geometry = fit_image(image, policy.size, policy.resize, policy.antialias)
+    return pixels, replace(geometry, rounded=policy.round_prompts, direct=policy.direct_masks)
 
 
 def fit_mask(mask: _Array, geometry: Geometry) -> _Array:

@@ -60,6 +60,8 @@ class Dialect:
     """Patterns from names that stand for the same tensor to the one that counts."""
     ignored: str = r"(?!)"
     """Names of what the system stores and never uses."""
+    flattened: str = r"(?!)"
+    """Their names of convolutions that the system stores as linear layers over patches."""
     absent: str = r"(?!)"
     """Official names that a whole file of this layout does not hold either."""
     holds: Literal["trained", "all", "either"] = "either"

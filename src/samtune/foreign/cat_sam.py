@@ -24,7 +24,7 @@ DECODER = ((r"^decoder\.", "mask_decoder."),)
 
 def _policy(spec: SamSpec) -> InputPolicy:
     size = (spec.image_size,) * 2
-    return InputPolicy(size, "stretch", antialias=False, round_prompts=True)
+    return InputPolicy(size, "stretch", antialias=False, round_prompts=True, direct_masks=True)
 
 
 def _tokens(state: State, spec: SamSpec) -> Settings:

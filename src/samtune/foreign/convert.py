@@ -213,6 +213,9 @@ def _sorted(
         if key not in ours and not re.search(dialect.absent, key)
     }
     expected = {name: wanted[own].shape for name, own in ours.items()}
+    for name, shape in expected.items():
+        if re.search(dialect.flattened, name):
+            expected[name] = torch.Size((shape[0], shape[1:].numel()))
     whole = dialect.holds == "all" or (
         dialect.holds == "either" and any(key in state for key in official)
     )
@@ -234,7 +237,7 @@ def _sorted(
         raise InputError(
             f"{origin} on {shapes.sam.spec.name}: {listed}{_resembles(state, dialect)}"
         )
-    own = {name: state[theirs] for theirs, name in ours.items()}
+    own = {name: state[theirs].view(wanted[name].shape) for theirs, name in ours.items()}
     return own, {key: state[key] for key in expected if key not in ours}
 
 
