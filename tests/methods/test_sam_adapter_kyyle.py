@@ -1,6 +1,5 @@
 """Kyyle2114's SAM-Adapter against numbers measured on its code, with a deterministic fill."""
 
-
 import deterministic
 import pytest
 import tiny

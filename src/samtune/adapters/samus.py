@@ -169,7 +169,10 @@ class SAMUS(Adapter):
         c = self.stem[0](pixels)
         for stage in self.stem[1:]:
             c = stage(F.max_pool2d(c, 2))
-        weights = {int(i): encoder.blocks[int(i)].attn.qkv.weight for i in self.cross}
+        weights = {
+            int(i): encoder.blocks[int(i)].attn.qkv.weight  # type: ignore[union-attr]
+            for i in self.cross
+        }
         return ConvolutionalStream(c, weights)  # type: ignore[arg-type]
 
     def edits(self, i: int, state: ConvolutionalStream) -> BlockEdits:
