@@ -181,6 +181,8 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(samtune, trained, her
 def test_ctrl_c(trained, here):
     """A real signal to a real process."""
     code = (
+        # a job started in the background inherits that Ctrl-C is ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import tiny; from samtune.sam.model import SPECS; SPECS['tiny'] = tiny.TINY\n"
         "from samtune.cli import main; main()"
     )
@@ -201,6 +203,7 @@ def test_ctrl_c(trained, here):
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130, said
     assert said.splitlines()[-1].endswith("go on with: samtune train resume=run")
     assert "Traceback" not in said
