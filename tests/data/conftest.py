@@ -48,20 +48,3 @@ def make_picture():
 @pytest.fixture
 def make_blob():
     return blob
-
-
-@pytest.fixture
-def refused():
-    """Asserts that a call raises InputError with one line that holds the given words."""
-    from samtune.errors import InputError
-
-    def check(words, call, *args, **kwargs):
-        with pytest.raises(InputError) as caught:
-            call(*args, **kwargs)
-        message = str(caught.value)
-        assert "\n" not in message
-        for word in words if isinstance(words, list) else [words]:
-            assert str(word) in message, message
-        return message
-
-    return check
