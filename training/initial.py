@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from samtune.sam.mask_decoder import DecoderAttention, TwoWayBlock
 from samtune.sam.model import Sam
 
+POSITIONS = 0.03
+"""Size of the absolute positions: at 0.3 they drown the picture, and masks never follow it."""
+
 
 def initialise(sam: Sam, generator: torch.Generator) -> None:
     """Small normal weights, whitened cosine patches, prompt positions of several scales."""
@@ -21,7 +24,9 @@ def initialise(sam: Sam, generator: torch.Generator) -> None:
             nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    sam.image_encoder.pos_embed.data = 0.3 * wave_positions(sam.spec.embed_dim, sam.spec.grid[0])
+    sam.image_encoder.pos_embed.data = POSITIONS * wave_positions(
+        sam.spec.embed_dim, sam.spec.grid[0]
+    )
     for module in sam.image_encoder.neck:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear", generator=generator)
@@ -88,7 +93,7 @@ def cosine_patches(dim: int, patch: int) -> Tensor:
     return torch.tensor(np.stack([k for _, k in filters[:dim]]), dtype=torch.float32)
 
 
-def whiten(sam: Sam, pixels: Tensor, target: float = 0.4) -> None:
+def whiten(sam: Sam, pixels: Tensor, target: float = 0.5) -> None:
     """Scales every patch filter to the same output on ``pixels (B, 3, h, w)``.
 
     Natural spectra fall with frequency: unscaled, detail would drown in brightness for many epochs.

@@ -12,15 +12,17 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from plain_scenes import plain_scene
 from scenes import GROUP, PART, SIZE, WHOLE, scene
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from samtune.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, NOT_A_POINT, POSITIVE
 
-BOX, POINT, POINTS, BOX_POINT = range(4)
-KINDS = ("box", "point", "points", "box+point")
-KIND_ODDS = np.array([0.38, 0.36, 0.18, 0.08])
+BOX, POINT, POINTS, BOX_POINT, WHOLE_PICTURE = range(5)
+KINDS = ("box", "point", "points", "box+point", "none")
+KIND_ODDS = np.array([0.5, 0.3, 0.1, 0.1])
+"""Of the first four; the last is asked by the curriculum."""
 LEVEL_ODDS = {WHOLE: 0.72, PART: 0.2, GROUP: 0.08}
 SLOTS = 5
 """Prompt slots of every sample: two for a box (or its padding), up to three points."""
@@ -151,6 +153,8 @@ def prompt(rng: np.random.Generator, mask: np.ndarray, kind: int) -> tuple[np.nd
     """The slots ``(SLOTS, 2)`` and ``(SLOTS,)`` of one prompt for ``mask``."""
     coords = np.zeros((SLOTS, 2), np.float32)
     labels = np.full(SLOTS, ABSENT)
+    if kind == WHOLE_PICTURE:
+        return coords, labels
     if kind in (BOX, BOX_POINT):
         coords[:2] = jittered(rng, tight_box(mask), mask.shape[0]).reshape(2, 2)
         labels[:2] = BOX_TOP_LEFT, BOX_BOTTOM_RIGHT
@@ -180,61 +184,87 @@ def edges_of(labels: np.ndarray) -> np.ndarray:
     return edge
 
 
+class Mixture(NamedTuple):
+    """Chances of what a batch is made of."""
+
+    full: float
+    """That a batch has full frames rather than crops of half their side."""
+    rich: float
+    """That a picture is a rich scene rather than a plain one."""
+    whole: float
+    """That a plain picture is asked once without a prompt, for all of its objects."""
+
+
+SHAPES = {SIZE // 2: (8, 6), SIZE: (2, 8)}
+"""Images in a batch, and prompts per image, by the side of the crop."""
+
+
 def batch(
-    seed: int, number: int, images: int, count: int, size: int, photos: str | None
+    seed: int,
+    number: int,
+    size: int,
+    mixture: Mixture,
+    photos: str | None,
+    shape: tuple[int, int] | None = None,
 ) -> Samples:
-    """Training batch ``number``: ``images`` crops of ``size`` pixels, ``count`` prompts each."""
+    """Training batch ``number``: crops of ``size`` pixels with several prompts each."""
     rng = np.random.default_rng([seed, number, 1])
+    images, count = shape or SHAPES[size]
     columns: list[list] = [[] for _ in Samples._fields]
-    drawn = 0
-    per_scene = (SIZE // size) ** 2 // 2 + 1
+    pictures = _pictures(rng, (seed, number * 4096), size, mixture.rich, photos)
     while len(columns[0]) < images:
-        picture = scene(seed, number * 4096 + drawn, photos)
-        drawn += 1
-        for _ in range(min(per_scene, images - len(columns[0]))):
-            image, labels = crop(rng, *picture, size)
-            content = padded(rng, image, labels) if size == SIZE else (size, size)
-            masks = choose(rng, labels, count)
-            if not masks:
-                continue
-            kinds = rng.choice(len(KINDS), count, p=KIND_ODDS)
-            slots = [prompt(rng, m, int(k)) for m, k in zip(masks, kinds, strict=True)]
-            coords, marks = zip(*slots, strict=True)
-            row = (image.transpose(2, 0, 1), content, masks, coords, marks, kinds, edges_of(labels))
-            for column, value in zip(columns, row, strict=True):
-                column.append(np.asarray(value))
+        image, labels, plain = next(pictures)
+        content = padded(rng, image, labels) if size == SIZE else (size, size)
+        masks = choose(rng, labels, count)
+        if not masks:
+            continue
+        kinds = rng.choice(len(KIND_ODDS), count, p=KIND_ODDS)
+        if plain and rng.random() < mixture.whole:
+            kinds[0], masks[0] = WHOLE_PICTURE, labels[WHOLE] > 0
+        slots = [prompt(rng, m, int(k)) for m, k in zip(masks, kinds, strict=True)]
+        coords, marks = zip(*slots, strict=True)
+        row = (image.transpose(2, 0, 1), content, masks, coords, marks, kinds, edges_of(labels))
+        for column, value in zip(columns, row, strict=True):
+            column.append(np.asarray(value))
     stacked = [torch.from_numpy(np.stack(c)) for c in columns]
     flat = [t.flatten(0, 1) if 2 <= i <= 5 else t for i, t in enumerate(stacked)]
     return Samples(*flat)
 
 
-SIZES = (SIZE // 4, SIZE // 2, SIZE)
-"""Sides of crops in pixels. Batches of small ones hold more images and still take less time."""
+def _pictures(
+    rng: np.random.Generator, key: tuple[int, int], size: int, rich: float, photos: str | None
+) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """Image, labels ``(3, size, size)`` and whether it is a plain scene, without end."""
+    per_scene = (SIZE // size) ** 2 // 2 + 1
+    seed, drawn = key
+    while True:
+        if rng.random() >= rich:
+            image, labels = plain_scene(rng, size)
+            stack = np.zeros((3, size, size), np.int32)
+            stack[WHOLE] = labels
+            yield image, stack, True
+            continue
+        picture = scene(seed, drawn, photos)
+        drawn += 1
+        # Crops of one scene come together: drawing it costs more than cropping.
+        for _ in range(per_scene):
+            yield (*crop(rng, *picture, size), False)
 
 
 class Stream(IterableDataset):
-    """An endless stream of batches; the mixture of crop sizes may be changed while it runs.
+    """An endless stream of batches; what they are made of may be changed while it runs.
 
     Args:
         seed: Names the stream.
         first: Number of the first batch, to go on after a stop.
-        images: Full frames in a batch; of smaller crops there are 2 and 5 times as many.
-        count: Prompts per image.
-        mixture: Shared array, the chance of each of SIZES.
+        mixture: Shared array with the fields of ``Mixture``.
         photos: COCO folder whose free photographs lend surfaces, or ``None``.
     """
 
     def __init__(
-        self,
-        seed: int,
-        first: int,
-        images: int,
-        count: int,
-        mixture: SynchronizedArray,
-        photos: str | None,
+        self, seed: int, first: int, mixture: SynchronizedArray, photos: str | None
     ) -> None:
-        self.seed, self.first, self.images, self.count = seed, first, images, count
-        self.mixture, self.photos = mixture, photos
+        self.seed, self.first, self.mixture, self.photos = seed, first, mixture, photos
 
     def __iter__(self) -> Iterator[Samples]:
         """Batches from ``first`` on, interleaved over the workers."""
@@ -244,10 +274,7 @@ class Stream(IterableDataset):
             number, step = self.first + worker.id, worker.num_workers
             cv2.setNumThreads(1)
         while True:
-            odds = np.array(self.mixture[:])
-            which = int(
-                np.random.default_rng([self.seed, number, 2]).choice(3, p=odds / odds.sum())
-            )
-            images = self.images * (5, 2, 1)[which]
-            yield batch(self.seed, number, images, self.count, SIZES[which], self.photos)
+            mixture = Mixture(*self.mixture[:])
+            full = np.random.default_rng([self.seed, number, 2]).random() < mixture.full
+            yield batch(self.seed, number, SIZE if full else SIZE // 2, mixture, self.photos)
             number += step

@@ -1,12 +1,13 @@
 """Trains nano, the small SAM that ships with samtune, from scratch on procedural scenes.
 
-    python training/train_nano.py --out runs/nano --minutes 90            # decays by the clock
-    python training/train_nano.py --out runs/nano --minutes 240 --resume  # goes on from there
+    python training/train_nano.py --out runs/nano --minutes 75            # decays by the clock
+    python training/train_nano.py --out runs/nano --minutes 75 --resume   # after a stop
     touch runs/nano/stop                                                  # saves and stops
 
-Training begins on small crops placed at random on the native token grid, which cost a fraction of a
-full frame; full frames take over towards the end. Stopped before its end, the averaged weights of
-the last checkpoint are usable as they are.
+It begins with plain scenes and, beside SAM's prompts, with one question without a prompt in each
+of them, for all objects at once: that answer depends on the picture alone, and from it the decoder
+learns to look. Rich scenes then take over a half, and the question without a prompt goes away.
+Stopped before its end, the averaged weights of the last checkpoint are usable as they are.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from objective import (
     random_frame,
     score,
 )
-from prompts import KINDS, Samples, Stream, batch
+from prompts import KINDS, Mixture, Samples, Stream, batch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -48,25 +49,26 @@ from samtune.sam.model import SPECS, Sam
 class Settings:
     """What a run is made of; kept beside its checkpoints."""
 
-    minutes: float = 90.0
+    minutes: float = 75.0
     seed: int = 1
-    images: int = 4
-    """Full frames in a batch; of half-size crops there are 2, of quarter-size 5 times as many."""
-    prompts: int = 8
-    refined: int = 3
-    """Prompts per image that a second round corrects; a third of them have a third round."""
     lr: float = 1.5e-3
     matrix_lr: float = 3e-3
     weight_decay: float = 0.02
-    warmup: int = 50
-    decay: float = 0.3
+    warmup: int = 100
+    decay: float = 0.7
     """Share of the budget in which the rate falls to zero."""
-    sizes: str = "0:8,2,0 0.2:3,6,1 0.55:1,3,6"
-    """From which share of the budget on which mixture of quarter, half and full-size batches."""
-    start_steps: int = 1200
-    """Steps in which balanced cross entropy fades out; corrections begin half-way."""
+    corrections_from: int = 500
+    """The step from which every third batch has two rounds of corrections."""
     edge_weight: float = 0.3
     ema: float = 0.999
+
+
+def curriculum(progress: float) -> Mixture:
+    """What batches are made of at this share of the budget."""
+    full = 0.15 if progress < 0.5 else 0.5
+    rich = 0.5 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
+    whole = min(1.0, max(0.0, (0.65 - progress) / 0.35))
+    return Mixture(full, rich, whole)
 
 
 class Trainer:
@@ -78,7 +80,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.sam = Sam(SPECS["nano"])
         initialise(self.sam, self.generator)
-        whiten(self.sam, batch(settings.seed, 0, 48, 1, 128, None).pixels)
+        whiten(self.sam, batch(settings.seed, 0, 128, Mixture(0, 0, 0), None, (48, 1)).pixels)
         self.edge = EdgeHead(self.sam.spec.prompt_dim, self.sam.spec.patch_size)
         self.average = Sam(self.sam.spec).requires_grad_(False)
         self.average.load_state_dict(self.sam.state_dict())
@@ -87,7 +89,7 @@ class Trainer:
         prepare(self.sam, device.type == "cpu")
         prepare(self.average, device.type == "cpu")
         self.optimizers = self._optimizers()
-        self.step, self.seconds, self.trunk_saved = 0, 0.0, False
+        self.step, self.seconds = 0, 0.0
         self.mixture = multiprocessing.get_context("spawn").Array("d", 3)
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -127,10 +129,7 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = base[name] * factor
-        for phase in s.sizes.split():
-            start, odds = phase.split(":")
-            if self.progress >= float(start):
-                self.mixture[:] = [float(o) for o in odds.split(",")]
+        self.mixture[:] = curriculum(self.progress)
         return factor
 
     def autocast(self) -> AbstractContextManager:
@@ -158,26 +157,21 @@ class Trainer:
 
     def _rounds(self, leaf: Tensor, samples: Samples, frame: Frame) -> dict[str, float]:
         rows, log = first_rows(samples, frame), {}
-        images = samples.pixels.shape[0]
-        balanced = max(0.0, 1 - self.step / max(1, self.settings.start_steps))
-        rounds = 3 if self.settings.refined and self.step >= self.settings.start_steps / 2 else 1
-        kept = (images * self.settings.refined, images * max(1, self.settings.refined // 3))
-        for number in range(rounds):
+        correct = self.step >= self.settings.corrections_from and self.step % 3 == 0
+        for number in range(3 if correct else 1):
             with self.autocast():
-                result = score(*decode(self.sam, leaf, rows, frame), rows, balanced)
+                result = score(*decode(self.sam, leaf, rows, frame), rows)
             (result.loss * (len(rows.coords) / len(samples.kinds))).backward()
-            log[f"loss{number + 1}"], log[f"iou{number + 1}"] = (
-                float(result.loss.detach()),
-                float(result.iou.mean()),
-            )
+            log[f"loss{number + 1}"] = float(result.loss.detach())
+            log[f"iou{number + 1}"] = float(result.iou.mean())
             if number == 0:
-                log |= {
-                    f"iou_{k}": float(result.iou[samples.kinds == i].mean())
-                    for i, k in enumerate(KINDS)
-                }
-            if number < rounds - 1:
-                chosen = torch.randperm(len(rows.coords), generator=self.generator)[: kept[number]]
-                rows = corrected(rows, result, chosen.to(self.device), frame)
+                for i, kind in enumerate(KINDS):
+                    log[f"iou_{kind}"] = float(result.iou[samples.kinds == i].mean())
+                kept = torch.arange(0, len(rows.coords), 3, device=self.device)
+            else:
+                kept = torch.arange(len(rows.coords), device=self.device)
+            if correct and number < 2:
+                rows = corrected(rows, result, kept, frame)
         return log
 
     @torch.no_grad()
@@ -212,15 +206,8 @@ class Trainer:
         shutil.rmtree(old, ignore_errors=True)
 
     def resume(self) -> None:
-        """Loads the last checkpoint, or that before the decay when the budget has grown."""
-        state = json.loads((self.out / "last" / "state.json").read_text())
-        share = state["seconds"] / (60 * self.settings.minutes)
-        began = 1 - state["settings"]["decay"]
-        decayed = state["seconds"] / (60 * state["settings"]["minutes"]) > began
-        grown = share <= 1 - self.settings.decay
-        folder = self.out / (
-            "trunk" if decayed and grown and (self.out / "trunk").exists() else "last"
-        )
+        """Loads the last checkpoint and goes on with the clock where it stood."""
+        folder = self.out / "last"
         state = json.loads((folder / "state.json").read_text())
         for part, module in (("model", self.sam), ("ema", self.average), ("edge", self.edge)):
             module.load_state_dict(load_file(folder / f"{part}.safetensors", str(self.device)))
@@ -255,9 +242,6 @@ def run(trainer: Trainer, workers: int, photos: str | None) -> None:
             log.write(json.dumps(numbers | about | {"rate": factor, "wait": waited}) + "\n")
             log.flush()
             done = trainer.progress >= 1 or (out / "stop").exists()
-            if trainer.progress >= 1 - trainer.settings.decay and not trainer.trunk_saved:
-                trainer.trunk_saved = True
-                trainer.save("trunk")
             if now - saved > 300 or done:
                 trainer.save("last")
                 saved = now
@@ -273,7 +257,7 @@ def _loader(trainer: Trainer, workers: int, photos: str | None) -> DataLoader:
     """Batches from the trainer's step on, made in other processes when there are any."""
     s = trainer.settings
     trainer.schedule()
-    stream = Stream(s.seed, trainer.step, s.images, s.prompts, trainer.mixture, photos)
+    stream = Stream(s.seed, trainer.step, trainer.mixture, photos)
     if not workers:
         return DataLoader(stream, batch_size=None)
     return DataLoader(

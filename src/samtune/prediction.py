@@ -66,8 +66,8 @@ def predict_folder(
             classes = range(len(masks)) if _of_classes(predictor) else [None] * len(masks)
         except InputError as error:
             reason = str(error)
-            reason = reason if str(record.image) in reason else f"{record.image}: {reason}"
-            failed.append({"file": str(record.image), "reason": reason})
+            reason = reason if str(record.file) in reason else f"{record.file}: {reason}"
+            failed.append({"file": str(record.file), "reason": reason})
         else:
             values = masks.argmax(0) if _of_classes(predictor) else 255 * np.any(masks, axis=0)
             _write_pictures(folder, record, image, values, (asked, entry) if overlays else None)
@@ -157,7 +157,7 @@ def _entry(
 
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {
-        "image": record.image.name,
+        "image": record.file.name,
         "segmentation": {"size": list(size), "counts": encoded["counts"].decode("ascii")},
         "bbox": [float(v) for v in coco.toBbox(encoded)],
         "area": int(coco.area(encoded)),
@@ -199,7 +199,7 @@ def _points(entry: Mapping[str, Any] | None) -> list[list[float]]:
 
 def _matched(prompts: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """The prompts by record name, from file names, stems, or ``*``."""
-    by_key = {key: r.name for r in records for key in (r.name, r.image.name)}
+    by_key = {key: r.name for r in records for key in (r.name, r.file.name)}
     unknown = [key for key in prompts if key not in by_key and key != "*"]
     if unknown:
         raise InputError(f"prompts for {unknown[0]}: no such image in the source; check its name")
@@ -212,8 +212,8 @@ def _check_names(records: Sequence[Record]) -> None:
     for record in records:
         if record.name in seen:
             raise InputError(
-                f"{record.image}: its mask would have the name of that of "
-                f"{seen[record.name].image.name}; rename one of the two"
+                f"{record.file}: its mask would have the name of that of "
+                f"{seen[record.name].file.name}; rename one of the two"
             )
         seen[record.name] = record
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
-from samtune.data.reading import LOSSY, read_image, read_mask
+from samtune.data.reading import is_lossy, read_image, read_mask
 from samtune.data.sources import Record
+from samtune.data.stored import Stored, path_of
 from samtune.errors import InputError
 
 _FEW = 8
@@ -69,18 +70,19 @@ def read_labels(record: Record, config: DataConfig, size: tuple[int, int]) -> La
         InputError: A broken file, another size, or values against the rules.
     """
     if record.mask is None:
-        raise InputError(f"{record.image}: has no mask file; add one of the same stem")
+        raise InputError(f"{record.file}: has no mask file; add one of the same stem")
     values = read_mask(record.mask)
     if values.shape != size:
         (h, w), (y, x) = size, values.shape
         raise InputError(
-            f"{record.mask}: the mask is {x}x{y} pixels but {record.image.name} is {w}x{h}; "
+            f"{path_of(record.mask)}: the mask is {x}x{y} pixels but {record.file.name} is "
+            f"{w}x{h}; "
             "both must have the same size, so export the mask again or remove the pair"
         )
     return label_objects(values, config, record.mask)
 
 
-def label_objects(values: NDArray[np.integer], config: DataConfig, path: Path) -> Labels:
+def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path | Stored) -> Labels:
     """Objects of a map of mask values.
 
     - ``binary``: every value but 0, or above ``threshold``, is foreground. Values all within 15
@@ -94,16 +96,16 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, path: Path) -
     ``min_area`` pixels become background.
 
     Raises:
-        InputError: Values against the rules; it names ``path``, the values and the remedy.
+        InputError: Values against the rules; it names the file, the values and the remedy.
     """
-    valid = None
+    valid, path, lossy = None, path_of(source), is_lossy(source)
     if config.ignore is not None:
         valid = values != config.ignore
         values = np.where(valid, values, 0)
     if config.masks in ("auto", "binary"):
-        labels, classes = _binary(values, config, path)
+        labels, classes = _binary(values, config, path, lossy)
     else:
-        if path.suffix.lower() in LOSSY:
+        if lossy:
             raise InputError(
                 f"{path}: JPEG changes values, so it cannot hold masks={config.masks}; "
                 "export the masks as PNG or TIFF"
@@ -148,9 +150,9 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _binary(
-    values: NDArray[np.integer], config: DataConfig, path: Path
+    values: NDArray[np.integer], config: DataConfig, path: Path, lossy: bool
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    threshold = _clear_threshold(values, path.suffix.lower() in LOSSY)
+    threshold = _clear_threshold(values, lossy)
     if config.threshold is not None:
         threshold = config.threshold
     elif threshold is None and config.masks == "auto":

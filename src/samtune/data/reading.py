@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from samtune.data.stored import Stored, path_of
 from samtune.errors import InputError
 
 SUFFIXES = frozenset({
@@ -30,8 +31,8 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Reads an image file as ``(h, w, 3)`` uint8 RGB, upright as its EXIF orientation says.
+def read_image(source: Path | Stored) -> NDArray[np.uint8]:
+    """Reads an image as ``(h, w, 3)`` uint8 RGB, upright as its EXIF orientation says.
 
     Alpha is dropped and grey repeated. Values of more than 8 bits are scaled per image: the 0.5th
     percentile becomes 0 and the 99.5th 255, over all channels together.
@@ -39,23 +40,24 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: The file is missing, broken, or no single image of 1 to 4 channels.
     """
-    with _clear_errors(path, "image"):
-        array = _pixels(path, colours=True)
+    with _clear_errors(path_of(source), "image"):
+        array = _stored(source) if isinstance(source, Stored) else _pixels(source, colours=True)
         if array.dtype != np.uint8:
             array = _to_8_bits(array)
         colour = array[..., :3] if array.shape[2] > 2 else array[..., :1].repeat(3, axis=2)
         return np.ascontiguousarray(colour)
 
 
-def read_mask(path: Path) -> NDArray[np.integer]:
-    """Reads a mask file as an ``(h, w)`` map of integers: palette indices, grey values as stored.
+def read_mask(source: Path | Stored) -> NDArray[np.integer]:
+    """Reads a mask as an ``(h, w)`` map of integers: palette indices, grey values as stored.
 
     Raises:
         InputError: The file is broken, or its colours are no grey values.
     """
+    path = path_of(source)
     with _clear_errors(path, "mask"):
-        array = _pixels(path, colours=False)
-        if array.shape[2] > 2 and not _is_grey(array, path.suffix.lower() in LOSSY):
+        array = _stored(source) if isinstance(source, Stored) else _pixels(source, colours=False)
+        if array.shape[2] > 2 and not _is_grey(array, is_lossy(source)):
             raise InputError(
                 f"{path}: the mask is coloured, but a mask holds one number per pixel; save it as "
                 "grey or palette PNG with one index per object or class"
@@ -63,7 +65,7 @@ def read_mask(path: Path) -> NDArray[np.integer]:
         return _integers(np.ascontiguousarray(array[..., 0]), path)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(source: Path | Stored) -> tuple[int, int]:
     """``(height, width)`` as :func:`read_image` returns the image, from the header if possible.
 
     A file that does not end as its format should is decoded, so that truncation is found here.
@@ -71,6 +73,10 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: The file cannot be read.
     """
+    if isinstance(source, Stored):
+        with _clear_errors(source.path, "image"):
+            return source.size()
+    path = source
     with _clear_errors(path, "image"):
         end = _END.get(path.suffix.lower())
         if end is None or end not in _tail(path):
@@ -80,6 +86,16 @@ def image_size(path: Path) -> tuple[int, int]:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
         return (width, height) if turned else (height, width)
+
+
+def is_lossy(source: Path | Stored) -> bool:
+    """Whether the format changes values, as JPEG does."""
+    return source.lossy if isinstance(source, Stored) else source.suffix.lower() in LOSSY
+
+
+def _stored(source: Stored) -> NDArray:
+    array = source.read()
+    return array[..., None] if array.ndim == 2 else array
 
 
 def _tail(path: Path, count: int = 64) -> bytes:

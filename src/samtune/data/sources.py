@@ -8,6 +8,7 @@ from pathlib import Path
 
 from samtune.data.config import SPLITS
 from samtune.data.reading import SUFFIXES
+from samtune.data.stored import Stored, path_of
 from samtune.errors import InputError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
@@ -22,12 +23,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Record:
-    """One image file with its mask file, if it has one."""
+    """One image with its mask, if it has one."""
 
-    image: Path
-    mask: Path | None
+    image: Path | Stored
+    mask: Path | Stored | None
     name: str
-    """The image file's stem."""
+    """The image file's stem, or what stands for it."""
+
+    @property
+    def file(self) -> Path:
+        """The file of the image, for messages."""
+        return path_of(self.image)
 
 
 def find_layout(root: str | Path) -> dict[str | None, list[Record]]:

@@ -75,7 +75,7 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
             )
     if missing and len(whole) < 2:
         raise InputError(
-            f"{whole[0].image}: the only pair cannot make training and {' and '.join(missing)} "
+            f"{whole[0].file}: the only pair cannot make training and {' and '.join(missing)} "
             "splits; add pairs, or give split folders"
         )
     rest = _drawn(whole, config.split_seed)

@@ -1,0 +1,41 @@
+"""Images and masks that are no picture file of their own: a volume's slice, a drawn polygon."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Stored(ABC):
+    """A part of a file that is read when it is asked for.
+
+    Subclasses are frozen dataclasses of plain values, so that they can be compared, hashed and
+    sent to the processes that load data. Errors of reading may be of any of the usual kinds
+    (``OSError``, ``ValueError``, ``KeyError``); they become one line that names ``path``.
+    """
+
+    path: Path
+    """The file that messages name."""
+
+    @abstractmethod
+    def read(self) -> NDArray:
+        """``(h, w)`` or ``(h, w, channels)`` as stored, any bit depth."""
+
+    def size(self) -> tuple[int, int]:
+        """Height and width; override where they are known without reading all."""
+        height, width = self.read().shape[:2]
+        return height, width
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the compression changes values, as JPEG's does."""
+        return False
+
+
+def path_of(source: Path | Stored) -> Path:
+    """The file that messages name."""
+    return source.path if isinstance(source, Stored) else source
