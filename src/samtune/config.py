@@ -14,6 +14,7 @@ import yaml
 
 from samtune.adapters import ADAPTERS
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.data.named import DATASETS
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.finetuned import check_fit, check_pair
@@ -90,6 +91,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     merged: Tree = {}
     for tree in trees:
         merged = _merged(merged, _named_parts(tree))
+    merged = _merged(_of_the_data_set(merged), merged)
     _check_keys(merged, RunConfig, "")
     config = _validated(merged)
     spec = spec_of(config.base.name)
@@ -108,6 +110,13 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     if not 0 <= config.seed < 2**63:
         raise InputError(f"seed={config.seed}: must be a whole number from 0 on")
     return config
+
+
+def _of_the_data_set(tree: Tree) -> Tree:
+    """What a published data set says of itself, below all that is set."""
+    data = tree.get("data")
+    name = data.get("name") if isinstance(data, Mapping) else None
+    return {"data": dict(DATASETS[name].defaults)} if name in DATASETS else {}
 
 
 def parse_override(word: str) -> Tree:

@@ -15,7 +15,10 @@ class DataConfig:
     root: str | None = None
     """Folder of the data set: images and masks side by side, with or without split folders."""
     name: str | None = None
-    """Name for reports; by default the folder's."""
+    """A published data set, to read the folder as its authors distribute it (samtune data list);
+    any other is a name for reports, by default the folder's."""
+    layout: str = "auto"
+    """How the files lie: auto, or one of those that samtune data list names."""
     split: Literal["train", "val", "test", "all"] = "test"
     """Which part an evaluation uses."""
     shots: int | None = None

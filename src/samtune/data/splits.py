@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from samtune.data.config import SPLITS, DataConfig
-from samtune.data.sources import Record, find_layout
+from samtune.data.layouts import find
+from samtune.data.sources import Record
 from samtune.errors import InputError
 
 
@@ -22,17 +23,15 @@ def splits(config: DataConfig) -> dict[str, list[Record]]:
     others are empty. ``shots`` are drawn last, from the training split.
 
     Raises:
-        InputError: Files as :func:`samtune.data.sources.find_layout`, too few pairs to split, bad
+        InputError: Files as :func:`samtune.data.layouts.find`, too few pairs to split, bad
             fractions, more shots than training pairs, or not one name a class.
     """
-    if not config.root:
-        raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
     if config.class_names and config.classes not in (None, len(config.class_names)):
         raise InputError(
             f"data.class_names: {len(config.class_names)} names for {config.classes} classes; give "
             "one name a class"
         )
-    layout = find_layout(config.root)
+    layout = find(config)
     given = {name: records for name, records in layout.items() if name is not None}
     whole = layout.get(None, given.get("train", []))
     found = {name: given.get(name, []) for name in SPLITS}
