@@ -23,6 +23,7 @@ from samtune.sam.model import SPECS, Sam
 from samtune.types import ABSENT, NEGATIVE, POSITIVE
 
 FAMILIES = range(len(scenes.FAMILIES))
+RICH, PLAIN = prompts.Mixture(0, 1, 0), prompts.Mixture(0, 0, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def own_tables(monkeypatch):
 
 @pytest.fixture(scope="module")
 def batch():
-    return prompts.batch(seed=3, number=0, images=4, count=6, size=64, photos=None)
+    return prompts.batch(3, 0, 64, RICH, None, (4, 6))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -114,14 +115,32 @@ def test_tight_box_holds_the_mask_and_jitter_stays_near():
     assert 0.15 < (noisy == box).all(1).mean() < 0.55
 
 
-@pytest.mark.parametrize("size", prompts.SIZES)
-def test_batch_has_the_shapes_it_says(size):
-    made = prompts.batch(seed=1, number=2, images=2, count=3, size=size, photos=None)
+@pytest.mark.parametrize("mixture", [RICH, PLAIN])
+@pytest.mark.parametrize("size", prompts.SHAPES)
+def test_batch_has_the_shapes_it_says(size, mixture):
+    made = prompts.batch(1, 2, size, mixture, None, (2, 3))
     assert made.pixels.shape == (2, 3, size, size) and made.pixels.dtype == torch.uint8
     assert made.targets.shape == (6, size, size) and made.targets.flatten(1).any(1).all()
     assert made.coords.shape == (6, prompts.SLOTS, 2) and made.kinds.shape == (6,)
     assert made.edges.shape == (2, size, size)
     assert (made.labels[made.kinds == prompts.BOX][:, 2:] == ABSENT).all()
+
+
+def test_plain_pictures_are_asked_once_for_all_of_their_objects():
+    made = prompts.batch(1, 2, 64, PLAIN, None, (3, 4))
+    asked = made.kinds.unflatten(0, (3, 4)) == prompts.WHOLE_PICTURE
+    assert asked[:, 0].all() and not asked[:, 1:].any()
+    targets, labels = made.targets.unflatten(0, (3, 4)), made.labels.unflatten(0, (3, 4))
+    assert (labels[:, 0] == ABSENT).all()
+    assert (targets[:, 1:] <= targets[:, :1]).all()
+    assert not (prompts.batch(1, 2, 64, RICH, None, (3, 4)).kinds == prompts.WHOLE_PICTURE).any()
+
+
+def test_curriculum_goes_from_plain_to_rich_and_drops_the_question_without_a_prompt():
+    shares = [train_nano.curriculum(p) for p in (0, 0.2, 0.5, 0.65, 1)]
+    assert [m.rich for m in shares] == pytest.approx([0, 0, 0.5, 0.5, 0.5])
+    assert shares[0].whole == 1 and shares[3].whole == shares[4].whole == 0
+    assert shares[0].full < shares[4].full
 
 
 def test_padding_holds_neither_pixels_nor_labels():
@@ -176,10 +195,9 @@ def test_losses_reward_the_right_mask():
     target = torch.zeros(1, 16, 16)
     target[:, 4:12, 4:12] = 1
     right, wrong = 20 * (target - 0.5), -20 * (target - 0.5)
-    for balanced in (0.0, 1.0):
-        loss, iou = objective.mask_losses(torch.stack([right, wrong], 1), target, balanced)
-        assert loss[0, 0] < 0.05 < 0.9 < loss[0, 1]
-        assert iou.tolist() == [[1.0, 0.0]]
+    loss, iou = objective.mask_losses(torch.stack([right, wrong], 1), target)
+    assert loss[0, 0] < 0.05 < 0.9 < loss[0, 1]
+    assert iou.tolist() == [[1.0, 0.0]]
 
 
 def test_correction_clicks_where_the_mask_is_wrong(batch):
@@ -205,7 +223,7 @@ def test_patch_filters_are_unit_and_distinct():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_step_learns_and_a_resumed_run_is_the_saved_one(tmp_path, batch):
-    settings = train_nano.Settings(minutes=1, start_steps=0, warmup=1)
+    settings = train_nano.Settings(minutes=1, corrections_from=0, warmup=1)
     trainer = train_nano.Trainer(settings, tmp_path, torch.device("cpu"))
     before = {k: v.clone() for k, v in trainer.sam.state_dict().items()}
     trainer.schedule()
