@@ -302,3 +302,16 @@ def test_reading_does_not_change_the_callers_tensors(state):
 
 def test_input_error_is_a_value_error():
     assert issubclass(InputError, ValueError)
+
+
+def test_shipped_base_is_loaded_only_as_it_was_released(tmp_path, monkeypatch, refused):
+    shipped = weights._packaged(SPECS["nano"])
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    damaged = bytearray(shipped.read_bytes())
+    damaged[-1] ^= 1
+    (assets / "nano.safetensors").write_bytes(damaged)
+    monkeypatch.setattr(weights, "files", lambda package: tmp_path)
+    refused(["nano.safetensors", "sha256", "install samtune again"], weights.load_sam, "nano")
+    (assets / "nano.safetensors").unlink()
+    refused(["nano.safetensors", "no file"], weights.load_sam, "nano")

@@ -35,6 +35,8 @@ TIMM_ANCHOR = "image_encoder.patch_embed.conv1.conv.weight"
 WRAPPINGS = ("model", "state_dict", "model_state", "model_state_dict")
 PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
 """Persistent in some dumps, constants of the specification here."""
+PACKAGED = {"nano": "ca0b9883bd8b10145c6498f4ce28baba89d0e15d2efbcff9a494aaaf3987496e"}
+"""sha256 of the files in ``assets``: what ships is loaded only as it was released."""
 CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")
 """What MobileSAM's file carries along for ImageNet's classes and its model never calls."""
 
@@ -230,14 +232,20 @@ def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
 
 
 def _packaged(spec: SamSpec) -> Path:
-    asset = files("samtune") / "assets" / f"{spec.name}.safetensors"
-    with as_file(asset) as path:
-        if path.is_file():
-            return path
-    raise InputError(
-        f"base.name={spec.name}: its weights do not ship with samtune; give their file with "
-        f"base.weights=..., or use base.name=nano"
-    )
+    folder = files("samtune") / "assets"
+    if spec.name not in PACKAGED:
+        raise InputError(
+            f"base.name={spec.name}: its weights do not ship with samtune; give their file with "
+            f"base.weights=..., or use base.name=nano"
+        )
+    with as_file(folder / f"{spec.name}.safetensors") as path:
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+        if found != PACKAGED[spec.name]:
+            raise InputError(
+                f"{path}: not the file that ships with samtune (sha256 {found[:12]}, expected "
+                f"{PACKAGED[spec.name][:12]}); install samtune again"
+            )
+        return path
 
 
 def _read_safetensors(path: Path) -> State:
