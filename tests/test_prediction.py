@@ -51,7 +51,8 @@ def decoded(entry):
 
 def test_a_folder_with_several_boxes(ask, trained, predictor):
     answer, out = ask(*(f"--box={box}" for box in BOXES))
-    assert answer.code == 0 and answer.json == {"images": 8, "failed": [], "out": str(out)}
+    assert answer.code == 0
+    assert answer.json == {"images": 8, "failed": [], "out": str(out), "remarks": []}
     entries = entries_of(out)
     assert len(entries) == 16
     assert sorted(p.name for p in out.glob("*.png")) == [f"{i:02}.png" for i in range(8)]
@@ -130,6 +131,23 @@ def test_images_that_fail_are_listed_and_the_others_done(ask, trained, tmp_path)
     lines = [line for line in answer.err.splitlines() if line.startswith("samtune: ")]
     assert "b.png: cannot be read" in lines[0] and "c.png: box=" in lines[1]
     assert [entry["image"] for entry in entries_of(out)] == ["a.png"]
+
+
+def test_a_box_outside_every_image_is_said_once(ask):
+    answer, out = ask("--box=900,10,950,20")
+    assert answer.code == 2 and not out.exists()
+    assert len(answer.json["failed"]) == 8
+    assert "outside the image of 64x48 pixels" in answer.json["failed"][7]["reason"]
+    (line,) = (line for line in answer.err.splitlines() if line.startswith("samtune: "))
+    assert "box=[900.0, 10.0, 950.0, 20.0]: lies outside 8 of 8 images" in line and "00.png" in line
+
+
+@pytest.mark.parametrize(("box", "said"), [("50,30,90,40", True), ("0,0,64,48", False)])
+def test_a_box_beyond_the_edge_is_pointed_out_once(ask, box, said):
+    answer, out = ask(f"--box={box}")
+    assert answer.code == 0 and len(entries_of(out)) == 8
+    line = "boxes reach beyond the edge of 8 of 8 images"
+    assert answer.err.count(line) == len(answer.json["remarks"]) == said
 
 
 def test_a_base_by_its_name(samtune, trained, tmp_path):

@@ -97,8 +97,8 @@ def predict(
             overlays=overlays,
             progress=lambda done, total: display.progress("predict", done, total),
         )
-        for failure in found["failed"]:
-            display.warn(f"samtune: {failure['reason']}")
+        for remark in found["remarks"]:
+            display.warn(f"samtune: {remark}")
         if found["images"]:
             trained_for = predictor.model.prompts
             if not asked and "none" not in trained_for and trained_for != "mixed":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from samtune.data import Record, find_images, read_image
 from samtune.errors import InputError
 from samtune.overlays import draw_overlay
-from samtune.predictor import Predictor
+from samtune.predictor import Outside, Predictor
 from samtune.types import Prompts
 
 KINDS = ("boxes", "points", "labels")
@@ -47,7 +47,8 @@ def predict_folder(
         progress: Called with images done and images in all.
 
     Returns:
-        ``images``, ``failed`` (a list of ``file`` and ``reason``) and ``out``.
+        ``images``, ``failed`` (a list of ``file`` and ``reason``), ``out``, and ``remarks``: lines
+        for the reader, with what holds for several images said once.
 
     Raises:
         InputError: No images, malformed prompts, or an output that cannot be written. Single images
@@ -58,17 +59,17 @@ def predict_folder(
     prompts = _matched(prompts or {}, records)
     folder = Path(out).expanduser()
     entries: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
+    failed: list[tuple[str, InputError]] = []
+    beyond = 0
     for done, record in enumerate(records, 1):
         entry = prompts.get(record.name)
         try:
             image, asked, masks, scores = _predicted(predictor, record, entry)
             classes = range(len(masks)) if _of_classes(predictor) else [None] * len(masks)
         except InputError as error:
-            reason = str(error)
-            reason = reason if str(record.file) in reason else f"{record.file}: {reason}"
-            failed.append({"file": str(record.file), "reason": reason})
+            failed.append((str(record.file), error))
         else:
+            beyond += _reach_beyond(asked, image.shape[:2])
             values = masks.argmax(0) if _of_classes(predictor) else 255 * np.any(masks, axis=0)
             _write_pictures(folder, record, image, values, (asked, entry) if overlays else None)
             entries += [
@@ -79,7 +80,12 @@ def predict_folder(
             progress(done, len(records))
     if len(failed) < len(records):
         _write(folder / "predictions.json", (json.dumps(entries) + "\n").encode())
-    return {"images": len(records) - len(failed), "failed": failed, "out": str(folder)}
+    return {
+        "images": len(records) - len(failed),
+        "failed": [{"file": file, "reason": _reason(file, error)} for file, error in failed],
+        "out": str(folder),
+        "remarks": _remarks(failed, len(records), beyond),
+    }
 
 
 def read_prompts(path: str | Path) -> dict[str, Any]:
@@ -123,6 +129,38 @@ def _predicted(
     if _of_classes(predictor):  # the same for every prompt
         return image, asked, found[0].cpu().numpy(), scores[0].tolist()
     return image, asked, found[:, 0].cpu().numpy(), scores[:, 0].tolist()
+
+
+def _reach_beyond(asked: Prompts, size: Sequence[int]) -> bool:
+    """Whether a box has a corner outside an image of ``(h, w)`` pixels."""
+    boxes = asked.boxes()
+    boxes = boxes[~boxes.isnan().any(1)]
+    end = torch.tensor([size[1], size[0]] * 2)
+    return bool(((boxes < 0) | (boxes > end)).any())
+
+
+def _reason(file: str, error: InputError) -> str:
+    return str(error) if file in str(error) else f"{file}: {error}"
+
+
+def _remarks(failed: Sequence[tuple[str, InputError]], images: int, beyond: int) -> list[str]:
+    """What failed, the same box or point outside of several images in one line, and the rest."""
+    alike: dict[str, list[tuple[str, InputError]]] = {}
+    for file, error in failed:
+        key = error.prompt if isinstance(error, Outside) else file
+        alike.setdefault(key, []).append((file, error))
+    lines = [
+        _reason(*group[0])
+        if len(group) == 1
+        else f"{prompt}: lies outside {len(group)} of {images} images, {group[0][0]} the first; "
+        "give pixels of these images, or --prompts with a box for each"
+        for prompt, group in alike.items()
+    ]
+    if beyond:
+        lines.append(
+            f"note: boxes reach beyond the edge of {beyond} of {images} images; used as is"
+        )
+    return lines
 
 
 def _of_classes(predictor: Predictor) -> bool:

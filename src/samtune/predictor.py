@@ -17,6 +17,23 @@ from samtune.finetuned import FineTuned
 from samtune.types import NEGATIVE, POSITIVE, Geometry, Prompts, inside
 
 
+class Outside(InputError):
+    """A box or point that is nowhere on the image.
+
+    Args:
+        prompt: The box or point as it was given, as in ``box=[0, 0, 9, 9]``.
+        size: ``(h, w)`` of the image in pixels.
+        order: Which coordinates it must hold.
+    """
+
+    def __init__(self, prompt: str, size: tuple[int, int], order: str) -> None:
+        self.prompt, (h, w) = prompt, size
+        super().__init__(
+            f"{prompt}: lies outside the image of {w}x{h} pixels; give {order} in the pixels of "
+            "this image"
+        )
+
+
 class Predictor:
     """Encodes an image once and answers prompts about it.
 
@@ -165,7 +182,6 @@ def _check_labels(points: torch.Tensor | None, labels: torch.Tensor | None) -> N
 
 def _check_places(prompts: Prompts, geometry: Geometry) -> None:
     h, w = geometry.original
-    frame = f"the image of {w}x{h} pixels; give"
     used = prompts.labels >= NEGATIVE
     if not bool(prompts.coords[used].isfinite().all()):
         raise InputError("a box or point is not finite: give pixels of this image")
@@ -176,10 +192,8 @@ def _check_places(prompts: Prompts, geometry: Geometry) -> None:
         if x1 <= x0 or y1 <= y0:
             raise InputError(f"box={box.tolist()}: must be x0, y0, x1, y1 with x0 < x1 and y0 < y1")
         if x0 >= w or y0 >= h or x1 <= 0 or y1 <= 0:
-            raise InputError(
-                f"box={box.tolist()}: lies outside {frame} xyxy in the pixels of this image"
-            )
+            raise Outside(f"box={box.tolist()}", geometry.original, "xyxy")
     points = prompts.coords[(prompts.labels == NEGATIVE) | (prompts.labels == POSITIVE)]
     for x, y in points.tolist():
         if not (0 <= x <= w and 0 <= y <= h):
-            raise InputError(f"point={[x, y]}: lies outside {frame} xy in the pixels of this image")
+            raise Outside(f"point={[x, y]}", geometry.original, "xy")
