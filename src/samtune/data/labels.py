@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
+from samtune.data.problems import DataError
 from samtune.data.reading import is_lossy, read_image, read_mask
 from samtune.data.sources import Record
 from samtune.data.stored import Stored, path_of
@@ -69,17 +70,39 @@ def read_labels(record: Record, config: DataConfig, size: tuple[int, int]) -> La
     Raises:
         InputError: A broken file, another size, or values against the rules.
     """
+    values, source = read_values(record)
+    check_size(record, values, size)
+    return label_objects(values, config, source)
+
+
+def read_values(record: Record) -> tuple[NDArray[np.integer], Path | Stored]:
+    """The values of a record's mask as stored, and where they come from.
+
+    Raises:
+        InputError: There is no mask, or it is broken.
+    """
     if record.mask is None:
-        raise InputError(f"{record.file}: has no mask file; add one of the same stem")
-    values = read_mask(record.mask)
-    if values.shape != size:
-        (h, w), (y, x) = size, values.shape
-        raise InputError(
-            f"{path_of(record.mask)}: the mask is {x}x{y} pixels but {record.file.name} is "
-            f"{w}x{h}; "
-            "both must have the same size, so export the mask again or remove the pair"
+        raise DataError(
+            record.file, "unmatched image", "has no mask file", "add one of the same stem"
         )
-    return label_objects(values, config, record.mask)
+    return read_mask(record.mask), record.mask
+
+
+def check_size(record: Record, values: NDArray[np.integer], size: tuple[int, int]) -> None:
+    """Refuses a mask of another height and width than its image.
+
+    Raises:
+        InputError: It names both sizes.
+    """
+    if values.shape == size:
+        return
+    (h, w), (y, x) = size, values.shape
+    raise DataError(
+        path_of(record.mask or record.image),
+        "size mismatch",
+        f"the mask is {x}x{y} pixels but {record.file.name} is {w}x{h}",
+        "both must have the same size, so export the mask again or remove the pair",
+    )
 
 
 def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path | Stored) -> Labels:
@@ -89,7 +112,7 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path 
       of 0 or 255, as JPEG leaves a 0/255 mask, are cut at 127; in a lossless file only if some
       lie in 240..254, since 255 beside small values is mostly a class map's ignored value.
     - ``auto``: only masks that are clearly binary: 0/1, 0/255, 0/65535 or JPEG-damaged 0/255.
-    - ``instance``: every value but 0 is an object.
+    - ``instance``: every value but 0 is an object; of the class that ``source`` knows for it.
     - ``classes``: value ``c`` is class ``c``.
 
     Pixels of the value ``ignore`` are not valid and belong to no object. Objects of fewer than
@@ -106,12 +129,15 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path 
         labels, classes = _binary(values, config, path, lossy)
     else:
         if lossy:
-            raise InputError(
-                f"{path}: JPEG changes values, so it cannot hold masks={config.masks}; "
-                "export the masks as PNG or TIFF"
+            raise DataError(
+                path,
+                "lossy mask",
+                f"JPEG changes values, so it cannot hold masks={config.masks}",
+                "export the masks as PNG or TIFF",
             )
         if config.masks == "instance":
-            labels, classes = _instances(values, config, path)
+            known = source.object_classes() if isinstance(source, Stored) else None
+            labels, classes = _instances(values, config, path, known)
         else:
             labels, classes = _classes(values, valid, config, path)
     labels, classes = _large_enough(labels, classes, config.min_area)
@@ -152,15 +178,17 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def _binary(
     values: NDArray[np.integer], config: DataConfig, path: Path, lossy: bool
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    threshold = _clear_threshold(values, lossy)
+    threshold = clear_threshold(values, lossy)
     if config.threshold is not None:
         threshold = config.threshold
     elif threshold is None and config.masks == "auto":
-        raise InputError(
-            f"{path}: mask values {_shown(np.unique(values))} are not 0/1 or 0/255; set "
-            "data.masks=instance for one value an object, data.masks=classes data.classes=K for "
-            "one a class, data.ignore=V for a value to ignore, or data.masks=binary for foreground "
-            "wherever not 0"
+        raise DataError(
+            path,
+            "unexpected mask values",
+            f"mask values {_shown(np.unique(values))} are not 0/1 or 0/255",
+            "set data.masks=instance for one value an object, data.masks=classes data.classes=K "
+            "for one a class, data.ignore=V for a value to ignore, or data.masks=binary for "
+            "foreground wherever not 0",
         )
     foreground = values > (threshold or 0)
     if config.objects == "instance":
@@ -174,7 +202,7 @@ def _binary(
     return foreground.astype(np.uint8), np.zeros(any_object, np.int64)
 
 
-def _clear_threshold(values: NDArray[np.integer], lossy: bool) -> int | None:
+def clear_threshold(values: NDArray[np.integer], lossy: bool) -> int | None:
     """The cut of a clearly binary mask; ``None`` for any other."""
     low, high = int(values.min()), int(values.max())
     if low < 0:
@@ -189,18 +217,27 @@ def _clear_threshold(values: NDArray[np.integer], lossy: bool) -> int | None:
 
 
 def _instances(
-    values: NDArray[np.integer], config: DataConfig, path: Path
+    values: NDArray[np.integer], config: DataConfig, path: Path, known: Sequence[int] | None
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     if int(values.min()) < 0:
+        raise DataError(
+            path,
+            "negative instance",
+            f"instance map with the negative value {int(values.min())}",
+            "use 0 for background and positive values for objects, or name it with data.ignore",
+        )
+    if known is not None and len(set(known)) > 1 and config.objects in ("component", "mask"):
         raise InputError(
-            f"{path}: instance map with the negative value {int(values.min())}; use 0 for "
-            "background and positive values for objects, or name it with data.ignore"
+            f"{path}: data.objects={config.objects} would join objects of several classes; set "
+            "data.masks=classes for whole classes, or data.masks=binary for all foreground"
         )
     if config.objects == "component":
         return _components(values > 0)
     if config.objects == "mask":
         return (values > 0).astype(np.uint8), np.zeros(int(values.any()), np.int64)
     labels, ids = _numbered(values)
+    if known is not None:
+        return labels, np.asarray(known, np.int64)[ids - 1]
     return labels, np.zeros(len(ids), np.int64)
 
 
@@ -219,9 +256,11 @@ def _classes(
         )
     wrong = values[(values < 0) | (values >= config.classes)]
     if wrong.size:
-        raise InputError(
-            f"{path}: class values {_shown(np.unique(wrong))} are not in 0..{config.classes - 1}; "
-            "set data.classes higher, or data.ignore to the value that means nothing"
+        raise DataError(
+            path,
+            "class out of range",
+            f"class values {_shown(np.unique(wrong))} are not in 0..{config.classes - 1}",
+            "set data.classes higher, or data.ignore to the value that means nothing",
         )
     labels, ids = _numbered(values.astype(np.int32) + 1, valid)
     if config.background is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from samtune.data.problems import DataError
 from samtune.data.stored import Stored, path_of
 from samtune.errors import InputError
 
@@ -58,9 +59,11 @@ def read_mask(source: Path | Stored) -> NDArray[np.integer]:
     with _clear_errors(path, "mask"):
         array = _stored(source) if isinstance(source, Stored) else _pixels(source, colours=False)
         if array.shape[2] > 2 and not _is_grey(array, is_lossy(source)):
-            raise InputError(
-                f"{path}: the mask is coloured, but a mask holds one number per pixel; save it as "
-                "grey or palette PNG with one index per object or class"
+            raise DataError(
+                path,
+                "coloured mask",
+                "the mask is coloured, but a mask holds one number per pixel",
+                "save it as grey or palette PNG with one index per object or class",
             )
         return _integers(np.ascontiguousarray(array[..., 0]), path)
 
@@ -91,6 +94,14 @@ def image_size(source: Path | Stored) -> tuple[int, int]:
 def is_lossy(source: Path | Stored) -> bool:
     """Whether the format changes values, as JPEG does."""
     return source.lossy if isinstance(source, Stored) else source.suffix.lower() in LOSSY
+
+
+def has_palette(source: Path | Stored) -> bool:
+    """Whether a readable mask file's numbers are indices into a table of colours."""
+    if isinstance(source, Stored):
+        return False
+    with Image.open(source) as opened:
+        return opened.mode in ("P", "PA")
 
 
 def _stored(source: Stored) -> NDArray:
@@ -152,9 +163,11 @@ def _tiff(path: Path, colours: bool) -> NDArray:
         array = np.moveaxis(array, 0, -1)
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[2] > 4:
-        raise InputError(
-            f"{path}: holds an array of shape {tuple(shape)}, but one image of 1 to 4 channels is "
-            "needed; save each slice as a file of its own"
+        raise DataError(
+            path,
+            "not one image",
+            f"holds an array of shape {tuple(shape)}, but one image of 1 to 4 channels is needed",
+            "save each slice as a file of its own",
         )
     if palette is not None and colours:
         array = (np.moveaxis(palette, 0, -1)[array[..., 0]] >> 8).astype(np.uint8)
@@ -186,9 +199,11 @@ def _integers(array: NDArray, path: Path) -> NDArray[np.integer]:
     if not np.issubdtype(array.dtype, np.integer):
         whole = np.round(array)
         if not np.array_equal(whole, array):
-            raise InputError(
-                f"{path}: the mask holds fractions, but a mask holds whole numbers; "
-                "threshold it and save it as 0 and 255"
+            raise DataError(
+                path,
+                "fractional mask",
+                "the mask holds fractions, but a mask holds whole numbers",
+                "threshold it and save it as 0 and 255",
             )
         return whole.astype(np.int64)
     return array
@@ -201,10 +216,12 @@ def _clear_errors(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{path}: no such {what} file; check the path") from None
+        raise DataError(path, f"missing {what}", f"no such {what} file", "check the path") from None
     except _BROKEN as error:
         reason = " ".join(str(error).split()).replace(str(path), "the file")
-        raise InputError(
-            f"{path}: cannot be read as {what} ({reason or type(error).__name__}); "
-            "replace the file, or remove it and its partner"
+        raise DataError(
+            path,
+            f"unreadable {what}",
+            f"cannot be read as {what} ({reason or type(error).__name__})",
+            "replace the file, or remove it and its partner",
         ) from error

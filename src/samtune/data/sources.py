@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samtune.data.config import SPLITS
+from samtune.data.problems import DataError, complain
 from samtune.data.reading import SUFFIXES
 from samtune.data.stored import Stored, path_of
 from samtune.errors import InputError
@@ -56,12 +57,15 @@ def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
         parts = _split_folders(base)
         inside = {name: _pair_of_folders(path) for name, path in parts.items()}
         if not any(inside.values()):
-            raise InputError(_nothing_found(base))
-        return {name: pair(*(both or _no_pair(parts[name]))) for name, both in inside.items()}
+            raise _nothing_found(base)
+        for name in (name for name, both in inside.items() if both is None):
+            complain(_no_pair(parts[name]))
+        return {name: pair(*both) for name, both in inside.items() if both}
     images, masks = folders
     parts = {} if image_files(images) else _split_folders(images)
     if parts:
-        return {name: pair(path, _mask_part(masks, name, path)) for name, path in parts.items()}
+        truths = {name: _mask_part(masks, name, path) for name, path in parts.items()}
+        return {name: pair(parts[name], truth) for name, truth in truths.items() if truth}
     lists = _split_lists(base)
     if lists:
         return dict(_listed(images, masks, lists).items())
@@ -112,8 +116,22 @@ def existing_folder(path: str | Path) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"{folder}: the folder {what}; check the path")
+        raise DataError(folder, "no such folder", f"the folder {what}", "check the path")
     return folder
+
+
+def is_plain(root: Path) -> bool:
+    """Whether a folder holds images beside mask pictures, so that :func:`find_layout` reads it."""
+    if not root.is_dir():
+        return False
+    both = [_pair_of_folders(path) for path in (root, *_split_folders(root).values())]
+    masks = [pair[1] for pair in both if pair]
+    masks += [part for folder in masks for part in _split_folders(folder).values()]
+    return any(_any_image(folder) for folder in masks)
+
+
+def _any_image(folder: Path) -> bool:
+    return any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -133,10 +151,12 @@ def pair(images: Path, masks: Path) -> list[Record]:
     pictures = by_stem(image_files(images))
     truths = _masks_by_stem(masks, pictures)
     if not pictures and not truths:
-        raise InputError(f"{images}: no image and mask pairs; put images here and masks in {masks}")
+        remedy = f"put images here and masks in {masks}"
+        complain(DataError(images, "no pairs", "no image and mask pairs", remedy))
     _refuse_alone([pictures[s] for s in sorted(pictures.keys() - truths.keys())], "mask", masks)
     _refuse_alone([truths[s] for s in sorted(truths.keys() - pictures.keys())], "image", images)
-    return [Record(pictures[stem], truths[stem], stem) for stem in sorted(pictures)]
+    stems = sorted(pictures.keys() & truths.keys())
+    return [Record(pictures[stem], truths[stem], stem) for stem in stems]
 
 
 def by_stem(files: Iterable[Path], stems: Iterable[str] | None = None) -> dict[str, Path]:
@@ -149,11 +169,9 @@ def by_stem(files: Iterable[Path], stems: Iterable[str] | None = None) -> dict[s
     files = list(files)
     for file, stem in zip(files, stems or [f.stem for f in files], strict=True):
         if stem in table:
-            raise InputError(
-                f"{file}: has the same stem {stem!r} as {table[stem].name}, so the pair is not "
-                "clear; keep one of the two"
-            )
-        table[stem] = file
+            what = f"has the same stem {stem!r} as {table[stem].name}, so the pair is not clear"
+            complain(DataError(file, "stem twice", what, "keep one of the two"))
+        table.setdefault(stem, file)
     return table
 
 
@@ -174,9 +192,15 @@ def _refuse_alone(files: list[Path], partner: str, folder: Path) -> None:
     if not files:
         return
     shown = ", ".join(f.name for f in files[:_SHOWN]) + (", ..." if len(files) > _SHOWN else "")
-    raise InputError(
-        f"{files[0].parent}: {len(files)} file(s) without a {partner} of the same stem in {folder} "
-        f"({shown}); add the {partner} or remove the file"
+    alone = "image" if partner == "mask" else "mask"
+    complain(
+        DataError(
+            files[0].parent,
+            f"unmatched {alone}",
+            f"{len(files)} file(s) without a {partner} of the same stem in {folder} ({shown})",
+            f"add the {partner} or remove the file",
+            files,
+        )
     )
 
 
@@ -196,14 +220,13 @@ def _split_folders(base: Path) -> dict[str, Path]:
     return {split: named[split] for split in SPLITS if split in named}
 
 
-def _mask_part(masks: Path, split: str, images: Path) -> Path:
+def _mask_part(masks: Path, split: str, images: Path) -> Path | None:
     parts = _split_folders(masks)
     if split not in parts:
-        raise InputError(
-            f"{images}: has no partner folder in {masks}; add the masks of the split {split!r} "
-            "or move its images elsewhere"
-        )
-    return parts[split]
+        remedy = f"add the masks of the split {split!r} or move its images elsewhere"
+        what = f"has no partner folder in {masks}"
+        complain(DataError(images, "split without masks", what, remedy))
+    return parts.get(split)
 
 
 def _split_lists(base: Path) -> dict[str, Path]:
@@ -220,17 +243,20 @@ def _listed(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str, l
     for split, file in lists.items():
         stems = sorted({_listed_stem(line) for line in _lines(file)} - {""})
         if not stems:
-            raise InputError(f"{file}: lists no file; give one name a line or remove the list")
-        for stem in stems:
-            _check_listed(stem, file, pictures, images, "image")
-            _check_listed(stem, file, truths, masks, "mask")
+            remedy = "give one name a line or remove the list"
+            complain(DataError(file, "empty list", "lists no file", remedy))
+        there = [
+            stem
+            for stem in stems
+            if _is_there(stem, file, pictures, images, "image")
+            and _is_there(stem, file, truths, masks, "mask")
+        ]
+        for stem in there:
             other = taken.setdefault(stem, file)
             if other != file:
-                raise InputError(
-                    f"{file}: {stem!r} is also listed in {other.name}, but splits must not share "
-                    "files; keep it in one of the two"
-                )
-        result[split] = [Record(pictures[stem], truths[stem], stem) for stem in stems]
+                what = f"{stem!r} is also listed in {other.name}, but splits must not share files"
+                complain(DataError(file, "listed twice", what, "keep it in one of the two"))
+        result[split] = [Record(pictures[s], truths[s], s) for s in there if taken[s] == file]
     return result
 
 
@@ -238,7 +264,8 @@ def _lines(file: Path) -> list[str]:
     try:
         return file.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise InputError(f"{file}: is not UTF-8 text; save the list of names as UTF-8") from None
+        what, remedy = "is not UTF-8 text", "save the list of names as UTF-8"
+        raise DataError(file, "unreadable list", what, remedy) from None
 
 
 def _listed_stem(line: str) -> str:
@@ -246,28 +273,27 @@ def _listed_stem(line: str) -> str:
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
 
 
-def _check_listed(
-    stem: str, file: Path, table: Mapping[str, Path], folder: Path, what: str
-) -> None:
+def _is_there(stem: str, file: Path, table: Mapping[str, Path], folder: Path, what: str) -> bool:
     if stem not in table:
-        raise InputError(
-            f"{file}: lists {stem!r}, but {folder} has no {what} of that stem; "
-            f"add the {what} or remove the line"
-        )
+        found = f"lists {stem!r}, but {folder} has no {what} of that stem"
+        complain(DataError(file, "listed but missing", found, f"add the {what} or remove the line"))
+    return stem in table
 
 
-def _no_pair(part: Path) -> tuple[Path, Path]:
-    raise InputError(
-        f"{part}: has no folders of images and masks as the other splits have; add them or move "
-        "this folder elsewhere"
-    )
+def _no_pair(part: Path) -> DataError:
+    what = "has no folders of images and masks as the other splits have"
+    remedy = "add them or move this folder elsewhere"
+    return DataError(part, "split without masks", what, remedy)
 
 
-def _nothing_found(base: Path) -> str:
+def _nothing_found(base: Path) -> DataError:
     there = sorted(p.name + ("/" if p.is_dir() else "") for p in base.iterdir())
     shown = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") or "nothing"
-    return (
-        f"{base}: no folders of images and masks found (looked for "
+    return DataError(
+        base,
+        "no folders",
+        "no folders of images and masks found (looked for "
         f"{'|'.join(IMAGE_FOLDERS)} and {'|'.join(MASK_FOLDERS)}, also in train|val|test; "
-        f"there is: {shown}); name the two folders so, e.g. images and masks"
+        f"there is: {shown})",
+        "name the two folders so, e.g. images and masks",
     )

@@ -1,0 +1,61 @@
+"""What is wrong with the files of a data set: raised one by one, or collected by a check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from samtune.errors import InputError
+
+_COLLECTED: ContextVar[list[InputError] | None] = ContextVar("collected", default=None)
+
+
+class DataError(InputError):
+    """Files against the rules, as one line that names the file, what is wrong, and the remedy.
+
+    Args:
+        file: The file or folder that the message names.
+        kind: What is wrong in two or three words, the same for all files it happens to.
+        what: What is wrong, with the values met.
+        remedy: What to do.
+        files: All files that it holds for, where the message names their folder.
+    """
+
+    def __init__(
+        self,
+        file: Path | str,
+        kind: str,
+        what: str,
+        remedy: str,
+        files: Sequence[Path] = (),
+    ) -> None:
+        super().__init__(f"{file}: {what}; {remedy}")
+        self.file, self.kind, self.what, self.remedy = str(file), kind, what, remedy
+        self.files = tuple(str(each) for each in files) or (self.file,)
+
+
+def complain(error: InputError) -> None:
+    """Raises the error; inside :func:`collected` it notes it instead, and the caller goes on.
+
+    Raises:
+        InputError: The error itself.
+    """
+    found = _COLLECTED.get()
+    if found is None:
+        raise error
+    found.append(error)
+
+
+@contextmanager
+def collected() -> Iterator[list[InputError]]:
+    """Gathers what is complained of inside the block, raised errors too, which end the block."""
+    found: list[InputError] = []
+    token = _COLLECTED.set(found)
+    try:
+        yield found
+    except InputError as error:
+        found.append(error)
+    finally:
+        _COLLECTED.reset(token)
