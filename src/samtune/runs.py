@@ -17,6 +17,7 @@ from samtune.checkpoint import load, read_header
 from samtune.comparison import compare_with_base, measure, numbers
 from samtune.config import RunConfig, Tree, layers, resolve
 from samtune.data import SegmentationDataset, Summary, scan, select, splits, write_split
+from samtune.data.scan import empty_split, no_objects
 from samtune.display import Display
 from samtune.engine import FitResult, fit, peak_memory
 from samtune.errors import InputError
@@ -262,15 +263,11 @@ def _checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str
     remarks, counts = [], []
     for name, records in parts.items():
         if not records:
-            missing = f"{config.data.root}: the {name} split is empty"
-            raise InputError(f"{missing}; add pairs, or let one split be made of all")
+            raise empty_split(name, config.data)
         summary: Summary = scan(records, config.data)
         counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
         if name == "train" and not summary.objects:
-            raise InputError(
-                f"{config.data.root}: none of the {summary.images} training masks has an object; "
-                "check the masks and data.masks"
-            )
+            raise no_objects(summary.images, config.data)
         if summary.empty:
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
             counts[-1] += f" ({summary.empty} images without any)"

@@ -1,18 +1,26 @@
-"""One look at every file before training starts, so that nothing is found broken half way."""
+"""One look at every file before training starts, so that nothing is found broken half way.
+
+Training and ``samtune data check`` look with the same function, so that one accepts what the other
+does.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
-from samtune.data.labels import read_labels
-from samtune.data.reading import image_size
+from samtune.data.labels import areas, check_size, label_objects, read_values
+from samtune.data.problems import DataError
+from samtune.data.reading import image_size, read_image
 from samtune.data.sources import Record
 from samtune.errors import InputError
 
@@ -38,10 +46,78 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class _Look:
-    size: tuple[int, int]
-    classes: tuple[int, ...]
-    ignored: int
+class Look:
+    """What one pair of files holds, and all that is wrong with it."""
+
+    record: Record
+    size: tuple[int, int] = (0, 0)
+    """Height and width of the image in pixels."""
+    classes: tuple[int, ...] = ()
+    """The class of each object."""
+    ignored: int = 0
+    """Pixels whose label is to be ignored."""
+    problems: tuple[InputError, ...] = ()
+    """Why training cannot use the pair."""
+    areas: tuple[int, ...] = ()
+    """Pixels of each object; as all below, of a thorough look alone."""
+    values: Mapping[int, int] = field(default_factory=dict)
+    """Mask value -> its pixels, as stored."""
+    content: str = ""
+    """A hash of the image's pixels and size; empty where it cannot be read."""
+
+
+def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
+    """Reads a mask, and of the image the header and the end where the format has both.
+
+    Args:
+        record: The files; what is wrong with them is in the answer, not raised.
+        data: How masks are read.
+        thorough: Decode the image too, and measure the objects.
+    """
+    problems: list[InputError] = []
+    size, content = None, ""
+    try:
+        if thorough:
+            image = read_image(record.image)
+            size, content = (image.shape[0], image.shape[1]), _digest(image)
+        else:
+            size = image_size(record.image)
+    except InputError as error:
+        problems.append(error)
+    try:
+        values, source = read_values(record)
+    except InputError as error:
+        return Look(record, size or (0, 0), problems=(*problems, error), content=content)
+    histogram = _histogram(values) if thorough else {}
+    classes, pixels, ignored = (), (), 0
+    try:
+        if size is not None:
+            check_size(record, values, size)
+    except InputError as error:
+        problems.append(error)
+    try:
+        labels = label_objects(values, data, source)
+        classes = tuple(labels.classes.tolist())
+        ignored = 0 if labels.valid is None else int((~labels.valid).sum())
+        pixels = tuple(areas(labels.map, len(labels)).tolist()) if thorough else ()
+    except InputError as error:
+        problems.append(error)
+    return Look(
+        record, size or (0, 0), classes, ignored, tuple(problems), pixels, histogram, content
+    )
+
+
+def looks(
+    records: Sequence[Record], data: DataConfig, thorough: bool = False
+) -> Generator[Look, None, None]:
+    """Looks at all records with several threads, and yields what is found in their order."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        jobs = [pool.submit(look, record, data, thorough) for record in records]
+        try:
+            for job in jobs:
+                yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def scan(records: Sequence[Record], data: DataConfig) -> Summary:
@@ -54,30 +130,61 @@ def scan(records: Sequence[Record], data: DataConfig) -> Summary:
     """
     if not records:
         raise InputError(f"{data.root}: the data set is empty; add image and mask pairs")
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        jobs = [pool.submit(_look, record, data) for record in records]
-        try:
-            looks = [job.result() for job in jobs]
-        except InputError:
-            pool.shutdown(cancel_futures=True)
-            raise
-    sizes = np.array([look.size for look in looks])
-    counts = [len(look.classes) for look in looks]
+    return summary_of(usable(records, data))
+
+
+def usable(records: Sequence[Record], data: DataConfig) -> list[Look]:
+    """Looks at all records.
+
+    Raises:
+        InputError: For the first record, in their order, that training cannot use.
+    """
+    found = []
+    with closing(looks(records, data)) as each_look:  # an error stops the looks that wait
+        for each in each_look:
+            if each.problems:
+                raise each.problems[0]
+            found.append(each)
+    return found
+
+
+def summary_of(found: Sequence[Look]) -> Summary:
+    """What the pairs hold together; at least one."""
+    sizes = np.array([each.size for each in found])
+    counts = [len(each.classes) for each in found]
     least, most = sizes.min(0), sizes.max(0)
     return Summary(
-        images=len(looks),
+        images=len(found),
         objects=sum(counts),
         empty=counts.count(0),
-        class_objects=dict(sorted(Counter(c for look in looks for c in look.classes).items())),
+        class_objects=dict(sorted(Counter(c for each in found for c in each.classes).items())),
         most_objects=max(counts),
         smallest=(int(least[0]), int(least[1])),
         largest=(int(most[0]), int(most[1])),
-        ignored=sum(look.ignored for look in looks) / int(sizes.prod(1).sum()),
+        ignored=sum(each.ignored for each in found) / int(sizes.prod(1).sum()),
     )
 
 
-def _look(record: Record, data: DataConfig) -> _Look:
-    size = image_size(record.image)
-    labels = read_labels(record, data, size)
-    ignored = 0 if labels.valid is None else int((~labels.valid).sum())
-    return _Look(size, tuple(int(c) for c in labels.classes), ignored)
+def empty_split(name: str, data: DataConfig) -> InputError:
+    """Why training does not start: a split of it has no pair."""
+    remedy = "add pairs, or let one split be made of all"
+    return DataError(str(data.root), "empty split", f"the {name} split is empty", remedy)
+
+
+def no_objects(images: int, data: DataConfig) -> InputError:
+    """Why training does not start: nothing in its masks."""
+    what = f"none of the {images} training masks has an object"
+    return DataError(str(data.root), "no objects", what, "check the masks and data.masks")
+
+
+def _digest(image: NDArray[np.uint8]) -> str:
+    return blake2b(image.tobytes(), salt=str(image.shape[1]).encode()[:16]).hexdigest()
+
+
+def _histogram(values: NDArray[np.integer]) -> dict[int, int]:
+    if values.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(values.ravel())
+        met = np.flatnonzero(counts)
+        return dict(zip(met.tolist(), counts[met].tolist(), strict=True))
+    met, counts = np.unique(values, return_counts=True)
+    return dict(zip(met.tolist(), counts.tolist(), strict=True))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from samtune.data.config import SPLITS, DataConfig
-from samtune.data.layouts import find
+from samtune.data.layouts import Found, find
+from samtune.data.scan import usable
 from samtune.data.sources import Record
 from samtune.errors import InputError
 
@@ -26,20 +29,29 @@ def splits(config: DataConfig) -> dict[str, list[Record]]:
         InputError: Files as :func:`samtune.data.layouts.find`, too few pairs to split, bad
             fractions, more shots than training pairs, or not one name a class.
     """
+    found = divided(find(config), config)
+    if config.shots is not None:
+        found["train"] = draw_shots(found["train"], config)
+    return found
+
+
+def divided(layout: Found, config: DataConfig) -> dict[str, list[Record]]:
+    """The records of a layout for ``train``, ``val`` and ``test``, before shots are drawn.
+
+    Raises:
+        InputError: Too few pairs to split, bad fractions, or not one name a class.
+    """
     if config.class_names and config.classes not in (None, len(config.class_names)):
         raise InputError(
             f"data.class_names: {len(config.class_names)} names for {config.classes} classes; give "
             "one name a class"
         )
-    layout = find(config)
     given = {name: records for name, records in layout.items() if name is not None}
     whole = layout.get(None, given.get("train", []))
     found = {name: given.get(name, []) for name in SPLITS}
     if whole:
         missing = [name for name in ("test", "val") if not found[name]]
         found |= _carve(whole, missing, config)
-    if config.shots is not None:
-        found["train"] = _shots(found["train"], config)
     return found
 
 
@@ -88,14 +100,41 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
     return {"train": _by_name(rest), **parts}
 
 
-def _shots(train: list[Record], config: DataConfig) -> list[Record]:
+def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
+    """``config.shots`` of the training records, drawn by ``config.shot_seed`` and sorted by name.
+
+    Over several classes the draw is balanced: next comes the image that raises the class seen least
+    so far, among equals the one after it, and so on; what ties is taken in the seeded order. This
+    reads the masks of the whole training split. Either way fewer shots of one seed are a subset of
+    more.
+
+    Raises:
+        InputError: More shots than records, or, over several classes, a mask that cannot be read.
+    """
     shots = config.shots or 0
     if not 1 <= shots <= len(train):
         raise InputError(
             f"data.shots={config.shots}: the training split has {len(train)} pairs; "
             f"choose 1 to {len(train)}, or leave it out"
         )
-    return _by_name(_drawn(train, config.shot_seed)[:shots])
+    order = _drawn(train, config.shot_seed)
+    several = config.masks in ("classes", "instance") and (config.classes or 0) > 1
+    return _by_name(_balanced(order, shots, config) if several else order[:shots])
+
+
+def _balanced(order: Sequence[Record], shots: int, config: DataConfig) -> list[Record]:
+    """The first ``shots`` of a greedy order in which the least seen class comes first."""
+    classes = [set(found.classes) for found in usable(order, config)]
+    shown = np.array([[c in each for c in sorted(set().union(*classes))] for each in classes], int)
+    seen, left, taken = np.zeros(shown.shape[1], np.int64), list(range(len(order))), []
+    for _ in range(shots):
+        after = np.sort(seen + shown[left], axis=1)
+        # the greatest by the least count, then by the next; lexsort's last key weighs most
+        keys = [-np.arange(len(left)), *after.T[::-1]]
+        best = left.pop(int(np.lexsort(keys)[-1]))
+        seen = seen + shown[best]
+        taken.append(order[best])
+    return taken
 
 
 def _drawn(records: Iterable[Record], seed: int) -> list[Record]:
