@@ -78,9 +78,9 @@ def _headline(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
-    if config.data.masks != "classes":
-        return {}
     names = config.data.class_names
+    if config.data.masks != "classes" and len(names) < 2:
+        return {}
     out = {}
     for index, values in before.metrics["by_class"].items():
         name = names[index] if index < len(names) else f"class {index}"

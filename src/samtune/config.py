@@ -14,6 +14,7 @@ import yaml
 
 from samtune.adapters import ADAPTERS
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.data.layouts import defaults_of
 from samtune.data.named import DATASETS
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
@@ -113,10 +114,12 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
 
 
 def _of_the_data_set(tree: Tree) -> Tree:
-    """What a published data set says of itself, below all that is set."""
+    """What the data set says of itself, below all that is set."""
     data = tree.get("data")
     name = data.get("name") if isinstance(data, Mapping) else None
-    return {"data": dict(DATASETS[name].defaults)} if name in DATASETS else {}
+    if name in DATASETS:
+        return {"data": dict(DATASETS[name].defaults)}
+    return {"data": defaults_of(data)} if isinstance(data, Mapping) else {}
 
 
 def parse_override(word: str) -> Tree:

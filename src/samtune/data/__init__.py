@@ -4,7 +4,8 @@ from samtune.data.collate import Example, collate
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.dataset import SegmentationDataset
 from samtune.data.labels import Labels, Sample, label_objects, read_sample
-from samtune.data.prompters import PROMPTERS, modes
+from samtune.data.layouts import with_defaults
+from samtune.data.prompters import PROMPTERS, kind_of, kinds_of, modes
 from samtune.data.reading import image_size, read_image, read_mask
 from samtune.data.scan import Summary, scan
 from samtune.data.sources import Record, find_images, find_records
@@ -30,6 +31,8 @@ __all__ = [
     "fit_image",
     "fit_mask",
     "image_size",
+    "kind_of",
+    "kinds_of",
     "label_objects",
     "modes",
     "read_image",
@@ -38,5 +41,6 @@ __all__ = [
     "scan",
     "select",
     "splits",
+    "with_defaults",
     "write_split",
 ]

@@ -30,6 +30,10 @@ class Stored(ABC):
         height, width = self.read().shape[:2]
         return height, width
 
+    def object_classes(self) -> tuple[int, ...] | None:
+        """The classes of an instance map, that of value ``k + 1`` at ``k``; ``None`` if alike."""
+        return None
+
     @property
     def lossy(self) -> bool:
         """Whether the compression changes values, as JPEG's does."""

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from samtune.data.config import DataConfig
-from samtune.data.sources import Record, existing_folder, find_layout
+from samtune.data.sources import Record, existing_folder, is_plain
 from samtune.errors import InputError, nearest
 
 Found = dict[str | None, list[Record]]
 """Records by split, each list sorted by name; the key ``None`` if there are no splits."""
+Settings = Mapping[str, Any]
+"""Settings of ``data`` by name, only those that somebody made."""
+SUPPLIED = ("masks", "classes", "class_names", "background", "ignore")
+"""What a layout may know of itself."""
+
+
+def nothing(root: Path, given: Settings) -> Settings:
+    """The defaults of a layout that knows nothing of what its values mean."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -29,20 +39,16 @@ class Layout:
     Raises:
         InputError: What is missing or wrong, with its file and remedy.
     """
+    defaults: Callable[[Path, Settings], Settings] = nothing
+    """Some of :data:`SUPPLIED` as the files say them, given what is set already; they stand below
+    that.
+
+    Raises:
+        InputError: As ``find``.
+    """
 
 
-def _folders(root: Path, config: DataConfig) -> Found:
-    return find_layout(root)
-
-
-LAYOUTS: dict[str, Layout] = {
-    "folders": Layout(
-        "folders",
-        "images/ and masks/ paired by file stem, with or without split folders or lists",
-        lambda root: root.is_dir(),
-        _folders,
-    ),
-}
+LAYOUTS: dict[str, Layout] = {}
 """By name. ``auto`` takes the first that fits, so the general one comes last."""
 
 
@@ -59,13 +65,69 @@ def find(config: DataConfig) -> Found:
     root = Path(config.root).expanduser()
     if config.layout == "auto" and config.name in DATASETS:
         return DATASETS[config.name].find(existing_folder(root), config)
-    if config.layout == "auto":
-        name = next((n for n, layout in LAYOUTS.items() if layout.fits(root)), "folders")
-        return LAYOUTS[name].find(root, config)
-    if config.layout not in LAYOUTS:
+    return layout_of(root, config.layout).find(root, config)
+
+
+def layout_of(root: Path, name: str = "auto") -> Layout:
+    """The layout of that name, or the one that a folder or file looks like.
+
+    A folder of images beside one of mask pictures is never taken for anything else.
+
+    Raises:
+        InputError: An unknown name.
+    """
+    if name == "auto":
+        plain = is_plain(root)
+        looks = (layout for layout in LAYOUTS.values() if not plain and layout.fits(root))
+        return next(looks, LAYOUTS["folders"])
+    if name not in LAYOUTS:
         known = ["auto", *LAYOUTS]
         raise InputError(
-            f"data.layout={config.layout}: must be one of {', '.join(known)}"
-            f"{nearest(config.layout, known)}"
+            f"data.layout={name}: must be one of {', '.join(known)}{nearest(name, known)}"
         )
-    return LAYOUTS[config.layout].find(root, config)
+    return LAYOUTS[name]
+
+
+def defaults_of(given: Settings) -> dict[str, Any]:
+    """What the files at ``data.root`` say of themselves, to stand below ``given``.
+
+    Empty where there is no such folder or layout: :func:`find` says so in its turn.
+
+    Raises:
+        InputError: As the layout's own.
+    """
+    root, name = given.get("root"), given.get("layout", "auto")
+    if not isinstance(root, str) or name not in ("auto", *LAYOUTS) or set(SUPPLIED) <= set(given):
+        return {}
+    path = Path(root).expanduser()
+    return dict(layout_of(path, name).defaults(path, given)) if path.exists() else {}
+
+
+def with_defaults(config: DataConfig) -> DataConfig:
+    """The settings with what the files say of themselves, as the command line completes them.
+
+    Raises:
+        InputError: As :func:`defaults_of`.
+    """
+    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    given = {f.name: given[f.name] for f in fields(config) if given[f.name] != f.default}
+    known = defaults_of(given)
+    return replace(config, **{key: value for key, value in known.items() if key not in given})
+
+
+def unique_names(paths: Iterable[Path], root: Path) -> list[str]:
+    """Names of files for records: the stems, or below ``root`` the whole paths if those repeat."""
+    paths = list(paths)
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [
+        "_".join((p.relative_to(root) if p.is_relative_to(root) else p).with_suffix("").parts)
+        for p in paths
+    ]
+
+
+def some(names: Iterable[object], most: int = 3) -> str:
+    """The first few of many names, for messages."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

@@ -1,0 +1,236 @@
+"""COCO's instance annotations: one JSON file a split, with images in folders beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from samtune.data.config import SPLITS, DataConfig
+from samtune.data.layouts.base import Found, Layout, Settings, some, unique_names
+from samtune.data.layouts.drawn import Drawn, Kind, Shape, class_settings, kind_of
+from samtune.data.sources import SPLIT_NAMES, Record
+from samtune.errors import InputError
+
+ROBOFLOW = "_annotations.coco.json"
+_WORDS = ("instances", "annotations", "annotation", "coco")
+
+
+@dataclass(frozen=True)
+class CocoMask(Drawn):
+    """The objects of one image, kept as the JSON text of their annotations."""
+
+    height: int
+    width: int
+    objects: str
+    """A list of ``[class, segmentation, crowd]``."""
+
+    def size(self) -> tuple[int, int]:
+        """As the annotation file says; other images are refused against the mask."""
+        return self.height, self.width
+
+    def shapes(self) -> list[Shape]:
+        """The objects in the order of the file."""
+        return [Shape(*each) for each in json.loads(self.objects)]
+
+
+def _fits(root: Path) -> bool:
+    return (root.suffix == ".json" and root.is_file()) or bool(_files(root))
+
+
+def _find(root: Path, config: DataConfig) -> Found:
+    files = _annotation_files(root)
+    found: Found = {}
+    names = _class_names(files)
+    for split, file in files.items():
+        found[split] = _records(file, split, root, kind_of(config.masks), names)
+    return found
+
+
+def _defaults(root: Path, given: Settings) -> Settings:
+    names = _class_names(_annotation_files(root))
+    return class_settings(list(names.values()), given.get("masks", "auto"))
+
+
+def _annotation_files(root: Path) -> dict[str | None, Path]:
+    if root.suffix == ".json" and root.is_file():
+        return {None: root}
+    files = _files(root)
+    if not files:
+        raise InputError(
+            f"{root}: no annotation file of COCO found (looked for annotations/instances_*.json, "
+            f"train.json and the like, and train/{ROBOFLOW}); set data.root to the .json file"
+        )
+    return files
+
+
+def _files(root: Path) -> dict[str | None, Path]:
+    """Annotation files by split, at the three places where they are usual."""
+    if not root.is_dir():
+        return {}
+    folders = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
+    inside = {
+        SPLIT_NAMES[name]: path / ROBOFLOW
+        for name, path in folders.items()
+        if name in SPLIT_NAMES and (path / ROBOFLOW).is_file()
+    }
+    if inside:
+        return {split: inside[split] for split in SPLITS if split in inside}
+    for folder in (folders.get("annotations"), root):
+        files = sorted(folder.glob("*.json")) if folder else []
+        files = [f for f in files if f.stem.lower().startswith("instances")] or files
+        known = [(split, f) for f in files for split in [_split_of(f)] if split is not _NO]
+        for split, file in known:
+            other = next(f for s, f in known if s == split)
+            if other != file:
+                raise InputError(
+                    f"{file}: beside {other.name}, which is also of the split {split or 'all'!r}; "
+                    "keep one of the two, or set data.root to it"
+                )
+        if known:
+            parts = dict(known)
+            return {s: parts[s] for s in (*SPLITS, None) if s in parts}  # type: ignore[misc]
+    return {}
+
+
+_NO = "no annotation file"
+
+
+def _split_of(file: Path) -> str | None:
+    """The split in a file's name; ``None`` if it names none but is of annotations."""
+    words = [word for word in re.split("[^a-z]+", file.stem.lower()) if word]
+    split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+    return split if split or set(words) & set(_WORDS) else _NO
+
+
+@lru_cache(maxsize=4)
+def _loaded(file: Path, modified: int) -> dict[str, Any]:
+    try:
+        tree = json.loads(file.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{file}: not readable as JSON ({str(error).splitlines()[0]}); download it again"
+        ) from error
+    parts = ("images", "annotations", "categories")
+    lists = isinstance(tree, dict) and all(isinstance(tree.get(part), list) for part in parts)
+    if not lists:
+        raise InputError(
+            f"{file}: not an annotation file of COCO, which has lists of images, annotations and "
+            "categories; export it as COCO instances"
+        )
+    return tree
+
+
+def _tree(file: Path) -> dict[str, Any]:
+    return _loaded(file, file.stat().st_mtime_ns)
+
+
+def _class_names(files: dict[str | None, Path]) -> dict[int, str]:
+    """Names of the categories by id, in the order of ids; the same in all files."""
+    names: dict[int, str] = {}
+    first = next(iter(files.values()))
+    for file in files.values():
+        with_clear_errors = _each(file, "categories", ("id", "name"))
+        own = dict(sorted((c["id"], str(c["name"])) for c in with_clear_errors))
+        if not own:
+            raise InputError(f"{file}: has no categories; add those of its annotations")
+        if names and own != names:
+            raise InputError(
+                f"{file}: has other categories than {first.name}; give all splits the same list"
+            )
+        names = own
+    return names
+
+
+def _each(file: Path, part: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for i, entry in enumerate(_tree(file)[part]):
+        if not isinstance(entry, dict) or not set(keys) <= entry.keys():
+            raise InputError(
+                f"{file}: entry {i} of {part} lacks one of {', '.join(keys)}; export it again"
+            )
+        yield entry
+
+
+def _records(
+    file: Path, split: str | None, root: Path, kind: Kind, names: dict[int, str]
+) -> list[Record]:
+    images = {e["id"]: e for e in _each(file, "images", ("id", "file_name", "height", "width"))}
+    if not images:
+        raise InputError(f"{file}: lists no image; export it again")
+    of_image: dict[Any, list[list[Any]]] = {key: [] for key in images}
+    number = {key: i for i, key in enumerate(names)}
+    for entry in _each(file, "annotations", ("image_id", "category_id")):
+        _check_annotation(entry, file, of_image, number)
+        crowd = bool(entry.get("iscrowd", 0))
+        shape = [number[entry["category_id"]], entry["segmentation"], crowd]
+        of_image[entry["image_id"]].append(shape)
+    folder = _image_folder(file, split, root, [str(e["file_name"]) for e in images.values()])
+    paths = {key: folder / str(entry["file_name"]) for key, entry in images.items()}
+    missing = [path for path in paths.values() if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"{file}: {len(missing)} of its {len(paths)} images are not in {folder} "
+            f"({some(p.name for p in missing)}); download them, or remove them from the file"
+        )
+    labels = dict(zip(paths, unique_names(paths.values(), folder), strict=True))
+    records = []
+    for key, path in paths.items():
+        size = int(images[key]["height"]), int(images[key]["width"])
+        mask = CocoMask(file, kind, *size, json.dumps(of_image[key]))
+        records.append(Record(path, mask, labels[key]))
+    return sorted(records, key=lambda record: record.name)
+
+
+def _check_annotation(
+    entry: dict[str, Any], file: Path, images: dict[Any, Any], categories: dict[int, int]
+) -> None:
+    where = f"{file}: annotation {entry.get('id', '?')}"
+    if entry["image_id"] not in images:
+        raise InputError(
+            f"{where} is of the image {entry['image_id']}, which the file does not list; add the "
+            "image or remove the annotation"
+        )
+    if entry["category_id"] not in categories:
+        raise InputError(
+            f"{where} is of the category {entry['category_id']}, which the file does not list; "
+            "add it to categories"
+        )
+    if not entry.get("segmentation"):
+        raise InputError(
+            f"{where} has no segmentation, only a box; annotate masks, or remove what has none"
+        )
+
+
+def _image_folder(file: Path, split: str | None, root: Path, names: list[str]) -> Path:
+    """The folder that the file names are relative to: of the usual ones that with the first."""
+    base = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
+    tops = [file.parent, base, *([root] if root.is_dir() else [])]
+    tops += [folder / "images" for folder in (base, file.parent)]
+    inner = [
+        path
+        for top in tops if top.is_dir()
+        for path in sorted(top.iterdir())
+        if path.is_dir() and (_split_of(path) == split or path.stem in file.stem)
+    ]  # fmt: skip
+    places = list(dict.fromkeys([*inner, *tops]))
+    for name in (names[0], *names[1:50]):
+        found = next((place for place in places if (place / name).is_file()), None)
+        if found:
+            return found
+    raise InputError(
+        f"{file}: its image {names[0]} was not found (looked in {some(places, 6)}); put the images "
+        "into images/ beside the file"
+    )
+
+
+LAYOUT = Layout(
+    "coco",
+    "COCO instances: annotations/instances_SPLIT.json, SPLIT.json or SPLIT/_annotations.coco.json",
+    _fits,
+    _find,
+    _defaults,
+)

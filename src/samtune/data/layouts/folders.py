@@ -1,0 +1,21 @@
+"""Images and masks in folders of their own, paired by file stem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from samtune.data.config import DataConfig
+from samtune.data.layouts.base import Found, Layout
+from samtune.data.sources import find_layout
+
+
+def _find(root: Path, config: DataConfig) -> Found:
+    return find_layout(root)
+
+
+LAYOUT = Layout(
+    "folders",
+    "images/ and masks/ paired by file stem, with or without split folders or lists",
+    lambda root: root.is_dir(),
+    _find,
+)
