@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from samtune.data.problems import DataError
 
 if TYPE_CHECKING:
     from samtune.data.config import DataConfig
@@ -28,6 +30,8 @@ class NamedSet:
     """Its page."""
     layout: tuple[str, ...]
     """Paths below the root that are read, one a line; shown when something is missing."""
+    splits: Mapping[str, int]
+    """How many images its authors give to each split; ``all`` if they make none."""
     find: Callable[[Path, DataConfig], dict[str | None, list[Record]]]
     """The records by official split.
 
@@ -41,3 +45,36 @@ class NamedSet:
 
 DATASETS: dict[str, NamedSet] = {}
 """By name."""
+_SHOWN = 6
+
+
+def register(entry: NamedSet) -> None:
+    """Makes a data set known by its name."""
+    if entry.name in DATASETS:
+        raise ValueError(f"two data sets are named {entry.name}")
+    DATASETS[entry.name] = entry
+
+
+def incomplete(name: str, root: Path, missing: Iterable[str]) -> DataError:
+    """The refusal of a wrong or partial download: what is missing, how a whole one looks."""
+    entry, lacks = DATASETS[name], list(missing)
+    shown = ", ".join(lacks[:_SHOWN]) + (f" and {len(lacks) - _SHOWN} more" * (len(lacks) > _SHOWN))
+    return DataError(
+        root,
+        "incomplete download",
+        f"not a whole copy of {entry.title}: missing {shown}",
+        f"expected below it: {' or '.join(entry.layout)}; get it from {entry.url}",
+    )
+
+
+def deviations(name: str, found: Mapping[str | None, list[Record]]) -> list[str]:
+    """Splits of another size than published, one line each: subsets are legal, but to be said."""
+    entry = DATASETS[name]
+    sizes: dict[str, int] = {str(split): len(records) for split, records in found.items() if split}
+    if "all" in entry.splits:
+        sizes = {"all": sum(len(records) for records in found.values())}
+    return [
+        f"{name}: {sizes[split]} images in {split}, where {entry.title} has {count}"
+        for split, count in entry.splits.items()
+        if split in sizes and sizes[split] != count
+    ]
