@@ -1,0 +1,50 @@
+"""Polyps in colonoscopy: Kvasir-SEG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from samtune.data.config import DataConfig
+from samtune.data.named.arrays import FOLDER, LAYOUT, find_arrays
+from samtune.data.named.base import NamedSet, register
+from samtune.data.named.folders import Found, Packing, Part, bases, below, find_packed
+from samtune.data.sources import find_layout
+
+_OWN: Packing = {None: (Part("images", "masks"),)}
+# PraNet adds CVC-ClinicDB to the training set; its files are named by numbers alone.
+_PRANET: Packing = {
+    "train": (Part("TrainDataset/images|image", "TrainDataset/masks|mask", r"(?!\d+$)"),),
+    "test": (Part("TestDataset/Kvasir/images|image", "TestDataset/Kvasir/masks|mask"),),
+}
+_TOPS = ("Kvasir-SEG", "Kvasir")
+
+
+def _find(root: Path, config: DataConfig) -> Found:
+    """Kvasir-SEG itself, with lists of splits if there are any; PraNet's packing; or arrays."""
+    for base in bases(root, _TOPS):
+        arrays = below(base, FOLDER)
+        if arrays:
+            return find_arrays("kvasir", root, arrays)
+        if below(base, "images") and below(base, "masks"):
+            return find_layout(base)
+    return find_packed("kvasir", root, [_OWN, _PRANET], _TOPS)
+
+
+register(
+    NamedSet(
+        "kvasir",
+        "Kvasir-SEG",
+        "polyps in colonoscopy",
+        "Jha et al. 2020, MMM",
+        "https://datasets.simula.no/kvasir-seg/",
+        (
+            "Kvasir-SEG/{images,masks}, with or without train.txt, validation.txt (val.txt), "
+            "test.txt",
+            "{TrainDataset,TestDataset/Kvasir}/{images,masks} as PraNet packs it (900 and 100)",
+            LAYOUT,
+        ),
+        {"all": 1000},
+        _find,
+        {"masks": "binary", "threshold": 127},
+    )
+)
