@@ -1,0 +1,50 @@
+"""The published data sets as rows, for the command line and the documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from samtune.data.named.base import DATASETS, NamedSet
+
+
+def list_datasets() -> list[dict[str, Any]]:
+    """Every published set, by name: what it is and how it lies on disk; plain values for JSON.
+
+    ``classes`` counts the values of a class map, background included, and is 1 for a foreground.
+    """
+    return [_row(DATASETS[name]) for name in sorted(DATASETS)]
+
+
+def datasets_table() -> str:
+    """The published sets as a Markdown table, for the documentation."""
+    heads = ["`data.name`", "set", "task", "classes", "images", "layout below the root", "paper"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in list_datasets():
+        images = ", ".join(f"{count} {split}" for split, count in row["splits"].items())
+        names = ", ".join(row["class_names"])
+        cells = [
+            f"`{row['name']}`",
+            f"[{row['title']}]({row['url']})",
+            row["task"],
+            f"{row['classes']}: {names}" if names else str(row["classes"]),
+            images.removesuffix(" all"),
+            "<br>or ".join(f"`{line}`" for line in row["layout"]),
+            row["paper"],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(entry: NamedSet) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "task": entry.task,
+        "classes": entry.defaults.get("classes", 1),
+        "class_names": list(entry.defaults.get("class_names", ())),
+        "ignore": entry.defaults.get("ignore"),
+        "splits": dict(entry.splits),
+        "layout": list(entry.layout),
+        "paper": entry.paper,
+        "url": entry.url,
+    }
