@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from samtune.config import resolve
-from samtune.data import DataConfig, read_mask, read_sample, scan, splits, with_defaults
+from samtune.data import DataConfig, read_mask, read_sample, scan, splits
 from samtune.data.layouts.base import layout_of
 from samtune.data.layouts.drawn import mask_of
 
@@ -53,11 +53,7 @@ def write(tmp_path, save_image, make_picture):
     return make
 
 
-def completed(root, **given):
-    return with_defaults(DataConfig(root=str(root), **given))
-
-
-def test_objects_with_classes_and_an_ignored_crowd(write, tmp_path):
+def test_objects_with_classes_and_an_ignored_crowd(write, completed, tmp_path):
     write()
     assert layout_of(tmp_path).name == "coco"
     config = completed(tmp_path)
@@ -77,7 +73,7 @@ def test_objects_with_classes_and_an_ignored_crowd(write, tmp_path):
     assert len({first, second}) == 2
 
 
-def test_the_same_as_a_class_map_and_as_foreground(write, tmp_path):
+def test_the_same_as_a_class_map_and_as_foreground(write, completed, tmp_path):
     write()
     config = completed(tmp_path, masks="classes")
     assert (config.classes, config.background) == (3, 0)
@@ -91,7 +87,7 @@ def test_the_same_as_a_class_map_and_as_foreground(write, tmp_path):
     assert set(np.unique(read_mask(record.mask))) == {-1, 0, 1}
 
 
-def test_objects_of_several_classes_are_not_joined(write, tmp_path, refused):
+def test_objects_of_several_classes_are_not_joined(write, completed, tmp_path, refused):
     write()
     config = completed(tmp_path, objects="component")
     record = next(r for records in splits(config).values() for r in records if r.name == "0")
@@ -107,7 +103,7 @@ def test_objects_of_several_classes_are_not_joined(write, tmp_path, refused):
         ("{}/_annotations.coco.json", "{}"),
     ],
 )
-def test_where_files_lie(write, tmp_path, pattern, at):
+def test_where_files_lie(write, completed, tmp_path, pattern, at):
     for split in ("train", "val", "test"):
         write(file=pattern.format(split), at=at.format(split))
     assert layout_of(tmp_path).name == "coco"
@@ -116,7 +112,7 @@ def test_where_files_lie(write, tmp_path, pattern, at):
     assert parts["train"][0].file == tmp_path / at.format("train") / "0.png"
 
 
-def test_the_file_itself_as_root(write, tmp_path):
+def test_the_file_itself_as_root(write, completed, tmp_path):
     write(file="objects.json", at="images")
     parts = splits(completed(tmp_path / "objects.json"))
     assert sum(len(records) for records in parts.values()) == 4
@@ -145,7 +141,7 @@ def test_plain_folders_stay_plain(make_pairs, tmp_path):
         ({"image_id": 10}, ["entry 0 of annotations", "category_id"]),
     ],
 )
-def test_wrong_annotations(write, tmp_path, refused, entry, words):
+def test_wrong_annotations(write, completed, tmp_path, refused, entry, words):
     write([entry])
     refused(["instances_train2017.json", *words], splits, completed(tmp_path))
 
@@ -162,14 +158,14 @@ def test_wrong_annotations(write, tmp_path, refused, entry, words):
         ({"size": [12, 16], "counts": ["a"]}, ["cannot be read as mask", "replace"]),
     ],
 )
-def test_wrong_segmentations(write, tmp_path, refused, segmentation, words):
+def test_wrong_segmentations(write, completed, tmp_path, refused, segmentation, words):
     write([annotation(10, 7, segmentation, id=5)])
     config = completed(tmp_path)
     records = [r for part in splits(config).values() for r in part if r.name == "0"]
     refused(["instances_train2017.json", *words], scan, records[:1], config)
 
 
-def test_wrong_files(write, tmp_path, refused):
+def test_wrong_files(write, completed, tmp_path, refused):
     tree = write()
     file = tmp_path / "annotations/instances_train2017.json"
     (tmp_path / "images/train2017/2.png").unlink()
@@ -185,7 +181,7 @@ def test_wrong_files(write, tmp_path, refused):
     refused([file, "not readable as JSON"], completed, tmp_path)
 
 
-def test_splits_that_do_not_go_together(write, tmp_path, refused):
+def test_splits_that_do_not_go_together(write, completed, tmp_path, refused):
     tree = write()
     other = tmp_path / "annotations/instances_val2017.json"
     other.write_text(json.dumps({**tree, "categories": CATEGORIES[:1]}))
@@ -194,7 +190,7 @@ def test_splits_that_do_not_go_together(write, tmp_path, refused):
     refused(["instances_train2017.json", "instances_training.json"], completed, tmp_path)
 
 
-def test_images_elsewhere_and_no_file_at_all(write, tmp_path, refused):
+def test_images_elsewhere_and_no_file_at_all(write, completed, tmp_path, refused):
     write(at="pictures/deep")
     refused(["0.png", "was not found", "images/"], splits, completed(tmp_path))
     root = tmp_path / "pictures"
@@ -202,7 +198,9 @@ def test_images_elsewhere_and_no_file_at_all(write, tmp_path, refused):
     refused(["data.layout=coc", "coco"], splits, DataConfig(root=str(root), layout="coc"))
 
 
-def test_an_image_of_another_size_than_the_file_says(write, tmp_path, save_image, make_picture):
+def test_an_image_of_another_size_than_the_file_says(
+    write, completed, tmp_path, save_image, make_picture
+):
     write()
     save_image(tmp_path / "images/train2017/0.png", make_picture(10, 10))
     config = completed(tmp_path)

@@ -1,0 +1,121 @@
+"""A CSV file with a line for each pair of files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from samtune.data.config import SPLITS, DataConfig
+from samtune.data.layouts.base import Found, Layout, some, unique_names
+from samtune.data.sources import SPLIT_NAMES, Record, existing_folder
+from samtune.errors import InputError
+
+COLUMNS = ("image", "mask")
+_DELIMITERS = ",;\t"
+
+
+def _fits(root: Path) -> bool:
+    return root.suffix.lower() == ".csv" if root.is_file() else bool(_tables(root))
+
+
+def _find(root: Path, config: DataConfig) -> Found:
+    file = _table(root)
+    rows = _rows(file)
+    paths = [_path(file, row["image"]) for _, row in rows]
+    found: Found = {}
+    names = unique_names(paths, file.parent)
+    owner: dict[Path, int] = {}
+    for (line, row), image, name in zip(rows, paths, names, strict=True):
+        if owner.setdefault(image, line) != line:
+            raise InputError(
+                f"{file}: line {line} names the image {row['image']} again, after line "
+                f"{owner[image]}; keep one of the two"
+            )
+        mask = _path(file, row["mask"])
+        for what, path in (("image", image), ("mask", mask)):
+            if not path.exists():
+                raise InputError(
+                    f"{file}: line {line} names the {what} {row[what]}, which is not there; paths "
+                    "are relative to the CSV file"
+                )
+        found.setdefault(_split(file, line, row), []).append(Record(image, mask, name))
+    if None in found and len(found) > 1:
+        raise InputError(
+            f"{file}: the column split is empty in some lines only; fill it in all, or in none"
+        )
+    order = {split: sorted(records, key=lambda r: r.name) for split, records in found.items()}
+    return {split: order[split] for split in (*SPLITS, None) if split in order}
+
+
+def _table(root: Path) -> Path:
+    if root.is_file():
+        return root
+    files = _tables(existing_folder(root))
+    if len(files) != 1:
+        what = f"several CSV files ({some(f.name for f in files)})" if files else "no CSV file"
+        raise InputError(
+            f"{root}: {what} with the columns image and mask; set data.root to the file itself"
+        )
+    return files[0]
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The CSV files directly in a folder whose first line names both columns."""
+    files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    return [file for file in files if set(COLUMNS) <= set(_header(file))]
+
+
+def _header(file: Path) -> list[str]:
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        first = lines.readline()
+    delimiter = max(_DELIMITERS, key=first.count)
+    return [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+
+
+def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """The filled lines with their numbers, by column name in lower case."""
+    columns = _header(file)
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise InputError(
+            f"{file}: has no column {' and no column '.join(missing)} (found: {some(columns, 8)}); "
+            "the first line names the columns image, mask and, if there are splits, split"
+        )
+    try:
+        text = file.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
+    delimiter = max(_DELIMITERS, key=text[0].count)
+    rows = []
+    for line, cells in enumerate(csv.reader(text[1:], delimiter=delimiter), 2):
+        row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+        if not any(row.values()):
+            continue
+        for name in COLUMNS:
+            if not row.get(name):
+                raise InputError(f"{file}: line {line} has no {name}; fill it or remove the line")
+        rows.append((line, row))
+    if not rows:
+        raise InputError(f"{file}: lists no pair; give one image and mask a line")
+    return rows
+
+
+def _split(file: Path, line: int, row: dict[str, str]) -> str | None:
+    word = row.get("split", "").lower()
+    if word and word not in SPLIT_NAMES:
+        raise InputError(
+            f"{file}: line {line} has the split {word!r}; it must be train, val or test"
+        )
+    return SPLIT_NAMES[word] if word else None
+
+
+def _path(file: Path, cell: str) -> Path:
+    return file.parent / Path(cell).expanduser()
+
+
+LAYOUT = Layout(
+    "csv",
+    "a CSV file with the columns image, mask and perhaps split; paths relative to it",
+    _fits,
+    _find,
+)

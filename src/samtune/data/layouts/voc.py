@@ -1,0 +1,166 @@
+"""Pascal VOC: JPEGImages, SegmentationClass or SegmentationObject, ImageSets/Segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.config import SPLITS, DataConfig
+from samtune.data.layouts.base import Found, Layout, Settings, some
+from samtune.data.reading import read_mask
+from samtune.data.sources import Record, by_stem, existing_folder, image_files
+from samtune.data.stored import Stored
+from samtune.errors import InputError
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
+"""Everingham et al. 2010, in the order of the palette."""
+VOID = 255
+_IMAGES, _OF_CLASS, _OF_OBJECT = "JPEGImages", "SegmentationClass", "SegmentationObject"
+
+
+@dataclass(frozen=True)
+class VocObjects(Stored):
+    """One picture of SegmentationObject, with the class of each object from SegmentationClass."""
+
+    of_class: Path
+
+    def read(self) -> NDArray[np.integer]:
+        """Palette indices: 0 background, 255 void."""
+        return read_mask(self.path)
+
+    def object_classes(self) -> tuple[int, ...]:
+        """The most frequent class under each object, from 0 for the first one."""
+        objects, classes = self.read(), read_mask(self.of_class)
+        if objects.shape != classes.shape:
+            raise InputError(
+                f"{self.path}: differs in size from {self.of_class}; export both again"
+            )
+        return tuple(
+            max(0, int(np.bincount(classes[objects == value], minlength=1).argmax()) - 1)
+            for value in range(1, int(objects.max()) + 1)
+        )
+
+
+def _fits(root: Path) -> bool:
+    return _folder(root) is not None
+
+
+def _folder(root: Path) -> Path | None:
+    """The folder itself, or the only VOC20xx in it."""
+    if not root.is_dir():
+        return None
+    tops = [root, *sorted(root.glob("VOC20*")), *sorted(root.glob("VOCdevkit/VOC20*"))]
+    found = [top for top in tops if (top / _IMAGES).is_dir() and (top / _OF_CLASS).is_dir()]
+    if len(found) > 1 and found[0] != root:
+        raise InputError(
+            f"{root}: holds several years ({some(f.name for f in found)}); set data.root to one"
+        )
+    return found[0] if found else None
+
+
+def _find(root: Path, config: DataConfig) -> Found:
+    folder = _folder(existing_folder(root))
+    if folder is None:
+        raise InputError(
+            f"{root}: has no folders {_IMAGES} and {_OF_CLASS}; set data.root to VOC's"
+        )
+    images = by_stem(image_files(folder / _IMAGES))
+    objects = config.masks == "instance"
+    masks = by_stem(image_files(_mask_folder(folder, _OF_OBJECT if objects else _OF_CLASS)))
+    classes = by_stem(image_files(folder / _OF_CLASS)) if objects else masks
+    found: Found = {}
+    for split, (source, names) in _lists(folder, sorted(masks)).items():
+        records = []
+        for name in names:
+            for what, table in (
+                (_IMAGES, images),
+                (masks_of(objects), masks),
+                (_OF_CLASS, classes),
+            ):
+                if name not in table:
+                    raise InputError(
+                        f"{source}: names {name!r}, of which {folder / what} has no file; add it "
+                        "or remove the line"
+                    )
+            mask = VocObjects(masks[name], classes[name]) if objects else masks[name]
+            records.append(Record(images[name], mask, name))
+        found[split] = records
+    return found
+
+
+def masks_of(objects: bool) -> str:
+    """The folder that holds the masks."""
+    return _OF_OBJECT if objects else _OF_CLASS
+
+
+def _mask_folder(folder: Path, name: str) -> Path:
+    if not (folder / name).is_dir():
+        raise InputError(
+            f"{folder}: has no folder {name}; add it, or set data.masks=classes for class maps"
+        )
+    return folder / name
+
+
+def _lists(folder: Path, every: list[str]) -> dict[str | None, tuple[Path, list[str]]]:
+    """Names by split with the file that lists them; without lists all that have a mask."""
+    sets = folder / "ImageSets" / "Segmentation"
+    files: dict[str | None, Path] = {s: sets / f"{s}.txt" for s in SPLITS}
+    files = {split: file for split, file in files.items() if file.is_file()}
+    if not files and (sets / "trainval.txt").is_file():
+        files = {None: sets / "trainval.txt"}
+    if not files and (sets / "default.txt").is_file():
+        files = {None: sets / "default.txt"}
+    if not files:
+        return {None: (folder / _OF_CLASS, every)}
+    found = {}
+    for split, file in files.items():
+        names = sorted({line.strip() for line in file.read_text("utf-8").splitlines()} - {""})
+        if not names:
+            raise InputError(f"{file}: lists no image; give one name a line or remove the file")
+        found[split] = (file, names)
+    return found
+
+
+def _defaults(root: Path, given: Settings) -> Settings:
+    folder = _folder(root)
+    if folder is None:
+        return {}
+    names = _class_names(folder)
+    masks = given.get("masks", "classes")
+    found: dict[str, Any] = {"masks": masks, "ignore": VOID}
+    if masks == "instance":
+        return {**found, "classes": len(names) - 1, "class_names": names[1:]}
+    if masks != "classes":
+        return found
+    named = given.get("classes", len(names)) == len(names)
+    found |= {"background": 0, "classes": len(names)}
+    return {**found, "class_names": names} if named else found
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """VOC's own, or the first column of ``labelmap.txt``, which annotation tools write."""
+    file = folder / "labelmap.txt"
+    if not file.is_file():
+        return CLASSES
+    lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
+    names = tuple(line.split(":")[0] for line in lines if line and not line.startswith("#"))
+    if not names:
+        raise InputError(f"{file}: names no class; give one a line, or remove the file")
+    return names
+
+
+LAYOUT = Layout(
+    "voc",
+    "Pascal VOC: JPEGImages, SegmentationClass or SegmentationObject, ImageSets/Segmentation",
+    _fits,
+    _find,
+    _defaults,
+)
