@@ -15,7 +15,7 @@ BOX = [10, 6, 50, 40]
 @pytest.fixture(scope="module")
 def model(sam):
     torch.manual_seed(0)
-    model = FineTuned(sam, "lora", "tuned")
+    model = FineTuned(sam, "lora", "tuned", prompts="mixed+none")
     for p in model.parameters():
         p.data += 0.02 * torch.randn_like(p)
     return model.eval()
@@ -56,7 +56,8 @@ def test_shapes_types_and_frames(predictor, multimask):
 @pytest.mark.parametrize("resize", ["longest", "stretch"])
 @pytest.mark.parametrize("mode", ["box", "point", "none"])
 def test_it_equals_the_evaluation(sam, model, pairs, resize, mode):
-    model = FineTuned(sam, model.adapter, model.decoder, input=InputPolicy((64, 64), resize)).eval()
+    policy = InputPolicy((64, 64), resize)
+    model = FineTuned(sam, model.adapter, model.decoder, input=policy, prompts=model.prompts).eval()
     data = DataConfig(root=str(pairs))
     records = splits(data)["train"]
     dataset = SegmentationDataset(

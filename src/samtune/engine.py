@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from samtune.checkpoint import save
@@ -25,6 +24,7 @@ from samtune.errors import InputError
 from samtune.evaluation import evaluate
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
+from samtune.objective import Objective
 from samtune.processes import place
 from samtune.schedule import (
     FitConfig,
@@ -102,23 +102,6 @@ def fit(
     return trainer.run()
 
 
-class _Objective(nn.Module):
-    """A model and its loss as one module, which gives the loss of a batch.
-
-    DDP looks from the output of what it wraps for the parameters that get no gradient. Masks and
-    estimated IoUs would show it heads that the loss does not read.
-    """
-
-    def __init__(self, model: FineTuned, loss: Loss, multimask: bool) -> None:
-        super().__init__()
-        self.model, self.loss, self.multimask = model, loss, multimask
-
-    def forward(self, batch: Batch) -> Tensor:
-        masks = self.model(batch.pixels, batch.prompts, batch.sizes, self.multimask)
-        with torch.autocast(batch.pixels.device.type, enabled=False):
-            return self.loss(masks, batch)
-
-
 class _Trainer:
     """One training: its parts and where it stands."""
 
@@ -146,7 +129,7 @@ class _Trainer:
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr)
-        objective = _Objective(model, Loss.parse(config.loss), config.multimask)
+        objective = Objective(model, Loss.parse(config.loss), config.multimask, train.rounds)
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.batches = batches_per_epoch(len(train), config.batch_size, place()[1])
         self.total = total_steps(config, self.batches)

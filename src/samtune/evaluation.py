@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from samtune.clicks import central_clicks, chosen
 from samtune.data import SegmentationDataset, collate
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.processes import place
 from samtune.schedule import Precision
-from samtune.types import Batch, Masks, inside
+from samtune.tiles import PromptedImage
+from samtune.types import Batch, Geometry, Prompts, inside
+
+__all__ = ["Evaluation", "by_class", "chosen", "evaluate", "predict"]
+
+Ask = Callable[[Prompts, bool], tuple[list[Tensor], Tensor]]
+"""Prompts in the model's frame, and whether to choose among three answers, to each image's masks
+``(N_b, h0, w0)`` bool on the CPU and low-resolution logits ``(N, 1, 4H, 4W)``."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,11 @@ class Evaluation:
     images: int
     items: list[dict[str, Any]] = field(default_factory=list)
     """One row an image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""
+    by_click: list[dict[str, Any]] = field(default_factory=list)
+    """The metrics after each click, where there are several; ``metrics`` are those after the last.
+    """
+    guesses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The metrics of what a box alone gives, without any model, by name; if asked for."""
 
 
 def evaluate(
@@ -39,6 +52,7 @@ def evaluate(
     multimask: bool = False,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    guesses: bool = False,
 ) -> Evaluation:
     """Measures a model on a data set made with ``train=False``, at the original resolution.
 
@@ -53,25 +67,26 @@ def evaluate(
         multimask: Read the best of three masks, by the decoder's own estimate.
         workers: Processes that load data.
         progress: Called with images done and images in all.
+        guesses: Also measure what the prompts' boxes alone give.
     """
-    from samtune.metrics import MaskMetrics, iou_dice
+    from samtune.metrics import iou_dice
 
     model.eval()
     rank, world = place()
     share = list(range(rank, len(dataset), world))
-    metrics = MaskMetrics(sync_on_compute=world > 1)
-    if world > 1:  # collectives need the sums where the model is; alone they stay on the CPU
-        metrics = metrics.to(model.device)
+    after = [_counter(model.device) for _ in range(dataset.rounds)]
+    guessed = _Guesses(model.device) if guesses else None
     items: list[dict[str, Any]] = []
     loader = DataLoader(Subset(dataset, share), batch_size, num_workers=workers, collate_fn=collate)
     for batch in loader:
-        for i, masks in enumerate(predict(model, batch, precision, multimask)):
-            target, valid = batch.originals[i], batch.original_valid[i]
-            classes = batch.classes[batch.prompts.image == i]
-            if dataset.class_maps:
-                total = dataset.data.classes or 0
-                masks, target, classes = by_class(masks, target, valid, total)  # noqa: PLW2901
-            metrics.update(masks, target, valid, classes)
+        answers = asked(model, batch, precision, multimask, dataset.rounds)
+        for metrics, found in zip(after, answers, strict=True):
+            compared = [_compared(dataset, batch, i, masks) for i, masks in enumerate(found)]
+            for masks, target, valid, classes in compared:
+                metrics.update(masks, target, valid, classes)
+        for i, (masks, target, valid, _) in enumerate(compared):  # of the last answers
+            if guessed is not None:
+                guessed.update(batch, i)
             iou, dice = iou_dice(masks, target, valid)
             items.append(
                 {
@@ -84,26 +99,142 @@ def evaluate(
             )
         if progress is not None:
             progress(len(items), len(share))
-    return Evaluation(metrics.compute(), len(dataset), _gathered(items))
+    computed = [metrics.compute() for metrics in after]
+    return Evaluation(
+        computed[-1],
+        len(dataset),
+        _gathered(items),
+        computed if len(computed) > 1 else [],
+        {} if guessed is None else guessed.compute(),
+    )
 
 
-@torch.no_grad()
 def predict(
-    model: FineTuned, batch: Batch, precision: str = "fp32", multimask: bool = False
+    model: FineTuned,
+    batch: Batch,
+    precision: str = "fp32",
+    multimask: bool = False,
+    rounds: int = 1,
 ) -> list[Tensor]:
     """The masks of each image in its original frame: ``(N_b, h0, w0)`` bool on the CPU.
 
-    Of a decoder that gives classes, one mask for each of them: ``(K, h0, w0)``.
+    Of a decoder that gives classes, one mask for each of them: ``(K, h0, w0)``. With several
+    rounds, those after the last click.
     """
-    on_device = batch.to(model.device)
-    with _autocast(model.device, precision):
-        masks = model(on_device.pixels, on_device.prompts, on_device.sizes, multimask)
-    logits = (masks.logits if masks.exclusive else chosen(masks)).float()
-    found = []
-    for i, geometry in enumerate(batch.geometries):
-        mine = geometry.masks_to_original(logits[on_device.prompts.image == i])
-        found.append(inside(mine, masks.exclusive).flatten(0, 1).cpu())
+    *_, found = asked(model, batch, precision, multimask, rounds)
     return found
+
+
+@torch.no_grad()
+def asked(
+    model: FineTuned, batch: Batch, precision: str, multimask: bool, rounds: int
+) -> Iterator[list[Tensor]]:
+    """The masks of each image, see :func:`predict`, after each of so many rounds.
+
+    From the second on, a prompt has one more click, in the middle of what is most wrong, and its
+    last answer as a mask; one answer is read of it, as SAM's own training does.
+    """
+    with _autocast(model.device, precision):
+        ask = (_views if batch.images else _whole)(model, batch)
+        prompts = batch.prompts
+        found, low = ask(prompts, multimask)
+    yield found
+    for _ in range(rounds - 1):
+        prompts = _clicked(prompts, batch, found, low)
+        with _autocast(model.device, precision):
+            found, low = ask(prompts, False)
+        yield found
+
+
+def _whole(model: FineTuned, batch: Batch) -> Ask:
+    """Asks about images that are fitted whole; each is encoded once."""
+    pixels, sizes = batch.pixels.to(model.device), batch.sizes.to(model.device)
+    features = model.encode(model.preprocess(pixels, sizes))
+
+    def ask(prompts: Prompts, multimask: bool) -> tuple[list[Tensor], Tensor]:
+        prompts = prompts.to(model.device)
+        masks = model.decoder(model.sam, features, prompts, multimask)
+        logits = (masks.logits if masks.exclusive else chosen(masks)).float()
+        found = []
+        for i, geometry in enumerate(batch.geometries):
+            mine = geometry.masks_to_original(logits[prompts.image == i])
+            found.append(inside(mine, masks.exclusive).flatten(0, 1).cpu())
+        return found, logits
+
+    return ask
+
+
+def _views(model: FineTuned, batch: Batch) -> Ask:
+    """Asks about images that are cut into tiles or crops."""
+    images = [PromptedImage(model, image.numpy()) for image in batch.images]
+
+    def ask(prompts: Prompts, multimask: bool) -> tuple[list[Tensor], Tensor]:
+        found, lows = [], []
+        for i, (image, geometry) in enumerate(zip(images, batch.geometries, strict=True)):
+            mine = prompts.only(prompts.image == i).at(0)
+            placed = replace(mine, coords=geometry.to_original(mine.coords))
+            masks, iou, low = image.masks(placed, multimask)
+            if multimask:  # one of three; what does not choose has one, or classes
+                best = torch.arange(len(iou), device=iou.device), iou.argmax(1)
+                masks, low = masks[best][:, None], low[best][:, None]
+            found.append(masks.flatten(0, 1).cpu())
+            lows.append(low)
+        return found, torch.cat(lows)
+
+    return ask
+
+
+def _clicked(prompts: Prompts, batch: Batch, found: list[Tensor], low: Tensor) -> Prompts:
+    """The prompts with a click more each, where their masks are wrong."""
+    xy, labels = prompts.coords.new_zeros(len(prompts), 2), prompts.labels.new_zeros(len(prompts))
+    for i, (masks, geometry) in enumerate(zip(found, batch.geometries, strict=True)):
+        mine = prompts.image == i
+        at, labels[mine] = central_clicks(masks, batch.originals[i], batch.original_valid[i])
+        xy[mine] = geometry.to_model(at)
+    return prompts.clicked(xy, labels, low.detach().to(prompts.coords.device))
+
+
+def _compared(
+    dataset: SegmentationDataset, batch: Batch, i: int, masks: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """An image's masks beside targets, what counts, and classes."""
+    target, valid = batch.originals[i], batch.original_valid[i]
+    classes = batch.classes[batch.prompts.image == i]
+    if dataset.class_maps:
+        masks, target, classes = by_class(masks, target, valid, dataset.data.classes or 0)
+    return masks, target, valid, classes
+
+
+def _counter(device: torch.device) -> Any:
+    """An empty count of masks; over several processes it adds up all of theirs."""
+    from samtune.metrics import MaskMetrics
+
+    _, world = place()
+    metrics = MaskMetrics(sync_on_compute=world > 1)
+    # Collectives need the sums where the model is; alone they stay on the CPU.
+    return metrics.to(device) if world > 1 else metrics
+
+
+class _Guesses:
+    """What boxes alone give, without any model: a result below these says nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        from samtune.metrics import filled_box, inscribed_ellipse
+
+        self.guess = {"filled box": filled_box, "inscribed ellipse": inscribed_ellipse}
+        self.metrics = {name: _counter(device) for name in self.guess}
+
+    def update(self, batch: Batch, i: int) -> None:
+        geometry: Geometry = batch.geometries[i]
+        boxes = batch.prompts.only(batch.prompts.image == i).boxes().reshape(-1, 2, 2)
+        # Rounded: the way into the model's frame and back moves an edge by a hair.
+        boxes = geometry.to_original(boxes).flatten(1).double().round(decimals=3)
+        for name, guess in self.guess.items():
+            masks = guess(boxes, geometry.original)
+            self.metrics[name].update(masks, batch.originals[i], batch.original_valid[i])
+
+    def compute(self) -> dict[str, dict[str, Any]]:
+        return {name: metrics.compute() for name, metrics in self.metrics.items()}
 
 
 def by_class(
@@ -135,12 +266,6 @@ def by_class(
     masks = masks.expand_as(of_class)
     met = ((masks | of_class) & valid).flatten(1).any(1)
     return masks[met], of_class[met], met.nonzero()[:, 0]
-
-
-def chosen(masks: Masks) -> Tensor:
-    """Of ``(N, K, h, w)`` logits the mask of highest estimated IoU: ``(N, 1, h, w)``."""
-    best = masks.iou.argmax(1)
-    return masks.logits[torch.arange(len(best), device=best.device), best][:, None]
 
 
 def _gathered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -126,7 +126,10 @@ class FineTuned(nn.Module):
             sizes: ``(B, 2)`` height and width of the content; ``None`` when nothing is padded.
             multimask: Three masks for each prompt instead of one.
         """
-        features = self.encode(self.preprocess(pixels, sizes))
+        return self.read(self.encode(self.preprocess(pixels, sizes)), prompts, multimask)
+
+    def read(self, features: Features, prompts: Prompts, multimask: bool = False) -> Masks:
+        """Masks of ``N`` prompts in the model's frame, out of images that have been encoded."""
         masks = self.decoder(self.sam, features, prompts, multimask)
         auxiliary = self.adapter.auxiliary(features.state)
         return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)

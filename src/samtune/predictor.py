@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from samtune.data.transforms import fit
-from samtune.decoders import Features
+from samtune.data.prompters import kinds_of
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
-from samtune.types import NEGATIVE, POSITIVE, Geometry, Prompts, inside
+from samtune.tiles import PromptedImage
+from samtune.types import NEGATIVE, POSITIVE, Geometry, Prompts
 
 
 class Outside(InputError):
@@ -34,10 +35,18 @@ class Outside(InputError):
         )
 
 
+class PromptMismatch(UserWarning):
+    """A model is asked in another way than it was trained for."""
+
+
 class Predictor:
     """Encodes an image once and answers prompts about it.
 
-    All coordinates are pixels of the image that was set; masks come back in its frame.
+    All coordinates are pixels of the image that was set; masks come back in its frame. Where the
+    model's input policy cuts images into tiles or crops, a prompt is encoded where it points.
+
+    A prompt of another kind than the model was trained for is answered with one
+    :class:`PromptMismatch` warning.
 
     Args:
         model: Put into evaluation mode.
@@ -47,8 +56,9 @@ class Predictor:
     def __init__(self, model: FineTuned, threshold: float = 0.0) -> None:
         self.model = model.eval()
         self.threshold = threshold
-        self._features: Features | None = None
-        self._geometry: Geometry | None = None
+        self._image: PromptedImage | None = None
+        # plain SAM was trained for all of them
+        self._foreign = model.trainable() > 0
 
     @torch.no_grad()
     def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
@@ -69,20 +79,17 @@ class Predictor:
         if image_format not in ("RGB", "BGR"):
             raise InputError(f"image_format={image_format}: must be RGB or BGR")
         rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
-        policy, device = self.model.input, self.model.device
-        pixels, self._geometry = fit(rgb, policy)
-        sizes = torch.tensor([self._geometry.resized], device=device)
-        x = self.model.preprocess(pixels[None].to(device), sizes)
-        self._features = self.model.encode(x)
+        self._image = PromptedImage(self.model, rgb)
+        self._image.encode()
 
     @property
     def is_image_set(self) -> bool:
-        """Whether an image has been encoded."""
-        return self._features is not None
+        """Whether there is an image to ask about."""
+        return self._image is not None
 
     def reset_image(self) -> None:
         """Forgets the image."""
-        self._features = self._geometry = None
+        self._image = None
 
     def predict(
         self,
@@ -135,14 +142,28 @@ class Predictor:
         Raises:
             InputError: No image set, or a box or point outside the image.
         """
-        if self._features is None or self._geometry is None:
+        if self._image is None:
             raise InputError("no image: call set_image before predict")
-        _check_places(prompts, self._geometry)
-        placed = prompts.to_model(self._geometry).to(self.model.device)
-        found = self.model.decoder(self.model.sam, self._features, placed, multimask_output)
-        logits = self._geometry.masks_to_original(found.logits)
-        masks = logits if return_logits else inside(logits, found.exclusive, self.threshold)
-        return masks, found.iou, found.logits
+        _check_places(prompts, self._image.whole)
+        self._remark(prompts)
+        if not return_logits:
+            return self._image.masks(prompts, multimask_output, self.threshold)
+        found, low = self._image.answer(prompts, multimask_output)
+        return found.logits, found.iou, low
+
+    def _remark(self, prompts: Prompts) -> None:
+        """Warns, once, of prompts that the model was not trained for."""
+        if not self._foreign:
+            return
+        other = prompts.kinds() - kinds_of(self.model.prompts)
+        if other:
+            self._foreign = False
+            asked = "none was given" if other == {"none"} else f"is asked with {', '.join(other)}"
+            warnings.warn(
+                f"trained with prompt {self.model.prompts}, and {asked}: expect worse masks",
+                PromptMismatch,
+                stacklevel=4,
+            )
 
     def _mask(self, mask: NDArray[np.float32] | None) -> torch.Tensor | None:
         if mask is None:

@@ -88,6 +88,15 @@ class InputPolicy:
     """Of the pixels, RGB in the 0..255 range; ``None`` for the base's."""
     std: tuple[float, float, float] | None = None
     """As ``mean``."""
+    tiles: Literal["whole", "crop", "tiled"] = "whole"
+    """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
+    of the frame's size, whose answers are blended."""
+    overlap: float = 0.25
+    """Least part of a tile that it shares with its neighbour."""
+    scale: float = 1.0
+    """Pixels of the frame for a pixel of the image, where it is cut into tiles."""
+    margin: float = 0.5
+    """What a crop has around a prompt on each side, as a part of the longer one."""
 
     def stated(self) -> dict[str, Any]:
         """Size, resize, and what differs from the defaults."""
@@ -217,6 +226,40 @@ class Prompts:
             corners.append(torch.where(hit.any(1, keepdim=True), xy, torch.nan))
         return torch.cat(corners, 1)
 
+    def only(self, rows: Tensor) -> Prompts:
+        """Some of the prompts, by index or ``(N,)`` bool."""
+        return Prompts(
+            self.coords[rows],
+            self.labels[rows],
+            self.image[rows],
+            None if self.masks is None else self.masks[rows],
+            None if self.has_mask is None else self.has_mask[rows],
+        )
+
+    def kinds(self) -> set[str]:
+        """What there is among them: ``box``, ``point``, ``mask``, and ``none`` where nothing."""
+        corner = (self.labels >= BOX_TOP_LEFT).any(1)
+        click = ((self.labels == NEGATIVE) | (self.labels == POSITIVE)).any(1)
+        mask = self.mask_flags()
+        met = {"box": corner, "point": click, "mask": mask, "none": ~(corner | click | mask)}
+        return {kind for kind, which in met.items() if bool(which.any())}
+
+    def clicked(self, xy: Tensor, labels: Tensor, masks: Tensor | None = None) -> Prompts:
+        """The same prompts with a click more each, and the last answer as their mask.
+
+        Args:
+            xy: ``(N, 2)`` pixels.
+            labels: ``(N,)``, 1 inside the object, 0 outside, :data:`ABSENT` for no click.
+            masks: ``(N, 1, 4H, 4W)`` logits, which replace earlier ones.
+        """
+        return Prompts(
+            torch.cat([xy[:, None].to(self.coords), self.coords], 1),
+            torch.cat([labels[:, None].to(self.labels), self.labels], 1),
+            self.image,
+            self.masks if masks is None else masks.float(),
+            self.has_mask if masks is None else None,
+        )
+
     def at(self, index: int) -> Prompts:
         """The same prompts, all belonging to image ``index``."""
         return replace(self, image=torch.full_like(self.image, index))
@@ -283,6 +326,8 @@ class Batch:
     """Per image ``(N_b, h0, w0)`` targets in the original frame; only kept for evaluation."""
     original_valid: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0)`` bool, the original frame's twin of ``valid``."""
+    images: tuple[Tensor, ...] = field(default=())
+    """Per image ``(h0, w0, 3)`` uint8; only kept for evaluation on tiles or crops."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its model-frame tensors on another device; the originals stay."""

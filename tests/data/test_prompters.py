@@ -147,7 +147,7 @@ def test_modes():
 
 
 def test_unknown_modes(refused):
-    refused(["prompts.train=bocks", "did you mean 'box'"], modes, "bocks", "prompts.train")
+    refused(["prompts.train=bos", "did you mean 'box'"], modes, "bos", "prompts.train")
     refused(["prompts=[]", "empty"], modes, [])
 
 

@@ -33,10 +33,13 @@ LAYERS = {
     "metrics": "ops types",
     "schedule": "losses",
     "state": "types",
-    "evaluation": "schedule finetuned processes data metrics ops types",
-    "engine": "evaluation checkpoint state schedule finetuned processes data losses metrics ops"
-    " types",
-    "predictor": "finetuned decoders data.transforms ops types",
+    "clicks": "data types",
+    "tiles": "finetuned decoders data.transforms ops types",
+    "evaluation": "schedule tiles clicks finetuned processes data metrics ops types",
+    "objective": "clicks finetuned losses types",
+    "engine": "evaluation objective checkpoint state schedule finetuned processes data losses metrics"
+    " ops types",
+    "predictor": "tiles finetuned decoders data.transforms data.prompters ops types",
     "display": "report processes types",
     "overlays": "ops types",
     "report": "overlays metrics ops types",

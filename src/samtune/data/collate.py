@@ -31,6 +31,8 @@ class Example:
     """``(N, h0, w0)`` bool targets in the original frame; evaluation only."""
     original_valid: Tensor | None = None
     """``(h0, w0)`` bool; evaluation only."""
+    image: Tensor | None = None
+    """``(h0, w0, 3)`` uint8 RGB; only in evaluation on tiles or crops, which need all of it."""
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -52,4 +54,5 @@ def collate(examples: Sequence[Example]) -> Batch:
         names=tuple(example.name for example in examples),
         originals=tuple(e.original for e in examples if e.original is not None),
         original_valid=tuple(e.original_valid for e in examples if e.original_valid is not None),
+        images=tuple(e.image for e in examples if e.image is not None),
     )

@@ -64,6 +64,15 @@ class InputConfig:
     """Height and width of the model's frame in pixels, or one number; by default the base's."""
     resize: Literal["longest", "stretch"] = "longest"
     """Keep the aspect ratio and pad right and below, or stretch both axes to the frame."""
+    tiles: Literal["whole", "crop", "tiled"] = "whole"
+    """What is fitted into the frame: the whole image, a crop around each prompt, or overlapping
+    tiles of the frame's size, whose answers are blended."""
+    overlap: float = 0.25
+    """Least part of a tile that it shares with its neighbour."""
+    scale: float = 1.0
+    """Pixels of the frame for a pixel of the image, where it is cut into tiles."""
+    margin: float = 0.5
+    """What a crop has around a prompt's box on each side, as a part of the longer one."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +80,19 @@ class PromptConfig:
     """Which prompts are sampled from the masks."""
 
     train: str | list[str] = "box"
-    """Prompts in training: box, point, mask, none, mixed, or a list to draw from."""
+    """Prompts in training: box, point, 3_points (any number), mask, none, clicks (asked again with
+    a click where the answer is wrong), mixed (box, point and mask), or a list to draw from."""
     eval: str | list[str] = "box"
-    """Prompts in evaluation; of a list, one after another."""
+    """Prompts in evaluation: these, jittered_box, noisy_mask, or all; of a list, one after
+    another."""
     box_jitter: float = 0.1
-    """Each side of a training box moves by up to this part of its length."""
+    """Each side of a training box, and of jittered_box, moves by up to this part of its length."""
     box_scale: float | None = None
     """Sides of every box as a part of the tight one's, cut in whole pixels to end on the last one,
     as Kyyle2114 has it; by default tight boxes on pixel edges."""
     points: int = 1
     """Points per object for the prompt point."""
+    clicks: int = 5
+    """Clicks per object for the prompt clicks, the first one included."""
     max_objects: int = 16
     """Objects per training image, drawn anew each time; evaluation uses all."""

@@ -13,13 +13,21 @@ from torch.utils.data import Dataset, get_worker_info
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.labels import Labels, Sample, areas, read_sample
-from samtune.data.prompters import PROMPTERS, Draw, Objects, assign, check_numbers, modes
+from samtune.data.prompters import (
+    NONE,
+    Draw,
+    Objects,
+    assign,
+    check_numbers,
+    modes,
+    prompter,
+    rounds,
+)
 from samtune.data.sources import Record
 from samtune.data.transforms import Resize, augment, fit, fit_mask
+from samtune.data.views import drawn_view
 from samtune.errors import InputError
 from samtune.types import Geometry, InputPolicy, Prompts
-
-NONE = "none"
 
 
 class _Chosen(NamedTuple):
@@ -36,7 +44,8 @@ class SegmentationDataset(Dataset[Example]):
 
     An example depends only on ``(seed, epoch, index)``, not on the number of workers. In training
     images are augmented, at most ``max_objects`` objects are drawn, and an object that the fit
-    into the model's frame leaves without a pixel is not asked for. Evaluation changes nothing,
+    into the model's frame leaves without a pixel is not asked for. Where the input policy cuts
+    images, one view is drawn (:func:`samtune.data.views.drawn_view`). Evaluation changes nothing,
     asks for all objects, and keeps the targets in the original frame as well.
 
     Without prompts an image is one example with one target: the mask of all its objects, or, over
@@ -87,6 +96,8 @@ class SegmentationDataset(Dataset[Example]):
         self.modes = modes(default if mode is None else mode, key)
         self.class_maps = NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
         """Whether the targets are maps of classes."""
+        self.rounds = rounds(self.modes, self.prompts)
+        """How often a model is to be asked, with a click more each time."""
         if self.class_maps and len(self.modes) > 1:
             raise InputError(
                 f"{key}={','.join(self.modes)}: over {data.classes} classes none asks for a map of "
@@ -129,6 +140,7 @@ class SegmentationDataset(Dataset[Example]):
         rng = np.random.default_rng((self.seed, epoch, index))
         if self.train:
             image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
+            image, labels = drawn_view(image, labels, self.input, rng, self.modes)
         pixels, geometry = fit(image, self.input)
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
@@ -144,6 +156,7 @@ class SegmentationDataset(Dataset[Example]):
             name=sample.name,
             original=None if self.train else chosen.originals,
             original_valid=None if self.train else torch.from_numpy(everywhere),
+            image=None if self.train or self.input.tiles == "whole" else torch.from_numpy(image),
         )
 
     def _ask(self, labels: Labels, geometry: Geometry, rng: np.random.Generator) -> _Chosen:
@@ -166,7 +179,7 @@ class SegmentationDataset(Dataset[Example]):
         asked = assign(self._objects(objects, rng), choices, rng)
         which = np.concatenate([group for _, group in asked])
         return _Chosen(
-            Prompts.cat([PROMPTERS[mode](objects, group, draw) for mode, group in asked]),
+            Prompts.cat([prompter(mode)(objects, group, draw) for mode, group in asked]),
             objects.targets(which),
             objects.originals(which[:0] if self.train else which),
             labels.classes[which],

@@ -1,10 +1,12 @@
-"""Prompts sampled from the objects of one image: box, point, mask, none, or a mix."""
+"""Prompts sampled from the objects of one image: boxes, points, masks, or none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,23 +63,57 @@ class Draw:
 
 
 def modes(spec: str | list[str] | tuple[str, ...], key: str = "prompts") -> tuple[str, ...]:
-    """The modes that a setting names; ``mixed`` stands for box, point and mask.
+    """The modes that a setting names: ``mixed`` is box, point and mask, ``all`` every kind.
 
     Raises:
         InputError: An unknown mode or an empty list.
     """
     names = [spec] if isinstance(spec, str) else list(spec)
-    known = (*PROMPTERS, "none", "mixed")
+    known = (*PROMPTERS, NONE, *GROUPS)
     for name in names:
-        if name not in known:
+        if name not in known and _counted(str(name)) is None:
             raise InputError(
-                f"{key}={name}: no such prompt; choose from {', '.join(known)}"
-                f"{nearest(str(name), known)}"
+                f"{key}={name}: no such prompt; choose from {', '.join(known)}, or with a number "
+                f"as in 3_points and 8_clicks{nearest(str(name), known)}"
             )
     if not names:
         raise InputError(f"{key}=[]: the list is empty; choose from {', '.join(known)}")
-    spread = [m for name in names for m in (PROMPTERS if name == "mixed" else (name,))]
-    return tuple(dict.fromkeys(spread))
+    return tuple(dict.fromkeys(m for name in names for m in GROUPS.get(name, (name,))))
+
+
+def prompter(mode: str) -> Prompter:
+    """What samples prompts of a mode; of ``none`` there are none."""
+    counted = _counted(mode)
+    if counted is None:
+        return PROMPTERS[mode]
+    kind, number = counted
+    return sample_click if kind == "clicks" else partial(sample_point, count=number)
+
+
+def rounds(names: Iterable[str], config: PromptConfig) -> int:
+    """How often a model is asked: once, or with clicks among the modes once for each click."""
+    counts = [1]
+    for name in names:
+        counted = ("clicks", config.clicks) if name == "clicks" else _counted(name)
+        counts += [counted[1]] if counted is not None and counted[0] == "clicks" else []
+    return max(counts)
+
+
+def kind_of(mode: str) -> str:
+    """What a model sees of a mode: ``box``, ``point``, ``mask`` or ``none``."""
+    counted = _counted(mode)
+    return KINDS["clicks" if counted is not None else mode]
+
+
+def kinds_of(trained: str) -> set[str]:
+    """The kinds that a model was trained for; ``trained`` is its modes, joined by ``+``."""
+    return {kind_of(mode) for mode in modes(trained.split("+"))}
+
+
+def _counted(mode: str) -> tuple[str, int] | None:
+    """``3_points`` and ``8_clicks`` as their parts; ``None`` for other names."""
+    found = re.fullmatch(r"([1-9]\d{0,3})_(points|clicks)", mode)
+    return (found[2], int(found[1])) if found else None
 
 
 def check_numbers(config: PromptConfig) -> None:
@@ -95,7 +131,7 @@ def check_numbers(config: PromptConfig) -> None:
             f"prompts.box_scale={config.box_scale}: a part of the box's side; choose a positive "
             f"number, 1 for the tight box"
         )
-    for name in ("points", "max_objects"):
+    for name in ("points", "clicks", "max_objects"):
         if getattr(config, name) < 1:
             raise InputError(f"prompts.{name}={getattr(config, name)}: too few; choose 1 or more")
 
@@ -154,13 +190,15 @@ def scaled_boxes(
     return np.concatenate([corner, corner + scaled], axis=1)
 
 
-def sample_point(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
-    """``config.points`` pixels inside each object, original frame, all positive.
+def sample_point(
+    objects: Objects, which: NDArray[np.int64], draw: Draw, count: int | None = None
+) -> Prompts:
+    """``count`` or ``config.points`` pixels inside each object, original frame, all positive.
 
     Training draws them evenly. Evaluation takes the pixel farthest from the object's boundary (the
     image's edge is one), then each time the pixel farthest from boundary and points taken.
     """
-    count = draw.config.points
+    count = draw.config.points if count is None else count
     boxes = objects.boxes()
     points = np.zeros((len(which), count, 2), np.float32)
     for row, k in enumerate(which):
@@ -195,12 +233,48 @@ def sample_mask(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Promp
     return Prompts.of(masks=masks)
 
 
-PROMPTERS: dict[str, Callable[[Objects, NDArray[np.int64], Draw], Prompts]] = {
+def sample_click(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
+    """The first of several clicks; the next ones answer what the model makes of it."""
+    return sample_point(objects, which, draw, count=1)
+
+
+def sample_jittered_box(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
+    """Boxes as in training, in evaluation too: the same in each, drawn with the data's seed."""
+    return sample_box(objects, which, replace(draw, train=True))
+
+
+def sample_noisy_mask(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
+    """Masks as in training, in evaluation too: the same in each, drawn with the data's seed."""
+    return sample_mask(objects, which, replace(draw, train=True))
+
+
+Prompter = Callable[[Objects, NDArray[np.int64], Draw], Prompts]
+"""Prompts for some of an image's objects."""
+PROMPTERS: dict[str, Prompter] = {
     "box": sample_box,
+    "jittered_box": sample_jittered_box,
     "point": sample_point,
     "mask": sample_mask,
+    "noisy_mask": sample_noisy_mask,
+    "clicks": sample_click,
 }
 """The modes that ask for one object each; ``none`` asks for all of them and has no prompt."""
+NONE = "none"
+GROUPS = {
+    "mixed": ("box", "point", "mask"),
+    "all": (NONE, "box", "jittered_box", "point", "3_points", "mask", "noisy_mask", "clicks"),
+}
+"""Names for several modes."""
+KINDS = {
+    "box": "box",
+    "jittered_box": "box",
+    "point": "point",
+    "clicks": "point",
+    "mask": "mask",
+    "noisy_mask": "mask",
+    NONE: NONE,
+}
+"""What a model sees of each mode."""
 
 
 def central(inside: NDArray[np.bool_], count: int) -> NDArray[np.int64]:

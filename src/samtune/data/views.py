@@ -1,0 +1,72 @@
+"""Training on parts of images, as they are cut when a model is used: tiles, and crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.labels import Labels, extents
+from samtune.data.prompters import NONE
+from samtune.ops.tiling import Window, around, extent, least_crop
+from samtune.types import InputPolicy
+
+
+def drawn_view(
+    image: NDArray[np.uint8],
+    labels: Labels,
+    policy: InputPolicy,
+    rng: np.random.Generator,
+    modes: Sequence[str],
+) -> tuple[NDArray[np.uint8], Labels]:
+    """One random view of an image, with its part of the labels.
+
+    ``tiled``: a tile at a random place that holds a random pixel of a random object, since only
+    such tiles are asked; without prompts every tile is, and half of them lie anywhere. ``crop``:
+    the window about a random object's box, with this object alone, moved and enlarged or reduced a
+    little. ``whole``, and ``crop`` without prompts: the image as it is.
+    """
+    free = NONE in modes
+    if policy.tiles == "whole" or (policy.tiles == "crop" and free):
+        return image, labels
+    size, ids = (image.shape[0], image.shape[1]), np.unique(labels.map)
+    ids = ids[ids > 0]
+    if policy.tiles == "crop":
+        if not len(ids):
+            return image, labels
+        chosen = int(rng.choice(ids))
+        window = _crop(extents(labels.map, len(labels))[chosen - 1], policy, size, rng)
+        alone = np.where(labels.map == chosen, labels.map, 0).astype(labels.map.dtype)
+        return _part(image, replace(labels, map=alone), window)
+    h, w = extent(policy.size, policy.scale, size)
+    low, high = (0, 0), (size[0] - h, size[1] - w)
+    if len(ids) and not (free and rng.random() < 0.5):
+        pixels = np.flatnonzero(labels.map == rng.choice(ids))
+        at = divmod(int(rng.choice(pixels)), size[1])
+        low = (max(0, at[0] - h + 1), max(0, at[1] - w + 1))
+        high = (min(high[0], at[0]), min(high[1], at[1]))
+    y, x = (int(rng.integers(a, b + 1)) for a, b in zip(low, high, strict=True))
+    return _part(image, labels, (y, x, y + h, x + w))
+
+
+def _crop(
+    box: NDArray[np.int64], policy: InputPolicy, size: tuple[int, int], rng: np.random.Generator
+) -> Window:
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    side = max(x1 - x0, y1 - y0) * policy.margin / 4
+    moved = np.array([x0, y0, x1, y1]) + np.tile(rng.uniform(-side, side, 2), 2)
+    least = least_crop(extent(policy.size, policy.scale, size))
+    return around(moved.tolist(), policy.margin * rng.uniform(0.75, 1.25), least, size)
+
+
+def _part(
+    image: NDArray[np.uint8], labels: Labels, window: Window
+) -> tuple[NDArray[np.uint8], Labels]:
+    y0, x0, y1, x1 = window
+    cut = (slice(y0, y1), slice(x0, x1))
+    valid = None if labels.valid is None else labels.valid[cut]
+    return np.ascontiguousarray(image[cut]), Labels(
+        np.ascontiguousarray(labels.map[cut]), labels.classes, valid
+    )
