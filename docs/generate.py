@@ -12,6 +12,7 @@ from pathlib import Path
 from samtune.catalogue import decoders_table, methods_table, settings_table
 from samtune.config import BaseConfig
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.data.named import datasets_table
 from samtune.engine import FitConfig
 
 PAGES = Path(__file__).parent
@@ -23,6 +24,7 @@ def tables() -> dict[str, str]:
     parts = {"base": BaseConfig, "data": DataConfig, "input": InputConfig, "prompts": PromptConfig}
     made = {name: settings_table(cls, f"{name}.") for name, cls in parts.items()}
     made["train"] = settings_table(FitConfig, "train.")
+    made["datasets"] = datasets_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
 
 

@@ -5,6 +5,7 @@ from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.dataset import SegmentationDataset
 from samtune.data.labels import Labels, Sample, label_objects, read_sample
 from samtune.data.layouts import with_defaults
+from samtune.data.named import list_datasets
 from samtune.data.prompters import PROMPTERS, kind_of, kinds_of, modes
 from samtune.data.reading import image_size, read_image, read_mask
 from samtune.data.scan import Summary, scan
@@ -34,6 +35,7 @@ __all__ = [
     "kind_of",
     "kinds_of",
     "label_objects",
+    "list_datasets",
     "modes",
     "read_image",
     "read_mask",
