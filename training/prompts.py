@@ -116,9 +116,7 @@ def tight_box(mask: np.ndarray) -> np.ndarray:
 
 
 def jittered(rng: np.random.Generator, box: np.ndarray, size: int) -> np.ndarray:
-    """SAM's noise: a tenth of the side, at most 20 pixels; a third of the boxes stay exact."""
-    if rng.random() < 0.33:
-        return box
+    """SAM's noise: a tenth of the side, at most 20 pixels."""
     sides = np.tile(box[2:] - box[:2], 2)
     noise = np.clip(rng.normal(0, 0.1, 4) * sides, -20, 20) * rng.random()
     return np.clip(box + noise, 0, size - 1)
@@ -149,14 +147,21 @@ def outer_point(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     return np.full(2, -1, np.float32)
 
 
-def prompt(rng: np.random.Generator, mask: np.ndarray, kind: int) -> tuple[np.ndarray, np.ndarray]:
-    """The slots ``(SLOTS, 2)`` and ``(SLOTS,)`` of one prompt for ``mask``."""
+def prompt(
+    rng: np.random.Generator, mask: np.ndarray, kind: int, exact: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The slots ``(SLOTS, 2)`` and ``(SLOTS,)`` of one prompt for ``mask``.
+
+    Boxes are noisy but for a share ``exact``.
+    """
     coords = np.zeros((SLOTS, 2), np.float32)
     labels = np.full(SLOTS, ABSENT)
     if kind == WHOLE_PICTURE:
         return coords, labels
     if kind in (BOX, BOX_POINT):
-        coords[:2] = jittered(rng, tight_box(mask), mask.shape[0]).reshape(2, 2)
+        box = tight_box(mask)
+        noisy = rng.random() >= exact
+        coords[:2] = (jittered(rng, box, mask.shape[0]) if noisy else box).reshape(2, 2)
         labels[:2] = BOX_TOP_LEFT, BOX_BOTTOM_RIGHT
     else:
         labels[0] = NOT_A_POINT
@@ -193,6 +198,8 @@ class Mixture(NamedTuple):
     """That a picture is a rich scene rather than a plain one."""
     whole: float
     """That a plain picture is asked once without a prompt, for all of its objects."""
+    exact: float = 1 / 3
+    """That a box is the tight one, without noise."""
 
 
 SHAPES = {SIZE // 2: (8, 6), SIZE: (2, 8)}
@@ -221,7 +228,7 @@ def batch(
         kinds = rng.choice(len(KIND_ODDS), count, p=KIND_ODDS)
         if plain and rng.random() < mixture.whole:
             kinds[0], masks[0] = WHOLE_PICTURE, labels[WHOLE] > 0
-        slots = [prompt(rng, m, int(k)) for m, k in zip(masks, kinds, strict=True)]
+        slots = [prompt(rng, m, int(k), mixture.exact) for m, k in zip(masks, kinds, strict=True)]
         coords, marks = zip(*slots, strict=True)
         row = (image.transpose(2, 0, 1), content, masks, coords, marks, kinds, edges_of(labels))
         for column, value in zip(columns, row, strict=True):

@@ -1,7 +1,7 @@
 """Trains nano, the small SAM that ships with samtune, from scratch on procedural scenes.
 
-    python training/train_nano.py --out runs/nano --minutes 75            # decays by the clock
-    python training/train_nano.py --out runs/nano --minutes 75 --resume   # after a stop
+    python training/train_nano.py --out runs/nano --minutes 95            # decays by the clock
+    python training/train_nano.py --out runs/nano --minutes 95 --resume   # after a stop
     touch runs/nano/stop                                                  # saves and stops
 
 It begins with plain scenes and, beside SAM's prompts, with one question without a prompt in each
@@ -49,7 +49,7 @@ from samtune.sam.model import SPECS, Sam
 class Settings:
     """What a run is made of; kept beside its checkpoints."""
 
-    minutes: float = 75.0
+    minutes: float = 95.0
     seed: int = 1
     lr: float = 1.5e-3
     matrix_lr: float = 3e-3
@@ -68,7 +68,8 @@ def curriculum(progress: float) -> Mixture:
     full = 0.15 if progress < 0.5 else 0.5
     rich = 0.5 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
     whole = min(1.0, max(0.0, (0.65 - progress) / 0.35))
-    return Mixture(full, rich, whole)
+    exact = 1 / 3 if progress < 0.5 else 2 / 3
+    return Mixture(full, rich, whole, exact)
 
 
 class Trainer:
@@ -90,7 +91,7 @@ class Trainer:
         prepare(self.average, device.type == "cpu")
         self.optimizers = self._optimizers()
         self.step, self.seconds = 0, 0.0
-        self.mixture = multiprocessing.get_context("spawn").Array("d", 3)
+        self.mixture = multiprocessing.get_context("spawn").Array("d", len(Mixture._fields))
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for everything else."""
