@@ -40,9 +40,10 @@ LAYERS = {
     "engine": "evaluation objective checkpoint state schedule finetuned processes data losses metrics"
     " ops types",
     "predictor": "tiles finetuned decoders data.transforms data.prompters ops types",
-    "display": "report processes types",
+    "prompt_table": "",
+    "display": "report prompt_table processes types",
     "overlays": "ops types",
-    "report": "overlays metrics ops types",
+    "report": "overlays prompt_table metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
     "config": "schedule engine finetuned data losses metrics adapters decoders registry sam types"
     " recipes assets",
@@ -53,8 +54,11 @@ LAYERS = {
     "runs": "runfolder config engine evaluation comparison predictor checkpoint display report"
     " overlays export foreign finetuned processes adapters decoders sam data losses metrics ops"
     " types recipes assets",
+    "prompt_matrix": "runs config checkpoint display data sam types",
     "compare": "runs config display report overlays metrics types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
+    "console": "display processes",
+    "data_commands": "console display config data",
     "cli": "*",
     "__init__": "checkpoint engine evaluation predictor foreign finetuned adapters decoders sam"
     " data losses metrics types ops",

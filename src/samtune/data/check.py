@@ -1,0 +1,304 @@
+"""All that can be said of a data set's files at once: why training would fail, and what is odd."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from samtune.data.config import SPLITS, DataConfig
+from samtune.data.labels import clear_threshold
+from samtune.data.layouts import Found, find
+from samtune.data.problems import DataError, collected
+from samtune.data.reading import has_palette, is_lossy
+from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
+from samtune.data.sources import Record
+from samtune.data.splits import divided, draw_shots
+from samtune.data.stored import Stored, path_of
+from samtune.errors import InputError
+
+TINY = 16
+"""Objects of fewer pixels are remarked."""
+DAMAGED = "0/255 damaged by JPEG"
+_ENDS = {(0, 1): "0/1", (0, 255): "0/255", (0, 65535): "0/65535"}
+Parts = Mapping[str, Sequence[Record]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about one file."""
+
+    file: str
+    kind: str
+    """In two or three words, the same for all files that it holds for."""
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a look at every file of a data set found."""
+
+    problems: tuple[Finding, ...]
+    """Each of them makes training fail."""
+    remarks: tuple[Finding, ...]
+    """What training bears, and somebody should know."""
+    counts: dict[str, Any]
+    """``images``; ``masks``, how many hold which kind of values; ``splits``, for each the fields of
+    :class:`~samtune.data.scan.Summary`; ``classes``, for each ``class``, ``name``, ``pixels``,
+    ``share`` of all labelled pixels, ``images`` and ``objects``. Of files without a problem."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether training accepts the data set."""
+        return not self.problems
+
+    def tree(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        rows = {
+            key: [asdict(row) for row in found]
+            for key, found in (("problems", self.problems), ("remarks", self.remarks))
+        }
+        return {"ok": self.ok, **rows, "counts": self.counts}
+
+
+def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) -> Check:
+    """Decodes every image and mask of a data set, and says all that is wrong or odd at once.
+
+    What is a problem here is what training refuses, because both find, look and split with the same
+    functions. All files are looked at, also where ``data.shots`` would take few of them.
+
+    Args:
+        data: Which files, and how masks are read.
+        progress: Called with files looked at and files in all.
+
+    Raises:
+        InputError: No ``data.root``.
+    """
+    if not data.root:
+        raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
+    layout: Found = {}
+    parts: Parts = {}
+    with collected() as problems:
+        layout = find(data)
+    records = list(dict.fromkeys(r for records in layout.values() for r in records))
+    found: list[Look] = []
+    for each in looks(records, data, thorough=True):
+        found.append(each)
+        problems += each.problems
+        if progress is not None:
+            progress(len(found), len(records))
+    if records:
+        with collected() as undivided:
+            parts = divided(layout, data)
+        problems += undivided or _of_splits(parts, found, data)
+    if data.shots is not None and not problems:
+        with collected() as problems:
+            draw_shots(parts["train"], data)
+    sound = [each for each in found if not each.problems]
+    rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
+    remarks = dict.fromkeys(_remarks(sound, parts, data))
+    return Check(tuple(rows), tuple(remarks), _counts(sound, parts, data))
+
+
+def values_kind(look: Look, data: DataConfig) -> str:
+    """What the values of a mask look like: ``0/1``, ``0/255``, ... or how they are read."""
+    if data.masks not in ("auto", "binary"):
+        return data.masks
+    met = sorted(set(look.values) - {data.ignore})
+    if not met or met == [0]:
+        return "0 only"
+    for ends, name in _ENDS.items():
+        if set(met) <= set(ends):
+            return name
+    assert look.record.mask is not None
+    damaged = clear_threshold(np.array(met), is_lossy(look.record.mask)) is not None
+    return DAMAGED if damaged else "other values"
+
+
+def _of_splits(parts: Parts, found: Sequence[Look], data: DataConfig) -> list[InputError]:
+    problems: list[InputError] = [empty_split(n, data) for n in SPLITS if not parts[n]]
+    train = set(parts["train"])
+    mine = [each for each in found if each.record in train]
+    if mine and not any(each.classes or each.problems for each in mine):
+        problems.append(no_objects(len(mine), data))
+    return problems
+
+
+def findings(problem: InputError, root: str) -> list[Finding]:
+    """A row for each file of a problem; one that names no file is of the ``root``."""
+    if isinstance(problem, DataError):
+        several = len(problem.files) > 1 or problem.files[0] != problem.file
+        what = problem.kind if several else problem.what
+        return [Finding(f, problem.kind, what, problem.remedy) for f in problem.files]
+    file, colon, rest = str(problem).partition(": ")
+    what, semicolon, remedy = (rest if colon else file).rpartition("; ")
+    if not semicolon:
+        what, remedy = remedy, "see what the message names"
+    return [Finding(file if colon else root, "against the rules", what, remedy)]
+
+
+def _remarks(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[Finding]:
+    for each in sound:
+        yield from _odd_objects(each, data)
+        yield from _odd_values(each, data)
+    yield from _mixed(sound, data)
+    yield from _repeated(sound, parts)
+    yield from _odd_splits(sound, parts, data)
+
+
+def _odd_objects(look: Look, data: DataConfig) -> Iterator[Finding]:
+    h, w = look.size
+    if look.ignored == h * w:
+        what = f"every pixel has the ignored value {data.ignore}"
+        yield _of_mask(look, "all ignored", what, "it teaches nothing: label it, or remove it")
+    elif not look.classes:
+        yield _of_mask(look, "empty mask", "has no object", "legal; check that none was forgotten")
+    few = [area for area in look.areas if area < TINY]
+    if few:
+        what = f"{len(few)} of {len(look.areas)} objects under {TINY} pixels, least {min(few)}"
+        remedy = f"check them; data.min_area={TINY} makes them background"
+        yield _of_mask(look, "tiny objects", what, remedy)
+
+
+def _odd_values(look: Look, data: DataConfig) -> Iterator[Finding]:
+    kind = values_kind(look, data)
+    assert look.record.mask is not None
+    if kind == DAMAGED:
+        dark, light = ([v for v in look.values if (v > 127) == side] for side in (False, True))
+        spans = [f"{min(side)} to {max(side)}" for side in (dark, light) if side]
+        what = f"values {' and '.join(spans)}, as JPEG leaves 0 and 255"
+        remedy = "read with a threshold of 127; export as PNG for exact edges"
+        yield _of_mask(look, "JPEG mask", what, remedy)
+    if kind == "other values":
+        cut = data.threshold or 0
+        what = f"{len(look.values)} values, of which those above {cut} are read as foreground"
+        yield _of_mask(look, "many mask values", what, "set data.threshold, or data.masks")
+    if has_palette(look.record.mask):
+        remedy = "check that the indices, not the colours, are the values you mean"
+        yield _of_mask(look, "palette mask", "read by its palette's indices", remedy)
+
+
+def _mixed(sound: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
+    """Masks of 0/1 among masks of 0/255: legal, but often two exports mixed up."""
+    kinds = [(each, values_kind(each, data).replace(DAMAGED, "0/255")) for each in sound]
+    counted = Counter(kind for _, kind in kinds if kind in _ENDS.values())
+    if len(counted) < 2:
+        return
+    usual = counted.most_common(1)[0][0]
+    for each, kind in kinds:
+        if kind in counted and kind != usual:
+            what = f"holds {kind} where {counted[usual]} other masks hold {usual}"
+            remedy = "legal; check that 1 and 255 mean the same, or export all masks alike"
+            yield _of_mask(each, "mixed mask values", what, remedy)
+
+
+def _repeated(sound: Sequence[Look], parts: Parts) -> Iterator[Finding]:
+    """The same image twice, within a split or, which falsifies results, in two."""
+    where = defaultdict(list)
+    for split, records in parts.items():
+        for record in records:
+            where[record].append(split)
+    first: dict[str, list[Look]] = defaultdict(list)
+    for each in sound:
+        mine = where[each.record]
+        if len(mine) > 1:
+            what = f"is both in {' and in '.join(mine)}"
+            remedy = "add pairs, so that each split has its own"
+            yield _of_image(each, "leak between splits", what, remedy)
+        earlier = first[each.content]
+        apart = [e for e in earlier if not set(where[e.record]) & set(mine)]
+        if apart:
+            there = f"{apart[0].record.file.name} in {', '.join(where[apart[0].record])}"
+            what = f"in {', '.join(mine)} is the same image as {there}"
+            remedy = "remove one of the two, or results are measured on known images"
+            yield _of_image(each, "leak between splits", what, remedy)
+        elif earlier:
+            what = f"is the same image as {earlier[0].record.file.name}"
+            yield _of_image(each, "duplicate image", what, "remove one of the two")
+        earlier.append(each)
+
+
+def _odd_splits(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[Finding]:
+    root = str(data.root)
+    for name, records in parts.items():
+        if len(records) == 1:
+            what = f"the {name} split has a single image"
+            yield Finding(root, "single image split", what, "add pairs: one image says little")
+    if data.masks != "classes":
+        return
+    train = set(parts.get("train", ()))
+    met = {value for each in sound if each.record in train for value in each.values}
+    for value in range(data.classes or 0) if train else ():
+        if value not in met:
+            what = f"{_class_name(value, data)} has no pixel in the training split"
+            remedy = "add images of it, or check the values"
+            yield Finding(root, "class without pixels", what, remedy)
+
+
+def _of_mask(look: Look, kind: str, what: str, remedy: str) -> Finding:
+    assert look.record.mask is not None
+    named = f"{look.record.name}: {what}" if isinstance(look.record.mask, Stored) else what
+    return Finding(str(path_of(look.record.mask)), kind, named, remedy)
+
+
+def _of_image(look: Look, kind: str, what: str, remedy: str) -> Finding:
+    named = f"{look.record.name}: {what}" if isinstance(look.record.image, Stored) else what
+    return Finding(str(look.record.file), kind, named, remedy)
+
+
+def _counts(sound: Sequence[Look], parts: Parts, data: DataConfig) -> dict[str, Any]:
+    of = {each.record: each for each in sound}
+    splits = {}
+    for name, records in parts.items():
+        mine = [of[record] for record in records if record in of]
+        if mine:
+            splits[name] = asdict(summary_of(mine))
+    kinds = Counter(values_kind(each, data) for each in sound)
+    classes = _class_rows(sound, data)
+    return {"images": len(sound), "masks": dict(kinds), "splits": splits, "classes": classes}
+
+
+def _class_rows(sound: Sequence[Look], data: DataConfig) -> list[dict[str, Any]]:
+    """Pixels, images and objects of each class, where there are several."""
+    if data.masks != "classes" and len(data.class_names) < 2:
+        return []
+    pixels, images, objects = Counter[int](), Counter[int](), Counter[int]()
+    for each in sound:
+        mine = _pixels_by_class(each, data)
+        pixels.update(mine)
+        images.update(mine.keys())
+        objects.update(each.classes)
+    total = max(1, pixels.total())
+    return [
+        {
+            "class": value,
+            "name": _class_name(value, data),
+            "pixels": pixels[value],
+            "share": pixels[value] / total,
+            "images": images[value],
+            "objects": objects[value],
+        }
+        for value in _values(data, pixels)
+    ]
+
+
+def _pixels_by_class(look: Look, data: DataConfig) -> Counter[int]:
+    if data.masks == "classes":
+        return Counter({v: n for v, n in look.values.items() if v != data.ignore})
+    found = Counter[int]()
+    for value, area in zip(look.classes, look.areas, strict=True):
+        found[value] += area
+    return found
+
+
+def _values(data: DataConfig, met: Iterable[int]) -> list[int]:
+    known = data.classes or len(data.class_names)
+    return sorted({*range(known), *met})
+
+
+def _class_name(value: int, data: DataConfig) -> str:
+    return data.class_names[value] if value < len(data.class_names) else f"class {value}"
