@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from samtune.config import RunConfig, Tree
-from samtune.data import SegmentationDataset, collate
+from samtune.data import SegmentationDataset, collate, kind_of, modes
+from samtune.data.prompters import NONE
 from samtune.display import Display
 from samtune.evaluation import Evaluation, evaluate, predict
 from samtune.finetuned import FineTuned
@@ -21,7 +22,12 @@ SHOWN = 8
 
 
 def measure(
-    model: FineTuned, dataset: SegmentationDataset, config: RunConfig, display: Display, what: str
+    model: FineTuned,
+    dataset: SegmentationDataset,
+    config: RunConfig,
+    display: Display,
+    what: str,
+    guesses: bool = False,
 ) -> Evaluation:
     """Evaluates with the configuration's settings, showing progress under the name ``what``."""
     return evaluate(
@@ -32,6 +38,7 @@ def measure(
         multimask=config.train.multimask,
         workers=config.data.workers,
         progress=lambda done, total: display.progress(what, done, total),
+        guesses=guesses,
     )
 
 
@@ -47,11 +54,10 @@ def compare_with_base(
     first, shown = next(iter(test)), []
     summary: Tree = {}
     for mode, dataset in test.items():
-        before = measure(baseline, dataset, config, display, f"zero-shot, {mode}")
+        boxes = kind_of(mode) == "box"
+        before = measure(baseline, dataset, config, display, f"zero-shot, {mode}", boxes)
         after = model and measure(model, dataset, config, display, f"tuned, {mode}")
-        by_prompt[mode] = {"zero_shot": _headline(before)}
-        if after:
-            by_prompt[mode]["tuned"] = _headline(after)
+        by_prompt[mode] = _of_prompt(mode, model, before, after or None)
         if mode == first:
             summary = {
                 "zero_shot": numbers(before),
@@ -63,8 +69,8 @@ def compare_with_base(
             }
             if is_main():
                 shown = _overlays(baseline, model, dataset, before, after or None, config)
-        if mode == "box":
-            summary["guesses"] = _guesses(dataset)
+    guesses = by_prompt[first].get("guesses")
+    summary |= {"guesses": guesses} if guesses else {}
     return {**summary, "by_prompt": by_prompt}, shown
 
 
@@ -73,8 +79,29 @@ def numbers(evaluation: Evaluation) -> dict[str, float]:
     return {key: evaluation.metrics[key] for key in ("iou", "dice", "iou_pooled", "dice_pooled")}
 
 
-def _headline(evaluation: Evaluation) -> dict[str, float]:
-    return {key: evaluation.metrics[key] for key in ("iou", "dice")}
+def _of_prompt(
+    mode: str, model: FineTuned | None, before: Evaluation, after: Evaluation | None
+) -> Tree:
+    """One entry of ``by_prompt``, see :func:`samtune.prompt_table.prompt_rows`."""
+    entry: Tree = {"zero_shot": _headline(before.metrics)}
+    sides = {"zero_shot": before}
+    if after:
+        entry["tuned"] = _headline(after.metrics)
+        sides["tuned"] = after
+    entry["ground_truth"] = mode != NONE
+    entry["trained"] = model is not None and mode in modes(model.prompts.split("+"))
+    if before.guesses:
+        entry["guesses"] = {name: _headline(found) for name, found in before.guesses.items()}
+    if before.by_click:
+        entry["by_click"] = {
+            side: [_headline(found) for found in measured.by_click]
+            for side, measured in sides.items()
+        }
+    return entry
+
+
+def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {key: metrics[key] for key in ("iou", "dice")}
 
 
 def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
@@ -91,24 +118,6 @@ def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -
     return out
 
 
-def _guesses(dataset: SegmentationDataset) -> dict[str, dict[str, float]]:
-    """What a box alone gives, without any model: a result below these says nothing."""
-    from samtune.metrics import MaskMetrics, filled_box, inscribed_ellipse
-
-    guesses = {"filled box": filled_box, "inscribed ellipse": inscribed_ellipse}
-    metrics = {name: MaskMetrics() for name in guesses}
-    for index in range(len(dataset)):
-        example = dataset[index]
-        assert example.original is not None
-        boxes = example.geometry.to_original(example.prompts.boxes().reshape(-1, 2, 2)).flatten(1)
-        for name, guess in guesses.items():
-            # Rounded: the way into the model's frame and back moves an edge by a hair.
-            masks = guess(boxes.double().round(decimals=3), example.geometry.original)
-            metrics[name].update(masks, example.original, example.original_valid)
-    found = {name: metric.compute() for name, metric in metrics.items()}
-    return {name: {key: f[key] for key in ("iou", "dice")} for name, f in found.items()}
-
-
 def _overlays(
     baseline: FineTuned,
     model: FineTuned | None,
@@ -123,14 +132,13 @@ def _overlays(
     ranked = sorted((after or before).items, key=lambda item: _sortable(item["iou"]))
     zero_shot = {item["index"]: item["iou"] for item in before.items}
     tuned = {item["index"]: item["iou"] for item in after.items} if after else {}
+    how = (config.train.precision, config.train.multimask, dataset.rounds)
     shown = []
     for item in _spread(ranked, SHOWN):
         index = item["index"]
         batch = collate([dataset[index]])
         results = [
-            _union(
-                predict(m, batch, config.train.precision, config.train.multimask)[0], dataset
-            ).numpy()
+            _union(predict(m, batch, *how)[0], dataset).numpy()
             if m is not None and len(batch.prompts)
             else None
             for m in (baseline, model)

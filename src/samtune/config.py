@@ -16,6 +16,8 @@ from samtune.adapters import ADAPTERS
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.layouts import defaults_of
 from samtune.data.named import DATASETS
+from samtune.data.prompters import GROUPS
+from samtune.data.views import check_cuts
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.finetuned import check_fit, check_pair
@@ -105,6 +107,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_fit(config.adapter["name"], config.decoder["name"], spec)
     _check_classes(config)
     check_training(config.train)
+    check_cuts(config.input)
     for key in ("workers", "cache"):
         if getattr(config.data, key) < 0:
             raise InputError(f"data.{key}={getattr(config.data, key)}: choose 0 or more")
@@ -306,7 +309,8 @@ def _check_classes(config: RunConfig) -> None:
     """Refuses data, prompts, decoder and loss of which some stand for class maps and some not."""
     data, decoder, prompts = config.data, config.decoder, config.prompts
     given = [prompts.train, prompts.eval]
-    asked = {m for p in given for m in ([p] if isinstance(p, str) else p)}
+    names = [m for p in given for m in ([p] if isinstance(p, str) else p)]
+    asked = {m for name in names for m in GROUPS.get(name, (name,))}
     mapped = "none" in asked and data.masks == "classes" and (data.classes or 0) > 1
     answers = decoder.get("classes") if decoder["name"] == "semantic" else None
     if answers == 2 and decoder["tokens"] == "gsam":

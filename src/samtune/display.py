@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from samtune.processes import is_main
+from samtune.prompt_table import TITLE, prompt_rows
 from samtune.report import duration, metric, quantity
 
 PLAIN_SECONDS = 10.0
@@ -22,7 +23,7 @@ PLAIN_SECONDS = 10.0
 class Display:
     """Speaks to the person at the terminal; with ``json`` all of it goes to stderr.
 
-    Of several processes only the main one speaks, but each of them warns.
+    Of several processes only the main one speaks.
 
     Use as a context manager, so that the bar is taken down whatever happens.
     """
@@ -30,7 +31,7 @@ class Display:
     def __init__(self, json: bool = False) -> None:
         quiet = not is_main()
         self.console = Console(stderr=json, highlight=False, soft_wrap=True, quiet=quiet)
-        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -125,16 +126,44 @@ class Display:
             gains = [metric(after[key] - before[key], sign=True) for key in ("iou", "dice")]
             table.add_row("gain", *gains)
         self.console.print(table)
-        self._group(summary, "by_prompt", "prompt")
+        self._prompts(summary)
         self._group(summary, "by_class", "class")
         self.say(_facts(summary))
         for key in ("checkpoint", "report"):
             if summary.get(key):
                 self.say(f"{key}: {summary[key]}")
 
+    def _prompts(self, summary: Mapping[str, Any]) -> None:
+        """A row for each prompt mode, where there are several or the clicks of one."""
+        groups = summary.get("by_prompt") or {}
+        if len(groups) < 2 and not any("by_click" in values for values in groups.values()):
+            return
+        table = Table("prompt", "from", title=TITLE, title_justify="left")
+        rows = prompt_rows(groups)
+        sides = ["zero-shot", *(["tuned"] if any(row.tuned for row in rows) else [])]
+        for name in (f"{side} {what}" for side in sides for what in ("IoU", "Dice")):
+            table.add_column(name, justify="right")
+        for row in rows:
+            pairs = (row.zero_shot, row.tuned)[: len(sides)]
+            cells = [metric(v.get(k)) if v else "-" for v in pairs for k in ("iou", "dice")]
+            table.add_row(row.label if row.origin else f"  {row.label}", row.origin, *cells)
+        self.console.print(table)
+
+    def matrix(self, matrix: Sequence[Mapping[str, Any]]) -> None:
+        """How models of several prompts answer each prompt: IoU, a row for each model."""
+        tests = list(matrix[0]["by_prompt"])
+        table = Table("trained with", *tests, "checkpoint", title_justify="left")
+        table.title = (
+            "IoU by trained and asked prompt (all but none are taken from the ground truth)"
+        )
+        for row in matrix:
+            cells = [metric(row["by_prompt"][mode]["iou"]) for mode in tests]
+            table.add_row(row["trained_with"] or "zero-shot", *cells, row["checkpoint"] or "")
+        self.console.print(table)
+
     def _group(self, summary: Mapping[str, Any], key: str, name: str) -> None:
         groups = summary.get(key) or {}
-        if len(groups) < (1 if key == "by_class" else 2):
+        if not groups:
             return
         table = Table(name, "zero-shot IoU", "tuned IoU", title_justify="left")
         for group, values in groups.items():

@@ -24,6 +24,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from samtune.overlays import AFTER, BEFORE, PANEL, TRUTH, Overlay, draw_overlay, panels, strip
+from samtune.prompt_table import TITLE, prompt_rows
 
 __all__ = ["Overlay", "Report", "draw_overlay", "render", "write_report"]
 
@@ -91,9 +92,12 @@ def render(report: Report) -> str:
         headline=_headline(report.summary),
         facts=_facts(report.summary),
         tables={
-            title: _grouped(report.summary[key])
-            for title, key in (("By class", "by_class"), ("By prompt", "by_prompt"))
-            if report.summary.get(key)
+            title: _grouped(groups)
+            for title, groups in (
+                ("By class", report.summary.get("by_class")),
+                (TITLE, _prompts(report.summary)),
+            )
+            if groups
         },
         charts=_charts(report),
         gallery=[_figure(o) for o in sorted(report.overlays, key=_tuned_iou)],
@@ -149,6 +153,15 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
             k: after[k] - before[k] for k in after if _number(after[k]) and _number(before.get(k))
         }
     return {"rows": rows, "columns": _columns([row[2] for row in rows]), "gain": gain}
+
+
+def _prompts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    rows = prompt_rows(summary.get("by_prompt") or {})
+    labels = [row.label if row.origin else f"{row.mode}: {row.label}" for row in rows]
+    return {
+        label: {"zero_shot": row.zero_shot, "tuned": row.tuned}
+        for label, row in zip(labels, rows, strict=True)
+    }
 
 
 def _grouped(groups: Mapping[str, Any]) -> dict[str, Any]:

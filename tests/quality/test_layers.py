@@ -31,7 +31,7 @@ LAYERS = {
     "data": "ops types",
     "losses": "ops types",
     "metrics": "ops types",
-    "schedule": "losses",
+    "schedule": "losses metrics",
     "state": "types",
     "clicks": "data types",
     "tiles": "finetuned decoders data.transforms ops types",
@@ -51,11 +51,14 @@ LAYERS = {
     "comparison": "config display evaluation processes overlays metrics finetuned data types",
     "prediction": "predictor overlays data types",
     "runfolder": "display processes state",
-    "runs": "runfolder config engine evaluation comparison predictor checkpoint display report"
-    " overlays export foreign finetuned processes adapters decoders sam data losses metrics ops"
-    " types recipes assets",
+    "assembly": "config finetuned data sam types",
+    "runs": "assembly runfolder config engine evaluation comparison predictor checkpoint display"
+    " report overlays export foreign finetuned processes adapters decoders sam data losses metrics"
+    " ops types recipes assets",
     "prompt_matrix": "runs config checkpoint display data sam types",
-    "compare": "runs config display report overlays metrics types",
+    "compare_page": "overlays report",
+    "compare": "compare_page runs runfolder assembly comparison evaluation checkpoint config display"
+    " report overlays metrics finetuned processes adapters sam data types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
     "console": "display processes",
     "data_commands": "console display config data",

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.config import InputConfig
 from samtune.data.labels import Labels, extents
 from samtune.data.prompters import NONE
+from samtune.errors import InputError
 from samtune.ops.tiling import Window, around, extent, least_crop
 from samtune.types import InputPolicy
+
+MOST_OVERLAP = 0.9
+"""With more, an image would take hundreds of tiles."""
+
+
+def check_cuts(config: InputConfig) -> None:
+    """Checks the ranges of the settings that say how images are cut.
+
+    Raises:
+        InputError: A number out of its range.
+    """
+    if not 0 <= config.overlap <= MOST_OVERLAP:
+        raise InputError(
+            f"input.overlap={config.overlap}: a part of a tile; choose 0 to {MOST_OVERLAP}"
+        )
+    if not 0 < config.scale < math.inf:
+        raise InputError(
+            f"input.scale={config.scale}: frame pixels for one of the image; choose a positive "
+            "number, 1 for the original resolution"
+        )
+    if not 0 <= config.margin < math.inf:
+        raise InputError(f"input.margin={config.margin}: a part of a box's side; choose 0 or more")
 
 
 def drawn_view(

@@ -1,0 +1,45 @@
+"""The rows of the table of prompts, for the terminal and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TITLE = "By prompt (all but none are taken from the ground truth)"
+Numbers = Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what was asked, or what a box alone gives, and the metrics of both models."""
+
+    mode: str
+    label: str
+    """Of a line of its own the mode again; of one that belongs to it what that is."""
+    origin: str
+    """Where the prompts come from: the ground truth, or nothing was told."""
+    zero_shot: Numbers
+    tuned: Numbers
+
+
+def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """A row for each prompt mode; below a box what needs no model, below clicks those before.
+
+    Args:
+        by_prompt: By mode ``zero_shot`` and ``tuned`` metrics, ``trained``, ``ground_truth``,
+            ``guesses`` by name, and ``by_click`` with a list for each model.
+    """
+    rows = []
+    for mode, values in by_prompt.items():
+        origin = "ground truth" if values.get("ground_truth", mode != "none") else "nothing"
+        label = f"{mode} (trained)" if values.get("trained") else mode
+        rows.append(Row(mode, label, origin, values.get("zero_shot"), values.get("tuned")))
+        for name, guess in (values.get("guesses") or {}).items():
+            rows.append(Row(mode, f"{name}, no model", "", guess, None))
+        clicks = values.get("by_click") or {}
+        before, after = (clicks.get(side) or [] for side in ("zero_shot", "tuned"))
+        for i, first in enumerate(before):
+            second = after[i] if i < len(after) else None
+            rows.append(Row(mode, f"click {i + 1}", "", first, second))
+    return rows
