@@ -58,6 +58,7 @@ $(VENV)/package.stamp: $(VENV)/made.stamp $(DECLARED)
 $(VENV)/dev.stamp: $(VENV)/made.stamp $(DECLARED)
 	@echo "Installing samtune and its development tools into $(VENV) (a minute or two)"
 	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps pysodmetrics==1.6.2 # it declares numpy and OpenCV older than those it runs with
 	@touch $(VENV)/package.stamp $@
 
 # torch is held at the pinned CPU build: its own lowest version exists only as a large GPU build.

@@ -1,4 +1,4 @@
-"""IoU and Dice of predicted masks, streamed, and the guesses that need no model.
+"""IoU and Dice of predicted masks, streamed.
 
 Importing this module imports torchmetrics, which takes seconds: import it where it is used.
 """
@@ -11,17 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-
-METRIC_CONTRACT = """\
-Masks are compared at the resolution of the original image; a pixel is inside where its logit is
-above 0 (probability above 0.5). Pixels marked to be ignored count neither for nor against.
-iou and dice are means over prompts: each prompt's mask gives one value, and all prompts of all
-images weigh the same. iou_pooled and dice_pooled add up the pixels of all prompts first, so large
-objects weigh more. An empty target scores 1 with an empty prediction and 0 with any predicted
-pixel; empty targets are counted as "empty". by_class has the same numbers over the prompts of one
-class.
-"""
-"""What the numbers mean, for printing beside them."""
 
 OBJECTS, EMPTY, OVERLAP, PREDICTED, TARGET = range(5)
 
@@ -43,7 +32,7 @@ def iou_dice(
     Raises:
         ValueError: Masks that are not bool or differ in shape.
     """
-    return _scores(_areas(predicted, target, valid))
+    return scores_of(areas_of(predicted, target, valid))
 
 
 class MaskMetrics(Metric):
@@ -51,7 +40,7 @@ class MaskMetrics(Metric):
 
     The result does not depend on how the masks are split into updates or over processes: only sums
     are kept, and ``compute`` adds them up over all processes. What is averaged over what stands in
-    :data:`METRIC_CONTRACT`.
+    :mod:`samtune.metrics.contract`.
 
     Args:
         max_classes: One more than the highest class index; memory is 56 bytes a class.
@@ -98,9 +87,9 @@ class MaskMetrics(Metric):
         Raises:
             ValueError: Masks that are not bool or differ in shape, or a class out of range.
         """
-        areas = _areas(predicted, target, valid)
+        areas = areas_of(predicted, target, valid)
         rows = self._rows(classes, areas)
-        iou, dice = _scores(areas)
+        iou, dice = scores_of(areas)
         objects, empty = torch.ones_like(areas[:, 0]), (areas[:, 2] == 0).long()
         counts = torch.cat([torch.stack([objects, empty], 1), areas], 1)
         self.counts.index_add_(0, rows, counts.to(self.counts.device))
@@ -137,44 +126,11 @@ class MaskMetrics(Metric):
         return classes.to(device).long()
 
 
-def filled_box(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The guess that a box is all object: the pixels whose centre lies in it.
+def areas_of(predicted: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Pixels of overlap, prediction and target: ``(N, 3)`` int64.
 
-    Args:
-        boxes: ``(N, 4)`` xyxy in pixels, edges of the box: pixel i spans i to i + 1 with its
-            centre at i + 0.5, so the tight box of a mask ends one past its last pixel. NaN gives no
-            pixel.
-        size: Height and width in pixels.
-
-    Returns:
-        ``(N, h, w)`` bool.
+    Arguments and errors are those of :func:`iou_dice`.
     """
-    x, y = _centres(boxes, size)
-    x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
-    return (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
-
-
-def inscribed_ellipse(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The guess that an object is the ellipse that touches its box's four sides.
-
-    Arguments and result are those of :func:`filled_box`, of which it is a part.
-    """
-    x, y = _centres(boxes, size)
-    x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
-    # 2 x - x0 - x1 over the width is the offset from the middle in half-axes.
-    across, down = (2 * x - x0 - x1) / (x1 - x0), (2 * y - y0 - y1) / (y1 - y0)
-    return filled_box(boxes, size) & (across**2 + down**2 < 1)
-
-
-def _centres(boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Coordinates of the pixel centres, ``(1, w)`` and ``(h, 1)``."""
-    h, w = size
-    x = torch.arange(w, device=boxes.device) + 0.5
-    return x[None], (torch.arange(h, device=boxes.device) + 0.5)[:, None]
-
-
-def _areas(predicted: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-    """Pixels of overlap, prediction and target: ``(N, 3)`` int64."""
     if predicted.dtype != torch.bool or target.dtype != torch.bool:
         raise ValueError(f"masks of {predicted.dtype} and {target.dtype}: threshold them to bool")
     if predicted.shape != target.shape or predicted.ndim != 3:
@@ -185,7 +141,8 @@ def _areas(predicted: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
     return torch.stack([m.sum((1, 2)) for m in (predicted & target, predicted, target)], 1)
 
 
-def _scores(areas: Tensor) -> tuple[Tensor, Tensor]:
+def scores_of(areas: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and Dice ``(N,)`` float64 of :func:`areas_of`; 1 where both masks are empty."""
     overlap, predicted, target = areas.double().unbind(1)
     total = predicted + target
     iou, dice = overlap / (total - overlap), 2 * overlap / total
@@ -194,7 +151,7 @@ def _scores(areas: Tensor) -> tuple[Tensor, Tensor]:
 
 def _summary(counts: list[int], sums: list[float]) -> dict[str, Any]:
     objects = counts[OBJECTS]
-    pooled = _scores(torch.tensor([counts[OVERLAP:]]))
+    pooled = scores_of(torch.tensor([counts[OVERLAP:]]))
     iou, dice = (float(score) if objects else math.nan for score in pooled)
     return {
         "iou": sums[0] / objects if objects else math.nan,

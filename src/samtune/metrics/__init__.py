@@ -1,0 +1,47 @@
+"""Metrics, streamed: sums over any number of images, exact over processes, of any batch size.
+
+:mod:`~samtune.metrics.contract` says what each means, :class:`~samtune.metrics.suite.Suite`
+computes those that are asked for. What needs torchmetrics loads on first use, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from samtune.metrics.contract import GROUPS, MEASURES, METRIC_CONTRACT, contract, expand
+
+if TYPE_CHECKING:
+    from samtune.metrics.guesses import filled_box, inscribed_ellipse
+    from samtune.metrics.masks import MaskMetrics, iou_dice
+    from samtune.metrics.seen import Seen
+    from samtune.metrics.suite import Suite
+
+_HOMES = {
+    "MaskMetrics": "masks",
+    "Seen": "seen",
+    "Suite": "suite",
+    "filled_box": "guesses",
+    "inscribed_ellipse": "guesses",
+    "iou_dice": "masks",
+}
+
+__all__ = [
+    "GROUPS",
+    "MEASURES",
+    "METRIC_CONTRACT",
+    "MaskMetrics",
+    "Seen",
+    "Suite",
+    "contract",
+    "expand",
+    "filled_box",
+    "inscribed_ellipse",
+    "iou_dice",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'samtune.metrics' has no attribute {name!r}")
+    return getattr(import_module(f"samtune.metrics.{_HOMES[name]}"), name)

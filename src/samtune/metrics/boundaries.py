@@ -1,0 +1,149 @@
+"""How well contours agree: boundary IoU, 95th percentile Hausdorff distance, surface Dice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samtune.errors import InputError
+from samtune.metrics.regions import Streamed
+from samtune.metrics.seen import Seen
+
+Mask = NDArray[np.bool_]
+BOUNDARIES = ("boundary_iou", "hd95", "nsd")
+
+
+class BoundaryMetrics(Streamed):
+    """Means over prompts of boundary IoU, HD95 and normalised surface Dice.
+
+    What an empty mask gives stands in :mod:`samtune.metrics.contract`.
+
+    Args:
+        wanted: Those to compute; surface distances take most of the time, and need scipy.
+        ratio: Width of boundary IoU's bands as a part of the image's diagonal.
+        tolerance: Of the surface Dice, in pixels.
+        **kwargs: torchmetrics' own options.
+
+    Raises:
+        InputError: A surface distance is asked for and scipy is missing.
+    """
+
+    sums: Tensor
+    """``(4,)``: how many masks, and their summed values."""
+
+    def __init__(
+        self,
+        wanted: Collection[str] = BOUNDARIES,
+        ratio: float = 0.02,
+        tolerance: float = 2.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.wanted, self.ratio, self.tolerance = frozenset(wanted), ratio, tolerance
+        if self.wanted & {"hd95", "nsd"}:
+            need_scipy("hd95 and nsd")
+        self.add_sums(sums=(4,))
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image."""
+        for predicted, target in zip(*(m.cpu().numpy() for m in seen.cut()), strict=True):
+            row = [1.0, 0.0, 0.0, 0.0]
+            if "boundary_iou" in self.wanted:
+                row[1] = boundary_iou(predicted, target, self.ratio)
+            if self.wanted & {"hd95", "nsd"}:
+                row[2:] = surface_scores(predicted, target, self.tolerance)
+            self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
+
+    def compute(self) -> dict[str, float]:
+        """The means so far, over all processes; NaN without any mask."""
+        count, *sums = self.sums.tolist()
+        return {
+            name: total / count if count else math.nan
+            for name, total in zip(BOUNDARIES, sums, strict=True)
+            if name in self.wanted
+        }
+
+
+def boundary_iou(predicted: Mask, target: Mask, ratio: float = 0.02) -> float:
+    """IoU of the bands inside two contours (Cheng et al. 2021, arXiv:2103.16562).
+
+    Args:
+        predicted: ``(h, w)``.
+        target: ``(h, w)``.
+        ratio: Width of a band as a part of the image's diagonal; at least one pixel.
+
+    Returns:
+        In 0..1; 1 where both masks are empty.
+    """
+    width = max(1, round(ratio * math.hypot(*target.shape)))
+    bands = [_band(mask, width) for mask in (predicted, target)]
+    union = np.count_nonzero(bands[0] | bands[1])
+    return np.count_nonzero(bands[0] & bands[1]) / union if union else 1.0
+
+
+def surface_scores(predicted: Mask, target: Mask, tolerance: float = 2.0) -> tuple[float, float]:
+    """HD95 in pixels and the normalised surface Dice of two masks.
+
+    Args:
+        predicted: ``(h, w)``.
+        target: ``(h, w)``.
+        tolerance: Pixels up to which surfaces agree.
+
+    Returns:
+        ``(0, 1)`` where both are empty, ``(diagonal, 0)`` where only one is.
+    """
+    if not (predicted.any() and target.any()):
+        both = predicted.any() == target.any()
+        return (0.0, 1.0) if both else (math.hypot(*target.shape), 0.0)
+    there, back = surface_distances(predicted, target)
+    hd95 = max(float(np.percentile(d, 95)) for d in (there, back))
+    near = np.count_nonzero(there <= tolerance) + np.count_nonzero(back <= tolerance)
+    return hd95, near / (there.size + back.size)
+
+
+def surface_distances(predicted: Mask, target: Mask) -> tuple[NDArray[np.float64], ...]:
+    """From each surface pixel of either mask to the other's nearest, in pixels: two 1-D arrays.
+
+    Args:
+        predicted: ``(h, w)``, not empty.
+        target: ``(h, w)``, not empty.
+    """
+    from scipy.ndimage import binary_erosion, distance_transform_edt
+
+    either = predicted | target
+    rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    masks = [np.pad(mask[window], 1) for mask in (predicted, target)]
+    edges = [mask & ~binary_erosion(mask) for mask in masks]
+    away = [distance_transform_edt(~edge) for edge in edges]
+    return away[1][edges[0]], away[0][edges[1]]
+
+
+def need_scipy(what: str) -> None:
+    """Checks that scipy is there.
+
+    Args:
+        what: The metrics that need it.
+
+    Raises:
+        InputError: It is not.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("scipy") is None:
+        raise InputError(f"eval.metrics={what}: need scipy; pip install 'samtune[metrics]'")
+
+
+def _band(mask: Mask, width: int) -> Mask:
+    """The pixels of a mask within ``width`` steps of 8 neighbours from its outside."""
+    import cv2
+
+    padded = np.pad(mask, 1).astype(np.uint8)
+    inner = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
+    return mask & (inner == 0)

@@ -1,0 +1,223 @@
+"""Instances: COCO's average precision, and mean segmentation accuracy as cell segmentation has it.
+
+Of each prompted mask only its score and which thresholds it passed are kept, so that memory grows
+by a few numbers a mask and never by its pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
+
+from samtune.metrics.boundaries import need_scipy
+from samtune.metrics.regions import AREAS, Streamed
+from samtune.metrics.seen import Seen
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+RANGES = ((0.0, 1e10), (0.0, AREAS[0]), (AREAS[0], AREAS[1]), (AREAS[1], 1e10))
+"""Pixels of area, both ends included as in COCO: all, small, medium, large."""
+MOST = 100
+"""Masks of an image and class that count, the highest scores first."""
+FIELDS = 4 + 2 * len(RANGES)
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class AveragePrecision(Streamed):
+    """COCO's average precision (Lin et al. 2014, arXiv:1405.0312) of scored masks.
+
+    Args:
+        max_classes: One more than the highest class index.
+        **kwargs: torchmetrics' own options.
+    """
+
+    rows: Any
+    """List of flattened rows of one a mask: image, place in it, class, score, and for each range of
+    area which thresholds it passed and at which it is not counted, as bits."""
+    targets: Tensor
+    """``(max_classes, 4)``: targets of each class and range of area."""
+
+    def __init__(self, max_classes: int = 1024, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_classes = max_classes
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.add_sums(targets=(max_classes, len(RANGES)))
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image.
+
+        Raises:
+            ValueError: Masks without scores, or a class out of range.
+        """
+        predicted, target = (m.cpu().numpy() for m in seen.cut())
+        if seen.scores is None:
+            raise ValueError("no scores: give Seen(scores=...), the estimated IoU of each mask")
+        scores = seen.scores.double().cpu().numpy()
+        classes = np.zeros(len(target), int) if seen.classes is None else seen.classes.cpu().numpy()
+        if len(classes) and not 0 <= classes.min() <= classes.max() < self.max_classes:
+            raise ValueError(f"classes {classes.tolist()} must lie in 0 to {self.max_classes - 1}")
+        for index in np.unique(classes):
+            mine = classes == index
+            real = mine & target.any((1, 2))
+            order = np.flatnonzero(mine)[np.argsort(-scores[mine], kind="stable")][:MOST]
+            fates = _fates(predicted[order], target[real])
+            for place, (which, fate) in enumerate(zip(order, fates, strict=True)):
+                row = [seen.index, place, index, scores[which], *fate]
+                kept = torch.tensor(row, dtype=torch.float64)
+                self.rows.append(kept.to(self.targets.device))
+            area = target[real].sum((1, 2))[:, None]
+            low, high = np.array(RANGES).T
+            inside = ((area >= low) & (area <= high)).sum(0)
+            self.targets[index] += torch.from_numpy(inside).to(self.targets)
+
+    def compute(self) -> dict[str, float]:
+        """The numbers so far, over all processes; NaN where there is no target."""
+        rows = dim_zero_cat(self.rows) if len(self.rows) else torch.zeros(0)
+        table = rows.cpu().double().numpy().reshape(-1, FIELDS)
+        # COCO's order: by score, ties by image and place there
+        table = table[np.lexsort((table[:, 1], table[:, 0], -table[:, 3]))]
+        targets = self.targets.cpu().numpy()
+        found = np.full((len(RANGES), len(THRESHOLDS), len(targets)), np.nan)
+        for size, index in zip(*targets.T.nonzero(), strict=True):
+            mine = table[table[:, 2] == index]
+            passed, left_out = (_bits(mine[:, 4 + 2 * size + k]) for k in (0, 1))
+            for t in range(len(THRESHOLDS)):
+                counted = passed[~left_out[:, t], t]
+                found[size, t, index] = _precision(counted, targets[index, size])
+        sizes = ("ap", "ap_small", "ap_medium", "ap_large")
+        result = {name: _mean(found[size]) for size, name in enumerate(sizes)}
+        return result | {"ap50": _mean(found[0, 0]), "ap75": _mean(found[0, 5])}
+
+    def _sync_dist(
+        self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None
+    ) -> None:
+        # Gathering needs one dtype of all, and what is empty would come as float32.
+        if not self.rows:
+            self.rows = [torch.zeros(0, dtype=torch.float64, device=self.targets.device)]
+        given = {} if dist_sync_fn is None else {"dist_sync_fn": dist_sync_fn}
+        super()._sync_dist(process_group=process_group, **given)
+
+
+class SegmentationAccuracy(Streamed):
+    """``TP / (TP + FP + FN)`` of one-to-one matches, over IoU thresholds 0.5 to 0.95 and images.
+
+    The score of the 2018 Data Science Bowl (Caicedo et al. 2019, doi:10.1038/s41592-019-0612-7).
+    Masks may overlap, so that the largest number of matches is looked for.
+
+    Args:
+        **kwargs: torchmetrics' own options.
+
+    Raises:
+        InputError: scipy is missing.
+    """
+
+    sums: Tensor
+    """``(2,)``: how many images, and their summed score."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        need_scipy("msa")
+        self.add_sums(sums=(2,))
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image."""
+        predicted, target = (m[m.flatten(1).any(1)].cpu().numpy() for m in seen.cut())
+        if len(predicted) or len(target):
+            score = segmentation_accuracy(predicted, target)
+            self.sums += torch.tensor([1.0, score], dtype=torch.float64).to(self.sums.device)
+
+    def compute(self) -> dict[str, float]:
+        """The number so far, over all processes; NaN without any image that counts."""
+        count, total = self.sums.tolist()
+        return {"msa": total / count if count else math.nan}
+
+
+def segmentation_accuracy(predicted: Bools, target: Bools) -> float:
+    """The mean over thresholds for one image.
+
+    Args:
+        predicted: ``(D, h, w)``, none empty.
+        target: ``(G, h, w)``, none empty; D or G is not 0.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    iou = overlaps(predicted, target)
+    scores = []
+    for threshold in THRESHOLDS:
+        near = iou >= threshold
+        hits = int(near[linear_sum_assignment(near, maximize=True)].sum())
+        scores.append(hits / (len(predicted) + len(target) - hits))
+    return float(np.mean(scores))
+
+
+def overlaps(predicted: Bools, target: Bools) -> Floats:
+    """IoU of every predicted mask with every target: ``(D, h, w)`` and ``(G, h, w)`` to (D, G)."""
+    from pycocotools import mask as coco
+
+    if not len(predicted) or not len(target):
+        return np.zeros((len(predicted), len(target)))
+    packed = [
+        coco.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+        for masks in (predicted, target)
+    ]
+    return np.asarray(coco.iou(*packed, [0] * len(target)), np.float64)
+
+
+def _fates(predicted: Bools, target: Bools) -> NDArray[np.int64]:
+    """What becomes of each of an image's masks of one class, by falling score.
+
+    Returns:
+        ``(D, 8)``: for each range of area the thresholds passed and those without a count, as bits.
+    """
+    iou = overlaps(predicted, target)
+    areas = [masks.sum((1, 2)) for masks in (predicted, target)]
+    out = np.zeros((len(predicted), 2 * len(RANGES)), np.int64)
+    for size, (low, high) in enumerate(RANGES):
+        outside, ignored = ((area < low) | (area > high) for area in areas)
+        for bit, threshold in enumerate(THRESHOLDS):
+            passed, left_out = _matched(iou, ignored, outside, threshold)
+            out[:, 2 * size] |= passed.astype(np.int64) << bit
+            out[:, 2 * size + 1] |= left_out.astype(np.int64) << bit
+    return out
+
+
+def _matched(iou: Floats, ignored: Bools, outside: Bools, threshold: float) -> tuple[Bools, Bools]:
+    """Each mask takes the nearest target left, one that counts before one that does not."""
+    passed, left_out = np.zeros(len(iou), bool), outside.copy()
+    free = np.ones(iou.shape[1], bool)
+    for mask, row in enumerate(iou):
+        for kind in (~ignored, ignored):
+            near = np.flatnonzero(free & kind & (row >= min(threshold, 1 - 1e-10)))
+            if len(near):
+                best = near[row[near] == row[near].max()][-1]  # COCO takes the last of equals
+                free[best] = False
+                passed[mask], left_out[mask] = True, ignored[best]
+                break
+    return passed, left_out
+
+
+def _precision(passed: Bools, targets: float) -> float:
+    """The mean precision at 101 recalls, each the best at that recall or above."""
+    hits, misses = passed.cumsum(), (~passed).cumsum()
+    precision = hits / (hits + misses + np.spacing(1))
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(hits / targets, RECALLS, side="left")
+    return float(np.append(precision, 0.0)[at].mean())
+
+
+def _bits(values: Floats) -> Bools:
+    return (values.astype(np.int64)[:, None] >> np.arange(len(THRESHOLDS))) & 1 == 1
+
+
+def _mean(values: Floats) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else math.nan

@@ -1,0 +1,119 @@
+"""IoU and Dice by the conventions of published systems, each as its own code has it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samtune.metrics.masks import areas_of
+from samtune.metrics.regions import Streamed
+from samtune.metrics.saliency import framed
+from samtune.metrics.seen import Seen, probability_of
+
+
+class PooledForeground(Streamed):
+    """CAT-SAM's "mIoU": the foreground's IoU over the pixels of all images.
+
+    Args:
+        **kwargs: torchmetrics' own options.
+    """
+
+    pixels: Tensor
+    """``(3,)``: overlap, prediction and target."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_sums(pixels=(3,))
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image; its target is :attr:`Seen.whole` where that is given."""
+        predicted, target = seen.union()
+        if seen.whole is not None:
+            target = seen.whole & seen.counted()
+        self.pixels += areas_of(predicted[None], target[None], None)[0].to(self.pixels)
+
+    def compute(self) -> dict[str, float]:
+        """The number so far, over all processes."""
+        overlap, predicted, target = self.pixels.tolist()
+        return {"iou_cat_sam": overlap / (predicted + target - overlap + 1e-10)}
+
+
+class SmoothedPerImage(Streamed):
+    """IoU and Dice per image with 1e-3 above and below, as Kyyle2114 has them.
+
+    Args:
+        **kwargs: torchmetrics' own options.
+    """
+
+    sums: Tensor
+    """``(3,)``: how many images, and their summed IoU and Dice."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_sums(sums=(3,))
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image."""
+        predicted, target = seen.union()
+        overlap, p, t = areas_of(predicted[None], target[None], None)[0].double().unbind()
+        iou = (overlap + 1e-3) / (p + t - overlap + 1e-3)
+        dice = (2 * overlap + 1e-3) / (p + t + 1e-3)
+        self.sums += torch.stack([torch.ones_like(iou), iou, dice]).to(self.sums.device)
+
+    def compute(self) -> dict[str, float]:
+        """The numbers so far, over all processes; NaN without any image."""
+        count, iou, dice = self.sums.tolist()
+        if not count:
+            return {"iou": math.nan, "dice": math.nan}
+        return {"iou": iou / count, "dice": dice / count}
+
+
+class AbsentClassIoU(Streamed):
+    """Generalized SAM's mIoU, in the model's frame, in which an absent class scores nearly -1.
+
+    Args:
+        classes: How many there are, the background included; 2 for single masks.
+        **kwargs: torchmetrics' own options.
+    """
+
+    BATCH = 4
+    """Images in a batch of the published evaluation, which drops the last one that is not full."""
+
+    pixels: Tensor
+    """``(2, classes, 3)``: overlap, prediction and target; of all images, and of full batches."""
+
+    def __init__(self, classes: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_sums(pixels=(2, classes, 3))
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image.
+
+        Raises:
+            ValueError: No view of the model's frame, or no probability map of single masks.
+        """
+        view = framed(seen)
+        if view.mapped:
+            assert view.classes is not None
+            rows, areas = view.classes, areas_of(view.predicted, view.target, view.valid)
+        else:
+            inside = probability_of(view).to(view.target.device) >= 0.5
+            both = torch.stack([inside, view.union()[1]])
+            rows = torch.arange(2)
+            sides = torch.stack([~both, both])
+            areas = areas_of(sides[:, 0], sides[:, 1], view.valid)
+        kinds = [0] if seen.index >= seen.total - seen.total % self.BATCH else [0, 1]
+        for kind in kinds:
+            self.pixels[kind].index_add_(0, rows.to(self.pixels.device), areas.to(self.pixels))
+
+    def compute(self) -> dict[str, float]:
+        """The numbers so far, over all processes; NaN without any image."""
+        pixels = self.pixels.cpu()
+        overlap, predicted, target = pixels.unbind(-1)
+        hits = overlap + 1e-7
+        values = (hits / (predicted + target - hits)).mean(1)
+        values = torch.where(pixels.sum((1, 2)) > 0, values, torch.nan)
+        return dict(zip(("miou_gsam", "miou_gsam_dropped"), values.tolist(), strict=True))

@@ -1,0 +1,265 @@
+"""Measures of a saliency map against a binary foreground: MAE, S, E, F and weighted F.
+
+Each follows its paper with the conventions of the field's toolboxes: the map is stretched to 0..1,
+thresholds are the 256 levels of a byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samtune.metrics.boundaries import need_scipy
+from samtune.metrics.regions import Streamed
+from samtune.metrics.seen import Seen, probability_of
+
+Map = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+SALIENCY = (
+    "mae", "s_measure", "e_mean", "e_max", "e_adaptive", "f_mean", "f_max", "f_adaptive",
+    "weighted_f",
+)  # fmt: skip
+EPS = float(np.spacing(1))
+SINGLES = ("mae", "s_measure", "e_adaptive", "f_adaptive", "weighted_f")
+
+
+class SaliencyMetrics(Streamed):
+    """Means over images of saliency measures, and of their curves over 256 thresholds.
+
+    Ignored pixels are outside of both the map and the foreground.
+
+    Args:
+        wanted: Those to compute; the weighted F takes most of the time, and needs scipy.
+        beta2: Weight of precision in F.
+        weighted_beta2: The same in the weighted F.
+        undefined: What the S-measure makes of a part with one pixel or none: its own score as a
+            uniform part, or, as the code of TS-SAM and SAM-Adapter, 0 for the whole image.
+        framed: Look at the image in the model's frame.
+        **kwargs: torchmetrics' own options.
+
+    Raises:
+        InputError: The weighted F is asked for and scipy is missing.
+    """
+
+    sums: Tensor
+    """``(6,)``: how many images, and the sums of what has one value an image."""
+    curves: Tensor
+    """``(2, 256)``: summed E and F at each threshold, from the highest to 0."""
+
+    def __init__(
+        self,
+        wanted: Collection[str] = SALIENCY,
+        beta2: float = 0.3,
+        weighted_beta2: float = 1.0,
+        undefined: Literal["part", "zero"] = "part",
+        framed: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.wanted, self.beta2, self.weighted_beta2 = frozenset(wanted), beta2, weighted_beta2
+        self.undefined, self.framed = undefined, framed
+        if "weighted_f" in self.wanted:
+            need_scipy("weighted_f")
+        self.add_sums(sums=(len(SINGLES) + 1,), curves=(2, 256))
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image.
+
+        Raises:
+            ValueError: It has no probability map, or no view of the model's frame.
+        """
+        if self.framed:
+            seen = framed(seen)
+        counted = seen.counted().cpu().numpy()
+        probability = probability_of(seen).double().cpu().numpy()
+        stretched = stretch(probability, counted)
+        target = seen.union()[1].cpu().numpy()
+        row = [1.0, *(self._single(name, stretched, target, counted) for name in SINGLES)]
+        self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
+        if self.wanted & {"e_mean", "e_max", "f_mean", "f_max"}:
+            hits, all_ = counts(stretched, target)
+            size, area = target.size, int(np.count_nonzero(target))
+            curves = np.stack(
+                [e_measure(hits, all_, area, size), f_measure(hits, all_, area, self.beta2)]
+            )
+            self.curves += torch.from_numpy(curves).to(self.curves.device)
+
+    def compute(self) -> dict[str, float]:
+        """The numbers so far, over all processes; NaN without any image."""
+        count, *sums = self.sums.tolist()
+        if not count:
+            return dict.fromkeys(self.wanted, math.nan)
+        found = {name: total / count for name, total in zip(SINGLES, sums, strict=True)}
+        for name, curve in zip("ef", (self.curves / count).cpu(), strict=True):
+            found |= {f"{name}_mean": float(curve.mean()), f"{name}_max": float(curve.max())}
+        return {name: value for name, value in found.items() if name in self.wanted}
+
+    def _single(self, name: str, p: Map, target: Mask, counted: Mask) -> float:
+        if name not in self.wanted:
+            return 0.0
+        if name == "mae":
+            return float(np.abs(p - target)[counted].mean()) if counted.any() else 0.0
+        if name == "s_measure":
+            return s_measure(p, target, self.undefined)
+        if name == "weighted_f":
+            return weighted_f(p, target, self.weighted_beta2)
+        taken = p >= min(2 * p.mean(), 1)
+        hits, all_ = np.array([np.count_nonzero(taken & target)]), np.array([taken.sum()])
+        area = int(np.count_nonzero(target))
+        if name == "e_adaptive":
+            return float(e_measure(hits, all_, area, target.size)[0])
+        return float(f_measure(hits, all_, area, self.beta2)[0])
+
+
+def framed(seen: Seen) -> Seen:
+    """The same image in the model's frame.
+
+    Raises:
+        ValueError: It was not handed over.
+    """
+    if seen.frame is None:
+        raise ValueError("no view of the model's frame: give Seen(frame=...)")
+    return seen.frame
+
+
+def stretch(p: Map, counted: Mask | None = None) -> Map:
+    """A map with its values brought to 0..1, 0 where pixels do not count; a constant one stays.
+
+    Args:
+        p: ``(h, w)`` in 0..1.
+        counted: ``(h, w)``; ``None`` for everywhere.
+    """
+    counted = np.ones(p.shape, bool) if counted is None else counted
+    if not counted.any():
+        return np.zeros_like(p)
+    low, high = p[counted].min(), p[counted].max()
+    p = (p - low) / (high - low) if high > low else p
+    return np.where(counted, p, 0.0)
+
+
+def counts(p: Map, target: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels at or above each threshold, 255 first: on the target, and in all. ``(256,)`` each."""
+    levels = (p * 255).astype(np.uint8)
+    on = np.bincount(levels[target], minlength=256)[::-1].cumsum()
+    return on, np.bincount(levels.ravel(), minlength=256)[::-1].cumsum()
+
+
+def e_measure(
+    hits: NDArray[np.int64], taken: NDArray[np.int64], area: int, size: int
+) -> NDArray[np.float64]:
+    """The enhanced alignment of binary maps with a target (Fan et al. 2018, arXiv:1805.10421).
+
+    Args:
+        hits: Pixels that each map takes on the target.
+        taken: Pixels that it takes in all, of the same shape.
+        area: Pixels of the target.
+        size: Pixels of the image.
+
+    Returns:
+        One value a map; a perfect one is ``size / (size - 1)``, as in the authors' code.
+    """
+    if area in (0, size):
+        alike = taken if area else size - taken
+        return alike / (size - 1 + EPS)
+    means = taken / size, area / size
+    total = np.zeros(len(taken))
+    cells = {
+        (1, 1): hits,
+        (1, 0): taken - hits,
+        (0, 1): area - hits,
+        (0, 0): size - taken - (area - hits),
+    }
+    for (in_map, in_target), pixels in cells.items():
+        a, b = in_map - means[0], in_target - means[1]
+        total += pixels * (2 * a * b / (a**2 + b**2 + EPS) + 1) ** 2 / 4
+    return total / (size - 1 + EPS)
+
+
+def f_measure(
+    hits: NDArray[np.int64], taken: NDArray[np.int64], area: int, beta2: float
+) -> NDArray[np.float64]:
+    """F of binary maps (Achanta et al. 2009): 0 where nothing of the target is taken.
+
+    Arguments are those of :func:`e_measure`; ``beta2`` weighs precision.
+    """
+    precision, recall = hits / np.maximum(taken, 1), hits / max(area, 1)
+    below = beta2 * precision + recall
+    return (1 + beta2) * precision * recall / np.where(hits > 0, below, 1)
+
+
+def s_measure(p: Map, target: Mask, undefined: Literal["part", "zero"] = "part") -> float:
+    """Structural similarity of a map and a target (Fan et al. 2017, arXiv:1708.00786), alpha 0.5.
+
+    Args:
+        p: ``(h, w)`` in 0..1.
+        target: ``(h, w)``.
+        undefined: See :class:`SaliencyMetrics`.
+
+    Returns:
+        In 0..1; without foreground 1 minus the map's mean, without background its mean.
+    """
+    share = target.mean()
+    if share in (0, 1):
+        return float(p.mean() if share else 1 - p.mean())
+    h, w = target.shape
+    row, column = (int(np.round(at.mean())) + 1 for at in target.nonzero())
+    quarters = [(slice(0, row), slice(0, column)), (slice(0, row), slice(column, w)),
+                (slice(row, h), slice(0, column)), (slice(row, h), slice(column, w))]  # fmt: skip
+    few = min(p[target].size, p[~target].size, *(p[part].size for part in quarters)) < 2
+    if undefined == "zero" and few:
+        return 0.0
+    by_object = share * _uniform(p[target]) + (1 - share) * _uniform(1 - p[~target])
+    by_region = sum(_alike(p[part], target[part]) * p[part].size / p.size for part in quarters)
+    return float(max(0.0, 0.5 * by_object + 0.5 * by_region))
+
+
+def weighted_f(p: Map, target: Mask, beta2: float = 1.0) -> float:
+    """F with errors weighted by where they lie (Margolin et al. 2014), 0 without foreground.
+
+    Args:
+        p: ``(h, w)`` in 0..1.
+        target: ``(h, w)``.
+        beta2: Weight of precision.
+    """
+    from scipy.ndimage import correlate1d, distance_transform_edt
+
+    if not target.any():
+        return 0.0
+    distance, nearest = distance_transform_edt(~target, return_indices=True)
+    error = np.abs(p - target)
+    # An error outside counts as that at the nearest pixel inside while it is smoothed.
+    kernel = np.exp(-(np.arange(-3, 4) ** 2) / (2 * 5**2))
+    kernel /= kernel.sum()
+    smooth = error[tuple(nearest)]
+    for axis in (0, 1):
+        smooth = correlate1d(smooth, kernel, axis, mode="constant")
+    least = np.where(target & (smooth < error), smooth, error)
+    weighted = least * np.where(target, 1.0, 2 - np.exp(math.log(0.5) / 5 * distance))
+    area, missed, wrong = target.sum(), weighted[target].sum(), weighted[~target].sum()
+    recall, precision = 1 - missed / area, (area - missed) / (area - missed + wrong + EPS)
+    return float((1 + beta2) * recall * precision / (recall + beta2 * precision + EPS))
+
+
+def _uniform(values: Map) -> float:
+    """How near values are to 1, and to each other."""
+    mean, spread = values.mean(), values.std(ddof=1) if values.size > 1 else 0.0
+    return 2 * mean / (mean**2 + 1 + spread + EPS)
+
+
+def _alike(p: Map, target: Mask) -> float:
+    """Similarity of one part of map and target: luminance times contrast times structure."""
+    if not p.size:
+        return 0.0
+    x, y, below = p.mean(), target.mean(), p.size - 1 + EPS
+    dx, dy = p - x, target - y
+    top = 4 * x * y * (dx * dy).sum() / below
+    bottom = (x**2 + y**2) * ((dx**2).sum() + (dy**2).sum()) / below
+    if top != 0:
+        return float(top / (bottom + EPS))
+    return 1.0 if bottom == 0 else 0.0

@@ -1,0 +1,71 @@
+"""Balanced error rate, of shadows and any other foreground."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samtune.metrics.regions import Streamed
+from samtune.metrics.saliency import framed
+from samtune.metrics.seen import Seen, probability_of
+
+
+class BalancedError(Streamed):
+    """Balanced error rate, pooled and per image, as fractions.
+
+    The mean of the part of the foreground that is missed and the part of the background that is
+    taken, of the union of an image's masks.
+
+    Args:
+        threshold: Probability above which a pixel is inside, in the model's frame, and an image
+            without one of the two sides gives NaN; by default the masks as they are, and there the
+            other side's error stands alone.
+        **kwargs: torchmetrics' own options.
+    """
+
+    pixels: Tensor
+    """``(4,)``: foreground missed and in all, background taken and in all."""
+    images: Tensor
+    """``(2,)``: how many images, and their summed error."""
+
+    def __init__(self, threshold: float | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.threshold = threshold
+        self.add_sums(pixels=(4,), images=(2,))
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image.
+
+        Raises:
+            ValueError: A threshold, and no probability map or no view of the model's frame.
+        """
+        if self.threshold is not None:
+            seen = framed(seen)
+        predicted, target = (m.cpu() for m in seen.union())
+        counted = seen.counted().cpu()
+        if self.threshold is not None:
+            predicted = (probability_of(seen).cpu() > self.threshold) & counted
+        lit = counted & ~target
+        sides = [target & ~predicted, target, lit & predicted, lit]
+        pixels = torch.stack([side.sum() for side in sides]).double()
+        self.pixels += pixels.to(self.pixels.device)
+        if counted.any():
+            error = _balanced(pixels, strict=self.threshold is not None)
+            self.images += torch.stack([torch.ones_like(error), error]).to(self.images.device)
+
+    def compute(self) -> dict[str, float]:
+        """The numbers so far, over all processes; NaN where there was no such pixel."""
+        pixels, (count, total) = self.pixels.cpu(), self.images.cpu()
+        return {
+            "ber": float(_balanced(pixels, strict=False)),
+            "ber_per_image": float(total / count),
+            "shadow_error": float(pixels[0] / pixels[1]),
+            "lit_error": float(pixels[2] / pixels[3]),
+        }
+
+
+def _balanced(pixels: Tensor, strict: bool) -> Tensor:
+    errors = pixels[::2] / pixels[1::2]
+    return errors.mean() if strict else errors.nanmean()

@@ -1,0 +1,107 @@
+"""The metrics that are asked for, computed together: each family of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from samtune.errors import InputError
+from samtune.metrics.boundaries import BoundaryMetrics
+from samtune.metrics.contract import ALWAYS, MEASURES, expand
+from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy
+from samtune.metrics.published import AbsentClassIoU, PooledForeground, SmoothedPerImage
+from samtune.metrics.regions import RegionMetrics, Streamed
+from samtune.metrics.saliency import SaliencyMetrics
+from samtune.metrics.seen import Seen
+from samtune.metrics.shadow import BalancedError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the families of metrics can be told."""
+
+    boundary_ratio: float = 0.02
+    """Width of boundary IoU's bands as a part of the image's diagonal."""
+    nsd_tolerance: float = 2.0
+    """Pixels up to which surfaces agree."""
+    classes: int = 2
+    """Classes of the data, the background included."""
+
+
+Made = Callable[[list[str], Settings, dict[str, Any]], Streamed]
+
+FAMILIES: dict[str, Made] = {
+    "regions": lambda keys, s, kw: RegionMetrics(**kw),
+    "boundaries": lambda keys, s, kw: BoundaryMetrics(
+        keys, s.boundary_ratio, s.nsd_tolerance, **kw
+    ),
+    "saliency": lambda keys, s, kw: SaliencyMetrics(keys, **kw),
+    "saliency_framed": lambda keys, s, kw: SaliencyMetrics(
+        keys, weighted_beta2=0.3, undefined="zero", framed=True, **kw
+    ),
+    "shadow": lambda keys, s, kw: BalancedError(**kw),
+    "shadow_framed": lambda keys, s, kw: BalancedError(125 / 255, **kw),
+    "precision": lambda keys, s, kw: AveragePrecision(**kw),
+    "accuracy": lambda keys, s, kw: SegmentationAccuracy(**kw),
+    "pooled": lambda keys, s, kw: PooledForeground(**kw),
+    "smoothed": lambda keys, s, kw: SmoothedPerImage(**kw),
+    "gsam": lambda keys, s, kw: AbsentClassIoU(s.classes, **kw),
+}
+"""How each family is made, from the keys wanted of it; IoU and Dice themselves are
+:class:`~samtune.metrics.masks.MaskMetrics`, which evaluation always has."""
+
+
+class Suite:
+    """Several metrics over the same images.
+
+    Args:
+        names: Metrics and groups; those of every evaluation are left to it.
+        settings: What the families can be told.
+        maps: Whether the data are maps of classes.
+        device: Where the sums lie.
+        sync: Whether ``compute`` adds up over processes.
+
+    Raises:
+        InputError: An unknown name, a metric that has no meaning for maps of classes, or one that
+            needs a package that is missing.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        settings: Settings | None = None,
+        *,
+        maps: bool = False,
+        device: torch.device | str = "cpu",
+        sync: bool = False,
+    ) -> None:
+        self.names = tuple(name for name in expand(names) if name not in ALWAYS)
+        for name in self.names:
+            if maps and not MEASURES[name].maps:
+                raise InputError(
+                    f"eval.metrics={name}: has no meaning for maps of classes; choose miou, "
+                    "iou_by_class or another of regions, boundaries and instances"
+                )
+        self.needs = frozenset(need for name in self.names for need in MEASURES[name].needs)
+        """What :class:`Seen` must hold besides masks."""
+        keys: dict[str, list[str]] = {}
+        for name in self.names:
+            keys.setdefault(MEASURES[name].family, []).append(MEASURES[name].key)
+        options = {"sync_on_compute": sync}
+        self.families = {
+            family: FAMILIES[family](wanted, settings or Settings(), options).to(device)
+            for family, wanted in keys.items()
+        }
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image."""
+        for family in self.families.values():
+            family.update(seen)
+
+    def compute(self) -> dict[str, float]:
+        """The numbers so far, over all processes, by name."""
+        found = {family: metric.compute() for family, metric in self.families.items()}
+        return {name: found[MEASURES[name].family][MEASURES[name].key] for name in self.names}
