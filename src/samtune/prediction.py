@@ -54,7 +54,7 @@ def predict_folder(
         InputError: No images, malformed prompts, or an output that cannot be written. Single images
             that cannot be read are listed instead.
     """
-    records = find_images(source)
+    records = find_images(source, predictor.model.input)
     _check_names(records)
     prompts = _matched(prompts or {}, records)
     folder = Path(out).expanduser()
@@ -122,7 +122,7 @@ def check_prompts(prompts: Any, origin: str) -> dict[str, Any]:
 def _predicted(
     predictor: Predictor, record: Record, entry: Any
 ) -> tuple[NDArray[np.uint8], Prompts, NDArray[np.bool_], list[float]]:
-    image = read_image(record.image)
+    image = read_image(record.image, predictor.model.input)
     asked = _prompts(entry, record.name) if entry else Prompts.of(count=1)
     predictor.set_image(image)
     found, scores, _ = predictor.predict_torch(asked)

@@ -6,17 +6,27 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
+from samtune.assembly import cut_as_asked, dataset_of, device_of, models, modes
 from samtune.checkpoint import load, read_header
 from samtune.comparison import compare_with_base, measure, numbers
 from samtune.config import RunConfig, Tree, layers, resolve
-from samtune.data import SegmentationDataset, Summary, scan, select, splits, write_split
+from samtune.data import (
+    InputConfig,
+    Summary,
+    intensity,
+    kind_of,
+    kinds_of,
+    scan,
+    select,
+    splits,
+    write_split,
+)
 from samtune.data.scan import empty_split, no_objects
 from samtune.display import Display
 from samtune.engine import FitResult, fit, peak_memory
@@ -25,9 +35,7 @@ from samtune.finetuned import FineTuned
 from samtune.predictor import Predictor
 from samtune.processes import is_main, together
 from samtune.runfolder import Log, finite, run_folder
-from samtune.sam.model import SPECS, Sam
-from samtune.sam.weights import load_sam
-from samtune.types import InputPolicy
+from samtune.sam.model import SPECS
 
 if TYPE_CHECKING:
     from samtune.overlays import Overlay
@@ -57,11 +65,11 @@ def train(config: RunConfig, display: Display) -> Tree:
 def _train(config: RunConfig, display: Display) -> Tree:
     parts = splits(config.data)
     counts, remarks = _checked(parts, config)
-    model, baseline = _models(config)
+    model, baseline = models(config)
     data = {
-        name: _dataset(config, model, parts[name], name == "train") for name in ("train", "val")
+        name: dataset_of(config, model, parts[name], name == "train") for name in ("train", "val")
     }
-    test = {mode: _dataset(config, model, parts["test"], False, mode) for mode in modes(config)}
+    test = {mode: dataset_of(config, model, parts["test"], False, mode) for mode in modes(config)}
     _check_trainable(config, model)
     names = (config.adapter["name"], config.decoder["name"], config.base.name, _data_name(config))
     with run_folder(config.output, "-".join(names), config.resume) as folder:
@@ -114,23 +122,26 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
 def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
     start = time.perf_counter()
     if _is_base(source):
-        baseline, model = _models(config)[1], None
+        baseline, model = models(config)[1], None
     else:
         model = load(source, config.base.weights, any_base=config.base.any)
-        model = model.to(_device(config))
+        model = model.to(device_of(config))
+        model.input = cut_as_asked(model.input, config)
+        intensity.check_same(config.data, model.input)
         # Images come as the tuned model's, normalised as the base was trained.
         baseline = FineTuned(model.sam, input=replace(model.input, mean=None, std=None))
     records = select(splits(config.data), config.data.split)
     counts, remarks = _checked({config.data.split: records}, config)
     test = {
-        mode: _dataset(config, model or baseline, records, False, mode) for mode in modes(config)
+        mode: dataset_of(config, model or baseline, records, False, mode) for mode in modes(config)
     }
     display.say(counts)
     summary, shown = compare_with_base(baseline, model, test, config, display)
     summary |= _costs(model or baseline, time.perf_counter() - start)
     summary |= {"checkpoint": None if model is None else source}
     summary["title"] = f"{Path(source).stem} on {_data_name(config)}, {config.data.split}"
-    if model is not None and model.prompts not in (*modes(config), "mixed"):
+    asked = {kind_of(mode) for mode in modes(config)}
+    if model is not None and not asked & kinds_of(model.prompts):
         remarks.append(
             f"trained with prompt {model.prompts}, evaluated with {', '.join(modes(config))}"
         )
@@ -152,110 +163,10 @@ def predictor_of(source: str, words: Sequence[str]) -> Predictor:
     """
     config = resolve([_settings_of(source), *layers(words)])
     if _is_base(source):
-        model = _models(config)[1]
-        model.prompts = "mixed"
-        return model.predictor()
-    model = load(source, config.base.weights, any_base=config.base.any, device=_device(config))
+        return models(config)[1].predictor()
+    model = load(source, config.base.weights, any_base=config.base.any, device=device_of(config))
+    model.input = cut_as_asked(model.input, config)
     return model.predictor()
-
-
-def _models(config: RunConfig) -> tuple[FineTuned, FineTuned]:
-    """The model to tune and the plain base beside it, over one and the same frozen base."""
-    base = config.base
-    torch.manual_seed(config.seed)
-    device = _device(config)
-    if config.train.precision == "fp16" and device == "cpu":
-        raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
-    sam = load_sam(base.name, base.weights, download=base.download, device=device)
-    policy = InputPolicy(_frame(config, sam), config.input.resize)
-    options = {
-        part: {key: value for key, value in tree.items() if key != "name"}
-        for part, tree in (("adapter", config.adapter), ("decoder", config.decoder))
-    }
-    try:
-        model = FineTuned(
-            sam,
-            config.adapter["name"],
-            config.decoder["name"],
-            input=policy,
-            adapter_options=options["adapter"],
-            decoder_options=options["decoder"],
-            prompts=_joined(config.prompts.train),
-        )
-    except InputError:
-        raise
-    except ValueError as error:  # a layer of torch refuses an option's value
-        words = " ".join(f"adapter.{key}={value}" for key, value in options["adapter"].items())
-        raise InputError(
-            f"{words}: {error}; see samtune methods {config.adapter['name']}"
-        ) from error
-    return model.to(sam.device), FineTuned(sam, input=policy)
-
-
-def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
-    size = config.input.size
-    if size is None:
-        return (sam.spec.image_size,) * 2
-    h, w = (size, size) if isinstance(size, int) else size
-    patch = sam.spec.patch_size
-    if h % patch or w % patch or h <= 0 or w <= 0:
-        up = tuple(max(patch, -(-side // patch) * patch) for side in (h, w))
-        raise InputError(
-            f"input.size={size}: both sides must be positive multiples of {patch}, the patch of "
-            f"{sam.spec.name}; try {list(up)}"
-        )
-    return h, w
-
-
-def _device(config: RunConfig) -> str:
-    if config.device != "auto":
-        return _asked_device(config.device)
-    if torch.cuda.is_available():
-        return f"cuda:{torch.cuda.current_device()}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _asked_device(name: str) -> str:
-    try:
-        torch.empty(1, device=name)
-        if name.startswith("cuda:"):
-            torch.cuda.set_device(name)  # where accelerate puts the model
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise InputError(f"device={name}: {reason}; choose cpu, cuda, mps or auto") from error
-    return name
-
-
-def _dataset(
-    config: RunConfig,
-    model: FineTuned,
-    records: Sequence[Any],
-    train: bool,
-    mode: str | None = None,
-) -> SegmentationDataset:
-    stride = model.stride
-    h, w = model.input.size
-    return SegmentationDataset(
-        records,
-        config.data,
-        model.input.size,
-        resize=model.input.resize,
-        input=model.input,
-        prompts=config.prompts,
-        mask_size=(4 * h // stride, 4 * w // stride),
-        train=train,
-        mode=mode if train or mode is not None else modes(config)[0],
-        seed=config.seed,
-    )
-
-
-def modes(config: RunConfig) -> list[str]:
-    """The prompt modes of evaluation, one after another; ``mixed`` is the three it mixes."""
-    from samtune.data import PROMPTERS
-
-    asked = config.prompts.eval
-    names = [asked] if isinstance(asked, str) else list(asked)
-    return list(dict.fromkeys(m for n in names for m in (PROMPTERS if n == "mixed" else [n])))
 
 
 def _checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
@@ -290,7 +201,9 @@ def _settings_of(source: str) -> Tree:
     header = read_header(source)
     if "config" not in header:  # saved from Python: it says what the model is, not how it was made
         parts = {key: header[key] for key in ("adapter", "decoder")}
-        parts["input"] = {key: header["input"][key] for key in ("size", "resize")}
+        known = {f.name for f in fields(InputConfig)}
+        parts["input"] = {key: v for key, v in header["input"].items() if key in known}
+        parts["data"] = intensity.settings_of(header["input"])
         prompts = {"eval": header["prompts"].split("+")}
         return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
     tree = header["config"]
@@ -355,10 +268,6 @@ def _check_trainable(config: RunConfig, model: FineTuned) -> None:
 
 def _data_name(config: RunConfig) -> str:
     return config.data.name or Path(config.data.root or "data").expanduser().resolve().name
-
-
-def _joined(mode: str | Sequence[str]) -> str:
-    return mode if isinstance(mode, str) else "+".join(mode)
 
 
 def _yaml(tree: Tree) -> str:

@@ -98,6 +98,15 @@ class InputPolicy:
     margin: float = 0.5
     """What a crop has around a prompt on each side, as a part of the longer one."""
 
+    bands: tuple[int, ...] | None = None
+    """Channels of a file that are taken, one or three; ``None`` for those of a picture."""
+    intensity: Literal["percentile", "window", "zscore", "fixed"] = "percentile"
+    """How a file's values become bytes, see :func:`samtune.data.intensity.to_rgb`."""
+    limits: tuple[float, float] | None = None
+    """Values that become 0 and 255, where they are given."""
+    slice_axis: int = 0
+    """Along which axis a volume is cut into images."""
+
     def stated(self) -> dict[str, Any]:
         """Size, resize, and what differs from the defaults."""
         return {

@@ -40,6 +40,20 @@ class DataConfig:
     objects: Literal["auto", "mask", "component", "instance"] = "auto"
     """What one object is: the whole foreground or class, a connected component (8 neighbours), or
     an instance; auto: instance for instance maps, mask otherwise."""
+    bands: tuple[int, ...] | None = None
+    """Channels of an image that the model sees, one or three, counted from 0; each is then scaled
+    by its own values. By default those of a grey or colour image."""
+    intensity: Literal["percentile", "window", "zscore", "fixed"] = "percentile"
+    """How values become 0..255: percentile keeps bytes and cuts deeper values at the 0.5th and
+    99.5th; zscore cuts at 3 standard deviations; window at data.window; fixed at data.range."""
+    window: tuple[float, float] | None = None
+    """Low and high value of data.intensity=window, as in [-160,240] Hounsfield units."""
+    range: tuple[float, float] | None = None
+    """Low and high value of data.intensity=fixed; by default the range of the stored integers."""
+    slice_axis: int = 0
+    """Slices of a volume: 0 as they were taken (NIfTI: from feet to head), 1 or 2 across."""
+    empty_slices: Literal["keep", "drop"] = "keep"
+    """Drop leaves slices of a volume without any label out of the training."""
     min_area: int = 1
     """Objects with fewer pixels count as background."""
     val_fraction: float = 0.1

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
 from samtune.data.prompters import (
     NONE,
@@ -87,7 +88,7 @@ class SegmentationDataset(Dataset[Example]):
             raise InputError(f"{data.root}: the data set is empty; add image and mask pairs")
         self.records, self.data, self.size = tuple(records), data, size
         self.resize, self.train, self.seed = resize, train, seed
-        self.input = InputPolicy(size, resize) if input is None else input
+        self.input = InputPolicy(size, resize, **reading(data)) if input is None else input
         self.prompts = prompts if prompts is not None else PromptConfig()
         check_numbers(self.prompts)
         self.mask_size = mask_size
@@ -123,7 +124,7 @@ class SegmentationDataset(Dataset[Example]):
         """
         if index in self._cache:
             return self._cache[index]
-        sample = read_sample(self.records[index], self.data)
+        sample = read_sample(self.records[index], self.data, self.input)
         worker = get_worker_info()
         if self._cached + sample.nbytes <= self.data.cache // (worker.num_workers if worker else 1):
             self._cache[index] = sample

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
+from samtune.data.intensity import policy_of
 from samtune.data.problems import DataError
 from samtune.data.reading import is_lossy, read_image, read_mask
 from samtune.data.sources import Record
 from samtune.data.stored import Stored, path_of
 from samtune.errors import InputError
+from samtune.types import InputPolicy
 
 _FEW = 8
 """Up to so many objects, one pass over the map for each is faster than one over all pixels."""
@@ -53,13 +55,18 @@ class Sample:
         return self.image.nbytes + self.labels.map.nbytes + (0 if valid is None else valid.nbytes)
 
 
-def read_sample(record: Record, config: DataConfig) -> Sample:
+def read_sample(record: Record, config: DataConfig, policy: InputPolicy | None = None) -> Sample:
     """Reads one pair of files.
+
+    Args:
+        record: The files.
+        config: How masks are read.
+        policy: How the image is, of the model that sees it; by default as ``config`` says.
 
     Raises:
         InputError: A broken file, different sizes, or mask values against the rules.
     """
-    image = read_image(record.image)
+    image = read_image(record.image, policy_of(config) if policy is None else policy)
     labels = read_labels(record, config, (image.shape[0], image.shape[1]))
     return Sample(image, labels, record.name)
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from samtune.data.intensity import to_rgb
 from samtune.data.problems import DataError
 from samtune.data.stored import Stored, path_of
+from samtune.data.volumes import Whole, is_volume
 from samtune.errors import InputError
+from samtune.types import InputPolicy
 
 SUFFIXES = frozenset({
     ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm",
 })  # fmt: skip
 TIFF = frozenset({".tif", ".tiff"})
 LOSSY = frozenset({".jpg", ".jpeg"})
-PERCENTILES = (0.5, 99.5)
-"""Range of values that deeper images keep when they are scaled to 8 bits."""
 _ORIENTATION, _TURNED = 0x0112, range(5, 9)
 _JPEG_CHANNEL_NOISE = 8
 _END = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
@@ -32,21 +34,31 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def read_image(source: Path | Stored) -> NDArray[np.uint8]:
+def read_image(source: Path | Stored, policy: InputPolicy | None = None) -> NDArray[np.uint8]:
     """Reads an image as ``(h, w, 3)`` uint8 RGB, upright as its EXIF orientation says.
 
-    Alpha is dropped and grey repeated. Values of more than 8 bits are scaled per image: the 0.5th
-    percentile becomes 0 and the 99.5th 255, over all channels together.
+    Alpha is dropped and grey repeated. Values of more than 8 bits are scaled by the image's
+    percentiles, or as the policy says; see :func:`samtune.data.intensity.to_rgb`.
+
+    Args:
+        source: A file, or a part of one.
+        policy: Which bands, and how their values become bytes, as a model's ``input`` says.
 
     Raises:
-        InputError: The file is missing, broken, or no single image of 1 to 4 channels.
+        InputError: The file is missing, broken, no single image, of more than 4 channels without a
+            choice of bands, or against the policy.
+    """
+    return to_rgb(read_channels(source), policy, path_of(source))
+
+
+def read_channels(source: Path | Stored) -> NDArray:
+    """Reads an image as ``(h, w, channels)`` with its values as stored; palettes as colours.
+
+    Raises:
+        InputError: The file is missing, broken, or no single image.
     """
     with _clear_errors(path_of(source), "image"):
-        array = _stored(source) if isinstance(source, Stored) else _pixels(source, colours=True)
-        if array.dtype != np.uint8:
-            array = _to_8_bits(array)
-        colour = array[..., :3] if array.shape[2] > 2 else array[..., :1].repeat(3, axis=2)
-        return np.ascontiguousarray(colour)
+        return _stored(source) if isinstance(source, Stored) else _pixels(source, colours=True)
 
 
 def read_mask(source: Path | Stored) -> NDArray[np.integer]:
@@ -83,7 +95,7 @@ def image_size(source: Path | Stored) -> tuple[int, int]:
     with _clear_errors(path, "image"):
         end = _END.get(path.suffix.lower())
         if end is None or end not in _tail(path):
-            height, width = read_image(path).shape[:2]
+            height, width = read_channels(path).shape[:2]
             return height, width
         with Image.open(path) as image:
             width, height = image.size
@@ -100,8 +112,9 @@ def has_palette(source: Path | Stored) -> bool:
     """Whether a readable mask file's numbers are indices into a table of colours."""
     if isinstance(source, Stored):
         return False
-    with Image.open(source) as opened:
+    with suppress(OSError), Image.open(source) as opened:  # some TIFFs are tifffile's alone
         return opened.mode in ("P", "PA")
+    return False
 
 
 def _stored(source: Stored) -> NDArray:
@@ -119,6 +132,8 @@ def _pixels(path: Path, colours: bool) -> NDArray:
     """``(h, w, channels)`` as stored; palettes as colours or as indices."""
     if path.suffix.lower() in TIFF:
         return _tiff(path, colours)
+    if is_volume(path):
+        return _stored(Whole(path, "image" if colours else "mask"))
     with Image.open(path) as opened:
         if "16" in str(opened.tile[0][3] if opened.tile else "") and opened.mode[:3] == "RGB":
             return _opencv(path)  # Pillow would keep only the upper byte of each channel
@@ -157,12 +172,12 @@ def _tiff(path: Path, colours: bool) -> NDArray:
             if "imagecodecs" not in str(error) or len(file.pages) > 1:
                 raise
             # Pillow's and OpenCV's libtiff know the compressions that tifffile leaves to a plugin
-            array = np.asarray(Image.open(path)) if palette is not None else _opencv(path)
+            array = np.asarray(Image.open(path)) if palette is not None else _by_libtiff(path)
             axes = "YX" if array.ndim == 2 else "YXS"
-    if array.ndim == 3 and shape[0] in (1, 3, 4) and axes[-1] == "X":
+    if array.ndim == 3 and axes[-1] == "X" and (colours or shape[0] in (1, 3, 4)):
         array = np.moveaxis(array, 0, -1)
     array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[2] > 4:
+    if array.ndim != 3 or (array.shape[2] > 4 and not colours):
         raise DataError(
             path,
             "not one image",
@@ -174,23 +189,28 @@ def _tiff(path: Path, colours: bool) -> NDArray:
     return array
 
 
+def _by_libtiff(path: Path) -> NDArray:
+    """Pixels in a compression that needs libtiff: GDAL's where there is one, for any bands."""
+    try:
+        import rasterio
+    except ImportError:
+        with suppress(ValueError):
+            return _opencv(path)
+        raise InputError(
+            f"{path}: compressed as OpenCV cannot read; pip install 'samtune[geo]'"
+        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            return np.moveaxis(file.read(), 0, -1)
+
+
 def _is_grey(array: NDArray, lossy: bool) -> bool:
     first, rest = array[..., 0], (array[..., 1], array[..., 2])
     if all(np.array_equal(first, other) for other in rest):
         return True
     gaps = [np.abs(other.astype(np.int16) - first).max() for other in rest] if lossy else []
     return lossy and max(gaps) <= _JPEG_CHANNEL_NOISE
-
-
-def _to_8_bits(array: NDArray) -> NDArray[np.uint8]:
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    values = np.nan_to_num(array.astype(np.float32), posinf=0.0, neginf=0.0)
-    low, high = np.percentile(values, PERCENTILES)
-    if high <= low:
-        low, high = float(values.min()), float(values.max())
-    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
-    return np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
 
 
 def _integers(array: NDArray, path: Path) -> NDArray[np.integer]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
+from samtune.data.intensity import policy_of
 from samtune.data.labels import areas, check_size, label_objects, read_values
 from samtune.data.problems import DataError
 from samtune.data.reading import image_size, read_image
@@ -78,7 +79,7 @@ def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
     size, content = None, ""
     try:
         if thorough:
-            image = read_image(record.image)
+            image = read_image(record.image, policy_of(data))
             size, content = (image.shape[0], image.shape[1]), _digest(image)
         else:
             size = image_size(record.image)

@@ -10,7 +10,9 @@ from samtune.data.config import SPLITS
 from samtune.data.problems import DataError, complain
 from samtune.data.reading import SUFFIXES
 from samtune.data.stored import Stored, path_of
+from samtune.data.volumes import Whole, is_volume, slices, stem_of
 from samtune.errors import InputError
+from samtune.types import InputPolicy
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 MASK_FOLDERS = ("masks", "mask", "gt", "labels", "label", "annotations")
@@ -30,6 +32,8 @@ class Record:
     mask: Path | Stored | None
     name: str
     """The image file's stem, or what stands for it."""
+    group: str | None = None
+    """The volume that it is a slice of; made splits do not part it."""
 
     @property
     def file(self) -> Path:
@@ -62,7 +66,7 @@ def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
             complain(_no_pair(parts[name]))
         return {name: pair(*both) for name, both in inside.items() if both}
     images, masks = folders
-    parts = {} if image_files(images) else _split_folders(images)
+    parts = {} if _data_files(images) else _split_folders(images)
     if parts:
         truths = {name: _mask_part(masks, name, path) for name, path in parts.items()}
         return {name: pair(parts[name], truth) for name, truth in truths.items() if truth}
@@ -89,22 +93,50 @@ def find_records(root: str | Path, split: str | None = None) -> list[Record]:
     return layout[split]
 
 
-def find_images(path: str | Path) -> list[Record]:
-    """The image files to predict on: one file, or all of a folder, without masks.
+def find_images(path: str | Path, policy: InputPolicy | None = None) -> list[Record]:
+    """The images to predict on: of one file, or of all in a folder, without masks.
+
+    A volume or DICOM series is as many images as it has slices.
+
+    Args:
+        path: A file or folder.
+        policy: Along which axis volumes are cut, and whether arrays have bands.
 
     Raises:
         InputError: The path does not exist or holds no image.
     """
     start = Path(path).expanduser()
-    if start.is_file():
-        return [Record(start, None, start.stem)]
-    files = image_files(existing_folder(start))
+    axis, whole = (0, False) if policy is None else (policy.slice_axis, policy.bands is not None)
+    if start.is_file() or (start.is_dir() and is_volume(start)):
+        return sliced([Record(start, None, stem_of(start))], axis, whole)
+    files = _data_files(existing_folder(start))
     if not files:
         raise InputError(
             f"{start}: holds no image file (looked for {', '.join(sorted(SUFFIXES))}); "
             "give a folder with images directly inside, or one file"
         )
-    return [Record(file, None, file.stem) for file in files]
+    return sliced([Record(file, None, stem_of(file)) for file in files], axis, whole)
+
+
+def sliced(records: Iterable[Record], axis: int = 0, whole: bool = False) -> list[Record]:
+    """The records with volumes in place of pictures taken apart, see :func:`.volumes.slices`.
+
+    Raises:
+        InputError: A volume that cannot be read, or that does not go with its mask.
+    """
+    found = []
+    for record in records:
+        image, mask = record.image, record.mask
+        if isinstance(image, Stored) or isinstance(mask, Stored) or not is_volume(image):
+            found.append(record)
+            continue
+        parts = slices(image, mask, axis, whole)
+        names = [f"{record.name}_{i:04d}" for i in range(len(parts))]
+        if isinstance(parts[0][0], Whole):
+            found.append(Record(*parts[0], record.name))
+        else:
+            found += [Record(*p, n, record.name) for p, n in zip(parts, names, strict=True)]
+    return found
 
 
 def existing_folder(path: str | Path) -> Path:
@@ -131,7 +163,7 @@ def is_plain(root: Path) -> bool:
 
 
 def _any_image(folder: Path) -> bool:
-    return any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
+    return any(p.suffix.lower() in SUFFIXES or is_volume(p) for p in folder.iterdir())
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -142,13 +174,23 @@ def image_files(folder: Path) -> list[Path]:
     )  # fmt: skip
 
 
+def _data_files(folder: Path) -> list[Path]:
+    """Image files, arrays, volumes and folders that are DICOM series, sorted."""
+    volumes = [
+        path for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in SPLIT_NAMES
+        and is_volume(path)
+    ]  # fmt: skip
+    return sorted([*image_files(folder), *volumes])
+
+
 def pair(images: Path, masks: Path) -> list[Record]:
     """Pairs the images of one folder with the masks of another; every file needs its partner.
 
     Raises:
         InputError: A missing partner, two files of one stem, or no files.
     """
-    pictures = by_stem(image_files(images))
+    pictures = by_stem(_data_files(images))
     truths = _masks_by_stem(masks, pictures)
     if not pictures and not truths:
         remedy = f"put images here and masks in {masks}"
@@ -167,7 +209,7 @@ def by_stem(files: Iterable[Path], stems: Iterable[str] | None = None) -> dict[s
     """
     table: dict[str, Path] = {}
     files = list(files)
-    for file, stem in zip(files, stems or [f.stem for f in files], strict=True):
+    for file, stem in zip(files, stems or [stem_of(f) for f in files], strict=True):
         if stem in table:
             what = f"has the same stem {stem!r} as {table[stem].name}, so the pair is not clear"
             complain(DataError(file, "stem twice", what, "keep one of the two"))
@@ -176,8 +218,8 @@ def by_stem(files: Iterable[Path], stems: Iterable[str] | None = None) -> dict[s
 
 
 def _masks_by_stem(folder: Path, pictures: Mapping[str, Path]) -> dict[str, Path]:
-    files = image_files(folder)
-    return by_stem(files, [_image_stem(file.stem, pictures) for file in files])
+    files = _data_files(folder)
+    return by_stem(files, [_image_stem(stem_of(file), pictures) for file in files])
 
 
 def _image_stem(stem: str, pictures: Mapping[str, Path]) -> str:
@@ -236,7 +278,7 @@ def _split_lists(base: Path) -> dict[str, Path]:
 
 
 def _listed(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str, list[Record]]:
-    pictures = by_stem(image_files(images))
+    pictures = by_stem(_data_files(images))
     truths = _masks_by_stem(masks, pictures)
     taken: dict[str, Path] = {}
     result = {}
@@ -270,7 +312,8 @@ def _lines(file: Path) -> list[str]:
 
 def _listed_stem(line: str) -> str:
     name = Path(line.strip()).name
-    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
+    known = Path(name).suffix.lower() in SUFFIXES or is_volume(Path(name))
+    return stem_of(Path(name)) if known else name
 
 
 def _is_there(stem: str, file: Path, table: Mapping[str, Path], folder: Path, what: str) -> bool:

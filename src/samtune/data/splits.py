@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from samtune.data.config import SPLITS, DataConfig
+from samtune.data.labels import read_values
 from samtune.data.layouts import Found, find
 from samtune.data.scan import usable
 from samtune.data.sources import Record
@@ -22,8 +23,9 @@ def splits(config: DataConfig) -> dict[str, list[Record]]:
     Splits on disk are kept. A missing validation or test split is carved out of the training
     split, of a size by ``val_fraction`` and ``test_fraction`` and at least one pair; the choice
     depends only on file stems and ``split_seed``. Two pairs become one for training and one that is
-    both validation and test. A folder with a test or validation split alone serves evaluation: the
-    others are empty. ``shots`` are drawn last, from the training split.
+    both validation and test; slices of a volume stay together. A folder with a test or validation
+    split alone serves evaluation: the others are empty. ``shots`` are drawn last, from the training
+    split.
 
     Raises:
         InputError: Files as :func:`samtune.data.layouts.find`, too few pairs to split, bad
@@ -52,6 +54,8 @@ def divided(layout: Found, config: DataConfig) -> dict[str, list[Record]]:
     if whole:
         missing = [name for name in ("test", "val") if not found[name]]
         found |= _carve(whole, missing, config)
+    if config.empty_slices == "drop":
+        found["train"] = _labelled(found["train"], config)
     return found
 
 
@@ -84,20 +88,44 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
                 f"data.{name}_fraction={fractions[name]}: a made split takes more than 0 and, with "
                 "the other, less than 1 of the data; set e.g. 0.1"
             )
-    if missing and len(whole) < 2:
+    rest = _units(whole, config.split_seed)
+    if missing and len(rest) < 2:
+        what = "volume" if whole[0].group else "pair"
         raise InputError(
-            f"{whole[0].file}: the only pair cannot make training and {' and '.join(missing)} "
-            "splits; add pairs, or give split folders"
+            f"{whole[0].file}: the only {what} cannot make training and {' and '.join(missing)} "
+            "splits; add {what}s, or give split folders"
         )
-    rest = _drawn(whole, config.split_seed)
     if len(rest) <= len(missing):
-        return {"train": rest[1:], **{name: rest[:1] for name in missing}}
+        return {"train": _joined(rest[1:]), **{name: _joined(rest[:1]) for name in missing}}
+    count_of_all = len(rest)
     parts: dict[str, list[Record]] = {}
     for i, name in enumerate(missing):
         room = len(rest) - 1 - (len(missing) - 1 - i)
-        count = min(max(1, round(len(whole) * fractions[name])), room)
-        parts[name], rest = _by_name(rest[:count]), rest[count:]
-    return {"train": _by_name(rest), **parts}
+        count = min(max(1, round(count_of_all * fractions[name])), room)
+        parts[name], rest = _joined(rest[:count]), rest[count:]
+    return {"train": _joined(rest), **parts}
+
+
+def _units(records: Iterable[Record], seed: int) -> list[list[Record]]:
+    """What a split must not part, the slices of a volume or one pair, in a seeded order."""
+    units: dict[str, list[Record]] = {}
+    for record in records:
+        units.setdefault(record.group or record.name, []).append(record)
+    return [units[name] for name in sorted(units, key=lambda name: _hashed(name, seed))]
+
+
+def _joined(units: Iterable[list[Record]]) -> list[Record]:
+    return _by_name(record for unit in units for record in unit)
+
+
+def _labelled(records: Iterable[Record], config: DataConfig) -> list[Record]:
+    """The records without those slices of volumes whose mask has no label."""
+    empty = [v for v in (0, config.background, config.ignore) if v is not None]
+    return [
+        record
+        for record in records
+        if record.group is None or not np.isin(read_values(record)[0], empty).all()
+    ]
 
 
 def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
@@ -139,7 +167,11 @@ def _balanced(order: Sequence[Record], shots: int, config: DataConfig) -> list[R
 
 def _drawn(records: Iterable[Record], seed: int) -> list[Record]:
     """A seeded order by hash of the stem: alike on every machine, stable when files are added."""
-    return sorted(records, key=lambda r: hashlib.sha256(f"{seed}:{r.name}".encode()).digest())
+    return sorted(records, key=lambda record: _hashed(record.name, seed))
+
+
+def _hashed(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def _by_name(records: Iterable[Record]) -> list[Record]:

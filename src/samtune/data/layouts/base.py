@@ -9,6 +9,7 @@ from typing import Any
 
 from samtune.data.config import DataConfig
 from samtune.data.sources import Record, existing_folder, is_plain
+from samtune.data.volumes import stem_of
 from samtune.errors import InputError, nearest
 
 Found = dict[str | None, list[Record]]
@@ -118,12 +119,12 @@ def with_defaults(config: DataConfig) -> DataConfig:
 def unique_names(paths: Iterable[Path], root: Path) -> list[str]:
     """Names of files for records: the stems, or below ``root`` the whole paths if those repeat."""
     paths = list(paths)
-    stems = [path.stem for path in paths]
+    stems = [stem_of(path) for path in paths]
     if len(set(stems)) == len(stems):
         return stems
     return [
-        "_".join((p.relative_to(root) if p.is_relative_to(root) else p).with_suffix("").parts)
-        for p in paths
+        "_".join((*(p.relative_to(root) if p.is_relative_to(root) else p).parts[:-1], stem))
+        for p, stem in zip(paths, stems, strict=True)
     ]
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Found, Layout
-from samtune.data.sources import find_layout
+from samtune.data.sources import find_layout, sliced
 
 
 def _find(root: Path, config: DataConfig) -> Found:
-    return find_layout(root)
+    found = find_layout(root)
+    return {split: sliced(r, config.slice_axis) for split, r in found.items()}
 
 
 LAYOUT = Layout(

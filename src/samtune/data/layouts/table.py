@@ -7,7 +7,7 @@ from pathlib import Path
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Found, Layout, some, unique_names
-from samtune.data.sources import SPLIT_NAMES, Record, existing_folder
+from samtune.data.sources import SPLIT_NAMES, Record, existing_folder, sliced
 from samtune.errors import InputError
 
 COLUMNS = ("image", "mask")
@@ -43,6 +43,7 @@ def _find(root: Path, config: DataConfig) -> Found:
         raise InputError(
             f"{file}: the column split is empty in some lines only; fill it in all, or in none"
         )
+    found = {split: sliced(records, config.slice_axis) for split, records in found.items()}
     order = {split: sorted(records, key=lambda r: r.name) for split, records in found.items()}
     return {split: order[split] for split in (*SPLITS, None) if split in order}
 

@@ -1,0 +1,171 @@
+"""Which bands of an image a model sees, and how their values become bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.config import DataConfig
+from samtune.data.problems import DataError
+from samtune.errors import InputError
+from samtune.types import InputPolicy
+
+PERCENTILES = (0.5, 99.5)
+"""Range of values that deeper images keep under ``percentile``."""
+DEVIATIONS = 3.0
+"""Standard deviations on each side of the mean that images keep under ``zscore``."""
+
+
+def reading(data: DataConfig) -> dict[str, Any]:
+    """The fields of an input policy that say how files are read.
+
+    Raises:
+        InputError: Settings that do not go together.
+    """
+    bands, window, given = data.bands, data.window, data.range
+    if bands is not None and (len(bands) not in (1, 3) or min(bands) < 0):
+        raise InputError(f"data.bands={list(bands)}: give one band or three, counted from 0")
+    for key, limits, policy in (("window", window, "window"), ("range", given, "fixed")):
+        if limits is not None and data.intensity != policy:
+            raise InputError(
+                f"data.{key}={list(limits)}: only for data.intensity={policy}; set that too"
+            )
+        if limits is not None and not limits[0] < limits[1]:
+            raise InputError(f"data.{key}={list(limits)}: must be the low and the high value")
+    if data.intensity == "window" and window is None:
+        raise InputError("data.intensity=window: needs data.window=[low,high], as in [-160,240]")
+    return {
+        "bands": bands,
+        "intensity": data.intensity,
+        "limits": window or given,
+        "slice_axis": data.slice_axis,
+    }
+
+
+def policy_of(data: DataConfig) -> InputPolicy:
+    """How files are read, where no frame is needed.
+
+    Raises:
+        InputError: As :func:`reading`.
+    """
+    return InputPolicy((1, 1), **reading(data))
+
+
+def settings_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ``data`` for which :func:`reading` gives this stored input policy."""
+    stored = InputPolicy.of(header)
+    found: dict[str, Any] = {"intensity": stored.intensity, "slice_axis": stored.slice_axis}
+    if stored.bands is not None:
+        found["bands"] = list(stored.bands)
+    if stored.limits is not None:
+        found["window" if stored.intensity == "window" else "range"] = list(stored.limits)
+    return found
+
+
+def check_same(data: DataConfig, policy: InputPolicy) -> None:
+    """Refuses settings under which files would be read otherwise than in training.
+
+    Raises:
+        InputError: Naming the first setting that differs.
+    """
+    for key, value in reading(data).items():
+        trained = getattr(policy, key)
+        if key != "slice_axis" and value != trained:
+            name = {"limits": "window" if policy.intensity == "window" else "range"}.get(key, key)
+            raise InputError(
+                f"data.{name}={value}: the checkpoint was trained with {trained}, and its images "
+                "must be read the same way; leave it out"
+            )
+
+
+def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np.uint8]:
+    """Takes the policy's bands of ``(h, w, channels)`` and brings them to ``(h, w, 3)`` bytes.
+
+    - ``percentile``: bytes stay; of deeper values the 0.5th percentile becomes 0, the 99.5th 255.
+    - ``zscore``: three standard deviations below the mean become 0, three above 255.
+    - ``window`` and ``fixed``: the lower limit becomes 0, the upper one 255; for ``fixed`` by
+      default those of the stored integers.
+
+    The statistics are those of the image, over its channels together; where bands are chosen,
+    of each of these alone. Values beyond are cut.
+
+    Raises:
+        InputError: More than four channels and no choice, a band that is not there, or fractions
+            without a range.
+    """
+    bands = None if policy is None else policy.bands
+    chosen = _banded(array, bands, path)
+    if policy is None or policy.intensity == "percentile":
+        if chosen.dtype == bool:
+            chosen = chosen.astype(np.uint8) * 255
+        made = chosen if chosen.dtype == np.uint8 else _spread(chosen, bands is not None, _cut)
+    elif policy.intensity == "zscore":
+        made = _spread(chosen, bands is not None, _deviations)
+    else:
+        limits = policy.limits or _of_type(chosen, path)
+        made = _scaled(_finite(chosen), *limits)
+    return np.ascontiguousarray(made if made.shape[2] == 3 else made.repeat(3, axis=2))
+
+
+def _banded(array: NDArray, bands: tuple[int, ...] | None, path: Path) -> NDArray:
+    count = array.shape[2]
+    if bands is None:
+        if count > 4:
+            raise DataError(
+                path,
+                "many channels",
+                f"the image has {count} channels, but a model sees three",
+                "choose with data.bands=[i,j,k], or save each slice as a file of its own",
+            )
+        return array[..., :3] if count > 2 else array[..., :1]
+    if max(bands) >= count:
+        raise DataError(
+            path,
+            "missing band",
+            f"the image has {count} bands, 0 to {count - 1}, but data.bands={list(bands)}",
+            "choose others, or remove the file",
+        )
+    return array[..., list(bands)]
+
+
+def _spread(array: NDArray, apart: bool, limits: Any) -> NDArray[np.uint8]:
+    values = _finite(array)
+    if not apart:
+        return _scaled(values, *limits(values))
+    bands = [values[..., i] for i in range(values.shape[2])]
+    return np.stack([_scaled(band, *limits(band)) for band in bands], axis=2)
+
+
+def _cut(values: NDArray[np.float32]) -> tuple[float, float]:
+    low, high = np.percentile(values, PERCENTILES)
+    if high <= low:
+        low, high = float(values.min()), float(values.max())
+    return float(low), float(high)
+
+
+def _deviations(values: NDArray[np.float32]) -> tuple[float, float]:
+    mean, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    return mean - DEVIATIONS * spread, mean + DEVIATIONS * spread
+
+
+def _of_type(array: NDArray, path: Path) -> tuple[float, float]:
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(
+            f"{path}: holds {array.dtype} values, which have no range of their own; set "
+            "data.range=[low,high]"
+        )
+    info = np.iinfo(array.dtype)
+    return float(info.min), float(info.max)
+
+
+def _finite(array: NDArray) -> NDArray[np.float32]:
+    return np.nan_to_num(array.astype(np.float32), posinf=0.0, neginf=0.0)
+
+
+def _scaled(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
+    return np.clip(scaled + 0.5, 0, 255).astype(np.uint8)

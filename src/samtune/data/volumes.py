@@ -1,0 +1,286 @@
+"""Volumes and arrays as images: NIfTI, DICOM series, NumPy files, slice by slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.stored import Stored
+from samtune.errors import InputError
+
+Role = Literal["image", "mask"]
+NIFTI, DICOM, NUMPY = (".nii", ".nii.gz"), ".dcm", (".npy", ".npz")
+_KEYS = {"image": ("image", "img"), "mask": ("mask", "label", "gt")}
+
+
+@dataclass(frozen=True)
+class Slice(Stored):
+    """One slice of a volume, with its channels if it has any."""
+
+    role: Role
+    axis: int
+    """0 for the slices in their own order, 1 and 2 for planes across them."""
+    index: int
+
+    def read(self) -> NDArray:
+        """``(h, w)`` or ``(h, w, channels)`` as stored."""
+        return np.take(load(self.path, self.role), self.index, self.axis)
+
+    def size(self) -> tuple[int, int]:
+        """Height and width, without reading a NIfTI or .npy file's values."""
+        height, width = np.delete(shape_of(self.path, self.role)[:3], self.axis).tolist()
+        return height, width
+
+
+@dataclass(frozen=True)
+class Whole(Stored):
+    """A file that is one image."""
+
+    role: Role
+
+    def read(self) -> NDArray:
+        """``(h, w)`` or ``(h, w, channels)`` as stored."""
+        array = load(self.path, self.role)
+        if array.ndim > 3 or (array.ndim == 3 and self.path.name.endswith(NIFTI)):
+            raise InputError(
+                f"{self.path}: a volume of shape {array.shape} is no single image; read its slices "
+                "with samtune.data.find_images"
+            )
+        return array
+
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = shape_of(self.path, self.role)[:2]
+        return height, width
+
+
+def is_volume(path: Path) -> bool:
+    """Whether the file, or the folder as a DICOM series, is read by this module."""
+    if path.name.lower().endswith((*NIFTI, *NUMPY, DICOM)):
+        return True
+    return path.is_dir() and next(path.glob("*" + DICOM), None) is not None
+
+
+def stem_of(path: Path) -> str:
+    """The name without its ending, of which ``.nii.gz`` is one."""
+    if path.name.lower().endswith(".nii.gz"):
+        return path.name[: -len(".nii.gz")]
+    return path.name if path.is_dir() else path.stem
+
+
+def slices(
+    image: Path, mask: Path | None, axis: int = 0, whole: bool = False
+) -> list[tuple[Stored, Stored | None]]:
+    """The images that a file holds, each with its mask if there is one.
+
+    A file is one image if its mask is flat. Without a mask, it is if it has two axes, or three of
+    which the last has up to four channels, or any number where ``whole`` says so.
+
+    Args:
+        image: NIfTI, ``.npy`` ``(n, h, w)`` or ``(n, h, w, channels)``, or a DICOM series.
+        mask: The same without channels.
+        axis: 0 for slices as they were taken, 1 and 2 for planes across.
+        whole: Whether three axes are an image's with channels.
+
+    Raises:
+        InputError: Image and mask differ in shape or orientation, or too few or too many axes.
+    """
+    shape = shape_of(image, "image")
+    medical = image.name.lower().endswith(NIFTI) or image.is_dir()
+    if mask is not None:
+        _check_pair(image, mask, shape)
+        single = len(shape_of(mask, "mask")) == 2
+    else:
+        single = len(shape) == 2 or (len(shape) == 3 and not medical and (whole or shape[-1] <= 4))
+    if single:
+        return [(Whole(image, "image"), None if mask is None else Whole(mask, "mask"))]
+    if len(shape) not in (3, 4):
+        raise InputError(
+            f"{image}: an array of shape {shape} is no volume; save it as (slices, height, width) "
+            "or (slices, height, width, channels)"
+        )
+    if not 0 <= axis < 3:
+        raise InputError(f"data.slice_axis={axis}: must be 0, 1 or 2")
+    return [
+        (Slice(image, "image", axis, i), None if mask is None else Slice(mask, "mask", axis, i))
+        for i in range(shape[axis])
+    ]
+
+
+def _check_pair(image: Path, mask: Path, shape: tuple[int, ...]) -> None:
+    if not is_volume(mask):
+        raise InputError(
+            f"{mask}: is a picture, but {image.name} is a volume or array; save the mask in the "
+            "same format as the image"
+        )
+    own = shape_of(mask, "mask")
+    if own != shape[: len(own)] or len(own) not in (2, 3) or len(shape) - len(own) > 1:
+        raise InputError(
+            f"{mask}: the mask is of shape {own}, but {image.name} of {shape}; both must have the "
+            "same, so export the mask again or remove the pair"
+        )
+    codes = [_orientation(path) for path in (image, mask)]
+    if None not in codes and codes[0] != codes[1]:
+        raise InputError(
+            f"{mask}: its axes point to {''.join(codes[1] or ())}, those of {image.name} to "
+            f"{''.join(codes[0] or ())}; copy the image's affine into the mask or resample it"
+        )
+
+
+def load(path: Path, role: Role = "image") -> NDArray:
+    """All values of a file, kept in memory for the last few files.
+
+    NIfTI becomes ``(z, y, x)`` with x to the left, y to the back and z to the head, as the patient
+    lies in an axial DICOM series; a fourth axis holds channels. DICOM is in its rescaled units.
+
+    Raises:
+        InputError: The library that reads it is missing, or it is no single image or volume.
+        OSError: It cannot be read; as other usual kinds.
+    """
+    return _loaded(path, role, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, role: Role, modified: int) -> NDArray:
+    name = path.name.lower()
+    if name.endswith(NIFTI):
+        array = _nifti(path)
+    elif name.endswith(NUMPY):
+        array = _numpy(path, role)
+    else:
+        array = _dicom(path)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def shape_of(path: Path, role: Role) -> tuple[int, ...]:
+    """The shape that :func:`load` gives, from the header if possible.
+
+    Raises:
+        InputError: As :func:`load`, or the file cannot be read.
+    """
+    try:
+        if path.name.lower().endswith(NIFTI):
+            image, change = _opened(path)
+            stored = [int(n) for n in image.shape]
+            turned = [stored[list(change[:, 0]).index(i)] for i in range(min(3, len(stored)))]
+            return (*turned[::-1], *stored[3:])
+        if path.suffix.lower() == ".npy":
+            return tuple(np.load(path, mmap_mode="r").shape)
+        return tuple(load(path, role).shape)
+    except InputError:
+        raise
+    except Exception as error:  # readers raise what they like
+        reason = " ".join(str(error).split()).replace(str(path), "the file")[:200]
+        raise InputError(
+            f"{path}: cannot be read ({reason or type(error).__name__}); replace the file, or "
+            "remove it and its partner"
+        ) from error
+
+
+def _opened(path: Path) -> tuple[Any, NDArray]:
+    """A NIfTI file, and how its axes change places to point left, back and up."""
+    nib = _library("nibabel", "medical", path)
+    image = nib.load(path)
+    if len(image.shape) not in (3, 4):
+        raise InputError(
+            f"{path}: has {len(image.shape)} axes; a volume has three, and a fourth for channels"
+        )
+    orientation = nib.orientations
+    to = orientation.axcodes2ornt(("L", "P", "S"))
+    return image, orientation.ornt_transform(orientation.io_orientation(image.affine), to)
+
+
+def _nifti(path: Path) -> NDArray:
+    image, change = _opened(path)
+    nib = _library("nibabel", "medical", path)
+    array = nib.orientations.apply_orientation(np.asanyarray(image.dataobj), change)
+    return np.moveaxis(array, [0, 1, 2], [2, 1, 0])
+
+
+def _orientation(path: Path) -> tuple[str, ...] | None:
+    if not path.name.lower().endswith(NIFTI):
+        return None
+    nib = _library("nibabel", "medical", path)
+    return tuple(nib.aff2axcodes(nib.load(path).affine))
+
+
+def _numpy(path: Path, role: Role) -> NDArray:
+    if path.suffix.lower() == ".npy":
+        return np.load(path, mmap_mode="r")
+    with np.load(path) as archive:
+        names = list(archive.files)
+        key = names[0] if len(names) == 1 else next((k for k in _KEYS[role] if k in names), None)
+        if key is None:
+            raise InputError(
+                f"{path}: holds the arrays {', '.join(names) or 'none'}; name one of them "
+                f"{' or '.join(_KEYS[role])}"
+            )
+        return archive[key]
+
+
+def _dicom(path: Path) -> NDArray:
+    """A file as ``(h, w)``, ``(h, w, 3)`` or ``(n, h, w)``; a folder as ``(n, h, w)``."""
+    pydicom = _library("pydicom", "medical", path)
+    if not path.is_dir():
+        return _dicom_values(pydicom, pydicom.dcmread(path), path)
+    files = sorted(path.glob("*" + DICOM))
+    parts = [pydicom.dcmread(file) for file in files]
+    series = {str(part.get("SeriesInstanceUID", "")) for part in parts}
+    if len(series) > 1:
+        raise InputError(
+            f"{path}: holds files of {len(series)} series; put each into a folder of its own"
+        )
+    order = sorted(range(len(parts)), key=lambda i: _place(parts[i], files[i]))
+    values = [_dicom_values(pydicom, parts[i], files[i]) for i in order]
+    shapes = sorted({value.shape for value in values})
+    if len(shapes) > 1:
+        raise InputError(
+            f"{path}: holds slices of the sizes {', '.join(map(str, shapes))}; keep those of one"
+        )
+    return np.stack(values)
+
+
+def _dicom_values(pydicom: Any, part: Any, file: Path) -> NDArray:
+    try:
+        values = pydicom.pixels.pixel_array(part)
+    except RuntimeError as error:
+        raise InputError(
+            f"{file}: compressed as no installed library can read; pip install pylibjpeg "
+            "pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it"
+        ) from error
+    slope, shift = float(part.get("RescaleSlope", 1)), float(part.get("RescaleIntercept", 0))
+    if (slope, shift) != (1.0, 0.0):
+        values = (values * slope + shift).astype(np.float32)
+    if part.PhotometricInterpretation == "MONOCHROME1":  # white is the least value
+        values = values.max() + values.min() - values
+    return values
+
+
+def _place(part: Any, file: Path) -> float:
+    """Where a slice lies along the normal of its plane; by its number where that is not said."""
+    if "ImagePositionPatient" in part and "ImageOrientationPatient" in part:
+        axes = np.array(part.ImageOrientationPatient, float)
+        normal = np.cross(axes[:3], axes[3:])
+        return float(normal @ np.array(part.ImagePositionPatient, float))
+    if "InstanceNumber" not in part:
+        raise InputError(
+            f"{file}: says neither its position nor its number, so the order of the series is not "
+            "known; export the series again"
+        )
+    return float(part.InstanceNumber)
+
+
+def _library(name: str, extra: str, path: Path) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{path}: reading it needs {name}; pip install 'samtune[{extra}]'"
+        ) from error
