@@ -63,6 +63,13 @@ def test_another_folder_is_refused_with_layout_and_address(tmp_path, refused, na
     refused(words, splits, config(name, tmp_path))
 
 
+def test_an_empty_folder_is_refused(tmp_path, refused):
+    data = config("istd", MINIATURES["istd"].write(tmp_path))
+    for path in (tmp_path / "ISTD_Dataset/test/test_A").iterdir():
+        path.unlink()
+    refused("missing all images in test/test_A", splits, data)
+
+
 def test_a_missing_validation_split_is_taken_from_training(tmp_path):
     data = config("istd", MINIATURES["istd"].write(tmp_path))
     parts = splits(data)
