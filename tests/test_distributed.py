@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import tiny
 import torch
 from commands import settings, write_base
 
+from samtune import processes
 from samtune.runfolder import WRITTEN
 
 HERE = Path(__file__).parent
@@ -103,6 +108,50 @@ def test_of_two_processes_one_speaks_and_writes(tmp_path):
     ]  # fmt: skip
 
     again = command(tmp_path, "train", *words, f"output={folder}")
-    assert again.returncode != 0
-    assert "holds a run already" in again.stderr and "Broken" not in again.stderr
+    assert refusal(again).count("holds a run already") == 1 and "Broken" not in again.stderr
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [folder.name]
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of wrong input, and that it was exit code 2 in both processes."""
+    assert done.returncode != 0
+    assert re.findall(r"exitcode *: (-?\d+)", done.stderr) == ["2", "2"], done.stderr[:6000]
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("samtune: "))
+    return line
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_and_resume_like_one(trained, tmp_path):
+    done = command(tmp_path, "eval", trained.checkpoint, "device=cpu", "--json")
+    assert done.returncode == 0, done.stderr[:6000]
+    (line,) = done.stdout.splitlines()
+    found = json.loads(line)
+    for side in ("zero_shot", "tuned"):
+        assert found[side] == pytest.approx(trained.summary[side], abs=1e-4)
+
+    shutil.copytree(trained.folder, tmp_path / "run")
+    words = ["train", f"resume={tmp_path / 'run'}", "train.max_steps=5", "device=cpu", "--json"]
+    done = command(tmp_path, *words)
+    assert done.returncode == 0, done.stderr[:6000]
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [0, 2, 2, 4, 4, 5, 5]
+
+    assert "no such checkpoint" in refusal(command(tmp_path, "eval", "absent.safetensors"))
+
+
+def test_a_process_that_is_not_told_speaks_itself(samtune, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(processes, "HEADSTART", 0.1)
+    assert "no such checkpoint" in samtune("eval", "absent.safetensors").line
+    monkeypatch.setattr(processes, "HEADSTART", 30.0)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    answer = samtune("eval", "absent.safetensors")
+    timer.join()
+    assert answer.code == 2 and not answer.err
+
+
+def test_verbs_of_one_process_are_left_to_the_main_one(samtune, monkeypatch, trained):
+    monkeypatch.setenv("RANK", "1")
+    answer = samtune("predict", trained.checkpoint, trained.root / "images", "--out", "none")
+    assert answer.code == 0 and not answer.out + answer.err

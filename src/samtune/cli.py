@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 OF_THE_MACHINE = (ENOSPC, EDQUOT, EROFS, EACCES)
 """Errors of writing that the user can mend: a full disk, a folder that must not be written."""
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, by the shells' custom."""
+ALONE = ("predict", "import", "merge")
+"""Verbs whose work is not shared among processes: the main one does it."""
+
 app = typer.Typer(
     name="samtune",
     help="Fine-tune the Segment Anything Model. Settings are key=value words, as in train.lr=1e-4.",
@@ -183,13 +188,17 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: The words after ``samtune``; by default those of the process.
     """
+    from samtune.processes import is_main
+
     args = sys.argv[1:] if args is None else args
+    if not is_main() and args[:1] and args[0] in ALONE:
+        raise SystemExit(0)
     try:
         code = app(args or ["--help"], prog_name="samtune", standalone_mode=False)
     except _Interrupted as error:
-        code = _ended(str(error), 130)
+        code = _ended(str(error), INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
-        code = _ended("interrupted", 130)
+        code = _ended("interrupted", INTERRUPTED)
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
@@ -217,7 +226,11 @@ def _wrong_input(error: Exception) -> int:
 
 
 def _ended(line: str, code: int) -> int:
-    print(f"samtune: {line}", file=sys.stderr)
+    from samtune.processes import is_main, main_has_spoken
+
+    # Ctrl-C reaches all of them at once, and the launcher too.
+    if is_main() or (code != INTERRUPTED and not main_has_spoken()):
+        print(f"samtune: {line}", file=sys.stderr)
     return code
 
 

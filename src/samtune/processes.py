@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,11 +12,31 @@ from typing import Any, TypeVar
 from samtune.errors import InputError
 
 Made = TypeVar("Made")
+HEADSTART = 10.0
+"""Seconds in which the main process may say what is wrong before another one does."""
 
 
 def is_main() -> bool:
     """Whether this process speaks and writes; also before it has met the others."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def main_has_spoken() -> bool:
+    """Whether the main process has ended meanwhile, of which the launcher tells the others.
+
+    The launcher ends all processes as soon as one of them fails. One that found wrong input must
+    not bring down the main process before it has said what was wrong; where the main process did
+    not find it, this one has to say it.
+    """
+    told: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    try:
+        end = time.monotonic() + HEADSTART
+        while not told and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return bool(told)
 
 
 def place() -> tuple[int, int]:
