@@ -243,3 +243,19 @@ def test_help_costs_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_the_version_is_that_of_the_package(samtune):
+    import importlib.metadata
+
+    import samtune as package
+
+    answer = samtune("--version")
+    assert answer.code == 0
+    assert answer.out == f"samtune {importlib.metadata.version('samtune')}\n"
+    assert package.__version__ == answer.out.split()[1]
+
+
+def test_a_version_costs_nothing_before_it_is_asked_for():
+    code = "import sys, samtune; assert 'importlib.metadata' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,6 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+    """Of the installed package."""
+
     from samtune.checkpoint import load, save
     from samtune.engine import FitConfig, fit
     from samtune.errors import InputError
@@ -44,6 +47,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Public names load on first use: `samtune --help` must not pay for torch.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("samtune")
     if name not in _HOMES:
         raise AttributeError(f"module 'samtune' has no attribute {name!r}")
     return getattr(import_module(f"samtune.{_HOMES[name]}"), name)

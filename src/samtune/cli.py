@@ -178,6 +178,24 @@ def recipes(as_json: Json = False) -> None:
     _answer(rows, as_json)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from samtune import __version__
+
+        print(f"samtune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 class _Interrupted(Exception):
     """The user pressed Ctrl-C."""
 
