@@ -11,6 +11,7 @@ from samtune.schedule import (
     check,
     epoch_order,
     learning_rate,
+    stream_seed,
     total_steps,
 )
 
@@ -80,3 +81,8 @@ def test_the_help_names_every_loss():
     text = attribute_docs(FitConfig)["loss"]
     for name in (*LOSSES, *CLASS_LOSSES, IOU_HEAD):
         assert name in re.split(r"\W+", text)
+
+
+def test_seeds_are_the_same_everywhere():
+    assert stream_seed(0, 0) == 7896617691693857887
+    assert len({stream_seed(*key) for key in ((0, 1), (1, 0), (0, 1, 0, 1), (2**62, 1))}) == 4

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -32,6 +31,7 @@ from samtune.schedule import (
     check,
     epoch_order,
     learning_rate,
+    stream_seed,
     total_steps,
 )
 from samtune.state import TrainingState, read_state, write_state
@@ -206,8 +206,7 @@ class _Trainer:
     def _micro_step(self, part: int, batch: Batch) -> float:
         """Adds the gradient of one batch, the ``part``-th of a step; returns its loss."""
         # Dropout depends on the step alone, so a resumed training draws what it would have drawn.
-        words = np.random.SeedSequence((self.seed, self.state.step, part, place()[0]))
-        torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+        torch.manual_seed(stream_seed(self.seed, self.state.step, part, place()[0]))
         self.model.train()
         batch = batch.to(self.accelerator.device)
         with self.accelerator.accumulate(self.wrapped):

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 
 from samtune.errors import InputError
@@ -111,6 +112,15 @@ def total_steps(config: FitConfig, batches: int) -> int:
     return min(by_epochs, config.max_steps or by_epochs)
 
 
+def stream_seed(*words: int) -> int:
+    """A generator's seed from several numbers, such as a run's seed and an epoch.
+
+    NumPy's ``SeedSequence`` mixes them: its result is specified, the same on every machine and
+    release, and close numbers give unrelated streams. 63 bits, for torch takes no more.
+    """
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
 def epoch_order(
     images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
 ) -> list[list[int]]:
@@ -118,8 +128,9 @@ def epoch_order(
 
     The last batches are filled up from the start of the order, so that all are full and every
     process has as many; only where that would repeat an image within a batch is a batch smaller.
+    The order depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
     """
-    generator = torch.Generator().manual_seed(hash((seed, epoch)) % 2**63)
+    generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
     order = torch.randperm(images, generator=generator).tolist()
     size = min(batch_size, images)
     wanted = batches_per_epoch(images, batch_size, world) * size * world
