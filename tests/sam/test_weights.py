@@ -184,7 +184,8 @@ def test_wrong_base_name_names_the_right_one(state, tmp_path, refused):
     state[weights.ANCHOR] = torch.empty(1024, 3, 16, 16)
     path = saved(tmp_path / "sam.pth", state)
     words = ["does not fit vit_b", "looks like vit_l", "base.name=vit_l"]
-    refused(words, weights.load_sam, "vit_b", path)
+    message = refused(words, weights.load_sam, "vit_b", path)
+    assert message.count("image_encoder") == 0  # the hint says it all
 
 
 def test_unknown_base_name(refused):

@@ -132,8 +132,8 @@ def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
     A classifier in the file of a ``vit_t`` is left out.
 
     Raises:
-        InputError: Missing, unexpected or wrongly shaped tensors; the first eight are named. Or a
-            normalisation of pixels other than the specification's.
+        InputError: Missing, unexpected or wrongly shaped tensors: the base that it is, or else the
+            first eight. Or a normalisation of pixels other than the specification's.
     """
     with torch.device("meta"):
         sam = Sam(spec)
@@ -319,17 +319,21 @@ def _check_fit(
     ]
     if not problems:
         return
+    if other := _other_spec(spec, state):
+        raise InputError(
+            f"{origin}: does not fit {spec.name}, it looks like {other}; set base.name={other}"
+        )
     shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if problems[8:] else "")
-    raise InputError(f"{origin}: does not fit {spec.name}{_other_spec(spec, state)}: {shown}")
+    raise InputError(f"{origin}: does not fit {spec.name}: {shown}")
 
 
-def _other_spec(spec: SamSpec, state: State) -> str:
-    """Names the base whose widths the tensors have, where that is another one."""
+def _other_spec(spec: SamSpec, state: State) -> str | None:
+    """The base whose widths the tensors have, where that is another one."""
     kind = "tiny_vit" if TINY_ANCHOR in state else "vit"
     patches = state.get(ANCHOR)
     for other in SPECS.values():
         if other.name == spec.name or other.encoder != kind:
             continue
         if kind == "tiny_vit" or (patches is not None and patches.shape[0] == other.embed_dim):
-            return f" (it looks like {other.name}: base.name={other.name})"
-    return ""
+            return other.name
+    return None
