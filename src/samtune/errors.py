@@ -6,6 +6,30 @@ import difflib
 from collections.abc import Iterable
 
 
+SYNONYMS = {
+    "iterations": "max_steps",
+    "iters": "max_steps",
+    "gradient_accumulation_steps": "accumulate",
+    "grad_accum": "accumulate",
+    "max_grad_norm": "clip",
+    "grad_clip": "clip",
+    "early_stopping": "patience",
+    "amp": "precision",
+    "dtype": "precision",
+    "resolution": "size",
+    "path": "root",
+    "dir": "root",
+    "folder": "root",
+    "checkpoint": "weights",
+    "model": "base",
+    "backbone": "base",
+    "method": "adapter",
+    "peft": "adapter",
+    "head": "decoder",
+}
+"""What others call things, where no rule leads from their word to ours."""
+
+
 class InputError(ValueError):
     """Wrong input: one line that says the value, the rule and the remedy.
 
@@ -14,6 +38,22 @@ class InputError(ValueError):
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint ``; did you mean 'x'?`` with the closest of ``words``, or an empty string."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    """A hint ``; did you mean 'x'?`` with the closest of ``words``, or an empty string.
+
+    Closest is, in this order: the same but for case and hyphens, a known synonym, initials
+    (``learning_rate`` and ``lr``), a part in common (``batch`` and ``batch_size``), and then the
+    letters.
+    """
+    known, asked = list(words), word.lower().replace("-", "_")
+    close = [
+        *(name for name in known if name.lower() == asked),
+        *(name for name in known if name == SYNONYMS.get(asked)),
+        *(name for name in known if _initials(name) == asked or name == _initials(asked)),
+        *(name for name in known if asked in name.split("_") or name in asked.split("_")),
+        *difflib.get_close_matches(asked, known, n=1, cutoff=0.5),
+    ]
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _initials(name: str) -> str:
+    return "".join(part[:1] for part in name.split("_"))
