@@ -136,7 +136,16 @@ def test_the_frame_and_the_prompts_reach_the_checkpoint(
 def test_an_evaluation_with_other_prompts_is_remarked(samtune, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     summary = samtune("eval", trained.checkpoint, "prompts.eval=none", "--json").json
-    assert summary["remarks"] == ["trained with prompt box, evaluated with none"]
+    assert "trained with prompt box, evaluated with none" in summary["remarks"]
+
+
+def test_a_single_image_is_remarked(trained, samtune, tmp_path, monkeypatch):
+    line = "test: a single image, so its numbers say little; add some"
+    assert line in trained.summary["remarks"]
+    assert line.replace("test", "val", 1) in trained.summary["remarks"]
+    monkeypatch.chdir(tmp_path)
+    whole = samtune("eval", trained.checkpoint, "data.split=all", "--json").json
+    assert whole["remarks"] == []
 
 
 def test_a_checkpoint_saved_from_python_says_what_to_measure(

@@ -179,6 +179,8 @@ def _checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str
         counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
         if name == "train" and not summary.objects:
             raise no_objects(summary.images, config.data)
+        if summary.images == 1 and name != "train":
+            remarks.append(f"{name}: a single image, so its numbers say little; add some")
         if summary.empty:
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
             counts[-1] += f" ({summary.empty} images without any)"
