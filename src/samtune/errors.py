@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
 SYNONYMS = {
     "iterations": "max_steps",
     "iters": "max_steps",
