@@ -35,6 +35,7 @@ from samtune.schedule import (
     total_steps,
 )
 from samtune.state import TrainingState, read_state, write_state
+from samtune.trackers import FOLDER, kept_in
 from samtune.types import Batch
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ def fit(
     """
     config = config or FitConfig()
     check(config)
-    trainer = _Trainer(model, train, val, config, seed, on_event or (lambda event: None), cpu)
-    trainer.output = None if output is None else Path(output)
+    folder = None if output is None else Path(output)
+    on_event = on_event or (lambda event: None)
+    trainer = _Trainer(model, train, val, config, seed, on_event, cpu, folder)
     trainer.header = header or {}
     if resume:
         trainer.restore()
@@ -105,7 +107,6 @@ def fit(
 class _Trainer:
     """One training: its parts and where it stands."""
 
-    output: Path | None = None
     header: dict[str, Any]
 
     def __init__(
@@ -117,6 +118,7 @@ class _Trainer:
         seed: int,
         on_event: Callable[[Event], None],
         cpu: bool,
+        output: Path | None,
     ) -> None:
         if not model.trainable():
             raise InputError(
@@ -125,7 +127,8 @@ class _Trainer:
             )
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train, self.val = train, val
-        self.accelerator = _accelerator(config, cpu)
+        self.output = output
+        self.accelerator = _accelerator(config, cpu, output)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr)
@@ -321,11 +324,14 @@ def _uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _accelerator(config: FitConfig, cpu: bool) -> Accelerator:
+def _accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
+    if config.trackers and output is None:
+        raise InputError(f"train.trackers={','.join(config.trackers)}: write files; give an output")
+    tracked = output / FOLDER if output is not None and config.trackers else None
     precision = "no" if config.precision == "fp32" else config.precision
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()  # an earlier training in this process had another one
@@ -338,7 +344,7 @@ def _accelerator(config: FitConfig, cpu: bool) -> Accelerator:
             cpu=cpu,
             kwargs_handlers=[unused],
             log_with=list(config.trackers) or None,
-            project_dir="." if config.trackers else None,
+            project_dir=tracked,
         )
     except ValueError as error:  # fp16 without a GPU, a tracker that is not there
         setting = f"precision={config.precision}" if precision == "fp16" else "trackers"
@@ -346,8 +352,9 @@ def _accelerator(config: FitConfig, cpu: bool) -> Accelerator:
         raise InputError(f"train.{setting}: {reason}; choose another") from error
     if precision == "fp16" and not accelerator.native_amp:  # accelerate would go on in fp32
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
-    if config.trackers:
-        accelerator.init_trackers("samtune")
+    if tracked is not None:
+        tracked.mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers("samtune", init_kwargs=kept_in(tracked))
     return accelerator
 
 

@@ -19,7 +19,7 @@ DEFAULT = Path("runs")
 """Where runs go that name no folder."""
 WRITTEN = (
     "config.yaml", "split.json", "metrics.jsonl", "best.safetensors", "last", "samples",
-    "report.html", "summary.json",
+    "report.html", "summary.json", "trackers",
 )  # fmt: skip
 """What a run's folder holds."""
 

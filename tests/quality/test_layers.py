@@ -37,8 +37,9 @@ LAYERS = {
     "tiles": "finetuned decoders data.transforms ops types",
     "evaluation": "schedule tiles clicks finetuned processes data metrics ops types",
     "objective": "clicks finetuned losses types",
-    "engine": "evaluation objective checkpoint state schedule finetuned processes data losses metrics"
-    " ops types",
+    "trackers": "",
+    "engine": "evaluation objective checkpoint state schedule trackers finetuned processes data"
+    " losses metrics ops types",
     "predictor": "tiles finetuned decoders data.transforms data.prompters ops types",
     "prompt_table": "",
     "display": "report prompt_table processes types",
