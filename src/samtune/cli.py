@@ -180,9 +180,9 @@ def recipes(as_json: Json = False) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from samtune import __version__
+        from importlib.metadata import version
 
-        print(f"samtune {__version__}")
+        print(f"samtune {version('samtune')}")
         raise typer.Exit
 
 
