@@ -151,7 +151,8 @@ class PromptedImage:
 
     def _moved(self, prompts: Prompts, view: View, geometry: Geometry) -> Prompts:
         """A view's prompts in its own frame."""
-        mine = local(prompts.only(torch.tensor(view.rows)), view.window)
+        rows = torch.tensor(view.rows, dtype=torch.long)
+        mine = local(prompts.only(rows), view.window)
         if mine.masks is not None:
             cut = cut_masks(mine.masks, self.whole, view.window, geometry)
             mine = replace(mine, masks=cut)

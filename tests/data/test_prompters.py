@@ -12,6 +12,10 @@ from samtune.data.prompters import (
     assign,
     central,
     check_numbers,
+    kind_of,
+    kinds_of,
+    prompter,
+    rounds,
     sample_box,
     sample_mask,
     sample_point,
@@ -165,3 +169,54 @@ def test_assign_gives_each_object_one_mode():
     assert [mode for mode, _ in groups] == ["box", "point", "mask"]
     assert sorted(np.concatenate([g for _, g in groups])) == list(range(300))
     assert min(len(g) for _, g in groups) > 70
+
+
+def test_modes_with_a_number(refused):
+    assert modes(["3_points", "10_clicks"]) == ("3_points", "10_clicks")
+    assert modes("all")[0] == "none" and set(modes("all")) > set(PROMPTERS) - {"3_points"}
+    for wrong in ("0_points", "3_boxes", "_points", "3_point"):
+        refused([f"prompts.eval={wrong}", "3_points"], modes, wrong, "prompts.eval")
+    refused("prompts.clicks=0", check_numbers, PromptConfig(clicks=0))
+
+
+def test_how_often_a_model_is_asked():
+    config = PromptConfig(clicks=4)
+    assert rounds(("box", "none"), config) == 1
+    assert rounds(("clicks",), config) == 4
+    assert rounds(("box", "7_clicks", "clicks"), config) == 7
+
+
+def test_what_a_model_sees_of_a_mode():
+    kinds = [kind_of(mode) for mode in ("jittered_box", "9_points", "2_clicks", "noisy_mask")]
+    assert kinds == ["box", "point", "point", "mask"] and kind_of("none") == "none"
+    assert kinds_of("box+none") == {"box", "none"}
+    assert kinds_of("mixed") == {"box", "point", "mask"}
+    assert kinds_of("clicks") == kinds_of("3_clicks") == {"point", "mask"}
+
+
+def test_numbered_points_and_first_clicks():
+    labels = np.zeros((20, 20), np.uint8)
+    labels[2:9, 3:15] = 1
+    o = objects(labels)
+    for mode, count in (("3_points", 3), ("point", 2), ("clicks", 1), ("4_clicks", 1)):
+        found = prompter(mode)(o, every(o), draw(False, points=2))
+        assert found.coords.shape == (1, count + 1, 2)
+        assert (
+            found.coords[0, :1] == prompter("clicks")(o, every(o), draw(False)).coords[0, 0]
+        ).all()
+
+
+@pytest.mark.parametrize(("mode", "plain"), [("jittered_box", "box"), ("noisy_mask", "mask")])
+def test_noise_in_evaluation_is_that_of_training_and_seeded(mode, plain):
+    labels = np.zeros((64, 64), np.uint8)
+    labels[10:40, 12:50] = 1
+    o = objects(labels)
+
+    def values(name, train, seed):
+        found = prompter(name)(o, every(o), draw(train, seed))
+        return found.boxes() if found.masks is None else found.masks
+
+    noisy = values(mode, False, 3)
+    assert torch.equal(noisy, values(mode, False, 3)) and torch.equal(noisy, values(plain, True, 3))
+    assert not torch.equal(noisy, values(mode, False, 4))
+    assert not torch.equal(noisy, values(plain, False, 3))

@@ -92,11 +92,7 @@ def prompter(mode: str) -> Prompter:
 
 def rounds(names: Iterable[str], config: PromptConfig) -> int:
     """How often a model is asked: once, or with clicks among the modes once for each click."""
-    counts = [1]
-    for name in names:
-        counted = ("clicks", config.clicks) if name == "clicks" else _counted(name)
-        counts += [counted[1]] if counted is not None and counted[0] == "clicks" else []
-    return max(counts)
+    return max([1, *(config.clicks if n == "clicks" else number for n, number in _clicks(names))])
 
 
 def kind_of(mode: str) -> str:
@@ -107,7 +103,15 @@ def kind_of(mode: str) -> str:
 
 def kinds_of(trained: str) -> set[str]:
     """The kinds that a model was trained for; ``trained`` is its modes, joined by ``+``."""
-    return {kind_of(mode) for mode in modes(trained.split("+"))}
+    names = modes(trained.split("+"))
+    # with clicks the model is also given its own last mask
+    return {kind_of(mode) for mode in names} | ({"mask"} if _clicks(names) else set())
+
+
+def _clicks(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Those of some modes that click, with the number they name, or 0."""
+    found = [(name, _counted(name) or (name, 0)) for name in names]
+    return [(name, number) for name, (kind, number) in found if kind == "clicks"]
 
 
 def _counted(mode: str) -> tuple[str, int] | None:
