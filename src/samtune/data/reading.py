@@ -137,14 +137,19 @@ def _pixels(path: Path, colours: bool) -> NDArray:
     with Image.open(path) as opened:
         if "16" in str(opened.tile[0][3] if opened.tile else "") and opened.mode[:3] == "RGB":
             return _opencv(path)  # Pillow would keep only the upper byte of each channel
-        image = ImageOps.exif_transpose(opened)
-        if image.mode == "P" and colours:
-            image = image.convert("RGB")
-        elif image.mode == "1" and colours:
-            image = image.convert("L")
-        elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "PA", "RGBX", "La", "RGBa"):
-            image = image.convert("RGB")
-        array = np.asarray(image)
+        return pillow_pixels(opened, colours)
+
+
+def pillow_pixels(opened: Image.Image, colours: bool) -> NDArray:
+    """An opened image as ``(h, w, channels)``, upright; palettes as colours or as indices."""
+    image = ImageOps.exif_transpose(opened)
+    if image.mode == "P" and colours:
+        image = image.convert("RGB")
+    elif image.mode == "1" and colours:
+        image = image.convert("L")
+    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "PA", "RGBX", "La", "RGBa"):
+        image = image.convert("RGB")
+    array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array
 
 

@@ -93,7 +93,7 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
         what = "volume" if whole[0].group else "pair"
         raise InputError(
             f"{whole[0].file}: the only {what} cannot make training and {' and '.join(missing)} "
-            "splits; add {what}s, or give split folders"
+            f"splits; add {what}s, or give split folders"
         )
     if len(rest) <= len(missing):
         return {"train": _joined(rest[1:]), **{name: _joined(rest[:1]) for name in missing}}
