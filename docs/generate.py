@@ -14,6 +14,8 @@ from samtune.config import BaseConfig
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.named import datasets_table
 from samtune.engine import FitConfig
+from samtune.metrics.config import EvalConfig
+from samtune.metrics.contract import metrics_table
 
 PAGES = Path(__file__).parent
 MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -24,6 +26,8 @@ def tables() -> dict[str, str]:
     parts = {"base": BaseConfig, "data": DataConfig, "input": InputConfig, "prompts": PromptConfig}
     made = {name: settings_table(cls, f"{name}.") for name, cls in parts.items()}
     made["train"] = settings_table(FitConfig, "train.")
+    made["eval"] = settings_table(EvalConfig, "eval.")
+    made["metrics"] = metrics_table()
     made["datasets"] = datasets_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from samtune.config import RunConfig, Tree
@@ -14,6 +16,7 @@ from samtune.data.prompters import NONE
 from samtune.display import Display
 from samtune.evaluation import Evaluation, evaluate, predict
 from samtune.finetuned import FineTuned
+from samtune.metrics.contract import ALWAYS, contract
 from samtune.overlays import Overlay
 from samtune.processes import is_main
 
@@ -39,6 +42,7 @@ def measure(
         workers=config.data.workers,
         progress=lambda done, total: display.progress(what, done, total),
         guesses=guesses,
+        measuring=config.eval,
     )
 
 
@@ -66,6 +70,8 @@ def compare_with_base(
                 "images": before.images,
                 "objects": before.metrics["objects"],
                 "by_class": _by_class(before, after or None, config),
+                "metrics": _by_metric(before, after or None, config),
+                "contract": contract(dict.fromkeys((*ALWAYS, *config.eval.names))),
             }
             if is_main():
                 shown = _overlays(baseline, model, dataset, before, after or None, config)
@@ -76,7 +82,7 @@ def compare_with_base(
 
 def numbers(evaluation: Evaluation) -> dict[str, float]:
     """The headline numbers of an evaluation, as fractions."""
-    return {key: evaluation.metrics[key] for key in ("iou", "dice", "iou_pooled", "dice_pooled")}
+    return {key: evaluation.metrics[key] for key in ALWAYS}
 
 
 def _of_prompt(
@@ -104,6 +110,14 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {key: metrics[key] for key in ("iou", "dice")}
 
 
+def _by_metric(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
+    sides = {"zero_shot": before, **({"tuned": after} if after else {})}
+    return {
+        name: {side: found.metrics[name] for side, found in sides.items()}
+        for name in config.eval.names
+    }
+
+
 def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
     names = config.data.class_names
     if config.data.masks != "classes" and len(names) < 2:
@@ -127,37 +141,49 @@ def _overlays(
     config: RunConfig,
 ) -> list[Overlay]:
     """Pictures of the worst, the middle and the best images."""
-    from samtune.overlays import Overlay
-
     ranked = sorted((after or before).items, key=lambda item: _sortable(item["iou"]))
     zero_shot = {item["index"]: item["iou"] for item in before.items}
     tuned = {item["index"]: item["iou"] for item in after.items} if after else {}
-    how = (config.train.precision, config.train.multimask, dataset.rounds)
     shown = []
-    for item in _spread(ranked, SHOWN):
+    for item in spread(ranked, SHOWN):
         index = item["index"]
-        batch = collate([dataset[index]])
-        results = [
-            _union(predict(m, batch, *how)[0], dataset).numpy()
-            if m is not None and len(batch.prompts)
-            else None
-            for m in (baseline, model)
-        ]
-        boxes, points = original_prompts(batch.prompts, batch.geometries[0])
+        overlay, (first, second) = answers([baseline, model], dataset, index, config)
         shown.append(
-            Overlay(
-                name=item["name"],
-                image=dataset.sample(index).image,
-                truth=_union(batch.originals[0], dataset).numpy(),
-                before=results[0],
-                after=results[1],
-                boxes=boxes,
-                points=points,
+            replace(
+                overlay,
+                before=first,
+                after=second,
                 iou_before=_number(zero_shot[index]),
                 iou_after=_number(tuned.get(index)),
             )
         )
     return shown
+
+
+def answers(
+    models: Sequence[FineTuned | None], dataset: SegmentationDataset, index: int, config: RunConfig
+) -> tuple[Overlay, list[np.ndarray | None]]:
+    """One image with its truth and prompts, and what each model answers: ``(h, w)`` bool.
+
+    ``None`` for no model, and where the image has nothing to ask for.
+    """
+    batch = collate([dataset[index]])
+    how = (config.train.precision, config.train.multimask, dataset.rounds)
+    found = [
+        _union(predict(model, batch, *how)[0], dataset).numpy()
+        if model is not None and len(batch.prompts)
+        else None
+        for model in models
+    ]
+    boxes, points = original_prompts(batch.prompts, batch.geometries[0])
+    overlay = Overlay(
+        name=batch.names[0],
+        image=dataset.sample(index).image,
+        truth=_union(batch.originals[0], dataset).numpy(),
+        boxes=boxes,
+        points=points,
+    )
+    return overlay, found
 
 
 def _union(masks: torch.Tensor, dataset: SegmentationDataset) -> torch.Tensor:
@@ -183,7 +209,7 @@ def original_prompts(prompts: Any, geometry: Any) -> tuple[list[list[float]], li
     return boxes, points
 
 
-def _spread(items: list[Any], count: int) -> list[Any]:
+def spread(items: list[Any], count: int) -> list[Any]:
     """Some of a ranked list, from its first to its last, evenly."""
     if len(items) <= count:
         return items

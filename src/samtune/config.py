@@ -22,6 +22,9 @@ from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.finetuned import check_fit, check_pair
 from samtune.losses import DEFAULT_LOSS, Loss
+from samtune.metrics.config import EvalConfig
+from samtune.metrics.config import check as check_measuring
+from samtune.metrics.contract import expand
 from samtune.registry import Registry
 from samtune.sam.weights import spec_of
 from samtune.schedule import FitConfig
@@ -70,6 +73,8 @@ class RunConfig:
     """Prompts in training and evaluation."""
     train: FitConfig = field(default_factory=FitConfig)
     """How training goes."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """What is measured."""
     seed: int = 0
     """Start of all random choices."""
     output: str | None = None
@@ -107,6 +112,8 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_fit(config.adapter["name"], config.decoder["name"], spec)
     _check_classes(config)
     check_training(config.train)
+    check_measuring(config.eval, _maps(config))
+    expand((config.train.metric,), "train.metric", _maps(config))
     check_cuts(config.input)
     for key in ("workers", "cache"):
         if getattr(config.data, key) < 0:
@@ -299,19 +306,33 @@ def _validated(tree: Tree) -> RunConfig:
         if not isinstance(value, Mapping):
             raise InputError(f"{part}={value}: give a name, as in {part}.name={default}")
         tree = {**tree, part: {"name": default, **value}}
-    for part, key in (("data", "class_names"), ("train", "trackers")):  # a list of one
+    for part, key in (
+        ("data", "class_names"),
+        ("train", "trackers"),
+        ("eval", "metrics"),
+    ):  # a list of one
         if isinstance(tree.get(part, {}).get(key), str):
             tree = {**tree, part: {**tree[part], key: [tree[part][key]]}}
     return _typed(RunConfig, "", tree)
 
 
+def _asked(config: RunConfig) -> set[str]:
+    """The prompt modes of training and evaluation."""
+    given = [config.prompts.train, config.prompts.eval]
+    names = [m for p in given for m in ([p] if isinstance(p, str) else p)]
+    return {m for name in names for m in GROUPS.get(name, (name,))}
+
+
+def _maps(config: RunConfig) -> bool:
+    """Whether the targets are maps of classes."""
+    data = config.data
+    return "none" in _asked(config) and data.masks == "classes" and (data.classes or 0) > 1
+
+
 def _check_classes(config: RunConfig) -> None:
     """Refuses data, prompts, decoder and loss of which some stand for class maps and some not."""
-    data, decoder, prompts = config.data, config.decoder, config.prompts
-    given = [prompts.train, prompts.eval]
-    names = [m for p in given for m in ([p] if isinstance(p, str) else p)]
-    asked = {m for name in names for m in GROUPS.get(name, (name,))}
-    mapped = "none" in asked and data.masks == "classes" and (data.classes or 0) > 1
+    data, decoder, mapped = config.data, config.decoder, _maps(config)
+    asked = _asked(config)
     answers = decoder.get("classes") if decoder["name"] == "semantic" else None
     if answers == 2 and decoder["tokens"] == "gsam":
         answers = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -64,6 +65,15 @@ class Display:
     def say(self, text: str) -> None:
         """One line for the reader."""
         self.console.print(text, markup=False)
+
+    @contextmanager
+    def hushed(self) -> Iterator[None]:
+        """Keeps back all lines but warnings and validations; the bar goes on."""
+        before, self.console.quiet = self.console.quiet, True
+        try:
+            yield
+        finally:
+            self.console.quiet = before
 
     def warn(self, text: str) -> None:
         """One line about what is wrong, on stderr."""
@@ -128,10 +138,23 @@ class Display:
         self.console.print(table)
         self._prompts(summary)
         self._group(summary, "by_class", "class")
+        self._metrics(summary.get("metrics") or {})
+        if summary.get("contract"):
+            self.say(summary["contract"].rstrip())
         self.say(_facts(summary))
         for key in ("checkpoint", "report"):
             if summary.get(key):
                 self.say(f"{key}: {summary[key]}")
+
+    def _metrics(self, measured: Mapping[str, Mapping[str, float | None]]) -> None:
+        """A row for each metric, where there are others than IoU and Dice."""
+        if not set(measured) - {"iou", "dice"}:
+            return
+        sides = ["zero_shot", *(["tuned"] if any("tuned" in v for v in measured.values()) else [])]
+        table = Table("metric", *(side.replace("_", "-") for side in sides))
+        for name, values in measured.items():
+            table.add_row(name, *(metric(values.get(side)) for side in sides))
+        self.console.print(table)
 
     def _prompts(self, summary: Mapping[str, Any]) -> None:
         """A row for each prompt mode, where there are several or the clicks of one."""

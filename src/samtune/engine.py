@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from samtune.errors import InputError
 from samtune.evaluation import evaluate
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
+from samtune.metrics.config import EvalConfig
+from samtune.metrics.contract import ALWAYS, MEASURES
 from samtune.objective import Objective
 from samtune.processes import place
 from samtune.schedule import (
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Event = dict[str, Any]
-METRICS = ("iou", "dice", "iou_pooled", "dice_pooled")
 BAD_STEPS = 10
 """Training stops after this many steps in a row without a finite loss."""
 
@@ -71,6 +72,7 @@ def fit(
     on_event: Callable[[Event], None] | None = None,
     header: dict[str, Any] | None = None,
     cpu: bool = False,
+    measuring: EvalConfig | None = None,
 ) -> FitResult:
     """Trains a model's adapter and decoder; the model ends with its best validated weights.
 
@@ -85,6 +87,7 @@ def fit(
         on_event: Called with each logged row: ``train`` (step, loss, lr), ``val`` (step, metrics).
         header: Further values for the checkpoint's header.
         cpu: Stay on the CPU where there is a faster device.
+        measuring: How ``config.metric`` is measured; which metrics it names makes no difference.
 
     An interrupt (Ctrl-C) between two steps leaves ``output/last`` behind, and a resumed training
     gives the same weights and rows as one that was never interrupted.
@@ -99,6 +102,7 @@ def fit(
     on_event = on_event or (lambda event: None)
     trainer = _Trainer(model, train, val, config, seed, on_event, cpu, folder)
     trainer.header = header or {}
+    trainer.measuring = replace(measuring or EvalConfig(), metrics=(config.metric,))
     if resume:
         trainer.restore()
     return trainer.run()
@@ -108,6 +112,7 @@ class _Trainer:
     """One training: its parts and where it stands."""
 
     header: dict[str, Any]
+    measuring: EvalConfig
 
     def __init__(
         self,
@@ -260,8 +265,10 @@ class _Trainer:
             precision=c.precision,
             multimask=c.multimask,
             workers=self.val.data.workers,
+            measuring=self.measuring,
         ).metrics
-        row = {"step": self.state.step, **{key: found[key] for key in METRICS}}
+        keys = dict.fromkeys((*ALWAYS, c.metric))
+        row = {"step": self.state.step, **{key: found[key] for key in keys}}
         with _uninterrupted():
             self._judge(row)
             self._save_last()
@@ -271,7 +278,7 @@ class _Trainer:
         """Keeps the weights if they are the best so far."""
         best, metric = self.state.best, self.config.metric
         self.state.validated = self.state.step
-        if best is not None and _rank(row[metric]) <= _rank(best[metric]):
+        if best is not None and _rank(row[metric], metric) <= _rank(best[metric], metric):
             self.state.since_best += 1
             return
         self.state.best, self.state.since_best = row, 0
@@ -366,9 +373,11 @@ def _groups(model: FineTuned, decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _rank(value: float) -> float:
-    """For comparing: what is not a number loses against any number."""
-    return -math.inf if math.isnan(value) else value
+def _rank(value: float, metric: str) -> float:
+    """For comparing, higher is better: what is not a number loses against any number."""
+    if math.isnan(value):
+        return -math.inf
+    return value if MEASURES[metric].higher else -value
 
 
 def _mean(values: Sequence[float]) -> float:

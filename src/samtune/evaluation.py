@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,16 +15,20 @@ from samtune.clicks import central_clicks, chosen
 from samtune.data import SegmentationDataset, collate
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
+from samtune.metrics.config import EvalConfig
 from samtune.processes import place
 from samtune.schedule import Precision
 from samtune.tiles import PromptedImage
 from samtune.types import Batch, Geometry, Prompts, inside
+from samtune.views import Answers, by_class, compare, seen, whole_frame
+
+if TYPE_CHECKING:
+    from samtune.metrics import Suite
 
 __all__ = ["Evaluation", "by_class", "chosen", "evaluate", "predict"]
 
-Ask = Callable[[Prompts, bool], tuple[list[Tensor], Tensor]]
-"""Prompts in the model's frame, and whether to choose among three answers, to each image's masks
-``(N_b, h0, w0)`` bool on the CPU and low-resolution logits ``(N, 1, 4H, 4W)``."""
+Ask = Callable[[Prompts, bool], Answers]
+"""Prompts in the model's frame, and whether to choose among three answers, to answers."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Evaluation:
     """What an evaluation found."""
 
     metrics: dict[str, Any]
-    """See :meth:`samtune.metrics.MaskMetrics.compute`."""
+    """See :meth:`samtune.metrics.MaskMetrics.compute`; and the other metrics asked for, by name."""
     images: int
     items: list[dict[str, Any]] = field(default_factory=list)
     """One row an image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""
@@ -53,6 +57,7 @@ def evaluate(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
     guesses: bool = False,
+    measuring: EvalConfig | None = None,
 ) -> Evaluation:
     """Measures a model on a data set made with ``train=False``, at the original resolution.
 
@@ -68,6 +73,10 @@ def evaluate(
         workers: Processes that load data.
         progress: Called with images done and images in all.
         guesses: Also measure what the prompts' boxes alone give.
+        measuring: Which metrics to compute besides IoU and Dice, of the last answers.
+
+    Raises:
+        InputError: A metric that is unknown, has no meaning for the data, or lacks a package.
     """
     from samtune.metrics import iou_dice
 
@@ -76,18 +85,31 @@ def evaluate(
     share = list(range(rank, len(dataset), world))
     after = [_counter(model.device) for _ in range(dataset.rounds)]
     guessed = _Guesses(model.device) if guesses else None
+    suite = _suite(model, dataset, measuring or EvalConfig())
     items: list[dict[str, Any]] = []
     loader = DataLoader(Subset(dataset, share), batch_size, num_workers=workers, collate_fn=collate)
     for batch in loader:
-        answers = asked(model, batch, precision, multimask, dataset.rounds)
-        for metrics, found in zip(after, answers, strict=True):
-            compared = [_compared(dataset, batch, i, masks) for i, masks in enumerate(found)]
-            for masks, target, valid, classes in compared:
-                metrics.update(masks, target, valid, classes)
-        for i, (masks, target, valid, _) in enumerate(compared):  # of the last answers
+        answered = asked(model, batch, precision, multimask, dataset.rounds)
+        for metrics, answers in zip(after, answered, strict=True):
+            compared = [
+                compare(
+                    dataset,
+                    masks,
+                    batch.originals[i],
+                    batch.original_valid[i],
+                    batch.classes[batch.prompts.image == i],
+                )
+                for i, masks in enumerate(answers.masks)
+            ]
+            for each in compared:
+                metrics.update(*each)
+        for i, each in enumerate(compared):  # of the last answers
             if guessed is not None:
                 guessed.update(batch, i)
-            iou, dice = iou_dice(masks, target, valid)
+            if suite is not None:
+                index = share[len(items)]
+                suite.update(seen(dataset, batch, i, index, each, answers, suite.needs))
+            iou, dice = iou_dice(each.masks, each.target, each.valid)
             items.append(
                 {
                     "index": share[len(items)],
@@ -101,7 +123,7 @@ def evaluate(
             progress(len(items), len(share))
     computed = [metrics.compute() for metrics in after]
     return Evaluation(
-        computed[-1],
+        computed[-1] | ({} if suite is None else suite.compute()),
         len(dataset),
         _gathered(items),
         computed if len(computed) > 1 else [],
@@ -121,15 +143,15 @@ def predict(
     Of a decoder that gives classes, one mask for each of them: ``(K, h0, w0)``. With several
     rounds, those after the last click.
     """
-    *_, found = asked(model, batch, precision, multimask, rounds)
-    return found
+    *_, answers = asked(model, batch, precision, multimask, rounds)
+    return answers.masks
 
 
 @torch.no_grad()
 def asked(
     model: FineTuned, batch: Batch, precision: str, multimask: bool, rounds: int
-) -> Iterator[list[Tensor]]:
-    """The masks of each image, see :func:`predict`, after each of so many rounds.
+) -> Iterator[Answers]:
+    """The answers to each image's prompts after each of so many rounds.
 
     From the second on, a prompt has one more click, in the middle of what is most wrong, and its
     last answer as a mask; one answer is read of it, as SAM's own training does.
@@ -137,13 +159,13 @@ def asked(
     with _autocast(model.device, precision):
         ask = (_views if batch.images else _whole)(model, batch)
         prompts = batch.prompts
-        found, low = ask(prompts, multimask)
-    yield found
+        answers = ask(prompts, multimask)
+    yield answers
     for _ in range(rounds - 1):
-        prompts = _clicked(prompts, batch, found, low)
+        prompts = _clicked(prompts, batch, answers.masks, answers.low)
         with _autocast(model.device, precision):
-            found, low = ask(prompts, False)
-        yield found
+            answers = ask(prompts, False)
+        yield answers
 
 
 def _whole(model: FineTuned, batch: Batch) -> Ask:
@@ -151,15 +173,22 @@ def _whole(model: FineTuned, batch: Batch) -> Ask:
     pixels, sizes = batch.pixels.to(model.device), batch.sizes.to(model.device)
     features = model.encode(model.preprocess(pixels, sizes))
 
-    def ask(prompts: Prompts, multimask: bool) -> tuple[list[Tensor], Tensor]:
+    def ask(prompts: Prompts, multimask: bool) -> Answers:
         prompts = prompts.to(model.device)
         masks = model.decoder(model.sam, features, prompts, multimask)
         logits = (masks.logits if masks.exclusive else chosen(masks)).float()
-        found = []
-        for i, geometry in enumerate(batch.geometries):
-            mine = geometry.masks_to_original(logits[prompts.image == i])
-            found.append(inside(mine, masks.exclusive).flatten(0, 1).cpu())
-        return found, logits
+
+        def of_image(i: int, framed: bool) -> Tensor:
+            geometry = batch.geometries[i]
+            geometry = whole_frame(geometry) if framed else geometry
+            return geometry.masks_to_original(logits[prompts.image == i])
+
+        found = [
+            inside(of_image(i, False), masks.exclusive).flatten(0, 1).cpu()
+            for i in range(len(batch.geometries))
+        ]
+        scores = masks.iou.float().amax(1).cpu()
+        return Answers(found, logits, scores, of_image)
 
     return ask
 
@@ -167,9 +196,13 @@ def _whole(model: FineTuned, batch: Batch) -> Ask:
 def _views(model: FineTuned, batch: Batch) -> Ask:
     """Asks about images that are cut into tiles or crops."""
     images = [PromptedImage(model, image.numpy()) for image in batch.images]
+    kind = model.device.type  # what is asked later is asked in the same arithmetic
+    asked_in: dict[str, Any] = {
+        "enabled": torch.is_autocast_enabled(kind), "dtype": torch.get_autocast_dtype(kind)
+    }  # fmt: skip
 
-    def ask(prompts: Prompts, multimask: bool) -> tuple[list[Tensor], Tensor]:
-        found, lows = [], []
+    def ask(prompts: Prompts, multimask: bool) -> Answers:
+        found, lows, scores = [], [], []
         for i, (image, geometry) in enumerate(zip(images, batch.geometries, strict=True)):
             mine = prompts.only(prompts.image == i).at(0)
             placed = replace(mine, coords=geometry.to_original(mine.coords))
@@ -179,9 +212,32 @@ def _views(model: FineTuned, batch: Batch) -> Ask:
                 masks, low = masks[best][:, None], low[best][:, None]
             found.append(masks.flatten(0, 1).cpu())
             lows.append(low)
-        return found, torch.cat(lows)
+            scores.append(iou.float().amax(1).cpu())
+
+        def of_image(i: int, framed: bool) -> Tensor:
+            if framed:
+                raise InputError(
+                    "eval.metrics: some are measured in the model's frame, which an image that is "
+                    "cut has not; set input.tiles=whole or leave out miou_gsam and those of ts_sam "
+                    "and sam_adapter"
+                )
+            mine = prompts.only(prompts.image == i).at(0)
+            placed = replace(mine, coords=batch.geometries[i].to_original(mine.coords))
+            with torch.autocast(kind, **asked_in):
+                return _highest(images[i], placed, multimask)
+
+        return Answers(found, torch.cat(lows), torch.cat(scores), of_image)
 
     return ask
+
+
+def _highest(image: PromptedImage, prompts: Prompts, multimask: bool) -> Tensor:
+    """The highest of all prompts' logits ``(1, 1, h, w)``, asked one by one to save memory."""
+    highest = torch.full((1, 1, *image.size), -math.inf)
+    for row in range(len(prompts)):
+        masks, _ = image.answer(prompts.only(torch.tensor([row])), multimask)
+        highest = torch.maximum(highest, chosen(masks).float().cpu())
+    return highest
 
 
 def _clicked(prompts: Prompts, batch: Batch, found: list[Tensor], low: Tensor) -> Prompts:
@@ -194,17 +250,6 @@ def _clicked(prompts: Prompts, batch: Batch, found: list[Tensor], low: Tensor) -
     return prompts.clicked(xy, labels, low.detach().to(prompts.coords.device))
 
 
-def _compared(
-    dataset: SegmentationDataset, batch: Batch, i: int, masks: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """An image's masks beside targets, what counts, and classes."""
-    target, valid = batch.originals[i], batch.original_valid[i]
-    classes = batch.classes[batch.prompts.image == i]
-    if dataset.class_maps:
-        masks, target, classes = by_class(masks, target, valid, dataset.data.classes or 0)
-    return masks, target, valid, classes
-
-
 def _counter(device: torch.device) -> Any:
     """An empty count of masks; over several processes it adds up all of theirs."""
     from samtune.metrics import MaskMetrics
@@ -213,6 +258,23 @@ def _counter(device: torch.device) -> Any:
     metrics = MaskMetrics(sync_on_compute=world > 1)
     # Collectives need the sums where the model is; alone they stay on the CPU.
     return metrics.to(device) if world > 1 else metrics
+
+
+def _suite(model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -> Suite | None:
+    """The other metrics asked for, empty; ``None`` where there are none."""
+    from samtune.metrics import Suite
+    from samtune.metrics.contract import ALWAYS
+
+    if not set(config.names) - set(ALWAYS):
+        return None
+    _, world = place()
+    return Suite(
+        config,
+        maps=dataset.class_maps,
+        classes=(dataset.data.classes or 2) if dataset.class_maps else 2,
+        device=model.device if world > 1 else "cpu",
+        sync=world > 1,
+    )
 
 
 class _Guesses:
@@ -235,37 +297,6 @@ class _Guesses:
 
     def compute(self) -> dict[str, dict[str, Any]]:
         return {name: metrics.compute() for name, metrics in self.metrics.items()}
-
-
-def by_class(
-    masks: Tensor, target: Tensor, valid: Tensor, classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Splits a map of classes into a mask a class, to compare with as many predicted ones.
-
-    Classes that are neither in the image nor predicted there are left out, so that the pooled IoU
-    of a class over all images is that of their confusion matrix. A single predicted mask, as plain
-    SAM gives, answers for every class.
-
-    Args:
-        masks: ``(classes, h0, w0)`` or ``(1, h0, w0)`` bool.
-        target: ``(1, h0, w0)`` int64.
-        valid: ``(h0, w0)`` bool.
-        classes: How many the data has.
-
-    Returns:
-        Masks and targets ``(n, h0, w0)`` bool, and the class of each.
-
-    Raises:
-        InputError: A decoder of another number of classes.
-    """
-    if len(masks) not in (1, classes):
-        raise InputError(
-            f"decoder.classes={len(masks)}: the data has {classes} classes; make both the same"
-        )
-    of_class = target == torch.arange(classes)[:, None, None]
-    masks = masks.expand_as(of_class)
-    met = ((masks | of_class) & valid).flatten(1).any(1)
-    return masks[met], of_class[met], met.nonzero()[:, 0]
 
 
 def _gathered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

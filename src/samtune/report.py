@@ -19,12 +19,15 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
 from samtune.overlays import AFTER, BEFORE, PANEL, TRUTH, Overlay, draw_overlay, panels, strip
 from samtune.prompt_table import TITLE, prompt_rows
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ["Overlay", "Report", "draw_overlay", "render", "write_report"]
 
@@ -67,15 +70,39 @@ def write_report(folder: Path, report: Report) -> Path:
     """
     overlays = sorted(report.overlays, key=_tuned_iou)
     html = render(report).encode()
-    strips = {name: _encoded(strip(o), "PNG") for name, o in _file_names(overlays).items()}
+    strips = {name: encoded(strip(o), "PNG") for name, o in _file_names(overlays).items()}
     for name, data in strips.items():
-        _write(Path(folder) / "samples" / f"{name}.png", data)
-    return _write(Path(folder) / "report.html", html)
+        write_file(Path(folder) / "samples" / f"{name}.png", data)
+    return write_file(Path(folder) / "report.html", html)
 
 
 def render(report: Report) -> str:
     """The page's HTML; overlays run from the worst tuned IoU to the best."""
     import yaml
+
+    config = json.loads(json.dumps(dict(report.config), default=str))
+    return page("report.html.j2").render(
+        report=report,
+        headline=_headline(report.summary),
+        facts=_facts(report.summary),
+        tables={
+            title: _grouped(groups)
+            for title, groups in (
+                ("By class", report.summary.get("by_class")),
+                (TITLE, _prompts(report.summary)),
+                ("By metric", _measured(report.summary)),
+            )
+            if groups
+        },
+        charts=_charts(report),
+        gallery=[_figure(o) for o in sorted(report.overlays, key=_tuned_iou)],
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
+        versions=versions() if report.versions is None else report.versions,
+    )
+
+
+def page(template: str) -> Template:
+    """A template of this package with the filters and colours that all pages share."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -86,28 +113,9 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"metric": metric, "signed": lambda value: metric(value, sign=True)}
-    config = json.loads(json.dumps(dict(report.config), default=str))
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        headline=_headline(report.summary),
-        facts=_facts(report.summary),
-        tables={
-            title: _grouped(groups)
-            for title, groups in (
-                ("By class", report.summary.get("by_class")),
-                (TITLE, _prompts(report.summary)),
-            )
-            if groups
-        },
-        charts=_charts(report),
-        gallery=[_figure(o) for o in sorted(report.overlays, key=_tuned_iou)],
-        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
-        versions=_versions() if report.versions is None else report.versions,
-        colours={
-            name: f"rgb{colour}"
-            for name, colour in (("truth", TRUTH), ("before", BEFORE), ("after", AFTER))
-        },
-    )
+    colours = {"truth": TRUTH, "before": BEFORE, "after": AFTER}
+    environment.globals["colours"] = {name: f"rgb{rgb}" for name, rgb in colours.items()}
+    return environment.get_template(template)
 
 
 def metric(value: float | None, sign: bool = False) -> str:
@@ -153,6 +161,17 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
             k: after[k] - before[k] for k in after if _number(after[k]) and _number(before.get(k))
         }
     return {"rows": rows, "columns": _columns([row[2] for row in rows]), "gain": gain}
+
+
+def _measured(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics that were asked for, where there are others than IoU and Dice."""
+    found = summary.get("metrics") or {}
+    if not set(found) - {"iou", "dice"}:
+        return {}
+    return {
+        name: {side: {"value": value} for side, value in sides.items()}
+        for name, sides in found.items()
+    }
 
 
 def _prompts(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,7 +336,7 @@ def _figure(overlay: Overlay) -> dict[str, Any]:
     pictures = [
         (
             caption,
-            f"data:image/{kind.lower()};base64,{base64.b64encode(_encoded(p, kind)).decode()}",
+            f"data:image/{kind.lower()};base64,{base64.b64encode(encoded(p, kind)).decode()}",
             p.shape,
         )
         for caption, p in panels(overlay)
@@ -325,7 +344,8 @@ def _figure(overlay: Overlay) -> dict[str, Any]:
     return {"overlay": overlay, "pictures": pictures}
 
 
-def _encoded(picture: np.ndarray, kind: str) -> bytes:
+def encoded(picture: np.ndarray, kind: str) -> bytes:
+    """An image file of ``(h, w, 3)`` uint8 RGB; ``kind`` is PNG or JPEG."""
     from PIL import Image
 
     data = io.BytesIO()
@@ -347,7 +367,7 @@ def _file_names(overlays: Sequence[Overlay]) -> dict[str, Overlay]:
     return names
 
 
-def _write(path: Path, data: bytes) -> Path:
+def write_file(path: Path, data: bytes) -> Path:
     """Writes beside the target, then renames: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
@@ -366,7 +386,8 @@ def _write(path: Path, data: bytes) -> Path:
     return path
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What runs here: Python and each package of :data:`PACKAGES` that is installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

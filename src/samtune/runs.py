@@ -70,8 +70,8 @@ def _train(config: RunConfig, display: Display) -> Tree:
         name: dataset_of(config, model, parts[name], name == "train") for name in ("train", "val")
     }
     test = {mode: dataset_of(config, model, parts["test"], False, mode) for mode in modes(config)}
-    _check_trainable(config, model)
-    names = (config.adapter["name"], config.decoder["name"], config.base.name, _data_name(config))
+    check_trainable(config, model)
+    names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
     with run_folder(config.output, "-".join(names), config.resume) as folder:
         display.settings(config.tree())
         display.say(counts)
@@ -93,12 +93,13 @@ def _train(config: RunConfig, display: Display) -> Tree:
             on_event=log,
             header={"config": {**config.tree(), "output": None, "resume": None}},
             cpu=config.device == "cpu",
+            measuring=config.eval,
         )
         summary, shown = compare_with_base(baseline, model, test, config, display)
         summary |= _costs(model, result.seconds)
         summary |= {"checkpoint": str(folder / "best.safetensors"), "steps": result.steps}
         method = f"{config.adapter['name']} + {config.decoder['name']}"
-        summary["title"] = f"{method} on {_data_name(config)}"
+        summary["title"] = f"{method} on {data_name(config)}"
         remarks += _training_remarks(result, config)
         return _written(folder, summary, config, remarks, log.rows, shown)
 
@@ -139,7 +140,7 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
     summary, shown = compare_with_base(baseline, model, test, config, display)
     summary |= _costs(model or baseline, time.perf_counter() - start)
     summary |= {"checkpoint": None if model is None else source}
-    summary["title"] = f"{Path(source).stem} on {_data_name(config)}, {config.data.split}"
+    summary["title"] = f"{Path(source).stem} on {data_name(config)}, {config.data.split}"
     asked = {kind_of(mode) for mode in modes(config)}
     if model is not None and not asked & kinds_of(model.prompts):
         remarks.append(
@@ -147,7 +148,7 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
         )
     path = Path(source)
     stem = path.parent.name if path.name == "best.safetensors" else path.stem
-    with run_folder(config.output, f"eval-{stem}-{_data_name(config)}") as folder:
+    with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
         return _written(folder, summary, config, remarks, [], shown)
 
 
@@ -241,14 +242,13 @@ def _written(
     summary = {**summary, "remarks": remarks, "report": str(folder / "report.html")}
     if not is_main():
         return finite(summary)
-    from samtune.metrics import METRIC_CONTRACT
     from samtune.report import Report, write_report
 
     report = Report(
         title=summary["title"],
         summary=summary,
         command=" ".join(["samtune", *sys.argv[1:]]),
-        contract=METRIC_CONTRACT,
+        contract=summary["contract"],
         history=history,
         overlays=shown,
         config=config.tree(),
@@ -260,7 +260,12 @@ def _written(
     return summary
 
 
-def _check_trainable(config: RunConfig, model: FineTuned) -> None:
+def check_trainable(config: RunConfig, model: FineTuned) -> None:
+    """Refuses a model of which nothing would be trained.
+
+    Raises:
+        InputError: With what to set instead.
+    """
     if not model.trainable():
         raise InputError(
             f"adapter.name={config.adapter['name']} decoder.name={config.decoder['name']}: nothing "
@@ -268,7 +273,8 @@ def _check_trainable(config: RunConfig, model: FineTuned) -> None:
         )
 
 
-def _data_name(config: RunConfig) -> str:
+def data_name(config: RunConfig) -> str:
+    """What reports and folders call the data set."""
     return config.data.name or Path(config.data.root or "data").expanduser().resolve().name
 
 

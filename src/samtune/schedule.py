@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from samtune.errors import InputError
+from samtune.errors import InputError, nearest
 from samtune.losses import DEFAULT_LOSS, Loss
+from samtune.metrics.contract import MEASURES
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Metric = Literal["iou", "dice", "iou_pooled", "dice_pooled"]
 
 _AT_LEAST_ONE = (
     "max_steps", "epochs", "batch_size", "accumulate", "eval_every", "patience", "log_every",
@@ -56,8 +56,8 @@ class FitConfig:
     """Train and read SAM's three masks per prompt instead of its single one."""
     eval_every: int | None = None
     """Steps between validations; by default once an epoch, and not more than 20 times in all."""
-    metric: Metric = "iou"
-    """The validation metric that chooses the best checkpoint."""
+    metric: str = "iou"
+    """The validation metric that chooses the best checkpoint, any of docs/metrics.md."""
     patience: int | None = None
     """Stop after this many validations without a better one."""
     log_every: int = 10
@@ -85,6 +85,11 @@ def check(config: FitConfig) -> None:
     if not 0 <= config.clip < math.inf:
         raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
     Loss.parse(config.loss)
+    if config.metric not in MEASURES:
+        raise InputError(
+            f"train.metric={config.metric}: no such metric{nearest(config.metric, MEASURES)}; "
+            "choose iou, dice or another of docs/metrics.md"
+        )
 
 
 def learning_rate(config: FitConfig, step: int, total: int) -> float:

@@ -35,7 +35,8 @@ LAYERS = {
     "state": "types",
     "clicks": "data types",
     "tiles": "finetuned decoders data.transforms ops types",
-    "evaluation": "schedule tiles clicks finetuned processes data metrics ops types",
+    "views": "data metrics types",
+    "evaluation": "views schedule tiles clicks finetuned processes data metrics ops types",
     "objective": "clicks finetuned losses types",
     "trackers": "",
     "engine": "evaluation objective checkpoint state schedule trackers finetuned processes data"

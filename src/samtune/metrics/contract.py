@@ -5,7 +5,7 @@ Importing this module loads neither torch nor torchmetrics.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from samtune.errors import InputError, nearest
@@ -189,6 +189,7 @@ def _instances() -> dict[str, Measure]:
     made = {
         name: Measure(
             *("instances", f"{what}; {scored}", over, "NaN without any target", "precision", name),
+            maps=False,
             source="Lin et al. 2014, arXiv:1405.0312",
         )
         for name, (what, over) in row.items()
@@ -198,6 +199,7 @@ def _instances() -> dict[str, Measure]:
         "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, whatever the class",
         "mean over IoU thresholds 0.5, 0.55 .. 0.95, then over images",
         *("images without targets and predictions are left out", "accuracy", "msa"),
+        maps=False,
         source="2018 Data Science Bowl, doi:10.1038/s41592-019-0612-7",
     )
     return made
@@ -280,15 +282,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The names of each group."""
 
 
-def expand(asked: Iterable[str], key: str = "eval.metrics") -> tuple[str, ...]:
+def expand(asked: Iterable[str], key: str = "eval.metrics", maps: bool = False) -> tuple[str, ...]:
     """Names of metrics and of groups as names of metrics, each once, in the order asked.
 
     Args:
         asked: Names.
         key: The setting that they come from.
+        maps: Whether the data are maps of classes.
 
     Raises:
-        InputError: A name that is neither.
+        InputError: A name that is neither, or a metric that has no meaning for the data.
     """
     found: dict[str, None] = {}
     for name in asked:
@@ -299,10 +302,16 @@ def expand(asked: Iterable[str], key: str = "eval.metrics") -> tuple[str, ...]:
                 f"{', '.join(GROUPS)} or of the names in docs/metrics.md"
             )
         found |= dict.fromkeys(GROUPS.get(name, (name,)))
+    for name in found:
+        if maps and not MEASURES[name].maps:
+            raise InputError(
+                f"{key}={name}: has no meaning for maps of classes; choose of regions and "
+                "boundaries, or miou_gsam"
+            )
     return tuple(found)
 
 
-def contract(names: Sequence[str]) -> str:
+def contract(names: Iterable[str]) -> str:
     """What the numbers mean, for printing beside them: a line for each metric.
 
     Args:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from samtune.errors import InputError
 from samtune.metrics.boundaries import BoundaryMetrics
+from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, MEASURES, expand
 from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy
 from samtune.metrics.published import AbsentClassIoU, PooledForeground, SmoothedPerImage
@@ -18,20 +17,7 @@ from samtune.metrics.saliency import SaliencyMetrics
 from samtune.metrics.seen import Seen
 from samtune.metrics.shadow import BalancedError
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What the families of metrics can be told."""
-
-    boundary_ratio: float = 0.02
-    """Width of boundary IoU's bands as a part of the image's diagonal."""
-    nsd_tolerance: float = 2.0
-    """Pixels up to which surfaces agree."""
-    classes: int = 2
-    """Classes of the data, the background included."""
-
-
-Made = Callable[[list[str], Settings, dict[str, Any]], Streamed]
+Made = Callable[[list[str], EvalConfig, dict[str, Any]], Streamed]
 
 FAMILIES: dict[str, Made] = {
     "regions": lambda keys, s, kw: RegionMetrics(**kw),
@@ -48,7 +34,7 @@ FAMILIES: dict[str, Made] = {
     "accuracy": lambda keys, s, kw: SegmentationAccuracy(**kw),
     "pooled": lambda keys, s, kw: PooledForeground(**kw),
     "smoothed": lambda keys, s, kw: SmoothedPerImage(**kw),
-    "gsam": lambda keys, s, kw: AbsentClassIoU(s.classes, **kw),
+    "gsam": lambda keys, s, kw: AbsentClassIoU(**kw),
 }
 """How each family is made, from the keys wanted of it; IoU and Dice themselves are
 :class:`~samtune.metrics.masks.MaskMetrics`, which evaluation always has."""
@@ -58,9 +44,9 @@ class Suite:
     """Several metrics over the same images.
 
     Args:
-        names: Metrics and groups; those of every evaluation are left to it.
-        settings: What the families can be told.
+        config: Which metrics, and what they can be told; those of every evaluation are left to it.
         maps: Whether the data are maps of classes.
+        classes: How many, the background included; 2 for single masks.
         device: Where the sums lie.
         sync: Whether ``compute`` adds up over processes.
 
@@ -71,28 +57,25 @@ class Suite:
 
     def __init__(
         self,
-        names: Sequence[str],
-        settings: Settings | None = None,
+        config: EvalConfig,
         *,
         maps: bool = False,
+        classes: int = 2,
         device: torch.device | str = "cpu",
         sync: bool = False,
     ) -> None:
-        self.names = tuple(name for name in expand(names) if name not in ALWAYS)
-        for name in self.names:
-            if maps and not MEASURES[name].maps:
-                raise InputError(
-                    f"eval.metrics={name}: has no meaning for maps of classes; choose miou, "
-                    "iou_by_class or another of regions, boundaries and instances"
-                )
+        asked = expand(config.metrics, maps=maps)
+        self.names = tuple(name for name in asked if name not in ALWAYS)
         self.needs = frozenset(need for name in self.names for need in MEASURES[name].needs)
         """What :class:`Seen` must hold besides masks."""
         keys: dict[str, list[str]] = {}
         for name in self.names:
             keys.setdefault(MEASURES[name].family, []).append(MEASURES[name].key)
-        options = {"sync_on_compute": sync}
+        options: dict[str, Any] = {"sync_on_compute": sync}
         self.families = {
-            family: FAMILIES[family](wanted, settings or Settings(), options).to(device)
+            family: FAMILIES[family](
+                wanted, config, options | ({"classes": classes} if family == "gsam" else {})
+            ).to(device)
             for family, wanted in keys.items()
         }
 

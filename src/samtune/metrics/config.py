@@ -1,0 +1,44 @@
+"""What a user can set about measuring; each docstring is the help text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from samtune.errors import InputError
+from samtune.metrics.contract import expand
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What evaluation measures besides IoU and Dice, which it always does."""
+
+    metrics: tuple[str, ...] = ("iou", "dice")
+    """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published; see
+    docs/metrics.md."""
+    boundary_ratio: float = 0.02
+    """Width of boundary IoU's bands as a part of the image's diagonal."""
+    nsd_tolerance: float = 2.0
+    """Pixels up to which the surface Dice takes surfaces to agree."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics one by one, groups resolved."""
+        return expand(self.metrics)
+
+
+def check(config: EvalConfig, maps: bool = False) -> None:
+    """Checks the settings.
+
+    Args:
+        config: To check.
+        maps: Whether the data are maps of classes.
+
+    Raises:
+        InputError: The first name that is unknown or has no meaning for the data, or the first
+            setting out of its range.
+    """
+    expand(config.metrics, maps=maps)
+    if not 0 < config.boundary_ratio <= 1:
+        raise InputError(f"eval.boundary_ratio={config.boundary_ratio}: must be above 0, up to 1")
+    if not 0 <= config.nsd_tolerance < float("inf"):
+        raise InputError(f"eval.nsd_tolerance={config.nsd_tolerance}: must be 0 or more pixels")
