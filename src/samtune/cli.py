@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from samtune.display import Display
+from samtune.console import Interrupted, Json, Words, answer, speaking, warning
+from samtune.data_commands import app as data_app
 
 OF_THE_MACHINE = (ENOSPC, EDQUOT, EROFS, EACCES)
 """Errors of writing that the user can mend: a full disk, a folder that must not be written."""
@@ -30,12 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(help="Recipe names, YAML files and key=value settings.", show_default=False),
-]
+app.add_typer(data_app, name="data")
 
 
 @app.command()
@@ -60,13 +52,20 @@ def evaluate(
     words: Words = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a checkpoint, beside the zero-shot base, on a data set."""
+    """Measure a checkpoint, or several, beside the zero-shot base on a data set."""
+    from samtune.prompt_matrix import evaluate_several, is_source
     from samtune.runs import evaluate_run
 
-    with _speaking(as_json) as display:
-        summary = evaluate_run(source, words or [], display)
-        display.results(summary)
-    _answer(summary, as_json)
+    more = [word for word in words or [] if is_source(word)]
+    settings = [word for word in words or [] if word not in more]
+    with speaking(as_json) as display:
+        if more:
+            summary = evaluate_several([source, *more], settings, display)
+            display.matrix(summary["matrix"])
+        else:
+            summary = evaluate_run(source, settings, display)
+            display.results(summary)
+    answer(summary, as_json)
 
 
 @app.command()
@@ -74,7 +73,9 @@ def predict(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or a base's name.")],
     source: Annotated[str, typer.Argument(help="An image, or a folder of images.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the masks.")],
-    words: Annotated[list[str] | None, typer.Argument(help="base.weights=..., device=...")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(help="base.weights=..., device=..., input.tiles=...")
+    ] = None,
     box: Annotated[
         list[str] | None, typer.Option("--box", help="x0,y0,x1,y1 in pixels; for every image.")
     ] = None,
@@ -91,7 +92,7 @@ def predict(
     from samtune.prediction import predict_folder
     from samtune.runs import predictor_of
 
-    with _speaking(as_json) as display:
+    with speaking(as_json) as display, warning(display):
         asked = _asked(box or [], point or [], prompts)
         predictor = predictor_of(checkpoint, words or [])
         found = predict_folder(
@@ -105,14 +106,8 @@ def predict(
         for remark in found["remarks"]:
             display.warn(f"samtune: {remark}")
         if found["images"]:
-            trained_for = predictor.model.prompts
-            if not asked and "none" not in trained_for and trained_for != "mixed":
-                display.say(
-                    f"note: {checkpoint} was trained with prompt {trained_for}, and none was given "
-                    "(--box, --point, --prompts)"
-                )
             display.say(f"masks of {found['images']} images in {found['out']}")
-    _answer(found, as_json)
+    answer(found, as_json)
     if found["failed"]:
         raise typer.Exit(2)
 
@@ -135,7 +130,7 @@ def bring_in(
     """Bring another system's checkpoint in: samtune import FILE --from DIALECT --out X."""
     from samtune.foreign import import_checkpoint
 
-    with _speaking(as_json) as display:
+    with speaking(as_json) as display:
         made = import_checkpoint(
             file, dialect, out, model=model, base=base, save_base=save_base, size=_size(size)
         )
@@ -143,7 +138,7 @@ def bring_in(
             f"{made.checkpoint}: {made.model.trainable():,} trained parameters on "
             f"{made.model.sam.spec.name}; its base is {made.base}"
         )
-    _answer(made.summary(), as_json)
+    answer(made.summary(), as_json)
 
 
 @app.command()
@@ -154,7 +149,7 @@ def methods(
     """List the adaptation methods, or one method's options."""
     from samtune.catalogue import describe_method, list_methods
 
-    with _speaking(as_json) as display:
+    with speaking(as_json) as display:
         rows = list_methods() if name is None else [describe_method(name)]
         if name is None:
             columns = ("name", "sits", "trainable", "paper")
@@ -164,7 +159,7 @@ def methods(
             options = rows[0]["options"]
             lines = [(o["name"], str(o["default"]), o["help"]) for o in options]
             display.table(("option", "default", "meaning"), lines)
-    _answer(rows if name is None else rows[0], as_json)
+    answer(rows if name is None else rows[0], as_json)
 
 
 @app.command()
@@ -173,9 +168,9 @@ def recipes(as_json: Json = False) -> None:
     from samtune.config import recipes as shipped
 
     rows = [{"name": name, **tree.get("recipe", {})} for name, tree in shipped().items()]
-    with _speaking(as_json) as display:
+    with speaking(as_json) as display:
         display.table(("name", "about"), [(r["name"], r.get("about", "")) for r in rows])
-    _answer(rows, as_json)
+    answer(rows, as_json)
 
 
 def _version(asked: bool) -> None:
@@ -196,10 +191,6 @@ def _options(
     pass
 
 
-class _Interrupted(Exception):
-    """The user pressed Ctrl-C."""
-
-
 def main(args: list[str] | None = None) -> None:
     """Runs the command line; wrong input ends with one line and exit code 2.
 
@@ -213,7 +204,7 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(0)
     try:
         code = app(args or ["--help"], prog_name="samtune", standalone_mode=False)
-    except _Interrupted as error:
+    except Interrupted as error:
         code = _ended(str(error), INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         code = _ended("interrupted", INTERRUPTED)
@@ -252,33 +243,15 @@ def _ended(line: str, code: int) -> int:
     return code
 
 
-@contextmanager
-def _speaking(as_json: bool) -> Iterator[Display]:
-    from samtune.display import Display
-
-    try:
-        with Display(json=as_json) as display:
-            yield display
-    except KeyboardInterrupt as error:  # typer's releases each make something else of it
-        raise _Interrupted(f"interrupted; {error}" if str(error) else "interrupted") from None
-
-
 def _trained(words: list[str], as_json: bool, given: dict[str, Any] | None = None) -> None:
     from samtune.config import from_words
     from samtune.runs import train as run
 
-    with _speaking(as_json) as display:
+    with speaking(as_json) as display:
         config = from_words(words, given)
         summary = run(config, display)
         display.results(summary)
-    _answer(summary, as_json)
-
-
-def _answer(value: Any, as_json: bool) -> None:
-    from samtune.processes import is_main
-
-    if as_json and is_main():
-        print(json.dumps(value))
+    answer(summary, as_json)
 
 
 def _method_row(row: dict[str, Any]) -> tuple[str, ...]:

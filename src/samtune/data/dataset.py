@@ -157,7 +157,7 @@ class SegmentationDataset(Dataset[Example]):
             name=sample.name,
             original=None if self.train else chosen.originals,
             original_valid=None if self.train else torch.from_numpy(everywhere),
-            image=None if self.train or self.input.tiles == "whole" else torch.from_numpy(image),
+            image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
         )
 
     def _ask(self, labels: Labels, geometry: Geometry, rng: np.random.Generator) -> _Chosen:
