@@ -1,0 +1,174 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from samtune.data import DataConfig, find_images, read_image, read_mask, read_sample, scan, splits
+from samtune.data.layouts.base import layout_of
+from samtune.data.volumes import load, stem_of
+from samtune.types import InputPolicy
+
+VALUES = np.random.default_rng(0).integers(0, 255, (5, 12, 16)).astype(np.uint8)
+MASK = np.zeros((5, 12, 16), np.uint8)
+MASK[2, 3:8, 4:11] = 1
+
+
+def array(path, values, **named):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npz":
+        np.savez(path, values) if not named else np.savez(path, **named)
+    else:
+        np.save(path, values)
+
+
+def nifti(path, values, affine=None):
+    nib = pytest.importorskip("nibabel")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) if affine is None else affine
+    nib.save(nib.Nifti1Image(np.moveaxis(values, [0, 1, 2], [2, 1, 0]), affine), path)
+
+
+def dicom(folder, values, slope=1, order=None, **changes):
+    """A series of 16 bit slices, of which the names say nothing about the order."""
+    pydicom = pytest.importorskip("pydicom")
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, plane in enumerate(values):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+        meta.MediaStorageSOPInstanceUID = f"1.2.{i + 1}"
+        part = pydicom.Dataset()
+        part.file_meta = meta
+        part.SOPClassUID, part.SOPInstanceUID = pydicom.uid.CTImageStorage, f"1.2.{i + 1}"
+        part.SeriesInstanceUID = "1.2.3"
+        part.Rows, part.Columns = plane.shape
+        part.SamplesPerPixel, part.PhotometricInterpretation = 1, "MONOCHROME2"
+        part.BitsAllocated = part.BitsStored = 16
+        part.HighBit, part.PixelRepresentation = 15, 0
+        part.ImagePositionPatient = [0, 0, 2.5 * i]
+        part.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        part.InstanceNumber = i + 1
+        part.RescaleSlope, part.RescaleIntercept = slope, -1000 if slope != 1 else 0
+        part.PixelData = plane.astype(np.uint16).tobytes()
+        for key, value in changes.items():
+            delattr(part, key) if value is None else setattr(part, key, value)
+        part.save_as(folder / f"{(7 * i) % 5}.dcm", enforce_file_format=True)
+
+
+@pytest.fixture(params=["npy", "npz", "nii.gz", "nii", "dcm"])
+def volumes(request, tmp_path):
+    """Three volumes with masks in plain folders, in each format."""
+    for i in range(3):
+        if request.param == "dcm":
+            dicom(tmp_path / f"images/v{i}", VALUES)
+            nifti(tmp_path / f"masks/v{i}.nii.gz", MASK)
+        else:
+            write = nifti if "nii" in request.param else array
+            write(tmp_path / f"images/v{i}.{request.param}", VALUES)
+            write(tmp_path / f"masks/v{i}_mask.{request.param}", MASK)
+    return tmp_path
+
+
+def test_slices_of_plain_folders(volumes):
+    assert layout_of(volumes).name == "folders"
+    config = DataConfig(root=str(volumes), masks="binary", intensity="fixed", range=(0.0, 255.0))
+    parts = splits(config)
+    assert {k: len(v) for k, v in parts.items()} == {"train": 5, "val": 5, "test": 5}
+    record = next(r for r in parts["train"] if r.name.endswith("_0002"))
+    assert record.group == record.name[:2] == stem_of(record.file)
+    sample = read_sample(record, config)
+    np.testing.assert_array_equal(sample.image[..., 0], VALUES[2])
+    np.testing.assert_array_equal(sample.labels.map, MASK[2])
+    assert scan(parts["train"], config).objects == 1
+    assert pickle.loads(pickle.dumps(record)) == record
+    across = splits(DataConfig(root=str(volumes), slice_axis=2))["train"]
+    assert len(across) == 16
+    np.testing.assert_array_equal(read_mask(across[5].mask), MASK[:, :, 5])
+
+
+def test_nifti_is_turned_to_left_back_head(tmp_path):
+    nifti(tmp_path / "turned.nii", VALUES[:, ::-1, ::-1], np.diag([1.0, 1.0, 2.0, 1.0]))
+    np.testing.assert_array_equal(load(tmp_path / "turned.nii"), VALUES)
+    channels = np.stack([VALUES, 255 - VALUES], axis=-1)
+    nifti(tmp_path / "two.nii", channels)
+    np.testing.assert_array_equal(load(tmp_path / "two.nii"), channels)
+    images = find_images(tmp_path / "two.nii", InputPolicy((8, 8), bands=(1,)))
+    assert len(images) == 5
+    assert images[0].image.read().shape == (12, 16, 2)
+
+
+def test_dicom_in_its_units_and_order(tmp_path):
+    dicom(tmp_path / "ct", VALUES, slope=2)
+    np.testing.assert_array_equal(load(tmp_path / "ct"), VALUES * 2.0 - 1000)
+    dicom(tmp_path / "plain", VALUES, ImagePositionPatient=None)
+    np.testing.assert_array_equal(load(tmp_path / "plain"), VALUES)
+    dicom(tmp_path / "negative", VALUES, PhotometricInterpretation="MONOCHROME1")
+    assert load(tmp_path / "negative")[0].argmax() == VALUES[0].argmin()
+    single = read_image(tmp_path / "plain/0.dcm", InputPolicy((8, 8), intensity="zscore"))
+    assert single.shape == (12, 16, 3)
+
+
+def test_arrays_that_are_one_image(tmp_path):
+    for i in range(3):
+        array(tmp_path / f"images/{i}.npy", np.moveaxis(VALUES, 0, -1))
+        array(tmp_path / f"masks/{i}.npy", MASK[2])
+    config = DataConfig(root=str(tmp_path), bands=(4, 0, 1))
+    parts = splits(config)
+    assert [len(parts[s]) for s in ("train", "val", "test")] == [1, 1, 1]
+    image = read_sample(parts["train"][0], config).image
+    np.testing.assert_array_equal(image[..., 1], VALUES[0])
+    np.testing.assert_array_equal(read_image(tmp_path / "masks/0.npy")[..., 0], MASK[2])
+
+
+def test_images_to_predict_on(volumes):
+    found = find_images(volumes / "images", InputPolicy((8, 8), slice_axis=1))
+    assert len(found) == 36
+    assert (found[0].name, found[-1].name) == ("v0_0000", "v2_0011")
+    single = find_images(sorted((volumes / "images").iterdir())[0])
+    assert len(single) == 5
+
+
+def test_archives_by_key(tmp_path, refused):
+    array(tmp_path / "images/a.npz", None, image=VALUES, label=MASK)
+    array(tmp_path / "masks/a.npz", None, image=VALUES, label=MASK)
+    images = find_images(tmp_path / "images")
+    np.testing.assert_array_equal(images[2].image.read(), VALUES[2])
+    np.testing.assert_array_equal(load(tmp_path / "masks/a.npz", "mask"), MASK)
+    array(tmp_path / "b.npz", None, x=VALUES, y=MASK)
+    refused(["b.npz", "x, y", "image or img"], find_images, tmp_path / "b.npz")
+
+
+def test_volumes_that_do_not_fit(tmp_path, refused, save_image, make_blob):
+    config = DataConfig(root=str(tmp_path))
+    array(tmp_path / "images/a.npy", VALUES)
+    array(tmp_path / "masks/a.npy", MASK)
+    refused(["a.npy", "only volume", "add volumes"], splits, config)
+    array(tmp_path / "masks/a.npy", MASK[:4])
+    refused(["a.npy", "(4, 12, 16)", "(5, 12, 16)"], splits, config)
+    (tmp_path / "masks/a.npy").unlink()
+    save_image(tmp_path / "masks/a.png", make_blob())
+    refused(["a.png", "is a picture", "same format"], splits, config)
+    array(tmp_path / "flat.npy", VALUES[0, 0])
+    refused(["flat.npy", "(16,)", "(slices, height, width)"], find_images, tmp_path / "flat.npy")
+    refused(["data.slice_axis=3", "0, 1 or 2"], find_images, tmp_path / "images/a.npy",
+            InputPolicy((8, 8), slice_axis=3))  # fmt: skip
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    refused(["bad.npy", "cannot be read", "replace"], find_images, tmp_path / "bad.npy")
+
+
+def test_series_that_do_not_fit(tmp_path, refused):
+    dicom(tmp_path / "two", VALUES[:2])
+    dicom(tmp_path / "two", VALUES[:1], SeriesInstanceUID="1.2.4")
+    refused([tmp_path / "two", "2 series", "folder of its own"], find_images, tmp_path / "two")
+    dicom(tmp_path / "sizes", VALUES[:2])
+    dicom(tmp_path / "sizes", VALUES[:1, :5])
+    refused([tmp_path / "sizes", "(5, 16)", "(12, 16)"], find_images, tmp_path / "sizes")
+    dicom(tmp_path / "lost", VALUES[:2], ImagePositionPatient=None, InstanceNumber=None)
+    refused([tmp_path / "lost", "position", "order"], find_images, tmp_path / "lost")
+
+
+@pytest.mark.parametrize(("library", "name"), [("nibabel", "a.nii.gz"), ("pydicom", "a.dcm")])
+def test_a_missing_library_is_named(tmp_path, monkeypatch, refused, library, name):
+    monkeypatch.setitem(__import__("sys").modules, library, None)
+    (tmp_path / name).write_bytes(b"")
+    refused([name, library, "samtune[medical]"], find_images, tmp_path / name)
