@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+from pathlib import Path
 
 import deterministic
 import pytest
@@ -249,6 +250,64 @@ class TestHub:
         save_file(state, tmp_path / "model.safetensors")
         monkeypatch.setattr(hub, "snapshot_download", lambda *a, **k: str(tmp_path))
         assert same(weights.load_sam("tiny", "owner/name"), sam)
+
+    @pytest.fixture
+    def repository(self, tmp_path, monkeypatch):
+        """``repository(files)``: what a repository holds; fetches the files that are asked for."""
+        hub = pytest.importorskip("huggingface_hub")
+
+        def make(files):
+            cache, asked = tmp_path / "cache", []
+            cache.mkdir()
+
+            def fetch(repo, allow_patterns, local_files_only):
+                asked.append(repo)
+                for name, write in files.items():
+                    if any(Path(name).match(pattern) for pattern in allow_patterns):
+                        write(cache / name)
+                return str(cache)
+
+            monkeypatch.setattr(hub, "snapshot_download", fetch)
+            return asked
+
+        return make
+
+    @pytest.mark.parametrize(
+        "names",
+        [["sam.pth"], ["mobile.pt"], ["pytorch_model.bin"], ["sam_tiny.pth", "sam_other.pth"]],
+    )
+    def test_pickles_where_there_is_no_safetensors(self, sam, state, repository, names):
+        asked = repository(
+            {
+                name: lambda path: saved(path, state if "other" not in path.name else {})
+                for name in names
+            }
+        )
+        found = weights.load_sam("tiny", "owner/name-v1.0", download=True)
+        assert same(found, sam) and set(asked) == {"owner/name-v1.0"}
+
+    def test_safetensors_go_first(self, sam, state, repository):
+        asked = repository({
+            "model.safetensors": lambda path: save_file(state, path),
+            "sam.pth": lambda path: pytest.fail("was fetched"),
+        })  # fmt: skip
+        assert same(weights.load_sam("tiny", "owner/name", download=True), sam)
+        assert asked == ["owner/name"]
+
+    def test_a_pickle_with_code_is_refused(self, repository, tiny_registered, refused):
+        repository({"sam.pth": lambda path: saved(path, {"model": os.system})})
+        refused("could run code", weights.load_sam, "tiny", "owner/name", download=True)
+
+    @pytest.mark.parametrize("names", [[], ["a.pth", "b.pth"]])
+    def test_what_to_take_must_be_clear(self, state, repository, refused, names):
+        repository({name: lambda path: saved(path, state) for name in names})
+        words = ["owner/name", "file of tiny", *names]
+        refused(words, weights.load_sam, "tiny", "owner/name", download=True)
+
+    def test_a_file_that_is_not_there_is_no_hub_id(self, asked, tiny_registered, refused):
+        for name in ("models/sam_vit_b.pth", "models/sam.safetensors", "./sam_vit_b", "../sam"):
+            refused("no such file", weights.load_sam, "tiny", name)
+        assert asked == []
 
     def test_without_the_client(self, monkeypatch, refused):
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)

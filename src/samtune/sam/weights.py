@@ -33,6 +33,8 @@ TINY_ANCHOR = "image_encoder.patch_embed.seq.0.c.weight"
 TIMM_ANCHOR = "image_encoder.patch_embed.conv1.conv.weight"
 """MobileSAM's with the names that timm has for TinyViT."""
 WRAPPINGS = ("model", "state_dict", "model_state", "model_state_dict")
+FILES = (".pth", ".pt", ".bin", ".safetensors")
+"""Endings of files of weights: what ends so is a path, also where it looks like a hub id."""
 PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
 """Persistent in some dumps, constants of the specification here."""
 PACKAGED = {"nano": "ca0b9883bd8b10145c6498f4ce28baba89d0e15d2efbcff9a494aaaf3987496e"}
@@ -211,7 +213,8 @@ def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
     if source is None:
         return _packaged(spec)
     path = Path(source).expanduser()
-    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) or path.suffix:
+    hub_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)) and path.suffix not in FILES
+    if path.exists() or not hub_id:
         return path
     try:
         from huggingface_hub import snapshot_download
@@ -219,16 +222,41 @@ def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
         raise InputError(
             f"{source}: no such path, and hub ids need huggingface-hub; pip install samtune[hf]"
         ) from error
-    try:
-        wanted = ["*.safetensors", "config.json"]
-        return Path(
-            snapshot_download(str(source), allow_patterns=wanted, local_files_only=not download)
+
+    def fetch(patterns: list[str]) -> Path:
+        found = snapshot_download(
+            str(source), allow_patterns=patterns, local_files_only=not download
         )
+        return Path(found)
+
+    try:
+        folder = fetch(["*.safetensors", "config.json"])
+        if not any(folder.glob("*.safetensors")):
+            folder = fetch(["*.pth", "*.pt", "pytorch_model*.bin"])
     except Exception as error:  # the hub client raises many types; each means: not to be had
         remedy = "check the id and the network" if download else "allow it with base.download=true"
         raise InputError(
             f"{source}: no such path, and this hub id is not in the local cache; {remedy}"
         ) from error
+    return _of_repository(folder, spec, str(source))
+
+
+def _of_repository(folder: Path, spec: SamSpec, source: str) -> Path:
+    """The weights among a repository's files: safetensors before pickles, both as they are named.
+
+    Raises:
+        InputError: None, or several pickles of which not just one bears the base's name.
+    """
+    if any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin")):
+        return folder
+    pickles = sorted(p for p in folder.iterdir() if p.suffix in (".pth", ".pt"))
+    named = [p for p in pickles if spec.name in p.name] if len(pickles) > 1 else pickles
+    if len(named) == 1:
+        return named[0]
+    listed = ", ".join(p.name for p in pickles) or "neither .safetensors, .pth nor .bin"
+    raise InputError(
+        f"{source}: holds {listed}; download the file of {spec.name} and give its path"
+    )
 
 
 def _packaged(spec: SamSpec) -> Path:
