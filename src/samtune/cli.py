@@ -142,6 +142,23 @@ def bring_in(
 
 
 @app.command()
+def merge(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint of samtune.")],
+    out: Annotated[Path, typer.Option("--out", help="The .pth or .safetensors file to write.")],
+    base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint and its base as one SAM file with the official names."""
+    from samtune.checkpoint import load
+    from samtune.merging import merge as write
+
+    with _speaking(as_json) as display:
+        made = write(load(checkpoint, base), out)
+        display.say(f"{made.file}: differs by at most {made.max_difference:.2g} on a probe")
+    _answer({"file": str(made.file), "max_difference": made.max_difference}, as_json)
+
+
+@app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, for its options.")] = None,
     as_json: Json = False,

@@ -27,6 +27,7 @@ LAYERS = {
     "decoders": "registry sam ops types",
     "finetuned": "adapters decoders registry sam ops types",
     "checkpoint": "finetuned adapters decoders sam ops types",
+    "merging": "finetuned sam types",
     "foreign": "checkpoint finetuned adapters decoders sam ops types",
     "data": "ops types",
     "losses": "ops types",
