@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from samtune.adapters import ADAPTERS
-from samtune.catalogue import describe_method, list_methods, options
+from samtune.adapters.gsam import GSAM
+from samtune.adapters.lora import LoRA
+from samtune.catalogue import (
+    describe_method,
+    facts,
+    list_methods,
+    method_rows,
+    option_rows,
+    options,
+)
 from samtune.engine import FitConfig
 from samtune.errors import InputError
 
@@ -54,3 +63,22 @@ def test_generated_tables_are_up_to_date(generate):
 def test_a_stale_table_is_found(generate):
     page = "<!-- generated: methods -->\nold\n<!-- end -->"
     assert "lora" in generate.filled(page, {"methods": "| lora |\n"})
+
+
+def test_the_terminal_gets_all_that_is_known_of_a_method():
+    listed = {name: (size, text) for name, size, text in method_rows(list_methods())}
+    assert set(listed) == set(ADAPTERS)
+    size, text = listed["ts_sam"]
+    assert size == "10,121,472"
+    for words in ("feeds it back", "sits: beside", "decoders: fusion", "2408.01835"):
+        assert words in text
+    assert "bases: vit_b, vit_l, vit_h, nano\n" in text  # and not TinyViT
+    assert "vit_t" in facts(describe_method("lora"))
+
+
+def test_defaults_are_as_in_yaml_and_meanings_are_plain_text():
+    rows = {name: (default, text) for name, default, text in option_rows(options(LoRA.Config))}
+    gsam = {row[0]: row[1] for row in option_rows(options(GSAM.Config))}
+    assert gsam["train_peg"] == "false"
+    assert (rows["alpha"][0], rows["rank"][0], rows["target"][0]) == ("null", "4", "q+v")
+    assert not any("``" in text or "\n" in text for _, text in rows.values())

@@ -56,13 +56,45 @@ def _fits(method: type[Adapter], spec: SamSpec) -> bool:
 
 def methods_table(base: str = "vit_b") -> str:
     """The methods as a Markdown table, for the documentation."""
-    lines = ["| method | where it sits | trained on ViT-B | decoders | paper |", "|---" * 5 + "|"]
+    heads = ("method", "what it is", "where it sits", "trained on ViT-B", "decoders", "bases")
+    lines = [f"| {' | '.join((*heads, 'paper'))} |", "|---" * 7 + "|"]
     for row in list_methods(base):
-        decoders = "all" if len(row["decoders"]) == len(DECODERS) else ", ".join(row["decoders"])
         trained = f"{row['trainable_parameters']:,}"
-        cells = (f"`{row['name']}`", row["sits"], trained, decoders, row["paper"])
+        fits = (", ".join(row[key]) for key in ("decoders", "backbones"))
+        cells = (f"`{row['name']}`", row["summary"], row["sits"], trained, *fits, row["paper"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def method_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """What :func:`list_methods` gives as rows for a terminal: name, size, all else."""
+    return [(r["name"], f"{r['trainable_parameters']:,}", f"{facts(r)}\n") for r in rows]
+
+
+def facts(row: dict[str, Any]) -> str:
+    """What a method of :func:`list_methods` is, where it sits, what fits it, its paper: lines."""
+    return "\n".join(
+        (
+            row["summary"],
+            f"sits: {row['sits']}",
+            f"decoders: {', '.join(row['decoders'])}",
+            f"bases: {', '.join(row['backbones'])}",
+            row["paper"],
+        )
+    )
+
+
+def option_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """What :func:`options` gives as rows for a terminal: name, default as in YAML, meaning."""
+    return [
+        (r["name"], _yaml(r["default"]), " ".join(r["help"].replace("``", "").split()))
+        for r in rows
+    ]
+
+
+def _yaml(value: Any) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def decoders_table(base: str = "vit_b") -> str:

@@ -164,18 +164,17 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the adaptation methods, or one method's options."""
-    from samtune.catalogue import describe_method, list_methods
+    from samtune import catalogue
 
     with speaking(as_json) as display:
-        rows = list_methods() if name is None else [describe_method(name)]
+        rows = catalogue.list_methods() if name is None else [catalogue.describe_method(name)]
         if name is None:
-            columns = ("name", "sits", "trainable", "paper")
-            display.table(columns, [_method_row(row) for row in rows])
+            display.table(("name", "trained on vit_b", "what it is"), catalogue.method_rows(rows))
         else:
-            display.say(f"{name}: {rows[0]['summary']}\n{rows[0]['paper']}")
-            options = rows[0]["options"]
-            lines = [(o["name"], str(o["default"]), o["help"]) for o in options]
-            display.table(("option", "default", "meaning"), lines)
+            display.say(f"{name}: {catalogue.facts(rows[0])}")
+            display.table(
+                ("option", "default", "meaning"), catalogue.option_rows(rows[0]["options"])
+            )
     answer(rows if name is None else rows[0], as_json)
 
 
@@ -269,10 +268,6 @@ def _trained(words: list[str], as_json: bool, given: dict[str, Any] | None = Non
         summary = run(config, display)
         display.results(summary)
     answer(summary, as_json)
-
-
-def _method_row(row: dict[str, Any]) -> tuple[str, ...]:
-    return row["name"], row["sits"], f"{row['trainable_parameters']:,}", row["paper"]
 
 
 def _numbers(word: str, counts: tuple[int, ...]) -> list[float]:
