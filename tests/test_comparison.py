@@ -6,6 +6,7 @@ from samtune.config import from_words
 from samtune.data import SegmentationDataset, splits
 from samtune.display import Display
 from samtune.finetuned import FineTuned
+from samtune.prompt_table import prompt_rows
 from samtune.types import Geometry, Prompts
 
 
@@ -49,9 +50,28 @@ def test_guesses_need_no_model(parts):
     assert summary["guesses"]["filled box"]["iou"] == pytest.approx(3.1416 / 4, abs=0.03)
     assert summary["guesses"]["inscribed ellipse"]["iou"] > 0.9
     summary, _ = compare_with_base(
-        baseline, None, {"none": test["none"]}, config, Display(json=True)
+        baseline, None, {"none": test["none"], "box": test["box"]}, config, Display(json=True)
     )
-    assert "guesses" not in summary
+    # beside the first prompt's numbers those of a box would mislead
+    assert "guesses" not in summary and "guesses" in summary["by_prompt"]["box"]
+
+
+def test_an_entry_says_where_prompts_come_from_and_what_was_trained(parts, sam):
+    config, baseline, test = parts
+    model = FineTuned(sam, "lora", "tuned", prompts="box+mask")
+    test["clicks"] = SegmentationDataset(
+        test["box"].records, config.data, (64, 64), mask_size=(32, 32), mode="2_clicks"
+    )
+    entries = compare_with_base(baseline, model, test, config, Display(json=True))[0]["by_prompt"]
+    truth = {mode: entry["ground_truth"] for mode, entry in entries.items()}
+    assert truth == {"box": True, "none": False, "clicks": True}
+    assert [mode for mode, entry in entries.items() if entry["trained"]] == ["box"]
+    for side in ("zero_shot", "tuned"):
+        clicks = entries["clicks"]["by_click"][side]
+        assert len(clicks) == 2 and clicks[-1] == entries["clicks"][side]
+    labels = [row.label for row in prompt_rows(entries)]
+    assert labels[:3] == ["box (trained)", "filled box, no model", "inscribed ellipse, no model"]
+    assert labels[3:] == ["none", "clicks", "click 1", "click 2"]
 
 
 def test_prompts_return_to_the_original_frame():

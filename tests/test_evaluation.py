@@ -3,11 +3,12 @@ import math
 import pytest
 import torch
 
+from samtune.clicks import central_clicks
 from samtune.data import DataConfig, SegmentationDataset, collate, splits
 from samtune.evaluation import chosen, evaluate, predict
 from samtune.finetuned import FineTuned
 from samtune.metrics import iou_dice
-from samtune.types import Masks
+from samtune.types import InputPolicy, Masks
 
 
 @pytest.fixture
@@ -84,3 +85,69 @@ def test_the_model_is_left_in_evaluation_mode(sam, dataset):
     model = FineTuned(sam, "lora", "tuned").train()
     evaluate(model, dataset)
     assert not model.training and all(p.grad is None for p in model.parameters())
+
+
+def of_mode(pairs, mode, **options):
+    config = DataConfig(root=str(pairs))
+    made = {"mask_size": (32, 32), "mode": mode, **options}
+    return SegmentationDataset(splits(config)["train"], config, (64, 64), **made)
+
+
+def test_clicks_ask_again_with_the_last_answer(model, pairs):
+    asked = of_mode(pairs, "3_clicks")
+    found = evaluate(model, asked, batch_size=4)
+    assert len(found.by_click) == 3 and found.by_click[-1] == found.metrics
+    once = evaluate(model, of_mode(pairs, "point"))
+    assert found.by_click[0]["iou"] == pytest.approx(once.metrics["iou"], abs=2e-3)
+    assert once.by_click == [] and found.by_click[1]["iou"] != found.by_click[0]["iou"]
+    # by hand, as a person with a predictor would click
+    batch = collate([asked[1]])
+    predictor, geometry = model.predictor(), batch.geometries[0]
+    predictor.set_image(asked.sample(1).image)
+    xy, labels, low = geometry.to_original(batch.prompts.coords)[0, :1], torch.ones(1), None
+    for _ in range(3):
+        masks, _, low = predictor.predict(xy.numpy(), labels.numpy(), mask_input=low)
+        at, label = central_clicks(
+            torch.from_numpy(masks), batch.originals[0], batch.original_valid[0]
+        )
+        xy, labels = torch.cat([at, xy]), torch.cat([label, labels])
+    assert (torch.from_numpy(masks) == predict(model, batch, rounds=3)[0]).float().mean() > 0.99
+
+
+def test_guesses_are_of_the_boxes(model, pairs):
+    found = evaluate(model, of_mode(pairs, "box"), guesses=True, batch_size=4)
+    assert list(found.guesses) == ["filled box", "inscribed ellipse"]
+    # the objects are ellipses
+    assert found.guesses["filled box"]["iou"] == pytest.approx(math.pi / 4, abs=0.03)
+    assert found.guesses["inscribed ellipse"]["iou"] > 0.9
+    jittered = evaluate(model, of_mode(pairs, "jittered_box"), guesses=True)
+    assert jittered.guesses["inscribed ellipse"]["iou"] < found.guesses["inscribed ellipse"]["iou"]
+    assert evaluate(model, of_mode(pairs, "box")).guesses == {}
+
+
+@pytest.mark.parametrize("mode", ["box", "noisy_mask", "2_clicks", "none"])
+@pytest.mark.parametrize("multimask", [False, True])
+def test_an_image_of_one_tile_is_measured_as_a_whole(sam, pairs, mode, multimask):
+    found = []
+    for tiles in ("whole", "tiled"):
+        policy = InputPolicy((64, 64), tiles=tiles)
+        model = FineTuned(sam, input=policy)
+        data = of_mode(pairs, mode, input=policy)
+        found.append(evaluate(model, data, batch_size=1, multimask=multimask))
+    whole, tiled = found
+    assert tiled.metrics["iou"] == pytest.approx(whole.metrics["iou"], abs=1e-3)
+    assert tiled.images == 6
+
+
+@pytest.mark.parametrize("tiles", ["tiled", "crop"])
+def test_tiles_and_crops_equal_the_predictor(sam, pairs, tiles):
+    policy = InputPolicy((64, 64), tiles=tiles, scale=2.0)
+    model, data = FineTuned(sam, input=policy), of_mode(pairs, "box", input=policy)
+    batch = collate([data[0], data[1]])
+    assert [image.shape for image in batch.images] == [(48, 64, 3)] * 2
+    predictor = model.predictor()
+    for i, found in enumerate(predict(model, batch)):
+        predictor.set_image(batch.images[i].numpy())
+        boxes = batch.geometries[i].to_original(batch.prompts.coords[batch.prompts.image == i])
+        masks, _, _ = predictor.predict(box=boxes.flatten())
+        assert (torch.from_numpy(masks) == found).all() and masks.any()

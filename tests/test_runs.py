@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +215,44 @@ class TestFolder:
         log = Log(tmp_path, Display(json=True), resume=True)
         assert log.rows == rows[:3]
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_several_checkpoints_by_prompt(samtune, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "other.safetensors"
+    copy.write_bytes(trained.checkpoint.read_bytes())
+    words = [trained.checkpoint, "tiny", copy, "prompts.eval=box,none", "output=all"]
+    answer = samtune("eval", *words, f"base.weights={trained.base}", "--json")
+    assert answer.code == 0, answer.err
+    rows = answer.json["matrix"]
+    assert [row["trained_with"] for row in rows] == [None, "box", "box"]
+    assert [row["checkpoint"] for row in rows] == [None, str(trained.checkpoint), str(copy)]
+    for row in rows:
+        assert list(row["by_prompt"]) == ["box", "none"] and Path(row["report"]).is_file()
+    assert rows[1]["by_prompt"] == rows[2]["by_prompt"]
+    assert rows[1]["by_prompt"]["box"] == {k: answer.json["tuned"][k] for k in ("iou", "dice")}
+    assert "trained with" in answer.err and "zero-shot" in answer.err
+    again = samtune("eval", *words[:1], trained.checkpoint, "--json")
+    assert "give each once" in again.line
+
+
+def test_tiles_are_a_setting_of_training_and_may_be_changed_after(
+    samtune, pairs, tiny_weights, sam, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = [*settings(pairs, tiny_weights, 1), "input.tiles=tiled", "input.scale=2"]
+    summary = samtune("train", *words, "prompts.train=clicks", "prompts.clicks=2", "--json").json
+    saved = load(tmp_path / summary["checkpoint"], sam).input
+    assert (saved.tiles, saved.scale, saved.overlap) == ("tiled", 2.0, 0.25)
+    measured = samtune("eval", summary["checkpoint"], "--json").json
+    assert measured["tuned"] == summary["tuned"]
+    whole = samtune("eval", summary["checkpoint"], "input.tiles=whole", "--json").json
+    assert whole["zero_shot"] != summary["zero_shot"]
+    out = tmp_path / "out"
+    answer = samtune(
+        "predict", summary["checkpoint"], pairs / "images", "--out", out, "input.tiles=crop",
+        "--box=5,5,30,30", "--json",
+    )  # fmt: skip
+    assert answer.json["images"] == 8
+    assert answer.err.count("trained with prompt clicks, and is asked with box") == 1
+    assert "input.overlap=2" in samtune("train", *words, "input.overlap=2").line

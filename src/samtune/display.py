@@ -161,7 +161,8 @@ class Display:
         groups = summary.get("by_prompt") or {}
         if len(groups) < 2 and not any("by_click" in values for values in groups.values()):
             return
-        table = Table("prompt", "from", title=TITLE, title_justify="left")
+        table = Table(title=TITLE, title_justify="left")
+        table.add_column("prompt", no_wrap=True)
         rows = prompt_rows(groups)
         sides = ["zero-shot", *(["tuned"] if any(row.tuned for row in rows) else [])]
         for name in (f"{side} {what}" for side in sides for what in ("IoU", "Dice")):
@@ -169,7 +170,7 @@ class Display:
         for row in rows:
             pairs = (row.zero_shot, row.tuned)[: len(sides)]
             cells = [metric(v.get(k)) if v else "-" for v in pairs for k in ("iou", "dice")]
-            table.add_row(row.label if row.origin else f"  {row.label}", row.origin, *cells)
+            table.add_row(row.label if row.origin else f"  {row.label}", *cells)
         self.console.print(table)
 
     def matrix(self, matrix: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
 
     Args:
         sources: Checkpoints or bases, two or more, each once.
-        words: As for :func:`samtune.runs.evaluate_run`. Without ``prompts.eval`` all are asked with
+        words: As for :func:`samtune.runs.evaluate_run`, over the data settings of the first
+            checkpoint, which hold for all. Without ``prompts.eval`` all are asked with
             what any of them was trained with; ``output`` is a folder of a run for each.
         display: Where to speak.
 
@@ -39,7 +41,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
         raise InputError(f"{' '.join(sources)}: the same checkpoint twice; give each once")
     trained = {source: _trained(source) for source in sources}
     given = layers(words)
-    own = [word for word in words if not word.startswith("output=")]
+    own = [*_data(sources), *(word for word in words if not word.startswith("output="))]
     if not any("eval" in tree.get("prompts", {}) for tree in given):
         asked = dict.fromkeys(m for with_ in trained.values() for m in (with_ or []))
         own.append(f"prompts.eval=[{','.join(asked or ['box'])}]")
@@ -59,6 +61,13 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
             row = {"checkpoint": source, "trained_with": "+".join(trained[source] or []), **common}
             matrix.append({**row, "by_prompt": _side(summary, "tuned")})
     return {**summaries[0], "matrix": matrix}
+
+
+def _data(sources: Sequence[str]) -> list[str]:
+    """The data settings of the first checkpoint that has some, as words."""
+    configs = (read_header(s).get("config", {}) for s in sources if not _is_base(s))
+    settings: Tree = next((c["data"] for c in configs if "data" in c), {})
+    return [f"data.{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def _trained(source: str) -> list[str] | None:
