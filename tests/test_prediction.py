@@ -184,3 +184,14 @@ def test_as_a_function(trained, tmp_path, predictor):
 )
 def test_malformed_prompts(refused, prompts):
     refused("prompts.json", check_prompts, prompts, "prompts.json")
+
+
+def test_a_volume_is_predicted_slice_by_slice(ask, tmp_path):
+    values = np.random.default_rng(0).integers(0, 4000, (3, 48, 64)).astype(np.uint16)
+    np.save(tmp_path / "scan.npy", values)
+    answer, out = ask("--box=10,10,30,30", source=tmp_path / "scan.npy")
+    assert answer.code == 0
+    assert answer.json["images"] == 3
+    names = [f"scan_{i:04}" for i in range(3)]
+    assert [entry["image"] for entry in entries_of(out)] == names
+    assert sorted(p.stem for p in out.glob("*.png")) == names

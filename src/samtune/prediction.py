@@ -195,7 +195,7 @@ def _entry(
 
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {
-        "image": record.file.name,
+        "image": record.label,
         "segmentation": {"size": list(size), "counts": encoded["counts"].decode("ascii")},
         "bbox": [float(v) for v in coco.toBbox(encoded)],
         "area": int(coco.area(encoded)),
@@ -237,7 +237,7 @@ def _points(entry: Mapping[str, Any] | None) -> list[list[float]]:
 
 def _matched(prompts: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """The prompts by record name, from file names, stems, or ``*``."""
-    by_key = {key: r.name for r in records for key in (r.name, r.file.name)}
+    by_key = {key: r.name for r in records for key in (r.name, r.label)}
     unknown = [key for key in prompts if key not in by_key and key != "*"]
     if unknown:
         raise InputError(f"prompts for {unknown[0]}: no such image in the source; check its name")

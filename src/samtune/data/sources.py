@@ -40,6 +40,11 @@ class Record:
         """The file of the image, for messages."""
         return path_of(self.image)
 
+    @property
+    def label(self) -> str:
+        """What tells it apart: the file's name, or of a slice its own."""
+        return self.file.name if self.group is None else self.name
+
 
 def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
     """All pairs of a data set by split, each list sorted by name; key ``None`` if it has no splits.
