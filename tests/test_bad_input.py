@@ -227,7 +227,7 @@ def test_a_fault_of_the_program_shows_itself(samtune, words, monkeypatch):
     def fault(*args, **kwargs):
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("samtune.runs.load_sam", fault)
+    monkeypatch.setattr("samtune.assembly.load_sam", fault)
     with pytest.raises(ZeroDivisionError):
         samtune("train", *words)
 

@@ -112,6 +112,16 @@ def predict(
         raise typer.Exit(2)
 
 
+@app.command()
+def compare(words: Words = None, as_json: Json = False) -> None:
+    """Train several methods alike and compare: methods=decoder,lora shots=1,16 seeds=3."""
+    from samtune.compare import compare as run
+
+    with speaking(as_json) as display:
+        result = run(words or [], display)
+    answer(result, as_json)
+
+
 @app.command(name="import")
 def bring_in(
     file: Annotated[str, typer.Argument(help="Another system's checkpoint.")],
@@ -152,10 +162,10 @@ def merge(
     from samtune.checkpoint import load
     from samtune.merging import merge as write
 
-    with _speaking(as_json) as display:
+    with speaking(as_json) as display:
         made = write(load(checkpoint, base), out)
         display.say(f"{made.file}: differs by at most {made.max_difference:.2g} on a probe")
-    _answer({"file": str(made.file), "max_difference": made.max_difference}, as_json)
+    answer({"file": str(made.file), "max_difference": made.max_difference}, as_json)
 
 
 @app.command()

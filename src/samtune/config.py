@@ -169,12 +169,15 @@ def read_tree(path: Path) -> Tree:
 
 @cache
 def recipes() -> dict[str, Tree]:
-    """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes."""
-    folder = files("samtune") / "recipes"
-    found = sorted(f.name for f in folder.iterdir() if f.name.endswith(".yaml"))
-    return {
-        name.removesuffix(".yaml"): yaml.safe_load((folder / name).read_text()) for name in found
-    }
+    """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes.
+
+    One that ``extends`` another, which must be whole itself, only has what differs.
+    """
+    paths = [p for p in (files("samtune") / "recipes").iterdir() if p.name.endswith(".yaml")]
+    read = {p.name.removesuffix(".yaml"): yaml.safe_load(p.read_text("utf-8")) for p in paths}
+    whole = {name: tree for name, tree in read.items() if "extends" not in tree}
+    more = {n: _merged(whole[t.pop("extends")], t) for n, t in read.items() if n not in whole}
+    return dict(sorted({**whole, **more}.items()))
 
 
 def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> RunConfig:
@@ -229,23 +232,24 @@ def _resumed(config: RunConfig, given: Tree) -> RunConfig:
         raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
     tree = read_tree(folder / "config.yaml")
     resolve([tree])  # the file may have been edited
-    earlier, wanted = _leaves(tree), _leaves(config.tree())
-    for key in _leaves(given):
+    earlier, wanted = leaves(tree), leaves(config.tree())
+    for key in leaves(given):
         if key not in FREE_ON_RESUME and wanted.get(key) != earlier.get(key):
             raise InputError(
                 f"{key}={wanted.get(key)}: the run in {folder} has {earlier.get(key)}, and only "
                 "its length may change; leave it out, or start a new run"
             )
-    free = {key: value for key, value in _leaves(given).items() if key in FREE_ON_RESUME}
+    free = {key: value for key, value in leaves(given).items() if key in FREE_ON_RESUME}
     trees = [_nested(key, value) for key, value in free.items()]
     return resolve([tree, *trees, {"resume": str(folder)}])
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    """A configuration as one flat mapping, with keys such as ``train.lr``."""
     out: Tree = {}
     for key, value in tree.items():
         inner = isinstance(value, Mapping)
-        out |= _leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+        out |= leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return out
 
 

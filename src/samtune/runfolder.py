@@ -48,7 +48,7 @@ def run_folder(wanted: str | None, name: str, resume: str | None = None) -> Iter
     except (InputError, OSError, KeyboardInterrupt) as error:
         resumable = (folder / "last" / COUNTERS).is_file()
         if resume is None and not resumable and is_main():
-            _remove(folder)
+            clear(folder)
         if resumable and isinstance(error, KeyboardInterrupt):
             hint = f"go on with: samtune train resume={folder}"
             raise KeyboardInterrupt(hint) from None
@@ -89,7 +89,7 @@ def _rows(text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _remove(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Removes what a run wrote, and the folder if nothing else is in it."""
     for name in WRITTEN:
         if (folder / name).is_dir():

@@ -64,7 +64,7 @@ def train(config: RunConfig, display: Display) -> Tree:
 
 def _train(config: RunConfig, display: Display) -> Tree:
     parts = splits(config.data)
-    counts, remarks = _checked(parts, config)
+    counts, remarks = checked(parts, config)
     model, baseline = models(config)
     data = {
         name: dataset_of(config, model, parts[name], name == "train") for name in ("train", "val")
@@ -132,7 +132,7 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
         # Images come as the tuned model's, normalised as the base was trained.
         baseline = FineTuned(model.sam, input=replace(model.input, mean=None, std=None))
     records = select(splits(config.data), config.data.split)
-    counts, remarks = _checked({config.data.split: records}, config)
+    counts, remarks = checked({config.data.split: records}, config)
     test = {
         mode: dataset_of(config, model or baseline, records, False, mode) for mode in modes(config)
     }
@@ -170,8 +170,12 @@ def predictor_of(source: str, words: Sequence[str]) -> Predictor:
     return model.predictor()
 
 
-def _checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
-    """Looks at every file once; returns the counts, and what the reader should know of them."""
+def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
+    """Looks at every file once; returns the counts, and what the reader should know of them.
+
+    Raises:
+        InputError: Training cannot use a file or a split.
+    """
     remarks, counts = [], []
     for name, records in parts.items():
         if not records:

@@ -1,0 +1,400 @@
+"""Several methods on the same data with the same budget: every one for each draw of the shots."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from samtune.adapters import ADAPTERS
+from samtune.assembly import dataset_of, models, modes, tuned
+from samtune.checkpoint import load
+from samtune.compare_page import Entry, Picture, write_page
+from samtune.comparison import answers, spread
+from samtune.config import (
+    DEFAULTS,
+    RunConfig,
+    Tree,
+    layers,
+    leaves,
+    parse_override,
+    recipes,
+    resolve,
+)
+from samtune.data import splits
+from samtune.display import Display
+from samtune.errors import InputError, nearest
+from samtune.report import duration, metric, quantity
+from samtune.runfolder import DEFAULT, clear, finite
+from samtune.runs import check_trainable, checked, data_name, train
+from samtune.sam.model import Sam
+from samtune.sam.weights import spec_of
+from samtune.state import COUNTERS
+
+ASKED = ("methods", "shots", "seeds")
+"""What a comparison is asked beside the settings of a training."""
+DECODER = "decoder"
+"""The method that tunes the mask decoder and leaves the image encoder as it is."""
+ALL = "all"
+"""In place of a number of shots: the whole training split."""
+BUDGET = ("max_steps", "epochs", "batch_size", "accumulate", "precision", "eval_every", "patience")
+"""Settings of training that are never a method's own."""
+MAY_DIFFER = ("output", "resume", "device", "data.workers", "data.cache")
+"""Settings in which a finished run may differ from the one asked for."""
+SHOWN = 4
+"""Images in the gallery."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the comparison."""
+
+    method: str
+    shots: int | None
+    """``None`` for the whole training split."""
+    seed: int
+    config: RunConfig
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return Path(str(self.config.output))
+
+    @property
+    def title(self) -> str:
+        """For a person: method, shots and seed."""
+        return f"{self.method}, {shots_name(self.shots)}, seed {self.seed}"
+
+
+def compare(words: Sequence[str], display: Display) -> Tree:
+    """Trains every method for every number of shots and seed, and writes one table of them.
+
+    Seed ``s`` draws the shots (``data.shot_seed``) and starts all else (``seed``). What is finished
+    already in the comparison's folder is read, what was interrupted goes on, so the same command
+    can be given again, also with more methods, shots or seeds.
+
+    Args:
+        words: ``methods=``, ``shots=`` and ``seeds=``, and settings as for training.
+        display: Where to speak.
+
+    Returns:
+        ``rows`` (one for each method and shots, see :func:`aggregate`), ``zero_shot``, ``prompt``,
+        ``images``, ``runs``, ``seconds``, and the paths ``output``, ``comparison`` and ``report``.
+
+    Raises:
+        InputError: A wrong setting, method or number of shots; all are checked before anything
+            runs. Or a folder that holds runs with other settings.
+        KeyboardInterrupt: With how to go on as its message.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "samtune compare: runs in one process, not under torchrun or accelerate launch; start "
+            "it alone, or train each method with samtune train"
+        )
+    runs = planned(words)
+    for run in runs:
+        _check(run)
+    for config in {run.config.data: run.config for run in runs}.values():
+        checked(splits(config.data), config)
+    summaries = []
+    try:
+        for i, run in enumerate(runs, 1):
+            display.say(f"[{i}/{len(runs)}] {run.title}")
+            summaries.append(_finished(run) or _trained(run, display))
+    except KeyboardInterrupt:
+        done = f"{len(summaries)} of {len(runs)} runs are done"
+        raise KeyboardInterrupt(f"{done}; go on with the same command") from None
+    return _reported(runs, summaries, display)
+
+
+def planned(words: Sequence[str]) -> list[Run]:
+    """The runs that a command line asks for, each with its checked configuration.
+
+    Raises:
+        InputError: A wrong word, or a method that is not known or does not go with the settings.
+    """
+    asked = {key: value for word in words for key, value in _asked(word).items()}
+    rest = [word for word in words if not _asked(word)]
+    given = layers(rest)
+    for key in ("adapter", "seed", "resume"):
+        if key in given[-1]:
+            named = {"adapter": "methods=", "seed": "seeds="}.get(key, "the same command again")
+            raise InputError(f"{key}={given[-1][key]}: a comparison sets it; use {named} instead")
+    seeds = _seeds(asked.get("seeds", 3))
+    shots = [_shots(value) for value in _listed(asked.get("shots", ALL))]
+    methods = [str(name) for name in _listed(asked.get("methods", [DECODER, DEFAULTS["adapter"]]))]
+    for name, values in (("methods", methods), ("shots", shots), ("seeds", seeds)):
+        if len(set(values)) < len(values) or not values:
+            raise InputError(f"{name}={asked[name]}: give each one once")
+    common = resolve(given)
+    folder = Path(common.output or DEFAULT / f"compare-{data_name(common)}").expanduser()
+    return [
+        _run(method, k, seed, given, folder) for k in shots for method in methods for seed in seeds
+    ]
+
+
+def shots_name(shots: int | None) -> str:
+    """For a person: ``1 shot``, ``16 shots``, ``all images``."""
+    return "all images" if shots is None else f"{shots} shot{'s' if shots > 1 else ''}"
+
+
+def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
+    """A row for each method and number of shots, over its seeds, in the order of the runs.
+
+    Its keys: ``method``, ``adapter``, ``decoder``, ``shots`` (a number or ``all``), ``seeds``;
+    ``iou`` and ``dice``, each with ``mean``, ``std`` (of the sample, ``n - 1``; ``None`` for one
+    seed) and ``values``; ``zero_shot`` means; ``trainable_parameters``; ``seconds`` (mean of a
+    training), ``peak_memory_bytes`` (greatest); ``best``, whether its IoU is the highest of those
+    shots; ``runs``, the folders.
+    """
+    groups: dict[tuple[int | None, str], list[tuple[Run, Tree]]] = {}
+    for run, summary in zip(runs, summaries, strict=True):
+        groups.setdefault((run.shots, run.method), []).append((run, summary))
+    rows = [_row(pairs) for pairs in groups.values()]
+    for shots in {row["shots"] for row in rows}:
+        alike = [r for r in rows if r["shots"] == shots and r["iou"]["mean"] is not None]
+        top = max((row["iou"]["mean"] for row in alike), default=None)
+        for row in alike:
+            row["best"] = len(alike) > 1 and row["iou"]["mean"] == top
+    return rows
+
+
+def _asked(word: str) -> Tree:
+    """``methods=``, ``shots=`` or ``seeds=``; empty for any other word."""
+    return parse_override(word) if word.partition("=")[0] in ASKED else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _shots(value: Any) -> int | None:
+    if value == ALL:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"shots={value}: numbers of images from 1 on, or {ALL}, as in shots=1,16")
+    return value
+
+
+def _seeds(value: Any) -> list[int]:
+    """``seeds=3`` is 0, 1, 2; a list is those themselves."""
+    seeds = value if isinstance(value, list) else list(range(value if _is_count(value) else 0))
+    if not seeds or not all(_is_count(seed) for seed in seeds):
+        raise InputError(f"seeds={value}: how many, as in seeds=3, or a list of whole numbers")
+    return seeds
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _run(method: str, shots: int | None, seed: int, given: Sequence[Tree], folder: Path) -> Run:
+    name = f"{method}-{ALL if shots is None else shots}shot-seed{seed}"
+    last: Tree = {
+        "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
+    }  # fmt: skip
+    config = resolve([*given[:-1], _method(method), given[-1], last])
+    return Run(method, shots, seed, config)
+
+
+def _method(name: str) -> Tree:
+    """What a method sets: its adapter and read-out, and of a recipe how it learns.
+
+    Raises:
+        InputError: No such method.
+    """
+    shipped = recipes()
+    if name == DECODER:
+        return {"adapter": {"name": "none"}, "decoder": {"name": "tuned"}}
+    if name in shipped:
+        tree = shipped[name]
+        own = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGET}
+        parts: Tree = {key: tree[key] for key in DEFAULTS if key in tree}
+        return {**parts, "train": own}
+    if "+" not in name and name not in ADAPTERS:
+        known = [DECODER, *ADAPTERS, *shipped]
+        raise InputError(
+            f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter "
+            "(samtune methods) or a recipe (samtune recipes)"
+        )
+    fitting: tuple[str, ...] | None = ADAPTERS[name].decoders
+    reads = DEFAULTS["decoder"]
+    if fitting and reads not in fitting:
+        reads = fitting[0]
+    return {"adapter": {"name": name}, "decoder": {"name": reads}}
+
+
+def _check(run: Run) -> None:
+    """Refuses a run that would fail later, without its weights: options, data, nothing to train."""
+    with torch.device("meta"):
+        try:
+            check_trainable(
+                run.config, tuned(run.config, Sam(spec_of(run.config.base.name)).freeze())
+            )
+        except InputError as error:
+            raise InputError(f"methods={run.method}: {error}") from error
+    _finished(run)
+
+
+def _finished(run: Run) -> Tree | None:
+    """The summary of a run that is complete in its folder.
+
+    Raises:
+        InputError: The folder holds a run with other settings.
+    """
+    file = run.folder / "config.yaml"
+    if not file.is_file():
+        return None
+    earlier = leaves(yaml.safe_load(file.read_text("utf-8")))
+    wanted = leaves(run.config.tree())
+    for key in sorted(earlier.keys() | wanted.keys()):
+        if key not in MAY_DIFFER and earlier.get(key) != wanted.get(key):
+            raise InputError(
+                f"{run.folder}: was run with {key}={earlier.get(key)}, not {wanted.get(key)}; "
+                "choose another output=, or remove the folder"
+            )
+    summary = run.folder / "summary.json"
+    return json.loads(summary.read_text("utf-8")) if summary.is_file() else None
+
+
+def _trained(run: Run, display: Display) -> Tree:
+    _count_peak_anew()
+    config = run.config
+    if (run.folder / "last" / COUNTERS).is_file():
+        config = replace(config, resume=str(run.folder))
+    elif run.folder.is_dir():
+        clear(run.folder)
+    with display.hushed():
+        return train(config, display)
+
+
+def _count_peak_anew() -> None:
+    """On Linux the process's peak of memory counts from here; elsewhere over all runs so far."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+def _row(pairs: Sequence[tuple[Run, Tree]]) -> Tree:
+    run, first = pairs[0]
+    summaries = [summary for _, summary in pairs]
+    return {
+        "method": run.method,
+        "adapter": run.config.adapter["name"],
+        "decoder": run.config.decoder["name"],
+        "shots": ALL if run.shots is None else run.shots,
+        "seeds": [each.seed for each, _ in pairs],
+        **{key: _spread([s["tuned"][key] for s in summaries]) for key in ("iou", "dice")},
+        "zero_shot": {
+            key: _spread([s["zero_shot"][key] for s in summaries])["mean"]
+            for key in ("iou", "dice")
+        },
+        "trainable_parameters": first["trainable_parameters"],
+        "seconds": round(statistics.fmean(s["seconds"] for s in summaries), 3),
+        "peak_memory_bytes": max(s["peak_memory_bytes"] for s in summaries),
+        "best": False,
+        "runs": [str(each.folder) for each, _ in pairs],
+    }
+
+
+def _spread(values: Sequence[float | None]) -> Tree:
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "values": list(values),
+    }
+
+
+def _reported(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) -> Tree:
+    rows, folder, config = aggregate(runs, summaries), runs[0].folder.parent, runs[0].config
+    zero_shot = {
+        key: _spread([s["zero_shot"][key] for s in summaries])["mean"] for key in ("iou", "dice")
+    }
+    result = finite({
+        "title": f"{config.base.name} on {data_name(config)}",
+        "rows": rows,
+        "zero_shot": zero_shot,
+        "guesses": summaries[0].get("guesses") or {},
+        "prompt": summaries[0]["prompt"],
+        "images": summaries[0]["images"],
+        "runs": len(runs),
+        "seconds": round(sum(s["seconds"] for s in summaries), 3),
+        "output": str(folder),
+        "comparison": str(folder / "comparison.json"),
+        "report": str(folder / "report.html"),
+    })  # fmt: skip
+    (folder / "comparison.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    command = " ".join(["samtune", *sys.argv[1:]])
+    write_page(folder, result, _gallery(runs), config.tree(), command)
+    show(display, result)
+    return result
+
+
+def show(display: Display, result: Mapping[str, Any]) -> None:
+    """The table of a comparison, the best of each number of shots in bold and with a star."""
+    columns = ("method", "shots", "IoU", "Dice", "gain", "trained", "time", "memory")
+    before = result["zero_shot"]
+    start = (metric(before["iou"]), metric(before["dice"]))
+    rows: list[tuple[str, ...]] = [("zero-shot", "", *start, "", "0", "", "")]
+    for row in result["rows"]:
+        sides = row["iou"]["mean"], row["zero_shot"]["iou"]
+        gain = None if None in sides else sides[0] - sides[1]
+        cells = (
+            row["method"], str(row["shots"]), with_deviation(row["iou"]),
+            with_deviation(row["dice"]), metric(gain, sign=True),
+            quantity(row["trainable_parameters"]), duration(row["seconds"]),
+            quantity(row["peak_memory_bytes"], "B"),
+        )  # fmt: skip
+        bold = tuple(f"[bold]{cell}[/bold]" for cell in (f"{cells[0]} *", *cells[1:]))
+        rows.append(bold if row["best"] else cells)
+    display.say(f"{result['title']}, prompt {result['prompt']}, {result['images']} test images")
+    display.table(columns, rows)
+    seeds = len(result["rows"][0]["seeds"])
+    if seeds > 1:
+        display.say(f"mean and standard deviation over {seeds} seeds; * best of these shots")
+    display.say(f"comparison: {result['comparison']}\nreport: {result['report']}")
+
+
+def with_deviation(spread: Mapping[str, Any]) -> str:
+    """A mean with its deviation, as ``0.812±0.010``."""
+    text = metric(spread["mean"])
+    return text if spread["std"] is None else f"{text}\N{PLUS-MINUS SIGN}{metric(spread['std'])}"
+
+
+def _gallery(runs: Sequence[Run]) -> list[Picture]:
+    """The same test images by each method with the most shots, of the first seed."""
+    most = runs[-1].shots
+    chosen = [run for run in runs if run.shots == most and run.seed == runs[0].seed]
+    config = chosen[0].config
+    plain = models(config)[1]
+    records = spread(splits(config.data)["test"], SHOWN)
+    dataset = dataset_of(config, plain, records, False, modes(config)[0])
+    tuned_models = [
+        load(run.folder / "best.safetensors", plain.sam, device=str(plain.device)) for run in chosen
+    ]
+    pictures = []
+    for index in range(len(dataset)):
+        overlay, masks = answers([plain, *tuned_models], dataset, index, config)
+        names = ["zero-shot", *(run.method for run in chosen)]
+        entries = [
+            Entry(name, mask, None if mask is None else _iou(mask, overlay.truth))
+            for name, mask in zip(names, masks, strict=True)
+        ]
+        pictures.append(Picture(overlay, entries))
+    return pictures
+
+
+def _iou(mask: np.ndarray, truth: np.ndarray | None) -> float | None:
+    union = None if truth is None else np.count_nonzero(mask | truth)
+    return float(np.count_nonzero(mask & truth) / union) if truth is not None and union else None
