@@ -1,0 +1,146 @@
+"""Published conventions against the numbers that their own code gives."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from samtune.metrics import Seen, Suite
+from samtune.metrics.config import EvalConfig
+
+SIZE = (96, 128)
+
+
+def seen(probability, target, **kwargs):
+    """One image whose model frame is its own."""
+    probability, target = torch.as_tensor(probability), torch.as_tensor(target)[None]
+    view = Seen(probability[None] > 0.5, target, probability=probability, **kwargs)
+    return Seen(view.predicted, target, probability=probability, frame=view, total=4)
+
+
+def measured(names, *images):
+    suite = Suite(EvalConfig(tuple(names)))
+    for image in images:
+        suite.update(image)
+    return suite.compute()
+
+
+@pytest.fixture
+def example():
+    target = np.zeros(SIZE, bool)
+    target[20:60, 30:90] = True
+    noise = np.random.RandomState(7).random_sample(SIZE)
+    return target, {
+        "A": noise,
+        "B": 0.7 * target + 0.3 * noise,
+        "C": np.roll(0.6 * target, (5, 9), (0, 1)) + 0.4 * noise,
+    }
+
+
+GOLDEN = {  # S, mean E, weighted F with beta^2 0.3, MAE, balanced error; of TS-SAM's code
+    "A": (0.33140516, 0.39093949, 0.17440159, 0.49515551, 0.49452872),
+    "B": (0.88947604, 0.75334813, 0.49905754, 0.14853272, 0.0),
+    "C": (0.67295022, 0.61988513, 0.33678832, 0.25811898, 0.15922330),
+}
+
+
+@pytest.mark.parametrize("which", GOLDEN)
+@pytest.mark.parametrize("system", ["ts_sam", "sam_adapter"])
+def test_side_networks(example, which, system):
+    target, maps = example
+    names = [f"{k}_{system}" for k in ("s_measure", "e_measure", "weighted_f", "mae", "ber")]
+    found = measured(names, seen(maps[which], target))
+    assert list(found.values()) == pytest.approx(GOLDEN[which], abs=1e-7)
+
+
+def test_the_standard_saliency_of_the_same_maps(example):
+    target, maps = example
+    found = measured(["saliency"], seen(maps["C"], target))
+    assert found["weighted_f"] == pytest.approx(0.41223756, abs=1e-8)
+    assert found["e_max"] == pytest.approx(0.90731580, abs=1e-8)
+    assert found["e_adaptive"] == pytest.approx(0.89813893, abs=1e-8)
+    assert found["f_adaptive"] == pytest.approx(0.72823048, abs=1e-8)
+    assert found["f_mean"] == pytest.approx(0.51661233, abs=1e-8)
+    assert found["f_max"] == pytest.approx(0.74375, abs=1e-8)
+
+
+def test_balanced_error_by_image_and_pooled(example):
+    target, maps = example
+    corner = np.zeros(SIZE, bool)
+    corner[:4, :4] = True
+    names = ["ber", "ber_ts_sam", "shadow_error", "lit_error"]
+    images = seen(maps["B"], target), seen(maps["C"], corner)
+    found = measured(names, *images)
+    assert found["ber_ts_sam"] == pytest.approx(0.29889179, abs=1e-7)
+    strict = [Seen((i.frame.probability > 125 / 255)[None], i.target) for i in images]
+    found = measured(["ber", "shadow_error", "lit_error"], *strict)
+    assert list(found.values()) == pytest.approx([0.05746288, 0.00662252, 0.10830325], abs=1e-7)
+
+
+def test_an_image_without_shadow():
+    empty = seen(np.full(SIZE, 0.6), np.zeros(SIZE, bool))
+    found = measured(["ber_ts_sam", "ber", "ber_per_image", "shadow_error"], empty)
+    assert math.isnan(found["ber_ts_sam"]) and math.isnan(found["shadow_error"])
+    assert found["ber"] == found["ber_per_image"] == 1
+
+
+@pytest.mark.parametrize("at", [(0, 0), (95, 127), (95, 3), (40, 50)])
+def test_s_measure_of_a_single_pixel(at):
+    target = np.zeros(SIZE, bool)
+    target[at] = True
+    found = measured(["s_measure", "s_measure_ts_sam"], seen(0.2 + 0.5 * target, target))
+    assert found["s_measure_ts_sam"] == 0
+    assert 0 < found["s_measure"] <= 1
+
+
+def test_cat_sam_pools_the_foreground():
+    target, none = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    target[:2] = True
+    row, pixel = np.zeros((4, 4)), np.zeros((4, 4))
+    row[0], pixel[3, 3] = 1, 1
+    found = measured(["iou_cat_sam", "iou_per_image"], seen(row, target), seen(pixel, none))
+    assert found["iou_cat_sam"] == pytest.approx(4 / 9)
+    assert found["iou_per_image"] == 0.25
+
+
+def test_cat_sam_counts_what_was_not_asked_for():
+    masks = torch.zeros(1, 4, 4, dtype=torch.bool)
+    masks[0, 0] = True
+    whole = masks[0].clone()
+    whole[3, 3] = True
+    image = Seen(masks, masks, whole=whole)
+    assert measured(["iou_cat_sam"], image)["iou_cat_sam"] == pytest.approx(4 / 5)
+    # and no other metric does
+    assert measured(["miou", "ber"], image) == {"miou": 1, "ber": 0}
+
+
+def test_kyyle_smooths():
+    target = np.zeros((4, 4), bool)
+    target[0] = True
+    found = measured(["iou_kyyle", "dice_kyyle"], seen(np.zeros((4, 4)), target))
+    assert found["iou_kyyle"] == pytest.approx(1e-3 / 4.001)
+    assert found["dice_kyyle"] == pytest.approx(1e-3 / 4.001)
+
+
+def gsam(predicted, target, classes, index=0, total=4):
+    masks = [torch.tensor(m) == torch.arange(classes)[:, None] for m in (predicted, target)]
+    view = Seen(*(m[:, None] for m in masks), classes=torch.arange(classes), mapped=True)
+    return Seen(view.predicted, view.target, mapped=True, frame=view, index=index, total=total)
+
+
+def test_gsam_gives_an_absent_class_minus_one():
+    suite = Suite(EvalConfig(("miou_gsam", "miou_gsam_dropped")), maps=True, classes=3)
+    suite.update(gsam([0, 0, 1, 1], [0, 1, 1, 1], 3, index=0, total=5))
+    first = (1 / 2 + 2 / 3 - 1) / 3
+    assert suite.compute()["miou_gsam"] == pytest.approx(first, abs=1e-6)
+    suite.update(gsam([2, 2, 2, 2], [2, 2, 2, 2], 3, index=4, total=5))  # of no full batch
+    found = suite.compute()
+    assert found["miou_gsam"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3, abs=1e-6)
+    assert found["miou_gsam_dropped"] == pytest.approx(first, abs=1e-6)
+
+
+def test_gsam_takes_one_half_as_inside():
+    target = np.array([[True, True, False, False]])
+    found = measured(["miou_gsam"], seen(np.array([[0.5, 0.9, 0.4, 0.5]]), target))
+    assert found["miou_gsam"] == pytest.approx((1 / 2 + 2 / 3) / 2, abs=1e-6)

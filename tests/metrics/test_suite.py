@@ -1,0 +1,171 @@
+"""All metrics together: splitting and merging change nothing, and the registry matches."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from samtune.errors import InputError
+from samtune.metrics import GROUPS, MEASURES, Seen, Suite, contract, expand
+from samtune.metrics.config import EvalConfig, check
+from samtune.metrics.contract import ALWAYS, metrics_table
+from samtune.metrics.suite import FAMILIES
+
+SINGLES = EvalConfig(tuple(MEASURES))
+
+
+def images(count=6):
+    """Images of several sizes, with overlapping targets, empty ones and ignored pixels."""
+    random = torch.Generator().manual_seed(3)
+    made = []
+    for index in range(count):
+        n, h, w = index % 4, 30 + 7 * index, 41
+        grid = torch.rand(n, 5, 6, generator=random).repeat_interleave(8, 1)
+        target = (grid.repeat_interleave(8, 2)[:, :h, :w] > 0.6)[:, :30]
+        predicted = target ^ (torch.rand(target.shape, generator=random) > 0.93)
+        probability = 0.7 * predicted.any(0) + 0.3 * torch.rand(target.shape[1:], generator=random)
+        valid = torch.rand(target.shape[1:], generator=random) > 0.05
+        view = Seen(predicted, target, valid, probability=probability)
+        scores, classes = torch.rand(n, generator=random), torch.arange(n) % 2
+        made.append(
+            Seen(
+                predicted,
+                target,
+                valid,
+                classes,
+                scores=scores,
+                probability=probability,
+                frame=view,
+                index=index,
+                total=count,
+            )
+        )
+    return made
+
+
+def filled(shown, config=SINGLES):
+    suite = Suite(config)
+    for image in shown:
+        suite.update(image)
+    return suite
+
+
+def test_every_metric_has_a_family_that_gives_it():
+    assert {m.family for m in MEASURES.values()} == {*FAMILIES, "masks"}
+    found = filled(images()).compute()
+    assert list(found) == [name for name in MEASURES if name not in ALWAYS]
+    for name, value in found.items():
+        # not every size is there, and the side networks' error needs both sides in every image
+        there = not name.startswith(("iou_", "ap_", "ber_"))
+        assert isinstance(value, float) and not (there and math.isnan(value)), name
+
+
+def test_order_and_processes_change_nothing(monkeypatch):
+    """Sums of two ranks, gathered as torchmetrics gathers them, are those of one process."""
+    shown = images()
+    whole = filled(shown).compute()
+    ranks = [filled(shown[1::2]), filled(shown[::2])]
+    for family, metric in ranks[0].families.items():
+        other = ranks[1].families[family]
+        states = {id(getattr(metric, name)): getattr(other, name) for name in metric._reductions}
+        packed = {
+            id(part): torch.cat(getattr(other, name))
+            for name in metric._reductions
+            if isinstance(getattr(metric, name), list)
+            for part in getattr(metric, name)
+        }
+
+        def gather(tensor, group=None, states=states, packed=packed):
+            [mate] = [states[id(tensor)]] if id(tensor) in states else packed.values()
+            return [tensor, mate]
+
+        if packed:  # gathering joins the parts of a list first
+            metric.rows = [torch.cat(metric.rows)]
+            packed = {id(metric.rows[0]): torch.cat(other.rows)}
+            gather.__defaults__ = (None, states, packed)
+        metric.sync(dist_sync_fn=gather, distributed_available=lambda: True)
+    found = ranks[0].compute()
+    assert found == pytest.approx(whole, rel=1e-12, nan_ok=True)
+
+
+def test_a_rank_without_images_adds_nothing():
+    for metric in Suite(SINGLES).families.values():
+        metric.sync(dist_sync_fn=lambda t, group=None: [t, t], distributed_available=lambda: True)
+        for state in metric._reductions:
+            value = getattr(metric, state)
+            rows = value if isinstance(value, torch.Tensor) else torch.cat(value)
+            assert rows.dtype == torch.float64 and not rows.any()
+
+
+def test_updates_leave_the_image_as_it_was():
+    [image] = images(3)[2:]
+    before = copy.deepcopy(image)
+    filled([image])
+    for name in ("predicted", "target", "valid", "probability"):
+        assert torch.equal(getattr(image, name), getattr(before, name))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "target", "expected"),
+    [
+        (0, 0, {"boundary_iou": 1, "hd95": 0, "nsd": 1, "iou_per_image": 1}),
+        (0, 1, {"boundary_iou": 0, "hd95": 50, "nsd": 0, "iou_per_image": 0}),
+        (1, 0, {"boundary_iou": 0, "hd95": 50, "nsd": 0, "iou_per_image": 0}),
+        (1, 1, {"boundary_iou": 1, "hd95": 0, "nsd": 1, "iou_per_image": 1}),
+    ],
+)
+def test_empty_masks_follow_the_stated_policy(predicted, target, expected):
+    masks = (torch.full((1, 30, 40), bool(value)) for value in (predicted, target))
+    assert filled([Seen(*masks)], EvalConfig(tuple(expected))).compute() == expected
+
+
+def test_sizes_are_cocos():
+    target = torch.zeros(3, 200, 200, dtype=torch.bool)
+    for mask, side in zip(target, (31, 32, 96), strict=True):
+        mask[:side, :side] = True
+    predicted = target.clone()
+    predicted[1, :16] = False
+    names = ("iou_small", "iou_medium", "iou_large", "iou_share_small", "iou_share_medium")
+    found = filled([Seen(predicted, target)], EvalConfig(names)).compute()
+    assert list(found.values())[:3] == [1, 0.5, 1]
+    assert math.isnan(found["iou_share_small"]) and found["iou_share_medium"] == 0.75
+
+
+def test_groups_and_names_expand_once():
+    assert expand(["shadow", "iou", "ber"]) == (*GROUPS["shadow"], "iou")
+    with pytest.raises(InputError, match=r"eval.metrics=weightedf: .*weighted_f"):
+        expand(["weightedf"])
+    with pytest.raises(InputError, match="maps of classes"):
+        check(EvalConfig(("regions", "mae")), maps=True)
+
+
+@pytest.mark.parametrize("settings", [{"boundary_ratio": 0}, {"nsd_tolerance": -1}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(InputError, match=f"eval.{next(iter(settings))}="):
+        check(EvalConfig(**settings))
+
+
+def test_the_contract_has_a_line_for_each_metric_used():
+    text = contract(["hd95", "miou"])
+    lines = text.splitlines()[1:]
+    assert [line.split(":")[0] for line in lines] == ["hd95", "miou"]
+    assert "Lower is better" in lines[0] and "Higher is better" in lines[1]
+    for part in ("Averaged:", "Empty:", "Resolution:", "Threshold:"):
+        assert all(part in line for line in lines)
+    assert metrics_table().count("\n") == len(MEASURES) + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking"), [("mae", "probability"), ("ap", "scores"), ("mae_ts_sam", "frame")]
+)
+def test_what_a_metric_needs_is_named(name, lacking):
+    masks = torch.zeros(1, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match=lacking):
+        filled([Seen(masks, masks)], EvalConfig((name,)))
+
+
+def test_without_scipy_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"samtune\[metrics\]"):
+        Suite(EvalConfig(("hd95",)))
