@@ -46,7 +46,8 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
         asked = dict.fromkeys(m for with_ in trained.values() for m in (with_ or []))
         own.append(f"prompts.eval=[{','.join(asked or ['box'])}]")
     folder = next((tree["output"] for tree in reversed(given) if tree.get("output")), None)
-    summaries, matrix = [], []
+    summaries: list[Tree] = []
+    matrix: list[Tree] = []
     for i, source in enumerate(sources, 1):
         output = [] if folder is None else [f"output={Path(str(folder)) / str(i)}"]
         display.say(f"{source}:")

@@ -51,6 +51,7 @@ LAYERS = {
     "config": "schedule engine finetuned data losses metrics adapters decoders registry sam types"
     " recipes assets",
     "catalogue": "adapters decoders registry sam",
+    "recipe_list": "config",
     "comparison": "config display evaluation processes overlays metrics finetuned data types",
     "prediction": "predictor overlays data types",
     "runfolder": "display processes state",
@@ -60,10 +61,10 @@ LAYERS = {
     " ops types recipes assets",
     "prompt_matrix": "runs config checkpoint display data sam types",
     "compare_page": "overlays report",
-    "compare": "compare_page runs runfolder assembly comparison evaluation checkpoint config display"
-    " report overlays metrics finetuned processes adapters sam data types",
+    "compare": "compare_page runs runfolder assembly comparison checkpoint config state display"
+    " report overlays metrics finetuned adapters sam data types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
-    "console": "display processes",
+    "console": "display predictor processes",
     "data_commands": "console display config data",
     "cli": "*",
     "__init__": "checkpoint engine evaluation predictor foreign finetuned adapters decoders sam"
