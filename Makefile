@@ -67,7 +67,7 @@ $(VENV)-lowest/lowest.stamp: constraints-lowest.txt pyproject.toml
 	@echo "Installing the lowest declared versions into $(VENV)-lowest (a minute or two)"
 	@$(PYTHON) -m venv $(VENV)-lowest
 	@$(VENV)-lowest/bin/python -m pip install --disable-pip-version-check --no-input -qq \
-	  -c constraints-lowest.txt -e '.[hf]' hypothesis pytest pytest-xdist
+	  -c constraints-lowest.txt -e '.[hf,metrics]' hypothesis pytest pytest-xdist
 	@touch $@
 
 lowest: $(VENV)-lowest/lowest.stamp

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from commands import settings
 
@@ -6,6 +8,8 @@ from samtune.config import from_words
 from samtune.data import SegmentationDataset, splits
 from samtune.display import Display
 from samtune.finetuned import FineTuned
+from samtune.metrics import GROUPS
+from samtune.metrics.config import EvalConfig
 from samtune.prompt_table import prompt_rows
 from samtune.types import Geometry, Prompts
 
@@ -41,6 +45,17 @@ def test_the_base_alone(parts):
     summary, shown = compare_with_base(baseline, None, test, config, Display(json=True))
     assert summary["tuned"] is None and "tuned" not in summary["by_prompt"]["box"]
     assert all(overlay.after is None and overlay.iou_after is None for overlay in shown)
+
+
+def test_the_metrics_asked_for_and_their_contract(parts):
+    config, baseline, test = parts
+    config = replace(config, eval=EvalConfig(("iou", "shadow")))
+    summary, _ = compare_with_base(baseline, baseline, test, config, Display(json=True))
+    assert list(summary["metrics"]) == ["iou", *GROUPS["shadow"]]
+    for name, values in summary["metrics"].items():
+        assert values["zero_shot"] == values["tuned"] and f"\n{name}: " in summary["contract"]
+    assert summary["metrics"]["iou"]["zero_shot"] == summary["zero_shot"]["iou"]
+    assert "hd95" not in summary["contract"]
 
 
 def test_guesses_need_no_model(parts):

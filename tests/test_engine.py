@@ -264,6 +264,12 @@ class TestChoice:
         result = fit(model_of(sam), data(True), data(False), config(metric="dice_pooled"))
         assert result.best["step"] == 4
 
+    @pytest.mark.parametrize("metric", ["ber", "hd95", "mae"])
+    def test_of_an_error_the_lowest_is_the_best(self, sam, data, measured, metric):
+        measured(0.3, 0.1, 0.2, key=metric)
+        result = fit(model_of(sam), data(True), data(False), config(metric=metric))
+        assert result.best["step"] == 4 and result.best[metric] == 0.1
+
     def test_early_stop(self, sam, data, measured, tmp_path):
         measured(0.5, 0.4, 0.4, 0.9)
         c = config(max_steps=20, patience=2)
@@ -271,6 +277,12 @@ class TestChoice:
         assert result.steps == 6 and result.best["step"] == 2
         again = fit(model_of(sam), data(True), data(False), c, output=tmp_path, resume=True)
         assert again.steps == 6
+
+
+def test_the_best_may_be_chosen_by_any_metric(sam, data):
+    rows = []
+    fit(model_of(sam), data(True), data(False), config(metric="ber"), on_event=rows.append)
+    assert all(0 < row["ber"] < 1 for row in rows if row["event"] == "val")
 
 
 def test_without_validation_the_last_weights_are_kept(sam, data, tmp_path):

@@ -7,7 +7,8 @@ from samtune.clicks import central_clicks
 from samtune.data import DataConfig, SegmentationDataset, collate, splits
 from samtune.evaluation import chosen, evaluate, predict
 from samtune.finetuned import FineTuned
-from samtune.metrics import iou_dice
+from samtune.metrics import GROUPS, MEASURES, Suite, iou_dice
+from samtune.metrics.config import EvalConfig
 from samtune.types import InputPolicy, Masks
 
 
@@ -151,3 +152,54 @@ def test_tiles_and_crops_equal_the_predictor(sam, pairs, tiles):
         boxes = batch.geometries[i].to_original(batch.prompts.coords[batch.prompts.image == i])
         masks, _, _ = predictor.predict(box=boxes.flatten())
         assert (torch.from_numpy(masks) == found).all() and masks.any()
+
+
+def measured(model, dataset, *names, **kwargs):
+    return evaluate(model, dataset, measuring=EvalConfig(names), **kwargs).metrics
+
+
+def test_every_metric_is_measured_whatever_the_batches(model, dataset):
+    one = measured(model, dataset, *GROUPS, batch_size=6)
+    other = measured(model, dataset, *GROUPS, batch_size=1)
+    for name in MEASURES:
+        loose = 0.7 if name == "hd95" else 5e-3
+        assert one[name] == pytest.approx(other[name], abs=loose, nan_ok=True), name
+    assert one["miou_gsam"] > 0 and 0 < one["mae"] < 1 and one["msa"] >= 0
+
+
+def test_probabilities_are_the_models_at_the_original_resolution(model, dataset):
+    found = measured(model, dataset, "mae", "ber")
+    errors, wrong = [], []
+    for index in range(len(dataset)):
+        batch = collate([dataset[index]])
+        logits = chosen(model(batch.pixels, batch.prompts, batch.sizes))
+        p = batch.geometries[0].masks_to_original(logits)[0, 0].detach().double().sigmoid()
+        target = batch.originals[0][0]
+        errors.append(((p - p.min()) / (p.max() - p.min()) - target.double()).abs().mean())
+        wrong.append([(target & (p <= 0.5)).sum(), target.sum()])
+        wrong[-1] += [(~target & (p > 0.5)).sum(), (~target).sum()]
+    missed, inside, taken, outside = torch.tensor(wrong).double().sum(0)
+    assert found["mae"] == pytest.approx(float(torch.stack(errors).mean()), abs=1e-3)
+    assert found["ber"] == pytest.approx(float(missed / inside + taken / outside) / 2, abs=1e-3)
+
+
+def test_the_models_frame_is_its_content_only(model, dataset):
+    """48 x 64 images fill three quarters of the 64 x 64 frame."""
+    sizes = []
+
+    class Spy(Suite):
+        def update(self, seen):
+            sizes.append((seen.size, seen.frame.size, seen.frame.probability.shape))
+            super().update(seen)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("samtune.metrics.Suite", Spy, raising=False)
+        measured(model, dataset, "mae_ts_sam")
+    assert set(sizes) == {((48, 64), (48, 64), (48, 64))}
+
+
+def test_plain_metrics_ask_for_no_probabilities(model, dataset, monkeypatch):
+    monkeypatch.setattr("samtune.views._highest", lambda logits: pytest.fail("was computed"))
+    assert measured(model, dataset, "regions", "boundary_iou", "msa", "ap")["miou"] > 0
+    with pytest.raises(pytest.fail.Exception):
+        measured(model, dataset, "mae")

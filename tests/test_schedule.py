@@ -4,6 +4,7 @@ import re
 import pytest
 
 from samtune.catalogue import attribute_docs
+from samtune.errors import InputError
 from samtune.losses import CLASS_LOSSES, IOU_HEAD, LOSSES
 from samtune.schedule import (
     FitConfig,
@@ -86,3 +87,9 @@ def test_the_help_names_every_loss():
 def test_seeds_are_the_same_everywhere():
     assert stream_seed(0, 0) == 7896617691693857887
     assert len({stream_seed(*key) for key in ((0, 1), (1, 0), (0, 1, 0, 1), (2**62, 1))}) == 4
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match=r"train.metric=weighted_g: .*weighted_f"):
+        check(FitConfig(metric="weighted_g"))
+    check(FitConfig(metric="weighted_f"))

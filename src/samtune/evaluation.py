@@ -20,7 +20,7 @@ from samtune.processes import place
 from samtune.schedule import Precision
 from samtune.tiles import PromptedImage
 from samtune.types import Batch, Geometry, Prompts, inside
-from samtune.views import Answers, by_class, compare, seen, whole_frame
+from samtune.views import Answers, Compared, by_class, compare, seen, whole_frame
 
 if TYPE_CHECKING:
     from samtune.metrics import Suite
@@ -78,8 +78,6 @@ def evaluate(
     Raises:
         InputError: A metric that is unknown, has no meaning for the data, or lacks a package.
     """
-    from samtune.metrics import iou_dice
-
     model.eval()
     rank, world = place()
     share = list(range(rank, len(dataset), world))
@@ -91,16 +89,7 @@ def evaluate(
     for batch in loader:
         answered = asked(model, batch, precision, multimask, dataset.rounds)
         for metrics, answers in zip(after, answered, strict=True):
-            compared = [
-                compare(
-                    dataset,
-                    masks,
-                    batch.originals[i],
-                    batch.original_valid[i],
-                    batch.classes[batch.prompts.image == i],
-                )
-                for i, masks in enumerate(answers.masks)
-            ]
+            compared = _compared(dataset, batch, answers)
             for each in compared:
                 metrics.update(*each)
         for i, each in enumerate(compared):  # of the last answers
@@ -109,26 +98,40 @@ def evaluate(
             if suite is not None:
                 index = share[len(items)]
                 suite.update(seen(dataset, batch, i, index, each, answers, suite.needs))
-            iou, dice = iou_dice(each.masks, each.target, each.valid)
-            items.append(
-                {
-                    "index": share[len(items)],
-                    "name": batch.names[i],
-                    "objects": len(iou),
-                    "iou": float(iou.mean()) if len(iou) else math.nan,
-                    "dice": float(dice.mean()) if len(iou) else math.nan,
-                }
-            )
+            items.append(_item(share[len(items)], batch.names[i], each))
         if progress is not None:
             progress(len(items), len(share))
     computed = [metrics.compute() for metrics in after]
-    return Evaluation(
-        computed[-1] | ({} if suite is None else suite.compute()),
-        len(dataset),
-        _gathered(items),
-        computed if len(computed) > 1 else [],
-        {} if guessed is None else guessed.compute(),
-    )
+    last = computed[-1] | ({} if suite is None else suite.compute())
+    by_click = computed if len(computed) > 1 else []
+    found = {} if guessed is None else guessed.compute()
+    return Evaluation(last, len(dataset), _gathered(items), by_click, found)
+
+
+def _compared(dataset: SegmentationDataset, batch: Batch, answers: Answers) -> list[Compared]:
+    """Each image's masks beside its targets, in the original frame."""
+    return [
+        compare(
+            dataset,
+            masks,
+            batch.originals[i],
+            batch.original_valid[i],
+            batch.classes[batch.prompts.image == i],
+        )
+        for i, masks in enumerate(answers.masks)
+    ]
+
+
+def _item(index: int, name: str, compared: Compared) -> dict[str, Any]:
+    """An image's row, see :class:`Evaluation`."""
+    from samtune.metrics import iou_dice
+
+    means = [
+        float(scores.mean()) if len(scores) else math.nan
+        for scores in iou_dice(compared.masks, compared.target, compared.valid)
+    ]
+    row = {"index": index, "name": name, "objects": len(compared.masks)}
+    return {**row, "iou": means[0], "dice": means[1]}
 
 
 def predict(
