@@ -368,7 +368,7 @@ def test_fresh_it_is_the_plain_encoder(sam, adapter, decoder):
     assert torch.equal(model.encode(pixels).embedding, sam.image_encoder(pixels))
 
 
-@pytest.mark.parametrize("adapter", ["none", "lora+adaptformer"])
+@pytest.mark.parametrize("adapter", ["none", "lora+adaptformer", "bitfit"])
 def test_compiled_and_in_half_precision_it_is_close(sam, adapter):
     model = stirred(sam, adapter, "frozen")
     pixels = sam.preprocess(tiny.pixels())
@@ -400,6 +400,34 @@ def test_lora_merges_into_rows_ordered_by_head(sam, options):
     found = model.encode(pixels).embedding
     assert (found - sam.image_encoder(pixels)).abs().max() > 1e-3
     torch.testing.assert_close(merged.image_encoder(pixels), found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "options", "parts"),
+    [
+        ("bitfit", {}, {0, 1, 2}),
+        ("bitfit", {"which": "v+q"}, {0, 2}),
+        ("bitfit", {"which": "k+lin1", "blocks": (1, -1)}, {1}),
+        ("norm_tuning", {}, set()),
+    ],
+)
+def test_tuned_biases_and_norms_merge(sam, adapter, options, parts):
+    model = FineTuned(sam, adapter, adapter_options=options).eval()
+    with torch.no_grad():
+        for i, p in enumerate(model.adapter.parameters()):
+            p.add_(deterministic.tensor(f"parameter {i}", p.shape, 0.1, 0.3))
+    merged, deltas = base(), model.adapter.deltas(sam)
+    for name, delta in deltas.items():
+        merged.state_dict()[name].add_(delta)
+        if name.endswith("qkv.bias"):
+            touched = delta.unflatten(0, (-1, 3, 8)).abs().amin((0, 2)) > 0.05  # heads are 8 wide
+            assert set(touched.nonzero().flatten().tolist()) == parts
+            assert not delta.unflatten(0, (-1, 3, 8))[:, ~touched].any()
+    assert len(deltas) == sum(1 for _ in model.adapter.parameters())
+    pixels = sam.preprocess(tiny.pixels())
+    found = model.encode(pixels).embedding
+    torch.testing.assert_close(merged.image_encoder(pixels), found, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, sam.image_encoder(pixels), atol=1e-3)
 
 
 def test_convolutions_round_up():

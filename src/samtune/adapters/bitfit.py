@@ -12,10 +12,16 @@ import torch
 from torch import Tensor
 
 from samtune.adapters.base import ADAPTERS
-from samtune.adapters.block_tensors import PLACES, TunedTensors, chosen_parts
+from samtune.adapters.block_tensors import (
+    PLACES,
+    AnyBlock,
+    TunedTensors,
+    chosen_parts,
+    places_of,
+)
 from samtune.adapters.lora import PARTS
-from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
+from samtune.sam.tiny_vit import Block as TinyBlock
 
 QKV = "attn.qkv.bias"
 
@@ -26,6 +32,7 @@ class BitFit(TunedTensors):
 
     paper = "Ben Zaken et al. 2022, arXiv:2106.10199"
     sits = "the biases of every block"
+    encoders = ("vit", "tiny_vit")
 
     @dataclass(frozen=True)
     class Config:
@@ -43,20 +50,28 @@ class BitFit(TunedTensors):
         operations = [part for part in PLACES if part != "qkv"]
         parts = chosen_parts("which", config.which, [*PARTS, *operations])
         self.thirds = [PARTS[part] for part in parts if part in PARTS]
-        names = [f"{PLACES[part]}.bias" for part in parts if part not in PARTS]
+        places = places_of(sam)
+        names = [f"{places[part]}.bias" for part in parts if part not in PARTS]
         super().__init__(sam, config.blocks, [QKV] * bool(self.thirds) + names)
 
-    def start(self, name: str, block: Block) -> Tensor:
+    def start(self, name: str, block: AnyBlock) -> Tensor:
         """A copy of a bias; of the fused projection's, only the chosen thirds."""
         bias = super().start(name, block)
-        return bias.unflatten(0, (3, -1))[self.thirds].flatten() if name == QKV else bias
+        return torch.cat([_thirds(block, bias)[k] for k in self.thirds]) if name == QKV else bias
 
-    def replaced(self, i: int, block: Block) -> dict[str, Tensor]:
+    def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
         """The trained biases of block ``i``, with the frozen thirds of a projection filled in."""
         biases = super().replaced(i, block)
-        if len(self.thirds) in (1, 2):
-            rows = list(block.attn.qkv.bias.chunk(3))
+        if self.thirds:
+            rows = _thirds(block, block.attn.qkv.bias)
             for third, own in zip(self.thirds, biases[QKV].chunk(len(self.thirds)), strict=True):
                 rows[third] = own
-            biases[QKV] = torch.cat(rows)
+            joined = torch.cat(rows)
+            biases[QKV] = block.attn.by_head(joined) if isinstance(block, TinyBlock) else joined
         return biases
+
+
+def _thirds(block: AnyBlock, bias: Tensor) -> list[Tensor]:
+    """The biases ``(C,)`` of queries, keys and values, out of a projection's."""
+    # TinyViT's stand head by head.
+    return list((block.attn.by_part(bias) if isinstance(block, TinyBlock) else bias).chunk(3))

@@ -13,6 +13,8 @@ from samtune.errors import InputError
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.image_encoder import Block, ImageEncoder
 from samtune.sam.model import Sam
+from samtune.sam.tiny_vit import Block as TinyBlock
+from samtune.sam.tiny_vit import Step
 
 PLACES = {
     "norm1": "norm1",
@@ -23,6 +25,17 @@ PLACES = {
     "lin2": "mlp.lin2",
 }
 """The operations of a block that have weight and bias, in their order, by their short names."""
+TINY_PLACES = {
+    "norm1": "attn.norm",
+    "qkv": "attn.qkv",
+    "proj": "attn.proj",
+    "norm2": "mlp.norm",
+    "lin1": "mlp.fc1",
+    "lin2": "mlp.fc2",
+}
+"""The same operations in the blocks of a TinyViT, whose convolutions are left alone."""
+
+AnyBlock = Block | TinyBlock
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class BlockTensors(Adapter):
         super().__init__()
         self.chosen = sorted(chosen_blocks(blocks, sam))
 
-    def replaced(self, i: int, block: Block) -> dict[str, Tensor]:
+    def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
         """The tensors in place of those of the frozen block ``i``, by their names within it."""
         raise NotImplementedError
 
@@ -66,9 +79,11 @@ class BlockTensors(Adapter):
         """What replaces each tensor less the base's own."""
         found = {}
         for i in self.chosen:
+            step: object = sam.image_encoder.blocks[i]
+            prefix = step.name if isinstance(step, Step) else f"blocks.{i}"
             block = frozen_block(sam.image_encoder, i)
             for name, tensor in self.replaced(i, block).items():
-                found[f"image_encoder.blocks.{i}.{name}"] = tensor - block.get_parameter(name)
+                found[f"image_encoder.{prefix}.{name}"] = tensor - block.get_parameter(name)
         return found
 
 
@@ -90,21 +105,28 @@ class TunedTensors(BlockTensors):
             own = {k: nn.Parameter(self.start(n, block)) for k, n in self.names.items()}
             self.tuned[str(i)] = nn.ParameterDict(own)
 
-    def start(self, name: str, block: Block) -> Tensor:
+    def start(self, name: str, block: AnyBlock) -> Tensor:
         """What is trained in place of a tensor of the frozen block: a copy of it."""
         return block.get_parameter(name).detach().clone()
 
-    def replaced(self, i: int, block: Block) -> dict[str, Tensor]:
+    def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
         """The trained copies of block ``i``."""
         own = self.tuned[str(i)]
         return {name: getattr(own, key) for key, name in self.names.items()}
 
 
-def frozen_block(encoder: ImageEncoder, i: int) -> Block:
+def frozen_block(encoder: ImageEncoder, i: int) -> AnyBlock:
     """Block ``i`` of a base's encoder."""
-    block = encoder.blocks[i]
+    block: object = encoder.blocks[i]
+    if isinstance(block, Step):
+        return block.block
     assert isinstance(block, Block)
     return block
+
+
+def places_of(sam: Sam) -> dict[str, str]:
+    """Where the blocks of a base have their operations, by the short names."""
+    return TINY_PLACES if sam.spec.encoder == "tiny_vit" else PLACES
 
 
 def chosen_parts(option: str, wanted: str, known: Iterable[str]) -> list[str]:

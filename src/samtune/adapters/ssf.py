@@ -19,9 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS
-from samtune.adapters.block_tensors import PLACES, BlockTensors, chosen_parts, frozen_block
+from samtune.adapters.block_tensors import (
+    PLACES,
+    AnyBlock,
+    BlockTensors,
+    chosen_parts,
+    frozen_block,
+)
 from samtune.errors import InputError
-from samtune.sam.image_encoder import Block, ImageEncoder
+from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.model import Sam
 
 
@@ -91,7 +97,7 @@ class SSF(BlockTensors):
             return x
         return x + (self.patch.scale - 1) * encoder.patch_embed(pixels) + self.patch.shift
 
-    def replaced(self, i: int, block: Block) -> dict[str, Tensor]:
+    def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
         """Weight and bias of the operations of block ``i``, scaled and shifted."""
         found: dict[str, Tensor] = {}
         for part, own in self.features[str(i)].items():  # type: ignore[operator]

@@ -106,6 +106,10 @@ class Attention(nn.Module):
             .flatten(dim - 2, dim)
         )
 
+    def by_part(self, rows: Tensor) -> Tensor:
+        """The inverse of :meth:`by_head`: ``(3C,)`` in this one's order to SAM's."""
+        return rows.unflatten(0, (self.heads, 3, -1)).transpose(0, 1).flatten()
+
     def forward(self, x: Tensor, edits: BlockEdits) -> Tensor:
         """Attends within windows ``(b, h, w, C)``; padding takes part, as in the official code."""
         b, h, w, _ = x.shape
