@@ -33,8 +33,9 @@ OPTIONS: dict[str, tuple[dict, dict]] = {
         {"depth": 2, "ratio": 0.5, "table_size": 128},
         {"classes": 4, "positions": "conv"},
     ),
+    "samed": ({"rank": 3}, {"classes": 5, "tokens": "per_class", "train_dense": True}),
 }
-NAMES = [name for name in DIALECTS if name != "mobile_sam"]
+NAMES = [name for name in DIALECTS if name not in ("mobile_sam", "micro_sam")]
 NEEDS_BASE = {"sam_finetune_kyyle", "sam_adapter", "ts_sam", "gsam:samus", "gsam:gsam"} | {
     name for name, (_, decoder) in OPTIONS.items() if decoder.get("classes", 2) > 2
 }
@@ -58,6 +59,8 @@ def aliases(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
             for leaf in ("weight", "bias"):
                 key = f"image_encoder.task_adapter_blocks.{i}.up_projection.{leaf}"
                 more[key] = state[f"image_encoder.task_adapter_up.{leaf}"]
+    if name == "samed":  # one estimate of IoU for each class, which is not used
+        more["mask_decoder.iou_prediction_head.layers.2.bias"] = torch.zeros(5)
     if name == "gsam:gsam":
         backbone = "image_encoder.cnn_embed.backbone."
         for key in list(state):
@@ -126,6 +129,7 @@ def layout(name: str, spec: SamSpec = tiny.TINY) -> Layout:
         "sam_adapter": ("prompt_encoder.",),
         "ts_sam": ("prompt_encoder.", "mask_decoder."),
         "gsam:gsam": ("image_encoder.pos_embed",),
+        "samed": ("image_encoder.", "mask_decoder."),
     }.get(name, ())
     frozen = {k: t for k, t in base.items() if k not in trained and not k.startswith(absent or "-")}
     state = frozen | trained

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from layouts import NAMES, NEEDS_BASE, layout, written
 from safetensors.torch import load_file, save_file
+from tiny_vit_golden import timm_names
 
 import samtune as st
 from samtune.data.transforms import fit
@@ -20,6 +21,7 @@ from samtune.sam.weights import from_state
 from samtune.types import InputPolicy, Prompts
 
 SMALL = [name for name in NAMES if name != "gsam:gsam"]
+NECK = "image_encoder.neck.0.weight"
 
 
 def outputs(model, size=(64, 64)):
@@ -143,11 +145,13 @@ def test_truncated_and_with_more(bring, name):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", [n for n in SMALL if DIALECTS[n].holds != "trained"])
+@pytest.mark.parametrize(
+    "name", [n for n in SMALL if DIALECTS[n].holds != "trained" and NECK in layout(n).frozen]
+)
 def test_a_whole_file_without_a_part_of_its_base(bring, name):
-    state = {k: t for k, t in layout(name).whole.items() if not k.endswith("neck.0.weight")}
+    state = {k: t for k, t in layout(name).whole.items() if not k.endswith(NECK)}
     answer, out = bring(state, name, "--model", "tiny")
-    assert "1 missing (image_encoder.neck.0.weight)" in answer.line and not out.exists()
+    assert f"1 missing ({NECK})" in answer.line and not out.exists()
 
 
 def test_a_tensor_of_another_shape(bring, released):
@@ -216,6 +220,41 @@ def test_gsam_takes_the_size_of_its_data_set(bring, tiny_weights):
         assert torch.equal(loaded(pixels, Prompts.of()).logits, masks.logits)
 
 
+def test_samed_numbers_its_pairs_over_blocks_and_takes_a_size(bring, tiny_weights):
+    made = layout("samed")
+    update = made.model.adapter.updates["3"]
+    for number, slot in ((6, 0), (7, 1)):  # queries, then values
+        assert torch.equal(made.trained[f"w_a_{number:03d}"], update.down[slot])
+        assert torch.equal(made.trained[f"w_b_{number:03d}"], update.up[slot])
+    answer, out = bring(made.whole, "samed", "--size", "48,64")
+    assert answer.code == 0, answer.err
+    loaded, pixels = st.load(out, base=tiny_weights), tiny.pixels(1, (48, 64))
+    assert loaded.input.size == (48, 64)
+    torch.testing.assert_close(loaded.preprocess(pixels), pixels / 255)
+    other = made.model.sam.prompt_encoder.no_mask_embed.weight
+    assert not torch.equal(loaded.decoder.no_mask_embed.weight, other)
+
+
+@pytest.mark.parametrize("form", ["trained", "exported", "with a decoder of instances"])
+def test_micro_sam_is_a_base(samtune, tmp_path, sam, form):
+    state = dict(sam.state_dict())
+    more = {"decoder_state": {"base.weight": torch.zeros(2)}}
+    whole = {
+        "trained": {"model_state": {f"sam.{k}": t for k, t in state.items()}, "epoch": 3} | more,
+        "exported": state,
+        "with a decoder of instances": state | more,
+    }[form]
+    torch.save(whole, tmp_path / "x.pt")
+    out, base = tmp_path / "x.safetensors", tmp_path / "base.safetensors"
+    words = ("--model", "tiny", "--save-base", base, "--out", out)
+    answer = samtune("import", tmp_path / "x.pt", "--from", "micro_sam", *words)
+    assert answer.code == 0, answer.err
+    loaded = st.load(out, base=base)
+    assert loaded.trainable() == 0
+    with torch.no_grad():
+        assert torch.equal(outputs(loaded), sam(tiny.pixels(), tiny.boxes([0, 1])).logits)
+
+
 def test_the_header_names_where_it_came_from(bring):
     _, out = bring(layout("ts_sam").released, "ts_sam")
     header = st.checkpoint.read_header(out)
@@ -224,7 +263,8 @@ def test_the_header_names_where_it_came_from(bring):
     assert json.dumps(header)
 
 
-def test_mobile_sam_is_a_base(samtune, tmp_path, monkeypatch):
+@pytest.mark.parametrize("names", [dict, timm_names], ids=["official", "timm"])
+def test_mobile_sam_is_a_base(samtune, tmp_path, monkeypatch, names):
     stages = (Stage(8, 1), Stage(16, 1, 2, 3), Stage(24, 1, 2, 4), Stage(32, 1, 4, 3))
     spec = replace(
         tiny.TINY, name="tiny_t", depth=3, global_blocks=(), stages=stages, patch_size=16
@@ -232,7 +272,7 @@ def test_mobile_sam_is_a_base(samtune, tmp_path, monkeypatch):
     monkeypatch.setitem(SPECS, spec.name, spec)
     sam = from_state(spec, deterministic.fill(Sam(spec).state_dict()))
     state = dict(sam.state_dict()) | {"image_encoder.head.weight": torch.zeros(3, 32)}
-    file = written(state, tmp_path / "mobile_sam.pt")
+    file = written(names(state), tmp_path / "mobile_sam.pt")
     out, base = tmp_path / "x.safetensors", tmp_path / "base.safetensors"
     words = ("--model", spec.name, "--save-base", base, "--out", out)
     answer = samtune("import", file, "--from", "mobile_sam", *words)

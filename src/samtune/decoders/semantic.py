@@ -45,6 +45,8 @@ class SemanticDecoder(Decoder):
         """``gsam``: Generalized SAM's layout; ``per_class``: one mask token a class, as SAMed."""
         positions: Literal["fourier", "conv"] = "fourier"
         """Position code of the image: SAM's, or a convolution of the embedding, as GSAM has it."""
+        train_dense: bool = False
+        """Train an own embedding for "no mask", added to the image at every place, as SAMed."""
         frozen: bool = False
         """Keep everything at its start, as SAMUS was published over several classes."""
 
@@ -62,6 +64,10 @@ class SemanticDecoder(Decoder):
         self.positions = None
         if config.positions == "conv":
             self.positions = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.no_mask_embed = None
+        if config.train_dense:
+            self.no_mask_embed = copy.deepcopy(sam.prompt_encoder.no_mask_embed)
+            self.no_mask_embed.requires_grad_(True)
         if config.frozen:
             for module in self.modules():
                 for name, parameter in list(module.named_parameters(recurse=False)):
@@ -81,7 +87,7 @@ class SemanticDecoder(Decoder):
             positions = sam.prompt_encoder.dense_positions(grid)
         else:
             positions = self.positions(embedding)
-        dense = sam.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        dense = (self.no_mask_embed or sam.prompt_encoder.no_mask_embed).weight[:, :, None, None]
         none = dense.new_zeros(len(embedding), 0, dense.shape[1])
         tokens, image = own.transform(embedding, positions, PromptEmbedding(none, dense, None))
         heads = own.output_hypernetworks_mlps[: self.classes or 1]

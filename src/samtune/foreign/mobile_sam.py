@@ -1,6 +1,7 @@
-"""MobileSAM's own file: a base and nothing trained beside it."""
+"""MobileSAM's own file, also with timm's names: a base and nothing trained beside it."""
 
 from samtune.foreign.base import Dialect, register
+from samtune.sam.weights import TIMM_NAMES
 
 MOBILE_SAM = register(
     Dialect(
@@ -9,6 +10,7 @@ MOBILE_SAM = register(
         adapter="none",
         decoder="frozen",
         marks=(r"^image_encoder\.patch_embed\.seq\.0\.c\.weight$",),
+        aliases=TIMM_NAMES,
         ignored=r"^image_encoder\.(norm_head|head)\.",
         holds="all",
     )

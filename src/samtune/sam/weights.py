@@ -69,7 +69,7 @@ _HF_NAMES: tuple[tuple[str, str], ...] = (
     (r"(head|mlps\.\d)\.proj_in\.", r"\1.layers.0."),
     (r"(head|mlps\.\d)\.proj_out\.", r"\1.layers.2."),
 )
-_TIMM_NAMES: Names = (
+TIMM_NAMES: Names = (
     (r"^(image_encoder\.patch_embed)\.conv1\.", r"\1.seq.0."),
     (r"^(image_encoder\.patch_embed)\.conv2\.", r"\1.seq.2."),
     (r"^(image_encoder\..*)\.conv\.weight$", r"\1.c.weight"),
@@ -81,11 +81,12 @@ _TIMM_NAMES: Names = (
     (r"^(image_encoder)\.head\.norm\.", r"\1.norm_head."),
     (r"^(image_encoder)\.head\.fc\.", r"\1.head."),
 )
+"""From timm's names of a TinyViT to MobileSAM's, which they leave as they are."""
 _LAYOUTS: dict[str, Names] = {
     ANCHOR: (),
     HF_ANCHOR: _HF_NAMES,
     TINY_ANCHOR: (),
-    TIMM_ANCHOR: _TIMM_NAMES,
+    TIMM_ANCHOR: TIMM_NAMES,
 }
 
 

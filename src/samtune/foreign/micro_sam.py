@@ -1,0 +1,20 @@
+"""micro-sam's files: a fine-tuned SAM in the official layout, as trained or as exported.
+
+A decoder for automatic instance segmentation may lie beside it (``decoder_state``): it is no part
+of SAM, and is left out.
+"""
+
+from samtune.foreign.base import Dialect, register
+
+MICRO_SAM = register(
+    Dialect(
+        name="micro_sam",
+        system="micro-sam (Archit et al. 2025), a base",
+        adapter="none",
+        decoder="frozen",
+        marks=(r"^prompt_encoder\.not_a_point_embed\.weight$",),
+        aliases=((r"^sam\.", ""),),
+        ignored=r"^image_encoder\.(norm_head|head)\.",
+        holds="all",
+    )
+)

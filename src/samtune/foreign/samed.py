@@ -1,0 +1,56 @@
+"""SAMed's files: LoRA's pairs by number, with the prompt encoder and the mask decoder.
+
+Pairs are numbered over all blocks, the queries' and then the values' of each. Slices come as
+numbers in 0..1 without a normalisation; 512 x 512 is the published size.
+"""
+
+from __future__ import annotations
+
+import re
+
+from samtune.foreign.base import Dialect, Settings, register
+from samtune.sam.model import SamSpec
+from samtune.sam.weights import State
+from samtune.types import InputPolicy
+
+
+def _pair(match: re.Match[str]) -> str:
+    block, side, pair = int(match[1]), {"down": "a", "up": "b"}[match[2]], int(match[3])
+    return f"w_{side}_{2 * block + pair:03d}"
+
+
+def _settings(state: State, spec: SamSpec) -> Settings:
+    classes = state["mask_decoder.mask_tokens.weight"].shape[0]
+    return Settings(
+        {"rank": state["w_a_000"].shape[0]},
+        {"classes": classes, "tokens": "per_class", "train_dense": True},
+    )
+
+
+def _policy(spec: SamSpec) -> InputPolicy:
+    half = spec.image_size // 2
+    return InputPolicy((half, half), "stretch", mean=(0.0,) * 3, std=(255.0,) * 3)
+
+
+SAMED = register(
+    Dialect(
+        name="samed",
+        system="SAMed (Zhang and Liu 2023)",
+        adapter="lora",
+        decoder="semantic",
+        marks=(r"^w_a_000$", r"^w_b_000$", r"^mask_decoder\.mask_tokens\.weight$"),
+        names=(
+            (r"^adapter\.updates\.(\d+)\.(down|up)\.(\d)$", _pair),
+            (r"^decoder\.no_mask_embed\.", "prompt_encoder.no_mask_embed."),
+            (r"^decoder\.", ""),
+        ),
+        # The estimate of each mask's IoU is computed and read by nothing.
+        ignored=r"^mask_decoder\.iou_prediction_head\.",
+        absent=r"^(image_encoder|mask_decoder)\.",
+        holds="all",
+        settings=_settings,
+        policy=_policy,
+        prompts="none",
+        sized=True,
+    )
+)
