@@ -9,7 +9,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,64 +17,26 @@ import numpy as np
 import torch
 import yaml
 
-from samtune.adapters import ADAPTERS
 from samtune.assembly import dataset_of, models, modes, tuned
 from samtune.checkpoint import load
 from samtune.compare_page import Entry, Picture, write_page
+from samtune.compare_plan import ALL, Run, planned
 from samtune.comparison import answers, spread
-from samtune.config import (
-    DEFAULTS,
-    RunConfig,
-    Tree,
-    layers,
-    leaves,
-    parse_override,
-    recipes,
-    resolve,
-)
+from samtune.config import Tree, leaves
 from samtune.data import splits
 from samtune.display import Display
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError
 from samtune.report import duration, metric, quantity
-from samtune.runfolder import DEFAULT, clear, finite
+from samtune.runfolder import clear, finite
 from samtune.runs import check_trainable, checked, data_name, train
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
 from samtune.state import COUNTERS
 
-ASKED = ("methods", "shots", "seeds")
-"""What a comparison is asked beside the settings of a training."""
-DECODER = "decoder"
-"""The method that tunes the mask decoder and leaves the image encoder as it is."""
-ALL = "all"
-"""In place of a number of shots: the whole training split."""
-BUDGET = ("max_steps", "epochs", "batch_size", "accumulate", "precision", "eval_every", "patience")
-"""Settings of training that are never a method's own."""
 MAY_DIFFER = ("output", "resume", "device", "data.workers", "data.cache")
 """Settings in which a finished run may differ from the one asked for."""
 SHOWN = 4
 """Images in the gallery."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of the comparison."""
-
-    method: str
-    shots: int | None
-    """``None`` for the whole training split."""
-    seed: int
-    config: RunConfig
-
-    @property
-    def folder(self) -> Path:
-        """Its run folder."""
-        return Path(str(self.config.output))
-
-    @property
-    def title(self) -> str:
-        """For a person: method, shots and seed."""
-        return f"{self.method}, {shots_name(self.shots)}, seed {self.seed}"
 
 
 def compare(words: Sequence[str], display: Display) -> Tree:
@@ -118,37 +80,6 @@ def compare(words: Sequence[str], display: Display) -> Tree:
     return _reported(runs, summaries, display)
 
 
-def planned(words: Sequence[str]) -> list[Run]:
-    """The runs that a command line asks for, each with its checked configuration.
-
-    Raises:
-        InputError: A wrong word, or a method that is not known or does not go with the settings.
-    """
-    asked = {key: value for word in words for key, value in _asked(word).items()}
-    rest = [word for word in words if not _asked(word)]
-    given = layers(rest)
-    for key in ("adapter", "seed", "resume"):
-        if key in given[-1]:
-            named = {"adapter": "methods=", "seed": "seeds="}.get(key, "the same command again")
-            raise InputError(f"{key}={given[-1][key]}: a comparison sets it; use {named} instead")
-    seeds = _seeds(asked.get("seeds", 3))
-    shots = [_shots(value) for value in _listed(asked.get("shots", ALL))]
-    methods = [str(name) for name in _listed(asked.get("methods", [DECODER, DEFAULTS["adapter"]]))]
-    for name, values in (("methods", methods), ("shots", shots), ("seeds", seeds)):
-        if len(set(values)) < len(values) or not values:
-            raise InputError(f"{name}={asked[name]}: give each one once")
-    common = resolve(given)
-    folder = Path(common.output or DEFAULT / f"compare-{data_name(common)}").expanduser()
-    return [
-        _run(method, k, seed, given, folder) for k in shots for method in methods for seed in seeds
-    ]
-
-
-def shots_name(shots: int | None) -> str:
-    """For a person: ``1 shot``, ``16 shots``, ``all images``."""
-    return "all images" if shots is None else f"{shots} shot{'s' if shots > 1 else ''}"
-
-
 def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
     """A row for each method and number of shots, over its seeds, in the order of the runs.
 
@@ -168,71 +99,6 @@ def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
         for row in alike:
             row["best"] = len(alike) > 1 and row["iou"]["mean"] == top
     return rows
-
-
-def _asked(word: str) -> Tree:
-    """``methods=``, ``shots=`` or ``seeds=``; empty for any other word."""
-    return parse_override(word) if word.partition("=")[0] in ASKED else {}
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
-
-
-def _shots(value: Any) -> int | None:
-    if value == ALL:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"shots={value}: numbers of images from 1 on, or {ALL}, as in shots=1,16")
-    return value
-
-
-def _seeds(value: Any) -> list[int]:
-    """``seeds=3`` is 0, 1, 2; a list is those themselves."""
-    seeds = value if isinstance(value, list) else list(range(value if _is_count(value) else 0))
-    if not seeds or not all(_is_count(seed) for seed in seeds):
-        raise InputError(f"seeds={value}: how many, as in seeds=3, or a list of whole numbers")
-    return seeds
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _run(method: str, shots: int | None, seed: int, given: Sequence[Tree], folder: Path) -> Run:
-    name = f"{method}-{ALL if shots is None else shots}shot-seed{seed}"
-    last: Tree = {
-        "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
-    }  # fmt: skip
-    config = resolve([*given[:-1], _method(method), given[-1], last])
-    return Run(method, shots, seed, config)
-
-
-def _method(name: str) -> Tree:
-    """What a method sets: its adapter and read-out, and of a recipe how it learns.
-
-    Raises:
-        InputError: No such method.
-    """
-    shipped = recipes()
-    if name == DECODER:
-        return {"adapter": {"name": "none"}, "decoder": {"name": "tuned"}}
-    if name in shipped:
-        tree = shipped[name]
-        own = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGET}
-        parts: Tree = {key: tree[key] for key in DEFAULTS if key in tree}
-        return {**parts, "train": own}
-    if "+" not in name and name not in ADAPTERS:
-        known = [DECODER, *ADAPTERS, *shipped]
-        raise InputError(
-            f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter "
-            "(samtune methods) or a recipe (samtune recipes)"
-        )
-    fitting: tuple[str, ...] | None = ADAPTERS[name].decoders
-    reads = DEFAULTS["decoder"]
-    if fitting and reads not in fitting:
-        reads = fitting[0]
-    return {"adapter": {"name": name}, "decoder": {"name": reads}}
 
 
 def _check(run: Run) -> None:

@@ -108,9 +108,9 @@ def scatter(
         up and down, where its label stands, and whether it is the best.
     """
     known = [row for row in rows if row["iou"]["mean"] is not None]
-    sizes = [max(1, row["trainable_parameters"]) for row in known] or [1]
-    low, high = math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(sizes)) + 1e-9)
-    high = max(high, low + 1)
+    sizes = [max(1, row["trainable_parameters"]) for row in known]
+    low = math.floor(math.log10(min(sizes, default=1)))
+    high = max(low + 1, math.ceil(math.log10(max(sizes, default=1)) + 1e-9))
     spans = [(row["iou"]["mean"], row["iou"]["std"] or 0.0) for row in known]
     heights = [m + sign * s for m, s in spans for sign in (-1, 1)]
     heights += [] if zero_shot is None else [zero_shot]

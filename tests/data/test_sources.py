@@ -1,9 +1,18 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from samtune.data import DataConfig, find_images, find_records, select, splits, write_split
+from samtune.data import (
+    DataConfig,
+    find_images,
+    find_records,
+    read_mask,
+    select,
+    splits,
+    write_split,
+)
 
 SIX = [f"img{i}" for i in range(6)]
 
@@ -112,6 +121,55 @@ def test_shots_are_nested_and_seeded(make_pairs):
     assert set(few["train"]) < set(more["train"])
     assert few["test"] == splits(config)["test"]
     assert few["train"] != splits(replace(config, shots=2, shot_seed=1))["train"]
+
+
+def of_class(classes, size=(4, 8)):
+    """A class map with a column of each of some classes on class 0."""
+    mask = np.zeros(size, np.uint8)
+    mask[:, : len(classes)] = classes
+    return mask
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shots_are_balanced_over_classes(make_pairs, seed):
+    """Nine images in ten are of class 1 alone; each other class has its few."""
+    for i in range(60):
+        rare = {0: 2, 1: 3, 2: 4}.get(i % 20, 1)
+        root = make_pairs([f"s{i:02}"], mask=of_class([rare]), size=(4, 8))
+    config = DataConfig(
+        root=str(root), masks="classes", classes=6, background=0, shot_seed=seed,
+        val_fraction=0.02, test_fraction=0.02,
+    )  # fmt: skip
+    drawn, before = [], set()
+    for shots in (4, 6, 8, 12):
+        train = splits(replace(config, shots=shots))["train"]
+        assert before < {r.name for r in train} and len(train) == shots
+        before = {r.name for r in train}
+        seen = np.bincount([read_mask(r.mask).max() for r in train], minlength=5)[1:]
+        # at most three images hold class 2, 3 or 4, less what validation and test took
+        assert seen[1:].min() >= min(shots // 4, 1) and seen.sum() == shots
+        drawn.append(seen.tolist())
+    assert drawn[0] == [1, 1, 1, 1]
+    assert splits(replace(config, shots=8)) == splits(replace(config, shots=8))
+
+
+def test_an_image_of_more_unseen_classes_comes_first(make_pairs):
+    make_pairs([f"a{i}" for i in range(9)], mask=of_class([1]), size=(4, 8))
+    root = make_pairs(["both"], mask=of_class([1, 2]), size=(4, 8))
+    make_pairs(["val", "test"], mask=of_class([1]), size=(4, 8))
+    (root / "train.txt").write_text(
+        "".join(f"{n}\n" for n in ["both", *(f"a{i}" for i in range(9))])
+    )
+    (root / "val.txt").write_text("val\n")
+    (root / "test.txt").write_text("test\n")
+    config = DataConfig(root=str(root), masks="classes", classes=3, background=0, shots=1)
+    assert [r.name for r in splits(config)["train"]] == ["both"]
+
+
+def test_a_broken_mask_is_told_when_shots_are_balanced(make_pairs, refused):
+    root = make_pairs(SIX, mask=of_class([7]), size=(4, 8))
+    config = DataConfig(root=str(root), masks="classes", classes=3, shots=1)
+    refused(["{7}", "data.classes"], splits, config)
 
 
 def test_written_split_names_every_file(make_pairs, tmp_path):

@@ -61,8 +61,9 @@ LAYERS = {
     " ops types recipes assets",
     "prompt_matrix": "runs config checkpoint display data sam types",
     "compare_page": "overlays report",
-    "compare": "compare_page runs runfolder assembly comparison checkpoint config state display"
-    " report overlays metrics finetuned adapters sam data types",
+    "compare_plan": "runs runfolder config adapters",
+    "compare": "compare_page compare_plan runs runfolder assembly comparison checkpoint config"
+    " state display report overlays finetuned sam data types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
     "console": "display predictor processes",
     "data_commands": "console display config data",

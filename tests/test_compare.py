@@ -1,0 +1,184 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import settings
+
+from samtune.compare import Run, aggregate, compare, planned
+from samtune.compare_page import Entry, Picture, render, scatter
+from samtune.display import Display
+from samtune.overlays import Overlay
+
+
+@pytest.fixture
+def words(pairs, tiny_weights, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return [*settings(pairs, tiny_weights, 1), "data.augment=none", "output=cmp"]
+
+
+@pytest.mark.slow
+def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
+    asked = ["methods=decoder,lora", "shots=2", "seeds=2"]
+    answer = samtune("compare", *words, *asked, "--json")
+    assert answer.code == 0, answer.err
+    result = answer.json
+    assert [(r["method"], r["decoder"], r["seeds"]) for r in result["rows"]] == [
+        ("decoder", "tuned", [0, 1]), ("lora", "tuned", [0, 1]),
+    ]  # fmt: skip
+    for row in result["rows"]:
+        runs = [json.loads(Path(f, "summary.json").read_text()) for f in row["runs"]]
+        ious = [run["tuned"]["iou"] for run in runs]
+        assert row["iou"]["values"] == ious
+        assert row["iou"]["mean"] == pytest.approx(np.mean(ious))
+        assert row["iou"]["std"] == pytest.approx(np.std(ious, ddof=1))
+        assert row["trainable_parameters"] == runs[0]["trainable_parameters"]
+        drawn = [json.loads(Path(f, "split.json").read_text()) for f in row["runs"]]
+        assert all(len(parts["train"]) == 2 for parts in drawn)
+        assert drawn[0]["test"] == drawn[1]["test"]
+        row["drawn"] = [parts["train"] for parts in drawn]
+    assert result["rows"][0]["drawn"] == result["rows"][1]["drawn"]  # the same shots for each
+    assert sum(row["best"] for row in result["rows"]) >= 1
+    assert json.loads(Path("cmp/comparison.json").read_text())["zero_shot"] == result["zero_shot"]
+    page = Path("cmp/report.html").read_text("utf-8")
+    assert page.count("<img ") == 5 and "<svg" in page and "<script" not in page
+    # what is complete is read, what is missing is trained
+    trained = []
+    monkeypatch.setattr("samtune.compare._trained", lambda run, display: trained.append(run))
+    again = samtune("compare", *words, *asked, "--json").json
+    assert trained == [] and again["rows"][0]["iou"] == result["rows"][0]["iou"]
+    line = samtune("compare", *words, *asked, "train.lr=0.5").line
+    assert "train.lr=0.001, not 0.5" in line and "another output=" in line
+
+
+@pytest.mark.slow
+def test_an_interrupted_comparison_goes_on(samtune, words, monkeypatch):
+    def pressed(self, event):
+        if event["event"] == "val":
+            raise KeyboardInterrupt
+
+    asked = [*words[:-1], "output=cmp", "methods=decoder", "seeds=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "event", pressed)
+        answer = samtune("compare", *asked)
+    assert answer.code == 130
+    assert answer.err.splitlines()[-1].endswith("0 of 1 runs are done; go on with the same command")
+    assert Path("cmp/decoder-allshot-seed0/last/state.json").is_file()
+    assert samtune("compare", *asked, "--json").json["runs"] == 1
+
+
+class TestPlan:
+    def test_runs(self, words):
+        runs = planned([*words, "methods=decoder,vpt", "shots=1,all", "seeds=4,9"])
+        assert [(r.shots, r.method, r.seed) for r in runs] == [
+            (k, m, s) for k in (1, None) for m in ("decoder", "vpt") for s in (4, 9)
+        ]
+        for run in runs:
+            assert (run.config.data.shots, run.config.data.shot_seed) == (run.shots, run.seed)
+            assert run.config.seed == run.seed and run.folder.parent == Path("cmp")
+            assert run.config.train == runs[0].config.train
+        assert len({run.folder for run in runs}) == 8
+
+    def test_a_method_takes_the_decoder_that_it_declares(self, words):
+        (run,) = planned([*words, "methods=cat_sam_a", "seeds=1"])
+        assert run.config.decoder["name"] == "hq"
+
+    def test_a_recipe_is_its_method_and_not_its_data_or_budget(self, words):
+        name = "adaptformer-vit_l-kvasir-1shot"
+        (run,) = planned([*words, f"methods={name}", "seeds=1"])
+        assert run.config.adapter["name"] == "adaptformer"
+        assert run.config.base.name == "tiny" and run.config.train.max_steps == 1
+
+    @pytest.mark.parametrize(
+        ("extra", "said"),
+        [
+            (["methods=lroa"], ["methods=lroa", "did you mean 'lora'"]),
+            (["methods=lora,lora"], ["give each one once"]),
+            (["shots=0"], ["shots=0", "all"]),
+            (["shots=some"], ["shots=some"]),
+            (["seeds=0"], ["seeds=0", "seeds=3"]),
+            (["seeds=many"], ["seeds=many"]),
+            (["adapter.name=lora"], ["adapter", "methods="]),
+            (["seed=3"], ["seed=3", "seeds="]),
+            (["methods=cat_sam_a", "decoder.name=tuned"], ["decoder.name=tuned", "hq"]),
+        ],
+    )
+    def test_wrong_words(self, words, refused, extra, said):
+        refused(said, planned, [*words, *extra])
+
+    @pytest.mark.parametrize(
+        ("extra", "said"),
+        [
+            (["shots=1,99"], "data.shots=99"),
+            (["methods=lora", "input.size=60"], "input.size=60"),
+            (["methods=none", "decoder.name=frozen"], "nothing to train"),
+        ],
+    )
+    def test_nothing_runs_when_one_cannot(self, samtune, words, extra, said):
+        assert said in samtune("compare", *words, *extra).line
+        assert not Path("cmp").exists()
+
+    def test_one_process(self, words, monkeypatch, refused):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        refused("torchrun", compare, words, Display(json=True))
+
+
+def summary(iou, zero_shot=0.5):
+    return {
+        "tuned": {"iou": iou, "dice": iou}, "zero_shot": {"iou": zero_shot, "dice": zero_shot},
+        "trainable_parameters": 1000, "seconds": 2.0, "peak_memory_bytes": int(1e6),
+    }  # fmt: skip
+
+
+def test_rows_over_seeds(words):
+    runs = planned([*words, "methods=decoder,lora", "shots=1", "seeds=3"])
+    values = [0.5, 0.6, 0.7, 0.8, None, 0.8]
+    first, second = aggregate(runs, [summary(v) for v in values])
+    assert first["iou"]["mean"] == pytest.approx(0.6) and first["iou"]["std"] == pytest.approx(0.1)
+    # nothing was measured for one seed: it does not count
+    assert second["iou"]["mean"] == pytest.approx(0.8) and second["iou"]["std"] == 0
+    assert (first["best"], second["best"]) == (False, True)
+    (alone,) = aggregate(runs[:1], [summary(0.5)])
+    assert alone["iou"]["std"] is None and not alone["best"]
+
+
+def test_the_chart_places_what_is_larger_to_the_right_and_better_higher():
+    rows = [
+        {"method": m, "iou": {"mean": iou, "std": 0.02}, "trainable_parameters": n, "best": False}
+        for m, iou, n in (("small", 0.6, 2_000), ("large", 0.7, 3_000_000))
+    ]
+    chart = scatter(4, rows, 0.5)
+    small, large = (point["at"] for point in chart["points"])
+    assert small[0] < large[0] and small[1] > large[1]
+    assert chart["zero_shot"] > small[1]
+    assert [label for _, label in chart["x"]] == ["1 k", "10 k", "100 k", "1 M", "10 M"]
+    assert scatter("all", [], None)["points"] == []
+
+
+def test_the_page_shows_each_method_on_the_same_images():
+    image, mask = np.zeros((20, 30, 3), np.uint8), np.zeros((20, 30), bool)
+    mask[5:10, 5:15] = True
+    entries = [Entry("zero-shot", ~mask, 0.1), Entry("<lora>", mask, 1.0), Entry("x", None, None)]
+    pictures = [Picture(Overlay(name, image, mask), entries) for name in ("one", "two")]
+    spread = {"mean": 0.8, "std": None}
+    row = {
+        "method": "<lora>", "decoder": "hq", "shots": 1, "seeds": [0], "iou": spread,
+        "dice": spread, "zero_shot": {"iou": 0.5, "dice": None}, "trainable_parameters": 10,
+        "seconds": 1.0, "peak_memory_bytes": 1000, "best": True,
+    }  # fmt: skip
+    result = {
+        "title": "a & b", "rows": [row], "zero_shot": {"iou": 0.5, "dice": None}, "guesses": {},
+        "prompt": "box", "images": 2, "runs": 1, "seconds": 1.0,
+    }  # fmt: skip
+    page = render(result, pictures, {"seed": 0})
+    assert page.count("<img ") == 10 and "&lt;lora&gt;" in page and "<lora>" not in page
+    assert "a &amp; b" in page and "1 training image<" in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_titles():
+    run = Run("lora", None, 2, None)
+    assert run.title == "lora, all images, seed 2"
+    assert Run("lora", 1, 2, None).title == "lora, 1 shot, seed 2"
