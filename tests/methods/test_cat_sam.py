@@ -169,10 +169,16 @@ def test_the_fill_gives_the_published_numbers():
         "image_encoder.blocks.0.attn.rel_pos_h": ((27, 64), [0.032198, -0.094847, 0.168998]),
         "image_encoder.blocks.0.norm1.weight": ((768,), [0.965861, 0.984923, 1.003145]),
         "image_encoder.neck.0.weight": ((256, 768, 1, 1), [-0.025315, 0.015045, 0.022537]),
+        "mask_decoder.compress_vit_feat.0.weight": (
+            (768, 256, 2, 2),
+            [-0.036111, -0.001887, 0.005069],
+        ),
     }
     for key, (shape, start) in wanted.items():
         assert value(key, shape).flatten()[:3].tolist() == pytest.approx(start, abs=1e-6)
     assert IMAGES[0][:, 0, 0].tolist() == [175, 196, 25]
+    assert IMAGES[0][:, -1, -1].tolist() == [67, 121, 221]
+    assert IMAGES[1][:, 0, 0].tolist() == [195, 84, 241]
     assert IMAGES[1][:, -1, -1].tolist() == [201, 163, 8]
 
 

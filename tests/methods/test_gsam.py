@@ -86,6 +86,20 @@ def test_trained_parameters_are_those_of_the_table():
     assert count(adapter) + LAYER4 + CLASSIFIER == 67_366_248
     assert model.trainable() == 54_413_412
     assert model.trainable() + LAYER4 + CLASSIFIER == 71_427_148
+    idle = count(model.decoder.mask_decoder.iou_prediction_head)
+    assert model.trainable() - idle == 54_280_800
+    assert {count(refine) for refine in adapter.refine.values()} == {446_112}
+    sam, peg = model.sam, sum(b.numel() for b in adapter.peg.buffers())
+    replaced = sam.image_encoder.pos_embed.numel() + sum(
+        p.numel()
+        for i in adapter.tables
+        for n, p in sam.image_encoder.blocks[int(i)].named_parameters()
+        if "rel_pos" in n
+    )
+    rest = count(sam.image_encoder) - replaced
+    assert rest == 86_460_160
+    whole = 71_427_148 + peg + rest + count(sam.prompt_encoder)
+    assert whole == 157_901_208
 
 
 @pytest.mark.parametrize(("size", "grid"), [((30, 30), (3, 3)), ((33, 47), (4, 5))])

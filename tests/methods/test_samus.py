@@ -66,6 +66,10 @@ def test_trained_parameters_are_those_of_the_table():
     assert count(samus.refine) == 21_239_808
     assert count(samus.tables) == 32_256
     assert count(samus) == 39_653_120
+    assert {count(cross) for cross in samus.cross.values()} == {2_362_368}
+    blocks = [sam.image_encoder.blocks[int(i)].attn for i in samus.tables]
+    replaced = sum(b.rel_pos_h.numel() + b.rel_pos_w.numel() for b in blocks)
+    assert count(sam) - replaced + count(samus) == 133_323_568
     assert count(pyramid) == 19_918_080
     assert count(pyramid) + 4_058_340 == 23_976_420
     assert count(pyramid.bottlenecks[0]) == 1_659_840

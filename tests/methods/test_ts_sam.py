@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from samtune import adapters, decoders
 from samtune.adapters import ADAPTERS
 from samtune.adapters.ts_sam import TSSAM
+from samtune.data.transforms import fit
 from samtune.finetuned import FineTuned
+from samtune.foreign import DIALECTS
 from samtune.losses import Loss
 from samtune.ops.frequency import high_pass
 from samtune.sam.model import SPECS, Sam, SamSpec
@@ -285,6 +287,35 @@ def check_gradients(model: FineTuned, golden: dict[str, float], rel: float) -> N
         assert float(part(model, key).grad.norm()) == pytest.approx(norm, rel=rel), key
 
 
+def test_counts_with_every_block_of_vit_l_refined():
+    with torch.device("meta"):
+        sam = Sam(SPECS["vit_l"]).freeze()
+        model = FineTuned(sam, "ts_sam", "fusion", adapter_options={"refined": 24})
+    assert model.trainable() == 25_140_097
+    assert len(sam.image_encoder.state_dict()) + len(model.state_dict()) == 1555
+
+
+@pytest.mark.parametrize(
+    ("side", "total", "pixels"),
+    [
+        (
+            64,
+            1_573_110,
+            {(0, 0): (106, 152, 249), (10, 20): (100, 161, 110), (63, 63): (33, 224, 228)},
+        ),
+        (24, 221_167, {(0, 0): (70, 129, 222), (10, 20): (136, 160, 67)}),
+    ],
+)
+def test_images_enter_as_published(side, total, pixels):
+    spec = replace(SPECS["vit_b"], image_size=side)
+    image = np.random.RandomState(3).randint(0, 256, (37, 53, 3)).astype(np.uint8)
+    found, _ = fit(image, DIALECTS["ts_sam"].policy(spec))
+    # Another line of Pillow may round otherwise, by 1.
+    assert int(found.sum()) == pytest.approx(total, abs=found.numel() // 4)
+    for place, wanted in pixels.items():
+        assert found[:, *place].tolist() == pytest.approx(wanted, abs=1)
+
+
 def test_gradients_reach_the_side_network_through_the_frozen_blocks(monkeypatch):
     fed_back = TSSAM.leave
     monkeypatch.setattr(TSSAM, "leave", lambda *args: fed_back(*args).detach())
@@ -320,5 +351,11 @@ def test_counts(base):
     entries = [len(encoder.state_dict()) + len(m.state_dict()) for m in models]
     assert entries == golden["entries"]
     assert sum(b.numel() for b in models[0].buffers()) == golden["buffers"]
+    totals = {  # with the frozen encoder, which is all of SAM that a file has
+        "vit_b": [101_563_777, 101_760_641],
+        "vit_l": [328_681_345, 328_878_209],
+        "vit_h": [666_463_617, 666_660_481],
+    }
+    assert [m.trainable() + count(encoder) for m in models] == totals[base]
     detached = ADAPTERS["ts_sam_detached"](sam, ADAPTERS.config("ts_sam_detached", {}))
     assert count(detached) + golden["decoder"] == golden["plain"]
