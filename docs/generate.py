@@ -16,6 +16,7 @@ from samtune.data.named import datasets_table
 from samtune.engine import FitConfig
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import metrics_table
+from samtune.recipe_list import recipes_table
 
 PAGES = Path(__file__).parent
 MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -29,6 +30,7 @@ def tables() -> dict[str, str]:
     made["eval"] = settings_table(EvalConfig, "eval.")
     made["metrics"] = metrics_table()
     made["datasets"] = datasets_table()
+    made["recipes"] = recipes_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
 
 

@@ -189,14 +189,22 @@ def methods(
 
 
 @app.command()
-def recipes(as_json: Json = False) -> None:
-    """List the shipped recipes."""
-    from samtune.config import recipes as shipped
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="One recipe in full, or a word of several names.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the shipped recipes with their published numbers, or show one in full."""
+    from samtune.recipe_list import COLUMNS, list_recipes, recipe_page, recipe_rows
 
-    rows = [{"name": name, **tree.get("recipe", {})} for name, tree in shipped().items()]
     with speaking(as_json) as display:
-        display.table(("name", "about"), [(r["name"], r.get("about", "")) for r in rows])
-    answer(rows, as_json)
+        rows = list_recipes(name)
+        if len(rows) == 1 and name is not None:
+            display.say(recipe_page(rows[0]))
+        else:
+            display.table(COLUMNS, recipe_rows(rows))
+    answer(rows[0] if name == rows[0]["name"] else rows, as_json)
 
 
 def _version(asked: bool) -> None:

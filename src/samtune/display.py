@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from samtune.processes import is_main
 from samtune.prompt_table import TITLE, prompt_rows
@@ -196,8 +196,8 @@ class Display:
         self.console.print(table)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A plain table."""
-        table = Table(*columns)
+        """A plain table; what stands in its first column is a name and never cut."""
+        table = Table(Column(columns[0], no_wrap=True), *columns[1:])
         for row in rows:
             table.add_row(*row)
         self.console.print(table)

@@ -1,0 +1,233 @@
+"""Every shipped recipe trains two steps on a miniature of its data set, as on the command line."""
+
+from dataclasses import replace
+from math import isfinite
+
+import pytest
+import tiny
+import tiny_vit_golden
+from named_miniatures import MINIATURES
+from safetensors.torch import save_file
+
+from samtune.config import from_words, recipes
+from samtune.data.named import DATASETS
+from samtune.display import Display
+from samtune.errors import InputError
+from samtune.metrics.contract import MEASURES
+from samtune.recipe_list import list_recipes, recipe_page, recipe_rows, recipes_table
+from samtune.runs import train
+from samtune.sam.model import SPECS
+
+BASES = {"vit": (tiny.TINY, tiny.base), "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base)}
+SIDE = 64
+"""Pixels of the longer side of the model's frame."""
+PACKED = {"kvasir": "kvasir-pranet", "isbi2012": "isbi2012-slices", "synapse": "synapse-npy"}
+"""Where a data set's miniature is not the one of its name."""
+SHRUNK = {"gsam": {"depth": 1, "ratio": 1.0}}
+"""Options of a method that are too large, or too small for a narrow base."""
+REPORTED = {"iou", "dice"}
+"""Always measured, and not among a summary's metrics."""
+OF_FOUR = "miou_gsam_dropped"
+"""Has no number for less than four images."""
+RECIPES = recipes()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Files of the tiny bases by kind of encoder."""
+    folder, found = tmp_path_factory.mktemp("bases"), {}
+    for kind, (_, base) in BASES.items():
+        found[kind] = folder / f"{kind}.safetensors"
+        save_file({key: t.clone() for key, t in base().state_dict().items()}, found[kind])
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The root of a recipe's data set, written once."""
+    roots = {}
+
+    def root(name):
+        if name not in roots:
+            folder = tmp_path_factory.mktemp(name or "own")
+            packing = PACKED.get(name, name)
+            roots[name] = (
+                MINIATURES[packing].write(folder) if name else tiny.write_pairs(folder, 4, (12, 16))
+            )
+        return roots[name]
+
+    return root
+
+
+@pytest.fixture
+def small(weights, data, tmp_path, monkeypatch):
+    """Gives the configuration of a recipe on a tiny base of the same kind, and tiny data."""
+
+    def config(name, **changes):
+        tree = {**RECIPES[name], **changes}
+        tree.pop("recipe")
+        official = SPECS[tree["base"]["name"]]
+        spec = BASES[official.encoder][0]
+        monkeypatch.setitem(SPECS, official.name, replace(spec, name=official.name))
+        shots = tree.get("data", {}).get("shots")
+        words = {
+            "base.weights": weights[official.encoder],
+            "data.root": data(tree["data"].get("name")),
+            "data.shots": None if shots is None else min(shots, 2),
+            "input.size": fitted(tree.get("input", {}).get("size", official.image_size), spec),
+            "train.max_steps": 2,
+            "train.eval_every": 2,
+            "output": tmp_path / "run",
+            "device": "cpu",
+        }
+        options = SHRUNK.get(tree["adapter"]["name"], {})
+        words |= {f"adapter.{key}": value for key, value in options.items()}
+        given = [f"{key}={'null' if value is None else value}" for key, value in words.items()]
+        return from_words(given, tree)
+
+    return config
+
+
+def fitted(size, spec):
+    """A frame of about the same aspect whose longer side has ``SIDE`` pixels."""
+    sides = [size, size] if isinstance(size, int) else size
+    step = spec.patch_size
+    return [round(side * SIDE / max(sides) / step) * step for side in sides]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "demo"])
+def test_two_steps_and_the_test(small, name):
+    config = small(name)
+    summary = train(config, Display(json=True))
+    assert summary["steps"] == 2
+    assert summary["trainable_parameters"] > 0
+    assert summary["images"] > 0
+    for when in ("zero_shot", "tuned"):
+        assert 0 <= summary[when]["iou"] <= 1
+    asked = set(config.eval.names) - REPORTED
+    assert asked <= set(summary["metrics"])
+    for metric in asked:
+        number = summary["metrics"][metric]["tuned"]
+        if metric != OF_FOUR or summary["images"] >= 4:
+            assert isfinite(number), metric
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_notes(name):
+    notes = RECIPES[name]["recipe"]
+    assert notes["about"] and notes["published"] and notes["data"]
+    if name != "demo":
+        assert notes["paper"] and notes["differs"]
+        assert notes["status"] == "not reproduced"
+        assert name.partition("-")[2].startswith(RECIPES[name]["base"]["name"])
+
+
+def test_what_a_recipe_does_not_repeat():
+    for name, tree in RECIPES.items():
+        data = tree["data"]
+        if "name" in data:
+            assert data["name"] in DATASETS, name
+            defaults = DATASETS[data["name"]].defaults
+            assert not [k for k, v in data.items() if k in defaults and v == defaults[k]], name
+        assert set(tree.get("eval", {}).get("metrics", ())) <= set(MEASURES), name
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("ts_sam-vit_b-cod", {"train": {"los": "bce"}}, "train.los: no such setting"),
+        ("gsam-vit_b-camvid", {"decoder": {"name": "semantic", "classes": 12}}, "classes"),
+        ("gsam-vit_b-camvid", {"train": {"loss": "bce"}}, "train.loss=bce"),
+        ("lora-vit_l-whu-1shot", {"train": {"loss": "ce"}}, "train.loss=ce"),
+        ("gsam-vit_b-synapse", {"data": {"name": "synapse", "classes": 5}}, "classes"),
+        ("sam_adapter-vit_h-cod", {"data": {"name": "chameleon"}}, "train"),
+        ("decoder-vit_b", {"eval": {"metrics": ["miou_gsm"]}}, "miou_gsm"),
+    ],
+)
+def test_a_wrong_recipe_fails(small, refused, name, change, said):
+    refused(said, lambda: train(small(name, **change), Display(json=True)))
+
+
+def test_the_published_rows_are_there():
+    """One recipe for each experiment: CAT-SAM's, TS-SAM's, SAM-Adapter's and Generalized SAM's."""
+    wanted = {
+        f"ts_sam-{base}-{task}" for base in ("vit_b", "vit_h") for task in ("cod", "sd", "sod")
+    }
+    wanted |= {f"sam_adapter-vit_{base}-cod" for base in "blh"}
+    wanted |= {"sam_adapter-vit_h-istd", "sam_adapter-vit_h-kvasir", "sam_adapter_kyyle-vit_b"}
+    wanted |= {f"decoder-vit_{base}" for base in "blht"}
+    rows = ("vpt_shallow", "vpt_deep", "adaptformer", "lora", "hq", "cat_sam_t", "cat_sam_a")
+    for data in ("whu", "kvasir", "sbu"):
+        wanted |= {f"{row}-vit_l-{data}-1shot" for row in rows}
+        wanted |= {f"cat_sam_{v}-vit_l-{data}-{n}" for v in "ta" for n in ("16shot", "full")}
+    rows = (
+        "decoder",
+        "head_lora",
+        "head_conv_lora",
+        "adaptformer",
+        "sm_adaptformer",
+        "samus",
+        "gsam",
+    )
+    sets = ("camvid", "m_building", "isbi2012", "kvasir", "synapse", "cityscapes", "trans10k")
+    wanted |= {f"{row}-vit_b-{data}" for row in rows for data in sets}
+    assert wanted | {"demo"} == set(RECIPES)
+
+
+def test_one_may_extend_another():
+    above, below = RECIPES["ts_sam-vit_h-cod"], RECIPES["ts_sam-vit_b-cod"]
+    assert (above["base"], below["base"]) == ({"name": "vit_h"}, {"name": "vit_b"})
+    for key in set(below) - {"base", "recipe"}:
+        assert above[key] == below[key]
+    # A part of another name starts afresh, one of the same name is completed.
+    tree = RECIPES["gsam-vit_b-camvid"]
+    assert tree["decoder"] == {"name": "semantic", "classes": 11, "positions": "conv"}
+    assert tree["input"] == {"size": [368, 480], "resize": "stretch"}
+    assert RECIPES["samus-vit_b-isbi2012"]["decoder"] == {"name": "frozen"}
+    assert not any("extends" in tree for tree in RECIPES.values())
+
+
+def test_only_one_level(tmp_path, monkeypatch):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    for name, below in (("b", "a"), ("c", "b")):
+        (folder / f"{name}.yaml").write_text(f"extends: {below}\nseed: 1\n")
+    (folder / "a.yaml").write_text("recipe: {about: A}\ntrain: {lr: 1.0}\n")
+    monkeypatch.setattr("samtune.config.files", lambda package: tmp_path)
+    with pytest.raises(KeyError, match="b"):
+        recipes.__wrapped__()
+    (folder / "c.yaml").unlink()
+    assert recipes.__wrapped__()["b"] == {"recipe": {"about": "A"}, "train": {"lr": 1.0}, "seed": 1}
+
+
+def test_the_listing():
+    rows = {row["name"]: row for row in list_recipes()}
+    assert list(rows) == sorted(RECIPES)
+    shown = dict(zip(rows, recipe_rows(list(rows.values())), strict=True))
+    assert shown["cat_sam_a-vit_l-whu-1shot"][2:] == ("whu", "88.2 % IoU", "no")
+    assert shown["decoder-vit_b"][2:] == ("your own", "none", "no")
+    assert {row["name"] for row in list_recipes("isbi2012")} == {
+        name for name in RECIPES if name.endswith("isbi2012")
+    }
+    assert [row["name"] for row in list_recipes("decoder-vit_b")] == ["decoder-vit_b"]
+    for name in RECIPES:
+        assert f"| `{name}` |" in recipes_table()
+    with pytest.raises(InputError, match="did you mean 'demo'"):
+        list_recipes("dmeo")
+
+
+def test_one_recipe_in_full():
+    page = recipe_page(list_recipes("gsam-vit_b-camvid")[0])
+    assert page.endswith("samtune train gsam-vit_b-camvid data.root=FOLDER base.weights=FILE")
+    assert "differs: " in page and "size: [368, 480]" in page
+    assert max(map(len, page.splitlines())) <= 100
+    assert recipe_page(list_recipes("demo")[0]).endswith("samtune demo")
+
+
+def test_on_the_command_line(samtune):
+    rows = samtune("recipes", "kvasir", "--json").json
+    assert all("kvasir" in row["name"] for row in rows) and len(rows) > 10
+    one = samtune("recipes", "ts_sam-vit_h-sd", "--json").json
+    assert one["settings"]["train"]["loss"] == "bbce"
+    assert "ts_sam-vit_h-sd" in samtune("recipes", "ts_sam").out
+    assert "in no recipe's name" in samtune("recipes", "nothing_like_it").line
