@@ -1,0 +1,57 @@
+"""Every adapter with every decoder on every base: it is built, or refused with the reason."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from samtune.adapters import ADAPTERS
+from samtune.catalogue import list_methods
+from samtune.config import resolve
+from samtune.decoders import DECODERS
+from samtune.errors import InputError
+from samtune.finetuned import FineTuned
+from samtune.sam.model import SPECS, Sam
+
+
+@cache
+def described() -> dict[str, dict]:
+    return {row["name"]: row for row in list_methods()}
+
+
+@cache
+def shapes(base: str) -> Sam:
+    """A base without values, so that even ViT-H takes no time."""
+    with torch.device("meta"):
+        return Sam(SPECS[base]).freeze()
+
+
+def reason(adapter: str, decoder: str, base: str) -> str | None:
+    """What the configuration has against a pair; no such weights are ever looked for."""
+    tree = {"base": {"name": base, "weights": "there is none.pth"}}
+    try:
+        resolve([tree | {"adapter": adapter, "decoder": decoder}])
+    except InputError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("base", list(SPECS))
+@pytest.mark.parametrize("adapter", list(ADAPTERS))
+def test_what_the_configuration_takes_is_built_and_all_else_is_refused(adapter, base):
+    row, sam, fits = described()[adapter], shapes(base), []
+    with torch.device("meta"):
+        for decoder in DECODERS:
+            against = reason(adapter, decoder, base)
+            if against is None:
+                FineTuned(sam, adapter, decoder)
+                fits.append(decoder)
+                continue
+            assert "\n" not in against
+            assert adapter in against or decoder in against
+            assert "; " in against, "what to do about it"
+            with pytest.raises(InputError) as refused:
+                FineTuned(sam, adapter, decoder)
+            assert str(refused.value) == against
+    on_base = [d for d in row["decoders"] if base != "vit_t" or d != "hq"]
+    assert fits == (on_base if base in row["backbones"] else [])
