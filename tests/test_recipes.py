@@ -116,9 +116,10 @@ def test_two_steps_and_the_test(small, name):
 def test_notes(name):
     notes = RECIPES[name]["recipe"]
     assert notes["about"] and notes["published"] and notes["data"]
+    assert not {"name", "settings"} & set(notes)  # the listing has them beside the notes
     if name != "demo":
         assert notes["paper"] and notes["differs"]
-        assert notes["status"] == "not reproduced"
+        assert notes["status"].startswith(("not reproduced", "reproduced"))
         assert name.partition("-")[2].startswith(RECIPES[name]["base"]["name"])
 
 
@@ -132,6 +133,13 @@ def test_what_a_recipe_does_not_repeat():
         assert set(tree.get("eval", {}).get("metrics", ())) <= set(MEASURES), name
 
 
+FIVE = {
+    "data": {"name": "synapse", "classes": 5, "class_names": []},
+    "decoder": {"name": "semantic", "classes": 5},
+}
+"""Of nine classes: the settings agree with each other, but not with the labels."""
+
+
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
@@ -139,7 +147,7 @@ def test_what_a_recipe_does_not_repeat():
         ("gsam-vit_b-camvid", {"decoder": {"name": "semantic", "classes": 12}}, "classes"),
         ("gsam-vit_b-camvid", {"train": {"loss": "bce"}}, "train.loss=bce"),
         ("lora-vit_l-whu-1shot", {"train": {"loss": "ce"}}, "train.loss=ce"),
-        ("gsam-vit_b-synapse", {"data": {"name": "synapse", "classes": 5}}, "classes"),
+        ("gsam-vit_b-synapse", FIVE, "synapse"),
         ("sam_adapter-vit_h-cod", {"data": {"name": "chameleon"}}, "train"),
         ("decoder-vit_b", {"eval": {"metrics": ["miou_gsm"]}}, "miou_gsm"),
     ],
@@ -171,7 +179,7 @@ def test_the_published_rows_are_there():
     )
     sets = ("camvid", "m_building", "isbi2012", "kvasir", "synapse", "cityscapes", "trans10k")
     wanted |= {f"{row}-vit_b-{data}" for row in rows for data in sets}
-    assert wanted | {"demo"} == set(RECIPES)
+    assert wanted | {"demo"} <= set(RECIPES)
 
 
 def test_one_may_extend_another():
