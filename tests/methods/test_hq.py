@@ -2,10 +2,10 @@
 
 import re
 
-import deterministic
 import pytest
 import tiny
 import torch
+from oracle import oracle
 
 from samtune.decoders.hq import HqDecoder
 from samtune.finetuned import FineTuned
@@ -61,39 +61,7 @@ class Handed(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def theirs():
-    transformers = pytest.importorskip("transformers")
-    spec = tiny.TINY
-    common = {"image_size": spec.image_size, "patch_size": spec.patch_size}
-    config = transformers.SamHQConfig(
-        vision_config=transformers.SamHQVisionConfig(
-            hidden_size=spec.embed_dim,
-            output_channels=spec.prompt_dim,
-            num_hidden_layers=spec.depth,
-            num_attention_heads=spec.heads,
-            window_size=spec.window,
-            global_attn_indexes=list(spec.global_blocks),
-            num_pos_feats=spec.prompt_dim // 2,
-            mlp_dim=int(spec.embed_dim * spec.mlp_ratio),
-            **common,
-        ),
-        prompt_encoder_config=transformers.SamHQPromptEncoderConfig(
-            hidden_size=spec.prompt_dim, **common
-        ),
-        mask_decoder_config=transformers.SamHQMaskDecoderConfig(
-            hidden_size=spec.prompt_dim,
-            mlp_dim=spec.decoder_hidden,
-            iou_head_hidden_dim=spec.iou_hidden,
-            vit_dim=spec.embed_dim,
-        ),
-    )
-    model = transformers.SamHQModel(config).eval()
-    model.load_state_dict(deterministic.fill(model.state_dict()))
-    matrix = deterministic.value("matrix", (2, spec.prompt_dim // 2)) * 3
-    model.shared_image_embedding.positional_embedding.data.copy_(matrix)
-    for layer in model.mask_decoder.transformer.layers:
-        for i in range(1, 5):
-            getattr(layer, f"layer_norm{i}").eps = 1e-5  # the official one
-    return model.requires_grad_(False)
+    return oracle("SamHQ", tiny.TINY, vit_dim=tiny.TINY.embed_dim)
 
 
 def answer_of(theirs, **given):

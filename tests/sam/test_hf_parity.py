@@ -6,6 +6,7 @@ Its decoder's eight LayerNorms get the official eps first: 1e-5, where transform
 import deterministic
 import pytest
 import torch
+from oracle import configuration, oracle
 from tiny import TINY
 
 from samtune.errors import InputError
@@ -16,47 +17,9 @@ from samtune.types import Prompts
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 
 
-def configuration(transformers, spec):
-    """The ``SamConfig`` with the sizes of ``spec``."""
-    common = {"image_size": spec.image_size, "patch_size": spec.patch_size}
-    return transformers.SamConfig(
-        vision_config=transformers.SamVisionConfig(
-            hidden_size=spec.embed_dim,
-            output_channels=spec.prompt_dim,
-            num_hidden_layers=spec.depth,
-            num_attention_heads=spec.heads,
-            window_size=spec.window,
-            global_attn_indexes=list(spec.global_blocks),
-            num_pos_feats=spec.prompt_dim // 2,
-            mlp_dim=int(spec.embed_dim * spec.mlp_ratio),
-            **common,
-        ),
-        prompt_encoder_config=transformers.SamPromptEncoderConfig(
-            hidden_size=spec.prompt_dim, **common
-        ),
-        mask_decoder_config=transformers.SamMaskDecoderConfig(
-            hidden_size=spec.prompt_dim,
-            mlp_dim=spec.decoder_hidden,
-            iou_head_hidden_dim=spec.iou_hidden,
-        ),
-    )
-
-
 @pytest.fixture(scope="module")
-def transformers():
-    return pytest.importorskip("transformers")
-
-
-@pytest.fixture(scope="module")
-def hf(transformers):
-    model = transformers.SamModel(configuration(transformers, TINY)).eval()
-    model.load_state_dict(deterministic.fill(model.state_dict()))
-    matrix = deterministic.value("matrix", (2, TINY.prompt_dim // 2)) * 3
-    model.shared_image_embedding.positional_embedding.data.copy_(matrix)
-    for layer in model.mask_decoder.transformer.layers:
-        for i in range(1, 5):
-            getattr(layer, f"layer_norm{i}").eps = 1e-5
-    return model.requires_grad_(False)
+def hf():
+    return oracle("Sam", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +111,11 @@ def test_dense_positions(hf, ours):
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l"])
-def test_names_of_the_real_configuration(transformers, name):
+def test_names_of_the_real_configuration(name):
+    transformers = pytest.importorskip("transformers")
     spec = SPECS[name]
     with torch.device("meta"):
-        theirs = transformers.SamModel(configuration(transformers, spec)).state_dict()
+        theirs = transformers.SamModel(configuration("Sam", spec)).state_dict()
         mine = Sam(spec).state_dict()
     if name == "vit_b":
         assert len(theirs) == 315
