@@ -261,10 +261,12 @@ def shallow() -> Sam:
 @covered
 def test_compiled_in_one_graph_it_computes_the_same(shallow, adapter, decoder):
     model = stirred(shallow, adapter, decoder)
-    pixels = shallow.preprocess(tiny.pixels())
+    pixels, prompts = tiny.pixels(), tiny.boxes(IMAGE)
     torch._dynamo.reset()
-    compiled = torch.compile(model.encode, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(pixels).embedding, model.encode(pixels).embedding)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    found, expected = compiled(pixels, prompts), model(pixels, prompts)
+    torch.testing.assert_close(found.logits, expected.logits)
+    torch.testing.assert_close(found.iou, expected.iou)
 
 
 @covered
