@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,22 @@ from samtune.types import Prompts
 KINDS = ("boxes", "points", "labels")
 
 
+class _Answer(NamedTuple):
+    """What a model says of one image."""
+
+    image: NDArray[np.uint8]
+    asked: Prompts
+    masks: NDArray[np.bool_]
+    """One a prompt, or one a class."""
+    scores: list[float]
+    of_classes: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.image.shape[0], self.image.shape[1]
+
+
 def predict_folder(
     predictor: Predictor,
     source: str,
@@ -32,9 +48,8 @@ def predict_folder(
     """Predicts masks for one image or all images of a folder.
 
     Writes ``NAME.png`` (0 and 255: the union over the prompts; of a model of several classes the
-    class of each pixel), ``overlays/NAME.png``, and
-    ``predictions.json``: a list with one entry a prompt, COCO's ``segmentation`` (compressed run
-    lengths), ``bbox``, ``area``, and ``score``.
+    class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: a list with one entry a
+    prompt, COCO's ``segmentation`` (compressed run lengths), ``bbox``, ``area``, and ``score``.
 
     Args:
         predictor: From ``samtune.load(...).predictor()``.
@@ -64,18 +79,13 @@ def predict_folder(
     for done, record in enumerate(records, 1):
         entry = prompts.get(record.name)
         try:
-            image, asked, masks, scores = _predicted(predictor, record, entry)
-            classes = range(len(masks)) if _of_classes(predictor) else [None] * len(masks)
+            answer = _predicted(predictor, record, entry)
         except InputError as error:
             failed.append((str(record.file), error))
         else:
-            beyond += _reach_beyond(asked, image.shape[:2])
-            values = masks.argmax(0) if _of_classes(predictor) else 255 * np.any(masks, axis=0)
-            _write_pictures(folder, record, image, values, (asked, entry) if overlays else None)
-            entries += [
-                _entry(record, mask, score, image.shape[:2], category)
-                for mask, score, category in zip(masks, scores, classes, strict=True)
-            ]
+            beyond += _reach_beyond(answer.asked, answer.size)
+            entries += _entries(record, answer)
+            _write_pictures(folder / f"{record.name}.png", answer, entry, overlays)
         if progress is not None:
             progress(done, len(records))
     if len(failed) < len(records):
@@ -86,6 +96,13 @@ def predict_folder(
         "out": str(folder),
         "remarks": _remarks(failed, len(records), beyond),
     }
+
+
+def _entries(record: Record, answer: _Answer) -> list[dict[str, Any]]:
+    count = len(answer.masks)
+    classes = range(count) if answer.of_classes else [None] * count
+    told = zip(answer.masks, answer.scores, classes, strict=True)
+    return [_entry(record, mask, score, answer.size, category) for mask, score, category in told]
 
 
 def read_prompts(path: str | Path) -> dict[str, Any]:
@@ -119,16 +136,14 @@ def check_prompts(prompts: Any, origin: str) -> dict[str, Any]:
     return dict(prompts)
 
 
-def _predicted(
-    predictor: Predictor, record: Record, entry: Any
-) -> tuple[NDArray[np.uint8], Prompts, NDArray[np.bool_], list[float]]:
+def _predicted(predictor: Predictor, record: Record, entry: Any) -> _Answer:
     image = read_image(record.image, predictor.model.input)
     asked = _prompts(entry, record.name) if entry else Prompts.of(count=1)
     predictor.set_image(image)
     found, scores, _ = predictor.predict_torch(asked)
     if _of_classes(predictor):  # the same for every prompt
-        return image, asked, found[0].cpu().numpy(), scores[0].tolist()
-    return image, asked, found[:, 0].cpu().numpy(), scores[:, 0].tolist()
+        return _Answer(image, asked, found[0].cpu().numpy(), scores[0].tolist(), True)
+    return _Answer(image, asked, found[:, 0].cpu().numpy(), scores[:, 0].tolist(), False)
 
 
 def _reach_beyond(asked: Prompts, size: Sequence[int]) -> bool:
@@ -168,20 +183,14 @@ def _of_classes(predictor: Predictor) -> bool:
     return getattr(predictor.model.decoder, "classes", None) is not None
 
 
-def _write_pictures(
-    folder: Path,
-    record: Record,
-    image: NDArray[np.uint8],
-    values: NDArray[np.integer],
-    drawn: tuple[Prompts, Any] | None,
-) -> None:
-    name = f"{record.name}.png"
-    _write(folder / name, _png(values.astype(np.uint8)))
-    if drawn is not None:
-        asked, entry = drawn
-        boxes = [box.tolist() for box in asked.boxes() if not box.isnan().any()]
+def _write_pictures(path: Path, answer: _Answer, entry: Any, overlay: bool) -> None:
+    image, masks = answer.image, answer.masks
+    values = masks.argmax(0) if answer.of_classes else 255 * np.any(masks, axis=0)
+    _write(path, _png(values.astype(np.uint8)))
+    if overlay:
+        boxes = [box.tolist() for box in answer.asked.boxes() if not box.isnan().any()]
         picture = draw_overlay(image, values > 0, boxes, _points(entry))
-        _write(folder / "overlays" / name, _png(picture))
+        _write(path.parent / "overlays" / path.name, _png(picture))
 
 
 def _entry(
