@@ -132,7 +132,11 @@ def options(config: type) -> list[dict[str, Any]]:
 
 
 def attribute_docs(cls: type) -> dict[str, str]:
-    """The string below each annotated attribute of a class, by the attribute's name."""
+    """The string below each annotated attribute of a class and its bases, by the name."""
+    return {k: text for kind in cls.__mro__[-2::-1] for k, text in _own_docs(kind).items()}
+
+
+def _own_docs(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     found = {}

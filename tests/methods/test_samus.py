@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from samtune.adapters import ADAPTERS
-from samtune.adapters.samus import strided_patches
+from samtune.adapters.strided import strided_patches
 from samtune.finetuned import FineTuned
 from samtune.sam.model import SPECS, Sam
 

@@ -20,20 +20,14 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.adapters.base import ADAPTERS
 from samtune.adapters.resnet import CHANNELS, ResNet
-from samtune.adapters.samus import (
-    STRIDE,
-    RelativeTables,
-    check_stride,
-    strided_patches,
-    table_side,
-)
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
+from samtune.adapters.strided import Strided
 from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits
 from samtune.sam.image_encoder import ImageEncoder, LayerNorm2d
-from samtune.sam.model import Sam, SamSpec
+from samtune.sam.model import Sam
 
 POOLED = 3
 """Keys and values of a grid are averaged to so many rows and columns."""
@@ -100,7 +94,7 @@ class ResidualStream:
 
 
 @ADAPTERS.register("gsam")
-class GSAM(Adapter):
+class GSAM(Strided):
     """A ResNet beside the encoder, pooled keys and values, convolutions for positions.
 
     The embedding changes from the start: keys are pooled and positions replaced. ResNet-101 starts
@@ -109,37 +103,22 @@ class GSAM(Adapter):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "a ResNet-101 stream; patch embedding, positions, keys and values, every MLP"
-    identity_at_init = False
-    stride = STRIDE
     initial = ("resnet",)
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Strided.Config):
         """Options of :class:`GSAM`."""
 
         resnet: str | None = None
         """File of torchvision's ResNet-101 (IMAGENET1K_V1) to start the CNN stream from."""
         depth: int = 23
         """Bottlenecks in the ResNet's third stage; 6 makes it the smaller ResNet-50."""
-        ratio: float = 0.25
-        """Width of the bottlenecks as a part of the encoder's."""
-        scale: float = 0.5
-        """Weight of the bottlenecks beside the MLPs."""
         train_peg: bool = False
         """Train the convolution that stands for positions; the published code leaves it at its
         random start."""
-        table_size: int = 256
-        """Side in pixels of the image that the relative positions are resampled for; other images
-        work too, by resampling on the way."""
-
-    @classmethod
-    def check(cls, spec: SamSpec) -> None:
-        """Refuses bases with patches under 8 pixels."""
-        check_stride(spec)
 
     def __init__(self, sam: Sam, config: Config) -> None:
-        super().__init__()
-        check_stride(sam.spec)
+        super().__init__(sam, config)
         encoder, dim = sam.image_encoder, sam.image_encoder.dim
         hidden = bottleneck_width(dim, config.ratio)
         if config.depth < 1:
@@ -148,7 +127,6 @@ class GSAM(Adapter):
         if config.resnet is not None:
             self.resnet.read(config.resnet)
         self.project = nn.Conv2d(CHANNELS, dim, 1, bias=False)
-        self.input = Bottleneck(dim, hidden)
         self.peg = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         if not config.train_peg:
             for name, parameter in list(self.peg.named_parameters()):
@@ -157,16 +135,7 @@ class GSAM(Adapter):
         self.bottlenecks = nn.ModuleList(
             Bottleneck(dim, hidden, config.scale, pyramid=True) for _ in encoder.blocks
         )
-        side, blocks = table_side(config.table_size), sam.spec.global_blocks
-        self.refine = nn.ModuleDict({str(i): Refine(dim) for i in blocks})
-        self.tables = nn.ModuleDict(
-            {str(i): RelativeTables(encoder.blocks[i].attn, side) for i in blocks}  # type: ignore[arg-type]
-        )
-
-    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
-        """Overlapping patches through a bottleneck, without positions."""
-        x = strided_patches(encoder, pixels)
-        return x + self.input(x)
+        self.refine = nn.ModuleDict({str(i): Refine(dim) for i in sam.spec.global_blocks})
 
     def begin(
         self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None

@@ -1,0 +1,105 @@
+"""Tokens 8 pixels apart on a base with larger patches: what SAMUS and GSAM have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from samtune.adapters.base import Adapter
+from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
+from samtune.errors import InputError
+from samtune.sam.image_encoder import Attention, ImageEncoder
+from samtune.sam.model import Sam, SamSpec
+
+STRIDE = 8
+"""Pixels from one token to the next."""
+
+
+def strided_patches(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+    """SAM's patch embedding with overlap: ``(B, 3, h, w)`` to ``(B, h // 8, w // 8, C)``.
+
+    The image is first enlarged by what a patch is longer than the stride, so that there are as many
+    patches as strides.
+    """
+    proj, extra = encoder.patch_embed.proj, encoder.patch - STRIDE
+    if extra:
+        size = (pixels.shape[-2] + extra, pixels.shape[-1] + extra)
+        pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+    return F.conv2d(pixels, proj.weight, proj.bias, stride=STRIDE).permute(0, 2, 3, 1)
+
+
+class RelativeTables(nn.Module):
+    """A global block's relative positions, resampled to another side and trained."""
+
+    def __init__(self, attention: Attention, side: int) -> None:
+        super().__init__()
+        self.h, self.w = (
+            nn.Parameter(
+                F.interpolate(table.detach().T[None], 2 * side - 1, mode="linear")[0].T.contiguous()
+            )
+            for table in (attention.rel_pos_h, attention.rel_pos_w)
+        )
+
+    def params(self) -> dict[str, Tensor]:
+        """What to use in place of the block's own tables."""
+        return {"attn.rel_pos_h": self.h, "attn.rel_pos_w": self.w}
+
+
+class Strided(Adapter):
+    """Overlapping patches through a bottleneck, and relative positions of the finer grid.
+
+    Args:
+        sam: The base.
+        config: The method's options.
+    """
+
+    identity_at_init = False
+    stride = STRIDE
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of methods with such tokens."""
+
+        ratio: float = 0.25
+        """Width of the bottlenecks as a part of the encoder's."""
+        scale: float = 0.5
+        """Weight of the bottlenecks beside the MLPs."""
+        table_size: int = 256
+        """Side in pixels of the image that the relative positions are resampled for; other images
+        work too, by resampling on the way."""
+
+    @classmethod
+    def check(cls, spec: SamSpec) -> None:
+        """Refuses bases with patches under 8 pixels.
+
+        Raises:
+            InputError: Such a base.
+        """
+        if spec.patch_size < STRIDE:
+            raise InputError(
+                f"base.name={spec.name}: its patches of {spec.patch_size} pixels leave gaps at a "
+                f"stride of {STRIDE}; choose another adapter"
+            )
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        self.check(sam.spec)
+        if config.table_size < STRIDE:
+            raise InputError(
+                f"adapter.table_size={config.table_size}: must be at least {STRIDE} pixels"
+            )
+        encoder, side = sam.image_encoder, config.table_size // STRIDE
+        self.input = Bottleneck(encoder.dim, bottleneck_width(encoder.dim, config.ratio))
+        self.tables = nn.ModuleDict(
+            {
+                str(i): RelativeTables(encoder.blocks[i].attn, side)  # type: ignore[arg-type]
+                for i in sam.spec.global_blocks
+            }
+        )
+
+    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+        """Overlapping patches through a bottleneck, without positions."""
+        x = strided_patches(encoder, pixels)
+        return x + self.input(x)
