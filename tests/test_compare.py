@@ -85,6 +85,10 @@ class TestPlan:
         (run,) = planned([*words, "methods=cat_sam_a", "seeds=1"])
         assert run.config.decoder["name"] == "hq"
 
+    def test_a_read_out_alone_is_a_method(self, words):
+        (run,) = planned([*words, "methods=hq", "seeds=1"])
+        assert (run.config.adapter["name"], run.config.decoder["name"]) == ("none", "hq")
+
     def test_a_recipe_is_its_method_and_not_its_data_or_budget(self, words):
         name = "adaptformer-vit_l-kvasir-1shot"
         (run,) = planned([*words, f"methods={name}", "seeds=1"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from samtune.adapters import ADAPTERS
 from samtune.config import DEFAULTS, RunConfig, Tree, layers, parse_override, recipes, resolve
+from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.runfolder import DEFAULT
 from samtune.runs import data_name
@@ -130,11 +131,13 @@ def _method(name: str) -> Tree:
         own = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGET}
         parts: Tree = {key: tree[key] for key in DEFAULTS if key in tree}
         return {**parts, "train": own}
+    if name in DECODERS:
+        return {"adapter": {"name": "none"}, "decoder": {"name": name}}
     if "+" not in name and name not in ADAPTERS:
-        known = [DECODER, *ADAPTERS, *shipped]
+        known = [DECODER, *ADAPTERS, *DECODERS, *shipped]
         raise InputError(
-            f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter "
-            "(samtune methods) or a recipe (samtune recipes)"
+            f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter or "
+            "read-out (samtune methods) or a recipe (samtune recipes)"
         )
     fitting: tuple[str, ...] | None = ADAPTERS[name].decoders
     reads = DEFAULTS["decoder"]

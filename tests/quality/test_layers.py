@@ -61,7 +61,7 @@ LAYERS = {
     " ops types recipes assets",
     "prompt_matrix": "runs config checkpoint display data sam types",
     "compare_page": "overlays report",
-    "compare_plan": "runs runfolder config adapters",
+    "compare_plan": "runs runfolder config adapters decoders",
     "compare": "compare_page compare_plan runs runfolder assembly comparison checkpoint config"
     " state display report overlays finetuned sam data types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
