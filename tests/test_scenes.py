@@ -138,6 +138,15 @@ def test_plain_pictures_are_asked_once_for_all_of_their_objects():
     assert not (prompts.batch(1, 2, 64, RICH, None, (3, 4)).kinds == prompts.WHOLE_PICTURE).any()
 
 
+def test_without_a_prompt_the_largest_object_is_meant():
+    labels = np.zeros((8, 8), int)
+    labels[:2, :2], labels[4:, 4:] = 3, 7
+    assert np.array_equal(prompts.largest(labels), labels == 7)
+    assert not prompts.largest(np.zeros((8, 8), int)).any()
+    made = prompts.batch(1, 2, 64, prompts.Mixture(0, 1, 0, 0, 1), None, (3, 4))
+    assert (made.kinds.unflatten(0, (3, 4))[:, 0] == prompts.WHOLE_PICTURE).all()
+
+
 def test_curriculum_goes_from_plain_to_rich_and_drops_the_question_without_a_prompt():
     shares = [train_nano.curriculum(p) for p in (0, 0.2, 0.5, 0.65, 1)]
     assert [m.rich for m in shares] == pytest.approx([0, 0, 0.5, 0.5, 0.5])

@@ -1,9 +1,11 @@
-"""Writes the averaged weights of a run as the file that the package ships.
+r"""Writes the averaged weights of a run as the file that the package ships.
 
-    python training/export_nano.py runs/nano/last --out src/samtune/assets/nano.safetensors
+    python training/export_nano.py runs/nano/last --out src/samtune/assets/nano.safetensors \
+        --log training/log
 
 Half precision, the official parameter names; the header says what it is and how it was made. The
-printed sha256 is that of the file, for the check when it is loaded.
+printed sha256 is that of the file; ``PACKAGED`` in ``samtune.sam.weights`` holds it, for the check
+when it is loaded.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -61,6 +65,22 @@ def export(run: Path, out: Path) -> str:
     return hashlib.sha256(out.read_bytes()).hexdigest()
 
 
+def keep_log(run: Path, folder: Path, block: int = 50) -> None:
+    """Writes means of every ``block`` steps, the validation and the curve into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    with (folder / "log.jsonl").open("w") as file:
+        for start in range(0, len(steps), block):
+            part = steps[start : start + block]
+            row = {"step": part[-1]["step"], "minutes": round(part[-1]["seconds"] / 60, 2)}
+            for key in ("rate", "loss1", "edge", "iou_box", "iou_point", "iou_none", "iou3"):
+                found = [r[key] for r in part if key in r and not math.isnan(r[key])]
+                row[key] = round(sum(found) / len(found), 4) if found else None
+            file.write(json.dumps(row) + "\n")
+    for name in ("validation.jsonl", "curve.svg"):
+        shutil.copy(run / name, folder / name)
+
+
 def main() -> None:
     """Reads the options, writes the file, prints its size and hash."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -68,7 +88,10 @@ def main() -> None:
         "run", type=Path, help="checkpoint folder of train_nano.py, such as runs/nano/last"
     )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--log", type=Path, help="folder that keeps the run's log and curve")
     args = parser.parse_args()
+    if args.log:
+        keep_log(args.run.parent, args.log)
     digest = export(args.run, args.out)
     print(json.dumps({"file": str(args.out), "bytes": args.out.stat().st_size, "sha256": digest}))
 

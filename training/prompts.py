@@ -109,6 +109,13 @@ def choose(rng: np.random.Generator, labels: np.ndarray, count: int) -> list[np.
     return masks
 
 
+def largest(labels: np.ndarray) -> np.ndarray:
+    """``(S, S)`` bool: the object of a label map that has most pixels."""
+    area = np.bincount(labels.ravel())
+    area[0] = 0
+    return labels == area.argmax() if area.any() else np.zeros(labels.shape, bool)
+
+
 def tight_box(mask: np.ndarray) -> np.ndarray:
     """``(4,)`` xyxy of the mask's outer pixels."""
     y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -200,6 +207,8 @@ class Mixture(NamedTuple):
     """That a plain picture is asked once without a prompt, for all of its objects."""
     exact: float = 1 / 3
     """That a box is the tight one, without noise."""
+    largest: float = 0.0
+    """That a picture is asked once without a prompt, for its largest object."""
 
 
 SHAPES = {SIZE // 2: (8, 6), SIZE: (2, 8)}
@@ -228,6 +237,8 @@ def batch(
         kinds = rng.choice(len(KIND_ODDS), count, p=KIND_ODDS)
         if plain and rng.random() < mixture.whole:
             kinds[0], masks[0] = WHOLE_PICTURE, labels[WHOLE] > 0
+        elif rng.random() < mixture.largest:
+            kinds[0], masks[0] = WHOLE_PICTURE, largest(labels[WHOLE])
         slots = [prompt(rng, m, int(k), mixture.exact) for m, k in zip(masks, kinds, strict=True)]
         coords, marks = zip(*slots, strict=True)
         row = (image.transpose(2, 0, 1), content, masks, coords, marks, kinds, edges_of(labels))

@@ -1,12 +1,13 @@
 """Trains nano, the small SAM that ships with samtune, from scratch on procedural scenes.
 
-    python training/train_nano.py --out runs/nano --minutes 95            # decays by the clock
-    python training/train_nano.py --out runs/nano --minutes 95 --resume   # after a stop
+    python training/train_nano.py --out runs/nano --minutes 112            # decays by the clock
+    python training/train_nano.py --out runs/nano --minutes 112 --resume   # after a stop
     touch runs/nano/stop                                                  # saves and stops
 
 It begins with plain scenes and, beside SAM's prompts, with one question without a prompt in each
 of them, for all objects at once: that answer depends on the picture alone, and from it the decoder
-learns to look. Rich scenes then take over a half, and the question without a prompt goes away.
+learns to look. Rich scenes then take over a half, and the question without a prompt goes away; at
+the end it comes back for one object, the largest, as every answer of SAM is one object.
 Stopped before its end, the averaged weights of the last checkpoint are usable as they are.
 """
 
@@ -49,7 +50,7 @@ from samtune.sam.model import SPECS, Sam
 class Settings:
     """What a run is made of; kept beside its checkpoints."""
 
-    minutes: float = 95.0
+    minutes: float = 112.0
     seed: int = 1
     lr: float = 1.5e-3
     matrix_lr: float = 3e-3
@@ -69,7 +70,8 @@ def curriculum(progress: float) -> Mixture:
     rich = 0.5 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
     whole = min(1.0, max(0.0, (0.65 - progress) / 0.35))
     exact = 1 / 3 if progress < 0.5 else 2 / 3
-    return Mixture(full, rich, whole, exact)
+    largest = 0.0 if progress < 0.8 else 0.5
+    return Mixture(full, rich, whole, exact, largest)
 
 
 class Trainer:
