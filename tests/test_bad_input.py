@@ -346,7 +346,7 @@ class TestPredict:
     def test_a_full_disk(self, ask, monkeypatch):
         monkeypatch.setattr(Path, "write_bytes", fail_to_write)
         monkeypatch.setattr(Path, "mkdir", lambda *args, **kwargs: None)
-        assert "free some space" in ask()
+        assert "free some space" in ask("--box", "2,2,30,30")
 
     def test_settings(self, ask):
         assert "did you mean 'base'" in ask("bse.weights=x")

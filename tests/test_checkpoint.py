@@ -90,7 +90,8 @@ def test_a_loaded_model_is_the_saved_one(sam, model, path):
     answers = []
     for predictor in (model.predictor(), loaded.predictor()):
         predictor.set_image(image)
-        answers.append(predictor.predict(box=[5, 6, 30, 31], return_logits=True))
+        asked = {"point_coords": [[5, 6]], "point_labels": [1]}
+        answers.append(predictor.predict(**asked, return_logits=True))
     for mine, theirs in zip(*answers, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
