@@ -148,11 +148,14 @@ def test_settings_out_of_range_are_refused(settings):
 
 def test_the_contract_has_a_line_for_each_metric_used():
     text = contract(["hd95", "miou"])
-    lines = text.splitlines()[1:]
+    head, *lines = text.splitlines()
     assert [line.split(":")[0] for line in lines] == ["hd95", "miou"]
-    assert "Lower is better" in lines[0] and "Higher is better" in lines[1]
-    for part in ("Averaged:", "Empty:", "Resolution:", "Threshold:"):
-        assert all(part in line for line in lines)
+    assert "lower is better" in lines[0] and "higher is better" in lines[1]
+    for part in ("resolution:", "threshold:"):  # the same for both: said once
+        assert part in head and not any(part in line for line in lines)
+    for part in ("averaged:", "empty masks:"):
+        assert part not in head and all(part in line for line in lines)
+    assert "resolution:" in contract(["hd95"]).splitlines()[1]
     assert metrics_table().count("\n") == len(MEASURES) + 2
 
 

@@ -312,22 +312,35 @@ def expand(asked: Iterable[str], key: str = "eval.metrics", maps: bool = False) 
 
 
 def contract(names: Iterable[str]) -> str:
-    """What the numbers mean, for printing beside them: a line for each metric.
+    """What the numbers mean, for printing beside them: what holds for all, then a line for each.
 
     Args:
         names: Metrics, as :func:`expand` gives them.
     """
-    lines = ["Ignored pixels count neither for nor against. Fractions unless a unit is given."]
-    for name in names:
-        m = MEASURES[name]
-        better = "higher" if m.higher else "lower"
-        source = f" ({m.source})" if m.source else ""
-        lines.append(
-            f"{name}: {m.meaning}{source}. Averaged: {m.averaged}. Empty: {m.empty}. "
-            f"Resolution: {m.resolution}. Threshold: {m.threshold}. {better.capitalize()} is "
-            "better."
-        )
+    used = {name: _terms(MEASURES[name]) for name in names}
+    common = [t for t in next(iter(used.values()), []) if all(t in own for own in used.values())]
+    if len(used) == 1:
+        common = []
+    head = [
+        "Ignored pixels count neither for nor against; fractions unless a unit is given",
+        *common,
+    ]
+    lines = ["; ".join(head) + "."]
+    for name, terms in used.items():
+        source = f" ({MEASURES[name].source})" if MEASURES[name].source else ""
+        own = [term for term in terms if term not in common]
+        lines.append("; ".join([f"{name}: {MEASURES[name].meaning}{source}", *own]) + ".")
     return "\n".join(lines) + "\n"
+
+
+def _terms(measure: Measure) -> list[str]:
+    return [
+        f"averaged: {measure.averaged}",
+        f"empty masks: {measure.empty}",
+        f"resolution: {measure.resolution}",
+        f"threshold: {measure.threshold}",
+        f"{'higher' if measure.higher else 'lower'} is better",
+    ]
 
 
 def metrics_table() -> str:
