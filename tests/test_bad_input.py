@@ -241,6 +241,23 @@ class TestEval:
         assert "trained on another tiny" in line and "base.weights=" in line
 
     @pytest.mark.parametrize(
+        "word",
+        ["base.name=vit_b", "adapter.rank=8", "decoder=frozen", "input.size=96"],
+    )
+    def test_a_setting_against_the_checkpoint(self, samtune, trained, tmp_path, word):
+        line = samtune("eval", trained.checkpoint, word).line
+        assert "cannot be changed" in line and str(trained.checkpoint) in line
+        out = tmp_path / "out"
+        image = trained.root / "images" / "00.png"
+        assert "cannot be" in samtune("predict", trained.checkpoint, image, "--out", out, word).line
+        assert not out.exists()
+
+    def test_a_setting_against_the_base(self, samtune, trained):
+        root = f"data.root={trained.root}"
+        for word in ("base.name=vit_b", "adapter=vpt"):
+            assert "nano has" in samtune("eval", "nano", root, word).line
+
+    @pytest.mark.parametrize(
         ("source", "said"),
         [
             ("gone.safetensors", "no such checkpoint"),
@@ -350,6 +367,7 @@ class TestPredict:
 
     def test_settings(self, ask):
         assert "did you mean 'base'" in ask("bse.weights=x")
+        assert "read the same way" in ask("data.intensity=zscore")
 
     def test_out_is_needed(self, samtune, trained):
         line = samtune("predict", trained.checkpoint, trained.root).line

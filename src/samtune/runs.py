@@ -15,7 +15,7 @@ import yaml
 from samtune.assembly import cut_as_asked, dataset_of, device_of, models, modes
 from samtune.checkpoint import load, read_header
 from samtune.comparison import compare_with_base, measure, numbers
-from samtune.config import RunConfig, Tree, layers, resolve
+from samtune.config import RunConfig, Tree, layers, leaves, resolve
 from samtune.data import (
     InputConfig,
     Summary,
@@ -113,9 +113,9 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
         display: Where to speak.
 
     Raises:
-        InputError: Wrong checkpoint, configuration or data.
+        InputError: Wrong checkpoint, configuration or data, or a setting against the checkpoint.
     """
-    config = resolve([_settings_of(source), *layers(words)])
+    config = _asked_of(source, words)
     with together(config.device == "cpu"):
         return _evaluate(source, config, display)
 
@@ -160,12 +160,13 @@ def predictor_of(source: str, words: Sequence[str]) -> Predictor:
         words: ``base.*`` and ``device`` settings as ``key=value``.
 
     Raises:
-        InputError: Wrong checkpoint, base or settings.
+        InputError: Wrong checkpoint, base or settings, or a setting against the checkpoint.
     """
-    config = resolve([_settings_of(source), *layers(words)])
+    config = _asked_of(source, words)
     if _is_base(source):
         return models(config)[1].predictor()
     model = load(source, config.base.weights, any_base=config.base.any, device=device_of(config))
+    intensity.check_same(config.data, model.input)
     model.input = cut_as_asked(model.input, config)
     return model.predictor()
 
@@ -195,6 +196,33 @@ def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]
 def _is_base(source: str) -> bool:
     """Whether a base's name is meant, and no file of that name."""
     return source in SPECS and not Path(source).exists()
+
+
+def _asked_of(source: str, words: Sequence[str]) -> RunConfig:
+    """The settings of a checkpoint, or of a base, with those of a command line over them.
+
+    Raises:
+        InputError: A ``key=value`` against what the checkpoint, or the base, is.
+    """
+    own, given = _settings_of(source), layers(words)
+    config = resolve([own, *given])
+    # Its data may be gone by now, and says nothing of the model.
+    alone = resolve([{**own, "data": config.tree()["data"]}])
+    is_, wanted = leaves(alone.tree()), leaves(config.tree())
+    frame = () if _is_base(source) else ("input.size", "input.resize")
+    fixed = ("base.name", "adapter.", "decoder.", *frame)
+    for key in leaves(given[-1]):
+        if key.startswith(fixed) and _pair(wanted.get(key)) != _pair(is_.get(key)):
+            raise InputError(
+                f"{key}={wanted.get(key)}: {source} has {is_.get(key)}, which cannot be changed; "
+                "leave it out"
+            )
+    return config
+
+
+def _pair(value: Any) -> Any:
+    """One number for both sides is the pair of them."""
+    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _settings_of(source: str) -> Tree:

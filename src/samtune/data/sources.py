@@ -240,11 +240,12 @@ def _refuse_alone(files: list[Path], partner: str, folder: Path) -> None:
         return
     shown = ", ".join(f.name for f in files[:_SHOWN]) + (", ..." if len(files) > _SHOWN else "")
     alone = "image" if partner == "mask" else "mask"
+    lack = "an image" if partner == "image" else "a mask"
     complain(
         DataError(
             files[0].parent,
             f"unmatched {alone}",
-            f"{len(files)} file(s) without a {partner} of the same stem in {folder} ({shown})",
+            f"{len(files)} file(s) without {lack} of the same stem in {folder} ({shown})",
             f"add the {partner} or remove the file",
             files,
         )
