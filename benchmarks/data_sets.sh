@@ -13,13 +13,20 @@ samtune compare data.root="$kvasir" data.name=kvasir methods=lora shots=1,4,16 s
 [ -e "$out/kvasir-prompts/summary.json" ] || samtune eval \
   "$out/kvasir-shots/lora-16shot-seed0/best.safetensors" data.root="$kvasir" data.shots=null \
   prompts.eval=all output="$out/kvasir-prompts"
+trained=()
+for prompt in none box point; do
+  run "kvasir-$prompt" data.root="$kvasir" data.name=kvasir data.shots=16 prompts.train=$prompt \
+    prompts.eval=$prompt train.max_steps=100 train.batch_size=2 train.eval_every=100
+  trained+=("$out/kvasir-$prompt/best.safetensors")
+done
+[ -s "$out/kvasir-matrix.json" ] || samtune eval "${trained[@]}" prompts.eval=all --json \
+  output="$out/kvasir-matrix" >"$out/kvasir-matrix.json"
 run camvid data.root="$camvid" data.name=camvid decoder.name=semantic decoder.classes=11 \
   prompts.train=none prompts.eval=none "train.loss=ce + multi_dice" eval.metrics=regions \
   train.max_steps=300 train.eval_every=150
-run isbi2012-gsam data.root="$isbi" data.name=isbi2012 data.masks=classes data.classes=2 \
-  decoder.name=semantic decoder.classes=2 decoder.tokens=per_class prompts.train=none \
-  prompts.eval=none "train.loss=ce + multi_dice" eval.metrics=miou_gsam train.max_steps=200 \
-  train.eval_every=100
+run isbi2012-gsam data.root="$isbi" data.name=isbi2012 decoder.name=semantic decoder.classes=2 \
+  prompts.train=none prompts.eval=none train.loss=bce \
+  eval.metrics=miou,miou_gsam,miou_gsam_dropped train.max_steps=200 train.eval_every=100
 run coco data.root="$coco" prompts.train=box prompts.eval=box eval.metrics=instances \
   train.max_steps=200 train.eval_every=100
 run dsb2018 data.root="$dsb" data.masks=instance prompts.train=box prompts.eval=box \
