@@ -218,6 +218,8 @@ def layers(words: Sequence[str]) -> list[Tree]:
             recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
         elif word.endswith((".yaml", ".yml")):
             file_trees.append(read_tree(Path(word).expanduser()))
+        elif Path(word).expanduser().is_dir():
+            raise InputError(f"{word}: a folder; give it as data.root={word}")
         else:
             raise InputError(
                 f"{word}: neither a recipe, a .yaml file nor key=value{nearest(word, shipped)}; "

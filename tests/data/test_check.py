@@ -364,6 +364,26 @@ def test_what_a_person_sees(make_pairs, samtune, tmp_path):
     assert lines[-1].startswith("not ok: 9 problems, training would fail")
 
 
+def test_a_published_set_of_another_size_is_remarked(make_pairs, tmp_path):
+    root = make_pairs([f"img{i}" for i in range(6)], root=tmp_path / "Kvasir-SEG")
+    found = check(DataConfig(root=str(root), name="kvasir", masks="binary"))
+    (row,) = (row for row in found.remarks if row.kind == "not the published size")
+    assert "6 images" in row.what and "1000" in row.what and "download it again" in row.remedy
+    assert found.ok
+
+
+def test_masks_of_0_and_255_are_no_class_map(make_pairs, tmp_path):
+    root = make_pairs([f"img{i}" for i in range(6)], root=tmp_path / "set")
+    found = check(DataConfig(root=str(root), masks="classes", classes=2))
+    assert {row.kind for row in found.problems} == {"class out of range"}
+    assert all("data.masks=binary" in row.remedy for row in found.problems)
+    assert "class without pixels" not in {row.kind for row in found.remarks}
+
+
+def test_a_folder_alone_is_told_how(samtune, tmp_path):
+    assert f"data.root={tmp_path}" in samtune("data", "check", tmp_path).line
+
+
 def test_wrong_settings_are_no_finding(samtune):
     assert "data.rot" in samtune("data", "check", "data.rot=x").line
     assert "data.root=FOLDER" in samtune("data", "check").line

@@ -12,6 +12,7 @@ import numpy as np
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import clear_threshold
 from samtune.data.layouts import Found, find
+from samtune.data.named import DATASETS, deviations
 from samtune.data.problems import DataError, collected
 from samtune.data.reading import has_palette, is_lossy
 from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
@@ -100,7 +101,7 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
             draw_shots(parts["train"], data)
     sound = [each for each in found if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
-    remarks = dict.fromkeys(_remarks(sound, parts, data))
+    remarks = dict.fromkeys([*_of_copy(layout, data), *_remarks(sound, parts, data)])
     return Check(tuple(rows), tuple(remarks), _counts(sound, parts, data))
 
 
@@ -148,6 +149,13 @@ def _remarks(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[
     yield from _mixed(sound, data)
     yield from _repeated(sound, parts)
     yield from _odd_splits(sound, parts, data)
+
+
+def _of_copy(layout: Found, data: DataConfig) -> Iterator[Finding]:
+    """Splits of a published set that hold more or fewer images than its authors give."""
+    for line in deviations(data.name, layout) if data.name in DATASETS else ():
+        remedy = "legal; if no subset was meant, unpack or download it again"
+        yield Finding(str(data.root), "not the published size", line, remedy)
 
 
 def _odd_objects(look: Look, data: DataConfig) -> Iterator[Finding]:
@@ -232,7 +240,7 @@ def _odd_splits(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterat
         return
     train = set(parts.get("train", ()))
     met = {value for each in sound if each.record in train for value in each.values}
-    for value in range(data.classes or 0) if train else ():
+    for value in range(data.classes or 0) if met else ():
         if value not in met:
             what = f"{_class_name(value, data)} has no pixel in the training split"
             remedy = "add images of it, or check the values"

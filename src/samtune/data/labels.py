@@ -267,7 +267,8 @@ def _classes(
             path,
             "class out of range",
             f"class values {_shown(np.unique(wrong))} are not in 0..{config.classes - 1}",
-            "set data.classes higher, or data.ignore to the value that means nothing",
+            "set data.classes higher, or data.ignore to the value that means nothing; masks of 0 "
+            "and 255 alone are one foreground: data.masks=binary",
         )
     labels, ids = _numbered(values.astype(np.int32) + 1, valid)
     if config.background is not None:
