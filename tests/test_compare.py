@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from commands import settings
 
-from samtune.compare import Run, aggregate, compare, planned
+from samtune.compare import Run, aggregate, compare, planned, show
 from samtune.compare_page import Entry, Picture, render, scatter
 from samtune.display import Display
 from samtune.overlays import Overlay
@@ -180,6 +180,19 @@ def test_the_page_shows_each_method_on_the_same_images():
     assert page.count("<img ") == 10 and "&lt;lora&gt;" in page and "<lora>" not in page
     assert "a &amp; b" in page and "1 training image<" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_the_table_shows_what_boxes_alone_give(words, capsys):
+    runs = planned([*words, "methods=lora", "seeds=1"])
+    side = {"iou": 0.5, "dice": 0.6}
+    costs = {"trainable_parameters": 10, "seconds": 1.0, "peak_memory_bytes": 100}
+    rows = aggregate(runs, [{"tuned": side, "zero_shot": side, **costs}])
+    common = {"title": "nano on cells", "prompt": "box", "images": 3, "zero_shot": side}
+    paths = {"comparison": "c.json", "report": "r.html"}
+    guesses = {"filled box": {"iou": 0.674, "dice": 0.79}}
+    show(Display(), {**common, **paths, "rows": rows, "guesses": guesses})
+    said = capsys.readouterr().out
+    assert said.index("filled box") < said.index("0.674") < said.index("zero-shot")
 
 
 def test_titles():

@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 from commands import settings
 
-from samtune.comparison import compare_with_base, original_prompts
+from samtune.comparison import _by_class, compare_with_base, original_prompts
 from samtune.config import from_words
 from samtune.data import SegmentationDataset, splits
 from samtune.display import Display
+from samtune.evaluation import Evaluation
 from samtune.finetuned import FineTuned
 from samtune.metrics import GROUPS
 from samtune.metrics.config import EvalConfig
@@ -102,3 +103,20 @@ def test_prompts_return_to_the_original_frame():
     boxes, points = original_prompts(prompts, geometry)
     assert boxes[0] == pytest.approx([3, 6, 30, 45], abs=1e-4) and len(boxes) == 1
     assert points[0] == pytest.approx([9, 12, 0], abs=1e-4) and len(points) == 1
+
+
+def measured(**by_class):
+    rows = {
+        int(name[1:]): {"iou": iou, "dice": iou, "iou_pooled": iou / 2, "objects": 1}
+        for name, iou in by_class.items()
+    }
+    return Evaluation({"by_class": rows}, 1)
+
+
+def test_a_class_that_one_side_alone_answers_with_has_a_row():
+    config = from_words(["data.root=x", "data.masks=classes", "data.classes=3"])
+    rows = _by_class(measured(c0=0.5, c2=0.1), measured(c0=0.7, c1=0.0), config)
+    assert list(rows) == ["class 0", "class 1", "class 2"]
+    assert rows["class 0"]["tuned"] == {"iou": 0.7, "dice": 0.7, "iou_pooled": 0.35}
+    assert list(rows["class 1"]) == ["tuned"] and list(rows["class 2"]) == ["zero_shot"]
+    assert list(_by_class(measured(c2=0.1), None, config)["class 2"]) == ["zero_shot"]

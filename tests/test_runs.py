@@ -112,7 +112,7 @@ def test_by_class(samtune, classes, tiny_weights, tmp_path, monkeypatch):
     summary = samtune("train", *words, "data.test_fraction=0.4", "--json").json
     assert set(summary["by_class"]) == {"body", "edge"}
     for values in summary["by_class"].values():
-        assert values["zero_shot"].keys() == values["tuned"].keys() == {"iou", "dice"}
+        assert values["zero_shot"].keys() == values["tuned"].keys() == {"iou", "dice", "iou_pooled"}
     again = samtune("eval", summary["checkpoint"], "--json").json
     assert again["by_class"] == summary["by_class"]
 
@@ -231,7 +231,11 @@ def test_several_checkpoints_by_prompt(samtune, trained, tmp_path, monkeypatch):
         assert list(row["by_prompt"]) == ["box", "none"] and Path(row["report"]).is_file()
     assert rows[1]["by_prompt"] == rows[2]["by_prompt"]
     assert rows[1]["by_prompt"]["box"] == {k: answer.json["tuned"][k] for k in ("iou", "dice")}
-    assert "trained with" in answer.err and "zero-shot" in answer.err
+    guesses = answer.json["matrix_guesses"]
+    assert guesses == {"box": answer.json["by_prompt"]["box"]["guesses"]}
+    said = answer.err[answer.err.index("IoU by trained and asked prompt") :]
+    for shown in ("1: zero-shot", "3: box", "filled box, no model", str(copy), "iou: IoU of each"):
+        assert shown in said
     again = samtune("eval", *words[:1], trained.checkpoint, "--json")
     assert "give each once" in again.line
 

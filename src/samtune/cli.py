@@ -61,7 +61,7 @@ def evaluate(
     with speaking(as_json) as display:
         if more:
             summary = evaluate_several([source, *more], settings, display)
-            display.matrix(summary["matrix"])
+            display.matrix(summary)
         else:
             summary = evaluate_run(source, settings, display)
             display.results(summary)

@@ -212,7 +212,11 @@ def show(display: Display, result: Mapping[str, Any]) -> None:
     columns = ("method", "shots", "IoU", "Dice", "gain", "trained", "time", "memory")
     before = result["zero_shot"]
     start = (metric(before["iou"]), metric(before["dice"]))
-    rows: list[tuple[str, ...]] = [("zero-shot", "", *start, "", "0", "", "")]
+    rows: list[tuple[str, ...]] = [
+        (name, "", metric(guess["iou"]), metric(guess["dice"]), "", "", "", "")
+        for name, guess in result["guesses"].items()
+    ]
+    rows.append(("zero-shot", "", *start, "", "0", "", ""))
     for row in result["rows"]:
         sides = row["iou"]["mean"], row["zero_shot"]["iou"]
         gain = None if None in sides else sides[0] - sides[1]

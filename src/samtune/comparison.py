@@ -20,6 +20,8 @@ from samtune.metrics.contract import ALWAYS, contract
 from samtune.overlays import Overlay
 from samtune.processes import is_main
 
+PER_CLASS = ("iou", "dice", "iou_pooled")
+"""What stands for each class; the last is that of the confusion matrix, whose mean is ``miou``."""
 SHOWN = 8
 """Images in the report's gallery."""
 
@@ -122,13 +124,17 @@ def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -
     names = config.data.class_names
     if config.data.masks != "classes" and len(names) < 2:
         return {}
+    sides = {"zero_shot": before, **({"tuned": after} if after else {})}
+    found = {side: measured.metrics["by_class"] for side, measured in sides.items()}
+    # of class maps one model may answer with a class that the other never does
     out = {}
-    for index, values in before.metrics["by_class"].items():
+    for index in sorted(set().union(*found.values())):
         name = names[index] if index < len(names) else f"class {index}"
-        out[name] = {"zero_shot": {key: values[key] for key in ("iou", "dice")}}
-        if after and index in after.metrics["by_class"]:
-            tuned = after.metrics["by_class"][index]
-            out[name]["tuned"] = {key: tuned[key] for key in ("iou", "dice")}
+        out[name] = {
+            side: {key: classes[index][key] for key in PER_CLASS}
+            for side, classes in found.items()
+            if index in classes
+        }
     return out
 
 

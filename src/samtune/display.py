@@ -137,7 +137,7 @@ class Display:
             table.add_row("gain", *gains)
         self.console.print(table)
         self._prompts(summary)
-        self._group(summary, "by_class", "class")
+        self._by_class(summary.get("by_class") or {})
         self._metrics(summary.get("metrics") or {})
         if summary.get("contract"):
             self.say(summary["contract"].rstrip())
@@ -173,26 +173,38 @@ class Display:
             table.add_row(row.label if row.origin else f"  {row.label}", *cells)
         self.console.print(table)
 
-    def matrix(self, matrix: Sequence[Mapping[str, Any]]) -> None:
-        """How models of several prompts answer each prompt: IoU, a row for each model."""
-        tests = list(matrix[0]["by_prompt"])
-        table = Table("trained with", *tests, "checkpoint", title_justify="left")
+    def matrix(self, summary: Mapping[str, Any]) -> None:
+        """How models of several prompts answer each prompt: IoU, a column for each model.
+
+        Args:
+            summary: See :func:`samtune.prompt_matrix.evaluate_several`.
+        """
+        models = summary["matrix"]
+        names = [f"{n}: {row['trained_with'] or 'zero-shot'}" for n, row in enumerate(models, 1)]
+        table = Table(Column("asked with", no_wrap=True), *names, title_justify="left")
         table.title = (
             "IoU by trained and asked prompt (all but none are taken from the ground truth)"
         )
-        for row in matrix:
-            cells = [metric(row["by_prompt"][mode]["iou"]) for mode in tests]
-            table.add_row(row["trained_with"] or "zero-shot", *cells, row["checkpoint"] or "")
+        for mode in models[0]["by_prompt"]:
+            table.add_row(mode, *(metric(row["by_prompt"][mode]["iou"]) for row in models))
+            for name, guess in summary["matrix_guesses"].get(mode, {}).items():
+                table.add_row(f"  {name}, no model", metric(guess["iou"]))
         self.console.print(table)
+        for n, row in enumerate(models, 1):
+            self.say(f"{n}: {row['checkpoint'] or row['base']}, report: {row['report']}")
+        self.say(summary["contract"].rstrip())
 
-    def _group(self, summary: Mapping[str, Any], key: str, name: str) -> None:
-        groups = summary.get(key) or {}
+    def _by_class(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
+        """A row for each class: its mean IoU, and that of the pixels of all images."""
         if not groups:
             return
-        table = Table(name, "zero-shot IoU", "tuned IoU", title_justify="left")
-        for group, values in groups.items():
-            pair = [values.get(side) for side in ("zero_shot", "tuned")]
-            table.add_row(str(group), *(metric(v["iou"]) if v else "-" for v in pair))
+        kinds = {"iou": "IoU", "iou_pooled": "pooled IoU"}
+        sides = ("zero_shot", "tuned")
+        names = (f"{side.replace('_', '-')} {kind}" for kind in kinds.values() for side in sides)
+        table = Table("class", *names)
+        for name, values in groups.items():
+            cells = [(values.get(side) or {}).get(key) for key in kinds for side in sides]
+            table.add_row(str(name), *map(metric, cells))
         self.console.print(table)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -32,7 +32,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
     Returns:
         The first one's summary, and ``matrix``: for each base and checkpoint ``checkpoint``
         (``None`` for zero-shot), ``base``, ``trained_with``, ``by_prompt`` with IoU and Dice, and
-        ``report``.
+        ``report``; ``matrix_guesses``: for each prompt with a box what it gives without a model.
 
     Raises:
         InputError: As :func:`samtune.runs.evaluate_run`, or a checkpoint given twice.
@@ -61,7 +61,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
         if trained[source] is not None:
             row = {"checkpoint": source, "trained_with": "+".join(trained[source] or []), **common}
             matrix.append({**row, "by_prompt": _side(summary, "tuned")})
-    return {**summaries[0], "matrix": matrix}
+    return {**summaries[0], "matrix": matrix, "matrix_guesses": _guesses(summaries[0])}
 
 
 def _data(sources: Sequence[str]) -> list[str]:
@@ -86,3 +86,11 @@ def _is_base(source: str) -> bool:
 
 def _side(summary: Tree, side: str) -> Tree:
     return {mode: values[side] for mode, values in summary["by_prompt"].items()}
+
+
+def _guesses(summary: Tree) -> Tree:
+    return {
+        mode: values["guesses"]
+        for mode, values in summary["by_prompt"].items()
+        if "guesses" in values
+    }
