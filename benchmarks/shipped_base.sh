@@ -3,7 +3,7 @@
 #     benchmarks/shipped_base.sh KVASIR_SEG_FOLDER ISBI2012_FOLDER OUT_FOLDER
 set -euo pipefail
 kvasir=$1 isbi=$2 out=$3
-train="train.max_steps=200 train.eval_every=100 train.lr=2e-3 data.augment=flips adapter.rank=8"
+train="train.max_steps=200 train.eval_every=200 train.lr=2e-3 data.augment=flips adapter.rank=8"
 for prompt in none box; do
   samtune train data.root="$kvasir" prompts.train=$prompt prompts.eval=$prompt $train output="$out/kvasir-$prompt"
   samtune train data.root="$isbi" data.objects=component data.min_area=50 \

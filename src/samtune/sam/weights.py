@@ -37,7 +37,7 @@ FILES = (".pth", ".pt", ".bin", ".safetensors")
 """Endings of files of weights: what ends so is a path, also where it looks like a hub id."""
 PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
 """Persistent in some dumps, constants of the specification here."""
-PACKAGED = {"nano": "ca0b9883bd8b10145c6498f4ce28baba89d0e15d2efbcff9a494aaaf3987496e"}
+PACKAGED = {"nano": "c835d374df3fac0dcf896f942f1a529b0201f8f84768901438d9def2e235c42c"}
 """sha256 of the files in ``assets``: what ships is loaded only as it was released."""
 CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")
 """What MobileSAM's file carries along for ImageNet's classes and its model never calls."""
@@ -363,6 +363,8 @@ def _other_spec(spec: SamSpec, state: State) -> str | None:
     for other in SPECS.values():
         if other.name == spec.name or other.encoder != kind:
             continue
-        if kind == "tiny_vit" or (patches is not None and patches.shape[0] == other.embed_dim):
+        if kind == "tiny_vit":  # one size; what does not fit another of its kind is told in full
+            return other.name if spec.encoder != kind else None
+        if patches is not None and patches.shape[0] == other.embed_dim:
             return other.name
     return None
