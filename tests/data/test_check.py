@@ -372,6 +372,15 @@ def test_a_published_set_of_another_size_is_remarked(make_pairs, tmp_path):
     assert found.ok
 
 
+@pytest.mark.parametrize(("name", "said"), [("kvasri", ["did you mean 'kvasir'"]), ("cars", [])])
+def test_a_name_that_is_nearly_a_published_one_is_remarked(make_pairs, tmp_path, name, said):
+    root = make_pairs([f"img{i}" for i in range(20)], root=tmp_path / "set")
+    found = check(DataConfig(root=str(root), name=name))
+    whats = [row.what for row in found.remarks if row.kind == "unknown name"]
+    assert found.ok and len(whats) == len(said)
+    assert all(hint in what for hint, what in zip(said, whats, strict=True))
+
+
 def test_masks_of_0_and_255_are_no_class_map(make_pairs, tmp_path):
     root = make_pairs([f"img{i}" for i in range(6)], root=tmp_path / "set")
     found = check(DataConfig(root=str(root), masks="classes", classes=2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,12 @@ def _remarks(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[
 
 
 def _of_copy(layout: Found, data: DataConfig) -> Iterator[Finding]:
-    """Splits of a published set that hold more or fewer images than its authors give."""
+    """Splits of a published set of other sizes than its authors give, or a name nearly its own."""
+    near = get_close_matches((data.name or "").lower(), DATASETS, n=1, cutoff=0.75)
+    if data.name not in DATASETS and near:
+        remedy = "legal; write it as samtune data list does to read the folder as that set"
+        what = f"data.name={data.name} is no published set; did you mean {near[0]!r}?"
+        yield Finding(str(data.root), "unknown name", what, remedy)
     for line in deviations(data.name, layout) if data.name in DATASETS else ():
         remedy = "legal; if no subset was meant, unpack or download it again"
         yield Finding(str(data.root), "not the published size", line, remedy)
