@@ -101,6 +101,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
         method = f"{config.adapter['name']} + {config.decoder['name']}"
         summary["title"] = f"{method} on {data_name(config)}"
         remarks += _training_remarks(result, config)
+        _tell(remarks, display)
         return _written(folder, summary, config, remarks, log.rows, shown)
 
 
@@ -146,6 +147,7 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
         remarks.append(
             f"trained with prompt {model.prompts}, evaluated with {', '.join(modes(config))}"
         )
+    _tell(remarks, display)
     path = Path(source)
     stem = path.parent.name if path.name == "best.safetensors" else path.stem
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
@@ -252,6 +254,11 @@ def _costs(model: FineTuned, seconds: float) -> Tree:
         "seconds": round(seconds, 3),
         "peak_memory_bytes": peak_memory(model.device),
     }
+
+
+def _tell(remarks: Sequence[str], display: Display) -> None:
+    for remark in remarks:
+        display.say(f"note: {remark}")
 
 
 def _training_remarks(result: FitResult, config: RunConfig) -> list[str]:
