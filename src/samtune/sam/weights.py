@@ -221,7 +221,7 @@ def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise InputError(
-            f"{source}: no such path, and hub ids need huggingface-hub; pip install samtune[hf]"
+            f"{source}: no such path, and hub ids need huggingface-hub; pip install 'samtune[hf]'"
         ) from error
 
     def fetch(patterns: list[str]) -> Path:
