@@ -186,12 +186,17 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
     runs = planned([*words, "methods=lora", "seeds=1"])
     side = {"iou": 0.5, "dice": 0.6}
     costs = {"trainable_parameters": 10, "seconds": 1.0, "peak_memory_bytes": 100}
-    rows = aggregate(runs, [{"tuned": side, "zero_shot": side, **costs}])
+    (row,) = aggregate(runs, [{"tuned": side, "zero_shot": side, **costs}])
+    deviating = {key: {**row[key], "std": 0.0123} for key in ("iou", "dice")}
+    rows = [{**row, **deviating, "method": "a_method_of_a_long_name"}]
     common = {"title": "nano on cells", "prompt": "box", "images": 3, "zero_shot": side}
     paths = {"comparison": "c.json", "report": "r.html"}
     guesses = {"filled box": {"iou": 0.674, "dice": 0.79}}
     show(Display(), {**common, **paths, "rows": rows, "guesses": guesses})
     said = capsys.readouterr().out
+    # nothing is cut, however narrow the console
+    for shown in ("0.500 ±0.012", "0.600 ±0.012", "a_method_of_a_long_name", "+0.000", "memory"):
+        assert shown in said
     assert said.index("filled box") < said.index("0.674") < said.index("zero-shot")
 
 

@@ -229,7 +229,7 @@ def show(display: Display, result: Mapping[str, Any]) -> None:
         bold = tuple(f"[bold]{cell}[/bold]" for cell in (f"{cells[0]} *", *cells[1:]))
         rows.append(bold if row["best"] else cells)
     display.say(f"{result['title']}, prompt {result['prompt']}, {result['images']} test images")
-    display.table(columns, rows)
+    display.table(columns, rows, whole=True)
     seeds = len(result["rows"][0]["seeds"])
     if seeds > 1:
         display.say(f"mean and standard deviation over {seeds} seeds; * best of these shots")
@@ -237,9 +237,9 @@ def show(display: Display, result: Mapping[str, Any]) -> None:
 
 
 def with_deviation(spread: Mapping[str, Any]) -> str:
-    """A mean with its deviation, as ``0.812±0.010``."""
+    """A mean with its deviation, as ``0.812 ±0.010``."""
     text = metric(spread["mean"])
-    return text if spread["std"] is None else f"{text}\N{PLUS-MINUS SIGN}{metric(spread['std'])}"
+    return text if spread["std"] is None else f"{text} \N{PLUS-MINUS SIGN}{metric(spread['std'])}"
 
 
 def _gallery(runs: Sequence[Run]) -> list[Picture]:

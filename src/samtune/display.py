@@ -189,7 +189,7 @@ class Display:
             table.add_row(mode, *(metric(row["by_prompt"][mode]["iou"]) for row in models))
             for name, guess in summary["matrix_guesses"].get(mode, {}).items():
                 table.add_row(f"  {name}, no model", metric(guess["iou"]))
-        self.console.print(table)
+        self._numbers(table)
         for n, row in enumerate(models, 1):
             self.say(f"{n}: {row['checkpoint'] or row['base']}, report: {row['report']}")
         self.say(summary["contract"].rstrip())
@@ -207,12 +207,28 @@ class Display:
             table.add_row(str(name), *map(metric, cells))
         self.console.print(table)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A plain table; what stands in its first column is a name and never cut."""
-        table = Table(Column(columns[0], no_wrap=True), *columns[1:])
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], whole: bool = False
+    ) -> None:
+        """A plain table; what stands in its first column is a name and never cut.
+
+        Args:
+            columns: Their titles.
+            rows: A text for each column.
+            whole: As wide as it is where no terminal bounds it.
+        """
+        others = (Column(name, overflow="fold") for name in columns[1:])
+        table = Table(Column(columns[0], no_wrap=True), *others)
         for row in rows:
             table.add_row(*row)
-        self.console.print(table)
+        self._numbers(table) if whole else self.console.print(table)
+
+    def _numbers(self, table: Table) -> None:
+        """A table as wide as it is, unless a terminal bounds it: a number that is cut is wrong."""
+        console = self.console
+        if not console.is_terminal:
+            console = Console(stderr=console.stderr, quiet=console.quiet, width=400)
+        console.print(table)
 
 
 def _is_set(value: Any) -> bool:
