@@ -1,0 +1,82 @@
+"""Adaptation adapts: every method, on the real base and real images, soon beats zero-shot.
+
+What the invariants of the matrix cannot see: that the gradient leads somewhere.
+"""
+
+import pytest
+import tiny
+import torch
+
+import samtune
+from samtune.adapters import ADAPTERS
+from samtune.assets import demo_data
+from samtune.data import DataConfig, SegmentationDataset, splits
+from samtune.decoders import DECODERS
+from samtune.evaluation import evaluate
+from samtune.types import InputPolicy
+
+SIZE = (128, 128)
+DATA = DataConfig(root=str(demo_data()), masks="instance", augment="flips")
+STEPS = 24
+MARGIN = 0.1
+"""Of mean IoU on the test images, without prompts."""
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return samtune.load_sam("nano")
+
+
+@pytest.fixture(scope="module")
+def nuclei():
+    parts = splits(DATA)
+    return {
+        part: SegmentationDataset(
+            parts[part], DATA, SIZE, train=part == "train", mode="none", mask_size=(64, 64)
+        )
+        for part in ("train", "test")
+    }
+
+
+def iou(model, dataset) -> float:
+    return evaluate(model, dataset).metrics["iou"]
+
+
+@pytest.fixture(scope="module")
+def zero_shot(base, nuclei):
+    return iou(samtune.FineTuned(base, input=InputPolicy(SIZE)), nuclei["test"])
+
+
+def reads(adapter: str) -> str:
+    """The read-out that an adapter declares, or else the tuned one."""
+    declared = ADAPTERS[adapter].decoders
+    return declared[0] if declared and "tuned" not in declared else "tuned"
+
+
+PAIRS = [(adapter, reads(adapter)) for adapter in ADAPTERS]
+PAIRS += [("none", decoder) for decoder in ("hq", "prompt_free")]
+CLASSES = {"semantic"}
+"""Read-outs that need maps of several classes; those are compared on street scenes."""
+
+
+@pytest.mark.parametrize(("adapter", "decoder"), PAIRS, ids=str)
+def test_a_short_budget_beats_zero_shot(base, nuclei, zero_shot, adapter, decoder):
+    torch.manual_seed(0)
+    model = samtune.FineTuned(
+        base,
+        adapter,
+        decoder,
+        adapter_options=tiny.OPTIONS.get(adapter),
+        input=InputPolicy(SIZE),
+        prompts="none",
+    )
+    config = samtune.FitConfig(max_steps=STEPS, batch_size=2, lr=3e-3, warmup=0.1)
+    samtune.fit(model, nuclei["train"], None, config, cpu=True)
+    tuned = iou(model, nuclei["test"])
+    print(f"{adapter} {decoder} {zero_shot:.3f} {tuned:.3f}")
+    assert tuned > zero_shot + MARGIN
+
+
+def test_no_read_out_is_left_out():
+    assert {decoder for _, decoder in PAIRS} == set(DECODERS) - CLASSES - {"frozen"}
