@@ -15,7 +15,6 @@ import yaml
 from samtune.adapters import ADAPTERS
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.layouts import defaults_of
-from samtune.data.named import DATASETS
 from samtune.data.prompters import GROUPS
 from samtune.data.views import check_cuts
 from samtune.decoders import DECODERS
@@ -126,9 +125,6 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
 def _of_the_data_set(tree: Tree) -> Tree:
     """What the data set says of itself, below all that is set."""
     data = tree.get("data")
-    name = data.get("name") if isinstance(data, Mapping) else None
-    if name in DATASETS:
-        return {"data": dict(DATASETS[name].defaults)}
     return {"data": defaults_of(data)} if isinstance(data, Mapping) else {}
 
 

@@ -11,7 +11,7 @@ import pytest
 from named_miniatures import MINIATURES, bands, coloured, picture, write
 
 from samtune.config import recipes, resolve
-from samtune.data import read_sample, select, splits
+from samtune.data import DataConfig, read_sample, select, splits, with_defaults
 from samtune.data.named import DATASETS, datasets_table, deviations, list_datasets
 from samtune.errors import InputError
 
@@ -218,3 +218,10 @@ def test_two_sets_of_one_name_are_a_mistake():
 def test_a_root_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         splits(config("istd", tmp_path / "none"))
+
+
+def test_python_gets_the_sets_own_settings_as_the_command_line_does():
+    defaults = DATASETS["camvid"].defaults
+    known = with_defaults(DataConfig(root="nowhere", name="camvid", classes=3))
+    assert known.classes == 3 and known.masks == defaults["masks"]
+    assert known.ignore == defaults["ignore"]

@@ -90,13 +90,17 @@ def layout_of(root: Path, name: str = "auto") -> Layout:
 
 
 def defaults_of(given: Settings) -> dict[str, Any]:
-    """What the files at ``data.root`` say of themselves, to stand below ``given``.
+    """What a published set, or else the files at ``data.root``, say of themselves, below ``given``.
 
     Empty where there is no such folder or layout: :func:`find` says so in its turn.
 
     Raises:
         InputError: As the layout's own.
     """
+    from samtune.data.named import DATASETS
+
+    if given.get("name") in DATASETS:
+        return dict(DATASETS[given["name"]].defaults)
     root, name = given.get("root"), given.get("layout", "auto")
     if not isinstance(root, str) or name not in ("auto", *LAYOUTS) or set(SUPPLIED) <= set(given):
         return {}
