@@ -179,9 +179,9 @@ CAMVID_COLOURS = [
 """One of each of the twelve groups of colours."""
 
 
-def _each(pattern: tuple[str, str], parts: dict) -> tuple[Pairs, ...]:
+def _each(pattern: tuple[str, str], parts: dict, first: int = 0) -> tuple[Pairs, ...]:
     """Pairs of each part's count, numbered on; the part's names go into the patterns."""
-    found, first = [], 0
+    found = []
     for part, count in parts.items():
         words = part if isinstance(part, tuple) else (part,)
         found.append(Pairs(*(text.format(*words) for text in pattern), count, first))
@@ -194,8 +194,11 @@ _SEGNET = _each(("{}/f{{}}.png", "{}annot/f{{}}.png"), _THREE)
 _KAGGLE = _each(("{}/f{{}}.png", "{}_labels/f{{}}_L.png"), _THREE)
 _MASSACHUSETTS = _each(("tiff/{}/a_{{}}.tiff", "tiff/{}_labels/a_{{}}.tif"), _THREE)
 _MNIH = _each(("{}/sat/a_{{}}.tiff", "{}/map/a_{{}}.tif"), {"train": 3, "valid": 2, "test": 1})
+SHOT = "cju0roawvklrq0799vmjorwfv"
+"""CAT-SAM's one training image of polyps."""
 _PRANET = (
-    Pairs("TrainDataset/image/cju{}.png", "TrainDataset/masks/cju{}.png", 4),
+    Pairs("TrainDataset/image/cju{}.png", "TrainDataset/masks/cju{}.png", 3),
+    Pairs(f"TrainDataset/image/{SHOT}.png", f"TrainDataset/masks/{SHOT}.png"),
     Pairs("TrainDataset/image/{}.png", "TrainDataset/masks/{}.png", 2),
     Pairs("TestDataset/Kvasir/images/cju{}.png", "TestDataset/Kvasir/masks/cju{}.png", 2, 4),
     Pairs("TestDataset/CVC-300/images/{}.png", "TestDataset/CVC-300/masks/{}.png", 1, 9),
@@ -287,7 +290,7 @@ MINIATURES: dict[str, Miniature] = {
     "sbu": Miniature(
         "sbu",
         _BINARY,
-        _each(SBU, {"SBUTrain4KRecoveredSmall": 4, "SBU-Test": 2}),
+        _each(SBU, {"SBUTrain4KRecoveredSmall": 4, "SBU-Test": 2}, 1107),
         blob(200),
         lose="SBU-shadow/SBU-Test",
         says=("SBU-Test/ShadowImages", "SBU-Test/ShadowMasks"),
@@ -367,7 +370,7 @@ MINIATURES: dict[str, Miniature] = {
         says=("datamodel/val_label_1.npy",),
     ),
     "whu": Miniature(
-        "whu", _THREE, _each(WHU, _THREE), lose=WHU_TOP + "/val/label", says=("val/label",)
+        "whu", _THREE, _each(WHU, _THREE, 2430), lose=WHU_TOP + "/val/label", says=("val/label",)
     ),
     "m_building": Miniature(
         "m_building", _THREE, _MASSACHUSETTS, red(), lose="tiff/test_labels", says=("test_labels",)

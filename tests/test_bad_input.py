@@ -252,6 +252,11 @@ class TestEval:
         assert "cannot be" in samtune("predict", trained.checkpoint, image, "--out", out, word).line
         assert not out.exists()
 
+    def test_a_file_against_the_checkpoint(self, samtune, trained, tmp_path):
+        file = tmp_path / "mine.yaml"
+        file.write_text("adapter: {rank: 8}\n")
+        assert "adapter.rank=8" in samtune("eval", trained.checkpoint, file).line
+
     def test_a_setting_against_the_base(self, samtune, trained):
         root = f"data.root={trained.root}"
         for word in ("base.name=vit_b", "adapter=vpt"):

@@ -31,7 +31,14 @@ def test_results(capsys):
 def test_results_without_numbers(capsys, missing):
     Display().results({**SUMMARY, **missing})
     said = capsys.readouterr().out
-    assert "gain" not in said and "0.250" in said
+    assert "│ gain" not in said and "0.250" in said
+
+
+def test_the_terminal_explains_the_numbers_that_it_shows(capsys):
+    Display().results(SUMMARY)
+    assert "\niou: " in (said := capsys.readouterr().out) and "pooled" not in said
+    Display().results({**SUMMARY, "metrics": {"hd95": {"zero_shot": 1.0, "tuned": 2.0}}})
+    assert "\nhd95: " in capsys.readouterr().out
 
 
 def test_json_keeps_stdout_free(capsys):

@@ -14,7 +14,7 @@ from samtune.display import Display
 from samtune.evaluation import evaluate
 from samtune.finetuned import FineTuned
 from samtune.runfolder import Log, finite, run_folder, unused
-from samtune.runs import modes, train
+from samtune.runs import evaluate_run, modes, train
 
 
 def test_a_run_folder_is_complete(trained):
@@ -39,6 +39,19 @@ def test_the_split_is_the_one_that_was_used(trained):
     assert sorted(name for names in written.values() for name in names) == [
         f"{i:02}" for i in range(8)
     ]
+
+
+def test_images_that_were_trained_on_are_told(trained, tiny_registered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [f"data.root={trained.root}", f"base.weights={trained.base}"]
+    remarks = evaluate_run(str(trained.checkpoint), [*words, "output=clean"], Display())["remarks"]
+    assert not any("trained on" in remark for remark in remarks)
+    moved = [*words, "data.split_seed=1", "output=moved"]  # as when files are added
+    used = json.loads((trained.folder / "split.json").read_text())["train"]
+    now = {r.name for r in splits(DataConfig(root=str(trained.root), split_seed=1))["test"]}
+    assert now & set(used)
+    remarks = evaluate_run(str(trained.checkpoint), moved, Display())["remarks"]
+    assert any(r.startswith(f"{len(now & set(used))} of the {len(now)} images") for r in remarks)
 
 
 def test_the_log(trained):

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from samtune.metrics.contract import contract
 from samtune.processes import is_main
 from samtune.prompt_table import TITLE, prompt_rows
 from samtune.report import duration, metric, quantity
@@ -139,8 +140,7 @@ class Display:
         self._prompts(summary)
         self._by_class(summary.get("by_class") or {})
         self._metrics(summary.get("metrics") or {})
-        if summary.get("contract"):
-            self.say(summary["contract"].rstrip())
+        self.say(_terms(summary))
         self.say(_facts(summary))
         for key in ("checkpoint", "report"):
             if summary.get(key):
@@ -239,6 +239,14 @@ def _word(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _terms(summary: Mapping[str, Any]) -> str:
+    """What the numbers of the closing tables mean; the report has all that was measured."""
+    shown = ["iou", "dice", *(summary.get("metrics") or {})]
+    if summary.get("by_class"):
+        shown.append("iou_pooled")
+    return contract(dict.fromkeys(shown)).rstrip()
 
 
 def _facts(summary: Mapping[str, Any]) -> str:

@@ -17,8 +17,10 @@ from samtune.state import COUNTERS, read_counters
 
 DEFAULT = Path("runs")
 """Where runs go that name no folder."""
+SPLIT = "split.json"
+"""Which images a run trained, validated and tested on."""
 WRITTEN = (
-    "config.yaml", "split.json", "metrics.jsonl", "best.safetensors", "last", "samples",
+    "config.yaml", SPLIT, "metrics.jsonl", "best.safetensors", "last", "samples",
     "report.html", "summary.json", "trackers",
 )  # fmt: skip
 """What a run's folder holds."""

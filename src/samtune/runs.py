@@ -22,6 +22,7 @@ from samtune.data import (
     intensity,
     kind_of,
     kinds_of,
+    read_split,
     scan,
     select,
     splits,
@@ -34,10 +35,11 @@ from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.predictor import Predictor
 from samtune.processes import is_main, together
-from samtune.runfolder import Log, finite, run_folder
+from samtune.runfolder import SPLIT, Log, finite, run_folder
 from samtune.sam.model import SPECS
 
 if TYPE_CHECKING:
+    from samtune.data.sources import Record
     from samtune.overlays import Overlay
 
 
@@ -79,7 +81,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
         if config.resume is None:
             if is_main():
                 (folder / "config.yaml").write_text(_yaml(config.tree()), "utf-8")
-                write_split(folder / "split.json", parts)
+                write_split(folder / SPLIT, parts)
             before = measure(baseline, data["val"], config, display, "zero-shot, validation")
             log({"event": "zero_shot", "step": 0, **numbers(before)})
         result = fit(
@@ -147,11 +149,36 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
         remarks.append(
             f"trained with prompt {model.prompts}, evaluated with {', '.join(modes(config))}"
         )
+    if model is not None and config.data.split in ("val", "test"):
+        remarks += _leaked(source, records, config)
     _tell(remarks, display)
     path = Path(source)
     stem = path.parent.name if path.name == "best.safetensors" else path.stem
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
         return _written(folder, summary, config, remarks, [], shown)
+
+
+def _leaked(source: str, records: Sequence[Record], config: RunConfig) -> list[str]:
+    """A remark where images that are measured were trained on.
+
+    A split that is made moves when files are added; what a run used stands beside its checkpoint.
+    """
+    of_run = _settings_of(source).get("data") or {}
+    roots = [
+        Path(str(root)).expanduser().resolve() for root in (of_run.get("root"), config.data.root)
+    ]
+    used = read_split(Path(source).parent / SPLIT).get("train", [])
+    again = {record.name for record in records} & set(used)
+    if not again or roots[0] != roots[1]:
+        return []
+    return [
+        f"{len(again)} of the {len(records)} images were trained on, as {SPLIT} beside the "
+        "checkpoint says, so the numbers flatter; keep splits in folders when files are added"
+    ]
+
+
+def _place(folder: str) -> Path:
+    return Path(folder).expanduser().resolve()
 
 
 def predictor_of(source: str, words: Sequence[str]) -> Predictor:
@@ -204,7 +231,7 @@ def _asked_of(source: str, words: Sequence[str]) -> RunConfig:
     """The settings of a checkpoint, or of a base, with those of a command line over them.
 
     Raises:
-        InputError: A ``key=value`` against what the checkpoint, or the base, is.
+        InputError: A setting against what the checkpoint, or the base, is.
     """
     own, given = _settings_of(source), layers(words)
     config = resolve([own, *given])
@@ -213,7 +240,7 @@ def _asked_of(source: str, words: Sequence[str]) -> RunConfig:
     is_, wanted = leaves(alone.tree()), leaves(config.tree())
     frame = () if _is_base(source) else ("input.size", "input.resize")
     fixed = ("base.name", "adapter.", "decoder.", *frame)
-    for key in leaves(given[-1]):
+    for key in dict.fromkeys(key for layer in given for key in leaves(layer)):
         if key.startswith(fixed) and _pair(wanted.get(key)) != _pair(is_.get(key)):
             raise InputError(
                 f"{key}={wanted.get(key)}: {source} has {is_.get(key)}, which cannot be changed; "
@@ -314,7 +341,7 @@ def check_trainable(config: RunConfig, model: FineTuned) -> None:
 
 def data_name(config: RunConfig) -> str:
     """What reports and folders call the data set."""
-    return config.data.name or Path(config.data.root or "data").expanduser().resolve().name
+    return config.data.name or _place(config.data.root or "data").name
 
 
 def _yaml(tree: Tree) -> str:

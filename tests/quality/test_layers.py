@@ -44,7 +44,7 @@ LAYERS = {
     " losses metrics ops types",
     "predictor": "tiles finetuned decoders data.transforms data.prompters ops types",
     "prompt_table": "",
-    "display": "report prompt_table processes types",
+    "display": "report prompt_table processes metrics types",
     "overlays": "ops types",
     "report": "overlays prompt_table metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",

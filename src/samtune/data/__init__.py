@@ -10,7 +10,7 @@ from samtune.data.prompters import PROMPTERS, kind_of, kinds_of, modes
 from samtune.data.reading import image_size, read_image, read_mask
 from samtune.data.scan import Summary, scan
 from samtune.data.sources import Record, find_images, find_records
-from samtune.data.splits import select, splits, write_split
+from samtune.data.splits import read_split, select, splits, write_split
 from samtune.data.transforms import augment, fit_geometry, fit_image, fit_mask
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_sample",
+    "read_split",
     "scan",
     "select",
     "splits",

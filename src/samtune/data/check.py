@@ -18,7 +18,7 @@ from samtune.data.problems import DataError, collected
 from samtune.data.reading import has_palette, is_lossy
 from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
 from samtune.data.sources import Record
-from samtune.data.splits import divided, draw_shots
+from samtune.data.splits import divided, with_shots
 from samtune.data.stored import Stored, path_of
 from samtune.errors import InputError
 
@@ -99,7 +99,7 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
         problems += undivided or _of_splits(parts, found, data)
     if data.shots is not None and not problems:
         with collected() as problems:
-            draw_shots(parts["train"], data)
+            with_shots(parts, data)
     sound = [each for each in found if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
     remarks = dict.fromkeys([*_of_copy(layout, data), *_remarks(sound, parts, data)])

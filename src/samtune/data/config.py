@@ -23,8 +23,9 @@ class DataConfig:
     """Which part an evaluation uses."""
     shots: int | None = None
     """Train on this many images only; by default on all of the training split."""
-    shot_seed: int = 0
-    """Which images the shots are; fewer shots of one seed are a subset of more."""
+    shot_seed: int | Literal["published"] = 0
+    """Which images the shots are; fewer shots of one seed are a subset of more. published: those of
+    the set's published few-shot experiments."""
     masks: Literal["auto", "binary", "instance", "classes"] = "auto"
     """Meaning of mask values: foreground, one an object, or one a class; auto: 0/1 or 0/255."""
     threshold: int | None = None

@@ -12,9 +12,13 @@ import numpy as np
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import read_values
 from samtune.data.layouts import Found, find
+from samtune.data.named import DATASETS, NamedSet
 from samtune.data.scan import usable
 from samtune.data.sources import Record
 from samtune.errors import InputError
+
+PUBLISHED = "published"
+"""The ``shot_seed`` that stands for the images of a set's published experiments."""
 
 
 def splits(config: DataConfig) -> dict[str, list[Record]]:
@@ -29,12 +33,9 @@ def splits(config: DataConfig) -> dict[str, list[Record]]:
 
     Raises:
         InputError: Files as :func:`samtune.data.layouts.find`, too few pairs to split, bad
-            fractions, more shots than training pairs, or not one name a class.
+            fractions, more shots than training pairs, no published shots, or not one name a class.
     """
-    found = divided(find(config), config)
-    if config.shots is not None:
-        found["train"] = draw_shots(found["train"], config)
-    return found
+    return with_shots(divided(find(config), config), config)
 
 
 def divided(layout: Found, config: DataConfig) -> dict[str, list[Record]]:
@@ -78,6 +79,12 @@ def write_split(path: str | Path, parts: Mapping[str, list[Record]]) -> None:
     """Writes the names of each split's images as JSON: what exactly a run used."""
     names = {split: [record.name for record in records] for split, records in parts.items()}
     Path(path).write_text(json.dumps(names, indent=1) + "\n", "utf-8")
+
+
+def read_split(path: str | Path) -> dict[str, list[str]]:
+    """The names that :func:`write_split` wrote; none where there is no such file."""
+    path = Path(path)
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[str, list[Record]]:
@@ -128,6 +135,20 @@ def _labelled(records: Iterable[Record], config: DataConfig) -> list[Record]:
     ]
 
 
+def with_shots(found: dict[str, list[Record]], config: DataConfig) -> dict[str, list[Record]]:
+    """The splits with the shots alone as training, where ``config`` asks for some.
+
+    Raises:
+        InputError: As :func:`draw_shots`; or no published shots of this number are known, or they
+            are not all there for training.
+    """
+    if config.shot_seed == PUBLISHED:
+        return _published(found, config)
+    if config.shots is None:
+        return found
+    return {**found, "train": draw_shots(found["train"], config)}
+
+
 def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
     """``config.shots`` of the training records, drawn by ``config.shot_seed`` and sorted by name.
 
@@ -145,9 +166,42 @@ def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
             f"data.shots={config.shots}: the training split has {len(train)} pairs; "
             f"choose 1 to {len(train)}, or leave it out"
         )
-    order = _drawn(train, config.shot_seed)
+    order = _drawn(train, int(config.shot_seed))
     several = config.masks in ("classes", "instance") and (config.classes or 0) > 1
     return _by_name(_balanced(order, shots, config) if several else order[:shots])
+
+
+def _published(found: dict[str, list[Record]], config: DataConfig) -> dict[str, list[Record]]:
+    """The splits with the published shots as training, which a made validation split gives up.
+
+    Raises:
+        InputError: None are known of this number, or some are missing or in the test split.
+    """
+    known = DATASETS[str(config.name)].shots if config.name in DATASETS else {}
+    if config.shots not in known:
+        of = ", ".join(f"{name} ({' and '.join(map(str, s.shots))})" for name, s in _with_shots())
+        raise InputError(
+            f"data.shot_seed={PUBLISHED}: no published images for data.name={config.name} "
+            f"data.shots={config.shots}; they are known of {of}; or give a number, as in "
+            "data.shot_seed=0"
+        )
+    wanted = set(known[config.shots])
+    there = {r.name: r for name in ("train", "val") for r in found[name] if r.name in wanted}
+    if there.keys() < wanted:
+        lacks = sorted(wanted - there.keys())
+        tests = [name for name in lacks if name in {record.name for record in found["test"]}]
+        where = f"{len(tests)} of them in the test split" if tests else "not below data.root"
+        raise InputError(
+            f"data.shot_seed={PUBLISHED}: {len(lacks)} of the {config.shots} published images are "
+            f"not for training here ({', '.join(lacks[:4])}; {where}); use the packing that "
+            "samtune data list names, or a number, as in data.shot_seed=0"
+        )
+    val = [record for record in found["val"] if record.name not in wanted]
+    return {**found, "train": _by_name(there.values()), "val": val}
+
+
+def _with_shots() -> list[tuple[str, NamedSet]]:
+    return [(name, entry) for name, entry in DATASETS.items() if entry.shots]
 
 
 def _balanced(order: Sequence[Record], shots: int, config: DataConfig) -> list[Record]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from named_miniatures import MINIATURES, bands, coloured, picture, write
+from named_miniatures import MINIATURES, SHOT, bands, blob, coloured, picture, write
 
 from samtune.config import recipes, resolve
 from samtune.data import DataConfig, read_sample, select, splits, with_defaults
@@ -225,3 +225,36 @@ def test_python_gets_the_sets_own_settings_as_the_command_line_does():
     known = with_defaults(DataConfig(root="nowhere", name="camvid", classes=3))
     assert known.classes == 3 and known.masks == defaults["masks"]
     assert known.ignore == defaults["ignore"]
+
+
+@pytest.mark.parametrize("split_seed", range(4))  # with one of these the shot is for validation
+def test_published_shots(tmp_path, split_seed):
+    root = MINIATURES["kvasir-pranet"].write(tmp_path)
+    more = {"split_seed": split_seed, "val_fraction": 0.5}
+    data = config("kvasir", root, shots=1, shot_seed="published", **more)
+    whole, found = splits(config("kvasir", root, **more)), splits(data)
+    assert [record.name for record in found["train"]] == [SHOT]
+    assert found["val"] == [record for record in whole["val"] if record.name != SHOT]
+    assert found["test"] == whole["test"]
+
+
+def test_published_shots_that_are_not_there(tmp_path, refused):
+    root = MINIATURES["kvasir-pranet"].write(tmp_path)
+    data = config("kvasir", root, shots=16, shot_seed="published")
+    refused(["15 of the 16", "not below data.root", "data.shot_seed=0"], splits, data)
+    data = config("kvasir", root, shots=2, shot_seed="published")
+    refused(["kvasir (1 and 16)", "data.shots=2"], splits, data)
+    write(tmp_path / "TestDataset/Kvasir/images" / "cju3128yi0rpu0988o4oo5n8n.png", picture())
+    write(tmp_path / "TestDataset/Kvasir/masks" / "cju3128yi0rpu0988o4oo5n8n.png", blob())
+    data = config("kvasir", root, shots=16, shot_seed="published")
+    refused(["1 of them in the test split"], splits, data)
+
+
+def test_fewer_published_shots_are_some_of_more():
+    for entry in DATASETS.values():
+        if entry.shots:
+            assert {count: len(set(names)) for count, names in entry.shots.items()} == {
+                1: 1,
+                16: 16,
+            }
+            assert set(entry.shots[1]) < set(entry.shots[16])

@@ -41,6 +41,8 @@ class NamedSet:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Settings of ``data`` that belong to the set: mask rule, classes, names, ignored value. They
     stand below a recipe's and the user's."""
+    shots: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """The names of the images of published few-shot experiments, by their number."""
 
 
 DATASETS: dict[str, NamedSet] = {}

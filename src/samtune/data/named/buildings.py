@@ -6,6 +6,11 @@ from samtune.data.named.base import NamedSet, register
 from samtune.data.named.folders import by_split, packed
 from samtune.data.named.parts import Channel
 
+# Xiao et al. 2024 (CAT-SAM)
+_SHOTS = (
+    "168", "515", "807", "1176", "1552", "1901", "2432", "2679",
+    "3130", "3486", "3678", "3939", "4263", "4335", "4640", "4725",
+)  # fmt: skip
 _TILES = "3. The cropped image tiles and raster labels"
 
 register(
@@ -23,6 +28,7 @@ register(
             tops=(_TILES, f"WHU/{_TILES}"),
         ),
         {"masks": "binary", "threshold": 127},
+        {1: ("2432",), 16: _SHOTS},
     )
 )
 _SPLITS = ("train", ("val", "val|valid"), "test")

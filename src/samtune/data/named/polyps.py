@@ -17,6 +17,15 @@ _PRANET: Packing = {
     "test": (Part("TestDataset/Kvasir/images|image", "TestDataset/Kvasir/masks|mask"),),
 }
 _TOPS = ("Kvasir-SEG", "Kvasir")
+# Xiao et al. 2024 (CAT-SAM), from the 900 of PraNet's packing.
+_SHOTS = (
+    "cju7dn24o296i09871qfxb8s2", "cju83mki1jv5w0817kubxm31r", "cju6vucxvvlda0755j7msqnya",
+    "cju43kj2pm34f0850l28ahpni", "cju2x7vw87mu30878hye2ca0m", "cju5ddda9bkkt0850enzwatb1",
+    "cju77vvcwzcm50850lzoykuva", "cju3128yi0rpu0988o4oo5n8n", "cju8b7aqtr4a00987coba14b7",
+    "cjz14qsk2wci60794un9ozwmw", "cju0s690hkp960855tjuaqvv0", "cju888fr7nveu0818r9uwtiit",
+    "cju8b542nr81x0871uxnkm9ih", "cju2qtee81yd708787bsjr75d", "cju83h9ysjwe808716nt35oah",
+    "cju0roawvklrq0799vmjorwfv",
+)  # fmt: skip
 
 
 def _find(root: Path, config: DataConfig) -> Found:
@@ -46,5 +55,6 @@ register(
         {"all": 1000},
         _find,
         {"masks": "binary", "threshold": 127},
+        {1: ("cju0roawvklrq0799vmjorwfv",), 16: _SHOTS},
     )
 )

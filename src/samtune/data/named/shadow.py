@@ -6,6 +6,11 @@ from samtune.data.named.base import NamedSet, register
 from samtune.data.named.folders import by_split, packed
 
 _ISTD = by_split("train", "test", images="{}/{}_A", masks="{}/{}_B")
+# Xiao et al. 2024 (CAT-SAM)
+_SHOTS = (
+    "lssd3356", "lssd1409", "lssd1090", "lssd3732", "lssd2011", "lssd1901", "lssd1821", "lssd1512",
+    "lssd3713", "lssd1376", "lssd3493", "lssd3729", "lssd610", "lssd3008", "lssd1319", "lssd1109",
+)  # fmt: skip
 _SBU = by_split(
     ("train", "SBUTrain4KRecoveredSmall"),
     ("test", "SBU-Test"),
@@ -37,5 +42,6 @@ register(
         {"train": 4089, "test": 638},
         packed("sbu", _SBU, tops=("SBU-shadow", "SBU")),
         {"masks": "binary", "threshold": 0},
+        {1: ("lssd1109",), 16: _SHOTS},
     )
 )
