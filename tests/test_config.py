@@ -155,3 +155,9 @@ class TestResume:
     @pytest.mark.parametrize("word", ["train.lr=0.4", "seed=5", "adapter=adaptformer"])
     def test_others_may_not(self, run, refused, word):
         refused([word.split("=")[0], "leave it out"], from_words, [f"resume={run}", word])
+
+
+def test_metrics_of_the_models_frame_with_cut_images(refused):
+    tree = {"input": {"tiles": "tiled"}, "eval": {"metrics": ["s_measure_ts_sam"]}}
+    refused(["eval.metrics=s_measure_ts_sam", "input.tiles=whole"], resolve, [tree])
+    resolve([{**tree, "input": {}}])

@@ -111,7 +111,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_fit(config.adapter["name"], config.decoder["name"], spec)
     _check_classes(config)
     check_training(config.train)
-    check_measuring(config.eval, _maps(config))
+    check_measuring(config.eval, _maps(config), config.input.tiles != "whole")
     expand((config.train.metric,), "train.metric", _maps(config))
     check_cuts(config.input)
     for key in ("workers", "cache"):
