@@ -23,14 +23,15 @@ done
   output="$out/kvasir-matrix" >"$out/kvasir-matrix.json"
 run camvid data.root="$camvid" data.name=camvid decoder.name=semantic decoder.classes=11 \
   prompts.train=none prompts.eval=none "train.loss=ce + multi_dice" eval.metrics=regions \
-  train.max_steps=300 train.eval_every=150
+  train.max_steps=300 train.batch_size=2 train.eval_every=300
 run isbi2012-gsam data.root="$isbi" data.name=isbi2012 decoder.name=semantic decoder.classes=2 \
   prompts.train=none prompts.eval=none train.loss=bce \
-  eval.metrics=miou,miou_gsam,miou_gsam_dropped train.max_steps=200 train.eval_every=100
+  eval.metrics=miou,miou_gsam,miou_gsam_dropped train.max_steps=200 train.batch_size=2 \
+  train.eval_every=200
 run coco data.root="$coco" prompts.train=box prompts.eval=box eval.metrics=instances \
-  train.max_steps=200 train.eval_every=200
+  train.max_steps=200 train.batch_size=2 train.eval_every=200
 # The made test split is of five images; those of val2017 chose nothing, there being one checkpoint.
 [ -e "$out/coco-val2017/summary.json" ] || samtune eval "$out/coco/best.safetensors" \
   data.split=val output="$out/coco-val2017"
 run dsb2018 data.root="$dsb" data.masks=instance prompts.train=box prompts.eval=box \
-  eval.metrics=instances train.max_steps=200 train.eval_every=200
+  eval.metrics=instances train.max_steps=200 train.batch_size=2 train.eval_every=200
