@@ -13,9 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 import canvas
 import initial
 import objective
+import plain_scenes
 import prompts
 import scenes
 import train_nano
+from safetensors.torch import save_file
+from torch.optim import _muon
 
 from samtune.ops import resize
 from samtune.sam.mask_decoder import DecoderAttention
@@ -28,8 +31,10 @@ RICH, PLAIN = prompts.Mixture(0, 1, 0), prompts.Mixture(0, 0, 1)
 
 @pytest.fixture(autouse=True)
 def own_tables(monkeypatch):
-    """The trainer replaces this function; no other test may see that."""
+    """The trainer replaces these functions; no other test may see that."""
     monkeypatch.setattr(resize, "relative", resize.relative)
+    name = "_zeropower_via_newtonschulz"
+    monkeypatch.setattr(_muon, name, getattr(_muon, name))
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +238,40 @@ def test_patch_filters_are_unit_and_distinct():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24)])
+def test_orthogonal_in_full_precision_agrees_with_torch_s_in_bfloat16(shape):
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    how = ((3.4445, -4.775, 2.0315), 5, 1e-7)
+    torchs = _muon._zeropower_via_newtonschulz(grad, *how).float()
+    ours = train_nano.orthogonal(grad, *how)
+    assert ours.shape == grad.shape and ours.dtype == torch.float32
+    assert (ours - torchs).norm() < 0.03 * torchs.norm()
+
+
+def test_a_run_can_start_from_weights_at_a_part_of_its_schedule(tmp_path):
+    settings = train_nano.Settings(minutes=10, begin=0.65, precision="fp32")
+    trainer = train_nano.Trainer(settings, tmp_path, torch.device("cpu"))
+    assert trainer.progress == pytest.approx(0.65)
+    other = {key: torch.rand_like(t) for key, t in trainer.sam.state_dict().items()}
+    save_file(other, tmp_path / "base.safetensors")
+    trainer.start_from(tmp_path / "base.safetensors")
+    for module in (trainer.sam, trainer.average):
+        assert all(torch.equal(t, other[key]) for key, t in module.state_dict().items())
+
+
+def test_faint_objects_differ_less_from_their_background(monkeypatch):
+    def contrast(share):
+        monkeypatch.setattr(plain_scenes, "FAINT", share)
+        found = []
+        for seed in range(12):
+            picture, labels = plain_scenes.plain_scene(np.random.default_rng(seed), 64)
+            edge = np.diff(labels, axis=1) != 0
+            found.append(np.abs(np.diff(picture.astype(float), axis=1)).mean(2)[edge].mean())
+        return np.mean(found)
+
+    assert contrast(1.0) < 0.6 * contrast(0.0)
+
+
 def test_a_step_learns_and_a_resumed_run_is_the_saved_one(tmp_path, batch):
     settings = train_nano.Settings(minutes=1, corrections_from=0, warmup=1)
     trainer = train_nano.Trainer(settings, tmp_path, torch.device("cpu"))

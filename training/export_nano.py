@@ -53,7 +53,7 @@ def export(run: Path, out: Path) -> str:
         "spec": json.dumps(asdict(SPECS["nano"])),
         "weights_sha256": weights_digest(weights),
         "license": "Apache-2.0",
-        "trained": "from scratch by training/train_nano.py on procedural scenes; averaged weights",
+        "trained": "by training/train_nano.py on procedural scenes; averaged weights",
         "settings": json.dumps(state["settings"]),
         "steps": str(state["step"]),
         "minutes": f"{state['seconds'] / 60:.0f}",

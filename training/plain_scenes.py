@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 
 CORNERS = 48
+FAINT = 0.5
+"""Share of pictures whose objects hardly differ from their background: in them a box says more than
+the picture does, and the best answer is the likely shape that fills it."""
 
 
 def outline(rng: np.random.Generator, centre: np.ndarray, radius: float) -> np.ndarray:
@@ -54,14 +57,36 @@ def plain_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nda
     low, high = (0.03, 0.09) if many else (0.08, 0.4)
     radius = size * np.exp(rng.uniform(np.log(low), np.log(high)))
     alike, kind = many or rng.random() < 0.3, tint(rng, 0.25, colour)
+    faint = rng.random() < FAINT
     for number in range(1, count + 1):
         own = radius * np.exp(rng.normal(0, 0.3))
         inside = _filled(outline(rng, rng.uniform(0, size, 2), own), size)
         labels[inside] = number
         differs = _visible(kind if alike else tint(rng, 0.25, colour)) * rng.uniform(0.7, 1.3)
         shade = field(rng, size, max(4.0, own)) * rng.uniform(0, 0.06)
-        picture = np.where(inside[..., None], base + differs + shade, picture)
+        if faint:
+            picture = picture + _soft(rng, inside, own) * (differs * rng.uniform(0.2, 0.6) + shade)
+        else:
+            picture = np.where(inside[..., None], base + differs + shade, picture)
+    if faint and rng.random() < 0.5:
+        picture = picture + _glints(rng, size)
     return _photographed(rng, picture), labels
+
+
+def _soft(rng: np.random.Generator, inside: np.ndarray, radius: float) -> np.ndarray:
+    """``(size, size, 1)`` how much of an object is seen: its outline fades over a few pixels."""
+    sigma = max(0.6, radius * rng.uniform(0.02, 0.25))
+    return cv2.GaussianBlur(inside.astype(np.float32), (0, 0), sigma)[..., None]
+
+
+def _glints(rng: np.random.Generator, size: int) -> np.ndarray:
+    """``(size, size, 1)`` small bright reflections that keep to no object."""
+    mask = np.zeros((size, size), np.float32)
+    for _ in range(int(rng.integers(1, 12))):
+        own = size * np.exp(rng.uniform(np.log(0.005), np.log(0.03)))
+        mask += _filled(outline(rng, rng.uniform(0, size, 2), own), size)
+    blurred = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 2))
+    return np.minimum(blurred, 1)[..., None] * rng.uniform(0.2, 0.8)
 
 
 def _filled(contour: np.ndarray, size: int) -> np.ndarray:

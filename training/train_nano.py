@@ -14,6 +14,7 @@ Stopped before its end, the averaged weights of the last checkpoint are usable a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -41,6 +42,7 @@ from objective import (
 from prompts import KINDS, Mixture, Samples, Stream, batch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import _muon
 from torch.utils.data import DataLoader
 
 from samtune.sam.model import SPECS, Sam
@@ -62,6 +64,21 @@ class Settings:
     """The step from which every third batch has two rounds of corrections."""
     edge_weight: float = 0.3
     ema: float = 0.999
+    begin: float = 0.0
+    """Share of the budget to begin at: with ``--init``, the part of the schedule still to come."""
+    precision: str = "bf16"
+    """``fp32`` where the processor has no bfloat16 products: there they are ten times as slow."""
+
+
+def orthogonal(grad: Tensor, coefficients: tuple, steps: int, eps: float) -> Tensor:
+    """Muon's Newton-Schulz iteration in the gradient's precision, where torch's is bfloat16."""
+    a, b, c = coefficients
+    x = grad.T if grad.shape[0] > grad.shape[1] else grad
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if grad.shape[0] > grad.shape[1] else x
 
 
 def curriculum(progress: float) -> Mixture:
@@ -92,7 +109,9 @@ class Trainer:
         prepare(self.sam, device.type == "cpu")
         prepare(self.average, device.type == "cpu")
         self.optimizers = self._optimizers()
-        self.step, self.seconds = 0, 0.0
+        if settings.precision == "fp32":
+            _muon._zeropower_via_newtonschulz = orthogonal
+        self.step, self.seconds = 0, 60 * settings.minutes * settings.begin
         self.mixture = multiprocessing.get_context("spawn").Array("d", len(Mixture._fields))
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -137,6 +156,8 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager:
         """bfloat16 where the matrix products are; the rest decides for itself."""
+        if self.settings.precision == "fp32":
+            return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def update(self, samples: Samples) -> dict[str, float]:
@@ -207,6 +228,11 @@ class Trainer:
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
+
+    def start_from(self, weights: Path) -> None:
+        """Takes the weights of a file; optimisers, average and edge read-out begin anew."""
+        for module in (self.sam, self.average):
+            module.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
 
     def resume(self) -> None:
         """Loads the last checkpoint and goes on with the clock where it stood."""
@@ -293,6 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    parser.add_argument("--init", type=Path, help="weights to start from; see --begin")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--workers", type=int, default=1, help="processes that make scenes")
     parser.add_argument(
@@ -310,6 +337,8 @@ def main() -> None:
     trainer = Trainer(settings, args["out"], torch.device(args["device"]))
     if args["resume"]:
         trainer.resume()
+    elif args["init"]:
+        trainer.start_from(args["init"])
     run(trainer, args["workers"], args["coco"])
 
 

@@ -96,7 +96,8 @@ def curve(out: Path, width: int = 720, height: int = 360) -> None:
     """Draws ``curve.svg`` from the run's logs: validation IoU by prompt, training loss."""
     checks = [json.loads(line) for line in (out / "validation.jsonl").read_text().splitlines()]
     steps = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    end = max(checks[-1]["seconds"], 1.0)
+    wide, high = width - 150, height - 60
+    start, end = 60 * (steps[0]["seconds"] // 60), max(checks[-1]["seconds"], 1.0)
     series = {
         key: [(c["seconds"], c[key]) for c in checks]
         for key in ("box", "refined", "point_best", "point")
@@ -112,19 +113,20 @@ def curve(out: Path, width: int = 720, height: int = 360) -> None:
         'font-family="sans-serif" font-size="12">'
     ]
     for level in (0, 0.25, 0.5, 0.75, 1):
-        y = 20 + (height - 60) * (1 - level)
+        y = 20 + high * (1 - level)
         parts.append(
             f'<path d="M40 {y:.1f}H{width - 110}" stroke="#ddd"/>'
             f'<text x="8" y="{y + 4:.1f}">{level}</text>'
         )
     for row, (colour, (name, points)) in enumerate(zip(colours, series.items(), strict=True)):
         xy = " ".join(
-            f"{40 + (width - 150) * t / end:.1f},{20 + (height - 60) * (1 - v):.1f}"
+            f"{40 + wide * (t - start) / (end - start):.1f},{20 + high * (1 - v):.1f}"
             for t, v in points
         )
         parts.append(f'<polyline points="{xy}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(f'<text x="{width - 100}" y="{30 + 18 * row}" fill="{colour}">{name}</text>')
     parts.append(
-        f'<text x="40" y="{height - 10}">0 to {end / 60:.0f} minutes of training</text></svg>'
+        f'<text x="40" y="{height - 10}">{start / 60:.0f} to {end / 60:.0f} minutes of the '
+        "budget</text></svg>"
     )
     (out / "curve.svg").write_text("\n".join(parts))

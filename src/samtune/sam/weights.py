@@ -37,7 +37,7 @@ FILES = (".pth", ".pt", ".bin", ".safetensors")
 """Endings of files of weights: what ends so is a path, also where it looks like a hub id."""
 PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
 """Persistent in some dumps, constants of the specification here."""
-PACKAGED = {"nano": "c835d374df3fac0dcf896f942f1a529b0201f8f84768901438d9def2e235c42c"}
+PACKAGED = {"nano": "6addd1533cafd39a2772bcd05a09b72990fdf3ec7f800b3345bf216f10a1353b"}
 """sha256 of the files in ``assets``: what ships is loaded only as it was released."""
 CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")
 """What MobileSAM's file carries along for ImageNet's classes and its model never calls."""
