@@ -31,6 +31,8 @@ class Answers:
     logits: Callable[[int, bool], Tensor]
     """Of an image its ``(n, K, h, w)`` logits, in the original frame, or, where asked, in the
     model's without its padding; computed when called."""
+    unasked: Callable[[int], Tensor] | None = None
+    """Of an image ``(h0, w0)`` bool, what the model says without a prompt; computed when called."""
 
 
 class Compared(NamedTuple):
@@ -87,7 +89,9 @@ def seen(
     if "probability" in needs and not mapped:
         made = replace(made, probability=_highest(answers.logits(i, False)))
     if "whole" in needs:
-        made = replace(made, whole=torch.from_numpy(dataset.sample(index).labels.map > 0))
+        made = replace(made, whole=torch.from_numpy(dataset.sample(index).labels.foreground))
+        if not len(masks) and answers.unasked is not None:  # CAT-SAM's rule for what is empty
+            made = replace(made, unasked=answers.unasked(i))
     if "frame" not in needs:
         return made
     logits = answers.logits(i, True)

@@ -210,8 +210,8 @@ def _published() -> dict[str, Measure]:
         "iou_cat_sam": Measure(
             "published",
             "CAT-SAM's mIoU: foreground IoU of the union of an image's masks against all of its "
-            "foreground, also what was too small to ask for; an image that nothing is asked of "
-            "predicts nothing here, one mask without a prompt there",
+            "foreground, also what was too small to ask for; of an image with nothing to ask for "
+            "the mask that is given without a prompt counts",
             "one 2 x 2 confusion matrix over all images; 1e-10 below",
             *("0 where there is no pixel at all", "pooled", "iou_cat_sam"),
             needs=("whole",),

@@ -29,8 +29,13 @@ class PooledForeground(Streamed):
         self.add_sums(pixels=(3,))
 
     def update(self, seen: Seen) -> None:
-        """Adds one image; its target is :attr:`Seen.whole` where that is given."""
+        """Adds one image; its target is :attr:`Seen.whole` where that is given.
+
+        Of an image without prompts the prediction is :attr:`Seen.unasked`, where given.
+        """
         predicted, target = seen.union()
+        if seen.unasked is not None:
+            predicted = seen.unasked & seen.counted()
         if seen.whole is not None:
             target = seen.whole & seen.counted()
         self.pixels += areas_of(predicted[None], target[None], None)[0].to(self.pixels)

@@ -34,6 +34,8 @@ class Seen:
     """``(h, w)`` in 0..1: of the foreground, the highest over the prompts."""
     whole: Tensor | None = None
     """``(h, w)`` bool: all of the foreground, asked for or not."""
+    unasked: Tensor | None = None
+    """``(h, w)`` bool: what a model says without a prompt, of an image that has none."""
     frame: Seen | None = None
     """The same image in the model's frame, without its padding."""
     index: int = 0
