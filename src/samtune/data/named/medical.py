@@ -106,7 +106,7 @@ def _synapse(root: Path, config: DataConfig) -> Found:
     """Synapse as TransUNet prepares it: slices for training, volumes for the test; or arrays.
 
     Images are windowed there to 0..1, which is black to white; what lies outside is cut off. The
-    lists are used where they are, and all files else.
+    lists are used where they are, and all files else. Slices of a case stay in one split.
     """
     for base in bases(root, ("Synapse", "data/Synapse")):
         arrays = below(base, FOLDER)
@@ -137,7 +137,12 @@ def _files(root: Path, base: Path, folder: Path, ending: str, listing: str) -> l
 
 def _train(root: Path, base: Path, folder: Path) -> list[Record]:
     return [
-        Record(ArchiveItem(path, "image", unit=True), ArchiveItem(path, "label"), path.stem)
+        Record(
+            ArchiveItem(path, "image", unit=True),
+            ArchiveItem(path, "label"),
+            path.stem,
+            path.stem.split("_slice")[0],
+        )
         for path in _files(root, base, folder, ".npz", "train.txt")
     ]
 
@@ -159,6 +164,7 @@ def _test(root: Path, base: Path, folder: Path) -> list[Record]:
                 VolumeSlice(path, "image", z, unit=True),
                 VolumeSlice(path, "label", z),
                 f"{case}_slice{z:03d}",
+                case,
             )
             for z in range(depth)
         ]
