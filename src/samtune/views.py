@@ -102,7 +102,13 @@ def seen(
         dataset, found, batch.targets[mine][:, :h, :w], batch.valid[i, :h, :w], classes
     )
     probability = None if mapped else _highest(logits)
-    view = Seen(*framed, mapped=mapped, background=made.background, probability=probability)
+    shares = None
+    if "shares" in needs and mapped:
+        one = logits.flatten(0, 1).float()
+        shares = (one.softmax(0) if len(one) > 1 else one.sigmoid()).cpu()
+    view = Seen(
+        *framed, mapped=mapped, background=made.background, probability=probability, shares=shares
+    )
     return replace(made, frame=view)
 
 

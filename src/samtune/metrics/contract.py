@@ -36,8 +36,9 @@ class Measure:
     resolution: str = ORIGINAL
     threshold: str = HALF
     needs: tuple[str, ...] = ()
-    """What evaluation has to hand over besides masks: ``probability``, ``whole`` (all of the
-    foreground), ``frame`` (everything in the model's frame too)."""
+    """What evaluation has to hand over besides masks: ``probability``, ``shares`` (that of each
+    class of a map), ``whole`` (all of the foreground), ``frame`` (everything in the model's frame
+    too)."""
     source: str = ""
     maps: bool = True
     """Whether it has a meaning for maps of classes."""
@@ -240,6 +241,19 @@ def _published() -> dict[str, Measure]:
             resolution=FRAME,
             needs=("probability", "frame"),
         )
+    made["miou_gsam_soft"] = Measure(
+        "published",
+        "Generalized SAM's other mIoU, of probabilities p and targets y of 0 and 1: sum(p y) / "
+        "(sum(p^2) + sum(y^2) - sum(p y)); p of single masks is the probability and its "
+        "complement, where the published code fails",
+        "sums over each batch of 4 images in the data set's order, without the last that is not "
+        "full; 1e-7 added above and below; then the mean over all classes, then over batches",
+        *("a class neither in target nor prediction scores nearly 0, not left out", "gsam_soft"),
+        "miou_gsam_soft",
+        threshold="none",
+        resolution=FRAME,
+        needs=("probability", "shares", "frame"),
+    )
     return made | _side_networks()
 
 
