@@ -102,10 +102,7 @@ def seen(
         dataset, found, batch.targets[mine][:, :h, :w], batch.valid[i, :h, :w], classes
     )
     probability = None if mapped else _highest(logits)
-    shares = None
-    if "shares" in needs and mapped:
-        one = logits.flatten(0, 1).float()
-        shares = (one.softmax(0) if len(one) > 1 else one.sigmoid()).cpu()
+    shares = _shares(logits) if mapped and "shares" in needs else None
     view = Seen(
         *framed, mapped=mapped, background=made.background, probability=probability, shares=shares
     )
@@ -174,3 +171,9 @@ def _highest(logits: Tensor) -> Tensor:
     if not len(logits):
         return torch.zeros(logits.shape[-2:])
     return logits.flatten(0, 1).amax(0).float().sigmoid().cpu()
+
+
+def _shares(logits: Tensor) -> Tensor:
+    """Of a map's ``(1, K, h, w)`` logits the probability of each class ``(K, h, w)``."""
+    of_class = logits.flatten(0, 1).float()
+    return (of_class.softmax(0) if len(of_class) > 1 else of_class.sigmoid()).cpu()

@@ -13,6 +13,7 @@ from typing import Any
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Found, Layout, Settings, some, unique_names
 from samtune.data.layouts.drawn import Drawn, Kind, Shape, class_settings, kind_of
+from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record
 from samtune.errors import InputError
 
@@ -27,7 +28,7 @@ class CocoMask(Drawn):
     height: int
     width: int
     objects: str
-    """A list of ``[class, segmentation, crowd]``."""
+    """A list of ``[class, segmentation, crowd, name]``."""
 
     def size(self) -> tuple[int, int]:
         """As the annotation file says; other images are refused against the mask."""
@@ -47,7 +48,10 @@ def _find(root: Path, config: DataConfig) -> Found:
     found: Found = {}
     names = _class_names(files)
     for split, file in files.items():
-        found[split] = _records(file, split, root, kind_of(config.masks), names)
+        try:
+            found[split] = _records(file, split, root, kind_of(config.masks), names)
+        except InputError as error:
+            complain(error)
     return found
 
 
@@ -149,9 +153,9 @@ def _class_names(files: dict[str | None, Path]) -> dict[int, str]:
 def _each(file: Path, part: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for i, entry in enumerate(_tree(file)[part]):
         if not isinstance(entry, dict) or not set(keys) <= entry.keys():
-            raise InputError(
-                f"{file}: entry {i} of {part} lacks one of {', '.join(keys)}; export it again"
-            )
+            what = f"entry {i} of {part} lacks one of {', '.join(keys)}"
+            complain(DataError(file, "incomplete entry", what, "export it again"))
+            continue
         yield entry
 
 
@@ -164,18 +168,22 @@ def _records(
     of_image: dict[Any, list[list[Any]]] = {key: [] for key in images}
     number = {key: i for i, key in enumerate(names)}
     for entry in _each(file, "annotations", ("image_id", "category_id")):
-        _check_annotation(entry, file, of_image, number)
-        crowd = bool(entry.get("iscrowd", 0))
-        shape = [number[entry["category_id"]], entry["segmentation"], crowd]
+        wrong = _fault(entry, file, of_image, number)
+        if wrong:
+            complain(wrong)
+            continue
+        crowd, name = bool(entry.get("iscrowd", 0)), f"annotation {entry.get('id', '?')}"
+        shape = [number[entry["category_id"]], entry["segmentation"], crowd, name]
         of_image[entry["image_id"]].append(shape)
     folder = _image_folder(file, split, root, [str(e["file_name"]) for e in images.values()])
     paths = {key: folder / str(entry["file_name"]) for key, entry in images.items()}
     missing = [path for path in paths.values() if not path.is_file()]
     if missing:
-        raise InputError(
-            f"{file}: {len(missing)} of its {len(paths)} images are not in {folder} "
-            f"({some(p.name for p in missing)}); download them, or remove them from the file"
-        )
+        lacks = some(p.name for p in missing)
+        what = f"{len(missing)} of its {len(paths)} images are not in {folder} ({lacks})"
+        remedy = "download them, or remove them from the file"
+        complain(DataError(file, "missing image", what, remedy, missing))
+        paths = {key: path for key, path in paths.items() if path.is_file()}
     labels = dict(zip(paths, unique_names(paths.values(), folder), strict=True))
     records = []
     for key, path in paths.items():
@@ -185,24 +193,22 @@ def _records(
     return sorted(records, key=lambda record: record.name)
 
 
-def _check_annotation(
+def _fault(
     entry: dict[str, Any], file: Path, images: dict[Any, Any], categories: dict[int, int]
-) -> None:
-    where = f"{file}: annotation {entry.get('id', '?')}"
+) -> DataError | None:
+    """What is wrong with an annotation, if anything is."""
+    where = f"annotation {entry.get('id', '?')}"
     if entry["image_id"] not in images:
-        raise InputError(
-            f"{where} is of the image {entry['image_id']}, which the file does not list; add the "
-            "image or remove the annotation"
-        )
+        what = f"{where} is of the image {entry['image_id']}, which the file does not list"
+        remedy = "add the image or remove the annotation"
+        return DataError(file, "unknown image", what, remedy)
     if entry["category_id"] not in categories:
-        raise InputError(
-            f"{where} is of the category {entry['category_id']}, which the file does not list; "
-            "add it to categories"
-        )
+        what = f"{where} is of the category {entry['category_id']}, which the file does not list"
+        return DataError(file, "unknown category", what, "add it to categories")
     if not entry.get("segmentation"):
-        raise InputError(
-            f"{where} has no segmentation, only a box; annotate masks, or remove what has none"
-        )
+        what = f"{where} has no segmentation, only a box"
+        return DataError(file, "no outline", what, "annotate masks, or remove what has none")
+    return None
 
 
 def _image_folder(file: Path, split: str | None, root: Path, names: list[str]) -> Path:
