@@ -160,3 +160,11 @@ def test_volumes_of_a_published_set_are_all_looked_at(tmp_path):
         row.kind
         for row in check(with_defaults(DataConfig(name="synapse", root=str(tmp_path)))).problems
     }
+
+
+def test_images_that_no_annotation_file_lists_are_remarked(tmp_path):
+    coco(tmp_path)
+    save(tmp_path / "images/extra.png", picture())
+    found = check(with_defaults(DataConfig(root=str(tmp_path))))
+    never = [(Path(row.file).name, row.kind) for row in found.remarks if "unused" in row.kind]
+    assert never == [("extra.png", "unused file")]
