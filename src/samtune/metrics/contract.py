@@ -178,7 +178,8 @@ def _shadow() -> dict[str, Measure]:
 
 def _instances() -> dict[str, Measure]:
     averaged = "mean over IoU thresholds 0.5 to 0.95 and over classes that have targets"
-    scored = "scored by the decoder's own estimate, at most 100 an image and class"
+    flat = "overlapping annotations are flattened first, the smaller over the larger"
+    scored = f"scored by the decoder's own estimate, at most 100 an image and class; {flat}"
     row = {
         "ap": ("average precision (COCO)", averaged),
         "ap50": ("average precision at IoU 0.5", "mean over classes that have targets"),
@@ -197,7 +198,8 @@ def _instances() -> dict[str, Measure]:
     }
     made["msa"] = Measure(
         "instances",
-        "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, whatever the class",
+        "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, whatever the "
+        f"class; {flat}",
         "mean over IoU thresholds 0.5, 0.55 .. 0.95, then over images",
         *("images without targets and predictions are left out", "accuracy", "msa"),
         maps=False,
