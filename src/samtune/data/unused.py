@@ -62,7 +62,7 @@ def _paths(value: Any) -> Iterator[Path]:
     if isinstance(value, Path):
         yield value
     elif isinstance(value, Stored):
-        for each in fields(value):  # type: ignore[arg-type]
+        for each in fields(value):
             yield from _paths(getattr(value, each.name))
     elif isinstance(value, tuple):
         for part in value:

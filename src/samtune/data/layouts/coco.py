@@ -116,16 +116,15 @@ def _loaded(file: Path, modified: int) -> dict[str, Any]:
     try:
         tree = json.loads(file.read_text("utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(
-            f"{file}: not readable as JSON ({str(error).splitlines()[0]}); download it again"
-        ) from error
+        what = f"not readable as JSON ({str(error).splitlines()[0]})"
+        raise DataError(file, "unreadable list", what, "download it again") from error
     parts = ("images", "annotations", "categories")
     lists = isinstance(tree, dict) and all(isinstance(tree.get(part), list) for part in parts)
     if not lists:
-        raise InputError(
-            f"{file}: not an annotation file of COCO, which has lists of images, annotations and "
-            "categories; export it as COCO instances"
+        what = (
+            "not an annotation file of COCO, which has lists of images, annotations and categories"
         )
+        raise DataError(file, "no annotation file", what, "export it as COCO instances")
     return tree
 
 
@@ -141,11 +140,14 @@ def _class_names(files: dict[str | None, Path]) -> dict[int, str]:
         with_clear_errors = _each(file, "categories", ("id", "name"))
         own = dict(sorted((c["id"], str(c["name"])) for c in with_clear_errors))
         if not own:
-            raise InputError(f"{file}: has no categories; add those of its annotations")
+            remedy = "add those of its annotations"
+            raise DataError(file, "no categories", "has no categories", remedy)
         if names and own != names:
-            raise InputError(
-                f"{file}: has other categories than {first.name}; give all splits the same list"
+            what, remedy = (
+                f"has other categories than {first.name}",
+                "give all splits the same list",
             )
+            raise DataError(file, "other categories", what, remedy)
         names = own
     return names
 
@@ -164,7 +166,7 @@ def _records(
 ) -> list[Record]:
     images = {e["id"]: e for e in _each(file, "images", ("id", "file_name", "height", "width"))}
     if not images:
-        raise InputError(f"{file}: lists no image; export it again")
+        raise DataError(file, "empty list", "lists no image", "export it again")
     of_image: dict[Any, list[list[Any]]] = {key: [] for key in images}
     number = {key: i for i, key in enumerate(names)}
     for entry in _each(file, "annotations", ("image_id", "category_id")):
@@ -227,10 +229,8 @@ def _image_folder(file: Path, split: str | None, root: Path, names: list[str]) -
         found = next((place for place in places if (place / name).is_file()), None)
         if found:
             return found
-    raise InputError(
-        f"{file}: its image {names[0]} was not found (looked in {some(places, 6)}); put the images "
-        "into images/ beside the file"
-    )
+    what = f"its image {names[0]} was not found (looked in {some(places, 6)})"
+    raise DataError(file, "missing image", what, "put the images into images/ beside the file")
 
 
 LAYOUT = Layout(

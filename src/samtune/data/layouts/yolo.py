@@ -95,7 +95,8 @@ def _tree(file: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(file.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable as YAML; save it again as UTF-8 text") from error
+        what, remedy = "not readable as YAML", "save it again as UTF-8 text"
+        raise DataError(file, "unreadable list", what, remedy) from error
     return tree if isinstance(tree, dict) else {}
 
 
@@ -109,9 +110,14 @@ def _settings(root: Path) -> tuple[Path, dict[str, Any], list[str]]:
     if isinstance(names, dict) and list(names) == list(range(len(names))):
         names = list(names.values())
     if not isinstance(names, list) or not names:
-        raise InputError(f"{file}: must name the classes from number 0 on, as in names: [cat, dog]")
+        what, remedy = (
+            "names no classes",
+            "must name the classes from number 0 on, as in names: [cat]",
+        )
+        raise DataError(file, "no classes", what, remedy)
     if tree.get("nc", len(names)) != len(names):
-        raise InputError(f"{file}: nc={tree['nc']}, but {len(names)} names; make both agree")
+        what = f"nc={tree['nc']}, but {len(names)} names"
+        raise DataError(file, "other class count", what, "make both agree")
     return file, tree, [str(name) for name in names]
 
 
