@@ -124,7 +124,8 @@ def _synapse(root: Path) -> None:
     (root / "train_npz").mkdir(parents=True)
     (root / "test_vol_h5").mkdir()
     for i in range(4):
-        np.savez(root / f"train_npz/case0005_slice00{i}.npz", image=image, label=label)
+        name = f"case000{5 + i // 2}_slice00{i % 2}.npz"
+        np.savez(root / "train_npz" / name, image=image, label=label)
     for case, depth in (("case0008", 2), ("case0022", 3)):
         with h5py.File(root / f"test_vol_h5/{case}.npy.h5", "w") as file:
             file["image"] = np.stack([image] * depth)
@@ -134,7 +135,7 @@ def _synapse(root: Path) -> None:
 def _synapse_lists(root: Path) -> None:
     _synapse(root)
     _lists(
-        lists__lists_Synapse__train=["case0005_slice000", "case0005_slice002"],
+        lists__lists_Synapse__train=["case0005_slice000", "case0006_slice000"],
         lists__lists_Synapse__test_vol=["case0022"],
     )(root)
 
@@ -418,8 +419,8 @@ MINIATURES: dict[str, Miniature] = {
         "synapse",
         {"train": 2, "test": 3},
         extra=_synapse_lists,
-        lose="train_npz/case0005_slice002.npz",
-        says=("train_npz/case0005_slice002.npz",),
+        lose="train_npz/case0006_slice000.npz",
+        says=("train_npz/case0006_slice000.npz",),
         **_ORGANS,
     ),
     "synapse-npy": Miniature(

@@ -203,3 +203,34 @@ def test_plain_metrics_ask_for_no_probabilities(model, dataset, monkeypatch):
     assert measured(model, dataset, "regions", "boundary_iou", "msa", "ap")["miou"] > 0
     with pytest.raises(pytest.fail.Exception):
         measured(model, dataset, "mae")
+
+
+def test_cat_sam_counts_small_objects_and_asks_empty_images_without_a_prompt(model, tmp_path):
+    """Against its rule by hand: the union of the prompts' masks, all of the foreground."""
+    import numpy as np
+    from pictures import picture, save
+
+    from samtune.data import find_records
+
+    speck, both, none = (np.zeros((48, 64), np.uint8) for _ in range(3))
+    both[10:30, 10:40] = 255
+    both[40:43, 50:53] = speck[2:5, 2:5] = 255
+    root = tmp_path / "set"
+    for name, mask in {"a": both, "b": speck, "c": none}.items():
+        save(root / "images" / f"{name}.png", picture(48, 64, seed=ord(name)))
+        save(root / "masks" / f"{name}.png", mask)
+    config = DataConfig(root=str(root), objects="component", min_area=20)
+    asked = SegmentationDataset(
+        find_records(root), config, (64, 64), mask_size=(32, 32), mode="box"
+    )
+    assert [len(asked[i].prompts) for i in range(3)] == [1, 0, 0]
+    found = evaluate(model, asked, batch_size=2, measuring=EvalConfig(("iou_cat_sam",)))
+    assert found.metrics["objects"] == 1
+    overlap = total = 0
+    predictor = model.predictor()
+    for i, mask in enumerate((both, speck, none)):
+        predictor.set_image(asked.sample(i).image)
+        box = np.array([10, 10, 40, 30]) if i == 0 else None
+        said, truth = predictor.predict(box=box, multimask_output=False)[0][0], mask > 0
+        overlap, total = overlap + (said & truth).sum(), total + (said | truth).sum()
+    assert found.metrics["iou_cat_sam"] == pytest.approx(overlap / total, abs=5e-3)

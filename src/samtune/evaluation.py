@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -122,6 +123,20 @@ def _compared(dataset: SegmentationDataset, batch: Batch, answers: Answers) -> l
     ]
 
 
+def _unasked(model: FineTuned, batch: Batch, precision: str, multimask: bool, i: int) -> Tensor:
+    """What a model says of an image of a batch when asked once without a prompt: ``(h0, w0)``."""
+    alone = replace(
+        batch,
+        pixels=batch.pixels[i : i + 1],
+        sizes=batch.sizes[i : i + 1],
+        prompts=Prompts.of(count=1),
+        geometries=batch.geometries[i : i + 1],
+        images=batch.images[i : i + 1],
+    )
+    [masks] = predict(model, alone, precision, multimask)
+    return masks.any(0)
+
+
 def _item(index: int, name: str, compared: Compared) -> dict[str, Any]:
     """An image's row, see :class:`Evaluation`."""
     from samtune.metrics import iou_dice
@@ -163,11 +178,12 @@ def asked(
         ask = (_views if batch.images else _whole)(model, batch)
         prompts = batch.prompts
         answers = ask(prompts, multimask)
+    answers = replace(answers, unasked=partial(_unasked, model, batch, precision, multimask))
     yield answers
     for _ in range(rounds - 1):
         prompts = _clicked(prompts, batch, answers.masks, answers.low)
         with _autocast(model.device, precision):
-            answers = ask(prompts, False)
+            answers = replace(ask(prompts, False), unasked=answers.unasked)
         yield answers
 
 

@@ -31,6 +31,8 @@ class Answers:
     logits: Callable[[int, bool], Tensor]
     """Of an image its ``(n, K, h, w)`` logits, in the original frame, or, where asked, in the
     model's without its padding; computed when called."""
+    unasked: Callable[[int], Tensor] | None = None
+    """Of an image ``(h0, w0)`` bool, what the model says without a prompt; computed when called."""
 
 
 class Compared(NamedTuple):
@@ -87,7 +89,9 @@ def seen(
     if "probability" in needs and not mapped:
         made = replace(made, probability=_highest(answers.logits(i, False)))
     if "whole" in needs:
-        made = replace(made, whole=torch.from_numpy(dataset.sample(index).labels.map > 0))
+        made = replace(made, whole=torch.from_numpy(dataset.sample(index).labels.foreground))
+        if not len(masks) and answers.unasked is not None:  # CAT-SAM's rule for what is empty
+            made = replace(made, unasked=answers.unasked(i))
     if "frame" not in needs:
         return made
     logits = answers.logits(i, True)
@@ -98,7 +102,10 @@ def seen(
         dataset, found, batch.targets[mine][:, :h, :w], batch.valid[i, :h, :w], classes
     )
     probability = None if mapped else _highest(logits)
-    view = Seen(*framed, mapped=mapped, background=made.background, probability=probability)
+    shares = _shares(logits) if mapped and "shares" in needs else None
+    view = Seen(
+        *framed, mapped=mapped, background=made.background, probability=probability, shares=shares
+    )
     return replace(made, frame=view)
 
 
@@ -164,3 +171,9 @@ def _highest(logits: Tensor) -> Tensor:
     if not len(logits):
         return torch.zeros(logits.shape[-2:])
     return logits.flatten(0, 1).amax(0).float().sigmoid().cpu()
+
+
+def _shares(logits: Tensor) -> Tensor:
+    """Of a map's ``(1, K, h, w)`` logits the probability of each class ``(K, h, w)``."""
+    of_class = logits.flatten(0, 1).float()
+    return (of_class.softmax(0) if len(of_class) > 1 else of_class.sigmoid()).cpu()

@@ -407,3 +407,53 @@ def test_the_lists(samtune):
     assert "folders" in {row["name"] for row in ways}
     out = samtune("data", "list").out
     assert "folders" in out and "data.layout" in out
+
+
+def test_what_is_never_read_is_remarked(make_pairs, tmp_path):
+    root = make_pairs(TEN, root=tmp_path / "set")
+    (root / "train.txt").write_text("\n".join(TEN[:6]))
+    (root / "val.txt").write_text("img6\nimg7\n")
+    (root / "test.txt").write_text("img8\n")
+    save(root / "images" / "more" / "img10.png", picture())
+    (root / "images" / "empty").mkdir()
+    (root / "masks" / "img3.xcf").write_bytes(b"layers")
+    (root / "masks" / "notes.txt").write_text("drawn in June")
+    found = check(DataConfig(root=str(root)))
+    never = [row for row in found.remarks if "never" in row.what or "un" in row.kind[:2]]
+    assert sorted((str(Path(row.file).relative_to(root)), row.kind) for row in never) == [
+        ("images/img9.png", "unused file"),
+        ("images/more", "unused folder"),
+        ("masks/img3.xcf", "unknown ending"),
+        ("masks/img9.png", "unused file"),
+    ]
+    assert found.ok
+
+
+def test_facts_of_every_file(make_pairs, samtune, tmp_path):
+    root = make_pairs(TEN, root=tmp_path / "set")
+    save(root / "masks" / "img1.png", blob(value=0))
+    save(root / "masks" / "img2.png", blob(9, 9))
+    (root / "images" / "img3.png").write_bytes(b"nothing")
+    answer = samtune("data", "check", f"data.root={root}", "--json").json
+    assert list(answer) == ["ok", "problems", "remarks", "counts", "files"]
+    rows = {row["name"]: row for row in answer["files"]}
+    assert list(rows) == TEN
+    assert rows["img0"] == {
+        "name": "img0",
+        "file": str(root / "images/img0.png"),
+        "mask": str(root / "masks/img0.png"),
+        "splits": rows["img0"]["splits"],
+        "ok": True,
+        "size": [12, 16],
+        "kind": "0/255",
+        "values": {"0": 157, "255": 35},
+        "classes": {"0": 35},
+        "objects": 1,
+        "empty": False,
+    }
+    assert rows["img1"]["empty"] and rows["img1"]["kind"] == "0 only"
+    assert (rows["img2"]["ok"], rows["img2"]["size"], rows["img2"]["objects"]) == (
+        False, [12, 16], None,
+    )  # fmt: skip
+    assert rows["img3"]["size"] is None and not rows["img3"]["ok"]
+    assert {split for row in rows.values() for split in row["splits"]} == {"train", "val", "test"}

@@ -172,3 +172,23 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, refused, library, nam
     monkeypatch.setitem(__import__("sys").modules, library, None)
     (tmp_path / name).write_bytes(b"")
     refused([name, library, "samtune[medical]"], find_images, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ([0.99, 0.1, 0, -0.1, 0.99, 0], None),  # oblique, but an axial series
+        ([-1, 0, 0, 0, 1, 0], "RPI"),
+        ([1, 0, 0, 0, 0, -1], "LIP"),
+    ],
+)
+def test_a_series_must_lie_as_its_nifti_mask(tmp_path, refused, axes, said):
+    """NIfTI is turned to LPS, a series is read as it lies: of equal shape both would be paired."""
+    for i in range(3):
+        dicom(tmp_path / f"images/v{i}", VALUES, ImageOrientationPatient=axes)
+        nifti(tmp_path / f"masks/v{i}.nii.gz", MASK)
+    config = DataConfig(root=str(tmp_path), masks="binary")
+    if said is None:
+        assert len(splits(config)["train"]) == 5
+    else:
+        refused(["v0.nii.gz", "LPS", said, "resample"], splits, config)

@@ -144,3 +144,39 @@ def test_gsam_takes_one_half_as_inside():
     target = np.array([[True, True, False, False]])
     found = measured(["miou_gsam"], seen(np.array([[0.5, 0.9, 0.4, 0.5]]), target))
     assert found["miou_gsam"] == pytest.approx((1 / 2 + 2 / 3) / 2, abs=1e-6)
+
+
+def test_gsam_softly_of_classes_by_batches_of_four():
+    """Against the equation, written out over whole batches."""
+    random = torch.Generator().manual_seed(5)
+    logits, label = torch.randn(9, 3, 4, 5, generator=random), torch.zeros(9, 4, 5).long()
+    label[:4] = torch.randint(0, 3, (4, 4, 5), generator=random)
+    label[4:8, :2] = 1  # class 2 is absent from the second batch; the ninth image is of none
+    valid = torch.rand(9, 4, 5, generator=random) > 0.1
+    suite = Suite(EvalConfig(("miou_gsam_soft",)), maps=True, classes=3)
+    for i in reversed(range(9)):
+        truth = label[i] == torch.arange(3)[:, None, None]
+        met = truth.flatten(1).any(1).nonzero()[:, 0]
+        shares, view = logits[i].softmax(0), truth[met]
+        frame = Seen(view, view, valid[i], classes=met, mapped=True, shares=shares)
+        suite.update(Seen(view, view, mapped=True, frame=frame, index=i, total=9))
+    scores = []
+    for batch in (slice(0, 4), slice(4, 8)):
+        keep = valid[batch, None]
+        p = logits[batch].softmax(1) * keep
+        y = torch.nn.functional.one_hot(label[batch], 3).permute(0, 3, 1, 2) * keep
+        both = (p * y).sum((0, 2, 3))
+        scores.append(both / ((p**2).sum((0, 2, 3)) + (y**2).sum((0, 2, 3)) - both))
+    expected = float(torch.stack(scores).mean())
+    assert suite.compute()["miou_gsam_soft"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_gsam_softly_of_a_foreground():
+    p, y = np.array([[0.25, 1.0, 0.0, 0.5]]), np.array([[True, True, False, False]])
+    images = [seen(p, y) for _ in range(4)]
+    front = 1.25 / (0.0625 + 1 + 0.25 + 2 - 1.25)
+    back = 1.5 / (0.5625 + 1 + 0.25 + 2 - 1.5)
+    found = measured(["miou_gsam_soft"], *images)
+    assert found["miou_gsam_soft"] == pytest.approx((front + back) / 2)
+    few = Seen(images[0].predicted, images[0].target, frame=images[0].frame, total=3)
+    assert math.isnan(measured(["miou_gsam_soft"], few)["miou_gsam_soft"])

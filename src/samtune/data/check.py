@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,13 @@ from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
 from samtune.data.sources import Record
 from samtune.data.splits import divided, with_shots
 from samtune.data.stored import Stored, path_of
+from samtune.data.unused import unused
 from samtune.errors import InputError
 
 TINY = 16
 """Objects of fewer pixels are remarked."""
+MOST_VALUES = 256
+"""Of masks with more values they are not listed."""
 DAMAGED = "0/255 damaged by JPEG"
 _ENDS = {(0, 1): "0/1", (0, 255): "0/255", (0, 65535): "0/65535"}
 Parts = Mapping[str, Sequence[Record]]
@@ -52,6 +56,11 @@ class Check:
     """``images``; ``masks``, how many hold which kind of values; ``splits``, for each the fields of
     :class:`~samtune.data.scan.Summary`; ``classes``, for each ``class``, ``name``, ``pixels``,
     ``share`` of all labelled pixels, ``images`` and ``objects``. Of files without a problem."""
+    files: tuple[dict[str, Any], ...] = ()
+    """For each image, also of those with a problem: ``name``, ``file``, ``mask`` (its file),
+    ``splits`` it is in, ``ok``, ``size`` (height and width), ``kind`` of mask values, ``values``
+    (pixels of each; none where there are over 256), ``classes`` (pixels of each class that occurs),
+    ``objects`` and ``empty``; what could not be read is none."""
 
     @property
     def ok(self) -> bool:
@@ -64,7 +73,7 @@ class Check:
             key: [asdict(row) for row in found]
             for key, found in (("problems", self.problems), ("remarks", self.remarks))
         }
-        return {"ok": self.ok, **rows, "counts": self.counts}
+        return {"ok": self.ok, **rows, "counts": self.counts, "files": list(self.files)}
 
 
 def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) -> Check:
@@ -102,8 +111,9 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
             with_shots(parts, data)
     sound = [each for each in found if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
-    remarks = dict.fromkeys([*_of_copy(layout, data), *_remarks(sound, parts, data)])
-    return Check(tuple(rows), tuple(remarks), _counts(sound, parts, data))
+    odd = [*_of_copy(layout, data), *_remarks(sound, parts, data), *_unused(records, rows, data)]
+    files = _facts(found, parts, data)
+    return Check(tuple(rows), tuple(dict.fromkeys(odd)), _counts(sound, parts, data), files)
 
 
 def values_kind(look: Look, data: DataConfig) -> str:
@@ -164,6 +174,23 @@ def _of_copy(layout: Found, data: DataConfig) -> Iterator[Finding]:
         yield Finding(str(data.root), "not the published size", line, remedy)
 
 
+def _unused(
+    records: Sequence[Record], problems: Iterable[Finding], data: DataConfig
+) -> Iterator[Finding]:
+    """What lies among the files and is not read; of a published set others may do so."""
+    if data.name in DATASETS:
+        return
+    whats = {
+        "unused file": "is in no split or lacks its entry, so that it is never read",
+        "unused folder": "holds images, but is not looked into",
+        "unknown ending": "is of no format that is read here",
+    }
+    remedy = "legal; check that it was not meant to be used, or move it elsewhere"
+    known = {row.file for row in problems}
+    for path, kind in unused(records, Path(str(data.root)).expanduser(), known):
+        yield Finding(str(path), kind, whats[kind], remedy)
+
+
 def _odd_objects(look: Look, data: DataConfig) -> Iterator[Finding]:
     h, w = look.size
     if look.ignored == h * w:
@@ -212,10 +239,7 @@ def _mixed(sound: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
 
 def _repeated(sound: Sequence[Look], parts: Parts) -> Iterator[Finding]:
     """The same image twice, within a split or, which falsifies results, in two."""
-    where = defaultdict(list)
-    for split, records in parts.items():
-        for record in records:
-            where[record].append(split)
+    where = _splits_of(parts)
     first: dict[str, list[Look]] = defaultdict(list)
     for each in sound:
         mine = where[each.record]
@@ -274,6 +298,41 @@ def _counts(sound: Sequence[Look], parts: Parts, data: DataConfig) -> dict[str, 
     kinds = Counter(values_kind(each, data) for each in sound)
     classes = _class_rows(sound, data)
     return {"images": len(sound), "masks": dict(kinds), "splits": splits, "classes": classes}
+
+
+def _facts(found: Sequence[Look], parts: Parts, data: DataConfig) -> tuple[dict[str, Any], ...]:
+    """A row for each image, see :class:`Check`."""
+    where = _splits_of(parts)
+    rows = []
+    for each in found:
+        mask = each.record.mask
+        read = bool(each.values) and mask is not None
+        legal = read and not each.problems
+        rows.append(
+            {
+                "name": each.record.name,
+                "file": str(each.record.file),
+                "mask": None if mask is None else str(path_of(mask)),
+                "splits": where[each.record],
+                "ok": not each.problems,
+                "size": list(each.size) if each.content else None,
+                "kind": values_kind(each, data) if read else None,
+                "values": dict(each.values) if read and len(each.values) <= MOST_VALUES else None,
+                "classes": dict(sorted(_pixels_by_class(each, data).items())) if legal else None,
+                "objects": len(each.classes) if legal else None,
+                "empty": not each.classes if legal else None,
+            }
+        )
+    return tuple(rows)
+
+
+def _splits_of(parts: Parts) -> dict[Record, list[str]]:
+    """The splits that each record is in."""
+    where: dict[Record, list[str]] = defaultdict(list)
+    for split, records in parts.items():
+        for record in records:
+            where[record].append(split)
+    return where
 
 
 def _class_rows(sound: Sequence[Look], data: DataConfig) -> list[dict[str, Any]]:

@@ -34,9 +34,23 @@ class Labels:
     """``(K,)``: the class of each object, 0 where there is only one."""
     valid: NDArray[np.bool_] | None = None
     """``(h, w)``: false where the label is to be ignored; ``None`` if it counts everywhere."""
+    small: NDArray[np.bool_] | None = None
+    """``(h, w)``: true where an object under ``min_area`` was, as the file has it; ``None`` if
+    none was, and once the image is augmented."""
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    @property
+    def foreground(self) -> NDArray[np.bool_]:
+        """``(h, w)``: all that is foreground, also what is too small for an object."""
+        return self.map > 0 if self.small is None else (self.map > 0) | self.small
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the maps."""
+        maps = (self.map, self.valid, self.small)
+        return sum(each.nbytes for each in maps if each is not None)
 
 
 @dataclass(frozen=True)
@@ -51,8 +65,7 @@ class Sample:
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        valid = self.labels.valid
-        return self.image.nbytes + self.labels.map.nbytes + (0 if valid is None else valid.nbytes)
+        return self.image.nbytes + self.labels.nbytes
 
 
 def read_sample(record: Record, config: DataConfig, policy: InputPolicy | None = None) -> Sample:
@@ -147,9 +160,11 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path 
             labels, classes = _instances(values, config, path, known)
         else:
             labels, classes = _classes(values, valid, config, path)
-    labels, classes = _large_enough(labels, classes, config.min_area)
+    kept, classes = _large_enough(labels, classes, config.min_area)
     everywhere = valid is None or bool(valid.all())
-    return Labels(labels, classes, None if everywhere else valid)
+    small = (labels > 0) & (kept == 0) if kept is not labels else None
+    some = small is not None and bool(small.any())
+    return Labels(kept, classes, None if everywhere else valid, small if some else None)
 
 
 def areas(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:

@@ -135,7 +135,11 @@ def sliced(records: Iterable[Record], axis: int = 0, whole: bool = False) -> lis
         if isinstance(image, Stored) or isinstance(mask, Stored) or not is_volume(image):
             found.append(record)
             continue
-        parts = slices(image, mask, axis, whole)
+        try:
+            parts = slices(image, mask, axis, whole)
+        except InputError as error:
+            complain(error)
+            continue
         names = [f"{record.name}_{i:04d}" for i in range(len(parts))]
         if isinstance(parts[0][0], Whole):
             found.append(Record(*parts[0], record.name))

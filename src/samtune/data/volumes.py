@@ -15,6 +15,10 @@ from samtune.errors import InputError
 
 Role = Literal["image", "mask"]
 NIFTI, DICOM, NUMPY = (".nii", ".nii.gz"), ".dcm", (".npy", ".npz")
+_TURNED = ("L", "P", "S")
+"""Where the axes of a NIfTI file point once it is turned."""
+_TOWARDS = ("LPS", "RAI")
+"""Of each axis of the patient the side that rising and falling numbers lead to."""
 _KEYS = {"image": ("image", "img"), "mask": ("mask", "label", "gt")}
 
 
@@ -125,7 +129,14 @@ def _check_pair(image: Path, mask: Path, shape: tuple[int, ...]) -> None:
             "same, so export the mask again or remove the pair"
         )
     codes = [_orientation(path) for path in (image, mask)]
-    if None not in codes and codes[0] != codes[1]:
+    if None in codes:
+        codes = [_loaded_axes(path) for path in (image, mask)]
+        if None not in codes and codes[0] != codes[1]:
+            raise InputError(
+                f"{mask}: its axes lie {''.join(codes[1] or ())} when read, those of {image.name} "
+                f"{''.join(codes[0] or ())}; convert the series to NIfTI, or resample the mask"
+            )
+    elif codes[0] != codes[1]:
         raise InputError(
             f"{mask}: its axes point to {''.join(codes[1] or ())}, those of {image.name} to "
             f"{''.join(codes[0] or ())}; copy the image's affine into the mask or resample it"
@@ -207,6 +218,26 @@ def _orientation(path: Path) -> tuple[str, ...] | None:
         return None
     nib = _library("nibabel", "medical", path)
     return tuple(nib.aff2axcodes(nib.load(path).affine))
+
+
+def _loaded_axes(path: Path) -> tuple[str, ...] | None:
+    """Where x, y and z of the values that :func:`load` gives point; ``None`` if not known."""
+    if path.name.lower().endswith(NIFTI):
+        return _TURNED
+    files = sorted(path.glob("*" + DICOM)) if path.is_dir() else [path]
+    if not files or not files[0].name.lower().endswith(DICOM):
+        return None
+    pydicom = _library("pydicom", "medical", path)
+    try:
+        header = pydicom.dcmread(files[0], stop_before_pixels=True)
+    except Exception:  # what cannot be read is refused when its values are
+        return None
+    if "ImageOrientationPatient" not in header:
+        return None
+    x, y = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
+    axes = np.stack([x, y, np.cross(x, y)])
+    nearest = np.abs(axes).argmax(1).tolist()
+    return tuple(_TOWARDS[int(axes[i, at] < 0)][at] for i, at in enumerate(nearest))
 
 
 def _numpy(path: Path, role: Role) -> NDArray:

@@ -36,8 +36,9 @@ class Measure:
     resolution: str = ORIGINAL
     threshold: str = HALF
     needs: tuple[str, ...] = ()
-    """What evaluation has to hand over besides masks: ``probability``, ``whole`` (all of the
-    foreground), ``frame`` (everything in the model's frame too)."""
+    """What evaluation has to hand over besides masks: ``probability``, ``shares`` (that of each
+    class of a map), ``whole`` (all of the foreground), ``frame`` (everything in the model's frame
+    too)."""
     source: str = ""
     maps: bool = True
     """Whether it has a meaning for maps of classes."""
@@ -177,7 +178,8 @@ def _shadow() -> dict[str, Measure]:
 
 def _instances() -> dict[str, Measure]:
     averaged = "mean over IoU thresholds 0.5 to 0.95 and over classes that have targets"
-    scored = "scored by the decoder's own estimate, at most 100 an image and class"
+    flat = "overlapping annotations are flattened first, the smaller over the larger"
+    scored = f"scored by the decoder's own estimate, at most 100 an image and class; {flat}"
     row = {
         "ap": ("average precision (COCO)", averaged),
         "ap50": ("average precision at IoU 0.5", "mean over classes that have targets"),
@@ -196,7 +198,8 @@ def _instances() -> dict[str, Measure]:
     }
     made["msa"] = Measure(
         "instances",
-        "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, whatever the class",
+        "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, whatever the "
+        f"class; {flat}",
         "mean over IoU thresholds 0.5, 0.55 .. 0.95, then over images",
         *("images without targets and predictions are left out", "accuracy", "msa"),
         maps=False,
@@ -210,8 +213,8 @@ def _published() -> dict[str, Measure]:
         "iou_cat_sam": Measure(
             "published",
             "CAT-SAM's mIoU: foreground IoU of the union of an image's masks against all of its "
-            "foreground, also what was too small to ask for; an image that nothing is asked of "
-            "predicts nothing here, one mask without a prompt there",
+            "foreground, also what was too small to ask for; of an image with nothing to ask for "
+            "the mask that is given without a prompt counts",
             "one 2 x 2 confusion matrix over all images; 1e-10 below",
             *("0 where there is no pixel at all", "pooled", "iou_cat_sam"),
             needs=("whole",),
@@ -240,6 +243,19 @@ def _published() -> dict[str, Measure]:
             resolution=FRAME,
             needs=("probability", "frame"),
         )
+    made["miou_gsam_soft"] = Measure(
+        "published",
+        "Generalized SAM's other mIoU, of probabilities p and targets y of 0 and 1: sum(p y) / "
+        "(sum(p^2) + sum(y^2) - sum(p y)); p of single masks is the probability and its "
+        "complement, where the published code fails",
+        "sums over each batch of 4 images in the data set's order, without the last that is not "
+        "full; 1e-7 added above and below; then the mean over all classes, then over batches",
+        *("a class neither in target nor prediction scores nearly 0, not left out", "gsam_soft"),
+        "miou_gsam_soft",
+        threshold="none",
+        resolution=FRAME,
+        needs=("probability", "shares", "frame"),
+    )
     return made | _side_networks()
 
 

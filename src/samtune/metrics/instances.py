@@ -7,17 +7,15 @@ by a few numbers a mask and never by its pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from samtune.metrics.boundaries import need_scipy
-from samtune.metrics.regions import AREAS, Streamed
+from samtune.metrics.regions import AREAS, Listed, Streamed
 from samtune.metrics.seen import Seen
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -32,7 +30,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-class AveragePrecision(Streamed):
+class AveragePrecision(Listed):
     """COCO's average precision (Lin et al. 2014, arXiv:1405.0312) of scored masks.
 
     Args:
@@ -41,15 +39,14 @@ class AveragePrecision(Streamed):
     """
 
     rows: Any
-    """List of flattened rows of one a mask: image, place in it, class, score, and for each range of
-    area which thresholds it passed and at which it is not counted, as bits."""
+    """Of each mask: image, place in it, class, score, and for each range of area which thresholds
+    it passed and at which it is not counted, as bits."""
     targets: Tensor
     """``(max_classes, 4)``: targets of each class and range of area."""
 
     def __init__(self, max_classes: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.max_classes = max_classes
-        self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_sums(targets=(max_classes, len(RANGES)))
 
     def update(self, seen: Seen) -> None:
@@ -72,8 +69,7 @@ class AveragePrecision(Streamed):
             fates = _fates(predicted[order], target[real])
             for place, (which, fate) in enumerate(zip(order, fates, strict=True)):
                 row = [seen.index, place, index, scores[which], *fate]
-                kept = torch.tensor(row, dtype=torch.float64)
-                self.rows.append(kept.to(self.targets.device))
+                self.keep(torch.tensor(row, dtype=torch.float64))
             area = target[real].sum((1, 2))[:, None]
             low, high = np.array(RANGES).T
             inside = ((area >= low) & (area <= high)).sum(0)
@@ -81,8 +77,7 @@ class AveragePrecision(Streamed):
 
     def compute(self) -> dict[str, float]:
         """The numbers so far, over all processes; NaN where there is no target."""
-        rows = dim_zero_cat(self.rows) if len(self.rows) else torch.zeros(0)
-        table = rows.cpu().double().numpy().reshape(-1, FIELDS)
+        table = self.table(FIELDS).numpy()
         # COCO's order: by score, ties by image and place there
         table = table[np.lexsort((table[:, 1], table[:, 0], -table[:, 3]))]
         targets = self.targets.cpu().numpy()
@@ -96,15 +91,6 @@ class AveragePrecision(Streamed):
         sizes = ("ap", "ap_small", "ap_medium", "ap_large")
         result = {name: _mean(found[size]) for size, name in enumerate(sizes)}
         return result | {"ap50": _mean(found[0, 0]), "ap75": _mean(found[0, 5])}
-
-    def _sync_dist(
-        self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None
-    ) -> None:
-        # Gathering needs one dtype of all, and what is empty would come as float32.
-        if not self.rows:
-            self.rows = [torch.zeros(0, dtype=torch.float64, device=self.targets.device)]
-        given = {} if dist_sync_fn is None else {"dist_sync_fn": dist_sync_fn}
-        super()._sync_dist(process_group=process_group, **given)
 
 
 class SegmentationAccuracy(Streamed):

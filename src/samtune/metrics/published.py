@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from samtune.metrics.masks import areas_of
-from samtune.metrics.regions import Streamed
+from samtune.metrics.regions import Listed, Streamed
 from samtune.metrics.saliency import framed
 from samtune.metrics.seen import Seen, probability_of
 
@@ -29,8 +29,13 @@ class PooledForeground(Streamed):
         self.add_sums(pixels=(3,))
 
     def update(self, seen: Seen) -> None:
-        """Adds one image; its target is :attr:`Seen.whole` where that is given."""
+        """Adds one image; its target is :attr:`Seen.whole` where that is given.
+
+        Of an image without prompts the prediction is :attr:`Seen.unasked`, where given.
+        """
         predicted, target = seen.union()
+        if seen.unasked is not None:
+            predicted = seen.unasked & seen.counted()
         if seen.whole is not None:
             target = seen.whole & seen.counted()
         self.pixels += areas_of(predicted[None], target[None], None)[0].to(self.pixels)
@@ -117,3 +122,59 @@ class AbsentClassIoU(Streamed):
         values = (hits / (predicted + target - hits)).mean(1)
         values = torch.where(pixels.sum((1, 2)) > 0, values, torch.nan)
         return dict(zip(("miou_gsam", "miou_gsam_dropped"), values.tolist(), strict=True))
+
+
+class SoftClassIoU(Listed):
+    """Generalized SAM's other mIoU: of probabilities instead of masks, batch by batch.
+
+    Args:
+        classes: How many there are, the background included; 2 for single masks.
+        **kwargs: torchmetrics' own options.
+    """
+
+    SMOOTH = 1e-7
+
+    rows: Any
+    """Of each image its batch, and of each class the sums of product and squares, see
+    :meth:`update`."""
+
+    def __init__(self, classes: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.classes = classes
+
+    def update(self, seen: Seen) -> None:
+        """Adds one image, unless it is of a last batch that is not full.
+
+        Raises:
+            ValueError: No view of the model's frame, or no probabilities.
+        """
+        view = framed(seen)
+        if seen.index >= seen.total - seen.total % AbsentClassIoU.BATCH:
+            return
+        shares, target = self._both(view)
+        counted = view.counted().cpu()
+        shares, target = shares.double() * counted, target & counted
+        sums = [(shares * target).sum((1, 2)), (shares**2).sum((1, 2)), target.sum((1, 2))]
+        batch = torch.tensor([seen.index // AbsentClassIoU.BATCH])
+        self.keep(torch.cat([batch, *sums]))
+
+    def compute(self) -> dict[str, float]:
+        """The number so far, over all processes; NaN without a full batch."""
+        table = self.table(1 + 3 * self.classes)
+        _, which = table[:, 0].unique(return_inverse=True)
+        sums = torch.zeros(int(which.max()) + 1 if len(which) else 0, 3 * self.classes).double()
+        sums.index_add_(0, which, table[:, 1:])
+        overlap, predicted, target = sums.reshape(-1, 3, self.classes).unbind(1)
+        values = (overlap + self.SMOOTH) / (predicted + target - overlap + self.SMOOTH)
+        return {"miou_gsam_soft": float(values.mean())}
+
+    def _both(self, view: Seen) -> tuple[Tensor, Tensor]:
+        """Probability and target of each class: ``(classes, h, w)`` each."""
+        if not view.mapped:
+            inside, target = probability_of(view).cpu(), view.union()[1].cpu()
+            return torch.stack([1 - inside, inside]), torch.stack([~target, target])
+        if view.shares is None or view.classes is None:
+            raise ValueError("no class probabilities: give Seen(shares=...), the logits' softmax")
+        target = torch.zeros(self.classes, *view.size, dtype=torch.bool)
+        target[view.classes.cpu()] = view.target.cpu()
+        return view.shares.cpu().expand(self.classes, -1, -1), target

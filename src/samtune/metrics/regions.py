@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from samtune.metrics.masks import areas_of, scores_of
 from samtune.metrics.seen import Seen
@@ -34,6 +36,39 @@ class Streamed(Metric):
         for name, shape in shapes.items():
             zeros = torch.zeros(shape, dtype=torch.float64)
             self.add_state(name, zeros, dist_reduce_fx="sum")
+
+
+class Listed(Streamed):
+    """A metric that keeps rows of a few numbers instead of sums.
+
+    Args:
+        **kwargs: torchmetrics' own options.
+    """
+
+    rows: Any
+    """List of flattened rows, float64."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("rows", [], dist_reduce_fx="cat")
+
+    def keep(self, row: Tensor) -> None:
+        """Adds a row ``(fields,)``."""
+        self.rows.append(row.to(self.device, torch.float64))
+
+    def table(self, fields: int) -> Tensor:
+        """All rows so far, ``(n, fields)`` float64 on the CPU."""
+        rows = dim_zero_cat(self.rows) if len(self.rows) else torch.zeros(0)
+        return rows.cpu().double().reshape(-1, fields)
+
+    def _sync_dist(
+        self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None
+    ) -> None:
+        # Gathering needs one dtype of all, and what is empty would come as float32.
+        if not self.rows:
+            self.rows = [torch.zeros(0, dtype=torch.float64, device=self.device)]
+        given = {} if dist_sync_fn is None else {"dist_sync_fn": dist_sync_fn}
+        super()._sync_dist(process_group=process_group, **given)
 
 
 class RegionMetrics(Streamed):

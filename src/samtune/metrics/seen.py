@@ -32,8 +32,13 @@ class Seen:
     """``(N,)`` the decoder's own estimate of each mask's IoU."""
     probability: Tensor | None = None
     """``(h, w)`` in 0..1: of the foreground, the highest over the prompts."""
+    shares: Tensor | None = None
+    """``(K, h, w)`` in 0..1: of a map the probability of each class, of one mask for all its own.
+    """
     whole: Tensor | None = None
     """``(h, w)`` bool: all of the foreground, asked for or not."""
+    unasked: Tensor | None = None
+    """``(h, w)`` bool: what a model says without a prompt, of an image that has none."""
     frame: Seen | None = None
     """The same image in the model's frame, without its padding."""
     index: int = 0

@@ -11,7 +11,12 @@ from samtune.metrics.boundaries import BoundaryMetrics
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, MEASURES, expand
 from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy
-from samtune.metrics.published import AbsentClassIoU, PooledForeground, SmoothedPerImage
+from samtune.metrics.published import (
+    AbsentClassIoU,
+    PooledForeground,
+    SmoothedPerImage,
+    SoftClassIoU,
+)
 from samtune.metrics.regions import RegionMetrics, Streamed
 from samtune.metrics.saliency import SaliencyMetrics
 from samtune.metrics.seen import Seen
@@ -35,6 +40,7 @@ FAMILIES: dict[str, Made] = {
     "pooled": lambda keys, s, kw: PooledForeground(**kw),
     "smoothed": lambda keys, s, kw: SmoothedPerImage(**kw),
     "gsam": lambda keys, s, kw: AbsentClassIoU(**kw),
+    "gsam_soft": lambda keys, s, kw: SoftClassIoU(**kw),
 }
 """How each family is made, from the keys wanted of it; IoU and Dice themselves are
 :class:`~samtune.metrics.masks.MaskMetrics`, which evaluation always has."""
@@ -74,7 +80,9 @@ class Suite:
         options: dict[str, Any] = {"sync_on_compute": sync}
         self.families = {
             family: FAMILIES[family](
-                wanted, config, options | ({"classes": classes} if family == "gsam" else {})
+                wanted,
+                config,
+                options | ({"classes": classes} if family.startswith("gsam") else {}),
             ).to(device)
             for family, wanted in keys.items()
         }

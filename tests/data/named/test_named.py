@@ -125,6 +125,16 @@ def test_windowed_volumes_are_scaled_alike(tmp_path):
     assert found["test"][2].name == "case0022_slice000"
 
 
+def test_made_splits_keep_the_slices_of_a_case_together(tmp_path):
+    data = config("synapse", MINIATURES["synapse"].write(tmp_path))
+    for seed in range(4):
+        parts = splits(replace(data, split_seed=seed))
+        cases = [{record.group for record in parts[name]} for name in ("train", "val", "test")]
+        assert sorted([*cases[0], *cases[1]]) == ["case0005", "case0006"]
+        assert len(parts["train"]) == len(parts["val"]) == 2
+        assert cases[2] == {"case0008", "case0022"}
+
+
 def test_volumes_need_h5py(tmp_path, refused, monkeypatch):
     data = config("synapse", MINIATURES["synapse"].write(tmp_path))
     monkeypatch.setitem(sys.modules, "h5py", None)

@@ -13,6 +13,7 @@ from typing import Any
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Found, Layout, Settings, some, unique_names
 from samtune.data.layouts.drawn import Drawn, Kind, Shape, class_settings, kind_of
+from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record
 from samtune.errors import InputError
 
@@ -27,7 +28,7 @@ class CocoMask(Drawn):
     height: int
     width: int
     objects: str
-    """A list of ``[class, segmentation, crowd]``."""
+    """A list of ``[class, segmentation, crowd, name]``."""
 
     def size(self) -> tuple[int, int]:
         """As the annotation file says; other images are refused against the mask."""
@@ -47,7 +48,10 @@ def _find(root: Path, config: DataConfig) -> Found:
     found: Found = {}
     names = _class_names(files)
     for split, file in files.items():
-        found[split] = _records(file, split, root, kind_of(config.masks), names)
+        try:
+            found[split] = _records(file, split, root, kind_of(config.masks), names)
+        except InputError as error:
+            complain(error)
     return found
 
 
@@ -112,16 +116,15 @@ def _loaded(file: Path, modified: int) -> dict[str, Any]:
     try:
         tree = json.loads(file.read_text("utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(
-            f"{file}: not readable as JSON ({str(error).splitlines()[0]}); download it again"
-        ) from error
+        what = f"not readable as JSON ({str(error).splitlines()[0]})"
+        raise DataError(file, "unreadable list", what, "download it again") from error
     parts = ("images", "annotations", "categories")
     lists = isinstance(tree, dict) and all(isinstance(tree.get(part), list) for part in parts)
     if not lists:
-        raise InputError(
-            f"{file}: not an annotation file of COCO, which has lists of images, annotations and "
-            "categories; export it as COCO instances"
+        what = (
+            "not an annotation file of COCO, which has lists of images, annotations and categories"
         )
+        raise DataError(file, "no annotation file", what, "export it as COCO instances")
     return tree
 
 
@@ -137,11 +140,14 @@ def _class_names(files: dict[str | None, Path]) -> dict[int, str]:
         with_clear_errors = _each(file, "categories", ("id", "name"))
         own = dict(sorted((c["id"], str(c["name"])) for c in with_clear_errors))
         if not own:
-            raise InputError(f"{file}: has no categories; add those of its annotations")
+            remedy = "add those of its annotations"
+            raise DataError(file, "no categories", "has no categories", remedy)
         if names and own != names:
-            raise InputError(
-                f"{file}: has other categories than {first.name}; give all splits the same list"
+            what, remedy = (
+                f"has other categories than {first.name}",
+                "give all splits the same list",
             )
+            raise DataError(file, "other categories", what, remedy)
         names = own
     return names
 
@@ -149,9 +155,9 @@ def _class_names(files: dict[str | None, Path]) -> dict[int, str]:
 def _each(file: Path, part: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for i, entry in enumerate(_tree(file)[part]):
         if not isinstance(entry, dict) or not set(keys) <= entry.keys():
-            raise InputError(
-                f"{file}: entry {i} of {part} lacks one of {', '.join(keys)}; export it again"
-            )
+            what = f"entry {i} of {part} lacks one of {', '.join(keys)}"
+            complain(DataError(file, "incomplete entry", what, "export it again"))
+            continue
         yield entry
 
 
@@ -160,22 +166,26 @@ def _records(
 ) -> list[Record]:
     images = {e["id"]: e for e in _each(file, "images", ("id", "file_name", "height", "width"))}
     if not images:
-        raise InputError(f"{file}: lists no image; export it again")
+        raise DataError(file, "empty list", "lists no image", "export it again")
     of_image: dict[Any, list[list[Any]]] = {key: [] for key in images}
     number = {key: i for i, key in enumerate(names)}
     for entry in _each(file, "annotations", ("image_id", "category_id")):
-        _check_annotation(entry, file, of_image, number)
-        crowd = bool(entry.get("iscrowd", 0))
-        shape = [number[entry["category_id"]], entry["segmentation"], crowd]
+        wrong = _fault(entry, file, of_image, number)
+        if wrong:
+            complain(wrong)
+            continue
+        crowd, name = bool(entry.get("iscrowd", 0)), f"annotation {entry.get('id', '?')}"
+        shape = [number[entry["category_id"]], entry["segmentation"], crowd, name]
         of_image[entry["image_id"]].append(shape)
     folder = _image_folder(file, split, root, [str(e["file_name"]) for e in images.values()])
     paths = {key: folder / str(entry["file_name"]) for key, entry in images.items()}
     missing = [path for path in paths.values() if not path.is_file()]
     if missing:
-        raise InputError(
-            f"{file}: {len(missing)} of its {len(paths)} images are not in {folder} "
-            f"({some(p.name for p in missing)}); download them, or remove them from the file"
-        )
+        lacks = some(p.name for p in missing)
+        what = f"{len(missing)} of its {len(paths)} images are not in {folder} ({lacks})"
+        remedy = "download them, or remove them from the file"
+        complain(DataError(file, "missing image", what, remedy, missing))
+        paths = {key: path for key, path in paths.items() if path.is_file()}
     labels = dict(zip(paths, unique_names(paths.values(), folder), strict=True))
     records = []
     for key, path in paths.items():
@@ -185,24 +195,22 @@ def _records(
     return sorted(records, key=lambda record: record.name)
 
 
-def _check_annotation(
+def _fault(
     entry: dict[str, Any], file: Path, images: dict[Any, Any], categories: dict[int, int]
-) -> None:
-    where = f"{file}: annotation {entry.get('id', '?')}"
+) -> DataError | None:
+    """What is wrong with an annotation, if anything is."""
+    where = f"annotation {entry.get('id', '?')}"
     if entry["image_id"] not in images:
-        raise InputError(
-            f"{where} is of the image {entry['image_id']}, which the file does not list; add the "
-            "image or remove the annotation"
-        )
+        what = f"{where} is of the image {entry['image_id']}, which the file does not list"
+        remedy = "add the image or remove the annotation"
+        return DataError(file, "unknown image", what, remedy)
     if entry["category_id"] not in categories:
-        raise InputError(
-            f"{where} is of the category {entry['category_id']}, which the file does not list; "
-            "add it to categories"
-        )
+        what = f"{where} is of the category {entry['category_id']}, which the file does not list"
+        return DataError(file, "unknown category", what, "add it to categories")
     if not entry.get("segmentation"):
-        raise InputError(
-            f"{where} has no segmentation, only a box; annotate masks, or remove what has none"
-        )
+        what = f"{where} has no segmentation, only a box"
+        return DataError(file, "no outline", what, "annotate masks, or remove what has none")
+    return None
 
 
 def _image_folder(file: Path, split: str | None, root: Path, names: list[str]) -> Path:
@@ -221,10 +229,8 @@ def _image_folder(file: Path, split: str | None, root: Path, names: list[str]) -
         found = next((place for place in places if (place / name).is_file()), None)
         if found:
             return found
-    raise InputError(
-        f"{file}: its image {names[0]} was not found (looked in {some(places, 6)}); put the images "
-        "into images/ beside the file"
-    )
+    what = f"its image {names[0]} was not found (looked in {some(places, 6)})"
+    raise DataError(file, "missing image", what, "put the images into images/ beside the file")
 
 
 LAYOUT = Layout(

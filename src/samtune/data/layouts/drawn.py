@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.problems import DataError
 from samtune.data.stored import Stored
-from samtune.errors import InputError
 
 Kind = Literal["instance", "classes", "binary"]
 IGNORED = -1
@@ -26,6 +28,8 @@ class Shape(NamedTuple):
     """As COCO has it: a list of polygons ``[x0, y0, x1, y1, ...]`` in pixels, or run lengths."""
     crowd: bool = False
     """A group that is not told apart; its pixels count neither for nor against."""
+    name: str = ""
+    """What tells it apart in the file, for messages."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Drawn(Stored):
         size = self.size()
         drawn = np.zeros(size, np.int32)
         shapes = self.shapes()
-        masks = [mask_of(shape.segmentation, size, self.path) for shape in shapes]
+        masks = self._masks(shapes, size)
         areas = np.array([mask.sum() for mask in masks], np.int64)
         order = np.argsort(-areas, kind="stable").tolist()
         for i in [i for i in order if shapes[i].crowd]:
@@ -57,6 +61,18 @@ class Drawn(Stored):
             category = shapes[i].category
             drawn[masks[i]] = {"instance": i, "classes": category, "binary": 0}[self.kind] + 1
         return drawn
+
+    def _masks(self, shapes: list[Shape], size: tuple[int, int]) -> list[NDArray[np.bool_]]:
+        """The mask of each object; of several that are wrong, the first names the number."""
+        masks, wrong = [], []
+        for shape in shapes:
+            try:
+                masks.append(mask_of(shape.segmentation, size, self.path, shape.name))
+            except DataError as error:
+                wrong.append(error)
+        if wrong:
+            raise with_count(wrong, "objects")
+        return masks
 
     def object_classes(self) -> tuple[int, ...] | None:
         """The class of each object of an instance map."""
@@ -80,8 +96,25 @@ def class_settings(names: list[str], masks: str) -> dict[str, Any]:
     return {**kind, "classes": len(names), "class_names": tuple(names), "ignore": IGNORED}
 
 
-def mask_of(segmentation: Any, size: tuple[int, int], path: object) -> NDArray[np.bool_]:
+def with_count(wrong: Sequence[DataError], what: str) -> DataError:
+    """The first of several errors of one file, which says how many more there are."""
+    first, more = wrong[0], len(wrong) - 1
+    if not more:
+        return first
+    found = f"{first.what}, and {more} more {what} of the image are wrong"
+    return DataError(first.file, first.kind, found, first.remedy)
+
+
+def mask_of(
+    segmentation: Any, size: tuple[int, int], path: Path | str, name: str = ""
+) -> NDArray[np.bool_]:
     """Draws polygons or run lengths, compressed or not, into a mask ``(h, w)``.
+
+    Args:
+        segmentation: As :class:`Shape` has it.
+        size: Height and width.
+        path: The file, for messages.
+        name: What tells the object apart there.
 
     Raises:
         InputError: Neither of these, or run lengths that do not fill the size.
@@ -90,21 +123,23 @@ def mask_of(segmentation: Any, size: tuple[int, int], path: object) -> NDArray[n
 
     h, w = size
     if isinstance(segmentation, list):
-        _check_polygons(segmentation, path)
+        _check_polygons(segmentation, path, name)
         outline = coco.merge(coco.frPyObjects(segmentation, h, w))
-        return _filled(_counts(outline["counts"].decode("ascii")), size, path)
+        return _filled(_counts(outline["counts"].decode("ascii")), size, path, name)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
-        raise InputError(
-            f"{path}: a segmentation is neither polygons nor run lengths with size and counts; "
-            "export it again as COCO instances"
-        )
+        what = "a segmentation is neither polygons nor run lengths with size and counts"
+        raise _wrong(path, name, "no outline", what, "export it again as COCO instances")
     if list(segmentation["size"]) != [h, w]:
-        raise InputError(
-            f"{path}: run lengths of size {segmentation['size']} for an image of {[h, w]} "
-            "(height, width); export the annotation again"
+        what = (
+            f"run lengths of size {segmentation['size']} for an image of {[h, w]} (height, width)"
         )
+        raise _wrong(path, name, "wrong run lengths", what, "export the annotation again")
     counts = segmentation["counts"]
-    return _filled(_counts(counts) if isinstance(counts, str) else counts, size, path)
+    return _filled(_counts(counts) if isinstance(counts, str) else counts, size, path, name)
+
+
+def _wrong(path: Path | str, name: str, kind: str, what: str, remedy: str) -> DataError:
+    return DataError(path, kind, f"{name}: {what}" if name else what, remedy)
 
 
 def _counts(text: str) -> list[int]:
@@ -127,29 +162,25 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-def _filled(counts: list[int], size: tuple[int, int], path: object) -> NDArray[np.bool_]:
+def _filled(
+    counts: list[int], size: tuple[int, int], path: Path | str, name: str
+) -> NDArray[np.bool_]:
     h, w = size
     runs = np.asarray(counts, np.int64)
     if runs.sum() != h * w or runs.min() < 0:
-        raise InputError(
-            f"{path}: run lengths add up to {runs.sum()}, but an image of {[h, w]} has {h * w} "
-            "pixels; export the annotation again"
-        )
+        what = f"run lengths add up to {runs.sum()}, but an image of {[h, w]} has {h * w} pixels"
+        raise _wrong(path, name, "wrong run lengths", what, "export the annotation again")
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(w, h).T
 
 
-def _check_polygons(polygons: list[Any], path: object) -> None:
+def _check_polygons(polygons: list[Any], path: Path | str, name: str) -> None:
     if not polygons:
-        raise InputError(
-            f"{path}: an object has a box but no outline; annotate masks, or make them from the "
-            "boxes with samtune predict"
-        )
+        remedy = "annotate masks, or make them from the boxes with samtune predict"
+        raise _wrong(path, name, "no outline", "an object has a box but no outline", remedy)
     for polygon in polygons:
         numbers = isinstance(polygon, list) and all(isinstance(v, int | float) for v in polygon)
         if not numbers or len(polygon) < 6 or len(polygon) % 2:
             count = f"{len(polygon)} numbers" if numbers else repr(polygon)[:40]
-            raise InputError(
-                f"{path}: a polygon of {count}; each needs x and y of at least three corners, so "
-                "draw it again or remove it"
-            )
+            what = f"a polygon of {count}; each needs x and y of at least three corners"
+            raise _wrong(path, name, "wrong polygon", what, "draw it again or remove it")

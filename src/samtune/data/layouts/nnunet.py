@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Found, Layout, Settings, some
+from samtune.data.problems import DataError, complain
 from samtune.data.reading import image_size, read_channels
 from samtune.data.sources import Record, existing_folder, sliced
 from samtune.data.stored import Stored
@@ -102,13 +103,16 @@ def _records(root: Path, part: str, tree: dict[str, Any], config: DataConfig) ->
     masks = {
         p.name.removesuffix(ending): p for p in sorted(existing_folder(labels).glob("*" + ending))
     }
-    for have, lack, folder in ((cases, masks, labels), (masks, cases, images)):
+    first = f"_0000{ending}"
+    for have, lack, folder, end in ((cases, masks, labels, ending), (masks, cases, images, first)):
         alone = sorted(have.keys() - lack.keys())
         if alone:
-            raise InputError(
-                f"{folder}: has no file for {len(alone)} case(s) ({some(alone)}); add them, or "
-                "remove their partners"
-            )
+            what = f"has no file for {len(alone)} case(s) ({some(alone)})"
+            files = [folder / f"{case}{end}" for case in alone]
+            remedy = "add them, or remove their partners"
+            complain(DataError(folder, "missing file", what, remedy, files))
+    if not cases:
+        return []
     names = list(tree["channel_names"].values())
     # a colour picture is one file of three channels
     wanted = len(names) if len(names) != 3 or is_volume(next(iter(cases.values()))[0]) else 1
@@ -116,16 +120,16 @@ def _records(root: Path, part: str, tree: dict[str, Any], config: DataConfig) ->
     records = []
     for case, files in sorted(cases.items()):
         if len(files) != wanted or wanted not in (1, len(names)):
-            raise InputError(
-                f"{files[0]}: the case {case} has {len(files)} channels, but dataset.json names "
-                f"{len(names)}; add the missing files"
-            )
+            what = f"the case {case} has {len(files)} channels, but dataset.json names {len(names)}"
+            complain(DataError(files[0], "missing channel", what, "add the missing files"))
+            continue
         if len(files) not in (1, 3) and config.bands is None:
             raise InputError(
                 f"{root}: has the channels {some(names, 9)}, but a model sees three; choose one or "
                 "three with data.bands, as in data.bands=[0]"
             )
-        records += _case(case, files, masks[case], config)
+        if case in masks:
+            records += _case(case, files, masks[case], config)
     return records
 
 
@@ -139,14 +143,13 @@ def _cases(folder: Path, ending: str) -> dict[str, list[Path]]:
         stem = file.name.removesuffix(ending)
         number = _CHANNEL.search(stem)
         if number is None:
-            raise InputError(
-                f"{file}: has no channel number in its name; call it {stem}_0000{ending}"
-            )
+            what, remedy = "has no channel number in its name", f"call it {stem}_0000{ending}"
+            complain(DataError(file, "no channel number", what, remedy))
+            continue
         of_case = cases.setdefault(stem[: number.start()], [])
         if int(number[1]) != len(of_case):
-            raise InputError(
-                f"{file}: the channel {len(of_case):04d} before it is missing; add its file"
-            )
+            what = f"the channel {len(of_case):04d} before it is missing"
+            complain(DataError(file, "missing channel", what, "add its file"))
         of_case.append(file)
     return cases
 
@@ -155,8 +158,8 @@ def _case(case: str, files: list[Path], mask: Path, config: DataConfig) -> list[
     """The images of one case: a picture, or the slices of a volume, with all channels."""
     channels = [sliced([Record(file, mask, case)], config.slice_axis) for file in files]
     first = channels[0]
-    if len(files) == 1:
-        return first
+    if len(files) == 1 or not all(channels):  # one of which was complained of
+        return first if len(files) == 1 else []
     return [
         Record(Channels(files[0], parts), first[i].mask, first[i].name, first[i].group)
         for i, parts in enumerate(zip(*([r.image for r in c] for c in channels), strict=True))

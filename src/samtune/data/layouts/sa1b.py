@@ -11,6 +11,7 @@ from typing import Any
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Found, Layout, Settings, some
 from samtune.data.layouts.drawn import Drawn, Shape, class_settings, kind_of
+from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, existing_folder, image_files
 from samtune.errors import InputError
 
@@ -69,14 +70,14 @@ def _find(root: Path, config: DataConfig) -> Found:
     images = by_stem(path for folder in folders for path in image_files(folder))
     masks = by_stem(path for folder in folders for path in sorted(folder.glob("sa_*.json")))
     for stems, have, lack in ((images, masks, "JSON file"), (masks, images, "picture")):
-        alone = [stems[stem].name for stem in sorted(stems.keys() - have.keys())]
+        alone = [stems[stem] for stem in sorted(stems.keys() - have.keys())]
         if alone:
-            raise InputError(
-                f"{root}: {len(alone)} file(s) without a {lack} of the same stem ({some(alone)}); "
-                "unpack the archive again, or remove them"
-            )
-    kind = kind_of(config.masks)
-    return {None: [Record(images[s], Sa1bMask(masks[s], kind), s) for s in sorted(images)]}
+            names = some(path.name for path in alone)
+            what = f"{len(alone)} file(s) without a {lack} of the same stem ({names})"
+            remedy = "unpack the archive again, or remove them"
+            complain(DataError(root, f"no {lack}", what, remedy, alone))
+    kind, both = kind_of(config.masks), sorted(images.keys() & masks.keys())
+    return {None: [Record(images[s], Sa1bMask(masks[s], kind), s) for s in both]}
 
 
 def _defaults(root: Path, given: Settings) -> Settings:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Found, Layout, some, unique_names
+from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record, existing_folder, sliced
 from samtune.errors import InputError
 
@@ -26,26 +28,39 @@ def _find(root: Path, config: DataConfig) -> Found:
     names = unique_names(paths, file.parent)
     owner: dict[Path, int] = {}
     for (line, row), image, name in zip(rows, paths, names, strict=True):
-        if owner.setdefault(image, line) != line:
-            raise InputError(
-                f"{file}: line {line} names the image {row['image']} again, after line "
-                f"{owner[image]}; keep one of the two"
-            )
         mask = _path(file, row["mask"])
-        for what, path in (("image", image), ("mask", mask)):
-            if not path.exists():
-                raise InputError(
-                    f"{file}: line {line} names the {what} {row[what]}, which is not there; paths "
-                    "are relative to the CSV file"
-                )
-        found.setdefault(_split(file, line, row), []).append(Record(image, mask, name))
+        faults = list(_faults(file, line, row, owner))
+        for fault in faults:
+            complain(fault)
+        if not faults:
+            split = SPLIT_NAMES.get(row.get("split", "").lower())
+            found.setdefault(split, []).append(Record(image, mask, name))
     if None in found and len(found) > 1:
-        raise InputError(
-            f"{file}: the column split is empty in some lines only; fill it in all, or in none"
-        )
+        what = "the column split is empty in some lines only"
+        complain(DataError(file, "lines without split", what, "fill it in all, or in none"))
+        found.setdefault("train", []).extend(found.pop(None))
     found = {split: sliced(records, config.slice_axis) for split, records in found.items()}
     order = {split: sorted(records, key=lambda r: r.name) for split, records in found.items()}
     return {split: order[split] for split in (*SPLITS, None) if split in order}
+
+
+def _faults(
+    file: Path, line: int, row: dict[str, str], owner: dict[Path, int]
+) -> Iterator[DataError]:
+    """What is wrong with a line, of which the image becomes the line's own."""
+    image = _path(file, row["image"])
+    first = owner.setdefault(image, line)
+    if first != line:
+        what = f"line {line} names the image {row['image']} again, after line {first}"
+        yield DataError(file, "image twice", what, "keep one of the two")
+    for what, path in (("image", image), ("mask", _path(file, row["mask"]))):
+        if not path.exists():
+            said = f"line {line} names the {what} {row[what]}, which is not there"
+            yield DataError(file, f"missing {what}", said, "paths are relative to the CSV file")
+    word = row.get("split", "").lower()
+    if word and word not in SPLIT_NAMES:
+        said = f"line {line} has the split {word!r}"
+        yield DataError(file, "unknown split", said, "it must be train, val or test")
 
 
 def _table(root: Path) -> Path:
@@ -92,22 +107,15 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
         row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
         if not any(row.values()):
             continue
-        for name in COLUMNS:
-            if not row.get(name):
-                raise InputError(f"{file}: line {line} has no {name}; fill it or remove the line")
-        rows.append((line, row))
+        lacking = [name for name in COLUMNS if not row.get(name)]
+        for name in lacking:
+            what = f"line {line} has no {name}"
+            complain(DataError(file, f"no {name}", what, "fill it or remove the line"))
+        if not lacking:
+            rows.append((line, row))
     if not rows:
         raise InputError(f"{file}: lists no pair; give one image and mask a line")
     return rows
-
-
-def _split(file: Path, line: int, row: dict[str, str]) -> str | None:
-    word = row.get("split", "").lower()
-    if word and word not in SPLIT_NAMES:
-        raise InputError(
-            f"{file}: line {line} has the split {word!r}; it must be train, val or test"
-        )
-    return SPLIT_NAMES[word] if word else None
 
 
 def _path(file: Path, cell: str) -> Path:

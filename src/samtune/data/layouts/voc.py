@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Found, Layout, Settings, some
+from samtune.data.problems import DataError, complain
 from samtune.data.reading import read_mask
 from samtune.data.sources import Record, by_stem, existing_folder, image_files
 from samtune.data.stored import Stored
@@ -76,20 +77,18 @@ def _find(root: Path, config: DataConfig) -> Found:
     objects = config.masks == "instance"
     masks = by_stem(image_files(_mask_folder(folder, _OF_OBJECT if objects else _OF_CLASS)))
     classes = by_stem(image_files(folder / _OF_CLASS)) if objects else masks
+    places = ((_IMAGES, images), (masks_of(objects), masks), (_OF_CLASS, classes))
     found: Found = {}
     for split, (source, names) in _lists(folder, sorted(masks)).items():
         records = []
         for name in names:
-            for what, table in (
-                (_IMAGES, images),
-                (masks_of(objects), masks),
-                (_OF_CLASS, classes),
-            ):
-                if name not in table:
-                    raise InputError(
-                        f"{source}: names {name!r}, of which {folder / what} has no file; add it "
-                        "or remove the line"
-                    )
+            lacks = [where for where, table in places if name not in table]
+            for where in dict.fromkeys(lacks):
+                what = f"names {name!r}, of which {folder / where} has no file"
+                remedy = "add it or remove the line"
+                complain(DataError(source, "listed but missing", what, remedy))
+            if lacks:
+                continue
             mask = VocObjects(masks[name], classes[name]) if objects else masks[name]
             records.append(Record(images[name], mask, name))
         found[split] = records
@@ -124,7 +123,8 @@ def _lists(folder: Path, every: list[str]) -> dict[str | None, tuple[Path, list[
     for split, file in files.items():
         names = sorted({line.strip() for line in file.read_text("utf-8").splitlines()} - {""})
         if not names:
-            raise InputError(f"{file}: lists no image; give one name a line or remove the file")
+            remedy = "give one name a line or remove the file"
+            complain(DataError(file, "empty list", "lists no image", remedy))
         found[split] = (file, names)
     return found
 

@@ -10,7 +10,8 @@ import yaml
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Found, Layout, Settings, some, unique_names
-from samtune.data.layouts.drawn import Drawn, Shape, class_settings, kind_of
+from samtune.data.layouts.drawn import Drawn, Shape, class_settings, kind_of, with_count
+from samtune.data.problems import DataError, complain
 from samtune.data.reading import image_size
 from samtune.data.sources import Record, image_files
 from samtune.errors import InputError
@@ -35,41 +36,46 @@ class YoloMask(Drawn):
         if not self.path.is_file():
             return []
         h, w = self.size()
-        shapes = []
+        shapes, wrong = [], []
         for number, line in enumerate(self.path.read_text("utf-8").splitlines(), 1):
             if words := line.split():
-                category, corners = self._parsed(words, f"{self.path}: line {number}")
+                try:
+                    category, corners = self._parsed(words, f"line {number}")
+                except DataError as error:
+                    wrong.append(error)
+                    continue
                 scaled = [v * (h if i % 2 else w) for i, v in enumerate(corners)]
                 shapes.append(Shape(category, [scaled]))
+        if wrong:
+            raise with_count(wrong, "lines")
         return shapes
 
     def _parsed(self, words: list[str], where: str) -> tuple[int, list[float]]:
+        def wrong(kind: str, what: str, remedy: str) -> DataError:
+            return DataError(self.path, kind, f"{where} {what}", remedy)
+
         try:
             category, corners = int(words[0]), [float(word) for word in words[1:]]
         except ValueError:
-            raise InputError(
-                f"{where} is not a class number and corners; write it as 0 x y x y x y"
-            ) from None
+            what = "is not a class number and corners"
+            raise wrong("no polygon", what, "write it as 0 x y x y x y") from None
         if len(corners) == 4:
-            raise InputError(
-                f"{where} is a box, not a polygon; export the data set for segmentation"
-            )
+            remedy = "export the data set for segmentation"
+            raise wrong("box, no polygon", "is a box, not a polygon", remedy)
         if len(corners) < 6 or len(corners) % 2:
-            raise InputError(
-                f"{where} has {len(corners)} numbers after the class; a polygon has x and y of at "
-                "least three corners"
-            )
+            what = f"has {len(corners)} numbers after the class"
+            raise wrong("wrong polygon", what, "a polygon has x and y of at least three corners")
         if not 0 <= category < self.classes:
-            raise InputError(
-                f"{where} is of the class {category}, but data.yaml names {self.classes}; add its "
-                "name there"
-            )
+            what = f"is of the class {category}, but data.yaml names {self.classes}"
+            raise wrong("unknown class", what, "add its name there")
         outside = [v for v in corners if not -_OUTSIDE <= v <= 1 + _OUTSIDE]
         if outside:
-            raise InputError(
-                f"{where} has the corner {outside[0]}; corners are parts of width and height, from "
-                "0 to 1, so divide pixels by the image's size"
+            what = f"has the corner {outside[0]}"
+            remedy = (
+                "corners are parts of width and height, from 0 to 1, so divide pixels by the "
+                "image's size"
             )
+            raise wrong("corner outside", what, remedy)
         return category, [min(max(v, 0.0), 1.0) for v in corners]
 
 
@@ -89,7 +95,8 @@ def _tree(file: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(file.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable as YAML; save it again as UTF-8 text") from error
+        what, remedy = "not readable as YAML", "save it again as UTF-8 text"
+        raise DataError(file, "unreadable list", what, remedy) from error
     return tree if isinstance(tree, dict) else {}
 
 
@@ -103,9 +110,14 @@ def _settings(root: Path) -> tuple[Path, dict[str, Any], list[str]]:
     if isinstance(names, dict) and list(names) == list(range(len(names))):
         names = list(names.values())
     if not isinstance(names, list) or not names:
-        raise InputError(f"{file}: must name the classes from number 0 on, as in names: [cat, dog]")
+        what, remedy = (
+            "names no classes",
+            "must name the classes from number 0 on, as in names: [cat]",
+        )
+        raise DataError(file, "no classes", what, remedy)
     if tree.get("nc", len(names)) != len(names):
-        raise InputError(f"{file}: nc={tree['nc']}, but {len(names)} names; make both agree")
+        what = f"nc={tree['nc']}, but {len(names)} names"
+        raise DataError(file, "other class count", what, "make both agree")
     return file, tree, [str(name) for name in names]
 
 
@@ -118,12 +130,13 @@ def _find(root: Path, config: DataConfig) -> Found:
         if not given:
             continue
         images = _images(file, tree, split, given)
+        if not images:
+            continue
         labels = [_label_file(image) for image in images]
         if not any(label.is_file() for label in labels):
-            raise InputError(
-                f"{file}: none of the {len(images)} images of {split} has a text file in "
-                f"{labels[0].parent}; put the labels there"
-            )
+            what = f"none of the {len(images)} images of {split} has a text file in "
+            what += str(labels[0].parent)
+            complain(DataError(file, "split without labels", what, "put the labels there"))
         labelled = zip(images, labels, unique_names(images, file.parent), strict=True)
         found[split] = [
             Record(image, YoloMask(label, kind, image, len(names)), name)
@@ -137,36 +150,40 @@ def _find(root: Path, config: DataConfig) -> Found:
 def _images(file: Path, tree: dict[str, Any], split: str, given: Any) -> list[Path]:
     """The images of a split: of folders, or of text files that list them."""
     images: list[Path] = []
+    lost = False
     for entry in given if isinstance(given, list) else [given]:
         place = _place(file, tree, split, str(entry))
-        if place.is_dir():
+        if place is None:
+            lost = True
+        elif place.is_dir():
             images += image_files(place)
-            continue
-        lines = [line.strip() for line in place.read_text("utf-8").splitlines()]
-        listed = [place.parent / line for line in lines if line]
-        missing = [path for path in listed if not path.is_file()]
-        if missing:
-            raise InputError(
-                f"{place}: {len(missing)} of its {len(listed)} images are not there "
-                f"({some(missing)}); add them, or remove the lines"
-            )
-        images += listed
-    if not images:
-        raise InputError(f"{file}: {split}: {given} holds no image; put the images there")
+        else:
+            lines = [line.strip() for line in place.read_text("utf-8").splitlines()]
+            listed = [place.parent / line for line in lines if line]
+            missing = [path for path in listed if not path.is_file()]
+            lost = lost or bool(missing)
+            if missing:
+                count = f"{len(missing)} of its {len(listed)} images"
+                what = f"{count} are not there ({some(missing)})"
+                remedy = "add them, or remove the lines"
+                complain(DataError(place, "missing image", what, remedy, missing))
+            images += [path for path in listed if path.is_file()]
+    if not images and not lost:
+        what = f"{split}: {given} holds no image"
+        complain(DataError(file, "no image", what, "put the images there"))
     return sorted(images)
 
 
-def _place(file: Path, tree: dict[str, Any], split: str, entry: str) -> Path:
+def _place(file: Path, tree: dict[str, Any], split: str, entry: str) -> Path | None:
     base = file.parent / str(tree.get("path") or "")
     # Roboflow writes ../train/images for the folder beside the file; others another machine's path
     inner = Path(entry).relative_to("..") if entry.startswith("../") else Path(entry)
     for place in (base / entry, file.parent / entry, file.parent / inner):
         if place.exists():
             return place
-    raise InputError(
-        f"{file}: {split}: {entry} is not there; set path and {split} to where the images are, "
-        "relative to this file"
-    )
+    remedy = f"set path and {split} to where the images are, relative to this file"
+    complain(DataError(file, "missing folder", f"{split}: {entry} is not there", remedy))
+    return None
 
 
 def _label_file(image: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,15 +57,25 @@ def register(entry: NamedSet) -> None:
     DATASETS[entry.name] = entry
 
 
-def incomplete(name: str, root: Path, missing: Iterable[str]) -> DataError:
-    """The refusal of a wrong or partial download: what is missing, how a whole one looks."""
+def incomplete(
+    name: str, root: Path, missing: Iterable[str], files: Sequence[Path] = ()
+) -> DataError:
+    """The refusal of a wrong or partial download: what is missing, how a whole one looks.
+
+    Args:
+        name: The data set's.
+        root: Its folder.
+        missing: What it lacks.
+        files: Those that lack a partner, or are not there, where that is known.
+    """
     entry, lacks = DATASETS[name], list(missing)
     shown = ", ".join(lacks[:_SHOWN]) + (f" and {len(lacks) - _SHOWN} more" * (len(lacks) > _SHOWN))
     return DataError(
         root,
-        "incomplete download",
+        "missing or alone" if files else "incomplete download",
         f"not a whole copy of {entry.title}: missing {shown}",
         f"expected below it: {' or '.join(entry.layout)}; get it from {entry.url}",
+        files,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from samtune.data.config import DataConfig
 from samtune.data.named.base import incomplete
+from samtune.data.problems import complain
 from samtune.data.sources import Record, by_stem, image_files
 from samtune.data.stored import Stored
 
@@ -111,11 +112,13 @@ def matched(
     Raises:
         InputError: There is none, or one lacks its partner: a download or unpacking that stopped.
     """
-    alone = [f"the mask of {pictures[key].name}" for key in pictures if key not in truths]
-    alone += [f"the image of {truths[key].name}" for key in truths if key not in pictures]
-    if alone or not pictures:
-        raise incomplete(name, root, alone or [f"all images in {where}"])
-    return [(key, pictures[key], truths[key]) for key in sorted(pictures)]
+    lonely = {f"the mask of {p.name}": p for key, p in pictures.items() if key not in truths}
+    lonely |= {f"the image of {p.name}": p for key, p in truths.items() if key not in pictures}
+    if lonely:
+        complain(incomplete(name, root, lonely, list(lonely.values())))
+    elif not pictures:
+        complain(incomplete(name, root, [f"all images in {where}"]))
+    return [(key, pictures[key], truths[key]) for key in sorted(pictures.keys() & truths.keys())]
 
 
 def by_split(*splits: str | tuple[str, str], images: str, masks: str, **kinds: str) -> Packing:
@@ -167,9 +170,9 @@ def _records(name: str, root: Path, base: Path, packing: Packing, mask: Source) 
             for key, image, truth in matched(name, root, pictures, mine, part.images):
                 found[split].append(Record(image, mask(truth), part.prefix + key))
         found[split].sort(key=lambda record: record.name)
-    alone = [f"the image of {path.name}" for rest in unused.values() for path in rest.values()]
+    alone = [path for rest in unused.values() for path in rest.values()]
     if alone:
-        raise incomplete(name, root, alone)
+        complain(incomplete(name, root, [f"the image of {path.name}" for path in alone], alone))
     return found
 
 

@@ -10,7 +10,7 @@ from samtune.data.named.arrays import FOLDER, LAYOUT, find_arrays
 from samtune.data.named.base import NamedSet, incomplete, register
 from samtune.data.named.folders import Found, bases, below, matched
 from samtune.data.named.parts import ArchiveItem, StackPage, VolumeSlice, open_volume
-from samtune.data.problems import DataError
+from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, image_files
 
 _HELD_OUT = 3
@@ -106,7 +106,7 @@ def _synapse(root: Path, config: DataConfig) -> Found:
     """Synapse as TransUNet prepares it: slices for training, volumes for the test; or arrays.
 
     Images are windowed there to 0..1, which is black to white; what lies outside is cut off. The
-    lists are used where they are, and all files else.
+    lists are used where they are, and all files else. Slices of a case stay in one split.
     """
     for base in bases(root, ("Synapse", "data/Synapse")):
         arrays = below(base, FOLDER)
@@ -129,15 +129,23 @@ def _files(root: Path, base: Path, folder: Path, ending: str, listing: str) -> l
     if lists:
         names = {line.strip() for line in lists[0].read_text("utf-8").splitlines()} - {""}
         files = sorted(folder / f"{name.removesuffix(ending)}{ending}" for name in names)
-    lacks = [f"{folder.name}/{file.name}" for file in files if not file.is_file()]
-    if lacks or not files:
-        raise incomplete("synapse", root, lacks or [f"{folder.name}/*{ending}"])
-    return files
+    lacks = [file for file in files if not file.is_file()]
+    if lacks:
+        names = [f"{folder.name}/{file.name}" for file in lacks]
+        complain(incomplete("synapse", root, names, lacks))
+    elif not files:
+        complain(incomplete("synapse", root, [f"{folder.name}/*{ending}"]))
+    return [file for file in files if file.is_file()]
 
 
 def _train(root: Path, base: Path, folder: Path) -> list[Record]:
     return [
-        Record(ArchiveItem(path, "image", unit=True), ArchiveItem(path, "label"), path.stem)
+        Record(
+            ArchiveItem(path, "image", unit=True),
+            ArchiveItem(path, "label"),
+            path.stem,
+            path.stem.split("_slice")[0],
+        )
         for path in _files(root, base, folder, ".npz", "train.txt")
     ]
 
@@ -150,15 +158,21 @@ def _test(root: Path, base: Path, folder: Path) -> list[Record]:
                 depth, labels = len(file["image"]), len(file["label"])
         except (OSError, KeyError) as error:
             what = "cannot be read as an HDF5 file of image and label"
-            raise DataError(path, "unreadable volume", what, "download it again") from error
+            wrong = DataError(path, "unreadable volume", what, "download it again")
+            wrong.__cause__ = error
+            complain(wrong)
+            continue
         if depth != labels:
-            raise incomplete("synapse", root, [f"slices of {path.name} ({depth} and {labels})"])
+            lacks = [f"slices of {path.name} ({depth} and {labels})"]
+            complain(incomplete("synapse", root, lacks, [path]))
+            continue
         case = path.name.removesuffix(".npy.h5")
         records += [
             Record(
                 VolumeSlice(path, "image", z, unit=True),
                 VolumeSlice(path, "label", z),
                 f"{case}_slice{z:03d}",
+                case,
             )
             for z in range(depth)
         ]

@@ -18,6 +18,7 @@ from samtune.data.named.folders import (
     packed,
 )
 from samtune.data.named.parts import Colour, Coloured, Renumbered
+from samtune.data.problems import complain
 from samtune.data.sources import Record, find_layout
 
 # The 32 colours of the original in the eleven classes of SegNet, the last being void.
@@ -93,12 +94,15 @@ def _listed(root: Path, base: Path) -> Found:
             [base / "image" / line.strip().lstrip("/") for line in lines if line.strip()]
             for lines in (path.read_text("utf-8").splitlines() for path in pair)
         )
-        lacks = [f"image/{path.name}" for path in images + labels if not path.is_file()]
         if len(images) != len(labels):
-            lacks = [f"lines of list/{split}_d.txt or _l.txt ({len(images)} and {len(labels)})"]
+            lines = f"lines of list/{split}_d.txt or _l.txt ({len(images)} and {len(labels)})"
+            complain(incomplete("camvid", root, [lines]))
+            continue
+        lacks = [path for path in images + labels if not path.is_file()]
         if lacks:
-            raise incomplete("camvid", root, lacks)
-        records = [Record(i, m, i.stem) for i, m in zip(images, labels, strict=True)]
+            complain(incomplete("camvid", root, [f"image/{path.name}" for path in lacks], lacks))
+        pairs = zip(images, labels, strict=True)
+        records = [Record(i, m, i.stem) for i, m in pairs if i.is_file() and m.is_file()]
         found[split] = sorted(records, key=lambda record: record.name)
     return found
 

@@ -1,0 +1,69 @@
+"""Files that lie among those of a data set and are not read, so that nobody takes them for used."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from samtune.data.reading import SUFFIXES
+from samtune.data.sources import Record
+from samtune.data.stored import Stored
+from samtune.data.volumes import is_volume
+
+_TEXTS = frozenset({".csv", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
+"""Endings of lists and annotations, which may lie anywhere."""
+
+
+def unused(
+    records: Iterable[Record], root: Path, known: Collection[str] = ()
+) -> Iterator[tuple[Path, str]]:
+    """Files and folders beside those of the records that none of them reads, with the kind of each.
+
+    Looked at are the folders of images and of mask pictures, and those above them below ``root``.
+
+    Args:
+        records: What is read.
+        root: The data set's folder.
+        known: Files to leave out, as they are complained of already.
+    """
+    used: set[Path] = set()
+    folders: set[Path] = set()
+    for record in records:
+        mine = [*_paths(record.image), *_paths(record.mask)]
+        used |= set(mine)
+        folders |= {path.parent for path in mine if _is_data(path)}
+    upper = {above for folder in folders for above in folder.parents if root in above.parents}
+    within = {above for path in used for above in path.parents}
+    for folder in sorted(folders | upper):
+        for path in sorted(folder.iterdir()):
+            if path in used or path in within or path.name.startswith(".") or str(path) in known:
+                continue
+            kind = _kind(path)
+            if kind:
+                yield path, kind
+
+
+def _kind(path: Path) -> str | None:
+    if _is_data(path):
+        return "unused file"
+    if path.is_dir():
+        return "unused folder" if any(_is_data(inner) for inner in path.rglob("*")) else None
+    return None if path.suffix.lower() in _TEXTS else "unknown ending"
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES or is_volume(path)
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    """The files that an image or mask is read from, those of its parts too."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, Stored):
+        for each in fields(value):
+            yield from _paths(getattr(value, each.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _paths(part)
