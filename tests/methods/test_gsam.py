@@ -14,7 +14,16 @@ from samtune.ops import resize
 from samtune.sam.model import SPECS, Sam
 
 SIZES = {"64x64": (64, 64), "40x72": (40, 72)}
-LAYER4, CLASSIFIER = 14_964_736, 2_049_000
+LAYER4, CLASSIFIER = reference.LAYER4, reference.CLASSIFIER
+FAMILY = {  # by the reference's name: adapter, base of the training goldens, the decoder's options
+    "SAM": ("none", reference.PLAIN3, {}),
+    "SAM_LoRA": ("head_lora", reference.PLAIN3, {}),
+    "SAM_ConvLoRA": ("head_conv_lora", reference.PLAIN3, {}),
+    "SAM_AdaptFormer": ("adaptformer", reference.PLAIN3, {}),
+    "SMAdaptFormer": ("sm_adaptformer", reference.PLAIN3, {}),
+    "SAMUS": ("samus", reference.TINY3, {"frozen": True}),
+    "GSAM": ("gsam", reference.TINY3, {"positions": "conv"}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +109,24 @@ def test_trained_parameters_are_those_of_the_table():
     assert rest == 86_460_160
     whole = 71_427_148 + peg + rest + count(sam.prompt_encoder)
     assert whole == 157_901_208
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("title", FAMILY)
+def test_all_parameters_are_as_many_as_in_the_published_models(title, classes):
+    name, spec, options = FAMILY[title]
+    with torch.device("meta"):
+        model = FineTuned(
+            Sam(spec).freeze(),
+            name,
+            "semantic",
+            adapter_options={"hidden": 12} if name == "adaptformer" else {},
+            decoder_options={"classes": classes, **options},
+        )
+    golden = reference.GOLDEN[f"train3/{title}/C{classes}"]
+    unused = LAYER4 + CLASSIFIER if name == "gsam" else 0
+    assert model.trainable() + unused == golden["trainable"]
+    assert reference.total(model) == golden["total"]
 
 
 @pytest.mark.parametrize(("size", "grid"), [((30, 30), (3, 3)), ((33, 47), (4, 5))])

@@ -58,7 +58,7 @@ def test_side_networks(example, which, system):
     assert list(found.values()) == pytest.approx(GOLDEN[which], abs=1e-7)
 
 
-STANDARD = {  # of the same maps: E max and adaptive, weighted F, F with beta^2 0.3 adaptive, mean, max
+STANDARD = {  # of the same maps: E max and adaptive, weighted F; F with beta^2 0.3, as in EVEN
     "A": (0.72294156, 0.26798530, 0.23340650, 0.01507732, 0.21495318, 0.24139111),
     "B": (1.00008139, 1.00008139, 0.58948321, 1.0, 0.75335588, 1.0),
     "C": (0.90731580, 0.89813893, 0.41223756, 0.72823048, 0.51661233, 0.74375),
