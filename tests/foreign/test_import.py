@@ -165,6 +165,14 @@ def test_truncated_and_with_more(bring, name):
     assert not out.exists()
 
 
+def test_twelve_of_what_is_wrong_are_named(bring):
+    made = layout("ts_sam")
+    stray = {f"stray.{i:02d}": torch.zeros(1) for i in range(14)}
+    answer, _ = bring(made.released | stray, "ts_sam", "--model", "tiny")
+    named = ", ".join(list(stray)[:12])
+    assert f"14 unexpected ({named}, and 2 more)" in answer.line
+
+
 @pytest.mark.parametrize(
     "name", [n for n in SMALL if DIALECTS[n].holds != "trained" and NECK in layout(n).frozen]
 )
