@@ -188,7 +188,7 @@ def test_a_fresh_adapter_is_the_identity_or_says_why_not(sam, adapter, decoder, 
     assert same or model.adapter.changes_at_start
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", list(ADAPTERS))
 def test_what_changes_at_the_start_is_a_clause(adapter):
     cls = ADAPTERS[adapter]
     clause = cls.changes_at_start

@@ -3,12 +3,14 @@
 import gsam_reference as reference
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 import samtune
 from samtune.adapters import ADAPTERS
 from samtune.adapters.gsam import pooled
 from samtune.adapters.resnet import ResNet
+from samtune.adapters.strided import RelativeTables
 from samtune.finetuned import FineTuned
 from samtune.ops import resize
 from samtune.sam.model import SPECS, Sam
@@ -154,6 +156,18 @@ def test_relative_positions_of_three_keys():
     index = resize.relative(table, 14, 3)[..., 0].long()
     wanted = torch.tensor([9, 4, 0]) + torch.arange(14)[:, None]
     assert torch.equal(index, wanted)
+
+
+def test_tables_are_resampled_as_the_published_code_does():
+    """There in two dimensions, of which the second keeps its length."""
+    base = reference.base(reference.TINY)
+    for block in (1, 3):
+        attention = base.image_encoder.blocks[block].attn
+        assert attention.rel_pos_h.shape == (127, 16)
+        tables = RelativeTables(attention, 32)
+        for found, table in ((tables.h, attention.rel_pos_h), (tables.w, attention.rel_pos_w)):
+            wanted = F.interpolate(table[None, None], (63, 16), mode="bilinear")[0, 0]
+            torch.testing.assert_close(found.detach(), wanted, rtol=0, atol=3e-7)
 
 
 def test_the_convolution_for_positions_is_frozen_unless_asked():

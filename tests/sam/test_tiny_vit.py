@@ -369,7 +369,7 @@ def test_fresh_it_is_the_plain_encoder(sam, adapter, decoder):
     assert torch.equal(model.encode(pixels).embedding, sam.image_encoder(pixels))
 
 
-@pytest.mark.parametrize("adapter", dict.fromkeys(a for a, _ in PAIRS))
+@pytest.mark.parametrize("adapter", list(dict.fromkeys(a for a, _ in PAIRS)))
 def test_compiled_and_in_half_precision_it_is_close(sam, adapter):
     model = stirred(sam, adapter, "frozen")
     pixels = sam.preprocess(tiny.pixels())
