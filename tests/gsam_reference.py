@@ -29,6 +29,9 @@ PLAIN3 = SamSpec("tiny3", embed_dim=48, depth=3, heads=3, global_blocks=(2,), im
 # SAMUS and GSAM keep SAM's 64x64 positions in the reference's tiny models, too.
 TINY, TINY3 = replace(PLAIN, image_size=1024), replace(PLAIN3, image_size=1024)
 
+LAYER4, CLASSIFIER = 14_964_736, 2_049_000
+"""Parameters of the parts of GSAM's ResNet that nothing uses."""
+
 reference_name = DIALECTS["gsam:gsam"].theirs
 """The reference's name of a tensor of this library; the same rules for all seven models."""
 
@@ -121,6 +124,21 @@ def assert_summary(tensor: torch.Tensor, golden: dict, atol: float = 5e-5) -> No
 
 def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def total(built: FineTuned) -> int:
+    """The parameters of the reference's model: what stays of the base, and our own."""
+    whole = built.sam.image_encoder, built.sam.prompt_encoder
+    replaced = 0
+    for i in getattr(built.adapter, "tables", ()):  # of relative positions
+        attention = built.sam.image_encoder.blocks[int(i)].attn
+        replaced += attention.rel_pos_h.numel() + attention.rel_pos_w.numel()
+    if built.adapter.name == "gsam":  # no absolute positions; two parts of the ResNet unused
+        replaced += built.sam.image_encoder.pos_embed.numel() - LAYER4 - CLASSIFIER
+    # What the reference freezes is a parameter there and a buffer here; statistics are in neither.
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    own = [t for n, t in built.state_dict().items() if not n.endswith(statistics)]
+    return sum(map(count, whole)) - replaced + sum(t.numel() for t in own)
 
 
 def assert_gradients(built: FineTuned, size: tuple[int, int], golden: dict) -> None:

@@ -67,7 +67,7 @@ def test_a_short_budget_beats_zero_shot(base, nuclei, zero_shot, adapter, decode
         base,
         adapter,
         decoder,
-        adapter_options=tiny.OPTIONS.get(adapter),
+        adapter_options=tiny.options(adapter),
         input=InputPolicy(SIZE),
         prompts="none",
     )

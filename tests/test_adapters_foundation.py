@@ -285,6 +285,7 @@ def test_a_stack_declares_what_its_adapters_declare(sam):
     class Marked:
         name: str
         identity_at_init: bool = True
+        changes_at_start: str = "not told where it does not"
         detached: bool = True
         decoders: tuple | None = None
         untrained: tuple = ()
@@ -300,11 +301,12 @@ def test_a_stack_declares_what_its_adapters_declare(sam):
 
     stack = declared(
         Marked("a", decoders=("x", "y"), untrained=("up",)),
-        Marked("b", identity_at_init=False, detached=False, decoders=("y", "z")),
+        Marked("b", False, "it adds one", detached=False, decoders=("y", "z")),
         Marked("c", untrained=("down",)),
     )
     assert stack.name == "a+b+c"
     assert (stack.identity_at_init, stack.detached) == (False, False)
+    assert stack.changes_at_start == "it adds one"
     assert stack.decoders == ("y",)
     assert stack.untrained == ("adapters.0.up", "adapters.2.down")
     same = declared(Marked("a"), Marked("b"))

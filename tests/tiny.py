@@ -4,12 +4,14 @@ A module rather than fixtures alone, so that the processes of distributed tests 
 """
 
 from pathlib import Path
+from typing import Any
 
 import deterministic
 import numpy as np
 import torch
 from PIL import Image
 
+from samtune.adapters import ADAPTERS
 from samtune.sam.model import Sam, SamSpec
 from samtune.sam.weights import from_state
 from samtune.types import Batch, Geometry, Prompts
@@ -29,9 +31,9 @@ TINY = SamSpec(
 )
 
 
-OPTIONS = {"gsam": {"depth": 1, "ratio": 1.0}}
-"""Where a default does not fit the tiny base: too slow, or so narrow that all of a layer's ReLUs
-may be off by chance. All else holds for the defaults."""
+def options(adapter: str) -> dict[str, Any]:
+    """What a method says of small bases; a combination holds for the defaults."""
+    return {} if "+" in adapter else dict(ADAPTERS[adapter].small)
 
 
 def base(spec: SamSpec = TINY) -> Sam:

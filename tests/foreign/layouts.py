@@ -105,12 +105,12 @@ def fill(model: FineTuned) -> FineTuned:
 
 
 @cache
-def layout(name: str, spec: SamSpec = tiny.TINY) -> Layout:
-    """A model with values by name, in the layout of a dialect."""
+def layout(name: str, spec: SamSpec = tiny.TINY, hollow: bool = False) -> Layout:
+    """A model with values by name, in the layout of a dialect; ``hollow`` has shapes alone."""
     dialect, (adapter, decoder) = DIALECTS[name], OPTIONS.get(name, ({}, {}))
-    model = fill(
-        FineTuned(
-            tiny.base(spec),
+    with torch.device("meta" if hollow else "cpu"):
+        model = FineTuned(
+            Sam(spec).freeze() if hollow else tiny.base(spec),
             dialect.adapter,
             dialect.decoder,
             input=dialect.policy(spec),
@@ -118,7 +118,7 @@ def layout(name: str, spec: SamSpec = tiny.TINY) -> Layout:
             decoder_options=decoder,
             prompts=dialect.prompts,
         )
-    )
+    model = model if hollow else fill(model)
     model.imported = name
     trained = {dialect.theirs(key): t for key, t in model.state_dict().items()}
     if name == "sam_adapter_kyyle":  # a linear layer over patches there, a convolution here

@@ -1,5 +1,9 @@
 """CAT-SAM: published counts, initialisation and settings, and its bridge."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -8,6 +12,9 @@ import torch.nn.functional as F
 from samtune.adapters import ADAPTERS
 from samtune.adapters.cat_sam import CatSamA, CatSamT
 from samtune.config import from_words, recipes
+from samtune.data import DataConfig
+from samtune.data.labels import areas, label_objects
+from samtune.data.prompters import Objects
 from samtune.decoders.hq import HqDecoder
 from samtune.finetuned import FineTuned
 from samtune.sam.mask_decoder import MaskDecoder
@@ -171,3 +178,19 @@ def test_recipes(method):
             )  # fmt: skip
             assert learning_rate(train, 1, 2000) == pytest.approx(1e-3)
             assert learning_rate(train, 2000, 2000) == pytest.approx(1e-5)
+
+
+def test_objects_and_boxes_of_the_published_example():
+    rows, columns = np.mgrid[:529, :622]
+    discs = (rows - 260) ** 2 + (columns - 300) ** 2 < 150**2
+    discs |= (rows - 60) ** 2 + (columns - 560) ** 2 < 5**2
+    config = DataConfig(masks="binary", threshold=254, objects="component")
+    values = discs.astype(np.uint8) * 255
+    both = label_objects(values, config, Path("discs.png"))
+    assert sorted(areas(both.map, len(both)).tolist()) == [69, 70661]
+    # published: more than a thousandth of the largest, 70.661 pixels
+    large = label_objects(values, replace(config, min_area=71), Path("discs.png"))
+    assert areas(large.map, len(large)).tolist() == [70661]
+    objects = Objects(large.map, large.map, 1)
+    # published 151 111 449 409: there the far sides are the last pixels, here their edges
+    assert objects.boxes().tolist() == [[151, 111, 450, 410]]

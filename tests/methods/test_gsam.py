@@ -3,18 +3,29 @@
 import gsam_reference as reference
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 import samtune
 from samtune.adapters import ADAPTERS
 from samtune.adapters.gsam import pooled
 from samtune.adapters.resnet import ResNet
+from samtune.adapters.strided import RelativeTables
 from samtune.finetuned import FineTuned
 from samtune.ops import resize
 from samtune.sam.model import SPECS, Sam
 
 SIZES = {"64x64": (64, 64), "40x72": (40, 72)}
-LAYER4, CLASSIFIER = 14_964_736, 2_049_000
+LAYER4, CLASSIFIER = reference.LAYER4, reference.CLASSIFIER
+FAMILY = {  # by the reference's name: adapter, base of the training goldens, the decoder's options
+    "SAM": ("none", reference.PLAIN3, {}),
+    "SAM_LoRA": ("head_lora", reference.PLAIN3, {}),
+    "SAM_ConvLoRA": ("head_conv_lora", reference.PLAIN3, {}),
+    "SAM_AdaptFormer": ("adaptformer", reference.PLAIN3, {}),
+    "SMAdaptFormer": ("sm_adaptformer", reference.PLAIN3, {}),
+    "SAMUS": ("samus", reference.TINY3, {"frozen": True}),
+    "GSAM": ("gsam", reference.TINY3, {"positions": "conv"}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +113,24 @@ def test_trained_parameters_are_those_of_the_table():
     assert whole == 157_901_208
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("title", FAMILY)
+def test_all_parameters_are_as_many_as_in_the_published_models(title, classes):
+    name, spec, options = FAMILY[title]
+    with torch.device("meta"):
+        model = FineTuned(
+            Sam(spec).freeze(),
+            name,
+            "semantic",
+            adapter_options={"hidden": 12} if name == "adaptformer" else {},
+            decoder_options={"classes": classes, **options},
+        )
+    golden = reference.GOLDEN[f"train3/{title}/C{classes}"]
+    unused = LAYER4 + CLASSIFIER if name == "gsam" else 0
+    assert model.trainable() + unused == golden["trainable"]
+    assert reference.total(model) == golden["total"]
+
+
 @pytest.mark.parametrize(("size", "grid"), [((30, 30), (3, 3)), ((33, 47), (4, 5))])
 @torch.no_grad()
 def test_sizes_that_no_stride_divides(tiny, size, grid):
@@ -127,6 +156,18 @@ def test_relative_positions_of_three_keys():
     index = resize.relative(table, 14, 3)[..., 0].long()
     wanted = torch.tensor([9, 4, 0]) + torch.arange(14)[:, None]
     assert torch.equal(index, wanted)
+
+
+def test_tables_are_resampled_as_the_published_code_does():
+    """There in two dimensions, of which the second keeps its length."""
+    base = reference.base(reference.TINY)
+    for block in (1, 3):
+        attention = base.image_encoder.blocks[block].attn
+        assert attention.rel_pos_h.shape == (127, 16)
+        tables = RelativeTables(attention, 32)
+        for found, table in ((tables.h, attention.rel_pos_h), (tables.w, attention.rel_pos_w)):
+            wanted = F.interpolate(table[None, None], (63, 16), mode="bilinear")[0, 0]
+            torch.testing.assert_close(found.detach(), wanted, rtol=0, atol=3e-7)
 
 
 def test_the_convolution_for_positions_is_frozen_unless_asked():

@@ -97,6 +97,20 @@ def test_conv_lora_counts(base, blocks, dim):
     assert reference.count(built("conv_lora", base)) == blocks * each
 
 
+PRINTED = {  # in docs/methods/lora.md, on ViT-B, ViT-L and ViT-H
+    "lora": (147_456, 393_216, 655_360),
+    "conv_lora": (119_232, 312_192, 514_560),
+    "head_lora": (73_728, 147_456, 307_200),
+    "head_conv_lora": (428_688, 857_376, 1_766_784),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_page_prints_the_sizes(name):
+    found = tuple(reference.count(built(name, base)) for base in ("vit_b", "vit_l", "vit_h"))
+    assert found == PRINTED[name]
+
+
 # --- on split heads
 
 

@@ -1,7 +1,9 @@
 """What TS-SAM, its detached variant and the fusion decoder do beside their published numbers."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -11,9 +13,12 @@ from samtune import adapters
 from samtune.adapters import ADAPTERS, Stack
 from samtune.adapters.ts_sam import ConvolutionalSideAdapter, MultiScaleRefinement
 from samtune.config import recipes, resolve
+from samtune.data import DataConfig, fit_geometry, fit_mask
+from samtune.data.labels import label_objects
 from samtune.decoders.fusion import expected_iou
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
+from samtune.schedule import learning_rate
 from samtune.types import Prompts
 
 
@@ -154,3 +159,29 @@ def test_recipes(task, base):
     assert config.train.loss == ("bbce" if task == "sd" else "bce + iou")
     assert config.train.epochs == (100 if task == "sd" else 80)
     assert config.train.lr * config.train.min_lr == pytest.approx(1e-7)
+
+
+RATES = {  # by the number of epochs: the rate of an epoch, from 1
+    80: {1: 8e-4, 2: 7.996917e-4, 21: 6.828574e-4, 41: 4.0005e-4, 80: 4.083470e-7},
+    100: {2: 7.998026e-4, 51: 4.0005e-4, 100: 2.973512e-7},
+}
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("ts_sam-vit_b-cod", 80), ("ts_sam-vit_h-sd", 100)])
+def test_learning_rates_of_the_published_epochs(name, epochs):
+    config = resolve([{"train": recipes()[name]["train"]}]).train
+    assert config.epochs == epochs
+    for epoch, rate in RATES[epochs].items():
+        # The published cosine would reach its lowest rate one epoch after the last.
+        assert learning_rate(config, epoch, epochs + 1) == pytest.approx(rate, rel=5e-7)
+        steps = 500  # of an epoch, in which the rate falls here: at its start
+        at_start = learning_rate(config, 1 + (epoch - 1) * steps, epochs * steps)
+        assert at_start == pytest.approx(rate, rel=5e-3)
+
+
+def test_masks_enter_as_published():
+    values = np.random.RandomState(4).randint(0, 4, (37, 53)) * 60
+    labels = label_objects(values, DataConfig(masks="binary", threshold=0), Path("mask.png"))
+    assert (
+        int((fit_mask(labels.map, fit_geometry((37, 53), (64, 64), "stretch")) > 0).sum()) == 3090
+    )

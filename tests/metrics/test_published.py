@@ -2,12 +2,15 @@
 
 import math
 
+import deterministic
 import numpy as np
 import pytest
 import torch
 
 from samtune.metrics import Seen, Suite
 from samtune.metrics.config import EvalConfig
+from samtune.metrics.saliency import SaliencyMetrics
+from samtune.metrics.shadow import BalancedError
 
 SIZE = (96, 128)
 
@@ -38,7 +41,8 @@ def example():
     }
 
 
-GOLDEN = {  # S, mean E, weighted F with beta^2 0.3, MAE, balanced error; of TS-SAM's code
+GOLDEN = {  # S, mean E, weighted F with beta^2 0.3, MAE, balanced error; of TS-SAM's code, whose
+    # files of metrics are SAM-Adapter's to the byte
     "A": (0.33140516, 0.39093949, 0.17440159, 0.49515551, 0.49452872),
     "B": (0.88947604, 0.75334813, 0.49905754, 0.14853272, 0.0),
     "C": (0.67295022, 0.61988513, 0.33678832, 0.25811898, 0.15922330),
@@ -54,15 +58,61 @@ def test_side_networks(example, which, system):
     assert list(found.values()) == pytest.approx(GOLDEN[which], abs=1e-7)
 
 
-def test_the_standard_saliency_of_the_same_maps(example):
+STANDARD = {  # of the same maps: E max and adaptive, weighted F; F with beta^2 0.3, as in EVEN
+    "A": (0.72294156, 0.26798530, 0.23340650, 0.01507732, 0.21495318, 0.24139111),
+    "B": (1.00008139, 1.00008139, 0.58948321, 1.0, 0.75335588, 1.0),
+    "C": (0.90731580, 0.89813893, 0.41223756, 0.72823048, 0.51661233, 0.74375),
+}
+EVEN = {  # F with beta^2 1, the default of the published code: adaptive, mean, max
+    "A": (0.00732899, 0.25697898, 0.32693363),
+    "B": (1.0, 0.74715385, 1.0),
+    "C": (0.71233471, 0.51588698, 0.74375),
+}
+SIDES = {"A": (0.48541667, 0.50364078), "B": (0.0, 0.0), "C": (0.25625, 0.06219660)}
+
+
+@pytest.mark.parametrize("which", STANDARD)
+def test_the_standard_saliency_of_the_same_maps(example, which):
     target, maps = example
-    found = measured(["saliency"], seen(maps["C"], target))
-    assert found["weighted_f"] == pytest.approx(0.41223756, abs=1e-8)
-    assert found["e_max"] == pytest.approx(0.90731580, abs=1e-8)
-    assert found["e_adaptive"] == pytest.approx(0.89813893, abs=1e-8)
-    assert found["f_adaptive"] == pytest.approx(0.72823048, abs=1e-8)
-    assert found["f_mean"] == pytest.approx(0.51661233, abs=1e-8)
-    assert found["f_max"] == pytest.approx(0.74375, abs=1e-8)
+    names = ["e_max", "e_adaptive", "weighted_f", "f_adaptive", "f_mean", "f_max"]
+    found = measured(names, seen(maps[which], target))
+    assert [found[name] for name in names] == pytest.approx(STANDARD[which], abs=1e-8)
+
+
+@pytest.mark.parametrize("which", EVEN)
+def test_f_weighs_precision_and_recall_as_it_is_told(example, which):
+    target, maps = example
+    names = ["f_adaptive", "f_mean", "f_max"]
+    metric = SaliencyMetrics(names, beta2=1.0)
+    metric.update(seen(maps[which], target))
+    found = metric.compute()
+    assert [found[name] for name in names] == pytest.approx(EVEN[which], abs=1e-8)
+
+
+@pytest.mark.parametrize("which", SIDES)
+def test_the_errors_in_shadow_and_light_at_the_published_cut(example, which):
+    target, maps = example
+    metric = BalancedError(125 / 255)
+    metric.update(seen(maps[which], target))
+    found = metric.compute()
+    both = found["shadow_error"], found["lit_error"]
+    assert both == pytest.approx(SIDES[which], abs=1e-8)
+
+
+def test_sam_adapter_by_its_own_measurement():
+    target = np.zeros((128, 160), bool)
+    target[30:90, 40:120] = True
+    noise = deterministic.u01("metric", target.size).reshape(target.shape)
+    image = seen(0.15 + 0.5 * target + 0.3 * noise, target)
+    names = [f"{k}_sam_adapter" for k in ("s_measure", "e_measure", "weighted_f", "mae")]
+    found = measured([*names, "e_adaptive"], image)
+    golden = (0.86142231, 0.69628706, 0.48443352, 0.18819707, 0.96773776)
+    assert list(found.values()) == pytest.approx(golden, abs=1e-8)
+    metric = BalancedError(125 / 255)
+    metric.update(seen(0.25 + 0.25 * target + 0.4 * noise, target))
+    found = metric.compute()
+    sides = found["shadow_error"], found["lit_error"], found["ber"]
+    assert sides == pytest.approx((0, 0.403826530612, 0.201913265306), abs=1e-12)
 
 
 def test_balanced_error_by_image_and_pooled(example):
@@ -99,9 +149,13 @@ def test_cat_sam_pools_the_foreground():
     target[:2] = True
     row, pixel = np.zeros((4, 4)), np.zeros((4, 4))
     row[0], pixel[3, 3] = 1, 1
-    found = measured(["iou_cat_sam", "iou_per_image"], seen(row, target), seen(pixel, none))
+    names = ["iou_cat_sam", "iou_per_image", "miou", "shadow_error", "lit_error"]
+    found = measured(names, seen(row, target), seen(pixel, none))
     assert found["iou_cat_sam"] == pytest.approx(4 / 9)
     assert found["iou_per_image"] == 0.25
+    assert 2 * found["miou"] - found["iou_cat_sam"] == pytest.approx(0.821429, abs=1e-6)
+    wrong = 8 * found["shadow_error"] + 24 * found["lit_error"]  # of all 32 pixels
+    assert 1 - wrong / 32 == pytest.approx(0.84375)
 
 
 def test_cat_sam_counts_what_was_not_asked_for():

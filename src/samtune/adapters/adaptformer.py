@@ -55,6 +55,7 @@ class AdaptFormer(Adapter):
     paper = "Chen et al. 2022, arXiv:2205.13535"
     sits = "beside every MLP"
     encoders = ("vit", "tiny_vit")
+    changes_at_start = "without zero_init the up-projections start at random"
 
     @dataclass(frozen=True)
     class Config:

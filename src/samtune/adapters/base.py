@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,8 +29,9 @@ class Adapter(nn.Module):
     sits: ClassVar[str] = ""
     """Where in the encoder it acts, in a few words."""
     identity_at_init: ClassVar[bool] = True
-    """Whether a fresh adapter leaves the embedding exactly as it is; if not, the docstring says
-    why."""
+    """Whether a fresh adapter leaves the embedding exactly as it is."""
+    changes_at_start: ClassVar[str] = ""
+    """Why a fresh one changes the embedding, in a clause, where it does or an option makes it."""
     decoders: ClassVar[tuple[str, ...] | None] = None
     """The decoders it can go with; ``None`` for all."""
     encoders: ClassVar[tuple[str, ...]] = ("vit",)
@@ -44,6 +46,8 @@ class Adapter(nn.Module):
     """Pixels from one token to the next where the method has its own; the base's patch if not."""
     initial: ClassVar[tuple[str, ...]] = ()
     """Options that only say where weights start: not kept in a checkpoint."""
+    small: ClassVar[Mapping[str, Any]] = {}
+    """Options for a quick trial on a small base, where the defaults are too large for it."""
 
     @dataclass(frozen=True)
     class Config:

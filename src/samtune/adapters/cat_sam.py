@@ -42,6 +42,9 @@ class CatSamT(Adapter):
     paper = "Xiao et al. 2024, arXiv:2402.03631"
     sits = "a token in every window's keys and values"
     identity_at_init = False
+    changes_at_start = (
+        "nothing weighs the token that all windows attend to, and its bridge starts as any layer"
+    )
     decoders = ("hq",)
 
     @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class CatSamA(SamAdapter):
     paper = "Xiao et al. 2024, arXiv:2402.03631"
     sits = "added to the stream before every block"
     identity_at_init = False
+    changes_at_start = "neither the shared up-projection nor the bridge starts at zero"
     decoders = ("hq",)
 
     @dataclass(frozen=True)

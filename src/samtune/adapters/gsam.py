@@ -15,7 +15,9 @@ takes their place (positional encoding generator, arXiv:2102.10882). SM is SM-Ad
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,7 +105,10 @@ class GSAM(Strided):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "a ResNet-101 stream; patch embedding, positions, keys and values, every MLP"
+    changes_at_start = "keys and values are pooled, positions replaced, a random stream is added"
     initial = ("resnet",)
+    # Narrow bottlenecks may have all of a layer's ReLUs off by chance.
+    small: ClassVar[Mapping[str, Any]] = {"depth": 1, "ratio": 1.0}
 
     @dataclass(frozen=True)
     class Config(Strided.Config):

@@ -44,6 +44,7 @@ class MedSA(Adapter):
     paper = "Wu et al. 2023, arXiv:2304.12620"
     sits = "after every attention and beside every MLP"
     encoders = ("vit", "tiny_vit")
+    changes_at_start = "without zero_init the up-projections start at random"
 
     @dataclass(frozen=True)
     class Config:

@@ -80,6 +80,7 @@ class SamAdapter(Adapter):
     paper = "Chen et al. 2023, arXiv:2304.09148"
     sits = "added to the stream before every block"
     identity_at_init = False
+    changes_at_start = "the shared up-projection starts with a deviation of 0.02, not at zero"
 
     @dataclass(frozen=True)
     class Config:

@@ -34,6 +34,7 @@ class SamAdapterKyyle(Adapter):
     paper = "Kyyle2114 2024, SAM-Adapter-Pytorch-Implementation; Chen et al. 2023, arXiv:2304.09148"
     sits = "added to the stream before the first block and after every block"
     identity_at_init = False
+    changes_at_start = "the shared up-projection starts as any linear layer, not at zero"
 
     @dataclass(frozen=True)
     class Config:

@@ -70,6 +70,9 @@ class SAMUS(Strided):
 
     paper = "Lin et al. 2023, arXiv:2309.06824"
     sits = "a CNN stream that global blocks attend to; patch embedding, positions, global MLPs"
+    changes_at_start = (
+        "patches overlap, positions pass a new convolution, a random stream is attended to"
+    )
 
     def __init__(self, sam: Sam, config: Strided.Config) -> None:
         super().__init__(sam, config)

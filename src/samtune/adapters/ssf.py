@@ -59,6 +59,7 @@ class SSF(BlockTensors):
 
     paper = "Lian et al. 2022, arXiv:2210.08823"
     sits = "after the patch embedding and each operation of a block"
+    changes_at_start = "with std, scales start around 1 and shifts around 0"
 
     @dataclass(frozen=True)
     class Config:

@@ -46,6 +46,8 @@ class Stack(Adapter):
         self.stride = embedders[0].stride if embedders else None  # type: ignore[misc]
         self.name = "+".join(a.name for a in adapters)  # type: ignore[misc]
         self.identity_at_init = all(a.identity_at_init for a in adapters)  # type: ignore[misc]
+        clauses = dict.fromkeys(a.changes_at_start for a in adapters if not a.identity_at_init)
+        self.changes_at_start = "; ".join(clauses)  # type: ignore[misc]
         self.detached = all(a.detached for a in adapters)  # type: ignore[misc]
         self.decoders = _common_decoders(self.name, adapters)  # type: ignore[misc]
         self.encoders = _common_encoders(adapters)  # type: ignore[misc]

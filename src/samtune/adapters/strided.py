@@ -56,6 +56,7 @@ class Strided(Adapter):
     """
 
     identity_at_init = False
+    changes_at_start = "patches overlap and lie 8 pixels apart, and the bottlenecks start at random"
     stride = STRIDE
 
     @dataclass(frozen=True)

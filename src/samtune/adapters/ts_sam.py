@@ -118,6 +118,9 @@ class TSSAM(Adapter):
     paper = "Yu et al. 2024, arXiv:2408.01835"
     sits = "beside the encoder, fed back after every block"
     identity_at_init = False
+    changes_at_start = (
+        "what is fed back has no zero initialisation as published; zero_init gives it one"
+    )
     decoders = ("fusion",)
 
     @dataclass(frozen=True)
@@ -214,6 +217,7 @@ class TSSAMDetached(TSSAM):
     paper = "after Yu et al. 2024, arXiv:2408.01835"
     sits = "beside the encoder, reading every block"
     identity_at_init = True
+    changes_at_start = ""
     detached = True
 
     @dataclass(frozen=True)

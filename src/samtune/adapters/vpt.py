@@ -53,6 +53,7 @@ class VPT(Adapter):
     paper = "Jia et al. 2022, arXiv:2203.12119"
     sits = "tokens beside the image's, in every window"
     identity_at_init = False
+    changes_at_start = "prompts take attention from the image, whatever their values"
 
     @dataclass(frozen=True)
     class Config:

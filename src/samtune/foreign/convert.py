@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from samtune.sam.weights import (
 )
 
 BLOCK = r"^image_encoder\.blocks\.(\d+)\."
-NAMED = 4
+NAMED = 12
 """How many tensors an error names of each kind."""
 
 
@@ -92,7 +92,7 @@ def import_checkpoint(
     if missed := chosen.unmarked(state):
         raise InputError(
             f"{origin}: it has no tensor like {', '.join(missed)} among its {len(state)} "
-            f"({_some(state)}){_resembles(state, chosen)}"
+            f"({_listed(list(state))}){_resembles(state, chosen)}"
         )
     given = None if paths.base is None else official_names(read_state(paths.base), str(base))
     spec = named or _spec({**state, **(given or {})}, str(file))
@@ -230,9 +230,7 @@ def _sorted(
     }
     if any(problems.values()):
         listed = "; ".join(
-            f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' if names[NAMED:] else ''})"
-            for what, names in problems.items()
-            if names
+            f"{len(names)} {what} ({_listed(names)})" for what, names in problems.items() if names
         )
         raise InputError(
             f"{origin} on {shapes.sam.spec.name}: {listed}{_resembles(state, dialect)}"
@@ -247,7 +245,7 @@ def _check_frozen(sam: Sam, frozen: Mapping[str, Tensor], file: str, base: str) 
     if other:
         raise InputError(
             f"{base}: not the base in {file}: {len(other)} of {len(frozen)} frozen tensors differ "
-            f"({', '.join(other[:NAMED])}, ...); give the one it was trained on, or write its own "
+            f"({_listed(other)}); give the one it was trained on, or write its own "
             "with --save-base"
         )
 
@@ -268,7 +266,7 @@ def _split(
     if missing:
         raise InputError(
             f"{file}: does not hold its base, {len(missing)} of {len(wanted)} tensors are missing "
-            f"({', '.join(missing[:NAMED])}, ...); give the base's weights with --base"
+            f"({_listed(missing)}); give the base's weights with --base"
         )
     if save_base is None:
         raise InputError(
@@ -296,8 +294,9 @@ def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _some(state: State) -> str:
-    return ", ".join([*list(state)[:NAMED], "..."])
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f", and {more} more" if more > 0 else "")
 
 
 def _resembles(state: State, dialect: Dialect) -> str:
