@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from samtune.metrics.contract import contract
 from samtune.processes import is_main
-from samtune.prompt_table import TITLE, prompt_rows
+from samtune.prompt_table import TITLE, asked_with, prompt_rows
 from samtune.report import duration, metric, quantity
 
 PLAIN_SECONDS = 10.0
@@ -140,7 +140,7 @@ class Display:
         self._prompts(summary)
         self._by_class(summary.get("by_class") or {})
         self._metrics(summary.get("metrics") or {})
-        self.say(_terms(summary))
+        self.say(terms(summary))
         self.say(_facts(summary))
         for key in ("checkpoint", "report"):
             if summary.get(key):
@@ -208,7 +208,11 @@ class Display:
         self.console.print(table)
 
     def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], whole: bool = False
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        whole: bool = False,
+        title: str | None = None,
     ) -> None:
         """A plain table; what stands in its first column is a name and never cut.
 
@@ -216,9 +220,10 @@ class Display:
             columns: Their titles.
             rows: A text for each column.
             whole: As wide as it is where no terminal bounds it.
+            title: Above it.
         """
         others = (Column(name, overflow="fold") for name in columns[1:])
-        table = Table(Column(columns[0], no_wrap=True), *others)
+        table = Table(Column(columns[0], no_wrap=True), *others, title=title, title_justify="left")
         for row in rows:
             table.add_row(*row)
         self._numbers(table) if whole else self.console.print(table)
@@ -231,6 +236,18 @@ class Display:
         console.print(table)
 
 
+def terms(summary: Mapping[str, Any]) -> str:
+    """What the numbers of the closing tables mean; the report has all that was measured.
+
+    Args:
+        summary: With ``metrics`` by name, and ``by_class``, where there are any.
+    """
+    shown = ["iou", "dice", *(summary.get("metrics") or {})]
+    if summary.get("by_class"):
+        shown.append("iou_pooled")
+    return contract(dict.fromkeys(shown)).rstrip()
+
+
 def _is_set(value: Any) -> bool:
     return value is not None and value not in ([], "")
 
@@ -241,16 +258,8 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _terms(summary: Mapping[str, Any]) -> str:
-    """What the numbers of the closing tables mean; the report has all that was measured."""
-    shown = ["iou", "dice", *(summary.get("metrics") or {})]
-    if summary.get("by_class"):
-        shown.append("iou_pooled")
-    return contract(dict.fromkeys(shown)).rstrip()
-
-
 def _facts(summary: Mapping[str, Any]) -> str:
-    facts = [f"prompt {summary['prompt']}", f"{summary['images']} images"]
+    facts = [f"prompt {asked_with(summary['prompt'])}", f"{summary['images']} images"]
     if summary.get("trainable_parameters") is not None:
         facts.append(f"{quantity(summary['trainable_parameters'])} trainable parameters")
     facts.append(duration(summary["seconds"]))

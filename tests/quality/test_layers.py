@@ -60,10 +60,11 @@ LAYERS = {
     " report overlays export foreign finetuned processes adapters decoders sam data losses metrics"
     " ops types recipes assets",
     "prompt_matrix": "runs config checkpoint display data sam types",
-    "compare_page": "overlays report",
     "compare_plan": "runs runfolder config adapters decoders",
-    "compare": "compare_page compare_plan runs runfolder assembly comparison checkpoint config"
-    " state display report overlays finetuned sam data types",
+    "compare_rows": "compare_plan config prompt_table report",
+    "compare_page": "compare_rows overlays prompt_table report",
+    "compare": "compare_page compare_plan compare_rows runs runfolder assembly comparison"
+    " checkpoint config state display prompt_table report overlays finetuned sam data types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
     "console": "display predictor processes",
     "data_commands": "console display config data",
