@@ -170,16 +170,23 @@ def merge(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, for its options.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One adapter or decoder, for its options.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the adaptation methods, or one method's options."""
+    """List the adaptation methods and decoders, or one's options."""
     from samtune import catalogue
 
     with speaking(as_json) as display:
         rows = catalogue.list_methods() if name is None else [catalogue.describe_method(name)]
         if name is None:
-            display.table(("name", "trained on vit_b", "what it is"), catalogue.method_rows(rows))
+            for kind, found in (("adapter", rows), ("decoder", catalogue.list_decoders())):
+                place = "where it sits" if kind == "adapter" else "what it is"
+                columns = (kind, f"{kind} alone,\nvit_b", place, "paper")
+                cells = catalogue.method_rows(found, brief=display.narrow)
+                display.listing(columns, cells, fixed=2)
+            display.say("samtune methods NAME tells all of one, with its options")
         else:
             display.say(f"{name}: {catalogue.facts(rows[0])}")
             display.table(
@@ -196,14 +203,17 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the shipped recipes with their published numbers, or show one in full."""
-    from samtune.recipe_list import COLUMNS, list_recipes, recipe_page, recipe_rows
+    from samtune.recipe_list import COLUMNS, brief, list_recipes, recipe_page, recipe_rows
 
     with speaking(as_json) as display:
         rows = list_recipes(name)
         if len(rows) == 1 and name is not None:
             display.say(recipe_page(rows[0]))
         else:
-            display.table(COLUMNS, recipe_rows(rows))
+            shown = [COLUMNS, *recipe_rows(rows)]
+            columns, *cells = map(brief, shown) if display.narrow else shown
+            display.listing(columns, cells)
+            display.say("samtune recipes NAME shows one in full")
     answer(rows[0] if name == rows[0]["name"] else rows, as_json)
 
 

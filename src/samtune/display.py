@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from samtune.metrics.contract import contract
 from samtune.processes import is_main
@@ -20,6 +21,9 @@ from samtune.report import duration, metric, quantity
 
 PLAIN_SECONDS = 10.0
 """Without a terminal, a line about progress at most this often."""
+
+WIDE = 120
+"""Columns of a terminal that has room for details in a list."""
 
 
 class Display:
@@ -227,6 +231,26 @@ class Display:
         for row in rows:
             table.add_row(*row)
         self._numbers(table) if whole else self.console.print(table)
+
+    def listing(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], fixed: int = 1
+    ) -> None:
+        """A line for each row: what a terminal has no room for is cut, elsewhere all is shown.
+
+        Args:
+            columns: Their titles.
+            rows: A text for each column.
+            fixed: How many columns, from the first on, are never cut.
+        """
+        table = Table(*(Column(name, no_wrap=i < fixed) for i, name in enumerate(columns)))
+        for row in rows:
+            table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+        self._numbers(table)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether a terminal of few columns shows what is said."""
+        return self.console.is_terminal and self.console.width < WIDE
 
     def _numbers(self, table: Table) -> None:
         """A table as wide as it is, unless a terminal bounds it: a number that is cut is wrong."""
