@@ -48,8 +48,9 @@ LAYERS = {
     "overlays": "ops types",
     "report": "overlays prompt_table metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
-    "config": "schedule engine finetuned data losses metrics adapters decoders registry sam types"
-    " recipes assets",
+    "class_maps": "data losses",
+    "config": "class_maps schedule engine finetuned data losses metrics adapters decoders registry"
+    " sam types recipes assets",
     "catalogue": "adapters decoders registry sam",
     "recipe_list": "config",
     "comparison": "config display evaluation processes overlays metrics finetuned data types",
