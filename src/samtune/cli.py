@@ -135,6 +135,12 @@ def bring_in(
     size: Annotated[
         str | None, typer.Option(help="height,width of gsam:gsam's input in pixels.")
     ] = None,
+    channels: Annotated[
+        str, typer.Option(help="rgb, or bgr for a gsam:* of Cityscapes as published.")
+    ] = "rgb",
+    native_raw: Annotated[
+        bool, typer.Option("--native-raw", help="cat_sam_*: 1024 x 1024 images as published.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Bring another system's checkpoint in: samtune import FILE --from DIALECT --out X."""
@@ -142,7 +148,15 @@ def bring_in(
 
     with speaking(as_json) as display:
         made = import_checkpoint(
-            file, dialect, out, model=model, base=base, save_base=save_base, size=_size(size)
+            file,
+            dialect,
+            out,
+            model=model,
+            base=base,
+            save_base=save_base,
+            size=_size(size),
+            channels=channels,
+            native_raw=native_raw,
         )
         display.say(
             f"{made.checkpoint}: {made.model.trainable():,} trained parameters on "
