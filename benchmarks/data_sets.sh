@@ -1,37 +1,57 @@
 #!/usr/bin/env bash
 # The shipped base on five public data sets: few shots with the table of prompts, a class a pixel,
-# one mask an instance. Finished parts are kept where their folder exists.
-#     benchmarks/data_sets.sh KVASIR ISBI2012 CAMVID COCO DSB2018 OUT_FOLDER
+# one mask an instance. Parts can run beside each other; what is finished is kept where its folder
+# exists, so the same command goes on.
+#     benchmarks/data_sets.sh kvasir KVASIR_FOLDER OUT_FOLDER   # few shots, asked with six prompts
+#     benchmarks/data_sets.sh matrix KVASIR_FOLDER OUT_FOLDER   # trained with one prompt, asked with all
+#     benchmarks/data_sets.sh camvid CAMVID_FOLDER OUT_FOLDER
+#     benchmarks/data_sets.sh isbi2012 ISBI2012_FOLDER OUT_FOLDER
+#     benchmarks/data_sets.sh coco COCO_FOLDER OUT_FOLDER
+#     benchmarks/data_sets.sh dsb2018 DSB2018_FOLDER OUT_FOLDER
 set -euo pipefail
-kvasir=$1 isbi=$2 camvid=$3 coco=$4 dsb=$5 out=$6
+part=$1 root=$2 out=$3
 rate="train.lr=1e-3 data.augment=flips"
-run() { [ -e "$out/$1/summary.json" ] || samtune train output="$out/$1" $rate "${@:2}"; }
+run() { [ -e "$out/$1/summary.json" ] || samtune train output="$out/$1" data.root="$root" $rate "${@:2}"; }
 
-samtune compare data.root="$kvasir" data.name=kvasir methods=lora shots=1,4,16 seeds=3 $rate \
-  prompts.train=mixed prompts.eval=box train.max_steps=100 train.batch_size=2 \
-  train.eval_every=100 output="$out/kvasir-shots"
-[ -e "$out/kvasir-prompts/summary.json" ] || samtune eval \
-  "$out/kvasir-shots/lora-16shot-seed0/best.safetensors" data.root="$kvasir" data.shots=null \
-  prompts.eval=all output="$out/kvasir-prompts"
-trained=()
-for prompt in none box point; do
-  run "kvasir-$prompt" data.root="$kvasir" data.name=kvasir data.shots=16 prompts.train=$prompt \
-    prompts.eval=$prompt train.max_steps=100 train.batch_size=2 train.eval_every=100
-  trained+=("$out/kvasir-$prompt/best.safetensors")
-done
-[ -s "$out/kvasir-matrix.json" ] || samtune eval "${trained[@]}" prompts.eval=all --json \
-  output="$out/kvasir-matrix" >"$out/kvasir-matrix.json"
-run camvid data.root="$camvid" data.name=camvid decoder.name=semantic decoder.classes=11 \
-  prompts.train=none prompts.eval=none "train.loss=ce + multi_dice" eval.metrics=regions \
-  train.max_steps=300 train.batch_size=2 train.eval_every=300
-run isbi2012-gsam data.root="$isbi" data.name=isbi2012 decoder.name=semantic decoder.classes=2 \
-  prompts.train=none prompts.eval=none train.loss=bce \
-  eval.metrics=miou,miou_gsam,miou_gsam_dropped train.max_steps=200 train.batch_size=2 \
-  train.eval_every=200
-run coco data.root="$coco" prompts.train=box prompts.eval=box eval.metrics=instances \
-  train.max_steps=200 train.batch_size=2 train.eval_every=200
-# The made test split is of five images; those of val2017 chose nothing, there being one checkpoint.
-[ -e "$out/coco-val2017/summary.json" ] || samtune eval "$out/coco/best.safetensors" \
-  data.split=val output="$out/coco-val2017"
-run dsb2018 data.root="$dsb" data.masks=instance prompts.train=box prompts.eval=box \
-  eval.metrics=instances train.max_steps=200 train.batch_size=2 train.eval_every=200
+case $part in
+kvasir)
+  samtune compare data.root="$root" data.name=kvasir methods=lora shots=1,4,16 seeds=3 $rate \
+    prompts.train=mixed prompts.eval=box,none,point,3_points,noisy_mask,clicks train.max_steps=100 \
+    train.batch_size=2 train.eval_every=100 output="$out/kvasir-shots"
+  ;;
+matrix)
+  trained=()
+  for prompt in none box point; do
+    run "kvasir-$prompt" data.name=kvasir data.shots=16 prompts.train=$prompt prompts.eval=$prompt \
+      train.max_steps=100 train.batch_size=2 train.eval_every=100
+    trained+=("$out/kvasir-$prompt/best.safetensors")
+  done
+  [ -s "$out/kvasir-matrix.json" ] || samtune eval "${trained[@]}" prompts.eval=all --json \
+    output="$out/kvasir-matrix" >"$out/kvasir-matrix.json"
+  ;;
+camvid)
+  run camvid data.name=camvid decoder.name=semantic decoder.classes=11 prompts.train=none \
+    prompts.eval=none "train.loss=ce + multi_dice" eval.metrics=regions train.max_steps=300 \
+    train.batch_size=2 train.eval_every=300
+  ;;
+isbi2012)
+  run isbi2012-gsam data.name=isbi2012 decoder.name=semantic decoder.classes=2 prompts.train=none \
+    prompts.eval=none train.loss=bce eval.metrics=miou,miou_gsam,miou_gsam_dropped \
+    train.max_steps=200 train.batch_size=2 train.eval_every=200
+  ;;
+coco)
+  run coco prompts.train=box prompts.eval=box eval.metrics=instances train.max_steps=200 \
+    train.batch_size=2 train.eval_every=200
+  # The made test split is of five images; those of val2017 chose nothing, there being one checkpoint.
+  [ -e "$out/coco-val2017/summary.json" ] || samtune eval "$out/coco/best.safetensors" \
+    data.split=val output="$out/coco-val2017"
+  ;;
+dsb2018)
+  run dsb2018 data.masks=instance prompts.train=box prompts.eval=box eval.metrics=instances \
+    train.max_steps=200 train.batch_size=2 train.eval_every=200
+  ;;
+*)
+  sed -n 's/^#     //p' "$0" >&2
+  exit 2
+  ;;
+esac

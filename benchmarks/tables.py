@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 
-from samtune.compare import with_deviation
+from samtune.compare_rows import grids, with_deviation
 from samtune.config import leaves, read_tree
-from samtune.prompt_table import prompt_rows
 from samtune.report import duration, metric, quantity
 from samtune.sam.weights import fingerprint, load_sam
 
@@ -113,16 +112,10 @@ def shots(out: Path) -> str:
     return table(("", "shots", "IoU", "Dice"), rows)
 
 
-def prompts(folder: Path) -> str:
-    """One model asked with every prompt."""
-    rows = [
-        [
-            row.label if row.origin else f"· {row.label}",
-            *(metric((side or {}).get("iou")) for side in (row.zero_shot, row.tuned)),
-        ]
-        for row in prompt_rows(read(folder / "summary.json")["by_prompt"])
-    ]
-    return table(("asked with", "zero-shot IoU", "tuned IoU"), rows)
+def prompts(out: Path) -> str:
+    """The same models asked with several prompts: IoU."""
+    (grid,) = grids(read(out / "kvasir-shots" / "comparison.json"))
+    return table(grid.columns, grid.rows)
 
 
 def matrix(path: Path) -> str:
@@ -167,13 +160,13 @@ def data_sets(out: Path) -> str:
     shot = Path(read(out / "kvasir-shots" / "comparison.json")["rows"][-1]["runs"][0]).name
     parts = [
         "# The shipped base on five data sets\n",
-        "    benchmarks/data_sets.sh KVASIR ISBI2012 CAMVID COCO DSB2018 OUT_FOLDER\n",
+        "    benchmarks/data_sets.sh PART DATA_FOLDER OUT_FOLDER\n",
         measured() + " Adapter `lora`; without prompts the target is the whole foreground.\n",
         "## Kvasir-SEG, few shots, boxes\n",
         f"Three draws each, mean and standard deviation; {how(out / 'kvasir-shots' / shot)}.\n",
         shots(out),
-        "The model of 16 shots (first draw), asked with every prompt:\n",
-        prompts(out / "kvasir-prompts"),
+        "The same models, IoU by prompt; all but none come from the ground truth:\n",
+        prompts(out),
         "Trained with one kind of prompt (16 shots), asked with each: IoU\n",
         matrix(out / "kvasir-matrix.json"),
     ]

@@ -11,11 +11,13 @@ from samtune.adapters.lora import LoRA
 from samtune.catalogue import (
     describe_method,
     facts,
+    list_decoders,
     list_methods,
     method_rows,
     option_rows,
     options,
 )
+from samtune.decoders import DECODERS
 from samtune.engine import FitConfig
 from samtune.errors import InputError
 
@@ -65,15 +67,32 @@ def test_a_stale_table_is_found(generate):
     assert "lora" in generate.filled(page, {"methods": "| lora |\n"})
 
 
-def test_the_terminal_gets_all_that_is_known_of_a_method():
-    listed = {name: (size, text) for name, size, text in method_rows(list_methods())}
-    assert set(listed) == set(ADAPTERS)
-    size, text = listed["ts_sam"]
-    assert size == "10,121,472"
+def test_the_terminal_gets_a_line_of_each_and_all_of_one():
+    rows = {row[0]: row[1:] for row in method_rows(list_methods())}
+    assert set(rows) == set(ADAPTERS)
+    size, place, paper = rows["ts_sam"]
+    assert size == "10,121,472" and place.startswith("beside") and "2408.01835" in paper
+    short = {row[0]: row[3] for row in method_rows(list_methods(), brief=True)}
+    assert short["head_lora"] == "Kato et al. 2024" and short["lora"] == "Hu et al. 2021"
+    text = facts(describe_method("ts_sam"))
     for words in ("feeds it back", "sits: beside", "decoders: fusion", "2408.01835"):
         assert words in text
+    assert "trained: 10,121,472 parameters, adapter alone, vit_b\n" in text
     assert "bases: vit_b, vit_l, vit_h, nano\n" in text  # and not TinyViT
     assert "vit_t" in facts(describe_method("lora"))
+
+
+def test_decoders_are_told_as_adapters_are():
+    rows = {row["name"]: row for row in list_decoders()}
+    assert set(rows) == set(DECODERS)
+    for row in rows.values():
+        assert row["paper"] and row["sits"] and row["summary"] and row["kind"] == "decoder"
+        assert all(option["help"] for option in row["options"]), row["name"]
+    assert rows["fusion"]["adapters"] == ["ts_sam", "ts_sam_detached"]
+    assert "vit_t" not in rows["fusion"]["backbones"] and "vit_t" in rows["tuned"]["backbones"]
+    assert "adapters: all but ts_sam, ts_sam_detached\n" in facts(rows["hq"])
+    assert "trained: 1,071,104 parameters, decoder alone, vit_b" in facts(rows["hq"])
+    assert [option["name"] for option in rows["hq"]["options"]] == ["combine"]
 
 
 def test_defaults_are_as_in_yaml_and_meanings_are_plain_text():

@@ -92,6 +92,12 @@ def test_methods_list_what_the_contract_names(samtune):
     assert {row["name"] for row in rows} >= {"lora", "adaptformer", "none"}
     said = samtune("methods", "lora").out
     assert "rank" in said and "arXiv:2106.09685" in said
+    listed = samtune("methods").out
+    assert "Hu et al. 2021, arXiv:2106.09685" in listed and "prompt_free" in listed
+    assert len(listed.splitlines()) < len(rows) + 20  # a line each
+    said = samtune("methods", "hq").out
+    assert "combine" in said and "arXiv:2306.01567" in said and "1,071,104" in said
+    assert samtune("methods", "hq", "--json").json["kind"] == "decoder"
 
 
 def test_recipes(samtune):

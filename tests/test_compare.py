@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from commands import settings
 
-from samtune.compare import Run, aggregate, compare, planned, show
+from samtune.compare import compare, show
 from samtune.compare_page import Entry, Picture, render, scatter
+from samtune.compare_plan import Run, planned
+from samtune.compare_rows import aggregate, grids, zero_shot
 from samtune.display import Display
 from samtune.overlays import Overlay
 
@@ -21,7 +23,7 @@ def words(pairs, tiny_weights, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
-    asked = ["methods=decoder,lora", "shots=2", "seeds=2"]
+    asked = ["methods=decoder,lora", "shots=2", "seeds=2", "prompts.eval=box,none"]
     answer = samtune("compare", *words, *asked, "--json")
     assert answer.code == 0, answer.err
     result = answer.json
@@ -34,6 +36,8 @@ def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
         assert row["iou"]["values"] == ious
         assert row["iou"]["mean"] == pytest.approx(np.mean(ious))
         assert row["iou"]["std"] == pytest.approx(np.std(ious, ddof=1))
+        ious = [run["by_prompt"]["none"]["tuned"]["iou"] for run in runs]
+        assert row["by_prompt"]["none"]["tuned"]["iou"]["values"] == ious
         assert row["trainable_parameters"] == runs[0]["trainable_parameters"]
         drawn = [json.loads(Path(f, "split.json").read_text()) for f in row["runs"]]
         assert all(len(parts["train"]) == 2 for parts in drawn)
@@ -43,6 +47,8 @@ def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
     assert sum(row["best"] for row in result["rows"]) >= 1
     assert json.loads(Path("cmp/comparison.json").read_text())["zero_shot"] == result["zero_shot"]
     page = Path("cmp/report.html").read_text("utf-8")
+    assert result["by_prompt"]["box"]["guesses"] == result["guesses"]
+    assert "IoU by prompt (all but none" in page and "\niou: " in result["contract"]
     assert page.count("<img ") == 5 and "<svg" in page and "<script" not in page
     # what is complete is read, what is missing is trained
     trained = []
@@ -148,6 +154,69 @@ def test_rows_over_seeds(words):
     assert alone["iou"]["std"] is None and not alone["best"]
 
 
+def several(iou, mae):
+    """A summary of two prompts and three metrics."""
+
+    def side(value):
+        return {"iou": value, "dice": value}
+
+    measured = {
+        name: {"zero_shot": before, "tuned": after}
+        for name, before, after in (("iou", 0.5, iou), ("mae", 0.4, mae))
+    }
+    boxes = {"filled box": {**side(0.6), "mae": 0.2}}
+    return {
+        **summary(iou),
+        "metrics": measured,
+        "guesses": boxes,
+        "by_prompt": {
+            "box": {
+                "zero_shot": side(0.5), "tuned": side(iou), "ground_truth": True, "trained": True,
+                "guesses": boxes, "metrics": measured,
+            },
+            "none": {
+                "zero_shot": side(0.1), "tuned": side(iou / 2), "ground_truth": False,
+                "trained": False, "metrics": measured,
+            },
+        },
+    }  # fmt: skip
+
+
+def test_prompts_and_metrics_over_seeds(words):
+    runs = planned([*words, "methods=lora", "shots=1", "seeds=2"])
+    summaries = [several(0.6, 0.1), several(0.8, 0.3)]
+    (row,) = aggregate(runs, summaries)
+    assert row["metrics"]["mae"]["tuned"]["mean"] == pytest.approx(0.2)
+    assert row["metrics"]["mae"]["zero_shot"]["std"] == 0
+    alone = row["by_prompt"]["none"]
+    assert alone["tuned"]["iou"]["mean"] == pytest.approx(0.35)
+    assert alone["tuned"]["dice"]["values"] == [0.3, 0.4]
+    assert alone["metrics"]["mae"]["tuned"]["values"] == [0.1, 0.3]
+    before = zero_shot(summaries)
+    assert before["zero_shot"] == {"iou": 0.5, "dice": 0.5} and before["metrics"]["mae"] == 0.4
+    assert before["by_prompt"]["none"]["zero_shot"]["iou"] == pytest.approx(0.1)
+    prompts, metrics = grids({**before, "rows": [row], "prompt": "box"})
+    assert prompts.columns == ("method", "shots", "box (trained)", "none")
+    assert prompts.rows == [
+        ("filled box, no model", "", "0.600", ""),
+        ("zero-shot", "", "0.500", "0.100"),
+        ("lora", "1", "0.700 ±0.141", "0.350 ±0.071"),
+    ]
+    assert metrics.columns == ("method", "shots", "mae")
+    assert metrics.rows[0][2] == "0.200" and metrics.rows[2][2] == "0.200 ±0.141"
+    # many metrics of few methods: each has a row
+    names = {f"m{i}": {"zero_shot": i, "tuned": i} for i in range(4)}
+    many = [{**each, "metrics": names} for each in summaries]
+    _, turned = grids({**zero_shot(many), "rows": aggregate(runs, many), "prompt": "none"})
+    assert turned.columns == ("metric", "zero-shot", "lora, 1 shot")
+    assert turned.rows[3][0] == "m3" and turned.title == "By metric, prompt none"
+
+
+def test_one_prompt_and_no_other_metric_need_no_further_table(words):
+    runs = planned([*words, "methods=lora", "seeds=1"])
+    assert grids({**zero_shot([summary(0.5)]), "rows": aggregate(runs, [summary(0.5)])}) == []
+
+
 def test_the_chart_places_what_is_larger_to_the_right_and_better_higher():
     rows = [
         {"method": m, "iou": {"mean": iou, "std": 0.02}, "trainable_parameters": n, "best": False}
@@ -174,11 +243,12 @@ def test_the_page_shows_each_method_on_the_same_images():
     }  # fmt: skip
     result = {
         "title": "a & b", "rows": [row], "zero_shot": {"iou": 0.5, "dice": None}, "guesses": {},
-        "prompt": "box", "images": 2, "runs": 1, "seconds": 1.0,
+        "prompt": "box", "contract": "iou: of <masks>", "images": 2, "runs": 1, "seconds": 1.0,
     }  # fmt: skip
     page = render(result, pictures, {"seed": 0})
     assert page.count("<img ") == 10 and "&lt;lora&gt;" in page and "<lora>" not in page
     assert "a &amp; b" in page and "1 training image<" in page
+    assert "box (from the ground truth)" in page and "iou: of &lt;masks&gt;" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
 
 
@@ -197,6 +267,7 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
     # nothing is cut, however narrow the console
     for shown in ("0.500 ±0.012", "0.600 ±0.012", "a_method_of_a_long_name", "+0.000", "memory"):
         assert shown in said
+    assert "prompt box (from the ground truth), 3 test images" in said and "\niou: " in said
     assert said.index("filled box") < said.index("0.674") < said.index("zero-shot")
 
 

@@ -57,6 +57,9 @@ def test_the_metrics_asked_for_and_their_contract(parts):
         assert values["zero_shot"] == values["tuned"] and f"\n{name}: " in summary["contract"]
     assert summary["metrics"]["iou"]["zero_shot"] == summary["zero_shot"]["iou"]
     assert "hd95" not in summary["contract"]
+    for entry in summary["by_prompt"].values():
+        assert list(entry["metrics"]) == list(summary["metrics"])
+    assert summary["by_prompt"]["box"]["metrics"] == summary["metrics"]
 
 
 def test_guesses_need_no_model(parts):

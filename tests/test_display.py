@@ -51,6 +51,19 @@ def test_json_keeps_stdout_free(capsys):
     assert said.out == "" and "hello [bold]you[/bold]" in said.err
 
 
+def test_a_list_has_a_line_each_and_is_cut_only_on_a_terminal(capsys, monkeypatch):
+    rows = [("a_method_of_a_long_name", "words " * 30)] * 3
+    Display().listing(("name", "text"), rows)
+    assert capsys.readouterr().out.count("words") == 90
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    display = Display()
+    assert display.narrow
+    display.listing(("name", "text"), rows)
+    said = capsys.readouterr().out
+    assert said.count("a_method_of_a_long_name") == 3 and said.count("\N{HORIZONTAL ELLIPSIS}") == 3
+
+
 def test_settings_leave_out_what_is_not_set(capsys):
     tree = {"train": {"lr": 1e-05, "epochs": None, "trackers": []}, "seed": 0, "output": None}
     Display().settings({**tree, "prompts": {"eval": ["box", "point"]}, "input": {"size": None}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 
 from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
-from samtune.decoders import DECODERS
-from samtune.errors import InputError
+from samtune.decoders import DECODERS, Decoder
+from samtune.errors import InputError, nearest
 from samtune.sam.model import SPECS, Sam, SamSpec
 
 
@@ -22,32 +23,60 @@ def list_methods(base: str = "vit_b") -> list[dict[str, Any]]:
     return [describe_method(name, base) for name in ADAPTERS]
 
 
+def list_decoders(base: str = "vit_b") -> list[dict[str, Any]]:
+    """Every decoder with its paper, size on ``base``, adapters and backbones."""
+    return [describe_method(name, base) for name in DECODERS]
+
+
 def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
-    """One adapter, with its options.
+    """One adapter or decoder, with its options.
+
+    Returns:
+        ``name``, ``kind`` (adapter or decoder), ``summary``, ``paper``, ``sits``,
+        ``trainable_parameters`` (of this part alone), ``decoders`` or ``adapters`` that it goes
+        with, ``backbones`` and ``options``.
 
     Raises:
         InputError: No such method.
     """
-    cls: Any = ADAPTERS[name]
+    known = [*ADAPTERS, *DECODERS]
+    if "+" not in name and name not in known:
+        raise InputError(
+            f"{name}: no such method{nearest(name, known)}; adapters are "
+            f"{', '.join(ADAPTERS)}, and decoders {', '.join(DECODERS)}"
+        )
+    registry: Any = DECODERS if name in DECODERS else ADAPTERS
+    cls: Any = registry[name]
     # Sizes need shapes only: on the meta device nothing is computed or stored.
     with torch.device("meta"):
         trained = sum(p.numel() for p in cls(Sam(SPECS[base]), cls.Config()).parameters())
     return {
         "name": name,
+        "kind": registry.kind,
         "summary": (inspect.getdoc(cls) or "").split("\n")[0],
         "paper": cls.paper,
         "sits": cls.sits,
         "trainable_parameters": trained,
-        "decoders": [
-            d for d in cls.decoders or DECODERS if name in (DECODERS[d].adapters or (name,))
-        ],
+        **_partners(name),
         "backbones": [base for base, spec in SPECS.items() if _fits(cls, spec)],
         "options": options(cls.Config),
     }
 
 
-def _fits(method: type[Adapter], spec: SamSpec) -> bool:
+def _partners(name: str) -> dict[str, list[str]]:
+    """The decoders that an adapter goes with, or the adapters of a decoder."""
+    if name in DECODERS:
+        return {"adapters": [a for a in ADAPTERS if name in _partners(a)["decoders"]]}
+    own: Any = ADAPTERS[name].decoders
+    return {"decoders": [d for d in own or DECODERS if name in (DECODERS[d].adapters or (name,))]}
+
+
+def _fits(method: type[Adapter] | type[Decoder], spec: SamSpec) -> bool:
+    """Whether a method can have a base; a decoder needs an adapter that can too."""
     try:
+        if issubclass(method, Decoder):
+            method.check(spec)
+            return any(_fits(ADAPTERS[a], spec) for a in _partners(method.name)["adapters"])
         check_base(method, spec)
     except InputError:
         return False
@@ -56,7 +85,7 @@ def _fits(method: type[Adapter], spec: SamSpec) -> bool:
 
 def methods_table(base: str = "vit_b") -> str:
     """The methods as a Markdown table, for the documentation."""
-    heads = ("method", "what it is", "where it sits", "trained on ViT-B", "decoders", "bases")
+    heads = ("method", "what it is", "where it sits", "adapter alone, ViT-B", "decoders", "bases")
     lines = [f"| {' | '.join((*heads, 'paper'))} |", "|---" * 7 + "|"]
     for row in list_methods(base):
         trained = f"{row['trainable_parameters']:,}"
@@ -66,22 +95,46 @@ def methods_table(base: str = "vit_b") -> str:
     return "\n".join(lines) + "\n"
 
 
-def method_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """What :func:`list_methods` gives as rows for a terminal: name, size, all else."""
-    return [(r["name"], f"{r['trainable_parameters']:,}", f"{facts(r)}\n") for r in rows]
+def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[str, ...]]:
+    """What :func:`list_methods` gives as rows for a terminal: name, size, place, paper.
+
+    Args:
+        rows: Of adapters or decoders.
+        brief: Only whose paper it is, and of when.
+    """
+    return [
+        (
+            row["name"],
+            f"{row['trainable_parameters']:,}",
+            row["sits"],
+            re.split(r",| \(", row["paper"])[0] if brief else row["paper"],
+        )
+        for row in rows
+    ]
 
 
-def facts(row: dict[str, Any]) -> str:
-    """What a method of :func:`list_methods` is, where it sits, what fits it, its paper: lines."""
+def facts(row: dict[str, Any], base: str = "vit_b") -> str:
+    """What :func:`describe_method` gives but the options, as lines."""
+    kind = row["kind"]
     return "\n".join(
         (
             row["summary"],
-            f"sits: {row['sits']}",
-            f"decoders: {', '.join(row['decoders'])}",
+            f"{'sits' if kind == 'adapter' else 'is'}: {row['sits']}",
+            f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {base}",
+            f"decoders: {', '.join(row['decoders'])}"
+            if kind == "adapter"
+            else f"adapters: {_all_or(row['adapters'])}",
             f"bases: {', '.join(row['backbones'])}",
-            row["paper"],
+            f"paper: {row['paper']}",
         )
     )
+
+
+def _all_or(names: list[str]) -> str:
+    others = [name for name in ADAPTERS if name not in names]
+    if 2 * len(others) > len(ADAPTERS):
+        return ", ".join(names)
+    return f"all but {', '.join(others)}" if others else "all"
 
 
 def option_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
@@ -99,14 +152,11 @@ def _yaml(value: Any) -> str:
 
 def decoders_table(base: str = "vit_b") -> str:
     """The read-outs as a Markdown table, for the documentation."""
-    lines = ["| decoder | what it is | trained on ViT-B | adapters | paper |", "|---" * 5 + "|"]
-    for name in DECODERS:
-        cls: Any = DECODERS[name]
-        with torch.device("meta"):
-            made = cls(Sam(SPECS[base]), cls.Config())
-        trained = f"{sum(p.numel() for p in made.parameters()):,}"
-        adapters = "all" if cls.adapters is None else ", ".join(cls.adapters)
-        lines.append(f"| {' | '.join((f'`{name}`', cls.sits, trained, adapters, cls.paper))} |")
+    lines = ["| decoder | what it is | decoder alone, ViT-B | adapters | paper |", "|---" * 5 + "|"]
+    for row in list_decoders(base):
+        trained, adapters = f"{row['trainable_parameters']:,}", _all_or(row["adapters"])
+        cells = (f"`{row['name']}`", row["sits"], trained, adapters, row["paper"])
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -135,6 +135,12 @@ def bring_in(
     size: Annotated[
         str | None, typer.Option(help="height,width of gsam:gsam's input in pixels.")
     ] = None,
+    channels: Annotated[
+        str, typer.Option(help="rgb, or bgr for a gsam:* of Cityscapes as published.")
+    ] = "rgb",
+    native_raw: Annotated[
+        bool, typer.Option("--native-raw", help="cat_sam_*: 1024 x 1024 images as published.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Bring another system's checkpoint in: samtune import FILE --from DIALECT --out X."""
@@ -142,7 +148,15 @@ def bring_in(
 
     with speaking(as_json) as display:
         made = import_checkpoint(
-            file, dialect, out, model=model, base=base, save_base=save_base, size=_size(size)
+            file,
+            dialect,
+            out,
+            model=model,
+            base=base,
+            save_base=save_base,
+            size=_size(size),
+            channels=channels,
+            native_raw=native_raw,
         )
         display.say(
             f"{made.checkpoint}: {made.model.trainable():,} trained parameters on "
@@ -170,16 +184,23 @@ def merge(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, for its options.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One adapter or decoder, for its options.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the adaptation methods, or one method's options."""
+    """List the adaptation methods and decoders, or one's options."""
     from samtune import catalogue
 
     with speaking(as_json) as display:
         rows = catalogue.list_methods() if name is None else [catalogue.describe_method(name)]
         if name is None:
-            display.table(("name", "trained on vit_b", "what it is"), catalogue.method_rows(rows))
+            for kind, found in (("adapter", rows), ("decoder", catalogue.list_decoders())):
+                place = "where it sits" if kind == "adapter" else "what it is"
+                columns = (kind, f"{kind} alone,\nvit_b", place, "paper")
+                cells = catalogue.method_rows(found, brief=display.narrow)
+                display.listing(columns, cells, fixed=2)
+            display.say("samtune methods NAME tells all of one, with its options")
         else:
             display.say(f"{name}: {catalogue.facts(rows[0])}")
             display.table(
@@ -196,14 +217,17 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the shipped recipes with their published numbers, or show one in full."""
-    from samtune.recipe_list import COLUMNS, list_recipes, recipe_page, recipe_rows
+    from samtune.recipe_list import COLUMNS, brief, list_recipes, recipe_page, recipe_rows
 
     with speaking(as_json) as display:
         rows = list_recipes(name)
         if len(rows) == 1 and name is not None:
             display.say(recipe_page(rows[0]))
         else:
-            display.table(COLUMNS, recipe_rows(rows))
+            shown = [COLUMNS, *recipe_rows(rows)]
+            columns, *cells = map(brief, shown) if display.narrow else shown
+            display.listing(columns, cells)
+            display.say("samtune recipes NAME shows one in full")
     answer(rows[0] if name == rows[0]["name"] else rows, as_json)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,12 +18,14 @@ import yaml
 from samtune.assembly import dataset_of, models, modes, tuned
 from samtune.checkpoint import load
 from samtune.compare_page import Entry, Picture, write_page
-from samtune.compare_plan import ALL, Run, planned
+from samtune.compare_plan import Run, planned
+from samtune.compare_rows import aggregate, grids, with_deviation, zero_shot
 from samtune.comparison import answers, spread
 from samtune.config import Tree, leaves
 from samtune.data import splits
-from samtune.display import Display
+from samtune.display import Display, terms
 from samtune.errors import InputError
+from samtune.prompt_table import asked_with
 from samtune.report import duration, metric, quantity
 from samtune.runfolder import clear, finite
 from samtune.runs import check_trainable, checked, data_name, train
@@ -51,8 +51,10 @@ def compare(words: Sequence[str], display: Display) -> Tree:
         display: Where to speak.
 
     Returns:
-        ``rows`` (one for each method and shots, see :func:`aggregate`), ``zero_shot``, ``prompt``,
-        ``images``, ``runs``, ``seconds``, and the paths ``output``, ``comparison`` and ``report``.
+        ``rows`` (one for each method and shots, see :func:`samtune.compare_rows.aggregate`),
+        ``zero_shot``, ``metrics``, ``guesses`` and ``by_prompt`` (see
+        :func:`samtune.compare_rows.zero_shot`), ``prompt``, ``contract``, ``images``, ``runs``,
+        ``seconds``, and the paths ``output``, ``comparison`` and ``report``.
 
     Raises:
         InputError: A wrong setting, method or number of shots; all are checked before anything
@@ -78,27 +80,6 @@ def compare(words: Sequence[str], display: Display) -> Tree:
         done = f"{len(summaries)} of {len(runs)} runs are done"
         raise KeyboardInterrupt(f"{done}; go on with the same command") from None
     return _reported(runs, summaries, display)
-
-
-def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
-    """A row for each method and number of shots, over its seeds, in the order of the runs.
-
-    Its keys: ``method``, ``adapter``, ``decoder``, ``shots`` (a number or ``all``), ``seeds``;
-    ``iou`` and ``dice``, each with ``mean``, ``std`` (of the sample, ``n - 1``; ``None`` for one
-    seed) and ``values``; ``zero_shot`` means; ``trainable_parameters``; ``seconds`` (mean of a
-    training), ``peak_memory_bytes`` (greatest); ``best``, whether its IoU is the highest of those
-    shots; ``runs``, the folders.
-    """
-    groups: dict[tuple[int | None, str], list[tuple[Run, Tree]]] = {}
-    for run, summary in zip(runs, summaries, strict=True):
-        groups.setdefault((run.shots, run.method), []).append((run, summary))
-    rows = [_row(pairs) for pairs in groups.values()]
-    for shots in {row["shots"] for row in rows}:
-        alike = [r for r in rows if r["shots"] == shots and r["iou"]["mean"] is not None]
-        top = max((row["iou"]["mean"] for row in alike), default=None)
-        for row in alike:
-            row["best"] = len(alike) > 1 and row["iou"]["mean"] == top
-    return rows
 
 
 def _check(run: Run) -> None:
@@ -151,48 +132,14 @@ def _count_peak_anew() -> None:
         Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
-def _row(pairs: Sequence[tuple[Run, Tree]]) -> Tree:
-    run, first = pairs[0]
-    summaries = [summary for _, summary in pairs]
-    return {
-        "method": run.method,
-        "adapter": run.config.adapter["name"],
-        "decoder": run.config.decoder["name"],
-        "shots": ALL if run.shots is None else run.shots,
-        "seeds": [each.seed for each, _ in pairs],
-        **{key: _spread([s["tuned"][key] for s in summaries]) for key in ("iou", "dice")},
-        "zero_shot": {
-            key: _spread([s["zero_shot"][key] for s in summaries])["mean"]
-            for key in ("iou", "dice")
-        },
-        "trainable_parameters": first["trainable_parameters"],
-        "seconds": round(statistics.fmean(s["seconds"] for s in summaries), 3),
-        "peak_memory_bytes": max(s["peak_memory_bytes"] for s in summaries),
-        "best": False,
-        "runs": [str(each.folder) for each, _ in pairs],
-    }
-
-
-def _spread(values: Sequence[float | None]) -> Tree:
-    known = [v for v in values if v is not None and math.isfinite(v)]
-    return {
-        "mean": statistics.fmean(known) if known else None,
-        "std": statistics.stdev(known) if len(known) > 1 else None,
-        "values": list(values),
-    }
-
-
 def _reported(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) -> Tree:
     rows, folder, config = aggregate(runs, summaries), runs[0].folder.parent, runs[0].config
-    zero_shot = {
-        key: _spread([s["zero_shot"][key] for s in summaries])["mean"] for key in ("iou", "dice")
-    }
     result = finite({
         "title": f"{config.base.name} on {data_name(config)}",
         "rows": rows,
-        "zero_shot": zero_shot,
-        "guesses": summaries[0].get("guesses") or {},
+        **zero_shot(summaries),
         "prompt": summaries[0]["prompt"],
+        "contract": summaries[0]["contract"],
         "images": summaries[0]["images"],
         "runs": len(runs),
         "seconds": round(sum(s["seconds"] for s in summaries), 3),
@@ -228,18 +175,16 @@ def show(display: Display, result: Mapping[str, Any]) -> None:
         )  # fmt: skip
         bold = tuple(f"[bold]{cell}[/bold]" for cell in (f"{cells[0]} *", *cells[1:]))
         rows.append(bold if row["best"] else cells)
-    display.say(f"{result['title']}, prompt {result['prompt']}, {result['images']} test images")
+    asked = f"prompt {asked_with(result['prompt'])}"
+    display.say(f"{result['title']}, {asked}, {result['images']} test images")
     display.table(columns, rows, whole=True)
+    for grid in grids(result):
+        display.table(grid.columns, grid.rows, whole=True, title=grid.title)
     seeds = len(result["rows"][0]["seeds"])
     if seeds > 1:
         display.say(f"mean and standard deviation over {seeds} seeds; * best of these shots")
+    display.say(terms(result))
     display.say(f"comparison: {result['comparison']}\nreport: {result['report']}")
-
-
-def with_deviation(spread: Mapping[str, Any]) -> str:
-    """A mean with its deviation, as ``0.812 ±0.010``."""
-    text = metric(spread["mean"])
-    return text if spread["std"] is None else f"{text} \N{PLUS-MINUS SIGN}{metric(spread['std'])}"
 
 
 def _gallery(runs: Sequence[Run]) -> list[Picture]:

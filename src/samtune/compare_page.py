@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from samtune.compare_rows import grids
 from samtune.overlays import PANEL, Overlay, panels
+from samtune.prompt_table import asked_with
 from samtune.report import (
     FRAME,
     duration,
@@ -79,8 +81,9 @@ def render(
     return page("comparison.html.j2").render(
         result=result,
         groups=named,
+        grids=grids(result),
         facts=[
-            ("Prompt", str(result["prompt"])),
+            ("Prompt", asked_with(str(result["prompt"]))),
             ("Test images", str(result["images"])),
             ("Seeds", ", ".join(map(str, result["rows"][0]["seeds"]))),
             ("Trainings", str(result["runs"])),

@@ -64,6 +64,7 @@ def compare_with_base(
         before = measure(baseline, dataset, config, display, f"zero-shot, {mode}", boxes)
         after = model and measure(model, dataset, config, display, f"tuned, {mode}")
         by_prompt[mode] = _of_prompt(mode, model, before, after or None)
+        by_prompt[mode]["metrics"] = _by_metric(before, after or None, config)
         if mode == first:
             summary = {
                 "zero_shot": numbers(before),
@@ -72,7 +73,7 @@ def compare_with_base(
                 "images": before.images,
                 "objects": before.metrics["objects"],
                 "by_class": _by_class(before, after or None, config),
-                "metrics": _by_metric(before, after or None, config),
+                "metrics": by_prompt[mode]["metrics"],
                 "contract": contract(dict.fromkeys((*ALWAYS, *config.eval.names))),
             }
             if is_main():

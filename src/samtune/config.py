@@ -13,14 +13,13 @@ from typing import Any, get_type_hints
 import yaml
 
 from samtune.adapters import ADAPTERS
+from samtune.class_maps import check_classes, maps, of_classes
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.layouts import defaults_of
-from samtune.data.prompters import GROUPS
 from samtune.data.views import check_cuts
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.finetuned import check_fit, check_pair
-from samtune.losses import DEFAULT_LOSS, Loss
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
@@ -99,6 +98,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     for tree in trees:
         merged = _merged(merged, _named_parts(tree))
     merged = _merged(_of_the_data_set(merged), merged)
+    merged = _merged(of_classes(merged), merged)
     _check_keys(merged, RunConfig, "")
     config = _validated(merged)
     spec = spec_of(config.base.name)
@@ -109,10 +109,11 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     )
     check_pair(config.adapter["name"], config.decoder["name"])
     check_fit(config.adapter["name"], config.decoder["name"], spec)
-    _check_classes(config)
+    check_classes(config.data, config.prompts, config.decoder, config.train.loss)
     check_training(config.train)
-    check_measuring(config.eval, _maps(config), config.input.tiles != "whole")
-    expand((config.train.metric,), "train.metric", _maps(config))
+    mapped = maps(config.data, config.prompts)
+    check_measuring(config.eval, mapped, config.input.tiles != "whole")
+    expand((config.train.metric,), "train.metric", mapped)
     check_cuts(config.input)
     for key in ("workers", "cache"):
         if getattr(config.data, key) < 0:
@@ -316,43 +317,6 @@ def _validated(tree: Tree) -> RunConfig:
         if isinstance(tree.get(part, {}).get(key), str):
             tree = {**tree, part: {**tree[part], key: [tree[part][key]]}}
     return _typed(RunConfig, "", tree)
-
-
-def _asked(config: RunConfig) -> set[str]:
-    """The prompt modes of training and evaluation."""
-    given = [config.prompts.train, config.prompts.eval]
-    names = [m for p in given for m in ([p] if isinstance(p, str) else p)]
-    return {m for name in names for m in GROUPS.get(name, (name,))}
-
-
-def _maps(config: RunConfig) -> bool:
-    """Whether the targets are maps of classes."""
-    data = config.data
-    return "none" in _asked(config) and data.masks == "classes" and (data.classes or 0) > 1
-
-
-def _check_classes(config: RunConfig) -> None:
-    """Refuses data, prompts, decoder and loss of which some stand for class maps and some not."""
-    data, decoder, mapped = config.data, config.decoder, _maps(config)
-    asked = _asked(config)
-    answers = decoder.get("classes") if decoder["name"] == "semantic" else None
-    if answers == 2 and decoder["tokens"] == "gsam":
-        answers = None
-    if mapped and answers is None:
-        more = " decoder.tokens=per_class" if data.classes == 2 else ""
-        raise InputError(
-            f"prompts=none: one mask cannot answer for {data.classes} classes; set "
-            f"decoder.name=semantic decoder.classes={data.classes}{more}, or other prompts"
-        )
-    if answers is not None and not (mapped and data.classes == answers and asked == {"none"}):
-        raise InputError(
-            f"decoder.classes={answers}: answers with a map of {answers} classes; set data.masks="
-            f"classes data.classes={answers} prompts.train=none prompts.eval=none"
-        )
-    if Loss.parse(config.train.loss).of_classes != mapped:
-        fits = "ce + multi_dice" if mapped else DEFAULT_LOSS
-        kind = "maps of classes" if mapped else "single masks"
-        raise InputError(f"train.loss={config.train.loss}: not for {kind}; set train.loss='{fits}'")
 
 
 def _choice(registry: Registry[Any], part: Tree) -> Tree:

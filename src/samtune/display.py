@@ -12,14 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from samtune.metrics.contract import contract
 from samtune.processes import is_main
-from samtune.prompt_table import TITLE, prompt_rows
+from samtune.prompt_table import TITLE, asked_with, prompt_rows
 from samtune.report import duration, metric, quantity
 
 PLAIN_SECONDS = 10.0
 """Without a terminal, a line about progress at most this often."""
+
+WIDE = 120
+"""Columns of a terminal that has room for details in a list."""
 
 
 class Display:
@@ -140,7 +144,7 @@ class Display:
         self._prompts(summary)
         self._by_class(summary.get("by_class") or {})
         self._metrics(summary.get("metrics") or {})
-        self.say(_terms(summary))
+        self.say(terms(summary))
         self.say(_facts(summary))
         for key in ("checkpoint", "report"):
             if summary.get(key):
@@ -208,7 +212,11 @@ class Display:
         self.console.print(table)
 
     def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], whole: bool = False
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        whole: bool = False,
+        title: str | None = None,
     ) -> None:
         """A plain table; what stands in its first column is a name and never cut.
 
@@ -216,12 +224,33 @@ class Display:
             columns: Their titles.
             rows: A text for each column.
             whole: As wide as it is where no terminal bounds it.
+            title: Above it.
         """
         others = (Column(name, overflow="fold") for name in columns[1:])
-        table = Table(Column(columns[0], no_wrap=True), *others)
+        table = Table(Column(columns[0], no_wrap=True), *others, title=title, title_justify="left")
         for row in rows:
             table.add_row(*row)
         self._numbers(table) if whole else self.console.print(table)
+
+    def listing(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], fixed: int = 1
+    ) -> None:
+        """A line for each row: what a terminal has no room for is cut, elsewhere all is shown.
+
+        Args:
+            columns: Their titles.
+            rows: A text for each column.
+            fixed: How many columns, from the first on, are never cut.
+        """
+        table = Table(*(Column(name, no_wrap=i < fixed) for i, name in enumerate(columns)))
+        for row in rows:
+            table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+        self._numbers(table)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether a terminal of few columns shows what is said."""
+        return self.console.is_terminal and self.console.width < WIDE
 
     def _numbers(self, table: Table) -> None:
         """A table as wide as it is, unless a terminal bounds it: a number that is cut is wrong."""
@@ -229,6 +258,18 @@ class Display:
         if not console.is_terminal:
             console = Console(stderr=console.stderr, quiet=console.quiet, width=400)
         console.print(table)
+
+
+def terms(summary: Mapping[str, Any]) -> str:
+    """What the numbers of the closing tables mean; the report has all that was measured.
+
+    Args:
+        summary: With ``metrics`` by name, and ``by_class``, where there are any.
+    """
+    shown = ["iou", "dice", *(summary.get("metrics") or {})]
+    if summary.get("by_class"):
+        shown.append("iou_pooled")
+    return contract(dict.fromkeys(shown)).rstrip()
 
 
 def _is_set(value: Any) -> bool:
@@ -241,16 +282,8 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _terms(summary: Mapping[str, Any]) -> str:
-    """What the numbers of the closing tables mean; the report has all that was measured."""
-    shown = ["iou", "dice", *(summary.get("metrics") or {})]
-    if summary.get("by_class"):
-        shown.append("iou_pooled")
-    return contract(dict.fromkeys(shown)).rstrip()
-
-
 def _facts(summary: Mapping[str, Any]) -> str:
-    facts = [f"prompt {summary['prompt']}", f"{summary['images']} images"]
+    facts = [f"prompt {asked_with(summary['prompt'])}", f"{summary['images']} images"]
     if summary.get("trainable_parameters") is not None:
         facts.append(f"{quantity(summary['trainable_parameters'])} trainable parameters")
     facts.append(duration(summary["seconds"]))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 TITLE = "By prompt (all but none are taken from the ground truth)"
+NOTHING = "none"
+"""The mode that tells nothing."""
 Numbers = Mapping[str, float] | None
 
 
@@ -23,6 +25,11 @@ class Row:
     tuned: Numbers
 
 
+def asked_with(mode: str) -> str:
+    """A prompt mode with its origin, as ``box (from the ground truth)``."""
+    return mode if mode == NOTHING else f"{mode} (from the ground truth)"
+
+
 def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """A row for each prompt mode; below a box what needs no model, below clicks those before.
 
@@ -32,7 +39,7 @@ def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """
     rows = []
     for mode, values in by_prompt.items():
-        origin = "ground truth" if values.get("ground_truth", mode != "none") else "nothing"
+        origin = "ground truth" if values.get("ground_truth", mode != NOTHING) else "nothing"
         label = f"{mode} (trained)" if values.get("trained") else mode
         rows.append(Row(mode, label, origin, values.get("zero_shot"), values.get("tuned")))
         for name, guess in (values.get("guesses") or {}).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -51,6 +51,11 @@ def recipe_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         )
         for row in rows
     ]
+
+
+def brief(row: Sequence[str]) -> tuple[str, ...]:
+    """A row without what it is about, which a narrow terminal has no room for."""
+    return tuple(cell for cell, name in zip(row, COLUMNS, strict=True) if name != "what")
 
 
 def recipe_page(row: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from samtune.overlays import AFTER, BEFORE, PANEL, TRUTH, Overlay, draw_overlay, panels, strip
-from samtune.prompt_table import TITLE, prompt_rows
+from samtune.prompt_table import TITLE, asked_with, prompt_rows
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -232,7 +232,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if summary.get("images") is not None:
         facts.append(("Images measured", str(summary["images"]), str(summary.get("split") or "")))
     if summary.get("prompt") is not None:
-        facts.append(("Prompt", str(summary["prompt"]), ""))
+        facts.append(("Prompt", asked_with(str(summary["prompt"])), ""))
     return facts
 
 

@@ -85,9 +85,14 @@ class InputPolicy:
     """Bring logits to the image in one interpolation, not by way of the model's frame; only
     where nothing is padded."""
     mean: tuple[float, float, float] | None = None
-    """Of the pixels, RGB in the 0..255 range; ``None`` for the base's."""
+    """Of the pixels, in the 0..255 range; ``None`` for the base's."""
     std: tuple[float, float, float] | None = None
     """As ``mean``."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """The order in which the encoder gets them; ``mean`` and ``std`` are in that order too."""
+    native_raw: bool = False
+    """Whether an image of exactly ``size`` enters as it is: its bytes without ``mean`` and ``std``,
+    which then must be given, and its prompts not rounded."""
     tiles: Literal["whole", "crop", "tiled"] = "whole"
     """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
     of the frame's size, whose answers are blended."""

@@ -257,7 +257,9 @@ def test_the_command_line_trains_evaluates_and_predicts_classes(samtune, tiny_we
         ([*MAPPED[2:], "data.masks=classes", "data.classes=2"], "decoder.tokens=per_class"),
         ([*MAPPED, "decoder.name=semantic", "decoder.classes=4"], "decoder.classes=4"),
         (["decoder.name=semantic", "decoder.classes=3"], "data.masks=classes data.classes=3"),
-        ([*MAPPED, "decoder.name=semantic", "decoder.classes=3"], "train.loss='ce + multi_dice'"),
+        ([*MAPPED, "decoder.name=semantic", "train.loss=bce"], "train.loss='ce + multi_dice'"),
+        (["data.masks=classes", "decoder.name=semantic", "train.loss=ce"], "set data.classes=K"),
+        (["data.masks=classes", "train.loss=ce", *MAPPED[2:]], "set data.classes=K"),
         (["train.loss=ce"], "train.loss='bce + dice'"),
     ],
 )
@@ -265,6 +267,23 @@ def test_settings_that_do_not_stand_for_the_same_are_refused(refused, words, nam
     from samtune.config import from_words
 
     refused(named, from_words, ["adapter=none", *words])
+
+
+def test_classes_and_loss_come_from_the_data_set_where_they_are_not_set():
+    from samtune.config import from_words
+
+    words = ["adapter=none", *MAPPED, "decoder.name=semantic"]
+    config = from_words(words)
+    assert config.decoder["classes"] == 3 and config.train.loss == "ce + multi_dice"
+    assert from_words([*words, "train.loss=ce"]).train.loss == "ce"
+    pairs = [*words, "data.classes=2", "decoder.tokens=per_class"]
+    assert from_words(pairs).train.loss == "ce + multi_dice"
+    # Generalized SAM's layout of two classes is a single mask
+    config = from_words(["adapter=none", "decoder.name=semantic"])
+    assert config.decoder["classes"] == 2 and config.train.loss == "bce + dice"
+    named = ["adapter=none", "data.root=x", "data.name=camvid", "decoder.name=semantic"]
+    config = from_words([*named, *MAPPED[2:]])
+    assert config.decoder["classes"] == config.data.classes > 2
 
 
 def test_published_recipes_resolve_and_fit_their_decoder():

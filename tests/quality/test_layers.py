@@ -48,8 +48,9 @@ LAYERS = {
     "overlays": "ops types",
     "report": "overlays prompt_table metrics ops types",
     "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
-    "config": "schedule engine finetuned data losses metrics adapters decoders registry sam types"
-    " recipes assets",
+    "class_maps": "data losses",
+    "config": "class_maps schedule engine finetuned data losses metrics adapters decoders registry"
+    " sam types recipes assets",
     "catalogue": "adapters decoders registry sam",
     "recipe_list": "config",
     "comparison": "config display evaluation processes overlays metrics finetuned data types",
@@ -60,10 +61,11 @@ LAYERS = {
     " report overlays export foreign finetuned processes adapters decoders sam data losses metrics"
     " ops types recipes assets",
     "prompt_matrix": "runs config checkpoint display data sam types",
-    "compare_page": "overlays report",
     "compare_plan": "runs runfolder config adapters decoders",
-    "compare": "compare_page compare_plan runs runfolder assembly comparison checkpoint config"
-    " state display report overlays finetuned sam data types",
+    "compare_rows": "compare_plan config prompt_table report",
+    "compare_page": "compare_rows overlays prompt_table report",
+    "compare": "compare_page compare_plan compare_rows runs runfolder assembly comparison"
+    " checkpoint config state display prompt_table report overlays finetuned sam data types",
     "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
     "console": "display predictor processes",
     "data_commands": "console display config data",

@@ -71,8 +71,16 @@ def fit_image(
 
 def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry]:
     """Brings an image into the model's frame as its input policy says, see :func:`fit_image`."""
+    if policy.channels == "bgr":
+        image = np.ascontiguousarray(image[..., ::-1])
     pixels, geometry = fit_image(image, policy.size, policy.resize, policy.antialias)
-    return pixels, replace(geometry, rounded=policy.round_prompts, direct=policy.direct_masks)
+    raw = policy.native_raw and geometry.original == policy.size
+    if raw and policy.mean is not None and policy.std is not None:
+        # What the normalisation of the batch turns into the bytes again.
+        mean, std = (torch.tensor(v)[:, None, None] for v in (policy.mean, policy.std))
+        pixels = pixels.float() * std + mean
+    rounded = policy.round_prompts and not raw
+    return pixels, replace(geometry, rounded=rounded, direct=policy.direct_masks)
 
 
 def fit_mask(mask: _Array, geometry: Geometry) -> _Array:

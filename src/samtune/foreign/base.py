@@ -69,6 +69,8 @@ class Dialect:
     settings: Callable[[State, SamSpec], Settings] = no_options
     policy: Callable[[SamSpec], InputPolicy] = longest
     prompts: str = "box"
+    variants: tuple[str, ...] = ()
+    """What of its input policy an import can choose: ``channels`` or ``native_raw``."""
     sized: bool = False
     """Whether the system takes images of several sizes, which a file does not tell."""
 

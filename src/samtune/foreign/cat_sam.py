@@ -1,7 +1,7 @@
 """CAT-SAM's files, both forms: the whole state, where much stands under two names.
 
-Images of exactly the native size enter the published model without normalisation; this is not
-repeated here.
+Images of exactly the native size enter the published model without normalisation, and their prompts
+are not rounded; this is repeated only where an import asks for it.
 """
 
 from samtune.foreign.base import Dialect, Settings, register
@@ -53,6 +53,7 @@ CAT_SAM_T = register(
         settings=_tokens,
         policy=_policy,
         prompts="point+box+mask",
+        variants=("native_raw",),
     )
 )
 
@@ -77,5 +78,6 @@ CAT_SAM_A = register(
         settings=_adapters,
         policy=_policy,
         prompts="point+box+mask",
+        variants=("native_raw",),
     )
 )

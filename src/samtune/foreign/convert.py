@@ -66,6 +66,8 @@ def import_checkpoint(
     base: str | Path | None = None,
     save_base: str | Path | None = None,
     size: tuple[int, int] | None = None,
+    channels: str = "rgb",
+    native_raw: bool = False,
 ) -> Imported:
     """Brings another system's checkpoint in; nothing is written where anything does not fit.
 
@@ -77,15 +79,16 @@ def import_checkpoint(
         base: The base's weights. Frozen tensors that the file holds too must equal it.
         save_base: Where to write the base that the file holds, under the official names.
         size: Height and width of the input in pixels, where the system has several.
+        channels: ``bgr`` where the model was trained on such images (GSAM's Cityscapes).
+        native_raw: Leave images of exactly the native size as they are, as CAT-SAM's code does.
 
     Raises:
-        InputError: Unknown dialect, another layout, tensors that do not fit, no base, or another
-            base.
+        InputError: Unknown dialect, or an option that it has not, another layout, tensors that do
+            not fit, no base, or another base.
     """
     chosen = _dialect(dialect)
     paths = _places(Path(file), Path(out), base, save_base)
-    if size is not None and not chosen.sized:
-        raise InputError(f"--size={size[0]},{size[1]}: {chosen.name} has one size; leave it out")
+    given_policy = _chosen(chosen, size, channels, native_raw)
     named = None if model is None else spec_of(model)
     origin = f"{file}: not a file of {chosen.name}"
     state = canonical(read_state(paths.file), chosen, str(file))
@@ -97,14 +100,14 @@ def import_checkpoint(
     given = None if paths.base is None else official_names(read_state(paths.base), str(base))
     spec = named or _spec({**state, **(given or {})}, str(file))
     with torch.device("meta"):
-        shapes = _built(Sam(spec).freeze(), chosen, state, size)
+        shapes = _built(Sam(spec).freeze(), chosen, state, given_policy)
     own, frozen = _sorted(shapes, chosen, state, origin)
     if given is not None:
         sam = from_state(spec, given, str(base))
         _check_frozen(sam, frozen, f"{file}", str(base))
     else:
         sam = _split(shapes.sam, frozen, own, chosen, f"{file}", paths.save_base)
-    tuned = _built(sam, chosen, state, size)
+    tuned = _built(sam, chosen, state, given_policy)
     tuned.load_state_dict(own, strict=True)
     _write(tuned.eval(), chosen, paths)
     return Imported(chosen, paths.out, paths.base or paths.save_base or paths.file, tuned)
@@ -166,13 +169,40 @@ def canonical(state: State, dialect: Dialect, origin: str) -> State:
     return found
 
 
-def _built(sam: Sam, dialect: Dialect, state: State, size: tuple[int, int] | None) -> FineTuned:
+def _chosen(
+    dialect: Dialect, size: tuple[int, int] | None, channels: str, native_raw: bool
+) -> dict[str, Any]:
+    """What an import says of the input policy.
+
+    Raises:
+        InputError: Something that the dialect leaves no choice about.
+    """
+    if size is not None and not dialect.sized:
+        raise InputError(f"--size={size[0]},{size[1]}: {dialect.name} has one size; leave it out")
+    if channels not in ("rgb", "bgr"):
+        raise InputError(f"--channels={channels}: must be rgb or bgr")
+    asked: dict[str, Any] = {} if size is None else {"size": size}
+    for name, option, value, plain in (
+        ("channels", f"--channels={channels}", channels, "rgb"),
+        ("native_raw", "--native-raw", native_raw, False),
+    ):
+        if value != plain and name not in dialect.variants:
+            fitting = [d.name for d in DIALECTS.values() if name in d.variants]
+            raise InputError(f"{option}: not for {dialect.name}, only {', '.join(fitting)}")
+        asked |= {} if value == plain else {name: value}
+    return asked
+
+
+def _built(sam: Sam, dialect: Dialect, state: State, given: Mapping[str, Any]) -> FineTuned:
     options, policy = dialect.settings(state, sam.spec), dialect.policy(sam.spec)
+    policy = replace(policy, **given)
+    if policy.native_raw:
+        policy = replace(policy, mean=sam.spec.pixel_mean, std=sam.spec.pixel_std)
     return FineTuned(
         sam,
         dialect.adapter,
         dialect.decoder,
-        input=policy if size is None else replace(policy, size=size),
+        input=policy,
         adapter_options=options.adapter,
         decoder_options=options.decoder,
         prompts=dialect.prompts,

@@ -145,6 +145,7 @@ def _family(
             ),
             policy=_policy(side),
             prompts="none",
+            variants=("channels",),
             sized=adapter == "gsam",
         )
     )

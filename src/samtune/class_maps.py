@@ -1,0 +1,80 @@
+"""Settings that stand for maps of classes: data, prompts, read-out and loss have to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from samtune.data.config import DataConfig, PromptConfig
+from samtune.data.prompters import GROUPS
+from samtune.errors import InputError
+from samtune.losses import DEFAULT_LOSS, Loss
+
+SEMANTIC = "semantic"
+"""The read-out that answers with classes."""
+CLASS_LOSS = "ce + multi_dice"
+
+
+def maps(data: DataConfig, prompts: PromptConfig) -> bool:
+    """Whether the targets are maps of classes."""
+    return "none" in _asked(prompts) and data.masks == "classes" and (data.classes or 0) > 1
+
+
+def of_classes(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What the data set's classes say of read-out and loss, below all that is set.
+
+    Args:
+        tree: A configuration as plain values, with what its data set says of itself.
+    """
+    data, decoder = (
+        part if isinstance(part := tree.get(key), Mapping) else {} for key in ("data", "decoder")
+    )
+    count = data.get("classes")
+    if decoder.get("name") != SEMANTIC or data.get("masks") != "classes" or not count:
+        return {}
+    found: dict[str, Any] = {"decoder": {"name": SEMANTIC, "classes": count}}
+    if count != 2 or decoder.get("tokens") == "per_class":
+        found["train"] = {"loss": CLASS_LOSS}
+    return found
+
+
+def check_classes(
+    data: DataConfig, prompts: PromptConfig, decoder: Mapping[str, Any], loss: str
+) -> None:
+    """Refuses data, prompts, decoder and loss of which some stand for class maps and some not.
+
+    Raises:
+        InputError: The first setting that does not go with the others.
+    """
+    mapped, asked = maps(data, prompts), _asked(prompts)
+    of_maps = Loss.parse(loss).of_classes
+    if data.masks == "classes" and not data.classes and (of_maps or decoder["name"] == SEMANTIC):
+        raise InputError(
+            "data.masks=classes: nothing says how many classes there are; set data.classes=K, for "
+            "mask values 0 to K - 1"
+        )
+    answers = decoder.get("classes") if decoder["name"] == SEMANTIC else None
+    if answers == 2 and decoder["tokens"] == "gsam":
+        answers = None
+    if mapped and answers is None:
+        more = " decoder.tokens=per_class" if data.classes == 2 else ""
+        raise InputError(
+            f"prompts=none: one mask cannot answer for {data.classes} classes; set "
+            f"decoder.name=semantic decoder.classes={data.classes}{more}, or other prompts"
+        )
+    if answers is not None and not (mapped and data.classes == answers and asked == {"none"}):
+        raise InputError(
+            f"decoder.classes={answers}: answers with a map of {answers} classes; set data.masks="
+            f"classes data.classes={answers} prompts.train=none prompts.eval=none"
+        )
+    if of_maps != mapped:
+        fits = CLASS_LOSS if mapped else DEFAULT_LOSS
+        kind = "maps of classes" if mapped else "single masks"
+        raise InputError(f"train.loss={loss}: not for {kind}; set train.loss='{fits}'")
+
+
+def _asked(prompts: PromptConfig) -> set[str]:
+    """The prompt modes of training and evaluation."""
+    given = [prompts.train, prompts.eval]
+    names = [m for p in given for m in ([p] if isinstance(p, str) else p)]
+    return {m for name in names for m in GROUPS.get(name, (name,))}
