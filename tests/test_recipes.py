@@ -9,6 +9,8 @@ import tiny_vit_golden
 from named_miniatures import MINIATURES
 from safetensors.torch import save_file
 
+from samtune.assembly import models
+from samtune.checkpoint import read_header
 from samtune.config import from_words, recipes
 from samtune.data.named import DATASETS
 from samtune.display import Display
@@ -17,6 +19,7 @@ from samtune.metrics.contract import MEASURES
 from samtune.recipe_list import list_recipes, recipe_page, recipe_rows, recipes_table
 from samtune.runs import evaluate_run, train
 from samtune.sam.model import SPECS
+from samtune.types import InputPolicy
 
 BASES = {"vit": (tiny.TINY, tiny.base), "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base)}
 SIDE = 64
@@ -136,6 +139,7 @@ def test_a_frame_that_the_method_divides_and_the_base_does_not(
     said = "zero-shot sees images in a frame of 32x48: coarse's patch does not divide 24x40"
     summary = train(made, Display(json=True))
     assert said in summary["remarks"]
+    assert read_header(summary["checkpoint"])["input"]["mean"] == [110.0, 115.0, 90.0]
     words = [f"data.root={made.data.root}", f"base.weights={base['weights']}", "device=cpu"]
     again = evaluate_run(summary["checkpoint"], [*words, f"output={tmp_path / 'e'}"], Display())
     assert said in again["remarks"]
@@ -154,6 +158,15 @@ def test_a_frame_that_the_method_divides_and_the_base_does_not(
             [], {**made.tree(), **{k: {**made.tree()[k], **v} for k, v in wrong.items()}}
         )
         refused(said, lambda changed=changed: train(changed, Display()))
+
+
+def test_the_published_input_reaches_the_model_and_the_base_beside_it(small):
+    model, baseline = models(small("cat_sam_t-vit_l-whu-1shot"))
+    wanted = {"antialias": False, "round_prompts": True, "direct_masks": True}
+    assert model.input == InputPolicy((SIDE, SIDE), "stretch", **wanted) == baseline.input
+    model, baseline = models(small("decoder-vit_b-isbi2012"))
+    assert (model.input.mean, model.input.std) == ((118.83, 120.105, 96.9), (49.725, 49.47, 48.96))
+    assert baseline.input == replace(model.input, mean=None, std=None)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -208,7 +221,8 @@ def test_the_published_rows_are_there():
     wanted |= {f"sam_adapter-vit_{base}-cod" for base in "blh"}
     wanted |= {"sam_adapter-vit_h-istd", "sam_adapter-vit_h-kvasir", "sam_adapter_kyyle-vit_b"}
     wanted |= {f"decoder-vit_{base}" for base in "blht"}
-    rows = ("vpt_shallow", "vpt_deep", "adaptformer", "lora", "hq", "cat_sam_t", "cat_sam_a")
+    rows = ("vpt_shallow", "vpt_deep", "adaptformer", "lora", "hq", "med_sa", "cat_sam_t")
+    rows += ("cat_sam_a",)
     for data in ("whu", "kvasir", "sbu"):
         wanted |= {f"{row}-vit_l-{data}-1shot" for row in rows}
         wanted |= {f"cat_sam_{v}-vit_l-{data}-{n}" for v in "ta" for n in ("16shot", "full")}
