@@ -386,7 +386,8 @@ def test_the_gradient_is_clipped(sam, data, monkeypatch):
     assert norms[0] == pytest.approx(1e-3, rel=1e-3) and norms[1] > 2e-3
 
 
-def test_only_matrices_decay(sam, data, monkeypatch):
+@pytest.mark.parametrize("vectors", [False, True])
+def test_matrices_decay_and_vectors_where_asked(sam, data, monkeypatch, vectors):
     made = []
     init = torch.optim.AdamW.__init__
     monkeypatch.setattr(
@@ -395,9 +396,9 @@ def test_only_matrices_decay(sam, data, monkeypatch):
         lambda self, groups, **kw: made.append(groups) or init(self, groups, **kw),
     )
     model = model_of(sam)
-    fit(model, data(True), None, config(max_steps=1, weight_decay=0.25))
+    fit(model, data(True), None, config(max_steps=1, weight_decay=0.25, decay_vectors=vectors))
     [(wide, flat)] = made
-    assert wide["weight_decay"] == 0.25 and flat["weight_decay"] == 0.0
+    assert wide["weight_decay"] == 0.25 and flat["weight_decay"] == (0.25 if vectors else 0.0)
     assert {p.dim() for p in flat["params"]} == {1} and min(p.dim() for p in wide["params"]) == 2
     assert len(wide["params"]) + len(flat["params"]) == len(list(model.parameters()))
 

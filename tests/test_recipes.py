@@ -9,14 +9,17 @@ import tiny_vit_golden
 from named_miniatures import MINIATURES
 from safetensors.torch import save_file
 
+from samtune.assembly import models
+from samtune.checkpoint import read_header
 from samtune.config import from_words, recipes
 from samtune.data.named import DATASETS
 from samtune.display import Display
 from samtune.errors import InputError
 from samtune.metrics.contract import MEASURES
 from samtune.recipe_list import list_recipes, recipe_page, recipe_rows, recipes_table
-from samtune.runs import train
+from samtune.runs import evaluate_run, train
 from samtune.sam.model import SPECS
+from samtune.types import InputPolicy
 
 BASES = {"vit": (tiny.TINY, tiny.base), "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base)}
 SIDE = 64
@@ -70,17 +73,22 @@ def small(weights, data, tmp_path, monkeypatch):
         spec = BASES[official.encoder][0]
         monkeypatch.setitem(SPECS, official.name, replace(spec, name=official.name))
         shots = tree.get("data", {}).get("shots")
+        size = tree.get("input", {}).get("size", official.image_size)
+        longest = size if isinstance(size, int) else max(size)
+        crop = tree.get("data", {}).get("crop")
         words = {
             "base.weights": weights[official.encoder],
             "data.root": data(tree["data"].get("name")),
             # miniatures have the one published shot
             "data.shots": None if shots is None else 1,
-            "input.size": fitted(tree.get("input", {}).get("size", official.image_size), spec),
+            "input.size": fitted(size, spec, longest),
             "train.max_steps": 2,
             "train.eval_every": 2,
             "output": tmp_path / "run",
             "device": "cpu",
         }
+        if crop and min(crop) > 1:
+            words["data.crop"] = fitted(crop, spec, longest)
         options = SHRUNK.get(tree["adapter"]["name"], {})
         words |= {f"adapter.{key}": value for key, value in options.items()}
         given = [f"{key}={'null' if value is None else value}" for key, value in words.items()]
@@ -89,11 +97,11 @@ def small(weights, data, tmp_path, monkeypatch):
     return config
 
 
-def fitted(size, spec):
-    """A frame of about the same aspect whose longer side has ``SIDE`` pixels."""
+def fitted(size, spec, longest):
+    """A size of about the same aspect where ``longest`` pixels become ``SIDE``."""
     sides = [size, size] if isinstance(size, int) else size
     step = spec.patch_size
-    return [round(side * SIDE / max(sides) / step) * step for side in sides]
+    return [round(side * SIDE / longest / step) * step for side in sides]
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "demo"])
@@ -111,6 +119,54 @@ def test_two_steps_and_the_test(small, name):
         number = summary["metrics"][metric]["tuned"]
         if metric != OF_FOUR or summary["images"] >= 4:
             assert isfinite(number), metric
+
+
+def test_a_frame_that_the_method_divides_and_the_base_does_not(
+    small, refused, tmp_path, monkeypatch
+):
+    """As CamVid's 360x480: the base beside it has a frame of its own, in training and after."""
+    spec = replace(tiny.TINY, name="coarse", patch_size=16)
+    monkeypatch.setitem(SPECS, "coarse", spec)
+    save_file(
+        {key: t.clone() for key, t in tiny.base(spec).state_dict().items()},
+        tmp_path / "coarse.safetensors",
+    )
+    tree = small("gsam-vit_b-camvid").tree()
+    own = {"size": [24, 40], "resize": "stretch", "mean": [110.0, 115.0, 90.0]}
+    base = {"name": "coarse", "weights": str(tmp_path / "coarse.safetensors")}
+    tree |= {"base": base, "input": own, "data": {**tree["data"], "crop": [16, 24]}}
+    made = from_words([], tree)
+    said = "zero-shot sees images in a frame of 32x48: coarse's patch does not divide 24x40"
+    summary = train(made, Display(json=True))
+    assert said in summary["remarks"]
+    assert read_header(summary["checkpoint"])["input"]["mean"] == [110.0, 115.0, 90.0]
+    words = [f"data.root={made.data.root}", f"base.weights={base['weights']}", "device=cpu"]
+    again = evaluate_run(summary["checkpoint"], [*words, f"output={tmp_path / 'e'}"], Display())
+    assert said in again["remarks"]
+    for when in ("zero_shot", "tuned"):
+        assert again[when]["iou"] == pytest.approx(summary[when]["iou"], abs=1e-5)
+    refused(
+        "input.mean",
+        lambda: evaluate_run(summary["checkpoint"], [*words, "input.mean=null"], Display()),
+    )
+    for wrong, said in (
+        ({"input": {"size": [20, 40]}}, "multiples of 8, the stride of gsam; try [24, 40]"),
+        ({"data": {"crop": [20, 24]}}, "data.crop=[20, 24]"),
+        ({"data": {"crop": [32, 32]}}, "larger than the model's frame of [24, 40]"),
+    ):
+        changed = from_words(
+            [], {**made.tree(), **{k: {**made.tree()[k], **v} for k, v in wrong.items()}}
+        )
+        refused(said, lambda changed=changed: train(changed, Display()))
+
+
+def test_the_published_input_reaches_the_model_and_the_base_beside_it(small):
+    model, baseline = models(small("cat_sam_t-vit_l-whu-1shot"))
+    wanted = {"antialias": False, "round_prompts": True, "direct_masks": True}
+    assert model.input == InputPolicy((SIDE, SIDE), "stretch", **wanted) == baseline.input
+    model, baseline = models(small("decoder-vit_b-isbi2012"))
+    assert (model.input.mean, model.input.std) == ((118.83, 120.105, 96.9), (49.725, 49.47, 48.96))
+    assert baseline.input == replace(model.input, mean=None, std=None)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -165,7 +221,8 @@ def test_the_published_rows_are_there():
     wanted |= {f"sam_adapter-vit_{base}-cod" for base in "blh"}
     wanted |= {"sam_adapter-vit_h-istd", "sam_adapter-vit_h-kvasir", "sam_adapter_kyyle-vit_b"}
     wanted |= {f"decoder-vit_{base}" for base in "blht"}
-    rows = ("vpt_shallow", "vpt_deep", "adaptformer", "lora", "hq", "cat_sam_t", "cat_sam_a")
+    rows = ("vpt_shallow", "vpt_deep", "adaptformer", "lora", "hq", "med_sa", "cat_sam_t")
+    rows += ("cat_sam_a",)
     for data in ("whu", "kvasir", "sbu"):
         wanted |= {f"{row}-vit_l-{data}-1shot" for row in rows}
         wanted |= {f"cat_sam_{v}-vit_l-{data}-{n}" for v in "ta" for n in ("16shot", "full")}
@@ -191,7 +248,7 @@ def test_one_may_extend_another():
     # A part of another name starts afresh, one of the same name is completed.
     tree = RECIPES["gsam-vit_b-camvid"]
     assert tree["decoder"] == {"name": "semantic", "classes": 11, "positions": "conv"}
-    assert tree["input"] == {"size": [368, 480], "resize": "stretch"}
+    assert tree["input"] == {**RECIPES["decoder-vit_b-camvid"]["input"], "size": [360, 480]}
     assert RECIPES["samus-vit_b-isbi2012"]["decoder"] == {"name": "frozen"}
     assert not any("extends" in tree for tree in RECIPES.values())
 
@@ -228,7 +285,7 @@ def test_the_listing():
 def test_one_recipe_in_full():
     page = recipe_page(list_recipes("gsam-vit_b-camvid")[0])
     assert page.endswith("samtune train gsam-vit_b-camvid data.root=FOLDER base.weights=FILE")
-    assert "differs: " in page and "size: [368, 480]" in page
+    assert "differs: " in page and "size: [360, 480]" in page
     assert max(map(len, page.splitlines())) <= 100
     assert recipe_page(list_recipes("demo")[0]).endswith("samtune demo")
 

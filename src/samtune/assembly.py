@@ -8,14 +8,19 @@ from typing import Any
 
 import torch
 
+from samtune.adapters import ADAPTERS
 from samtune.config import RunConfig
 from samtune.data import SegmentationDataset, intensity
 from samtune.data import modes as named_modes
+from samtune.data.transforms import training_frame
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam
 from samtune.types import InputPolicy
+
+OWN = ("resize", "antialias", "mean", "std", "round_prompts", "direct_masks")
+"""What of ``input`` belongs to a model as its frame does."""
 
 
 def cut_as_asked(policy: InputPolicy, config: RunConfig) -> InputPolicy:
@@ -35,7 +40,27 @@ def models(config: RunConfig) -> tuple[FineTuned, FineTuned]:
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
     sam = load_sam(base.name, base.weights, download=base.download, device=device)
     model = tuned(config, sam)
-    return model.to(sam.device), FineTuned(sam, input=model.input)
+    return model.to(sam.device), plain(model)
+
+
+def plain(model: FineTuned) -> FineTuned:
+    """The base alone, to stand beside a model: its images, normalised as the base was trained.
+
+    Its frame is the model's, or the next larger one that the base's patch divides.
+    """
+    size = _multiples(model.input.size, model.sam.spec.patch_size)
+    return FineTuned(model.sam, input=replace(model.input, size=size, mean=None, std=None))
+
+
+def frame_remarks(model: FineTuned | None, baseline: FineTuned) -> list[str]:
+    """What a reader should know where the base does not see what the model sees."""
+    if model is None or model.input.size == baseline.input.size:
+        return []
+    sides = "x".join(map(str, baseline.input.size))
+    return [
+        f"zero-shot sees images in a frame of {sides}: {model.sam.spec.name}'s patch does not "
+        f"divide {'x'.join(map(str, model.input.size))}"
+    ]
 
 
 def tuned(config: RunConfig, sam: Sam) -> FineTuned:
@@ -45,7 +70,8 @@ def tuned(config: RunConfig, sam: Sam) -> FineTuned:
         InputError: An option that the method does not bear, or a frame that does not fit the base.
     """
     frame = _frame(config, sam)
-    policy = InputPolicy(frame, config.input.resize, **intensity.reading(config.data))
+    asked = {key: getattr(config.input, key) for key in OWN}
+    policy = InputPolicy(frame, **asked, **intensity.reading(config.data))
     policy = cut_as_asked(policy, config)
     options = {
         part: {key: value for key, value in tree.items() if key != "name"}
@@ -71,17 +97,38 @@ def tuned(config: RunConfig, sam: Sam) -> FineTuned:
 
 
 def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
-    size = config.input.size
+    size, step = config.input.size, sam.spec.patch_size
+    # a stack, as in lora+gsam, has the stride of its parts
+    strides = [ADAPTERS[name].stride for name in config.adapter["name"].split("+")]
+    own = next((stride for stride in strides if stride), None)
+    whose = f"stride of {config.adapter['name']}" if own else f"patch of {sam.spec.name}"
+    step = own or step
     if size is None:
-        return (sam.spec.image_size,) * 2
-    h, w = (size, size) if isinstance(size, int) else size
-    patch = sam.spec.patch_size
-    if h % patch or w % patch or h <= 0 or w <= 0:
-        up = tuple(max(patch, -(-side // patch) * patch) for side in (h, w))
+        frame = (sam.spec.image_size,) * 2
+    else:
+        frame = (size, size) if isinstance(size, int) else size
+    _check_divided(frame, step, f"input.size={size}", whose)
+    crop = training_frame(config.data, frame)
+    _check_divided(crop, step, f"data.crop={list(crop)}", whose)
+    if crop[0] > frame[0] or crop[1] > frame[1]:
         raise InputError(
-            f"input.size={size}: both sides must be positive multiples of {patch}, the patch of "
-            f"{sam.spec.name}; try {list(up)}"
+            f"data.crop={list(crop)}: larger than the model's frame of {list(frame)}; choose a "
+            "smaller one, or a larger input.size"
         )
+    return frame
+
+
+def _check_divided(frame: tuple[int, int], step: int, what: str, whose: str) -> None:
+    if min(frame) <= 0 or _multiples(frame, step) != frame:
+        raise InputError(
+            f"{what}: both sides must be positive multiples of {step}, the {whose}; try "
+            f"{list(_multiples(frame, step))}"
+        )
+
+
+def _multiples(size: tuple[int, int], step: int) -> tuple[int, int]:
+    """The next sizes from below that a step divides."""
+    h, w = (max(step, -(-side // step) * step) for side in size)
     return h, w
 
 
@@ -126,7 +173,7 @@ def dataset_of(
         mode: Of evaluation, the prompts; by default the first of ``prompts.eval``.
     """
     stride = model.stride
-    h, w = model.input.size
+    h, w = training_frame(config.data, model.input.size) if train else model.input.size
     return SegmentationDataset(
         records,
         config.data,

@@ -19,6 +19,7 @@ from samtune.finetuned import FineTuned
 from samtune.metrics.contract import ALWAYS, contract
 from samtune.overlays import Overlay
 from samtune.processes import is_main
+from samtune.types import Batch
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
 """What stands for each class; the last is that of the confusion matrix, whose mean is ``miou``."""
@@ -37,7 +38,7 @@ def measure(
     """Evaluates with the configuration's settings, showing progress under the name ``what``."""
     return evaluate(
         model,
-        dataset,
+        seen_by(model, dataset),
         batch_size=config.train.batch_size,
         precision=config.train.precision,
         multimask=config.train.multimask,
@@ -46,6 +47,12 @@ def measure(
         guesses=guesses,
         measuring=config.eval,
     )
+
+
+def seen_by(model: FineTuned, dataset: SegmentationDataset) -> SegmentationDataset:
+    """A data set in the frame of another model, with the same prompts."""
+    (h, w), stride = model.input.size, model.stride
+    return dataset.in_frame((h, w), (4 * h // stride, 4 * w // stride))
 
 
 def compare_with_base(
@@ -176,8 +183,13 @@ def answers(
     """
     batch = collate([dataset[index]])
     how = (config.train.precision, config.train.multimask, dataset.rounds)
+
+    def shown_to(model: FineTuned) -> Batch:
+        own = seen_by(model, dataset)
+        return batch if own is dataset else collate([own[index]])
+
     found = [
-        _union(predict(model, batch, *how)[0], dataset).numpy()
+        _union(predict(model, shown_to(model), *how)[0], dataset).numpy()
         if model is not None and len(batch.prompts)
         else None
         for model in models

@@ -136,7 +136,7 @@ class _Trainer:
         self.accelerator = _accelerator(config, cpu, output)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
-        optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr)
+        optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr)
         objective = Objective(model, Loss.parse(config.loss), config.multimask, train.rounds)
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.batches = batches_per_epoch(len(train), config.batch_size, place()[1])
@@ -365,11 +365,12 @@ def _accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accelerat
     return accelerator
 
 
-def _groups(model: FineTuned, decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels only: on biases and norms it is a pull to nowhere."""
+def _groups(model: FineTuned, config: FitConfig) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels; on biases and norms it is a pull to nowhere."""
+    decay, flat_decay = config.weight_decay, config.weight_decay if config.decay_vectors else 0.0
     wide = [p for p in model.parameters() if p.dim() > 1]
     flat = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": wide, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}]
+    groups = [{"params": wide, "weight_decay": decay}, {"params": flat, "weight_decay": flat_decay}]
     return [group for group in groups if group["params"]]
 
 

@@ -6,13 +6,22 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from samtune.assembly import cut_as_asked, dataset_of, device_of, models, modes
+from samtune.assembly import (
+    OWN,
+    cut_as_asked,
+    dataset_of,
+    device_of,
+    frame_remarks,
+    models,
+    modes,
+    plain,
+)
 from samtune.checkpoint import load, read_header
 from samtune.comparison import compare_with_base, measure, numbers
 from samtune.config import RunConfig, Tree, layers, leaves, resolve
@@ -68,6 +77,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
     parts = splits(config.data)
     counts, remarks = checked(parts, config)
     model, baseline = models(config)
+    remarks += frame_remarks(model, baseline)
     data = {
         name: dataset_of(config, model, parts[name], name == "train") for name in ("train", "val")
     }
@@ -132,10 +142,10 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
         model = model.to(device_of(config))
         model.input = cut_as_asked(model.input, config)
         intensity.check_same(config.data, model.input)
-        # Images come as the tuned model's, normalised as the base was trained.
-        baseline = FineTuned(model.sam, input=replace(model.input, mean=None, std=None))
+        baseline = plain(model)
     records = select(splits(config.data), config.data.split)
     counts, remarks = checked({config.data.split: records}, config)
+    remarks += frame_remarks(model, baseline)
     test = {
         mode: dataset_of(config, model or baseline, records, False, mode) for mode in modes(config)
     }
@@ -238,7 +248,7 @@ def _asked_of(source: str, words: Sequence[str]) -> RunConfig:
     # Its data may be gone by now, and says nothing of the model.
     alone = resolve([{**own, "data": config.tree()["data"]}])
     is_, wanted = leaves(alone.tree()), leaves(config.tree())
-    frame = () if _is_base(source) else ("input.size", "input.resize")
+    frame = () if _is_base(source) else ("input.size", *(f"input.{key}" for key in OWN))
     fixed = ("base.name", "adapter.", "decoder.", *frame)
     for key in dict.fromkeys(key for layer in given for key in leaves(layer)):
         if key.startswith(fixed) and _pair(wanted.get(key)) != _pair(is_.get(key)):

@@ -43,6 +43,8 @@ class FitConfig:
     """Part of all steps in which the rate rises from zero."""
     weight_decay: float = 1e-4
     """AdamW's; not applied to biases and other vectors."""
+    decay_vectors: bool = False
+    """Weight decay on biases and norms too, as the published trainings have it."""
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
     and iou_head; for maps of classes of ce and multi_dice."""

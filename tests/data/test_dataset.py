@@ -197,6 +197,42 @@ def test_examples_depend_on_seed_epoch_and_index_alone(instances):
     same(data[1], first)
 
 
+@pytest.mark.parametrize("crop", [(0.1, 1.0), (16.0, 24.0)])
+def test_training_sees_parts_and_evaluation_the_whole(instances, crop):
+    config = replace(CONFIG, crop=crop, rotate=45.0, augment="hflip")
+    frame = (16, 24) if crop[0] > 1 else SIZE
+    data, asked = dataset(instances, data=config, mode="mixed"), 0
+    for epoch in range(8):
+        data.set_epoch(epoch)
+        for i in range(4):
+            example = data[i]
+            n = len(example.prompts)
+            assert example.pixels.shape == (3, *frame) and example.valid.shape == frame
+            assert n and example.targets.shape == (n, *frame)
+            asked += n
+    assert 4 * 8 < asked < 6 * 4 * 8
+    options = {"mode": "mixed", "train": False}
+    same(dataset(instances, data=config, **options)[0], dataset(instances, **options)[0])
+
+
+def test_a_part_without_an_object_has_no_prompt_and_an_empty_target(instances):
+    config = replace(CONFIG, crop=(0.1, 1.0))
+    example = dataset(instances, data=config, mode="box")[4]
+    assert len(example.prompts) == 1 and example.prompts.coords.shape[1] == 0
+    assert example.targets.shape == (1, *SIZE) and not example.targets.any()
+    assert len(dataset(instances, mode="box")[4].prompts) == 0
+
+
+def test_the_same_prompts_in_another_frame(instances):
+    data = dataset(instances, mode="box", train=False)
+    assert data.in_frame(SIZE, MASK) is data
+    first, other = data[0], data.in_frame((48, 64), (12, 16))[0]
+    assert other.pixels.shape == (3, 48, 64)
+    back = [e.geometry.to_original(e.prompts.coords) for e in (first, other)]
+    torch.testing.assert_close(*back)
+    assert torch.equal(first.original, other.original)
+
+
 def test_evaluation_is_the_same_each_epoch(instances):
     data = dataset(instances, mode="mixed", train=False)
     first = data[0]

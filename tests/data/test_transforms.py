@@ -5,7 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from samtune.data import Labels, augment, fit_geometry, fit_image, fit_mask, transforms
+from samtune.data import (
+    DataConfig,
+    Labels,
+    augment,
+    fit_geometry,
+    fit_image,
+    fit_mask,
+    transforms,
+)
+from samtune.data.transforms import check_changes, cropped_rotated
+from samtune.types import InputPolicy
 
 SIDES = st.integers(1, 400)
 
@@ -89,6 +99,120 @@ def test_flips_are_the_eight_symmetries(make_picture):
         seen.add(maps.map.tobytes())
         np.testing.assert_array_equal(moved.reshape(-1, 3), image.reshape(-1, 3)[maps.map.ravel()])
     assert len(seen) == 8
+
+
+@pytest.mark.parametrize(("strength", "count"), [("hflip", 2), ("mirrors", 4)])
+def test_mirrors_alone(make_picture, strength, count):
+    image, labels = make_picture(4, 6), labelled(np.arange(24, dtype=np.uint8).reshape(4, 6))
+    seen = {}
+    for seed in range(120):
+        moved, maps = augment(image, labels, seed, strength)
+        np.testing.assert_array_equal(moved.reshape(-1, 3), image.reshape(-1, 3)[maps.map.ravel()])
+        seen[maps.map.tobytes()] = seen.get(maps.map.tobytes(), 0) + 1
+    wanted = [labels.map, labels.map[:, ::-1], labels.map[::-1], labels.map[::-1, ::-1]][:count]
+    assert set(seen) == {np.ascontiguousarray(m).tobytes() for m in wanted}
+    assert min(seen.values()) > 60 / count
+
+
+def test_kyyle_leaves_half_of_the_images(make_picture):
+    image = make_picture(40, 40)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:25, 10:20] = 1
+    image[mask == 1] = 255
+    image[mask == 0] //= 4
+    same = moved = 0
+    for seed in range(200):
+        new, maps = augment(image, labelled(mask), seed, "kyyle")
+        same += np.array_equal(new, image)
+        turned = any(
+            np.array_equal(maps.map, np.rot90(m, k)) for m in (mask, mask.T) for k in range(4)
+        )
+        if not turned:  # shifted, scaled and rotated: an eighth of all
+            moved += 1
+            assert maps.valid is None  # the image goes on, mirrored, beyond its edge
+            assert new.shape == image.shape and maps.map.max() <= 1
+            inside = new[..., 0] > 160
+            assert (inside != (maps.map == 1)).mean() < 0.06
+    assert 85 < same < 140  # half, and of the quarter turns each fourth
+    assert 12 < moved < 42
+
+
+def drawn(image, labels, seed=0, size=(32, 48), **settings):
+    policy = InputPolicy(size, "stretch")
+    rng = np.random.default_rng(seed)
+    return cropped_rotated(image, labels, DataConfig(**settings), policy, rng)
+
+
+def test_crops_of_an_area_keep_the_aspect(make_picture):
+    image, labels = make_picture(20, 30), labelled(np.arange(600, dtype=np.uint16).reshape(20, 30))
+    sizes = []
+    for seed in range(200):
+        part, maps = drawn(image, labels, seed, crop=(0.1, 1.0))
+        h, w = maps.map.shape
+        assert part.shape == (h, w, 3)
+        np.testing.assert_array_equal(part.reshape(-1, 3), image.reshape(-1, 3)[maps.map.ravel()])
+        np.testing.assert_array_equal(np.diff(maps.map, axis=1), 1)
+        assert abs(w - 1.5 * h) <= 1.5
+        sizes.append(h * w / 600)
+    assert min(sizes) < 0.15 and max(sizes) > 0.95
+    assert abs(np.mean(sizes) - 0.55) < 0.05
+
+
+def test_crops_of_a_size_lie_in_the_frame(make_picture):
+    image, labels = make_picture(64, 96), labelled(np.zeros((64, 96), np.uint8))
+    whole, _ = fit_image(image, (32, 48), "stretch")
+    places = set()
+    for seed in range(40):
+        part, maps = drawn(image, labels, seed, crop=(16, 24))
+        assert part.shape == (16, 24, 3) and maps.map.shape == (16, 24)
+        fits = [
+            (y, x)
+            for y in range(17)
+            for x in range(25)
+            if np.array_equal(whole[:, y : y + 16, x : x + 24].permute(1, 2, 0), part)
+        ]
+        assert len(fits) == 1
+        places.add(fits[0])
+    assert len(places) > 30
+
+
+def test_rotation_marks_its_corners():
+    mask = np.zeros((40, 40), np.uint16)
+    mask[4:16, 10:30] = 300
+    image = np.where(mask > 0, 200, 90).astype(np.uint8)[..., None].repeat(3, 2)
+    labels = Labels(mask, np.zeros(300, np.int64))
+    outside = []
+    for seed in range(30):
+        moved, maps = drawn(image, labels, seed, (40, 40), rotate=90.0)
+        assert moved.shape == image.shape and maps.map.dtype == np.uint16
+        np.testing.assert_array_equal(moved[..., 0], np.where(maps.map > 0, 200, 90 * maps.valid))
+        assert set(np.unique(maps.map)) <= {0, 300} and not maps.map[~maps.valid].any()
+        outside.append((~maps.valid).mean())
+    assert max(outside) > 0.12 and min(outside) < 0.06
+
+
+def test_the_same_generator_gives_the_same_part(make_picture):
+    image, labels = make_picture(40, 60), labelled(np.zeros((40, 60), np.uint8))
+    first, second = (drawn(image, labels, 3, crop=(16, 16), rotate=30.0)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    same, kept = drawn(image, labels)
+    assert same is image and kept is labels
+
+
+@pytest.mark.parametrize(
+    ("settings", "tiles", "said"),
+    [
+        ({"crop": (0.0, 1.0)}, "whole", "data.crop=[0.0, 1.0]: neither"),
+        ({"crop": (0.5, 0.1)}, "whole", "data.crop"),
+        ({"crop": (0.5, 256.0)}, "whole", "data.crop"),
+        ({"crop": (25.5, 30.0)}, "whole", "data.crop"),
+        ({"rotate": 200.0}, "whole", "data.rotate=200.0"),
+        ({"crop": (0.1, 1.0)}, "tiled", "data.crop: input.tiles=tiled"),
+        ({"rotate": 10.0}, "crop", "data.rotate: input.tiles=crop"),
+    ],
+)
+def test_refused_changes(refused, settings, tiles, said):
+    refused(said, lambda: check_changes(DataConfig(**settings), tiles))
 
 
 @pytest.mark.parametrize("strength", ["flips", "standard"])

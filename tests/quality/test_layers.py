@@ -56,7 +56,7 @@ LAYERS = {
     "comparison": "config display evaluation processes overlays metrics finetuned data types",
     "prediction": "predictor overlays data types",
     "runfolder": "display processes state",
-    "assembly": "config finetuned data sam types",
+    "assembly": "config finetuned adapters data sam types",
     "runs": "assembly runfolder config engine evaluation comparison predictor checkpoint display"
     " report overlays export foreign finetuned processes adapters decoders sam data losses metrics"
     " ops types recipes assets",

@@ -63,8 +63,16 @@ class DataConfig:
     """Part of the data for the test when the folder has no such split."""
     split_seed: int = 0
     """Which files go to which part when a split is made."""
-    augment: Literal["none", "flips", "standard"] = "standard"
-    """Changes to training images: flips and quarter turns; standard adds affine and tone."""
+    augment: Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"] = "standard"
+    """Changes to training images: hflip, left and right swap; mirrors, top and bottom too; flips,
+    quarter turns too; standard, affine and tone too; kyyle, one of four for every second image."""
+    crop: tuple[float, float] | None = None
+    """A random part of each training image: [0.1,1] of its area at its aspect (a part without an
+    object is asked without a prompt, for an empty mask), or [256,256] pixels of the model's frame,
+    which is the frame of training then. Evaluation sees whole images."""
+    rotate: float = 0.0
+    """Degrees by which training images turn at most, either way, in the model's frame; corners that
+    become empty are black and do not count."""
     cache: int = 1_000_000_000
     """Bytes of decoded images kept in memory; 0 for none."""
     workers: int = 0
@@ -79,6 +87,16 @@ class InputConfig:
     """Height and width of the model's frame in pixels, or one number; by default the base's."""
     resize: Literal["longest", "stretch"] = "longest"
     """Keep the aspect ratio and pad right and below, or stretch both axes to the frame."""
+    antialias: bool = True
+    """Resize as Pillow does; if not, by plain bilinear interpolation."""
+    mean: tuple[float, float, float] | None = None
+    """Of the pixels, RGB in 0..255, to normalise images; by default the base's."""
+    std: tuple[float, float, float] | None = None
+    """As input.mean."""
+    round_prompts: bool = False
+    """Round the coordinates of prompts to whole pixels of the model's frame."""
+    direct_masks: bool = False
+    """Bring masks to the image in one interpolation instead of two, where nothing is padded."""
     tiles: Literal["whole", "crop", "tiled"] = "whole"
     """What is fitted into the frame: the whole image, a crop around each prompt, or overlapping
     tiles of the frame's size, whose answers are blended."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +27,14 @@ from samtune.data.prompters import (
     rounds,
 )
 from samtune.data.sources import Record
-from samtune.data.transforms import Resize, augment, fit, fit_mask
+from samtune.data.transforms import (
+    Resize,
+    augment,
+    cropped_rotated,
+    fit,
+    fit_mask,
+    training_frame,
+)
 from samtune.data.views import drawn_view
 from samtune.errors import InputError
 from samtune.types import Geometry, InputPolicy, Prompts
@@ -44,10 +53,10 @@ class SegmentationDataset(Dataset[Example]):
     """Images with prompts and targets, sampled anew each epoch.
 
     An example depends only on ``(seed, epoch, index)``, not on the number of workers. In training
-    images are augmented, at most ``max_objects`` objects are drawn, and an object that the fit
-    into the model's frame leaves without a pixel is not asked for. Where the input policy cuts
-    images, one view is drawn (:func:`samtune.data.views.drawn_view`). Evaluation changes nothing,
-    asks for all objects, and keeps the targets in the original frame as well.
+    images are augmented, cropped and rotated, at most ``max_objects`` objects are drawn, and an
+    object that the fit into the model's frame leaves without a pixel is not asked for. Where the
+    input policy cuts images, one view is drawn (:func:`samtune.data.views.drawn_view`). Evaluation
+    changes nothing, asks for all objects, and keeps the targets in the original frame as well.
 
     Without prompts an image is one example with one target: the mask of all its objects, or, over
     several classes, their map ``(1, h, w)`` int64. Pixels without a class are of the class
@@ -59,7 +68,7 @@ class SegmentationDataset(Dataset[Example]):
         size: Height and width of the model's frame.
         resize: How images come into that frame.
         prompts: Jitter, number of points, number of objects.
-        mask_size: Height and width of mask prompts: four times the token grid.
+        mask_size: Height and width of mask prompts: four times the token grid of the frame.
         train: Training or evaluation.
         mode: Prompt mode or list of them; by default ``prompts.train`` or ``prompts.eval``.
         seed: Start of all random choices.
@@ -91,6 +100,8 @@ class SegmentationDataset(Dataset[Example]):
         self.input = InputPolicy(size, resize, **reading(data)) if input is None else input
         self.prompts = prompts if prompts is not None else PromptConfig()
         check_numbers(self.prompts)
+        self.frame = training_frame(data, self.input.size) if train else self.input.size
+        """Height and width of its examples."""
         self.mask_size = mask_size
         key = "prompts.train" if train else "prompts.eval"
         default = self.prompts.train if train else self.prompts.eval
@@ -115,6 +126,20 @@ class SegmentationDataset(Dataset[Example]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the random numbers of the next pass."""
         self._epoch[0] = epoch
+
+    def in_frame(self, size: tuple[int, int], mask_size: tuple[int, int]) -> SegmentationDataset:
+        """The same images and prompts for a model of another frame; itself where they agree.
+
+        Args:
+            size: Height and width of the other frame.
+            mask_size: As the data set's.
+        """
+        if (size, mask_size) == (self.input.size, self.mask_size):
+            return self
+        other = copy.copy(self)
+        other.size = other.frame = size
+        other.input, other.mask_size = replace(self.input, size=size), mask_size
+        return other
 
     def sample(self, index: int) -> Sample:
         """The files of one record, from the cache if there.
@@ -141,8 +166,9 @@ class SegmentationDataset(Dataset[Example]):
         rng = np.random.default_rng((self.seed, epoch, index))
         if self.train:
             image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
+            image, labels = cropped_rotated(image, labels, self.data, self.input, rng)
             image, labels = drawn_view(image, labels, self.input, rng, self.modes)
-        pixels, geometry = fit(image, self.input)
+        pixels, geometry = fit(image, replace(self.input, size=self.frame))
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
             everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)
@@ -177,7 +203,15 @@ class SegmentationDataset(Dataset[Example]):
                 torch.from_numpy(objects.map > 0)[None],
                 np.zeros(1, np.int64),
             )
-        asked = assign(self._objects(objects, rng), choices, rng)
+        which = self._objects(objects, rng)
+        if self.train and self.data.crop is not None and not len(which):
+            return _Chosen(
+                Prompts.of(count=1),
+                torch.zeros(1, *objects.fitted.shape, dtype=torch.bool),
+                torch.zeros(1, *objects.map.shape, dtype=torch.bool),
+                np.zeros(1, np.int64),
+            )
+        asked = assign(which, choices, rng)
         which = np.concatenate([group for _, group in asked])
         return _Chosen(
             Prompts.cat([prompter(mode)(objects, group, draw) for mode, group in asked]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import sqrt
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -12,16 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from samtune.data.config import DataConfig
 from samtune.data.labels import Labels
+from samtune.errors import InputError
+from samtune.ops.tiling import Window
 from samtune.types import Geometry, InputPolicy
 
 Resize = Literal["longest", "stretch"]
-Strength = Literal["none", "flips", "standard"]
+Strength = Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"]
 _Array = TypeVar("_Array", bound=NDArray[Any])
 DEGREES, SHIFT, ZOOM = 15.0, 0.05, (0.8, 1.25)
 """Range of the affine change: rotation, shift as a part of the side, scale."""
 TONE, GAMMA = 0.2, (0.8, 1.25)
 """Range of brightness and contrast around 1, and of gamma."""
+KYYLE_DEGREES, KYYLE_SHIFT, KYYLE_ZOOM = 45.0, 0.0625, 0.1
+"""Greatest rotation, shift as a part of the side, and change of scale in ``kyyle``."""
 
 
 def fit_geometry(
@@ -106,22 +112,164 @@ def augment(
 ) -> tuple[NDArray[np.uint8], Labels]:
     """Changes an image and its labels together, in the original frame; the same for the same seed.
 
+    ``hflip``: left and right are swapped in half of the cases. ``mirrors``: so are top and bottom.
     ``flips``: the eight flips and quarter turns, exact (height and width may swap). ``standard``:
     these, then with a chance of one half each a change of brightness, contrast and gamma, and a
     small affine change. What an affine change brings in from outside is black and not valid.
+    ``kyyle``: half of the images stay; the others are mirrored left to right or top to bottom,
+    turned by quarters, or shifted, scaled and rotated with the image mirrored at its edges, each as
+    often (Kyyle2114's training of SAM).
     The number of objects stays; one that leaves the image has no pixel left.
     """
     if strength == "none":
         return image, labels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if strength == "kyyle":
+            return _one_of_four(image, labels)
         turns, mirrored, warped, toned = (torch.rand(4) * torch.tensor([4, 2, 2, 2])).int().tolist()
+        if strength in ("hflip", "mirrors"):
+            turns = 0 if strength == "hflip" else 2 * (turns % 2)
         image, labels = _turned(image, turns, mirrored), _map(labels, turns, mirrored)
         if strength == "standard" and toned:
             image = _tones()[image]
         if strength == "standard" and warped:
             image, labels = _affine(image, labels)
     return image, labels
+
+
+def _one_of_four(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
+    choice, quarter = (torch.rand(2) * torch.tensor([8, 4])).int().tolist()
+    if choice > 3:
+        return image, labels
+    if choice == 3:
+        return _shifted_scaled_rotated(image, labels)
+    turns, mirrored = [(0, 1), (2, 1), (quarter, 0)][choice]
+    return _turned(image, turns, mirrored), _map(labels, turns, mirrored)
+
+
+def _shifted_scaled_rotated(
+    image: NDArray[np.uint8], labels: Labels
+) -> tuple[NDArray[np.uint8], Labels]:
+    import cv2
+
+    turn, zoom, right, down = (2 * torch.rand(4) - 1).tolist()
+    h, w = labels.map.shape
+    centre = ((w - 1) / 2, (h - 1) / 2)
+    matrix = cv2.getRotationMatrix2D(centre, turn * KYYLE_DEGREES, 1 + zoom * KYYLE_ZOOM)
+    matrix[:, 2] += right * KYYLE_SHIFT * w, down * KYYLE_SHIFT * h
+
+    def warped(array: NDArray[Any], how: int) -> NDArray[Any]:
+        return cv2.warpAffine(array, matrix, (w, h), flags=how, borderMode=cv2.BORDER_REFLECT_101)
+
+    moved = warped(labels.map.astype(np.float32), cv2.INTER_NEAREST).astype(labels.map.dtype)
+    valid = labels.valid
+    if valid is not None:
+        valid = warped(valid.astype(np.uint8), cv2.INTER_NEAREST) > 0
+    return warped(image, cv2.INTER_LINEAR), Labels(moved, labels.classes, valid)
+
+
+def check_changes(data: DataConfig, tiles: str) -> None:
+    """Checks the ranges of ``data.crop`` and ``data.rotate``.
+
+    Args:
+        data: The settings.
+        tiles: How images are cut, ``input.tiles``.
+
+    Raises:
+        InputError: A number out of its range, or either beside another cut.
+    """
+    crop = data.crop
+    if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
+        raise InputError(
+            f"data.crop={list(crop)}: neither a range of areas nor a size; choose such as [0.1,1], "
+            "or height and width in pixels such as [256,256]"
+        )
+    if not 0 <= data.rotate <= 180:
+        raise InputError(f"data.rotate={data.rotate}: degrees either way; choose 0 to 180")
+    if tiles != "whole" and (crop or data.rotate):
+        name = "crop" if crop else "rotate"
+        raise InputError(
+            f"data.{name}: input.tiles={tiles} cuts the images already; leave one of them out"
+        )
+
+
+def in_pixels(crop: tuple[float, float]) -> bool:
+    """Whether a crop is a height and width in whole pixels, and not a range of areas."""
+    return min(crop) > 1 and all(float(side).is_integer() for side in crop)
+
+
+def training_frame(data: DataConfig, frame: tuple[int, int]) -> tuple[int, int]:
+    """The frame of training: a crop's where it has a size, the model's otherwise."""
+    if data.crop is None or not in_pixels(data.crop):
+        return frame
+    return int(data.crop[0]), int(data.crop[1])
+
+
+def cropped_rotated(
+    image: NDArray[np.uint8],
+    labels: Labels,
+    data: DataConfig,
+    policy: InputPolicy,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], Labels]:
+    """A random part of an image with its labels, rotated: ``data.crop`` and ``data.rotate``.
+
+    Where either acts in the model's frame the result lies in it, without padding.
+    """
+    sized = data.crop is not None and in_pixels(data.crop)
+    if sized or data.rotate:
+        image, labels = _framed(image, labels, policy)
+    if data.crop is not None:
+        image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, rng))
+    if data.rotate:
+        image, labels = _rotated(image, labels, float(rng.uniform(-data.rotate, data.rotate)))
+    return image, labels
+
+
+def _framed(
+    image: NDArray[np.uint8], labels: Labels, policy: InputPolicy
+) -> tuple[NDArray[np.uint8], Labels]:
+    pixels, geometry = fit(image, policy)
+    h, w = geometry.resized
+    bytes_ = pixels[:, :h, :w].round().byte().permute(1, 2, 0).numpy()
+    maps = [m if m is None else fit_mask(m, geometry)[:h, :w] for m in (labels.map, labels.valid)]
+    return bytes_, Labels(maps[0], labels.classes, maps[1])  # type: ignore[arg-type]
+
+
+def _drawn(crop: tuple[float, float], size: tuple[int, ...], rng: np.random.Generator) -> Window:
+    if in_pixels(crop):
+        sides = [min(int(side), whole) for side, whole in zip(crop, size, strict=True)]
+    else:
+        side = sqrt(rng.uniform(*crop))
+        sides = [max(1, round(side * whole)) for whole in size]
+    y, x = (int(rng.integers(w - s + 1)) for s, w in zip(sides, size, strict=True))
+    return y, x, y + sides[0], x + sides[1]
+
+
+def part(
+    image: NDArray[np.uint8], labels: Labels, window: Window
+) -> tuple[NDArray[np.uint8], Labels]:
+    """What of an image and its labels lies in a window ``(y0, x0, y1, x1)`` of whole pixels."""
+    y0, x0, y1, x1 = window
+    cut = (slice(y0, y1), slice(x0, x1))
+    valid = None if labels.valid is None else labels.valid[cut]
+    return np.ascontiguousarray(image[cut]), Labels(
+        np.ascontiguousarray(labels.map[cut]), labels.classes, valid
+    )
+
+
+def _rotated(
+    image: NDArray[np.uint8], labels: Labels, degrees: float
+) -> tuple[NDArray[np.uint8], Labels]:
+    # Pillow's default: the nearest pixel, zero outside; of the image too, as published
+    def turned(array: NDArray[Any]) -> NDArray[Any]:
+        return np.array(Image.fromarray(array).rotate(degrees))
+
+    everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
+    moved = turned(labels.map.astype(np.int32)).astype(labels.map.dtype)
+    valid = turned(everywhere.astype(np.uint8)) > 0
+    return turned(image), Labels(moved, labels.classes, valid)
 
 
 def _turned(array: _Array, turns: int, mirrored: int) -> _Array:

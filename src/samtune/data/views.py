@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from samtune.data.config import InputConfig
 from samtune.data.labels import Labels, extents
 from samtune.data.prompters import NONE
+from samtune.data.transforms import part
 from samtune.errors import InputError
 from samtune.ops.tiling import Window, around, extent, least_crop
 from samtune.types import InputPolicy
@@ -21,7 +22,7 @@ MOST_OVERLAP = 0.9
 
 
 def check_cuts(config: InputConfig) -> None:
-    """Checks the ranges of the settings that say how images are cut.
+    """Checks the ranges of the settings that say how images are cut and normalised.
 
     Raises:
         InputError: A number out of its range.
@@ -37,6 +38,8 @@ def check_cuts(config: InputConfig) -> None:
         )
     if not 0 <= config.margin < math.inf:
         raise InputError(f"input.margin={config.margin}: a part of a box's side; choose 0 or more")
+    if config.std is not None and min(config.std) <= 0:
+        raise InputError(f"input.std={list(config.std)}: three deviations; choose positive numbers")
 
 
 def drawn_view(
@@ -64,7 +67,7 @@ def drawn_view(
         chosen = int(rng.choice(ids))
         window = _crop(extents(labels.map, len(labels))[chosen - 1], policy, size, rng)
         alone = np.where(labels.map == chosen, labels.map, 0).astype(labels.map.dtype)
-        return _part(image, replace(labels, map=alone), window)
+        return part(image, replace(labels, map=alone), window)
     h, w = extent(policy.size, policy.scale, size)
     low, high = (0, 0), (size[0] - h, size[1] - w)
     if len(ids) and not (free and rng.random() < 0.5):
@@ -73,7 +76,7 @@ def drawn_view(
         low = (max(0, at[0] - h + 1), max(0, at[1] - w + 1))
         high = (min(high[0], at[0]), min(high[1], at[1]))
     y, x = (int(rng.integers(a, b + 1)) for a, b in zip(low, high, strict=True))
-    return _part(image, labels, (y, x, y + h, x + w))
+    return part(image, labels, (y, x, y + h, x + w))
 
 
 def _crop(
@@ -84,14 +87,3 @@ def _crop(
     moved = np.array([x0, y0, x1, y1]) + np.tile(rng.uniform(-side, side, 2), 2)
     least = least_crop(extent(policy.size, policy.scale, size))
     return around(moved.tolist(), policy.margin * rng.uniform(0.75, 1.25), least, size)
-
-
-def _part(
-    image: NDArray[np.uint8], labels: Labels, window: Window
-) -> tuple[NDArray[np.uint8], Labels]:
-    y0, x0, y1, x1 = window
-    cut = (slice(y0, y1), slice(x0, x1))
-    valid = None if labels.valid is None else labels.valid[cut]
-    return np.ascontiguousarray(image[cut]), Labels(
-        np.ascontiguousarray(labels.map[cut]), labels.classes, valid
-    )
