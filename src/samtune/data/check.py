@@ -108,7 +108,7 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
         problems += undivided or _of_splits(parts, found, data)
     if data.shots is not None and not problems:
         with collected() as problems:
-            with_shots(parts, data)
+            with_shots({name: list(part) for name, part in parts.items()}, data)
     sound = [each for each in found if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
     odd = [*_of_copy(layout, data), *_remarks(sound, parts, data), *_unused(records, rows, data)]

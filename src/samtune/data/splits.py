@@ -178,14 +178,14 @@ def _published(found: dict[str, list[Record]], config: DataConfig) -> dict[str, 
         InputError: None are known of this number, or some are missing or in the test split.
     """
     known = DATASETS[str(config.name)].shots if config.name in DATASETS else {}
-    if config.shots not in known:
+    if config.shots is None or config.shots not in known:
         of = ", ".join(f"{name} ({' and '.join(map(str, s.shots))})" for name, s in _with_shots())
         raise InputError(
             f"data.shot_seed={PUBLISHED}: no published images for data.name={config.name} "
             f"data.shots={config.shots}; they are known of {of}; or give a number, as in "
             "data.shot_seed=0"
         )
-    wanted = set(known[config.shots])
+    wanted = frozenset(known[config.shots])
     there = {r.name: r for name in ("train", "val") for r in found[name] if r.name in wanted}
     if there.keys() < wanted:
         lacks = sorted(wanted - there.keys())

@@ -40,8 +40,8 @@ class SemanticDecoder(Decoder):
         """Options of :class:`SemanticDecoder`."""
 
         classes: int = 2
-        """How many, with the background if the mask values have one; ``data.classes`` where that is known
-        and this is not set. The loss then is ``ce + multi_dice``, unless it is set."""
+        """How many, with the background if the mask values have one; ``data.classes`` where that is
+        known and this is not set. The loss then is ``ce + multi_dice``, unless it is set."""
         tokens: Literal["gsam", "per_class"] = "gsam"
         """``gsam``: Generalized SAM's layout; ``per_class``: one mask token a class, as SAMed."""
         positions: Literal["fourier", "conv"] = "fourier"

@@ -131,8 +131,8 @@ def _files(root: Path, base: Path, folder: Path, ending: str, listing: str) -> l
         files = sorted(folder / f"{name.removesuffix(ending)}{ending}" for name in names)
     lacks = [file for file in files if not file.is_file()]
     if lacks:
-        names = [f"{folder.name}/{file.name}" for file in lacks]
-        complain(incomplete("synapse", root, names, lacks))
+        missing = [f"{folder.name}/{file.name}" for file in lacks]
+        complain(incomplete("synapse", root, missing, lacks))
     elif not files:
         complain(incomplete("synapse", root, [f"{folder.name}/*{ending}"]))
     return [file for file in files if file.is_file()]
