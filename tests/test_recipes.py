@@ -26,8 +26,6 @@ SIDE = 64
 """Pixels of the longer side of the model's frame."""
 PACKED = {"kvasir": "kvasir-pranet", "isbi2012": "isbi2012-slices", "synapse": "synapse-npy"}
 """Where a data set's miniature is not the one of its name."""
-SHRUNK = {"gsam": {"depth": 1, "ratio": 1.0}}
-"""Options of a method that are too large, or too small for a narrow base."""
 REPORTED = {"iou", "dice"}
 """Always measured, and not among a summary's metrics."""
 OF_FOUR = "miou_gsam_dropped"
@@ -89,7 +87,7 @@ def small(weights, data, tmp_path, monkeypatch):
         }
         if crop and min(crop) > 1:
             words["data.crop"] = fitted(crop, spec, longest)
-        options = SHRUNK.get(tree["adapter"]["name"], {})
+        options = tiny.options(tree["adapter"]["name"])
         words |= {f"adapter.{key}": value for key, value in options.items()}
         given = [f"{key}={'null' if value is None else value}" for key, value in words.items()]
         return from_words(given, tree)

@@ -33,6 +33,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
 
     Returns:
         ``name``, ``kind`` (adapter or decoder), ``summary``, ``paper``, ``sits``,
+        ``changes_at_start`` (why a fresh one changes the embedding; empty where it does not),
         ``trainable_parameters`` (of this part alone), ``decoders`` or ``adapters`` that it goes
         with, ``backbones`` and ``options``.
 
@@ -56,6 +57,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "summary": (inspect.getdoc(cls) or "").split("\n")[0],
         "paper": cls.paper,
         "sits": cls.sits,
+        "changes_at_start": getattr(cls, "changes_at_start", ""),
         "trainable_parameters": trained,
         **_partners(name),
         "backbones": [base for base, spec in SPECS.items() if _fits(cls, spec)],
@@ -116,10 +118,12 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
 def facts(row: dict[str, Any], base: str = "vit_b") -> str:
     """What :func:`describe_method` gives but the options, as lines."""
     kind = row["kind"]
+    changes = row["changes_at_start"]
     return "\n".join(
         (
             row["summary"],
             f"{'sits' if kind == 'adapter' else 'is'}: {row['sits']}",
+            *([f"changes the embedding from the start: {changes}"] if changes else []),
             f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {base}",
             f"decoders: {', '.join(row['decoders'])}"
             if kind == "adapter"
