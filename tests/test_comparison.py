@@ -62,6 +62,19 @@ def test_the_metrics_asked_for_and_their_contract(parts):
     assert summary["by_prompt"]["box"]["metrics"] == summary["metrics"]
 
 
+def test_guesses_have_what_masks_alone_give(parts):
+    config, baseline, test = parts
+    asked = ("iou", "boundary_iou", "iou_cat_sam", "mae", "ap")
+    config = replace(config, eval=EvalConfig(asked))
+    summary, _ = compare_with_base(baseline, None, test, config, Display(json=True))
+    measured = summary["metrics"]
+    for name in ("boundary_iou", "iou_cat_sam"):
+        assert set(measured[name]["guesses"]) == {"filled box", "inscribed ellipse"}
+        assert 0 < measured[name]["guesses"]["filled box"] < 1
+    assert measured["iou_cat_sam"]["guesses"]["inscribed ellipse"] > 0.9
+    assert "guesses" not in measured["mae"] and "guesses" not in measured["ap"]
+
+
 def test_guesses_need_no_model(parts):
     config, baseline, test = parts
     summary, _ = compare_with_base(baseline, None, test, config, Display(json=True))

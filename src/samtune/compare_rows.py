@@ -59,9 +59,18 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
     return {
         "zero_shot": _means([{k: s["zero_shot"][k] for k in HEADLINE} for s in summaries]),
         "metrics": _metric_means(summaries),
-        "guesses": first.get("guesses") or {},
+        "guesses": {
+            name: {**values, **_of_guess(name, first.get("metrics") or {})}
+            for name, values in (first.get("guesses") or {}).items()
+        },
         "by_prompt": by_prompt,
     }
+
+
+def _of_guess(guess: str, metrics: Tree) -> Tree:
+    """What a guess scores by the metrics that it has a value of."""
+    found = {name: (sides.get("guesses") or {}).get(guess) for name, sides in metrics.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def with_deviation(spread: Mapping[str, Any]) -> str:

@@ -121,11 +121,14 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _by_metric(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
+    """By metric both models' values, and those of what needs no model where it has them."""
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
-    return {
-        name: {side: found.metrics[name] for side, found in sides.items()}
-        for name in config.eval.names
-    }
+    found: Tree = {}
+    for name in config.eval.names:
+        found[name] = {side: measured.metrics[name] for side, measured in sides.items()}
+        guesses = {guess: has[name] for guess, has in before.guesses.items() if name in has}
+        found[name] |= {"guesses": guesses} if guesses else {}
+    return found
 
 
 def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from samtune.metrics.contract import contract
 from samtune.processes import is_main
-from samtune.prompt_table import TITLE, asked_with, prompt_rows
+from samtune.prompt_table import TITLE, asked_with, metric_rows, prompt_rows
 from samtune.report import duration, metric, quantity
 
 PLAIN_SECONDS = 10.0
@@ -154,10 +154,11 @@ class Display:
         """A row for each metric, where there are others than IoU and Dice."""
         if not set(measured) - {"iou", "dice"}:
             return
-        sides = ["zero_shot", *(["tuned"] if any("tuned" in v for v in measured.values()) else [])]
-        table = Table("metric", *(side.replace("_", "-") for side in sides))
-        for name, values in measured.items():
-            table.add_row(name, *(metric(values.get(side)) for side in sides))
+        tuned = any("tuned" in values for values in measured.values())
+        table = Table("metric", "zero-shot", *(["tuned"] if tuned else []))
+        for label, *values in metric_rows(measured):
+            cells = ("" if v is None and "no model" in label else metric(v) for v in values)
+            table.add_row(label, *list(cells)[: 1 + tuned])
         self.console.print(table)
 
     def _prompts(self, summary: Mapping[str, Any]) -> None:

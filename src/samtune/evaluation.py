@@ -83,8 +83,9 @@ def evaluate(
     rank, world = place()
     share = list(range(rank, len(dataset), world))
     after = [_counter(model.device) for _ in range(dataset.rounds)]
-    guessed = _Guesses(model.device) if guesses else None
-    suite = _suite(model, dataset, measuring or EvalConfig())
+    measuring = measuring or EvalConfig()
+    guessed = _Guesses(model, dataset, measuring) if guesses else None
+    suite = _suite(model, dataset, measuring)
     items: list[dict[str, Any]] = []
     loader = DataLoader(Subset(dataset, share), batch_size, num_workers=workers, collate_fn=collate)
     for batch in loader:
@@ -94,12 +95,12 @@ def evaluate(
             for each in compared:
                 metrics.update(*each)
         for i, each in enumerate(compared):  # of the last answers
+            index = share[len(items)]
             if guessed is not None:
-                guessed.update(batch, i)
+                guessed.update(batch, i, index, each, answers)
             if suite is not None:
-                index = share[len(items)]
                 suite.update(seen(dataset, batch, i, index, each, answers, suite.needs))
-            items.append(_item(share[len(items)], batch.names[i], each))
+            items.append(_item(index, batch.names[i], each))
         if progress is not None:
             progress(len(items), len(share))
     computed = [metrics.compute() for metrics in after]
@@ -299,23 +300,38 @@ def _suite(model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -
 class _Guesses:
     """What boxes alone give, without any model: a result below these says nothing."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -> None:
         from samtune.metrics import filled_box, inscribed_ellipse
+        from samtune.metrics.contract import MEASURES
 
+        self.dataset = dataset
         self.guess = {"filled box": filled_box, "inscribed ellipse": inscribed_ellipse}
-        self.metrics = {name: _counter(device) for name in self.guess}
+        self.metrics = {name: _counter(model.device) for name in self.guess}
+        # A guess has a mask, but neither probabilities nor an estimate of its IoU.
+        names = tuple(name for name in config.names if set(MEASURES[name].needs) <= {"whole"})
+        of_masks = replace(config, metrics=names)
+        self.suites = {name: _suite(model, dataset, of_masks) for name in self.guess}
 
-    def update(self, batch: Batch, i: int) -> None:
+    def update(
+        self, batch: Batch, i: int, index: int, compared: Compared, answers: Answers
+    ) -> None:
         geometry: Geometry = batch.geometries[i]
         boxes = batch.prompts.only(batch.prompts.image == i).boxes().reshape(-1, 2, 2)
         # Rounded: the way into the model's frame and back moves an edge by a hair.
         boxes = geometry.to_original(boxes).flatten(1).double().round(decimals=3)
         for name, guess in self.guess.items():
             masks = guess(boxes, geometry.original)
-            self.metrics[name].update(masks, batch.originals[i], batch.original_valid[i])
+            self.metrics[name].update(masks, compared.target, compared.valid)
+            suite = self.suites[name]
+            if suite is not None:
+                mine, silent = compared._replace(masks=masks), replace(answers, unasked=None)
+                suite.update(seen(self.dataset, batch, i, index, mine, silent, suite.needs))
 
     def compute(self) -> dict[str, dict[str, Any]]:
-        return {name: metrics.compute() for name, metrics in self.metrics.items()}
+        found = {name: metrics.compute() for name, metrics in self.metrics.items()}
+        for name, suite in self.suites.items():
+            found[name] |= {} if suite is None else suite.compute()
+        return found
 
 
 def _gathered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -30,6 +30,20 @@ def asked_with(mode: str) -> str:
     return mode if mode == NOTHING else f"{mode} (from the ground truth)"
 
 
+def metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, Any]]:
+    """A label, the zero-shot and the tuned value for each metric; below it what needs no model.
+
+    Args:
+        metrics: By name ``zero_shot``, ``tuned`` and ``guesses`` by name.
+    """
+    rows = []
+    for name, values in metrics.items():
+        rows.append((name, values.get("zero_shot"), values.get("tuned")))
+        for guess, value in (values.get("guesses") or {}).items():
+            rows.append((f"{name}: {guess}, no model", value, None))
+    return rows
+
+
 def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """A row for each prompt mode; below a box what needs no model, below clicks those before.
 

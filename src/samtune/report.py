@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from samtune.overlays import AFTER, BEFORE, PANEL, TRUTH, Overlay, draw_overlay, panels, strip
-from samtune.prompt_table import TITLE, asked_with, prompt_rows
+from samtune.prompt_table import TITLE, asked_with, metric_rows, prompt_rows
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -169,8 +169,8 @@ def _measured(summary: Mapping[str, Any]) -> dict[str, Any]:
     if not set(found) - {"iou", "dice"}:
         return {}
     return {
-        name: {side: {"value": value} for side, value in sides.items()}
-        for name, sides in found.items()
+        label: {"zero_shot": {"value": before}, "tuned": {"value": after}}
+        for label, before, after in metric_rows(found)
     }
 
 

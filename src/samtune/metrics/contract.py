@@ -37,8 +37,8 @@ class Measure:
     threshold: str = HALF
     needs: tuple[str, ...] = ()
     """What evaluation has to hand over besides masks: ``probability``, ``shares`` (that of each
-    class of a map), ``whole`` (all of the foreground), ``frame`` (everything in the model's frame
-    too)."""
+    class of a map), ``whole`` (all of the foreground), ``scores`` (the decoder's own estimates),
+    ``frame`` (everything in the model's frame too)."""
     source: str = ""
     maps: bool = True
     """Whether it has a meaning for maps of classes."""
@@ -191,6 +191,7 @@ def _instances() -> dict[str, Measure]:
     made = {
         name: Measure(
             *("instances", f"{what}; {scored}", over, "NaN without any target", "precision", name),
+            needs=("scores",),
             maps=False,
             source="Lin et al. 2014, arXiv:1405.0312",
         )
