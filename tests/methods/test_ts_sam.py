@@ -244,10 +244,12 @@ def named(module: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 @pytest.mark.parametrize(("case", "loss"), [("iou_fft0", "bce + iou"), ("bbce_fft1", "bbce")])
 def test_training(case, loss, precision):
-    # Rounding in fp32 moves single gradients by up to 2e-4, in the published code too. A bias
-    # before a batch norm has no gradient but rounding, which Adam turns into full steps: the model
-    # in evaluation is not determined better than this afterwards.
-    golden, loose = GOLDEN["train"][case], 3 if precision == torch.float32 else 1
+    # Rounding in fp32 moves single gradients by up to 2e-4, in the published code too; where the
+    # processor adds in another order (AVX2) by 7e-4, and what three steps of Adam make of it by
+    # 3.4e-3. The same case in fp64 holds 2e-4 and 2e-3. A bias before a batch norm has no gradient
+    # but rounding, which Adam turns into full steps: the model in evaluation is not determined
+    # better than this afterwards.
+    golden, single = GOLDEN["train"][case], precision == torch.float32
     model, objective = small(fft=case.endswith("1")).train(), Loss.parse(loss)
     for _, module in published(model):
         module.to(precision)
@@ -259,17 +261,19 @@ def test_training(case, loss, precision):
         masks = model.decoder(model.sam, model.encode(x.to(precision)), batch.prompts)
         value = objective(masks, batch)
         assert float(value.detach()) == pytest.approx(
-            wanted, abs=2e-7 * loose if step == 0 else 1e-4
+            wanted, abs=(6e-7 if single else 2e-7) if step == 0 else 1e-4
         )
         optimizer.zero_grad()
         value.backward()
         if step == 0:
-            check_gradients(model, dict(golden["grads"]), 2e-4 * loose)
+            check_gradients(model, dict(golden["grads"]), 1e-3 if single else 2e-4)
         optimizer.step()
     for key, (total, moved) in golden["final"].items():
         t = part(model, key).detach()
         assert float(t.sum()) == pytest.approx(total, abs=1e-4 * float(t.abs().sum())), key
-        assert float((t - before[key]).norm()) == pytest.approx(moved, rel=2e-3), key
+        assert float((t - before[key]).norm()) == pytest.approx(
+            moved, rel=5e-3 if single else 2e-3
+        ), key
     logits = tapped(model.eval(), noise(0, 2, 3, 128, 128).to(precision))["logits"]
     mean, std = golden["eval_after"]
     assert float(logits.mean()) == pytest.approx(mean, abs=0.06 * std)
