@@ -299,3 +299,13 @@ def test_same_seed_same_result_and_the_global_state_stays(make_picture, make_blo
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1].map, results[1][1].map)
     assert len({r[0].tobytes() for r in results}) == 4
+
+
+def test_a_rotated_image_keeps_its_channels_until_it_is_fitted():
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[..., 0] = 200
+    labels = Labels(np.zeros((16, 16), np.int32), np.zeros(0, np.int64), None)
+    policy = InputPolicy((16, 16), channels="bgr")
+    data = DataConfig(rotate=1.0)
+    turned, _ = cropped_rotated(image, labels, data, policy, np.random.default_rng(0))
+    assert turned[8, 8].tolist() == [200, 0, 0]

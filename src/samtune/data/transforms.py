@@ -230,7 +230,8 @@ def cropped_rotated(
 def _framed(
     image: NDArray[np.uint8], labels: Labels, policy: InputPolicy
 ) -> tuple[NDArray[np.uint8], Labels]:
-    pixels, geometry = fit(image, policy)
+    # What comes out is fitted once more, which is when channels and raw bytes are seen to.
+    pixels, geometry = fit(image, replace(policy, channels="rgb", native_raw=False))
     h, w = geometry.resized
     bytes_ = pixels[:, :h, :w].round().byte().permute(1, 2, 0).numpy()
     maps = [m if m is None else fit_mask(m, geometry)[:h, :w] for m in (labels.map, labels.valid)]
