@@ -174,9 +174,7 @@ def _leaked(source: str, records: Sequence[Record], config: RunConfig) -> list[s
     A split that is made moves when files are added; what a run used stands beside its checkpoint.
     """
     of_run = _settings_of(source).get("data") or {}
-    roots = [
-        Path(str(root)).expanduser().resolve() for root in (of_run.get("root"), config.data.root)
-    ]
+    roots = [_place(str(root)) for root in (of_run.get("root"), config.data.root)]
     used = read_split(Path(source).parent / SPLIT).get("train", [])
     again = {record.name for record in records} & set(used)
     if not again or roots[0] != roots[1]:
