@@ -140,6 +140,33 @@ def test_two_processes_evaluate_and_resume_like_one(trained, tmp_path):
     assert "no such checkpoint" in refusal(command(tmp_path, "eval", "absent.safetensors"))
 
 
+@pytest.mark.slow
+def test_two_processes_measure_every_metric_like_one(samtune, trained, tmp_path):
+    root = tiny.write_pairs(tmp_path / "five", 5)
+    everything = "regions,boundaries,saliency,shadow,instances,published"
+    words = ["eval", trained.checkpoint, f"data.root={root}", "data.split=all", "device=cpu"]
+    words += [f"eval.metrics={everything}", "prompts.eval=none,box", "--json"]
+    done = command(tmp_path, *words, "output=two")
+    assert done.returncode == 0, done.stderr[:6000]
+    two = json.loads(done.stdout.splitlines()[-1])
+    one = samtune(*words, f"output={tmp_path / 'one'}").json
+    assert two["images"] == one["images"] == 5
+    assert len(one["metrics"]) > 30
+    for found, wanted in zip(numbers(two), numbers(one), strict=True):
+        assert found == (wanted[0], pytest.approx(wanted[1], abs=1e-5, nan_ok=True))
+
+
+def numbers(tree: object, path: str = "") -> list[tuple[str, float]]:
+    """Every number measured in a summary, with its path; seconds and memory are not measured."""
+    if isinstance(tree, dict):
+        skipped = ("seconds", "peak_memory_bytes", "images_per_second")
+        inside = [(key, value) for key, value in tree.items() if key not in skipped]
+        return [each for key, value in inside for each in numbers(value, f"{path}/{key}")]
+    if isinstance(tree, list):
+        return [each for i, value in enumerate(tree) for each in numbers(value, f"{path}/{i}")]
+    return [(path, tree)] if isinstance(tree, float) else []
+
+
 def test_a_process_that_is_not_told_speaks_itself(samtune, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(processes, "HEADSTART", 0.1)

@@ -144,20 +144,24 @@ def bring_in(
     as_json: Json = False,
 ) -> None:
     """Bring another system's checkpoint in: samtune import FILE --from DIALECT --out X."""
-    from samtune.foreign import import_checkpoint
+    from samtune.foreign import ImportRefused, import_checkpoint
 
     with speaking(as_json) as display:
-        made = import_checkpoint(
-            file,
-            dialect,
-            out,
-            model=model,
-            base=base,
-            save_base=save_base,
-            size=_size(size),
-            channels=channels,
-            native_raw=native_raw,
-        )
+        try:
+            made = import_checkpoint(
+                file,
+                dialect,
+                out,
+                model=model,
+                base=base,
+                save_base=save_base,
+                size=_size(size),
+                channels=channels,
+                native_raw=native_raw,
+            )
+        except ImportRefused as error:
+            answer({"refused": str(error), **error.lists}, as_json)
+            raise
         display.say(
             f"{made.checkpoint}: {made.model.trainable():,} trained parameters on "
             f"{made.model.sam.spec.name}; its base is {made.base}"

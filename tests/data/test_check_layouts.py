@@ -124,6 +124,30 @@ def test_all_faults_of_a_layout_are_named_at_once(tmp_path, spoil):
     assert first.what in str(caught.value) or first.remedy in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("layout", "files", "named", "what", "remedy"),
+    [
+        ("nnunet", {"dataset.json": "{"}, "dataset.json", "not readable as JSON", "write it again"),
+        ("nnunet", {"dataset.json": "{}"}, "dataset.json", "channel_names", "convert"),
+        ("coco", {"train.json": "[1"}, "train.json", "JSON", ""),
+        ("coco", {"notes.txt": ""}, "", "no annotation file", "data.root"),
+        ("yolo", {"notes.txt": ""}, "", "no data.yaml", "data.root"),
+        ("csv", {"pairs.csv": "picture;truth\n"}, "pairs.csv", "no column image", "first line"),
+        ("voc", {"notes.txt": ""}, "", "no folders JPEGImages", "data.root"),
+    ],
+)
+def test_a_fault_of_the_whole_folder_is_a_problem_like_any_other(
+    samtune, tmp_path, layout, files, named, what, remedy
+):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    answer = samtune("data", "check", f"data.root={tmp_path}", f"data.layout={layout}", "--json")
+    assert answer.code == 2
+    (problem,) = answer.json["problems"]
+    assert problem["file"] == str(tmp_path / named)
+    assert what in problem["what"] and remedy in problem["remedy"]
+
+
 def test_a_wrong_outline_is_named_with_its_annotation_and_how_many_more(tmp_path):
     coco(tmp_path)
     found = check(with_defaults(DataConfig(root=str(tmp_path))))

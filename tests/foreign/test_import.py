@@ -165,12 +165,18 @@ def test_truncated_and_with_more(bring, name):
     assert not out.exists()
 
 
-def test_twelve_of_what_is_wrong_are_named(bring):
+def test_twelve_of_what_is_wrong_are_named_and_json_has_all(bring):
     made = layout("ts_sam")
     stray = {f"stray.{i:02d}": torch.zeros(1) for i in range(14)}
     answer, _ = bring(made.released | stray, "ts_sam", "--model", "tiny")
     named = ", ".join(list(stray)[:12])
-    assert f"14 unexpected ({named}, and 2 more)" in answer.line
+    assert f"14 unexpected ({named}, and 2 more in --json)" in answer.line
+    answer, out = bring(made.released | stray, "ts_sam", "--model", "tiny", "--json")
+    assert answer.json == {
+        "refused": answer.last.removeprefix("samtune: "),
+        "unexpected": list(stray),
+    }
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import clear_threshold
 from samtune.data.layouts import Found, find
 from samtune.data.named import DATASETS, deviations
-from samtune.data.problems import DataError, collected
+from samtune.data.problems import collected, of_files
 from samtune.data.reading import has_palette, is_lossy
 from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
 from samtune.data.sources import Record
@@ -142,15 +142,10 @@ def _of_splits(parts: Parts, found: Sequence[Look], data: DataConfig) -> list[In
 
 def findings(problem: InputError, root: str) -> list[Finding]:
     """A row for each file of a problem; one that names no file is of the ``root``."""
-    if isinstance(problem, DataError):
-        several = len(problem.files) > 1 or problem.files[0] != problem.file
-        what = problem.kind if several else problem.what
-        return [Finding(f, problem.kind, what, problem.remedy) for f in problem.files]
-    file, colon, rest = str(problem).partition(": ")
-    what, semicolon, remedy = (rest if colon else file).rpartition("; ")
-    if not semicolon:
-        what, remedy = remedy, "see what the message names"
-    return [Finding(file if colon else root, "against the rules", what, remedy)]
+    error = of_files(problem, root)
+    several = len(error.files) > 1 or error.files[0] != error.file
+    what = error.kind if several else error.what
+    return [Finding(file, error.kind, what, error.remedy) for file in error.files]
 
 
 def _remarks(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[Finding]:

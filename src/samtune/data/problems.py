@@ -36,6 +36,17 @@ class DataError(InputError):
         self.files = tuple(str(each) for each in files) or (self.file,)
 
 
+def of_files(error: InputError, root: Path | str) -> DataError:
+    """An error as one of files: its line taken apart, of the ``root`` where it names no file."""
+    if isinstance(error, DataError):
+        return error
+    file, colon, rest = str(error).partition(": ")
+    what, semicolon, remedy = (rest if colon else file).rpartition("; ")
+    if not semicolon:
+        what, remedy = remedy, "see what the message names"
+    return DataError(file if colon else root, "against the rules", what, remedy)
+
+
 def complain(error: InputError) -> None:
     """Raises the error; inside :func:`collected` it notes it instead, and the caller goes on.
 

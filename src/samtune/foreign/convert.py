@@ -34,6 +34,21 @@ NAMED = 12
 """How many tensors an error names of each kind."""
 
 
+class ImportRefused(InputError):
+    """Tensors that do not fit; the message names the first of each kind.
+
+    Args:
+        message: The one line.
+        lists: All names by what is wrong with them: ``missing``, ``unexpected``, ``of another
+            shape``, ``other values``; of another layout what it has not, ``marks``, and all
+            that is ``found``.
+    """
+
+    def __init__(self, message: str, lists: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(message)
+        self.lists = {what: tuple(names) for what, names in lists.items() if names}
+
+
 @dataclass(frozen=True)
 class Imported:
     """What an import made."""
@@ -83,8 +98,8 @@ def import_checkpoint(
         native_raw: Leave images of exactly the native size as they are, as CAT-SAM's code does.
 
     Raises:
-        InputError: Unknown dialect, or an option that it has not, another layout, tensors that do
-            not fit, no base, or another base.
+        InputError: Unknown dialect, an option that it has not, or no base.
+        ImportRefused: Another layout, tensors that do not fit, or another base.
     """
     chosen = _dialect(dialect)
     paths = _places(Path(file), Path(out), base, save_base)
@@ -93,9 +108,10 @@ def import_checkpoint(
     origin = f"{file}: not a file of {chosen.name}"
     state = canonical(read_state(paths.file), chosen, str(file))
     if missed := chosen.unmarked(state):
-        raise InputError(
+        raise ImportRefused(
             f"{origin}: it has no tensor like {', '.join(missed)} among its {len(state)} "
-            f"({_listed(list(state))}){_resembles(state, chosen)}"
+            f"({_listed(list(state))}){_resembles(state, chosen)}",
+            {"marks": missed, "found": list(state)},
         )
     given = None if paths.base is None else official_names(read_state(paths.base), str(base))
     spec = named or _spec({**state, **(given or {})}, str(file))
@@ -262,8 +278,8 @@ def _sorted(
         listed = "; ".join(
             f"{len(names)} {what} ({_listed(names)})" for what, names in problems.items() if names
         )
-        raise InputError(
-            f"{origin} on {shapes.sam.spec.name}: {listed}{_resembles(state, dialect)}"
+        raise ImportRefused(
+            f"{origin} on {shapes.sam.spec.name}: {listed}{_resembles(state, dialect)}", problems
         )
     own = {name: state[theirs].view(wanted[name].shape) for theirs, name in ours.items()}
     return own, {key: state[key] for key in expected if key not in ours}
@@ -273,10 +289,11 @@ def _check_frozen(sam: Sam, frozen: Mapping[str, Tensor], file: str, base: str) 
     given = sam.state_dict()
     other = [key for key, t in frozen.items() if not torch.equal(given[key].to(t.dtype), t)]
     if other:
-        raise InputError(
+        raise ImportRefused(
             f"{base}: not the base in {file}: {len(other)} of {len(frozen)} frozen tensors differ "
             f"({_listed(other)}); give the one it was trained on, or write its own "
-            "with --save-base"
+            "with --save-base",
+            {"other values": other},
         )
 
 
@@ -294,9 +311,10 @@ def _split(
     wanted = shapes.state_dict()
     missing = [k for k, t in wanted.items() if k not in found or found[k].shape != t.shape]
     if missing:
-        raise InputError(
+        raise ImportRefused(
             f"{file}: does not hold its base, {len(missing)} of {len(wanted)} tensors are missing "
-            f"({_listed(missing)}); give the base's weights with --base"
+            f"({_listed(missing)}); give the base's weights with --base",
+            {"missing": missing},
         )
     if save_base is None:
         raise InputError(
@@ -326,7 +344,7 @@ def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
 
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f", and {more} more" if more > 0 else "")
+    return ", ".join(names[:NAMED]) + (f", and {more} more in --json" if more > 0 else "")
 
 
 def _resembles(state: State, dialect: Dialect) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.data.config import DataConfig
+from samtune.data.problems import of_files
 from samtune.data.sources import Record, existing_folder, is_plain
 from samtune.data.volumes import stem_of
 from samtune.errors import InputError, nearest
@@ -95,7 +96,7 @@ def defaults_of(given: Settings) -> dict[str, Any]:
     Empty where there is no such folder or layout: :func:`find` says so in its turn.
 
     Raises:
-        InputError: As the layout's own.
+        DataError: What the layout refuses.
     """
     from samtune.data.named import DATASETS
 
@@ -105,7 +106,12 @@ def defaults_of(given: Settings) -> dict[str, Any]:
     if not isinstance(root, str) or name not in ("auto", *LAYOUTS) or set(SUPPLIED) <= set(given):
         return {}
     path = Path(root).expanduser()
-    return dict(layout_of(path, name).defaults(path, given)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return dict(layout_of(path, name).defaults(path, given))
+    except InputError as error:
+        raise of_files(error, root) from error
 
 
 def with_defaults(config: DataConfig) -> DataConfig:

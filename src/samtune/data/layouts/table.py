@@ -67,6 +67,9 @@ def _table(root: Path) -> Path:
     if root.is_file():
         return root
     files = _tables(existing_folder(root))
+    alone = list(root.glob("*.csv"))
+    if not files and len(alone) == 1:
+        return alone[0]  # what its first line lacks is said of it
     if len(files) != 1:
         what = f"several CSV files ({some(f.name for f in files)})" if files else "no CSV file"
         raise InputError(
