@@ -160,4 +160,6 @@ class TestResume:
 def test_metrics_of_the_models_frame_with_cut_images(refused):
     tree = {"input": {"tiles": "tiled"}, "eval": {"metrics": ["s_measure_ts_sam"]}}
     refused(["eval.metrics=s_measure_ts_sam", "input.tiles=whole"], resolve, [tree])
+    tree = {"input": {"tiles": "tiled"}, "train": {"metric": "ber_ts_sam"}}
+    refused(["train.metric=ber_ts_sam", "input.tiles=whole"], resolve, [tree])
     resolve([{**tree, "input": {}}])

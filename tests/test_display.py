@@ -18,11 +18,17 @@ def test_results(capsys):
             "box": {"zero_shot": {"iou": 0.1}, "tuned": {"iou": 0.9}},
             "none": {"zero_shot": {"iou": 0.2}},
         },
-        "by_class": {"cell": {"zero_shot": {"iou": 0.3}, "tuned": {"iou": 0.8}}},
-    }
+        "by_class": {
+            "cell": {
+                "zero_shot": {"iou": 0.3}, "tuned": {"iou": 0.8},
+                "guesses": {"filled box": {"iou": 0.671}},
+            },
+        },
+    }  # fmt: skip
     Display().results({**SUMMARY, **groups})
     said = capsys.readouterr()
-    for shown in ("lora on cells", "0.250", "0.750", "+0.500", "12 images", "cell", "none", "42"):
+    for shown in ("lora on cells", "0.250", "0.750", "+0.500", "12 images", "cell", "none", "42",
+                  "filled box, no model", "0.671"):  # fmt: skip
         assert shown in said.out
     assert said.out.rstrip().endswith("report: run/report.html") and said.err == ""
 

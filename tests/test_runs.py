@@ -126,6 +126,12 @@ def test_by_class(samtune, classes, tiny_weights, tmp_path, monkeypatch):
     assert set(summary["by_class"]) == {"body", "edge"}
     for values in summary["by_class"].values():
         assert values["zero_shot"].keys() == values["tuned"].keys() == {"iou", "dice", "iou_pooled"}
+        filled, ellipse = (values["guesses"][k] for k in ("filled box", "inscribed ellipse"))
+        assert filled.keys() == ellipse.keys() == values["tuned"].keys()
+    # Each class's guesses make those of all together, which the summary has too.
+    body, edge = (summary["by_class"][name]["guesses"]["filled box"] for name in ("body", "edge"))
+    low, high = sorted((body["iou"], edge["iou"]))
+    assert low <= summary["guesses"]["filled box"]["iou"] <= high
     again = samtune("eval", summary["checkpoint"], "--json").json
     assert again["by_class"] == summary["by_class"]
 

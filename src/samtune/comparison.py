@@ -146,6 +146,12 @@ def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -
             for side, classes in found.items()
             if index in classes
         }
+        guesses = {
+            guess: {key: measured["by_class"][index][key] for key in PER_CLASS}
+            for guess, measured in before.guesses.items()
+            if index in measured["by_class"]
+        }
+        out[name] |= {"guesses": guesses} if guesses else {}
     return out
 
 

@@ -113,8 +113,9 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_classes(config.data, config.prompts, config.decoder, config.train.loss)
     check_training(config.train)
     mapped = maps(config.data, config.prompts)
-    check_measuring(config.eval, mapped, config.input.tiles != "whole")
-    expand((config.train.metric,), "train.metric", mapped)
+    cut = config.input.tiles != "whole"
+    check_measuring(config.eval, mapped, cut)
+    expand((config.train.metric,), "train.metric", mapped, cut)
     check_cuts(config.input)
     check_changes(config.data, config.input.tiles)
     for key in ("workers", "cache"):

@@ -206,10 +206,13 @@ class Display:
         kinds = {"iou": "IoU", "iou_pooled": "pooled IoU"}
         sides = ("zero_shot", "tuned")
         names = (f"{side.replace('_', '-')} {kind}" for kind in kinds.values() for side in sides)
-        table = Table("class", *names)
+        table = Table(Column("class", no_wrap=True), *names)
         for name, values in groups.items():
             cells = [(values.get(side) or {}).get(key) for key in kinds for side in sides]
             table.add_row(str(name), *map(metric, cells))
+            for guess, value in (values.get("guesses") or {}).items():
+                of_guess = (cell for key in kinds for cell in (metric(value.get(key)), ""))
+                table.add_row(f"  {guess}, no model", *of_guess)
         self.console.print(table)
 
     def table(

@@ -320,11 +320,11 @@ class _Guesses:
         # Rounded: the way into the model's frame and back moves an edge by a hair.
         boxes = geometry.to_original(boxes).flatten(1).double().round(decimals=3)
         for name, guess in self.guess.items():
-            masks = guess(boxes, geometry.original)
-            self.metrics[name].update(masks, compared.target, compared.valid)
+            mine = compared._replace(masks=guess(boxes, geometry.original))
+            self.metrics[name].update(*mine)
             suite = self.suites[name]
             if suite is not None:
-                mine, silent = compared._replace(masks=masks), replace(answers, unasked=None)
+                silent = replace(answers, unasked=None)
                 suite.update(seen(self.dataset, batch, i, index, mine, silent, suite.needs))
 
     def compute(self) -> dict[str, dict[str, Any]]:

@@ -30,18 +30,30 @@ def asked_with(mode: str) -> str:
     return mode if mode == NOTHING else f"{mode} (from the ground truth)"
 
 
+def with_guesses(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers by metric or class, and below each a row for what needs no model.
+
+    Args:
+        groups: By name what was measured; ``guesses`` in it, by name, become rows of their own.
+    """
+    rows: dict[str, Any] = {}
+    for name, values in groups.items():
+        rows[name] = values
+        if isinstance(values, Mapping):
+            rows[name] = {key: value for key, value in values.items() if key != "guesses"}
+            for guess, value in (values.get("guesses") or {}).items():
+                rows[f"{name}: {guess}, no model"] = {"zero_shot": value}
+    return rows
+
+
 def metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, Any]]:
     """A label, the zero-shot and the tuned value for each metric; below it what needs no model.
 
     Args:
         metrics: By name ``zero_shot``, ``tuned`` and ``guesses`` by name.
     """
-    rows = []
-    for name, values in metrics.items():
-        rows.append((name, values.get("zero_shot"), values.get("tuned")))
-        for guess, value in (values.get("guesses") or {}).items():
-            rows.append((f"{name}: {guess}, no model", value, None))
-    return rows
+    rows = with_guesses(metrics).items()
+    return [(label, values.get("zero_shot"), values.get("tuned")) for label, values in rows]
 
 
 def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:

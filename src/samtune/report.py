@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from samtune.overlays import AFTER, BEFORE, PANEL, TRUTH, Overlay, draw_overlay, panels, strip
-from samtune.prompt_table import TITLE, asked_with, metric_rows, prompt_rows
+from samtune.prompt_table import TITLE, asked_with, metric_rows, prompt_rows, with_guesses
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -88,7 +88,7 @@ def render(report: Report) -> str:
         tables={
             title: _grouped(groups)
             for title, groups in (
-                ("By class", report.summary.get("by_class")),
+                ("By class", with_guesses(report.summary.get("by_class") or {})),
                 (TITLE, _prompts(report.summary)),
                 ("By metric", _measured(report.summary)),
             )

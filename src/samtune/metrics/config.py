@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from samtune.errors import InputError
-from samtune.metrics.contract import MEASURES, expand
+from samtune.metrics.contract import expand
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,9 @@ def check(config: EvalConfig, maps: bool = False, cut: bool = False) -> None:
         cut: Whether images are cut into tiles or crops, which have no frame of the whole image.
 
     Raises:
-        InputError: The first name that is unknown or has no meaning for the data, or the first
-            setting out of its range.
+        InputError: As :func:`expand`, or the first setting out of its range.
     """
-    for name in expand(config.metrics, maps=maps):
-        if cut and "frame" in MEASURES[name].needs:
-            raise InputError(
-                f"eval.metrics={name}: is measured in the model's frame, which an image that is "
-                "cut has not; leave it out, or set input.tiles=whole"
-            )
+    expand(config.metrics, maps=maps, cut=cut)
     if not 0 < config.boundary_ratio <= 1:
         raise InputError(f"eval.boundary_ratio={config.boundary_ratio}: must be above 0, up to 1")
     if not 0 <= config.nsd_tolerance < float("inf"):

@@ -299,16 +299,20 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The names of each group."""
 
 
-def expand(asked: Iterable[str], key: str = "eval.metrics", maps: bool = False) -> tuple[str, ...]:
+def expand(
+    asked: Iterable[str], key: str = "eval.metrics", maps: bool = False, cut: bool = False
+) -> tuple[str, ...]:
     """Names of metrics and of groups as names of metrics, each once, in the order asked.
 
     Args:
         asked: Names.
         key: The setting that they come from.
         maps: Whether the data are maps of classes.
+        cut: Whether images are cut into tiles or crops, which have no frame of the whole image.
 
     Raises:
-        InputError: A name that is neither, or a metric that has no meaning for the data.
+        InputError: A name that is neither, or a metric that has no meaning for the data or for cut
+            images.
     """
     found: dict[str, None] = {}
     for name in asked:
@@ -324,6 +328,11 @@ def expand(asked: Iterable[str], key: str = "eval.metrics", maps: bool = False) 
             raise InputError(
                 f"{key}={name}: has no meaning for maps of classes; choose of regions and "
                 "boundaries, or miou_gsam"
+            )
+        if cut and "frame" in MEASURES[name].needs:
+            raise InputError(
+                f"{key}={name}: is measured in the model's frame, which an image that is cut has "
+                "not; choose another, or set input.tiles=whole"
             )
     return tuple(found)
 
