@@ -243,13 +243,14 @@ def test_the_page_shows_each_method_on_the_same_images():
     }  # fmt: skip
     result = {
         "title": "a & b", "rows": [row], "zero_shot": {"iou": 0.5, "dice": None}, "guesses": {},
-        "prompt": "box", "contract": "iou: of <masks>", "images": 2, "runs": 1, "seconds": 1.0,
+        "prompt": "box", "contract": "Fractions.\niou: of <masks>",
+        "images": 2, "runs": 1, "seconds": 1.0,
     }  # fmt: skip
     page = render(result, pictures, {"seed": 0})
     assert page.count("<img ") == 10 and "&lt;lora&gt;" in page and "<lora>" not in page
     assert "a &amp; b" in page and "1 training image<" in page
-    assert "box (from the ground truth)" in page and "iou: of &lt;masks&gt;" in page
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "box (from the ground truth)" in page and "<dt>iou</dt><dd>of &lt;masks&gt;" in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
 
 
 def test_the_table_shows_what_boxes_alone_give(words, capsys):
@@ -265,7 +266,7 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
     show(Display(), {**common, **paths, "rows": rows, "guesses": guesses})
     said = capsys.readouterr().out
     # nothing is cut, however narrow the console
-    for shown in ("0.500 ±0.012", "0.600 ±0.012", "a_method_of_a_long_name", "+0.000", "memory"):
+    for shown in ("0.500 ±0.012", "0.600 ±0.012", "a_method_of_a_long_name", " 0.000", "memory"):
         assert shown in said
     assert "prompt box (from the ground truth), 3 test images" in said and "\niou: " in said
     assert said.index("filled box") < said.index("0.674") < said.index("zero-shot")

@@ -124,7 +124,8 @@ def metric(value: float | None, sign: bool = False) -> str:
         return "\N{EN DASH}"
     if isinstance(value, Integral):
         return str(value)
-    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    value = round(value, 3) + 0.0  # no difference has no sign
+    text = f"{value:+.3f}" if sign and value else f"{value:.3f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
