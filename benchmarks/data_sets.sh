@@ -2,7 +2,7 @@
 # The shipped base on five public data sets: few shots with the table of prompts, a class a pixel,
 # one mask an instance. Parts can run beside each other; what is finished is kept where its folder
 # exists, so the same command goes on.
-#     benchmarks/data_sets.sh kvasir KVASIR_FOLDER OUT_FOLDER   # few shots, asked with six prompts
+#     benchmarks/data_sets.sh kvasir KVASIR_FOLDER OUT_FOLDER   # few shots, asked with three prompts
 #     benchmarks/data_sets.sh matrix KVASIR_FOLDER OUT_FOLDER   # trained with one prompt, asked with all
 #     benchmarks/data_sets.sh camvid CAMVID_FOLDER OUT_FOLDER
 #     benchmarks/data_sets.sh isbi2012 ISBI2012_FOLDER OUT_FOLDER
@@ -10,20 +10,23 @@
 #     benchmarks/data_sets.sh dsb2018 DSB2018_FOLDER OUT_FOLDER
 set -euo pipefail
 part=$1 root=$2 out=$3
-rate="train.lr=1e-3 data.augment=flips"
-run() { [ -e "$out/$1/summary.json" ] || samtune train output="$out/$1" data.root="$root" $rate "${@:2}"; }
+run() {
+  [ -e "$out/$1/summary.json" ] ||
+    samtune train output="$out/$1" data.root="$root" data.augment=flips train.lr=1e-3 "${@:2}"
+}
 
 case $part in
 kvasir)
-  samtune compare data.root="$root" data.name=kvasir methods=lora shots=1,4,16 seeds=3 $rate \
-    prompts.train=mixed prompts.eval=box,none,point,3_points,noisy_mask,clicks train.max_steps=100 \
-    train.batch_size=2 train.eval_every=100 output="$out/kvasir-shots"
+  # At 1e-3 one image undoes what the base knows: IoU with boxes on validation 0.755 to 0.656.
+  samtune compare data.root="$root" data.name=kvasir methods=lora shots=1,4,16 seeds=3 \
+    data.augment=flips train.lr=1e-4 prompts.train=mixed prompts.eval=box,none,point \
+    train.max_steps=100 train.batch_size=2 train.eval_every=100 output="$out/kvasir-shots"
   ;;
 matrix)
   trained=()
   for prompt in none box point; do
     run "kvasir-$prompt" data.name=kvasir data.shots=16 prompts.train=$prompt prompts.eval=$prompt \
-      train.max_steps=100 train.batch_size=2 train.eval_every=100
+      train.lr=3e-4 train.max_steps=100 train.batch_size=2 train.eval_every=100
     trained+=("$out/kvasir-$prompt/best.safetensors")
   done
   [ -s "$out/kvasir-matrix.json" ] || samtune eval "${trained[@]}" prompts.eval=all --json \

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from commands import settings
 
-from samtune.comparison import _by_class, compare_with_base, original_prompts
+from samtune.comparison import _by_class, compare_with_base, original_prompts, shortfalls
 from samtune.config import from_words
 from samtune.data import SegmentationDataset, splits
 from samtune.display import Display
@@ -136,3 +136,21 @@ def test_a_class_that_one_side_alone_answers_with_has_a_row():
     assert rows["class 0"]["tuned"] == {"iou": 0.7, "dice": 0.7, "iou_pooled": 0.35}
     assert list(rows["class 1"]) == ["tuned"] and list(rows["class 2"]) == ["zero_shot"]
     assert list(_by_class(measured(c2=0.1), None, config)["class 2"]) == ["zero_shot"]
+
+
+def test_what_tuning_made_worse_is_remarked():
+    side = lambda iou: {"iou": iou, "dice": iou}  # noqa: E731
+    guesses = {"filled box": side(0.674), "inscribed ellipse": side(0.78)}
+    found = {
+        "box": {"zero_shot": side(0.778), "tuned": side(0.668), "guesses": guesses},
+        "none": {"zero_shot": side(0.04), "tuned": side(0.3)},
+        "point": {"zero_shot": side(0.5), "tuned": side(0.394)},
+    }
+    worse, guessed = shortfalls(found)
+    assert "box 0.668, before 0.778; point 0.394, before 0.500" in worse and "train.lr" in worse
+    assert "box 0.668, inscribed ellipse 0.780" in guessed
+    found["box"]["tuned"] = side(0.79)
+    (worse,) = shortfalls(found)
+    assert "(IoU: point" in worse
+    assert shortfalls({"none": {"zero_shot": side(0.9)}}) == []
+    assert shortfalls({"box": {"zero_shot": side(float("nan")), "tuned": side(float("nan"))}}) == []

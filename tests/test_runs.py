@@ -165,7 +165,7 @@ def test_a_single_image_is_remarked(trained, samtune, tmp_path, monkeypatch):
     assert line.replace("test", "val", 1) in trained.summary["remarks"]
     monkeypatch.chdir(tmp_path)
     whole = samtune("eval", trained.checkpoint, "data.split=all", "--json").json
-    assert whole["remarks"] == []
+    assert not any("single image" in remark for remark in whole["remarks"])
 
 
 def test_a_checkpoint_saved_from_python_says_what_to_measure(

@@ -10,9 +10,6 @@ import cv2
 import numpy as np
 
 CORNERS = 48
-FAINT = 0.5
-"""Share of pictures whose objects hardly differ from their background: in them a box says more than
-the picture does, and the best answer is the likely shape that fills it."""
 
 
 def outline(rng: np.random.Generator, centre: np.ndarray, radius: float) -> np.ndarray:
@@ -45,8 +42,17 @@ def tint(rng: np.random.Generator, spread: float, colour: bool) -> np.ndarray:
     return rng.normal(0, spread, 3) if colour else np.repeat(rng.normal(0, spread), 3)
 
 
-def plain_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture ``(size, size, 3)`` u8 and its label map ``(size, size)`` int32, 0 background."""
+def plain_scene(
+    rng: np.random.Generator, size: int, faint: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A picture ``(size, size, 3)`` u8 and its label map ``(size, size)`` int32, 0 background.
+
+    Args:
+        rng: What is drawn from.
+        size: Side in pixels.
+        faint: Chance of objects that hardly differ from their background: there a box says more
+            than the picture does, and the best answer is the likely shape that fills it.
+    """
     colour, many = rng.random() < 0.6, rng.random() < 0.55
     base = rng.uniform(0.0, 0.9) + tint(rng, 0.12, colour)
     picture = base + field(rng, size, size * rng.uniform(0.2, 1)) * rng.uniform(0, 0.08)
@@ -57,18 +63,18 @@ def plain_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nda
     low, high = (0.03, 0.09) if many else (0.08, 0.4)
     radius = size * np.exp(rng.uniform(np.log(low), np.log(high)))
     alike, kind = many or rng.random() < 0.3, tint(rng, 0.25, colour)
-    faint = rng.random() < FAINT
+    fades = rng.random() < faint
     for number in range(1, count + 1):
         own = radius * np.exp(rng.normal(0, 0.3))
         inside = _filled(outline(rng, rng.uniform(0, size, 2), own), size)
         labels[inside] = number
         differs = _visible(kind if alike else tint(rng, 0.25, colour)) * rng.uniform(0.7, 1.3)
         shade = field(rng, size, max(4.0, own)) * rng.uniform(0, 0.06)
-        if faint:
+        if fades:
             picture = picture + _soft(rng, inside, own) * (differs * rng.uniform(0.2, 0.6) + shade)
         else:
             picture = np.where(inside[..., None], base + differs + shade, picture)
-    if faint and rng.random() < 0.5:
+    if fades and rng.random() < 0.5:
         picture = picture + _glints(rng, size)
     return _photographed(rng, picture), labels
 

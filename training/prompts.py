@@ -209,6 +209,8 @@ class Mixture(NamedTuple):
     """That a box is the tight one, without noise."""
     largest: float = 0.0
     """That a picture is asked once without a prompt, for its largest object."""
+    faint: float = 0.0
+    """That the objects of a plain picture hardly differ from their background."""
 
 
 SHAPES = {SIZE // 2: (8, 6), SIZE: (2, 8)}
@@ -227,7 +229,7 @@ def batch(
     rng = np.random.default_rng([seed, number, 1])
     images, count = shape or SHAPES[size]
     columns: list[list] = [[] for _ in Samples._fields]
-    pictures = _pictures(rng, (seed, number * 4096), size, mixture.rich, photos)
+    pictures = _pictures(rng, (seed, number * 4096), size, mixture, photos)
     while len(columns[0]) < images:
         image, labels, plain = next(pictures)
         content = padded(rng, image, labels) if size == SIZE else (size, size)
@@ -250,14 +252,14 @@ def batch(
 
 
 def _pictures(
-    rng: np.random.Generator, key: tuple[int, int], size: int, rich: float, photos: str | None
+    rng: np.random.Generator, key: tuple[int, int], size: int, mixture: Mixture, photos: str | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
     """Image, labels ``(3, size, size)`` and whether it is a plain scene, without end."""
     per_scene = (SIZE // size) ** 2 // 2 + 1
     seed, drawn = key
     while True:
-        if rng.random() >= rich:
-            image, labels = plain_scene(rng, size)
+        if rng.random() >= mixture.rich:
+            image, labels = plain_scene(rng, size, mixture.faint)
             stack = np.zeros((3, size, size), np.int32)
             stack[WHOLE] = labels
             yield image, stack, True

@@ -21,7 +21,7 @@ import os
 import shutil
 import time
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -66,6 +66,8 @@ class Settings:
     ema: float = 0.999
     begin: float = 0.0
     """Share of the budget to begin at: with ``--init``, the part of the schedule still to come."""
+    faint: float = 0.0
+    """Chance of faint objects in a plain scene."""
     precision: str = "bf16"
     """``fp32`` where the processor has no bfloat16 products: there they are ten times as slow."""
 
@@ -151,7 +153,7 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = base[name] * factor
-        self.mixture[:] = curriculum(self.progress)
+        self.mixture[:] = curriculum(self.progress)._replace(faint=s.faint)
         return factor
 
     def autocast(self) -> AbstractContextManager:
@@ -251,6 +253,11 @@ class Trainer:
         print(f"resumed {folder.name} at step {self.step}, {self.seconds / 60:.1f} min", flush=True)
 
 
+def saved_settings(out: Path) -> Settings:
+    """Those of the last checkpoint of a run."""
+    return Settings(**json.loads((out / "last" / "state.json").read_text())["settings"])
+
+
 def run(trainer: Trainer, workers: int, photos: str | None) -> None:
     """Trains until the budget is used, saving every five minutes, validating every ten."""
     out = trainer.out
@@ -318,7 +325,11 @@ def main() -> None:
     """Reads the options and trains."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="run folder")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the folder's checkpoint, with its settings where none are given",
+    )
     parser.add_argument("--init", type=Path, help="weights to start from; see --begin")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--workers", type=int, default=1, help="processes that make scenes")
@@ -327,9 +338,11 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name, value in asdict(Settings()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(value), default=argparse.SUPPRESS, metavar=value)
     args = vars(parser.parse_args())
-    settings = Settings(**{name: args[name] for name in asdict(Settings())})
+    given = {name: args[name] for name in asdict(Settings()) if name in args}
+    settings = replace(saved_settings(args["out"]) if args["resume"] else Settings(), **given)
     torch.set_num_threads(args["threads"])
     cv2.setNumThreads(1)
     args["out"].mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,40 @@ def numbers(evaluation: Evaluation) -> dict[str, float]:
     return {key: evaluation.metrics[key] for key in ALWAYS}
 
 
+def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
+    """What a tuned model does worse than none, as remarks.
+
+    Args:
+        by_prompt: As :func:`compare_with_base` gives it.
+    """
+    worse, guessed = [], []
+    for mode, entry in by_prompt.items():
+        tuned = (entry.get("tuned") or {}).get("iou")
+        if tuned is None:
+            continue
+        before = entry["zero_shot"]["iou"]
+        if tuned < before:
+            worse.append(f"{mode} {tuned:.3f}, before {before:.3f}")
+        name, best = max(
+            ((name, guess["iou"]) for name, guess in (entry.get("guesses") or {}).items()),
+            key=lambda each: each[1],
+            default=("", tuned),
+        )
+        if tuned < best:
+            guessed.append(f"{mode} {tuned:.3f}, {name} {best:.3f}")
+    remarks = []
+    if worse:
+        remarks.append(
+            f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): a lower train.lr or more "
+            "images change less of what the base knows"
+        )
+    if guessed:
+        remarks.append(
+            f"tuned is worse than what the boxes give without a model (IoU: {'; '.join(guessed)})"
+        )
+    return remarks
+
+
 def _of_prompt(
     mode: str, model: FineTuned | None, before: Evaluation, after: Evaluation | None
 ) -> Tree:

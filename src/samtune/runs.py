@@ -23,7 +23,7 @@ from samtune.assembly import (
     plain,
 )
 from samtune.checkpoint import load, read_header
-from samtune.comparison import compare_with_base, measure, numbers
+from samtune.comparison import compare_with_base, measure, numbers, shortfalls
 from samtune.config import RunConfig, Tree, layers, leaves, resolve
 from samtune.data import (
     InputConfig,
@@ -112,7 +112,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
         summary |= {"checkpoint": str(folder / "best.safetensors"), "steps": result.steps}
         method = f"{config.adapter['name']} + {config.decoder['name']}"
         summary["title"] = f"{method} on {data_name(config)}"
-        remarks += _training_remarks(result, config)
+        remarks += [*_training_remarks(result, config), *shortfalls(summary["by_prompt"])]
         _tell(remarks, display)
         return _written(folder, summary, config, remarks, log.rows, shown)
 
@@ -154,6 +154,7 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
     summary |= _costs(model or baseline, time.perf_counter() - start)
     summary |= {"checkpoint": None if model is None else source}
     summary["title"] = f"{Path(source).stem} on {data_name(config)}, {config.data.split}"
+    remarks += shortfalls(summary["by_prompt"])
     asked = {kind_of(mode) for mode in modes(config)}
     if model is not None and not asked & kinds_of(model.prompts):
         remarks.append(
