@@ -159,6 +159,14 @@ def test_an_evaluation_with_other_prompts_is_remarked(samtune, trained, tmp_path
     assert "trained with prompt box, evaluated with none" in summary["remarks"]
 
 
+def test_a_part_of_a_published_set_is_remarked(samtune, pairs, tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*settings(pairs, tiny_weights), "data.name=kvasir", "--json"]
+    for command in (("train", *words), ("eval", "tiny", *words)):
+        (line,) = (line for line in samtune(*command).json["remarks"] if "Kvasir-SEG" in line)
+        assert line.startswith("kvasir: 8 images in all, where Kvasir-SEG has 1000; ")
+
+
 def test_a_single_image_is_remarked(trained, samtune, tmp_path, monkeypatch):
     line = "test: a single image, so its numbers say little; add some"
     assert line in trained.summary["remarks"]

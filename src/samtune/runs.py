@@ -37,6 +37,8 @@ from samtune.data import (
     splits,
     write_split,
 )
+from samtune.data.layouts import find
+from samtune.data.named import DATASETS, deviations
 from samtune.data.scan import empty_split, no_objects
 from samtune.display import Display
 from samtune.engine import FitResult, fit, peak_memory
@@ -216,6 +218,8 @@ def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]
         InputError: Training cannot use a file or a split.
     """
     remarks, counts = [], []
+    if config.data.name in DATASETS:
+        remarks += deviations(config.data.name, find(config.data))
     for name, records in parts.items():
         if not records:
             raise empty_split(name, config.data)

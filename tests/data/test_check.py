@@ -372,6 +372,15 @@ def test_a_published_set_of_another_size_is_remarked(make_pairs, tmp_path):
     assert found.ok
 
 
+def test_a_folder_that_is_called_like_a_published_set_is_remarked(make_pairs, tmp_path):
+    root = make_pairs([f"img{i}" for i in range(20)], root=tmp_path / "Kvasir-SEG")
+    (row,) = (row for row in check(DataConfig(root=str(root))).remarks if row.kind == "known name")
+    assert "Kvasir-SEG" in row.what and "data.name=kvasir" in row.remedy
+    assert not any(
+        row.kind == "known name" for row in check(DataConfig(root=str(root), name="mine")).remarks
+    )
+
+
 @pytest.mark.parametrize(("name", "said"), [("kvasri", ["did you mean 'kvasir'"]), ("cars", [])])
 def test_a_name_that_is_nearly_a_published_one_is_remarked(make_pairs, tmp_path, name, said):
     root = make_pairs([f"img{i}" for i in range(20)], root=tmp_path / "set")

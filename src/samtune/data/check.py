@@ -158,15 +158,26 @@ def _remarks(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[
 
 
 def _of_copy(layout: Found, data: DataConfig) -> Iterator[Finding]:
-    """Splits of a published set of other sizes than its authors give, or a name nearly its own."""
+    """Splits of a published set of other sizes than its authors give, or names nearly its own."""
     near = get_close_matches((data.name or "").lower(), DATASETS, n=1, cutoff=0.75)
     if data.name not in DATASETS and near:
         remedy = "legal; write it as samtune data list does to read the folder as that set"
         what = f"data.name={data.name} is no published set; did you mean {near[0]!r}?"
         yield Finding(str(data.root), "unknown name", what, remedy)
+    plain = str.maketrans("-_", "  ")
+    called = Path(data.root or "").expanduser().resolve().name.lower().translate(plain)
+    likely = [
+        name
+        for name, entry in DATASETS.items()
+        if called in (name.translate(plain), entry.title.lower().translate(plain))
+    ]
+    if not data.name and likely:
+        what = f"is called like a published set, {DATASETS[likely[0]].title}"
+        remedy = f"legal; data.name={likely[0]} reads it with that set's classes and splits"
+        yield Finding(str(data.root), "known name", what, remedy)
     for line in deviations(data.name, layout) if data.name in DATASETS else ():
-        remedy = "legal; if no subset was meant, unpack or download it again"
-        yield Finding(str(data.root), "not the published size", line, remedy)
+        what, _, remedy = line.partition("; ")
+        yield Finding(str(data.root), "not the published size", what, f"legal; {remedy}")
 
 
 def _unused(

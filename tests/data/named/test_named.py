@@ -184,11 +184,12 @@ def test_broken_stacks_are_named(tmp_path, refused):
 def test_subsets_are_legal_and_told(tmp_path):
     data = config("camvid", MINIATURES["camvid"].write(tmp_path))
     lines = deviations("camvid", DATASETS["camvid"].find(tmp_path, data))
-    assert lines[0] == "camvid: 3 images in train, where CamVid has 367"
+    remedy = "; if no subset was meant, unpack or download it again"
+    assert lines[0] == "camvid: 3 images in train, where CamVid has 367" + remedy
     assert len(lines) == 3
     record = splits(data)["train"][0]
     assert deviations("kvasir", {None: [record] * 6}) == [
-        "kvasir: 6 images in all, where Kvasir-SEG has 1000"
+        "kvasir: 6 images in all, where Kvasir-SEG has 1000" + remedy
     ]
     assert deviations("kvasir", {"train": [record] * 900, "test": [record] * 100}) == []
 

@@ -80,13 +80,17 @@ def incomplete(
 
 
 def deviations(name: str, found: Mapping[str | None, list[Record]]) -> list[str]:
-    """Splits of another size than published, one line each: subsets are legal, but to be said."""
+    """Splits of another size than published, one line each with the remedy.
+
+    Subsets are legal, but to be said: a number measured on one is not the published one.
+    """
     entry = DATASETS[name]
     sizes: dict[str, int] = {str(split): len(records) for split, records in found.items() if split}
     if "all" in entry.splits:
         sizes = {"all": sum(len(records) for records in found.values())}
     return [
-        f"{name}: {sizes[split]} images in {split}, where {entry.title} has {count}"
+        f"{name}: {sizes[split]} images in {split}, where {entry.title} has {count}; if no subset "
+        "was meant, unpack or download it again"
         for split, count in entry.splits.items()
         if split in sizes and sizes[split] != count
     ]
