@@ -68,11 +68,17 @@ def test_a_stale_table_is_found(generate):
 
 
 def test_the_terminal_gets_a_line_of_each_and_all_of_one():
-    rows = {row[0]: row[1:] for row in method_rows(list_methods())}
+    columns, *listed = method_rows(list_methods())
+    rows = {row[0]: dict(zip(columns, row, strict=True)) for row in listed}
     assert set(rows) == set(ADAPTERS)
-    size, place, paper = rows["ts_sam"]
-    assert size == "10,121,472" and place.startswith("beside") and "2408.01835" in paper
-    short = {row[0]: row[3] for row in method_rows(list_methods(), brief=True)}
+    row = rows["ts_sam"]
+    assert row["adapter alone,\nvit_b"] == "10,121,472" and row["where it sits"].startswith(
+        "beside"
+    )
+    assert "feeds it back" in row["what it is"] and "2408.01835" in row["paper"]
+    assert row["decoders"] == "fusion" and row["bases"] == "all but vit_t"
+    assert rows["lora"]["decoders"] == "all but fusion" and rows["lora"]["bases"] == "all"
+    short = {row[0]: row[-1] for row in method_rows(list_methods(), brief=True)}
     assert short["head_lora"] == "Kato et al. 2024" and short["lora"] == "Hu et al. 2021"
     text = facts(describe_method("ts_sam"))
     for words in ("feeds it back", "sits: beside", "decoders: fusion", "2408.01835"):

@@ -3,11 +3,13 @@
 from functools import cache
 
 import pytest
+import tiny
 import torch
 
 from samtune.adapters import ADAPTERS
+from samtune.assembly import models
 from samtune.catalogue import list_methods
-from samtune.config import resolve
+from samtune.config import from_words, resolve
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
@@ -64,3 +66,38 @@ def test_what_the_configuration_takes_is_built_and_all_else_is_refused(adapter, 
             assert str(refused.value) == against
     on_base = [d for d in row["decoders"] if reads(d, base)]
     assert fits == (on_base if base in row["backbones"] else [])
+
+
+@pytest.mark.parametrize("first", [name for name in ADAPTERS if name != "none"])
+def test_two_adapters_together_encode_or_are_refused_when_built(sam, first):
+    pixels = sam.preprocess(tiny.pixels(1))
+    for second in ADAPTERS:
+        if second in ("none", first):
+            continue
+        name = f"{first}+{second}"
+        options = {part: tiny.options(part) for part in (first, second)}
+        decoder = next((d for d in DECODERS if reason(name, d, "nano") is None), None)
+        if decoder is None:
+            continue  # no decoder goes with both
+        try:
+            model = FineTuned(sam, name, decoder, adapter_options=options)
+        except InputError as refused:
+            assert "; " in str(refused) and first in str(refused) and second in str(refused)
+            continue
+        with torch.no_grad():
+            assert model.encode(pixels).embedding.isfinite().all(), name
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("adapter.rank=0", "rank"),
+        ("adapter.blocks=[99]", "99"),
+        ("input.size=100", "input.size=100"),
+    ],
+)
+def test_an_option_is_refused_before_weights_are_looked_for(setting, said):
+    words = ["data.root=x", "adapter=lora", "base.weights=there is none.pth", setting]
+    with pytest.raises(InputError) as refused:
+        models(from_words(words))
+    assert said in str(refused.value) and "there is none" not in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from samtune.data.transforms import training_frame
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.sam.model import Sam
-from samtune.sam.weights import load_sam
+from samtune.sam.weights import load_sam, spec_of
 from samtune.types import InputPolicy
 
 OWN = ("resize", "antialias", "mean", "std", "round_prompts", "direct_masks")
@@ -32,12 +33,19 @@ def cut_as_asked(policy: InputPolicy, config: RunConfig) -> InputPolicy:
 
 
 def models(config: RunConfig) -> tuple[FineTuned, FineTuned]:
-    """The model to tune and the plain base beside it, over one and the same frozen base."""
+    """The model to tune and the plain base beside it, over one and the same frozen base.
+
+    Raises:
+        InputError: As :func:`tuned`, before any weights are read; or wrong weights.
+    """
     base = config.base
-    torch.manual_seed(config.seed)
     device = device_of(config)
     if config.train.precision == "fp16" and device == "cpu":
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a file given as an option is read into nothing
+        tuned(config, Sam(spec_of(base.name)).freeze())
+    torch.manual_seed(config.seed)
     sam = load_sam(base.name, base.weights, download=base.download, device=device)
     model = tuned(config, sam)
     return model.to(sam.device), plain(model)

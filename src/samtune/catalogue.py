@@ -98,17 +98,26 @@ def methods_table(base: str = "vit_b") -> str:
 
 
 def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[str, ...]]:
-    """What :func:`list_methods` gives as rows for a terminal: name, size, place, paper.
+    """What :func:`list_methods` gives as rows for a terminal: a column title each, then a method.
 
     Args:
         rows: Of adapters or decoders.
-        brief: Only whose paper it is, and of when.
+        brief: Without what it is, and only whose paper it is, and of when.
     """
-    return [
+    kind = rows[0]["kind"]
+    other = "decoders" if kind == "adapter" else "adapters"
+    known = list(DECODERS) if kind == "adapter" else list(ADAPTERS)
+    place = "where it sits" if kind == "adapter" else "what it is"
+    about = [] if brief or kind == "decoder" else ["what it is"]
+    columns = (kind, f"{kind} alone,\nvit_b", *about, place, other, "bases", "paper")
+    return [columns] + [
         (
             row["name"],
             f"{row['trainable_parameters']:,}",
+            *([row["summary"]] if about else []),
             row["sits"],
+            _all_or(row[other], known),
+            _all_or(row["backbones"], list(SPECS)),
             re.split(r",| \(", row["paper"])[0] if brief else row["paper"],
         )
         for row in rows
@@ -127,16 +136,16 @@ def facts(row: dict[str, Any], base: str = "vit_b") -> str:
             f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {base}",
             f"decoders: {', '.join(row['decoders'])}"
             if kind == "adapter"
-            else f"adapters: {_all_or(row['adapters'])}",
+            else f"adapters: {_all_or(row['adapters'], list(ADAPTERS))}",
             f"bases: {', '.join(row['backbones'])}",
             f"paper: {row['paper']}",
         )
     )
 
 
-def _all_or(names: list[str]) -> str:
-    others = [name for name in ADAPTERS if name not in names]
-    if 2 * len(others) > len(ADAPTERS):
+def _all_or(names: list[str], known: list[str]) -> str:
+    others = [name for name in known if name not in names]
+    if 2 * len(others) > len(known):
         return ", ".join(names)
     return f"all but {', '.join(others)}" if others else "all"
 
@@ -158,7 +167,10 @@ def decoders_table(base: str = "vit_b") -> str:
     """The read-outs as a Markdown table, for the documentation."""
     lines = ["| decoder | what it is | decoder alone, ViT-B | adapters | paper |", "|---" * 5 + "|"]
     for row in list_decoders(base):
-        trained, adapters = f"{row['trainable_parameters']:,}", _all_or(row["adapters"])
+        trained, adapters = (
+            f"{row['trainable_parameters']:,}",
+            _all_or(row["adapters"], list(ADAPTERS)),
+        )
         cells = (f"`{row['name']}`", row["sits"], trained, adapters, row["paper"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

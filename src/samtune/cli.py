@@ -199,10 +199,8 @@ def methods(
     with speaking(as_json) as display:
         rows = catalogue.list_methods() if name is None else [catalogue.describe_method(name)]
         if name is None:
-            for kind, found in (("adapter", rows), ("decoder", catalogue.list_decoders())):
-                place = "where it sits" if kind == "adapter" else "what it is"
-                columns = (kind, f"{kind} alone,\nvit_b", place, "paper")
-                cells = catalogue.method_rows(found, brief=display.narrow)
+            for found in (rows, catalogue.list_decoders()):
+                columns, *cells = catalogue.method_rows(found, brief=display.narrow)
                 display.listing(columns, cells, fixed=2)
             display.say("samtune methods NAME tells all of one, with its options")
         else:

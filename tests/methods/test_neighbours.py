@@ -303,8 +303,7 @@ def test_stacked_with_lora_it_acts_as_itself_and_lora(sam, name):
 
 
 def test_two_that_replace_the_same_tensor_are_refused(sam, refused):
-    model = FineTuned(sam, "bitfit+norm_tuning")
-    refused("norm1.bias of block 0", model.encode, sam.preprocess(tiny.pixels()))
+    refused("norm1.bias of block 0", FineTuned, sam, "bitfit+norm_tuning")
 
 
 def test_two_that_share_no_tensor_go_together(sam, own_sam):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -42,6 +42,8 @@ class Adapter(nn.Module):
     """Whether it only reads the stream: the base then runs without gradients, and what it gives for
     an image never changes, so that it can be stored."""
 
+    key_grid: ClassVar[Literal["", "changes", "reads"]] = ""
+    """Whether its heads change the grid of keys, or take it for that of the tokens."""
     stride: ClassVar[int | None] = None
     """Pixels from one token to the next where the method has its own; the base's patch if not."""
     initial: ClassVar[tuple[str, ...]] = ()
@@ -88,6 +90,10 @@ class Adapter(nn.Module):
     def finish(self, embedding: Tensor, state: Any) -> Tensor:
         """The image embedding ``(B, prompt_dim, H, W)`` after the neck."""
         return embedding
+
+    def replaces(self) -> frozenset[str]:
+        """The tensors of blocks that it puts others in place of, as ``3.attn.qkv.bias``."""
+        return frozenset()
 
     def auxiliary(self, state: Any) -> Tensor | None:
         """A scalar to add to the loss in training, from the state of a forward pass."""

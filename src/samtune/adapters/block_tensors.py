@@ -53,11 +53,16 @@ class BlockTensors(Adapter):
     Args:
         sam: The base.
         blocks: ``all``, ``global``, ``windowed``, or block indices.
+        names: The tensors, by their names within a block.
     """
 
-    def __init__(self, sam: Sam, blocks: tuple[int, ...] | str) -> None:
+    def __init__(self, sam: Sam, blocks: tuple[int, ...] | str, names: Iterable[str]) -> None:
         super().__init__()
-        self.chosen = sorted(chosen_blocks(blocks, sam))
+        self.chosen, self.in_block = sorted(chosen_blocks(blocks, sam)), tuple(names)
+
+    def replaces(self) -> frozenset[str]:
+        """The same tensors of each chosen block."""
+        return frozenset(f"{i}.{name}" for i in self.chosen for name in self.in_block)
 
     def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
         """The tensors in place of those of the frozen block ``i``, by their names within it."""
@@ -97,8 +102,8 @@ class TunedTensors(BlockTensors):
     """
 
     def __init__(self, sam: Sam, blocks: tuple[int, ...] | str, names: Iterable[str]) -> None:
-        super().__init__(sam, blocks)
-        self.names = {name.replace(".", "_"): name for name in names}
+        super().__init__(sam, blocks, names)
+        self.names = {name.replace(".", "_"): name for name in self.in_block}
         self.tuned = nn.ModuleDict()
         for i in self.chosen:
             block = frozen_block(sam.image_encoder, i)

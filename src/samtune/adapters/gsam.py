@@ -106,6 +106,7 @@ class GSAM(Strided):
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "a ResNet-101 stream; patch embedding, positions, keys and values, every MLP"
     changes_at_start = "keys and values are pooled, positions replaced, a random stream is added"
+    key_grid = "changes"
     initial = ("resnet",)
     # Narrow bottlenecks may have all of a layer's ReLUs off by chance.
     small: ClassVar[Mapping[str, Any]] = {"depth": 1, "ratio": 1.0}

@@ -69,4 +69,5 @@ class HeadConvLoRA(PerHead):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "each head's queries, keys and values"
+    key_grid = "reads"
     residual = HeadConvLowRank

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
@@ -79,7 +80,8 @@ class ResNet(nn.Module):
         Raises:
             InputError: No such file, or not those weights.
         """
-        state = read_state(Path(path).expanduser())
+        with torch.device("cpu"):  # also where the model around it is built without values
+            state = read_state(Path(path).expanduser())
         expected = self.state_dict()
         given = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
         counters = {k for k in expected if k.endswith("num_batches_tracked")}

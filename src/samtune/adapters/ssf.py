@@ -76,13 +76,15 @@ class SSF(BlockTensors):
         end)."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
-        super().__init__(sam, config.blocks)
         parts = chosen_parts("which", config.which, ["patch", *PLACES])
+        places = {part: PLACES[part] for part in parts if part in PLACES}
+        terms = (f"{place}.{term}" for place in places.values() for term in ("weight", "bias"))
+        super().__init__(sam, config.blocks, terms)
         if config.std < 0:
             raise InputError(f"adapter.std={config.std}: must be 0 or more")
         self.identity_at_init = config.std == 0  # type: ignore[misc]
         self.patch = ScaleShift(sam.image_encoder.dim, config.std) if "patch" in parts else None
-        self.places = {part: PLACES[part] for part in parts if part in PLACES}
+        self.places = places
         self.features = nn.ModuleDict()
         for i in self.chosen:
             block = frozen_block(sam.image_encoder, i)

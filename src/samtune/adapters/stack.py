@@ -31,7 +31,8 @@ class Stack(Adapter):
     """Composes adapters: additions add up, functions run one after the other, tokens join.
 
     Raises:
-        InputError: Two of them replace the patch embedding, or the same tensor of a block.
+        InputError: Two of them replace the patch embedding or the same tensor of a block, or one
+            pools the keys that a later one sees as an image.
     """
 
     def __init__(self, adapters: Sequence[Adapter]) -> None:
@@ -42,6 +43,7 @@ class Stack(Adapter):
         if len(embedders) > 1:
             names = " and ".join(a.name for a in embedders)
             raise InputError(f"stack: {names} each replace the patch embedding; keep one of them")
+        _refuse_conflicts(adapters)
         self._embedder = adapters.index(embedders[0]) if embedders else None
         self.stride = embedders[0].stride if embedders else None  # type: ignore[misc]
         self.name = "+".join(a.name for a in adapters)  # type: ignore[misc]
@@ -102,7 +104,7 @@ class Stack(Adapter):
             tokens=_tokens([p.tokens for p in parts]),
             attended=_joined([p.attended for p in parts], _chained),
             mlp=_joined([p.mlp for p in parts], _added),
-            params=_params(i, parts),
+            params=_params(parts),
         )
 
     def auxiliary(self, state: StackState) -> Tensor | None:
@@ -145,16 +147,28 @@ def _tokens(values: list[Tensor | None]) -> Tensor | None:
     return torch.cat(given, dim=-2) if given else None
 
 
-def _params(i: int, parts: list[BlockEdits]) -> dict[str, Tensor]:
-    merged: dict[str, Tensor] = {}
-    for part in parts:
-        twice = merged.keys() & part.params.keys()
+def _params(parts: list[BlockEdits]) -> dict[str, Tensor]:
+    return {name: tensor for part in parts for name, tensor in part.params.items()}
+
+
+def _refuse_conflicts(adapters: Sequence[Adapter]) -> None:
+    owner: dict[str, Adapter] = {}
+    pooling: Adapter | None = None
+    for adapter in adapters:
+        twice = sorted(adapter.replaces() & owner.keys())
         if twice:
+            block, _, name = twice[0].partition(".")
             raise InputError(
-                f"stack: two adapters replace {min(twice)} of block {i}; keep one of them"
+                f"stack: {owner[twice[0]].name} and {adapter.name} each replace {name} of block "
+                f"{block}; keep one of them"
             )
-        merged.update(part.params)
-    return merged
+        owner |= dict.fromkeys(adapter.replaces(), adapter)
+        if adapter.key_grid == "reads" and pooling is not None:
+            raise InputError(
+                f"stack: {pooling.name} pools the keys that {adapter.name} sees as an image; write "
+                f"{adapter.name}+{pooling.name}"
+            )
+        pooling = adapter if adapter.key_grid == "changes" else pooling
 
 
 def _common_decoders(name: str, parts: Sequence[Adapter | type[Adapter]]) -> Any:
