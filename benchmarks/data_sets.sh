@@ -8,6 +8,7 @@
 #     benchmarks/data_sets.sh isbi2012 ISBI2012_FOLDER OUT_FOLDER
 #     benchmarks/data_sets.sh coco COCO_FOLDER OUT_FOLDER
 #     benchmarks/data_sets.sh dsb2018 DSB2018_FOLDER OUT_FOLDER
+#     benchmarks/data_sets.sh check FOLDER_OF_ALL_FIVE OUT_FOLDER   # samtune data check, nothing trained
 set -euo pipefail
 part=$1 root=$2 out=$3
 run() {
@@ -52,6 +53,15 @@ coco)
 dsb2018)
   run dsb2018 data.masks=instance prompts.train=box prompts.eval=box eval.metrics=instances \
     train.max_steps=200 train.batch_size=2 train.eval_every=200
+  ;;
+check)
+  mkdir -p "$out/check"
+  check() { [ -s "$out/check/$1.json" ] || samtune data check --json "${@:2}" >"$out/check/$1.json"; }
+  check kvasir-seg data.root="$root/kvasir-seg" data.name=kvasir
+  check isbi2012 data.root="$root/isbi2012" data.name=isbi2012
+  check camvid data.root="$root/camvid" data.name=camvid
+  check tiny-coco data.root="$root/tiny-coco"
+  check dsb2018 data.root="$root/dsb2018" data.masks=instance
   ;;
 *)
   sed -n 's/^#     //p' "$0" >&2

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,19 @@ def metrics(folder: Path) -> str:
     return f"{summary['images']} images.\n\n" + table(("metric", "zero-shot", "tuned"), rows)
 
 
+def checks(out: Path) -> str:
+    """What ``samtune data check`` says of each folder: a row each."""
+    rows = []
+    for path in sorted((out / "check").glob("*.json")):
+        found = read(path)
+        splits = ", ".join(f"{s['images']} {name}" for name, s in found["counts"]["splits"].items())
+        kinds = Counter(row["kind"] for row in found["remarks"])
+        remarks = ", ".join(f"{kind} ({n})" for kind, n in kinds.items())
+        state = "ok" if found["ok"] else f"{len(found['problems'])} problems"
+        rows.append([path.stem, state, splits, remarks or "none"])
+    return table(("folder", "", "images", "remarks"), rows)
+
+
 def data_sets(out: Path) -> str:
     """Five data sets: few shots, prompts, classes, instances."""
     shot = Path(read(out / "kvasir-shots" / "comparison.json")["rows"][-1]["runs"][0]).name
@@ -171,6 +185,8 @@ def data_sets(out: Path) -> str:
         "# The shipped base on five data sets\n",
         "    benchmarks/data_sets.sh PART DATA_FOLDER OUT_FOLDER\n",
         measured() + " Adapter `lora`; without prompts the target is the whole foreground.\n",
+        "## What `samtune data check` says of the folders\n",
+        checks(out),
         "## Kvasir-SEG, few shots, boxes\n",
         f"Three draws each, mean and standard deviation; {how(out / 'kvasir-shots' / shot)}.\n",
         shots(out),

@@ -44,7 +44,10 @@ def test_the_terminal_explains_the_numbers_that_it_shows(capsys):
     Display().results(SUMMARY)
     assert "\niou: " in (said := capsys.readouterr().out) and "pooled" not in said
     Display().results({**SUMMARY, "metrics": {"hd95": {"zero_shot": 1.0, "tuned": 2.0}}})
-    assert "\nhd95: " in capsys.readouterr().out
+    assert "\nhd95: " in (said := capsys.readouterr().out) and said.count("prompt box") == 1
+    both = {"box": {"zero_shot": {"iou": 0.1}}, "none": {"zero_shot": {"iou": 0.2}}}
+    Display().results({**SUMMARY, "by_prompt": both, "metrics": {"hd95": {"zero_shot": 1.0}}})
+    assert capsys.readouterr().out.count("prompt box") == 2  # whose metrics these are
 
 
 def test_json_keeps_stdout_free(capsys):

@@ -68,11 +68,16 @@ def test_what_the_configuration_takes_is_built_and_all_else_is_refused(adapter, 
     assert fits == (on_base if base in row["backbones"] else [])
 
 
-@pytest.mark.parametrize("first", [name for name in ADAPTERS if name != "none"])
+TOGETHER = [name for name in ADAPTERS if name != "none"]
+
+
+@pytest.mark.parametrize("first", TOGETHER)
 def test_two_adapters_together_encode_or_are_refused_when_built(sam, first):
     pixels = sam.preprocess(tiny.pixels(1))
-    for second in ADAPTERS:
-        if second in ("none", first):
+    after = TOGETHER[TOGETHER.index(first) + 1 :]
+    # gsam's heads change the grid of keys: with it the order may matter.
+    for second in TOGETHER if ADAPTERS[first].key_grid else after:
+        if second == first:
             continue
         name = f"{first}+{second}"
         options = {part: tiny.options(part) for part in (first, second)}

@@ -9,6 +9,7 @@ import tiny_vit_golden
 from named_miniatures import MINIATURES
 from safetensors.torch import save_file
 
+from samtune.adapters import ADAPTERS
 from samtune.assembly import models
 from samtune.checkpoint import read_header
 from samtune.config import from_words, recipes
@@ -235,7 +236,13 @@ def test_the_published_rows_are_there():
     )
     sets = ("camvid", "m_building", "isbi2012", "kvasir", "synapse", "cityscapes", "trans10k")
     wanted |= {f"{row}-vit_b-{data}" for row in rows for data in sets}
+    wanted |= {f"gsam-vit_b-isbi2012-crop{side}" for side in (32, 64, 256)}
     assert wanted | {"demo"} <= set(RECIPES)
+
+
+def test_every_method_has_a_recipe():
+    used = {tree.get("adapter", {}).get("name", "none") for tree in RECIPES.values()}
+    assert used == set(ADAPTERS)
 
 
 def test_one_may_extend_another():
@@ -271,7 +278,7 @@ def test_the_listing():
     assert shown["cat_sam_a-vit_l-whu-1shot"][2:] == ("whu", "88.2 % IoU", "no")
     assert shown["decoder-vit_b"][2:] == ("your own", "none", "no")
     assert {row["name"] for row in list_recipes("isbi2012")} == {
-        name for name in RECIPES if name.endswith("isbi2012")
+        name for name in RECIPES if "isbi2012" in name
     }
     assert [row["name"] for row in list_recipes("decoder-vit_b")] == ["decoder-vit_b"]
     for name in RECIPES:

@@ -143,19 +143,25 @@ class Display:
         self.console.print(table)
         self._prompts(summary)
         self._by_class(summary.get("by_class") or {})
-        self._metrics(summary.get("metrics") or {})
+        several = len(summary.get("by_prompt") or {}) > 1
+        self._metrics(
+            summary.get("metrics") or {}, asked_with(summary["prompt"]) if several else None
+        )
         self.say(terms(summary))
         self.say(_facts(summary))
         for key in ("checkpoint", "report"):
             if summary.get(key):
                 self.say(f"{key}: {summary[key]}")
 
-    def _metrics(self, measured: Mapping[str, Mapping[str, float | None]]) -> None:
-        """A row for each metric, where there are others than IoU and Dice."""
+    def _metrics(
+        self, measured: Mapping[str, Mapping[str, float | None]], prompt: str | None = None
+    ) -> None:
+        """A row for each metric, where there are others than IoU and Dice; of which prompt."""
         if not set(measured) - {"iou", "dice"}:
             return
         tuned = any("tuned" in values for values in measured.values())
-        table = Table("metric", "zero-shot", *(["tuned"] if tuned else []))
+        title = prompt and f"prompt {prompt}"
+        table = Table("metric", "zero-shot", *(["tuned"] if tuned else []), title=title)
         for label, *values in metric_rows(measured):
             cells = ("" if v is None and "no model" in label else metric(v) for v in values)
             table.add_row(label, *list(cells)[: 1 + tuned])

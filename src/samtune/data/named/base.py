@@ -74,7 +74,8 @@ def incomplete(
         root,
         "missing or alone" if files else "incomplete download",
         f"not a whole copy of {entry.title}: missing {shown}",
-        f"expected below it: {' or '.join(entry.layout)}; get it from {entry.url}",
+        ("complete them or remove what stands alone; " if files else "")
+        + f"expected below it: {' or '.join(entry.layout)}; get it from {entry.url}",
         files,
     )
 
