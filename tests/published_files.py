@@ -108,32 +108,110 @@ def resnet(prefix: str = "") -> Shapes:
     return found | layer(prefix + "fc", 1000, given)
 
 
+def bottleneck(name: str, dim: int) -> Shapes:
+    """One of Generalized SAM's adapters: down to a quarter and up again."""
+    return layer(name + "D_fc1", dim // 4, dim) | layer(name + "D_fc2", dim, dim // 4)
+
+
+def pyramid(name: str, width: int) -> Shapes:
+    """What its SM-AdaptFormer has inside: four convolutions and one of the mean."""
+    found: Shapes = {}
+    for k, size in enumerate((3, 3, 3, 3, 1)):
+        found |= layer(f"{name}aspp.convs.{k}.conv", width, width, size, size, bias=False)
+    return found
+
+
+def heads(classes: int) -> Shapes:
+    """What of a mask decoder Generalized SAM's code makes by the number of classes above two."""
+    found: Shapes = {
+        "mask_decoder.iou_token.weight": (classes, 256),
+        "mask_decoder.mask_tokens.weight": (4 * classes + 1, 256),
+    }
+    for i in range(classes):
+        for k, out in enumerate((256, 256, 32)):
+            name = f"mask_decoder.output_hypernetworks_mlps.{i}.layers.{k}"
+            found |= layer(name, out, 256)
+    return found
+
+
+def low_rank(name: str, head: int, experts: bool) -> Shapes:
+    """Its LoRA of the heads' queries, keys or values, or its Conv-LoRA."""
+    rank = head // 4
+    found: Shapes = {name + "lora_A": (head, rank), name + "lora_B": (rank, head)}
+    for part in ("expert1", "expert2", "expert3", "expert4", "gate") if experts else ():
+        found |= layer(f"{name}{part}.conv", 4 if part == "gate" else rank, rank, 3, 3)
+    return found
+
+
+def normed(first: str, second: str, out: int, given: int) -> Shapes:
+    """A convolution of 3 x 3 without bias, and its norm."""
+    return layer(first, out, given, 3, 3, bias=False) | plain_norm(second, out)
+
+
+def gsam_sized(spec: SamSpec) -> Shapes:
+    """The tables of relative positions for images of 256 pixels, in SAMUS and GSAM."""
+    names = [f"image_encoder.blocks.{i}.attn.rel_pos_" for i in spec.global_blocks]
+    return {name + axis: (63, spec.embed_dim // spec.heads) for name in names for axis in "hw"}
+
+
+def samus(spec: SamSpec) -> Shapes:
+    """The SAMUS of Generalized SAM's code, what it has beside SAM."""
+    dim, own = spec.embed_dim, "image_encoder."
+    found = gsam_sized(spec) | bottleneck(own + "input_Adapter.", dim)
+    for i in spec.global_blocks:
+        name = f"{own}blocks.{i}."
+        found |= bottleneck(name + "MLP_Adapter.", dim)
+        for part in ("q", "k", "v", "proj"):
+            found |= layer(f"{name}Space_Adapter.{part}", dim, dim)
+        refine = name + "refine_Adapter.conv."
+        found |= normed(refine + "0", refine + "1", dim, dim)
+    stem = own + "cnn_embed."
+    found |= normed(stem + "inc.conv.0", stem + "inc.conv.1", 64, 3)
+    for k, (given, out) in enumerate(((64, 128), (128, 256), (256, dim))):
+        part = f"{stem}downs.{k}.maxpool_conv."
+        found |= normed(part + "1", part + "2", out, given)
+    part = own + "post_pos_embed.downs.0.maxpool_conv."
+    return found | normed(part + "1", part + "2", dim, dim)
+
+
+def gsam_row(spec: SamSpec, name: str, classes: int = 2) -> Shapes:
+    """A model that Generalized SAM's code compares with, all of its state."""
+    dim, found = spec.embed_dim, official(spec)
+    if classes != 2:
+        head = "mask_decoder.output_hypernetworks_mlps."
+        found = {k: s for k, s in found.items() if not k.startswith(head)} | heads(classes)
+    if name == "samus":
+        return found | samus(spec)
+    for i in range(spec.depth):
+        block = f"image_encoder.blocks.{i}."
+        if name in ("lora", "convlora"):
+            for part in "qkv":
+                experts = name == "convlora"
+                found |= low_rank(f"{block}lora_{part}.", dim // spec.heads, experts)
+        if name in ("adaptformer", "smadaptformer"):
+            found |= bottleneck(block + "MLP_Adapter.", dim)
+        if name == "smadaptformer":
+            found |= pyramid(block + "MLP_Adapter.", dim // 4)
+    return found
+
+
 def gsam(spec: SamSpec) -> tuple[Shapes, dict[str, str]]:
     """Generalized SAM, and the second names of its ResNet's tensors with the first ones."""
     dim, own, backbone = spec.embed_dim, "image_encoder.", "image_encoder.cnn_embed.backbone."
     hidden, width = dim // 4, dim // 8
     found = official(spec) | layer(own + "cnn_embed.conv_f", dim, 1024, 1, 1, bias=False)
     del found[own + "pos_embed"]
-    found |= resnet(backbone)
-    adapters = [own + "input_Adapter."]
+    found |= resnet(backbone) | gsam_sized(spec) | bottleneck(own + "input_Adapter.", dim)
     for i in range(spec.depth):
         name = f"{own}blocks.{i}."
-        adapters.append(name + "MLP_Adapter.")
-        for k in range(5):
-            size = 3 if k < 4 else 1
-            convolution = f"{name}MLP_Adapter.aspp.convs.{k}.conv"
-            found |= layer(convolution, hidden, hidden, size, size, bias=False)
+        found |= bottleneck(name + "MLP_Adapter.", dim) | pyramid(name + "MLP_Adapter.", hidden)
         if i not in spec.global_blocks:
             continue
-        for axis in "hw":
-            found[f"{name}attn.rel_pos_{axis}"] = (63, dim // spec.heads)
         refine = name + "refine_Adapter."
         for k, shape in ((0, (width, dim, 1, 1)), (3, (width, 1, 3, 3)), (6, (dim, width, 1, 1))):
             found |= layer(f"{refine}conv.{k}", *shape, bias=False)
             found |= plain_norm(f"{refine}conv.{k + 1}", shape[0])
         found |= layer(refine + "se.fc1", hidden, dim) | layer(refine + "se.fc2", dim, hidden)
-    for name in adapters:
-        found |= layer(name + "D_fc1", hidden, dim) | layer(name + "D_fc2", dim, hidden)
     found |= layer(own + "pos_embed.conv", dim, 1, 3, 3)
     found |= layer("positional_encoder.proj.0", 256, 1, 3, 3)
     second = {}

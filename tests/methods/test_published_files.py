@@ -17,12 +17,13 @@ import pytest
 import test_sam_adapter
 import test_sam_adapter_kyyle
 import test_ts_sam
+import tiny
+import tiny_vit_golden
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 from sam_adapter_golden import SMALL, check
-from tiny_vit_golden import mobile_sam
 from torch import Tensor
 
 import samtune
@@ -127,9 +128,9 @@ def golden_kyyle(model: FineTuned) -> None:
     check(model.encode(pixels).embedding, test_sam_adapter_kyyle.ENCODED)
 
 
-def golden_gsam(model: FineTuned) -> None:
-    golden = gsam_reference.GOLDEN["tiny/GSAM/C2/40x72"]
-    embedding, masks, full = gsam_reference.run(model, gsam_reference.image((40, 72)))
+def golden_gsam(model: FineTuned, case: str, size: tuple[int, int]) -> None:
+    golden = gsam_reference.GOLDEN[f"tiny/{case}/{size[0]}x{size[1]}"]
+    embedding, masks, full = gsam_reference.run(model, gsam_reference.image(size))
     for found, part in ((embedding, "E"), (masks.logits, "L"), (full, "M")):
         gsam_reference.assert_summary(found, golden[part])
 
@@ -189,9 +190,67 @@ def test_a_file_of_generalized_sam_answers_as_its_system(tmp_path, monkeypatch):
         return torch.tensor(0) if counter else gsam_reference.value(key, shape)
 
     model = imported(tmp_path, "gsam:gsam", spec, fill, short, second, size=(40, 72))
-    golden_gsam(model)
+    golden_gsam(model, "GSAM/C2", (40, 72))
     answer = stretched(model, (40, 72), GSAM)
     torch.testing.assert_close(predicted(model), answer, rtol=0, atol=1e-4)
+
+
+ROWS = {
+    "gsam:sam": ("SAM", gsam_reference.PLAIN, 2),
+    "gsam:lora": ("SAM_LoRA", gsam_reference.PLAIN, 5),
+    "gsam:convlora": ("SAM_ConvLoRA", gsam_reference.PLAIN, 2),
+    "gsam:adaptformer": ("SAM_AdaptFormer", gsam_reference.PLAIN, 5),
+    "gsam:smadaptformer": ("SMAdaptFormer", gsam_reference.PLAIN, 2),
+    # Its frame has 256 pixels whatever its base has.
+    "gsam:samus": ("SAMUS", gsam_reference.TINY, 5),
+}
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=SLOW) if n == "gsam:samus" else n for n in ROWS]
+)
+@torch.no_grad()
+def test_a_file_of_the_models_beside_generalized_sam(name, tmp_path, monkeypatch):
+    (title, spec, classes), size = ROWS[name], (256, 256)
+    monkeypatch.setitem(SPECS, spec.name, spec)
+    shapes = files.gsam_row(spec, name.removeprefix("gsam:"), classes)
+    model = imported(tmp_path, name, spec, gsam_reference.value, shapes)
+    golden_gsam(model, f"{title}/C{classes}", size)
+    answer = stretched(model, size, GSAM)
+    assert answer.shape[1] == (1 if classes == 2 else classes)
+    torch.testing.assert_close(predicted(model), answer, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_generalized_sams_code_stretches_to_the_native_size(tmp_path, monkeypatch):
+    spec = replace(gsam_reference.TINY, depth=1, global_blocks=())
+    monkeypatch.setitem(SPECS, spec.name, spec)
+    shapes = files.gsam_row(spec, "adaptformer")
+    model = imported(tmp_path, "gsam:adaptformer", spec, gsam_reference.value, shapes)
+    answer = stretched(model, (1024, 1024), GSAM)
+    torch.testing.assert_close(predicted(model), answer, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mobile_sam", "micro_sam"])
+@torch.no_grad()
+def test_a_file_that_is_a_base_answers_as_sam(name, tmp_path, monkeypatch):
+    spec = tiny_vit_golden.TINY if name == "mobile_sam" else tiny.TINY
+    monkeypatch.setitem(SPECS, spec.name, spec)
+    state = {k: deterministic.value(k, shape) for k, shape in files.official(spec).items()}
+    if name == "mobile_sam":
+        file = state | tiny_vit_golden.classifier(spec.embed_dim)
+    else:
+        file = {"model_state": {f"sam.{key}": t for key, t in state.items()}, "epoch": 3}
+    torch.save(file, tmp_path / "theirs.pth")
+    out, base = tmp_path / "x.safetensors", tmp_path / "base.safetensors"
+    import_checkpoint(tmp_path / "theirs.pth", name, out, save_base=base, model=spec.name)
+    model = samtune.load(out, base=base)
+    held = model.sam.state_dict()
+    assert all(torch.equal(held[key], t) for key, t in state.items())
+    found = predicted(model, boxes=torch.tensor([BOX]))
+    torch.testing.assert_close(found, padded(model, 64), rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
@@ -224,7 +283,7 @@ def test_a_file_of_samed_answers_as_its_system(tmp_path, monkeypatch):
 @torch.no_grad()
 def test_a_file_of_decoder_tuning_gives_the_published_losses(tmp_path):
     """The published evaluation, from two pictures and their boxes to BCE and Dice."""
-    base, spec = mobile_sam(), SPECS["vit_t"]
+    base, spec = tiny_vit_golden.mobile_sam(), SPECS["vit_t"]
     state = {
         key: deterministic.value(key, shape)
         for key, shape in files.official(spec, "mask_decoder.").items()

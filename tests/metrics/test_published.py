@@ -123,6 +123,13 @@ def test_balanced_error_by_image_and_pooled(example):
     images = seen(maps["B"], target), seen(maps["C"], corner)
     found = measured(names, *images)
     assert found["ber_ts_sam"] == pytest.approx(0.29889179, abs=1e-7)
+    sides = []
+    for image in images:
+        metric = BalancedError(125 / 255)
+        metric.update(image)
+        each = metric.compute()
+        sides.append((each["shadow_error"], each["lit_error"]))
+    assert np.mean(sides, 0) == pytest.approx([0.5, 0.09778357], abs=1e-8)
     strict = [Seen((i.frame.probability > 125 / 255)[None], i.target) for i in images]
     found = measured(["ber", "shadow_error", "lit_error"], *strict)
     assert list(found.values()) == pytest.approx([0.05746288, 0.00662252, 0.10830325], abs=1e-7)
