@@ -1,10 +1,13 @@
+import gc
 import math
+import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 
 from samtune.clicks import central_clicks
-from samtune.data import DataConfig, SegmentationDataset, collate, splits
+from samtune.data import DataConfig, SegmentationDataset, collate, find_records, splits
 from samtune.evaluation import chosen, evaluate, predict
 from samtune.finetuned import FineTuned
 from samtune.metrics import GROUPS, MEASURES, Suite, iou_dice
@@ -60,8 +63,6 @@ def test_lower_precision_is_close(model, dataset, precision):
 
 
 def test_an_image_without_objects_counts_nothing(model, dataset, monkeypatch):
-    import numpy as np
-
     sample = dataset.sample(2)
     sample.labels.map[:] = 0
     empty = type(sample.labels)(sample.labels.map, np.zeros(0, np.int64))
@@ -207,10 +208,7 @@ def test_plain_metrics_ask_for_no_probabilities(model, dataset, monkeypatch):
 
 def test_cat_sam_counts_small_objects_and_asks_empty_images_without_a_prompt(model, tmp_path):
     """Against its rule by hand: the union of the prompts' masks, all of the foreground."""
-    import numpy as np
     from pictures import picture, save
-
-    from samtune.data import find_records
 
     speck, both, none = (np.zeros((48, 64), np.uint8) for _ in range(3))
     both[10:30, 10:40] = 255
@@ -234,3 +232,73 @@ def test_cat_sam_counts_small_objects_and_asks_empty_images_without_a_prompt(mod
         said, truth = predictor.predict(box=box, multimask_output=False)[0][0], mask > 0
         overlap, total = overlap + (said & truth).sum(), total + (said | truth).sum()
     assert found.metrics["iou_cat_sam"] == pytest.approx(overlap / total, abs=5e-3)
+
+
+# --- streaming
+
+MASK = 48 * 64  # bytes of one bool mask of the miniature
+
+
+def held():
+    """Bytes that living tensors and numpy arrays hold, of views what they keep alive."""
+    gc.collect()
+    kinds = (torch.Tensor, torch.nn.Parameter)
+    tensors = [t for t in gc.get_objects() if type(t) in kinds and t.device.type == "cpu"]
+    storages = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}
+    numpys = tracemalloc.DomainFilter(inclusive=True, domain=np.lib.tracemalloc_domain)
+    traces = tracemalloc.take_snapshot().filter_traces([numpys]).traces
+    return sum(storages.values()) + sum(trace.size for trace in traces)
+
+
+def growth(model, root, mode, metrics):
+    """By how much more is held after eight images than after two."""
+    config, found = DataConfig(root=str(root)), {}
+    records = find_records(root)
+    data = SegmentationDataset(records, config, (64, 64), mask_size=(32, 32), mode=mode)
+    for index in range(len(data)):
+        data.sample(index)  # the data set may keep what it read: no more is read below
+
+    def measure(done, total):
+        if done in (2, 8):
+            found[done] = held()
+
+    evaluate(
+        model,
+        data,
+        batch_size=2,
+        guesses=mode == "box",
+        measuring=EvalConfig(metrics),
+        progress=measure,
+    )
+    return found[8] - found[2]
+
+
+@pytest.fixture
+def traced():
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("mode", ["box", "2_clicks"])
+def test_what_is_held_does_not_grow_with_the_images(model, pairs, traced, mode):
+    assert growth(model, pairs, mode, (*GROUPS,)) < MASK  # six images more: not a mask of any
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda seen: seen.predicted,
+        lambda seen: seen.predicted[:, :1],
+        lambda seen: seen.target.numpy().copy(),
+    ],
+    ids=["a tensor", "a view", "an array"],
+)
+def test_what_a_metric_would_keep_is_noticed(model, pairs, traced, monkeypatch, kept):
+    class Hoarder(Suite):
+        def update(self, seen):
+            vars(self).setdefault("kept", []).append(kept(seen))
+            super().update(seen)
+
+    monkeypatch.setattr("samtune.metrics.Suite", Hoarder, raising=False)
+    assert growth(model, pairs, "box", ("miou",)) > 4 * MASK

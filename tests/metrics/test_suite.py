@@ -159,6 +159,14 @@ def test_the_contract_has_a_line_for_each_metric_used():
     assert metrics_table().count("\n") == len(MEASURES) + 2
 
 
+@pytest.mark.parametrize("name", GROUPS["instances"])
+def test_instances_are_said_to_be_of_prompted_targets(name):
+    meaning = MEASURES[name].meaning
+    assert "each mask is of one prompted target" in meaning
+    detector = "takes that target's class, so that it is not comparable with the AP of a detector"
+    assert (detector in meaning) == name.startswith("ap")
+
+
 @pytest.mark.parametrize(
     ("name", "lacking"), [("mae", "probability"), ("ap", "scores"), ("mae_ts_sam", "frame")]
 )

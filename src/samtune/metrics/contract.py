@@ -179,7 +179,11 @@ def _shadow() -> dict[str, Measure]:
 def _instances() -> dict[str, Measure]:
     averaged = "mean over IoU thresholds 0.5 to 0.95 and over classes that have targets"
     flat = "overlapping annotations are flattened first, the smaller over the larger"
-    scored = f"scored by the decoder's own estimate, at most 100 an image and class; {flat}"
+    asked = "each mask is of one prompted target"
+    scored = (
+        f"{asked} and takes that target's class, so that it is not comparable with the AP of a "
+        f"detector; scored by the decoder's own estimate, at most 100 an image and class; {flat}"
+    )
     row = {
         "ap": ("average precision (COCO)", averaged),
         "ap50": ("average precision at IoU 0.5", "mean over classes that have targets"),
@@ -200,7 +204,7 @@ def _instances() -> dict[str, Measure]:
     made["msa"] = Measure(
         "instances",
         "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, whatever the "
-        f"class; {flat}",
+        f"class; {asked}; {flat}",
         "mean over IoU thresholds 0.5, 0.55 .. 0.95, then over images",
         *("images without targets and predictions are left out", "accuracy", "msa"),
         maps=False,
