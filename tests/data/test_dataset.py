@@ -223,6 +223,25 @@ def test_a_part_without_an_object_has_no_prompt_and_an_empty_target(instances):
     assert len(dataset(instances, mode="box")[4].prompts) == 0
 
 
+def test_draws_of_the_first_epoch_can_be_kept(instances):
+    data = dataset(instances, data=replace(CONFIG, augment="mirrors", crop=(0.1, 1), redraw=False))
+    before = [data[i] for i in range(len(data))]
+    data.set_epoch(7)
+    for i, example in enumerate(before):
+        same(example, data[i])
+
+
+def test_one_kind_of_prompt_for_all_objects_of_an_image(instances):
+    prompts = PromptConfig(train=["box", "mask"], one_kind=True)
+    data, found = dataset(instances, prompts=prompts), set()
+    for epoch in range(8):
+        data.set_epoch(epoch)
+        masked = data[0].prompts.has_mask
+        found.add(None if masked is None else tuple(masked.unique().tolist()))
+    assert len(found) == 2
+    assert (False, True) not in found
+
+
 def test_the_same_prompts_in_another_frame(instances):
     data = dataset(instances, mode="box", train=False)
     assert data.in_frame(SIZE, MASK) is data

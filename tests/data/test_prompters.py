@@ -171,6 +171,31 @@ def test_assign_gives_each_object_one_mode():
     assert min(len(g) for _, g in groups) > 70
 
 
+def test_assign_can_give_all_objects_one_mode():
+    drawn = set()
+    for seed in range(20):
+        groups = assign(np.arange(9), ("box", "point"), np.random.default_rng(seed), one=True)
+        assert sorted(len(g) for _, g in groups) == [0, 9]
+        drawn |= {mode for mode, g in groups if len(g)}
+    assert drawn == {"box", "point"}
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_binary_masks_leave_the_padding_empty(train):
+    geometry = fit_geometry((20, 40), (64, 64))
+    labels = np.ones((20, 40), np.uint8)
+    o = Objects(labels, fit_mask(labels, geometry), 1, geometry.resized)
+    masks = sample_mask(o, every(o), draw(train, mask_size=(16, 16), binary_masks=(2, 0.5))).masks
+    assert masks[0, 0].tolist() == [[1.0] * 16] * 8 + [[0.0] * 16] * 8
+
+
+def test_binary_masks_and_inclusive_boxes_out_of_range(refused):
+    for wrong in ((0, 0.5), (8, 1.0), (8, -0.1)):
+        refused("prompts.binary_masks", check_numbers, PromptConfig(binary_masks=wrong))
+    both = PromptConfig(inclusive_boxes=True, box_scale=1.0)
+    refused("prompts.inclusive_boxes", check_numbers, both)
+
+
 def test_modes_with_a_number(refused):
     assert modes(["3_points", "10_clicks"]) == ("3_points", "10_clicks")
     assert modes("all")[0] == "none" and set(modes("all")) > set(PROMPTERS) - {"3_points"}

@@ -1,5 +1,6 @@
 """CAT-SAM: published counts, initialisation and settings, and its bridge."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,16 @@ import torch.nn.functional as F
 from samtune.adapters import ADAPTERS
 from samtune.adapters.cat_sam import CatSamA, CatSamT
 from samtune.config import from_words, recipes
-from samtune.data import DataConfig
-from samtune.data.labels import areas, label_objects
-from samtune.data.prompters import Objects
+from samtune.data import DataConfig, PromptConfig
+from samtune.data.labels import Labels, areas, label_objects
+from samtune.data.prompters import Draw, Objects, assign, sample_box, sample_mask, sample_point
+from samtune.data.transforms import cropped_rotated
 from samtune.decoders.hq import HqDecoder
 from samtune.finetuned import FineTuned
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.model import SPECS, Sam
 from samtune.schedule import learning_rate
+from samtune.types import InputPolicy
 
 LETTERS = "ta"
 COUNTS = {
@@ -180,7 +183,49 @@ def test_recipes(method):
             assert learning_rate(train, 2000, 2000) == pytest.approx(1e-5)
 
 
-def test_objects_and_boxes_of_the_published_example():
+@pytest.mark.parametrize("method", ["cat_sam_t", "cat_sam_a"])
+@pytest.mark.parametrize(
+    ("data", "noise"), [("whu", (2, 0.0)), ("kvasir", (8, 0.5)), ("sbu", (8, 0.5))]
+)
+def test_prompts_of_the_recipes(method, data, noise):
+    prompts = from_words([f"{method}-vit_l-{data}-1shot"]).prompts
+    assert prompts.train == ["point", "box", "mask"] and prompts.eval == "box"
+    assert prompts.one_kind and prompts.inclusive_boxes and prompts.binary_masks == noise
+    assert prompts.box_jitter == 0
+    assert prompts.points == 1
+
+
+class Published:
+    """The published random streams of one sample, in the place of numpy's generator."""
+
+    def __init__(self):
+        self.python = random.Random(3407)
+        self.torch = torch.Generator().manual_seed(3407)
+
+    def gates(self, count):
+        return [self.python.random() for _ in range(count)]
+
+    def uniform(self, low, high):
+        return self.python.uniform(low, high)
+
+    def integers(self, high, size=None):
+        number = self.python.randint(0, high - 1)
+        return number if size is None else np.full(size, number)
+
+    def standard_normal(self, size, dtype):
+        return torch.randn(size, generator=self.torch).numpy().astype(dtype)
+
+
+class PublishedPixels:
+    """The published draw of an object's pixels: some of their permutation."""
+
+    def integers(self, high, size):
+        return np.random.RandomState(3407).permutation(high)[:size]
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The published example: two discs, and the object map of the one that is large enough."""
     rows, columns = np.mgrid[:529, :622]
     discs = (rows - 260) ** 2 + (columns - 300) ** 2 < 150**2
     discs |= (rows - 60) ** 2 + (columns - 560) ** 2 < 5**2
@@ -191,6 +236,61 @@ def test_objects_and_boxes_of_the_published_example():
     # published: more than a thousandth of the largest, 70.661 pixels
     large = label_objects(values, replace(config, min_area=71), Path("discs.png"))
     assert areas(large.map, len(large)).tolist() == [70661]
-    objects = Objects(large.map, large.map, 1)
-    # published 151 111 449 409: there the far sides are the last pixels, here their edges
-    assert objects.boxes().tolist() == [[151, 111, 450, 410]]
+    return Objects(large.map, large.map, 1)
+
+
+def drawn(rng=None, train=True, **config):
+    return Draw(PromptConfig(box_jitter=0, **config), train, rng or Published(), (256, 256))
+
+
+ONE = np.array([0])
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_boxes_of_the_published_example(example, train):
+    tight = sample_box(example, ONE, drawn(train=train)).boxes()
+    assert tight.tolist() == [[151, 111, 450, 410]]
+    boxes = sample_box(example, ONE, drawn(train=train, inclusive_boxes=True)).boxes()
+    assert boxes.tolist() == [[151, 111, 449, 409]]
+
+
+def test_point_of_the_published_example(example):
+    found = sample_point(example, ONE, drawn(PublishedPixels()))
+    assert found.coords[0, 0].tolist() == [239, 223]
+
+
+@pytest.mark.parametrize(("noise", "area"), [((8, 0.5), 14072), ((2, 0.0), 14358)])
+def test_masks_of_the_published_example(example, noise, area):
+    noisy = sample_mask(example, ONE, drawn(binary_masks=noise)).masks
+    assert noisy.shape == (1, 1, 256, 256)
+    assert set(noisy.unique().tolist()) == {0, 1}
+    assert noisy.sum() == area
+    assert sample_mask(example, ONE, drawn(train=False, binary_masks=noise)).masks.sum() == 14062
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "rows", "columns", "kind"),
+    [
+        ((512, 512), (0.1, 1.0), (91, 403), (62, 374), "box"),
+        ((529, 622), (0.1, 1.0), None, None, "box"),
+        ((529, 622), None, (0, 528), (0, 621), "point"),
+    ],
+    ids=["WHU", "cropped", "CAT-SAM-T on Kvasir and SBU"],
+)
+def test_crop_and_kind_of_the_published_stream(size, crop, rows, columns, kind):
+    rng = Published()
+    # top to bottom, left to right, and where images are cropped whether to do it
+    gates = rng.gates(2 if crop is None else 3)
+    assert [round(gate, 4) for gate in gates] == [0.0568, 0.1327, 0.2149][: len(gates)]
+    places = np.arange(size[0] * size[1], dtype=np.int64).reshape(size)
+    labels = Labels(places, np.zeros(0, np.int64))
+    image = np.zeros((*size, 3), np.uint8)
+    config = DataConfig(crop=crop)
+    _, cut = cropped_rotated(image, labels, config, InputPolicy((1024, 1024)), rng)
+    first, last = (divmod(int(cut.map[i, i]), size[1]) for i in (0, -1))
+    if rows is None:
+        assert cut.map.shape == (324, 381)
+    else:
+        assert [first, last] == [(rows[0], columns[0]), (rows[1], columns[1])]
+    groups = assign(np.arange(5), ("point", "box", "mask"), rng, one=True)
+    assert [name for name, which in groups if len(which)] == [kind]

@@ -66,6 +66,8 @@ class DataConfig:
     augment: Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"] = "standard"
     """Changes to training images: hflip, left and right swap; mirrors, top and bottom too; flips,
     quarter turns too; standard, affine and tone too; kyyle, one of four for every second image."""
+    redraw: bool = True
+    """Each epoch draws changes and prompts anew; if not, an image keeps those of the first."""
     crop: tuple[float, float] | None = None
     """A random part of each training image: [0.1,1] of its area at its aspect (a part without an
     object is asked without a prompt, for an empty mask), or [256,256] pixels of the model's frame,
@@ -123,6 +125,13 @@ class PromptConfig:
     box_scale: float | None = None
     """Sides of every box as a part of the tight one's, cut in whole pixels to end on the last one,
     as Kyyle2114 has it; by default tight boxes on pixel edges."""
+    inclusive_boxes: bool = False
+    """Boxes end on the last pixel, not on its far edge, as CAT-SAM has them."""
+    binary_masks: tuple[int, float] | None = None
+    """Masks of 0 and 1 in place of logits, as CAT-SAM trains with them: noisy where reduction by
+    the factor changes them, 1 above the threshold, as in [8,0.5]; without noise in evaluation."""
+    one_kind: bool = False
+    """Of a list, draw one prompt for all objects of an image, not one for each object."""
     points: int = 1
     """Points per object for the prompt point."""
     clicks: int = 5

@@ -162,7 +162,7 @@ class SegmentationDataset(Dataset[Example]):
             raise IndexError(index)
         sample = self.sample(index)
         image, labels = sample.image, sample.labels
-        epoch = int(self._epoch[0]) if self.train else 0
+        epoch = int(self._epoch[0]) if self.train and self.data.redraw else 0
         rng = np.random.default_rng((self.seed, epoch, index))
         if self.train:
             image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
@@ -187,7 +187,8 @@ class SegmentationDataset(Dataset[Example]):
         )
 
     def _ask(self, labels: Labels, geometry: Geometry, rng: np.random.Generator) -> _Chosen:
-        objects = Objects(labels.map, fit_mask(labels.map, geometry), len(labels))
+        fitted = fit_mask(labels.map, geometry)
+        objects = Objects(labels.map, fitted, len(labels), geometry.resized)
         if self.class_maps:
             table = self._class_of(labels)
             fitted, original = (
@@ -211,7 +212,7 @@ class SegmentationDataset(Dataset[Example]):
                 torch.zeros(1, *objects.map.shape, dtype=torch.bool),
                 np.zeros(1, np.int64),
             )
-        asked = assign(which, choices, rng)
+        asked = assign(which, choices, rng, self.prompts.one_kind)
         which = np.concatenate([group for _, group in asked])
         return _Chosen(
             Prompts.cat([prompter(mode)(objects, group, draw) for mode, group in asked]),

@@ -24,6 +24,8 @@ MASK_LOGIT = 6.0
 """Mask prompts range from minus to plus this."""
 MASK_NOISE = 1.0
 """Standard deviation of the noise on a training mask prompt, in logits at the token grid."""
+BAND = 0.01
+"""A binary mask prompt is noisy where it loses this much in reduction."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Objects:
     """``(h, w)`` the same in the model's frame."""
     count: int
     """Objects in the map, also those without a pixel left."""
+    resized: tuple[int, int] | None = None
+    """``(h1, w1)`` of the image within ``fitted``, the rest being padding; ``None``: no padding."""
 
     def boxes(self) -> NDArray[np.int64]:
         """``(count, 4)`` xyxy around the objects, original frame, far edges exclusive."""
@@ -135,23 +139,42 @@ def check_numbers(config: PromptConfig) -> None:
             f"prompts.box_scale={config.box_scale}: a part of the box's side; choose a positive "
             f"number, 1 for the tight box"
         )
+    if config.inclusive_boxes and config.box_scale is not None:
+        raise InputError(
+            "prompts.inclusive_boxes: prompts.box_scale says where boxes end; leave one of them out"
+        )
+    binary = config.binary_masks
+    if binary is not None and not (binary[0] >= 1 and 0 <= binary[1] < 1):
+        raise InputError(
+            f"prompts.binary_masks={list(binary)}: a factor of 1 or more and a threshold of 0 to "
+            "below 1; choose such as [8,0.5]"
+        )
     for name in ("points", "clicks", "max_objects"):
         if getattr(config, name) < 1:
             raise InputError(f"prompts.{name}={getattr(config, name)}: too few; choose 1 or more")
 
 
 def assign(
-    which: NDArray[np.int64], choices: tuple[str, ...], rng: np.random.Generator
+    which: NDArray[np.int64], choices: tuple[str, ...], rng: np.random.Generator, one: bool = False
 ) -> list[tuple[str, NDArray[np.int64]]]:
-    """Draws one of the modes for each object: ``(mode, objects)`` for each mode, in order."""
-    drawn = rng.integers(len(choices), size=len(which))
+    """Draws one of the modes for each object: ``(mode, objects)`` for each mode, in order.
+
+    Args:
+        which: The objects.
+        choices: The modes.
+        rng: Random numbers.
+        one: Draw once, for all objects.
+    """
+    drawn = rng.integers(len(choices), size=1 if one else len(which))
+    drawn = np.broadcast_to(drawn, len(which))
     return [(mode, which[drawn == i]) for i, mode in enumerate(choices)]
 
 
 def sample_box(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
     """Boxes on pixel edges (``xmin, ymin, xmax + 1, ymax + 1``), original frame.
 
-    With a ``box_scale`` those of :func:`scaled_boxes`, in evaluation too.
+    With ``inclusive_boxes`` they end on the last pixels (``xmax, ymax``), and with a ``box_scale``
+    they are those of :func:`scaled_boxes`, in evaluation too.
 
     In training each side moves by up to ``box_jitter`` of the box's width or height, within the
     image; a box keeps at least half a pixel.
@@ -160,6 +183,8 @@ def sample_box(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompt
     if draw.config.box_scale is not None:
         tight = scaled_boxes(tight, objects.map.shape, draw.config.box_scale)
     boxes = tight.astype(np.float64)
+    if draw.config.inclusive_boxes:
+        boxes[:, 2:] -= 1
     if draw.train and draw.config.box_jitter and len(which):
         h, w = objects.map.shape
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
@@ -221,11 +246,16 @@ def sample_mask(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Promp
     the mask's size: so a mask prompt tells where an object is, not its outline. In training the
     object is first dilated or eroded by up to two mask pixels (erosion never removes it), and noise
     of standard deviation 1 logit is added at the token grid.
+
+    With ``binary_masks`` the values are 0 and 1: the object, interpolated bilinearly from the
+    original to the mask's size, above one half, or in training :func:`noisy_binary` of it.
     """
     size = draw.mask_size
     grid = (max(1, size[0] // 4), max(1, size[1] // 4))
     if not len(which):
         return Prompts.of(masks=torch.zeros(0, 1, *size))
+    if draw.config.binary_masks is not None:
+        return Prompts.of(masks=_binary(objects, which, draw, draw.config.binary_masks))
     soft = area_average(objects.targets(which)[:, None], size)
     if draw.train:
         soft = _swollen(soft, draw.rng.integers(-2, 3, size=len(which)))
@@ -235,6 +265,23 @@ def sample_mask(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Promp
         logits = logits + torch.from_numpy(noise)
     masks = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     return Prompts.of(masks=masks)
+
+
+def noisy_binary(soft: Tensor, factor: int, threshold: float, noise: Tensor) -> Tensor:
+    """Masks of 0 and 1 with noise along the outline, as CAT-SAM trains with them.
+
+    A value gets noise where reduction by ``factor`` and enlargement change it by 0.01 or more.
+
+    Args:
+        soft: ``(N, 1, h, w)`` in 0..1.
+        factor: How much smaller the masks become.
+        threshold: Values above are 1.
+        noise: As ``soft``, standard normal.
+    """
+    h, w = soft.shape[-2:]
+    small = F.interpolate(soft, (max(1, h // factor), max(1, w // factor)), mode="bilinear")
+    band = (soft - F.interpolate(small, (h, w), mode="bilinear")).abs() >= BAND
+    return (soft + noise * band > threshold).float()
 
 
 def sample_click(objects: Objects, which: NDArray[np.int64], draw: Draw) -> Prompts:
@@ -304,6 +351,23 @@ def _random_pixels(
     pixels = np.flatnonzero(inside)
     chosen = pixels[rng.integers(len(pixels), size=count)]
     return np.stack([chosen % inside.shape[1], chosen // inside.shape[1]], axis=1)
+
+
+def _binary(
+    objects: Objects, which: NDArray[np.int64], draw: Draw, settings: tuple[int, float]
+) -> Tensor:
+    """``(N, 1, 4H, 4W)`` of 0 and 1; nothing in the padding."""
+    (h, w), frame = draw.mask_size, objects.fitted.shape
+    h1, w1 = objects.resized or frame
+    inner = (max(1, round(h * h1 / frame[0])), max(1, round(w * w1 / frame[1])))
+    masks = objects.originals(which)[:, None].float()
+    masks = F.interpolate(masks, inner, mode="bilinear", align_corners=False)
+    if draw.train:
+        noise = torch.from_numpy(draw.rng.standard_normal(tuple(masks.shape), np.float32))
+        masks = noisy_binary(masks, *settings, noise)
+    else:
+        masks = (masks > 0.5).float()
+    return F.pad(masks, (0, w - inner[1], 0, h - inner[0]))
 
 
 def _swollen(masks: Tensor, radius: NDArray[np.int64]) -> Tensor:
