@@ -191,10 +191,10 @@ class SegmentationDataset(Dataset[Example]):
         objects = Objects(labels.map, fitted, len(labels), geometry.resized)
         if self.class_maps:
             table = self._class_of(labels)
-            fitted, original = (
+            targets, original = (
                 torch.from_numpy(table[m])[None] for m in (objects.fitted, objects.map)
             )
-            return _Chosen(Prompts.of(count=1), fitted, original, np.zeros(1, np.int64))
+            return _Chosen(Prompts.of(count=1), targets, original, np.zeros(1, np.int64))
         draw = Draw(self.prompts, self.train, rng, self.mask_size)
         choices = tuple(mode for mode in self.modes if mode != NONE)
         if len(choices) < len(self.modes) and rng.integers(len(self.modes)) >= len(choices):
