@@ -38,12 +38,16 @@ def read(path: Path) -> Any:
     return json.loads(text) if text.startswith("{\n") else json.loads(text.splitlines()[-1])
 
 
-def how(folder: Path) -> str:
-    """The settings that say what a run's numbers stand for, from its ``config.yaml``."""
+def how(folder: Path, *without: str) -> str:
+    """The settings that say what a run's numbers stand for, but some, from its ``config.yaml``."""
     config = leaves(read_tree(folder / "config.yaml"))
     keys = ("train.max_steps", "train.batch_size", "train.lr", "train.loss", "data.augment")
     keys += ("prompts.train", "data.shots")
-    return ", ".join(f"`{key}={config[key]}`" for key in keys if config.get(key) is not None)
+    return ", ".join(
+        f"`{key}={config[key]}`"
+        for key in keys
+        if key not in without and config.get(key) is not None
+    )
 
 
 def measured() -> str:
@@ -191,11 +195,13 @@ def data_sets(out: Path) -> str:
         "## What `samtune data check` says of the folders\n",
         checks(out),
         "## Kvasir-SEG, few shots, boxes\n",
-        f"Three draws each, mean and standard deviation; {how(out / 'kvasir-shots' / shot)}.\n",
+        "Three draws each, mean and standard deviation; "
+        f"{how(out / 'kvasir-shots' / shot, 'data.shots')}.\n",
         shots(out),
         "The same models, IoU by prompt; all but none come from the ground truth:\n",
         prompts(out),
-        "Trained with one kind of prompt (16 shots), asked with each: IoU\n",
+        "Trained with one kind of prompt, asked with each, IoU; "
+        f"{how(out / 'kvasir-none', 'prompts.train')}.\n",
         matrix(out / "kvasir-matrix.json"),
     ]
     for name, title, shown in (
