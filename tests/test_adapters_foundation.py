@@ -250,10 +250,14 @@ def test_a_stack_of_tokens_without_images_keeps_them_so():
     assert stack.edits(0, state).tokens.shape == (3, 4)
 
 
+class Replacing(Probe):
+    def replaces(self):
+        return frozenset({"3.norm1.bias"})
+
+
 def test_a_stack_refuses_one_tensor_twice(refused):
-    stack = Stack([Probe(double, None, {"norm1.bias": 1}), Probe(double, None, {"norm1.bias": 1})])
-    state = stack.begin(None, torch.zeros(1), torch.zeros(1), None)
-    refused(["norm1.bias of block 3", "keep one"], stack.edits, 3, state)
+    refused(["norm1.bias of block 3", "keep one"], Stack, [Replacing(double), Replacing(double)])
+    Stack([Replacing(double), Probe(double)])
 
 
 class Embedder(Probe):

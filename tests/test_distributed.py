@@ -153,7 +153,8 @@ def test_two_processes_measure_every_metric_like_one(samtune, trained, tmp_path)
     assert two["images"] == one["images"] == 5
     assert len(one["metrics"]) > 30
     for found, wanted in zip(numbers(two), numbers(one), strict=True):
-        assert found == (wanted[0], pytest.approx(wanted[1], abs=1e-5, nan_ok=True))
+        # Other batches round otherwise, which moves a pixel over a cut here and there.
+        assert found == (wanted[0], pytest.approx(wanted[1], abs=1e-3, rel=1e-3, nan_ok=True))
 
 
 def numbers(tree: object, path: str = "") -> list[tuple[str, float]]:

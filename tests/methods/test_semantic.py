@@ -290,7 +290,7 @@ def test_published_recipes_resolve_and_fit_their_decoder():
     from samtune.config import from_words, recipes
 
     found = {name: recipe for name, recipe in recipes().items() if name.startswith("gsam-")}
-    assert len(found) == 7
+    assert len(found) == 10  # seven data sets, and three more crops of one
     for name, recipe in found.items():
         config = from_words([name])
         assert config.adapter["name"] == "gsam"
