@@ -256,6 +256,12 @@ class Replacing(Probe):
 
 
 def test_a_stack_refuses_one_tensor_twice(refused):
+    stack = Stack([Probe(double, None, {"norm1.bias": 1}), Probe(double, None, {"norm1.bias": 1})])
+    state = stack.begin(None, torch.zeros(1), torch.zeros(1), None)
+    refused(["norm1.bias of block 3", "keep one"], stack.edits, 3, state)
+
+
+def test_a_stack_refuses_when_built_what_its_parts_declare_twice(refused):
     refused(["norm1.bias of block 3", "keep one"], Stack, [Replacing(double), Replacing(double)])
     Stack([Replacing(double), Probe(double)])
 

@@ -8,7 +8,7 @@ here=$(dirname "$0")
 export PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}"
 export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456
 # bfloat16 products where the processor has them; elsewhere they are ten times as slow.
-precision=$(grep -qs -m1 -o -E 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo fp32)
+precision=$(grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo fp32)
 
 stage() { # stage NAME OPTIONS: from the beginning, from where it stopped, or done already
   local run=$out/$1

@@ -167,10 +167,8 @@ def decoders_table(base: str = "vit_b") -> str:
     """The read-outs as a Markdown table, for the documentation."""
     lines = ["| decoder | what it is | decoder alone, ViT-B | adapters | paper |", "|---" * 5 + "|"]
     for row in list_decoders(base):
-        trained, adapters = (
-            f"{row['trainable_parameters']:,}",
-            _all_or(row["adapters"], list(ADAPTERS)),
-        )
+        trained = f"{row['trainable_parameters']:,}"
+        adapters = _all_or(row["adapters"], list(ADAPTERS))
         cells = (f"`{row['name']}`", row["sits"], trained, adapters, row["paper"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

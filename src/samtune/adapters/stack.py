@@ -104,7 +104,7 @@ class Stack(Adapter):
             tokens=_tokens([p.tokens for p in parts]),
             attended=_joined([p.attended for p in parts], _chained),
             mlp=_joined([p.mlp for p in parts], _added),
-            params=_params(parts),
+            params=_params(i, parts),
         )
 
     def auxiliary(self, state: StackState) -> Tensor | None:
@@ -147,8 +147,16 @@ def _tokens(values: list[Tensor | None]) -> Tensor | None:
     return torch.cat(given, dim=-2) if given else None
 
 
-def _params(parts: list[BlockEdits]) -> dict[str, Tensor]:
-    return {name: tensor for part in parts for name, tensor in part.params.items()}
+def _params(i: int, parts: list[BlockEdits]) -> dict[str, Tensor]:
+    merged: dict[str, Tensor] = {}
+    for part in parts:
+        twice = merged.keys() & part.params.keys()
+        if twice:  # of adapters that do not declare what they replace
+            raise InputError(
+                f"stack: two adapters replace {min(twice)} of block {i}; keep one of them"
+            )
+        merged.update(part.params)
+    return merged
 
 
 def _refuse_conflicts(adapters: Sequence[Adapter]) -> None:
