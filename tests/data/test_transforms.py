@@ -191,6 +191,44 @@ def test_rotation_marks_its_corners():
     assert max(outside) > 0.12 and min(outside) < 0.06
 
 
+@pytest.mark.parametrize("voided", [False, True])
+def test_empty_corners_may_be_background(voided):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[4:16, 10:30] = 1
+    valid = np.ones((40, 40), bool)
+    valid[20:24, 18:22] = not voided
+    labels = Labels(mask, np.zeros(1, np.int64), valid if voided else None)
+    image = np.full((40, 40, 3), 90, np.uint8)
+    plain = {"size": (40, 40), "rotate": 90.0, "masks": "binary"}
+    for seed in range(5):
+        _, left_out = drawn(image, labels, seed, **plain)
+        moved, counted = drawn(image, labels, seed, **plain, corners="class_0")
+        np.testing.assert_array_equal(counted.map, left_out.map)
+        corners = moved[..., 0] == 0
+        np.testing.assert_array_equal(counted.valid, left_out.valid | corners)
+        assert counted.valid.all() != voided
+
+
+@pytest.mark.parametrize("present", [False, True])
+@pytest.mark.parametrize("background", [None, 0, 2])
+def test_empty_corners_may_be_class_0(present, background):
+    """As Generalized SAM fills them; an image need not have class 0 itself."""
+    mask = np.full((40, 40), 1, np.uint8)
+    mask[:, 20:] = 2
+    classes = np.array([3, 0] if present else [3, 1], np.int64)
+    settings = {"rotate": 90.0, "masks": "classes", "classes": 4, "background": background}
+    image = np.full((40, 40, 3), 90, np.uint8)
+    moved, labels = drawn(image, Labels(mask, classes), 3, (40, 40), **settings, corners="class_0")
+    corners = moved[..., 0] == 0
+    assert corners.mean() > 0.1 and labels.valid.all()
+    if background == 0:
+        assert not labels.map[corners].any()
+    else:
+        assert (labels.map[corners] > 0).all()
+        assert (labels.classes[labels.map[corners] - 1] == 0).all()
+    assert (labels.map[~corners] > 0).all()
+
+
 def test_the_same_generator_gives_the_same_part(make_picture):
     image, labels = make_picture(40, 60), labelled(np.zeros((40, 60), np.uint8))
     first, second = (drawn(image, labels, 3, crop=(16, 16), rotate=30.0)[0] for _ in range(2))
@@ -207,6 +245,7 @@ def test_the_same_generator_gives_the_same_part(make_picture):
         ({"crop": (0.5, 256.0)}, "whole", "data.crop"),
         ({"crop": (25.5, 30.0)}, "whole", "data.crop"),
         ({"rotate": 200.0}, "whole", "data.rotate=200.0"),
+        ({"corners": "class_0"}, "whole", "data.corners=class_0: no corner becomes empty"),
         ({"crop": (0.1, 1.0)}, "tiled", "data.crop: input.tiles=tiled"),
         ({"rotate": 10.0}, "crop", "data.rotate: input.tiles=crop"),
     ],

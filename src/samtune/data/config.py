@@ -74,7 +74,10 @@ class DataConfig:
     which is the frame of training then. Evaluation sees whole images."""
     rotate: float = 0.0
     """Degrees by which training images turn at most, either way, in the model's frame; corners that
-    become empty are black and do not count."""
+    become empty are black."""
+    corners: Literal["ignore", "class_0"] = "ignore"
+    """What corners that rotation leaves empty are: not counted, or of class 0, which is the
+    background where masks have one, as Generalized SAM has them."""
     cache: int = 1_000_000_000
     """Bytes of decoded images kept in memory; 0 for none."""
     workers: int = 0

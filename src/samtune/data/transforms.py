@@ -187,6 +187,11 @@ def check_changes(data: DataConfig, tiles: str) -> None:
         )
     if not 0 <= data.rotate <= 180:
         raise InputError(f"data.rotate={data.rotate}: degrees either way; choose 0 to 180")
+    if data.corners != "ignore" and not data.rotate:
+        raise InputError(
+            f"data.corners={data.corners}: no corner becomes empty without data.rotate; set it, "
+            "such as data.rotate=90"
+        )
     if tiles != "whole" and (crop or data.rotate):
         name = "crop" if crop else "rotate"
         raise InputError(
@@ -223,7 +228,10 @@ def cropped_rotated(
     if data.crop is not None:
         image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, rng))
     if data.rotate:
-        image, labels = _rotated(image, labels, float(rng.uniform(-data.rotate, data.rotate)))
+        degrees = float(rng.uniform(-data.rotate, data.rotate))
+        image, labels, corners = _rotated(image, labels, degrees)
+        if data.corners == "class_0":
+            labels = _first_class(labels, corners, data)
     return image, labels
 
 
@@ -262,15 +270,29 @@ def part(
 
 def _rotated(
     image: NDArray[np.uint8], labels: Labels, degrees: float
-) -> tuple[NDArray[np.uint8], Labels]:
+) -> tuple[NDArray[np.uint8], Labels, NDArray[np.bool_]]:
     # Pillow's default: the nearest pixel, zero outside; of the image too, as published
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         return np.array(Image.fromarray(array).rotate(degrees))
 
-    everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
+    inside = turned(np.ones(labels.map.shape, np.uint8)) > 0
     moved = turned(labels.map.astype(np.int32)).astype(labels.map.dtype)
-    valid = turned(everywhere.astype(np.uint8)) > 0
-    return turned(image), Labels(moved, labels.classes, valid)
+    valid = inside if labels.valid is None else turned(labels.valid.astype(np.uint8)) > 0
+    return turned(image), Labels(moved, labels.classes, valid), ~inside
+
+
+def _first_class(labels: Labels, where: NDArray[np.bool_], data: DataConfig) -> Labels:
+    """``labels`` where ``where`` ``(h, w)`` counts and is of class 0."""
+    valid = None if labels.valid is None else labels.valid | where
+    if data.masks != "classes" or data.background == 0:
+        return Labels(np.where(where, 0, labels.map), labels.classes, valid)
+    classes = labels.classes
+    if not (classes == 0).any():
+        classes = np.append(classes, 0)
+    first = int(np.flatnonzero(classes == 0)[0]) + 1
+    moved = labels.map.astype(np.promote_types(labels.map.dtype, np.min_scalar_type(first)))
+    moved[where] = first
+    return Labels(moved, classes, valid)
 
 
 def _turned(array: _Array, turns: int, mirrored: int) -> _Array:
