@@ -10,12 +10,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 
+import camera
 import canvas
 import initial
 import objective
 import plain_scenes
 import prompts
 import scenes
+import scope
 import train_nano
 from safetensors.torch import save_file
 from torch.optim import _muon
@@ -153,10 +155,56 @@ def test_without_a_prompt_the_largest_object_is_meant():
 
 
 def test_curriculum_goes_from_plain_to_rich_and_drops_the_question_without_a_prompt():
-    shares = [train_nano.curriculum(p) for p in (0, 0.2, 0.5, 0.65, 1)]
+    settings = train_nano.Settings(exact=0.9, loose=0.1, dark=0.2, scopes=0.3, faint=0.4)
+    shares = [train_nano.curriculum(p, settings) for p in (0, 0.2, 0.5, 0.65, 1)]
     assert [m.rich for m in shares] == pytest.approx([0, 0, 0.5, 0.5, 0.5])
     assert shares[0].whole == 1 and shares[3].whole == shares[4].whole == 0
     assert shares[0].full < shares[4].full
+    assert [m.exact for m in shares] == pytest.approx([1 / 3, 1 / 3, 0.9, 0.9, 0.9])
+    assert all((m.loose, m.dark, m.scopes, m.faint) == (0.1, 0.2, 0.3, 0.4) for m in shares)
+
+
+def test_views_of_a_scope_hide_what_the_frame_covers():
+    framed = objects = 0
+    for index in range(12):
+        first, again = (scenes.scene(6, index, scopes=1.0) for _ in range(2))
+        assert np.array_equal(first.image, again.image)
+        assert np.array_equal(first.labels, again.labels)
+        canvas = scope.scope(np.random.default_rng(index))
+        # Before optics and noise the frame is one dark grey, and there is nothing in it.
+        corner = canvas.image[0, 0]
+        if corner.max() < 14:
+            dark = (canvas.image == corner).all(-1)
+            framed += dark.mean() > 0.02
+            assert not canvas.labels[:, 0, 0].any()
+        objects += canvas.labels[0].any()
+    assert framed > 6 and objects > 8
+
+
+def test_a_careless_box_holds_the_tight_one():
+    rng, box = np.random.default_rng(0), np.array([20, 30, 50, 45], np.float32)
+    drawn = np.array([prompts.loosened(rng, box, 64) for _ in range(200)])
+    assert (drawn[:, :2] <= box[:2]).all() and (drawn[:, :2] >= 0).all()
+    assert (drawn[:, 2:] >= box[2:]).all() and (drawn[:, 2:] <= 63).all()
+    assert 0.35 < (drawn != box).mean() < 0.65
+    large, small = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    large[10:40, 10:40], small[10:14, 10:14] = True, True
+    boxes = [
+        {tuple(prompts.prompt(rng, m, prompts.BOX, 1.0, 0.5)[0][:2].ravel()) for _ in range(30)}
+        for m in (large, small)
+    ]
+    assert len(boxes[0]) > 5 and boxes[1] == {(10, 10, 13, 13)}
+
+
+def test_underexposed_pictures_are_dim_copies():
+    made = prompts.batch(1, 2, 64, PLAIN, None, (3, 4))
+    dim = prompts.batch(1, 2, 64, PLAIN._replace(dark=1.0), None, (3, 4))
+    assert dim.pixels.float().mean() < 0.7 * made.pixels.float().mean()
+    picture = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    for seed in range(20):
+        dimmed = camera.underexposed(np.random.default_rng(seed), picture)
+        assert dimmed.dtype == np.uint8 and 10 < dimmed.max() < 0.61 * 255
+        assert (np.diff(dimmed[..., 0].ravel().astype(int)) >= 0).all()
 
 
 def test_padding_holds_neither_pixels_nor_labels():

@@ -48,6 +48,12 @@ def photograph(canvas: Canvas, rng: Rng) -> None:
         _black_frame(canvas, rng)
 
 
+def underexposed(rng: Rng, image: np.ndarray) -> np.ndarray:
+    """``image`` u8 with a sixteenth to six tenths of its light, as dim fluorescence is stored."""
+    gain = np.exp(rng.uniform(np.log(0.06), np.log(0.6)))
+    return (image * np.float32(gain)).astype(np.uint8)
+
+
 def _faded(image: np.ndarray, rng: Rng) -> np.ndarray:
     """Low contrast, anywhere on the scale."""
     share = rng.uniform(0.25, 0.75)

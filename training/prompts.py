@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from camera import underexposed
 from plain_scenes import plain_scene
 from scenes import GROUP, PART, SIZE, WHOLE, scene
 from torch import Tensor
@@ -26,6 +27,10 @@ KIND_ODDS = np.array([0.5, 0.3, 0.1, 0.1])
 LEVEL_ODDS = {WHOLE: 0.72, PART: 0.2, GROUP: 0.08}
 SLOTS = 5
 """Prompt slots of every sample: two for a box (or its padding), up to three points."""
+
+
+LARGE = 0.05
+"""Share of the picture from which an object may have a careless box."""
 
 
 class Samples(NamedTuple):
@@ -129,6 +134,12 @@ def jittered(rng: np.random.Generator, box: np.ndarray, size: int) -> np.ndarray
     return np.clip(box + noise, 0, size - 1)
 
 
+def loosened(rng: np.random.Generator, box: np.ndarray, size: int) -> np.ndarray:
+    """A careless box: about half of its sides lie anywhere out to the picture's edge."""
+    edge = np.array([0, 0, size - 1, size - 1], np.float32)
+    return box + (edge - box) * (rng.random(4) * 1.5).clip(max=1) * (rng.random(4) < 0.5)
+
+
 def inner_point(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     """``(2,)`` xy inside: anywhere, or well inside."""
     if rng.random() < 0.5:
@@ -155,11 +166,11 @@ def outer_point(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 
 def prompt(
-    rng: np.random.Generator, mask: np.ndarray, kind: int, exact: float = 0.0
+    rng: np.random.Generator, mask: np.ndarray, kind: int, exact: float = 0.0, loose: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The slots ``(SLOTS, 2)`` and ``(SLOTS,)`` of one prompt for ``mask``.
 
-    Boxes are noisy but for a share ``exact``.
+    Boxes are noisy but for a share ``exact``; of large objects a share ``loose`` is careless.
     """
     coords = np.zeros((SLOTS, 2), np.float32)
     labels = np.full(SLOTS, ABSENT)
@@ -167,8 +178,11 @@ def prompt(
         return coords, labels
     if kind in (BOX, BOX_POINT):
         box = tight_box(mask)
-        noisy = rng.random() >= exact
-        coords[:2] = (jittered(rng, box, mask.shape[0]) if noisy else box).reshape(2, 2)
+        if loose and mask.mean() > LARGE and rng.random() < loose:
+            box = loosened(rng, box, mask.shape[0])
+        elif rng.random() >= exact:
+            box = jittered(rng, box, mask.shape[0])
+        coords[:2] = box.reshape(2, 2)
         labels[:2] = BOX_TOP_LEFT, BOX_BOTTOM_RIGHT
     else:
         labels[0] = NOT_A_POINT
@@ -211,6 +225,12 @@ class Mixture(NamedTuple):
     """That a picture is asked once without a prompt, for its largest object."""
     faint: float = 0.0
     """That the objects of a plain picture hardly differ from their background."""
+    loose: float = 0.0
+    """That the box of a large object is careless."""
+    dark: float = 0.0
+    """That a picture is underexposed."""
+    scopes: float = 0.0
+    """That a rich scene is an endoscope's view."""
 
 
 SHAPES = {SIZE // 2: (8, 6), SIZE: (2, 8)}
@@ -232,6 +252,8 @@ def batch(
     pictures = _pictures(rng, (seed, number * 4096), size, mixture, photos)
     while len(columns[0]) < images:
         image, labels, plain = next(pictures)
+        if rng.random() < mixture.dark:
+            image = underexposed(rng, image)
         content = padded(rng, image, labels) if size == SIZE else (size, size)
         masks = choose(rng, labels, count)
         if not masks:
@@ -241,7 +263,10 @@ def batch(
             kinds[0], masks[0] = WHOLE_PICTURE, labels[WHOLE] > 0
         elif rng.random() < mixture.largest:
             kinds[0], masks[0] = WHOLE_PICTURE, largest(labels[WHOLE])
-        slots = [prompt(rng, m, int(k), mixture.exact) for m, k in zip(masks, kinds, strict=True)]
+        slots = [
+            prompt(rng, m, int(k), mixture.exact, mixture.loose)
+            for m, k in zip(masks, kinds, strict=True)
+        ]
         coords, marks = zip(*slots, strict=True)
         row = (image.transpose(2, 0, 1), content, masks, coords, marks, kinds, edges_of(labels))
         for column, value in zip(columns, row, strict=True):
@@ -264,7 +289,7 @@ def _pictures(
             stack[WHOLE] = labels
             yield image, stack, True
             continue
-        picture = scene(seed, drawn, photos)
+        picture = scene(seed, drawn, photos, scopes=mixture.scopes)
         drawn += 1
         # Crops of one scene come together: drawing it costs more than cropping.
         for _ in range(per_scene):

@@ -21,6 +21,7 @@ import tissue
 from camera import photograph
 from canvas import GROUP, PART, SIZE, WHOLE, Canvas
 from photos import load_photos
+from scope import scope
 
 __all__ = ["GROUP", "PART", "SIZE", "WHOLE", "Scene", "scene"]
 
@@ -39,7 +40,13 @@ class Scene(NamedTuple):
     """``(3, 256, 256)`` int16: WHOLE objects and regions, their PARTs, GROUPs; 0 is nothing."""
 
 
-def scene(seed: int, index: int, photos: str | None = None, family: int | None = None) -> Scene:
+def scene(
+    seed: int,
+    index: int,
+    photos: str | None = None,
+    family: int | None = None,
+    scopes: float = 0.0,
+) -> Scene:
     """The scene number ``index`` of the stream ``seed``.
 
     Args:
@@ -47,14 +54,18 @@ def scene(seed: int, index: int, photos: str | None = None, family: int | None =
         index: Position in the stream.
         photos: COCO folder whose free photographs may lend their surfaces.
         family: Index into ``FAMILIES``; by default drawn by ``ODDS``.
+        scopes: Chance of an endoscope's view instead of one of the families.
     """
     rng = np.random.default_rng([seed, index])
     cv2.setRNGSeed(0)
     pictures = load_photos(photos)
     drawn = int(rng.choice(len(FAMILIES), p=ODDS))
-    canvas = FAMILIES[drawn if family is None else family](rng, pictures)
-    if rng.random() < 0.08:
-        things.occluders(canvas, rng, pictures)
+    if scopes and rng.random() < scopes:
+        canvas = scope(rng)
+    else:
+        canvas = FAMILIES[drawn if family is None else family](rng, pictures)
+        if rng.random() < 0.08:
+            things.occluders(canvas, rng, pictures)
     photograph(canvas, rng)
     return Scene(canvas.image, _tidied(canvas))
 
@@ -67,13 +78,15 @@ def _tidied(canvas: Canvas) -> np.ndarray:
     return keep[canvas.labels]
 
 
-def contact_sheet(seed: int, columns: int, rows: int, photos: str | None) -> np.ndarray:
+def contact_sheet(
+    seed: int, columns: int, rows: int, photos: str | None, scopes: float = 0.0
+) -> np.ndarray:
     """``(rows * 256, columns * 512, 3)`` u8: pictures beside their WHOLE and PART labels."""
     colours = np.random.default_rng(0).integers(40, 256, (4096, 3)).astype(np.uint8)
     colours[0] = 0
     tiles = []
     for index in range(columns * rows):
-        image, labels = scene(seed, index, photos)
+        image, labels = scene(seed, index, photos, scopes=scopes)
         shown = colours[labels[WHOLE] % 4096]
         parts = labels[PART] > 0
         shown[parts] = shown[parts] // 2 + colours[labels[PART] % 4096][parts] // 2
@@ -91,10 +104,11 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=4)
     parser.add_argument("--rows", type=int, default=6)
     parser.add_argument("--photos", help="COCO folder")
+    parser.add_argument("--scopes", type=float, default=0.0, help="chance of endoscopes' views")
     parser.add_argument("--benchmark", type=int, metavar="N", help="time N scenes")
     args = parser.parse_args()
     if args.sheet:
-        sheet = contact_sheet(args.seed, args.columns, args.rows, args.photos)
+        sheet = contact_sheet(args.seed, args.columns, args.rows, args.photos, args.scopes)
         cv2.imwrite(args.sheet, sheet[..., ::-1])
     if args.benchmark:
         cv2.setNumThreads(1)

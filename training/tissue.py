@@ -191,44 +191,58 @@ def _organelles(canvas: Canvas, rng: Rng, labels: np.ndarray, edge: np.ndarray) 
 
 def protrusions(rng: Rng, photos: Photos) -> Canvas:
     """A lit, folded surface with one to three smooth bumps that hardly differ in colour."""
-    height = 10 * rng.uniform(0.2, 2) * textures.smooth(rng, SIZE, SIZE)
-    folds = np.abs(
-        cv2.GaussianBlur(textures.field(rng, SIZE, SIZE, (1, 5)).astype(np.float32), (0, 0), 4)
-        - 127
-    )
-    height += rng.uniform(0, 0.5) * folds
-    albedo = textures.texture(rng, SIZE, SIZE, _flesh(rng), float(rng.uniform(2, 14))).astype(
-        np.float32
-    )
+    height, albedo = lining(rng)
     canvas = Canvas(np.zeros((SIZE, SIZE, 3), np.uint8))
     for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
-        _bump(canvas, rng, height, albedo)
-    _vessels(albedo, rng)
-    canvas.image[...] = _lit(
+        radius = np.exp(rng.uniform(np.log(14), np.log(95)))
+        make = (shapes.blob, shapes.bean, shapes.ellipse)[rng.choice(3, p=[0.6, 0.2, 0.2])]
+        ring = place(make(rng), *rng.uniform(0.12, 0.88, 2) * SIZE, radius)
+        bump(canvas, rng, height, albedo, ring, rng.uniform(0.3, 1.2))
+    vessels(albedo, rng)
+    canvas.image[...] = lit(
         albedo, cv2.GaussianBlur(height, (0, 0), float(rng.uniform(1, 2.5))), rng
     )
     return canvas
 
 
-def _bump(canvas: Canvas, rng: Rng, height: np.ndarray, albedo: np.ndarray) -> None:
-    """Raises one bump out of ``height`` and tints ``albedo`` there, both in place; labels it."""
-    radius = np.exp(rng.uniform(np.log(14), np.log(95)))
-    centre = rng.uniform(0.12, 0.88, 2) * SIZE
-    ring = place(
-        (shapes.blob, shapes.bean, shapes.ellipse)[rng.choice(3, p=[0.6, 0.2, 0.2])](rng),
-        *centre,
-        radius,
+def lining(rng: Rng, folded: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Height ``(SIZE, SIZE)`` in pixels and colour ``(SIZE, SIZE, 3)`` of a folded surface.
+
+    ``folded`` is how high sharp folds may be.
+    """
+    height = 10 * rng.uniform(0.2, 2) * textures.smooth(rng, SIZE, SIZE)
+    folds = np.abs(
+        cv2.GaussianBlur(textures.field(rng, SIZE, SIZE, (1, 5)).astype(np.float32), (0, 0), 4)
+        - 127
     )
+    height += rng.uniform(0, folded) * folds
+    albedo = textures.texture(rng, SIZE, SIZE, _flesh(rng), float(rng.uniform(2, 14)))
+    return height, albedo.astype(np.float32)
+
+
+def bump(
+    canvas: Canvas,
+    rng: Rng,
+    height: np.ndarray,
+    albedo: np.ndarray,
+    ring: np.ndarray,
+    raised: float,
+) -> None:
+    """Raises one bump out of ``height`` and tints ``albedo`` there, both in place; labels it.
+
+    ``ring`` is its outline in pixels; ``raised`` scales its height, 1 being a half sphere's.
+    """
+    radius = float(np.sqrt(np.prod(np.ptp(ring, axis=0)))) / 2
     cover = shapes.fill([ring], 0, 0, SIZE, SIZE)
     canvas.labels[WHOLE][cover > 127] = canvas.new()
     depth = cv2.distanceTransform((cover > 127).astype(np.uint8), cv2.DIST_L2, 5)
     depth = np.minimum(depth, radius * rng.uniform(0.3, 1))
     peak = float(depth.max()) + 1e-3
-    bump = np.sqrt(depth * (2 * peak - depth)) * rng.uniform(0.3, 1.2)
+    dome = np.sqrt(depth * (2 * peak - depth)) * raised
     lumps = (textures.field(rng, SIZE, SIZE, (0.5, 2)).astype(np.float32) - 127) * rng.uniform(
         0, 0.05
     )
-    height += bump + lumps * (depth > 0)
+    height += dome + lumps * (depth > 0)
     tint = rng.normal(0, 14) + rng.normal(0, 8, 3)
     own = textures.texture(
         rng, SIZE, SIZE, np.clip(albedo.mean((0, 1)) + tint, 0, 255), float(rng.uniform(2, 16))
@@ -249,7 +263,8 @@ def _flesh(rng: Rng) -> np.ndarray:
     return np.array([red, red * rng.uniform(0.4, 0.85), red * rng.uniform(0.25, 0.8)])
 
 
-def _vessels(albedo: np.ndarray, rng: Rng) -> None:
+def vessels(albedo: np.ndarray, rng: Rng) -> None:
+    """Darkens thin winding lines of ``albedo`` in place."""
     for _ in range(int(rng.choice([0, 3, 8], p=[0.5, 0.3, 0.2]))):
         ring = place(
             shapes.tube(rng, rng.uniform(0.006, 0.025)),
@@ -264,7 +279,7 @@ def _vessels(albedo: np.ndarray, rng: Rng) -> None:
         )
 
 
-def _lit(albedo: np.ndarray, height: np.ndarray, rng: Rng) -> np.ndarray:
+def lit(albedo: np.ndarray, height: np.ndarray, rng: Rng) -> np.ndarray:
     """Lambert and Blinn highlights of a lamp beside the camera, falling off with distance."""
     gx, gy = (
         cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125),

@@ -68,6 +68,14 @@ class Settings:
     """Share of the budget to begin at: with ``--init``, the part of the schedule still to come."""
     faint: float = 0.0
     """Chance of faint objects in a plain scene."""
+    exact: float = 2 / 3
+    """Share of boxes without noise in the second half of the budget."""
+    loose: float = 0.0
+    """Chance that the box of a large object is careless."""
+    dark: float = 0.0
+    """Chance that a picture is underexposed."""
+    scopes: float = 0.0
+    """Chance that a rich scene is an endoscope's view."""
     precision: str = "bf16"
     """``fp32`` where the processor has no bfloat16 products: there they are ten times as slow."""
 
@@ -83,14 +91,15 @@ def orthogonal(grad: Tensor, coefficients: tuple, steps: int, eps: float) -> Ten
     return x.T if grad.shape[0] > grad.shape[1] else x
 
 
-def curriculum(progress: float) -> Mixture:
+def curriculum(progress: float, settings: Settings) -> Mixture:
     """What batches are made of at this share of the budget."""
     full = 0.15 if progress < 0.5 else 0.5
     rich = 0.5 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
     whole = min(1.0, max(0.0, (0.65 - progress) / 0.35))
-    exact = 1 / 3 if progress < 0.5 else 2 / 3
+    exact = 1 / 3 if progress < 0.5 else settings.exact
     largest = 0.0 if progress < 0.8 else 0.5
-    return Mixture(full, rich, whole, exact, largest)
+    s = settings
+    return Mixture(full, rich, whole, exact, largest, s.faint, s.loose, s.dark, s.scopes)
 
 
 class Trainer:
@@ -153,7 +162,7 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = base[name] * factor
-        self.mixture[:] = curriculum(self.progress)._replace(faint=s.faint)
+        self.mixture[:] = curriculum(self.progress, s)
         return factor
 
     def autocast(self) -> AbstractContextManager:
