@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +272,30 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
         assert shown in said
     assert "prompt box (from the ground truth), 3 test images" in said and "\niou: " in said
     assert said.index("filled box") < said.index("0.674") < said.index("zero-shot")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_that_earlier_runs_freed_does_not_count():
+    script = """
+from pathlib import Path
+from samtune.compare import _count_peak_anew
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
+
+blocks = [bytearray(50_000) for _ in range(8000)]
+pins = [bytearray(50_000) for _ in range(8000)][::400]
+del blocks
+before = status("VmRSS")
+_count_peak_anew()
+print(before, status("VmHWM"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    before, peak = map(int, done.stdout.split())
+    assert peak < before - 200_000
 
 
 def test_titles():

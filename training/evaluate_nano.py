@@ -4,7 +4,11 @@
 
 Images are scaled so that the longest side has 256 pixels and padded right and below; masks are
 compared in the original resolution; only objects of 100 pixels and more count. A set's figure is
-the mean over its objects.
+the mean over its objects, and over its images where nothing is pointed at. Prompts: the tight
+``box``; a ``point`` deep inside, answered by the mask ranked first of three (``point_best``: the
+best of them, ``point_single``: the single mask); ``clicks_3``, that point and two clicks in the
+middle of the largest error; ``box_click``, the box and one such click; a coarse ``mask`` that says
+where but not which outline; and ``none``, measured against all objects of the image at once.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from samtune.clicks import central_clicks, chosen
+from samtune.data.config import PromptConfig
+from samtune.data.prompters import Draw, Objects, sample_mask
+from samtune.data.transforms import fit_mask
 from samtune.sam.model import SPECS, Sam
 from samtune.types import Geometry, Prompts
 
@@ -129,7 +137,7 @@ def load(path: Path, device: str) -> Sam:
 
 @torch.no_grad()
 def predictions(sam: Sam, sample: Sample, device: str) -> dict[str, list[float]]:
-    """IoU of every object by prompt: ``box``, ``point``, ``point_single``, ``point_best``."""
+    """IoU of every object by prompt, and of all of them at once without one; see the module."""
     h, w = sample.image.shape[:2]
     side = sam.spec.image_size
     scale = side / max(h, w)
@@ -140,44 +148,86 @@ def predictions(sam: Sam, sample: Sample, device: str) -> dict[str, list[float]]
     pixels[: resized[0], : resized[1]] = cv2.resize(sample.image, resized[::-1], interpolation=how)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
     embedding = sam.image_encoder(sam.preprocess(image, torch.tensor([resized], device=device)))
+    asked = Asked(sam, embedding, geometry)
     found: dict[str, list[float]] = defaultdict(list)
     for start in range(0, len(sample.masks), CHUNK):
-        masks = sample.masks[start : start + CHUNK]
-        truth = torch.from_numpy(np.stack(masks)).to(device)
-        boxes = torch.tensor([box_of(m) for m in masks], dtype=torch.float, device=device)
-        points = torch.tensor([deepest(m) for m in masks], dtype=torch.float, device=device)[
-            :, None
-        ]
-        clicks = Prompts.of(points=points, labels=torch.ones(len(masks), 1, device=device))
-        for key, prompts, multi in (
-            ("box", Prompts.of(boxes=boxes), False),
-            ("point_single", clicks, False),
-            ("point", clicks, True),
-        ):
-            out = sam.decode(embedding, prompts.to_model(geometry), (side, side), multi)
-            inside = geometry.masks_to_original(out.logits) > 0
-            overlap = (inside & truth[:, None]).sum((-2, -1))
-            iou = overlap / (inside | truth[:, None]).sum((-2, -1)).clamp(min=1)
-            found[key] += iou.gather(1, out.iou.argmax(1, keepdim=True))[:, 0].tolist()
-            if multi:
-                found["point_best"] += iou.max(1).values.tolist()
+        for key, values in asked.all(sample.masks[start : start + CHUNK]).items():
+            found[key] += values
+    everything = torch.from_numpy(np.any(sample.masks, 0))[None].to(device)
+    found["none"] += asked.single(Prompts.of(count=1).to(device), everything)[0].tolist()
     return found
 
 
+class Asked(NamedTuple):
+    """One encoded image, ready to be asked."""
+
+    sam: Sam
+    embedding: torch.Tensor
+    geometry: Geometry
+
+    def all(self, masks: list[np.ndarray]) -> dict[str, list[float]]:
+        """IoU of each of some objects, by prompt."""
+        device = self.embedding.device
+        truth = torch.from_numpy(np.stack(masks)).to(device)
+        boxes = torch.tensor([box_of(m) for m in masks], dtype=torch.float, device=device)
+        points = torch.tensor([deepest(m) for m in masks], dtype=torch.float, device=device)
+        clicks = Prompts.of(points=points[:, None], labels=torch.ones(len(masks), 1, device=device))
+        clicks, framed = (p.to_model(self.geometry) for p in (clicks, Prompts.of(boxes=boxes)))
+        three = self.sam.decode(self.embedding, clicks, self.geometry.model, True)
+        iou = self._iou(three.logits, truth)
+        first = iou.gather(1, three.iou.argmax(1, keepdim=True))[:, 0]
+        found = {"point": first, "point_best": iou.max(1).values}
+        found["point_single"], _ = self.single(clicks, truth)
+        low = chosen(three)
+        for _ in range(2):
+            clicks = self._corrected(clicks, low, truth)
+            found["clicks_3"], low = self.single(clicks, truth)
+        found["box"], low = self.single(framed, truth)
+        found["box_click"], _ = self.single(self._corrected(framed, low, truth), truth)
+        found["mask"], _ = self.single(self._coarse(masks).to(device), truth)
+        return {key: values.tolist() for key, values in found.items()}
+
+    def single(self, prompts: Prompts, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """IoU ``(N,)`` of the single mask, and its logits ``(N, 1, 4H, 4W)``."""
+        out = self.sam.decode(self.embedding, prompts, self.geometry.model, False)
+        return self._iou(out.logits, truth)[:, 0], out.logits
+
+    def _iou(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        inside = self.geometry.masks_to_original(logits) > 0
+        overlap = (inside & truth[:, None]).sum((-2, -1))
+        return overlap / (inside | truth[:, None]).sum((-2, -1)).clamp(min=1)
+
+    def _corrected(self, prompts: Prompts, low: torch.Tensor, truth: torch.Tensor) -> Prompts:
+        answers = (self.geometry.masks_to_original(low)[:, 0] > 0).cpu()
+        everywhere = torch.ones(self.geometry.original, dtype=torch.bool)
+        xy, labels = central_clicks(answers, truth.cpu(), everywhere)
+        return prompts.clicked(self.geometry.to_model(xy), labels, low)
+
+    def _coarse(self, masks: list[np.ndarray]) -> Prompts:
+        grid = self.sam.spec.grid
+        draw = Draw(PromptConfig(), False, np.random.default_rng(0), (4 * grid[0], 4 * grid[1]))
+        one = np.zeros(1, np.int64)
+        maps = [m.astype(np.uint8) for m in masks]
+        objects = [Objects(m, fit_mask(m, self.geometry), 1) for m in maps]
+        return Prompts.cat([sample_mask(o, one, draw) for o in objects])
+
+
 def evaluate(sam: Sam, samples: Iterator[Sample], device: str, every: int) -> dict[str, float]:
-    """The mean of every figure over the objects of every ``every``-th image, and their number."""
+    """The mean of every figure over every ``every``-th image, and how many were measured."""
     found: dict[str, list[float]] = defaultdict(list)
+    images = 0
     for index, sample in enumerate(samples):
         masks = [m for m in sample.masks if m.sum() >= SMALLEST]
         if index % every or not masks:
             continue
+        images += 1
         for mask in masks:
             for key, value in guesses(mask).items():
                 found[key].append(value)
         for key, values in predictions(sam, Sample(sample.image, masks), device).items():
             found[key] += values
     means = {key: round(float(np.mean(values)), 4) for key, values in found.items()}
-    return {"objects": len(found["box"])} | means
+    return {"objects": len(found["box"]), "images": images} | means
 
 
 def main() -> None:
