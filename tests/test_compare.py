@@ -232,6 +232,20 @@ def test_the_chart_places_what_is_larger_to_the_right_and_better_higher():
     assert scatter("all", [], None)["points"] == []
 
 
+def test_a_base_far_below_does_not_press_the_methods_together():
+    rows = [
+        {"method": m, "iou": {"mean": iou, "std": None}, "trainable_parameters": n, "best": False}
+        for m, iou, n in (("a", 0.70, 1_000), ("b", 0.71, 10_000), ("c", 0.73, 100_000))
+    ]
+    near, far = scatter(4, rows, 0.62), scatter(4, rows, 0.05)
+    assert near["below"] is None and near["zero_shot"] is not None
+    assert far["below"] == 0.05 and far["zero_shot"] is None
+    heights = [[at[1] for at in (p["at"] for p in chart["points"])] for chart in (near, far)]
+    assert max(heights[1]) - min(heights[1]) > 2 * (max(heights[0]) - min(heights[0]))
+    alone = scatter(4, rows[:1], 0.05)
+    assert alone["below"] is None and alone["zero_shot"] is not None
+
+
 def test_the_page_shows_each_method_on_the_same_images():
     image, mask = np.zeros((20, 30, 3), np.uint8), np.zeros((20, 30), bool)
     mask[5:10, 5:15] = True

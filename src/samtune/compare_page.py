@@ -107,8 +107,10 @@ def scatter(
 
     Returns:
         ``title``, ``frame``, ``x`` and ``y`` (position and label of each tick), ``zero_shot`` (the
-        height of its line, or ``None``) and ``points``: method, position, the ends of one deviation
-        up and down, where its label stands, and whether it is the best.
+        height of its line, or ``None``), ``below`` (the base's IoU where it lies so far below the
+        methods that they would lie on each other on one axis with it) and ``points``: method,
+        position, the ends of one deviation up and down, where its label stands, and whether it is
+        the best.
     """
     known = [row for row in rows if row["iou"]["mean"] is not None]
     sizes = [max(1, row["trainable_parameters"]) for row in known]
@@ -116,7 +118,8 @@ def scatter(
     high = max(low + 1, math.ceil(math.log10(max(sizes, default=1)) + 1e-9))
     spans = [(row["iou"]["mean"], row["iou"]["std"] or 0.0) for row in known]
     heights = [m + sign * s for m, s in spans for sign in (-1, 1)]
-    heights += [] if zero_shot is None else [zero_shot]
+    far = zero_shot is not None and _far_below(zero_shot, heights)
+    heights += [] if zero_shot is None or far else [zero_shot]
     y_ticks = ticks(min(heights, default=0.0), max(heights, default=1.0))
     left, top, right, bottom = FRAME
 
@@ -146,9 +149,14 @@ def scatter(
         "frame": FRAME,
         "x": [(across(10.0**power), quantity(10.0**power)) for power in range(low, high + 1)],
         "y": [(up(tick), f"{tick:.{digits}f}") for tick in y_ticks],
-        "zero_shot": None if zero_shot is None else up(zero_shot),
+        "zero_shot": None if zero_shot is None or far else up(zero_shot),
+        "below": zero_shot if far else None,
         "points": points,
     }
+
+
+def _far_below(zero_shot: float, heights: Sequence[float]) -> bool:
+    return len(heights) > 2 and min(heights) - zero_shot > 3 * (max(heights) - min(heights))
 
 
 def _grid(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
