@@ -390,6 +390,7 @@ def scenes() -> dict[str, list[Scene]]:
     """Sets of images: random ones, and ones that lack targets, predictions or sizes."""
     one, two = scene(1), scene(2)
     small = one.only(one.target.sum((1, 2)) < AREAS[0])
+    crowd = scene(6, 130)._replace(classes=np.zeros(130, np.int64)).perfect()
     return {
         "random": [scene(image, 12 if image else 110) for image in range(5)],
         "an image without targets": [one, two.without("target")],
@@ -401,6 +402,7 @@ def scenes() -> dict[str, list[Scene]]:
         "perfect": [one.perfect(), two.perfect()],
         "small targets": [small],
         "small targets, perfect": [small.perfect()],
+        "more masks of a class than count": [crowd],
     }
 
 
