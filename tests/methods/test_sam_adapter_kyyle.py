@@ -1,5 +1,7 @@
 """Kyyle2114's SAM-Adapter against numbers measured on its code, with a deterministic fill."""
 
+from dataclasses import replace
+
 import deterministic
 import pytest
 import tiny
@@ -160,15 +162,23 @@ def test_forward_on_vit_b(pixels):
     model = model_of(SPECS["vit_b"])
     check(model.sam.image_encoder(pixels[:1]), VIT_B_PLAIN)
     features = model.encode(pixels[:1])
-    # Four of the six elements are 1.1e-4 to 1.8e-4 off, in float64 and in every form of attention
-    # alike, without a known cause; the logits read out of this embedding agree to 1e-5.
+    # The six single elements known of this embedding are up to 1.8e-4 off, in float64 and in every
+    # form of attention alike. They are of another run than the logits known beside them: those are
+    # read out of the same places, agree to 2e-6, and could not if the embedding differed so there.
     check(features.embedding, VIT_B_ENCODED, elements=2e-4)
-    flat = features.embedding.flatten()
-    assert float(flat[1]) == pytest.approx(VIT_B_ENCODED.first[1], abs=1e-4)
-    assert float(flat[len(flat) // 2]) == pytest.approx(VIT_B_ENCODED.middle[0], abs=1e-4)
     box = Prompts.of(boxes=torch.tensor([[100.0, 120, 500, 640]]))
     masks = model.decoder(model.sam, features, box)
-    check(masks.logits, VIT_B_LOGITS, elements=1e-5)
+    check(masks.logits, VIT_B_LOGITS, elements=5e-6)
+    torch.manual_seed(0)
+    noise = 1.2e-4 * torch.randn(features.embedding.shape)
+    moved = model.decoder(
+        model.sam, replace(features, embedding=features.embedding + noise), box
+    ).logits.flatten()
+    half = len(moved) // 2
+    apart = torch.cat([moved[:3], moved[half : half + 3]]) - torch.tensor(
+        VIT_B_LOGITS.first + VIT_B_LOGITS.middle
+    )
+    assert apart.abs().max() > 3e-5
     assert float(masks.iou) == pytest.approx(-0.354916, abs=1e-4)
 
 
