@@ -26,6 +26,23 @@ def test_warm_up_and_cosine():
     assert rates[9:] == sorted(rates[9:], reverse=True)
 
 
+def test_a_cosine_by_epochs_is_constant_within_one():
+    config = FitConfig(lr=1.0, warmup=0, min_lr=0, cosine="epoch", accumulate=2)
+    rates = [learning_rate(config, step, 30, 12) for step in range(1, 31)]  # six steps an epoch
+    expected = [0.5 * (1 + math.cos(math.pi * epoch / 5)) for epoch in range(5)]
+    assert rates == pytest.approx([rate for rate in expected for _ in range(6)])
+
+
+def test_kyyles_cosine_has_the_published_rates():
+    """Of 250 batches and 20 epochs the last, and of 5 batches the first seven of 10 epochs."""
+    config = FitConfig(lr=2e-4, warmup=0, min_lr=0, cosine="kyyle")
+    assert learning_rate(config, 250 * 20, 250 * 20, 250) == pytest.approx(1.97e-4, abs=5e-7)
+    rates = [learning_rate(config, 1 + 5 * epoch, 50, 5) for epoch in range(7)]
+    published = [2e-4, 1.81e-4, 1.31e-4, 6.9e-5, 1.9e-5, 0, 1.9e-5]
+    assert rates == pytest.approx(published, abs=5e-7)
+    assert learning_rate(config, 5, 50, 5) == 2e-4
+
+
 def test_a_single_step_has_the_full_rate():
     assert learning_rate(FitConfig(lr=2.0), 1, 1) == 2.0
 

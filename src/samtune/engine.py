@@ -226,7 +226,7 @@ class _Trainer:
         """One step of the optimiser, from the gradients added up."""
         state, c = self.state, self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(c, state.step + 1, self.total)
+            group["lr"] = learning_rate(c, state.step + 1, self.total, self.batches)
         parameters = self.wrapped.parameters()
         norm = float(self.accelerator.clip_grad_norm_(parameters, c.clip or math.inf))
         # fp16's scaler meets gradients that overflow by skipping the step itself
@@ -242,7 +242,7 @@ class _Trainer:
         if state.step % c.log_every == 0 or state.step == self.total:
             row = {"event": "train", "step": state.step, "loss": _mean(state.losses)}
             state.losses = []
-            self._emit({**row, "lr": learning_rate(c, state.step, self.total)})
+            self._emit({**row, "lr": learning_rate(c, state.step, self.total, self.batches)})
 
     def _guard(self) -> None:
         if self.state.bad >= BAD_STEPS:

@@ -39,6 +39,9 @@ class FitConfig:
     """Learning rate after the warm-up."""
     min_lr: float = 0.01
     """Where the cosine ends, as a part of lr."""
+    cosine: Literal["step", "epoch", "kyyle"] = "step"
+    """When the rate falls: with every step, with every epoch as in the published trainings, or as
+    Kyyle2114 has it: with every epoch, by a cosine of as many epochs as an epoch has batches."""
     warmup: float = 0.05
     """Part of all steps in which the rate rises from zero."""
     weight_decay: float = 1e-4
@@ -94,15 +97,27 @@ def check(config: FitConfig) -> None:
         )
 
 
-def learning_rate(config: FitConfig, step: int, total: int) -> float:
+def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) -> float:
     """The rate of step ``1..total``: a linear warm-up to ``lr``, then a cosine to ``min_lr * lr``.
 
-    The cosine is SGDR's without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    The cosine is SGDR's without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983). ``kyyle``
+    goes on beyond its lowest point, and up again, where there are more epochs than batches.
+
+    Args:
+        config: The settings.
+        step: Of the optimiser, from 1.
+        total: Steps of the whole training.
+        batches: Batches of an epoch.
     """
     warm = max(1, round(config.warmup * total))
     if step < warm:
         return config.lr * step / warm
-    along = min(1.0, (step - warm) / max(1, total - warm))
+    if config.cosine == "step":
+        along = min(1.0, (step - warm) / max(1, total - warm))
+    else:
+        epoch = (step - 1) * config.accumulate // batches
+        length = batches if config.cosine == "kyyle" else total * config.accumulate / batches
+        along = epoch / length
     return config.lr * (config.min_lr + (1 - config.min_lr) * 0.5 * (1 + math.cos(math.pi * along)))
 
 
