@@ -35,10 +35,11 @@ def fits(adapter: str, decoder: str) -> bool:
 PAIRS = [(a, d) for a in ADAPTERS for d in DECODERS if fits(a, d)]
 PAIRS.append(("lora+adaptformer", "tuned"))  # joined by name, they are held to the same
 # Adapter and decoder meet only in tokens, taps and state. All pairs run where that matters; each
-# adapter and each decoder once is enough elsewhere.
+# adapter and each decoder once, and what tunes a decoder alone, is enough elsewhere.
 COVER = sorted(
     {next(pair for pair in PAIRS if pair[0] == a) for a, _ in PAIRS}
     | {next(pair for pair in PAIRS if pair[1] == d) for d in DECODERS}
+    | {pair for pair in PAIRS if pair[0] == "none"}
 )
 with torch.device("meta"):  # the shapes are enough to see whether a pair trains anything
     TRAINED = [(a, d) for a, d in PAIRS if FineTuned(Sam(tiny.TINY).freeze(), a, d).trainable()]

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -75,6 +76,18 @@ def test_a_folder_with_several_boxes(ask, trained, predictor):
     assert picture.dtype == np.uint8 and set(np.unique(picture)) <= {0, 255}
     assert 0 < (picture > 0).mean() < 1
     assert np.array_equal(picture > 0, decoded(mine[0]) | decoded(mine[1]))
+
+
+def test_a_threshold_moves_the_outline(ask):
+    areas = []
+    for threshold in ("-1.0", "0.0", "1.0"):
+        answer, out = ask(f"--box={BOXES[0]}", f"--threshold={threshold}", "--no-overlays")
+        assert answer.code == 0
+        areas.append([entry["area"] for entry in entries_of(out)])
+        shutil.rmtree(out)
+    low, middle, high = np.array(areas)
+    assert (low >= middle).all() and (middle >= high).all()
+    assert low.sum() > middle.sum() > high.sum()
 
 
 def test_masks_are_in_the_frame_of_each_image(ask, tmp_path):

@@ -86,6 +86,9 @@ def predict(
         Path | None, typer.Option("--prompts", help="JSON: image name to boxes or points.")
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures too.")] = True,
+    threshold: Annotated[
+        float, typer.Option(help="Logits above it are inside; 0 is a probability of one half.")
+    ] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Write masks for images: PNG, overlays and COCO run lengths."""
@@ -95,6 +98,7 @@ def predict(
     with speaking(as_json) as display, warning(display):
         asked = _asked(box or [], point or [], prompts)
         predictor = predictor_of(checkpoint, words or [])
+        predictor.threshold = threshold
         found = predict_folder(
             predictor,
             source,

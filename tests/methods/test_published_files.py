@@ -254,7 +254,8 @@ def test_a_file_that_is_a_base_answers_as_sam(name, tmp_path, monkeypatch):
 
 
 @torch.no_grad()
-def test_a_file_of_samed_answers_as_its_system(tmp_path, monkeypatch):
+def test_a_file_of_samed_answers_as_its_network(tmp_path, monkeypatch):
+    """Not as its whole program, which enlarges slices by cubic splines: see docs/import.md."""
     spec, size, rank = SMALL, (128, 192), 4
     monkeypatch.setitem(SPECS, spec.name, spec)
     shapes = files.samed(spec, rank, classes=5)
