@@ -71,7 +71,7 @@ def methods(out: Path) -> str:
         "The same short budget and one rate for all: this shows that each method learns, not which "
         "is best. One seed; zero-shot stands first. Without a prompt nano answers with one object, "
         "so it starts near zero where all of the foreground is asked for. Memory is the process's, "
-        "in which the runs follow one another: after gsam it keeps what that run gave back.\n",
+        "in which the runs follow one another; each peak is counted anew.\n",
     ]
     of_classes = {"lora", "adaptformer", "gsam", "sm_adaptformer", "samus"}
     of_classes |= {"head_lora", "head_conv_lora"}

@@ -223,6 +223,47 @@ def gsam(spec: SamSpec) -> tuple[Shapes, dict[str, str]]:
     return found, second
 
 
+def cat_sam(spec: SamSpec, variant: str) -> tuple[Shapes, dict[str, str]]:
+    """CAT-SAM's variant ``t`` or ``a``, and the second names of its tensors with the first ones.
+
+    The entries of the first that plain SAM has too carry SAM's names behind ``ori_sam.``.
+    """
+    dim, own, few = spec.embed_dim, "image_encoder.", spec.embed_dim // 32
+    encoders = official(spec, "image_encoder.", "prompt_encoder.")
+    found = {f"ori_sam.{key}": shape for key, shape in encoders.items()}
+    second = {}
+    for key in encoders:
+        part, _, rest = key.partition(".")
+        second[f"{part}.sam_{part.replace('image', 'img')}.{rest}"] = f"ori_sam.{key}"
+    found |= official(spec, decoder := "mask_decoder.") | {decoder + "hf_token.weight": (1, 256)}
+    second["image_encoder.hq_token"] = decoder + "hf_token.weight"
+    for i, (wide, out) in enumerate(((256, 256), (256, 256), (256, 32))):
+        found |= layer(f"{decoder}hf_mlp.layers.{i}", out, wide)
+    for name, given, hidden, out, side in (
+        ("compress_vit_feat", dim, 256, 32, 2),
+        ("embedding_encoder", 256, 64, 32, 2),
+    ):
+        found |= layer(f"{decoder}{name}.0", given, hidden, side, side, out=hidden)
+        found |= plain_norm(f"{decoder}{name}.1", hidden)
+        found |= layer(f"{decoder}{name}.3", hidden, out, side, side, out=out)
+    found |= layer(decoder + "embedding_maskfeature.0", 64, 32, 3, 3)
+    found |= plain_norm(decoder + "embedding_maskfeature.1", 64)
+    found |= layer(decoder + "embedding_maskfeature.3", 32, 64, 3, 3)
+    if variant == "t":
+        for i in range(spec.depth):
+            found |= layer(f"{own}hq_token_proj.{i}.adapter.0", 64, 256)
+            found |= layer(f"{own}hq_token_proj.{i}.adapter.2", dim, 64)
+        return found, second
+    inner = own + "prompt_generator."
+    found |= layer(inner + "shared_mlp", dim, few) | layer(inner + "embedding_generator", few, dim)
+    for i in range(spec.depth):
+        found |= layer(f"{inner}lightweight_mlp_{i}.0", few, few)
+    found |= layer(inner + "prompt_generator.proj", few, 3, 16, 16)
+    for j in range(few):
+        found |= layer(f"{own}hq_token_down_proj.{j}.adapter.0", 32, 256)
+    return found | layer(own + "shared_up_proj", 4096, 32), second
+
+
 def samed(spec: SamSpec, rank: int, classes: int) -> Shapes:
     """SAMed: pairs by number, queries' and values' in turn, and tensors of the frozen parts."""
     dim = spec.embed_dim

@@ -253,6 +253,32 @@ def test_a_file_that_is_a_base_answers_as_sam(name, tmp_path, monkeypatch):
     torch.testing.assert_close(found, padded(model, 64), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("variant", "totals"), [("t", (582, 966, 1222)), ("a", (614, 990, 1246))])
+def test_a_file_of_cat_sam_is_read_whole(variant, totals, tmp_path, monkeypatch):
+    """Every tensor under its own name; its answers are those of ``test_cat_sam.py``."""
+    for name, total in zip(("vit_b", "vit_l", "vit_h"), totals, strict=True):
+        first, second = files.cat_sam(SPECS[name], variant)
+        assert len(first.keys() | second.keys()) == len(first) + len(second) == total
+    spec = SMALL
+    monkeypatch.setitem(SPECS, spec.name, spec)
+    shapes, second = files.cat_sam(spec, variant)
+
+    def fill(key: str, shape: tuple[int, ...]) -> Tensor:
+        return deterministic.value(key.removeprefix("ori_sam."), shape)
+
+    model = imported(tmp_path, f"cat_sam_{variant}", spec, fill, shapes, second)
+    ours = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    theirs = {k: fill(k, s) for k, s in shapes.items() if k not in files.official(spec)}
+    theirs = {k: value for k, value in theirs.items() if not k.startswith("ori_sam.")}
+    missing = [
+        key
+        for key, value in theirs.items()
+        if not any(o.numel() == value.numel() and torch.equal(o.flatten(), value.flatten())
+                   for o in ours.values())
+    ]  # fmt: skip
+    assert not missing and len(theirs) == sum(p.requires_grad for p in model.parameters())
+
+
 @torch.no_grad()
 def test_a_file_of_samed_answers_as_its_network(tmp_path, monkeypatch):
     """Not as its whole program, which enlarges slices by cubic splines: see docs/import.md."""
