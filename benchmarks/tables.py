@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from samtune.adapters import ADAPTERS
+from samtune.checkpoint import read_header
 from samtune.compare_rows import grids, with_deviation
 from samtune.config import leaves, read_tree
 from samtune.report import duration, metric, quantity
@@ -50,11 +51,15 @@ def how(folder: Path, *without: str) -> str:
     )
 
 
-def measured() -> str:
-    """What everything on a page was measured with."""
-    base = fingerprint(load_sam("nano"))[:12]
+def measured(out: Path) -> str:
+    """What everything on a page was measured with; the base is that of the runs in ``out``."""
+    bases = {read_header(file)["base"]["sha256"] for file in out.rglob("best.safetensors")}
+    if len(bases) != 1:
+        raise SystemExit(f"{out}: runs of {len(bases)} bases; a page is of one")
+    (base,) = bases
+    which = "the shipped nano" if base == fingerprint(load_sam("nano")) else "an earlier nano"
     return (
-        f"Base: the shipped nano, sha256 {base}... One thread a run, two runs beside each other on "
+        f"Base: {which}, sha256 {base[:12]}... One thread a run, two runs beside each other on "
         f"{os.cpu_count()} cores ({platform.machine()}, no GPU), torch {torch.__version__}. IoU "
         "and Dice are means over the prompts of the test split, at the original resolution. Times "
         "are upper bounds: other work ran on the machine."
@@ -67,7 +72,7 @@ def methods(out: Path) -> str:
         "# Every method with the shipped base\n",
         "    benchmarks/methods.sh isbi2012 ISBI2012_FOLDER OUT_FOLDER\n"
         "    benchmarks/methods.sh camvid CAMVID_FOLDER OUT_FOLDER\n",
-        measured() + "\n",
+        measured(out) + "\n",
         "The same short budget and one rate for all: this shows that each method learns, not which "
         "is best. One seed; zero-shot stands first. Without a prompt nano answers with one object, "
         "so it starts near zero where all of the foreground is asked for. Memory is the process's, "
@@ -192,7 +197,7 @@ def data_sets(out: Path) -> str:
     parts = [
         "# The shipped base on five data sets\n",
         "    benchmarks/data_sets.sh PART DATA_FOLDER OUT_FOLDER\n",
-        measured() + " Adapter `lora`; without prompts the target is the whole foreground.\n",
+        measured(out) + " Adapter `lora`; without prompts the target is the whole foreground.\n",
         "## What `samtune data check` says of the folders\n",
         checks(out),
         "## Kvasir-SEG, few shots, boxes\n",

@@ -53,6 +53,13 @@ def zero_shot(base, nuclei):
     return iou(samtune.FineTuned(base, input=InputPolicy(SIZE)), nuclei["test"])
 
 
+@pytest.fixture(scope="module")
+def everything(nuclei):
+    """The IoU of an answer that calls every pixel foreground."""
+    targets = [nuclei["test"][i].original.float() for i in range(len(nuclei["test"]))]
+    return float(torch.tensor([target.mean() for target in targets]).mean())
+
+
 def reads(adapter: str) -> str:
     """The read-out that an adapter declares, or else the tuned one."""
     declared = ADAPTERS[adapter].decoders
@@ -66,7 +73,7 @@ CLASSES = {"semantic"}
 
 
 @pytest.mark.parametrize(("adapter", "decoder"), PAIRS, ids=str)
-def test_a_short_budget_beats_zero_shot(base, nuclei, zero_shot, adapter, decoder):
+def test_a_short_budget_beats_zero_shot(base, nuclei, zero_shot, everything, adapter, decoder):
     torch.manual_seed(0)
     model = samtune.FineTuned(
         base,
@@ -79,8 +86,8 @@ def test_a_short_budget_beats_zero_shot(base, nuclei, zero_shot, adapter, decode
     config = samtune.FitConfig(max_steps=STEPS, batch_size=2, lr=3e-3, warmup=0.1)
     samtune.fit(model, nuclei["train"], None, config, cpu=True)
     tuned = iou(model, nuclei["test"])
-    print(f"{adapter} {decoder} {zero_shot:.3f} {tuned:.3f}")
-    assert tuned > zero_shot + MARGIN
+    print(f"{adapter} {decoder} {zero_shot:.3f} {everything:.3f} {tuned:.3f}")
+    assert tuned > max(zero_shot, everything) + MARGIN
 
 
 def losses(base, nuclei, adapter: str, dead: bool = False) -> list[float]:

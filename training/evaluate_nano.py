@@ -50,12 +50,17 @@ def read_rgb(path: Path) -> np.ndarray:
     return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def kvasir(root: Path) -> Iterator[Sample]:
-    """Kvasir-SEG, test split: all polyps of an image are one object."""
-    for name in (root / "test.txt").read_text().split():
+def kvasir(root: Path, part: str = "test") -> Iterator[Sample]:
+    """Kvasir-SEG, the split ``part``: all polyps of an image are one object."""
+    for name in (root / f"{part}.txt").read_text().split():
         stem = Path(name).stem
         mask = cv2.imread(str(root / "masks" / f"{stem}.jpg"), cv2.IMREAD_GRAYSCALE) > 127
         yield Sample(read_rgb(root / "images" / f"{stem}.jpg"), [mask])
+
+
+def kvasir_train(root: Path) -> Iterator[Sample]:
+    """The images of Kvasir-SEG's training split, from which nano never learnt."""
+    return kvasir(root, "train")
 
 
 def dsb2018(root: Path) -> Iterator[Sample]:
@@ -100,7 +105,7 @@ def instances(labels: np.ndarray) -> list[np.ndarray]:
 
 
 SETS: dict[str, Callable[[Path], Iterator[Sample]]] = {
-    f.__name__: f for f in (kvasir, dsb2018, isbi2012, camvid, coco)
+    f.__name__: f for f in (kvasir, kvasir_train, dsb2018, isbi2012, camvid, coco)
 }
 
 
@@ -235,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path, help="safetensors of nano")
     for name in SETS:
-        parser.add_argument(f"--{name}", type=Path, metavar="FOLDER")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FOLDER")
     parser.add_argument("--every", type=int, default=1, help="take every n-th image")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
