@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -235,6 +236,24 @@ def evaluate(sam: Sam, samples: Iterator[Sample], device: str, every: int) -> di
     return {"objects": len(found["box"]), "images": images} | means
 
 
+@torch.no_grad()
+def encoding(sam: Sam, device: str, repeats: int = 30) -> dict[str, float]:
+    """Milliseconds to encode one image of native size, in the threads that torch has."""
+    side, spent = sam.spec.image_size, []
+    pixels = sam.preprocess(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
+    for _ in range(repeats + 3):
+        start = time.perf_counter()
+        sam.image_encoder(pixels).sum().item()
+        spent.append(1e3 * (time.perf_counter() - start))
+    spent = spent[3:]
+    median = round(float(np.median(spent)), 1)
+    return {
+        "median_ms": median,
+        "least_ms": round(min(spent), 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def main() -> None:
     """Prints one JSON line per set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -242,9 +261,12 @@ def main() -> None:
     for name in SETS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FOLDER")
     parser.add_argument("--every", type=int, default=1, help="take every n-th image")
+    parser.add_argument("--time", action="store_true", help="time the encoding of an image too")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     sam = load(args.weights, args.device)
+    if args.time:
+        print(json.dumps({"encoding": encoding(sam, args.device)}))
     for name, reader in SETS.items():
         root = getattr(args, name)
         if root is not None:
