@@ -139,6 +139,10 @@ def bring_in(
     size: Annotated[
         str | None, typer.Option(help="height,width of gsam:gsam's input in pixels.")
     ] = None,
+    first_size: Annotated[
+        str | None,
+        typer.Option("--first-size", help="gsam:*: 520,520 for one of Trans10k as published."),
+    ] = None,
     channels: Annotated[
         str, typer.Option(help="rgb, or bgr for a gsam:* of Cityscapes as published.")
     ] = "rgb",
@@ -159,7 +163,8 @@ def bring_in(
                 model=model,
                 base=base,
                 save_base=save_base,
-                size=_size(size),
+                size=_size("--size", size),
+                first_size=_size("--first-size", first_size),
                 channels=channels,
                 native_raw=native_raw,
             )
@@ -325,7 +330,7 @@ def _numbers(word: str, counts: tuple[int, ...]) -> list[float]:
     return values
 
 
-def _size(word: str | None) -> tuple[int, int] | None:
+def _size(option: str, word: str | None) -> tuple[int, int] | None:
     from samtune.errors import InputError
 
     if word is None:
@@ -335,7 +340,7 @@ def _size(word: str | None) -> tuple[int, int] | None:
     except ValueError:
         h = w = 0
     if h < 1 or w < 1:
-        raise InputError(f"--size={word}: is height,width in pixels, as 360,480")
+        raise InputError(f"{option}={word}: is height,width in pixels, as 360,480")
     return h, w
 
 

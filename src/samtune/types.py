@@ -111,6 +111,8 @@ class InputPolicy:
     """Values that become 0 and 255, where they are given."""
     slice_axis: int = 0
     """Along which axis a volume is cut into images."""
+    first_size: tuple[int, int] | None = None
+    """``(h, w)`` to which an image is stretched before all else, by Pillow's bilinear filter."""
 
     def stated(self) -> dict[str, Any]:
         """Size, resize, and what differs from the defaults."""

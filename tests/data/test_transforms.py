@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,15 @@ from PIL import Image
 from samtune.data import (
     DataConfig,
     Labels,
+    SegmentationDataset,
     augment,
     fit_geometry,
     fit_image,
     fit_mask,
+    splits,
     transforms,
 )
-from samtune.data.transforms import check_changes, cropped_rotated
+from samtune.data.transforms import check_changes, cropped_rotated, fit
 from samtune.types import InputPolicy
 
 SIDES = st.integers(1, 400)
@@ -141,6 +145,32 @@ def drawn(image, labels, seed=0, size=(32, 48), **settings):
     policy = InputPolicy(size, "stretch")
     rng = np.random.default_rng(seed)
     return cropped_rotated(image, labels, DataConfig(**settings), policy, rng)
+
+
+def test_a_first_size_comes_before_the_frame(make_picture):
+    image = make_picture(40, 60)
+    policy = InputPolicy((64, 64), "stretch", first_size=(20, 28))
+    pixels, geometry = fit(image, policy)
+    smaller, _ = fit_image(image, (20, 28), "stretch")
+    expected, _ = fit_image(smaller.permute(1, 2, 0).numpy(), (64, 64), "stretch")
+    assert torch.equal(pixels, expected)
+    assert (geometry.original, geometry.resized) == ((40, 60), (64, 64))
+    once, _ = fit(image, replace(policy, first_size=None))
+    assert not torch.equal(pixels, once)
+
+
+def test_a_rotated_image_goes_through_the_first_size_once(pairs):
+    """A turn by next to nothing leaves what evaluation sees."""
+    data = DataConfig(root=str(pairs), augment="none", rotate=1e-9)
+    policy = InputPolicy((64, 64), "stretch", first_size=(20, 28))
+    records = splits(data)["train"]
+    train, still = (
+        SegmentationDataset(
+            records, data, policy.size, train=t, mode="box", mask_size=(16, 16), input=policy
+        )
+        for t in (True, False)
+    )
+    assert torch.equal(train[0].pixels, still[0].pixels)
 
 
 def test_crops_of_an_area_keep_the_aspect(make_picture):

@@ -41,9 +41,11 @@ GSAM = tuple([255 * v for v in part] for part in ((0.466, 0.471, 0.38), (0.195, 
 Fill = Callable[[str, tuple[int, ...]], Tensor]
 
 
-def resized(size: tuple[int, int]) -> Tensor:
+def resized(*sizes: tuple[int, int]) -> Tensor:
     """The picture as Pillow resizes it, which smooths what it makes smaller; ``(1, 3, h, w)``."""
-    picture = Image.fromarray(PICTURE).resize(size[::-1], Image.Resampling.BILINEAR)
+    picture = Image.fromarray(PICTURE)
+    for size in sizes:
+        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
     return torch.tensor(np.asarray(picture)).permute(2, 0, 1)[None].float()
 
 
@@ -220,6 +222,19 @@ def test_a_file_of_the_models_beside_generalized_sam(name, tmp_path, monkeypatch
     answer = stretched(model, size, GSAM)
     assert answer.shape[1] == (1 if classes == 2 else classes)
     torch.testing.assert_close(predicted(model), answer, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_file_of_trans10k_sees_images_by_way_of_another_size(tmp_path, monkeypatch):
+    spec, first, size = gsam_reference.PLAIN, (52, 76), (256, 256)
+    monkeypatch.setitem(SPECS, spec.name, spec)
+    shapes = files.gsam_row(spec, "lora", 3)
+    model = imported(tmp_path, "gsam:lora", spec, gsam_reference.value, shapes, first_size=first)
+    low = network(model, normalised(resized(first, size), GSAM), Prompts.of(count=1))
+    answer = enlarged(low, size, PICTURE.shape[:2])
+    found = predicted(model)
+    torch.testing.assert_close(found, answer, rtol=0, atol=1e-4)
+    assert (found - stretched(model, size, GSAM)).abs().max() > 1e-2
 
 
 @pytest.mark.slow

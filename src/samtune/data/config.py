@@ -92,6 +92,9 @@ class InputConfig:
     """Height and width of the model's frame in pixels, or one number; by default the base's."""
     resize: Literal["longest", "stretch"] = "longest"
     """Keep the aspect ratio and pad right and below, or stretch both axes to the frame."""
+    first_size: tuple[int, int] | None = None
+    """Height and width to which images are stretched before that, as Generalized SAM does with
+    Trans10k; labels go to the frame at once."""
     antialias: bool = True
     """Resize as Pillow does; if not, by plain bilinear interpolation."""
     mean: tuple[float, float, float] | None = None

@@ -33,6 +33,7 @@ from samtune.data.transforms import (
     cropped_rotated,
     fit,
     fit_mask,
+    in_frame,
     training_frame,
 )
 from samtune.data.views import drawn_view
@@ -168,7 +169,10 @@ class SegmentationDataset(Dataset[Example]):
             image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
             image, labels = cropped_rotated(image, labels, self.data, self.input, rng)
             image, labels = drawn_view(image, labels, self.input, rng, self.modes)
-        pixels, geometry = fit(image, replace(self.input, size=self.frame))
+        policy = replace(self.input, size=self.frame)
+        if self.train and in_frame(self.data):  # it has been through the first size
+            policy = replace(policy, first_size=None)
+        pixels, geometry = fit(image, policy)
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
             everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)

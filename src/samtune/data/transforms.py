@@ -79,8 +79,13 @@ def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry
     """Brings an image into the model's frame as its input policy says, see :func:`fit_image`."""
     if policy.channels == "bgr":
         image = np.ascontiguousarray(image[..., ::-1])
+    original, first = (image.shape[0], image.shape[1]), policy.first_size
+    if first is not None and original != first:
+        stretched = Image.fromarray(image).resize(first[::-1], Image.Resampling.BILINEAR)
+        image = np.asarray(stretched)
     pixels, geometry = fit_image(image, policy.size, policy.resize, policy.antialias)
-    raw = policy.native_raw and geometry.original == policy.size
+    geometry = replace(geometry, original=original)
+    raw = policy.native_raw and original == policy.size
     if raw and policy.mean is not None and policy.std is not None:
         # What the normalisation of the batch turns into the bytes again.
         mean, std = (torch.tensor(v)[:, None, None] for v in (policy.mean, policy.std))
@@ -204,6 +209,11 @@ def in_pixels(crop: tuple[float, float]) -> bool:
     return min(crop) > 1 and all(float(side).is_integer() for side in crop)
 
 
+def in_frame(data: DataConfig) -> bool:
+    """Whether crops and rotations act in the model's frame, and not on the image before it."""
+    return bool(data.rotate) or (data.crop is not None and in_pixels(data.crop))
+
+
 def training_frame(data: DataConfig, frame: tuple[int, int]) -> tuple[int, int]:
     """The frame of training: a crop's where it has a size, the model's otherwise."""
     if data.crop is None or not in_pixels(data.crop):
@@ -222,8 +232,7 @@ def cropped_rotated(
 
     Where either acts in the model's frame the result lies in it, without padding.
     """
-    sized = data.crop is not None and in_pixels(data.crop)
-    if sized or data.rotate:
+    if in_frame(data):
         image, labels = _framed(image, labels, policy)
     if data.crop is not None:
         image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, rng))

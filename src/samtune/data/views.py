@@ -38,6 +38,17 @@ def check_cuts(config: InputConfig) -> None:
         )
     if not 0 <= config.margin < math.inf:
         raise InputError(f"input.margin={config.margin}: a part of a box's side; choose 0 or more")
+    if config.first_size is not None:
+        if min(config.first_size) < 1:
+            raise InputError(
+                f"input.first_size={list(config.first_size)}: height and width in pixels; choose "
+                "such as [520,520]"
+            )
+        if config.tiles != "whole":
+            raise InputError(
+                f"input.first_size={list(config.first_size)}: input.tiles={config.tiles} cuts the "
+                "image as it is; leave one of them out"
+            )
     if config.std is not None and min(config.std) <= 0:
         raise InputError(f"input.std={list(config.std)}: three deviations; choose positive numbers")
 

@@ -64,13 +64,15 @@ class Dialect:
     """Their names of convolutions that the system stores as linear layers over patches."""
     absent: str = r"(?!)"
     """Official names that a whole file of this layout does not hold either."""
+    optional: str = r"(?!)"
+    """Official names that some whole files of this layout do not hold."""
     holds: Literal["trained", "all", "either"] = "either"
     """Whether the files have the frozen base too."""
     settings: Callable[[State, SamSpec], Settings] = no_options
     policy: Callable[[SamSpec], InputPolicy] = longest
     prompts: str = "box"
     variants: tuple[str, ...] = ()
-    """What of its input policy an import can choose: ``channels`` or ``native_raw``."""
+    """What an import can choose of its input: ``channels``, ``first_size``, ``native_raw``."""
     sized: bool = False
     """Whether the system takes images of several sizes, which a file does not tell."""
 

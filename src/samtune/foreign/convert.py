@@ -81,6 +81,7 @@ def import_checkpoint(
     base: str | Path | None = None,
     save_base: str | Path | None = None,
     size: tuple[int, int] | None = None,
+    first_size: tuple[int, int] | None = None,
     channels: str = "rgb",
     native_raw: bool = False,
 ) -> Imported:
@@ -94,6 +95,7 @@ def import_checkpoint(
         base: The base's weights. Frozen tensors that the file holds too must equal it.
         save_base: Where to write the base that the file holds, under the official names.
         size: Height and width of the input in pixels, where the system has several.
+        first_size: Height and width that images are stretched to before that (GSAM's Trans10k).
         channels: ``bgr`` where the model was trained on such images (GSAM's Cityscapes).
         native_raw: Leave images of exactly the native size as they are, as CAT-SAM's code does.
 
@@ -103,7 +105,7 @@ def import_checkpoint(
     """
     chosen = _dialect(dialect)
     paths = _places(Path(file), Path(out), base, save_base)
-    given_policy = _chosen(chosen, size, channels, native_raw)
+    given_policy = _chosen(chosen, size, first_size, channels, native_raw)
     named = None if model is None else spec_of(model)
     origin = f"{file}: not a file of {chosen.name}"
     state = canonical(read_state(paths.file), chosen, str(file))
@@ -186,7 +188,11 @@ def canonical(state: State, dialect: Dialect, origin: str) -> State:
 
 
 def _chosen(
-    dialect: Dialect, size: tuple[int, int] | None, channels: str, native_raw: bool
+    dialect: Dialect,
+    size: tuple[int, int] | None,
+    first_size: tuple[int, int] | None,
+    channels: str,
+    native_raw: bool,
 ) -> dict[str, Any]:
     """What an import says of the input policy.
 
@@ -198,7 +204,9 @@ def _chosen(
     if channels not in ("rgb", "bgr"):
         raise InputError(f"--channels={channels}: must be rgb or bgr")
     asked: dict[str, Any] = {} if size is None else {"size": size}
+    first = "" if first_size is None else f"--first-size={first_size[0]},{first_size[1]}"
     for name, option, value, plain in (
+        ("first_size", first, first_size, None),
         ("channels", f"--channels={channels}", channels, "rgb"),
         ("native_raw", "--native-raw", native_raw, False),
     ):
@@ -256,7 +264,9 @@ def _sorted(
     official = {
         key: tensor
         for key, tensor in shapes.sam.state_dict().items()
-        if key not in ours and not re.search(dialect.absent, key)
+        if key not in ours
+        and not re.search(dialect.absent, key)
+        and (key in state or not re.search(dialect.optional, key))
     }
     expected = {name: wanted[own].shape for name, own in ours.items()}
     for name, shape in expected.items():

@@ -58,6 +58,8 @@ NAMES: Names = (
     (r"^decoder\.mask_decoder\.", "mask_decoder."),
 )
 """From this library's names to the published ones, in order."""
+FOURTH = r"^mask_decoder\.output_hypernetworks_mlps\.3\."
+"""Files of three classes have three heads, where SAM has four."""
 ALIASES: Names = (
     (r"^image_encoder\.cnn_embed\.(conv1|bn1)\.", r"image_encoder.cnn_embed.backbone.\1."),
     (
@@ -139,13 +141,14 @@ def _family(
             aliases=ALIASES,
             ignored=r"^image_encoder\.cnn_embed\.backbone\.(layer4|fc)\.",
             absent=r"^image_encoder\.pos_embed$" if adapter == "gsam" else r"(?!)",
+            optional=FOURTH,
             holds="all",
             settings=lambda state, spec: Settings(
                 options(state, spec), {**_decoder(state), **decoder}
             ),
             policy=_policy(side),
             prompts="none",
-            variants=("channels",),
+            variants=("channels", "first_size"),
             sized=adapter == "gsam",
         )
     )
