@@ -521,7 +521,7 @@ column leaves out:
 - `miou` and `miou_foreground`: maps of classes, with a class in neither, one that no target has,
   one never predicted, all right, and background alone in one or both;
 - `ap*` and `msa`: several masks an image, with empty targets, empty predictions, both empty, no
-  masks at all, all right, and, for `ap*`, no target of a size;
+  masks at all, all right, and, for `ap*`, no target of a size and more masks of a class than count;
 - per image, by class and by size: these images of `ap*` and those of the next line;
 - the others: probability maps or their masks, random, all zero or all one, on targets that are
   random, empty, full, a single pixel, all but one pixel, or at the border.

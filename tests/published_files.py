@@ -224,10 +224,7 @@ def gsam(spec: SamSpec) -> tuple[Shapes, dict[str, str]]:
 
 
 def cat_sam(spec: SamSpec, variant: str) -> tuple[Shapes, dict[str, str]]:
-    """CAT-SAM's variant ``t`` or ``a``, and the second names of its tensors with the first ones.
-
-    The entries of the first that plain SAM has too carry SAM's names behind ``ori_sam.``.
-    """
+    """CAT-SAM's variant ``t`` or ``a``, and the second names of its tensors with the first ones."""
     dim, own, few = spec.embed_dim, "image_encoder.", spec.embed_dim // 32
     encoders = official(spec, "image_encoder.", "prompt_encoder.")
     found = {f"ori_sam.{key}": shape for key, shape in encoders.items()}
@@ -239,13 +236,10 @@ def cat_sam(spec: SamSpec, variant: str) -> tuple[Shapes, dict[str, str]]:
     second["image_encoder.hq_token"] = decoder + "hf_token.weight"
     for i, (wide, out) in enumerate(((256, 256), (256, 256), (256, 32))):
         found |= layer(f"{decoder}hf_mlp.layers.{i}", out, wide)
-    for name, given, hidden, out, side in (
-        ("compress_vit_feat", dim, 256, 32, 2),
-        ("embedding_encoder", 256, 64, 32, 2),
-    ):
-        found |= layer(f"{decoder}{name}.0", given, hidden, side, side, out=hidden)
+    for name, given, hidden in (("compress_vit_feat", dim, 256), ("embedding_encoder", 256, 64)):
+        found |= layer(f"{decoder}{name}.0", given, hidden, 2, 2, out=hidden)
         found |= plain_norm(f"{decoder}{name}.1", hidden)
-        found |= layer(f"{decoder}{name}.3", hidden, out, side, side, out=out)
+        found |= layer(f"{decoder}{name}.3", hidden, 32, 2, 2, out=32)
     found |= layer(decoder + "embedding_maskfeature.0", 64, 32, 3, 3)
     found |= plain_norm(decoder + "embedding_maskfeature.1", 64)
     found |= layer(decoder + "embedding_maskfeature.3", 32, 64, 3, 3)

@@ -1,14 +1,15 @@
-"""Zero-shot IoU of nano on data sets it has never seen, beside guesses that need no model.
+"""Zero-shot IoU of nano on data sets it was not trained on, beside guesses that need no model.
 
     python training/evaluate_nano.py runs/nano/last/ema.safetensors --kvasir FOLDER --dsb2018 FOLDER
 
 Images are scaled so that the longest side has 256 pixels and padded right and below; masks are
 compared in the original resolution; only objects of 100 pixels and more count. A set's figure is
 the mean over its objects, and over its images where nothing is pointed at. Prompts: the tight
-``box``; a ``point`` deep inside, answered by the mask ranked first of three (``point_best``: the
-best of them, ``point_single``: the single mask); ``clicks_3``, that point and two clicks in the
-middle of the largest error; ``box_click``, the box and one such click; a coarse ``mask`` that says
-where but not which outline; and ``none``, measured against all objects of the image at once.
+``box`` (``box_cut``: its mask cut off at the box); a ``point`` deep inside, answered by the mask
+ranked first of three (``point_best``: the best of them, ``point_single``: the single mask);
+``clicks_3``, that point and two clicks in the middle of the largest error; ``box_click``, the box
+and one such click; a coarse ``mask`` that says where but not which outline; and ``none``, measured
+against all objects of the image at once.
 """
 
 from __future__ import annotations
@@ -189,6 +190,8 @@ class Asked(NamedTuple):
             clicks = self._corrected(clicks, low, truth)
             found["clicks_3"], low = self.single(clicks, truth)
         found["box"], low = self.single(framed, truth)
+        inside = self.geometry.masks_to_original(low)[:, 0] > 0
+        found["box_cut"] = _overlap(inside & _within(boxes, inside), truth)
         found["box_click"], _ = self.single(self._corrected(framed, low, truth), truth)
         found["mask"], _ = self.single(self._coarse(masks).to(device), truth)
         return {key: values.tolist() for key, values in found.items()}
@@ -199,9 +202,7 @@ class Asked(NamedTuple):
         return self._iou(out.logits, truth)[:, 0], out.logits
 
     def _iou(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        inside = self.geometry.masks_to_original(logits) > 0
-        overlap = (inside & truth[:, None]).sum((-2, -1))
-        return overlap / (inside | truth[:, None]).sum((-2, -1)).clamp(min=1)
+        return _overlap(self.geometry.masks_to_original(logits) > 0, truth[:, None])
 
     def _corrected(self, prompts: Prompts, low: torch.Tensor, truth: torch.Tensor) -> Prompts:
         answers = (self.geometry.masks_to_original(low)[:, 0] > 0).cpu()
@@ -216,6 +217,19 @@ class Asked(NamedTuple):
         maps = [m.astype(np.uint8) for m in masks]
         objects = [Objects(m, fit_mask(m, self.geometry), 1) for m in maps]
         return Prompts.cat([sample_mask(o, one, draw) for o in objects])
+
+
+def _overlap(inside: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return (inside & truth).sum((-2, -1)) / (inside | truth).sum((-2, -1)).clamp(min=1)
+
+
+def _within(boxes: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """``(N, h, w)`` bool: the pixels of boxes whose last pixel belongs to them."""
+    h, w = like.shape[-2:]
+    y, x = torch.arange(h, device=boxes.device), torch.arange(w, device=boxes.device)
+    x0, y0, x1, y1 = boxes.T[..., None]
+    rows, columns = (y >= y0) & (y <= y1), (x >= x0) & (x <= x1)
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def evaluate(sam: Sam, samples: Iterator[Sample], device: str, every: int) -> dict[str, float]:

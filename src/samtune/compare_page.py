@@ -119,7 +119,8 @@ def scatter(
     spans = [(row["iou"]["mean"], row["iou"]["std"] or 0.0) for row in known]
     heights = [m + sign * s for m, s in spans for sign in (-1, 1)]
     far = zero_shot is not None and _far_below(zero_shot, heights)
-    heights += [] if zero_shot is None or far else [zero_shot]
+    line = None if far else zero_shot
+    heights += [] if line is None else [line]
     y_ticks = ticks(min(heights, default=0.0), max(heights, default=1.0))
     left, top, right, bottom = FRAME
 
@@ -149,7 +150,7 @@ def scatter(
         "frame": FRAME,
         "x": [(across(10.0**power), quantity(10.0**power)) for power in range(low, high + 1)],
         "y": [(up(tick), f"{tick:.{digits}f}") for tick in y_ticks],
-        "zero_shot": None if zero_shot is None or far else up(zero_shot),
+        "zero_shot": None if line is None else up(line),
         "below": zero_shot if far else None,
         "points": points,
     }

@@ -29,11 +29,11 @@ from samtune.data.prompters import (
 from samtune.data.sources import Record
 from samtune.data.transforms import (
     Resize,
+    acts_in_frame,
     augment,
     cropped_rotated,
     fit,
     fit_mask,
-    in_frame,
     training_frame,
 )
 from samtune.data.views import drawn_view
@@ -170,7 +170,7 @@ class SegmentationDataset(Dataset[Example]):
             image, labels = cropped_rotated(image, labels, self.data, self.input, rng)
             image, labels = drawn_view(image, labels, self.input, rng, self.modes)
         policy = replace(self.input, size=self.frame)
-        if self.train and in_frame(self.data):  # it has been through the first size
+        if self.train and acts_in_frame(self.data):  # it has been through the first size
             policy = replace(policy, first_size=None)
         pixels, geometry = fit(image, policy)
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid

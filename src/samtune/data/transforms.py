@@ -69,7 +69,7 @@ def fit_image(
             floats = F.interpolate(floats, (h, w), mode="bilinear", align_corners=False)
         return F.pad(floats[0], (0, frame[1] - w, 0, frame[0] - h)), geometry
     if geometry.resized != geometry.original:
-        image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
+        image = _resized(image, geometry.resized)
     pixels = torch.zeros(3, *frame, dtype=torch.uint8)
     pixels.numpy()[:, :h, :w] = image.transpose(2, 0, 1)
     return pixels, geometry
@@ -81,8 +81,7 @@ def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry
         image = np.ascontiguousarray(image[..., ::-1])
     original, first = (image.shape[0], image.shape[1]), policy.first_size
     if first is not None and original != first:
-        stretched = Image.fromarray(image).resize(first[::-1], Image.Resampling.BILINEAR)
-        image = np.asarray(stretched)
+        image = _resized(image, first)
     pixels, geometry = fit_image(image, policy.size, policy.resize, policy.antialias)
     geometry = replace(geometry, original=original)
     raw = policy.native_raw and original == policy.size
@@ -92,6 +91,10 @@ def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry
         pixels = pixels.float() * std + mean
     rounded = policy.round_prompts and not raw
     return pixels, replace(geometry, rounded=rounded, direct=policy.direct_masks)
+
+
+def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def fit_mask(mask: _Array, geometry: Geometry) -> _Array:
@@ -175,14 +178,15 @@ def _shifted_scaled_rotated(
 
 
 def check_changes(data: DataConfig, tiles: str) -> None:
-    """Checks the ranges of ``data.crop`` and ``data.rotate``.
+    """Checks ``data.crop``, ``data.rotate`` and ``data.corners``.
 
     Args:
         data: The settings.
         tiles: How images are cut, ``input.tiles``.
 
     Raises:
-        InputError: A number out of its range, or either beside another cut.
+        InputError: A number out of its range, crop or rotation beside another cut, or corners
+            without a rotation.
     """
     crop = data.crop
     if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
@@ -209,7 +213,7 @@ def in_pixels(crop: tuple[float, float]) -> bool:
     return min(crop) > 1 and all(float(side).is_integer() for side in crop)
 
 
-def in_frame(data: DataConfig) -> bool:
+def acts_in_frame(data: DataConfig) -> bool:
     """Whether crops and rotations act in the model's frame, and not on the image before it."""
     return bool(data.rotate) or (data.crop is not None and in_pixels(data.crop))
 
@@ -232,7 +236,7 @@ def cropped_rotated(
 
     Where either acts in the model's frame the result lies in it, without padding.
     """
-    if in_frame(data):
+    if acts_in_frame(data):
         image, labels = _framed(image, labels, policy)
     if data.crop is not None:
         image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, rng))
