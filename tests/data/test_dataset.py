@@ -1,5 +1,6 @@
 from dataclasses import fields, replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -229,6 +230,39 @@ def test_draws_of_the_first_epoch_can_be_kept(instances):
     data.set_epoch(7)
     for i, example in enumerate(before):
         same(example, data[i])
+
+
+def test_what_a_crop_parts_becomes_two_objects(make_pairs):
+    mask = np.zeros((60, 60), np.uint8)
+    mask[:, 10:20] = mask[:, 40:50] = mask[50:, :] = 255  # a U, apart in its upper part
+    root = make_pairs(["u"], mask=mask, size=mask.shape)
+    config = DataConfig(objects="component", augment="none", crop=(0.5, 0.5))
+    data = dataset(root, data=config, size=(60, 60))
+    counts = set()
+    for epoch in range(20):
+        data.set_epoch(epoch)
+        example = data[0]
+        counts.add(len(example.prompts))
+        for target in example.targets.numpy():
+            assert cv2.connectedComponents(target.astype(np.uint8), connectivity=8)[0] == 2
+    assert counts == {1, 2}
+
+
+def test_small_parts_of_the_largest_object_are_not_asked_for(make_pairs):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:20, :20], mask[30:32, 30:32], mask[40:41, 40:44] = 255, 255, 255  # 400, 4, 4 pixels
+    mask[50, 50] = mask[51, 51] = 255  # one over 8 neighbours, two over 4
+    root = make_pairs(["u"], mask=mask, size=mask.shape)
+
+    def asked(train, **settings):
+        config = DataConfig(objects="component", augment="none", **settings)
+        return len(dataset(root, data=config, size=(64, 64), train=train)[0].prompts)
+
+    for train in (True, False):
+        assert asked(train) == 4
+        assert asked(train, connectivity=4) == 5
+        assert asked(train, min_share=0.009) == 3  # above 3.6 pixels
+        assert asked(train, min_share=0.01) == 1  # above 4
 
 
 def test_one_kind_of_prompt_for_all_objects_of_an_image(instances):

@@ -10,20 +10,24 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+from samtune import InputError
 from samtune.adapters import ADAPTERS
 from samtune.adapters.cat_sam import CatSamA, CatSamT
 from samtune.config import from_words, recipes
-from samtune.data import DataConfig, PromptConfig
+from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.labels import Labels, areas, label_objects
 from samtune.data.prompters import Draw, Objects, assign, sample_box, sample_mask, sample_point
-from samtune.data.transforms import cropped_rotated
+from samtune.data.published_draws import SEED, PublishedDraws
+from samtune.data.sources import Record
+from samtune.data.transforms import cropped_rotated, fit_image
 from samtune.decoders.hq import HqDecoder
 from samtune.finetuned import FineTuned
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.model import SPECS, Sam
 from samtune.schedule import learning_rate
-from samtune.types import InputPolicy
+from samtune.types import BOX_TOP_LEFT, POSITIVE, InputPolicy
 
 LETTERS = "ta"
 COUNTS = {
@@ -197,34 +201,6 @@ def test_prompts_of_the_recipes(method, data, noise):
     assert prompts.points == 1
 
 
-class Published:
-    """The published random streams of one sample, in the place of numpy's generator."""
-
-    def __init__(self):
-        self.python = random.Random(3407)
-        self.torch = torch.Generator().manual_seed(3407)
-
-    def gates(self, count):
-        return [self.python.random() for _ in range(count)]
-
-    def uniform(self, low, high):
-        return self.python.uniform(low, high)
-
-    def integers(self, high, size=None):
-        number = self.python.randint(0, high - 1)
-        return number if size is None else np.full(size, number)
-
-    def standard_normal(self, size, dtype):
-        return torch.randn(size, generator=self.torch).numpy().astype(dtype)
-
-
-class PublishedPixels:
-    """The published draw of an object's pixels: some of their permutation."""
-
-    def integers(self, high, size):
-        return np.random.RandomState(3407).permutation(high)[:size]
-
-
 @pytest.fixture(scope="module")
 def example():
     """The published example: two discs, and the object map of the one that is large enough."""
@@ -242,7 +218,7 @@ def example():
 
 
 def drawn(rng=None, train=True, **config):
-    return Draw(PromptConfig(box_jitter=0, **config), train, rng or Published(), (256, 256))
+    return Draw(PromptConfig(box_jitter=0, **config), train, rng or PublishedDraws(), (256, 256))
 
 
 ONE = np.array([0])
@@ -257,7 +233,7 @@ def test_boxes_of_the_published_example(example, train):
 
 
 def test_point_of_the_published_example(example):
-    found = sample_point(example, ONE, drawn(PublishedPixels()))
+    found = sample_point(example, ONE, drawn())
     assert found.coords[0, 0].tolist() == [239, 223]
 
 
@@ -280,13 +256,12 @@ def test_masks_of_the_published_example(example, noise, area):
     ids=["WHU", "cropped", "CAT-SAM-T on Kvasir and SBU"],
 )
 def test_crop_and_kind_of_the_published_stream(size, crop, rows, columns, kind):
-    rng = Published()
-    # top to bottom, left to right, and where images are cropped whether to do it
-    gates = rng.gates(2 if crop is None else 3)
-    assert [round(gate, 4) for gate in gates] == [0.0568, 0.1327, 0.2149][: len(gates)]
+    rng = PublishedDraws()
     places = np.arange(size[0] * size[1], dtype=np.int64).reshape(size)
     labels = Labels(places, np.zeros(0, np.int64))
     image = np.zeros((*size, 3), np.uint8)
+    image, mirrored = rng.changed(image, labels, crop=crop is not None)
+    assert (mirrored.map == places[::-1, ::-1]).all()
     config = DataConfig(crop=crop)
     _, cut = cropped_rotated(image, labels, config, InputPolicy((1024, 1024)), rng)
     first, last = (divmod(int(cut.map[i, i]), size[1]) for i in (0, -1))
@@ -296,3 +271,54 @@ def test_crop_and_kind_of_the_published_stream(size, crop, rows, columns, kind):
         assert [first, last] == [(rows[0], columns[0]), (rows[1], columns[1])]
     groups = assign(np.arange(5), ("point", "box", "mask"), rng, one=True)
     assert [name for name, which in groups if len(which)] == [kind]
+
+
+def test_gates_of_the_published_stream():
+    python = random.Random(SEED)
+    gates = [round(python.random(), 4) for _ in range(3)]
+    assert gates == [0.0568, 0.1327, 0.2149]
+    assert python.uniform(0.1, 1) == pytest.approx(0.37428762, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "part", "kind"),
+    [
+        ("cat_sam_a-vit_l-whu-1shot", (512, 512), (91, 62, 404, 375), BOX_TOP_LEFT),
+        ("cat_sam_t-vit_l-whu-16shot", (512, 512), (91, 62, 404, 375), BOX_TOP_LEFT),
+        ("cat_sam_t-vit_l-kvasir-1shot", (529, 622), (0, 0, 529, 622), POSITIVE),
+    ],
+)
+def test_few_shots_see_the_published_view_in_every_epoch(tmp_path, name, size, part, kind):
+    config = from_words([name])
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    mask = np.zeros(size, np.uint8)
+    mask[100:400, 80:300] = 255
+    for folder, array in (("images", image), ("masks", mask)):
+        (tmp_path / folder).mkdir()
+        for stem in "ab":
+            Image.fromarray(array).save(tmp_path / folder / f"{stem}.png")
+    files = [[tmp_path / folder / f"{stem}.png" for folder in ("images", "masks")] for stem in "ab"]
+    data = SegmentationDataset(
+        [Record(*pair, pair[0].stem) for pair in files],
+        config.data,
+        (64, 64),
+        input=InputPolicy((64, 64), "stretch", antialias=False),
+        prompts=config.prompts,
+        train=True,
+        seed=5,
+    )
+    y0, x0, y1, x1 = part
+    seen = np.ascontiguousarray(image[::-1, ::-1][y0:y1, x0:x1])
+    expected, _ = fit_image(seen, (64, 64), "stretch", antialias=False)
+    for epoch in range(3):
+        data.set_epoch(epoch)
+        for i in range(2):
+            assert torch.equal(data[i].pixels, expected)
+            assert data[i].geometry.original == (y1 - y0, x1 - x0)
+            assert data[i].prompts.labels[0, 0] == kind
+            assert torch.equal(data[i].prompts.coords, data[0].prompts.coords)
+
+
+def test_published_draws_are_of_the_published_changes():
+    with pytest.raises(InputError, match=r"data\.redraw=published: .*data\.augment=mirrors"):
+        from_words(["data.redraw=published", "data.augment=flips"])

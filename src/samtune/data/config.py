@@ -39,8 +39,8 @@ class DataConfig:
     ignore: int | None = None
     """Mask value that counts neither for nor against, in losses and metrics."""
     objects: Literal["auto", "mask", "component", "instance"] = "auto"
-    """What one object is: the whole foreground or class, a connected component (8 neighbours), or
-    an instance; auto: instance for instance maps, mask otherwise."""
+    """What one object is: the whole foreground or class, a connected component (of what a crop
+    leaves, in training), or an instance; auto: instance for instance maps, mask otherwise."""
     bands: tuple[int, ...] | None = None
     """Channels of an image that the model sees, one or three, counted from 0; each is then scaled
     by its own values. By default those of a grey or colour image."""
@@ -55,8 +55,12 @@ class DataConfig:
     """Slices of a volume: 0 as they were taken (NIfTI: from feet to head), 1 or 2 across."""
     empty_slices: Literal["keep", "drop"] = "keep"
     """Drop leaves slices of a volume without any label out of the training."""
+    connectivity: Literal[4, 8] = 8
+    """Neighbours of a pixel over which a component is connected."""
     min_area: int = 1
     """Objects with fewer pixels count as background."""
+    min_share: float = 0.0
+    """Objects with at most this part of the pixels of an image's largest one are not asked for."""
     val_fraction: float = 0.1
     """Part of the data for validation when the folder has no such split."""
     test_fraction: float = 0.1
@@ -66,8 +70,10 @@ class DataConfig:
     augment: Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"] = "standard"
     """Changes to training images: hflip, left and right swap; mirrors, top and bottom too; flips,
     quarter turns too; standard, affine and tone too; kyyle, one of four for every second image."""
-    redraw: bool = True
-    """Each epoch draws changes and prompts anew; if not, an image keeps those of the first."""
+    redraw: bool | Literal["published"] = True
+    """Each epoch draws changes and prompts anew; if not, an image keeps those of the first.
+    published: every image always gets those that CAT-SAM's loader, which seeds its workers alike
+    in every epoch, draws for a worker's first image; with data.augment=mirrors."""
     crop: tuple[float, float] | None = None
     """A random part of each training image: [0.1,1] of its area at its aspect (a part without an
     object is asked without a prompt, for an empty mask), or [256,256] pixels of the model's frame,

@@ -26,6 +26,7 @@ from samtune.data.prompters import (
     prompter,
     rounds,
 )
+from samtune.data.published_draws import PublishedDraws
 from samtune.data.sources import Record
 from samtune.data.transforms import (
     Resize,
@@ -53,11 +54,12 @@ class _Chosen(NamedTuple):
 class SegmentationDataset(Dataset[Example]):
     """Images with prompts and targets, sampled anew each epoch.
 
-    An example depends only on ``(seed, epoch, index)``, not on the number of workers. In training
-    images are augmented, cropped and rotated, at most ``max_objects`` objects are drawn, and an
-    object that the fit into the model's frame leaves without a pixel is not asked for. Where the
-    input policy cuts images, one view is drawn (:func:`samtune.data.views.drawn_view`). Evaluation
-    changes nothing, asks for all objects, and keeps the targets in the original frame as well.
+    An example depends only on ``(seed, epoch, index)``, not on the number of workers; with
+    published draws on ``index`` alone. In training images are augmented, cropped and rotated, at
+    most ``max_objects`` objects are drawn, and an object that the fit into the model's frame leaves
+    without a pixel is not asked for. Where the input policy cuts images, one view is drawn
+    (:func:`samtune.data.views.drawn_view`). Evaluation changes nothing, asks for all objects, and
+    keeps the targets in the original frame as well.
 
     Without prompts an image is one example with one target: the mask of all its objects, or, over
     several classes, their map ``(1, h, w)`` int64. Pixels without a class are of the class
@@ -163,10 +165,12 @@ class SegmentationDataset(Dataset[Example]):
             raise IndexError(index)
         sample = self.sample(index)
         image, labels = sample.image, sample.labels
-        epoch = int(self._epoch[0]) if self.train and self.data.redraw else 0
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = self._draws(index)
         if self.train:
-            image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
+            if isinstance(rng, PublishedDraws):
+                image, labels = rng.changed(image, labels, crop=self.data.crop is not None)
+            else:
+                image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
             image, labels = cropped_rotated(image, labels, self.data, self.input, rng)
             image, labels = drawn_view(image, labels, self.input, rng, self.modes)
         policy = replace(self.input, size=self.frame)
@@ -189,6 +193,13 @@ class SegmentationDataset(Dataset[Example]):
             original_valid=None if self.train else torch.from_numpy(everywhere),
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
         )
+
+    def _draws(self, index: int) -> np.random.Generator:
+        """The random numbers of one example."""
+        if self.train and self.data.redraw == "published":
+            return PublishedDraws()
+        epoch = int(self._epoch[0]) if self.train and self.data.redraw else 0
+        return np.random.default_rng((self.seed, epoch, index))
 
     def _ask(self, labels: Labels, geometry: Geometry, rng: np.random.Generator) -> _Chosen:
         fitted = fit_mask(labels.map, geometry)
@@ -232,7 +243,9 @@ class SegmentationDataset(Dataset[Example]):
 
     def _objects(self, objects: Objects, rng: np.random.Generator) -> NDArray[np.int64]:
         """Which objects to ask for, in the order of the label map."""
-        there = areas(objects.map, objects.count) >= max(1, self.data.min_area)
+        pixels = areas(objects.map, objects.count)
+        there = pixels >= max(1, self.data.min_area)
+        there &= pixels > self.data.min_share * pixels.max(initial=0)
         if not self.train:
             return np.flatnonzero(there)
         there &= areas(objects.fitted, objects.count) > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +219,7 @@ def _binary(
             "data.masks=instance, or data.objects=component for connected parts"
         )
     if config.objects == "component":
-        return _components(foreground)
+        return _components(foreground, config.connectivity)
     any_object = int(foreground.any())
     return foreground.astype(np.uint8), np.zeros(any_object, np.int64)
 
@@ -254,7 +254,7 @@ def _instances(
             "data.masks=classes for whole classes, or data.masks=binary for all foreground"
         )
     if config.objects == "component":
-        return _components(values > 0)
+        return _components(values > 0, config.connectivity)
     if config.objects == "mask":
         return (values > 0).astype(np.uint8), np.zeros(int(values.any()), np.int64)
     labels, ids = _numbered(values)
@@ -289,22 +289,43 @@ def _classes(
     if config.background is not None:
         labels, ids = _kept(labels, ids, ids != config.background + 1)
     classes = ids - 1
+    return _parts(labels, classes, config) if config.objects == "component" else (labels, classes)
+
+
+def cut_apart(labels: Labels, config: DataConfig) -> Labels:
+    """Labels of which each connected part is an object of its own, where components are objects.
+
+    What a crop parts so becomes two objects, as in CAT-SAM's training, which cuts before it looks
+    for objects.
+    """
     if config.objects != "component":
-        return labels, classes
-    parts = [_components(labels == k + 1) for k in range(len(classes))]
+        return labels
+    parted, classes = _parts(labels.map, labels.classes, config)
+    return replace(labels, map=parted, classes=classes)
+
+
+def _parts(
+    labels: NDArray[np.integer], classes: NDArray[np.int64], config: DataConfig
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """The connected parts of what is of one class, with the class of each."""
+    class_of = np.concatenate([np.array([-1], np.int64), classes])[labels]
+    kinds = np.unique(classes)
+    parts = [_components(class_of == each, config.connectivity) for each in kinds]
     counts = [len(each) for _, each in parts]
     result = np.zeros(labels.shape, np.min_scalar_type(sum(counts)))
     for k, (part, _) in enumerate(parts):
         result = np.where(
             part > 0, part.astype(result.dtype) + result.dtype.type(sum(counts[:k])), result
         )
-    return result, np.repeat(classes, counts)
+    return result, np.repeat(kinds, counts)
 
 
-def _components(foreground: NDArray[np.bool_]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+def _components(
+    foreground: NDArray[np.bool_], connectivity: int
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     import cv2
 
-    count, labels = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=8)
+    count, labels = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=connectivity)
     return labels.astype(np.min_scalar_type(count)), np.zeros(count - 1, np.int64)
 
 

@@ -349,7 +349,7 @@ def _random_pixels(
     inside: NDArray[np.bool_], count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     pixels = np.flatnonzero(inside)
-    chosen = pixels[rng.integers(len(pixels), size=count)]
+    chosen = rng.choice(pixels, count)
     return np.stack([chosen % inside.shape[1], chosen // inside.shape[1]], axis=1)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from samtune.data.config import DataConfig
-from samtune.data.labels import Labels
+from samtune.data.labels import Labels, cut_apart
 from samtune.errors import InputError
 from samtune.ops.tiling import Window
 from samtune.types import Geometry, InputPolicy
@@ -146,6 +146,15 @@ def augment(
     return image, labels
 
 
+def mirrored(
+    image: NDArray[np.uint8], labels: Labels, upside_down: bool, left_right: bool
+) -> tuple[NDArray[np.uint8], Labels]:
+    """An image and its labels mirrored top to bottom, left to right, both or not at all."""
+    # Two quarter turns swap both axes, so top and bottom alone need a swap of left and right too.
+    turns, swapped = 2 * upside_down, int(upside_down != left_right)
+    return _turned(image, turns, swapped), _map(labels, turns, swapped)
+
+
 def _one_of_four(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
     choice, quarter = (torch.rand(2) * torch.tensor([8, 4])).int().tolist()
     if choice > 3:
@@ -178,15 +187,15 @@ def _shifted_scaled_rotated(
 
 
 def check_changes(data: DataConfig, tiles: str) -> None:
-    """Checks ``data.crop``, ``data.rotate`` and ``data.corners``.
+    """Checks ``data.crop``, ``rotate``, ``corners``, ``redraw`` and ``min_share``.
 
     Args:
         data: The settings.
         tiles: How images are cut, ``input.tiles``.
 
     Raises:
-        InputError: A number out of its range, crop or rotation beside another cut, or corners
-            without a rotation.
+        InputError: A number out of its range, crop or rotation beside another cut, corners
+            without a rotation, or published draws of other changes.
     """
     crop = data.crop
     if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
@@ -200,6 +209,16 @@ def check_changes(data: DataConfig, tiles: str) -> None:
         raise InputError(
             f"data.corners={data.corners}: no corner becomes empty without data.rotate; set it, "
             "such as data.rotate=90"
+        )
+    if data.redraw == "published" and (data.augment != "mirrors" or data.rotate):
+        raise InputError(
+            f"data.redraw=published: repeats CAT-SAM's draws, which mirror and crop; "
+            f"data.augment={data.augment} data.rotate={data.rotate:g} are other changes; set "
+            "data.augment=mirrors and leave data.rotate out, or data.redraw=true"
+        )
+    if not 0 <= data.min_share < 1:
+        raise InputError(
+            f"data.min_share={data.min_share}: a part of the largest object; choose 0 to below 1"
         )
     if tiles != "whole" and (crop or data.rotate):
         name = "crop" if crop else "rotate"
@@ -240,6 +259,7 @@ def cropped_rotated(
         image, labels = _framed(image, labels, policy)
     if data.crop is not None:
         image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, rng))
+        labels = cut_apart(labels, data)
     if data.rotate:
         degrees = float(rng.uniform(-data.rotate, data.rotate))
         image, labels, corners = _rotated(image, labels, degrees)
