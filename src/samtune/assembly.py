@@ -193,6 +193,7 @@ def dataset_of(
         train=train,
         mode=mode if train or mode is not None else modes(config)[0],
         seed=config.seed,
+        own_size=config.train.loss_at == "image",
     )
 
 

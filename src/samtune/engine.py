@@ -32,6 +32,7 @@ from samtune.schedule import (
     batches_per_epoch,
     check,
     epoch_order,
+    images_per_epoch,
     learning_rate,
     stream_seed,
     total_steps,
@@ -137,9 +138,17 @@ class _Trainer:
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr)
-        objective = Objective(model, Loss.parse(config.loss), config.multimask, train.rounds)
+        if config.loss_at == "image" and not train.own_size:
+            raise InputError(
+                "train.loss_at=image: the training images have no masks of their own size; make "
+                "the SegmentationDataset with own_size=True"
+            )
+        objective = Objective(
+            model, Loss.parse(config.loss), config.multimask, train.rounds, config.loss_at
+        )
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        self.batches = batches_per_epoch(len(train), config.batch_size, place()[1])
+        images = images_per_epoch(len(train), config.epoch_share)
+        self.batches = batches_per_epoch(images, config.batch_size, place()[1])
         self.total = total_steps(config, self.batches)
         self.every = config.eval_every or max(
             self.batches // config.accumulate, math.ceil(self.total / 20), 1
@@ -202,7 +211,13 @@ class _Trainer:
             epoch, skip = divmod(done, self.batches)
             self.train.set_epoch(epoch)
             order = epoch_order(
-                len(self.train), self.config.batch_size, self.seed, epoch, rank, world
+                len(self.train),
+                self.config.batch_size,
+                self.seed,
+                epoch,
+                rank,
+                world,
+                self.config.epoch_share,
             )
             workers = self.train.data.workers
             for batch in DataLoader(

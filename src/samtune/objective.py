@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -27,11 +30,20 @@ class Objective(nn.Module):
         loss: Of one round.
         multimask: Three masks for each prompt, in the first round.
         rounds: How often each prompt is asked.
+        at: Where the loss is taken: in the model's frame, or at each image's own size.
     """
 
-    def __init__(self, model: FineTuned, loss: Loss, multimask: bool, rounds: int = 1) -> None:
+    def __init__(
+        self,
+        model: FineTuned,
+        loss: Loss,
+        multimask: bool,
+        rounds: int = 1,
+        at: Literal["frame", "image"] = "frame",
+    ) -> None:
         super().__init__()
         self.model, self.loss, self.multimask, self.rounds = model, loss, multimask, rounds
+        self.at = at
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch on the model's device, a scalar."""
@@ -40,10 +52,34 @@ class Objective(nn.Module):
         for last in (*[False] * (self.rounds - 1), True):
             masks = self.model.read(features, prompts, multimask)
             with torch.autocast(batch.pixels.device.type, enabled=False):
-                losses.append(self.loss(masks, batch))
+                if self.at == "image":
+                    losses.append(at_own_size(self.loss, masks, batch))
+                else:
+                    losses.append(self.loss(masks, batch))
             if not last:
                 prompts, multimask = _clicked(prompts, masks, batch), False
         return torch.stack(losses).mean() if self.rounds > 1 else losses[0]
+
+
+def at_own_size(loss: Loss, masks: Masks, batch: Batch) -> Tensor:
+    """The mean of the images' losses, each at the image's own size.
+
+    CAT-SAM (arXiv:2402.03631) and Kyyle2114's trainings take it there: the logits are brought to
+    the image, as it is once it has been changed, and its masks stay as they are.
+    """
+    losses = []
+    for i, geometry in enumerate(batch.geometries):
+        mine = batch.prompts.image == i
+        logits = geometry.masks_to_original(masks.logits[mine].float())
+        alone = replace(
+            batch,
+            pixels=batch.pixels[i : i + 1],
+            prompts=batch.prompts.only(mine).at(0),
+            targets=batch.originals[i].to(logits.device),
+            valid=batch.original_valid[i][None].to(logits.device),
+        )
+        losses.append(loss(replace(masks, logits=logits, iou=masks.iou[mine]), alone))
+    return torch.stack(losses).mean()
 
 
 @torch.no_grad()

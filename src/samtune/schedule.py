@@ -31,6 +31,8 @@ class FitConfig:
     """Optimiser steps in all; with epochs given too, whichever ends first."""
     epochs: int | None = None
     """Passes over the training images; 20 when neither this nor max_steps is given."""
+    epoch_share: float = 1.0
+    """Part of the training images that an epoch passes over, drawn anew for each."""
     batch_size: int = 4
     """Images in a batch, on each device."""
     accumulate: int = 1
@@ -51,6 +53,9 @@ class FitConfig:
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
     and iou_head; for maps of classes of ce and multi_dice."""
+    loss_at: Literal["frame", "image"] = "frame"
+    """Where the loss is taken: in the model's frame, or at each image's own size, as CAT-SAM and
+    Kyyle2114 have it, with more memory for large images; bbce then counts in each image alone."""
     clip: float = 1.0
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "fp32"
@@ -87,6 +92,11 @@ def check(config: FitConfig) -> None:
         value = getattr(config, name)
         if not low <= value <= high:
             raise InputError(f"train.{name}={value}: must lie in {low:g} to {high:g}")
+    if not 0 < config.epoch_share <= 1:
+        raise InputError(
+            f"train.epoch_share={config.epoch_share}: a part of the training images; choose above "
+            "0 to 1"
+        )
     if not 0 <= config.clip < math.inf:
         raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
     Loss.parse(config.loss)
@@ -121,8 +131,13 @@ def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) ->
     return config.lr * (config.min_lr + (1 - config.min_lr) * 0.5 * (1 + math.cos(math.pi * along)))
 
 
+def images_per_epoch(images: int, share: float) -> int:
+    """How many of the images an epoch passes over: ``share`` of them, rounded up."""
+    return math.ceil(images * share)
+
+
 def batches_per_epoch(images: int, batch_size: int, world: int) -> int:
-    """Batches of one process in an epoch; every process has as many."""
+    """Batches of one process in an epoch of so many images; every process has as many."""
     return max(1, math.ceil(images / (batch_size * world)))
 
 
@@ -144,16 +159,26 @@ def stream_seed(*words: int) -> int:
 
 
 def epoch_order(
-    images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+    images: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    share: float = 1.0,
 ) -> list[list[int]]:
     """The batches of one process in one epoch: a seeded order, dealt out evenly.
 
+    With a ``share`` below 1 the epoch has only the first of the order, see
+    :func:`images_per_epoch`.
     The last batches are filled up from the start of the order, so that all are full and every
     process has as many; only where that would repeat an image within a batch is a batch smaller.
     The order depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
     order = torch.randperm(images, generator=generator).tolist()
+    images = images_per_epoch(images, share)
+    order = order[:images]
     size = min(batch_size, images)
     wanted = batches_per_epoch(images, batch_size, world) * size * world
     order = (order * math.ceil(wanted / images))[:wanted]

@@ -76,6 +76,8 @@ class SegmentationDataset(Dataset[Example]):
         mode: Prompt mode or list of them; by default ``prompts.train`` or ``prompts.eval``.
         seed: Start of all random choices.
         input: All of how images enter, in place of ``size`` and ``resize``.
+        own_size: In training, too, give the targets at each image's own size, as it is once it has
+            been changed.
 
     Raises:
         InputError: No records, an unknown mode, a prompt setting out of range, or ``none`` beside
@@ -95,6 +97,7 @@ class SegmentationDataset(Dataset[Example]):
         mode: str | list[str] | None = None,
         seed: int = 0,
         input: InputPolicy | None = None,
+        own_size: bool = False,
     ) -> None:
         if not records:
             raise InputError(f"{data.root}: the data set is empty; add image and mask pairs")
@@ -108,6 +111,8 @@ class SegmentationDataset(Dataset[Example]):
         self.mask_size = mask_size
         key = "prompts.train" if train else "prompts.eval"
         default = self.prompts.train if train else self.prompts.eval
+        self.own_size = own_size or not train
+        """Whether its examples have targets at the image's own size."""
         self.modes = modes(default if mode is None else mode, key)
         self.class_maps = NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
         """Whether the targets are maps of classes."""
@@ -189,8 +194,8 @@ class SegmentationDataset(Dataset[Example]):
             classes=torch.from_numpy(chosen.classes),
             geometry=geometry,
             name=sample.name,
-            original=None if self.train else chosen.originals,
-            original_valid=None if self.train else torch.from_numpy(everywhere),
+            original=chosen.originals if self.own_size else None,
+            original_valid=torch.from_numpy(everywhere) if self.own_size else None,
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
         )
 
@@ -232,7 +237,7 @@ class SegmentationDataset(Dataset[Example]):
         return _Chosen(
             Prompts.cat([prompter(mode)(objects, group, draw) for mode, group in asked]),
             objects.targets(which),
-            objects.originals(which[:0] if self.train else which),
+            objects.originals(which if self.own_size else which[:0]),
             labels.classes[which],
         )
 

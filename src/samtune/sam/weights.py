@@ -37,7 +37,7 @@ FILES = (".pth", ".pt", ".bin", ".safetensors")
 """Endings of files of weights: what ends so is a path, also where it looks like a hub id."""
 PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
 """Persistent in some dumps, constants of the specification here."""
-PACKAGED = {"nano": "3941530de9604d480bfce4706a6764bb71da04ed9c2ca7d821c1d8318cb41adf"}
+PACKAGED = {"nano": "44873993b33d7487d78995c59724cb456dbc0815f7b663a0945aafe37ac717c8"}
 """sha256 of the files in ``assets``: what ships is loaded only as it was released."""
 CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")
 """What MobileSAM's file carries along for ImageNet's classes and its model never calls."""
