@@ -258,17 +258,27 @@ def test_one_may_extend_another():
     assert not any("extends" in tree for tree in RECIPES.values())
 
 
-def test_only_one_level(tmp_path, monkeypatch):
+def test_one_below_another(tmp_path, monkeypatch):
     folder = tmp_path / "recipes"
     folder.mkdir()
-    for name, below in (("b", "a"), ("c", "b")):
-        (folder / f"{name}.yaml").write_text(f"extends: {below}\nseed: 1\n")
+    (folder / "c.yaml").write_text("extends: b\ntrain: {epochs: 2}\n")
+    (folder / "b.yaml").write_text("extends: a\nseed: 1\n")
     (folder / "a.yaml").write_text("recipe: {about: A}\ntrain: {lr: 1.0}\n")
     monkeypatch.setattr("samtune.config.files", lambda package: tmp_path)
-    with pytest.raises(KeyError, match="b"):
-        recipes.__wrapped__()
-    (folder / "c.yaml").unlink()
-    assert recipes.__wrapped__()["b"] == {"recipe": {"about": "A"}, "train": {"lr": 1.0}, "seed": 1}
+    found = recipes.__wrapped__()
+    assert found["b"] == {"recipe": {"about": "A"}, "train": {"lr": 1.0}, "seed": 1}
+    assert found["c"] == {**found["b"], "train": {"lr": 1.0, "epochs": 2}}
+
+
+def test_one_of_four_processes_alone():
+    """Their gradients are not averaged, so one has a fresh quarter of the images in each epoch."""
+    names = [name for name in RECIPES if name.endswith("-reference")]
+    assert {n.split("-")[0] for n in names} == {"ts_sam", "sam_adapter"} and len(names) == 10
+    for name in names:
+        own, whole = RECIPES[name], RECIPES[name.removesuffix("-reference")]
+        assert own["train"] == {**whole["train"], "epoch_share": 0.25}
+        assert {**own, "train": 0, "recipe": 0} == {**whole, "train": 0, "recipe": 0}
+        assert "train one model" not in own["recipe"]["differs"]
 
 
 def test_the_listing():

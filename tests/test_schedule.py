@@ -11,6 +11,7 @@ from samtune.schedule import (
     batches_per_epoch,
     check,
     epoch_order,
+    images_per_epoch,
     learning_rate,
     stream_seed,
     total_steps,
@@ -110,3 +111,26 @@ def test_an_unknown_metric_is_refused_with_the_nearest():
     with pytest.raises(InputError, match=r"train.metric=weighted_g: .*weighted_f"):
         check(FitConfig(metric="weighted_g"))
     check(FitConfig(metric="weighted_f"))
+
+
+@pytest.mark.parametrize(
+    ("images", "mine", "batches"), [(4040, 1010, 505), (1330, 333, 167), (10_553, 2639, 1320)]
+)
+def test_epochs_of_a_quarter(images, mine, batches):
+    """TS-SAM's numbers for one of four processes, with batches of two."""
+    assert images_per_epoch(images, 0.25) == mine
+    assert batches_per_epoch(mine, 2, 1) == batches
+    epochs = [epoch_order(images, 2, 0, epoch, share=0.25) for epoch in range(2)]
+    seen = [{i for batch in order for i in batch} for order in epochs]
+    assert [len(order) for order in epochs] == [batches] * 2
+    assert [len(each) for each in seen] == [mine] * 2
+    assert seen[0] != seen[1]
+    assert max(seen[0]) > 0.9 * images
+    apart = [epoch_order(images, 2, 0, 0, rank, 2, 0.25) for rank in range(2)]
+    assert {i for order in apart for batch in order for i in batch} == seen[0]
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
+def test_shares_out_of_range(share):
+    with pytest.raises(InputError, match=r"train\.epoch_share"):
+        check(FitConfig(epoch_share=share))

@@ -171,13 +171,17 @@ def read_tree(path: Path) -> Tree:
 def recipes() -> dict[str, Tree]:
     """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes.
 
-    One that ``extends`` another, which must be whole itself, only has what differs.
+    One that ``extends`` another only has what differs.
     """
     paths = [p for p in (files("samtune") / "recipes").iterdir() if p.name.endswith(".yaml")]
     read = {p.name.removesuffix(".yaml"): yaml.safe_load(p.read_text("utf-8")) for p in paths}
-    whole = {name: tree for name, tree in read.items() if "extends" not in tree}
-    more = {n: _merged(whole[t.pop("extends")], t) for n, t in read.items() if n not in whole}
-    return dict(sorted({**whole, **more}.items()))
+
+    def whole(name: str) -> Tree:
+        tree = dict(read[name])
+        below = tree.pop("extends", None)
+        return tree if below is None else _merged(whole(below), tree)
+
+    return {name: whole(name) for name in sorted(read)}
 
 
 def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> RunConfig:

@@ -205,19 +205,13 @@ class _Trainer:
 
     def _stream(self) -> Iterator[Batch]:
         """Batches without end, from where the state stands; each epoch in its own seeded order."""
-        rank, world = place()
-        done = self.state.step * self.config.accumulate
+        c = self.config
+        done = self.state.step * c.accumulate
         while True:
             epoch, skip = divmod(done, self.batches)
             self.train.set_epoch(epoch)
             order = epoch_order(
-                len(self.train),
-                self.config.batch_size,
-                self.seed,
-                epoch,
-                rank,
-                world,
-                self.config.epoch_share,
+                len(self.train), c.batch_size, self.seed, epoch, *place(), c.epoch_share
             )
             workers = self.train.data.workers
             for batch in DataLoader(
