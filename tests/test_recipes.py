@@ -20,6 +20,7 @@ from samtune.metrics.contract import MEASURES
 from samtune.recipe_list import list_recipes, recipe_page, recipe_rows, recipes_table
 from samtune.runs import evaluate_run, train
 from samtune.sam.model import SPECS
+from samtune.schedule import batches_per_epoch
 from samtune.types import InputPolicy
 
 BASES = {"vit": (tiny.TINY, tiny.base), "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base)}
@@ -103,7 +104,13 @@ def fitted(size, spec, longest):
     return [round(side * SIDE / longest / step) * step for side in sides]
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "demo"])
+TWINS = ("ts_sam-vit_b-cod-reference", "sam_adapter-vit_h-istd-reference")
+"""One of each method; the others have the settings of their twins, as a test says."""
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in RECIPES if n != "demo" and (n in TWINS or not n.endswith("-reference"))]
+)
 def test_two_steps_and_the_test(small, name):
     config = small(name)
     summary = train(config, Display(json=True))
@@ -163,6 +170,9 @@ def test_the_published_input_reaches_the_model_and_the_base_beside_it(small):
     model, baseline = models(small("cat_sam_t-vit_l-whu-1shot"))
     wanted = {"antialias": False, "round_prompts": True, "direct_masks": True}
     assert model.input == InputPolicy((SIDE, SIDE), "stretch", **wanted) == baseline.input
+    at_own_size = {n for n, t in RECIPES.items() if t["train"].get("loss_at") == "image"}
+    assert {n for n in RECIPES if "cat_sam" in n or n == "hq-vit_l-sbu-1shot"} < at_own_size
+    assert {"decoder-vit_t", "sam_adapter_kyyle-vit_b"} < at_own_size
     model, baseline = models(small("decoder-vit_b-isbi2012"))
     assert (model.input.mean, model.input.std) == ((118.83, 120.105, 96.9), (49.725, 49.47, 48.96))
     assert baseline.input == replace(model.input, mean=None, std=None)
@@ -218,6 +228,7 @@ def test_the_published_rows_are_there():
         f"ts_sam-{base}-{task}" for base in ("vit_b", "vit_h") for task in ("cod", "sd", "sod")
     }
     wanted |= {f"sam_adapter-vit_{base}-cod" for base in "blh"}
+    wanted |= {f"{name}-reference" for name in OF_FOUR_PROCESSES}
     wanted |= {"sam_adapter-vit_h-istd", "sam_adapter-vit_h-kvasir", "sam_adapter_kyyle-vit_b"}
     wanted |= {f"decoder-vit_{base}" for base in "blht"}
     rows = ("vpt_shallow", "vpt_deep", "adaptformer", "lora", "hq", "med_sa", "cat_sam_t")
@@ -238,6 +249,36 @@ def test_the_published_rows_are_there():
     wanted |= {f"{row}-vit_b-{data}" for row in rows for data in sets}
     wanted |= {f"gsam-vit_b-isbi2012-crop{side}" for side in (32, 64, 256)}
     assert wanted | {"demo"} <= set(RECIPES)
+
+
+OF_FOUR_PROCESSES = {
+    "ts_sam-vit_b-cod": (3636, 455), "ts_sam-vit_h-cod": (3636, 455),
+    "ts_sam-vit_b-sd": (1197, 150), "ts_sam-vit_h-sd": (1197, 150),
+    "ts_sam-vit_b-sod": (9498, 1188), "ts_sam-vit_h-sod": (9498, 1188),
+    "sam_adapter-vit_b-cod": (3636, 455), "sam_adapter-vit_l-cod": (3636, 455),
+    "sam_adapter-vit_h-cod": (3636, 455), "sam_adapter-vit_h-istd": (1197, 150),
+}  # fmt: skip
+"""The training images that their notes state, and the steps of a quarter of them."""
+
+
+@pytest.mark.parametrize("name", OF_FOUR_PROCESSES)
+def test_one_of_four_unsynchronised_processes(name):
+    """Everything but the part of an epoch is that of the recipe whose training is corrected."""
+    (images, steps), corrected = OF_FOUR_PROCESSES[name], RECIPES[name]
+    reference = RECIPES[f"{name}-reference"]
+    train = dict(reference["train"])
+    assert train.pop("epoch_share") == 0.25 and "epoch_share" not in corrected["train"]
+    assert batches_per_epoch(images, train["batch_size"], 1, 0.25) == steps
+    # both validate after each epoch: in 20 of them that is the default
+    assert train.pop("eval_every", None) == (None if train["epochs"] == 20 else steps)
+    assert train == corrected["train"]
+    for key in corrected.keys() - {"train", "recipe"}:
+        assert reference[key] == corrected[key]
+    assert str(images) in reference["recipe"]["data"]
+    assert f"an epoch has {steps} steps" in reference["recipe"]["differs"]
+    assert from_words([f"{name}-reference"]).train.epoch_share == 0.25
+    assert "fresh quarter" in reference["recipe"]["kept"]
+    assert "all processes train one model" in corrected["recipe"]["differs"]
 
 
 def test_every_method_has_a_recipe():

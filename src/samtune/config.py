@@ -16,7 +16,7 @@ from samtune.adapters import ADAPTERS
 from samtune.class_maps import check_classes, maps, of_classes
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.layouts import defaults_of
-from samtune.data.transforms import check_changes
+from samtune.data.transforms import check_changes, check_own_size
 from samtune.data.views import check_cuts
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
@@ -118,6 +118,8 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     expand((config.train.metric,), "train.metric", mapped, cut)
     check_cuts(config.input)
     check_changes(config.data, config.input.tiles)
+    if config.train.loss_at == "image":
+        check_own_size(config.data)
     for key in ("workers", "cache"):
         if getattr(config.data, key) < 0:
             raise InputError(f"data.{key}={getattr(config.data, key)}: choose 0 or more")

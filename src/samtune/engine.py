@@ -131,15 +131,19 @@ class _Trainer:
                 f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
             )
         self.config, self.seed, self.on_event = config, seed, on_event
-        self.train, self.val = train, val
+        self.train = train.with_originals() if config.loss_at == "image" else train
+        self.val = val
         self.output = output
         self.accelerator = _accelerator(config, cpu, output)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr)
-        objective = Objective(model, Loss.parse(config.loss), config.multimask, train.rounds)
+        loss = Loss.parse(config.loss, config.loss_at)
+        objective = Objective(model, loss, config.multimask, train.rounds)
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        self.batches = batches_per_epoch(len(train), config.batch_size, place()[1])
+        self.batches = batches_per_epoch(
+            len(train), config.batch_size, place()[1], config.epoch_share
+        )
         self.total = total_steps(config, self.batches)
         self.every = config.eval_every or max(
             self.batches // config.accumulate, math.ceil(self.total / 20), 1
@@ -196,13 +200,13 @@ class _Trainer:
 
     def _stream(self) -> Iterator[Batch]:
         """Batches without end, from where the state stands; each epoch in its own seeded order."""
-        rank, world = place()
-        done = self.state.step * self.config.accumulate
+        c, (rank, world) = self.config, place()
+        done = self.state.step * c.accumulate
         while True:
             epoch, skip = divmod(done, self.batches)
             self.train.set_epoch(epoch)
             order = epoch_order(
-                len(self.train), self.config.batch_size, self.seed, epoch, rank, world
+                len(self.train), c.batch_size, self.seed, epoch, rank, world, c.epoch_share
             )
             workers = self.train.data.workers
             for batch in DataLoader(

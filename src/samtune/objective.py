@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from samtune.clicks import chosen, drawn_clicks
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
-from samtune.types import Batch, Geometry, Masks, Prompts
+from samtune.types import Batch, Masks, Prompts
 
 
 class Objective(nn.Module):
@@ -20,7 +20,7 @@ class Objective(nn.Module):
     With several rounds each prompt is asked again, its last answer given as a mask and with one
     more click where that was wrong, after SAM's own training (Kirillov et al. 2023,
     arXiv:2304.02643, appendix A), which has eleven. The loss is the mean over the rounds; gradients
-    do not flow from one to the next.
+    do not flow from one to the next. Clicks lie in the model's frame, wherever the loss is taken.
 
     Args:
         model: What is trained.
@@ -49,9 +49,7 @@ class Objective(nn.Module):
 @torch.no_grad()
 def _clicked(prompts: Prompts, masks: Masks, batch: Batch) -> Prompts:
     low = chosen(masks).float()
-    size = (batch.targets.shape[-2], batch.targets.shape[-1])
-    frame = Geometry(size, size, size)
     xy, labels = drawn_clicks(
-        frame.masks_to_original(low)[:, 0] > 0, batch.targets, batch.valid[prompts.image]
+        batch.frame.masks_to_original(low)[:, 0] > 0, batch.targets, batch.valid[prompts.image]
     )
     return prompts.clicked(xy, labels, low)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from samtune.errors import InputError, nearest
-from samtune.losses import DEFAULT_LOSS, Loss
+from samtune.losses import DEFAULT_LOSS, Loss, LossAt
 from samtune.metrics.contract import MEASURES
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -31,6 +31,8 @@ class FitConfig:
     """Optimiser steps in all; with epochs given too, whichever ends first."""
     epochs: int | None = None
     """Passes over the training images; 20 when neither this nor max_steps is given."""
+    epoch_share: float = 1.0
+    """Part of the training images that an epoch takes, drawn anew in each; at least one image."""
     batch_size: int = 4
     """Images in a batch, on each device."""
     accumulate: int = 1
@@ -51,6 +53,9 @@ class FitConfig:
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
     and iou_head; for maps of classes of ce and multi_dice."""
+    loss_at: LossAt = "frame"
+    """Where the loss is taken: in the model's frame, or at each image's own size (as changed and
+    cropped), which needs memory for masks of that size and makes bbce count over each image."""
     clip: float = 1.0
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "fp32"
@@ -87,6 +92,11 @@ def check(config: FitConfig) -> None:
         value = getattr(config, name)
         if not low <= value <= high:
             raise InputError(f"train.{name}={value}: must lie in {low:g} to {high:g}")
+    if not 0 < config.epoch_share <= 1:
+        raise InputError(
+            f"train.epoch_share={config.epoch_share}: a part of the training images; choose above "
+            "0 and up to 1, as in train.epoch_share=0.25"
+        )
     if not 0 <= config.clip < math.inf:
         raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
     Loss.parse(config.loss)
@@ -121,9 +131,15 @@ def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) ->
     return config.lr * (config.min_lr + (1 - config.min_lr) * 0.5 * (1 + math.cos(math.pi * along)))
 
 
-def batches_per_epoch(images: int, batch_size: int, world: int) -> int:
+def images_per_epoch(images: int, share: float) -> int:
+    """How many of so many training images an epoch takes, with ``train.epoch_share``."""
+    # Rounded first: 0.07 of 100 is a little more than 7 in floats.
+    return max(1, math.ceil(round(images * share, 6)))
+
+
+def batches_per_epoch(images: int, batch_size: int, world: int, share: float = 1.0) -> int:
     """Batches of one process in an epoch; every process has as many."""
-    return max(1, math.ceil(images / (batch_size * world)))
+    return math.ceil(images_per_epoch(images, share) / (batch_size * world))
 
 
 def total_steps(config: FitConfig, batches: int) -> int:
@@ -144,18 +160,28 @@ def stream_seed(*words: int) -> int:
 
 
 def epoch_order(
-    images: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+    images: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    share: float = 1.0,
 ) -> list[list[int]]:
     """The batches of one process in one epoch: a seeded order, dealt out evenly.
+
+    With a ``share`` below 1 only the start of the order is dealt, so every epoch draws its part
+    anew, the same for all processes together.
 
     The last batches are filled up from the start of the order, so that all are full and every
     process has as many; only where that would repeat an image within a batch is a batch smaller.
     The order depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
-    order = torch.randperm(images, generator=generator).tolist()
-    size = min(batch_size, images)
-    wanted = batches_per_epoch(images, batch_size, world) * size * world
-    order = (order * math.ceil(wanted / images))[:wanted]
+    taken = images_per_epoch(images, share)
+    order = torch.randperm(images, generator=generator).tolist()[:taken]
+    size = min(batch_size, taken)
+    wanted = batches_per_epoch(taken, batch_size, world) * size * world
+    order = (order * math.ceil(wanted / taken))[:wanted]
     mine = order[rank::world]
     return [mine[i : i + size] for i in range(0, len(mine), size)]

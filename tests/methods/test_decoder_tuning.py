@@ -5,6 +5,7 @@ from typing import NamedTuple
 import deterministic
 import numpy as np
 import pytest
+import tiny
 import torch
 from tiny_vit_golden import TINY, base, check, classifier, mobile_sam
 
@@ -13,7 +14,7 @@ from samtune.data import PromptConfig, fit_geometry, fit_image
 from samtune.data.labels import extents
 from samtune.data.prompters import Draw, Objects, check_numbers, sample_box, scaled_boxes
 from samtune.finetuned import FineTuned
-from samtune.losses import bce, iou
+from samtune.losses import Loss
 from samtune.sam.model import SPECS, Sam
 from samtune.types import Prompts
 
@@ -140,17 +141,18 @@ def test_training_as_published(statistics):
     fitted = [fit_image(image, (1024, 1024)) for image in images()]
     pixels, geometry = torch.stack([p for p, _ in fitted]), fitted[0][1]
     target = torch.from_numpy(masks()).float()
-    valid = torch.ones_like(target, dtype=torch.bool)
     boxes = torch.tensor([drawn(mask) for mask in masks()])
     prompts = Prompts.of(boxes=boxes, image=torch.arange(2)).to_model(geometry)
+    everywhere = [torch.ones(SIZE, dtype=torch.bool)] * 2
+    batch = tiny.own_size(prompts, [geometry] * 2, list((target > 0)[:, None]), everywhere)
     with torch.no_grad():
         sizes = torch.tensor([geometry.resized] * 2)
         features = model.encode(model.sam.preprocess(pixels, sizes))
 
     def losses():
-        low = model.decoder(model.sam, features, prompts).logits
-        z = geometry.masks_to_original(low)[:, 0]
-        return z, torch.stack([bce(z, target, valid).mean(), iou(z, target, valid).mean()])
+        found = model.decoder(model.sam, features, prompts)
+        z = geometry.masks_to_original(found.logits)[:, 0]
+        return z, torch.stack([Loss.parse(n, "image")(found, batch) for n in ("bce", "iou")])
 
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-4)
     z, terms = losses()
@@ -261,4 +263,5 @@ def test_the_recipes_are_the_published_form(name, epochs, batch):
     )
     assert (train.epochs, train.batch_size, train.patience) == (epochs, batch, epochs // 2)
     assert (train.lr, train.weight_decay, train.loss) == (2e-4, 0.01, "bce + iou")
+    assert (train.loss_at, train.epoch_share) == ("image", 1)
     assert (config.input.size, config.input.resize, config.seed) == (1024, "longest", 21)

@@ -31,6 +31,7 @@ from samtune.data.transforms import (
     Resize,
     acts_in_frame,
     augment,
+    check_own_size,
     cropped_rotated,
     fit,
     fit_mask,
@@ -109,6 +110,8 @@ class SegmentationDataset(Dataset[Example]):
         self.modes = modes(default if mode is None else mode, key)
         self.class_maps = NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
         """Whether the targets are maps of classes."""
+        self.originals = not train
+        """Whether examples have their targets in the original frame too."""
         self.rounds = rounds(self.modes, self.prompts)
         """How often a model is to be asked, with a click more each time."""
         if self.class_maps and len(self.modes) > 1:
@@ -140,6 +143,20 @@ class SegmentationDataset(Dataset[Example]):
         other = copy.copy(self)
         other.size = other.frame = size
         other.input, other.mask_size = replace(self.input, size=size), mask_size
+        return other
+
+    def with_originals(self) -> SegmentationDataset:
+        """The same images and prompts, with their targets in the original frame too.
+
+        In training that is the image as changed and cropped, before it is fitted into the model's
+        frame.
+
+        Raises:
+            InputError: Images change in the model's frame, where none has a size of its own.
+        """
+        check_own_size(self.data)
+        other = copy.copy(self)
+        other.originals = True
         return other
 
     def sample(self, index: int) -> Sample:
@@ -185,8 +202,8 @@ class SegmentationDataset(Dataset[Example]):
             classes=torch.from_numpy(chosen.classes),
             geometry=geometry,
             name=sample.name,
-            original=None if self.train else chosen.originals,
-            original_valid=None if self.train else torch.from_numpy(everywhere),
+            original=chosen.originals if self.originals else None,
+            original_valid=torch.from_numpy(everywhere) if self.originals else None,
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
         )
 
@@ -221,7 +238,7 @@ class SegmentationDataset(Dataset[Example]):
         return _Chosen(
             Prompts.cat([prompter(mode)(objects, group, draw) for mode, group in asked]),
             objects.targets(which),
-            objects.originals(which[:0] if self.train else which),
+            objects.originals(which if self.originals else which[:0]),
             labels.classes[which],
         )
 

@@ -218,6 +218,20 @@ def acts_in_frame(data: DataConfig) -> bool:
     return bool(data.rotate) or (data.crop is not None and in_pixels(data.crop))
 
 
+def check_own_size(data: DataConfig) -> None:
+    """Checks that images keep a size of their own until they are fitted into the model's frame.
+
+    Raises:
+        InputError: They change in that frame, which has resampled their masks by then.
+    """
+    if acts_in_frame(data):
+        name = f"rotate={data.rotate:g}" if data.rotate else f"crop={list(data.crop or ())}"
+        raise InputError(
+            f"data.{name}: changes images in the model's frame, where no loss can be taken at "
+            "their own size; leave it out, or set train.loss_at=frame"
+        )
+
+
 def training_frame(data: DataConfig, frame: tuple[int, int]) -> tuple[int, int]:
     """The frame of training: a crop's where it has a size, the model's otherwise."""
     if data.crop is None or not in_pixels(data.crop):
