@@ -70,8 +70,9 @@ class Interrupt:
         ({}, {}, ("val", 4)),
         ({"accumulate": 2}, {}, ("train", 2)),
         ({"log_every": 3}, {"workers": 2}, ("val", 4)),
+        ({"epoch_share": 0.5, "loss_at": "image", "cosine": "epoch"}, {}, ("train", 4)),
     ],
-    ids=["before validation", "after validation", "accumulating", "workers"],
+    ids=["before validation", "after validation", "accumulating", "workers", "part"],
 )
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     sam, data, tmp_path, values, settings, at
@@ -107,6 +108,29 @@ def test_an_epoch_goes_on_where_it_was_interrupted(sam, data, tmp_path, monkeypa
     )
     fit(model_of(sam), train, None, config(max_steps=5, accumulate=2))
     assert asked == [0, 1, 2, 3]  # ten batches of two
+
+
+def test_an_epoch_may_show_a_part_of_the_images(sam, data, monkeypatch):
+    train, shown, one = data(True), [], SegmentationDataset.__getitem__
+    assert len(train) == 6
+    monkeypatch.setattr(
+        SegmentationDataset,
+        "__getitem__",
+        lambda self, i: (shown.append((int(self._epoch[0]), i)), one(self, i))[1],
+    )
+    rows = []
+    c = config(
+        max_steps=None, epochs=4, epoch_share=0.5, batch_size=2, log_every=1, cosine="epoch",
+        warmup=0,
+    )  # fmt: skip
+    result = fit(model_of(sam), train, None, c, on_event=rows.append)
+    assert result.steps == 8  # three of six images in batches of two
+    for epoch in range(4):
+        assert len({i for when, i in shown if when == epoch}) == 3
+    assert len(set(shown)) == 12
+    assert len({tuple(sorted({i for when, i in shown if when == e})) for e in range(4)}) > 1
+    rates = [row["lr"] for row in rows]
+    assert rates[::2] == rates[1::2] and len(set(rates)) == 4
 
 
 def test_a_second_ctrl_c_handler_waits_for_the_step(sam, data, tmp_path):

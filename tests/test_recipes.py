@@ -20,6 +20,7 @@ from samtune.metrics.contract import MEASURES
 from samtune.recipe_list import list_recipes, recipe_page, recipe_rows, recipes_table
 from samtune.runs import evaluate_run, train
 from samtune.sam.model import SPECS
+from samtune.schedule import batches_per_epoch
 from samtune.types import InputPolicy
 
 BASES = {"vit": (tiny.TINY, tiny.base), "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base)}
@@ -103,7 +104,13 @@ def fitted(size, spec, longest):
     return [round(side * SIDE / longest / step) * step for side in sides]
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "demo"])
+TWINS = ("ts_sam-vit_b-cod-reference", "sam_adapter-vit_h-istd-reference")
+"""One of each method; the others have the settings of their twins, as a test says."""
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in RECIPES if n != "demo" and (n in TWINS or not n.endswith("-reference"))]
+)
 def test_two_steps_and_the_test(small, name):
     config = small(name)
     summary = train(config, Display(json=True))
@@ -163,6 +170,9 @@ def test_the_published_input_reaches_the_model_and_the_base_beside_it(small):
     model, baseline = models(small("cat_sam_t-vit_l-whu-1shot"))
     wanted = {"antialias": False, "round_prompts": True, "direct_masks": True}
     assert model.input == InputPolicy((SIDE, SIDE), "stretch", **wanted) == baseline.input
+    at_own_size = {n for n, t in RECIPES.items() if t["train"].get("loss_at") == "image"}
+    assert {n for n in RECIPES if "cat_sam" in n or n == "hq-vit_l-sbu-1shot"} < at_own_size
+    assert {"decoder-vit_t", "sam_adapter_kyyle-vit_b"} < at_own_size
     model, baseline = models(small("decoder-vit_b-isbi2012"))
     assert (model.input.mean, model.input.std) == ((118.83, 120.105, 96.9), (49.725, 49.47, 48.96))
     assert baseline.input == replace(model.input, mean=None, std=None)
@@ -218,6 +228,7 @@ def test_the_published_rows_are_there():
         f"ts_sam-{base}-{task}" for base in ("vit_b", "vit_h") for task in ("cod", "sd", "sod")
     }
     wanted |= {f"sam_adapter-vit_{base}-cod" for base in "blh"}
+    wanted |= {f"{name}-reference" for name in OF_FOUR_PROCESSES}
     wanted |= {"sam_adapter-vit_h-istd", "sam_adapter-vit_h-kvasir", "sam_adapter_kyyle-vit_b"}
     wanted |= {f"decoder-vit_{base}" for base in "blht"}
     rows = ("vpt_shallow", "vpt_deep", "adaptformer", "lora", "hq", "med_sa", "cat_sam_t")
@@ -240,6 +251,36 @@ def test_the_published_rows_are_there():
     assert wanted | {"demo"} <= set(RECIPES)
 
 
+OF_FOUR_PROCESSES = {
+    "ts_sam-vit_b-cod": (3636, 455), "ts_sam-vit_h-cod": (3636, 455),
+    "ts_sam-vit_b-sd": (1197, 150), "ts_sam-vit_h-sd": (1197, 150),
+    "ts_sam-vit_b-sod": (9498, 1188), "ts_sam-vit_h-sod": (9498, 1188),
+    "sam_adapter-vit_b-cod": (3636, 455), "sam_adapter-vit_l-cod": (3636, 455),
+    "sam_adapter-vit_h-cod": (3636, 455), "sam_adapter-vit_h-istd": (1197, 150),
+}  # fmt: skip
+"""The training images that their notes state, and the steps of a quarter of them."""
+
+
+@pytest.mark.parametrize("name", OF_FOUR_PROCESSES)
+def test_one_of_four_unsynchronised_processes(name):
+    """Everything but the part of an epoch is that of the recipe whose training is corrected."""
+    (images, steps), corrected = OF_FOUR_PROCESSES[name], RECIPES[name]
+    reference = RECIPES[f"{name}-reference"]
+    train = dict(reference["train"])
+    assert train.pop("epoch_share") == 0.25 and "epoch_share" not in corrected["train"]
+    assert batches_per_epoch(images, train["batch_size"], 1, 0.25) == steps
+    # both validate after each epoch: in 20 of them that is the default
+    assert train.pop("eval_every", None) == (None if train["epochs"] == 20 else steps)
+    assert train == corrected["train"]
+    for key in corrected.keys() - {"train", "recipe"}:
+        assert reference[key] == corrected[key]
+    assert str(images) in reference["recipe"]["data"]
+    assert f"an epoch has {steps} steps" in reference["recipe"]["differs"]
+    assert from_words([f"{name}-reference"]).train.epoch_share == 0.25
+    assert "fresh quarter" in reference["recipe"]["kept"]
+    assert "all processes train one model" in corrected["recipe"]["differs"]
+
+
 def test_every_method_has_a_recipe():
     used = {tree.get("adapter", {}).get("name", "none") for tree in RECIPES.values()}
     assert used == set(ADAPTERS)
@@ -258,27 +299,17 @@ def test_one_may_extend_another():
     assert not any("extends" in tree for tree in RECIPES.values())
 
 
-def test_one_below_another(tmp_path, monkeypatch):
+def test_only_one_level(tmp_path, monkeypatch):
     folder = tmp_path / "recipes"
     folder.mkdir()
-    (folder / "c.yaml").write_text("extends: b\ntrain: {epochs: 2}\n")
-    (folder / "b.yaml").write_text("extends: a\nseed: 1\n")
+    for name, below in (("b", "a"), ("c", "b")):
+        (folder / f"{name}.yaml").write_text(f"extends: {below}\nseed: 1\n")
     (folder / "a.yaml").write_text("recipe: {about: A}\ntrain: {lr: 1.0}\n")
     monkeypatch.setattr("samtune.config.files", lambda package: tmp_path)
-    found = recipes.__wrapped__()
-    assert found["b"] == {"recipe": {"about": "A"}, "train": {"lr": 1.0}, "seed": 1}
-    assert found["c"] == {**found["b"], "train": {"lr": 1.0, "epochs": 2}}
-
-
-def test_one_of_four_processes_alone():
-    """Their gradients are not averaged, so one has a fresh quarter of the images in each epoch."""
-    names = [name for name in RECIPES if name.endswith("-reference")]
-    assert {n.split("-")[0] for n in names} == {"ts_sam", "sam_adapter"} and len(names) == 10
-    for name in names:
-        own, whole = RECIPES[name], RECIPES[name.removesuffix("-reference")]
-        assert own["train"] == {**whole["train"], "epoch_share": 0.25}
-        assert {**own, "train": 0, "recipe": 0} == {**whole, "train": 0, "recipe": 0}
-        assert "train one model" not in own["recipe"]["differs"]
+    with pytest.raises(KeyError, match="b"):
+        recipes.__wrapped__()
+    (folder / "c.yaml").unlink()
+    assert recipes.__wrapped__()["b"] == {"recipe": {"about": "A"}, "train": {"lr": 1.0}, "seed": 1}
 
 
 def test_the_listing():

@@ -77,6 +77,39 @@ def test_an_epoch_shows_every_image(images, size, world):
         assert all(len(set(batch)) == len(batch) for part in parts for batch in part)
 
 
+@pytest.mark.parametrize(
+    ("images", "taken", "steps"), [(4040, 1010, 505), (1330, 333, 167), (10_553, 2639, 1320)]
+)
+def test_a_quarter_of_each_epoch_is_what_one_of_four_published_processes_saw(images, taken, steps):
+    """TS-SAM's COD, ISTD and DUTS-TR, in batches of two."""
+    assert images_per_epoch(images, 0.25) == taken
+    assert batches_per_epoch(images, 2, 1, 0.25) == steps
+    epochs = [epoch_order(images, 2, 0, epoch, share=0.25) for epoch in (0, 1)]
+    shown = [{i for batch in order for i in batch} for order in epochs]
+    assert [len(order) for order in epochs] == [steps, steps]
+    assert [len(images) for images in shown] == [taken, taken]
+    # two quarters drawn anew have a sixteenth of the images in common
+    assert 0.5 * images / 16 < len(shown[0] & shown[1]) < 1.5 * images / 16
+
+
+def test_processes_deal_out_one_part_of_the_images():
+    whole = epoch_order(40, 20, 3, 2, share=0.5)
+    parts = [epoch_order(40, 10, 3, 2, rank, 2, share=0.5) for rank in (0, 1)]
+    assert sorted(parts[0][0] + parts[1][0]) == sorted(whole[0]) and len(set(whole[0])) == 20
+    assert epoch_order(40, 10, 3, 2) == epoch_order(40, 10, 3, 2, share=1.0)
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "taken"),
+    [(100, 0.07, 7), (3, 1, 3), (3, 0.1, 1), (1, 0.25, 1), (9, 0.5, 5)],
+)
+def test_images_of_an_epoch(images, share, taken):
+    assert images_per_epoch(images, share) == taken
+    batches = epoch_order(images, 4, 0, 0, share=share)
+    assert len({i for batch in batches for i in batch}) == taken
+    assert len(batches) == batches_per_epoch(images, 4, 1, share)
+
+
 def test_epochs_and_seeds_differ_in_order():
     orders = [epoch_order(32, 4, *key) for key in ((0, 0), (0, 1), (1, 0))]
     assert orders[0] != orders[1] and orders[0] != orders[2]
@@ -89,6 +122,7 @@ def test_epochs_and_seeds_differ_in_order():
         ("max_steps", 0), ("epochs", -1), ("batch_size", 0), ("accumulate", 0), ("eval_every", 0),
         ("patience", 0), ("log_every", 0), ("lr", 0.0), ("lr", math.inf), ("min_lr", 1.5),
         ("warmup", -0.1), ("weight_decay", -1.0), ("clip", math.nan), ("loss", "dise"),
+        ("epoch_share", 0.0), ("epoch_share", 1.01), ("epoch_share", math.nan),
     ],
 )  # fmt: skip
 def test_ranges(refused, name, value):
@@ -111,26 +145,3 @@ def test_an_unknown_metric_is_refused_with_the_nearest():
     with pytest.raises(InputError, match=r"train.metric=weighted_g: .*weighted_f"):
         check(FitConfig(metric="weighted_g"))
     check(FitConfig(metric="weighted_f"))
-
-
-@pytest.mark.parametrize(
-    ("images", "mine", "batches"), [(4040, 1010, 505), (1330, 333, 167), (10_553, 2639, 1320)]
-)
-def test_epochs_of_a_quarter(images, mine, batches):
-    """TS-SAM's numbers for one of four processes, with batches of two."""
-    assert images_per_epoch(images, 0.25) == mine
-    assert batches_per_epoch(mine, 2, 1) == batches
-    epochs = [epoch_order(images, 2, 0, epoch, share=0.25) for epoch in range(2)]
-    seen = [{i for batch in order for i in batch} for order in epochs]
-    assert [len(order) for order in epochs] == [batches] * 2
-    assert [len(each) for each in seen] == [mine] * 2
-    assert seen[0] != seen[1]
-    assert max(seen[0]) > 0.9 * images
-    apart = [epoch_order(images, 2, 0, 0, rank, 2, 0.25) for rank in range(2)]
-    assert {i for order in apart for batch in order for i in batch} == seen[0]
-
-
-@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
-def test_shares_out_of_range(share):
-    with pytest.raises(InputError, match=r"train\.epoch_share"):
-        check(FitConfig(epoch_share=share))

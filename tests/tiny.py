@@ -10,6 +10,7 @@ import deterministic
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from samtune.adapters import ADAPTERS
 from samtune.sam.model import Sam, SamSpec
@@ -73,6 +74,32 @@ def batch(image: list[int], images: int = 2, size: tuple[int, int] = (64, 64)) -
         classes=torch.zeros(len(image), dtype=torch.long),
         geometries=(Geometry(size, size, size),) * images,
         names=tuple(str(i) for i in range(images)),
+    )
+
+
+def own_size(
+    prompts: Prompts, geometries: list[Geometry], targets: list[Tensor], valid: list[Tensor]
+) -> Batch:
+    """A batch for a loss at the images' own sizes: nothing in its frame counts.
+
+    Args:
+        prompts: In the model's frame.
+        geometries: Of each image.
+        targets: Of each image ``(N_b, h0, w0)``, in the order of its prompts.
+        valid: Of each image ``(h0, w0)``.
+    """
+    b, n, frame = len(geometries), len(prompts), geometries[0].model
+    return Batch(
+        pixels=torch.zeros(b, 3, *frame, dtype=torch.uint8),
+        sizes=torch.tensor([g.resized for g in geometries]),
+        prompts=prompts,
+        targets=torch.zeros(n, *frame, dtype=targets[0].dtype),
+        valid=torch.zeros(b, *frame, dtype=torch.bool),
+        classes=torch.zeros(n, dtype=torch.long),
+        geometries=tuple(geometries),
+        names=tuple(str(i) for i in range(b)),
+        originals=tuple(targets),
+        original_valid=tuple(valid),
     )
 
 

@@ -13,7 +13,7 @@ from samtune.adapters import ADAPTERS
 from samtune.config import RunConfig
 from samtune.data import SegmentationDataset, intensity
 from samtune.data import modes as named_modes
-from samtune.data.transforms import training_frame
+from samtune.data.changes import training_frame
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.sam.model import Sam
@@ -195,7 +195,6 @@ def dataset_of(
         train=train,
         mode=mode if train or mode is not None else modes(config)[0],
         seed=config.seed,
-        own_size=config.train.loss_at == "image",
     )
 
 

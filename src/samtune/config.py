@@ -14,9 +14,9 @@ import yaml
 
 from samtune.adapters import ADAPTERS
 from samtune.class_maps import check_classes, maps, of_classes
+from samtune.data.changes import check_changes, check_own_size
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.layouts import defaults_of
-from samtune.data.transforms import check_changes
 from samtune.data.views import check_cuts
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
@@ -118,6 +118,8 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     expand((config.train.metric,), "train.metric", mapped, cut)
     check_cuts(config.input)
     check_changes(config.data, config.input.tiles)
+    if config.train.loss_at == "image":
+        check_own_size(config.data)
     for key in ("workers", "cache"):
         if getattr(config.data, key) < 0:
             raise InputError(f"data.{key}={getattr(config.data, key)}: choose 0 or more")
@@ -171,17 +173,13 @@ def read_tree(path: Path) -> Tree:
 def recipes() -> dict[str, Tree]:
     """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes.
 
-    One that ``extends`` another only has what differs.
+    One that ``extends`` another, which must be whole itself, only has what differs.
     """
     paths = [p for p in (files("samtune") / "recipes").iterdir() if p.name.endswith(".yaml")]
     read = {p.name.removesuffix(".yaml"): yaml.safe_load(p.read_text("utf-8")) for p in paths}
-
-    def whole(name: str) -> Tree:
-        tree = dict(read[name])
-        below = tree.pop("extends", None)
-        return tree if below is None else _merged(whole(below), tree)
-
-    return {name: whole(name) for name in sorted(read)}
+    whole = {name: tree for name, tree in read.items() if "extends" not in tree}
+    more = {n: _merged(whole[t.pop("extends")], t) for n, t in read.items() if n not in whole}
+    return dict(sorted({**whole, **more}.items()))
 
 
 def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> RunConfig:

@@ -32,7 +32,6 @@ from samtune.schedule import (
     batches_per_epoch,
     check,
     epoch_order,
-    images_per_epoch,
     learning_rate,
     stream_seed,
     total_steps,
@@ -132,23 +131,19 @@ class _Trainer:
                 f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
             )
         self.config, self.seed, self.on_event = config, seed, on_event
-        self.train, self.val = train, val
+        self.train = train.with_originals() if config.loss_at == "image" else train
+        self.val = val
         self.output = output
         self.accelerator = _accelerator(config, cpu, output)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr)
-        if config.loss_at == "image" and not train.own_size:
-            raise InputError(
-                "train.loss_at=image: the training images have no masks of their own size; make "
-                "the SegmentationDataset with own_size=True"
-            )
-        objective = Objective(
-            model, Loss.parse(config.loss), config.multimask, train.rounds, config.loss_at
-        )
+        loss = Loss.parse(config.loss, config.loss_at)
+        objective = Objective(model, loss, config.multimask, train.rounds)
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        images = images_per_epoch(len(train), config.epoch_share)
-        self.batches = batches_per_epoch(images, config.batch_size, place()[1])
+        self.batches = batches_per_epoch(
+            len(train), config.batch_size, place()[1], config.epoch_share
+        )
         self.total = total_steps(config, self.batches)
         self.every = config.eval_every or max(
             self.batches // config.accumulate, math.ceil(self.total / 20), 1
@@ -205,13 +200,13 @@ class _Trainer:
 
     def _stream(self) -> Iterator[Batch]:
         """Batches without end, from where the state stands; each epoch in its own seeded order."""
-        c = self.config
+        c, (rank, world) = self.config, place()
         done = self.state.step * c.accumulate
         while True:
             epoch, skip = divmod(done, self.batches)
             self.train.set_epoch(epoch)
             order = epoch_order(
-                len(self.train), c.batch_size, self.seed, epoch, *place(), c.epoch_share
+                len(self.train), c.batch_size, self.seed, epoch, rank, world, c.epoch_share
             )
             workers = self.train.data.workers
             for batch in DataLoader(

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from samtune.errors import InputError, nearest
-from samtune.types import Batch, Masks
+from samtune.types import Batch, Geometry, Masks
 
 MaskLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -29,6 +30,8 @@ CLASS_LOSSES: dict[str, MaskLoss] = {}
 """The losses of class maps: ``(N, K, h, w)`` logits over classes that exclude each other, and
 ``(N, h, w)`` int64 targets, the class of each pixel."""
 
+LossAt = Literal["frame", "image"]
+"""Where a loss is taken: in the model's frame, or at each image's own size."""
 IOU_HEAD = "iou_head"
 DEFAULT_LOSS = "bce + dice"
 """The loss of CAT-SAM's training."""
@@ -68,7 +71,8 @@ def bbce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
     Foreground and background weigh the same whatever their areas ``n⁺`` and ``n⁻``, counted over
     all masks of the batch: shadow detection with SAM-Adapter (arXiv:2304.09148) and TS-SAM. So a
-    mask's loss depends on the others; ``bbce_per_mask`` counts in each mask alone.
+    mask's loss depends on the others; ``bbce_per_mask`` counts in each mask alone. A loss at the
+    images' own sizes gives it the masks of one image at a time.
     """
     inside = torch.where(valid, _full_precision(target), 0).sum()
     return _balanced(logits, target, valid, inside / valid.sum().clamp(min=1))
@@ -197,9 +201,11 @@ class Loss:
 
     terms: tuple[tuple[str, float], ...]
     """Names and weights, in the order given."""
+    at: LossAt = "frame"
+    """Whose pixels are compared."""
 
     @staticmethod
-    def parse(expression: str) -> Loss:
+    def parse(expression: str, at: LossAt = "frame") -> Loss:
         """Reads ``[weight *] name + [weight *] name + ...``.
 
         Raises:
@@ -217,7 +223,7 @@ class Loss:
                 f"loss {expression!r} sums losses of single masks and of class maps; "
                 f"{' and '.join(CLASS_LOSSES)} go with each other only"
             )
-        return Loss(tuple(terms.items()))
+        return Loss(tuple(terms.items()), at)
 
     @property
     def of_classes(self) -> bool:
@@ -230,8 +236,11 @@ class Loss:
     def __call__(self, masks: Masks, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar in at least fp32.
 
-        Logits are enlarged bilinearly to the frame of the targets. Of several masks for a prompt
-        the one with the least sum of mask losses counts (SAM's rule); ``iou_head`` judges all K.
+        Logits are enlarged bilinearly to the frame of the targets, or brought to each image's own
+        size as predictions are (:meth:`samtune.types.Geometry.masks_to_original`), where
+        ``batch.originals`` and ``original_valid`` are what they are compared with. Of several masks
+        for a prompt the one with the least sum of mask losses counts (SAM's rule); ``iou_head``
+        judges all K.
         The mean is taken over the prompts of each image, then over all B images, where one without
         prompts counts 0. Without any prompt the result is a 0 that still has a graph. What the
         adapter adds, ``masks.auxiliary``, counts by the share of images with prompts.
@@ -241,24 +250,44 @@ class Loss:
                 maps of classes.
         """
         image, size = batch.prompts.image, batch.pixels.shape[0]
-        target, valid = batch.targets, batch.valid[image]
-        self._check_kind(masks, target)
-        if masks.exclusive:
-            value = self._classes(masks.logits, target, valid)
+        self._check_kind(masks, batch.targets)
+        if self.at == "image":
+            value = self._at_images(masks, batch)
         else:
-            value = self._masks(self._best(masks.logits, target, valid), target, valid)
-            value = value + self._iou_head(masks, target, valid)
+            value = self._each(masks, batch.targets, batch.valid[image], batch.frame)
         prompts = value.new_zeros(size).index_add(0, image, torch.ones_like(value))
         value = (value / prompts[image]).sum() / size
         if masks.auxiliary is None:
             return value
         return value + masks.auxiliary * (prompts > 0).to(value.dtype).mean()
 
-    def _masks(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    def _at_images(self, masks: Masks, batch: Batch) -> Tensor:
+        """The loss of each prompt at the size of its image: ``(N,)``."""
+        device, order, values = masks.logits.device, [], []
+        for i, geometry in enumerate(batch.geometries):
+            rows = (batch.prompts.image == i).nonzero()[:, 0]
+            own = replace(masks, logits=masks.logits[rows], iou=masks.iou[rows])
+            target = batch.originals[i].to(device, non_blocking=True)
+            valid = batch.original_valid[i].to(device, non_blocking=True).expand(target.shape)
+            values.append(self._each(own, target, valid, geometry))
+            order.append(rows)
+        return torch.cat(values)[torch.cat(order).argsort()]
+
+    def _each(self, masks: Masks, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
+        """The loss of each prompt at the size to which ``geometry`` brings logits: ``(N,)``."""
+        if masks.exclusive:
+            logits = geometry.masks_to_original(_full_precision(masks.logits))
+            values = [w * CLASS_LOSSES[n](logits, target, valid) for n, w in self.terms]
+            return torch.stack(values).sum(0)
+        best = self._best(masks.logits, target, valid, geometry)
+        value = self._masks(best, target, valid, geometry)
+        return value + self._iou_head(masks, target, valid, geometry)
+
+    def _masks(self, logits: Tensor, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
         """The sum of the mask losses of ``(N, 4H, 4W)`` logits: ``(N,)``."""
         if all(name == IOU_HEAD for name, _ in self.terms):
             return _full_precision(logits).new_zeros(len(logits))
-        logits = _enlarged(logits, target)
+        logits = _brought(logits, geometry)
         values = [w * LOSSES[n](logits, target, valid) for n, w in self.terms if n != IOU_HEAD]
         return torch.stack(values).sum(0)
 
@@ -279,30 +308,26 @@ class Loss:
                 f"choose from {', '.join(known)}"
             )
 
-    def _classes(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """The sum of the losses of ``(N, K, 4H, 4W)`` logits: ``(N,)``."""
-        logits = _full_precision(logits)
-        if logits.shape[-2:] != target.shape[-2:]:
-            logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
-        values = [w * CLASS_LOSSES[n](logits, target, valid) for n, w in self.terms]
-        return torch.stack(values).sum(0)
-
-    def _best(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    def _best(self, logits: Tensor, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
         """Of ``(N, K, 4H, 4W)`` the mask of least loss for each prompt: ``(N, 4H, 4W)``."""
         # Choosing without a graph gives the gradient of the minimum at the memory of one mask.
         if logits.shape[1] == 1:
             return logits[:, 0]
         with torch.no_grad():
-            each = torch.stack([self._masks(m, target, valid) for m in logits.unbind(1)], 1)
+            each = torch.stack(
+                [self._masks(m, target, valid, geometry) for m in logits.unbind(1)], 1
+            )
         return logits[torch.arange(len(logits), device=logits.device), each.argmin(1)]
 
-    def _iou_head(self, masks: Masks, target: Tensor, valid: Tensor) -> Tensor | float:
+    def _iou_head(
+        self, masks: Masks, target: Tensor, valid: Tensor, geometry: Geometry
+    ) -> Tensor | float:
         weight = dict(self.terms).get(IOU_HEAD)
         if weight is None:
             return 0.0
         each = []
         for k, mask in enumerate(masks.logits.detach().unbind(1)):
-            logits = _enlarged(mask, target)[:, None]
+            logits = _brought(mask, geometry)[:, None]
             each.append(iou_head(masks.iou[:, k : k + 1], logits, target, valid))
         return weight * torch.stack(each).mean(0)
 
@@ -333,12 +358,9 @@ def _full_precision(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _enlarged(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits ``(N, 4H, 4W)`` in the frame of the target: ``(N, h, w)``."""
-    logits, size = _full_precision(logits), target.shape[-2:]
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+def _brought(logits: Tensor, geometry: Geometry) -> Tensor:
+    """Logits ``(N, 4H, 4W)`` at the size that is compared: ``(N, h, w)``."""
+    return geometry.masks_to_original(_full_precision(logits)[:, None])[:, 0]
 
 
 def _clean(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

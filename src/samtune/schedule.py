@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from samtune.errors import InputError, nearest
-from samtune.losses import DEFAULT_LOSS, Loss
+from samtune.losses import DEFAULT_LOSS, Loss, LossAt
 from samtune.metrics.contract import MEASURES
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -32,7 +32,7 @@ class FitConfig:
     epochs: int | None = None
     """Passes over the training images; 20 when neither this nor max_steps is given."""
     epoch_share: float = 1.0
-    """Part of the training images that an epoch passes over, drawn anew for each."""
+    """Part of the training images that an epoch takes, drawn anew in each; at least one image."""
     batch_size: int = 4
     """Images in a batch, on each device."""
     accumulate: int = 1
@@ -53,9 +53,9 @@ class FitConfig:
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
     and iou_head; for maps of classes of ce and multi_dice."""
-    loss_at: Literal["frame", "image"] = "frame"
-    """Where the loss is taken: in the model's frame, or at each image's own size, as CAT-SAM and
-    Kyyle2114 have it, with more memory for large images; bbce then counts in each image alone."""
+    loss_at: LossAt = "frame"
+    """Where the loss is taken: in the model's frame, or at each image's own size (as changed and
+    cropped), which needs memory for masks of that size and makes bbce count over each image."""
     clip: float = 1.0
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "fp32"
@@ -95,7 +95,7 @@ def check(config: FitConfig) -> None:
     if not 0 < config.epoch_share <= 1:
         raise InputError(
             f"train.epoch_share={config.epoch_share}: a part of the training images; choose above "
-            "0 to 1"
+            "0 and up to 1, as in train.epoch_share=0.25"
         )
     if not 0 <= config.clip < math.inf:
         raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
@@ -132,13 +132,14 @@ def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) ->
 
 
 def images_per_epoch(images: int, share: float) -> int:
-    """How many of the images an epoch passes over: ``share`` of them, rounded up."""
-    return math.ceil(images * share)
+    """How many of so many training images an epoch takes, with ``train.epoch_share``."""
+    # Rounded first: 0.07 of 100 is a little more than 7 in floats.
+    return max(1, math.ceil(round(images * share, 6)))
 
 
-def batches_per_epoch(images: int, batch_size: int, world: int) -> int:
-    """Batches of one process in an epoch of so many images; every process has as many."""
-    return max(1, math.ceil(images / (batch_size * world)))
+def batches_per_epoch(images: int, batch_size: int, world: int, share: float = 1.0) -> int:
+    """Batches of one process in an epoch; every process has as many."""
+    return math.ceil(images_per_epoch(images, share) / (batch_size * world))
 
 
 def total_steps(config: FitConfig, batches: int) -> int:
@@ -169,18 +170,18 @@ def epoch_order(
 ) -> list[list[int]]:
     """The batches of one process in one epoch: a seeded order, dealt out evenly.
 
-    With a ``share`` below 1 the epoch has only the first of the order, see
-    :func:`images_per_epoch`.
+    With a ``share`` below 1 only the start of the order is dealt, so every epoch draws its part
+    anew, the same for all processes together.
+
     The last batches are filled up from the start of the order, so that all are full and every
     process has as many; only where that would repeat an image within a batch is a batch smaller.
     The order depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
-    order = torch.randperm(images, generator=generator).tolist()
-    images = images_per_epoch(images, share)
-    order = order[:images]
-    size = min(batch_size, images)
-    wanted = batches_per_epoch(images, batch_size, world) * size * world
-    order = (order * math.ceil(wanted / images))[:wanted]
+    taken = images_per_epoch(images, share)
+    order = torch.randperm(images, generator=generator).tolist()[:taken]
+    size = min(batch_size, taken)
+    wanted = batches_per_epoch(taken, batch_size, world) * size * world
+    order = (order * math.ceil(wanted / taken))[:wanted]
     mine = order[rank::world]
     return [mine[i : i + size] for i in range(0, len(mine), size)]

@@ -358,11 +358,18 @@ class Batch:
     geometries: tuple[Geometry, ...]
     names: tuple[str, ...]
     originals: tuple[Tensor, ...] = field(default=())
-    """Per image ``(N_b, h0, w0)`` targets in the original frame; only kept for evaluation."""
+    """Per image ``(N_b, h0, w0)`` targets in the original frame; only kept for evaluation and for
+    a loss at the image's own size."""
     original_valid: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0)`` bool, the original frame's twin of ``valid``."""
     images: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0, 3)`` uint8; only kept for evaluation on tiles or crops."""
+
+    @property
+    def frame(self) -> Geometry:
+        """The geometry that brings logits to the size of ``targets``: the frame as an image."""
+        size = (self.targets.shape[-2], self.targets.shape[-1])
+        return Geometry(size, size, size)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its model-frame tensors on another device; the originals stay."""

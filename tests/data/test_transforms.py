@@ -18,7 +18,8 @@ from samtune.data import (
     splits,
     transforms,
 )
-from samtune.data.transforms import check_changes, cropped_rotated, fit
+from samtune.data.changes import check_changes
+from samtune.data.transforms import cropped_rotated, fit
 from samtune.types import InputPolicy
 
 SIDES = st.integers(1, 400)

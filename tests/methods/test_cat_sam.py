@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,10 +16,10 @@ import samtune
 from samtune.adapters.cat_sam import CatSamT
 from samtune.finetuned import FineTuned
 from samtune.foreign import DIALECTS, import_checkpoint
-from samtune.losses import bce, dice
+from samtune.losses import Loss, dice
 from samtune.ops.frequency import high_pass
 from samtune.sam.model import SPECS, Sam, SamSpec
-from samtune.types import Prompts
+from samtune.types import Geometry, Prompts
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "cat_sam.json").read_text())
 SMALL = SamSpec("small", 768, 4, 12, (1, 3), image_size=256)
@@ -205,17 +206,18 @@ def test_forward_at_full_size_with_mask_prompts(letter):
 
 
 def losses(model: FineTuned, pixels: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
-    """BCE and Dice at image size, the mean over prompts of each image, then over images."""
-    logits = model(pixels, prompts).logits
-    sums = [torch.zeros(()), torch.zeros(())]
+    """BCE and Dice at image size."""
+    masks, geometries, targets, valid = model(pixels, prompts), [], [], []
     for i, image in enumerate(IMAGES):
-        pred = at_image_size(logits[prompts.image == i], image)[:, 0]
-        n, h, w = pred.shape
+        (h, w), frame = image.shape[1:], tuple(pixels.shape[-2:])
+        geometries.append(Geometry((h, w), frame, frame, rounded=True, direct=True))
+        n = int((prompts.image == i).sum())
         k, y, x = torch.meshgrid(*(torch.arange(s) for s in (n, h, w)), indexing="ij")
-        target = (x + 2 * y + 37 * k) % (90 + 10 * i) < 40
-        for j, loss in enumerate((bce, dice)):
-            sums[j] = sums[j] + loss(pred, target, torch.ones_like(target)).mean() / len(IMAGES)
-    return sums[0], sums[1]
+        targets.append((x + 2 * y + 37 * k) % (90 + 10 * i) < 40)
+        valid.append(torch.ones(h, w, dtype=torch.bool))
+    batch = tiny.own_size(prompts, geometries, targets, valid)
+    first, second = (Loss.parse(name, "image")(masks, batch) for name in ("bce", "dice"))
+    return first, second
 
 
 def norm(parameters) -> float:

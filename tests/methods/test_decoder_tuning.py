@@ -19,7 +19,6 @@ from samtune.evaluation import evaluate
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
-from samtune.objective import at_own_size
 from samtune.sam.model import SPECS, Sam
 from samtune.schedule import FitConfig
 from samtune.types import Batch, Prompts
@@ -167,7 +166,7 @@ def test_training_as_published():
 
     def losses():
         found = model.decoder(model.sam, features, prompts)
-        terms = [at_own_size(Loss.parse(term), found, batch) for term in ("bce", "iou")]
+        terms = [Loss.parse(term, "image")(found, batch) for term in ("bce", "iou")]
         return geometry.masks_to_original(found.logits)[:, 0], torch.stack(terms)
 
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-4)
@@ -196,9 +195,7 @@ def test_training_as_published_from_files(tmp_path):
 
     def pictures(train):
         config = DataConfig(masks="binary", augment="none")
-        return SegmentationDataset(
-            records, config, (1024, 1024), prompts=prompts, train=train, own_size=True
-        )
+        return SegmentationDataset(records, config, (1024, 1024), prompts=prompts, train=train)
 
     model = FineTuned(base(SPECS["vit_t"]), "none", "tuned")
     metrics = ("dice_kyyle", "iou_kyyle")

@@ -12,7 +12,7 @@ from sam_adapter_golden import SMALL, Golden, check, counted, descend, filled, n
 from samtune.config import from_words
 from samtune.finetuned import FineTuned
 from samtune.foreign import DIALECTS
-from samtune.losses import bce, iou
+from samtune.losses import Loss
 from samtune.ops.frequency import high_pass
 from samtune.sam.model import SPECS
 from samtune.types import Geometry, Prompts
@@ -120,18 +120,16 @@ def test_training():
     target = torch.zeros(2, 384, 512)
     target[0, 40:200, 60:300] = 1
     target[1, 250:, 400:] = 1
-    valid = torch.ones_like(target, dtype=torch.bool)
-
-    def logits():
-        return geometry.masks_to_original(model(images, prompts, sizes).logits)[:, 0]
+    everywhere = [torch.ones(384, 512, dtype=torch.bool)] * 2
+    batch = tiny.own_size(prompts, [geometry] * 2, list((target > 0)[:, None]), everywhere)
 
     def loss():
-        z = logits()
-        return (bce(z, target, valid) + iou(z, target, valid)).mean()
+        return Loss.parse("bce + iou", "image")(model(images, prompts, sizes), batch)
 
-    z = logits()
+    masks = model(images, prompts, sizes)
+    z = geometry.masks_to_original(masks.logits)[:, 0]
     check_probabilities(z.detach().sigmoid())
-    terms = bce(z, target, valid).mean(), iou(z, target, valid).mean()
+    terms = [Loss.parse(name, "image")(masks, batch) for name in ("bce", "iou")]
     assert [float(t.detach()) for t in terms] == pytest.approx([0.6769258, 0.8829927], abs=1e-5)
     check_overlap(z > 0, target)
     sum(terms).backward()

@@ -28,9 +28,9 @@ class Example:
     geometry: Geometry
     name: str
     original: Tensor | None = None
-    """``(N, h0, w0)`` bool targets at the image's own size; evaluation, or where asked for."""
+    """``(N, h0, w0)`` targets in the original frame; in evaluation, and where training asks."""
     original_valid: Tensor | None = None
-    """``(h0, w0)`` bool, where ``original`` is."""
+    """``(h0, w0)`` bool; where ``original`` is."""
     image: Tensor | None = None
     """``(h0, w0, 3)`` uint8 RGB; only in evaluation on tiles or crops, which need all of it."""
 

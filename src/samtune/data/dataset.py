@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
+from samtune.data.changes import acts_in_frame, check_own_size, training_frame
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.intensity import reading
@@ -30,12 +31,10 @@ from samtune.data.published_draws import PublishedDraws
 from samtune.data.sources import Record
 from samtune.data.transforms import (
     Resize,
-    acts_in_frame,
     augment,
     cropped_rotated,
     fit,
     fit_mask,
-    training_frame,
 )
 from samtune.data.views import drawn_view
 from samtune.errors import InputError
@@ -76,8 +75,6 @@ class SegmentationDataset(Dataset[Example]):
         mode: Prompt mode or list of them; by default ``prompts.train`` or ``prompts.eval``.
         seed: Start of all random choices.
         input: All of how images enter, in place of ``size`` and ``resize``.
-        own_size: In training, too, give the targets at each image's own size, as it is once it has
-            been changed.
 
     Raises:
         InputError: No records, an unknown mode, a prompt setting out of range, or ``none`` beside
@@ -97,7 +94,6 @@ class SegmentationDataset(Dataset[Example]):
         mode: str | list[str] | None = None,
         seed: int = 0,
         input: InputPolicy | None = None,
-        own_size: bool = False,
     ) -> None:
         if not records:
             raise InputError(f"{data.root}: the data set is empty; add image and mask pairs")
@@ -111,11 +107,11 @@ class SegmentationDataset(Dataset[Example]):
         self.mask_size = mask_size
         key = "prompts.train" if train else "prompts.eval"
         default = self.prompts.train if train else self.prompts.eval
-        self.own_size = own_size or not train
-        """Whether its examples have targets at the image's own size."""
         self.modes = modes(default if mode is None else mode, key)
         self.class_maps = NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
         """Whether the targets are maps of classes."""
+        self.originals = not train
+        """Whether examples have their targets in the original frame too."""
         self.rounds = rounds(self.modes, self.prompts)
         """How often a model is to be asked, with a click more each time."""
         if self.class_maps and len(self.modes) > 1:
@@ -147,6 +143,20 @@ class SegmentationDataset(Dataset[Example]):
         other = copy.copy(self)
         other.size = other.frame = size
         other.input, other.mask_size = replace(self.input, size=size), mask_size
+        return other
+
+    def with_originals(self) -> SegmentationDataset:
+        """The same images and prompts, with their targets in the original frame too.
+
+        In training that is the image as changed and cropped, before it is fitted into the model's
+        frame.
+
+        Raises:
+            InputError: Images change in the model's frame, where none has a size of its own.
+        """
+        check_own_size(self.data)
+        other = copy.copy(self)
+        other.originals = True
         return other
 
     def sample(self, index: int) -> Sample:
@@ -194,8 +204,8 @@ class SegmentationDataset(Dataset[Example]):
             classes=torch.from_numpy(chosen.classes),
             geometry=geometry,
             name=sample.name,
-            original=chosen.originals if self.own_size else None,
-            original_valid=torch.from_numpy(everywhere) if self.own_size else None,
+            original=chosen.originals if self.originals else None,
+            original_valid=torch.from_numpy(everywhere) if self.originals else None,
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
         )
 
@@ -237,7 +247,7 @@ class SegmentationDataset(Dataset[Example]):
         return _Chosen(
             Prompts.cat([prompter(mode)(objects, group, draw) for mode, group in asked]),
             objects.targets(which),
-            objects.originals(which if self.own_size else which[:0]),
+            objects.originals(which if self.originals else which[:0]),
             labels.classes[which],
         )
 

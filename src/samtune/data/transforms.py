@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from samtune.data.changes import acts_in_frame, in_pixels
 from samtune.data.config import DataConfig
 from samtune.data.labels import Labels, cut_apart
 from samtune.errors import InputError
@@ -208,64 +209,6 @@ def _shifted_scaled_rotated(
     if valid is not None:
         valid = warped(valid.astype(np.uint8), cv2.INTER_NEAREST) > 0
     return warped(image, cv2.INTER_LINEAR), Labels(moved, labels.classes, valid)
-
-
-def check_changes(data: DataConfig, tiles: str) -> None:
-    """Checks ``data.crop``, ``rotate``, ``corners``, ``redraw`` and ``min_share``.
-
-    Args:
-        data: The settings.
-        tiles: How images are cut, ``input.tiles``.
-
-    Raises:
-        InputError: A number out of its range, crop or rotation beside another cut, corners
-            without a rotation, or published draws of other changes.
-    """
-    crop = data.crop
-    if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
-        raise InputError(
-            f"data.crop={list(crop)}: neither a range of areas nor a size; choose such as [0.1,1], "
-            "or height and width in pixels such as [256,256]"
-        )
-    if not 0 <= data.rotate <= 180:
-        raise InputError(f"data.rotate={data.rotate}: degrees either way; choose 0 to 180")
-    if data.corners != "ignore" and not data.rotate:
-        raise InputError(
-            f"data.corners={data.corners}: no corner becomes empty without data.rotate; set it, "
-            "such as data.rotate=90"
-        )
-    if data.redraw == "published" and (data.augment != "mirrors" or data.rotate):
-        raise InputError(
-            f"data.redraw=published: repeats CAT-SAM's draws, which mirror and crop; "
-            f"data.augment={data.augment} data.rotate={data.rotate:g} are other changes; set "
-            "data.augment=mirrors and leave data.rotate out, or data.redraw=true"
-        )
-    if not 0 <= data.min_share < 1:
-        raise InputError(
-            f"data.min_share={data.min_share}: a part of the largest object; choose 0 to below 1"
-        )
-    if tiles != "whole" and (crop or data.rotate):
-        name = "crop" if crop else "rotate"
-        raise InputError(
-            f"data.{name}: input.tiles={tiles} cuts the images already; leave one of them out"
-        )
-
-
-def in_pixels(crop: tuple[float, float]) -> bool:
-    """Whether a crop is a height and width in whole pixels, and not a range of areas."""
-    return min(crop) > 1 and all(float(side).is_integer() for side in crop)
-
-
-def acts_in_frame(data: DataConfig) -> bool:
-    """Whether crops and rotations act in the model's frame, and not on the image before it."""
-    return bool(data.rotate) or (data.crop is not None and in_pixels(data.crop))
-
-
-def training_frame(data: DataConfig, frame: tuple[int, int]) -> tuple[int, int]:
-    """The frame of training: a crop's where it has a size, the model's otherwise."""
-    if data.crop is None or not in_pixels(data.crop):
-        return frame
-    return int(data.crop[0]), int(data.crop[1])
 
 
 def cropped_rotated(
