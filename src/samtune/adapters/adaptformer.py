@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,10 @@ class AdaptFormer(Adapter):
 
     paper = "Chen et al. 2022, arXiv:2205.13535"
     sits = "beside every MLP"
+    forms: ClassVar = {
+        "gsam": {"hidden": 192, "scale": 0.5, "activation": "gelu", "zero_init": False},
+        "learned_scale": {"scale": None},
+    }
     encoders = ("vit", "tiny_vit")
     changes_at_start = "without zero_init the up-projections start at random"
 

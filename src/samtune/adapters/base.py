@@ -48,6 +48,9 @@ class Adapter(nn.Module):
     """Pixels from one token to the next where the method has its own; the base's patch if not."""
     initial: ClassVar[tuple[str, ...]] = ()
     """Options that only say where weights start: not kept in a checkpoint."""
+    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Its other forms, published or of another structure: options by a short name. A
+    subclass declares its own."""
     small: ClassVar[Mapping[str, Any]] = {}
     """Options for a quick trial on a small base, where the defaults are too large for it."""
 

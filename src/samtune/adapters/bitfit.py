@@ -7,6 +7,7 @@ from the base's value.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class BitFit(TunedTensors):
 
     paper = "Ben Zaken et al. 2022, arXiv:2106.10199"
     sits = "the biases of every block"
+    forms: ClassVar = {"paper": {"which": "q+lin1"}}
     encoders = ("vit", "tiny_vit")
 
     @dataclass(frozen=True)

@@ -12,6 +12,7 @@ in a global block, and chooses the experts; a loss keeps all of them in use.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +122,7 @@ class ConvLoRA(Adapter):
     paper = "Zhong et al. 2024, arXiv:2401.17868"
     sits = "query, key and value projections"
     # An expert that no window chose in a step gets no gradient from it.
+    forms: ClassVar = {"parts": {"target": "q+v", "top_k": 2}}
     untrained = ("experts",)
 
     @dataclass(frozen=True)

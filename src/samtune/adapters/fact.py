@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ class FacT(Adapter):
         "Jie and Deng 2023, arXiv:2212.03145; on SAM: MA-SAM, Chen et al. 2023, arXiv:2309.08842"
     )
     sits = "query and value projections, with factors shared by all blocks"
+    forms: ClassVar = {"tucker": {"form": "tk"}}
 
     @dataclass(frozen=True)
     class Config:

@@ -105,6 +105,7 @@ class GSAM(Strided):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "a ResNet-101 stream; patch embedding, positions, keys and values, every MLP"
+    forms: ClassVar = {"positions": {"train_peg": True}}
     changes_at_start = "keys and values are pooled, positions replaced, a random stream is added"
     key_grid = "changes"
     initial = ("resnet",)

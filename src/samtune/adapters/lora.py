@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,7 @@ class LoRA(Adapter):
 
     paper = "Hu et al. 2021, arXiv:2106.09685; SAMed: Zhang and Liu 2023, arXiv:2304.13785"
     sits = "query, key and value projections"
+    forms: ClassVar = {"fused": {"target": "qkv"}, "qkv": {"target": "q+k+v", "rank": 8}}
     encoders = ("vit", "tiny_vit")
 
     @dataclass(frozen=True)

@@ -12,7 +12,7 @@ and one beside the MLP, scaled:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -43,6 +43,7 @@ class MedSA(Adapter):
 
     paper = "Wu et al. 2023, arXiv:2304.12620"
     sits = "after every attention and beside every MLP"
+    forms: ClassVar = {"gelu": {"activation": "gelu", "zero_init": False}}
     encoders = ("vit", "tiny_vit")
     changes_at_start = "without zero_init the up-projections start at random"
 

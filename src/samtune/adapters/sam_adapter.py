@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,6 +79,7 @@ class SamAdapter(Adapter):
 
     paper = "Chen et al. 2023, arXiv:2304.09148"
     sits = "added to the stream before every block"
+    forms: ClassVar = {"fixed": {"embedding_layout": "fixed"}}
     identity_at_init = False
     changes_at_start = "the shared up-projection starts with a deviation of 0.02, not at zero"
 

@@ -13,6 +13,7 @@ the mean :math:`\bar z` over the image, and neither bias nor norm.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -79,6 +80,7 @@ class SMAdaptFormer(Adapter):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "beside every MLP"
+    forms: ClassVar = {"zero_init": {"zero_init": True}}
     identity_at_init = False
     changes_at_start = "up-projections start at random as published; zero_init starts them at zero"
 

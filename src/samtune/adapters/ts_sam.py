@@ -15,6 +15,7 @@ frozen blocks. The ``fusion`` decoder reads :math:`z, m_2, m_4`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +118,7 @@ class TSSAM(Adapter):
 
     paper = "Yu et al. 2024, arXiv:2408.01835"
     sits = "beside the encoder, fed back after every block"
+    forms: ClassVar = {"fft": {"fft": True}, "zero_init": {"zero_init": True}}
     identity_at_init = False
     changes_at_start = (
         "what is fed back has no zero initialisation as published; zero_init gives it one"
@@ -216,6 +218,7 @@ class TSSAMDetached(TSSAM):
 
     paper = "after Yu et al. 2024, arXiv:2408.01835"
     sits = "beside the encoder, reading every block"
+    forms: ClassVar = {"fft": {"fft": True}}
     identity_at_init = True
     changes_at_start = ""
     detached = True

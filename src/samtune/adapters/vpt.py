@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,7 @@ class VPT(Adapter):
 
     paper = "Jia et al. 2022, arXiv:2203.12119"
     sits = "tokens beside the image's, in every window"
+    forms: ClassVar = {"shallow": {"depth": "shallow"}}
     identity_at_init = False
     changes_at_start = "prompts take attention from the image, whatever their values"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,6 +41,9 @@ class Decoder(nn.Module):
     """What it is, in a few words."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Modules that get no gradient under the default loss and prompts."""
+    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Its other forms, published or of another structure: options by a short name. A
+    subclass declares its own."""
     adapters: ClassVar[tuple[str, ...] | None] = None
     """The adapters whose state it reads; ``None`` for all."""
 

@@ -14,7 +14,7 @@ CAT-SAM (Xiao et al. 2024, arXiv:2402.03631) has the same read-out, and its adap
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class HqDecoder(Decoder):
 
     paper = "Ke et al. 2023, arXiv:2306.01567"
     sits = "a sixth token and its head, on the frozen decoder"
+    forms: ClassVar = {"sum": {"combine": "sum"}}
 
     @dataclass(frozen=True)
     class Config:

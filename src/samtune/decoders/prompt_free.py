@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ class PromptFreeDecoder(Decoder):
 
     paper = "Chen et al. 2023 (SAM-Adapter), arXiv:2304.09148"
     sits = "a trained copy of SAM's mask decoder and of its dense embedding without a mask"
+    forms: ClassVar = {"random": {"start": "random"}}
     untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
 
     @dataclass(frozen=True)

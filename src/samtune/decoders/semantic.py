@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,11 @@ class SemanticDecoder(Decoder):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406; SAMed: arXiv:2304.13785"
     sits = "a trained copy of SAM's mask decoder with tokens and heads for classes"
+    forms: ClassVar = {
+        "classes": {"classes": 5},
+        "conv": {"classes": 5, "positions": "conv"},
+        "samed": {"classes": 5, "tokens": "per_class", "train_dense": True},
+    }
     untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
 
     @dataclass(frozen=True)
