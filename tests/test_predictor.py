@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, read_image, splits
-from samtune.errors import InputError
 from samtune.evaluation import predict
 from samtune.finetuned import FineTuned
 from samtune.types import InputPolicy, Prompts
@@ -126,12 +125,6 @@ def test_bgr(model, image):
         answers.append(predictor.predict(box=BOX, return_logits=True)[0])
     assert np.array_equal(answers[0], answers[1])
     assert not np.allclose(answers[0], answers[2])
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_threshold_is_a_number(model, value):
-    with pytest.raises(InputError, match=r"threshold=(nan|inf): a logit; choose a finite number"):
-        model.predictor(threshold=value)
 
 
 def test_the_threshold_is_of_logits(model, image, predictor):

@@ -1,23 +1,14 @@
 """The value types: frames and flat prompts."""
 
-import numpy as np
 import pytest
 import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import zoom
 
-from samtune.types import ABSENT, NOT_A_POINT, Geometry, Prompts, zoomed
+from samtune.types import ABSENT, NOT_A_POINT, Geometry, Prompts
 
 side = st.integers(1, 300)
-
-
-@pytest.mark.parametrize("source", [1, 2, 5, 17, 64])
-@pytest.mark.parametrize("target", [1, 2, 7, 31, 64, 100])
-def test_nearest_pixels_of_a_zoom(source, target):
-    expected = zoom(np.arange(source), target / source, order=0)
-    assert zoomed(source, target).tolist() == expected.tolist()
 
 
 @settings(max_examples=50, deadline=None)

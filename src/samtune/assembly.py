@@ -20,9 +20,7 @@ from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam, spec_of
 from samtune.types import InputPolicy
 
-OWN = (
-    "resize", "first_size", "antialias", "spline", "mean", "std", "round_prompts", "direct_masks",
-)  # fmt: skip
+OWN = ("resize", "first_size", "antialias", "mean", "std", "round_prompts", "direct_masks")
 """What of ``input`` belongs to a model as its frame does."""
 
 

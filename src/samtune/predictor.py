@@ -51,9 +51,6 @@ class Predictor:
     Args:
         model: Put into evaluation mode.
         threshold: Logits above it are inside.
-
-    Raises:
-        InputError: A threshold that is no finite number.
     """
 
     def __init__(self, model: FineTuned, threshold: float = 0.0) -> None:
@@ -62,21 +59,6 @@ class Predictor:
         self._image: PromptedImage | None = None
         # plain SAM was trained for all of them
         self._foreign = model.trainable() > 0
-
-    @property
-    def threshold(self) -> float:
-        """Logits above it are inside.
-
-        Raises:
-            InputError: Set to what is no finite number.
-        """
-        return self._threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        if not math.isfinite(value):
-            raise InputError(f"threshold={value}: a logit; choose a finite number, such as 0")
-        self._threshold = value
 
     @torch.no_grad()
     def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:

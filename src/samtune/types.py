@@ -23,16 +23,6 @@ NOT_A_POINT = -1
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
 
 
-def zoomed(source: int, target: int) -> Tensor:
-    """``(target,)`` int64: the pixels that a side of ``source`` becomes by ``zoom`` of order 0.
-
-    The first and the last stay; between them the nearest, upwards where two are as near
-    (``scipy.ndimage.zoom(..., order=0, grid_mode=False)``).
-    """
-    step = (source - 1) / (target - 1) if target > 1 else 1.0
-    return (torch.arange(target, dtype=torch.float64) * step + 0.5).floor().long()
-
-
 @dataclass(frozen=True)
 class Geometry:
     """Where an image lies in the model's frame: scaled to ``resized``, then padded right and below.
@@ -47,8 +37,6 @@ class Geometry:
     """Whether coordinates in the model's frame are whole numbers."""
     direct: bool = False
     """Whether masks without padding come back in one interpolation instead of two."""
-    spline: bool = False
-    """Whether masks come back to the original by the nearest pixel, see ``InputPolicy.spline``."""
 
     def scale(self, like: Tensor) -> Tensor:
         """The factors ``(x, y)`` from the original to the model frame, of ``like``'s dtype."""
@@ -68,17 +56,13 @@ class Geometry:
         """Brings mask logits ``(N, K, h, w)`` of any resolution into the original frame.
 
         SAM's post-processing: bilinear to the model frame, padding cut off, bilinear to the
-        original size. Logits are interpolated, never thresholded masks; with ``spline`` their
-        nearest pixels are taken, which are those of the mask that they would be cut to.
+        original size. Logits are interpolated, never thresholded masks.
         """
         (h, w), size = self.resized, self.model
         if self.direct and self.resized == size:
             return F.interpolate(logits, self.original, mode="bilinear", align_corners=False)
         if tuple(logits.shape[-2:]) != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        if self.spline:
-            rows, columns = (zoomed(a, b) for a, b in zip(size, self.original, strict=True))
-            return logits[..., rows[:, None], columns]
         logits = logits[..., :h, :w]
         if self.resized != self.original:
             logits = F.interpolate(logits, self.original, mode="bilinear", align_corners=False)
@@ -129,9 +113,6 @@ class InputPolicy:
     """Along which axis a volume is cut into images."""
     first_size: tuple[int, int] | None = None
     """``(h, w)`` to which an image is stretched before all else, by Pillow's bilinear filter."""
-    spline: bool = False
-    """Resize by cubic splines through the pixels, the corners' staying corners, and bring masks
-    back by the nearest pixel: ``scipy.ndimage.zoom`` of orders 3 and 0, as SAMed does."""
 
     def stated(self) -> dict[str, Any]:
         """Size, resize, and what differs from the defaults."""

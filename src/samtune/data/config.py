@@ -103,9 +103,6 @@ class InputConfig:
     Trans10k; labels go to the frame at once."""
     antialias: bool = True
     """Resize as Pillow does; if not, by plain bilinear interpolation."""
-    spline: bool = False
-    """Resize by cubic splines of which the corner pixels stay corners, and bring masks back by the
-    nearest pixel, as SAMed does with scipy.ndimage.zoom; with input.resize=stretch."""
     mean: tuple[float, float, float] | None = None
     """Of the pixels, RGB in 0..255, to normalise images; by default the base's."""
     std: tuple[float, float, float] | None = None

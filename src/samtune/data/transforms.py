@@ -18,7 +18,7 @@ from samtune.data.config import DataConfig
 from samtune.data.labels import Labels, cut_apart
 from samtune.errors import InputError
 from samtune.ops.tiling import Window
-from samtune.types import Geometry, InputPolicy, zoomed
+from samtune.types import Geometry, InputPolicy
 
 Resize = Literal["longest", "stretch"]
 Strength = Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"]
@@ -51,24 +51,18 @@ def fit_image(
     size: tuple[int, int],
     resize: Resize = "longest",
     antialias: bool = True,
-    spline: bool = False,
 ) -> tuple[Tensor, Geometry]:
     """Brings an image ``(h, w, 3)`` uint8 RGB into the model's frame.
 
     Pillow's antialiased bilinear resize, as ``SamPredictor``; an image that fits already keeps
     its bytes. Without antialiasing, plain bilinear interpolation of floats, never rounded to
-    bytes; with ``spline`` cubic splines of floats.
+    bytes.
 
     Returns:
         Pixels ``(3, H, W)``, zero where padded right and below, uint8 (float32 without
-        antialiasing or with splines), and the geometry.
-
-    Raises:
-        InputError: Splines without SciPy.
+        antialiasing), and the geometry.
     """
     geometry = fit_geometry((image.shape[0], image.shape[1]), size, resize)
-    if spline:
-        return _splined(image, geometry.resized), replace(geometry, spline=True)
     (h, w), frame = geometry.resized, geometry.model
     if not antialias:
         floats = torch.tensor(image).permute(2, 0, 1)[None].float()
@@ -89,7 +83,7 @@ def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry
     original, first = (image.shape[0], image.shape[1]), policy.first_size
     if first is not None and original != first:
         image = _resized(image, first)
-    pixels, geometry = fit_image(image, policy.size, policy.resize, policy.antialias, policy.spline)
+    pixels, geometry = fit_image(image, policy.size, policy.resize, policy.antialias)
     geometry = replace(geometry, original=original)
     raw = policy.native_raw and original == policy.size
     if raw and policy.mean is not None and policy.std is not None:
@@ -98,22 +92,6 @@ def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry
         pixels = pixels.float() * std + mean
     rounded = policy.round_prompts and not raw
     return pixels, replace(geometry, rounded=rounded, direct=policy.direct_masks)
-
-
-def _splined(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
-    """``(3, H, W)`` float32 by ``scipy.ndimage.zoom`` of order 3."""
-    h, w = image.shape[:2]
-    if (h, w) == size:
-        return torch.tensor(image).permute(2, 0, 1).float()
-    try:
-        from scipy.ndimage import zoom
-    except ImportError as error:
-        raise InputError(
-            "input.spline=true: needs scipy; pip install 'samtune[metrics]'"
-        ) from error
-    channels = image.transpose(2, 0, 1).astype(np.float64)
-    scale = (size[0] / h, size[1] / w)
-    return torch.from_numpy(np.stack([zoom(each, scale, order=3) for each in channels])).float()
 
 
 def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -126,8 +104,6 @@ def fit_mask(mask: _Array, geometry: Geometry) -> _Array:
     A valid map of ones fitted so is false in the padding.
     """
     (h0, w0), (h, w) = geometry.original, geometry.resized
-    if geometry.spline:
-        return mask[zoomed(h0, h).numpy()][:, zoomed(w0, w).numpy()]  # type: ignore[return-value]
     if (h, w) != (h0, w0):
         mask = mask[_nearest(h0, h)][:, _nearest(w0, w)]  # type: ignore[assignment]
     fitted = np.zeros(geometry.model, mask.dtype)

@@ -49,12 +49,6 @@ def check_cuts(config: InputConfig) -> None:
                 f"input.first_size={list(config.first_size)}: input.tiles={config.tiles} cuts the "
                 "image as it is; leave one of them out"
             )
-    if config.spline and (config.resize != "stretch" or config.tiles != "whole"):
-        raise InputError(
-            f"input.spline=true: goes with images that are neither padded nor cut, not with "
-            f"input.resize={config.resize} input.tiles={config.tiles}; set input.resize=stretch "
-            "input.tiles=whole"
-        )
     if config.std is not None and min(config.std) <= 0:
         raise InputError(f"input.std={list(config.std)}: three deviations; choose positive numbers")
 

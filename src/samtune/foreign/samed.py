@@ -29,7 +29,7 @@ def _settings(state: State, spec: SamSpec) -> Settings:
 
 def _policy(spec: SamSpec) -> InputPolicy:
     half = spec.image_size // 2
-    return InputPolicy((half, half), "stretch", spline=True, mean=(0.0,) * 3, std=(255.0,) * 3)
+    return InputPolicy((half, half), "stretch", mean=(0.0,) * 3, std=(255.0,) * 3)
 
 
 SAMED = register(
