@@ -327,6 +327,11 @@ class TestPredict:
         line = ask(f"--point={point}")
         assert said in line, line
 
+    @pytest.mark.parametrize("threshold", ["nan", "inf", "-inf"])
+    def test_thresholds(self, ask, threshold):
+        line = ask("--threshold", threshold)
+        assert f"threshold={threshold}" in line and "finite" in line
+
     def test_a_box_outside_names_the_image(self, ask, trained):
         line = ask("--box=100,100,120,120")
         assert str(trained.root / "images" / "00.png") in line

@@ -135,6 +135,11 @@ def test_the_threshold_is_of_logits(model, image, predictor):
     assert np.array_equal(stricter.predict(box=BOX)[0], logits > cut)
 
 
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -float("inf")])
+def test_a_threshold_is_finite(model, threshold, refused):
+    refused([f"threshold={threshold}", "finite"], model.predictor, threshold)
+
+
 def test_an_image_is_set_replaced_and_forgotten(model, image, refused):
     predictor = model.predictor()
     assert not predictor.is_image_set

@@ -14,6 +14,7 @@ from samtune.config import RunConfig
 from samtune.data import SegmentationDataset, intensity
 from samtune.data import modes as named_modes
 from samtune.data.changes import training_frame
+from samtune.data.transforms import check_resize
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.sam.model import Sam
@@ -25,7 +26,12 @@ OWN = ("resize", "first_size", "antialias", "mean", "std", "round_prompts", "dir
 
 
 def cut_as_asked(policy: InputPolicy, config: RunConfig) -> InputPolicy:
-    """An input policy with the configuration's tiles or crops, which need no training."""
+    """An input policy with the configuration's tiles or crops, which need no training.
+
+    Raises:
+        InputError: Tiles that the policy's resize does not bear, or a package that it lacks.
+    """
+    check_resize(policy.resize)  # once, and not at each image
     asked = config.input
     return replace(
         policy, tiles=asked.tiles, overlap=asked.overlap, scale=asked.scale, margin=asked.margin

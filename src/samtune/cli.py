@@ -97,8 +97,7 @@ def predict(
 
     with speaking(as_json) as display, warning(display):
         asked = _asked(box or [], point or [], prompts)
-        predictor = predictor_of(checkpoint, words or [])
-        predictor.threshold = threshold
+        predictor = predictor_of(checkpoint, words or [], threshold)
         found = predict_folder(
             predictor,
             source,

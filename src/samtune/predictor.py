@@ -51,9 +51,13 @@ class Predictor:
     Args:
         model: Put into evaluation mode.
         threshold: Logits above it are inside.
+
+    Raises:
+        InputError: A threshold that is not finite.
     """
 
     def __init__(self, model: FineTuned, threshold: float = 0.0) -> None:
+        check_threshold(threshold)
         self.model = model.eval()
         self.threshold = threshold
         self._image: PromptedImage | None = None
@@ -176,6 +180,19 @@ class Predictor:
                 "low-resolution logits of an earlier call, as in low_res[:1]"
             )
         return torch.as_tensor(np.asarray(mask, dtype=np.float32))[None]
+
+
+def check_threshold(threshold: float) -> None:
+    """Checks that a logit can separate inside from outside.
+
+    Raises:
+        InputError: It is not finite.
+    """
+    if not math.isfinite(threshold):
+        raise InputError(
+            f"threshold={threshold}: no logit to cut at; choose a finite number, 0 for a "
+            "probability of one half"
+        )
 
 
 def _tensor(value: ArrayLike | None, shape: Sequence[int], name: str) -> torch.Tensor | None:

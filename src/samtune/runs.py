@@ -44,7 +44,7 @@ from samtune.display import Display
 from samtune.engine import FitResult, fit, peak_memory
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
-from samtune.predictor import Predictor
+from samtune.predictor import Predictor, check_threshold
 from samtune.processes import is_main, together
 from samtune.runfolder import SPLIT, Log, finite, run_folder
 from samtune.sam.model import SPECS
@@ -192,23 +192,26 @@ def _place(folder: str) -> Path:
     return Path(folder).expanduser().resolve()
 
 
-def predictor_of(source: str, words: Sequence[str]) -> Predictor:
+def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> Predictor:
     """A predictor over a checkpoint, or over a base by its name.
 
     Args:
         source: A checkpoint's path, or the name of a base.
         words: ``base.*`` and ``device`` settings as ``key=value``.
+        threshold: Logits above it are inside.
 
     Raises:
-        InputError: Wrong checkpoint, base or settings, or a setting against the checkpoint.
+        InputError: Wrong checkpoint, base, settings or threshold, or a setting against the
+            checkpoint.
     """
+    check_threshold(threshold)  # before any weights are read
     config = _asked_of(source, words)
     if _is_base(source):
-        return models(config)[1].predictor()
+        return models(config)[1].predictor(threshold)
     model = load(source, config.base.weights, any_base=config.base.any, device=device_of(config))
     intensity.check_same(config.data, model.input)
     model.input = cut_as_asked(model.input, config)
-    return model.predictor()
+    return model.predictor(threshold)
 
 
 def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:

@@ -15,11 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from samtune.errors import InputError
+from samtune.ops.resize import nearest_in_zoom
+
 ABSENT = -10
 """Label of a slot that holds no point: it only fills a ragged batch and is hidden from
 attention."""
 NOT_A_POINT = -1
 """Label of the padding point that SAM appends when a prompt has points but no box."""
+NOWHERE = -10.0
+"""Logit of all masks where a zoom leaves a pixel empty: outside, and of classes the first one."""
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
 
 
@@ -37,6 +42,10 @@ class Geometry:
     """Whether coordinates in the model's frame are whole numbers."""
     direct: bool = False
     """Whether masks without padding come back in one interpolation instead of two."""
+    spline: bool = False
+    """Whether the corners' pixels lie on each other, as SciPy's zoom resizes, and masks come back
+    by the nearest pixel. Prompts are placed by ``scale`` all the same: less than half a pixel of
+    the coarser frame away."""
 
     def scale(self, like: Tensor) -> Tensor:
         """The factors ``(x, y)`` from the original to the model frame, of ``like``'s dtype."""
@@ -56,7 +65,9 @@ class Geometry:
         """Brings mask logits ``(N, K, h, w)`` of any resolution into the original frame.
 
         SAM's post-processing: bilinear to the model frame, padding cut off, bilinear to the
-        original size. Logits are interpolated, never thresholded masks.
+        original size. Logits are interpolated, never thresholded masks. With ``spline`` the last
+        step takes the nearest pixels; where SciPy's zoom finds none all logits are
+        :data:`NOWHERE`.
         """
         (h, w), size = self.resized, self.model
         if self.direct and self.resized == size:
@@ -64,6 +75,13 @@ class Geometry:
         if tuple(logits.shape[-2:]) != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         logits = logits[..., :h, :w]
+        if self.spline:
+            rows, columns = (
+                nearest_in_zoom(a, b).to(logits.device)
+                for a, b in zip(self.resized, self.original, strict=True)
+            )
+            found = logits[..., rows, :][..., columns]
+            return found.masked_fill((rows < 0)[:, None] | (columns < 0), NOWHERE)
         if self.resized != self.original:
             logits = F.interpolate(logits, self.original, mode="bilinear", align_corners=False)
         return logits
@@ -71,12 +89,18 @@ class Geometry:
 
 @dataclass(frozen=True)
 class InputPolicy:
-    """How images enter a model; in the checkpoint, so that prediction repeats training."""
+    """How images enter a model; in the checkpoint, so that prediction repeats training.
+
+    Raises:
+        InputError: ``spline`` beside tiles, or beside another say in how images are resized.
+    """
 
     size: tuple[int, int]
     """``(h, w)`` of the model's frame in pixels."""
-    resize: Literal["longest", "stretch"] = "longest"
-    """``longest``: keep the aspect and pad right and below; ``stretch``: each axis alone."""
+    resize: Literal["longest", "stretch", "spline"] = "longest"
+    """``longest``: keep the aspect and pad right and below; ``stretch``: each axis alone;
+    ``spline``: that by ``scipy.ndimage.zoom``, images as floats by cubic splines, labels and masks
+    by the nearest pixel, corners on corners."""
     antialias: bool = True
     """Pillow's antialiased resize of bytes; if not, plain bilinear interpolation of floats."""
     round_prompts: bool = False
@@ -113,6 +137,15 @@ class InputPolicy:
     """Along which axis a volume is cut into images."""
     first_size: tuple[int, int] | None = None
     """``(h, w)`` to which an image is stretched before all else, by Pillow's bilinear filter."""
+
+    def __post_init__(self) -> None:
+        own = {"tiles": "whole", "first_size": None, "antialias": True, "direct_masks": False}
+        for name, plain in own.items():
+            if self.resize == "spline" and (value := getattr(self, name)) != plain:
+                raise InputError(
+                    f"input.{name}={value}: input.resize=spline brings whole images to the frame, "
+                    "and masks back, in its own way; leave one of the two out"
+                )
 
     def stated(self) -> dict[str, Any]:
         """Size, resize, and what differs from the defaults."""
@@ -325,7 +358,7 @@ class Batch:
 
     pixels: Tensor
     """``(B, 3, h, w)`` RGB in 0..255, zero where padded: uint8, or float32 without
-    antialiasing."""
+    antialiasing and of splines."""
     sizes: Tensor
     """``(B, 2)`` int64 height and width of the content; the rest is padding."""
     prompts: Prompts

@@ -16,7 +16,7 @@ SRC = Path(__file__).parents[2] / "src" / "samtune"
 # is open to all, `a.b` opens one module of a package only, `*` everything that stands above it.
 LAYERS = {
     "errors": "",
-    "types": "",
+    "types": "ops",
     "registry": "",
     "processes": "",
     "ops": "",

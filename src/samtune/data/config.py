@@ -96,8 +96,9 @@ class InputConfig:
 
     size: int | tuple[int, int] | None = None
     """Height and width of the model's frame in pixels, or one number; by default the base's."""
-    resize: Literal["longest", "stretch"] = "longest"
-    """Keep the aspect ratio and pad right and below, or stretch both axes to the frame."""
+    resize: Literal["longest", "stretch", "spline"] = "longest"
+    """Keep the aspect ratio and pad right and below, stretch both axes to the frame, or stretch by
+    SciPy's zoom as SAMed does: images by cubic splines, labels and masks by the nearest pixel."""
     first_size: tuple[int, int] | None = None
     """Height and width to which images are stretched before that, as Generalized SAM does with
     Trans10k; labels go to the frame at once."""

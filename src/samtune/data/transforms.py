@@ -17,10 +17,11 @@ from samtune.data.changes import acts_in_frame, in_pixels
 from samtune.data.config import DataConfig
 from samtune.data.labels import Labels, cut_apart
 from samtune.errors import InputError
+from samtune.ops.resize import nearest_in_zoom
 from samtune.ops.tiling import Window
 from samtune.types import Geometry, InputPolicy
 
-Resize = Literal["longest", "stretch"]
+Resize = Literal["longest", "stretch", "spline"]
 Strength = Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"]
 _Array = TypeVar("_Array", bound=NDArray[Any])
 DEGREES, SHIFT, ZOOM = 15.0, 0.05, (0.8, 1.25)
@@ -37,10 +38,10 @@ def fit_geometry(
     """Where an image of ``original`` (height, width) comes to lie in a frame of ``size``.
 
     ``longest`` keeps the aspect ratio and rounds each side to the nearest pixel, as SAM's
-    ``ResizeLongestSide``; ``stretch`` fills the frame.
+    ``ResizeLongestSide``; ``stretch`` and ``spline`` fill the frame.
     """
-    if resize == "stretch":
-        return Geometry(original, size, size)
+    if resize != "longest":
+        return Geometry(original, size, size, spline=resize == "spline")
     scale = min(size[0] / original[0], size[1] / original[1])
     h, w = (max(1, int(side * scale + 0.5)) for side in original)
     return Geometry(original, (min(h, size[0]), min(w, size[1])), size)
@@ -56,14 +57,19 @@ def fit_image(
 
     Pillow's antialiased bilinear resize, as ``SamPredictor``; an image that fits already keeps
     its bytes. Without antialiasing, plain bilinear interpolation of floats, never rounded to
-    bytes.
+    bytes. ``spline``: SciPy's cubic zoom of floats, which may leave 0..255.
 
     Returns:
         Pixels ``(3, H, W)``, zero where padded right and below, uint8 (float32 without
-        antialiasing), and the geometry.
+        antialiasing and with ``spline``), and the geometry.
+
+    Raises:
+        InputError: ``spline`` without scipy.
     """
     geometry = fit_geometry((image.shape[0], image.shape[1]), size, resize)
     (h, w), frame = geometry.resized, geometry.model
+    if resize == "spline":
+        return _zoomed(image, frame), geometry
     if not antialias:
         floats = torch.tensor(image).permute(2, 0, 1)[None].float()
         if geometry.resized != geometry.original:
@@ -98,13 +104,41 @@ def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
+def check_resize(resize: Resize) -> None:
+    """Checks that what resizes is installed.
+
+    Raises:
+        InputError: scipy is missing for ``spline``.
+    """
+    from importlib.util import find_spec
+
+    if resize == "spline" and find_spec("scipy") is None:
+        raise InputError("input.resize=spline: needs scipy; pip install 'samtune[metrics]'")
+
+
+def _zoomed(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    floats = image.transpose(2, 0, 1).astype(np.float64)
+    if image.shape[:2] != size:
+        check_resize("spline")
+        from scipy.ndimage import zoom
+
+        factors = [b / a for a, b in zip(image.shape[:2], size, strict=True)]
+        floats = np.stack([zoom(channel, factors, order=3) for channel in floats])
+    return torch.from_numpy(floats).float()
+
+
 def fit_mask(mask: _Array, geometry: Geometry) -> _Array:
     """Brings a map ``(h, w)`` of labels or bools into the model's frame: nearest pixel, 0 outside.
 
-    A valid map of ones fitted so is false in the padding.
+    A valid map of ones fitted so is false in the padding. With the geometry's ``spline`` the pixel
+    is that of SciPy's zoom, and a row or column that it leaves empty is outside.
     """
     (h0, w0), (h, w) = geometry.original, geometry.resized
-    if (h, w) != (h0, w0):
+    if geometry.spline:
+        rows, columns = nearest_in_zoom(h0, h).numpy(), nearest_in_zoom(w0, w).numpy()
+        found = (rows >= 0)[:, None] & (columns >= 0)
+        mask = mask[rows][:, columns] * found  # type: ignore[assignment]
+    elif (h, w) != (h0, w0):
         mask = mask[_nearest(h0, h)][:, _nearest(w0, w)]  # type: ignore[assignment]
     fitted = np.zeros(geometry.model, mask.dtype)
     fitted[:h, :w] = mask
@@ -217,7 +251,7 @@ def _framed(
     # What comes out is fitted once more, which is when channels and raw bytes are seen to.
     pixels, geometry = fit(image, replace(policy, channels="rgb", native_raw=False))
     h, w = geometry.resized
-    bytes_ = pixels[:, :h, :w].round().byte().permute(1, 2, 0).numpy()
+    bytes_ = pixels[:, :h, :w].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     maps = [m if m is None else fit_mask(m, geometry)[:h, :w] for m in (labels.map, labels.valid)]
     return bytes_, Labels(maps[0], labels.classes, maps[1])  # type: ignore[arg-type]
 

@@ -22,10 +22,10 @@ MOST_OVERLAP = 0.9
 
 
 def check_cuts(config: InputConfig) -> None:
-    """Checks the ranges of the settings that say how images are cut and normalised.
+    """Checks the settings that say how images are cut, resized and normalised.
 
     Raises:
-        InputError: A number out of its range.
+        InputError: A number out of its range, or two that do not go together.
     """
     if not 0 <= config.overlap <= MOST_OVERLAP:
         raise InputError(
@@ -49,6 +49,8 @@ def check_cuts(config: InputConfig) -> None:
                 f"input.first_size={list(config.first_size)}: input.tiles={config.tiles} cuts the "
                 "image as it is; leave one of them out"
             )
+    own = ("resize", "tiles", "first_size", "antialias", "direct_masks")
+    InputPolicy((1, 1), **{key: getattr(config, key) for key in own})  # refuses what it cannot be
     if config.std is not None and min(config.std) <= 0:
         raise InputError(f"input.std={list(config.std)}: three deviations; choose positive numbers")
 

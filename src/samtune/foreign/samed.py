@@ -1,7 +1,8 @@
 """SAMed's files: LoRA's pairs by number, with the prompt encoder and the mask decoder.
 
 Pairs are numbered over all blocks, the queries' and then the values' of each. Slices come as
-numbers in 0..1 without a normalisation; 512 x 512 is the published size.
+numbers in 0..1 without a normalisation; 512 x 512 is the published size. Others are brought to it
+and their classes back by SciPy's zoom.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _settings(state: State, spec: SamSpec) -> Settings:
 
 def _policy(spec: SamSpec) -> InputPolicy:
     half = spec.image_size // 2
-    return InputPolicy((half, half), "stretch", mean=(0.0,) * 3, std=(255.0,) * 3)
+    return InputPolicy((half, half), "spline", mean=(0.0,) * 3, std=(255.0,) * 3)
 
 
 SAMED = register(

@@ -1,4 +1,7 @@
-"""Position tables resampled to another token grid; the native size gives the input back."""
+"""Position tables resampled to another token grid; the native size gives the input back.
+
+And which pixels a zoom takes.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,17 @@ def relative(table: Tensor, queries: int, keys: int) -> Tensor:
     q = torch.arange(queries, device=table.device)[:, None] * stretch_q
     k = torch.arange(keys, device=table.device)[None] * stretch_k
     return table[((q - k) + (keys - 1) * stretch_k).long()]
+
+
+def nearest_in_zoom(source: int, target: int) -> Tensor:
+    """Which of ``source`` pixels each of ``target`` is, ``(target,)`` int64; -1 for none.
+
+    As ``scipy.ndimage.zoom`` of order 0 chooses along an axis, in its arithmetic: at some sizes it
+    rounds the last pixel out of the source and leaves it empty, as from 512 to 224.
+    """
+    step = (source - 1) / (target - 1) if target > 1 else 1.0
+    at = torch.arange(target, dtype=torch.float64) * step
+    return torch.where(at > source - 1, -1, (at + 0.5).floor().long())
 
 
 def _widened(table: Tensor) -> Tensor:
