@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader
 
 from samtune.checkpoint import save
 from samtune.data import SegmentationDataset, collate
+from samtune.data.transforms import varied
 from samtune.errors import InputError
 from samtune.evaluation import evaluate
+from samtune.feature_cache import FeatureCache
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
@@ -31,6 +33,7 @@ from samtune.schedule import (
     FitConfig,
     batches_per_epoch,
     check,
+    check_feature_cache,
     epoch_order,
     learning_rate,
     stream_seed,
@@ -58,6 +61,8 @@ class FitResult:
     seconds: float
     peak_memory_bytes: int
     """Of the device where it has its own memory, of the process otherwise."""
+    left_out: int = 0
+    """Images that did not fit into ``config.feature_cache``."""
 
 
 def fit(
@@ -90,7 +95,8 @@ def fit(
         measuring: How ``config.metric`` is measured; which metrics it names makes no difference.
 
     An interrupt (Ctrl-C) between two steps leaves ``output/last`` behind, and a resumed training
-    gives the same weights and rows as one that was never interrupted.
+    gives the same weights and rows as one that was never interrupted; with ``feature_cache`` up to
+    rounding, for images are encoded beside others then.
 
     Raises:
         InputError: Nothing to train, settings out of range, a loss that stays not finite, or no
@@ -105,7 +111,11 @@ def fit(
     trainer.measuring = replace(measuring or EvalConfig(), metrics=(config.metric,))
     if resume:
         trainer.restore()
-    return trainer.run()
+    model.cache = FeatureCache(config.feature_cache) if config.feature_cache else None
+    try:
+        return trainer.run()
+    finally:
+        model.cache = None
 
 
 class _Trainer:
@@ -130,6 +140,8 @@ class _Trainer:
                 f"nothing to train: adapter {model.adapter.name!r} with decoder "
                 f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
             )
+        adapter, changes = model.adapter, varied(train.data, train.input.tiles)
+        check_feature_cache(config, adapter.name, adapter.detached, changes)
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train, self.val = train, val
         self.output = output
@@ -166,8 +178,9 @@ class _Trainer:
         self.model.eval()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        state = self.state
-        return FitResult(state.step, state.best, state.seconds, peak_memory(self.model.device))
+        model, state = self.model, self.state
+        left_out = 0 if model.cache is None else model.cache.left_out
+        return FitResult(state.step, state.best, state.seconds, peak_memory(model.device), left_out)
 
     def restore(self) -> None:
         """Goes back to where ``output/last`` was written."""

@@ -208,6 +208,17 @@ def check_changes(data: DataConfig, tiles: str) -> None:
         )
 
 
+def varied(data: DataConfig, tiles: str) -> bool:
+    """Whether a training image changes from epoch to epoch.
+
+    Args:
+        data: The settings.
+        tiles: How images are cut, ``input.tiles``.
+    """
+    changes = data.augment != "none" or data.crop is not None or bool(data.rotate)
+    return data.redraw is True and (changes or tiles != "whole")
+
+
 def in_pixels(crop: tuple[float, float]) -> bool:
     """Whether a crop is a height and width in whole pixels, and not a range of areas."""
     return min(crop) > 1 and all(float(side).is_integer() for side in crop)
