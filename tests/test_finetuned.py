@@ -128,9 +128,9 @@ def test_detached_adapters_keep_the_base_out_of_the_graph(sam):
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(1))
 
-        def end(self, x, state):
-            assert not x.requires_grad
-            return x * self.weight
+        def finish(self, embedding, state):
+            assert not embedding.requires_grad
+            return embedding * self.weight
 
     model = FineTuned(sam, Reader())
     model.encode(sam.preprocess(tiny.pixels())).embedding.sum().backward()

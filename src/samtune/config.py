@@ -14,7 +14,7 @@ import yaml
 
 from samtune.adapters import ADAPTERS
 from samtune.class_maps import check_classes, maps, of_classes
-from samtune.data.changes import check_changes, check_own_size
+from samtune.data.changes import check_changes, check_own_size, varied
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.layouts import defaults_of
 from samtune.data.views import check_cuts
@@ -26,7 +26,7 @@ from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
 from samtune.registry import Registry
 from samtune.sam.weights import spec_of
-from samtune.schedule import FitConfig
+from samtune.schedule import FitConfig, check_feature_cache
 from samtune.schedule import check as check_training
 
 Tree = dict[str, Any]
@@ -35,7 +35,7 @@ DEFAULTS = {"adapter": "lora", "decoder": "tuned"}
 """The method and read-out where none is named."""
 FREE_ON_RESUME = {
     "resume", "output", "device", "base.weights", "data.root", "data.workers", "data.cache",
-    "train.max_steps", "train.epochs",
+    "train.max_steps", "train.epochs", "train.feature_cache",
 }  # fmt: skip
 """What a resumed run may set anew: its length, and where and how it runs."""
 
@@ -112,6 +112,8 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_fit(config.adapter["name"], config.decoder["name"], spec)
     check_classes(config.data, config.prompts, config.decoder, config.train.loss)
     check_training(config.train)
+    adapter, changes = config.adapter["name"], varied(config.data, config.input.tiles)
+    check_feature_cache(config.train, adapter, ADAPTERS[adapter].detached, changes)
     mapped = maps(config.data, config.prompts)
     cut = config.input.tiles != "whole"
     check_measuring(config.eval, mapped, cut)

@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader
 
 from samtune.checkpoint import save
 from samtune.data import SegmentationDataset, collate
+from samtune.data.changes import varied
 from samtune.errors import InputError
 from samtune.evaluation import evaluate
+from samtune.feature_cache import FeatureCache
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
@@ -31,6 +33,7 @@ from samtune.schedule import (
     FitConfig,
     batches_per_epoch,
     check,
+    check_feature_cache,
     epoch_order,
     learning_rate,
     stream_seed,
@@ -58,6 +61,8 @@ class FitResult:
     seconds: float
     peak_memory_bytes: int
     """Of the device where it has its own memory, of the process otherwise."""
+    left_out: int = 0
+    """Images that did not fit into ``config.feature_cache``."""
 
 
 def fit(
@@ -89,8 +94,8 @@ def fit(
         cpu: Stay on the CPU where there is a faster device.
         measuring: How ``config.metric`` is measured; which metrics it names makes no difference.
 
-    An interrupt (Ctrl-C) between two steps leaves ``output/last`` behind, and a resumed training
-    gives the same weights and rows as one that was never interrupted.
+    An interrupt (Ctrl-C) between two steps leaves ``output/last`` behind; a resumed training gives
+    the weights and rows of an uninterrupted one, with ``feature_cache`` up to rounding.
 
     Raises:
         InputError: Nothing to train, settings out of range, a loss that stays not finite, or no
@@ -105,7 +110,11 @@ def fit(
     trainer.measuring = replace(measuring or EvalConfig(), metrics=(config.metric,))
     if resume:
         trainer.restore()
-    return trainer.run()
+    model.cache = FeatureCache(config.feature_cache) if config.feature_cache else None
+    try:
+        return trainer.run()
+    finally:
+        model.cache = None
 
 
 class _Trainer:
@@ -130,6 +139,8 @@ class _Trainer:
                 f"nothing to train: adapter {model.adapter.name!r} with decoder "
                 f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
             )
+        changes, detached = varied(train.data, train.input.tiles), model.adapter.detached
+        check_feature_cache(config, model.adapter.name, detached, changes)
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
         self.val = val
@@ -170,8 +181,9 @@ class _Trainer:
         self.model.eval()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        state = self.state
-        return FitResult(state.step, state.best, state.seconds, peak_memory(self.model.device))
+        state, cache, memory = self.state, self.model.cache, peak_memory(self.model.device)
+        left_out = cache.left_out if cache else 0
+        return FitResult(state.step, state.best, state.seconds, memory, left_out)
 
     def restore(self) -> None:
         """Goes back to where ``output/last`` was written."""

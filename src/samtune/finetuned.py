@@ -15,6 +15,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError
+from samtune.feature_cache import FeatureCache, Streams
 from samtune.sam.edits import BlockEdits
 from samtune.sam.model import Sam, SamSpec
 from samtune.types import InputPolicy, Masks, Prompts
@@ -61,6 +62,8 @@ class FineTuned(nn.Module):
         self.input = input or InputPolicy((sam.spec.image_size,) * 2)
         self.prompts = prompts
         self.checkpointing = False
+        self.cache: FeatureCache | None = None
+        """Where the streams of a detached adapter's base are kept, if anywhere."""
         # None: a module's options are unknown, so that no checkpoint can say how to rebuild it
         self.adapter_options: dict[str, Any] | None = None
         self.decoder_options: dict[str, Any] | None = None
@@ -104,15 +107,21 @@ class FineTuned(nn.Module):
         """The image encoder with the adapter: ``(B, 3, h, w)`` normalised pixels to features."""
         encoder, adapter, decoder = self.sam.image_encoder, self.adapter, self.decoder
         wanted, taps = decoder.taps, {}
-        x = adapter.embed(encoder, pixels)
+        kept, nothing = self._kept(pixels), pixels.new_empty(0)
+        x = adapter.embed(encoder, pixels) if kept is None else kept.get(-1, nothing)
         state = adapter.begin(encoder, pixels, x, decoder.tokens)
         for i, block in enumerate(encoder.blocks):
             x = adapter.enter(i, x, state)
-            x = self._run(block, x, adapter.edits(i, state))
+            if kept is None:
+                x = self._run(block, x, adapter.edits(i, state))
+            else:
+                x = kept.get(i, nothing)
             x = adapter.leave(i, x, state)
             if i in wanted:
                 taps[i] = x
-        embedding = adapter.finish(encoder.finish(adapter.end(x, state)), state)
+        x = adapter.end(x, state)
+        embedding = encoder.finish(x) if kept is None else kept[len(encoder.blocks)]
+        embedding = adapter.finish(embedding, state)
         return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state)
 
     def forward(
@@ -139,6 +148,24 @@ class FineTuned(nn.Module):
         from samtune.predictor import Predictor
 
         return Predictor(self, threshold)
+
+    def _kept(self, pixels: Tensor) -> Streams | None:
+        if self.cache is None or not self.adapter.detached:
+            return None
+        return self.cache.streams(pixels, self._streams)
+
+    @torch.no_grad()
+    def _streams(self, pixels: Tensor) -> Streams:
+        """What the base gives for ``(B, 3, h, w)`` normalised pixels, as far as it is read."""
+        encoder = self.sam.image_encoder
+        depth = len(encoder.blocks)
+        read = self.adapter.reads(depth) | set(self.decoder.taps)
+        x, streams = encoder.embed(pixels), {}
+        for i in range(-1, depth):
+            x = x if i < 0 else encoder.blocks[i](x)
+            if i in read:
+                streams[i] = x
+        return {**streams, depth: encoder.finish(x)}
 
     def _run(self, block: nn.Module, x: Tensor, edits: BlockEdits) -> Tensor:
         if self.adapter.detached:

@@ -305,11 +305,17 @@ def _tell(remarks: Sequence[str], display: Display) -> None:
 
 
 def _training_remarks(result: FitResult, config: RunConfig) -> list[str]:
+    remarks, metric = [], config.train.metric
+    if result.left_out:
+        remarks.append(
+            f"{result.left_out} images did not fit into train.feature_cache="
+            f"{config.train.feature_cache}, and were encoded every time"
+        )
     if result.best is None:
-        return []
-    metric = config.train.metric
+        return remarks
     return [
-        f"best {metric} on the validation images at step {result.best['step']} of {result.steps}"
+        *remarks,
+        f"best {metric} on the validation images at step {result.best['step']} of {result.steps}",
     ]
 
 

@@ -62,6 +62,10 @@ class FitConfig:
     """Arithmetic of the forward pass; trained weights stay fp32."""
     checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
+    feature_cache: int = 0
+    """Bytes of memory, of each process, for what the encoder gives for an image where training
+    leaves it as it is (adapters none and ts_sam_detached); 0 for none. Needs training images that
+    come the same in every epoch: data.augment=none without crops, or data.redraw=false."""
     multimask: bool = False
     """Train and read SAM's three masks per prompt instead of its single one."""
     eval_every: int | None = None
@@ -97,6 +101,8 @@ def check(config: FitConfig) -> None:
             f"train.epoch_share={config.epoch_share}: a part of the training images; choose above "
             "0 and up to 1, as in train.epoch_share=0.25"
         )
+    if config.feature_cache < 0:
+        raise InputError(f"train.feature_cache={config.feature_cache}: bytes; choose 0 or more")
     if not 0 <= config.clip < math.inf:
         raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
     Loss.parse(config.loss)
@@ -104,6 +110,33 @@ def check(config: FitConfig) -> None:
         raise InputError(
             f"train.metric={config.metric}: no such metric{nearest(config.metric, MEASURES)}; "
             "choose iou, dice or another of docs/metrics.md"
+        )
+
+
+def check_feature_cache(config: FitConfig, adapter: str, detached: bool, varied: bool) -> None:
+    """Refuses ``train.feature_cache`` where the encoder gives nothing twice.
+
+    Args:
+        config: The settings.
+        adapter: The method's name.
+        detached: Whether it leaves the encoder as it is.
+        varied: Whether training images change from epoch to epoch.
+
+    Raises:
+        InputError: With what to set instead.
+    """
+    if not config.feature_cache:
+        return
+    if not detached:
+        raise InputError(
+            f"train.feature_cache={config.feature_cache}: {adapter} trains within the encoder, "
+            "which so gives nothing twice; leave it out, or set adapter.name=none"
+        )
+    if varied:
+        raise InputError(
+            f"train.feature_cache={config.feature_cache}: training images change in every epoch; "
+            "set data.redraw=false to keep each one's first change, or data.augment=none and "
+            "neither crops, rotation nor tiles"
         )
 
 

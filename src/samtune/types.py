@@ -76,10 +76,8 @@ class Geometry:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         logits = logits[..., :h, :w]
         if self.spline:
-            rows, columns = (
-                nearest_in_zoom(a, b).to(logits.device)
-                for a, b in zip(self.resized, self.original, strict=True)
-            )
+            sides = zip(self.resized, self.original, strict=True)
+            rows, columns = (nearest_in_zoom(a, b).to(logits.device) for a, b in sides)
             found = logits[..., rows, :][..., columns]
             return found.masked_fill((rows < 0)[:, None] | (columns < 0), NOWHERE)
         if self.resized != self.original:

@@ -25,7 +25,8 @@ LAYERS = {
     "sam": "ops types",
     "adapters": "registry sam ops types",
     "decoders": "registry sam ops types",
-    "finetuned": "adapters decoders registry sam ops types",
+    "feature_cache": "",
+    "finetuned": "feature_cache adapters decoders registry sam ops types",
     "checkpoint": "finetuned adapters decoders sam ops types",
     "merging": "finetuned sam types",
     "foreign": "checkpoint finetuned adapters decoders sam ops types",
@@ -40,8 +41,8 @@ LAYERS = {
     "evaluation": "views schedule tiles clicks finetuned processes data metrics ops types",
     "objective": "clicks finetuned losses types",
     "trackers": "",
-    "engine": "evaluation objective checkpoint state schedule trackers finetuned processes data"
-    " losses metrics ops types",
+    "engine": "feature_cache evaluation objective checkpoint state schedule trackers finetuned"
+    " processes data losses metrics ops types",
     "predictor": "tiles finetuned decoders data.transforms data.prompters ops types",
     "prompt_table": "",
     "display": "report prompt_table processes metrics types",

@@ -39,8 +39,9 @@ class Adapter(nn.Module):
     untrained: ClassVar[tuple[str, ...]] = ()
     """Modules that get no gradient under the default loss and prompts."""
     detached: ClassVar[bool] = False
-    """Whether it only reads the stream: the base then runs without gradients, and what it gives for
-    an image never changes, so that it can be stored."""
+    """Whether it only reads the streams: ``embed`` and ``edits`` are the defaults, and ``enter``,
+    ``leave`` and ``end`` give back what they get. The base then runs without gradients, and what it
+    gives for an image never changes, so that it can be kept (:mod:`samtune.feature_cache`)."""
 
     key_grid: ClassVar[Literal["", "changes", "reads"]] = ""
     """Whether its heads change the grid of keys, or take it for that of the tokens."""
@@ -93,6 +94,13 @@ class Adapter(nn.Module):
     def finish(self, embedding: Tensor, state: Any) -> Tensor:
         """The image embedding ``(B, prompt_dim, H, W)`` after the neck."""
         return embedding
+
+    def reads(self, depth: int) -> frozenset[int]:
+        """Which streams a detached one of ``depth`` blocks reads; of the others it gets empty ones.
+
+        -1 is the first, others have the number of the block before them; by default all.
+        """
+        return frozenset(range(-1, depth))
 
     def replaces(self) -> frozenset[str]:
         """The tensors of blocks that it puts others in place of, as ``3.attn.qkv.bias``."""

@@ -15,9 +15,14 @@ class NoAdapter(Adapter):
     paper = "Kirillov et al. 2023, arXiv:2304.02643"
     sits = "nowhere"
     encoders = ("vit", "tiny_vit")
+    detached = True
 
     def __init__(self, sam: Sam, config: Adapter.Config) -> None:
         super().__init__()
+
+    def reads(self, depth: int) -> frozenset[int]:
+        """None."""
+        return frozenset()
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """Nothing to add."""

@@ -107,6 +107,10 @@ class Stack(Adapter):
             params=_params(i, parts),
         )
 
+    def reads(self, depth: int) -> frozenset[int]:
+        """What any of the adapters reads."""
+        return frozenset().union(*(a.reads(depth) for a in self._each()))
+
     def auxiliary(self, state: StackState) -> Tensor | None:
         """The sum of what the adapters add to the loss."""
         parts = [a.auxiliary(own) for a, own in zip(self._each(), state.states, strict=True)]
@@ -208,6 +212,7 @@ class Combination:
         self.sits = "; ".join(cls.sits for cls in classes)
         self.decoders = _common_decoders(name, classes)
         self.encoders = _common_encoders(classes)
+        self.detached = all(cls.detached for cls in classes)
 
         def read(config: Any) -> None:
             for part in self.parts:

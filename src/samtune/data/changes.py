@@ -47,6 +47,17 @@ def check_changes(data: DataConfig, tiles: str) -> None:
         )
 
 
+def varied(data: DataConfig, tiles: str) -> bool:
+    """Whether a training image changes from epoch to epoch.
+
+    Args:
+        data: The settings.
+        tiles: How images are cut, ``input.tiles``.
+    """
+    changes = data.augment != "none" or data.crop is not None or bool(data.rotate)
+    return data.redraw is True and (changes or tiles != "whole")
+
+
 def check_own_size(data: DataConfig) -> None:
     """Checks that images keep a size of their own until they are fitted into the model's frame.
 

@@ -1,0 +1,104 @@
+"""What a frozen encoder gives for an image, kept in memory so that it is computed once.
+
+Of use where an adapter only reads the encoder's streams (``Adapter.detached``): those depend on the
+pixels and the base alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Streams = dict[int, Tensor]
+"""By number, -1 for the first stream: those ``(B, H, W, C)`` after each block that something reads,
+and the image embedding ``(B, C, H, W)`` under the number of blocks."""
+
+
+class FeatureCache:
+    """Streams by what the pixels are, on the CPU, in the dtype in which they were computed.
+
+    What has come first stays: a pass in random order over more images than fit would put out of a
+    cache of the latest ones most of what is needed next.
+
+    Args:
+        budget: Bytes that all streams together may take.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.used = 0
+        """Bytes taken."""
+        self._kept: dict[bytes, Streams] = {}
+        self._left_out: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def left_out(self) -> int:
+        """How many images did not fit."""
+        return len(self._left_out)
+
+    def streams(self, pixels: Tensor, encode: Callable[[Tensor], Streams]) -> Streams:
+        """The streams of a batch; only images that are not kept are encoded, and kept if they fit.
+
+        Args:
+            pixels: ``(B, 3, h, w)`` normalised.
+            encode: Gives the streams of such a batch, without gradients.
+
+        Returns:
+            Streams on the device of ``pixels``.
+        """
+        keys = _keys(pixels)
+        missing = [i for i, key in enumerate(keys) if key not in self._kept]
+        if not missing:
+            return _joined([self._kept[key] for key in keys], pixels.device)
+        whole = len(missing) == len(keys)
+        made = encode(pixels if whole else pixels[missing])
+        rows = {i: {n: t[at : at + 1] for n, t in made.items()} for at, i in enumerate(missing)}
+        for i, row in rows.items():
+            self._keep(keys[i], row)
+        if whole:
+            return made
+        parts = [rows[i] if i in rows else self._kept[key] for i, key in enumerate(keys)]
+        return _joined(parts, pixels.device)
+
+    def _keep(self, key: bytes, streams: Streams) -> None:
+        size = sum(t.nbytes for t in streams.values())
+        if key in self._kept:  # twice in one batch
+            return
+        if self.used + size > self.budget:
+            self._left_out.add(key)
+            return
+        # a copy, since a row of a batch would hold on to the whole batch
+        self._kept[key] = {n: t.to("cpu", copy=True) for n, t in streams.items()}
+        self.used += size
+
+
+def _joined(parts: list[Streams], device: torch.device) -> Streams:
+    return {n: _batch([part[n] for part in parts], device) for n in parts[0]}
+
+
+def _batch(rows: list[Tensor], device: torch.device) -> Tensor:
+    """Rows ``(1, ...)`` as a batch that lies in memory as they do: kernels round by layout."""
+    one = rows[0]
+    size, stride = (len(rows), *one.shape[1:]), (one.numel(), *one.stride()[1:])
+    batch = torch.empty_strided(size, stride, dtype=one.dtype, device=device)
+    for place, row in zip(batch, rows, strict=True):
+        place.copy_(row[0])
+    return batch
+
+
+def _keys(pixels: Tensor) -> list[bytes]:
+    """One for each image: its pixels and size, and the arithmetic in which it is encoded."""
+    kind = pixels.device.type
+    cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    how = f"{tuple(pixels.shape[1:])} {pixels.dtype} {cast}".encode()
+    images = pixels.detach().cpu().contiguous().view(torch.uint8).numpy()
+    keys = [hashlib.sha256(how) for _ in images]
+    for key, image in zip(keys, images, strict=True):
+        key.update(image)
+    return [key.digest() for key in keys]
