@@ -9,7 +9,7 @@ import torch
 from samtune.adapters import ADAPTERS, Stack
 from samtune.config import resolve
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
-from samtune.data.transforms import varied
+from samtune.data.changes import varied
 from samtune.engine import FitConfig, fit
 from samtune.feature_cache import FeatureCache
 from samtune.finetuned import FineTuned

@@ -143,8 +143,7 @@ class _Trainer:
         check_feature_cache(config, model.adapter.name, detached, changes)
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
-        self.val = val
-        self.output = output
+        self.val, self.output = val, output
         self.accelerator = _accelerator(config, cpu, output)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
@@ -152,9 +151,8 @@ class _Trainer:
         loss = Loss.parse(config.loss, config.loss_at)
         objective = Objective(model, loss, config.multimask, train.rounds)
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        self.batches = batches_per_epoch(
-            len(train), config.batch_size, place()[1], config.epoch_share
-        )
+        size, share = config.batch_size, config.epoch_share
+        self.batches = batches_per_epoch(len(train), size, place()[1], share)
         self.total = total_steps(config, self.batches)
         self.every = config.eval_every or max(
             self.batches // config.accumulate, math.ceil(self.total / 20), 1
@@ -182,7 +180,7 @@ class _Trainer:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         state, cache, memory = self.state, self.model.cache, peak_memory(self.model.device)
-        left_out = cache.left_out if cache else 0
+        left_out = 0 if cache is None else cache.left_out
         return FitResult(state.step, state.best, state.seconds, memory, left_out)
 
     def restore(self) -> None:
