@@ -5,10 +5,11 @@ import pytest
 from accelerate import tracking
 from commands import settings
 
-from samtune.data import SegmentationDataset
+from samtune.data import DataConfig, SegmentationDataset
 from samtune.engine import FitConfig, fit
 from samtune.finetuned import FineTuned
 from samtune.trackers import kept_in
+from samtune.types import InputPolicy
 
 
 class Written(tracking.GeneralTracker):
@@ -59,6 +60,7 @@ def test_trackers_write_into_the_run_folder_only(
 
 def test_without_a_folder_they_are_refused(sam, refused):
     data = SegmentationDataset.__new__(SegmentationDataset)
+    data.data, data.input = DataConfig(), InputPolicy((64, 64))
     config = FitConfig(trackers=("tensorboard",))
     refused(["train.trackers=tensorboard", "give an output"], fit, FineTuned(sam, "lora"), data,
             None, config)  # fmt: skip

@@ -39,13 +39,13 @@ class InputError(ValueError):
 def nearest(word: str, words: Iterable[str]) -> str:
     """A hint ``; did you mean 'x'?`` with the closest of ``words``, or an empty string.
 
-    Closest is, in this order: the same but for case and hyphens, a known synonym, initials
+    Closest is, in this order: the same but for case, hyphens and plural, a known synonym, initials
     (``learning_rate`` and ``lr``), a part in common (``batch`` and ``batch_size``), and then the
     letters.
     """
     known, asked = list(words), word.lower().replace("-", "_")
     close = [
-        *(name for name in known if name.lower() == asked),
+        *(name for name in known if name.lower() in (asked, f"{asked}s")),
         *(name for name in known if name == SYNONYMS.get(asked)),
         *(name for name in known if _initials(name) == asked or name == _initials(asked)),
         *(name for name in known if asked in name.split("_") or name in asked.split("_")),
