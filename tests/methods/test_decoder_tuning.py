@@ -5,6 +5,7 @@ from typing import NamedTuple
 import deterministic
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 from tiny_vit_golden import TINY, base, check, classifier, mobile_sam
@@ -21,7 +22,7 @@ from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
 from samtune.sam.model import SPECS, Sam
 from samtune.schedule import FitConfig
-from samtune.types import Batch, Prompts
+from samtune.types import Prompts
 
 SIZE = (96, 120)
 LARGE = torch.tensor([[100.0, 60, 119, 95]])
@@ -151,18 +152,8 @@ def test_training_as_published():
         sizes = torch.tensor([geometry.resized] * 2)
         features = model.encode(model.sam.preprocess(pixels, sizes))
 
-    batch = Batch(
-        pixels=pixels,
-        sizes=sizes,
-        prompts=prompts,
-        targets=torch.zeros(2, 1024, 1024),
-        valid=torch.zeros(2, 1024, 1024, dtype=torch.bool),
-        classes=torch.zeros(2, dtype=torch.int64),
-        geometries=(geometry,) * 2,
-        names=("a", "b"),
-        originals=tuple(target[:, None].bool()),
-        original_valid=tuple(torch.ones_like(target, dtype=torch.bool)),
-    )
+    everywhere = [torch.ones(mask.shape, dtype=torch.bool) for mask in masks()]
+    batch = tiny.own_size(prompts, [geometry] * 2, list(target[:, None].bool()), everywhere)
 
     def losses():
         found = model.decoder(model.sam, features, prompts)

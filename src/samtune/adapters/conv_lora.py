@@ -121,8 +121,8 @@ class ConvLoRA(Adapter):
 
     paper = "Zhong et al. 2024, arXiv:2401.17868"
     sits = "query, key and value projections"
-    # An expert that no window chose in a step gets no gradient from it.
     forms: ClassVar = {"parts": {"target": "q+v", "top_k": 2}}
+    # An expert that no window chose in a step gets no gradient from it.
     untrained = ("experts",)
 
     @dataclass(frozen=True)

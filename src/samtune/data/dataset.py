@@ -29,13 +29,7 @@ from samtune.data.prompters import (
 )
 from samtune.data.published_draws import PublishedDraws
 from samtune.data.sources import Record
-from samtune.data.transforms import (
-    Resize,
-    augment,
-    cropped_rotated,
-    fit,
-    fit_mask,
-)
+from samtune.data.transforms import Resize, augment, cropped_rotated, fit, fit_mask
 from samtune.data.views import drawn_view
 from samtune.errors import InputError
 from samtune.types import Geometry, InputPolicy, Prompts

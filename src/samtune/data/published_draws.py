@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from samtune.data.labels import Labels
-from samtune.data.transforms import mirrored
+from samtune.data.transforms import turned
 
 SEED = 3407
 """Of all three generators, in every worker and every epoch."""
 GATE = 0.5
-"""A change is made where a number is below; a crop always."""
+"""A mirror is made where the number drawn for it is below."""
 
 
 class PublishedDraws(np.random.Generator):
@@ -50,7 +50,8 @@ class PublishedDraws(np.random.Generator):
         upside_down, left_right = (self._python.random() < GATE for _ in range(2))
         if crop:
             self._python.random()
-        return mirrored(image, labels, upside_down, left_right)
+        # Two quarter turns swap both axes, so one of the two alone takes another swap.
+        return turned(image, labels, 2 * upside_down, upside_down != left_right)
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
         """The area of a crop."""

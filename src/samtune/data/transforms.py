@@ -173,7 +173,7 @@ def augment(
         turns, mirrored, warped, toned = (torch.rand(4) * torch.tensor([4, 2, 2, 2])).int().tolist()
         if strength in ("hflip", "mirrors"):
             turns = 0 if strength == "hflip" else 2 * (turns % 2)
-        image, labels = _turned(image, turns, mirrored), _map(labels, turns, mirrored)
+        image, labels = turned(image, labels, turns, mirrored)
         if strength == "standard" and toned:
             image = _tones()[image]
         if strength == "standard" and warped:
@@ -181,13 +181,13 @@ def augment(
     return image, labels
 
 
-def mirrored(
-    image: NDArray[np.uint8], labels: Labels, upside_down: bool, left_right: bool
+def turned(
+    image: NDArray[np.uint8], labels: Labels, turns: int, mirrored: bool
 ) -> tuple[NDArray[np.uint8], Labels]:
-    """An image and its labels mirrored top to bottom, left to right, both or not at all."""
-    # Two quarter turns swap both axes, so top and bottom alone need a swap of left and right too.
-    turns, swapped = 2 * upside_down, int(upside_down != left_right)
-    return _turned(image, turns, swapped), _map(labels, turns, swapped)
+    """An image and its labels by so many quarter turns, then left and right swapped or not."""
+    valid = None if labels.valid is None else _turned(labels.valid, turns, mirrored)
+    moved = Labels(_turned(labels.map, turns, mirrored), labels.classes, valid)
+    return _turned(image, turns, mirrored), moved
 
 
 def _one_of_four(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
@@ -197,7 +197,7 @@ def _one_of_four(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.u
     if choice == 3:
         return _shifted_scaled_rotated(image, labels)
     turns, mirrored = [(0, 1), (2, 1), (quarter, 0)][choice]
-    return _turned(image, turns, mirrored), _map(labels, turns, mirrored)
+    return turned(image, labels, turns, mirrored)
 
 
 def _shifted_scaled_rotated(
@@ -305,14 +305,9 @@ def _first_class(labels: Labels, where: NDArray[np.bool_], data: DataConfig) -> 
     return Labels(moved, classes, valid)
 
 
-def _turned(array: _Array, turns: int, mirrored: int) -> _Array:
+def _turned(array: _Array, turns: int, mirrored: bool) -> _Array:
     array = np.rot90(array, turns)  # type: ignore[assignment]
     return np.ascontiguousarray(array[:, ::-1] if mirrored else array)  # type: ignore[return-value]
-
-
-def _map(labels: Labels, turns: int, mirrored: int) -> Labels:
-    valid = None if labels.valid is None else _turned(labels.valid, turns, mirrored)
-    return Labels(_turned(labels.map, turns, mirrored), labels.classes, valid)
 
 
 def _affine(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:

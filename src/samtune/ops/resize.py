@@ -1,6 +1,6 @@
-"""Position tables resampled to another token grid; the native size gives the input back.
+"""Position tables resampled to another token grid, and which pixels a zoom takes.
 
-And which pixels a zoom takes.
+The native size gives a table back as it is.
 """
 
 from __future__ import annotations
