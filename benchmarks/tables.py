@@ -59,10 +59,10 @@ def measured(out: Path) -> str:
     (base,) = bases
     which = "the shipped nano" if base == fingerprint(load_sam("nano")) else "an earlier nano"
     return (
-        f"Base: {which}, sha256 {base[:12]}... One thread a run, two runs beside each other on "
-        f"{os.cpu_count()} cores ({platform.machine()}, no GPU), torch {torch.__version__}. IoU "
-        "and Dice are means over the prompts of the test split, at the original resolution. Times "
-        "are upper bounds: other work ran on the machine."
+        f"Base: {which}, fingerprint of its tensors {base[:12]}... One thread a run, two runs "
+        f"beside each other on {os.cpu_count()} cores ({platform.machine()}, no GPU), torch "
+        f"{torch.__version__}. IoU and Dice are means over the prompts of the test split, at the "
+        "original resolution. Times are upper bounds: other work ran on the machine."
     )
 
 
