@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tiny
@@ -18,7 +19,7 @@ from samtune.config import from_words, recipes
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.labels import Labels, areas, label_objects
 from samtune.data.prompters import Draw, Objects, assign, sample_box, sample_mask, sample_point
-from samtune.data.published_draws import PublishedDraws
+from samtune.data.published_draws import SEED, PublishedDraws
 from samtune.data.sources import Record
 from samtune.data.transforms import cropped_rotated, fit_image
 from samtune.decoders.hq import HqDecoder
@@ -272,6 +273,65 @@ def test_crop_and_kind_of_the_published_stream(size, crop, rows, columns, kind):
     assert [name for name, which in groups if len(which)] == [kind]
 
 
+@pytest.fixture
+def view(tmp_path):
+    """A function that gives CAT-SAM-T's 1-shot view of a mask, without a crop as on Kvasir."""
+
+    def seen(mask, *words):
+        config = from_words(["cat_sam_t-vit_l-kvasir-1shot", *words])
+        paths = tmp_path / "image.png", tmp_path / "mask.png"
+        Image.fromarray(np.zeros((*mask.shape, 3), np.uint8)).save(paths[0])
+        Image.fromarray(mask).save(paths[1])
+        return SegmentationDataset(
+            [Record(*paths, "image")],
+            config.data,
+            mask.shape,
+            prompts=config.prompts,
+            train=True,
+        )[0]
+
+    return seen
+
+
+def several(count):
+    """A mask of so many squares, 20 pixels on a side, along the diagonal."""
+    mask = np.zeros((400, 400), np.uint8)
+    for k in range(count):
+        mask[10 + 30 * k : 30 + 30 * k, 10 + 30 * k : 30 + 30 * k] = 255
+    return mask
+
+
+def test_points_of_several_objects_are_drawn_as_published(view):
+    mask = several(3)
+    mask[320:380, 20:120] = 255
+    # as published: mirrored both ways, then parts by OpenCV, for each a permutation of its pixels
+    mirrored, numpy_ = np.ascontiguousarray(mask[::-1, ::-1]), np.random.RandomState(SEED)
+    count, parts = cv2.connectedComponents(mirrored, connectivity=8)
+    expected = []
+    for k in range(1, count):
+        rows, columns = np.nonzero(parts == k)
+        chosen = numpy_.permutation(len(rows))[0]
+        expected.append([columns[chosen], rows[chosen]])
+    assert count == 5
+    assert view(mask).prompts.coords[:, 0].tolist() == expected
+
+
+def test_of_many_objects_the_first_of_a_permutation_are_asked_for(view):
+    found = view(several(12), "prompts.max_objects=5")
+    mirrored, numpy_ = several(12)[::-1, ::-1], np.random.RandomState(SEED)
+    _, parts = cv2.connectedComponents(np.ascontiguousarray(mirrored), connectivity=8)
+    chosen = numpy_.permutation(12)[:5]
+    assert sorted(chosen) != list(chosen)
+    asked = [int(parts[int(y), int(x)]) - 1 for x, y in found.prompts.coords[:, 0]]
+    assert asked == list(chosen)
+
+
+@pytest.mark.parametrize("one_kind", ["true", "false"])
+def test_an_image_without_objects_asks_nothing_of_the_published_stream(view, one_kind):
+    found = view(np.zeros((40, 60), np.uint8), f"prompts.one_kind={one_kind}")
+    assert len(found.prompts) == 0
+
+
 def test_gates_of_the_published_stream():
     python = PublishedDraws()._python
     gates = [round(python.random(), 4) for _ in range(3)]
@@ -321,3 +381,8 @@ def test_few_shots_see_the_published_view_in_every_epoch(tmp_path, name, size, p
 def test_published_draws_are_of_the_published_changes():
     with pytest.raises(InputError, match=r"data\.redraw=published: .*data\.augment=mirrors"):
         from_words(["data.redraw=published", "data.augment=flips"])
+    data = DataConfig(redraw="published", augment="flips")
+    record = Record(Path("a.png"), Path("b.png"), "a")
+    with pytest.raises(InputError, match=r"data\.redraw=published: .*data\.augment=mirrors"):
+        SegmentationDataset([record], data, (64, 64), train=True)
+    SegmentationDataset([record], data, (64, 64))  # evaluation changes nothing

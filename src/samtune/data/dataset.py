@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
-from samtune.data.changes import acts_in_frame, check_own_size, training_frame
+from samtune.data.changes import acts_in_frame, check_changes, check_own_size, training_frame
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.intensity import reading
@@ -44,6 +44,12 @@ class _Chosen(NamedTuple):
     classes: NDArray[np.int64]
 
 
+class _Samples(dict[int, Sample]):
+    """Files kept in memory, by index; data sets that share them share their count of bytes."""
+
+    nbytes = 0
+
+
 class SegmentationDataset(Dataset[Example]):
     """Images with prompts and targets, sampled anew each epoch.
 
@@ -71,8 +77,8 @@ class SegmentationDataset(Dataset[Example]):
         input: All of how images enter, in place of ``size`` and ``resize``.
 
     Raises:
-        InputError: No records, an unknown mode, a prompt setting out of range, or ``none`` beside
-            other modes over several classes.
+        InputError: No records, an unknown mode, a prompt setting out of range, ``none`` beside
+            other modes over several classes, or changes of training images that do not go together.
     """
 
     def __init__(
@@ -96,6 +102,8 @@ class SegmentationDataset(Dataset[Example]):
         self.input = InputPolicy(size, resize, **reading(data)) if input is None else input
         self.prompts = prompts if prompts is not None else PromptConfig()
         check_numbers(self.prompts)
+        if train:
+            check_changes(data, self.input.tiles)
         self.frame = training_frame(data, self.input.size) if train else self.input.size
         """Height and width of its examples."""
         self.mask_size = mask_size
@@ -115,8 +123,7 @@ class SegmentationDataset(Dataset[Example]):
             )
         # shared memory, so that workers that live on see the epoch too
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._cache: dict[int, Sample] = {}
-        self._cached = 0
+        self._cache = _Samples()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -163,9 +170,10 @@ class SegmentationDataset(Dataset[Example]):
             return self._cache[index]
         sample = read_sample(self.records[index], self.data, self.input)
         worker = get_worker_info()
-        if self._cached + sample.nbytes <= self.data.cache // (worker.num_workers if worker else 1):
+        room = self.data.cache // (worker.num_workers if worker else 1)
+        if self._cache.nbytes + sample.nbytes <= room:
             self._cache[index] = sample
-            self._cached += sample.nbytes
+            self._cache.nbytes += sample.nbytes
         return sample
 
     def __getitem__(self, index: int) -> Example:
@@ -251,7 +259,7 @@ class SegmentationDataset(Dataset[Example]):
         return np.concatenate([np.array([none], np.int64), labels.classes])
 
     def _objects(self, objects: Objects, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Which objects to ask for, in the order of the label map."""
+        """Which objects to ask for: in the order of the label map, or drawn where they are many."""
         pixels = areas(objects.map, objects.count)
         there = pixels >= max(1, self.data.min_area)
         there &= pixels > self.data.min_share * pixels.max(initial=0)
@@ -260,7 +268,7 @@ class SegmentationDataset(Dataset[Example]):
         there &= areas(objects.fitted, objects.count) > 0
         which = np.flatnonzero(there)
         if len(which) > self.prompts.max_objects:
-            which = np.sort(rng.choice(which, self.prompts.max_objects, replace=False))
+            which = rng.choice(which, self.prompts.max_objects, replace=False)
         return which
 
 

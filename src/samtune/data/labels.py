@@ -295,8 +295,8 @@ def _classes(
 def cut_apart(labels: Labels, config: DataConfig) -> Labels:
     """Labels of which each connected part is an object of its own, where components are objects.
 
-    What a crop parts so becomes two objects, as in CAT-SAM's training, which cuts before it looks
-    for objects.
+    What a crop parts so becomes two objects, and all are numbered anew: as in CAT-SAM's training,
+    which mirrors and cuts before it looks for objects.
     """
     if config.objects != "component":
         return labels

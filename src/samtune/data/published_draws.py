@@ -63,12 +63,14 @@ class PublishedDraws(np.random.Generator):
         """Where a crop lies, and the kind of prompt."""
         if high is not None:
             return super().integers(low, high, size, *args, **k)
-        drawn = [self._python.randint(0, int(low) - 1) for _ in range(int(np.prod(size or 1)))]
+        count = 1 if size is None else int(np.prod(size))
+        drawn = [self._python.randint(0, int(low) - 1) for _ in range(count)]
         return drawn[0] if size is None else np.reshape(drawn, size)
 
     def choice(self, a: Any, size: Any = None, replace: bool = True, *args: Any, **k: Any) -> Any:
         """Some of an object's pixels, or of an image's objects: the first of a permutation."""
-        return np.resize(self._numpy.permutation(a), 1 if size is None else size)
+        drawn = self._numpy.permutation(a)
+        return drawn[0] if size is None else np.resize(drawn, size)
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
         """The noise of masks."""

@@ -21,7 +21,7 @@ PUBLISHED = "published"
 """The ``shot_seed`` that stands for the images of a set's published experiments."""
 
 
-def splits(config: DataConfig) -> dict[str, list[Record]]:
+def splits(config: DataConfig, found: Found | None = None) -> dict[str, list[Record]]:
     """The records for ``train``, ``val`` and ``test`` of a data set; the one entry to its files.
 
     Splits on disk are kept. A missing validation or test split is carved out of the training
@@ -31,11 +31,15 @@ def splits(config: DataConfig) -> dict[str, list[Record]]:
     split alone serves evaluation: the others are empty. ``shots`` are drawn last, from the training
     split.
 
+    Args:
+        config: The settings.
+        found: What :func:`samtune.data.layouts.find` gave for them, where that is known.
+
     Raises:
         InputError: Files as :func:`samtune.data.layouts.find`, too few pairs to split, bad
             fractions, more shots than training pairs, no published shots, or not one name a class.
     """
-    return with_shots(divided(find(config), config), config)
+    return with_shots(divided(find(config) if found is None else found, config), config)
 
 
 def divided(layout: Found, config: DataConfig) -> dict[str, list[Record]]:

@@ -236,6 +236,7 @@ def cropped_rotated(
         image, labels = _framed(image, labels, policy)
     if data.crop is not None:
         image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, rng))
+    if data.crop is not None or data.redraw == "published":
         labels = cut_apart(labels, data)
     if data.rotate:
         degrees = float(rng.uniform(-data.rotate, data.rotate))
