@@ -11,13 +11,13 @@ from PIL import Image
 
 from samtune.config import from_words
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, find_records
-from samtune.data.transforms import fit_mask
+from samtune.data.transforms import fit_geometry, fit_mask
 from samtune.engine import FitConfig, fit
 from samtune.errors import InputError
 from samtune.finetuned import FineTuned
 from samtune.losses import Loss
 from samtune.objective import Objective
-from samtune.types import Geometry, InputPolicy, Masks
+from samtune.types import NOWHERE, Geometry, InputPolicy, Masks
 
 FRAME = (64, 64)
 PADDED = [
@@ -227,3 +227,22 @@ def test_what_changes_in_the_frame_has_no_size_of_its_own(word, refused, folder,
     data = from_words([f"data.root={pairs}", word]).data
     with pytest.raises(InputError, match=r"train\.loss_at=frame"):
         SegmentationDataset(folder, data, FRAME, train=True).with_originals()
+
+
+def test_rows_that_scipys_zoom_leaves_without_logits_do_not_count(random):
+    geometry = fit_geometry((50, 64), FRAME, "spline")
+    logits = torch.randn(1, 1, *FRAME, generator=random)
+    empty = geometry.masks_to_original(logits)[0, 0] == NOWHERE
+    assert empty.nonzero()[:, 0].unique().tolist() == [49]
+    target = torch.rand(1, 50, 64, generator=random) > 0.6
+    own = geometry.masks_to_original(logits)[0][:, :49]
+    expected = F.binary_cross_entropy_with_logits(own, target[:, :49].float())
+    for valid in (torch.ones_like(empty), ~empty):
+        batch = tiny.own_size(tiny.boxes([0]), [geometry], [target], [valid])
+        found = Loss.parse("bce", "image")(Masks(logits, torch.rand(1, 1)), batch)
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_place_other_than_the_two_is_refused():
+    with pytest.raises(InputError, match="loss at 'images': no such place; choose frame or image"):
+        Loss.parse("bce", "images")

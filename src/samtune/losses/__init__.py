@@ -1,0 +1,41 @@
+"""Losses of masks and of class maps, and the expression that sums them."""
+
+from samtune.losses.expression import DEFAULT_LOSS, Loss, LossAt
+from samtune.losses.masks import (
+    CLASS_LOSSES,
+    IOU_HEAD,
+    LOSSES,
+    MaskLoss,
+    bbce,
+    bbce_per_mask,
+    bce,
+    ce,
+    dice,
+    focal,
+    iou,
+    iou_head,
+    multi_dice,
+    register,
+    structure,
+)
+
+__all__ = [
+    "CLASS_LOSSES",
+    "DEFAULT_LOSS",
+    "IOU_HEAD",
+    "LOSSES",
+    "Loss",
+    "LossAt",
+    "MaskLoss",
+    "bbce",
+    "bbce_per_mask",
+    "bce",
+    "ce",
+    "dice",
+    "focal",
+    "iou",
+    "iou_head",
+    "multi_dice",
+    "register",
+    "structure",
+]

@@ -1,0 +1,200 @@
+"""The expression that sums losses, and what it gives for a batch."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from samtune.errors import InputError, nearest
+from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, full_precision, iou_head
+from samtune.types import Batch, Geometry, Masks
+
+LossAt = Literal["frame", "image"]
+"""Where a loss is taken: in the model's frame, or at each image's own size."""
+DEFAULT_LOSS = "bce + dice"
+"""The loss of CAT-SAM's training."""
+
+# The lookbehind keeps the sign of an exponent, as in 1e+3*dice, within its term.
+_PLUS = re.compile(r"(?<![\d.][eE])\+")
+_TERM = re.compile(r"(?:((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*)?([A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A weighted sum of losses, as in ``20*focal + dice + iou_head``; see :meth:`parse`."""
+
+    terms: tuple[tuple[str, float], ...]
+    """Names and weights, in the order given."""
+    at: LossAt = "frame"
+    """Whose pixels are compared."""
+
+    @staticmethod
+    def parse(expression: str, at: LossAt = "frame") -> Loss:
+        """Reads ``[weight *] name + [weight *] name + ...``.
+
+        Raises:
+            InputError: Not such a sum, an unknown or repeated name, a weight that is not a
+                positive finite number, losses of masks and of class maps in one, or another
+                place than the two.
+        """
+        if at not in get_args(LossAt):
+            known = " or ".join(get_args(LossAt))
+            raise InputError(f"loss at {at!r}: no such place; choose {known}")
+        terms: dict[str, float] = {}
+        for part in _PLUS.split(expression):
+            name, weight = _parse_term(part.strip(), expression)
+            if name in terms:
+                raise InputError(f"loss {expression!r} names {name!r} twice: add up its weights")
+            terms[name] = weight
+        if 0 < len(terms.keys() & CLASS_LOSSES.keys()) < len(terms):
+            raise InputError(
+                f"loss {expression!r} sums losses of single masks and of class maps; "
+                f"{' and '.join(CLASS_LOSSES)} go with each other only"
+            )
+        return Loss(tuple(terms.items()), at)
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether it judges class maps instead of single masks."""
+        return all(name in CLASS_LOSSES for name, _ in self.terms)
+
+    def __str__(self) -> str:
+        return " + ".join(n if w == 1 else f"{w:.15g}*{n}" for n, w in self.terms)
+
+    def __call__(self, masks: Masks, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar in at least fp32.
+
+        Logits are enlarged bilinearly to the frame of the targets, or brought to each image's own
+        size as predictions are (:meth:`samtune.types.Geometry.masks_to_original`), where
+        ``batch.originals`` and ``original_valid`` are what they are compared with. Of several masks
+        for a prompt the one with the least sum of mask losses counts (SAM's rule); ``iou_head``
+        judges all K.
+        The mean is taken over the prompts of each image, then over all B images, where one without
+        prompts counts 0. Without any prompt the result is a 0 that still has a graph. What the
+        adapter adds, ``masks.auxiliary``, counts by the share of images with prompts.
+
+        Raises:
+            InputError: Masks, targets and losses do not all stand for the same: single masks, or
+                maps of classes.
+        """
+        image, size = batch.prompts.image, batch.pixels.shape[0]
+        self._check_kind(masks, batch.targets)
+        if self.at == "image":
+            value = self._at_images(masks, batch)
+        else:
+            value = self._each(masks, batch.targets, batch.valid[image], batch.frame)
+        prompts = value.new_zeros(size).index_add(0, image, torch.ones_like(value))
+        value = (value / prompts[image]).sum() / size
+        if masks.auxiliary is None:
+            return value
+        return value + masks.auxiliary * (prompts > 0).to(value.dtype).mean()
+
+    def _at_images(self, masks: Masks, batch: Batch) -> Tensor:
+        """The loss of each prompt at the size of its image: ``(N,)``."""
+        device, order, values = masks.logits.device, [], []
+        for i, geometry in enumerate(batch.geometries):
+            rows = (batch.prompts.image == i).nonzero()[:, 0]
+            own = replace(masks, logits=masks.logits[rows], iou=masks.iou[rows])
+            target = batch.originals[i].to(device, non_blocking=True)
+            valid = batch.original_valid[i]
+            if geometry.spline:
+                valid = valid & _answered(geometry)
+            valid = valid.to(device, non_blocking=True).expand(target.shape)
+            values.append(self._each(own, target, valid, geometry))
+            order.append(rows)
+        return torch.cat(values)[torch.cat(order).argsort()]
+
+    def _each(self, masks: Masks, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
+        """The loss of each prompt at the size to which ``geometry`` brings logits: ``(N,)``."""
+        if masks.exclusive:
+            logits = geometry.masks_to_original(full_precision(masks.logits))
+            values = [w * CLASS_LOSSES[n](logits, target, valid) for n, w in self.terms]
+            return torch.stack(values).sum(0)
+        best = self._best(masks.logits, target, valid, geometry)
+        value = self._masks(best, target, valid, geometry)
+        return value + self._iou_head(masks, target, valid, geometry)
+
+    def _masks(self, logits: Tensor, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
+        """The sum of the mask losses of ``(N, 4H, 4W)`` logits: ``(N,)``."""
+        if all(name == IOU_HEAD for name, _ in self.terms):
+            return full_precision(logits).new_zeros(len(logits))
+        logits = _brought(logits, geometry)
+        values = [w * LOSSES[n](logits, target, valid) for n, w in self.terms if n != IOU_HEAD]
+        return torch.stack(values).sum(0)
+
+    def _check_kind(self, masks: Masks, target: Tensor) -> None:
+        mapped = target.dtype == torch.int64
+        if mapped != masks.exclusive:
+            has, gives = (
+                ("maps of classes", "single masks") if mapped else ("single masks", "classes")
+            )
+            raise InputError(
+                f"the data has {has}, but the decoder gives {gives}; class maps go with "
+                "decoder.name=semantic decoder.classes=K data.masks=classes and prompts none"
+            )
+        if mapped != self.of_classes:
+            known = CLASS_LOSSES if mapped else LOSSES
+            raise InputError(
+                f"loss {str(self)!r} is not one of {'class maps' if mapped else 'single masks'}; "
+                f"choose from {', '.join(known)}"
+            )
+
+    def _best(self, logits: Tensor, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
+        """Of ``(N, K, 4H, 4W)`` the mask of least loss for each prompt: ``(N, 4H, 4W)``."""
+        # Choosing without a graph gives the gradient of the minimum at the memory of one mask.
+        if logits.shape[1] == 1:
+            return logits[:, 0]
+        with torch.no_grad():
+            each = torch.stack(
+                [self._masks(m, target, valid, geometry) for m in logits.unbind(1)], 1
+            )
+        return logits[torch.arange(len(logits), device=logits.device), each.argmin(1)]
+
+    def _iou_head(
+        self, masks: Masks, target: Tensor, valid: Tensor, geometry: Geometry
+    ) -> Tensor | float:
+        weight = dict(self.terms).get(IOU_HEAD)
+        if weight is None:
+            return 0.0
+        each = []
+        for k, mask in enumerate(masks.logits.detach().unbind(1)):
+            logits = _brought(mask, geometry)[:, None]
+            each.append(iou_head(masks.iou[:, k : k + 1], logits, target, valid))
+        return weight * torch.stack(each).mean(0)
+
+
+def _parse_term(term: str, expression: str) -> tuple[str, float]:
+    match = _TERM.fullmatch(term)
+    if match is None:
+        raise InputError(
+            f"loss {expression!r} has the term {term!r}; the rule is [weight *] name joined by +, "
+            f"as in '20*focal + dice + iou_head'"
+        )
+    weight, name = float(match[1] or 1), match[2]
+    names = [*LOSSES, IOU_HEAD, *CLASS_LOSSES]
+    if name not in names:
+        raise InputError(
+            f"loss {expression!r} names {name!r}; known are {', '.join(names)}"
+            f"{nearest(name, names)}"
+        )
+    if not 0 < weight < math.inf:
+        raise InputError(
+            f"loss {expression!r} weighs {name!r} with {match[1]}; weights are positive and "
+            f"finite: leave out a term that should not count"
+        )
+    return name, weight
+
+
+def _brought(logits: Tensor, geometry: Geometry) -> Tensor:
+    """Logits ``(N, 4H, 4W)`` at the size that is compared: ``(N, h, w)``."""
+    return geometry.masks_to_original(full_precision(logits)[:, None])[:, 0]
+
+
+def _answered(geometry: Geometry) -> Tensor:
+    """``(h0, w0)`` bool: where an image gets logits; SciPy's zoom leaves some rows of some out."""
+    return geometry.masks_to_original(torch.zeros(1, 1, *geometry.model))[0, 0] == 0
