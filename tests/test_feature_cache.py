@@ -177,6 +177,29 @@ def test_memory_stays_within_the_budget(sam):
     assert bytes_of(model.cache) == model.cache.used == 2 * image
 
 
+def test_images_of_validation_make_room_for_those_of_training(sam, runs):
+    model, image = model_of(sam, "none", "tuned"), one_image(sam, "none", "tuned")
+    blocks = len(sam.image_encoder.blocks)
+    model.cache = FeatureCache(3 * image)
+    pixels = sam.preprocess(tiny.pixels(6))
+    model.eval().encode(pixels[4:])
+    assert len(model.cache) == 2
+    model.train().encode(pixels[:2])
+    assert (len(model.cache), model.cache.left_out) == (3, 1)
+    runs.clear()
+    model.encode(pixels[[0, 1, 4]])
+    assert runs == []
+    model.encode(pixels[[2, 4]])  # what it reads makes room for the other
+    assert runs == [1] * blocks
+    model.encode(pixels[3:4])
+    assert (model.cache.used, model.cache.left_out) == (3 * image, 3)
+    model.eval().encode(pixels)
+    runs.clear()
+    model.train().encode(pixels[:3])
+    assert runs == []
+    assert bytes_of(model.cache) == 3 * image
+
+
 def test_only_what_is_read_is_kept(sam):
     grid, width, out, depth = 8 * 8, 32, 32, 4
     stream, embedding = 4 * grid * width, 4 * grid * out

@@ -62,7 +62,7 @@ class FitResult:
     peak_memory_bytes: int
     """Of the device where it has its own memory, of the process otherwise."""
     left_out: int = 0
-    """Images that did not fit into ``config.feature_cache``."""
+    """Images that did not fit into ``config.feature_cache``, of this process's."""
 
 
 def fit(

@@ -21,7 +21,8 @@ class FeatureCache:
     """Streams by what the pixels are, on the CPU, in the dtype in which they were computed.
 
     What has come first stays: a pass in random order over more images than fit would put out of a
-    cache of the latest ones most of what is needed next.
+    cache of the latest ones most of what is needed next. Images of training come before those of
+    validation, which are needed less often and make room.
 
     Args:
         budget: Bytes that all streams together may take.
@@ -32,6 +33,7 @@ class FeatureCache:
         self.used = 0
         """Bytes taken."""
         self._kept: dict[bytes, Streams] = {}
+        self._yielding: list[bytes] = []
         self._left_out: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -42,12 +44,15 @@ class FeatureCache:
         """How many images did not fit."""
         return len(self._left_out)
 
-    def streams(self, pixels: Tensor, encode: Callable[[Tensor], Streams]) -> Streams:
+    def streams(
+        self, pixels: Tensor, encode: Callable[[Tensor], Streams], yielding: bool = False
+    ) -> Streams:
         """The streams of a batch; only images that are not kept are encoded, and kept if they fit.
 
         Args:
             pixels: ``(B, 3, h, w)`` normalised.
             encode: Gives the streams of such a batch, without gradients.
+            yielding: What is kept of this batch makes room for what does not yield.
 
         Returns:
             Streams on the device of ``pixels``.
@@ -59,23 +64,32 @@ class FeatureCache:
         whole = len(missing) == len(keys)
         made = encode(pixels if whole else pixels[missing])
         rows = {i: {n: t[at : at + 1] for n, t in made.items()} for at, i in enumerate(missing)}
-        for i, row in rows.items():
-            self._keep(keys[i], row)
-        if whole:
-            return made
         parts = [rows[i] if i in rows else self._kept[key] for i, key in enumerate(keys)]
-        return _joined(parts, pixels.device)
+        for i, row in rows.items():
+            self._keep(keys[i], row, yielding)
+        return made if whole else _joined(parts, pixels.device)
 
-    def _keep(self, key: bytes, streams: Streams) -> None:
-        size = sum(t.nbytes for t in streams.values())
+    def _keep(self, key: bytes, streams: Streams, yielding: bool) -> None:
+        size = _bytes(streams)
         if key in self._kept:  # twice in one batch
             return
+        if not yielding and size <= self.budget:
+            while self.used + size > self.budget and self._yielding:
+                self._left_out.add(last := self._yielding.pop())
+                self.used -= _bytes(self._kept.pop(last))
         if self.used + size > self.budget:
             self._left_out.add(key)
             return
+        self._left_out.discard(key)
+        if yielding:
+            self._yielding.append(key)
         # a copy, since a row of a batch would hold on to the whole batch
         self._kept[key] = {n: t.to("cpu", copy=True) for n, t in streams.items()}
         self.used += size
+
+
+def _bytes(streams: Streams) -> int:
+    return sum(t.nbytes for t in streams.values())
 
 
 def _joined(parts: list[Streams], device: torch.device) -> Streams:

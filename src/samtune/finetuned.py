@@ -152,7 +152,7 @@ class FineTuned(nn.Module):
     def _kept(self, pixels: Tensor) -> Streams | None:
         if self.cache is None or not self.adapter.detached:
             return None
-        return self.cache.streams(pixels, self._streams)
+        return self.cache.streams(pixels, self._streams, yielding=not self.training)
 
     @torch.no_grad()
     def _streams(self, pixels: Tensor) -> Streams:
