@@ -99,13 +99,15 @@ class SMAdaptFormer(Adapter):
         super().__init__()
         dim = sam.image_encoder.dim
         hidden = bottleneck_width(dim, config.ratio)
-        self.bottlenecks = nn.ModuleList(
+        bottlenecks = [
             Bottleneck(dim, hidden, config.scale, pyramid=True) for _ in sam.image_encoder.blocks
-        )
+        ]
+        self.identity_at_init = config.zero_init  # type: ignore[misc]
         if config.zero_init:
-            for name, parameter in self.bottlenecks.named_parameters():
-                if ".up." in name:
-                    nn.init.zeros_(parameter)
+            for bottleneck in bottlenecks:
+                nn.init.zeros_(bottleneck.up.weight)
+                nn.init.zeros_(bottleneck.up.bias)
+        self.bottlenecks = nn.ModuleList(bottlenecks)
 
     def edits(self, i: int, state: None) -> BlockEdits:
         """The branch beside the MLP of block ``i``."""

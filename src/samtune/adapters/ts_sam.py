@@ -146,6 +146,7 @@ class TSSAM(Adapter):
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         self._build(sam, config, gated=config.zero_init)
+        self.identity_at_init = config.zero_init  # type: ignore[misc]
 
     def _build(self, sam: Sam, config: TSSAM.Config | TSSAMDetached.Config, gated: bool) -> None:
         encoder, out = sam.image_encoder, sam.spec.prompt_dim
