@@ -76,8 +76,9 @@ def train(config: RunConfig, display: Display) -> Tree:
 
 
 def _train(config: RunConfig, display: Display) -> Tree:
-    parts = splits(config.data)
-    counts, remarks = checked(parts, config)
+    parts, remarks = _found(config)
+    counts, more = checked(parts, config)
+    remarks += more
     model, baseline = models(config)
     remarks += frame_remarks(model, baseline)
     data = {
@@ -145,9 +146,10 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
         model.input = cut_as_asked(model.input, config)
         intensity.check_same(config.data, model.input)
         baseline = plain(model)
-    records = select(splits(config.data), config.data.split)
-    counts, remarks = checked({config.data.split: records}, config)
-    remarks += frame_remarks(model, baseline)
+    parts, remarks = _found(config)
+    records = select(parts, config.data.split)
+    counts, more = checked({config.data.split: records}, config)
+    remarks += [*more, *frame_remarks(model, baseline)]
     test = {
         mode: dataset_of(config, model or baseline, records, False, mode) for mode in modes(config)
     }
@@ -214,6 +216,12 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
     return model.predictor(threshold)
 
 
+def _found(config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
+    """The files by split, and in what a published set is not as it was published."""
+    found, name = find(config.data), config.data.name
+    return splits(config.data, found), deviations(name, found) if name in DATASETS else []
+
+
 def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
     """Looks at every file once; returns the counts, and what the reader should know of them.
 
@@ -221,8 +229,6 @@ def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]
         InputError: Training cannot use a file or a split.
     """
     remarks, counts = [], []
-    if config.data.name in DATASETS:
-        remarks += deviations(config.data.name, find(config.data))
     for name, records in parts.items():
         if not records:
             raise empty_split(name, config.data)
