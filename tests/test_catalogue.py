@@ -85,7 +85,10 @@ def test_the_terminal_gets_a_line_of_each_and_all_of_one():
         assert words in text
     assert "trained: 10,121,472 parameters, adapter alone, vit_b\n" in text
     assert "bases: vit_b, vit_l, vit_h, nano\n" in text  # and not TinyViT
+    assert text.endswith("other forms: fft (adapter.fft=true), zero_init (adapter.zero_init=true)")
+    assert describe_method("vpt")["forms"] == {"shallow": {"depth": "shallow"}}
     assert "vit_t" in facts(describe_method("lora"))
+    assert "forms" not in facts(describe_method("samus"))
 
 
 def test_decoders_are_told_as_adapters_are():

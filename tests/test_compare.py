@@ -103,9 +103,24 @@ class TestPlan:
         assert run.config.adapter["name"] == "adaptformer"
         assert run.config.base.name == "tiny" and run.config.train.max_steps == 1
 
+    def test_forms_are_methods_of_their_own(self, words):
+        names = ["vpt", "vpt:shallow", "hq:sum", "cat_sam_a"]
+        runs = planned([*words, f"methods={','.join(names)}", "seeds=1"])
+        assert [run.method for run in runs] == names
+        assert [run.config.adapter.get("depth") for run in runs] == ["deep", "shallow", None, None]
+        read = [run.config.decoder.get("combine") for run in runs]
+        assert read[2] == "sum" and read[3] not in (None, "sum")
+        assert runs[1].folder.name == "vpt.shallow-allshot-seed0"
+        # what the command itself says holds for all, above what a form sets
+        (run,) = planned([*words, "methods=vpt:shallow", "decoder.name=hq", "seeds=1"])
+        assert (run.config.decoder["name"], run.config.adapter["depth"]) == ("hq", "shallow")
+
     @pytest.mark.parametrize(
         ("extra", "said"),
         [
+            (["methods=vpt:shalow"], ["methods=vpt:shalow: its forms are shallow", "did you mean"]),
+            (["methods=samus:x"], ["methods=samus:x: it has one form alone"]),
+            (["methods=decoder:x"], ["methods=decoder:x: no such method"]),
             (["methods=lroa"], ["methods=lroa", "did you mean 'lora'"]),
             (["methods=lora,lora"], ["give each one once"]),
             (["shots=0"], ["shots=0", "all"]),

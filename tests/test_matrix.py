@@ -42,8 +42,8 @@ def first(part: int, name: str) -> str:
 
 
 # The other forms that a method declares stand as ``name:form``, each in one pair.
-FORMS = [(f"{a}:{f}", first(0, a)) for a in ADAPTERS for f in vars(ADAPTERS[a]).get("forms", ())]
-FORMS += [(first(1, d), f"{d}:{f}") for d in DECODERS for f in vars(DECODERS[d]).get("forms", ())]
+FORMS = [(f"{a}:{f}", first(0, a)) for a in ADAPTERS for f in ADAPTERS.forms(a)]
+FORMS += [(first(1, d), f"{d}:{f}") for d in DECODERS for f in DECODERS.forms(d)]
 # Adapter and decoder meet only in tokens, taps and state. All pairs run where that matters; each
 # adapter and each decoder once, and what tunes a decoder alone, is enough elsewhere.
 COVER = sorted(
@@ -71,8 +71,8 @@ covered_trained = pytest.mark.parametrize(
 def fresh(sam, adapter, decoder) -> FineTuned:
     torch.manual_seed(1)
     (adapter, form), (decoder, other) = (each.partition(":")[::2] for each in (adapter, decoder))
-    options = tiny.options(adapter) | (dict(ADAPTERS[adapter].forms[form]) if form else {})
-    of_decoder = DECODERS[decoder].forms[other] if other else {}
+    options = tiny.options(adapter) | (dict(ADAPTERS.forms(adapter)[form]) if form else {})
+    of_decoder = DECODERS.forms(decoder)[other] if other else {}
     return FineTuned(sam, adapter, decoder, adapter_options=options, decoder_options=of_decoder)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         ``name``, ``kind`` (adapter or decoder), ``summary``, ``paper``, ``sits``,
         ``changes_at_start`` (why a fresh one changes the embedding; empty where it does not),
         ``trainable_parameters`` (of this part alone), ``decoders`` or ``adapters`` that it goes
-        with, ``backbones`` and ``options``.
+        with, ``backbones``, ``options``, and ``forms``: the options of its other forms by name.
 
     Raises:
         InputError: No such method.
@@ -62,6 +63,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         **_partners(name),
         "backbones": [base for base, spec in SPECS.items() if _fits(cls, spec)],
         "options": options(cls.Config),
+        "forms": {form: dict(own) for form, own in registry.forms(name).items()},
     }
 
 
@@ -127,6 +129,7 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
 def facts(row: dict[str, Any], base: str = "vit_b") -> str:
     """What :func:`describe_method` gives but the options, as lines."""
     kind = row["kind"]
+    forms = [f"{name} ({_settings(kind, own)})" for name, own in row["forms"].items()]
     changes = row["changes_at_start"]
     return "\n".join(
         (
@@ -139,8 +142,13 @@ def facts(row: dict[str, Any], base: str = "vit_b") -> str:
             else f"adapters: {_all_or(row['adapters'], list(ADAPTERS))}",
             f"bases: {', '.join(row['backbones'])}",
             f"paper: {row['paper']}",
+            *([f"other forms: {', '.join(forms)}"] if forms else []),
         )
     )
+
+
+def _settings(kind: str, own: Mapping[str, Any]) -> str:
+    return " ".join(f"{kind}.{key}={_yaml(value)}" for key, value in own.items())
 
 
 def _all_or(names: list[str], known: list[str]) -> str:

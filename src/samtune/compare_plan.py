@@ -109,7 +109,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _run(method: str, shots: int | None, seed: int, given: Sequence[Tree], folder: Path) -> Run:
-    name = f"{method}-{ALL if shots is None else shots}shot-seed{seed}"
+    name = f"{method.replace(':', '.')}-{ALL if shots is None else shots}shot-seed{seed}"
     last: Tree = {
         "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
     }  # fmt: skip
@@ -124,6 +124,9 @@ def _method(name: str) -> Tree:
         InputError: No such method.
     """
     shipped = recipes()
+    whole, colon, form = name.partition(":")
+    if colon and (whole in DECODERS or whole in ADAPTERS):
+        return _formed(whole, form)
     if name == DECODER:
         return {"adapter": {"name": "none"}, "decoder": {"name": "tuned"}}
     if name in shipped:
@@ -137,10 +140,26 @@ def _method(name: str) -> Tree:
         known = [DECODER, *ADAPTERS, *DECODERS, *shipped]
         raise InputError(
             f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter or "
-            "read-out (samtune methods) or a recipe (samtune recipes)"
+            "read-out (samtune methods), also in another form as vpt:shallow, or a recipe "
+            "(samtune recipes)"
         )
     fitting: tuple[str, ...] | None = ADAPTERS[name].decoders
     reads = DEFAULTS["decoder"]
     if fitting and reads not in fitting:
         reads = fitting[0]
     return {"adapter": {"name": name}, "decoder": {"name": reads}}
+
+
+def _formed(name: str, form: str) -> Tree:
+    """What another form of an adapter or a read-out sets.
+
+    Raises:
+        InputError: It has no such form.
+    """
+    kind, registry = ("decoder", DECODERS) if name in DECODERS else ("adapter", ADAPTERS)
+    forms = registry.forms(name)
+    if form not in forms:
+        has = f"its forms are {', '.join(forms)}" if forms else "it has one form alone"
+        raise InputError(f"methods={name}:{form}: {has}{nearest(form, forms)}")
+    parts = _method(name)
+    return {**parts, kind: {**parts[kind], **forms[form]}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from samtune.errors import InputError, nearest
@@ -55,6 +55,14 @@ class Registry(Generic[T]):
                 f"{self.kind}.name={name}: must be one of {', '.join(self)}{nearest(name, self)}"
             )
         return self._classes[name]
+
+    def forms(self, name: str) -> Mapping[str, Mapping[str, Any]]:
+        """The other forms that the class of that name declares: options by a short name.
+
+        Raises:
+            InputError: No such name.
+        """
+        return vars(self[name]).get("forms", {})
 
     def config(self, name: str, options: dict[str, Any] | None = None) -> Any:
         """The ``Config`` of that class with ``options`` set.
