@@ -15,7 +15,7 @@ isbi2012)
 import json, sys
 print(",".join(
     name
-    for m in json.load(sys.stdin) if m["name"] not in ("none", "stack")
+    for m in json.load(sys.stdin) if m["name"] != "none" and "nano" in m["backbones"]
     for name in (m["name"], *(m["name"] + ":" + form for form in m["forms"]))
 ))')
   samtune compare methods="${METHODS:-decoder,hq,hq:sum,prompt_free,prompt_free:random,$methods}" $common

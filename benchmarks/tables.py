@@ -22,6 +22,7 @@ from samtune.checkpoint import read_header
 from samtune.compare_rows import grids, with_deviation
 from samtune.config import leaves, read_tree
 from samtune.report import duration, metric, quantity
+from samtune.sam.model import SPECS
 from samtune.sam.weights import fingerprint, load_sam
 
 Tree = Mapping[str, Any]
@@ -111,8 +112,9 @@ def methods(out: Path) -> str:
             if worse
             else f"All {len(found['rows'])} beat zero-shot.\n"
         )
-        run = {row["adapter"] for row in found["rows"]} | {"none", "stack"}
-        left = [method for method in ADAPTERS if method not in run | without]
+        run = {row["adapter"] for row in found["rows"]} | {"none"}
+        fitting = [name for name in ADAPTERS if SPECS["nano"].encoder in ADAPTERS[name].encoders]
+        left = [method for method in fitting if method not in run | without]
         if left:
             parts.append(f"Not measured yet: {', '.join(left)}.\n")
     return "\n".join(parts)

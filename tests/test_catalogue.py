@@ -37,7 +37,9 @@ def test_every_method_is_listed_with_paper_and_size():
     assert set(rows) == set(ADAPTERS)
     for row in rows.values():
         assert row["paper"] and row["sits"] and row["summary"]
-        assert row["decoders"] and "vit_b" in row["backbones"]
+        bases = {"vit": "vit_b", "tiny_vit": "vit_t"}
+        assert row["decoders"]
+        assert {bases[kind] for kind in ADAPTERS[row["name"]].encoders} <= set(row["backbones"])
     assert rows["none"]["trainable_parameters"] == 0
     # rank 4 on queries and values: 12 blocks x 2 pairs x 2 matrices of 4 x 768
     assert rows["lora"]["trainable_parameters"] == 12 * 2 * 2 * 4 * 768

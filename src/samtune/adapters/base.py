@@ -131,9 +131,13 @@ def check_base(method: Adapter | type[Adapter], spec: SamSpec) -> None:
     """
     if spec.encoder not in method.encoders:
         fits = [name for name in ADAPTERS if spec.encoder in ADAPTERS[name].encoders]
+        why = (
+            f"a ViT, whose blocks are all of one width and grid, and {spec.name} has stages"
+            if "vit" in method.encoders
+            else f"MobileSAM's TinyViT, and {spec.name} has no batch normalisation"
+        )
         raise InputError(
-            f"base.name={spec.name}: {method.name} is made for a ViT, whose blocks are all of one "
-            f"width and grid, and {spec.name} has stages; set adapter.name to one of "
+            f"base.name={spec.name}: {method.name} is made for {why}; set adapter.name to one of "
             f"{', '.join(fits)}, or take another base"
         )
     method.check(spec)

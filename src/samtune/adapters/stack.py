@@ -52,7 +52,7 @@ class Stack(Adapter):
         self.changes_at_start = "; ".join(clauses)  # type: ignore[misc]
         self.detached = all(a.detached for a in adapters)  # type: ignore[misc]
         self.decoders = _common_decoders(self.name, adapters)  # type: ignore[misc]
-        self.encoders = _common_encoders(adapters)  # type: ignore[misc]
+        self.encoders = _common_encoders(self.name, adapters)  # type: ignore[misc]
         idle = (f"adapters.{i}.{part}" for i, a in enumerate(adapters) for part in a.untrained)
         self.untrained = tuple(idle)  # type: ignore[misc]
 
@@ -105,6 +105,7 @@ class Stack(Adapter):
             attended=_joined([p.attended for p in parts], _chained),
             mlp=_joined([p.mlp for p in parts], _added),
             params=_params(i, parts),
+            norm=next((p.norm for p in parts if p.norm is not None), None),
         )
 
     def reads(self, depth: int) -> frozenset[int]:
@@ -191,15 +192,18 @@ def _common_decoders(name: str, parts: Sequence[Adapter | type[Adapter]]) -> Any
     return common
 
 
-def _common_encoders(parts: Sequence[Adapter | type[Adapter]]) -> tuple[str, ...]:
-    return tuple(sorted(set.intersection(*(set(part.encoders) for part in parts))))
+def _common_encoders(name: str, parts: Sequence[Adapter | type[Adapter]]) -> tuple[str, ...]:
+    common = tuple(sorted(set.intersection(*(set(part.encoders) for part in parts))))
+    if common == ():
+        raise InputError(f"adapter.name={name}: no base goes with all of them; keep one of them")
+    return common
 
 
 class Combination:
     """Stands in for a class under the name ``a+b``: its options are those of its parts, by name.
 
     Raises:
-        InputError: An unknown part, or one part twice.
+        InputError: An unknown part, one part twice, or no decoder or base that goes with all.
     """
 
     def __init__(self, name: str) -> None:
@@ -211,7 +215,7 @@ class Combination:
         self.paper = "; ".join(cls.paper for cls in classes)
         self.sits = "; ".join(cls.sits for cls in classes)
         self.decoders = _common_decoders(name, classes)
-        self.encoders = _common_encoders(classes)
+        self.encoders = _common_encoders(name, classes)
         self.detached = all(cls.detached for cls in classes)
 
         def read(config: Any) -> None:

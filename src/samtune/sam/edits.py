@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Fn = Callable[[Tensor], Tensor]
 Heads = Callable[
     [Tensor, Tensor, Tensor, tuple[int, int]], tuple[Tensor, Tensor, Tensor, tuple[int, int]]
 ]
+Norm = Callable[[str, nn.BatchNorm2d, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class BlockEdits:
-    """What an adapter changes inside one ViT block. An unset field changes nothing.
+    """What an adapter changes inside one block. An unset field changes nothing.
 
         x - norm1 - qkv (+ qkv) - heads - attention (+ tokens) - attended - (+ x) - norm2 - mlp (+
         mlp) - (+ x)
@@ -36,6 +37,9 @@ class BlockEdits:
     """``B H W C -> B H W C``: added beside the MLP, from the same normed input."""
     params: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors used in place of the block's own, by their names within the block."""
+    norm: Norm | None = None
+    """``name, module, B C H W -> B C H W``: in place of each batch normalisation, by its name in
+    the encoder. TinyViT alone has any, also before its blocks."""
 
 
 NONE = BlockEdits()

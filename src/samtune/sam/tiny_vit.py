@@ -31,14 +31,18 @@ EXPANSION = 4
 class ConvNorm(nn.Module):
     """A convolution without bias and batch normalisation, which stays in evaluation mode."""
 
+    name = ""
+    """Within the encoder."""
+
     def __init__(self, dim: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.c = nn.Conv2d(dim, out, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(out)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """Maps ``(B, dim, H, W)`` to ``(B, out, H / stride, W / stride)``, rounded up."""
-        return self.bn(self.c(x))
+        x = self.c(x)
+        return self.bn(x) if edits.norm is None else edits.norm(self.name, self.bn, x)
 
 
 class PatchEmbed(nn.Module):
@@ -50,9 +54,10 @@ class PatchEmbed(nn.Module):
             ConvNorm(3, dim // 2, 3, stride=2), nn.GELU(), ConvNorm(dim // 2, dim, 3, stride=2)
         )
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """Maps ``(B, 3, h, w)`` normalised pixels to ``(B, dim, h / 4, w / 4)``."""
-        return self.seq(pixels)
+        first, act, second = self.seq
+        return second(act(first(pixels, edits)), edits)
 
 
 class PatchMerging(nn.Module):
@@ -64,9 +69,10 @@ class PatchMerging(nn.Module):
         self.conv2 = ConvNorm(hidden, hidden, 3, stride, groups=hidden)
         self.conv3 = ConvNorm(hidden, out, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """Maps ``(B, dim, H, W)`` to ``(B, out, H / stride, W / stride)``, rounded up."""
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        x = F.gelu(self.conv1(x, edits))
+        return self.conv3(F.gelu(self.conv2(x, edits)), edits)
 
 
 class MBConv(PatchMerging):
@@ -75,9 +81,9 @@ class MBConv(PatchMerging):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, EXPANSION * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """Maps ``(B, dim, H, W)`` to the same shape."""
-        return F.gelu(x + super().forward(x))
+        return F.gelu(x + super().forward(x, edits))
 
 
 class Attention(nn.Module):
@@ -168,7 +174,7 @@ class Block(nn.Module):
         attended = windows.merge(self.attn(cut, edits), padded, (x.shape[1], x.shape[2]))
         if edits.attended is not None:
             attended = edits.attended(attended)
-        x = self.local_conv((x + attended).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.local_conv((x + attended).permute(0, 3, 1, 2), edits).permute(0, 2, 3, 1)
         return x + self.mlp(x, edits)
 
 
@@ -194,7 +200,7 @@ class Step:
     def __call__(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """The next stream ``(B, H, W, C)``, of half the grid and greater width after a merging."""
         if self.merging is not None:
-            x = self.merging(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            x = self.merging(x.permute(0, 3, 1, 2), edits).permute(0, 2, 3, 1)
         return self.block(x, edits)
 
 
@@ -218,6 +224,9 @@ class TinyViT(nn.Module):
             assert isinstance(layer, nn.ModuleDict)
             layer["downsample"] = PatchMerging(here.dim, after.dim, after.dim, stride)
         self.neck = neck(self.dim, spec.prompt_dim)
+        for name, module in self.named_modules():
+            if isinstance(module, ConvNorm):
+                module.name = name
 
     @property
     def blocks(self) -> list[Step]:
@@ -229,17 +238,22 @@ class TinyViT(nn.Module):
                 steps.append(Step(f"layers.{i}.blocks.{j}", block, None if j else merging))
         return steps
 
-    def embed(self, pixels: Tensor) -> Tensor:
+    def embed(self, pixels: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """Stem and first stage: ``(B, 3, h, w)`` to ``(B, h / 4, w / 4, C)``.
 
         Raises:
             InputError: 16 does not divide ``h`` or ``w``.
         """
         check_size(pixels, self.patch)
-        x = self.patch_embed(pixels)
+        x = self.patch_embed(pixels, edits)
         for block in self.layers[0]["blocks"]:  # type: ignore[index]
-            x = block(x)
+            x = block(x, edits)
         return x.permute(0, 2, 3, 1)
+
+    @property
+    def norms(self) -> dict[str, nn.BatchNorm2d]:
+        """The batch normalisations by the name under which edits get them."""
+        return {m.name: m.bn for m in self.modules() if isinstance(m, ConvNorm)}
 
     def finish(self, x: Tensor) -> Tensor:
         """The neck: tokens ``(B, H, W, C)`` to the image embedding ``(B, prompt_dim, H, W)``."""

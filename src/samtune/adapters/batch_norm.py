@@ -1,0 +1,114 @@
+r"""Batch normalisation by the batch, as published decoder tuning of MobileSAM trains.
+
+.. math:: y = g\,\frac{x - \mu_B}{\sqrt{\sigma^2_B + \epsilon}} + b,
+    \qquad \mu \leftarrow (1 - m)\,\mu + m\,\mu_B
+
+In training :math:`\mu_B, \sigma^2_B` are those of the batch; afterwards the running means take
+their place, as torch has it. Kyyle2114's training puts the frozen TinyViT into that mode and does
+not save the statistics; here they are the method's own and travel with it. To put a new domain's
+statistics in place of the old ones' is AdaBN (Li et al. 2016, arXiv:1603.04779).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.errors import InputError
+from samtune.sam.edits import BlockEdits
+from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.model import Sam
+from samtune.sam.tiny_vit import TinyViT
+
+
+class Statistics(nn.Module):
+    """Running statistics of one batch normalisation, from the base's on."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d, momentum: float) -> None:
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None
+        self.register_buffer("running_mean", norm.running_mean.detach().clone())
+        self.register_buffer("running_var", norm.running_var.detach().clone())
+        self.momentum = momentum
+
+    def forward(self, norm: nn.BatchNorm2d, x: Tensor, again: bool) -> Tensor:
+        """Normalises ``(B, C, H, W)`` with gain and bias of ``norm``.
+
+        Args:
+            norm: The base's.
+            x: Its input.
+            again: Whether this batch is in the statistics already.
+        """
+        mean, var = self.running_mean, self.running_var
+        if self.training and again:  # in place of none: a block run again must save as many tensors
+            mean, var = mean.clone(), var.clone()
+        affine = norm.weight, norm.bias
+        return F.batch_norm(x, mean, var, *affine, self.training, self.momentum, norm.eps)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which normalisations one forward pass went through: blocks may run again for gradients."""
+
+    names: set[str] = field(default_factory=set)
+
+
+@ADAPTERS.register("batch_norm")
+class BatchNorm(Adapter):
+    """TinyViT normalises by the batch in training; its statistics change, nothing is trained."""
+
+    paper = "Li et al. 2016 (AdaBN), arXiv:1603.04779; Kyyle2114 2024, Fine-tuning-Segment-Anything"
+    sits = "every batch normalisation of TinyViT"
+    encoders = ("tiny_vit",)
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of :class:`BatchNorm`."""
+
+        momentum: float = 0.1
+        """Weight of each batch in the running statistics."""
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        super().__init__()
+        if not 0 < config.momentum <= 1:
+            raise InputError(f"adapter.momentum={config.momentum}: choose above 0 and up to 1")
+        encoder: nn.Module = sam.image_encoder
+        norms = encoder.norms if isinstance(encoder, TinyViT) else {}
+        self.statistics = nn.ModuleDict(
+            {_key(name): Statistics(norm, config.momentum) for name, norm in norms.items()}
+        )
+
+    def embed(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
+        """Stem and first stage, normalised with the method's statistics."""
+        assert isinstance(encoder, TinyViT)
+        return encoder.embed(pixels, self._changed(Seen()))
+
+    def begin(
+        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+    ) -> Seen:
+        """Nothing seen yet."""
+        return Seen()
+
+    def edits(self, i: int, state: Seen) -> BlockEdits:
+        """The method's statistics in every normalisation of block ``i``."""
+        return self._changed(state)
+
+    def _changed(self, state: Seen) -> BlockEdits:
+        def normed(name: str, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+            again = name in state.names
+            if self.training:
+                state.names.add(name)
+            return self.statistics[_key(name)](norm, x, again)
+
+        return BlockEdits(norm=normed)
+
+
+def _key(name: str) -> str:
+    """A name of a module, which may hold no dot."""
+    return name.replace(".", "-")
