@@ -114,6 +114,9 @@ class TestPlan:
         # what the command itself says holds for all, above what a form sets
         (run,) = planned([*words, "methods=vpt:shallow", "decoder.name=hq", "seeds=1"])
         assert (run.config.decoder["name"], run.config.adapter["depth"]) == ("hq", "shallow")
+        maps = ["data.masks=classes", "data.classes=3", "prompts.train=none", "prompts.eval=none"]
+        (run,) = planned([*words, *maps, "methods=semantic:samed", "seeds=1"])
+        assert (run.config.decoder["classes"], run.config.decoder["tokens"]) == (3, "per_class")
 
     @pytest.mark.parametrize(
         ("extra", "said"),

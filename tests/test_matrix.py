@@ -45,6 +45,9 @@ def first(part: int, name: str) -> str:
 # The other forms that a method declares stand as ``name:form``, each in one pair.
 FORMS = [(f"{a}:{f}", first(0, a)) for a in ADAPTERS for f in ADAPTERS.forms(a)]
 FORMS += [(first(1, d), f"{d}:{f}") for d in DECODERS for f in DECODERS.forms(d)]
+# What answers with classes has two by default; with more it is another module.
+MAPS = [d for d in DECODERS if "classes" in DECODERS[d].Config.__dataclass_fields__]
+FORMS += [(first(1, d), f"{d}:") for d in MAPS]
 # Adapter and decoder meet only in tokens, taps and state. All pairs run where that matters; each
 # adapter and each decoder once, and what tunes a decoder alone, is enough elsewhere.
 COVER = sorted(
@@ -71,9 +74,12 @@ covered_trained = pytest.mark.parametrize(
 
 def fresh(sam, adapter, decoder) -> FineTuned:
     torch.manual_seed(1)
-    (adapter, form), (decoder, other) = (each.partition(":")[::2] for each in (adapter, decoder))
+    adapter, _, form = adapter.partition(":")
+    decoder, colon, other = decoder.partition(":")
     options = tiny.options(adapter) | (dict(ADAPTERS.forms(adapter)[form]) if form else {})
-    of_decoder = DECODERS.forms(decoder)[other] if other else {}
+    of_decoder = dict(DECODERS.forms(decoder)[other]) if other else {}
+    if colon and decoder in MAPS:
+        of_decoder["classes"] = 5
     return FineTuned(sam, adapter, decoder, adapter_options=options, decoder_options=of_decoder)
 
 

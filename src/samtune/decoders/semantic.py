@@ -34,9 +34,8 @@ class SemanticDecoder(Decoder):
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406; SAMed: arXiv:2304.13785"
     sits = "a trained copy of SAM's mask decoder with tokens and heads for classes"
     forms: ClassVar = {
-        "classes": {"classes": 5},
-        "conv": {"classes": 5, "positions": "conv"},
-        "samed": {"classes": 5, "tokens": "per_class", "train_dense": True},
+        "conv": {"positions": "conv"},
+        "samed": {"tokens": "per_class", "train_dense": True},
     }
     untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
 
