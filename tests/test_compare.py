@@ -117,6 +117,7 @@ class TestPlan:
         maps = ["data.masks=classes", "data.classes=3", "prompts.train=none", "prompts.eval=none"]
         (run,) = planned([*words, *maps, "methods=semantic:samed", "seeds=1"])
         assert (run.config.decoder["classes"], run.config.decoder["tokens"]) == (3, "per_class")
+        assert run.config.train.loss == "ce + multi_dice"
 
     @pytest.mark.parametrize(
         ("extra", "said"),

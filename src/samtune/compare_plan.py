@@ -67,7 +67,7 @@ def planned(words: Sequence[str]) -> list[Run]:
     for name, values in (("methods", methods), ("shots", shots), ("seeds", seeds)):
         if len(set(values)) < len(values) or not values:
             raise InputError(f"{name}={asked[name]}: give each one once")
-    common = resolve(given)
+    common = resolve(_with(methods[0], given))
     folder = Path(common.output or DEFAULT / f"compare-{data_name(common)}").expanduser()
     return [
         _run(method, k, seed, given, folder) for k in shots for method in methods for seed in seeds
@@ -113,8 +113,13 @@ def _run(method: str, shots: int | None, seed: int, given: Sequence[Tree], folde
     last: Tree = {
         "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
     }  # fmt: skip
-    config = resolve([*given[:-1], _method(method), given[-1], last])
+    config = resolve([*_with(method, given), last])
     return Run(method, shots, seed, config)
+
+
+def _with(method: str, given: Sequence[Tree]) -> list[Tree]:
+    """Settings with a method's below what the command itself says."""
+    return [*given[:-1], _method(method), given[-1]]
 
 
 def _method(name: str) -> Tree:
