@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samtune.errors import InputError
-from samtune.losses import DEFAULT_LOSS, IOU_HEAD, LOSSES, Loss, iou_head, register
+from samtune.losses import (
+    DEFAULT_LOSS,
+    IOU_HEAD,
+    LOSSES,
+    Loss,
+    ce,
+    ce_pooled,
+    iou_head,
+    register,
+)
 from samtune.types import Batch, Geometry, Masks, Prompts
 
 NAMES = sorted(LOSSES)
@@ -358,3 +367,22 @@ def test_half_precision_masks_give_a_loss_in_fp32(random):
     same = Masks(half.logits.float(), half.iou.float())
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, Loss.parse(ALL_TERMS)(same, batch), rtol=0, atol=0)
+
+
+def test_pooled_cross_entropy_is_torchs_over_the_whole_batch():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 8, 9, requires_grad=True)
+    target, valid = torch.randint(0, 4, (2, 8, 9)), torch.ones(2, 8, 9, dtype=torch.bool)
+    valid[0, :6] = False
+    expected = torch.nn.functional.cross_entropy(
+        logits, target.masked_fill(~valid, 19), ignore_index=19
+    )
+    found = ce_pooled(logits, target, valid).mean()
+    torch.testing.assert_close(found, expected)
+    assert abs(ce(logits, target, valid).mean() - expected) > 1e-3
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    everywhere = torch.ones_like(valid)
+    torch.testing.assert_close(
+        ce_pooled(logits, target, everywhere), ce(logits, target, everywhere)
+    )

@@ -269,8 +269,7 @@ def test_one_of_four_unsynchronised_processes(name):
     train = dict(reference["train"])
     assert train.pop("epoch_share") == 0.25 and "epoch_share" not in corrected["train"]
     assert batches_per_epoch(images, train["batch_size"], 1, 0.25) == steps
-    # both validate after each epoch: in 20 of them that is the default
-    assert train.pop("eval_every", None) == (None if train["epochs"] == 20 else steps)
+    assert train["eval_epochs"] == 1
     assert train == corrected["train"]
     for key in corrected.keys() - {"train", "recipe"}:
         assert reference[key] == corrected[key]

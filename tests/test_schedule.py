@@ -15,6 +15,7 @@ from samtune.schedule import (
     learning_rate,
     stream_seed,
     total_steps,
+    validation_every,
 )
 
 
@@ -75,6 +76,57 @@ def test_an_epoch_shows_every_image(images, size, world):
     assert max(counts) - min(counts) <= 1
     if world == 1:
         assert all(len(set(batch)) == len(batch) for part in parts for batch in part)
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "last", "sizes"),
+    [
+        (20, 8, "fill", [8, 8, 8]),
+        (20, 8, "drop", [8, 8]),
+        (20, 8, "short", [8, 8, 4]),
+        (16, 8, "drop", [8, 8]),
+        (16, 8, "short", [8, 8]),
+        (5, 8, "fill", [5]),
+        (5, 8, "drop", [5]),
+        (5, 8, "short", [5]),
+    ],
+)
+def test_the_last_batch(images, size, last, sizes):
+    order = epoch_order(images, size, 0, 1, last=last)
+    assert [len(batch) for batch in order] == sizes
+    assert len(order) == batches_per_epoch(images, size, 1, last=last)
+    whole = epoch_order(images, size, 0, 1)
+    assert all(a == b[: len(a)] for a, b in zip(order, whole, strict=False))
+    if last != "fill":
+        shown = [i for batch in order for i in batch]
+        assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize("last", ["drop", "short"])
+def test_processes_have_as_many_and_as_large_batches(last):
+    """Of 21 images each of two gets 11, one of them twice, as torch's sampler deals them out."""
+    parts = [epoch_order(21, 4, 0, 1, rank, 2, last=last) for rank in range(2)]
+    sizes = [[len(batch) for batch in part] for part in parts]
+    assert sizes == [[4, 4] if last == "drop" else [4, 4, 3]] * 2
+    assert batches_per_epoch(21, 4, 2, last=last) == len(sizes[0])
+    shown = [i for part in parts for batch in part for i in batch]
+    assert len(shown) - len(set(shown)) == (last == "short")
+
+
+@pytest.mark.parametrize(
+    ("settings", "batches", "total", "every"),
+    [
+        ({}, 7, 70, 7),
+        ({}, 7, 700, 35),
+        ({"accumulate": 4}, 2, 10, 1),
+        ({"eval_epochs": 1}, 7, 700, 7),
+        ({"eval_epochs": 3}, 7, 700, 21),
+        ({"eval_epochs": 3, "accumulate": 2}, 7, 700, 10),
+        ({"eval_epochs": 3, "eval_every": 5}, 7, 700, 5),
+    ],
+)
+def test_steps_between_validations(settings, batches, total, every):
+    assert validation_every(FitConfig(**settings), batches, total) == every
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ DECODER = "decoder"
 ALL = "all"
 """In place of a number of shots: the whole training split."""
 BUDGET = {
-    "max_steps", "epochs", "batch_size", "accumulate", "precision", "eval_every", "patience",
-    "metric",
+    "max_steps", "epochs", "epoch_share", "batch_size", "last_batch", "accumulate", "precision",
+    "eval_every", "eval_epochs", "patience", "metric",
 }  # fmt: skip
 """Settings of training that are never a method's own."""
 

@@ -38,6 +38,7 @@ from samtune.schedule import (
     learning_rate,
     stream_seed,
     total_steps,
+    validation_every,
 )
 from samtune.state import TrainingState, read_state, write_state
 from samtune.trackers import FOLDER, kept_in
@@ -151,12 +152,10 @@ class _Trainer:
         loss = Loss.parse(config.loss, config.loss_at)
         objective = Objective(model, loss, config.multimask, train.rounds)
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        size, share = config.batch_size, config.epoch_share
-        self.batches = batches_per_epoch(len(train), size, place()[1], share)
+        size, share, last = config.batch_size, config.epoch_share, config.last_batch
+        self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
         self.total = total_steps(config, self.batches)
-        self.every = config.eval_every or max(
-            self.batches // config.accumulate, math.ceil(self.total / 20), 1
-        )
+        self.every = validation_every(config, self.batches, self.total)
         self.state = TrainingState()
         self._start = time.perf_counter()
 
@@ -215,9 +214,8 @@ class _Trainer:
         while True:
             epoch, skip = divmod(done, self.batches)
             self.train.set_epoch(epoch)
-            order = epoch_order(
-                len(self.train), c.batch_size, self.seed, epoch, rank, world, c.epoch_share
-            )
+            how = rank, world, c.epoch_share, c.last_batch
+            order = epoch_order(len(self.train), c.batch_size, self.seed, epoch, *how)
             workers = self.train.data.workers
             for batch in DataLoader(
                 self.train, batch_sampler=order[skip:], num_workers=workers, collate_fn=collate

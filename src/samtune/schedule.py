@@ -14,9 +14,12 @@ from samtune.losses import DEFAULT_LOSS, Loss, LossAt
 from samtune.metrics.contract import MEASURES
 
 Precision = Literal["fp32", "bf16", "fp16"]
+LastBatch = Literal["fill", "drop", "short"]
+"""What becomes of images that do not make up a batch at the end of an epoch."""
 
 _AT_LEAST_ONE = (
-    "max_steps", "epochs", "batch_size", "accumulate", "eval_every", "patience", "log_every",
+    "max_steps", "epochs", "batch_size", "accumulate", "eval_every", "eval_epochs", "patience",
+    "log_every",
 )  # fmt: skip
 _RANGES = {"min_lr": (0.0, 1.0), "warmup": (0.0, 1.0), "weight_decay": (0.0, 1.0)}
 DEFAULT_EPOCHS = 20
@@ -35,6 +38,9 @@ class FitConfig:
     """Part of the training images that an epoch takes, drawn anew in each; at least one image."""
     batch_size: int = 4
     """Images in a batch, on each device."""
+    last_batch: LastBatch = "fill"
+    """What the last batch of an epoch is where images are left over: filled up with some that the
+    epoch has shown, dropped unless it is the only one, or short."""
     accumulate: int = 1
     """Batches to add up before a step."""
     lr: float = 1e-3
@@ -52,7 +58,7 @@ class FitConfig:
     """Weight decay on biases and norms too, as the published trainings have it."""
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
-    and iou_head; for maps of classes of ce and multi_dice."""
+    and iou_head; for maps of classes of ce, ce_pooled and multi_dice."""
     loss_at: LossAt = "frame"
     """Where the loss is taken: in the model's frame, or at each image's own size (as changed and
     cropped), which needs memory for masks of that size and makes bbce count over each image."""
@@ -70,6 +76,8 @@ class FitConfig:
     """Train and read SAM's three masks per prompt instead of its single one."""
     eval_every: int | None = None
     """Steps between validations; by default once an epoch, and not more than 20 times in all."""
+    eval_epochs: int | None = None
+    """Epochs between validations, where eval_every is not given."""
     metric: str = "iou"
     """The validation metric that chooses the best checkpoint, any of docs/metrics.md."""
     patience: int | None = None
@@ -170,9 +178,20 @@ def images_per_epoch(images: int, share: float) -> int:
     return max(1, math.ceil(round(images * share, 6)))
 
 
-def batches_per_epoch(images: int, batch_size: int, world: int, share: float = 1.0) -> int:
+def batches_per_epoch(
+    images: int, batch_size: int, world: int, share: float = 1.0, last: LastBatch = "fill"
+) -> int:
     """Batches of one process in an epoch; every process has as many."""
-    return math.ceil(images_per_epoch(images, share) / (batch_size * world))
+    mine = math.ceil(images_per_epoch(images, share) / world)
+    return max(1, mine // batch_size) if last == "drop" else math.ceil(mine / batch_size)
+
+
+def validation_every(config: FitConfig, batches: int, total: int) -> int:
+    """Optimiser steps between validations, with so many batches in an epoch and steps in all."""
+    if config.eval_every is not None:
+        return config.eval_every
+    steps = max(1, (config.eval_epochs or 1) * batches // config.accumulate)
+    return steps if config.eval_epochs else max(steps, math.ceil(total / 20))
 
 
 def total_steps(config: FitConfig, batches: int) -> int:
@@ -200,6 +219,7 @@ def epoch_order(
     rank: int = 0,
     world: int = 1,
     share: float = 1.0,
+    last: LastBatch = "fill",
 ) -> list[list[int]]:
     """The batches of one process in one epoch: a seeded order, dealt out evenly.
 
@@ -208,13 +228,15 @@ def epoch_order(
 
     The last batches are filled up from the start of the order, so that all are full and every
     process has as many; only where that would repeat an image within a batch is a batch smaller.
-    The order depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
+    Others are dropped or short, as ``last`` says; the order then is only filled up to as many
+    images for each process. It depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
     taken = images_per_epoch(images, share)
     order = torch.randperm(images, generator=generator).tolist()[:taken]
     size = min(batch_size, taken)
-    wanted = batches_per_epoch(taken, batch_size, world) * size * world
+    batches = batches_per_epoch(taken, batch_size, world, last=last)
+    wanted = batches * size * world if last == "fill" else math.ceil(taken / world) * world
     order = (order * math.ceil(wanted / taken))[:wanted]
     mine = order[rank::world]
-    return [mine[i : i + size] for i in range(0, len(mine), size)]
+    return [mine[i : i + size] for i in range(0, batches * size, size)]

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from samtune.config import from_words
 from samtune.data import DataConfig, Record, label_objects, read_sample
 from samtune.data.labels import areas, extents
 
@@ -57,6 +58,18 @@ def test_binary_on_request():
     assert label_objects(values, DataConfig(masks="binary"), PNG).map.tolist() == [[0, 1, 1, 1]]
     soft = DataConfig(masks="binary", threshold=127)
     assert label_objects(values, soft, PNG).map.tolist() == [[0, 0, 1, 1]]
+
+
+def test_binary_turned_round(refused):
+    values = np.array([[0, 40, 128, 200, 7]], np.uint8)
+    dark = DataConfig(masks="binary", threshold=127, ignore=7, invert=True)
+    labels = label_objects(values, dark, PNG)
+    assert labels.map.tolist() == [[1, 1, 0, 0, 0]]
+    assert labels.valid.tolist() == [[True, True, True, True, False]]
+    whole = label_objects(np.zeros((2, 2), np.uint8), DataConfig(invert=True), PNG)
+    assert whole.map.all() and len(whole) == 1
+    words = ["data.invert: data.masks=classes", "data.masks=binary"]
+    refused(words, from_words, ["data.invert=true", "data.masks=classes", "data.classes=3"])
 
 
 @pytest.mark.parametrize("ids", [(3, 7), (300, 60000), (5, 3_000_000)])

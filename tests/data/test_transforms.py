@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import zoom
 
+from samtune.config import from_words
 from samtune.data import (
     DataConfig,
     Labels,
@@ -21,6 +23,7 @@ from samtune.data import (
     transforms,
 )
 from samtune.data.changes import check_changes
+from samtune.data.labels import label_objects
 from samtune.data.transforms import cropped_rotated, fit
 from samtune.types import InputPolicy
 
@@ -267,6 +270,25 @@ def test_crops_of_a_size_lie_in_the_frame(make_picture):
         assert len(fits) == 1
         places.add(fits[0])
     assert len(places) > 30
+
+
+@pytest.mark.parametrize(("name", "inside"), [("isbi2012", 1), ("m_building", 1), ("kvasir", 0)])
+def test_corners_are_what_generalized_sam_trains_as_class_0(name, inside):
+    """There masks of 255 are class 0 on the first two sets, as the corners are, and 1 on Kvasir."""
+    config = from_words([f"gsam-vit_b-{name}"])
+    white = label_objects(np.full((60, 60), 255, np.uint8), config.data, Path("mask.png"))
+    assert int(white.map.min()) == 1 - inside
+    data = replace(config.data, augment="none", crop=None)
+    _, turned = cropped_rotated(
+        np.full((60, 60, 3), 255, np.uint8),
+        white,
+        data,
+        InputPolicy((60, 60), "stretch"),
+        np.random.default_rng(0),
+    )
+    assert turned.map.min() == 0
+    assert (turned.map == 0).all() == bool(inside)
+    assert turned.valid.all()
 
 
 def test_rotation_marks_its_corners():

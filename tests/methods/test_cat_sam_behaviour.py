@@ -328,8 +328,35 @@ def test_of_many_objects_the_first_of_a_permutation_are_asked_for(view):
 
 @pytest.mark.parametrize("one_kind", ["true", "false"])
 def test_an_image_without_objects_asks_nothing_of_the_published_stream(view, one_kind):
-    found = view(np.zeros((40, 60), np.uint8), f"prompts.one_kind={one_kind}")
-    assert len(found.prompts) == 0
+    words = [f"prompts.one_kind={one_kind}", "prompts.ask_empty=false"]
+    assert len(view(np.zeros((40, 60), np.uint8), *words).prompts) == 0
+
+
+@pytest.mark.parametrize("name", ["cat_sam_t-vit_l-sbu-full", "cat_sam_a-vit_l-kvasir-full"])
+def test_an_image_without_objects_is_asked_without_a_prompt(tmp_path, name):
+    config, paths = from_words([name]), (tmp_path / "image.png", tmp_path / "mask.png")
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(paths[0])
+    Image.fromarray(np.zeros((40, 60), np.uint8)).save(paths[1])
+    records = [Record(*paths, "image")]
+    found = SegmentationDataset(
+        records, config.data, (40, 60), prompts=config.prompts, train=True
+    ).with_originals()[0]
+    assert len(found.prompts) == 1 and found.prompts.kinds() == {"none"}
+    assert not found.targets.any() and not found.original.any()
+
+
+def test_objects_too_thin_for_the_frame_count_at_their_own_size(tmp_path):
+    config, mask = from_words(["cat_sam_a-vit_l-kvasir-full"]), np.zeros((400, 400), np.uint8)
+    mask[:, 100:300], mask[:, 1] = 255, 255  # the second lies between the pixels that are taken
+    paths = tmp_path / "image.png", tmp_path / "mask.png"
+    Image.fromarray(np.zeros((*mask.shape, 3), np.uint8)).save(paths[0])
+    Image.fromarray(mask).save(paths[1])
+    data = replace(config.data, crop=None, augment="none", redraw=False)
+    frame = SegmentationDataset(
+        [Record(*paths, "image")], data, (32, 32), prompts=config.prompts, train=True
+    )
+    assert len(frame[0].prompts) == 1
+    assert len(frame.with_originals()[0].prompts) == 2
 
 
 def test_gates_of_the_published_stream():

@@ -7,7 +7,7 @@ from samtune.errors import InputError
 
 
 def check_changes(data: DataConfig, tiles: str) -> None:
-    """Checks ``data.crop``, ``rotate``, ``corners``, ``redraw`` and ``min_share``.
+    """Checks ``data.crop``, ``rotate``, ``corners``, ``redraw``, ``min_share`` and ``invert``.
 
     Args:
         data: The settings.
@@ -15,7 +15,8 @@ def check_changes(data: DataConfig, tiles: str) -> None:
 
     Raises:
         InputError: A number out of its range, crop or rotation beside another cut, corners
-            without a rotation, or published draws of other changes.
+            without a rotation, published draws of other changes, or an inversion of masks without
+            a foreground.
     """
     crop = data.crop
     if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
@@ -39,6 +40,11 @@ def check_changes(data: DataConfig, tiles: str) -> None:
     if not 0 <= data.min_share < 1:
         raise InputError(
             f"data.min_share={data.min_share}: a part of the largest object; choose 0 to below 1"
+        )
+    if data.invert and data.masks not in ("auto", "binary"):
+        raise InputError(
+            f"data.invert: data.masks={data.masks} has no foreground and background to exchange; "
+            "leave it out, or set data.masks=binary"
         )
     if tiles != "whole" and (crop or data.rotate):
         name = "crop" if crop else "rotate"

@@ -30,6 +30,8 @@ class DataConfig:
     """Meaning of mask values: foreground, one an object, or one a class; auto: 0/1 or 0/255."""
     threshold: int | None = None
     """Binary masks: values above are foreground; by default any but 0, and above 127 for 0..255."""
+    invert: bool = False
+    """Binary masks: what is not above the threshold is foreground instead."""
     classes: int | None = None
     """Number of classes of a class map: values 0 to classes - 1."""
     class_names: tuple[str, ...] = ()
@@ -82,8 +84,8 @@ class DataConfig:
     """Degrees by which training images turn at most, either way, in the model's frame; corners that
     become empty are black."""
     corners: Literal["ignore", "class_0"] = "ignore"
-    """What corners that rotation leaves empty are: not counted, or of class 0, which is the
-    background where masks have one, as Generalized SAM has them."""
+    """What corners that rotation leaves empty are: not counted, or of class 0 as Generalized SAM
+    has them, which is the background where masks have one."""
     cache: int = 1_000_000_000
     """Bytes of decoded images kept in memory; 0 for none."""
     workers: int = 0
@@ -151,3 +153,6 @@ class PromptConfig:
     """Clicks per object for the prompt clicks, the first one included."""
     max_objects: int = 16
     """Objects per training image, drawn anew each time; evaluation uses all."""
+    ask_empty: bool = False
+    """Ask a training image without an object too, without a prompt and for an empty mask, as parts
+    of data.crop always are; by default it adds nothing to the loss."""

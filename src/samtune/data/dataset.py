@@ -237,7 +237,8 @@ class SegmentationDataset(Dataset[Example]):
                 np.zeros(1, np.int64),
             )
         which = self._objects(objects, rng)
-        if self.train and self.data.crop is not None and not len(which):
+        empty = self.prompts.ask_empty or self.data.crop is not None
+        if self.train and empty and not len(which):
             return _Chosen(
                 Prompts.of(count=1),
                 torch.zeros(1, *objects.fitted.shape, dtype=torch.bool),
@@ -265,7 +266,8 @@ class SegmentationDataset(Dataset[Example]):
         there &= pixels > self.data.min_share * pixels.max(initial=0)
         if not self.train:
             return np.flatnonzero(there)
-        there &= areas(objects.fitted, objects.count) > 0
+        if not self.originals:  # else it is compared at its own size
+            there &= areas(objects.fitted, objects.count) > 0
         which = np.flatnonzero(there)
         if len(which) > self.prompts.max_objects:
             which = rng.choice(which, self.prompts.max_objects, replace=False)

@@ -130,7 +130,8 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path 
 
     - ``binary``: every value but 0, or above ``threshold``, is foreground. Values all within 15
       of 0 or 255, as JPEG leaves a 0/255 mask, are cut at 127; in a lossless file only if some
-      lie in 240..254, since 255 beside small values is mostly a class map's ignored value.
+      lie in 240..254, since 255 beside small values is mostly a class map's ignored value. With
+      ``invert`` all else is foreground.
     - ``auto``: only masks that are clearly binary: 0/1, 0/255, 0/65535 or JPEG-damaged 0/255.
     - ``instance``: every value but 0 is an object; of the class that ``source`` knows for it.
     - ``classes``: value ``c`` is class ``c``.
@@ -146,7 +147,7 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path 
         valid = values != config.ignore
         values = np.where(valid, values, 0)
     if config.masks in ("auto", "binary"):
-        labels, classes = _binary(values, config, path, lossy)
+        labels, classes = _binary(values, valid, config, path, lossy)
     else:
         if lossy:
             raise DataError(
@@ -198,7 +199,11 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _binary(
-    values: NDArray[np.integer], config: DataConfig, path: Path, lossy: bool
+    values: NDArray[np.integer],
+    valid: NDArray[np.bool_] | None,
+    config: DataConfig,
+    path: Path,
+    lossy: bool,
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     threshold = clear_threshold(values, lossy)
     if config.threshold is not None:
@@ -213,6 +218,8 @@ def _binary(
             "foreground wherever not 0",
         )
     foreground = values > (threshold or 0)
+    if config.invert:
+        foreground = ~foreground if valid is None else ~foreground & valid
     if config.objects == "instance":
         raise InputError(
             f"{path}: data.objects=instance needs a value for each object; set "

@@ -140,6 +140,19 @@ def ce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return _mean(F.cross_entropy(z, g, reduction="none"), valid)
 
 
+@register("ce_pooled", classes=True)
+def ce_pooled(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy over the classes: the mean over the valid pixels of all images together.
+
+    So an image counts as much as it has valid pixels, and its loss depends on the others: torch's
+    ``cross_entropy`` with a class to ignore, as Generalized SAM (arXiv:2408.12406) trains on
+    Cityscapes. A loss at the images' own sizes gives it one image at a time.
+    """
+    z, g = _clean_classes(logits, target, valid)
+    each = torch.where(valid, F.cross_entropy(z, g, reduction="none"), 0).sum(_PIXELS)
+    return len(each) * each / valid.sum().clamp(min=1)
+
+
 @register("multi_dice", classes=True)
 def multi_dice(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
     """The mean of :func:`dice` over all classes, of softmax probabilities.
