@@ -14,6 +14,8 @@ import torch
 from commands import settings
 from PIL import Image
 
+from samtune.losses import LOSSES
+
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
 
@@ -165,8 +167,9 @@ def test_a_wrong_setting(samtune, words, word, value, rule):
 
 
 def test_nothing_to_train(samtune, words):
-    line = samtune("train", *words, "adapter.name=none", "decoder.name=frozen").line
-    assert "nothing to train" in line and "decoder.name=tuned" in line
+    for more in ([], ["base.weights=there is none.pth"]):
+        line = samtune("train", *words, "adapter.name=none", "decoder.name=frozen", *more).line
+        assert "nothing to train" in line and "decoder.name=tuned" in line
     assert os.listdir() == []
 
 
@@ -216,9 +219,7 @@ def test_a_full_disk_keeps_what_was_there_before(samtune, words, monkeypatch):
 
 
 def test_a_loss_that_stays_not_finite(samtune, words, monkeypatch):
-    monkeypatch.setattr(
-        "samtune.losses.LOSSES", {"bce": lambda z, g, v: z.sum((1, 2)) * float("nan")}
-    )
+    monkeypatch.setitem(LOSSES, "bce", lambda z, g, v: z.sum((1, 2)) * float("nan"))
     line = samtune("train", *words, "train.loss=bce", "train.max_steps=30").last
     assert "train.lr=0.001" in line and "not finite 10 times" in line
 

@@ -90,6 +90,12 @@ def test_the_terminal_gets_a_line_of_each_and_all_of_one():
     assert text.endswith("other forms: fft (adapter.fft=true), zero_init (adapter.zero_init=true)")
     assert describe_method("vpt")["forms"] == {"shallow": {"depth": "shallow"}}
     assert "vit_t" in facts(describe_method("lora"))
+    both = describe_method("lora+adaptformer")
+    parts = [describe_method(name)["trainable_parameters"] for name in ("lora", "adaptformer")]
+    assert both["trainable_parameters"] == sum(parts) and "vit_t" in both["backbones"]
+    assert {option["name"] for option in both["options"]} >= {"lora.rank", "adaptformer.hidden"}
+    assert describe_method("lora+batch_norm")["backbones"] == ["vit_t"]
+    assert "trained: 0 parameters, adapter alone, vit_t" in facts(describe_method("batch_norm"))
     assert "forms" not in facts(describe_method("samus"))
 
 

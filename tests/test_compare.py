@@ -124,6 +124,8 @@ class TestPlan:
         [
             (["methods=vpt:shalow"], ["methods=vpt:shalow: its forms are shallow", "did you mean"]),
             (["methods=samus:x"], ["methods=samus:x: it has one form alone"]),
+            (["methods=hq", "decoder.name=tuned"], ["methods=hq: decoder.name=tuned is another"]),
+            (["methods=hq:sum", "decoder.name=tuned"], ["methods=hq:sum: decoder.name=tuned"]),
             (["methods=decoder:x"], ["methods=decoder:x: no such method"]),
             (["methods=lroa"], ["methods=lroa", "did you mean 'lora'"]),
             (["methods=lora,lora"], ["give each one once"]),

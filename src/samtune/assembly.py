@@ -38,11 +38,16 @@ def cut_as_asked(policy: InputPolicy, config: RunConfig) -> InputPolicy:
     )
 
 
-def models(config: RunConfig) -> tuple[FineTuned, FineTuned]:
+def models(config: RunConfig, to_train: bool = False) -> tuple[FineTuned, FineTuned]:
     """The model to tune and the plain base beside it, over one and the same frozen base.
 
+    Args:
+        config: What they are made of.
+        to_train: Refuse a model without anything to train.
+
     Raises:
-        InputError: As :func:`tuned`, before any weights are read; or wrong weights.
+        InputError: As :func:`tuned` and :func:`check_trainable`, before any weights are read; or
+            wrong weights.
     """
     base = config.base
     device = device_of(config)
@@ -50,11 +55,26 @@ def models(config: RunConfig) -> tuple[FineTuned, FineTuned]:
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a file given as an option is read into nothing
-        tuned(config, Sam(spec_of(base.name)).freeze())
+        sketch = tuned(config, Sam(spec_of(base.name)).freeze())
+    if to_train:
+        check_trainable(config, sketch)
     torch.manual_seed(config.seed)
     sam = load_sam(base.name, base.weights, download=base.download, device=device)
     model = tuned(config, sam)
     return model.to(sam.device), plain(model)
+
+
+def check_trainable(config: RunConfig, model: FineTuned) -> None:
+    """Refuses a model of which nothing would be trained.
+
+    Raises:
+        InputError: With what to set instead.
+    """
+    if not model.trainable():
+        raise InputError(
+            f"adapter.name={config.adapter['name']} decoder.name={config.decoder['name']}: nothing "
+            "to train; set decoder.name=tuned or an adapter (samtune methods)"
+        )
 
 
 def plain(model: FineTuned) -> FineTuned:

@@ -35,8 +35,9 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
     Returns:
         ``name``, ``kind`` (adapter or decoder), ``summary``, ``paper``, ``sits``,
         ``changes_at_start`` (why a fresh one changes the embedding; empty where it does not),
-        ``trainable_parameters`` (of this part alone), ``decoders`` or ``adapters`` that it goes
-        with, ``backbones``, ``options``, and ``forms``: the options of its other forms by name.
+        ``trainable_parameters`` (of this part alone, on ``sized_on``: ``base``, or the first that
+        it fits), ``decoders`` or ``adapters`` that it goes with, ``backbones``, ``options``, and
+        ``forms``: the options of its other forms by name.
 
     Raises:
         InputError: No such method.
@@ -49,6 +50,8 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         )
     registry: Any = DECODERS if name in DECODERS else ADAPTERS
     cls: Any = registry[name]
+    fits = [name for name, spec in SPECS.items() if _fits(cls, spec)]
+    base = base if base in fits else fits[0]
     # Sizes need shapes only: on the meta device nothing is computed or stored.
     with torch.device("meta"):
         trained = sum(p.numel() for p in cls(Sam(SPECS[base]), cls.Config()).parameters())
@@ -60,8 +63,9 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "sits": cls.sits,
         "changes_at_start": getattr(cls, "changes_at_start", ""),
         "trainable_parameters": trained,
+        "sized_on": base,
         **_partners(name),
-        "backbones": [base for base, spec in SPECS.items() if _fits(cls, spec)],
+        "backbones": fits,
         "options": options(cls.Config),
         "forms": {form: dict(own) for form, own in registry.forms(name).items()},
     }
@@ -78,7 +82,7 @@ def _partners(name: str) -> dict[str, list[str]]:
 def _fits(method: type[Adapter] | type[Decoder], spec: SamSpec) -> bool:
     """Whether a method can have a base; a decoder needs an adapter that can too."""
     try:
-        if issubclass(method, Decoder):
+        if isinstance(method, type) and issubclass(method, Decoder):
             method.check(spec)
             return any(_fits(ADAPTERS[a], spec) for a in _partners(method.name)["adapters"])
         check_base(method, spec)
@@ -92,7 +96,7 @@ def methods_table(base: str = "vit_b") -> str:
     heads = ("method", "what it is", "where it sits", "adapter alone, ViT-B", "decoders", "bases")
     lines = [f"| {' | '.join((*heads, 'paper'))} |", "|---" * 7 + "|"]
     for row in list_methods(base):
-        trained = f"{row['trainable_parameters']:,}"
+        trained = _sized(row, base)
         fits = (", ".join(row[key]) for key in ("decoders", "backbones"))
         cells = (f"`{row['name']}`", row["summary"], row["sits"], trained, *fits, row["paper"])
         lines.append(f"| {' | '.join(cells)} |")
@@ -115,7 +119,7 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
     return [columns] + [
         (
             row["name"],
-            f"{row['trainable_parameters']:,}",
+            _sized(row),
             *([row["summary"]] if about else []),
             row["sits"],
             _all_or(row[other], known),
@@ -126,7 +130,13 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
     ]
 
 
-def facts(row: dict[str, Any], base: str = "vit_b") -> str:
+def _sized(row: dict[str, Any], base: str = "vit_b") -> str:
+    """The parameters of a method, and of which base where it does not fit ``base``."""
+    other = "" if row["sized_on"] == base else f" ({row['sized_on']})"
+    return f"{row['trainable_parameters']:,}{other}"
+
+
+def facts(row: dict[str, Any]) -> str:
     """What :func:`describe_method` gives but the options, as lines."""
     kind = row["kind"]
     forms = [f"{name} ({_settings(kind, own)})" for name, own in row["forms"].items()]
@@ -136,7 +146,7 @@ def facts(row: dict[str, Any], base: str = "vit_b") -> str:
             row["summary"],
             f"{'sits' if kind == 'adapter' else 'is'}: {row['sits']}",
             *([f"changes the embedding from the start: {changes}"] if changes else []),
-            f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {base}",
+            f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {row['sized_on']}",
             f"decoders: {', '.join(row['decoders'])}"
             if kind == "adapter"
             else f"adapters: {_all_or(row['adapters'], list(ADAPTERS))}",
@@ -175,7 +185,7 @@ def decoders_table(base: str = "vit_b") -> str:
     """The read-outs as a Markdown table, for the documentation."""
     lines = ["| decoder | what it is | decoder alone, ViT-B | adapters | paper |", "|---" * 5 + "|"]
     for row in list_decoders(base):
-        trained = f"{row['trainable_parameters']:,}"
+        trained = _sized(row, base)
         adapters = _all_or(row["adapters"], list(ADAPTERS))
         cells = (f"`{row['name']}`", row["sits"], trained, adapters, row["paper"])
         lines.append(f"| {' | '.join(cells)} |")

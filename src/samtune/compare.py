@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import yaml
 
-from samtune.assembly import dataset_of, models, modes, tuned
+from samtune.assembly import check_trainable, dataset_of, models, modes, tuned
 from samtune.checkpoint import load
 from samtune.compare_page import Entry, Picture, write_page
 from samtune.compare_plan import Run, planned
@@ -30,7 +30,7 @@ from samtune.errors import InputError
 from samtune.prompt_table import asked_with
 from samtune.report import duration, metric, quantity
 from samtune.runfolder import clear, finite
-from samtune.runs import check_trainable, checked, data_name, train
+from samtune.runs import checked, data_name, train
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
 from samtune.state import COUNTERS

@@ -118,8 +118,18 @@ def _run(method: str, shots: int | None, seed: int, given: Sequence[Tree], folde
 
 
 def _with(method: str, given: Sequence[Tree]) -> list[Tree]:
-    """Settings with a method's below what the command itself says."""
-    return [*given[:-1], _method(method), given[-1]]
+    """Settings with a method's below what the command itself says.
+
+    Raises:
+        InputError: No such method, or a read-out beside another one for all.
+    """
+    own, asked = _method(method), given[-1].get("decoder", {}).get("name")
+    if method.partition(":")[0] in DECODERS and asked not in (None, own["decoder"]["name"]):
+        raise InputError(
+            f"methods={method}: decoder.name={asked} is another read-out for all methods; leave "
+            "one of them out"
+        )
+    return [*given[:-1], own, given[-1]]
 
 
 def _method(name: str) -> Tree:

@@ -33,7 +33,8 @@ class FeatureCache:
         self.used = 0
         """Bytes taken."""
         self._kept: dict[bytes, Streams] = {}
-        self._yielding: list[bytes] = []
+        self._yielding: dict[bytes, None] = {}
+        """Those of validation alone, in the order in which they came."""
         self._left_out: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -58,6 +59,8 @@ class FeatureCache:
             Streams on the device of ``pixels``.
         """
         keys = _keys(pixels)
+        for key in () if yielding else keys:
+            self._yielding.pop(key, None)
         missing = [i for i, key in enumerate(keys) if key not in self._kept]
         if not missing:
             return _joined([self._kept[key] for key in keys], pixels.device)
@@ -75,14 +78,14 @@ class FeatureCache:
             return
         if not yielding and size <= self.budget:
             while self.used + size > self.budget and self._yielding:
-                self._left_out.add(last := self._yielding.pop())
+                self._left_out.add(last := self._yielding.popitem()[0])
                 self.used -= _bytes(self._kept.pop(last))
         if self.used + size > self.budget:
             self._left_out.add(key)
             return
         self._left_out.discard(key)
         if yielding:
-            self._yielding.append(key)
+            self._yielding[key] = None
         # a copy, since a row of a batch would hold on to the whole batch
         self._kept[key] = {n: t.to("cpu", copy=True) for n, t in streams.items()}
         self.used += size

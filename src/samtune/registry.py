@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         Raises:
             InputError: No such name.
         """
-        return vars(self[name]).get("forms", {})
+        return vars(self[name]).get("forms", {})  # a subclass has none but its own
 
     def config(self, name: str, options: dict[str, Any] | None = None) -> Any:
         """The ``Config`` of that class with ``options`` set.

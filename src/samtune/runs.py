@@ -79,13 +79,12 @@ def _train(config: RunConfig, display: Display) -> Tree:
     parts, remarks = _found(config)
     counts, more = checked(parts, config)
     remarks += more
-    model, baseline = models(config)
+    model, baseline = models(config, to_train=True)
     remarks += frame_remarks(model, baseline)
     data = {
         name: dataset_of(config, model, parts[name], name == "train") for name in ("train", "val")
     }
     test = {mode: dataset_of(config, model, parts["test"], False, mode) for mode in modes(config)}
-    check_trainable(config, model)
     names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
     with run_folder(config.output, "-".join(names), config.resume) as folder:
         display.settings(config.tree())
@@ -352,19 +351,6 @@ def _written(
     summary = finite(summary)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
     return summary
-
-
-def check_trainable(config: RunConfig, model: FineTuned) -> None:
-    """Refuses a model of which nothing would be trained.
-
-    Raises:
-        InputError: With what to set instead.
-    """
-    if not model.trainable():
-        raise InputError(
-            f"adapter.name={config.adapter['name']} decoder.name={config.decoder['name']}: nothing "
-            "to train; set decoder.name=tuned or an adapter (samtune methods)"
-        )
 
 
 def data_name(config: RunConfig) -> str:

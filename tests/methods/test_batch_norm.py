@@ -3,10 +3,14 @@
 import pytest
 import tiny
 import torch
-from tiny_vit_golden import base
+from tiny_vit_golden import TINY, base
 
+import samtune
 from samtune import InputError
 from samtune.finetuned import FineTuned
+from samtune.merging import merge
+from samtune.sam.model import SPECS
+from samtune.sam.weights import load_sam
 
 
 def modules(sam):
@@ -53,6 +57,21 @@ def test_momentum_weighs_each_batch(momentum):
     model.train().encode(pixels)
     found = model.adapter.statistics["patch_embed-seq-0"].running_mean
     torch.testing.assert_close(found, start + momentum * (mean - start))
+
+
+def test_it_travels_in_the_checkpoint_and_merges_into_a_plain_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPECS, TINY.name, TINY)
+    model = FineTuned(base(), "batch_norm", "tuned")
+    model.train().encode(model.sam.preprocess(tiny.pixels()))
+    loaded = samtune.load(samtune.save(model, tmp_path / "model.safetensors"), base=base())
+    pixels = model.sam.preprocess(tiny.pixels(1, (48, 80)))
+    expected = model.eval().encode(pixels).embedding
+    assert torch.equal(loaded.encode(pixels).embedding, expected)
+    assert not torch.equal(expected, model.sam.image_encoder(pixels))
+    merged = merge(model, tmp_path / "merged.pth")
+    assert merged.max_difference < 1e-4
+    plain = load_sam(TINY.name, tmp_path / "merged.pth")
+    torch.testing.assert_close(plain.image_encoder(pixels), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("momentum", [0, 1.5])

@@ -408,6 +408,8 @@ def test_few_shots_see_the_published_view_in_every_epoch(tmp_path, name, size, p
 def test_published_draws_are_of_the_published_changes():
     with pytest.raises(InputError, match=r"data\.redraw=published: .*data\.augment=mirrors"):
         from_words(["data.redraw=published", "data.augment=flips"])
+    with pytest.raises(InputError, match="crop by area"):
+        from_words(["data.redraw=published", "data.augment=mirrors", "data.crop=[256,256]"])
     data = DataConfig(redraw="published", augment="flips")
     record = Record(Path("a.png"), Path("b.png"), "a")
     with pytest.raises(InputError, match=r"data\.redraw=published: .*data\.augment=mirrors"):

@@ -61,11 +61,12 @@ class Seen:
 
 @ADAPTERS.register("batch_norm")
 class BatchNorm(Adapter):
-    """TinyViT normalises by the batch in training; its statistics change, nothing is trained."""
+    """TinyViT normalises by the batch in training; statistics change, not weights; mergeable."""
 
     paper = "Li et al. 2016 (AdaBN), arXiv:1603.04779; Kyyle2114 2024, Fine-tuning-Segment-Anything"
     sits = "every batch normalisation of TinyViT"
     encoders = ("tiny_vit",)
+    changes_at_start = "in training the batch's statistics take the place of the base's"
 
     @dataclass(frozen=True)
     class Config:
@@ -98,6 +99,17 @@ class BatchNorm(Adapter):
     def edits(self, i: int, state: Seen) -> BlockEdits:
         """The method's statistics in every normalisation of block ``i``."""
         return self._changed(state)
+
+    def deltas(self, sam: Sam) -> dict[str, Tensor]:
+        """What its running statistics differ by from the base's."""
+        encoder: nn.Module = sam.image_encoder
+        assert isinstance(encoder, TinyViT)
+        return {
+            f"image_encoder.{name}.bn.{part}": getattr(self.statistics[_key(name)], part)
+            - getattr(norm, part)
+            for name, norm in encoder.norms.items()
+            for part in ("running_mean", "running_var")
+        }
 
     def _changed(self, state: Seen) -> BlockEdits:
         def normed(name: str, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

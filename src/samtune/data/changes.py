@@ -31,11 +31,12 @@ def check_changes(data: DataConfig, tiles: str) -> None:
             f"data.corners={data.corners}: no corner becomes empty without data.rotate; set it, "
             "such as data.rotate=90"
         )
-    if data.redraw == "published" and (data.augment != "mirrors" or data.rotate):
+    if data.redraw == "published" and (data.augment != "mirrors" or acts_in_frame(data)):
         raise InputError(
-            f"data.redraw=published: repeats CAT-SAM's draws, which mirror and crop; "
-            f"data.augment={data.augment} data.rotate={data.rotate:g} are other changes; set "
-            "data.augment=mirrors and leave data.rotate out, or data.redraw=true"
+            f"data.redraw=published: repeats CAT-SAM's draws, which mirror and crop the image; "
+            f"data.augment={data.augment} data.rotate={data.rotate:g} data.crop={crop} are other "
+            "changes; set data.augment=mirrors, leave data.rotate out, and crop by area such as "
+            "data.crop=[0.1,1]; or set data.redraw=true"
         )
     if not 0 <= data.min_share < 1:
         raise InputError(

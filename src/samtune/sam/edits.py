@@ -18,6 +18,8 @@ Norm = Callable[[str, nn.BatchNorm2d, Tensor], Tensor]
 class BlockEdits:
     """What an adapter changes inside one block. An unset field changes nothing.
 
+    ``norm`` alone may keep statistics, and has to count a block that runs again once.
+
         x - norm1 - qkv (+ qkv) - heads - attention (+ tokens) - attended - (+ x) - norm2 - mlp (+
         mlp) - (+ x)
 
