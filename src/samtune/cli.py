@@ -128,7 +128,7 @@ def compare(words: Words = None, as_json: Json = False) -> None:
 @app.command(name="import")
 def bring_in(
     file: Annotated[str, typer.Argument(help="Another system's checkpoint.")],
-    dialect: Annotated[str, typer.Option("--from", help="Its layout, see docs/import.md.")],
+    dialect: Annotated[str, typer.Option("--from", help="Its layout, as samed; ? lists all.")],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
     model: Annotated[str | None, typer.Option(help="The base's name, as vit_b.")] = None,
     base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
@@ -136,7 +136,7 @@ def bring_in(
         Path | None, typer.Option("--save-base", help="Where to write the base in the file.")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="height,width of gsam:gsam's input in pixels.")
+        str | None, typer.Option(help="height,width of gsam:gsam's or samed's input.")
     ] = None,
     first_size: Annotated[
         str | None,
