@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every method of the registry in every form with the shipped base, 200 steps each: on ISBI 2012, and
-# what answers with several classes on CamVid. Finished runs are kept: the same command goes on. METHODS=a,b in the
+# those that Generalized SAM's paper compares, with several classes, on CamVid. Finished runs are kept: the same command goes on. METHODS=a,b in the
 # environment takes these alone.
 #     benchmarks/methods.sh isbi2012 ISBI2012_FOLDER OUT_FOLDER
 #     benchmarks/methods.sh camvid CAMVID_FOLDER OUT_FOLDER
@@ -11,14 +11,15 @@ common="data.root=$root data.name=$part seeds=1 prompts.train=none prompts.eval=
   output=$out/$part"
 case $part in
 isbi2012)
-  methods=$(samtune methods --json | tail -n 1 | python3 -c '
-import json, sys
-print(",".join(
-    name
-    for m in json.load(sys.stdin) if m["name"] != "none" and "nano" in m["backbones"]
-    for name in (m["name"], *(m["name"] + ":" + form for form in m["forms"]))
-))')
-  samtune compare methods="${METHODS:-decoder,hq,hq:sum,prompt_free,prompt_free:random,$methods}" $common
+  methods=$(python3 -c '
+from samtune.catalogue import list_decoders, list_methods
+# "decoder" is the tuned one; fusion stands beside the adapters that it reads, semantic on CamVid
+rows = [r for r in list_decoders() if "none" in r["adapters"] and r["trainable_parameters"]]
+rows = [r for r in rows if r["name"] not in ("tuned", "semantic")]
+rows += [r for r in list_methods() if r["name"] != "none" and "nano" in r["backbones"]]
+print(",".join(n for r in rows for n in [r["name"], *(r["name"] + ":" + f for f in r["forms"])]))
+')
+  samtune compare methods="${METHODS:-decoder,$methods}" $common
   ;;
 camvid)
   samtune compare decoder.name=semantic decoder.classes=11 train.loss="ce + multi_dice" $common \

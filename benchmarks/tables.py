@@ -76,8 +76,10 @@ def methods(out: Path) -> str:
         measured(out) + "\n",
         "The same short budget and one rate for all: this shows that each method learns, not which "
         "is best. One seed; zero-shot stands first. Without a prompt nano answers with one object, "
-        "so it starts near zero where all of the foreground is asked for. Memory is the process's, "
-        "in which the runs follow one another; each peak is counted anew.\n",
+        "so it starts near zero where all of the foreground is asked for. A name with a colon is "
+        "another form of a method (`samtune methods NAME`). gsam's ResNet starts at random, where "
+        "the published one starts from ImageNet. Memory is the process's, in which the runs follow "
+        "one another; each peak is counted anew.\n",
     ]
     of_classes = {"lora", "adaptformer", "gsam", "sm_adaptformer", "samus"}
     of_classes |= {"head_lora", "head_conv_lora"}
@@ -110,7 +112,7 @@ def methods(out: Path) -> str:
         parts.append(
             f"Not better than zero-shot: {', '.join(worse)}.\n"
             if worse
-            else f"All {len(found['rows'])} beat zero-shot.\n"
+            else f"All {len(found['rows'])} beat zero-shot. {added(found['rows'])}\n"
         )
         run = {row["adapter"] for row in found["rows"]} | {"none"}
         fitting = [name for name in ADAPTERS if SPECS["nano"].encoder in ADAPTERS[name].encoders]
@@ -118,6 +120,22 @@ def methods(out: Path) -> str:
         if left:
             parts.append(f"Not measured yet: {', '.join(left)}.\n")
     return "\n".join(parts)
+
+
+def added(rows: Sequence[Tree]) -> str:
+    """What adapters add to the decoder that all of them share, in a sentence."""
+    alone = next(row for row in rows if row["method"] == "decoder")
+    gains = {
+        row["method"]: row["iou"]["mean"] - alone["iou"]["mean"]
+        for row in rows
+        if row["decoder"] == alone["decoder"] and row["adapter"] != "none"
+    }
+    least, most = min(gains, key=gains.__getitem__), max(gains, key=gains.__getitem__)
+    return (
+        f"The decoder alone comes to {metric(alone['iou']['mean'])}; with the same read-out, "
+        f"`{alone['decoder']}`, adapters add {metric(gains[least], sign=True)} (`{least}`) to "
+        f"{metric(gains[most], sign=True)} (`{most}`) to it."
+    )
 
 
 def shots(out: Path) -> str:

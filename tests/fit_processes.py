@@ -8,8 +8,10 @@ import warnings
 from pathlib import Path
 
 import tiny
+import tiny_vit_golden
 import torch
 
+from samtune.adapters import ADAPTERS
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.sources import find_layout
 from samtune.engine import FitConfig, fit
@@ -21,7 +23,8 @@ from samtune.processes import place
 def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> None:
     adapter, decoder = method.split("/")
     torch.manual_seed(0)
-    model = FineTuned(tiny.base(), adapter, decoder)
+    base = tiny.base() if "vit" in ADAPTERS[adapter].encoders else tiny_vit_golden.base()
+    model = FineTuned(base, adapter, decoder)
     start = {name: t.clone() for name, t in model.state_dict().items()}
     (records,) = find_layout(root).values()
     data, prompts = DataConfig(root=root), PromptConfig()

@@ -96,6 +96,11 @@ def test_the_terminal_gets_a_line_of_each_and_all_of_one():
     assert {option["name"] for option in both["options"]} >= {"lora.rank", "adaptformer.hidden"}
     assert describe_method("lora+batch_norm")["backbones"] == ["vit_t"]
     assert "trained: 0 parameters, adapter alone, vit_t" in facts(describe_method("batch_norm"))
+    with pytest.raises(InputError, match=r"a form of vpt.*samtune methods vpt"):
+        describe_method("vpt:shallow")
+    with pytest.raises(InputError, match=r"set adapter.name=vpt adapter.depth=shallow"):
+        ADAPTERS["vpt:shallow"]
+    assert "changes the embedding" in facts(describe_method("lora+gsam"))
     assert "forms" not in facts(describe_method("samus"))
 
 

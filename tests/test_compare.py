@@ -126,6 +126,7 @@ class TestPlan:
             (["methods=samus:x"], ["methods=samus:x: it has one form alone"]),
             (["methods=hq", "decoder.name=tuned"], ["methods=hq: decoder.name=tuned is another"]),
             (["methods=hq:sum", "decoder.name=tuned"], ["methods=hq:sum: decoder.name=tuned"]),
+            (["methods=lora+vpt:shallow"], ["methods=lora+vpt:shallow", "take no form"]),
             (["methods=decoder:x"], ["methods=decoder:x: no such method"]),
             (["methods=lroa"], ["methods=lroa", "did you mean 'lora'"]),
             (["methods=lora,lora"], ["give each one once"]),

@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 from commands import settings, write_base
+from safetensors.torch import load_file
 
 from samtune import processes
 from samtune.runfolder import WRITTEN
@@ -71,6 +72,22 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
         "last",
     ]
     assert second["losses"] == []  # one process speaks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["batch_norm/tuned", "ts_sam/fusion"])
+def test_running_statistics_end_alike_in_all_processes(tmp_path, method):
+    """So that all measure the model that the first one saves."""
+    root = tiny.write_pairs(tmp_path / "pairs", 9)
+    first, second = run(root, tmp_path / "two", method, 1, 2, world=2)
+    start, end = first["start"], first["weights"]
+    moved = [name for name in end if not torch.equal(end[name], start[name])]
+    assert any("running_mean" in name for name in moved)
+    for name, tensor in first["weights"].items():
+        assert torch.equal(tensor, second["weights"][name]), name
+    saved = load_file(tmp_path / "two" / "run" / "best.safetensors")
+    for name in moved:
+        assert torch.equal(saved[name], first["weights"][name]), name
 
 
 def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:

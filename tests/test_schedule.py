@@ -15,7 +15,7 @@ from samtune.schedule import (
     learning_rate,
     stream_seed,
     total_steps,
-    validation_every,
+    validates,
 )
 
 
@@ -74,8 +74,7 @@ def test_an_epoch_shows_every_image(images, size, world):
     assert set(shown) == set(range(images))
     counts = [shown.count(i) for i in range(images)]
     assert max(counts) - min(counts) <= 1
-    if world == 1:
-        assert all(len(set(batch)) == len(batch) for part in parts for batch in part)
+    assert all(len(set(batch)) == len(batch) for part in parts for batch in part)
 
 
 @pytest.mark.parametrize(
@@ -114,19 +113,22 @@ def test_processes_have_as_many_and_as_large_batches(last):
 
 
 @pytest.mark.parametrize(
-    ("settings", "batches", "total", "every"),
+    ("settings", "batches", "total", "steps"),
     [
-        ({}, 7, 70, 7),
-        ({}, 7, 700, 35),
-        ({"accumulate": 4}, 2, 10, 1),
-        ({"eval_epochs": 1}, 7, 700, 7),
-        ({"eval_epochs": 3}, 7, 700, 21),
-        ({"eval_epochs": 3, "accumulate": 2}, 7, 700, 10),
-        ({"eval_epochs": 3, "eval_every": 5}, 7, 700, 5),
+        ({}, 7, 30, [7, 14, 21, 28, 30]),
+        ({}, 7, 700, list(range(35, 701, 35))),
+        ({"accumulate": 4}, 2, 3, [1, 2, 3]),
+        ({"eval_epochs": 1}, 7, 23, [7, 14, 21, 23]),
+        ({"eval_epochs": 3}, 7, 50, [21, 42, 50]),
+        # epochs of three batches end within the second, fourth, ... of two each
+        ({"eval_epochs": 1, "accumulate": 2}, 3, 6, [2, 3, 5, 6]),
+        ({"eval_epochs": 1, "accumulate": 8}, 3, 3, [1, 2, 3]),
+        ({"eval_epochs": 3, "eval_every": 5}, 7, 12, [5, 10, 12]),
     ],
 )
-def test_steps_between_validations(settings, batches, total, every):
-    assert validation_every(FitConfig(**settings), batches, total) == every
+def test_steps_of_validations(settings, batches, total, steps):
+    config = FitConfig(**settings)
+    assert [k for k in range(total + 1) if validates(config, k, total, batches)] == steps
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def check_trainable(config: RunConfig, model: FineTuned) -> None:
     if not model.trainable():
         raise InputError(
             f"adapter.name={config.adapter['name']} decoder.name={config.decoder['name']}: nothing "
-            "to train; set decoder.name=tuned or an adapter (samtune methods)"
+            "to train; set decoder.name=tuned or an adapter that trains (samtune methods)"
         )
 
 

@@ -43,6 +43,9 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         InputError: No such method.
     """
     known = [*ADAPTERS, *DECODERS]
+    if name.partition(":")[0] in known and ":" in name:
+        whole = name.partition(":")[0]
+        raise InputError(f"{name}: a form of {whole}, whose page lists it: samtune methods {whole}")
     if "+" not in name and name not in known:
         raise InputError(
             f"{name}: no such method{nearest(name, known)}; adapters are "

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from samtune.assembly import check_trainable, dataset_of, models, modes, tuned
 from samtune.checkpoint import load
@@ -23,7 +22,7 @@ from samtune.compare_page import Entry, Picture, write_page
 from samtune.compare_plan import Run, planned
 from samtune.compare_rows import aggregate, grids, with_deviation, zero_shot
 from samtune.comparison import answers, spread
-from samtune.config import Tree, leaves
+from samtune.config import Tree, leaves, read_tree, resolve
 from samtune.data import splits
 from samtune.display import Display, terms
 from samtune.errors import InputError
@@ -105,7 +104,7 @@ def _finished(run: Run) -> Tree | None:
     file = run.folder / "config.yaml"
     if not file.is_file():
         return None
-    earlier = leaves(yaml.safe_load(file.read_text("utf-8")))
+    earlier = leaves(resolve([read_tree(file)]).tree())  # a setting that is new has its default
     wanted = leaves(run.config.tree())
     for key in sorted(earlier.keys() | wanted.keys()):
         if key not in MAY_DIFFER and earlier.get(key) != wanted.get(key):

@@ -140,6 +140,10 @@ def _method(name: str) -> Tree:
     """
     shipped = recipes()
     whole, colon, form = name.partition(":")
+    if colon and "+" in name:
+        raise InputError(
+            f"methods={name}: adapters that are joined by + take no form; leave it out"
+        )
     if colon and (whole in DECODERS or whole in ADAPTERS):
         return _formed(whole, form)
     if name == DECODER:

@@ -237,8 +237,8 @@ def _resumed(config: RunConfig, given: Tree) -> RunConfig:
     if not (folder / "config.yaml").is_file():
         raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
     tree = read_tree(folder / "config.yaml")
-    resolve([tree])  # the file may have been edited
-    earlier, wanted = leaves(tree), leaves(config.tree())
+    # the file may have been edited, or lack a setting that is new
+    earlier, wanted = leaves(resolve([tree]).tree()), leaves(config.tree())
     for key in leaves(given):
         if key not in FREE_ON_RESUME and wanted.get(key) != earlier.get(key):
             raise InputError(

@@ -28,7 +28,7 @@ from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, MEASURES
 from samtune.objective import Objective
-from samtune.processes import place
+from samtune.processes import place, share_buffers
 from samtune.schedule import (
     FitConfig,
     batches_per_epoch,
@@ -38,7 +38,7 @@ from samtune.schedule import (
     learning_rate,
     stream_seed,
     total_steps,
-    validation_every,
+    validates,
 )
 from samtune.state import TrainingState, read_state, write_state
 from samtune.trackers import FOLDER, kept_in
@@ -155,7 +155,6 @@ class _Trainer:
         size, share, last = config.batch_size, config.epoch_share, config.last_batch
         self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
         self.total = total_steps(config, self.batches)
-        self.every = validation_every(config, self.batches, self.total)
         self.state = TrainingState()
         self._start = time.perf_counter()
 
@@ -170,6 +169,7 @@ class _Trainer:
         except KeyboardInterrupt:
             self._save_last()
             raise
+        share_buffers(self.model)
         self._save_last()
         if self.state.best_tensors:
             self.model.load_state_dict(self.state.best_tensors)
@@ -264,12 +264,13 @@ class _Trainer:
             )
 
     def _due(self) -> bool:
-        step = self.state.step
-        return self.val is not None and step > 0 and (step % self.every == 0 or step == self.total)
+        steps = self.state.step, self.total
+        return self.val is not None and validates(self.config, *steps, self.batches)
 
     def _validate(self) -> None:
         assert self.val is not None
         c = self.config
+        share_buffers(self.model)
         found = evaluate(
             self.model,
             self.val,

@@ -65,6 +65,22 @@ def together(cpu: bool) -> Iterator[None]:
     processes.destroy_process_group()
 
 
+def share_buffers(model: Any) -> None:
+    """Gives all processes the first one's buffers, as DDP does before each forward pass.
+
+    Running statistics are of each process's batches, and have gone apart since.
+
+    Args:
+        model: A module of torch.
+    """
+    if place()[1] == 1:
+        return
+    from torch import distributed
+
+    for buffer in model.buffers():
+        distributed.broadcast(buffer, 0)
+
+
 def from_main(make: Callable[[], Made]) -> Made:
     """What the main process makes, in all processes; what it refuses is refused in all.
 

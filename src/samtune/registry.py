@@ -51,10 +51,20 @@ class Registry(Generic[T]):
         if "+" in name and self.combine is not None:
             return self.combine(name)
         if name not in self._classes:
+            self._check_form(name)
             raise InputError(
                 f"{self.kind}.name={name}: must be one of {', '.join(self)}{nearest(name, self)}"
             )
         return self._classes[name]
+
+    def _check_form(self, name: str) -> None:
+        whole, _, form = name.partition(":")
+        if whole in self._classes and form in (forms := self.forms(whole)):
+            words = " ".join(f"{self.kind}.{key}={value}" for key, value in forms[form].items())
+            raise InputError(
+                f"{self.kind}.name={name}: only comparisons take forms by name; set "
+                f"{self.kind}.name={whole} {words}"
+            )
 
     def forms(self, name: str) -> Mapping[str, Mapping[str, Any]]:
         """The other forms that the class of that name declares: options by a short name.

@@ -186,12 +186,19 @@ def batches_per_epoch(
     return max(1, mine // batch_size) if last == "drop" else math.ceil(mine / batch_size)
 
 
-def validation_every(config: FitConfig, batches: int, total: int) -> int:
-    """Optimiser steps between validations, with so many batches in an epoch and steps in all."""
-    if config.eval_every is not None:
-        return config.eval_every
-    steps = max(1, (config.eval_epochs or 1) * batches // config.accumulate)
-    return steps if config.eval_epochs else max(steps, math.ceil(total / 20))
+def validates(config: FitConfig, step: int, total: int, batches: int) -> bool:
+    """Whether a validation follows step ``1..total``, with so many batches in an epoch.
+
+    The last step has one; of epochs that end within a step each the step that ends it.
+    """
+    if step < 1 or step == total:
+        return step > 0
+    if config.eval_every is None and config.eval_epochs is not None:
+        length = config.eval_epochs * batches
+        before, now = ((k * config.accumulate) // length for k in (step - 1, step))
+        return now > before
+    once = max(batches // config.accumulate, math.ceil(total / 20), 1)
+    return step % (config.eval_every or once) == 0
 
 
 def total_steps(config: FitConfig, batches: int) -> int:
@@ -227,14 +234,14 @@ def epoch_order(
     anew, the same for all processes together.
 
     The last batches are filled up from the start of the order, so that all are full and every
-    process has as many; only where that would repeat an image within a batch is a batch smaller.
+    process has as many; only where there are too few images for a batch of each is it smaller.
     Others are dropped or short, as ``last`` says; the order then is only filled up to as many
     images for each process. It depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
     taken = images_per_epoch(images, share)
     order = torch.randperm(images, generator=generator).tolist()[:taken]
-    size = min(batch_size, taken)
+    size = min(batch_size, math.ceil(taken / world))
     batches = batches_per_epoch(taken, batch_size, world, last=last)
     wanted = batches * size * world if last == "fill" else math.ceil(taken / world) * world
     order = (order * math.ceil(wanted / taken))[:wanted]

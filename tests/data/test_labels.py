@@ -68,7 +68,7 @@ def test_binary_turned_round(refused):
     assert labels.valid.tolist() == [[True, True, True, True, False]]
     whole = label_objects(np.zeros((2, 2), np.uint8), DataConfig(invert=True), PNG)
     assert whole.map.all() and len(whole) == 1
-    words = ["data.invert: data.masks=classes", "data.masks=binary"]
+    words = ["data.invert=true: data.masks=classes", "data.masks=binary"]
     refused(words, from_words, ["data.invert=true", "data.masks=classes", "data.classes=3"])
 
 

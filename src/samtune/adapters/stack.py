@@ -214,6 +214,8 @@ class Combination:
         self.__doc__ = f"Several adapters at once: {', '.join(self.parts)}."
         self.paper = "; ".join(cls.paper for cls in classes)
         self.sits = "; ".join(cls.sits for cls in classes)
+        clauses = dict.fromkeys(cls.changes_at_start for cls in classes)
+        self.changes_at_start = "; ".join(clause for clause in clauses if clause)
         self.decoders = _common_decoders(name, classes)
         self.encoders = _common_encoders(name, classes)
         self.detached = all(cls.detached for cls in classes)

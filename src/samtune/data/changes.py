@@ -44,8 +44,8 @@ def check_changes(data: DataConfig, tiles: str) -> None:
         )
     if data.invert and data.masks not in ("auto", "binary"):
         raise InputError(
-            f"data.invert: data.masks={data.masks} has no foreground and background to exchange; "
-            "leave it out, or set data.masks=binary"
+            f"data.invert=true: data.masks={data.masks} has no foreground and background to "
+            "exchange; leave it out, or set data.masks=binary"
         )
     if tiles != "whole" and (crop or data.rotate):
         name = "crop" if crop else "rotate"

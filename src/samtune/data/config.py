@@ -154,5 +154,6 @@ class PromptConfig:
     max_objects: int = 16
     """Objects per training image, drawn anew each time; evaluation uses all."""
     ask_empty: bool = False
-    """Ask a training image without an object too, without a prompt and for an empty mask, as parts
-    of data.crop always are; by default it adds nothing to the loss."""
+    """Ask a training image of which no object can be asked too, without a prompt and for an empty
+    mask, as parts of data.crop always are; by default it adds nothing to the loss. With the prompt
+    none every image is asked anyway."""

@@ -54,7 +54,7 @@ class Loss:
         if 0 < len(terms.keys() & CLASS_LOSSES.keys()) < len(terms):
             raise InputError(
                 f"loss {expression!r} sums losses of single masks and of class maps; "
-                f"{' and '.join(CLASS_LOSSES)} go with each other only"
+                f"{', '.join(CLASS_LOSSES)} go with each other only"
             )
         return Loss(tuple(terms.items()), at)
 

@@ -145,8 +145,8 @@ def ce_pooled(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Cross-entropy over the classes: the mean over the valid pixels of all images together.
 
     So an image counts as much as it has valid pixels, and its loss depends on the others: torch's
-    ``cross_entropy`` with a class to ignore, as Generalized SAM (arXiv:2408.12406) trains on
-    Cityscapes. A loss at the images' own sizes gives it one image at a time.
+    ``cross_entropy`` with a class to ignore, as in Generalized SAM (arXiv:2408.12406). The images
+    are those of one batch on one device; a loss at their own sizes gives it one at a time.
     """
     z, g = _clean_classes(logits, target, valid)
     each = torch.where(valid, F.cross_entropy(z, g, reduction="none"), 0).sum(_PIXELS)
