@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from commands import settings
 
-from samtune.compare import compare, show
+from samtune.compare import _finished, compare, show
 from samtune.compare_page import Entry, Picture, render, scatter
 from samtune.compare_plan import Run, planned
 from samtune.compare_rows import aggregate, grids, zero_shot
@@ -164,6 +165,17 @@ def summary(iou, zero_shot=0.5):
         "tuned": {"iou": iou, "dice": iou}, "zero_shot": {"iou": zero_shot, "dice": zero_shot},
         "trainable_parameters": 1000, "seconds": 2.0, "peak_memory_bytes": int(1e6),
     }  # fmt: skip
+
+
+def test_a_run_from_before_a_setting_has_its_default(words, refused):
+    (run,) = planned([*words, "methods=lora", "seeds=1"])
+    tree, file = run.config.tree(), run.folder / "config.yaml"
+    del tree["data"]["invert"], tree["train"]["last_batch"]
+    run.folder.mkdir(parents=True)
+    file.write_text(yaml.safe_dump(tree), "utf-8")
+    assert _finished(run) is None
+    (other,) = planned([*words, "methods=lora", "seeds=1", "train.last_batch=drop"])
+    refused("was run with train.last_batch=fill, not drop", _finished, other)
 
 
 def test_rows_over_seeds(words):
