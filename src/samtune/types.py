@@ -30,7 +30,7 @@ NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where an image lies in the model's frame: scaled to ``resized``, then padded right and below.
+    """Where an image lies in the model's frame: resized, then padded right and below.
 
     All sizes are ``(height, width)`` in pixels.
     """
@@ -44,8 +44,9 @@ class Geometry:
     """Whether masks without padding come back in one interpolation instead of two."""
     spline: bool = False
     """Whether the corners' pixels lie on each other, as SciPy's zoom resizes, and masks come back
-    by the nearest pixel. Prompts are placed by ``scale`` all the same: less than half a pixel of
-    the coarser frame away."""
+    by the nearest pixel. Prompts go by ``scale``: less than half a coarser pixel away."""
+    first: tuple[int, int] | None = None
+    """Size of image and labels on the way there."""
 
     def scale(self, like: Tensor) -> Tensor:
         """The factors ``(x, y)`` from the original to the model frame, of ``like``'s dtype."""
@@ -332,8 +333,7 @@ class Masks:
     """What a decoder predicts for ``N`` prompts."""
 
     logits: Tensor
-    """``(N, K, 4H, 4W)``: four times the token grid, over the whole model frame; above 0 is
-    inside."""
+    """``(N, K, 4H, 4W)``: four times the token grid, over the model frame; above 0 is inside."""
     iou: Tensor
     """``(N, K)``: the decoder's own estimate of each mask's IoU."""
     exclusive: bool = False

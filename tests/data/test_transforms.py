@@ -221,8 +221,15 @@ def test_a_first_size_comes_before_the_frame(make_picture):
     expected, _ = fit_image(smaller.permute(1, 2, 0).numpy(), (64, 64), "stretch")
     assert torch.equal(pixels, expected)
     assert (geometry.original, geometry.resized) == ((40, 60), (64, 64))
-    once, _ = fit(image, replace(policy, first_size=None))
+    once, directly = fit(image, replace(policy, first_size=None))
     assert not torch.equal(pixels, once)
+    labels = np.arange(2400, dtype=np.int32).reshape(40, 60)
+    by_pillow = Image.fromarray(labels)
+    for size in ((20, 28), (64, 64)):
+        by_pillow = by_pillow.resize(size[::-1], Image.Resampling.NEAREST)
+    assert np.array_equal(fit_mask(labels, geometry), by_pillow)
+    assert not np.array_equal(fit_mask(labels, directly), by_pillow)
+    assert fit_mask(np.ones((40, 60), bool), geometry).all()
 
 
 def test_a_rotated_image_goes_through_the_first_size_once(pairs):

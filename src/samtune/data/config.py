@@ -102,8 +102,8 @@ class InputConfig:
     """Keep the aspect ratio and pad right and below, stretch both axes to the frame, or stretch by
     SciPy's zoom as SAMed does: images by cubic splines, labels and masks by the nearest pixel."""
     first_size: tuple[int, int] | None = None
-    """Height and width to which images are stretched before that, as Generalized SAM does with
-    Trans10k; labels go to the frame at once."""
+    """Height and width to which images and labels are stretched before that, as Generalized SAM
+    does with Trans10k."""
     antialias: bool = True
     """Resize as Pillow does; if not, by plain bilinear interpolation."""
     mean: tuple[float, float, float] | None = None

@@ -90,7 +90,7 @@ def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry
     if first is not None and original != first:
         image = _resized(image, first)
     pixels, geometry = fit_image(image, policy.size, policy.resize, policy.antialias)
-    geometry = replace(geometry, original=original)
+    geometry = replace(geometry, original=original, first=first)
     raw = policy.native_raw and original == policy.size
     if raw and policy.mean is not None and policy.std is not None:
         # What the normalisation of the batch turns into the bytes again.
@@ -133,16 +133,26 @@ def fit_mask(mask: _Array, geometry: Geometry) -> _Array:
     A valid map of ones fitted so is false in the padding. With the geometry's ``spline`` the pixel
     is that of SciPy's zoom, and a row or column that it leaves empty is outside.
     """
-    (h0, w0), (h, w) = geometry.original, geometry.resized
+    if geometry.first is not None:
+        mask = _picked(mask, geometry.first)
+    (h0, w0), (h, w) = mask.shape, geometry.resized
     if geometry.spline:
         rows, columns = nearest_in_zoom(h0, h).numpy(), nearest_in_zoom(w0, w).numpy()
         found = (rows >= 0)[:, None] & (columns >= 0)
         mask = mask[rows][:, columns] * found  # type: ignore[assignment]
-    elif (h, w) != (h0, w0):
-        mask = mask[_nearest(h0, h)][:, _nearest(w0, w)]  # type: ignore[assignment]
+    else:
+        mask = _picked(mask, (h, w))
     fitted = np.zeros(geometry.model, mask.dtype)
     fitted[:h, :w] = mask
     return fitted  # type: ignore[return-value]
+
+
+def _picked(mask: _Array, size: tuple[int, int]) -> _Array:
+    """A map of another height and width, of the nearest pixels."""
+    if mask.shape == size:
+        return mask
+    rows, columns = (_nearest(a, b) for a, b in zip(mask.shape, size, strict=True))
+    return mask[rows][:, columns]  # type: ignore[return-value]
 
 
 def _nearest(source: int, target: int) -> NDArray[np.int64]:
