@@ -81,6 +81,10 @@ def methods(out: Path) -> str:
         "the published one starts from ImageNet. Memory is the process's, in which the runs follow "
         "one another; each peak is counted anew.\n",
     ]
+    other = [
+        f"`{name}`" for name in ADAPTERS if SPECS["nano"].encoder not in ADAPTERS[name].encoders
+    ]
+    parts.append(f"Not here, since they are made for another kind of base: {', '.join(other)}.\n")
     of_classes = {"lora", "adaptformer", "gsam", "sm_adaptformer", "samus"}
     of_classes |= {"head_lora", "head_conv_lora"}
     for name, title, without in (
