@@ -266,6 +266,22 @@ def test_the_chart_places_what_is_larger_to_the_right_and_better_higher():
     assert scatter("all", [], None)["points"] == []
 
 
+def test_labels_of_a_chart_never_lie_on_each_other_or_on_points():
+    def row(name, iou, size):
+        spread = {"mean": iou, "std": None}
+        return {"method": name, "iou": spread, "trainable_parameters": size, "best": False}
+
+    rows = [row(f"method_{k}", 0.8 + 0.001 * k, 900_000 + 1000 * k) for k in range(20)]
+    rows += [row("small", 0.85, 2_000), row("large", 0.7, 50_000_000)]
+    sides = {p["method"]: p["side"] for p in scatter("all", rows, None)["points"]}
+    assert (sides["small"], sides["large"]) == ("right", "left")
+    assert sides["method_19"] and None in sides.values()  # the best of a crowd is named
+    labels = [name for name, side in sides.items() if side]
+    assert 3 < len(labels) < len(rows)
+    apart = [row(f"m{k}", 0.5 + 0.05 * k, 1000) for k in range(5)]
+    assert all(p["side"] for p in scatter("all", apart, 0.4)["points"])
+
+
 def test_a_base_far_below_does_not_press_the_methods_together():
     rows = [
         {"method": m, "iou": {"mean": iou, "std": None}, "trainable_parameters": n, "best": False}

@@ -26,6 +26,10 @@ from samtune.report import (
     write_file,
 )  # fmt: skip
 
+DOT, BESIDE, LETTER, LINE = 5.0, 9.0, 6.8, 13.0
+"""Of a chart, in the pixels of its SVG: radius of a point, how far from it its label begins, about
+how wide a letter is, and how high a label."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -109,8 +113,8 @@ def scatter(
         ``title``, ``frame``, ``x`` and ``y`` (position and label of each tick), ``zero_shot`` (the
         height of its line, or ``None``), ``below`` (the base's IoU where it lies so far below the
         methods that they would lie on each other on one axis with it) and ``points``: method,
-        position, the ends of one deviation up and down, where its label stands, and whether it is
-        the best.
+        position, the ends of one deviation up and down, on which side its label stands (none where
+        it would lie on another point or label), and whether it is the best.
     """
     known = [row for row in rows if row["iou"]["mean"] is not None]
     sizes = [max(1, row["trainable_parameters"]) for row in known]
@@ -139,7 +143,6 @@ def scatter(
                 "method": row["method"],
                 "at": (x, up(mean)),
                 "ends": (up(mean - std), up(mean + std)) if row["iou"]["std"] else None,
-                "left": x > (left + right) / 2,
                 "best": row["best"],
                 "label": f"{row['method']}: IoU {metric(mean)}, {quantity(size)} parameters",
             }
@@ -152,8 +155,39 @@ def scatter(
         "y": [(up(tick), f"{tick:.{digits}f}") for tick in y_ticks],
         "zero_shot": None if line is None else up(line),
         "below": zero_shot if far else None,
-        "points": points,
+        "points": _labelled(points, (left + right) / 2),
     }
+
+
+def _labelled(points: list[dict[str, Any]], middle: float) -> list[dict[str, Any]]:
+    """Points with the ``side`` of their label: away from the middle, or towards it, or ``None``.
+
+    The highest ones choose first.
+    """
+    taken = [_around(x, y, DOT, DOT) for x, y in (point["at"] for point in points)]
+    placed: list[str | None] = [None] * len(points)
+    for k in sorted(range(len(points)), key=lambda k: points[k]["at"][1]):
+        (x, y), width = points[k]["at"], LETTER * len(points[k]["method"])
+        outer, inner = ("left", "right") if x > middle else ("right", "left")
+        for side in (outer, inner):
+            centre = x + (BESIDE + width / 2) * (1 if side == "right" else -1)
+            box = _around(centre, y, width / 2, LINE / 2)
+            others = [other for i, other in enumerate(taken) if i != k]
+            if not any(_meet(box, other) for other in others):
+                taken.append(box)
+                placed[k] = side
+                break
+    return [{**point, "side": placed[k]} for k, point in enumerate(points)]
+
+
+def _around(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """The edges of a box by its centre and half its sides."""
+    return x - width, y - height, x + width, y + height
+
+
+def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Whether two boxes overlap."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _far_below(zero_shot: float, heights: Sequence[float]) -> bool:
