@@ -151,7 +151,7 @@ def test_masks_targets_and_loss_must_fit(refused):
     classes, single = Masks(logits, logits[..., 0, 0], True), Masks(logits, logits[..., 0, 0])
     assert Loss.parse("0.2*ce + 0.8*multi_dice")(classes, batch) > 0
     refused("single masks", Loss.parse("ce"), single, batch)
-    refused(["bce", "ce, multi_dice"], Loss.parse("bce"), classes, batch)
+    refused(["bce", "ce, ce_pooled, multi_dice"], Loss.parse("bce"), classes, batch)
     plain = reference.batch(torch.zeros(2, 3, 8, 8))
     refused("semantic", Loss.parse("ce"), classes, plain)
     refused("'ce'", Loss.parse("ce"), single, plain)
