@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every method of the registry in every form with the shipped base, 200 steps each: on ISBI 2012, and
-# those that Generalized SAM's paper compares, with several classes, on CamVid. Finished runs are kept: the same command goes on. METHODS=a,b in the
-# environment takes these alone.
+# those that Generalized SAM's paper compares, with several classes, on CamVid. Finished runs are
+# kept: the same command goes on. METHODS=a,b in the environment takes these alone.
 #     benchmarks/methods.sh isbi2012 ISBI2012_FOLDER OUT_FOLDER
 #     benchmarks/methods.sh camvid CAMVID_FOLDER OUT_FOLDER
 set -euo pipefail

@@ -81,10 +81,9 @@ def methods(out: Path) -> str:
         "the published one starts from ImageNet. Memory is the process's, in which the runs follow "
         "one another; each peak is counted anew.\n",
     ]
-    other = [
-        f"`{name}`" for name in ADAPTERS if SPECS["nano"].encoder not in ADAPTERS[name].encoders
-    ]
-    parts.append(f"Not here, since they are made for another kind of base: {', '.join(other)}.\n")
+    fitting = [name for name in ADAPTERS if SPECS["nano"].encoder in ADAPTERS[name].encoders]
+    other = ", ".join(f"`{name}`" for name in ADAPTERS if name not in fitting)
+    parts.append(f"Not here, since they are made for another kind of base: {other}.\n")
     of_classes = {"lora", "adaptformer", "gsam", "sm_adaptformer", "samus"}
     of_classes |= {"head_lora", "head_conv_lora"}
     for name, title, without in (
@@ -119,7 +118,6 @@ def methods(out: Path) -> str:
             else f"All {len(found['rows'])} beat zero-shot. {added(found['rows'])}\n"
         )
         run = {row["adapter"] for row in found["rows"]} | {"none"}
-        fitting = [name for name in ADAPTERS if SPECS["nano"].encoder in ADAPTERS[name].encoders]
         left = [method for method in fitting if method not in run | without]
         if left:
             parts.append(f"Not measured yet: {', '.join(left)}.\n")

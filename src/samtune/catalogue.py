@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import re
 import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
+from samtune.registry import as_yaml, settings
 from samtune.sam.model import SPECS, Sam, SamSpec
 
 
@@ -43,8 +43,8 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         InputError: No such method.
     """
     known = [*ADAPTERS, *DECODERS]
-    if name.partition(":")[0] in known and ":" in name:
-        whole = name.partition(":")[0]
+    whole, colon, _ = name.partition(":")
+    if colon and whole in known:
         raise InputError(f"{name}: a form of {whole}, whose page lists it: samtune methods {whole}")
     if "+" not in name and name not in known:
         raise InputError(
@@ -142,7 +142,7 @@ def _sized(row: dict[str, Any], base: str = "vit_b") -> str:
 def facts(row: dict[str, Any]) -> str:
     """What :func:`describe_method` gives but the options, as lines."""
     kind = row["kind"]
-    forms = [f"{name} ({_settings(kind, own)})" for name, own in row["forms"].items()]
+    forms = [f"{name} ({settings(kind, own)})" for name, own in row["forms"].items()]
     changes = row["changes_at_start"]
     return "\n".join(
         (
@@ -160,10 +160,6 @@ def facts(row: dict[str, Any]) -> str:
     )
 
 
-def _settings(kind: str, own: Mapping[str, Any]) -> str:
-    return " ".join(f"{kind}.{key}={_yaml(value)}" for key, value in own.items())
-
-
 def _all_or(names: list[str], known: list[str]) -> str:
     others = [name for name in known if name not in names]
     if 2 * len(others) > len(known):
@@ -174,14 +170,9 @@ def _all_or(names: list[str], known: list[str]) -> str:
 def option_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """What :func:`options` gives as rows for a terminal: name, default as in YAML, meaning."""
     return [
-        (r["name"], _yaml(r["default"]), " ".join(r["help"].replace("``", "").split()))
+        (r["name"], as_yaml(r["default"]), " ".join(r["help"].replace("``", "").split()))
         for r in rows
     ]
-
-
-def _yaml(value: Any) -> str:
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def decoders_table(base: str = "vit_b") -> str:

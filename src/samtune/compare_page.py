@@ -110,11 +110,12 @@ def scatter(
     """IoU against trainable parameters on a logarithmic axis, in the pixels of its SVG.
 
     Returns:
-        ``title``, ``frame``, ``x`` and ``y`` (position and label of each tick), ``zero_shot`` (the
-        height of its line, or ``None``), ``below`` (the base's IoU where it lies so far below the
-        methods that they would lie on each other on one axis with it) and ``points``: method,
-        position, the ends of one deviation up and down, on which side its label stands (none where
-        it would lie on another point or label), and whether it is the best.
+        ``title``, ``frame``, ``beside`` (how far from its point a label begins), ``x`` and ``y``
+        (position and label of each tick), ``zero_shot`` (the height of its line, or ``None``),
+        ``below`` (the base's IoU where it lies so far below the methods that they would lie on each
+        other on one axis with it) and ``points``: method, position, the ends of one deviation up
+        and down, on which side its label stands (none where it would lie on another point or
+        label), and whether it is the best.
     """
     known = [row for row in rows if row["iou"]["mean"] is not None]
     sizes = [max(1, row["trainable_parameters"]) for row in known]
@@ -151,6 +152,7 @@ def scatter(
     return {
         "title": f"IoU by trainable parameters, {_of_shots(shots)}",
         "frame": FRAME,
+        "beside": BESIDE,
         "x": [(across(10.0**power), quantity(10.0**power)) for power in range(low, high + 1)],
         "y": [(up(tick), f"{tick:.{digits}f}") for tick in y_ticks],
         "zero_shot": None if line is None else up(line),

@@ -264,8 +264,8 @@ class _Trainer:
             )
 
     def _due(self) -> bool:
-        steps = self.state.step, self.total
-        return self.val is not None and validates(self.config, *steps, self.batches)
+        due = validates(self.config, self.state.step, self.total, self.batches)
+        return self.val is not None and due
 
     def _validate(self) -> None:
         assert self.val is not None

@@ -11,6 +11,17 @@ from samtune.errors import InputError, nearest
 T = TypeVar("T")
 
 
+def as_yaml(value: Any) -> str:
+    """A default or an option as a command line takes it."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def settings(kind: str, options: Mapping[str, Any]) -> str:
+    """Options of an adapter or a decoder as words of a command line."""
+    return " ".join(f"{kind}.{key}={as_yaml(value)}" for key, value in options.items())
+
+
 class Registry(Generic[T]):
     """Classes by name. Each carries ``name`` and a nested frozen dataclass ``Config``."""
 
@@ -60,10 +71,9 @@ class Registry(Generic[T]):
     def _check_form(self, name: str) -> None:
         whole, _, form = name.partition(":")
         if whole in self._classes and form in (forms := self.forms(whole)):
-            words = " ".join(f"{self.kind}.{key}={value}" for key, value in forms[form].items())
             raise InputError(
                 f"{self.kind}.name={name}: only comparisons take forms by name; set "
-                f"{self.kind}.name={whole} {words}"
+                f"{self.kind}.name={whole} {settings(self.kind, forms[form])}"
             )
 
     def forms(self, name: str) -> Mapping[str, Mapping[str, Any]]:
