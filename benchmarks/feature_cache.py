@@ -23,11 +23,11 @@ import torch
 from vit_b_step import batch, official_file
 
 import samtune
-from samtune.feature_cache import FeatureCache, Streams
+from samtune.batch import Batch
 from samtune.losses import Loss
-from samtune.objective import Objective
+from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.sam.model import Sam
-from samtune.types import Batch
+from samtune.training.objective import Objective
 
 METHODS = (("none", "tuned"), ("none", "hq"), ("ts_sam_detached", "fusion"))
 COLUMNS = (

@@ -12,7 +12,7 @@ common="data.root=$root data.name=$part seeds=1 prompts.train=none prompts.eval=
 case $part in
 isbi2012)
   methods=$(python3 -c '
-from samtune.catalogue import list_decoders, list_methods
+from samtune.cli.catalogue import list_decoders, list_methods
 # "decoder" is the tuned one; fusion stands beside the adapters that it reads, semantic on CamVid
 rows = [r for r in list_decoders() if "none" in r["adapters"] and r["trainable_parameters"]]
 rows = [r for r in rows if r["name"] not in ("tuned", "semantic")]

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from samtune.adapters import ADAPTERS
-from samtune.checkpoint import read_header
-from samtune.compare_rows import grids, with_deviation
-from samtune.config import leaves, read_tree
-from samtune.report import duration, metric, quantity
-from samtune.sam.model import SPECS
+from samtune.compare.rows import grids, with_deviation
+from samtune.model.checkpoint import read_header
+from samtune.report.quantities import duration, metric, quantity
+from samtune.runs.config import leaves, read_tree
+from samtune.sam.spec import SPECS
 from samtune.sam.weights import fingerprint, load_sam
 
 Tree = Mapping[str, Any]

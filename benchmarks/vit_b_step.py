@@ -18,10 +18,13 @@ from pathlib import Path
 import torch
 
 import samtune
-from samtune.engine import peak_memory
+from samtune.batch import Batch
+from samtune.geometry import Geometry
 from samtune.losses import Loss
-from samtune.sam.model import SPECS, Sam
-from samtune.types import Batch, Geometry, Prompts
+from samtune.prompts import Prompts
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS
+from samtune.training.engine import peak_memory
 
 
 def official_file(folder: Path) -> Path:

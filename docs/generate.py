@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from samtune.catalogue import decoders_table, methods_table, settings_table
-from samtune.config import BaseConfig
+from samtune.cli.catalogue import decoders_table, methods_table, settings_table
+from samtune.cli.recipe_list import recipes_table
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.named import datasets_table
-from samtune.engine import FitConfig
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import metrics_table
-from samtune.recipe_list import recipes_table
+from samtune.runs.config import BaseConfig
+from samtune.training.engine import FitConfig
 
 PAGES = Path(__file__).parent
 MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -8,7 +8,8 @@ import torch
 from commands import Answer, Trained, exit_code, train_once
 
 from samtune.errors import InputError
-from samtune.sam.model import SPECS, Sam, SamSpec
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS, SamSpec
 
 
 @pytest.fixture(autouse=True)

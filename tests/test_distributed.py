@@ -16,10 +16,10 @@ import torch
 from commands import settings, write_base
 from safetensors.torch import load_file
 
-from samtune import processes
-from samtune.runfolder import WRITTEN
+from samtune import distributed as processes
+from samtune.runs.folder import WRITTEN
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "support"
 WORKER = HERE / "fit_processes.py"
 COMMAND = HERE / "samtune_processes.py"
 
@@ -27,7 +27,7 @@ COMMAND = HERE / "samtune_processes.py"
 def run(root: Path, out: Path, method: str, batch_size: int, accumulate: int, world: int):
     """What each process found, by rank."""
     out.mkdir()
-    paths = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
+    paths = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
     environment = {
         **os.environ,
         "PYTHONPATH": paths,
@@ -96,7 +96,7 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def command(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """``samtune WORDS`` in two processes, on the tiny base."""
-    paths = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
+    paths = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.run(
         [sys.executable, *launcher, str(COMMAND), *(str(word) for word in words)],

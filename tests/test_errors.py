@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
-from samtune.config import RunConfig
 from samtune.errors import SYNONYMS, nearest
-from samtune.schedule import FitConfig
+from samtune.runs.config import RunConfig
+from samtune.training.schedule import FitConfig
 
 TRAIN = [field.name for field in dataclasses.fields(FitConfig)]
 

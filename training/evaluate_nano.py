@@ -27,12 +27,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from samtune.clicks import central_clicks, chosen
 from samtune.data.config import PromptConfig
 from samtune.data.prompters import Draw, Objects, sample_mask
 from samtune.data.transforms import fit_mask
-from samtune.sam.model import SPECS, Sam
-from samtune.types import Geometry, Prompts
+from samtune.geometry import Geometry
+from samtune.inference.clicks import central_clicks, chosen
+from samtune.prompts import Prompts
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS
 
 SMALLEST = 100
 CHUNK = 32

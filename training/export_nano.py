@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from samtune.sam.model import SPECS, Sam
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS
 
 LIMIT = 8 * 2**20
 

@@ -15,10 +15,10 @@ from prompts import POINT, Samples
 from torch import Tensor, nn
 
 from samtune.ops import resize
+from samtune.prompts import ABSENT, NEGATIVE, POSITIVE, Prompts
 from samtune.sam.image_encoder import Attention
 from samtune.sam.mask_decoder import MASKS, DecoderAttention
 from samtune.sam.model import Sam
-from samtune.types import ABSENT, NEGATIVE, POSITIVE, Prompts
 
 
 class Frame(NamedTuple):

@@ -1,6 +1,7 @@
 """From scenes to training samples: a crop, some of its objects, a prompt for each.
 
-All coordinates are xy pixels with the centre of the top left pixel at 0, as in ``samtune.types``.
+All coordinates are xy pixels with the centre of the top left pixel at 0, as in
+``samtune.geometry``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from scenes import GROUP, PART, SIZE, WHOLE, scene
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from samtune.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, NOT_A_POINT, POSITIVE
+from samtune.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, NOT_A_POINT, POSITIVE
 
 BOX, POINT, POINTS, BOX_POINT, WHOLE_PICTURE = range(5)
 KINDS = ("box", "point", "points", "box+point", "none")

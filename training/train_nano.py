@@ -45,7 +45,8 @@ from torch import Tensor, nn
 from torch.optim import _muon
 from torch.utils.data import DataLoader
 
-from samtune.sam.model import SPECS, Sam
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS
 
 
 @dataclass

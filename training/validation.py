@@ -13,8 +13,8 @@ from prompts import BOX, POINT, choose, inner_point, tight_box
 from scenes import FAMILIES, SIZE, scene
 from torch import Tensor
 
+from samtune.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
 from samtune.sam.model import Sam
-from samtune.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
 
 SEED = 777_001
 

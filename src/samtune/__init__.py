@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from samtune.moved import MovedModules
 
 if TYPE_CHECKING:
     __version__: str
     """Of the installed package."""
 
-    from samtune.checkpoint import load, save
-    from samtune.engine import FitConfig, fit
     from samtune.errors import InputError
-    from samtune.evaluation import evaluate
-    from samtune.finetuned import FineTuned
-    from samtune.predictor import Predictor
+    from samtune.evaluation.evaluate import evaluate
+    from samtune.inference.predictor import Predictor
+    from samtune.model.checkpoint import load, save
+    from samtune.model.finetuned import FineTuned
+    from samtune.prompts import Prompts
     from samtune.sam.weights import load_sam
-    from samtune.types import Prompts
+    from samtune.training.engine import fit
+    from samtune.training.schedule import FitConfig
 
 _HOMES = {
-    "FineTuned": "finetuned",
-    "FitConfig": "engine",
+    "FineTuned": "model.finetuned",
+    "FitConfig": "training.schedule",
     "InputError": "errors",
-    "Predictor": "predictor",
-    "Prompts": "types",
-    "evaluate": "evaluation",
-    "fit": "engine",
-    "load": "checkpoint",
+    "Predictor": "inference.predictor",
+    "Prompts": "prompts",
+    "evaluate": "evaluation.evaluate",
+    "fit": "training.engine",
+    "load": "model.checkpoint",
     "load_sam": "sam.weights",
-    "save": "checkpoint",
+    "save": "model.checkpoint",
 }
 
 __all__ = [
@@ -54,3 +58,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'samtune' has no attribute {name!r}")
     return getattr(import_module(f"samtune.{_HOMES[name]}"), name)
+
+
+sys.meta_path.append(MovedModules())

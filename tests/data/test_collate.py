@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from samtune.data import Example, collate, fit_geometry
-from samtune.types import ABSENT, Prompts
+from samtune.prompts import ABSENT, Prompts
 
 
 def example(count, prompts=None, name="x", evaluation=False):

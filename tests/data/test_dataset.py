@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, find_records, scan
-from samtune.types import Prompts
+from samtune.prompts import Prompts
 
 SIZE, MASK = (32, 32), (16, 16)
 

@@ -4,7 +4,7 @@ import tifffile
 
 from samtune.data import DataConfig, SegmentationDataset, read_image, splits
 from samtune.data.intensity import check_same, policy_of, reading, settings_of
-from samtune.types import InputPolicy
+from samtune.geometry import InputPolicy
 
 
 @pytest.fixture

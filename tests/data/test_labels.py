@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samtune.config import from_words
 from samtune.data import DataConfig, Record, label_objects, read_sample
 from samtune.data.labels import areas, extents
+from samtune.runs.config import from_words
 
 PNG = Path("m.png")
 

@@ -20,7 +20,7 @@ from samtune.data.prompters import (
     sample_mask,
     sample_point,
 )
-from samtune.types import POSITIVE
+from samtune.prompts import POSITIVE
 
 
 def objects(labels, size=(32, 32)):

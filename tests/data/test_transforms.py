@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import zoom
 
-from samtune.config import from_words
 from samtune.data import (
     DataConfig,
     Labels,
@@ -25,7 +24,8 @@ from samtune.data import (
 from samtune.data.changes import check_changes
 from samtune.data.labels import label_objects
 from samtune.data.transforms import cropped_rotated, fit
-from samtune.types import InputPolicy
+from samtune.geometry import InputPolicy
+from samtune.runs.config import from_words
 
 SIDES = st.integers(1, 400)
 

@@ -6,7 +6,7 @@ import pytest
 from samtune.data import DataConfig, find_images, read_image, read_mask, read_sample, scan, splits
 from samtune.data.layouts.base import layout_of
 from samtune.data.volumes import load, stem_of
-from samtune.types import InputPolicy
+from samtune.geometry import InputPolicy
 
 VALUES = np.random.default_rng(0).integers(0, 255, (5, 12, 16)).astype(np.uint8)
 MASK = np.zeros((5, 12, 16), np.uint8)

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 import samtune
 from samtune.foreign import DIALECTS, import_checkpoint
-from samtune.sam.model import SPECS
+from samtune.sam.spec import SPECS
 
 PLAIN, FINE = reference.PLAIN, reference.TINY
 ADAPTFORMER = {"hidden": 12, "scale": 0.5, "activation": "gelu", "zero_init": False}

@@ -9,16 +9,18 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from layouts import NAMES, NEEDS_BASE, layout, written
+from foreign_layouts import NAMES, NEEDS_BASE, layout, written
 from safetensors.torch import load_file, save_file
 from tiny_vit_golden import timm_names
 
 import samtune as st
 from samtune.data.transforms import fit
 from samtune.foreign import DIALECTS, convert
-from samtune.sam.model import SPECS, Sam, Stage
+from samtune.geometry import InputPolicy
+from samtune.prompts import Prompts
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS, Stage
 from samtune.sam.weights import from_state
-from samtune.types import InputPolicy, Prompts
 
 SMALL = [name for name in NAMES if name != "gsam:gsam"]
 NECK = "image_encoder.neck.0.weight"

@@ -5,9 +5,10 @@ import re
 import pytest
 import torch
 
-from samtune.finetuned import FineTuned
 from samtune.foreign import DIALECTS
-from samtune.sam.model import SPECS, Sam
+from samtune.model.finetuned import FineTuned
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS
 
 COUNTS = [
     # dialect, base, options, tensors of the file without second names

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from layouts import layout, written
+from foreign_layouts import layout, written
 from scipy.ndimage import zoom
 
 from samtune.data.transforms import fit
 from samtune.foreign import import_checkpoint
-from samtune.types import NOWHERE, Prompts
+from samtune.geometry import NOWHERE
+from samtune.prompts import Prompts
 
 
 def brought(tmp_path, tiny_weights, name, **options):

@@ -40,7 +40,7 @@ for step in json.load(sys.stdin):
 # Asks for the help of each subcommand in one interpreter: {subcommand: [exit code, text]}.
 HELPER = """
 import contextlib, io, json, sys
-from samtune.cli import main
+from samtune.cli.main import main
 answers = {}
 for verb in sys.argv[1:]:
     sys.argv, said, code = ["samtune", verb, "--help"], io.StringIO(), 0

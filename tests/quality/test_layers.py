@@ -12,73 +12,45 @@ import pytest
 
 SRC = Path(__file__).parents[2] / "src" / "samtune"
 
-# part: the parts it may import. Parts are the modules and packages directly under samtune; `errors`
-# is open to all, `a.b` opens one module of a package only, `*` everything that stands above it.
+# part: the parts it imports, from what all stand on to the command line. Parts are the modules and
+# packages directly under samtune; `errors` is open to all.
 LAYERS = {
     "errors": "",
-    "types": "ops",
+    "moved": "",
     "registry": "",
-    "processes": "",
+    "distributed": "",
+    "precision": "",
     "ops": "",
     "recipes": "",
     "assets": "",
-    "sam": "ops types",
-    "adapters": "registry sam ops types",
-    "decoders": "registry sam ops types",
-    "feature_cache": "",
-    "finetuned": "feature_cache adapters decoders registry sam ops types",
-    "checkpoint": "finetuned adapters decoders sam ops types",
-    "merging": "finetuned sam types",
-    "foreign": "checkpoint finetuned adapters decoders sam ops types",
-    "data": "ops types",
-    "losses": "ops types",
-    "metrics": "ops types",
-    "schedule": "losses metrics",
-    "state": "types",
-    "clicks": "data types",
-    "tiles": "finetuned decoders data.transforms ops types",
-    "views": "data metrics types",
-    "evaluation": "views schedule tiles clicks finetuned processes data metrics ops types",
-    "objective": "clicks finetuned losses types",
-    "trackers": "",
-    "engine": "feature_cache evaluation objective checkpoint state schedule trackers finetuned"
-    " processes data losses metrics ops types",
-    "predictor": "tiles finetuned decoders data.transforms data.prompters ops types",
-    "prompt_table": "",
-    "display": "report prompt_table processes metrics types",
-    "overlays": "ops types",
-    "report": "overlays prompt_table metrics ops types",
-    "export": "predictor checkpoint finetuned adapters decoders sam data.transforms ops types",
-    "class_maps": "data losses",
-    "config": "class_maps schedule engine finetuned data losses metrics adapters decoders registry"
-    " sam types recipes assets",
-    "catalogue": "adapters decoders registry sam",
-    "recipe_list": "config",
-    "comparison": "config display evaluation processes overlays metrics finetuned data types",
-    "prediction": "predictor overlays data types",
-    "runfolder": "display processes state",
-    "assembly": "config finetuned adapters data sam types",
-    "runs": "assembly runfolder config engine evaluation comparison predictor checkpoint display"
-    " report overlays export foreign finetuned processes adapters decoders sam data losses metrics"
-    " ops types recipes assets",
-    "prompt_matrix": "runs config checkpoint display data sam types",
-    "compare_plan": "runs runfolder config adapters decoders",
-    "compare_rows": "compare_plan config prompt_table report",
-    "compare_page": "compare_rows overlays prompt_table report",
-    "compare": "compare_page compare_plan compare_rows runs runfolder assembly comparison"
-    " checkpoint config state display prompt_table report overlays finetuned sam data types",
-    "app": "runs config overlays predictor checkpoint finetuned sam data types assets",
-    "console": "display predictor processes",
-    "data_commands": "console display config data",
-    "cli": "*",
-    "__init__": "checkpoint engine evaluation predictor foreign finetuned adapters decoders sam"
-    " data losses metrics types ops",
+    "geometry": "ops",
+    "prompts": "geometry",
+    "batch": "geometry prompts",
+    "sam": "batch ops prompts",
+    "adapters": "ops registry sam",
+    "decoders": "batch prompts registry sam",
+    "model": "adapters batch decoders geometry prompts sam",
+    "foreign": "geometry model sam",
+    "data": "batch geometry ops prompts",
+    "losses": "batch geometry",
+    "metrics": "",
+    "report": "distributed metrics",
+    "inference": "batch data decoders geometry model ops prompts report",
+    "evaluation": "batch data distributed geometry inference metrics model precision prompts",
+    "training": "batch data distributed evaluation inference losses metrics model precision"
+    " prompts",
+    "runs": "adapters batch data decoders distributed evaluation geometry inference losses metrics"
+    " model registry report sam training",
+    "compare": "adapters data decoders model report runs sam training",
+    "cli": "adapters assets compare data decoders distributed foreign inference model registry"
+    " report runs sam",
+    "__init__": "evaluation inference model moved prompts sam training",
     "__main__": "cli",
 }
 
 # Imports that point up, allowed only inside a function and for types: "part -> part": the reason.
 LATE = {
-    "finetuned -> predictor": "`load(...).predictor()` is the way in that a user types",
+    "model -> inference": "`load(...).predictor()` is the way in that a user types",
 }
 
 HEAVY = {"accelerate", "cv2", "gradio", "jinja2", "kornia", "matplotlib", "onnx", "onnxruntime"}
@@ -87,8 +59,6 @@ HEAVY |= {"pycocotools", "scipy", "torchmetrics", "torchvision", "transformers"}
 
 def allowed_of(part: str) -> set[str]:
     """The parts that ``part`` may import, itself included."""
-    if LAYERS[part] == "*":
-        return {*LAYERS, part} - {"__main__", "__init__"}
     return {*LAYERS[part].split(), part, "errors"}
 
 
@@ -130,22 +100,27 @@ def member_of(stem: str, name: str, root: Path) -> str:
     return f"{stem}.{name}" if ours and exists else stem
 
 
-def violations(root: Path) -> list[str]:
-    """Every import under ``root`` (the package's folder) that the table does not allow."""
-    found = []
+def modules(root: Path):
+    """Yields ``(file, module, is a package's __init__)`` of everything under ``root``."""
     for path in sorted(root.rglob("*.py")):
         names = ["samtune", *path.relative_to(root).with_suffix("").parts]
         is_package = names[-1] == "__init__"
-        module = ".".join(names[:-1] if is_package else names)
+        yield path, ".".join(names[:-1] if is_package else names), is_package
+
+
+def violations(root: Path) -> list[str]:
+    """Every import under ``root`` (the package's folder) that the table does not allow."""
+    found = []
+    for path, module, is_package in modules(root):
         part = part_of(module)
         if part not in LAYERS:
             found.append(f"{path}: {part} has no layer; give it a line in the table")
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"), path)
         for target, line, late in imports_of(tree, module, is_package, root):
-            goal, submodule = part_of(target), ".".join(target.split(".")[1:3])
+            goal = part_of(target)
             reasoned = late and f"{part} -> {goal}" in LATE
-            if reasoned or {goal, submodule} & allowed_of(part):
+            if reasoned or goal in allowed_of(part):
                 continue
             found.append(f"{path}:{line}: {part} must not import {goal} ({target})")
     return found
@@ -162,17 +137,25 @@ def test_the_table_has_no_circle():
     assert list(TopologicalSorter(graph).static_order())
 
 
-def test_mathematics_knows_no_engine_config_cli_or_data():
-    for part in ("ops", "sam", "adapters", "decoders", "finetuned"):
-        assert not allowed_of(part) & {
-            "engine",
-            "config",
-            "runs",
-            "cli",
-            "data",
-            "report",
-            "__init__",
-        }
+def test_the_table_grants_nothing_that_no_import_uses():
+    used: dict[str, set[str]] = {part: set() for part in LAYERS}
+    for path, module, is_package in modules(SRC):
+        tree = ast.parse(path.read_text(encoding="utf-8"), path)
+        goals = {part_of(goal) for goal, _, _ in imports_of(tree, module, is_package, SRC)}
+        used[part_of(module)] |= goals
+    idle = {part: set(LAYERS[part].split()) - used[part] for part in LAYERS}
+    assert {part: goals for part, goals in idle.items() if goals} == {}
+
+
+def test_every_row_has_a_module():
+    parts = {part_of(module) for _, module, _ in modules(SRC)}
+    folders = {path.name for path in SRC.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert set(LAYERS) == {*parts, *folders}
+
+
+def test_mathematics_knows_no_training_settings_command_line_or_data():
+    for part in ("ops", "sam", "adapters", "decoders", "model"):
+        assert not allowed_of(part) & {"training", "runs", "cli", "data", "report", "__init__"}
 
 
 @pytest.mark.parametrize(
@@ -180,19 +163,18 @@ def test_mathematics_knows_no_engine_config_cli_or_data():
     [
         ("sam/model.py", "from samtune.adapters import base\n", "sam must not import adapters"),
         ("sam/model.py", "from ..data.sources import find\n", "sam must not import data"),
-        ("ops/resize.py", "def f():\n    import samtune.engine\n", "ops must not import engine"),
+        ("ops/resize.py", "def f():\n    import samtune.runs\n", "ops must not import runs"),
         ("data/sources.py", "from samtune import sam\n", "data must not import sam"),
-        ("types.py", "from samtune import load_sam\n", "types must not import __init__"),
-        ("predictor.py", "from samtune.data import sources\n", "predictor must not import data"),
-        ("adapters/__init__.py", "from .. import config\n", "adapters must not import config"),
+        ("prompts.py", "from samtune import load_sam\n", "prompts must not import __init__"),
+        ("metrics/a.py", "from samtune.data import sources\n", "metrics must not import data"),
+        ("adapters/__init__.py", "from .. import runs\n", "adapters must not import runs"),
         ("helpers.py", "", "helpers has no layer"),
     ],
 )
 def test_the_rule_reports(tmp_path, file, code, complaint):
-    for name in ("sam", "data", "ops", "adapters"):
+    for name in ("sam", "data", "ops", "adapters", "metrics", "runs"):
         (tmp_path / name).mkdir()
     (tmp_path / "data" / "sources.py").touch()
-    (tmp_path / "config.py").touch()
     (tmp_path / file).write_text(code)
     found = violations(tmp_path)
     assert len(found) == 1
@@ -200,10 +182,10 @@ def test_the_rule_reports(tmp_path, file, code, complaint):
 
 
 def test_the_rule_lets_pass_what_points_down(tmp_path):
-    for name in ("data", "adapters", "sam"):
+    for name in ("data", "adapters", "sam", "inference"):
         (tmp_path / name).mkdir()
     (tmp_path / "data" / "transforms.py").touch()
-    (tmp_path / "predictor.py").write_text(
+    (tmp_path / "inference" / "predictor.py").write_text(
         "import torch\nfrom samtune.data import transforms\nfrom samtune.data.transforms import x\n"
     )
     (tmp_path / "adapters" / "lora.py").write_text(
@@ -220,17 +202,18 @@ def test_a_reason_goes_with_what_it_excuses(pair, monkeypatch):
 
 
 def test_a_late_import_needs_a_reason_and_a_function(tmp_path, monkeypatch):
-    monkeypatch.setitem(LATE, "finetuned -> predictor", "convenience")
-    (tmp_path / "finetuned.py").write_text("def f():\n    from samtune.predictor import P\n")
+    module = tmp_path / "sam.py"
+    monkeypatch.setitem(LATE, "sam -> inference", "convenience")
+    module.write_text("def f():\n    from samtune.inference import P\n")
     assert violations(tmp_path) == []
-    typed = "if TYPE_CHECKING:\n    from samtune.predictor import P\n"
-    (tmp_path / "finetuned.py").write_text(typed)
+    typed = "if TYPE_CHECKING:\n    from samtune.inference import P\n"
+    module.write_text(typed)
     assert violations(tmp_path) == []
-    for code in ("from samtune.predictor import P\n", typed.replace("TYPE_CHECKING", "True")):
-        (tmp_path / "finetuned.py").write_text(code)
+    for code in ("from samtune.inference import P\n", typed.replace("TYPE_CHECKING", "True")):
+        module.write_text(code)
         assert len(violations(tmp_path)) == 1
-    monkeypatch.delitem(LATE, "finetuned -> predictor")
-    (tmp_path / "finetuned.py").write_text(typed)
+    monkeypatch.delitem(LATE, "sam -> inference")
+    module.write_text(typed)
     assert len(violations(tmp_path)) == 1
 
 
@@ -257,8 +240,8 @@ def loaded_by(*modules: str, path: Path) -> list[list[str]]:
 
 def importable() -> list[str]:
     """The modules that must load without anything heavy: mathematics, engine and entry points."""
-    light = ("types", "errors", "registry", "ops", "sam", "adapters", "decoders", "finetuned")
-    light += ("checkpoint", "losses", "data", "engine", "evaluation", "predictor", "config", "cli")
+    light = ("geometry", "prompts", "batch", "errors", "registry", "ops", "sam", "adapters")
+    light += ("decoders", "model", "losses", "data", "training", "evaluation", "inference", "cli")
     names = []
     for path in sorted(SRC.rglob("*.py")):
         parts = path.relative_to(SRC).with_suffix("").parts

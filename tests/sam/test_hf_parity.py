@@ -10,9 +10,10 @@ from oracle import configuration, oracle
 from tiny import TINY
 
 from samtune.errors import InputError
+from samtune.prompts import Prompts
 from samtune.sam import weights
-from samtune.sam.model import SPECS, Sam
-from samtune.types import Prompts
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from samtune.ops import attention, resize, windows
 from samtune.sam.edits import BlockEdits
-from samtune.sam.image_encoder import LayerNorm2d
+from samtune.sam.layers import LayerNorm2d
 
 
 def plain(encoder, pixels):

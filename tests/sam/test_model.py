@@ -5,8 +5,9 @@ import pytest
 import tiny
 import torch
 
-from samtune.sam.model import SPECS, Sam, content_mask
-from samtune.types import Prompts
+from samtune.prompts import Prompts
+from samtune.sam.model import Sam, content_mask
+from samtune.sam.spec import SPECS
 
 
 def count(module):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samtune.types import ABSENT, Prompts
+from samtune.prompts import ABSENT, Prompts
 
 GRID, FRAME = (8, 8), (64, 64)
 

@@ -7,20 +7,21 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from test_matrix import answer, gradients, snapshot, stirred, train
+from steps import answer, gradients, snapshot, stirred, train
 from tiny_vit_golden import TINY, base, check, classifier, mobile_sam, timm_names
 
 import samtune
 from samtune.adapters import ADAPTERS, Adapter, Stack
-from samtune.catalogue import describe_method
-from samtune.config import resolve
+from samtune.cli.catalogue import describe_method
 from samtune.decoders import DECODERS
-from samtune.finetuned import FineTuned, check_fit, check_pair
+from samtune.model.finetuned import FineTuned, check_fit, check_pair
+from samtune.prompts import Prompts
+from samtune.runs.config import resolve
 from samtune.sam import weights
 from samtune.sam.edits import BlockEdits
-from samtune.sam.model import SPECS, Sam
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS
 from samtune.sam.tiny_vit import Attention, Block, ConvNorm
-from samtune.types import Prompts
 
 SIZES = [(64, 64), (48, 80)]
 STAGES = {

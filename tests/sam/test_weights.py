@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from samtune.errors import InputError
 from samtune.sam import weights
-from samtune.sam.model import SPECS
+from samtune.sam.spec import SPECS
 
 KEY = "mask_decoder.iou_token.weight"
 

@@ -12,7 +12,8 @@ from samtune.errors import InputError
 from samtune.registry import Registry
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.image_encoder import ImageEncoder
-from samtune.sam.model import Sam, SamSpec
+from samtune.sam.model import Sam
+from samtune.sam.spec import SamSpec
 
 
 class Adapter(nn.Module):
@@ -41,7 +42,7 @@ class Adapter(nn.Module):
     detached: ClassVar[bool] = False
     """Whether it only reads the streams: ``embed`` and ``edits`` are the defaults, and ``enter``,
     ``leave`` and ``end`` give back what they get. The base then runs without gradients, and what it
-    gives for an image never changes, so that it can be kept (:mod:`samtune.feature_cache`)."""
+    gives for an image never changes, so that it can be kept (see ``model/feature_cache.py``)."""
 
     key_grid: ClassVar[Literal["", "changes", "reads"]] = ""
     """Whether its heads change the grid of keys, or take it for that of the tokens."""

@@ -28,7 +28,8 @@ from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
 from samtune.adapters.strided import Strided
 from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits
-from samtune.sam.image_encoder import ImageEncoder, LayerNorm2d
+from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.layers import LayerNorm2d
 from samtune.sam.model import Sam
 
 POOLED = 3

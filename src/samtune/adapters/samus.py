@@ -26,7 +26,8 @@ from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
 from samtune.adapters.strided import Strided
 from samtune.ops import resize
 from samtune.sam.edits import NONE, BlockEdits
-from samtune.sam.image_encoder import ImageEncoder, LayerNorm2d
+from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.layers import LayerNorm2d
 from samtune.sam.model import Sam
 
 WIDTHS = (64, 128, 256)

@@ -17,7 +17,8 @@ from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits, Fn, Heads
 from samtune.sam.image_encoder import ImageEncoder
-from samtune.sam.model import Sam, SamSpec
+from samtune.sam.model import Sam
+from samtune.sam.spec import SamSpec
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from samtune.adapters.base import Adapter
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
 from samtune.errors import InputError
 from samtune.sam.image_encoder import Attention, ImageEncoder
-from samtune.sam.model import Sam, SamSpec
+from samtune.sam.model import Sam
+from samtune.sam.spec import SamSpec
 
 STRIDE = 8
 """Pixels from one token to the next."""

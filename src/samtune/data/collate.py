@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samtune.types import Batch, Geometry, Prompts
+from samtune.batch import Batch
+from samtune.geometry import Geometry
+from samtune.prompts import Prompts
 
 
 @dataclass(frozen=True)

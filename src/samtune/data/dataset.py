@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 from samtune.data.changes import acts_in_frame, check_changes, check_own_size, training_frame
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.data.cuts import drawn_view
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
 from samtune.data.prompters import (
@@ -30,9 +31,9 @@ from samtune.data.prompters import (
 from samtune.data.published_draws import PublishedDraws
 from samtune.data.sources import Record
 from samtune.data.transforms import Resize, augment, cropped_rotated, fit, fit_mask
-from samtune.data.views import drawn_view
 from samtune.errors import InputError
-from samtune.types import Geometry, InputPolicy, Prompts
+from samtune.geometry import Geometry, InputPolicy
+from samtune.prompts import Prompts
 
 
 class _Chosen(NamedTuple):
@@ -57,7 +58,7 @@ class SegmentationDataset(Dataset[Example]):
     published draws on ``index`` alone. In training images are augmented, cropped and rotated, at
     most ``max_objects`` objects are drawn, and an object that the fit into the model's frame leaves
     without a pixel is not asked for. Where the input policy cuts images, one view is drawn
-    (:func:`samtune.data.views.drawn_view`). Evaluation changes nothing, asks for all objects, and
+    (:func:`samtune.data.cuts.drawn_view`). Evaluation changes nothing, asks for all objects, and
     keeps the targets in the original frame as well.
 
     Without prompts an image is one example with one target: the mask of all its objects, or, over

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from samtune.data.config import DataConfig
 from samtune.data.problems import DataError
 from samtune.errors import InputError
-from samtune.types import InputPolicy
+from samtune.geometry import InputPolicy
 
 PERCENTILES = (0.5, 99.5)
 """Range of values that deeper images keep under ``percentile``."""

@@ -16,7 +16,7 @@ from samtune.data.reading import is_lossy, read_image, read_mask
 from samtune.data.sources import Record
 from samtune.data.stored import Stored, path_of
 from samtune.errors import InputError
-from samtune.types import InputPolicy
+from samtune.geometry import InputPolicy
 
 _FEW = 8
 """Up to so many objects, one pass over the map for each is faster than one over all pixels."""

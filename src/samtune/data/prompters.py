@@ -18,7 +18,7 @@ from samtune.data.config import PromptConfig
 from samtune.data.labels import extents
 from samtune.data.transforms import area_average
 from samtune.errors import InputError, nearest
-from samtune.types import POSITIVE, Prompts
+from samtune.prompts import POSITIVE, Prompts
 
 MASK_LOGIT = 6.0
 """Mask prompts range from minus to plus this."""

@@ -18,7 +18,7 @@ from samtune.data.problems import DataError
 from samtune.data.stored import Stored, path_of
 from samtune.data.volumes import Whole, is_volume
 from samtune.errors import InputError
-from samtune.types import InputPolicy
+from samtune.geometry import InputPolicy
 
 SUFFIXES = frozenset({
     ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm",

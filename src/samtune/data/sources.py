@@ -12,7 +12,7 @@ from samtune.data.reading import SUFFIXES
 from samtune.data.stored import Stored, path_of
 from samtune.data.volumes import Whole, is_volume, slices, stem_of
 from samtune.errors import InputError
-from samtune.types import InputPolicy
+from samtune.geometry import InputPolicy
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 MASK_FOLDERS = ("masks", "mask", "gt", "labels", "label", "annotations")

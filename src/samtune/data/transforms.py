@@ -17,9 +17,9 @@ from samtune.data.changes import acts_in_frame, in_pixels
 from samtune.data.config import DataConfig
 from samtune.data.labels import Labels, cut_apart
 from samtune.errors import InputError
+from samtune.geometry import Geometry, InputPolicy
 from samtune.ops.resize import nearest_in_zoom
 from samtune.ops.tiling import Window
-from samtune.types import Geometry, InputPolicy
 
 Resize = Literal["longest", "stretch", "spline"]
 Strength = Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"]

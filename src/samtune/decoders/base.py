@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from samtune.batch import Masks
+from samtune.prompts import Prompts
 from samtune.registry import Registry
-from samtune.sam.model import Sam, SamSpec
-from samtune.types import Masks, Prompts
+from samtune.sam.model import Sam
+from samtune.sam.spec import SamSpec
 
 
 @dataclass(frozen=True)

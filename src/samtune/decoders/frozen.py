@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.prompts import Prompts
 from samtune.sam.model import Sam
-from samtune.types import Masks, Prompts
 
 
 @DECODERS.register("frozen")

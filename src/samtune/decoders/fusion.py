@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
 from samtune.errors import InputError
+from samtune.prompts import Prompts
 from samtune.sam.model import Sam
-from samtune.types import Masks, Prompts
 
 
 @DECODERS.register("fusion")

@@ -19,12 +19,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
 from samtune.errors import InputError
-from samtune.sam.image_encoder import LayerNorm2d
+from samtune.prompts import Prompts
+from samtune.sam.layers import LayerNorm2d
 from samtune.sam.mask_decoder import Head
-from samtune.sam.model import Sam, SamSpec
-from samtune.types import Masks, Prompts
+from samtune.sam.model import Sam
+from samtune.sam.spec import SamSpec
 
 
 @DECODERS.register("hq")

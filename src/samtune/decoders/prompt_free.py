@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.prompts import Prompts
 from samtune.sam.model import Sam
 from samtune.sam.prompt_encoder import PositionEmbeddingRandom
-from samtune.types import Masks, Prompts
 
 
 @DECODERS.register("prompt_free")

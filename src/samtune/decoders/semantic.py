@@ -15,12 +15,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
 from samtune.errors import InputError
+from samtune.prompts import Prompts
 from samtune.sam.mask_decoder import MASKS, Head, MaskDecoder
 from samtune.sam.model import Sam
 from samtune.sam.prompt_encoder import PromptEmbedding
-from samtune.types import Masks, Prompts
 
 
 @DECODERS.register("semantic")

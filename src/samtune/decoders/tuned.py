@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
+from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.prompts import Prompts
 from samtune.sam.model import Sam
-from samtune.types import Masks, Prompts
 
 
 @DECODERS.register("tuned")

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from samtune.sam.model import SamSpec
+from samtune.geometry import InputPolicy
+from samtune.sam.spec import SamSpec
 from samtune.sam.weights import Names, State, renamed
-from samtune.types import InputPolicy
 
 Options = dict[str, Any]
 

@@ -6,9 +6,9 @@ are not rounded; this is repeated only where an import asks for it.
 
 from samtune.foreign.base import Dialect, Settings, register
 from samtune.foreign.sam_adapter import generator_names, scale_factor
-from samtune.sam.model import SamSpec
+from samtune.geometry import InputPolicy
+from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
-from samtune.types import InputPolicy
 
 ENCODER = "image_encoder."
 ALIASES = (

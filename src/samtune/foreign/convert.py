@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samtune.checkpoint import save
 from samtune.errors import InputError, nearest
-from samtune.finetuned import FineTuned
 from samtune.foreign.base import DIALECTS, Dialect, count
-from samtune.sam.model import SPECS, Sam, SamSpec
+from samtune.model.checkpoint import save
+from samtune.model.finetuned import FineTuned
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS, SamSpec
 from samtune.sam.weights import (
     ANCHOR,
     PIXEL_BUFFERS,

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 
 from samtune.foreign.base import Dialect, Options, Settings, count, register
-from samtune.sam.model import SamSpec
+from samtune.geometry import InputPolicy
+from samtune.sam.spec import SamSpec
 from samtune.sam.weights import Names, State
-from samtune.types import InputPolicy
 
 MEAN, STD = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
 """RGB in 0..1, of the published normalisation."""

@@ -1,7 +1,7 @@
 """SAM-Adapter as its authors release it: the whole state, with no prompt encoder in it."""
 
 from samtune.foreign.base import Dialect, Settings, register, stretched
-from samtune.sam.model import SamSpec
+from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
 GENERATOR = "image_encoder.prompt_generator."

@@ -1,7 +1,7 @@
 """SAM-Adapter as Kyyle2114 saves it: a partial file of what is trained, or the whole state."""
 
 from samtune.foreign.base import Dialect, Settings, register
-from samtune.sam.model import SamSpec
+from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
 ENCODER = "image_encoder."

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 
 from samtune.foreign.base import Dialect, Settings, register
-from samtune.sam.model import SamSpec
+from samtune.geometry import InputPolicy
+from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
-from samtune.types import InputPolicy
 
 
 def _pair(match: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
 """TS-SAM's released files: the whole state, whose mask decoder is its own."""
 
 from samtune.foreign.base import Dialect, Settings, count, register, stretched
-from samtune.sam.model import SamSpec
+from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
 

@@ -10,9 +10,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from samtune.batch import Batch, Masks
 from samtune.errors import InputError, nearest
+from samtune.geometry import Geometry
 from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, full_precision, iou_head
-from samtune.types import Batch, Geometry, Masks
 
 LossAt = Literal["frame", "image"]
 """Where a loss is taken: in the model's frame, or at each image's own size."""
@@ -70,7 +71,7 @@ class Loss:
         """The loss of a batch, a scalar in at least fp32.
 
         Logits are enlarged bilinearly to the frame of the targets, or brought to each image's own
-        size as predictions are (:meth:`samtune.types.Geometry.masks_to_original`), where
+        size as predictions are (:meth:`samtune.geometry.Geometry.masks_to_original`), where
         ``batch.originals`` and ``original_valid`` are what they are compared with. Of several masks
         for a prompt the one with the least sum of mask losses counts (SAM's rule); ``iou_head``
         judges all K.

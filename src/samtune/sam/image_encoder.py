@@ -17,29 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from samtune.errors import InputError
 from samtune.ops import attention, resize, windows
 from samtune.sam.edits import NONE, BlockEdits
 
 if TYPE_CHECKING:
-    from samtune.sam.model import SamSpec
-
-
-class LayerNorm2d(nn.Module):
-    """Layer normalisation over the channels of ``(B, C, H, W)``, in the official formula."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises ``(B, C, H, W)`` per pixel."""
-        mean = x.mean(1, keepdim=True)
-        variance = (x - mean).pow(2).mean(1, keepdim=True)
-        x = (x - mean) / torch.sqrt(variance + self.eps)
-        return self.weight[:, None, None] * x + self.bias[:, None, None]
+    from samtune.sam.spec import SamSpec
+from samtune.sam.layers import MLP, check_names, check_size, neck
 
 
 class PatchEmbed(nn.Module):
@@ -95,20 +78,6 @@ class Attention(nn.Module):
         return k.repeat_interleave(copies, 0), v.repeat_interleave(copies, 0)
 
 
-class MLP(nn.Module):
-    """Two linear layers with an activation between, exact GELU by default."""
-
-    def __init__(self, dim: int, hidden: int, act: type[nn.Module] = nn.GELU) -> None:
-        super().__init__()
-        self.lin1 = nn.Linear(dim, hidden)
-        self.lin2 = nn.Linear(hidden, dim)
-        self.act = act()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(..., C)`` to ``(..., C)``."""
-        return self.lin2(self.act(self.lin1(x)))
-
-
 class Block(nn.Module):
     """A transformer block: windowed when ``window > 0``, global when 0."""
 
@@ -159,43 +128,6 @@ class Block(nn.Module):
     def _project(self, x: Tensor, edits: BlockEdits) -> Tensor:
         qkv = self.attn.qkv(x)
         return qkv if edits.qkv is None else qkv + edits.qkv(x)
-
-
-def check_names(block: nn.Module, params: Mapping[str, Tensor]) -> None:
-    """Refuses tensors for parameters that a block does not have, which torch would ignore.
-
-    Raises:
-        ValueError: Such names.
-    """
-    own = [name for name, _ in block.named_parameters()]
-    unknown = [name for name in params if name not in own]
-    if unknown:
-        raise ValueError(f"no parameter {', '.join(unknown)} in a block: it has {own}")
-
-
-def check_size(pixels: Tensor, patch: int) -> None:
-    """Refuses an input ``(B, 3, h, w)`` that the patch does not divide.
-
-    Raises:
-        InputError: Such a height or width.
-    """
-    h, w = pixels.shape[-2:]
-    if h % patch or w % patch:
-        up = tuple(-(-s // patch) * patch for s in (h, w))
-        raise InputError(
-            f"input of {h}x{w} pixels: both sides must be multiples of the patch, "
-            f"{patch}; resize or pad to {up[0]}x{up[1]}"
-        )
-
-
-def neck(dim: int, out: int) -> nn.Sequential:
-    """The convolutions between the last block and the embedding: ``(B, dim, H, W)`` to ``out``."""
-    return nn.Sequential(
-        nn.Conv2d(dim, out, kernel_size=1, bias=False),
-        LayerNorm2d(out),
-        nn.Conv2d(out, out, kernel_size=3, padding=1, bias=False),
-        LayerNorm2d(out),
-    )
 
 
 class ImageEncoder(nn.Module):

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samtune.sam.image_encoder import MLP, LayerNorm2d
+from samtune.batch import Masks
+from samtune.sam.layers import MLP, LayerNorm2d
 from samtune.sam.prompt_encoder import PromptEmbedding
-from samtune.types import Masks
 
 MASKS = 4
 """Mask tokens: 0 for a single unambiguous answer, 1 to 3 for whole, part and subpart."""

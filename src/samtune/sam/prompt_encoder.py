@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-from samtune.sam.image_encoder import LayerNorm2d
-from samtune.types import ABSENT, Prompts
+from samtune.prompts import ABSENT, Prompts
+from samtune.sam.layers import LayerNorm2d
 
 
 @dataclass(frozen=True)

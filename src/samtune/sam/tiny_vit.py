@@ -19,10 +19,10 @@ from torch.func import functional_call
 
 from samtune.ops import windows
 from samtune.sam.edits import NONE, BlockEdits
-from samtune.sam.image_encoder import check_names, check_size, neck
+from samtune.sam.layers import check_names, check_size, neck
 
 if TYPE_CHECKING:
-    from samtune.sam.model import SamSpec
+    from samtune.sam.spec import SamSpec
 
 EXPANSION = 4
 """Of the convolution blocks, and of the MLPs."""

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from samtune.errors import InputError, nearest
-from samtune.sam.model import SPECS, Sam, SamSpec
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS, SamSpec
 
 State = Mapping[str, Tensor]
 Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from samtune.config import resolve
 from samtune.data import DataConfig, read_mask, read_sample, scan, splits
 from samtune.data.layouts.base import layout_of
 from samtune.data.layouts.drawn import mask_of
+from samtune.runs.config import resolve
 
 SQUARE = [[2, 2, 6, 2, 6, 6, 2, 6]]
 LARGE = [[1, 1, 12, 1, 12, 10, 1, 10]]

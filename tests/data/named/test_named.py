@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from named_miniatures import MINIATURES, SHOT, bands, blob, coloured, picture, write
 
-from samtune.config import recipes, resolve
 from samtune.data import DataConfig, read_sample, select, splits, with_defaults
 from samtune.data.named import DATASETS, datasets_table, deviations, list_datasets
 from samtune.errors import InputError
+from samtune.runs.config import recipes, resolve
 
 
 def config(name: str, root: Path, **more):

@@ -1,0 +1,83 @@
+"""What goes into a model and what comes out: batches and masks.
+
+Shape letters: ``B`` images, ``N`` prompts, ``K`` masks per prompt, ``H W`` token grid, ``h w``
+pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from samtune.geometry import Geometry
+from samtune.prompts import Prompts
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What a decoder predicts for ``N`` prompts."""
+
+    logits: Tensor
+    """``(N, K, 4H, 4W)``: four times the token grid, over the model frame; above 0 is inside."""
+    iou: Tensor
+    """``(N, K)``: the decoder's own estimate of each mask's IoU."""
+    exclusive: bool = False
+    """Whether the K masks are classes, of which each pixel has the one of the highest logit,
+    instead of K answers to choose from."""
+    auxiliary: Tensor | None = None
+    """A scalar that the encoder's adapter adds to the loss; only in training."""
+
+
+def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
+    """Masks ``(N, K, h, w)`` bool of logits of any resolution, see :class:`Masks`."""
+    if not exclusive:
+        return logits > threshold
+    return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(1, True), True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``B`` images in the model's frame with their ``N`` prompts and what each should give."""
+
+    pixels: Tensor
+    """``(B, 3, h, w)`` RGB in 0..255, zero where padded: uint8, or float32 without
+    antialiasing and of splines."""
+    sizes: Tensor
+    """``(B, 2)`` int64 height and width of the content; the rest is padding."""
+    prompts: Prompts
+    """In the model frame."""
+    targets: Tensor
+    """``(N, h, w)`` in the model frame: bool masks, or int64 maps of classes."""
+    valid: Tensor
+    """``(B, h, w)`` bool: false in the padding and where the label is to be ignored."""
+    classes: Tensor
+    """``(N,)`` int64 class of each prompt's object, from 0."""
+    geometries: tuple[Geometry, ...]
+    names: tuple[str, ...]
+    originals: tuple[Tensor, ...] = field(default=())
+    """Per image ``(N_b, h0, w0)`` targets in the original frame; only kept for evaluation and for
+    a loss at the image's own size."""
+    original_valid: tuple[Tensor, ...] = field(default=())
+    """Per image ``(h0, w0)`` bool, the original frame's twin of ``valid``."""
+    images: tuple[Tensor, ...] = field(default=())
+    """Per image ``(h0, w0, 3)`` uint8; only kept for evaluation on tiles or crops."""
+
+    @property
+    def frame(self) -> Geometry:
+        """The geometry that brings logits to the size of ``targets``: the frame as an image."""
+        size = (self.targets.shape[-2], self.targets.shape[-1])
+        return Geometry(size, size, size)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its model-frame tensors on another device; the originals stay."""
+        return replace(
+            self,
+            pixels=self.pixels.to(device, non_blocking=True),
+            sizes=self.sizes.to(device, non_blocking=True),
+            prompts=self.prompts.to(device),
+            targets=self.targets.to(device, non_blocking=True),
+            valid=self.valid.to(device, non_blocking=True),
+            classes=self.classes.to(device, non_blocking=True),
+        )

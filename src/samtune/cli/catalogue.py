@@ -1,0 +1,231 @@
+"""What is registered, as tables: for the command line and for the documentation."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import textwrap
+from typing import Any
+
+import torch
+
+from samtune.adapters import ADAPTERS, Adapter
+from samtune.adapters.base import check_base
+from samtune.decoders import DECODERS, Decoder
+from samtune.errors import InputError, nearest
+from samtune.registry import as_yaml, settings
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS, SamSpec
+
+
+def list_methods(base: str = "vit_b") -> list[dict[str, Any]]:
+    """Every adapter with its paper, place, size on ``base``, decoders and backbones."""
+    return [describe_method(name, base) for name in ADAPTERS]
+
+
+def list_decoders(base: str = "vit_b") -> list[dict[str, Any]]:
+    """Every decoder with its paper, size on ``base``, adapters and backbones."""
+    return [describe_method(name, base) for name in DECODERS]
+
+
+def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
+    """One adapter or decoder, with its options.
+
+    Returns:
+        ``name``, ``kind`` (adapter or decoder), ``summary``, ``paper``, ``sits``,
+        ``changes_at_start`` (why a fresh one changes the embedding; empty where it does not),
+        ``trainable_parameters`` (of this part alone, on ``sized_on``: ``base``, or the first that
+        it fits), ``decoders`` or ``adapters`` that it goes with, ``backbones``, ``options``, and
+        ``forms``: the options of its other forms by name.
+
+    Raises:
+        InputError: No such method.
+    """
+    known = [*ADAPTERS, *DECODERS]
+    whole, colon, _ = name.partition(":")
+    if colon and whole in known:
+        raise InputError(f"{name}: a form of {whole}, whose page lists it: samtune methods {whole}")
+    if "+" not in name and name not in known:
+        raise InputError(
+            f"{name}: no such method{nearest(name, known)}; adapters are "
+            f"{', '.join(ADAPTERS)}, and decoders {', '.join(DECODERS)}"
+        )
+    registry: Any = DECODERS if name in DECODERS else ADAPTERS
+    cls: Any = registry[name]
+    fits = [name for name, spec in SPECS.items() if _fits(cls, spec)]
+    base = base if base in fits else fits[0]
+    # Sizes need shapes only: on the meta device nothing is computed or stored.
+    with torch.device("meta"):
+        trained = sum(p.numel() for p in cls(Sam(SPECS[base]), cls.Config()).parameters())
+    return {
+        "name": name,
+        "kind": registry.kind,
+        "summary": (inspect.getdoc(cls) or "").split("\n")[0],
+        "paper": cls.paper,
+        "sits": cls.sits,
+        "changes_at_start": getattr(cls, "changes_at_start", ""),
+        "trainable_parameters": trained,
+        "sized_on": base,
+        **_partners(name),
+        "backbones": fits,
+        "options": options(cls.Config),
+        "forms": {form: dict(own) for form, own in registry.forms(name).items()},
+    }
+
+
+def _partners(name: str) -> dict[str, list[str]]:
+    """The decoders that an adapter goes with, or the adapters of a decoder."""
+    if name in DECODERS:
+        return {"adapters": [a for a in ADAPTERS if name in _partners(a)["decoders"]]}
+    own: Any = ADAPTERS[name].decoders
+    return {"decoders": [d for d in own or DECODERS if name in (DECODERS[d].adapters or (name,))]}
+
+
+def _fits(method: type[Adapter] | type[Decoder], spec: SamSpec) -> bool:
+    """Whether a method can have a base; a decoder needs an adapter that can too."""
+    try:
+        if isinstance(method, type) and issubclass(method, Decoder):
+            method.check(spec)
+            return any(_fits(ADAPTERS[a], spec) for a in _partners(method.name)["adapters"])
+        check_base(method, spec)
+    except InputError:
+        return False
+    return True
+
+
+def methods_table(base: str = "vit_b") -> str:
+    """The methods as a Markdown table, for the documentation."""
+    heads = ("method", "what it is", "where it sits", "adapter alone, ViT-B", "decoders", "bases")
+    lines = [f"| {' | '.join((*heads, 'paper'))} |", "|---" * 7 + "|"]
+    for row in list_methods(base):
+        trained = _sized(row, base)
+        fits = (", ".join(row[key]) for key in ("decoders", "backbones"))
+        cells = (f"`{row['name']}`", row["summary"], row["sits"], trained, *fits, row["paper"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[str, ...]]:
+    """What :func:`list_methods` gives as rows for a terminal: a column title each, then a method.
+
+    Args:
+        rows: Of adapters or decoders.
+        brief: Without what it is, and only whose paper it is, and of when.
+    """
+    kind = rows[0]["kind"]
+    other = "decoders" if kind == "adapter" else "adapters"
+    known = list(DECODERS) if kind == "adapter" else list(ADAPTERS)
+    place = "where it sits" if kind == "adapter" else "what it is"
+    about = [] if brief or kind == "decoder" else ["what it is"]
+    columns = (kind, f"{kind} alone,\nvit_b", *about, place, other, "bases", "paper")
+    return [columns] + [
+        (
+            row["name"],
+            _sized(row),
+            *([row["summary"]] if about else []),
+            row["sits"],
+            _all_or(row[other], known),
+            _all_or(row["backbones"], list(SPECS)),
+            re.split(r",| \(", row["paper"])[0] if brief else row["paper"],
+        )
+        for row in rows
+    ]
+
+
+def _sized(row: dict[str, Any], base: str = "vit_b") -> str:
+    """The parameters of a method, and of which base where it does not fit ``base``."""
+    other = "" if row["sized_on"] == base else f" ({row['sized_on']})"
+    return f"{row['trainable_parameters']:,}{other}"
+
+
+def facts(row: dict[str, Any]) -> str:
+    """What :func:`describe_method` gives but the options, as lines."""
+    kind = row["kind"]
+    forms = [f"{name} ({settings(kind, own)})" for name, own in row["forms"].items()]
+    changes = row["changes_at_start"]
+    return "\n".join(
+        (
+            row["summary"],
+            f"{'sits' if kind == 'adapter' else 'is'}: {row['sits']}",
+            *([f"changes the embedding from the start: {changes}"] if changes else []),
+            f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {row['sized_on']}",
+            f"decoders: {', '.join(row['decoders'])}"
+            if kind == "adapter"
+            else f"adapters: {_all_or(row['adapters'], list(ADAPTERS))}",
+            f"bases: {', '.join(row['backbones'])}",
+            f"paper: {row['paper']}",
+            *([f"other forms: {', '.join(forms)}"] if forms else []),
+        )
+    )
+
+
+def _all_or(names: list[str], known: list[str]) -> str:
+    others = [name for name in known if name not in names]
+    if 2 * len(others) > len(known):
+        return ", ".join(names)
+    return f"all but {', '.join(others)}" if others else "all"
+
+
+def option_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """What :func:`options` gives as rows for a terminal: name, default as in YAML, meaning."""
+    return [
+        (r["name"], as_yaml(r["default"]), " ".join(r["help"].replace("``", "").split()))
+        for r in rows
+    ]
+
+
+def decoders_table(base: str = "vit_b") -> str:
+    """The read-outs as a Markdown table, for the documentation."""
+    lines = ["| decoder | what it is | decoder alone, ViT-B | adapters | paper |", "|---" * 5 + "|"]
+    for row in list_decoders(base):
+        trained = _sized(row, base)
+        adapters = _all_or(row["adapters"], list(ADAPTERS))
+        cells = (f"`{row['name']}`", row["sits"], trained, adapters, row["paper"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def settings_table(config: type, prefix: str) -> str:
+    """The fields of a configuration as a Markdown table, for the documentation."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for option in options(config):
+        text = " ".join(option["help"].split()).replace("|", "\\|")
+        default = "" if option["default"] is None else f"`{option['default']}`"
+        lines.append(f"| `{prefix}{option['name']}` | {default} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def options(config: type) -> list[dict[str, Any]]:
+    """The fields of a configuration: name, default, and the docstring below each."""
+    fields = dataclasses.fields(config)
+    parts = {f.name: f.type for f in fields if dataclasses.is_dataclass(f.type)}
+    if parts:  # of adapters joined by +, each with options of its own
+        named = [(part, row) for part, kind in parts.items() for row in options(kind)]  # type: ignore[arg-type]
+        return [{**row, "name": f"{part}.{row['name']}"} for part, row in named]
+    helps = attribute_docs(config)
+    return [{"name": f.name, "default": _default(f), "help": helps.get(f.name, "")} for f in fields]
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """The string below each annotated attribute of a class and its bases, by the name."""
+    return {k: text for kind in cls.__mro__[-2::-1] for k, text in _own_docs(kind).items()}
+
+
+def _own_docs(cls: type) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for here, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(here, ast.AnnAssign) and isinstance(here.target, ast.Name):
+            value = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                found[here.target.id] = inspect.cleandoc(value.value)
+    return found
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default

@@ -1,0 +1,61 @@
+"""What the verbs of the command line share: their options, how they speak and how they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from samtune.report.terminal import Display
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(help="Recipe names, YAML files and key=value settings.", show_default=False),
+]
+
+
+class Interrupted(Exception):
+    """The user pressed Ctrl-C."""
+
+
+@contextmanager
+def speaking(as_json: bool) -> Iterator[Display]:
+    """The display of a verb; with ``as_json`` it leaves stdout to the answer.
+
+    Raises:
+        Interrupted: In place of ``KeyboardInterrupt``, of which typer's releases each make
+            something else.
+    """
+    from samtune.report.terminal import Display
+
+    try:
+        with Display(json=as_json) as display:
+            yield display
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; {error}" if str(error) else "interrupted") from None
+
+
+@contextmanager
+def warning(display: Display) -> Iterator[None]:
+    """Shows samtune's own warnings as one line on stderr."""
+    import warnings
+
+    from samtune.inference.predictor import PromptMismatch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PromptMismatch)
+        warnings.showwarning = lambda message, *_, **__: display.warn(f"samtune: {message}")
+        yield
+
+
+def answer(value: Any, as_json: bool) -> None:
+    """The last line of stdout for programs; of several processes the main one's."""
+    from samtune.distributed import is_main
+
+    if as_json and is_main():
+        print(json.dumps(value))

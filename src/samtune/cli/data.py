@@ -1,0 +1,152 @@
+"""``samtune data``: which data sets and layouts are known, and what is wrong with a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samtune.cli.console import Json, Words, answer, speaking
+
+if TYPE_CHECKING:
+    from samtune.data.check import Check, Finding
+    from samtune.report.terminal import Display
+
+SHOWN = 3
+"""Files shown of each kind of finding; the JSON lists all."""
+
+app = typer.Typer(
+    help="Known data sets and layouts, and a check of your own.", no_args_is_help=True
+)
+
+
+@app.command(name="list")
+def listing(
+    layouts: Annotated[bool, typer.Option("--layouts", help="The layouts alone.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the published data sets, for data.name, and the layouts, for data.layout."""
+    ways = [{"name": way.name, "about": way.about} for way in _layouts().values()]
+    rows = [] if layouts else named_sets()
+    with speaking(as_json) as display:
+        if rows:
+            columns = ("data.name", "what is segmented", "classes", "paper")
+            display.table(
+                columns, [(r["name"], r["task"], str(r["classes"]), r["paper"]) for r in rows]
+            )
+        display.table(("data.layout", "about"), [(way["name"], way["about"]) for way in ways])
+    answer(ways if layouts else rows, as_json)
+
+
+@app.command()
+def check(words: Words = None, as_json: Json = False) -> None:
+    """Look at every file at once: samtune data check data.root=FOLDER."""
+    from samtune.data import DataConfig
+    from samtune.data.check import check as look_at
+    from samtune.data.problems import collected
+    from samtune.runs.config import from_words
+
+    with speaking(as_json) as display:
+        found, config = None, DataConfig()
+        with collected() as refused:
+            config = from_words(words or []).data
+            found = look_at(config, lambda n, total: display.progress("check", n, total))
+        if found is None:
+            found = _unread(refused)
+        show(display, found, root=f"{config.root}/" if found.counts["images"] else "")
+    answer(found.tree(), as_json)
+    if not found.ok:
+        raise typer.Exit(2)
+
+
+def named_sets() -> list[dict[str, Any]]:
+    """What is known of each published data set, by name."""
+    from samtune.data.named import DATASETS
+
+    keys = ("name", "task", "title", "paper", "url", "layout")
+    rows = []
+    for name in sorted(DATASETS):
+        each = DATASETS[name]
+        classes = {
+            "classes": each.defaults.get("classes", 1),
+            "class_names": list(each.defaults.get("class_names", ())),
+        }
+        rows.append({**{key: getattr(each, key) for key in keys}, **classes})
+    return rows
+
+
+def show(display: Display, found: Check, root: str = "") -> None:
+    """A check for the eye: counts, then each kind of problem and remark with its first files.
+
+    Args:
+        display: Where to speak.
+        found: What to show.
+        root: What file names are shown without.
+    """
+    counts = found.counts
+    if counts["splits"]:
+        columns = ("split", "images", "objects", "empty", "height", "width", "ignored")
+        display.table(columns, [_split_row(n, s) for n, s in counts["splits"].items()])
+    if counts["masks"]:
+        kinds = ", ".join(f"{kind} in {n} files" for kind, n in counts["masks"].items())
+        display.say(f"mask values: {kinds}")
+    if counts["classes"]:
+        rows = [_class_row(row) for row in counts["classes"] if row["images"]]
+        display.table(("value", "class", "pixels", "images", "objects"), rows)
+        absent = [row["name"] for row in counts["classes"] if not row["images"]]
+        if absent:
+            display.say(f"classes without a pixel: {', '.join(absent)}")
+    for title, findings in (("problem", found.problems), ("remark", found.remarks)):
+        for kind in dict.fromkeys(row.kind for row in findings):
+            alike = [row for row in findings if row.kind == kind]
+            _show_kind(display, f"{title}: {kind}", alike, root)
+    n = len(found.problems)
+    end = f"not ok: {n} problem{'s' if n > 1 else ''}, training would fail" if n else "ok"
+    display.say(end + (f"; {len(found.remarks)} remarks" if found.remarks else ""))
+
+
+def _unread(refused: Sequence[Exception]) -> Check:
+    """What stands against files that are read for their settings, or the wrong setting itself.
+
+    Raises:
+        InputError: The refusal is of no file.
+    """
+    from samtune.data.check import Check, findings
+    from samtune.data.problems import DataError
+
+    errors = [error for error in refused if isinstance(error, DataError)]
+    if not errors:
+        raise refused[-1]
+    rows = [row for error in errors for row in findings(error, error.file)]
+    empty: dict[str, Any] = {"images": 0, "masks": {}, "splits": {}, "classes": []}
+    return Check(tuple(rows), (), empty)
+
+
+def _layouts() -> Mapping[str, Any]:
+    from samtune.data.layouts import LAYOUTS
+
+    return LAYOUTS
+
+
+def _show_kind(display: Display, title: str, rows: Sequence[Finding], root: str) -> None:
+    display.say(f"{title}, {len(rows)} time{'s' if len(rows) > 1 else ''}")
+    for row in rows[:SHOWN]:
+        display.say(f"  {row.file.removeprefix(root)}: {row.what}")
+    if len(rows) > SHOWN:
+        display.say(f"  ... and {len(rows) - SHOWN} more; --json lists them all")
+    display.say(f"  -> {rows[0].remedy}")
+
+
+def _split_row(name: str, summary: Mapping[str, Any]) -> tuple[str, ...]:
+    sides = [
+        f"{least}" if least == most else f"{least} to {most}"
+        for least, most in zip(summary["smallest"], summary["largest"], strict=True)
+    ]
+    numbers = (str(summary[key]) for key in ("images", "objects", "empty"))
+    return name, *numbers, *sides, f"{summary['ignored']:.1%}"
+
+
+def _class_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    counts = (str(row[key]) for key in ("images", "objects"))
+    return str(row["class"]), row["name"], f"{row['share']:.2%}", *counts

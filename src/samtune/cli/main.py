@@ -1,0 +1,366 @@
+"""The command line; importing it is cheap, each verb imports what it needs."""
+
+from __future__ import annotations
+
+import sys
+from errno import EACCES, EDQUOT, ENOSPC, EROFS
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from samtune.cli.console import Interrupted, Json, Words, answer, speaking, warning
+from samtune.cli.data import app as data_app
+
+OF_THE_MACHINE = (ENOSPC, EDQUOT, EROFS, EACCES)
+"""Errors of writing that the user can mend: a full disk, a folder that must not be written."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, by the shells' custom."""
+ALONE = ("predict", "import", "merge")
+"""Verbs whose work is not shared among processes: the main one does it."""
+
+app = typer.Typer(
+    name="samtune",
+    help="Fine-tune the Segment Anything Model. Settings are key=value words, as in train.lr=1e-4.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def demo(words: Words = None, as_json: Json = False) -> None:
+    """Fine-tune on what ships with samtune, evaluate, and show the result."""
+    from samtune.assets import demo_data
+    from samtune.runs.folder import unused
+
+    given = {"data": {"root": str(demo_data())}, "output": str(unused(Path("runs/demo")))}
+    _trained(["demo", *(words or [])], as_json, given)
+
+
+@app.command()
+def train(words: Words = None, as_json: Json = False) -> None:
+    """Fine-tune on your own folder of images and masks: samtune train data.root=FOLDER."""
+    _trained(words or [], as_json)
+
+
+@app.command(name="eval")
+def evaluate(
+    source: Annotated[str, typer.Argument(help="A checkpoint, or a base's name (zero-shot only).")],
+    words: Words = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a checkpoint, or several, beside the zero-shot base on a data set."""
+    from samtune.runs.jobs import evaluate_run
+    from samtune.runs.prompt_matrix import evaluate_several, is_source
+
+    more = [word for word in words or [] if is_source(word)]
+    settings = [word for word in words or [] if word not in more]
+    with speaking(as_json) as display:
+        if more:
+            summary = evaluate_several([source, *more], settings, display)
+            display.matrix(summary)
+        else:
+            summary = evaluate_run(source, settings, display)
+            display.results(summary)
+    answer(summary, as_json)
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or a base's name.")],
+    source: Annotated[str, typer.Argument(help="An image, or a folder of images.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the masks.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(help="base.weights=..., device=..., input.tiles=...")
+    ] = None,
+    box: Annotated[
+        list[str] | None, typer.Option("--box", help="x0,y0,x1,y1 in pixels; for every image.")
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option("--point", help="x,y or x,y,0 (outside); for every image.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="JSON: image name to boxes or points.")
+    ] = None,
+    overlays: Annotated[bool, typer.Option(help="Write overlay pictures too.")] = True,
+    threshold: Annotated[
+        float, typer.Option(help="Logits above it are inside; 0 is a probability of one half.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Write masks for images: PNG, overlays and COCO run lengths."""
+    from samtune.inference.folder import predict_folder
+    from samtune.runs.jobs import predictor_of
+
+    with speaking(as_json) as display, warning(display):
+        asked = _asked(box or [], point or [], prompts)
+        predictor = predictor_of(checkpoint, words or [], threshold)
+        found = predict_folder(
+            predictor,
+            source,
+            out,
+            prompts=asked,
+            overlays=overlays,
+            progress=lambda done, total: display.progress("predict", done, total),
+        )
+        for remark in found["remarks"]:
+            display.warn(f"samtune: {remark}")
+        if found["images"]:
+            display.say(f"masks of {found['images']} images in {found['out']}")
+    answer(found, as_json)
+    if found["failed"]:
+        raise typer.Exit(2)
+
+
+@app.command()
+def compare(words: Words = None, as_json: Json = False) -> None:
+    """Train several methods alike and compare: methods=decoder,lora shots=1,16 seeds=3."""
+    from samtune.compare.jobs import compare as run
+
+    with speaking(as_json) as display:
+        result = run(words or [], display)
+    answer(result, as_json)
+
+
+@app.command(name="import")
+def bring_in(
+    file: Annotated[str, typer.Argument(help="Another system's checkpoint.")],
+    dialect: Annotated[str, typer.Option("--from", help="Its layout, as samed; ? lists all.")],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    model: Annotated[str | None, typer.Option(help="The base's name, as vit_b.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
+    save_base: Annotated[
+        Path | None, typer.Option("--save-base", help="Where to write the base in the file.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="height,width of gsam:gsam's or samed's input.")
+    ] = None,
+    first_size: Annotated[
+        str | None,
+        typer.Option("--first-size", help="gsam:*: 520,520 for one of Trans10k as published."),
+    ] = None,
+    channels: Annotated[
+        str, typer.Option(help="rgb, or bgr for a gsam:* of Cityscapes as published.")
+    ] = "rgb",
+    native_raw: Annotated[
+        bool, typer.Option("--native-raw", help="cat_sam_*: 1024 x 1024 images as published.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring another system's checkpoint in: samtune import FILE --from DIALECT --out X."""
+    from samtune.foreign import ImportRefused, import_checkpoint
+
+    with speaking(as_json) as display:
+        try:
+            made = import_checkpoint(
+                file,
+                dialect,
+                out,
+                model=model,
+                base=base,
+                save_base=save_base,
+                size=_size("--size", size),
+                first_size=_size("--first-size", first_size),
+                channels=channels,
+                native_raw=native_raw,
+            )
+        except ImportRefused as error:
+            answer({"refused": str(error), **error.lists}, as_json)
+            raise
+        display.say(
+            f"{made.checkpoint}: {made.model.trainable():,} trained parameters on "
+            f"{made.model.sam.spec.name}; its base is {made.base}"
+        )
+    answer(made.summary(), as_json)
+
+
+@app.command()
+def merge(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint of samtune.")],
+    out: Annotated[Path, typer.Option("--out", help="The .pth or .safetensors file to write.")],
+    base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint and its base as one SAM file with the official names."""
+    from samtune.model.checkpoint import load
+    from samtune.model.merging import merge as write
+
+    with speaking(as_json) as display:
+        made = write(load(checkpoint, base), out)
+        display.say(f"{made.file}: differs by at most {made.max_difference:.2g} on a probe")
+    answer({"file": str(made.file), "max_difference": made.max_difference}, as_json)
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="One adapter or decoder, for its options.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the adaptation methods and decoders, or one's options."""
+    from samtune.cli import catalogue
+
+    with speaking(as_json) as display:
+        rows = catalogue.list_methods() if name is None else [catalogue.describe_method(name)]
+        if name is None:
+            for found in (rows, catalogue.list_decoders()):
+                columns, *cells = catalogue.method_rows(found, brief=display.narrow)
+                display.listing(columns, cells, fixed=2)
+            display.say("samtune methods NAME tells all of one, with its options")
+        else:
+            display.say(f"{name}: {catalogue.facts(rows[0])}")
+            display.table(
+                ("option", "default", "meaning"), catalogue.option_rows(rows[0]["options"])
+            )
+    answer(rows if name is None else rows[0], as_json)
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="One recipe in full, or a word of several names.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the shipped recipes with their published numbers, or show one in full."""
+    from samtune.cli.recipe_list import COLUMNS, brief, list_recipes, recipe_page, recipe_rows
+
+    with speaking(as_json) as display:
+        rows = list_recipes(name)
+        if len(rows) == 1 and name is not None:
+            display.say(recipe_page(rows[0]))
+        else:
+            shown = [COLUMNS, *recipe_rows(rows)]
+            columns, *cells = map(brief, shown) if display.narrow else shown
+            display.listing(columns, cells)
+            display.say("samtune recipes NAME shows one in full")
+    answer(rows[0] if name == rows[0]["name"] else rows, as_json)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"samtune {version('samtune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line; wrong input ends with one line and exit code 2.
+
+    Args:
+        args: The words after ``samtune``; by default those of the process.
+    """
+    from samtune.distributed import is_main
+
+    args = sys.argv[1:] if args is None else args
+    if not is_main() and args[:1] and args[0] in ALONE:
+        raise SystemExit(0)
+    try:
+        code = app(args or ["--help"], prog_name="samtune", standalone_mode=False)
+    except Interrupted as error:
+        code = _ended(str(error), INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _ended("interrupted", INTERRUPTED)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        code = _ended(f"{where}{error.strerror}; free some space or choose another output", 2)
+    except Exception as error:
+        code = _wrong_input(error)
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _wrong_input(error: Exception) -> int:
+    """One line for wrong input; anything else is a fault of the program and goes on."""
+    from samtune.errors import InputError
+
+    # Typer's releases differ in where click lives, but export this subclass of its errors.
+    usage_error, click_error = typer.BadParameter.__mro__[1:3]
+    if isinstance(error, InputError):
+        return _ended(" ".join(str(error).split("\n")), 2)
+    if isinstance(error, click_error):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context and isinstance(error, usage_error) else "samtune"
+        line = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+        return _ended(f"{line}; see {command} --help", 2)
+    raise error
+
+
+def _ended(line: str, code: int) -> int:
+    from samtune.distributed import is_main, main_has_spoken
+
+    # Ctrl-C reaches all of them at once, and the launcher too.
+    if is_main() or (code != INTERRUPTED and not main_has_spoken()):
+        print(f"samtune: {line}", file=sys.stderr)
+    return code
+
+
+def _trained(words: list[str], as_json: bool, given: dict[str, Any] | None = None) -> None:
+    from samtune.runs.config import from_words
+    from samtune.runs.jobs import train as run
+
+    with speaking(as_json) as display:
+        config = from_words(words, given)
+        summary = run(config, display)
+        display.results(summary)
+    answer(summary, as_json)
+
+
+def _numbers(word: str, counts: tuple[int, ...]) -> list[float]:
+    values = [float(value) for value in word.split(",")]
+    if len(values) not in counts:
+        raise ValueError(word)
+    return values
+
+
+def _size(option: str, word: str | None) -> tuple[int, int] | None:
+    from samtune.errors import InputError
+
+    if word is None:
+        return None
+    try:
+        h, w = (int(side) for side in word.split(","))
+    except ValueError:
+        h = w = 0
+    if h < 1 or w < 1:
+        raise InputError(f"{option}={word}: is height,width in pixels, as 360,480")
+    return h, w
+
+
+def _asked(boxes: list[str], points: list[str], file: Path | None) -> dict[str, Any]:
+    from samtune.errors import InputError
+    from samtune.inference.folder import check_prompts, read_prompts
+
+    asked = read_prompts(file) if file is not None else {}
+    everywhere: dict[str, Any] = {}
+    try:
+        if boxes:
+            everywhere["boxes"] = [_numbers(word, (4,)) for word in boxes]
+        if points:
+            rows = [_numbers(word, (2, 3)) for word in points]
+            everywhere["points"] = [row[:2] for row in rows]
+            everywhere["labels"] = [int(row[2]) if len(row) > 2 else 1 for row in rows]
+    except ValueError as error:
+        raise InputError(
+            f"{' '.join([*boxes, *points])}: --box takes x0,y0,x1,y1 in pixels, and --point x,y or "
+            "x,y,label"
+        ) from error
+    if everywhere:
+        asked["*"] = check_prompts({"*": everywhere}, "--box/--point")["*"]
+    return asked

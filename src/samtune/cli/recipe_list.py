@@ -1,0 +1,93 @@
+"""The shipped recipes as rows: for the command line and for the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
+
+import yaml
+
+from samtune.errors import InputError, nearest
+from samtune.runs.config import recipes
+
+COLUMNS = ("recipe", "what", "data.name", "published", "reproduced")
+"""Of :func:`recipe_rows` and :func:`recipes_table`."""
+_WIDTH = 88
+"""Characters in a line, where words allow it."""
+_DETAIL = " - "
+"""Before it stands the number alone, after it where it comes from."""
+
+
+def list_recipes(word: str | None = None) -> list[dict[str, Any]]:
+    """Every shipped recipe by name, or those whose name has a word in it; plain values for JSON.
+
+    Each has its notes (``about``, ``paper``, ``published``, ``status``, ``data``, ``differs`` ...)
+    and its ``settings``.
+
+    Raises:
+        InputError: No recipe's name has the word in it.
+    """
+    shipped = recipes()
+    names = [name for name in shipped if word is None or word in name]
+    if word in shipped:
+        names = [word]
+    if not names:
+        raise InputError(
+            f"{word}: in no recipe's name{nearest(str(word), shipped)}; see samtune recipes"
+        )
+    return [_row(name, shipped[name]) for name in names]
+
+
+def recipe_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """What :func:`list_recipes` gives as rows for a terminal, see :data:`COLUMNS`."""
+    return [
+        (
+            row["name"],
+            row["about"],
+            row["settings"].get("data", {}).get("name", "your own"),
+            row["published"].partition(_DETAIL)[0],
+            "no" if row.get("status") == "not reproduced" else row.get("status", ""),
+        )
+        for row in rows
+    ]
+
+
+def brief(row: Sequence[str]) -> tuple[str, ...]:
+    """A row without what it is about, which a narrow terminal has no room for."""
+    return tuple(cell for cell, name in zip(row, COLUMNS, strict=True) if name != "what")
+
+
+def recipe_page(row: Mapping[str, Any]) -> str:
+    """One recipe in full: its notes, its settings as YAML, and how to start it."""
+    notes = [
+        fill(f"{key}: {text}", _WIDTH, subsequent_indent="  ")
+        for key, text in row.items()
+        if key not in ("name", "settings")
+    ]
+    settings = yaml.safe_dump(
+        row["settings"], sort_keys=False, default_flow_style=None, width=_WIDTH
+    )
+    return "\n".join([row["name"], *notes, "", settings, start(row)])
+
+
+def start(row: Mapping[str, Any]) -> str:
+    """The command that trains a recipe; what the user has to give is in capitals."""
+    name = row["settings"]["base"]["name"]
+    if row["name"] == "demo":
+        return "samtune demo"
+    weights = "" if name == "nano" else " base.weights=FILE"
+    return f"samtune train {row['name']} data.root=FOLDER{weights}"
+
+
+def recipes_table() -> str:
+    """The recipes as a Markdown table, for the documentation."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for name, *cells in recipe_rows(list_recipes()):
+        lines.append(f"| {' | '.join((f'`{name}`', *cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {key: value for key, value in tree.items() if key != "recipe"}
+    return {"name": name, **tree["recipe"], "settings": settings}

@@ -1,0 +1,222 @@
+"""Several methods on the same data with the same budget: every one for each draw of the shots."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from samtune.compare.page import Entry, Picture, write_page
+from samtune.compare.plan import Run, planned
+from samtune.compare.rows import aggregate, grids, with_deviation, zero_shot
+from samtune.data import splits
+from samtune.errors import InputError
+from samtune.model.checkpoint import load
+from samtune.report.prompt_table import asked_with
+from samtune.report.quantities import duration, metric, quantity
+from samtune.report.terminal import Display, terms
+from samtune.runs.assembly import check_trainable, dataset_of, models, modes, tuned
+from samtune.runs.baseline import answers, spread
+from samtune.runs.config import Tree, leaves, read_tree, resolve
+from samtune.runs.folder import clear, finite
+from samtune.runs.jobs import checked, data_name, train
+from samtune.sam.model import Sam
+from samtune.sam.weights import spec_of
+from samtune.training.state import COUNTERS
+
+MAY_DIFFER = ("output", "resume", "device", "data.workers", "data.cache")
+"""Settings in which a finished run may differ from the one asked for."""
+SHOWN = 4
+"""Images in the gallery."""
+
+
+def compare(words: Sequence[str], display: Display) -> Tree:
+    """Trains every method for every number of shots and seed, and writes one table of them.
+
+    Seed ``s`` draws the shots (``data.shot_seed``) and starts all else (``seed``). What is finished
+    already in the comparison's folder is read, what was interrupted goes on, so the same command
+    can be given again, also with more methods, shots or seeds.
+
+    Args:
+        words: ``methods=``, ``shots=`` and ``seeds=``, and settings as for training.
+        display: Where to speak.
+
+    Returns:
+        ``rows`` (one for each method and shots, see :func:`samtune.compare.rows.aggregate`),
+        ``zero_shot``, ``metrics``, ``guesses`` and ``by_prompt`` (see
+        :func:`samtune.compare.rows.zero_shot`), ``prompt``, ``contract``, ``images``, ``runs``,
+        ``seconds``, and the paths ``output``, ``comparison`` and ``report``.
+
+    Raises:
+        InputError: A wrong setting, method or number of shots; all are checked before anything
+            runs. Or a folder that holds runs with other settings.
+        KeyboardInterrupt: With how to go on as its message.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "samtune compare: runs in one process, not under torchrun or accelerate launch; start "
+            "it alone, or train each method with samtune train"
+        )
+    runs = planned(words)
+    for run in runs:
+        _check(run)
+    for config in {run.config.data: run.config for run in runs}.values():
+        checked(splits(config.data), config)
+    summaries = []
+    try:
+        for i, run in enumerate(runs, 1):
+            display.say(f"[{i}/{len(runs)}] {run.title}")
+            summaries.append(_finished(run) or _trained(run, display))
+    except KeyboardInterrupt:
+        done = f"{len(summaries)} of {len(runs)} runs are done"
+        raise KeyboardInterrupt(f"{done}; go on with the same command") from None
+    return _reported(runs, summaries, display)
+
+
+def _check(run: Run) -> None:
+    """Refuses a run that would fail later, without its weights: options, data, nothing to train."""
+    with torch.device("meta"):
+        try:
+            check_trainable(
+                run.config, tuned(run.config, Sam(spec_of(run.config.base.name)).freeze())
+            )
+        except InputError as error:
+            raise InputError(f"methods={run.method}: {error}") from error
+    _finished(run)
+
+
+def _finished(run: Run) -> Tree | None:
+    """The summary of a run that is complete in its folder.
+
+    Raises:
+        InputError: The folder holds a run with other settings.
+    """
+    file = run.folder / "config.yaml"
+    if not file.is_file():
+        return None
+    earlier = leaves(resolve([read_tree(file)]).tree())  # a setting that is new has its default
+    wanted = leaves(run.config.tree())
+    for key in sorted(earlier.keys() | wanted.keys()):
+        if key not in MAY_DIFFER and earlier.get(key) != wanted.get(key):
+            raise InputError(
+                f"{run.folder}: was run with {key}={earlier.get(key)}, not {wanted.get(key)}; "
+                "choose another output=, or remove the folder"
+            )
+    summary = run.folder / "summary.json"
+    return json.loads(summary.read_text("utf-8")) if summary.is_file() else None
+
+
+def _trained(run: Run, display: Display) -> Tree:
+    _count_peak_anew()
+    config = run.config
+    if (run.folder / "last" / COUNTERS).is_file():
+        config = replace(config, resume=str(run.folder))
+    elif run.folder.is_dir():
+        clear(run.folder)
+    with display.hushed():
+        return train(config, display)
+
+
+def _count_peak_anew() -> None:
+    """On Linux the process's peak of memory counts from here; elsewhere over all runs so far.
+
+    What earlier runs freed goes back to the system first, where the C library can: it would count.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+def _reported(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) -> Tree:
+    rows, folder, config = aggregate(runs, summaries), runs[0].folder.parent, runs[0].config
+    result = finite({
+        "title": f"{config.base.name} on {data_name(config)}",
+        "rows": rows,
+        **zero_shot(summaries),
+        "prompt": summaries[0]["prompt"],
+        "contract": summaries[0]["contract"],
+        "images": summaries[0]["images"],
+        "runs": len(runs),
+        "seconds": round(sum(s["seconds"] for s in summaries), 3),
+        "output": str(folder),
+        "comparison": str(folder / "comparison.json"),
+        "report": str(folder / "report.html"),
+    })  # fmt: skip
+    (folder / "comparison.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    command = " ".join(["samtune", *sys.argv[1:]])
+    write_page(folder, result, _gallery(runs), config.tree(), command)
+    show(display, result)
+    return result
+
+
+def show(display: Display, result: Mapping[str, Any]) -> None:
+    """The table of a comparison, the best of each number of shots in bold and with a star."""
+    columns = ("method", "shots", "IoU", "Dice", "gain", "trained", "time", "memory")
+    before = result["zero_shot"]
+    start = (metric(before["iou"]), metric(before["dice"]))
+    rows: list[tuple[str, ...]] = [
+        (name, "", metric(guess["iou"]), metric(guess["dice"]), "", "", "", "")
+        for name, guess in result["guesses"].items()
+    ]
+    rows.append(("zero-shot", "", *start, "", "0", "", ""))
+    for row in result["rows"]:
+        sides = row["iou"]["mean"], row["zero_shot"]["iou"]
+        gain = None if None in sides else sides[0] - sides[1]
+        cells = (
+            row["method"], str(row["shots"]), with_deviation(row["iou"]),
+            with_deviation(row["dice"]), metric(gain, sign=True),
+            quantity(row["trainable_parameters"]), duration(row["seconds"]),
+            quantity(row["peak_memory_bytes"], "B"),
+        )  # fmt: skip
+        bold = tuple(f"[bold]{cell}[/bold]" for cell in (f"{cells[0]} *", *cells[1:]))
+        rows.append(bold if row["best"] else cells)
+    asked = f"prompt {asked_with(result['prompt'])}"
+    display.say(f"{result['title']}, {asked}, {result['images']} test images")
+    display.table(columns, rows, whole=True)
+    for grid in grids(result):
+        display.table(grid.columns, grid.rows, whole=True, title=grid.title)
+    seeds = len(result["rows"][0]["seeds"])
+    if seeds > 1:
+        display.say(f"mean and standard deviation over {seeds} seeds; * best of these shots")
+    display.say(terms(result))
+    display.say(f"comparison: {result['comparison']}\nreport: {result['report']}")
+
+
+def _gallery(runs: Sequence[Run]) -> list[Picture]:
+    """The same test images by each method with the most shots, of the first seed."""
+    most = runs[-1].shots
+    chosen = [run for run in runs if run.shots == most and run.seed == runs[0].seed]
+    config = chosen[0].config
+    plain = models(config)[1]
+    records = spread(splits(config.data)["test"], SHOWN)
+    dataset = dataset_of(config, plain, records, False, modes(config)[0])
+    tuned_models = [
+        load(run.folder / "best.safetensors", plain.sam, device=str(plain.device)) for run in chosen
+    ]
+    pictures = []
+    for index in range(len(dataset)):
+        overlay, masks = answers([plain, *tuned_models], dataset, index, config)
+        names = ["zero-shot", *(run.method for run in chosen)]
+        entries = [
+            Entry(name, mask, None if mask is None else _iou(mask, overlay.truth))
+            for name, mask in zip(names, masks, strict=True)
+        ]
+        pictures.append(Picture(overlay, entries))
+    return pictures
+
+
+def _iou(mask: np.ndarray, truth: np.ndarray | None) -> float | None:
+    union = None if truth is None else np.count_nonzero(mask | truth)
+    return float(np.count_nonzero(mask & truth) / union) if truth is not None and union else None

@@ -1,0 +1,184 @@
+"""Which trainings a comparison of methods is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samtune.adapters import ADAPTERS
+from samtune.decoders import DECODERS
+from samtune.errors import InputError, nearest
+from samtune.runs.config import DEFAULTS, RunConfig, Tree, layers, parse_override, recipes, resolve
+from samtune.runs.folder import DEFAULT
+from samtune.runs.jobs import data_name
+
+ASKED = ("methods", "shots", "seeds")
+"""What a comparison is asked beside the settings of a training."""
+DECODER = "decoder"
+"""The method that tunes the mask decoder and leaves the image encoder as it is."""
+ALL = "all"
+"""In place of a number of shots: the whole training split."""
+BUDGET = {
+    "max_steps", "epochs", "epoch_share", "batch_size", "last_batch", "accumulate", "precision",
+    "eval_every", "eval_epochs", "patience", "metric",
+}  # fmt: skip
+"""Settings of training that are never a method's own."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the comparison."""
+
+    method: str
+    shots: int | None
+    """``None`` for the whole training split."""
+    seed: int
+    config: RunConfig
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return Path(str(self.config.output))
+
+    @property
+    def title(self) -> str:
+        """For a person: method, shots and seed."""
+        return f"{self.method}, {shots_name(self.shots)}, seed {self.seed}"
+
+
+def planned(words: Sequence[str]) -> list[Run]:
+    """The runs that a command line asks for, each with its checked configuration.
+
+    Raises:
+        InputError: A wrong word, or a method that is not known or does not go with the settings.
+    """
+    asked = {key: value for word in words for key, value in _asked(word).items()}
+    rest = [word for word in words if not _asked(word)]
+    given = layers(rest)
+    for key in ("adapter", "seed", "resume"):
+        if key in given[-1]:
+            named = {"adapter": "methods=", "seed": "seeds="}.get(key, "the same command again")
+            raise InputError(f"{key}={given[-1][key]}: a comparison sets it; use {named} instead")
+    seeds = _seeds(asked.get("seeds", 3))
+    shots = [_shots(value) for value in _listed(asked.get("shots", ALL))]
+    methods = [str(name) for name in _listed(asked.get("methods", [DECODER, DEFAULTS["adapter"]]))]
+    for name, values in (("methods", methods), ("shots", shots), ("seeds", seeds)):
+        if len(set(values)) < len(values) or not values:
+            raise InputError(f"{name}={asked[name]}: give each one once")
+    common = resolve(_with(methods[0], given))
+    folder = Path(common.output or DEFAULT / f"compare-{data_name(common)}").expanduser()
+    return [
+        _run(method, k, seed, given, folder) for k in shots for method in methods for seed in seeds
+    ]
+
+
+def shots_name(shots: int | None) -> str:
+    """For a person: ``1 shot``, ``16 shots``, ``all images``."""
+    return "all images" if shots is None else f"{shots} shot{'s' if shots > 1 else ''}"
+
+
+def _asked(word: str) -> Tree:
+    """``methods=``, ``shots=`` or ``seeds=``; empty for any other word."""
+    return parse_override(word) if word.partition("=")[0] in ASKED else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _shots(value: Any) -> int | None:
+    if value == ALL:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"shots={value}: numbers of images from 1 on, or {ALL}, as in shots=1,16")
+    return value
+
+
+def _seeds(value: Any) -> list[int]:
+    """``seeds=3`` is 0, 1, 2; a list is those themselves."""
+    seeds = value if isinstance(value, list) else list(range(value if _is_count(value) else 0))
+    if not seeds or not all(_is_count(seed) for seed in seeds):
+        raise InputError(f"seeds={value}: how many, as in seeds=3, or a list of whole numbers")
+    return seeds
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _run(method: str, shots: int | None, seed: int, given: Sequence[Tree], folder: Path) -> Run:
+    name = f"{method.replace(':', '.')}-{ALL if shots is None else shots}shot-seed{seed}"
+    last: Tree = {
+        "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
+    }  # fmt: skip
+    config = resolve([*_with(method, given), last])
+    return Run(method, shots, seed, config)
+
+
+def _with(method: str, given: Sequence[Tree]) -> list[Tree]:
+    """Settings with a method's below what the command itself says.
+
+    Raises:
+        InputError: No such method, or a read-out beside another one for all.
+    """
+    own, asked = _method(method), given[-1].get("decoder", {}).get("name")
+    if method.partition(":")[0] in DECODERS and asked not in (None, own["decoder"]["name"]):
+        raise InputError(
+            f"methods={method}: decoder.name={asked} is another read-out for all methods; leave "
+            "one of them out"
+        )
+    return [*given[:-1], own, given[-1]]
+
+
+def _method(name: str) -> Tree:
+    """What a method sets: its adapter and read-out, and of a recipe how it learns.
+
+    Raises:
+        InputError: No such method.
+    """
+    shipped = recipes()
+    whole, colon, form = name.partition(":")
+    if colon and "+" in name:
+        raise InputError(
+            f"methods={name}: adapters that are joined by + take no form; leave it out"
+        )
+    if colon and (whole in DECODERS or whole in ADAPTERS):
+        return _formed(whole, form)
+    if name == DECODER:
+        return {"adapter": {"name": "none"}, "decoder": {"name": "tuned"}}
+    if name in shipped:
+        tree = shipped[name]
+        own = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGET}
+        parts: Tree = {key: tree[key] for key in DEFAULTS if key in tree}
+        return {**parts, "train": own}
+    if name in DECODERS:
+        return {"adapter": {"name": "none"}, "decoder": {"name": name}}
+    if "+" not in name and name not in ADAPTERS:
+        known = [DECODER, *ADAPTERS, *DECODERS, *shipped]
+        raise InputError(
+            f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter or "
+            "read-out (samtune methods), also in another form as vpt:shallow, or a recipe "
+            "(samtune recipes)"
+        )
+    fitting: tuple[str, ...] | None = ADAPTERS[name].decoders
+    reads = DEFAULTS["decoder"]
+    if fitting and reads not in fitting:
+        reads = fitting[0]
+    return {"adapter": {"name": name}, "decoder": {"name": reads}}
+
+
+def _formed(name: str, form: str) -> Tree:
+    """What another form of an adapter or a read-out sets.
+
+    Raises:
+        InputError: It has no such form.
+    """
+    kind, registry = ("decoder", DECODERS) if name in DECODERS else ("adapter", ADAPTERS)
+    forms = registry.forms(name)
+    if form not in forms:
+        has = f"its forms are {', '.join(forms)}" if forms else "it has one form alone"
+        raise InputError(f"methods={name}:{form}: {has}{nearest(form, forms)}")
+    parts = _method(name)
+    return {**parts, kind: {**parts[kind], **forms[form]}}

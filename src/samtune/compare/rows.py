@@ -1,0 +1,205 @@
+"""What a comparison measured: each method's numbers over its seeds, and the tables of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from samtune.compare.plan import ALL, Run, shots_name
+from samtune.report.prompt_table import TITLE, asked_with
+from samtune.report.quantities import metric
+from samtune.runs.config import Tree
+
+HEADLINE = ("iou", "dice")
+SIDES = ("zero_shot", "tuned")
+
+
+def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
+    """A row for each method and number of shots, over its seeds, in the order of the runs.
+
+    Its keys: ``method``, ``adapter``, ``decoder``, ``shots`` (a number or ``all``), ``seeds``;
+    ``iou`` and ``dice``, each with ``mean``, ``std`` (of the sample, ``n - 1``; ``None`` for one
+    seed) and ``values``; ``zero_shot`` means; ``metrics`` (by name ``zero_shot`` and ``tuned``,
+    each such a spread) and ``by_prompt`` (by mode ``zero_shot`` and ``tuned`` with IoU and Dice,
+    and ``metrics``); ``trainable_parameters``; ``seconds`` (mean of a training),
+    ``peak_memory_bytes`` (greatest); ``best``, whether its IoU is the highest of those shots;
+    ``runs``, the folders.
+    """
+    groups: dict[tuple[int | None, str], list[tuple[Run, Tree]]] = {}
+    for run, summary in zip(runs, summaries, strict=True):
+        groups.setdefault((run.shots, run.method), []).append((run, summary))
+    rows = [_row(pairs) for pairs in groups.values()]
+    for shots in {row["shots"] for row in rows}:
+        alike = [r for r in rows if r["shots"] == shots and r["iou"]["mean"] is not None]
+        top = max((row["iou"]["mean"] for row in alike), default=None)
+        for row in alike:
+            row["best"] = len(alike) > 1 and row["iou"]["mean"] == top
+    return rows
+
+
+def zero_shot(summaries: Sequence[Tree]) -> Tree:
+    """What is no method's: the base's means over all runs, and what boxes give without a model.
+
+    Returns:
+        ``zero_shot`` (IoU and Dice), ``metrics`` (by name), ``guesses``, and ``by_prompt``: for
+        each mode ``zero_shot``, ``metrics``, ``guesses``, ``ground_truth`` and ``trained``.
+    """
+    first = summaries[0]
+    by_prompt = {}
+    for mode, entry in (first.get("by_prompt") or {}).items():
+        entries = [s["by_prompt"][mode] for s in summaries]
+        by_prompt[mode] = {
+            "zero_shot": _means([each["zero_shot"] for each in entries]),
+            "metrics": _metric_means(entries),
+            **{key: entry[key] for key in ("guesses", "ground_truth", "trained") if key in entry},
+        }
+    return {
+        "zero_shot": _means([{k: s["zero_shot"][k] for k in HEADLINE} for s in summaries]),
+        "metrics": _metric_means(summaries),
+        "guesses": {
+            name: {**values, **_of_guess(name, first.get("metrics") or {})}
+            for name, values in (first.get("guesses") or {}).items()
+        },
+        "by_prompt": by_prompt,
+    }
+
+
+def _of_guess(guess: str, metrics: Tree) -> Tree:
+    """What a guess scores by the metrics that it has a value of."""
+    found = {name: (sides.get("guesses") or {}).get(guess) for name, sides in metrics.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def with_deviation(spread: Mapping[str, Any]) -> str:
+    """A mean with its deviation, as ``0.812 ±0.010``."""
+    text = metric(spread["mean"])
+    return text if spread["std"] is None else f"{text} \N{PLUS-MINUS SIGN}{metric(spread['std'])}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def grids(result: Mapping[str, Any]) -> list[Grid]:
+    """The tables beside the main one: by prompt and by metric, where several were asked for.
+
+    Args:
+        result: See :func:`samtune.compare.jobs.compare`.
+    """
+    return [grid for grid in (_prompt_grid(result), _metric_grid(result)) if grid is not None]
+
+
+def _prompt_grid(result: Mapping[str, Any]) -> Grid | None:
+    """IoU: a row for each method and shots, a column for each prompt."""
+    asked: Mapping[str, Any] = result.get("by_prompt") or {}
+    if len(asked) < 2:
+        return None
+    names = dict.fromkeys(name for entry in asked.values() for name in entry.get("guesses") or {})
+    rows = []
+    for name in names:
+        guesses = [(entry.get("guesses") or {}).get(name) for entry in asked.values()]
+        rows.append(
+            (f"{name}, no model", "", *("" if g is None else metric(g["iou"]) for g in guesses))
+        )
+    rows.append(("zero-shot", "", *(metric(e["zero_shot"]["iou"]) for e in asked.values())))
+    for row in result["rows"]:
+        cells = (with_deviation(row["by_prompt"][mode]["tuned"]["iou"]) for mode in asked)
+        rows.append((row["method"], str(row["shots"]), *cells))
+    labels = (f"{mode} (trained)" if e.get("trained") else mode for mode, e in asked.items())
+    return Grid(f"IoU {TITLE[0].lower()}{TITLE[1:]}", ("method", "shots", *labels), rows)
+
+
+def _metric_grid(result: Mapping[str, Any]) -> Grid | None:
+    """The metrics besides IoU and Dice, of the first prompt."""
+    names = [name for name in result.get("metrics") or {} if name not in HEADLINE]
+    if not names:
+        return None
+    rows = [
+        (f"{guess}, no model", "", *("" if n not in g else metric(g[n]) for n in names))
+        for guess, g in result["guesses"].items()
+        if set(names) & set(g)
+    ]
+    rows.append(("zero-shot", "", *(metric(result["metrics"][name]) for name in names)))
+    for row in result["rows"]:
+        cells = (with_deviation(row["metrics"][name]["tuned"]) for name in names)
+        rows.append((row["method"], str(row["shots"]), *cells))
+    title = f"By metric, prompt {asked_with(result['prompt'])}"
+    if len(names) <= len(rows):
+        return Grid(title, ("method", "shots", *names), rows)
+    # Many metrics of few methods: a metric a row is easier to read.
+    heads = (_head(method, shots) for method, shots, *_ in rows)
+    turned = [(name, *(row[i] for row in rows)) for i, name in enumerate(names, 2)]
+    return Grid(title, ("metric", *heads), turned)
+
+
+def _head(method: str, shots: str) -> str:
+    return f"{method}, {shots_name(None if shots == ALL else int(shots))}" if shots else method
+
+
+def _row(pairs: Sequence[tuple[Run, Tree]]) -> Tree:
+    run, first = pairs[0]
+    summaries = [summary for _, summary in pairs]
+    before = [{k: s["zero_shot"][k] for k in HEADLINE} for s in summaries]
+    return {
+        "method": run.method,
+        "adapter": run.config.adapter["name"],
+        "decoder": run.config.decoder["name"],
+        "shots": ALL if run.shots is None else run.shots,
+        "seeds": [each.seed for each, _ in pairs],
+        **_spreads([{k: s["tuned"][k] for k in HEADLINE} for s in summaries]),
+        "zero_shot": _means(before),
+        "metrics": _by_metric(summaries),
+        "by_prompt": _by_prompt(summaries),
+        "trainable_parameters": first["trainable_parameters"],
+        "seconds": round(statistics.fmean(s["seconds"] for s in summaries), 3),
+        "peak_memory_bytes": max(s["peak_memory_bytes"] for s in summaries),
+        "best": False,
+        "runs": [str(each.folder) for each, _ in pairs],
+    }
+
+
+def _by_prompt(summaries: Sequence[Tree]) -> Tree:
+    found = {}
+    for mode in summaries[0].get("by_prompt") or {}:
+        entries = [s["by_prompt"][mode] for s in summaries]
+        sides = {side: _spreads([each[side] for each in entries]) for side in SIDES}
+        found[mode] = {**sides, "metrics": _by_metric(entries)}
+    return found
+
+
+def _by_metric(entries: Sequence[Tree]) -> Tree:
+    """Of what has ``metrics``, each side of each of them over the seeds."""
+    return {
+        name: {side: _spread([e["metrics"][name][side] for e in entries]) for side in SIDES}
+        for name in entries[0].get("metrics") or {}
+    }
+
+
+def _metric_means(entries: Sequence[Tree]) -> Tree:
+    measured = [e.get("metrics") or {} for e in entries]
+    return _means([{name: v["zero_shot"] for name, v in each.items()} for each in measured])
+
+
+def _means(numbers: Sequence[Mapping[str, float | None]]) -> Tree:
+    return {key: spread["mean"] for key, spread in _spreads(numbers).items()}
+
+
+def _spreads(numbers: Sequence[Mapping[str, float | None]]) -> Tree:
+    return {key: _spread([each[key] for each in numbers]) for key in numbers[0]}
+
+
+def _spread(values: Sequence[float | None]) -> Tree:
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "values": list(values),
+    }

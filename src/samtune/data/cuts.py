@@ -1,0 +1,102 @@
+"""Training on parts of images, as they are cut when a model is used: tiles, and crops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.config import InputConfig
+from samtune.data.labels import Labels, extents
+from samtune.data.prompters import NONE
+from samtune.data.transforms import part
+from samtune.errors import InputError
+from samtune.geometry import InputPolicy
+from samtune.ops.tiling import Window, around, extent, least_crop
+
+MOST_OVERLAP = 0.9
+"""With more, an image would take hundreds of tiles."""
+
+
+def check_cuts(config: InputConfig) -> None:
+    """Checks the settings that say how images are cut, resized and normalised.
+
+    Raises:
+        InputError: A number out of its range, or two that do not go together.
+    """
+    if not 0 <= config.overlap <= MOST_OVERLAP:
+        raise InputError(
+            f"input.overlap={config.overlap}: a part of a tile; choose 0 to {MOST_OVERLAP}"
+        )
+    if not 0 < config.scale < math.inf:
+        raise InputError(
+            f"input.scale={config.scale}: frame pixels for one of the image; choose a positive "
+            "number, 1 for the original resolution"
+        )
+    if not 0 <= config.margin < math.inf:
+        raise InputError(f"input.margin={config.margin}: a part of a box's side; choose 0 or more")
+    if config.first_size is not None:
+        if min(config.first_size) < 1:
+            raise InputError(
+                f"input.first_size={list(config.first_size)}: height and width in pixels; choose "
+                "such as [520,520]"
+            )
+        if config.tiles != "whole":
+            raise InputError(
+                f"input.first_size={list(config.first_size)}: input.tiles={config.tiles} cuts the "
+                "image as it is; leave one of them out"
+            )
+    own = ("resize", "tiles", "first_size", "antialias", "direct_masks")
+    InputPolicy((1, 1), **{key: getattr(config, key) for key in own})  # refuses what it cannot be
+    if config.std is not None and min(config.std) <= 0:
+        raise InputError(f"input.std={list(config.std)}: three deviations; choose positive numbers")
+
+
+def drawn_view(
+    image: NDArray[np.uint8],
+    labels: Labels,
+    policy: InputPolicy,
+    rng: np.random.Generator,
+    modes: Sequence[str],
+) -> tuple[NDArray[np.uint8], Labels]:
+    """One random view of an image, with its part of the labels.
+
+    ``tiled``: a tile at a random place that holds a random pixel of a random object, since only
+    such tiles are asked; without prompts every tile is, and half of them lie anywhere. ``crop``:
+    the window about a random object's box, with this object alone, moved and enlarged or reduced a
+    little. ``whole``, and ``crop`` without prompts: the image as it is.
+    """
+    free = NONE in modes
+    if policy.tiles == "whole" or (policy.tiles == "crop" and free):
+        return image, labels
+    size, ids = (image.shape[0], image.shape[1]), np.unique(labels.map)
+    ids = ids[ids > 0]
+    if policy.tiles == "crop":
+        if not len(ids):
+            return image, labels
+        chosen = int(rng.choice(ids))
+        window = _crop(extents(labels.map, len(labels))[chosen - 1], policy, size, rng)
+        alone = np.where(labels.map == chosen, labels.map, 0).astype(labels.map.dtype)
+        return part(image, replace(labels, map=alone), window)
+    h, w = extent(policy.size, policy.scale, size)
+    low, high = (0, 0), (size[0] - h, size[1] - w)
+    if len(ids) and not (free and rng.random() < 0.5):
+        pixels = np.flatnonzero(labels.map == rng.choice(ids))
+        at = divmod(int(rng.choice(pixels)), size[1])
+        low = (max(0, at[0] - h + 1), max(0, at[1] - w + 1))
+        high = (min(high[0], at[0]), min(high[1], at[1]))
+    y, x = (int(rng.integers(a, b + 1)) for a, b in zip(low, high, strict=True))
+    return part(image, labels, (y, x, y + h, x + w))
+
+
+def _crop(
+    box: NDArray[np.int64], policy: InputPolicy, size: tuple[int, int], rng: np.random.Generator
+) -> Window:
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    side = max(x1 - x0, y1 - y0) * policy.margin / 4
+    moved = np.array([x0, y0, x1, y1]) + np.tile(rng.uniform(-side, side, 2), 2)
+    least = least_crop(extent(policy.size, policy.scale, size))
+    return around(moved.tolist(), policy.margin * rng.uniform(0.75, 1.25), least, size)

@@ -1,0 +1,4 @@
+"""A model on a data set, streamed: its answers beside their targets.
+
+What a metric computes stands in `metrics`; what a run does with it in `runs`.
+"""

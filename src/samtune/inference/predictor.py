@@ -1,0 +1,238 @@
+"""Prompting a model image by image, with ``SamPredictor``'s signature and frames."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from samtune.data.prompters import kinds_of
+from samtune.errors import InputError
+from samtune.geometry import Geometry
+from samtune.inference.prompted import PromptedImage
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import NEGATIVE, POSITIVE, Prompts
+
+
+class Outside(InputError):
+    """A box or point that is nowhere on the image.
+
+    Args:
+        prompt: The box or point as it was given, as in ``box=[0, 0, 9, 9]``.
+        size: ``(h, w)`` of the image in pixels.
+        order: Which coordinates it must hold.
+    """
+
+    def __init__(self, prompt: str, size: tuple[int, int], order: str) -> None:
+        self.prompt, (h, w) = prompt, size
+        super().__init__(
+            f"{prompt}: lies outside the image of {w}x{h} pixels; give {order} in the pixels of "
+            "this image"
+        )
+
+
+class PromptMismatch(UserWarning):
+    """A model is asked in another way than it was trained for."""
+
+
+class Predictor:
+    """Encodes an image once and answers prompts about it.
+
+    All coordinates are pixels of the image that was set; masks come back in its frame. Where the
+    model's input policy cuts images into tiles or crops, a prompt is encoded where it points.
+
+    A prompt of another kind than the model was trained for is answered with one
+    :class:`PromptMismatch` warning.
+
+    Args:
+        model: Put into evaluation mode.
+        threshold: Logits above it are inside.
+
+    Raises:
+        InputError: A threshold that is not finite.
+    """
+
+    def __init__(self, model: FineTuned, threshold: float = 0.0) -> None:
+        check_threshold(threshold)
+        self.model = model.eval()
+        self.threshold = threshold
+        self._image: PromptedImage | None = None
+        # plain SAM was trained for all of them
+        self._foreign = model.trainable() > 0
+
+    @torch.no_grad()
+    def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
+        """Encodes an image ``(h, w, 3)`` uint8.
+
+        Args:
+            image: Its channels in the order of ``image_format``.
+            image_format: ``RGB`` or ``BGR``.
+
+        Raises:
+            InputError: Another shape, dtype or format.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"image of {image.dtype} {image.shape}: must be uint8 (h, w, 3); "
+                "samtune.data.read_image reads other files so"
+            )
+        if image_format not in ("RGB", "BGR"):
+            raise InputError(f"image_format={image_format}: must be RGB or BGR")
+        rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
+        self._image = PromptedImage(self.model, rgb)
+        self._image.encode()
+
+    @property
+    def is_image_set(self) -> bool:
+        """Whether there is an image to ask about."""
+        return self._image is not None
+
+    def reset_image(self) -> None:
+        """Forgets the image."""
+        self._image = None
+
+    def predict(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: NDArray[np.float32] | None = None,
+        multimask_output: bool = False,
+        return_logits: bool = False,
+    ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+        """Masks for one prompt; without arguments, the prompt-free answer.
+
+        Args:
+            point_coords: ``(n, 2)`` xy pixels.
+            point_labels: ``(n,)``, 1 inside the object, 0 outside.
+            box: ``(4,)`` xyxy pixels.
+            mask_input: ``(1, 4H, 4W)`` logits, the ``low_res`` of an earlier call.
+            multimask_output: Three masks instead of one.
+            return_logits: Masks as logits instead of bools.
+
+        Returns:
+            Masks ``(K, h, w)``, their estimated IoU ``(K,)``, and low-resolution logits ``(K, 4H,
+            4W)``.
+
+        Raises:
+            InputError: No image set, malformed prompts, or a box or point outside the image.
+        """
+        points = _tensor(point_coords, (1, -1, 2), "point_coords")
+        labels = _tensor(point_labels, (1, -1), "point_labels")
+        _check_labels(points, labels)
+        prompts = Prompts.of(
+            boxes=_tensor(box, (1, 4), "box"),
+            points=points,
+            labels=labels,
+            masks=self._mask(mask_input),
+        )
+        masks, scores, low_res = self.predict_torch(prompts, multimask_output, return_logits)
+        return masks[0].cpu().numpy(), scores[0].cpu().numpy(), low_res[0].cpu().numpy()
+
+    @torch.no_grad()
+    def predict_torch(
+        self, prompts: Prompts, multimask_output: bool = False, return_logits: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Masks for ``N`` prompts in the image's pixels, in one call.
+
+        Returns:
+            Masks ``(N, K, h, w)``, estimated IoU ``(N, K)``, low-resolution logits ``(N, K, 4H,
+            4W)``.
+
+        Raises:
+            InputError: No image set, or a box or point outside the image.
+        """
+        if self._image is None:
+            raise InputError("no image: call set_image before predict")
+        _check_places(prompts, self._image.whole)
+        self._remark(prompts)
+        if not return_logits:
+            return self._image.masks(prompts, multimask_output, self.threshold)
+        found, low = self._image.answer(prompts, multimask_output)
+        return found.logits, found.iou, low
+
+    def _remark(self, prompts: Prompts) -> None:
+        """Warns, once, of prompts that the model was not trained for."""
+        if not self._foreign:
+            return
+        other = prompts.kinds() - kinds_of(self.model.prompts)
+        if other:
+            self._foreign = False
+            asked = "none was given" if other == {"none"} else f"is asked with {', '.join(other)}"
+            warnings.warn(
+                f"trained with prompt {self.model.prompts}, and {asked}: expect worse masks",
+                PromptMismatch,
+                stacklevel=4,
+            )
+
+    def _mask(self, mask: NDArray[np.float32] | None) -> torch.Tensor | None:
+        if mask is None:
+            return None
+        (h, w), stride = self.model.input.size, self.model.stride
+        wanted = (1, 4 * h // stride, 4 * w // stride)
+        if np.shape(mask) != wanted:
+            raise InputError(
+                f"mask_input of shape {np.shape(mask)}: must be {wanted}, one of the "
+                "low-resolution logits of an earlier call, as in low_res[:1]"
+            )
+        return torch.as_tensor(np.asarray(mask, dtype=np.float32))[None]
+
+
+def check_threshold(threshold: float) -> None:
+    """Checks that a logit can separate inside from outside.
+
+    Raises:
+        InputError: It is not finite.
+    """
+    if not math.isfinite(threshold):
+        raise InputError(
+            f"threshold={threshold}: no logit to cut at; choose a finite number, 0 for a "
+            "probability of one half"
+        )
+
+
+def _tensor(value: ArrayLike | None, shape: Sequence[int], name: str) -> torch.Tensor | None:
+    if value is None:
+        return None
+    try:
+        return torch.as_tensor(np.asarray(value, dtype=np.float32)).reshape(*shape)
+    except (ValueError, TypeError, RuntimeError) as error:
+        wanted = " x ".join("n" if n == -1 else str(n) for n in shape[1:])
+        raise InputError(f"{name}={value}: must be {wanted} numbers") from error
+
+
+def _check_labels(points: torch.Tensor | None, labels: torch.Tensor | None) -> None:
+    have = (0 if points is None else points.shape[1], 0 if labels is None else labels.shape[1])
+    if have[0] != have[1]:
+        raise InputError(
+            f"point_labels: {have[1]} labels for {have[0]} points; give one each, 1 inside the "
+            "object and 0 outside"
+        )
+    if labels is not None and not bool(((labels == 0) | (labels == 1)).all()):
+        raise InputError(
+            f"point_labels={labels[0].tolist()}: each must be 0 or 1, 1 inside the object"
+        )
+
+
+def _check_places(prompts: Prompts, geometry: Geometry) -> None:
+    h, w = geometry.original
+    used = prompts.labels >= NEGATIVE
+    if not bool(prompts.coords[used].isfinite().all()):
+        raise InputError("a box or point is not finite: give pixels of this image")
+    for box in prompts.boxes():
+        x0, y0, x1, y1 = box.tolist()
+        if math.isnan(x0):  # this prompt has no box
+            continue
+        if x1 <= x0 or y1 <= y0:
+            raise InputError(f"box={box.tolist()}: must be x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+        if x0 >= w or y0 >= h or x1 <= 0 or y1 <= 0:
+            raise Outside(f"box={box.tolist()}", geometry.original, "xyxy")
+    points = prompts.coords[(prompts.labels == NEGATIVE) | (prompts.labels == POSITIVE)]
+    for x, y in points.tolist():
+        if not (0 <= x <= w and 0 <= y <= h):
+            raise Outside(f"point={[x, y]}", geometry.original, "xy")

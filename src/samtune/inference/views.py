@@ -1,0 +1,184 @@
+"""Which parts of an image prompts are asked in, and how their answers are blended."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from samtune.batch import Masks
+from samtune.geometry import Geometry, InputPolicy
+from samtune.ops.tiling import Window, around, extent, least_crop, starts, weights
+from samtune.prompts import ABSENT, BOX_TOP_LEFT, NEGATIVE, POSITIVE, Prompts
+
+OUTSIDE = -10.0
+"""Logit where a prompt was not asked."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A window of the image, the prompts asked there, and how much their answers count."""
+
+    window: Window
+    rows: tuple[int, ...]
+    """Which prompts."""
+    down: Tensor
+    """``(n, window height)`` weights of each prompt's answer."""
+    across: Tensor
+    """``(n, window width)``; the weight of a pixel is the product of both."""
+
+
+class Blend:
+    """Answers added up, each weighted; where none was given stands :data:`OUTSIDE`."""
+
+    def __init__(self, like: Masks, count: int, size: tuple[int, int]) -> None:
+        choices, device = like.logits.shape[1], like.logits.device
+        self.logits = torch.full((count, choices, *size), OUTSIDE, device=device)
+        self.iou = torch.zeros(count, choices, device=device)
+        self.pixels = torch.zeros(count, choices, device=device)
+        self.exclusive = like.exclusive
+
+    def add(self, view: View, logits: Tensor, iou: Tensor) -> None:
+        """One view's answers ``(n, K, window height, width)``."""
+        y0, x0, y1, x1 = view.window
+        inside_here = (logits > 0).sum((2, 3)) + 1  # an empty view says little of the whole
+        for i, row in enumerate(view.rows):
+            down, across = view.down[i].to(logits), view.across[i].to(logits)
+            weight = down[:, None] * across
+            self.logits[row, :, y0:y1, x0:x1] += weight * (logits[i] - OUTSIDE)
+            self.iou[row] += iou[i] * inside_here[i]
+            self.pixels[row] += inside_here[i]
+
+    def masks(self) -> Masks:
+        """What was added up; the IoU is the views' mean, weighted by their foreground."""
+        return Masks(self.logits, self.iou / self.pixels.clamp(min=1), self.exclusive)
+
+
+def planned(
+    prompts: Prompts, size: tuple[int, int], policy: InputPolicy, whole: Geometry
+) -> list[View]:
+    """The views of an image that prompts are asked in, in reading order; without any, one view.
+
+    Args:
+        prompts: In the image's pixels, on the CPU.
+        size: The image's height and width.
+        policy: How it is cut.
+        whole: The frame of mask prompts.
+    """
+    tile = extent(policy.size, policy.scale, size)
+    places = _places(prompts, whole)
+    if policy.tiles == "crop":
+        return [_crop(row, place, tile, size, policy) for row, place in enumerate(places)] or [
+            _empty((0, 0, *size))
+        ]
+    axes = [starts(n, t, policy.overlap) for n, t in zip(size, tile, strict=True)]
+    asked: dict[tuple[int, int], list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
+    for row, place in enumerate(places):
+        x0, y0, x1, y1 = place or (0, 0, size[1], size[0])
+        rows, columns = _touched(axes[0], tile[0], y0, y1), _touched(axes[1], tile[1], x0, x1)
+        down = weights(size[0], tile[0], [axes[0][i] for i in rows])
+        across = weights(size[1], tile[1], [axes[1][j] for j in columns])
+        for i, vertical in zip(rows, down, strict=True):
+            y = axes[0][i]
+            for j, horizontal in zip(columns, across, strict=True):
+                x = axes[1][j]
+                found = (row, vertical[y : y + tile[0]], horizontal[x : x + tile[1]])
+                if _speaks(prompts, row, (y, x, y + tile[0], x + tile[1])):
+                    asked[y, x].append(found)
+    views = [_tile((y, x, y + tile[0], x + tile[1]), asked[y, x]) for y, x in sorted(asked)]
+    return views or [_empty((0, 0, *tile))]
+
+
+def local(prompts: Prompts, window: Window) -> Prompts:
+    """Prompts in the pixels of a window: boxes cut off at its edges, points elsewhere absent."""
+    y0, x0, y1, x1 = window
+    size = torch.tensor([x1 - x0, y1 - y0], dtype=prompts.coords.dtype)
+    coords = prompts.coords - torch.tensor([x0, y0])
+    points = (prompts.labels == NEGATIVE) | (prompts.labels == POSITIVE)
+    away = points & ((coords < 0) | (coords >= size)).any(2)
+    corners = prompts.labels >= BOX_TOP_LEFT
+    clipped = coords.clamp(min=torch.zeros(2), max=size)
+    boxes = replace(prompts, coords=clipped).boxes()
+    gone = corners & ~((boxes[:, 2:] > boxes[:, :2]).all(1))[:, None]
+    return replace(
+        prompts,
+        coords=torch.where(corners[..., None], clipped, coords),
+        labels=prompts.labels.masked_fill(away | gone, ABSENT),
+    )
+
+
+def cut_masks(masks: Tensor, whole: Geometry, window: Window, view: Geometry) -> Tensor:
+    """Mask prompts ``(N, 1, 4H, 4W)`` in the whole image's frame as a view of it sees them."""
+    y0, x0, _, _ = window
+    h, w = masks.shape[-2:]
+    axes = []
+    for n, first, axis in ((w, x0, 0), (h, y0, 1)):
+        cell = view.model[1 - axis] / n
+        frame = (torch.arange(n, device=masks.device) + 0.5) * cell
+        at = frame / view.scale(masks)[axis] + first
+        axes.append(at * whole.scale(masks)[axis] / cell * (2 / n) - 1)
+    grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1)
+    grid = grid.expand(len(masks), -1, -1, -1).to(masks)
+    return F.grid_sample(masks, grid, padding_mode="border", align_corners=False)
+
+
+def _places(prompts: Prompts, whole: Geometry) -> list[tuple[float, ...] | None]:
+    """Where each prompt points, ``xyxy`` in the image; ``None`` where it says nothing of that."""
+    labels, flags = prompts.labels, prompts.mask_flags()
+    found: list[tuple[float, ...] | None] = []
+    for row in range(len(prompts)):
+        xy = prompts.coords[row][labels[row] >= POSITIVE]
+        if prompts.masks is not None and bool(flags[row]):
+            cells = (prompts.masks[row, 0] > 0).nonzero()
+            cell = torch.tensor(
+                [m / n for m, n in zip(whole.model, prompts.masks.shape[-2:], strict=True)]
+            )
+            corners = torch.cat([cells, cells + 1]) * cell
+            xy = torch.cat([xy, whole.to_original(corners.flip(1))])
+        if not len(xy):
+            xy = prompts.coords[row][labels[row] == NEGATIVE]
+        found.append((*xy.amin(0).tolist(), *xy.amax(0).tolist()) if len(xy) else None)
+    return found
+
+
+def _crop(
+    row: int,
+    place: tuple[float, ...] | None,
+    tile: tuple[int, int],
+    size: tuple[int, int],
+    policy: InputPolicy,
+) -> View:
+    window: Window = (0, 0, *size)
+    if place is not None:
+        flat = place[0] == place[2] and place[1] == place[3]
+        window = around(place, policy.margin, tile if flat else least_crop(tile), size)
+    y0, x0, y1, x1 = window
+    return View(window, (row,), torch.ones(1, y1 - y0), torch.ones(1, x1 - x0))
+
+
+def _tile(window: Window, asked: Sequence[tuple[int, Tensor, Tensor]]) -> View:
+    rows, down, across = zip(*asked, strict=True)
+    return View(window, rows, torch.stack(down), torch.stack(across))
+
+
+def _empty(window: Window) -> View:
+    y0, x0, y1, x1 = window
+    return View(window, (), torch.zeros(0, y1 - y0), torch.zeros(0, x1 - x0))
+
+
+def _touched(begins: Sequence[int], window: int, low: float, high: float) -> list[int]:
+    """Which windows meet ``low`` to ``high``; of what lies beyond the image, the nearest."""
+    end = begins[-1] + window
+    low, high = min(max(low, 0), end - 1), min(max(high, 1), end)
+    high = max(high, low + 1e-6)
+    return [i for i, begin in enumerate(begins) if begin < high and begin + window > low]
+
+
+def _speaks(prompts: Prompts, row: int, window: Window) -> bool:
+    """Whether a prompt says anything in a window; one that says nothing at all does everywhere."""
+    mine = prompts.only(torch.tensor([row]))
+    return mine.kinds() == {"none"} or local(mine, window).kinds() != {"none"}

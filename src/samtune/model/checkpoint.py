@@ -1,0 +1,181 @@
+"""One self-describing file a model: what was trained, and how to rebuild the rest.
+
+A ``.safetensors`` file with the tensors ``adapter.*`` and ``decoder.*``; its header holds the
+recipe of the model and the sha256 of the base. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from samtune.errors import InputError
+from samtune.geometry import InputPolicy
+from samtune.model.finetuned import FineTuned
+from samtune.sam.model import Sam
+from samtune.sam.weights import fingerprint, load_sam
+
+FORMAT = 1
+HEADER = "samtune"
+ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
+"""What every header has."""
+
+
+def save(model: FineTuned, path: str | Path, **extra: Any) -> Path:
+    """Writes the trained tensors and how to rebuild the model, atomically.
+
+    Args:
+        model: Its adapter and decoder must have been given by name.
+        path: Where to; the folder is made when missing.
+        extra: Further JSON values to keep in the header (``config``, ``metrics``, ``classes``,
+            ...).
+
+    Raises:
+        InputError: The adapter or decoder was given as a module, or the disk is full.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    header = json.dumps({**describe(model), **extra})
+    tensors = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, metadata={HEADER: header})
+        os.replace(partial, path)
+    except Exception as error:
+        raise InputError(
+            f"{path}: could not be written ({error}); free some space or choose another output"
+        ) from error
+    finally:
+        if partial.exists():  # also after Ctrl-C
+            partial.unlink()
+    return path
+
+
+def describe(model: FineTuned) -> dict[str, Any]:
+    """The header of a model's checkpoint: everything but the tensors, as JSON values."""
+    for kind in ("adapter", "decoder"):
+        if getattr(model, f"{kind}_options") is None:
+            raise InputError(
+                f"the {kind} was given as a module, whose options a checkpoint cannot know; give "
+                f"FineTuned its registered name and {kind}_options"
+            )
+    return {
+        "format": FORMAT,
+        "samtune": version("samtune"),
+        "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
+        "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
+        "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
+        "input": model.input.stated(),
+        "prompts": model.prompts,
+    }
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a checkpoint, without its tensors.
+
+    Raises:
+        InputError: No such file, or not a checkpoint of samtune.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give the path of a .safetensors file")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        header = json.loads(metadata[HEADER])
+    except KeyError:
+        raise InputError(
+            f"{path}: not a samtune checkpoint; bring others' files in with `samtune import`, "
+            "and give a base's weights with base.weights="
+        ) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable checkpoint ({error}); it may be cut short, copy it again"
+        ) from error
+    header = header if isinstance(header, dict) else {}
+    if header.get("format", 0) > FORMAT:
+        raise InputError(
+            f"{path}: written by samtune {header.get('samtune')}, newer than this one; "
+            "upgrade with pip install -U samtune"
+        )
+    if any(key not in header for key in ENTRIES):
+        raise InputError(
+            f"{path}: not a samtune checkpoint, its header lacks entries; each has "
+            f"{', '.join(ENTRIES)}"
+        )
+    return header
+
+
+def load(
+    path: str | Path,
+    base: Sam | str | Path | None = None,
+    *,
+    any_base: bool = False,
+    device: str = "cpu",
+) -> FineTuned:
+    """Rebuilds a fine-tuned model from its checkpoint, in evaluation mode.
+
+    Args:
+        path: A file that :func:`save` wrote.
+        base: The base it was trained on: a loaded one, or the path of its weights; ``None`` where
+            it ships with the package.
+        any_base: Accept weights other than those it was trained on.
+        device: Where to put it.
+
+    Raises:
+        InputError: Not a checkpoint, another base, or tensors that do not fit.
+    """
+    from safetensors.torch import load_file
+
+    header = read_header(path)
+    name = header["base"]["name"]
+    sam = base if isinstance(base, Sam) else load_sam(name, base)
+    if sam.spec.name != name:
+        raise InputError(f"{path}: trained on {name}, but the base given is {sam.spec.name}")
+    if not any_base and fingerprint(sam) != header["base"]["sha256"]:
+        raise InputError(
+            f"{path}: trained on another {name} than the weights given (sha256 "
+            f"{header['base']['sha256'][:12]}..., given {fingerprint(sam)[:12]}...); give the file "
+            "it was trained on with base.weights=, or accept any with base.any=true"
+        )
+    model = rebuild(sam, header)
+    load_tensors(model, load_file(Path(path).expanduser()), str(path))
+    return model.to(device).eval()
+
+
+def rebuild(sam: Sam, header: dict[str, Any]) -> FineTuned:
+    """The model that a header describes, freshly initialised."""
+    adapter, decoder = dict(header["adapter"]), dict(header["decoder"])
+    return FineTuned(
+        sam,
+        adapter.pop("name"),
+        decoder.pop("name"),
+        input=InputPolicy.of(header["input"]),
+        adapter_options=adapter,
+        decoder_options=decoder,
+        prompts=header["prompts"],
+    )
+
+
+def load_tensors(model: FineTuned, tensors: dict[str, Any], origin: str) -> None:
+    """Fills a model's adapter and decoder, strictly.
+
+    Raises:
+        InputError: Missing, unexpected or wrongly shaped tensors, the first of them named.
+    """
+    expected = model.state_dict()
+    missing = expected.keys() - tensors.keys()
+    unexpected = tensors.keys() - expected.keys()
+    shaped = [k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape]
+    if missing or unexpected or shaped:
+        parts = {"missing": missing, "unexpected": unexpected, "of another shape": shaped}
+        listed = "; ".join(f"{what} {', '.join(sorted(v)[:4])}" for what, v in parts.items() if v)
+        raise InputError(f"{origin}: its tensors do not fit the model it describes: {listed}")
+    model.load_state_dict(tensors, strict=True)

@@ -1,0 +1,226 @@
+"""A fine-tuned SAM: frozen base, adapter and decoder, and the loop that interleaves them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from samtune.adapters import ADAPTERS, Adapter
+from samtune.adapters.base import check_base
+from samtune.batch import Masks
+from samtune.decoders import DECODERS, Decoder, Features
+from samtune.errors import InputError
+from samtune.geometry import InputPolicy
+from samtune.model.feature_cache import FeatureCache, Streams
+from samtune.prompts import Prompts
+from samtune.sam.edits import BlockEdits
+from samtune.sam.model import Sam
+from samtune.sam.spec import SamSpec
+
+if TYPE_CHECKING:
+    from samtune.inference.predictor import Predictor
+
+
+class FineTuned(nn.Module):
+    """SAM with an adapter in its encoder and a decoder of its own; the base is never changed.
+
+    Args:
+        sam: The frozen base; several models may share it.
+        adapter: A registered name, several joined as in ``lora+adaptformer``, or a module.
+        decoder: A registered name, or a module.
+        input: How images enter; by default the base's native square, longest side fitted.
+        adapter_options: Options of a named adapter, see ``samtune methods NAME``; of several, by
+            name.
+        decoder_options: Options of a named decoder.
+        prompts: The prompt mode that it is trained for; travels in the checkpoint.
+
+    Raises:
+        InputError: Unknown names or options, or a base, an adapter and a decoder that do not go
+            together.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        adapter: str | Adapter = "none",
+        decoder: str | Decoder = "frozen",
+        *,
+        input: InputPolicy | None = None,
+        adapter_options: Mapping[str, Any] | None = None,
+        decoder_options: Mapping[str, Any] | None = None,
+        prompts: str = "box",
+    ) -> None:
+        super().__init__()
+        check_pair(adapter, decoder)
+        check_fit(adapter, decoder, sam.spec)
+        if any(p.requires_grad for p in sam.parameters()):
+            raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
+        self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
+        self.input = input or InputPolicy((sam.spec.image_size,) * 2)
+        self.prompts = prompts
+        self.checkpointing = False
+        self.cache: FeatureCache | None = None
+        """Where the streams of a detached adapter's base are kept, if anywhere."""
+        # None: a module's options are unknown, so that no checkpoint can say how to rebuild it
+        self.adapter_options: dict[str, Any] | None = None
+        self.decoder_options: dict[str, Any] | None = None
+        if isinstance(adapter, str):
+            config = ADAPTERS.config(adapter, dict(adapter_options or {}))
+            initial = getattr(ADAPTERS[adapter], "initial", ())
+            given = asdict(config)
+            self.adapter_options = {key: given[key] for key in given if key not in initial}
+            adapter = ADAPTERS[adapter](sam, config)  # type: ignore[call-arg,arg-type]
+        if isinstance(decoder, str):
+            config = DECODERS.config(decoder, dict(decoder_options or {}))
+            self.decoder_options = asdict(config)
+            decoder = DECODERS[decoder](sam, config)  # type: ignore[call-arg,arg-type]
+        self.adapter: Adapter = adapter
+        self.decoder: Decoder = decoder
+
+    @property
+    def sam(self) -> Sam:
+        """The frozen base."""
+        return self._base[0]
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the model's frame from one token to the next."""
+        return self.adapter.stride or self.sam.spec.patch_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base lies."""
+        return self.sam.device
+
+    def trainable(self) -> int:
+        """How many parameters are trained."""
+        return sum(p.numel() for p in self.parameters())
+
+    def preprocess(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Normalises pixels in 0..255 as the input policy says, see :meth:`Sam.preprocess`."""
+        return self.sam.preprocess(pixels, sizes, self.input.mean, self.input.std)
+
+    def encode(self, pixels: Tensor) -> Features:
+        """The image encoder with the adapter: ``(B, 3, h, w)`` normalised pixels to features."""
+        encoder, adapter, decoder = self.sam.image_encoder, self.adapter, self.decoder
+        wanted, taps = decoder.taps, {}
+        kept, nothing = self._kept(pixels), pixels.new_empty(0)
+        x = adapter.embed(encoder, pixels) if kept is None else kept.get(-1, nothing)
+        state = adapter.begin(encoder, pixels, x, decoder.tokens)
+        for i, block in enumerate(encoder.blocks):
+            x = adapter.enter(i, x, state)
+            if kept is None:
+                x = self._run(block, x, adapter.edits(i, state))
+            else:
+                x = kept.get(i, nothing)
+            x = adapter.leave(i, x, state)
+            if i in wanted:
+                taps[i] = x
+        x = adapter.end(x, state)
+        embedding = encoder.finish(x) if kept is None else kept[len(encoder.blocks)]
+        embedding = adapter.finish(embedding, state)
+        return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state)
+
+    def forward(
+        self, pixels: Tensor, prompts: Prompts, sizes: Tensor | None = None, multimask: bool = False
+    ) -> Masks:
+        """Masks of ``N`` prompts over ``B`` images; each image is encoded once.
+
+        Args:
+            pixels: ``(B, 3, h, w)`` RGB in 0..255, in the model's frame.
+            prompts: In the model's frame.
+            sizes: ``(B, 2)`` height and width of the content; ``None`` when nothing is padded.
+            multimask: Three masks for each prompt instead of one.
+        """
+        return self.read(self.encode(self.preprocess(pixels, sizes)), prompts, multimask)
+
+    def read(self, features: Features, prompts: Prompts, multimask: bool = False) -> Masks:
+        """Masks of ``N`` prompts in the model's frame, out of images that have been encoded."""
+        masks = self.decoder(self.sam, features, prompts, multimask)
+        auxiliary = self.adapter.auxiliary(features.state)
+        return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)
+
+    def predictor(self, threshold: float = 0.0) -> Predictor:
+        """A predictor over this model, with ``SamPredictor``'s signature."""
+        from samtune.inference.predictor import Predictor
+
+        return Predictor(self, threshold)
+
+    def _kept(self, pixels: Tensor) -> Streams | None:
+        if self.cache is None or not self.adapter.detached:
+            return None
+        return self.cache.streams(pixels, self._streams, yielding=not self.training)
+
+    @torch.no_grad()
+    def _streams(self, pixels: Tensor) -> Streams:
+        """What the base gives for ``(B, 3, h, w)`` normalised pixels, as far as it is read."""
+        encoder = self.sam.image_encoder
+        depth = len(encoder.blocks)
+        read = self.adapter.reads(depth) | set(self.decoder.taps)
+        x, streams = encoder.embed(pixels), {}
+        for i in range(-1, depth):
+            x = x if i < 0 else encoder.blocks[i](x)
+            if i in read:
+                streams[i] = x
+        return {**streams, depth: encoder.finish(x)}
+
+    def _run(self, block: nn.Module, x: Tensor, edits: BlockEdits) -> Tensor:
+        if self.adapter.detached:
+            with torch.no_grad():
+                return block(x, edits)
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, edits, use_reentrant=False)
+        return block(x, edits)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FineTuned:
+        new = memo[id(self)] = type(self).__new__(type(self))
+        memo[id(self.sam)] = self.sam  # never changed, so a copy shares it
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FineTuned:
+        # Moving the model moves its base along; a dtype change would alter the base and is refused.
+        probe = fn(torch.zeros(1, dtype=torch.float32))
+        if probe.dtype != torch.float32:
+            raise InputError("the base stays in fp32: use train.precision=bf16 (autocast) instead")
+        super()._apply(fn, recurse)
+        if probe.device != self.device:
+            self.sam.to(probe.device)
+        return self
+
+
+def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:
+    """Refuses an adapter and a decoder that do not go together, before any weight is read.
+
+    Raises:
+        InputError: With the decoders, or the adapters, that would fit.
+    """
+    method = ADAPTERS[adapter] if isinstance(adapter, str) else adapter
+    reader = DECODERS[decoder] if isinstance(decoder, str) else decoder
+    fits, reads = method.decoders, reader.adapters
+    if fits is not None and reader.name not in fits:
+        raise InputError(
+            f"decoder.name={reader.name}: {method.name} goes with {', '.join(fits)} only; "
+            f"set decoder.name={fits[0]}"
+        )
+    if reads is not None and not set(reads) & set(method.name.split("+")):
+        raise InputError(
+            f"decoder.name={reader.name}: reads what {' or '.join(reads)} makes, and "
+            f"{method.name} makes no such thing; set adapter.name={reads[0]}, or another decoder"
+        )
+
+
+def check_fit(adapter: str | Adapter, decoder: str | Decoder, spec: SamSpec) -> None:
+    """Refuses a base that the adapter or the decoder does not fit, before any weight is read.
+
+    Raises:
+        InputError: Such a base, with the reason.
+    """
+    check_base(ADAPTERS[adapter] if isinstance(adapter, str) else adapter, spec)
+    (DECODERS[decoder] if isinstance(decoder, str) else decoder).check(spec)

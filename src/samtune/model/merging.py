@@ -1,0 +1,131 @@
+"""A fine-tuned model as one plain SAM file, where its method has a closed form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samtune.errors import InputError
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import Prompts
+from samtune.sam.weights import from_state
+
+ENDINGS = (".pth", ".safetensors")
+OWN = ("frozen", "tuned")
+"""The read-outs that are SAM's own mask decoder, with other numbers at most."""
+PARTS = ("mask_decoder", "prompt_encoder")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What merging wrote."""
+
+    file: Path
+    max_difference: float
+    """The greatest difference of the two models' mask logits and estimated IoUs on a probe."""
+
+
+def merge(model: FineTuned, out: str | Path) -> Merged:
+    """Writes a model as one SAM with Meta's names, which ``load_sam`` and others read.
+
+    A ``.pth`` is a plain state dict. Both models answer the same prompts on the same random image
+    at the model's input size; what they differ by at most is measured, not assumed.
+
+    Args:
+        model: With one of SAM's own read-outs, and a method whose effect weights can express.
+        out: Where to; ``.pth`` or ``.safetensors``.
+
+    Raises:
+        InputError: Another ending, no closed form, or a place that cannot be written.
+    """
+    path = Path(out).expanduser()
+    if path.suffix not in ENDINGS:
+        raise InputError(f"--out={out}: must end in {' or '.join(ENDINGS)}")
+    model = model.eval()
+    state = merged_state(model)
+    plain = FineTuned(from_state(model.sam.spec, state, str(out)), input=model.input)
+    difference = _difference(model, plain.to(model.device))
+    _write(state, path)
+    return Merged(path, difference)
+
+
+@torch.no_grad()
+def merged_state(model: FineTuned) -> dict[str, Tensor]:
+    """The tensors of the plain SAM that computes what the model does, on the CPU.
+
+    Raises:
+        InputError: The read-out is not SAM's, the method has no closed form, or the model
+            normalises pixels in another way than its base.
+    """
+    spec, policy, decoder = model.sam.spec, model.input, model.decoder
+    if decoder.name not in OWN:
+        raise InputError(
+            f"decoder.name={decoder.name}: is not SAM's own mask decoder, so no SAM file can hold "
+            f"it; {' and '.join(OWN)} can be merged"
+        )
+    own = {"mean": spec.pixel_mean, "std": spec.pixel_std}
+    for name, value in own.items():
+        if getattr(policy, name) not in (None, value):
+            raise InputError(
+                f"input.{name}={list(getattr(policy, name))}: plain SAM normalises with "
+                f"{list(value)}, which no weight can change; keep the checkpoint"
+            )
+    try:
+        deltas = model.adapter.deltas(model.sam)
+    except NotImplementedError as error:
+        raise InputError(
+            f"adapter.name={model.adapter.name}: {error}; keep the checkpoint"
+        ) from error
+    state = {key: t.detach().clone() for key, t in model.sam.state_dict().items()}
+    for key, delta in deltas.items():
+        state[key] += delta
+    for part in PARTS:
+        tuned = getattr(decoder, part, None)
+        if tuned is not None:
+            state |= {f"{part}.{key}": t.detach().clone() for key, t in tuned.state_dict().items()}
+    return {key: t.cpu().contiguous() for key, t in state.items()}
+
+
+@torch.no_grad()
+def _difference(model: FineTuned, plain: FineTuned) -> float:
+    """How far apart two models are on a random image with a box, a point and no prompt."""
+    h, w = model.input.size
+    generator = torch.Generator().manual_seed(0)
+    pixels = (torch.rand(1, 3, h, w, generator=generator) * 255).to(model.device)
+    box = torch.tensor([[0.2 * w, 0.3 * h, 0.7 * w, 0.8 * h]])
+    point = torch.tensor([[[0.5 * w, 0.5 * h]]])
+    prompts = Prompts.cat(
+        [
+            Prompts.of(boxes=box),
+            Prompts.of(points=point, labels=torch.ones(1, 1)),
+            Prompts.of(count=1),
+        ]
+    ).to(model.device)
+    one, other = (m(pixels, prompts, multimask=True) for m in (model, plain))
+    return max(
+        float((one.logits - other.logits).abs().max()), float((one.iou - other.iou).abs().max())
+    )
+
+
+def _write(state: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".pth":
+            torch.save(dict(state), partial)
+        else:
+            save_file(dict(state), partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: could not be written ({error}); free some space or choose another --out"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

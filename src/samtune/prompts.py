@@ -1,0 +1,194 @@
+"""The prompts of a batch of images, flat.
+
+Shape letters, the same everywhere: ``B`` images, ``N`` prompts, ``K`` masks per prompt, ``H W``
+token grid, ``h w`` pixels, ``n`` prompt points. Coordinates are ``xy`` floats in pixels, origin top
+left, as ``SamPredictor`` takes them; boxes are ``xyxy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from samtune.geometry import Geometry
+
+ABSENT = -10
+"""Label of a slot that holds no point: it only fills a ragged batch and is hidden from
+attention."""
+
+NOT_A_POINT = -1
+"""Label of the padding point that SAM appends when a prompt has points but no box."""
+
+NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """``N`` prompts over a batch of images, flat: prompt ``i`` belongs to image ``image[i]``.
+
+    A prompt is a set of labelled points; a box is its two corners. Ragged sets are filled up with
+    :data:`ABSENT`, which leaves no trace in the result. ``len(prompts)`` is ``N``.
+    """
+
+    coords: Tensor
+    """``(N, n, 2)`` float, xy in pixels."""
+    labels: Tensor
+    """``(N, n)`` int64: ABSENT, NOT_A_POINT, NEGATIVE, POSITIVE, BOX_TOP_LEFT or
+    BOX_BOTTOM_RIGHT."""
+    image: Tensor
+    """``(N,)`` int64, index of the image in its batch."""
+    masks: Tensor | None = None
+    """``(N, 1, 4H, 4W)`` float logits, the frame of the decoder's low-resolution masks."""
+    has_mask: Tensor | None = None
+    """``(N,)`` bool; ``None`` with ``masks`` given means all."""
+
+    def __len__(self) -> int:
+        return self.coords.shape[0]
+
+    @staticmethod
+    def of(
+        boxes: Tensor | None = None,
+        points: Tensor | None = None,
+        labels: Tensor | None = None,
+        masks: Tensor | None = None,
+        image: Tensor | None = None,
+        count: int | None = None,
+    ) -> Prompts:
+        """Prompts of one kind: boxes, points, masks, any mix of them, or nothing at all.
+
+        Args:
+            boxes: ``(N, 4)`` xyxy pixels.
+            points: ``(N, n, 2)`` xy pixels; ``labels`` must come with them.
+            labels: ``(N, n)``, 1 inside the object, 0 outside.
+            masks: ``(N, 1, 4H, 4W)`` logits of an earlier prediction.
+            image: ``(N,)`` image index; by default all belong to image 0.
+            count: How many prompts when nothing else tells; 1 by default.
+
+        Raises:
+            ValueError: Points without labels or labels without points.
+        """
+        if (points is None) != (labels is None):
+            raise ValueError("points and labels come together: give both or neither")
+        given = next((t for t in (boxes, points, masks, image) if t is not None), None)
+        n = given.shape[0] if given is not None else (1 if count is None else count)
+        device = given.device if given is not None else None
+        coords, marks = [], []
+        if points is not None and labels is not None:
+            coords.append(points.float())
+            marks.append(labels.long())
+            if boxes is None:
+                coords.append(torch.zeros(n, 1, 2, device=device))
+                marks.append(torch.full((n, 1), NOT_A_POINT, device=device))
+        if boxes is not None:
+            coords.append(boxes.float().reshape(n, 2, 2))
+            corners = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], device=device)
+            marks.append(corners.expand(n, 2))
+        return Prompts(
+            torch.cat(coords, 1) if coords else torch.zeros(n, 0, 2, device=device),
+            torch.cat(marks, 1) if marks else torch.zeros(n, 0, dtype=torch.long, device=device),
+            torch.zeros(n, dtype=torch.long, device=device) if image is None else image.long(),
+            None if masks is None else masks.float(),
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Prompts]) -> Prompts:
+        """Joins prompts of any kinds into one flat set; image indices are kept as they are.
+
+        Raises:
+            ValueError: ``parts`` is empty, or mask prompts differ in size.
+        """
+        if not parts:
+            raise ValueError("nothing to join: give at least one Prompts")
+        n = max(p.coords.shape[1] for p in parts)
+        coords = torch.cat([F.pad(p.coords, (0, 0, 0, n - p.coords.shape[1])) for p in parts])
+        labels = torch.cat(
+            [F.pad(p.labels, (0, n - p.labels.shape[1]), value=ABSENT) for p in parts]
+        )
+        image = torch.cat([p.image for p in parts])
+        like = next((p.masks for p in parts if p.masks is not None), None)
+        if like is None:
+            return Prompts(coords, labels, image)
+        sizes = {tuple(p.masks.shape[1:]) for p in parts if p.masks is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"mask prompts of several sizes cannot be joined: {sorted(sizes)}")
+        masks = torch.cat(
+            [like.new_zeros(len(p), *like.shape[1:]) if p.masks is None else p.masks for p in parts]
+        )
+        has_mask = torch.cat([p.mask_flags() for p in parts])
+        return Prompts(coords, labels, image, masks, has_mask)
+
+    def mask_flags(self) -> Tensor:
+        """``(N,)`` bool: which prompts carry a mask."""
+        if self.has_mask is not None:
+            return self.has_mask
+        return torch.full((len(self),), self.masks is not None, device=self.coords.device)
+
+    def boxes(self) -> Tensor:
+        """``(N, 4)`` xyxy; rows of NaN where a prompt has no box."""
+        corners = []
+        for label in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT):
+            hit = self.labels == label
+            xy = (self.coords * hit[..., None]).sum(1)
+            corners.append(torch.where(hit.any(1, keepdim=True), xy, torch.nan))
+        return torch.cat(corners, 1)
+
+    def only(self, rows: Tensor) -> Prompts:
+        """Some of the prompts, by index or ``(N,)`` bool."""
+        return Prompts(
+            self.coords[rows],
+            self.labels[rows],
+            self.image[rows],
+            None if self.masks is None else self.masks[rows],
+            None if self.has_mask is None else self.has_mask[rows],
+        )
+
+    def kinds(self) -> set[str]:
+        """What there is among them: ``box``, ``point``, ``mask``, and ``none`` where nothing."""
+        corner = (self.labels >= BOX_TOP_LEFT).any(1)
+        click = ((self.labels == NEGATIVE) | (self.labels == POSITIVE)).any(1)
+        mask = self.mask_flags()
+        met = {"box": corner, "point": click, "mask": mask, "none": ~(corner | click | mask)}
+        return {kind for kind, which in met.items() if bool(which.any())}
+
+    def clicked(self, xy: Tensor, labels: Tensor, masks: Tensor | None = None) -> Prompts:
+        """The same prompts with a click more each, and the last answer as their mask.
+
+        Args:
+            xy: ``(N, 2)`` pixels.
+            labels: ``(N,)``, 1 inside the object, 0 outside, :data:`ABSENT` for no click.
+            masks: ``(N, 1, 4H, 4W)`` logits, which replace earlier ones.
+        """
+        return Prompts(
+            torch.cat([xy[:, None].to(self.coords), self.coords], 1),
+            torch.cat([labels[:, None].to(self.labels), self.labels], 1),
+            self.image,
+            self.masks if masks is None else masks.float(),
+            self.has_mask if masks is None else None,
+        )
+
+    def at(self, index: int) -> Prompts:
+        """The same prompts, all belonging to image ``index``."""
+        return replace(self, image=torch.full_like(self.image, index))
+
+    def to_model(self, geometry: Geometry) -> Prompts:
+        """Maps the coordinates from the original to the model frame (masks are there already)."""
+        return replace(self, coords=geometry.to_model(self.coords))
+
+    def to(self, device: torch.device | str) -> Prompts:
+        """The same prompts on another device."""
+        return replace(
+            self,
+            coords=self.coords.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            image=self.image.to(device, non_blocking=True),
+            masks=_moved(self.masks, device),
+            has_mask=_moved(self.has_mask, device),
+        )
+
+
+def _moved(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, non_blocking=True)

@@ -1,0 +1,4 @@
+"""Pages, terminal output and pictures of numbers that others made.
+
+Nothing here computes a result.
+"""

@@ -1,0 +1,105 @@
+"""The curves of a run as parts of an SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    pass
+from samtune.report.quantities import is_number, quantity
+
+CURVE_POINTS = 600
+"""Longer histories are averaged down to this many points a curve."""
+
+FRAME = (52, 12, 548, 226)
+"""Left, top, right and bottom of a chart's plot in the 560 x 270 units of its SVG."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart, in data coordinates; ``style`` is its CSS class."""
+
+    label: str
+    style: str
+    points: list[tuple[float, float]]
+    dots: bool = False
+
+
+def charts(
+    history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The charts of a run: loss and validation, as far as its rows have them."""
+    rows = {
+        event: [row for row in history if row.get("event") == event]
+        for event in ("train", "val", "zero_shot")
+    }
+    loss = _series(rows["train"], "loss")
+    smooth = len(loss) > 40
+    curves = [Curve("training batch", "faint" if smooth else "loss", loss)]
+    curves += [Curve("training, smoothed", "loss", _smoothed(loss))] if smooth else []
+    curves.append(Curve("validation", "truth", _series(rows["val"], "loss"), dots=True))
+    drawn = [_chart("Loss", curves)]
+    iou = _series(rows["val"], "iou")
+    curves = [Curve("tuned", "after", iou, dots=True)]
+    baseline = (rows["zero_shot"] or [summary.get("zero_shot") or {}])[-1].get("iou")
+    if iou and is_number(baseline):
+        ends = (min(0.0, iou[0][0]), iou[-1][0])
+        curves.append(Curve("zero-shot", "before", [(x, baseline) for x in ends]))
+    drawn.append(_chart("Validation IoU", curves))
+    return [chart for chart in drawn if chart]
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    pairs = [(float(row["step"]), row[key]) for row in rows if is_number(row.get(key))]
+    kept = np.array([p for p in pairs if math.isfinite(p[1])])
+    if len(kept) > CURVE_POINTS:
+        kept = np.array([part.mean(0) for part in np.array_split(kept, CURVE_POINTS)])
+    return [(float(x), float(y)) for x, y in kept]
+
+
+def _smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Centred moving average over a twentieth of the curve."""
+    reach = max(1, len(points) // 40)
+    ys = np.array([y for _, y in points])
+    windows = [ys[max(0, i - reach) : i + reach + 1] for i in range(len(ys))]
+    return [(x, float(w.mean())) for (x, _), w in zip(points, windows, strict=True)]
+
+
+def _chart(title: str, curves: Sequence[Curve]) -> dict[str, Any] | None:
+    """A chart in the pixels of its SVG: frame, ticks with labels, polylines."""
+    curves = [c for c in curves if c.points]
+    if not curves:
+        return None
+    left, top, right, bottom = FRAME
+    xs, ys = zip(*(p for c in curves for p in c.points), strict=True)
+    x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs)), ticks(min(ys), max(ys))
+    x_range, y_range = (min(0.0, *xs), max(1.0, *xs)), (y_ticks[0], y_ticks[-1])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_range[0]) / (x_range[1] - x_range[0])
+        up = (y - y_range[0]) / (y_range[1] - y_range[0])
+        return round(left + across * (right - left), 1), round(bottom - up * (bottom - top), 1)
+
+    digits = max(0, -math.floor(math.log10(y_ticks[1] - y_ticks[0]) + 1e-9))
+    return {
+        "title": title,
+        "frame": FRAME,
+        "x": [(at(t, y_range[0])[0], quantity(t)) for t in x_ticks if t <= x_range[1]],
+        "y": [(at(0, t)[1], f"{t:.{digits}f}") for t in y_ticks],
+        "curves": [(c, [at(x, y) for x, y in c.points]) for c in curves],
+        "last": {c.label: c.points[-1][1] for c in curves},
+    }
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers, 1, 2 or 5 times a power of ten apart, that enclose ``low`` to ``high``."""
+    span = high - low or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / about))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= 0.999 * span / about)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [i * step for i in range(first, max(last, first + 1) + 1)]

@@ -1,0 +1,284 @@
+"""Results as one self-contained page: ``report.html``, and picture strips beside it.
+
+The page asks the network for nothing and holds no script; its pictures are embedded, its curves are
+SVG.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from samtune.report.overlays import (
+    AFTER,
+    BEFORE,
+    PANEL,
+    TRUTH,
+    Overlay,
+    draw_overlay,
+    panels,
+    strip,
+)
+from samtune.report.prompt_table import TITLE, asked_with, metric_rows, prompt_rows, with_guesses
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+from samtune.report.charts import charts
+from samtune.report.quantities import duration, is_number, metric, quantity
+
+__all__ = ["Overlay", "Report", "draw_overlay", "render", "write_report"]
+
+PACKAGES = ("samtune", "torch", "accelerate", "numpy", "kornia", "transformers")
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one run has to show; only ``title`` and ``summary`` are needed."""
+
+    title: str
+    summary: Mapping[str, Any]
+    """The keys of the command line's JSON: ``zero_shot`` and ``tuned`` (metric name -> fraction),
+    ``prompt``, ``images``, ``split``, ``trainable_parameters``, ``total_parameters``, ``seconds``,
+    ``peak_memory_bytes``; ``guesses`` (what needs no model: name -> metrics); ``by_class`` and
+    ``by_prompt`` (name -> metrics, or name -> ``zero_shot`` and ``tuned``, each metrics)."""
+    subtitle: str = ""
+    command: str = ""
+    contract: str = ""
+    """What the metric averages over, in words."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """Rows of ``metrics.jsonl`` by ``event``: ``train`` (step, loss, lr), ``val`` (step, iou, dice,
+    loss), and ``zero_shot`` (iou) where the baseline was measured on the validation images."""
+    overlays: Sequence[Overlay] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+    versions: Mapping[str, str] | None = None
+    """Package -> version; by default those of this process."""
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Writes ``report.html`` and ``samples/*.png``; each file is replaced whole or not at all.
+
+    Raises:
+        ValueError: A mask differs in size from its image.
+    """
+    overlays = sorted(report.overlays, key=_tuned_iou)
+    html = render(report).encode()
+    strips = {name: encoded(strip(o), "PNG") for name, o in _file_names(overlays).items()}
+    for name, data in strips.items():
+        write_file(Path(folder) / "samples" / f"{name}.png", data)
+    return write_file(Path(folder) / "report.html", html)
+
+
+def render(report: Report) -> str:
+    """The page's HTML; overlays run from the worst tuned IoU to the best."""
+    import yaml
+
+    config = json.loads(json.dumps(dict(report.config), default=str))
+    return page("report.html.j2").render(
+        report=report,
+        headline=_headline(report.summary),
+        facts=_facts(report.summary),
+        tables={
+            title: _grouped(groups)
+            for title, groups in (
+                ("By class", with_guesses(report.summary.get("by_class") or {})),
+                (TITLE, _prompts(report.summary)),
+                ("By metric", _measured(report.summary)),
+            )
+            if groups
+        },
+        charts=charts(report.history, report.summary),
+        gallery=[_figure(o) for o in sorted(report.overlays, key=_tuned_iou)],
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
+        versions=versions() if report.versions is None else report.versions,
+    )
+
+
+def page(template: str) -> Template:
+    """A template of this package with the filters and colours that all pages share."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("samtune.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"metric": metric, "signed": lambda value: metric(value, sign=True)}
+    colours = {"truth": TRUTH, "before": BEFORE, "after": AFTER}
+    environment.globals["colours"] = {name: f"rgb{rgb}" for name, rgb in colours.items()}
+    return environment.get_template(template)
+
+
+def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of the first table: guesses without a model, zero-shot, tuned, and the gain."""
+    rows = [
+        ("guess", name, _metrics(value)) for name, value in (summary.get("guesses") or {}).items()
+    ]
+    before, after = summary.get("zero_shot"), summary.get("tuned")
+    rows += [("before", "Zero-shot", dict(before))] if before else []
+    rows += [("after", "Tuned", dict(after))] if after else []
+    gain = {}
+    if before and after:
+        gain = {
+            k: after[k] - before[k]
+            for k in after
+            if is_number(after[k]) and is_number(before.get(k))
+        }
+    return {"rows": rows, "columns": _columns([row[2] for row in rows]), "gain": gain}
+
+
+def _measured(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics that were asked for, where there are others than IoU and Dice."""
+    found = summary.get("metrics") or {}
+    if not set(found) - {"iou", "dice"}:
+        return {}
+    return {
+        label: {"zero_shot": {"value": before}, "tuned": {"value": after}}
+        for label, before, after in metric_rows(found)
+    }
+
+
+def _prompts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    rows = prompt_rows(summary.get("by_prompt") or {})
+    labels = [row.label if row.origin else f"{row.mode}: {row.label}" for row in rows]
+    return {
+        label: {"zero_shot": row.zero_shot, "tuned": row.tuned}
+        for label, row in zip(labels, rows, strict=True)
+    }
+
+
+def _grouped(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with one row a group: flat metrics, or zero-shot, tuned and the difference."""
+    paired = any(
+        "tuned" in v or "zero_shot" in v for v in groups.values() if isinstance(v, Mapping)
+    )
+    if not paired:
+        rows = {str(name): _metrics(value) for name, value in groups.items()}
+        return {"paired": False, "rows": rows, "columns": _columns(list(rows.values()))}
+    pairs = {
+        str(name): (_metrics(v.get("zero_shot") or {}), _metrics(v.get("tuned") or {}))
+        for name, v in groups.items()
+    }
+    columns = _columns([values for pair in pairs.values() for values in pair])
+    return {"paired": True, "rows": pairs, "columns": columns}
+
+
+def _metrics(value: Any) -> dict[str, float]:
+    return (
+        {k: v for k, v in value.items() if is_number(v)}
+        if isinstance(value, Mapping)
+        else {"iou": value}
+    )
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    names = {"iou": "IoU", "dice": "Dice"}
+    keys = dict.fromkeys(key for row in rows for key, value in row.items() if is_number(value))
+    ordered = [k for k in names if k in keys] + [k for k in keys if k not in names]
+    return {k: names.get(k, k.replace("_", " ")) for k in ordered}
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What was measured besides the metrics: name, value, remark."""
+    facts = []
+    trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
+    if trainable is not None:
+        share = f"{100 * trainable / total:.2g} % of {quantity(total)}" if total else ""
+        facts.append(("Trainable parameters", quantity(trainable), share))
+    if summary.get("seconds") is not None:
+        facts.append(("Time", duration(summary["seconds"]), ""))
+    if summary.get("peak_memory_bytes") is not None:
+        facts.append(("Peak memory", quantity(summary["peak_memory_bytes"], "B"), ""))
+    if summary.get("images") is not None:
+        facts.append(("Images measured", str(summary["images"]), str(summary.get("split") or "")))
+    if summary.get("prompt") is not None:
+        facts.append(("Prompt", asked_with(str(summary["prompt"])), ""))
+    return facts
+
+
+def _tuned_iou(overlay: Overlay) -> tuple[float, str]:
+    iou = overlay.iou_before if overlay.iou_after is None else overlay.iou_after
+    return (math.inf if iou is None or math.isnan(iou) else iou), overlay.name
+
+
+def _figure(overlay: Overlay) -> dict[str, Any]:
+    # JPEG smears the enlarged pixels of small images; PNG makes photographs five times larger.
+    small = 2 * max(overlay.image.shape[:2]) <= PANEL
+    kind = "PNG" if small else "JPEG"
+    pictures = [
+        (
+            caption,
+            f"data:image/{kind.lower()};base64,{base64.b64encode(encoded(p, kind)).decode()}",
+            p.shape,
+        )
+        for caption, p in panels(overlay)
+    ]
+    return {"overlay": overlay, "pictures": pictures}
+
+
+def encoded(picture: np.ndarray, kind: str) -> bytes:
+    """An image file of ``(h, w, 3)`` uint8 RGB; ``kind`` is PNG or JPEG."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, kind, optimize=True, quality=88)
+    return data.getvalue()
+
+
+def _file_names(overlays: Sequence[Overlay]) -> dict[str, Overlay]:
+    """A distinct plain file name for each overlay, whatever its own name holds."""
+    names: dict[str, Overlay] = {}
+    for overlay in overlays:
+        stem = re.sub(r"\.(png|jpe?g|tiff?|bmp|webp)$", "", overlay.name, flags=re.IGNORECASE)
+        stem = re.sub(r"[^\w.-]+", "_", stem).strip("._")[:80] or "image"
+        number, name = 1, stem
+        while name.lower() in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names[name.lower()] = overlay
+    return names
+
+
+def write_file(path: Path, data: bytes) -> Path:
+    """Writes beside the target, then renames: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=".part"
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(
+            0o644
+        )  # mkstemp's 0600 would hide the report from a shared folder's readers
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def versions() -> dict[str, str]:
+    """What runs here: Python and each package of :data:`PACKAGES` that is installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,45 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    pass
+
+
+def metric(value: float | None, sign: bool = False) -> str:
+    """A fraction as ``0.812`` (``+0.812`` with ``sign``), a count as it is, a dash for nothing."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    if isinstance(value, Integral):
+        return str(value)
+    value = round(value, 3) + 0.0  # no difference has no sign
+    text = f"{value:+.3f}" if sign and value else f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """A number with a decimal prefix: ``1.2 M``, ``1.4 GB``."""
+    for power, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * power:
+            return f"{value / power:.3g} {prefix}{unit}"
+    return f"{value:.0f} {unit}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: ``8.4 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)

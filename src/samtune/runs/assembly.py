@@ -1,0 +1,231 @@
+"""Models and data sets as a configuration describes them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from samtune.adapters import ADAPTERS
+from samtune.runs.config import RunConfig
+from samtune.data import SegmentationDataset, intensity
+from samtune.data import modes as named_modes
+from samtune.data.changes import training_frame
+from samtune.data.transforms import check_resize
+from samtune.errors import InputError
+from samtune.model.finetuned import FineTuned
+from samtune.sam.model import Sam
+from samtune.sam.weights import load_sam, spec_of
+from samtune.geometry import InputPolicy
+
+OWN = ("resize", "first_size", "antialias", "mean", "std", "round_prompts", "direct_masks")
+"""What of ``input`` belongs to a model as its frame does."""
+
+
+def cut_as_asked(policy: InputPolicy, config: RunConfig) -> InputPolicy:
+    """An input policy with the configuration's tiles or crops, which need no training.
+
+    Raises:
+        InputError: Tiles that the policy's resize does not bear, or a package that it lacks.
+    """
+    check_resize(policy.resize)  # once, and not at each image
+    asked = config.input
+    return replace(
+        policy, tiles=asked.tiles, overlap=asked.overlap, scale=asked.scale, margin=asked.margin
+    )
+
+
+def models(config: RunConfig, to_train: bool = False) -> tuple[FineTuned, FineTuned]:
+    """The model to tune and the plain base beside it, over one and the same frozen base.
+
+    Args:
+        config: What they are made of.
+        to_train: Refuse a model without anything to train.
+
+    Raises:
+        InputError: As :func:`tuned` and :func:`check_trainable`, before any weights are read; or
+            wrong weights.
+    """
+    base = config.base
+    device = device_of(config)
+    if config.train.precision == "fp16" and device == "cpu":
+        raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a file given as an option is read into nothing
+        sketch = tuned(config, Sam(spec_of(base.name)).freeze())
+    if to_train:
+        check_trainable(config, sketch)
+    torch.manual_seed(config.seed)
+    sam = load_sam(base.name, base.weights, download=base.download, device=device)
+    model = tuned(config, sam)
+    return model.to(sam.device), plain(model)
+
+
+def check_trainable(config: RunConfig, model: FineTuned) -> None:
+    """Refuses a model of which nothing would be trained.
+
+    Raises:
+        InputError: With what to set instead.
+    """
+    if not model.trainable():
+        raise InputError(
+            f"adapter.name={config.adapter['name']} decoder.name={config.decoder['name']}: nothing "
+            "to train; set decoder.name=tuned or an adapter that trains (samtune methods)"
+        )
+
+
+def plain(model: FineTuned) -> FineTuned:
+    """The base alone, to stand beside a model: its images, normalised as the base was trained.
+
+    Its frame is the model's, or the next larger one that the base's patch divides.
+    """
+    size = _multiples(model.input.size, model.sam.spec.patch_size)
+    return FineTuned(model.sam, input=replace(model.input, size=size, mean=None, std=None))
+
+
+def frame_remarks(model: FineTuned | None, baseline: FineTuned) -> list[str]:
+    """What a reader should know where the base does not see what the model sees."""
+    if model is None or model.input.size == baseline.input.size:
+        return []
+    sides = "x".join(map(str, baseline.input.size))
+    return [
+        f"zero-shot sees images in a frame of {sides}: {model.sam.spec.name}'s patch does not "
+        f"divide {'x'.join(map(str, model.input.size))}"
+    ]
+
+
+def tuned(config: RunConfig, sam: Sam) -> FineTuned:
+    """The model to tune over a base that is there.
+
+    Raises:
+        InputError: An option that the method does not bear, or a frame that does not fit the base.
+    """
+    frame = _frame(config, sam)
+    asked = {key: getattr(config.input, key) for key in OWN}
+    policy = InputPolicy(frame, **asked, **intensity.reading(config.data))
+    policy = cut_as_asked(policy, config)
+    options = {
+        part: {key: value for key, value in tree.items() if key != "name"}
+        for part, tree in (("adapter", config.adapter), ("decoder", config.decoder))
+    }
+    try:
+        return FineTuned(
+            sam,
+            config.adapter["name"],
+            config.decoder["name"],
+            input=policy,
+            adapter_options=options["adapter"],
+            decoder_options=options["decoder"],
+            prompts=_joined(config.prompts.train),
+        )
+    except InputError:
+        raise
+    except ValueError as error:  # a layer of torch refuses an option's value
+        words = " ".join(f"adapter.{key}={value}" for key, value in options["adapter"].items())
+        raise InputError(
+            f"{words}: {error}; see samtune methods {config.adapter['name']}"
+        ) from error
+
+
+def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
+    size, step = config.input.size, sam.spec.patch_size
+    # a stack, as in lora+gsam, has the stride of its parts
+    strides = [ADAPTERS[name].stride for name in config.adapter["name"].split("+")]
+    own = next((stride for stride in strides if stride), None)
+    whose = f"stride of {config.adapter['name']}" if own else f"patch of {sam.spec.name}"
+    step = own or step
+    if size is None:
+        frame = (sam.spec.image_size,) * 2
+    else:
+        frame = (size, size) if isinstance(size, int) else size
+    _check_divided(frame, step, f"input.size={size}", whose)
+    crop = training_frame(config.data, frame)
+    _check_divided(crop, step, f"data.crop={list(crop)}", whose)
+    if crop[0] > frame[0] or crop[1] > frame[1]:
+        raise InputError(
+            f"data.crop={list(crop)}: larger than the model's frame of {list(frame)}; choose a "
+            "smaller one, or a larger input.size"
+        )
+    return frame
+
+
+def _check_divided(frame: tuple[int, int], step: int, what: str, whose: str) -> None:
+    if min(frame) <= 0 or _multiples(frame, step) != frame:
+        raise InputError(
+            f"{what}: both sides must be positive multiples of {step}, the {whose}; try "
+            f"{list(_multiples(frame, step))}"
+        )
+
+
+def _multiples(size: tuple[int, int], step: int) -> tuple[int, int]:
+    """The next sizes from below that a step divides."""
+    h, w = (max(step, -(-side // step) * step) for side in size)
+    return h, w
+
+
+def device_of(config: RunConfig) -> str:
+    """The device to work on, by its name in torch.
+
+    Raises:
+        InputError: The one asked for is not there.
+    """
+    if config.device != "auto":
+        return _asked_device(config.device)
+    if torch.cuda.is_available():
+        return f"cuda:{torch.cuda.current_device()}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _asked_device(name: str) -> str:
+    try:
+        torch.empty(1, device=name)
+        if name.startswith("cuda:"):
+            torch.cuda.set_device(name)  # where accelerate puts the model
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise InputError(f"device={name}: {reason}; choose cpu, cuda, mps or auto") from error
+    return name
+
+
+def dataset_of(
+    config: RunConfig,
+    model: FineTuned,
+    records: Sequence[Any],
+    train: bool,
+    mode: str | None = None,
+) -> SegmentationDataset:
+    """Images with prompts, in the frame of a model.
+
+    Args:
+        config: Data, prompts and seed.
+        model: Whose frame and input policy.
+        records: The files.
+        train: For training, or for evaluation.
+        mode: Of evaluation, the prompts; by default the first of ``prompts.eval``.
+    """
+    stride = model.stride
+    h, w = training_frame(config.data, model.input.size) if train else model.input.size
+    return SegmentationDataset(
+        records,
+        config.data,
+        model.input.size,
+        resize=model.input.resize,
+        input=model.input,
+        prompts=config.prompts,
+        mask_size=(4 * h // stride, 4 * w // stride),
+        train=train,
+        mode=mode if train or mode is not None else modes(config)[0],
+        seed=config.seed,
+    )
+
+
+def modes(config: RunConfig) -> list[str]:
+    """The prompt modes of evaluation, one after another; ``mixed`` is the three it mixes."""
+    return list(named_modes(config.prompts.eval, "prompts.eval"))
+
+
+def _joined(mode: str | Sequence[str]) -> str:
+    return mode if isinstance(mode, str) else "+".join(mode)

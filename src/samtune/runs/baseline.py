@@ -1,0 +1,286 @@
+"""Zero-shot beside tuned: numbers by prompt and class, guesses that need no model, and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from samtune.runs.config import RunConfig, Tree
+from samtune.data import SegmentationDataset, collate, kind_of, modes
+from samtune.data.prompters import NONE
+from samtune.report.terminal import Display
+from samtune.evaluation.evaluate import Evaluation, evaluate, predict
+from samtune.model.finetuned import FineTuned
+from samtune.metrics.contract import ALWAYS, contract
+from samtune.report.overlays import Overlay
+from samtune.distributed import is_main
+from samtune.batch import Batch
+
+PER_CLASS = ("iou", "dice", "iou_pooled")
+"""What stands for each class; the last is that of the confusion matrix, whose mean is ``miou``."""
+SHOWN = 8
+"""Images in the report's gallery."""
+
+
+def measure(
+    model: FineTuned,
+    dataset: SegmentationDataset,
+    config: RunConfig,
+    display: Display,
+    what: str,
+    guesses: bool = False,
+) -> Evaluation:
+    """Evaluates with the configuration's settings, showing progress under the name ``what``."""
+    return evaluate(
+        model,
+        seen_by(model, dataset),
+        batch_size=config.train.batch_size,
+        precision=config.train.precision,
+        multimask=config.train.multimask,
+        workers=config.data.workers,
+        progress=lambda done, total: display.progress(what, done, total),
+        guesses=guesses,
+        measuring=config.eval,
+    )
+
+
+def seen_by(model: FineTuned, dataset: SegmentationDataset) -> SegmentationDataset:
+    """A data set in the frame of another model, with the same prompts."""
+    (h, w), stride = model.input.size, model.stride
+    return dataset.in_frame((h, w), (4 * h // stride, 4 * w // stride))
+
+
+def compare_with_base(
+    baseline: FineTuned,
+    model: FineTuned | None,
+    test: Mapping[str, SegmentationDataset],
+    config: RunConfig,
+    display: Display,
+) -> tuple[Tree, list[Overlay]]:
+    """Zero-shot beside tuned for each prompt mode, and the pictures for the first of them."""
+    by_prompt: dict[str, Tree] = {}
+    first, shown = next(iter(test)), []
+    summary: Tree = {}
+    for mode, dataset in test.items():
+        boxes = kind_of(mode) == "box"
+        before = measure(baseline, dataset, config, display, f"zero-shot, {mode}", boxes)
+        after = model and measure(model, dataset, config, display, f"tuned, {mode}")
+        by_prompt[mode] = _of_prompt(mode, model, before, after or None)
+        by_prompt[mode]["metrics"] = _by_metric(before, after or None, config)
+        if mode == first:
+            summary = {
+                "zero_shot": numbers(before),
+                "tuned": numbers(after) if after else None,
+                "prompt": mode,
+                "images": before.images,
+                "objects": before.metrics["objects"],
+                "by_class": _by_class(before, after or None, config),
+                "metrics": by_prompt[mode]["metrics"],
+                "contract": contract(dict.fromkeys((*ALWAYS, *config.eval.names))),
+            }
+            if is_main():
+                shown = _overlays(baseline, model, dataset, before, after or None, config)
+    guesses = by_prompt[first].get("guesses")
+    summary |= {"guesses": guesses} if guesses else {}
+    return {**summary, "by_prompt": by_prompt}, shown
+
+
+def numbers(evaluation: Evaluation) -> dict[str, float]:
+    """The headline numbers of an evaluation, as fractions."""
+    return {key: evaluation.metrics[key] for key in ALWAYS}
+
+
+def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
+    """What a tuned model does worse than none, as remarks.
+
+    Args:
+        by_prompt: As :func:`compare_with_base` gives it.
+    """
+    worse, guessed = [], []
+    for mode, entry in by_prompt.items():
+        tuned = (entry.get("tuned") or {}).get("iou")
+        if tuned is None:
+            continue
+        before = entry["zero_shot"]["iou"]
+        if tuned < before:
+            worse.append(f"{mode} {tuned:.3f}, before {before:.3f}")
+        name, best = max(
+            ((name, guess["iou"]) for name, guess in (entry.get("guesses") or {}).items()),
+            key=lambda each: each[1],
+            default=("", tuned),
+        )
+        if tuned < best:
+            guessed.append(f"{mode} {tuned:.3f}, {name} {best:.3f}")
+    remarks = []
+    if worse:
+        remarks.append(
+            f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): a lower train.lr or more "
+            "images change less of what the base knows"
+        )
+    if guessed:
+        remarks.append(
+            f"tuned is worse than what the boxes give without a model (IoU: {'; '.join(guessed)})"
+        )
+    return remarks
+
+
+def _of_prompt(
+    mode: str, model: FineTuned | None, before: Evaluation, after: Evaluation | None
+) -> Tree:
+    """One entry of ``by_prompt``, see :func:`samtune.report.prompt_table.prompt_rows`."""
+    entry: Tree = {"zero_shot": _headline(before.metrics)}
+    sides = {"zero_shot": before}
+    if after:
+        entry["tuned"] = _headline(after.metrics)
+        sides["tuned"] = after
+    entry["ground_truth"] = mode != NONE
+    entry["trained"] = model is not None and mode in modes(model.prompts.split("+"))
+    if before.guesses:
+        entry["guesses"] = {name: _headline(found) for name, found in before.guesses.items()}
+    if before.by_click:
+        entry["by_click"] = {
+            side: [_headline(found) for found in measured.by_click]
+            for side, measured in sides.items()
+        }
+    return entry
+
+
+def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {key: metrics[key] for key in ("iou", "dice")}
+
+
+def _by_metric(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
+    """By metric both models' values, and those of what needs no model where it has them."""
+    sides = {"zero_shot": before, **({"tuned": after} if after else {})}
+    found: Tree = {}
+    for name in config.eval.names:
+        found[name] = {side: measured.metrics[name] for side, measured in sides.items()}
+        guesses = {guess: has[name] for guess, has in before.guesses.items() if name in has}
+        found[name] |= {"guesses": guesses} if guesses else {}
+    return found
+
+
+def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
+    names = config.data.class_names
+    if config.data.masks != "classes" and len(names) < 2:
+        return {}
+    sides = {"zero_shot": before, **({"tuned": after} if after else {})}
+    found = {side: measured.metrics["by_class"] for side, measured in sides.items()}
+    # of class maps one model may answer with a class that the other never does
+    out = {}
+    for index in sorted(set().union(*found.values())):
+        name = names[index] if index < len(names) else f"class {index}"
+        out[name] = {
+            side: {key: classes[index][key] for key in PER_CLASS}
+            for side, classes in found.items()
+            if index in classes
+        }
+        guesses = {
+            guess: {key: measured["by_class"][index][key] for key in PER_CLASS}
+            for guess, measured in before.guesses.items()
+            if index in measured["by_class"]
+        }
+        out[name] |= {"guesses": guesses} if guesses else {}
+    return out
+
+
+def _overlays(
+    baseline: FineTuned,
+    model: FineTuned | None,
+    dataset: SegmentationDataset,
+    before: Evaluation,
+    after: Evaluation | None,
+    config: RunConfig,
+) -> list[Overlay]:
+    """Pictures of the worst, the middle and the best images."""
+    ranked = sorted((after or before).items, key=lambda item: _sortable(item["iou"]))
+    zero_shot = {item["index"]: item["iou"] for item in before.items}
+    tuned = {item["index"]: item["iou"] for item in after.items} if after else {}
+    shown = []
+    for item in spread(ranked, SHOWN):
+        index = item["index"]
+        overlay, (first, second) = answers([baseline, model], dataset, index, config)
+        shown.append(
+            replace(
+                overlay,
+                before=first,
+                after=second,
+                iou_before=_number(zero_shot[index]),
+                iou_after=_number(tuned.get(index)),
+            )
+        )
+    return shown
+
+
+def answers(
+    models: Sequence[FineTuned | None], dataset: SegmentationDataset, index: int, config: RunConfig
+) -> tuple[Overlay, list[np.ndarray | None]]:
+    """One image with its truth and prompts, and what each model answers: ``(h, w)`` bool.
+
+    ``None`` for no model, and where the image has nothing to ask for.
+    """
+    batch = collate([dataset[index]])
+    how = (config.train.precision, config.train.multimask, dataset.rounds)
+
+    def shown_to(model: FineTuned) -> Batch:
+        own = seen_by(model, dataset)
+        return batch if own is dataset else collate([own[index]])
+
+    found = [
+        _union(predict(model, shown_to(model), *how)[0], dataset).numpy()
+        if model is not None and len(batch.prompts)
+        else None
+        for model in models
+    ]
+    boxes, points = original_prompts(batch.prompts, batch.geometries[0])
+    overlay = Overlay(
+        name=batch.names[0],
+        image=dataset.sample(index).image,
+        truth=_union(batch.originals[0], dataset).numpy(),
+        boxes=boxes,
+        points=points,
+    )
+    return overlay, found
+
+
+def _union(masks: torch.Tensor, dataset: SegmentationDataset) -> torch.Tensor:
+    """``(h, w)`` bool for a picture: all objects, or all classes but the background.
+
+    Where no class is named the background, it is the first.
+    """
+    if not dataset.class_maps:
+        return masks.any(0)
+    background = dataset.data.background or 0
+    if masks.dtype != torch.bool:
+        return (masks[0] != background) & (masks[0] >= 0)
+    return masks[0] if len(masks) == 1 else ~masks[background]
+
+
+def original_prompts(prompts: Any, geometry: Any) -> tuple[list[list[float]], list[list[float]]]:
+    """Boxes ``xyxy`` and points ``(x, y, label)`` of prompts, back in the original frame."""
+    corners = geometry.to_original(prompts.boxes().reshape(-1, 2, 2)).flatten(1)
+    boxes = [box.tolist() for box in corners if not box.isnan().any()]
+    xy = geometry.to_original(prompts.coords)
+    real = (prompts.labels == 0) | (prompts.labels == 1)
+    points = torch.cat([xy[real], prompts.labels[real][:, None]], 1).tolist()
+    return boxes, points
+
+
+def spread(items: list[Any], count: int) -> list[Any]:
+    """Some of a ranked list, from its first to its last, evenly."""
+    if len(items) <= count:
+        return items
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def _sortable(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

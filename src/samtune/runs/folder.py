@@ -1,0 +1,138 @@
+"""A run's folder: made, filled with what is logged, removed where nothing came of the run."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from samtune.report.terminal import Display
+from samtune.errors import InputError
+from samtune.distributed import from_main, is_main
+from samtune.training.state import COUNTERS, read_counters
+
+DEFAULT = Path("runs")
+"""Where runs go that name no folder."""
+SPLIT = "split.json"
+"""Which images a run trained, validated and tested on."""
+WRITTEN = (
+    "config.yaml", SPLIT, "metrics.jsonl", "best.safetensors", "last", "samples",
+    "report.html", "summary.json", "trackers",
+)  # fmt: skip
+"""What a run's folder holds."""
+
+
+@contextmanager
+def run_folder(wanted: str | None, name: str, resume: str | None = None) -> Iterator[Path]:
+    """The run's folder, made now; removed again when the run ends before it can be resumed.
+
+    Of several processes the main one makes and removes it, and all get its path.
+
+    Args:
+        wanted: The folder asked for; it must not hold a run.
+        name: Where nothing is asked for, ``runs/NAME`` or the next free one.
+        resume: The folder of the run to go on with, instead of both.
+
+    Raises:
+        InputError: The folder holds a run or cannot be made.
+        KeyboardInterrupt: With how to go on as its message.
+    """
+    if resume is None:
+        folder = from_main(lambda: _fresh(wanted, name))
+    else:
+        folder = Path(resume).expanduser()
+    try:
+        yield folder
+    except (InputError, OSError, KeyboardInterrupt) as error:
+        resumable = (folder / "last" / COUNTERS).is_file()
+        if resume is None and not resumable and is_main():
+            clear(folder)
+        if resumable and isinstance(error, KeyboardInterrupt):
+            hint = f"go on with: samtune train resume={folder}"
+            raise KeyboardInterrupt(hint) from None
+        raise
+
+
+class Log:
+    """Appends events to ``metrics.jsonl`` and shows them; of several processes the main one."""
+
+    def __init__(self, folder: Path, display: Display, resume: bool) -> None:
+        self.path, self.display = folder / "metrics.jsonl", display
+        self.rows: list[dict[str, Any]] = []
+        if resume and is_main() and self.path.is_file():
+            # What was logged after the state was last saved comes once more.
+            state = read_counters(folder / "last")
+            ends = {"train": state["step"], "val": state["validated"]}
+            rows = _rows(self.path.read_text("utf-8"))
+            self.rows = [row for row in rows if row["step"] <= ends.get(row["event"], math.inf)]
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), "utf-8")
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Logs one row."""
+        if not is_main():
+            return
+        self.rows.append(event)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(event)) + "\n")
+        self.display.event(event)
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    rows = []
+    for line in text.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # cut off when the process was killed
+            break
+    return rows
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run wrote, and the folder if nothing else is in it."""
+    for name in WRITTEN:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    for path in (folder, *([DEFAULT] if folder.parent == DEFAULT else [])):
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+def _fresh(wanted: str | None, name: str) -> Path:
+    if wanted is not None:
+        folder = Path(wanted).expanduser()
+        if any((folder / written).exists() for written in WRITTEN):
+            raise InputError(
+                f"output={wanted}: holds a run already; choose another folder, or go on with "
+                f"resume={wanted}"
+            )
+    else:
+        folder = unused(DEFAULT / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output={folder}: cannot be made ({error}); choose another") from error
+    return folder
+
+
+def unused(folder: Path) -> Path:
+    """The folder, or where that exists the first of ``FOLDER-2``, ``FOLDER-3``, ... that is not."""
+    count, name = 1, folder.name
+    while folder.exists():
+        count += 1
+        folder = folder.with_name(f"{name}-{count}")
+    return folder
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: what was not measured is null."""
+    if isinstance(value, Mapping):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,362 @@
+"""The jobs of the command line: train and evaluate on a configuration, into a run folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from samtune.runs.assembly import (
+    OWN,
+    cut_as_asked,
+    dataset_of,
+    device_of,
+    frame_remarks,
+    models,
+    modes,
+    plain,
+)
+from samtune.model.checkpoint import load, read_header
+from samtune.runs.baseline import compare_with_base, measure, numbers, shortfalls
+from samtune.runs.config import RunConfig, Tree, layers, leaves, resolve
+from samtune.data import (
+    InputConfig,
+    Summary,
+    intensity,
+    kind_of,
+    kinds_of,
+    read_split,
+    scan,
+    select,
+    splits,
+    write_split,
+)
+from samtune.data.layouts import find
+from samtune.data.named import DATASETS, deviations
+from samtune.data.scan import empty_split, no_objects
+from samtune.report.terminal import Display
+from samtune.training.engine import FitResult, fit, peak_memory
+from samtune.errors import InputError
+from samtune.model.finetuned import FineTuned
+from samtune.inference.predictor import Predictor, check_threshold
+from samtune.distributed import is_main, together
+from samtune.runs.folder import SPLIT, Log, finite, run_folder
+from samtune.sam.spec import SPECS
+
+if TYPE_CHECKING:
+    from samtune.data.sources import Record
+    from samtune.report.overlays import Overlay
+
+
+def train(config: RunConfig, display: Display) -> Tree:
+    """Fine-tunes, measures zero-shot and tuned on the test split, and writes the run folder.
+
+    Of several processes the main one writes, and each returns the summary.
+
+    All of the data and the base are checked before the folder is made, and a run that ends before
+    there is anything to resume leaves no folder.
+
+    Args:
+        config: With ``resume`` set, that of the earlier run; see
+            :func:`samtune.runs.config.from_words`.
+        display: Where to speak.
+
+    Raises:
+        InputError: Wrong configuration, data, weights or folder.
+        KeyboardInterrupt: With how to go on as its message.
+    """
+    with together(config.device == "cpu"):
+        return _train(config, display)
+
+
+def _train(config: RunConfig, display: Display) -> Tree:
+    parts, remarks = _found(config)
+    counts, more = checked(parts, config)
+    remarks += more
+    model, baseline = models(config, to_train=True)
+    remarks += frame_remarks(model, baseline)
+    data = {
+        name: dataset_of(config, model, parts[name], name == "train") for name in ("train", "val")
+    }
+    test = {mode: dataset_of(config, model, parts["test"], False, mode) for mode in modes(config)}
+    names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
+    with run_folder(config.output, "-".join(names), config.resume) as folder:
+        display.settings(config.tree())
+        display.say(counts)
+        log = Log(folder, display, resume=config.resume is not None)
+        if config.resume is None:
+            if is_main():
+                (folder / "config.yaml").write_text(_yaml(config.tree()), "utf-8")
+                write_split(folder / SPLIT, parts)
+            before = measure(baseline, data["val"], config, display, "zero-shot, validation")
+            log({"event": "zero_shot", "step": 0, **numbers(before)})
+        result = fit(
+            model,
+            data["train"],
+            data["val"],
+            config.train,
+            output=folder,
+            resume=config.resume is not None,
+            seed=config.seed,
+            on_event=log,
+            header={"config": {**config.tree(), "output": None, "resume": None}},
+            cpu=config.device == "cpu",
+            measuring=config.eval,
+        )
+        summary, shown = compare_with_base(baseline, model, test, config, display)
+        summary |= _costs(model, result.seconds)
+        summary |= {"checkpoint": str(folder / "best.safetensors"), "steps": result.steps}
+        method = f"{config.adapter['name']} + {config.decoder['name']}"
+        summary["title"] = f"{method} on {data_name(config)}"
+        remarks += [*_training_remarks(result, config), *shortfalls(summary["by_prompt"])]
+        _tell(remarks, display)
+        return _written(folder, summary, config, remarks, log.rows, shown)
+
+
+def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
+    """Measures a checkpoint, or a base by its name, on a data set; zero-shot stands beside tuned.
+
+    Args:
+        source: A checkpoint's path, or the name of a base for its zero-shot result alone.
+        words: ``key=value`` and YAML files, over the settings of the checkpoint.
+        display: Where to speak.
+
+    Raises:
+        InputError: Wrong checkpoint, configuration or data, or a setting against the checkpoint.
+    """
+    config = _asked_of(source, words)
+    with together(config.device == "cpu"):
+        return _evaluate(source, config, display)
+
+
+def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
+    start = time.perf_counter()
+    if _is_base(source):
+        baseline, model = models(config)[1], None
+    else:
+        model = load(source, config.base.weights, any_base=config.base.any)
+        model = model.to(device_of(config))
+        model.input = cut_as_asked(model.input, config)
+        intensity.check_same(config.data, model.input)
+        baseline = plain(model)
+    parts, remarks = _found(config)
+    records = select(parts, config.data.split)
+    counts, more = checked({config.data.split: records}, config)
+    remarks += [*more, *frame_remarks(model, baseline)]
+    test = {
+        mode: dataset_of(config, model or baseline, records, False, mode) for mode in modes(config)
+    }
+    display.say(counts)
+    summary, shown = compare_with_base(baseline, model, test, config, display)
+    summary |= _costs(model or baseline, time.perf_counter() - start)
+    summary |= {"checkpoint": None if model is None else source}
+    summary["title"] = f"{Path(source).stem} on {data_name(config)}, {config.data.split}"
+    remarks += shortfalls(summary["by_prompt"])
+    asked = {kind_of(mode) for mode in modes(config)}
+    if model is not None and not asked & kinds_of(model.prompts):
+        remarks.append(
+            f"trained with prompt {model.prompts}, evaluated with {', '.join(modes(config))}"
+        )
+    if model is not None and config.data.split in ("val", "test"):
+        remarks += _leaked(source, records, config)
+    _tell(remarks, display)
+    path = Path(source)
+    stem = path.parent.name if path.name == "best.safetensors" else path.stem
+    with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
+        return _written(folder, summary, config, remarks, [], shown)
+
+
+def _leaked(source: str, records: Sequence[Record], config: RunConfig) -> list[str]:
+    """A remark where images that are measured were trained on.
+
+    A split that is made moves when files are added; what a run used stands beside its checkpoint.
+    """
+    of_run = _settings_of(source).get("data") or {}
+    roots = [_place(str(root)) for root in (of_run.get("root"), config.data.root)]
+    used = read_split(Path(source).parent / SPLIT).get("train", [])
+    again = {record.name for record in records} & set(used)
+    if not again or roots[0] != roots[1]:
+        return []
+    return [
+        f"{len(again)} of the {len(records)} images were trained on, as {SPLIT} beside the "
+        "checkpoint says, so the numbers flatter; keep splits in folders when files are added"
+    ]
+
+
+def _place(folder: str) -> Path:
+    return Path(folder).expanduser().resolve()
+
+
+def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> Predictor:
+    """A predictor over a checkpoint, or over a base by its name.
+
+    Args:
+        source: A checkpoint's path, or the name of a base.
+        words: ``base.*`` and ``device`` settings as ``key=value``.
+        threshold: Logits above it are inside.
+
+    Raises:
+        InputError: Wrong checkpoint, base, settings or threshold, or a setting against the
+            checkpoint.
+    """
+    check_threshold(threshold)  # before any weights are read
+    config = _asked_of(source, words)
+    if _is_base(source):
+        return models(config)[1].predictor(threshold)
+    model = load(source, config.base.weights, any_base=config.base.any, device=device_of(config))
+    intensity.check_same(config.data, model.input)
+    model.input = cut_as_asked(model.input, config)
+    return model.predictor(threshold)
+
+
+def _found(config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
+    """The files by split, and in what a published set is not as it was published."""
+    found, name = find(config.data), config.data.name
+    return splits(config.data, found), deviations(name, found) if name in DATASETS else []
+
+
+def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
+    """Looks at every file once; returns the counts, and what the reader should know of them.
+
+    Raises:
+        InputError: Training cannot use a file or a split.
+    """
+    remarks, counts = [], []
+    for name, records in parts.items():
+        if not records:
+            raise empty_split(name, config.data)
+        summary: Summary = scan(records, config.data)
+        counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
+        if name == "train" and not summary.objects:
+            raise no_objects(summary.images, config.data)
+        if summary.images == 1 and name != "train":
+            remarks.append(f"{name}: a single image, so its numbers say little; add some")
+        if summary.empty:
+            remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
+            counts[-1] += f" ({summary.empty} images without any)"
+    return "\n".join(counts), remarks
+
+
+def _is_base(source: str) -> bool:
+    """Whether a base's name is meant, and no file of that name."""
+    return source in SPECS and not Path(source).exists()
+
+
+def _asked_of(source: str, words: Sequence[str]) -> RunConfig:
+    """The settings of a checkpoint, or of a base, with those of a command line over them.
+
+    Raises:
+        InputError: A setting against what the checkpoint, or the base, is.
+    """
+    own, given = _settings_of(source), layers(words)
+    config = resolve([own, *given])
+    # Its data may be gone by now, and says nothing of the model.
+    alone = resolve([{**own, "data": config.tree()["data"]}])
+    is_, wanted = leaves(alone.tree()), leaves(config.tree())
+    frame = () if _is_base(source) else ("input.size", *(f"input.{key}" for key in OWN))
+    fixed = ("base.name", "adapter.", "decoder.", *frame)
+    for key in dict.fromkeys(key for layer in given for key in leaves(layer)):
+        if key.startswith(fixed) and _pair(wanted.get(key)) != _pair(is_.get(key)):
+            raise InputError(
+                f"{key}={wanted.get(key)}: {source} has {is_.get(key)}, which cannot be changed; "
+                "leave it out"
+            )
+    return config
+
+
+def _pair(value: Any) -> Any:
+    """One number for both sides is the pair of them."""
+    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _settings_of(source: str) -> Tree:
+    """The settings that a checkpoint was trained with, or those of a base alone."""
+    if _is_base(source):
+        return {
+            "base": {"name": source},
+            "adapter": {"name": "none"},
+            "decoder": {"name": "frozen"},
+        }
+    header = read_header(source)
+    if "config" not in header:  # saved from Python: it says what the model is, not how it was made
+        parts = {key: header[key] for key in ("adapter", "decoder")}
+        known = {f.name for f in fields(InputConfig)}
+        parts["input"] = {key: v for key, v in header["input"].items() if key in known}
+        parts["data"] = intensity.settings_of(header["input"])
+        prompts = {"eval": header["prompts"].split("+")}
+        return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
+    tree = header["config"]
+    return {key: value for key, value in tree.items() if key not in ("output", "resume", "device")}
+
+
+def _costs(model: FineTuned, seconds: float) -> Tree:
+    return {
+        "trainable_parameters": model.trainable(),
+        "total_parameters": sum(p.numel() for p in model.sam.parameters()) + model.trainable(),
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": peak_memory(model.device),
+    }
+
+
+def _tell(remarks: Sequence[str], display: Display) -> None:
+    for remark in remarks:
+        display.say(f"note: {remark}")
+
+
+def _training_remarks(result: FitResult, config: RunConfig) -> list[str]:
+    remarks, metric = [], config.train.metric
+    if result.left_out:
+        remarks.append(
+            f"{result.left_out} images did not fit into train.feature_cache="
+            f"{config.train.feature_cache}, and were encoded every time"
+        )
+    if result.best is None:
+        return remarks
+    return [
+        *remarks,
+        f"best {metric} on the validation images at step {result.best['step']} of {result.steps}",
+    ]
+
+
+def _written(
+    folder: Path,
+    summary: Tree,
+    config: RunConfig,
+    remarks: list[str],
+    history: list[dict[str, Any]],
+    shown: Sequence[Overlay],
+) -> Tree:
+    summary = {**summary, "remarks": remarks, "report": str(folder / "report.html")}
+    if not is_main():
+        return finite(summary)
+    from samtune.report.page import Report, write_report
+
+    report = Report(
+        title=summary["title"],
+        summary=summary,
+        command=" ".join(["samtune", *sys.argv[1:]]),
+        contract=summary["contract"],
+        history=history,
+        overlays=shown,
+        config=config.tree(),
+        remarks=remarks,
+    )
+    write_report(folder, report)
+    summary = finite(summary)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    return summary
+
+
+def data_name(config: RunConfig) -> str:
+    """What reports and folders call the data set."""
+    return config.data.name or _place(config.data.root or "data").name
+
+
+def _yaml(tree: Tree) -> str:
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

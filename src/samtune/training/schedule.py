@@ -1,0 +1,249 @@
+"""How long training goes and how fast: its settings, their ranges, the order and the rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from samtune.errors import InputError, nearest
+from samtune.losses import DEFAULT_LOSS, Loss, LossAt
+from samtune.metrics.contract import MEASURES
+from samtune.precision import Precision
+
+LastBatch = Literal["fill", "drop", "short"]
+"""What becomes of images that do not make up a batch at the end of an epoch."""
+
+_AT_LEAST_ONE = (
+    "max_steps", "epochs", "batch_size", "accumulate", "eval_every", "eval_epochs", "patience",
+    "log_every",
+)  # fmt: skip
+_RANGES = {"min_lr": (0.0, 1.0), "warmup": (0.0, 1.0), "weight_decay": (0.0, 1.0)}
+DEFAULT_EPOCHS = 20
+"""Where neither epochs nor max_steps is given."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How training goes; each docstring is the help text."""
+
+    max_steps: int | None = None
+    """Optimiser steps in all; with epochs given too, whichever ends first."""
+    epochs: int | None = None
+    """Passes over the training images; 20 when neither this nor max_steps is given."""
+    epoch_share: float = 1.0
+    """Part of the training images that an epoch takes, drawn anew in each; at least one image."""
+    batch_size: int = 4
+    """Images in a batch, on each device."""
+    last_batch: LastBatch = "fill"
+    """What the last batch of an epoch is where images are left over: filled up with some that the
+    epoch has shown, dropped unless it is the only one, or short."""
+    accumulate: int = 1
+    """Batches to add up before a step."""
+    lr: float = 1e-3
+    """Learning rate after the warm-up."""
+    min_lr: float = 0.01
+    """Where the cosine ends, as a part of lr."""
+    cosine: Literal["step", "epoch", "kyyle"] = "step"
+    """When the rate falls: with every step, with every epoch as in the published trainings, or as
+    Kyyle2114 has it: with every epoch, by a cosine of as many epochs as an epoch has batches."""
+    warmup: float = 0.05
+    """Part of all steps in which the rate rises from zero."""
+    weight_decay: float = 1e-4
+    """AdamW's; not applied to biases and other vectors."""
+    decay_vectors: bool = False
+    """Weight decay on biases and norms too, as the published trainings have it."""
+    loss: str = DEFAULT_LOSS
+    """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
+    and iou_head; for maps of classes of ce, ce_pooled and multi_dice."""
+    loss_at: LossAt = "frame"
+    """Where the loss is taken: in the model's frame, or at each image's own size (as changed and
+    cropped), which needs memory for masks of that size and makes bbce count over each image."""
+    clip: float = 1.0
+    """Greatest norm of the gradient; 0 for no limit."""
+    precision: Precision = "fp32"
+    """Arithmetic of the forward pass; trained weights stay fp32."""
+    checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+    feature_cache: int = 0
+    """Bytes of memory, of each process, for what the encoder gives for an image where training
+    leaves it as it is (adapters none and ts_sam_detached); 0 for none. Needs training images that
+    come the same in every epoch: data.augment=none without crops, or data.redraw=false."""
+    multimask: bool = False
+    """Train and read SAM's three masks per prompt instead of its single one."""
+    eval_every: int | None = None
+    """Steps between validations; by default once an epoch, and not more than 20 times in all."""
+    eval_epochs: int | None = None
+    """Epochs between validations, where eval_every is not given."""
+    metric: str = "iou"
+    """The validation metric that chooses the best checkpoint, any of docs/metrics.md."""
+    patience: int | None = None
+    """Stop after this many validations without a better one."""
+    log_every: int = 10
+    """Steps between logged training losses."""
+    trackers: tuple[str, ...] = ()
+    """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
+
+
+def check(config: FitConfig) -> None:
+    """Checks the ranges of the settings.
+
+    Raises:
+        InputError: The first setting out of its range.
+    """
+    for name in _AT_LEAST_ONE:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"train.{name}={value}: too few; choose 1 or more")
+    if not 0 < config.lr < math.inf:
+        raise InputError(f"train.lr={config.lr}: must be a positive number, as in train.lr=1e-3")
+    for name, (low, high) in _RANGES.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise InputError(f"train.{name}={value}: must lie in {low:g} to {high:g}")
+    if not 0 < config.epoch_share <= 1:
+        raise InputError(
+            f"train.epoch_share={config.epoch_share}: a part of the training images; choose above "
+            "0 and up to 1, as in train.epoch_share=0.25"
+        )
+    if config.feature_cache < 0:
+        raise InputError(f"train.feature_cache={config.feature_cache}: bytes; choose 0 or more")
+    if not 0 <= config.clip < math.inf:
+        raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
+    Loss.parse(config.loss)
+    if config.metric not in MEASURES:
+        raise InputError(
+            f"train.metric={config.metric}: no such metric{nearest(config.metric, MEASURES)}; "
+            "choose iou, dice or another of docs/metrics.md"
+        )
+
+
+def check_feature_cache(config: FitConfig, adapter: str, detached: bool, varied: bool) -> None:
+    """Refuses ``train.feature_cache`` where the encoder gives nothing twice.
+
+    Args:
+        config: The settings.
+        adapter: The method's name.
+        detached: Whether it leaves the encoder as it is.
+        varied: Whether training images change from epoch to epoch.
+
+    Raises:
+        InputError: With what to set instead.
+    """
+    if not config.feature_cache:
+        return
+    if not detached:
+        raise InputError(
+            f"train.feature_cache={config.feature_cache}: {adapter} trains within the encoder, "
+            "which so gives nothing twice; leave it out, or set adapter.name=none"
+        )
+    if varied:
+        raise InputError(
+            f"train.feature_cache={config.feature_cache}: training images change in every epoch; "
+            "set data.redraw=false to keep each one's first change, or data.augment=none and "
+            "neither crops, rotation nor tiles"
+        )
+
+
+def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) -> float:
+    """The rate of step ``1..total``: a linear warm-up to ``lr``, then a cosine to ``min_lr * lr``.
+
+    The cosine is SGDR's without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983). ``kyyle``
+    goes on beyond its lowest point, and up again, where there are more epochs than batches.
+
+    Args:
+        config: The settings.
+        step: Of the optimiser, from 1.
+        total: Steps of the whole training.
+        batches: Batches of an epoch.
+    """
+    warm = max(1, round(config.warmup * total))
+    if step < warm:
+        return config.lr * step / warm
+    if config.cosine == "step":
+        along = min(1.0, (step - warm) / max(1, total - warm))
+    else:
+        epoch = (step - 1) * config.accumulate // batches
+        length = batches if config.cosine == "kyyle" else total * config.accumulate / batches
+        along = epoch / length
+    return config.lr * (config.min_lr + (1 - config.min_lr) * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def images_per_epoch(images: int, share: float) -> int:
+    """How many of so many training images an epoch takes, with ``train.epoch_share``."""
+    # Rounded first: 0.07 of 100 is a little more than 7 in floats.
+    return max(1, math.ceil(round(images * share, 6)))
+
+
+def batches_per_epoch(
+    images: int, batch_size: int, world: int, share: float = 1.0, last: LastBatch = "fill"
+) -> int:
+    """Batches of one process in an epoch; every process has as many."""
+    mine = math.ceil(images_per_epoch(images, share) / world)
+    return max(1, mine // batch_size) if last == "drop" else math.ceil(mine / batch_size)
+
+
+def validates(config: FitConfig, step: int, total: int, batches: int) -> bool:
+    """Whether a validation follows step ``1..total``, with so many batches in an epoch.
+
+    The last step has one; of epochs that end within a step each the step that ends it.
+    """
+    if step < 1 or step == total:
+        return step > 0
+    if config.eval_every is None and config.eval_epochs is not None:
+        length = config.eval_epochs * batches
+        before, now = ((k * config.accumulate) // length for k in (step - 1, step))
+        return now > before
+    once = max(batches // config.accumulate, math.ceil(total / 20), 1)
+    return step % (config.eval_every or once) == 0
+
+
+def total_steps(config: FitConfig, batches: int) -> int:
+    """Optimiser steps of the whole training, with so many batches in an epoch."""
+    if config.max_steps is not None and config.epochs is None:
+        return config.max_steps
+    by_epochs = math.ceil((config.epochs or DEFAULT_EPOCHS) * batches / config.accumulate)
+    return min(by_epochs, config.max_steps or by_epochs)
+
+
+def stream_seed(*words: int) -> int:
+    """A generator's seed from several numbers, such as a run's seed and an epoch.
+
+    NumPy's ``SeedSequence`` mixes them: its result is specified, the same on every machine and
+    release, and close numbers give unrelated streams. 63 bits, for torch takes no more.
+    """
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+def epoch_order(
+    images: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    share: float = 1.0,
+    last: LastBatch = "fill",
+) -> list[list[int]]:
+    """The batches of one process in one epoch: a seeded order, dealt out evenly.
+
+    With a ``share`` below 1 only the start of the order is dealt, so every epoch draws its part
+    anew, the same for all processes together.
+
+    The last batches are filled up from the start of the order, so that all are full and every
+    process has as many; only where there are too few images for a batch of each is it smaller.
+    Others are dropped or short, as ``last`` says; the order then is only filled up to as many
+    images for each process. It depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
+    taken = images_per_epoch(images, share)
+    order = torch.randperm(images, generator=generator).tolist()[:taken]
+    size = min(batch_size, math.ceil(taken / world))
+    batches = batches_per_epoch(taken, batch_size, world, last=last)
+    wanted = batches * size * world if last == "fill" else math.ceil(taken / world) * world
+    order = (order * math.ceil(wanted / taken))[:wanted]
+    mine = order[rank::world]
+    return [mine[i : i + size] for i in range(0, batches * size, size)]

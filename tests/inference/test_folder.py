@@ -1,0 +1,210 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from samtune.data import read_image
+from samtune.inference.folder import check_prompts, predict_folder
+from samtune.inference.predictor import PromptMismatch
+from samtune.model.checkpoint import load, save
+from samtune.model.finetuned import FineTuned
+
+# pycocotools 2.0 decodes through an old way into NumPy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+BOXES = ["10,6,50,40", "0,0,20,20"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(sam, tmp_path_factory):
+    """A model that finds something: four steps of training on noise find nothing."""
+    model = FineTuned(sam, "lora", "tuned")
+    return save(model, tmp_path_factory.mktemp("prediction") / "model.safetensors")
+
+
+@pytest.fixture
+def predictor(checkpoint, sam):
+    return load(checkpoint, sam).predictor()
+
+
+@pytest.fixture
+def ask(samtune, trained, checkpoint, tmp_path):
+    """``ask(*options)``: predicts on the training run's images; answer and output folder."""
+
+    def run(*options, source=trained.root / "images"):
+        out = tmp_path / "out"
+        weights = f"base.weights={trained.base}"
+        words = ["predict", checkpoint, source, weights, "--out", out, "--json", *options]
+        return samtune(*words), out
+
+    return run
+
+
+def entries_of(out):
+    return json.loads((out / "predictions.json").read_text())
+
+
+def decoded(entry):
+    return coco.decode(entry["segmentation"]).astype(bool)
+
+
+def test_a_folder_with_several_boxes(ask, trained, predictor):
+    answer, out = ask(*(f"--box={box}" for box in BOXES))
+    assert answer.code == 0
+    assert answer.json == {"images": 8, "failed": [], "out": str(out), "remarks": []}
+    entries = entries_of(out)
+    assert len(entries) == 16
+    assert sorted(p.name for p in out.glob("*.png")) == [f"{i:02}.png" for i in range(8)]
+    assert sorted(p.name for p in (out / "overlays").iterdir()) == [f"{i:02}.png" for i in range(8)]
+    predictor.set_image(read_image(trained.root / "images" / "03.png"))
+    mine = [entry for entry in entries if entry["image"] == "03.png"]
+    for entry, box in zip(mine, BOXES, strict=True):
+        masks, scores, _ = predictor.predict(box=[float(v) for v in box.split(",")])
+        mask = decoded(entry)
+        assert mask.shape == (48, 64)
+        assert (mask != masks[0]).mean() < 0.01  # two prompts at once: other rounding
+        assert entry["score"] == pytest.approx(scores[0], abs=1e-3)
+        assert entry["area"] == mask.sum()
+        ys, xs = np.nonzero(mask)
+        if len(xs):
+            wanted = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+            assert entry["bbox"] == wanted
+    picture = np.asarray(Image.open(out / "03.png"))
+    assert picture.dtype == np.uint8 and set(np.unique(picture)) <= {0, 255}
+    assert 0 < (picture > 0).mean() < 1
+    assert np.array_equal(picture > 0, decoded(mine[0]) | decoded(mine[1]))
+
+
+def test_a_threshold_moves_the_outline(ask):
+    areas = []
+    for threshold in ("-1.0", "0.0", "1.0"):
+        answer, out = ask(f"--box={BOXES[0]}", f"--threshold={threshold}", "--no-overlays")
+        assert answer.code == 0
+        areas.append([entry["area"] for entry in entries_of(out)])
+        shutil.rmtree(out)
+    low, middle, high = np.array(areas)
+    assert (low >= middle).all() and (middle >= high).all()
+    assert low.sum() > middle.sum() > high.sum()
+
+
+def test_masks_are_in_the_frame_of_each_image(ask, tmp_path):
+    sizes = {"wide.png": (20, 90), "tall.jpg": (120, 33), "small.bmp": (5, 4)}
+    (tmp_path / "in").mkdir()
+    for name, (h, w) in sizes.items():
+        Image.fromarray(np.full((h, w, 3), 90, np.uint8)).save(tmp_path / "in" / name)
+    answer, out = ask(source=tmp_path / "in")
+    assert answer.code == 0, answer.err
+    for entry in entries_of(out):
+        h, w = sizes[entry["image"]]
+        assert entry["segmentation"]["size"] == [h, w] and decoded(entry).shape == (h, w)
+        stem = entry["image"].split(".")[0]
+        with Image.open(out / f"{stem}.png") as picture:
+            assert picture.size == (w, h)
+
+
+def test_points_with_labels(ask, trained, predictor):
+    answer, out = ask(
+        "--point=30,20", "--point=5,5,0", "--no-overlays", source=trained.root / "images" / "00.png"
+    )
+    assert answer.json["images"] == 1
+    [entry] = entries_of(out)
+    predictor.set_image(read_image(trained.root / "images" / "00.png"))
+    with pytest.warns(PromptMismatch, match="trained with prompt box, and is asked with point"):
+        masks, scores, _ = predictor.predict([[30, 20], [5, 5]], [1, 0])
+    predictor.predict([[30, 20], [5, 5]], [1, 0])  # said once
+    assert np.array_equal(decoded(entry), masks[0]) and masks.any()
+    assert entry["score"] == pytest.approx(scores[0], abs=1e-5)
+    assert not (out / "overlays").exists()
+
+
+def test_a_file_of_prompts(ask, tmp_path):
+    file = tmp_path / "prompts.json"
+    prompts = {
+        "00.png": {"boxes": [[1, 2, 30, 40], [5, 5, 20, 20]], "points": [[9, 9]]},
+        "01": {"points": [[20, 20], [3, 3]], "labels": [1, 0]},
+    }
+    file.write_text(json.dumps(prompts))
+    answer, out = ask("--prompts", file, "--box=0,0,9,9")
+    assert answer.code == 0
+    counts = {}
+    for entry in entries_of(out):
+        counts[entry["image"]] = counts.get(entry["image"], 0) + 1
+    assert counts == {"00.png": 3} | {f"{i:02}.png": 1 for i in range(1, 8)}
+
+
+def test_images_that_fail_are_listed_and_the_others_done(ask, trained, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"nothing")
+    Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(tmp_path / "in" / "c.png")
+    answer, out = ask("--box=10,10,20,20", source=tmp_path / "in")
+    assert answer.code == 2
+    assert answer.json["images"] == 1
+    assert [f["file"].rsplit("/", 1)[1] for f in answer.json["failed"]] == ["b.png", "c.png"]
+    lines = [line for line in answer.err.splitlines() if line.startswith("samtune: ")]
+    assert "b.png: cannot be read" in lines[0] and "c.png: box=" in lines[1]
+    assert [entry["image"] for entry in entries_of(out)] == ["a.png"]
+
+
+def test_a_box_outside_every_image_is_said_once(ask):
+    answer, out = ask("--box=900,10,950,20")
+    assert answer.code == 2 and not out.exists()
+    assert len(answer.json["failed"]) == 8
+    assert "outside the image of 64x48 pixels" in answer.json["failed"][7]["reason"]
+    (line,) = (line for line in answer.err.splitlines() if line.startswith("samtune: "))
+    assert "box=[900.0, 10.0, 950.0, 20.0]: lies outside 8 of 8 images" in line and "00.png" in line
+
+
+@pytest.mark.parametrize(("box", "said"), [("50,30,90,40", True), ("0,0,64,48", False)])
+def test_a_box_beyond_the_edge_is_pointed_out_once(ask, box, said):
+    answer, out = ask(f"--box={box}")
+    assert answer.code == 0 and len(entries_of(out)) == 8
+    line = "boxes reach beyond the edge of 8 of 8 images"
+    assert answer.err.count(line) == len(answer.json["remarks"]) == said
+
+
+def test_a_base_by_its_name(samtune, trained, tmp_path):
+    answer = samtune(
+        "predict", "tiny", trained.root / "images", f"base.weights={trained.base}",
+        "--out", tmp_path / "out", "--box=5,5,30,30", "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert answer.json["images"] == 8
+
+
+def test_a_missing_prompt_is_pointed_out(ask):
+    answer, _ = ask()
+    assert "trained with prompt box, and none was given" in answer.err
+    answer, _ = ask("--box=1,1,9,9")
+    assert "trained with" not in answer.err
+
+
+def test_as_a_function(trained, tmp_path, predictor):
+    seen = []
+    found = predict_folder(
+        predictor, str(trained.root / "images"), tmp_path, overlays=False,
+        prompts={"*": {"boxes": [[1, 1, 9, 9]]}}, progress=lambda *at: seen.append(at),
+    )  # fmt: skip
+    assert found["images"] == 8 and seen == [(k, 8) for k in range(1, 9)]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "prompts", [[], {"a": []}, {"a": {}}, {"a": {"boxes": []}}, {"a": {"points": [["x", 1]]}}]
+)
+def test_malformed_prompts(refused, prompts):
+    refused("prompts.json", check_prompts, prompts, "prompts.json")
+
+
+def test_a_volume_is_predicted_slice_by_slice(ask, tmp_path):
+    values = np.random.default_rng(0).integers(0, 4000, (3, 48, 64)).astype(np.uint16)
+    np.save(tmp_path / "scan.npy", values)
+    answer, out = ask("--box=10,10,30,30", source=tmp_path / "scan.npy")
+    assert answer.code == 0
+    assert answer.json["images"] == 3
+    names = [f"scan_{i:04}" for i in range(3)]
+    assert [entry["image"] for entry in entries_of(out)] == names
+    assert sorted(p.stem for p in out.glob("*.png")) == names

@@ -1,0 +1,200 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, read_image, splits
+from samtune.evaluation.evaluate import predict
+from samtune.geometry import InputPolicy
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import Prompts
+
+BOX = [10, 6, 50, 40]
+
+
+@pytest.fixture(scope="module")
+def model(sam):
+    torch.manual_seed(0)
+    model = FineTuned(sam, "lora", "tuned", prompts="mixed+none")
+    for p in model.parameters():
+        p.data += 0.02 * torch.randn_like(p)
+    return model.eval()
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (48, 72, 3), np.uint8)
+
+
+@pytest.fixture
+def predictor(model, image):
+    predictor = model.predictor()
+    predictor.set_image(image)
+    return predictor
+
+
+def test_it_has_the_signature_of_sam_predictor(predictor):
+    names = ["point_coords", "point_labels", "box", "mask_input", "multimask_output"]
+    signature = inspect.signature(predictor.predict)
+    assert list(signature.parameters) == [*names, "return_logits"]
+    assert list(inspect.signature(predictor.set_image).parameters) == ["image", "image_format"]
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+def test_shapes_types_and_frames(predictor, multimask):
+    masks, scores, low = predictor.predict(box=BOX, multimask_output=multimask)
+    k = 3 if multimask else 1
+    assert masks.shape == (k, 48, 72) and masks.dtype == bool
+    assert scores.shape == (k,) and scores.dtype == np.float32
+    assert low.shape == (k, 32, 32) and low.dtype == np.float32
+    logits, again, _ = predictor.predict(box=BOX, multimask_output=multimask, return_logits=True)
+    assert logits.dtype == np.float32 and np.array_equal(logits > 0, masks)
+    assert np.array_equal(again, scores)
+    assert 0 < masks.mean() < 1
+
+
+@pytest.mark.parametrize("resize", ["longest", "stretch"])
+@pytest.mark.parametrize("mode", ["box", "point", "none"])
+def test_it_equals_the_evaluation(sam, model, pairs, resize, mode):
+    policy = InputPolicy((64, 64), resize)
+    model = FineTuned(sam, model.adapter, model.decoder, input=policy, prompts=model.prompts).eval()
+    data = DataConfig(root=str(pairs))
+    records = splits(data)["train"]
+    dataset = SegmentationDataset(
+        records,
+        data,
+        (64, 64),
+        resize=resize,
+        prompts=PromptConfig(),
+        mask_size=(32, 32),
+        mode=mode,
+    )
+    batch = collate([dataset[0], dataset[1]])
+    expected = predict(model, batch)[1]
+
+    predictor = model.predictor()
+    predictor.set_image(read_image(records[1].image))
+    mine = batch.prompts.image == 1
+    xy = batch.geometries[1].to_original(batch.prompts.coords[mine])[0].numpy()
+    asked = {
+        "box": lambda: {"box": xy.reshape(4)},
+        "point": lambda: {"point_coords": xy[:1], "point_labels": [1]},
+        "none": dict,
+    }[mode]()
+    masks, _, _ = predictor.predict(**asked)
+    assert np.array_equal(masks, expected.numpy()) and 0 < masks.mean() < 1
+
+
+def test_without_a_prompt_nothing_is_pointed_at(predictor):
+    free = predictor.predict(return_logits=True)[0]
+    assert free.shape == (1, 48, 72)
+    assert not np.allclose(free, predictor.predict(box=BOX, return_logits=True)[0])
+
+
+def test_every_prompt_counts(predictor):
+    ask = {"return_logits": True}
+    low = predictor.predict(box=BOX)[2]
+    answers = [
+        predictor.predict(box=BOX, **ask)[0],
+        predictor.predict(point_coords=[[30, 20]], point_labels=[1], **ask)[0],
+        predictor.predict(point_coords=[[30, 20]], point_labels=[0], **ask)[0],
+        predictor.predict(point_coords=[[30, 20], [5, 5]], point_labels=[1, 0], **ask)[0],
+        predictor.predict(point_coords=[[30, 20]], point_labels=[1], box=BOX, **ask)[0],
+        predictor.predict(box=BOX, mask_input=low, **ask)[0],
+        predictor.predict(mask_input=low, **ask)[0],
+    ]
+    for i, one in enumerate(answers):
+        for other in answers[:i]:
+            assert not np.allclose(one, other)
+
+
+def test_many_prompts_at_once_answer_as_one_by_one(predictor):
+    boxes = torch.tensor([BOX, [0, 0, 20, 20]]).float()
+    masks, scores, low = predictor.predict_torch(Prompts.of(boxes=boxes), return_logits=True)
+    for i, box in enumerate(boxes):
+        single = predictor.predict(box=box.numpy(), return_logits=True)
+        for many, one in zip((masks, scores, low), single, strict=True):
+            np.testing.assert_allclose(many[i].numpy(), one, atol=1e-4)
+
+
+def test_bgr(model, image):
+    answers = []
+    for order, picture in (("RGB", image), ("BGR", image[..., ::-1]), ("RGB", image[..., ::-1])):
+        predictor = model.predictor()
+        predictor.set_image(picture, order)
+        answers.append(predictor.predict(box=BOX, return_logits=True)[0])
+    assert np.array_equal(answers[0], answers[1])
+    assert not np.allclose(answers[0], answers[2])
+
+
+def test_the_threshold_is_of_logits(model, image, predictor):
+    logits = predictor.predict(box=BOX, return_logits=True)[0]
+    cut = float(np.median(logits))
+    stricter = model.predictor(threshold=cut)
+    stricter.set_image(image)
+    assert np.array_equal(stricter.predict(box=BOX)[0], logits > cut)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -float("inf")])
+def test_a_threshold_is_finite(model, threshold, refused):
+    refused([f"threshold={threshold}", "finite"], model.predictor, threshold)
+
+
+def test_an_image_is_set_replaced_and_forgotten(model, image, refused):
+    predictor = model.predictor()
+    assert not predictor.is_image_set
+    refused("set_image", predictor.predict, box=BOX)
+    predictor.set_image(image)
+    first = predictor.predict(box=BOX, return_logits=True)[0]
+    predictor.set_image(np.ascontiguousarray(image[:, ::-1]))
+    assert not np.allclose(first, predictor.predict(box=BOX, return_logits=True)[0])
+    predictor.reset_image()
+    assert not predictor.is_image_set
+    refused("set_image", predictor.predict)
+
+
+def test_no_gradient_is_kept(predictor):
+    masks, _, _ = predictor.predict_torch(Prompts.of(count=1), return_logits=True)
+    assert not masks.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"box": [1, 2, 3]}, "4 numbers"),
+        ({"box": [5, 5, 5, 9]}, "x0 < x1"),
+        ({"box": [80, 5, 90, 9]}, "outside the image of 72x48"),
+        ({"box": [-9, 5, 0, 9]}, "outside the image"),
+        ({"box": [0, 50, 9, 60]}, "outside the image"),
+        ({"box": [0, float("nan"), 9, 60]}, "not finite"),
+        ({"box": "abcd"}, "4 numbers"),
+        ({"point_coords": [[1, 2]]}, "0 labels for 1 points"),
+        ({"point_labels": [1]}, "1 labels for 0 points"),
+        ({"point_coords": [[1, 2], [3, 4]], "point_labels": [1]}, "1 labels for 2 points"),
+        ({"point_coords": [[1, 2]], "point_labels": [2]}, "0 or 1"),
+        ({"point_coords": [[1, 2, 3]], "point_labels": [1]}, "n x 2 numbers"),
+        ({"point_coords": [[72.5, 2]], "point_labels": [1]}, "outside the image"),
+        ({"mask_input": np.zeros((1, 64, 64), np.float32)}, "(1, 32, 32)"),
+        ({"mask_input": np.zeros((3, 32, 32), np.float32)}, "low_res[:1]"),
+    ],
+)
+def test_malformed_prompts(predictor, refused, asked, said):
+    refused(said, lambda: predictor.predict(**asked))
+
+
+def test_a_box_may_reach_over_the_edge(predictor):
+    assert predictor.predict(box=[-5, -5, 90, 60])[0].shape == (1, 48, 72)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda i: i[..., 0], "(48, 72)"),
+        (lambda i: i.astype(np.float32), "float32"),
+        (lambda i: i[..., :2], "(48, 72, 2)"),
+    ],
+)
+def test_malformed_images(model, image, refused, spoil, said):
+    refused([said, "uint8 (h, w, 3)"], model.predictor().set_image, spoil(image))
+    refused("RGB or BGR", model.predictor().set_image, image, "GBR")

@@ -1,0 +1,131 @@
+import io
+
+import pytest
+
+from samtune.report.terminal import Display
+
+SUMMARY = {
+    "title": "lora on cells", "prompt": "box", "images": 12, "seconds": 3.4,
+    "trainable_parameters": 42000, "peak_memory_bytes": 5e8,
+    "zero_shot": {"iou": 0.25, "dice": 0.4}, "tuned": {"iou": 0.75, "dice": 0.857},
+    "checkpoint": "run/best.safetensors", "report": "run/report.html",
+}  # fmt: skip
+
+
+def test_results(capsys):
+    groups = {
+        "by_prompt": {
+            "box": {"zero_shot": {"iou": 0.1}, "tuned": {"iou": 0.9}},
+            "none": {"zero_shot": {"iou": 0.2}},
+        },
+        "by_class": {
+            "cell": {
+                "zero_shot": {"iou": 0.3}, "tuned": {"iou": 0.8},
+                "guesses": {"filled box": {"iou": 0.671}},
+            },
+        },
+    }  # fmt: skip
+    Display().results({**SUMMARY, **groups})
+    said = capsys.readouterr()
+    for shown in ("lora on cells", "0.250", "0.750", "+0.500", "12 images", "cell", "none", "42",
+                  "filled box, no model", "0.671"):  # fmt: skip
+        assert shown in said.out
+    assert said.out.rstrip().endswith("report: run/report.html") and said.err == ""
+
+
+@pytest.mark.parametrize("missing", [{"tuned": None}, {"tuned": {"iou": None, "dice": None}}])
+def test_results_without_numbers(capsys, missing):
+    Display().results({**SUMMARY, **missing})
+    said = capsys.readouterr().out
+    assert "│ gain" not in said and "0.250" in said
+
+
+def test_the_terminal_explains_the_numbers_that_it_shows(capsys):
+    Display().results(SUMMARY)
+    assert "\niou: " in (said := capsys.readouterr().out) and "pooled" not in said
+    Display().results({**SUMMARY, "metrics": {"hd95": {"zero_shot": 1.0, "tuned": 2.0}}})
+    assert "\nhd95: " in (said := capsys.readouterr().out) and said.count("prompt box") == 1
+    both = {"box": {"zero_shot": {"iou": 0.1}}, "none": {"zero_shot": {"iou": 0.2}}}
+    Display().results({**SUMMARY, "by_prompt": both, "metrics": {"hd95": {"zero_shot": 1.0}}})
+    assert capsys.readouterr().out.count("prompt box") == 2  # whose metrics these are
+
+
+def test_json_keeps_stdout_free(capsys):
+    with Display(json=True) as display:
+        display.say("hello [bold]you[/bold]")
+        display.results(SUMMARY)
+        display.table(("name",), [("x",)])
+        display.settings({"train": {"lr": 0.1}})
+    said = capsys.readouterr()
+    assert said.out == "" and "hello [bold]you[/bold]" in said.err
+
+
+def test_a_list_has_a_line_each_and_is_cut_only_on_a_terminal(capsys, monkeypatch):
+    rows = [("a_method_of_a_long_name", "words " * 30)] * 3
+    Display().listing(("name", "text"), rows)
+    assert capsys.readouterr().out.count("words") == 90
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    display = Display()
+    assert display.narrow
+    display.listing(("name", "text"), rows)
+    said = capsys.readouterr().out
+    assert said.count("a_method_of_a_long_name") == 3 and said.count("\N{HORIZONTAL ELLIPSIS}") == 3
+
+
+def test_settings_leave_out_what_is_not_set(capsys):
+    tree = {"train": {"lr": 1e-05, "epochs": None, "trackers": []}, "seed": 0, "output": None}
+    Display().settings({**tree, "prompts": {"eval": ["box", "point"]}, "input": {"size": None}})
+    assert capsys.readouterr().out == "train: lr=1e-05\nseed: 0\nprompts: eval=box,point\n"
+
+
+def test_long_lines_are_not_broken(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    Display().say("word " * 30)
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_plain_progress_speaks_seldom(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("samtune.report.terminal.time.monotonic", lambda: next(clock))
+    display = Display()
+    for done in range(1, 9):
+        display.progress("test", done, 8)
+    assert capsys.readouterr().err.splitlines() == ["test: 4/8", "test: 7/8"]
+
+
+def test_quick_work_says_nothing(capsys):
+    display = Display()
+    for done in (1, 2):
+        display.progress("test", done, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_training_says_its_first_and_last_loss(capsys):
+    display = Display()
+    for step in (1, 2, 3):
+        row = {"event": "train", "step": step, "total": 3, "loss": 0.5, "lr": 1e-3}
+        display.event(row)
+    display.event({"event": "val", "step": 3, "iou": 0.5, "dice": 0.6})
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "train: 1/3 loss 0.5000  lr 0.001",
+        "train: 3/3 loss 0.5000  lr 0.001",
+        "step 3: validation IoU 0.500, Dice 0.600",
+    ]
+
+
+def test_the_bar_leaves_nothing_behind(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", terminal)
+    with pytest.raises(KeyboardInterrupt), Display(json=True) as display:
+        display.progress("train", 1, 3, "loss 1")
+        display.progress("test", 3, 3)
+        raise KeyboardInterrupt
+    said = terminal.getvalue()
+    assert "train" in said and said.rstrip("\n").endswith("\x1b[2K")  # the bar's lines are cleared

@@ -1,0 +1,165 @@
+import dataclasses
+
+import pytest
+import yaml
+
+from samtune.runs.config import from_words, layers, parse_override, recipes, resolve
+
+
+@pytest.mark.parametrize(
+    ("word", "tree"),
+    [
+        ("train.lr=1e-4", {"train": {"lr": "1e-4"}}),  # YAML 1.1 reads this as text
+        ("train.lr=0.1", {"train": {"lr": 0.1}}),
+        ("seed=3", {"seed": 3}),
+        ("prompts.eval=box,point", {"prompts": {"eval": ["box", "point"]}}),
+        ("prompts.eval=[box, point]", {"prompts": {"eval": ["box", "point"]}}),
+        ("input.size=64,128", {"input": {"size": [64, 128]}}),
+        ("data.root=/a/b,c", {"data": {"root": "/a/b,c"}}),
+        ("data.root=a=b", {"data": {"root": "a=b"}}),
+        ("train.loss=20*focal + dice", {"train": {"loss": "20*focal + dice"}}),
+        ("data.shots=null", {"data": {"shots": None}}),
+        ("adapter.target=q+v", {"adapter": {"target": "q+v"}}),
+    ],
+)
+def test_overrides(word, tree):
+    assert parse_override(word) == tree
+
+
+@pytest.mark.parametrize("word", ["=1", "train.lr", "seed=[1", "a={b"])
+def test_malformed_overrides(refused, word):
+    refused(word, parse_override, word)
+
+
+def test_values_get_their_types():
+    config = from_words(
+        ["train.lr=1e-4", "input.size=64,128", "adapter.blocks=0,-1", "data.shots=4",
+         "train.trackers=tensorboard,wandb", "data.class_names=cat,dog", "adapter.alpha=8"]
+    )  # fmt: skip
+    assert config.train.lr == 1e-4 and config.input.size == (64, 128) and config.data.shots == 4
+    assert config.adapter["blocks"] == [0, -1] and config.adapter["alpha"] == 8.0
+    assert config.train.trackers == ("tensorboard", "wandb")
+    assert config.data.class_names == ("cat", "dog")
+
+
+def test_a_single_size_is_a_square():
+    assert from_words(["input.size=64"]).input.size == 64
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_precedence_is_recipe_file_override_in_any_order(tmp_path, monkeypatch, order):
+    recipe = {
+        "recipe": {"about": "x"},
+        "seed": 1,
+        "train": {"lr": 1.0, "clip": 1.5, "batch_size": 7},
+    }
+    monkeypatch.setattr("samtune.runs.config.recipes", lambda: {"mine": recipe})
+    (tmp_path / "file.yaml").write_text("train: {lr: 2.0, clip: 2.5}\n")
+    words = ["mine", str(tmp_path / "file.yaml"), "train.lr=3"]
+    config = from_words([words[i] for i in order], {"seed": 5, "train": {"accumulate": 2}})
+    train = config.train
+    assert (train.lr, train.clip, train.batch_size, train.accumulate) == (3.0, 2.5, 7, 2)
+    assert config.seed == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["adapter.name=adaptformer", "adapter.hidden=8"],
+        ["adapter.hidden=8", "adapter.name=adaptformer"],
+        ["adapter=adaptformer", "adapter.hidden=8"],
+        ["adapter.hidden=8", "adapter=adaptformer"],
+    ],
+)
+def test_a_method_and_its_options_in_any_order(words):
+    adapter = from_words(words).adapter
+    assert adapter["name"] == "adaptformer" and adapter["hidden"] == 8
+
+
+def test_another_method_leaves_the_options_of_the_first(tmp_path):
+    (tmp_path / "file.yaml").write_text("adapter: {name: lora, rank: 16}\ndecoder: tuned\n")
+    file = str(tmp_path / "file.yaml")
+    assert from_words([file, "adapter.alpha=2"]).adapter["rank"] == 16
+    assert "rank" not in from_words([file, "adapter=adaptformer"]).adapter
+    (tmp_path / "file.yaml").write_text("adapter: {rank: 16}\n")  # of the default, lora
+    assert from_words([file, "adapter.name=lora"]).adapter["rank"] == 16
+    assert "rank" not in from_words([file, "adapter=adaptformer"]).adapter
+
+
+def test_the_tree_resolves_to_itself():
+    config = from_words(["train.trackers=wandb", "prompts.eval=box,point", "input.size=64,32"])
+    text = yaml.safe_dump(config.tree())
+    assert resolve([yaml.safe_load(text)]) == config
+
+
+def test_options_are_filled_in():
+    adapter = from_words(["adapter.rank=2"]).adapter
+    assert adapter == {
+        "name": "lora", "target": "q+v", "rank": 2, "alpha": None, "dropout": 0.0, "blocks": "all"
+    }  # fmt: skip
+
+
+def test_every_recipe_resolves():
+    for name in recipes():
+        config = from_words([name])
+        assert dataclasses.asdict(config)
+
+
+def test_layers_keep_recipes_files_and_overrides_apart(tmp_path):
+    (tmp_path / "a.yml").write_text("seed: 2")
+    assert layers(["seed=3", str(tmp_path / "a.yml"), "train.lr=1"]) == [
+        {"seed": 2},
+        {"seed": 3, "train": {"lr": 1}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2]", "mapping"),
+        ("a: [", "not readable"),
+        ("", "mapping"),
+        ("sed: 1", "did you mean 'seed'"),
+    ],
+)
+def test_bad_files(tmp_path, refused, text, said):
+    (tmp_path / "bad.yaml").write_text(text)
+    refused(said, from_words, [str(tmp_path / "bad.yaml")])
+
+
+def test_a_folder_is_no_file(tmp_path, refused):
+    (tmp_path / "x.yaml").mkdir()
+    refused("x.yaml", from_words, [str(tmp_path / "x.yaml")])
+
+
+class TestResume:
+    @pytest.fixture
+    def run(self, tmp_path):
+        config = from_words(["train.max_steps=10", "train.lr=0.5", "seed=4", "data.root=there"])
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.tree()))
+        return tmp_path
+
+    def test_it_takes_the_earlier_settings(self, run):
+        config = from_words([f"resume={run}"])
+        assert (config.train.lr, config.train.max_steps, config.seed) == (0.5, 10, 4)
+        assert config.resume == str(run)
+
+    def test_its_length_and_places_may_differ(self, run):
+        config = from_words([f"resume={run}", "train.max_steps=20", "data.root=here", "device=cpu"])
+        assert (config.train.max_steps, config.data.root, config.device) == (20, "here", "cpu")
+        assert config.train.lr == 0.5
+
+    def test_the_same_settings_may_be_said_again(self, run):
+        assert from_words([f"resume={run}", "train.lr=5e-1"]).train.lr == 0.5
+
+    @pytest.mark.parametrize("word", ["train.lr=0.4", "seed=5", "adapter=adaptformer"])
+    def test_others_may_not(self, run, refused, word):
+        refused([word.split("=")[0], "leave it out"], from_words, [f"resume={run}", word])
+
+
+def test_metrics_of_the_models_frame_with_cut_images(refused):
+    tree = {"input": {"tiles": "tiled"}, "eval": {"metrics": ["s_measure_ts_sam"]}}
+    refused(["eval.metrics=s_measure_ts_sam", "input.tiles=whole"], resolve, [tree])
+    tree = {"input": {"tiles": "tiled"}, "train": {"metric": "ber_ts_sam"}}
+    refused(["train.metric=ber_ts_sam", "input.tiles=whole"], resolve, [tree])
+    resolve([{**tree, "input": {}}])

@@ -1,0 +1,70 @@
+"""A short training and an evaluation, as ``test_distributed`` runs it: alone or by torchrun.
+
+``python fit_processes.py DATA OUT METHOD BATCH ACCUMULATE`` writes ``OUT/rank-of-world.pt``.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import tiny
+import tiny_vit_golden
+import torch
+
+from samtune.adapters import ADAPTERS
+from samtune.data import DataConfig, PromptConfig, SegmentationDataset
+from samtune.data.sources import find_layout
+from samtune.distributed import place
+from samtune.evaluation.evaluate import evaluate
+from samtune.model.finetuned import FineTuned
+from samtune.training.engine import FitConfig, fit
+
+
+def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> None:
+    adapter, decoder = method.split("/")
+    torch.manual_seed(0)
+    base = tiny.base() if "vit" in ADAPTERS[adapter].encoders else tiny_vit_golden.base()
+    model = FineTuned(base, adapter, decoder)
+    start = {name: t.clone() for name, t in model.state_dict().items()}
+    (records,) = find_layout(root).values()
+    data, prompts = DataConfig(root=root), PromptConfig()
+    make = lambda part, train: SegmentationDataset(  # noqa: E731
+        part, data, (64, 64), prompts=prompts, mask_size=(32, 32), train=train
+    )
+    losses: list[float] = []
+    config = FitConfig(
+        max_steps=3,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        lr=1e-2,
+        warmup=0,
+        log_every=1,
+    )
+    fit(
+        model,
+        make(records[:4], True),
+        None,
+        config,
+        output=Path(out) / "run",
+        on_event=lambda event: losses.append(event["loss"]),
+    )
+    rank, world = place()
+    found = evaluate(model, make(records[4:], False), batch_size=2)
+    torch.save(
+        {
+            "start": start,
+            "weights": model.state_dict(),
+            "base": {k: t.double().sum() for k, t in model.sam.state_dict().items()},
+            "metrics": found.metrics,
+            "items": found.items,
+            "losses": losses,
+        },
+        Path(out) / f"{rank}-of-{world}.pt",
+    )
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))

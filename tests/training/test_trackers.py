@@ -1,0 +1,76 @@
+import os
+from pathlib import Path
+
+import pytest
+from accelerate import tracking
+from commands import settings
+
+from samtune.data import DataConfig, SegmentationDataset
+from samtune.geometry import InputPolicy
+from samtune.model.finetuned import FineTuned
+from samtune.training.engine import FitConfig, fit
+from samtune.training.trackers import kept_in
+
+
+class Written(tracking.GeneralTracker):
+    """Stands in for TensorBoard: writes a line a row into the folder that accelerate gives it."""
+
+    name, requires_logging_directory = "tensorboard", True
+
+    def __init__(self, run_name, logging_dir):
+        super().__init__()
+        self.path = Path(logging_dir) / f"{run_name}.txt"
+        self.path.write_text("")
+
+    @property
+    def tracker(self):
+        return self.path
+
+    def store_init_configuration(self, values):
+        pass
+
+    def log(self, values, step=None, **options):
+        self.path.write_text(self.path.read_text() + f"{step} {sorted(values)}\n")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """The trackers' variables are unset, and set back afterwards."""
+    for name in ("MLFLOW_TRACKING_URI", "TRACKIO_DIR", "COMET_OFFLINE_DIRECTORY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def test_trackers_write_into_the_run_folder_only(
+    samtune, pairs, tiny_weights, tmp_path, monkeypatch, environment
+):
+    kind = tracking.LoggerType.TENSORBOARD
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, str(kind), Written)
+    monkeypatch.setattr(tracking, "_available_trackers", [kind])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    words = [*settings(pairs, tiny_weights), "train.trackers=tensorboard"]
+    answer = samtune("train", *words, f"output={tmp_path / 'run'}", "--json")
+    assert answer.code == 0, answer.err
+    rows = (tmp_path / "run" / "trackers" / "samtune.txt").read_text().splitlines()
+    assert [row.split()[0] for row in rows] == ["2", "2"]
+    assert "'loss'" in rows[0] and "'iou'" in rows[1]
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_without_a_folder_they_are_refused(sam, refused):
+    data = SegmentationDataset.__new__(SegmentationDataset)
+    data.data, data.input = DataConfig(), InputPolicy((64, 64))
+    config = FitConfig(trackers=("tensorboard",))
+    refused(["train.trackers=tensorboard", "give an output"], fit, FineTuned(sam, "lora"), data,
+            None, config)  # fmt: skip
+
+
+def test_the_reader_s_own_environment_holds(tmp_path, monkeypatch, environment):
+    monkeypatch.setenv("TRACKIO_DIR", "mine")
+    options = kept_in(tmp_path)
+    assert os.environ["TRACKIO_DIR"] == "mine"
+    assert os.environ["MLFLOW_TRACKING_URI"].startswith(tmp_path.as_uri())
+    assert all(
+        Path(next(iter(values.values()))).is_relative_to(tmp_path) for values in options.values()
+    )
