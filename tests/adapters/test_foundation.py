@@ -189,10 +189,10 @@ class Probe(Adapter):
     def leave(self, i, x, state):
         return self._through(x, state)
 
-    def end(self, x, state):
+    def before_neck(self, x, state):
         return self._through(x, state)
 
-    def finish(self, embedding, state):
+    def after_neck(self, embedding, state):
         return self._through(embedding, state)
 
     def edits(self, i, state):
@@ -219,7 +219,7 @@ def stacked(sam):
     return stack, state, tokens
 
 
-@pytest.mark.parametrize("place", ["enter", "leave", "end", "finish"])
+@pytest.mark.parametrize("place", ["enter", "leave", "before_neck", "after_neck"])
 def test_a_stack_runs_its_streams_in_order(stacked, place):
     stack, state, _ = stacked
     x = torch.tensor([3.0])

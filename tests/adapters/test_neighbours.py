@@ -122,7 +122,7 @@ def ssf_reference(sam, adapter, pixels):
         x = x + attention(block, follow("norm1", block.norm1(x)), follow)
         hidden = follow("mlp.lin1", block.mlp.lin1(follow("norm2", block.norm2(x))))
         x = x + follow("mlp.lin2", block.mlp.lin2(F.gelu(hidden)))
-    return encoder.finish(x)
+    return encoder.apply_neck(x)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

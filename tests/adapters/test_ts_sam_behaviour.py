@@ -75,7 +75,7 @@ def test_detached_can_be_computed_from_stored_features(sam):
     state = adapter.begin(encoder, x, streams[0], None)
     for i, stream in enumerate(streams[1:]):
         adapter.leave(i, stream, state)
-    adapter.finish(encoder.finish(streams[-1]), state)
+    adapter.after_neck(encoder.apply_neck(streams[-1]), state)
     for stored, direct in zip(state.maps, model.encode(x).state.maps, strict=True):
         assert torch.equal(stored, direct)
 

@@ -70,7 +70,7 @@ def test_prompts_beside_the_stream_are_prompts_in_the_stream(sam, depth, size):
         if depth == "deep":
             prompts = given[i : i + 1].expand(2, -1, -1)
         stream, prompts = textbook(block, stream, prompts)
-    torch.testing.assert_close(found, sam.image_encoder.finish(stream), rtol=0, atol=2e-5)
+    torch.testing.assert_close(found, sam.image_encoder.apply_neck(stream), rtol=0, atol=2e-5)
     assert (found - sam.image_encoder(x)).abs().max() > 0.01
 
 

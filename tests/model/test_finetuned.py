@@ -41,12 +41,12 @@ class Watcher(Adapter):
         self.calls.append(f"leave {i} {state}")
         return x
 
-    def end(self, x, state):
-        self.calls.append(f"end {state}")
+    def before_neck(self, x, state):
+        self.calls.append(f"before_neck {state}")
         return x
 
-    def finish(self, embedding, state):
-        self.calls.append(f"finish {state}")
+    def after_neck(self, embedding, state):
+        self.calls.append(f"after_neck {state}")
         return embedding
 
 
@@ -70,7 +70,7 @@ def test_the_loop_calls_each_part_once_in_order(sam):
             sam.preprocess(tiny.pixels()).requires_grad_()
         ).embedding.sum().backward()
         blocks = [f"{step} {i} state" for i in range(4) for step in ("enter", "edits", "leave")]
-        expected = ["embed", "begin", *blocks, "end state", "finish state"]
+        expected = ["embed", "begin", *blocks, "before_neck state", "after_neck state"]
         assert model.adapter.calls == expected
     assert model.adapter.tokens is Tapping.tokens
 
@@ -91,7 +91,7 @@ def test_features_hold_what_the_decoder_asked_for(sam):
         streams.append(x)
     assert features.taps.keys() == {0, 2}
     assert all(torch.equal(features.taps[i], streams[i]) for i in (0, 2))
-    assert torch.equal(features.embedding, encoder.finish(x))
+    assert torch.equal(features.embedding, encoder.apply_neck(x))
     assert torch.equal(out.logits, sam(pixels, tiny.boxes([0, 1], size)).logits)
 
 
@@ -128,7 +128,7 @@ def test_detached_adapters_keep_the_base_out_of_the_graph(sam):
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(1))
 
-        def finish(self, embedding, state):
+        def after_neck(self, embedding, state):
             assert not embedding.requires_grad
             return embedding * self.weight
 

@@ -88,7 +88,7 @@ def test_checkpointed_gradients_are_the_same(own_sam):
         x = encoder.embed(pixels)
         for block in encoder.blocks:
             x = run(block, x)
-        return torch.autograd.grad(encoder.finish(x).square().sum(), wanted)
+        return torch.autograd.grad(encoder.apply_neck(x).square().sum(), wanted)
 
     once = gradients(lambda block, x: block(x, edits))
     twice = gradients(lambda block, x: checkpoint(block, x, edits, use_reentrant=False))

@@ -78,7 +78,7 @@ def stages(encoder, pixels):
             merged = step.merging(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             found[f"merged {len(found) - 1}"] = merged
         x = step(x)
-    return found | {"last block": x, "neck": encoder.finish(x)}
+    return found | {"last block": x, "neck": encoder.apply_neck(x)}
 
 
 @pytest.mark.slow

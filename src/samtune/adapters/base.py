@@ -41,8 +41,9 @@ class Adapter(nn.Module):
     """Modules that get no gradient under the default loss and prompts."""
     detached: ClassVar[bool] = False
     """Whether it only reads the streams: ``embed`` and ``edits`` are the defaults, and ``enter``,
-    ``leave`` and ``end`` give back what they get. The base then runs without gradients, and what it
-    gives for an image never changes, so that it can be kept (see ``model/feature_cache.py``)."""
+    ``leave`` and ``before_neck`` give back what they get. The base then runs without gradients, and
+    what it gives for an image never changes, so that it can be kept
+    (see ``model/feature_cache.py``)."""
 
     key_grid: ClassVar[Literal["", "changes", "reads"]] = ""
     """Whether its heads change the grid of keys, or take it for that of the tokens."""
@@ -88,11 +89,11 @@ class Adapter(nn.Module):
         """The stream ``(B, H, W, C)`` after block ``i``."""
         return x
 
-    def end(self, x: Tensor, state: Any) -> Tensor:
+    def before_neck(self, x: Tensor, state: Any) -> Tensor:
         """The stream ``(B, H, W, C)`` before the neck."""
         return x
 
-    def finish(self, embedding: Tensor, state: Any) -> Tensor:
+    def after_neck(self, embedding: Tensor, state: Any) -> Tensor:
         """The image embedding ``(B, prompt_dim, H, W)`` after the neck."""
         return embedding
 

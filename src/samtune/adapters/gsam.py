@@ -171,6 +171,6 @@ class GSAM(Strided):
             return x
         return x + self.peg(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
-    def end(self, x: Tensor, state: ResidualStream) -> Tensor:
+    def before_neck(self, x: Tensor, state: ResidualStream) -> Tensor:
         """The stream with half of the CNN stream."""
         return x + 0.5 * state.c.permute(0, 2, 3, 1)

@@ -125,7 +125,7 @@ class SAMUS(Strided):
             state.c = self.refine[str(i)](state.c)
         return x
 
-    def end(self, x: Tensor, state: ConvolutionalStream) -> Tensor:
+    def before_neck(self, x: Tensor, state: ConvolutionalStream) -> Tensor:
         """The stream with half of the CNN stream."""
         return x + 0.5 * state.c.permute(0, 2, 3, 1)
 

@@ -84,16 +84,16 @@ class Stack(Adapter):
             x = adapter.leave(i, x, own)
         return x
 
-    def end(self, x: Tensor, state: StackState) -> Tensor:
-        """Runs every ``end`` in order."""
+    def before_neck(self, x: Tensor, state: StackState) -> Tensor:
+        """Runs every ``before_neck`` in order."""
         for adapter, own in zip(self._each(), state.states, strict=True):
-            x = adapter.end(x, own)
+            x = adapter.before_neck(x, own)
         return x
 
-    def finish(self, embedding: Tensor, state: StackState) -> Tensor:
-        """Runs every ``finish`` in order."""
+    def after_neck(self, embedding: Tensor, state: StackState) -> Tensor:
+        """Runs every ``after_neck`` in order."""
         for adapter, own in zip(self._each(), state.states, strict=True):
-            embedding = adapter.finish(embedding, own)
+            embedding = adapter.after_neck(embedding, own)
         return embedding
 
     def edits(self, i: int, state: StackState) -> BlockEdits:

@@ -184,7 +184,7 @@ class TSSAM(Adapter):
         """The fused stream."""
         return self._advance(i, x, state)
 
-    def finish(self, embedding: Tensor, state: SideStream) -> Tensor:
+    def after_neck(self, embedding: Tensor, state: SideStream) -> Tensor:
         """The embedding as it is; the side stream's last stage reads it."""
         state.add(*self.mrm_blocks[-1](embedding))
         state.side, _ = self.csa_blocks[-1](embedding, state.side)

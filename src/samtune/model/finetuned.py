@@ -122,9 +122,9 @@ class FineTuned(nn.Module):
             x = adapter.leave(i, x, state)
             if i in wanted:
                 taps[i] = x
-        x = adapter.end(x, state)
-        embedding = encoder.finish(x) if kept is None else kept[len(encoder.blocks)]
-        embedding = adapter.finish(embedding, state)
+        x = adapter.before_neck(x, state)
+        embedding = encoder.apply_neck(x) if kept is None else kept[len(encoder.blocks)]
+        embedding = adapter.after_neck(embedding, state)
         return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state)
 
     def forward(
@@ -168,7 +168,7 @@ class FineTuned(nn.Module):
             x = x if i < 0 else encoder.blocks[i](x)
             if i in read:
                 streams[i] = x
-        return {**streams, depth: encoder.finish(x)}
+        return {**streams, depth: encoder.apply_neck(x)}
 
     def _run(self, block: nn.Module, x: Tensor, edits: BlockEdits) -> Tensor:
         if self.adapter.detached:

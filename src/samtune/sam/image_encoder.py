@@ -167,7 +167,7 @@ class ImageEncoder(nn.Module):
         x = self.patch_embed(pixels)
         return x + resize.positions(self.pos_embed, (x.shape[1], x.shape[2]))
 
-    def finish(self, x: Tensor) -> Tensor:
+    def apply_neck(self, x: Tensor) -> Tensor:
         """The neck: tokens ``(B, H, W, C)`` to the image embedding ``(B, prompt_dim, H, W)``."""
         return self.neck(x.permute(0, 3, 1, 2))
 
@@ -180,4 +180,4 @@ class ImageEncoder(nn.Module):
         x = self.embed(pixels)
         for block in self.blocks:
             x = block(x)
-        return self.finish(x)
+        return self.apply_neck(x)

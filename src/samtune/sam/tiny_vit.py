@@ -255,7 +255,7 @@ class TinyViT(nn.Module):
         """The batch normalisations by the name under which edits get them."""
         return {m.name: m.bn for m in self.modules() if isinstance(m, ConvNorm)}
 
-    def finish(self, x: Tensor) -> Tensor:
+    def apply_neck(self, x: Tensor) -> Tensor:
         """The neck: tokens ``(B, H, W, C)`` to the image embedding ``(B, prompt_dim, H, W)``."""
         return self.neck(x.permute(0, 3, 1, 2))
 
@@ -269,4 +269,4 @@ class TinyViT(nn.Module):
         x = self.embed(pixels)
         for step in self.blocks:
             x = step(x)
-        return self.finish(x)
+        return self.apply_neck(x)
