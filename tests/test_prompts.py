@@ -1,4 +1,4 @@
-"""The value types: frames and flat prompts."""
+"""The value types: frames, flat prompts, and the names of prompt modes."""
 
 import pytest
 import tiny
@@ -6,8 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samtune.data import PROMPTERS
 from samtune.geometry import Geometry
-from samtune.prompts import ABSENT, NOT_A_POINT, Prompts
+from samtune.prompts import (
+    ABSENT,
+    MODE_KINDS,
+    NONE,
+    NOT_A_POINT,
+    PromptModes,
+    Prompts,
+    kind_of,
+)
 
 side = st.integers(1, 300)
 
@@ -157,3 +166,48 @@ def test_values_move_to_another_device_whole():
     for name in ("pixels", "sizes", "targets", "valid", "classes"):
         assert getattr(batch, name).device.type == "meta", name
     assert batch.prompts.coords.device.type == "meta"
+
+
+def test_groups_of_modes_are_replaced_by_their_members():
+    assert PromptModes.of("box").names == ("box",)
+    assert PromptModes.of("mixed").names == ("box", "point", "mask")
+    assert PromptModes.of(["mixed", "none", "box"]).names == ("box", "point", "mask", "none")
+    every = PromptModes.of("all")
+    assert every.names[0] == "none" and set(every) > set(MODE_KINDS) - {"3_points"}
+
+
+def test_each_mode_but_none_has_a_prompter():
+    assert set(MODE_KINDS) == {*PROMPTERS, NONE}
+
+
+def test_modes_are_written_as_they_were_read():
+    for text in ("box", "none+point", "mixed+none", "3_points+8_clicks"):
+        assert str(PromptModes.parse(text)) == text
+    assert PromptModes.parse("none+point") == PromptModes.of(["none", "point"])
+
+
+def test_unknown_modes(refused):
+    refused(["prompts.train=bos", "did you mean 'box'"], PromptModes.of, "bos", "prompts.train")
+    refused(["prompts=[]", "empty"], PromptModes.of, [])
+    refused("prompts=box+none", PromptModes.of, "box+none")
+
+
+def test_modes_with_a_number(refused):
+    assert PromptModes.of(["3_points", "10_clicks"]).names == ("3_points", "10_clicks")
+    for wrong in ("0_points", "3_boxes", "_points", "3_point"):
+        refused([f"prompts.eval={wrong}", "3_points"], PromptModes.of, wrong, "prompts.eval")
+
+
+def test_how_often_a_model_is_asked():
+    assert PromptModes.of(["box", "none"]).rounds(clicks=4) == 1
+    assert PromptModes.of("clicks").rounds(clicks=4) == 4
+    assert PromptModes.of(["box", "7_clicks", "clicks"]).rounds(clicks=4) == 7
+
+
+def test_what_a_model_sees_of_a_mode():
+    kinds = [kind_of(mode) for mode in ("jittered_box", "9_points", "2_clicks", "noisy_mask")]
+    assert kinds == ["box", "point", "point", "mask"] and kind_of("none") == "none"
+    assert PromptModes.parse("box+none").kinds == {"box", "none"}
+    assert PromptModes.parse("mixed").kinds == {"box", "point", "mask"}
+    assert PromptModes.parse("clicks").kinds == {"point", "mask"}
+    assert PromptModes.parse("3_clicks").kinds == {"point", "mask"}

@@ -7,13 +7,15 @@ left, as ``SamPredictor`` takes them; boxes are ``xyxy``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from samtune.errors import InputError, nearest
 from samtune.geometry import Geometry
 
 ABSENT = -10
@@ -24,6 +26,125 @@ NOT_A_POINT = -1
 """Label of the padding point that SAM appends when a prompt has points but no box."""
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
+
+NONE = "none"
+"""The mode, and the kind, of no prompt at all."""
+
+MODE_KINDS = {
+    "box": "box",
+    "jittered_box": "box",
+    "point": "point",
+    "mask": "mask",
+    "noisy_mask": "mask",
+    "clicks": "point",
+    NONE: NONE,
+}
+"""The kind of prompt that a model gets in each mode, see :meth:`Prompts.kinds`."""
+
+MODE_GROUPS = {
+    "mixed": ("box", "point", "mask"),
+    "all": (NONE, "box", "jittered_box", "point", "3_points", "mask", "noisy_mask", "clicks"),
+}
+"""Names that stand for several modes."""
+
+
+def numbered_mode(mode: str) -> tuple[str, int] | None:
+    """Splits ``3_points`` into ``point`` and 3, ``8_clicks`` into ``clicks`` and 8.
+
+    Any other name gives ``None``.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,3})_(points|clicks)", mode)
+    if match is None:
+        return None
+    return {"points": "point"}.get(match[2], match[2]), int(match[1])
+
+
+def kind_of(mode: str) -> str:
+    """The kind of prompt that a model gets in a mode: ``box``, ``point``, ``mask`` or ``none``."""
+    numbered = numbered_mode(mode)
+    return MODE_KINDS[mode if numbered is None else numbered[0]]
+
+
+@dataclass(frozen=True)
+class PromptModes:
+    """The prompts that a model is trained or evaluated with, by the names of their modes.
+
+    A mode says how prompts are drawn from an object: ``box``, ``3_points``, ``clicks``, ...; the
+    mode ``none`` draws nothing and asks for all objects at once. Iterating gives the modes.
+    """
+
+    stated: tuple[str, ...]
+    """The names as somebody wrote them, with those of :data:`MODE_GROUPS`."""
+
+    @staticmethod
+    def of(setting: str | Sequence[str], key: str = "prompts") -> PromptModes:
+        """The modes that a setting names, one or several.
+
+        Args:
+            setting: A name of a mode or a group, or several.
+            key: What errors call the setting.
+
+        Raises:
+            InputError: An unknown mode or an empty list.
+        """
+        names = (setting,) if isinstance(setting, str) else tuple(setting)
+        known = (*MODE_KINDS, *MODE_GROUPS)
+        for name in names:
+            if name not in known and numbered_mode(str(name)) is None:
+                raise InputError(
+                    f"{key}={name}: no such prompt; choose from {', '.join(known)}, or with a "
+                    f"number as in 3_points and 8_clicks{nearest(str(name), known)}"
+                )
+        if not names:
+            raise InputError(f"{key}=[]: the list is empty; choose from {', '.join(known)}")
+        return PromptModes(names)
+
+    @staticmethod
+    def parse(text: str) -> PromptModes:
+        """Reads what ``str`` writes, as in a checkpoint: names joined by ``+``.
+
+        Raises:
+            InputError: An unknown mode.
+        """
+        return PromptModes.of(text.split("+"))
+
+    def __str__(self) -> str:
+        return "+".join(self.stated)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modes, each once, with groups replaced by their members."""
+        members = (mode for name in self.stated for mode in MODE_GROUPS.get(name, (name,)))
+        return tuple(dict.fromkeys(members))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, mode: object) -> bool:
+        return mode in self.names
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of prompts that a model gets: ``box``, ``point``, ``mask``, ``none``."""
+        # with clicks the model is also given its own last mask
+        masks = {"mask"} if self._click_numbers() else set()
+        return frozenset({kind_of(mode) for mode in self} | masks)
+
+    def rounds(self, clicks: int) -> int:
+        """How often a model answers each prompt: once, or with clicks once for each click.
+
+        Args:
+            clicks: How many clicks the mode ``clicks`` makes, which names no number itself.
+        """
+        return max([1, *(number or clicks for number in self._click_numbers())])
+
+    def _click_numbers(self) -> list[int]:
+        """For each mode that clicks, the number that it names, or 0."""
+        parts = [numbered_mode(mode) or (mode, 0) for mode in self]
+        return [number for kind, number in parts if kind == "clicks"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samtune.data import PROMPTERS, PromptConfig, fit_geometry, fit_mask, modes
+from samtune.data import PROMPTERS, PromptConfig, fit_geometry, fit_mask
 from samtune.data.prompters import (
     MASK_LOGIT,
     Draw,
@@ -12,10 +12,7 @@ from samtune.data.prompters import (
     assign,
     central,
     check_numbers,
-    kind_of,
-    kinds_of,
     prompter,
-    rounds,
     sample_box,
     sample_mask,
     sample_point,
@@ -144,17 +141,6 @@ def test_no_objects_no_prompts(mode):
         assert prompts.masks is None or prompts.masks.shape == (0, 1, 32, 32)
 
 
-def test_modes():
-    assert modes("box") == ("box",)
-    assert modes("mixed") == ("box", "point", "mask")
-    assert modes(["mixed", "none", "box"]) == ("box", "point", "mask", "none")
-
-
-def test_unknown_modes(refused):
-    refused(["prompts.train=bos", "did you mean 'box'"], modes, "bos", "prompts.train")
-    refused(["prompts=[]", "empty"], modes, [])
-
-
 @pytest.mark.parametrize(
     "wrong", [{"points": 0}, {"max_objects": 0}, {"box_jitter": -0.1}, {"box_jitter": 1.0}]
 )
@@ -189,34 +175,15 @@ def test_binary_masks_leave_the_padding_empty(train):
     assert masks[0, 0].tolist() == [[1.0] * 16] * 8 + [[0.0] * 16] * 8
 
 
+def test_fewer_clicks_than_one_are_refused(refused):
+    refused("prompts.clicks=0", check_numbers, PromptConfig(clicks=0))
+
+
 def test_binary_masks_and_inclusive_boxes_out_of_range(refused):
     for wrong in ((0, 0.5), (8, 1.0), (8, -0.1)):
         refused("prompts.binary_masks", check_numbers, PromptConfig(binary_masks=wrong))
     both = PromptConfig(inclusive_boxes=True, box_scale=1.0)
     refused("prompts.inclusive_boxes", check_numbers, both)
-
-
-def test_modes_with_a_number(refused):
-    assert modes(["3_points", "10_clicks"]) == ("3_points", "10_clicks")
-    assert modes("all")[0] == "none" and set(modes("all")) > set(PROMPTERS) - {"3_points"}
-    for wrong in ("0_points", "3_boxes", "_points", "3_point"):
-        refused([f"prompts.eval={wrong}", "3_points"], modes, wrong, "prompts.eval")
-    refused("prompts.clicks=0", check_numbers, PromptConfig(clicks=0))
-
-
-def test_how_often_a_model_is_asked():
-    config = PromptConfig(clicks=4)
-    assert rounds(("box", "none"), config) == 1
-    assert rounds(("clicks",), config) == 4
-    assert rounds(("box", "7_clicks", "clicks"), config) == 7
-
-
-def test_what_a_model_sees_of_a_mode():
-    kinds = [kind_of(mode) for mode in ("jittered_box", "9_points", "2_clicks", "noisy_mask")]
-    assert kinds == ["box", "point", "point", "mask"] and kind_of("none") == "none"
-    assert kinds_of("box+none") == {"box", "none"}
-    assert kinds_of("mixed") == {"box", "point", "mask"}
-    assert kinds_of("clicks") == kinds_of("3_clicks") == {"point", "mask"}
 
 
 def test_numbered_points_and_first_clicks():

@@ -40,7 +40,7 @@ LAYERS = {
     "training": "batch data distributed evaluation inference losses metrics model precision"
     " prompts",
     "runs": "adapters batch data decoders distributed evaluation geometry inference losses metrics"
-    " model registry report sam training",
+    " model prompts registry report sam training",
     "compare": "adapters data decoders model report runs sam training",
     "cli": "adapters assets compare data decoders distributed foreign inference model registry"
     " report runs sam",

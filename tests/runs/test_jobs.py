@@ -14,7 +14,8 @@ from samtune.model.finetuned import FineTuned
 from samtune.report.terminal import Display
 from samtune.runs.config import from_words
 from samtune.runs.folder import Log, finite, run_folder, unused
-from samtune.runs.jobs import evaluate_run, modes, train
+from samtune.runs.assembly import evaluation_modes
+from samtune.runs.jobs import evaluate_run, train
 
 
 def test_a_run_folder_is_complete(trained):
@@ -137,7 +138,8 @@ def test_by_class(samtune, classes, tiny_weights, tmp_path, monkeypatch):
 
 
 def test_a_mixed_evaluation_is_the_three_it_mixes():
-    assert modes(from_words(["prompts.eval=mixed,none,box"])) == ["box", "point", "mask", "none"]
+    config = from_words(["prompts.eval=mixed,none,box"])
+    assert evaluation_modes(config).names == ("box", "point", "mask", "none")
 
 
 def test_the_frame_and_the_prompts_reach_the_checkpoint(

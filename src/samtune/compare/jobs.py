@@ -25,7 +25,7 @@ from samtune.model.checkpoint import load
 from samtune.report.prompt_table import asked_with
 from samtune.report.quantities import duration, metric, quantity
 from samtune.report.terminal import Display, terms
-from samtune.runs.assembly import check_trainable, dataset_of, models, modes, tuned
+from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers, spread
 from samtune.runs.config import Tree, leaves, read_tree, resolve
 from samtune.runs.folder import clear, finite
@@ -201,7 +201,7 @@ def _gallery(runs: Sequence[Run]) -> list[Picture]:
     config = chosen[0].config
     plain = models(config)[1]
     records = spread(splits(config.data)["test"], SHOWN)
-    dataset = dataset_of(config, plain, records, False, modes(config)[0])
+    dataset = dataset_of(config, plain, records, False)
     tuned_models = [
         load(run.folder / "best.safetensors", plain.sam, device=str(plain.device)) for run in chosen
     ]

@@ -6,7 +6,7 @@ from samtune.data.dataset import SegmentationDataset
 from samtune.data.labels import Labels, Sample, label_objects, read_sample
 from samtune.data.layouts import with_defaults
 from samtune.data.named import list_datasets
-from samtune.data.prompters import PROMPTERS, kind_of, kinds_of, modes
+from samtune.data.prompters import PROMPTERS
 from samtune.data.reading import image_size, read_image, read_mask
 from samtune.data.scan import Summary, scan
 from samtune.data.sources import Record, find_images, find_records
@@ -32,11 +32,8 @@ __all__ = [
     "fit_image",
     "fit_mask",
     "image_size",
-    "kind_of",
-    "kinds_of",
     "label_objects",
     "list_datasets",
-    "modes",
     "read_image",
     "read_mask",
     "read_sample",

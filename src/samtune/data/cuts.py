@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from samtune.data.config import InputConfig
 from samtune.data.labels import Labels, extents
-from samtune.data.prompters import NONE
 from samtune.data.transforms import part
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.ops.tiling import Window, around, extent, least_crop
+from samtune.prompts import NONE
 
 MOST_OVERLAP = 0.9
 """With more, an image would take hundreds of tiles."""
@@ -60,7 +60,7 @@ def drawn_view(
     labels: Labels,
     policy: InputPolicy,
     rng: np.random.Generator,
-    modes: Sequence[str],
+    modes: Container[str],
 ) -> tuple[NDArray[np.uint8], Labels]:
     """One random view of an image, with its part of the labels.
 

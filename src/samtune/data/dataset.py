@@ -18,22 +18,13 @@ from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.cuts import drawn_view
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
-from samtune.data.prompters import (
-    NONE,
-    Draw,
-    Objects,
-    assign,
-    check_numbers,
-    modes,
-    prompter,
-    rounds,
-)
+from samtune.data.prompters import Draw, Objects, assign, check_numbers, prompter
 from samtune.data.published_draws import PublishedDraws
 from samtune.data.sources import Record
 from samtune.data.transforms import Resize, augment, cropped_rotated, fit, fit_mask
 from samtune.errors import InputError
 from samtune.geometry import Geometry, InputPolicy
-from samtune.prompts import Prompts
+from samtune.prompts import NONE, PromptModes, Prompts
 
 
 class _Chosen(NamedTuple):
@@ -110,12 +101,12 @@ class SegmentationDataset(Dataset[Example]):
         self.mask_size = mask_size
         key = "prompts.train" if train else "prompts.eval"
         default = self.prompts.train if train else self.prompts.eval
-        self.modes = modes(default if mode is None else mode, key)
+        self.modes = PromptModes.of(default if mode is None else mode, key)
         self.class_maps = NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
         """Whether the targets are maps of classes."""
         self.originals = not train
         """Whether examples have their targets in the original frame too."""
-        self.rounds = rounds(self.modes, self.prompts)
+        self.rounds = self.modes.rounds(self.prompts.clicks)
         """How often a model is to be asked, with a click more each time."""
         if self.class_maps and len(self.modes) > 1:
             raise InputError(

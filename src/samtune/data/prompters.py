@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,8 +16,8 @@ from torch import Tensor
 from samtune.data.config import PromptConfig
 from samtune.data.labels import extents
 from samtune.data.transforms import area_average
-from samtune.errors import InputError, nearest
-from samtune.prompts import POSITIVE, Prompts
+from samtune.errors import InputError
+from samtune.prompts import POSITIVE, Prompts, numbered_mode
 
 MASK_LOGIT = 6.0
 """Mask prompts range from minus to plus this."""
@@ -66,62 +65,13 @@ class Draw:
     """``(height, width)`` of a mask prompt: four times the token grid."""
 
 
-def modes(spec: str | list[str] | tuple[str, ...], key: str = "prompts") -> tuple[str, ...]:
-    """The modes that a setting names: ``mixed`` is box, point and mask, ``all`` every kind.
-
-    Raises:
-        InputError: An unknown mode or an empty list.
-    """
-    names = [spec] if isinstance(spec, str) else list(spec)
-    known = (*PROMPTERS, NONE, *GROUPS)
-    for name in names:
-        if name not in known and _counted(str(name)) is None:
-            raise InputError(
-                f"{key}={name}: no such prompt; choose from {', '.join(known)}, or with a number "
-                f"as in 3_points and 8_clicks{nearest(str(name), known)}"
-            )
-    if not names:
-        raise InputError(f"{key}=[]: the list is empty; choose from {', '.join(known)}")
-    return tuple(dict.fromkeys(m for name in names for m in GROUPS.get(name, (name,))))
-
-
 def prompter(mode: str) -> Prompter:
     """What samples prompts of a mode; of ``none`` there are none."""
-    counted = _counted(mode)
-    if counted is None:
+    numbered = numbered_mode(mode)
+    if numbered is None:
         return PROMPTERS[mode]
-    kind, number = counted
-    return sample_click if kind == "clicks" else partial(sample_point, count=number)
-
-
-def rounds(names: Iterable[str], config: PromptConfig) -> int:
-    """How often a model is asked: once, or with clicks among the modes once for each click."""
-    return max([1, *(config.clicks if n == "clicks" else number for n, number in _clicks(names))])
-
-
-def kind_of(mode: str) -> str:
-    """What a model sees of a mode: ``box``, ``point``, ``mask`` or ``none``."""
-    counted = _counted(mode)
-    return KINDS["clicks" if counted is not None else mode]
-
-
-def kinds_of(trained: str) -> set[str]:
-    """The kinds that a model was trained for; ``trained`` is its modes, joined by ``+``."""
-    names = modes(trained.split("+"))
-    # with clicks the model is also given its own last mask
-    return {kind_of(mode) for mode in names} | ({"mask"} if _clicks(names) else set())
-
-
-def _clicks(names: Iterable[str]) -> list[tuple[str, int]]:
-    """Those of some modes that click, with the number they name, or 0."""
-    found = [(name, _counted(name) or (name, 0)) for name in names]
-    return [(name, number) for name, (kind, number) in found if kind == "clicks"]
-
-
-def _counted(mode: str) -> tuple[str, int] | None:
-    """``3_points`` and ``8_clicks`` as their parts; ``None`` for other names."""
-    found = re.fullmatch(r"([1-9]\d{0,3})_(points|clicks)", mode)
-    return (found[2], int(found[1])) if found else None
+    name, number = numbered
+    return sample_click if name == "clicks" else partial(sample_point, count=number)
 
 
 def check_numbers(config: PromptConfig) -> None:
@@ -310,22 +260,6 @@ PROMPTERS: dict[str, Prompter] = {
     "clicks": sample_click,
 }
 """The modes that ask for one object each; ``none`` asks for all of them and has no prompt."""
-NONE = "none"
-GROUPS = {
-    "mixed": ("box", "point", "mask"),
-    "all": (NONE, "box", "jittered_box", "point", "3_points", "mask", "noisy_mask", "clicks"),
-}
-"""Names for several modes."""
-KINDS = {
-    "box": "box",
-    "jittered_box": "box",
-    "point": "point",
-    "clicks": "point",
-    "mask": "mask",
-    "noisy_mask": "mask",
-    NONE: NONE,
-}
-"""What a model sees of each mode."""
 
 
 def central(inside: NDArray[np.bool_], count: int) -> NDArray[np.int64]:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from samtune.data.prompters import kinds_of
 from samtune.errors import InputError
 from samtune.geometry import Geometry
 from samtune.inference.prompted import PromptedImage
@@ -160,7 +159,7 @@ class Predictor:
         """Warns, once, of prompts that the model was not trained for."""
         if not self._foreign:
             return
-        other = prompts.kinds() - kinds_of(self.model.prompts)
+        other = prompts.kinds() - self.model.prompt_modes.kinds
         if other:
             self._foreign = False
             asked = "none was given" if other == {"none"} else f"is asked with {', '.join(other)}"
@@ -173,11 +172,10 @@ class Predictor:
     def _mask(self, mask: NDArray[np.float32] | None) -> torch.Tensor | None:
         if mask is None:
             return None
-        (h, w), stride = self.model.input.size, self.model.stride
-        wanted = (1, 4 * h // stride, 4 * w // stride)
-        if np.shape(mask) != wanted:
+        shape = (1, *self.model.mask_size)
+        if np.shape(mask) != shape:
             raise InputError(
-                f"mask_input of shape {np.shape(mask)}: must be {wanted}, one of the "
+                f"mask_input of shape {np.shape(mask)}: must be {shape}, one of the "
                 "low-resolution logits of an earlier call, as in low_res[:1]"
             )
         return torch.as_tensor(np.asarray(mask, dtype=np.float32))[None]

@@ -136,11 +136,10 @@ class PromptedImage:
         return mine.to_model(geometry)
 
     def _low(self, logits: Tensor) -> Tensor:
-        stride, (h, w) = self.model.stride, self.whole.model
-        frame = (4 * h // stride, 4 * w // stride)
+        frame = self.model.mask_size
         part = [
             max(1, round(n * f / m))
-            for n, f, m in zip(self.whole.resized, frame, (h, w), strict=True)
+            for n, f, m in zip(self.whole.resized, frame, self.whole.model, strict=True)
         ]
         low = F.interpolate(logits, part, mode="bilinear", align_corners=False, antialias=True)
         return F.pad(low, (0, frame[1] - part[1], 0, frame[0] - part[0]), value=OUTSIDE)

@@ -18,7 +18,7 @@ from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.model.feature_cache import FeatureCache, Streams
-from samtune.prompts import Prompts
+from samtune.prompts import PromptModes, Prompts
 from samtune.sam.edits import BlockEdits
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
@@ -38,11 +38,12 @@ class FineTuned(nn.Module):
         adapter_options: Options of a named adapter, see ``samtune methods NAME``; of several, by
             name.
         decoder_options: Options of a named decoder.
-        prompts: The prompt mode that it is trained for; travels in the checkpoint.
+        prompts: The prompt modes that it is trained for, joined as in ``none+point``; they travel
+            in the checkpoint.
 
     Raises:
-        InputError: Unknown names or options, or a base, an adapter and a decoder that do not go
-            together.
+        InputError: Unknown names, options or prompts, or a base, an adapter and a decoder that do
+            not go together.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class FineTuned(nn.Module):
             raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
         self.input = input or InputPolicy((sam.spec.image_size,) * 2)
-        self.prompts = prompts
+        self.prompt_modes = PromptModes.parse(prompts)
         self.checkpointing = False
         self.cache: FeatureCache | None = None
         """Where the streams of a detached adapter's base are kept, if anywhere."""
@@ -89,9 +90,28 @@ class FineTuned(nn.Module):
         return self._base[0]
 
     @property
+    def prompts(self) -> str:
+        """The prompt modes that it is trained for, as a checkpoint writes them."""
+        return str(self.prompt_modes)
+
+    @property
     def stride(self) -> int:
         """Pixels of the model's frame from one token to the next."""
         return self.adapter.stride or self.sam.spec.patch_size
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """Height and width of mask prompts and low-resolution masks: four times the token grid."""
+        return self.mask_size_of(self.input.size)
+
+    def mask_size_of(self, frame: tuple[int, int]) -> tuple[int, int]:
+        """The same for another frame, as that of a training crop.
+
+        Args:
+            frame: Height and width in pixels.
+        """
+        h, w = frame
+        return 4 * h // self.stride, 4 * w // self.stride
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,6 @@ import torch
 from samtune.adapters import ADAPTERS
 from samtune.runs.config import RunConfig
 from samtune.data import SegmentationDataset, intensity
-from samtune.data import modes as named_modes
 from samtune.data.changes import training_frame
 from samtune.data.transforms import check_resize
 from samtune.errors import InputError
@@ -20,6 +19,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam, spec_of
 from samtune.geometry import InputPolicy
+from samtune.prompts import PromptModes
 
 OWN = ("resize", "first_size", "antialias", "mean", "std", "round_prompts", "direct_masks")
 """What of ``input`` belongs to a model as its frame does."""
@@ -119,7 +119,7 @@ def tuned(config: RunConfig, sam: Sam) -> FineTuned:
             input=policy,
             adapter_options=options["adapter"],
             decoder_options=options["decoder"],
-            prompts=_joined(config.prompts.train),
+            prompts=str(PromptModes.of(config.prompts.train, "prompts.train")),
         )
     except InputError:
         raise
@@ -206,8 +206,7 @@ def dataset_of(
         train: For training, or for evaluation.
         mode: Of evaluation, the prompts; by default the first of ``prompts.eval``.
     """
-    stride = model.stride
-    h, w = training_frame(config.data, model.input.size) if train else model.input.size
+    frame = training_frame(config.data, model.input.size) if train else model.input.size
     return SegmentationDataset(
         records,
         config.data,
@@ -215,17 +214,13 @@ def dataset_of(
         resize=model.input.resize,
         input=model.input,
         prompts=config.prompts,
-        mask_size=(4 * h // stride, 4 * w // stride),
+        mask_size=model.mask_size_of(frame),
         train=train,
-        mode=mode if train or mode is not None else modes(config)[0],
+        mode=mode if train or mode is not None else evaluation_modes(config).names[0],
         seed=config.seed,
     )
 
 
-def modes(config: RunConfig) -> list[str]:
+def evaluation_modes(config: RunConfig) -> PromptModes:
     """The prompt modes of evaluation, one after another; ``mixed`` is the three it mixes."""
-    return list(named_modes(config.prompts.eval, "prompts.eval"))
-
-
-def _joined(mode: str | Sequence[str]) -> str:
-    return mode if isinstance(mode, str) else "+".join(mode)
+    return PromptModes.of(config.prompts.eval, "prompts.eval")

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from samtune.runs.config import RunConfig, Tree
-from samtune.data import SegmentationDataset, collate, kind_of, modes
-from samtune.data.prompters import NONE
+from samtune.data import SegmentationDataset, collate
 from samtune.report.terminal import Display
 from samtune.evaluation.evaluate import Evaluation, evaluate, predict
 from samtune.model.finetuned import FineTuned
@@ -20,6 +19,7 @@ from samtune.metrics.contract import ALWAYS, contract
 from samtune.report.overlays import Overlay
 from samtune.distributed import is_main
 from samtune.batch import Batch
+from samtune.prompts import NONE, kind_of
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
 """What stands for each class; the last is that of the confusion matrix, whose mean is ``miou``."""
@@ -51,8 +51,7 @@ def measure(
 
 def seen_by(model: FineTuned, dataset: SegmentationDataset) -> SegmentationDataset:
     """A data set in the frame of another model, with the same prompts."""
-    (h, w), stride = model.input.size, model.stride
-    return dataset.in_frame((h, w), (4 * h // stride, 4 * w // stride))
+    return dataset.in_frame(model.input.size, model.mask_size)
 
 
 def compare_with_base(
@@ -139,7 +138,7 @@ def _of_prompt(
         entry["tuned"] = _headline(after.metrics)
         sides["tuned"] = after
     entry["ground_truth"] = mode != NONE
-    entry["trained"] = model is not None and mode in modes(model.prompts.split("+"))
+    entry["trained"] = model is not None and mode in model.prompt_modes
     if before.guesses:
         entry["guesses"] = {name: _headline(found) for name, found in before.guesses.items()}
     if before.by_click:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from samtune.data.config import DataConfig, PromptConfig
-from samtune.data.prompters import GROUPS
 from samtune.errors import InputError
 from samtune.losses import DEFAULT_LOSS, Loss
+from samtune.prompts import NONE, PromptModes
 
 SEMANTIC = "semantic"
 """The read-out that answers with classes."""
@@ -17,7 +17,7 @@ CLASS_LOSS = "ce + multi_dice"
 
 def maps(data: DataConfig, prompts: PromptConfig) -> bool:
     """Whether the targets are maps of classes."""
-    return "none" in _asked(prompts) and data.masks == "classes" and (data.classes or 0) > 1
+    return NONE in _all_modes(prompts) and data.masks == "classes" and (data.classes or 0) > 1
 
 
 def of_classes(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def check_classes(
     Raises:
         InputError: The first setting that does not go with the others.
     """
-    mapped, asked = maps(data, prompts), _asked(prompts)
+    mapped, modes = maps(data, prompts), _all_modes(prompts)
     of_maps = Loss.parse(loss).of_classes
     if data.masks == "classes" and not data.classes and (of_maps or decoder["name"] == SEMANTIC):
         raise InputError(
@@ -62,7 +62,7 @@ def check_classes(
             f"prompts=none: one mask cannot answer for {data.classes} classes; set "
             f"decoder.name=semantic decoder.classes={data.classes}{more}, or other prompts"
         )
-    if answers is not None and not (mapped and data.classes == answers and asked == {"none"}):
+    if answers is not None and not (mapped and data.classes == answers and modes == {NONE}):
         raise InputError(
             f"decoder.classes={answers}: answers with a map of {answers} classes; set data.masks="
             f"classes data.classes={answers} prompts.train=none prompts.eval=none"
@@ -73,8 +73,7 @@ def check_classes(
         raise InputError(f"train.loss={loss}: not for {kind}; set train.loss='{fits}'")
 
 
-def _asked(prompts: PromptConfig) -> set[str]:
+def _all_modes(prompts: PromptConfig) -> set[str]:
     """The prompt modes of training and evaluation."""
-    given = [prompts.train, prompts.eval]
-    names = [m for p in given for m in ([p] if isinstance(p, str) else p)]
-    return {m for name in names for m in GROUPS.get(name, (name,))}
+    train = PromptModes.of(prompts.train, "prompts.train")
+    return {*train, *PromptModes.of(prompts.eval, "prompts.eval")}

@@ -17,9 +17,9 @@ from samtune.runs.assembly import (
     cut_as_asked,
     dataset_of,
     device_of,
+    evaluation_modes,
     frame_remarks,
     models,
-    modes,
     plain,
 )
 from samtune.model.checkpoint import load, read_header
@@ -29,8 +29,6 @@ from samtune.data import (
     InputConfig,
     Summary,
     intensity,
-    kind_of,
-    kinds_of,
     read_split,
     scan,
     select,
@@ -48,6 +46,7 @@ from samtune.inference.predictor import Predictor, check_threshold
 from samtune.distributed import is_main, together
 from samtune.runs.folder import SPLIT, Log, finite, run_folder
 from samtune.sam.spec import SPECS
+from samtune.prompts import PromptModes, kind_of
 
 if TYPE_CHECKING:
     from samtune.data.sources import Record
@@ -84,7 +83,10 @@ def _train(config: RunConfig, display: Display) -> Tree:
     data = {
         name: dataset_of(config, model, parts[name], name == "train") for name in ("train", "val")
     }
-    test = {mode: dataset_of(config, model, parts["test"], False, mode) for mode in modes(config)}
+    test = {
+        mode: dataset_of(config, model, parts["test"], False, mode)
+        for mode in evaluation_modes(config)
+    }
     names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
     with run_folder(config.output, "-".join(names), config.resume) as folder:
         display.settings(config.tree())
@@ -150,7 +152,8 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
     counts, more = checked({config.data.split: records}, config)
     remarks += [*more, *frame_remarks(model, baseline)]
     test = {
-        mode: dataset_of(config, model or baseline, records, False, mode) for mode in modes(config)
+        mode: dataset_of(config, model or baseline, records, False, mode)
+        for mode in evaluation_modes(config)
     }
     display.say(counts)
     summary, shown = compare_with_base(baseline, model, test, config, display)
@@ -158,11 +161,8 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
     summary |= {"checkpoint": None if model is None else source}
     summary["title"] = f"{Path(source).stem} on {data_name(config)}, {config.data.split}"
     remarks += shortfalls(summary["by_prompt"])
-    asked = {kind_of(mode) for mode in modes(config)}
-    if model is not None and not asked & kinds_of(model.prompts):
-        remarks.append(
-            f"trained with prompt {model.prompts}, evaluated with {', '.join(modes(config))}"
-        )
+    if model is not None and not {kind_of(mode) for mode in test} & model.prompt_modes.kinds:
+        remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
     if model is not None and config.data.split in ("val", "test"):
         remarks += _leaked(source, records, config)
     _tell(remarks, display)
@@ -289,7 +289,7 @@ def _settings_of(source: str) -> Tree:
         known = {f.name for f in fields(InputConfig)}
         parts["input"] = {key: v for key, v in header["input"].items() if key in known}
         parts["data"] = intensity.settings_of(header["input"])
-        prompts = {"eval": header["prompts"].split("+")}
+        prompts = {"eval": list(PromptModes.parse(header["prompts"]).stated)}
         return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
     tree = header["config"]
     return {key: value for key, value in tree.items() if key not in ("output", "resume", "device")}

@@ -12,6 +12,7 @@ from samtune.report.terminal import Display
 from samtune.errors import InputError
 from samtune.runs.jobs import evaluate_run
 from samtune.sam.spec import SPECS
+from samtune.prompts import PromptModes
 
 
 def is_source(word: str) -> bool:
@@ -43,8 +44,8 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
     given = layers(words)
     own = [*_data(sources), *(word for word in words if not word.startswith("output="))]
     if not any("eval" in tree.get("prompts", {}) for tree in given):
-        asked = dict.fromkeys(m for with_ in trained.values() for m in (with_ or []))
-        own.append(f"prompts.eval=[{','.join(asked or ['box'])}]")
+        modes = dict.fromkeys(name for each in trained.values() if each for name in each.stated)
+        own.append(f"prompts.eval=[{','.join(modes or ['box'])}]")
     folder = next((tree["output"] for tree in reversed(given) if tree.get("output")), None)
     summaries: list[Tree] = []
     matrix: list[Tree] = []
@@ -59,7 +60,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
             row = {"checkpoint": None, "trained_with": None, **common}
             matrix.append({**row, "by_prompt": _side(summary, "zero_shot")})
         if trained[source] is not None:
-            row = {"checkpoint": source, "trained_with": "+".join(trained[source] or []), **common}
+            row = {"checkpoint": source, "trained_with": str(trained[source]), **common}
             matrix.append({**row, "by_prompt": _side(summary, "tuned")})
     return {**summaries[0], "matrix": matrix, "matrix_guesses": _guesses(summaries[0])}
 
@@ -71,9 +72,9 @@ def _data(sources: Sequence[str]) -> list[str]:
     return [f"data.{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
-def _trained(source: str) -> list[str] | None:
+def _trained(source: str) -> PromptModes | None:
     """The prompts that a checkpoint was trained with; ``None`` for a base."""
-    return None if _is_base(source) else read_header(source)["prompts"].split("+")
+    return None if _is_base(source) else PromptModes.parse(read_header(source)["prompts"])
 
 
 def _base(source: str) -> str:
