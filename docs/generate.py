@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from imports import picture
+
 from samtune.cli.catalogue import decoders_table, methods_table, settings_table
 from samtune.cli.recipe_list import recipes_table
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
@@ -30,6 +32,7 @@ def tables() -> dict[str, str]:
     made["eval"] = settings_table(EvalConfig, "eval.")
     made["metrics"] = metrics_table()
     made["datasets"] = datasets_table()
+    made["imports"] = f"```\n{picture()}```\n"
     made["recipes"] = recipes_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
 

@@ -21,6 +21,7 @@ def statistics(model):
     return {name: tensor.clone() for name, tensor in model.adapter.named_buffers()}
 
 
+@pytest.mark.golden("batch_norm")
 def test_it_is_torchs_training_mode():
     sam, reference = base(), base()
     model = FineTuned(sam, "batch_norm", "tuned").train()

@@ -187,6 +187,7 @@ def test_the_fill_gives_the_published_numbers():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.golden("cat_sam_a", "cat_sam_t")
 def test_forward(letter):
     model = filled(SMALL, letter)
     found = stages(model, stretched(IMAGES, 256), small_prompts())

@@ -38,6 +38,7 @@ def lora(sam, **options) -> LoRA:
     ("target", "slots"),
     [("qkv", [(0, 1, 2)]), ("q+v", [(0,), (2,)]), ("v", [(2,)]), ("k+q", [(1,), (0,)])],
 )
+@pytest.mark.golden("lora")
 def test_lora_is_the_textbook_update_of_the_projection(sam, target, slots):
     """Hu et al. 2021, equation 3: W x + (alpha / r) B A x, on the rows that the target names."""
     adapter = lora(sam, target=target, rank=3, alpha=12.0)
@@ -106,6 +107,7 @@ def test_lora_refuses(sam, refused, options, words):
 
 
 @pytest.mark.parametrize("scale", [0.1, 2.0, None])
+@pytest.mark.golden("adaptformer")
 def test_adaptformer_is_the_published_bottleneck(sam, scale):
     """Chen et al. 2022, equation 3: s ReLU(n W_down) W_up, beside the MLP."""
     adapter = stir(AdaptFormer(sam, AdaptFormer.Config(hidden=5, scale=scale)))

@@ -36,6 +36,7 @@ def tiny():
 
 @pytest.mark.parametrize("name", SIZES)
 @torch.no_grad()
+@pytest.mark.golden("gsam")
 def test_golden_forward(tiny, name):
     golden = reference.GOLDEN[f"tiny/GSAM/C2/{name}"]
     embedding, masks, full = reference.run(tiny, reference.image(SIZES[name]))

@@ -31,6 +31,7 @@ def options(name: str, **other) -> dict | None:
 @each
 @pytest.mark.parametrize("classes", [2, 5])
 @torch.no_grad()
+@pytest.mark.golden("head_lora", "head_conv_lora")
 def test_golden_forward(name, classes):
     golden = reference.GOLDEN[f"tiny/{METHODS[name]}/C{classes}/256x256"]
     model = reference.model(reference.PLAIN, name, options(name, hidden=12), classes=classes)
@@ -273,6 +274,7 @@ def test_without_a_choice_there_is_nothing_to_balance(top_k):
 
 
 @torch.no_grad()
+@pytest.mark.golden("conv_lora")
 def test_a_window_goes_through_the_experts_it_chose():
     """The sparse form, window by window."""
     mix = stir(Mixture(3, 4))

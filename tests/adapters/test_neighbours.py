@@ -67,6 +67,7 @@ def test_a_fresh_one_is_exactly_the_base(sam, name, size):
 @pytest.mark.parametrize(
     ("name", "terms"), [("bitfit", ["bias"]), ("norm_tuning", ["weight", "bias"])]
 )
+@pytest.mark.golden("bitfit", "norm_tuning")
 def test_trained_values_are_those_of_a_base_that_has_them(sam, own_sam, name, terms, size):
     model = stirred(sam, name)
     tuned = dict(model.adapter.named_parameters())
@@ -126,6 +127,7 @@ def ssf_reference(sam, adapter, pixels):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.golden("ssf")
 def test_ssf_scales_and_shifts_the_features_after_each_operation(sam, size):
     model = stirred(sam, "ssf")
     assert_same(model, lambda pixels: ssf_reference(sam, model.adapter, pixels), size)
@@ -181,6 +183,7 @@ def fact_tensor(adapter):
     ("target", "blocks"), [("q+v", "all"), ("k", (0, 2)), ("all", (-1,))], ids=str
 )
 @torch.no_grad()
+@pytest.mark.golden("fact")
 def test_fact_is_the_explicit_tensor_product(sam, own_sam, form, target, blocks):
     model = stirred(sam, "fact", form=form, target=target, blocks=blocks, rank=5, scale=3.0)
     model.adapter.v.mul_(4)
@@ -220,6 +223,7 @@ def test_fact_shares_its_outer_factors_and_drops_out_in_training_alone(sam):
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("i", [0, 1], ids=["windowed", "global"])
+@pytest.mark.golden("med_sa")
 def test_med_sa_is_its_paper_s_block(sam, i, activation):
     model = stirred(sam, "med_sa", ratio=0.5, scale=0.7, activation=activation)
     own = dict(model.adapter.named_parameters())

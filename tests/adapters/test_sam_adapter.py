@@ -83,6 +83,7 @@ def small():
 
 
 @torch.no_grad()
+@pytest.mark.golden("sam_adapter", "prompt_free")
 def test_forward(small, pixels):
     adapter, encoder = small.adapter, small.sam.image_encoder
     patches = encoder.patch_embed(pixels)

@@ -97,6 +97,7 @@ def small():
 
 
 @torch.no_grad()
+@pytest.mark.golden("sam_adapter_kyyle")
 def test_forward(small, pixels):
     check(F.unfold(high_pass(pixels), 16, stride=16).transpose(1, 2), HIGH_PASS)
     features = small.encode(pixels)

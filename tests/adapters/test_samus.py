@@ -18,6 +18,7 @@ each = pytest.mark.parametrize("name", METHODS)
 
 
 @each
+@pytest.mark.golden("samus", "sm_adaptformer")
 def test_golden_forward_loss_and_gradients(name):
     title, spec, _ = METHODS[name]
     golden = reference.GOLDEN[f"tiny/{title}/C2/256x256"]

@@ -72,6 +72,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("case", "spec", "options", "images"), CASES)
+@pytest.mark.golden("ts_sam", "fusion")
 def test_forward(case, spec, options, images):
     model = filled(spec, **options)
     x = noise(0, images, 3, spec.image_size, spec.image_size)

@@ -59,6 +59,7 @@ def textbook(block, x: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(64, 64), (48, 88)], ids=str)
 @pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.golden("vpt")
 def test_prompts_beside_the_stream_are_prompts_in_the_stream(sam, depth, size):
     model = stirred(sam, depth=depth, tokens=3)
     x = sam.preprocess(tiny.pixels(2, size))

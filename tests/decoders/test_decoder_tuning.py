@@ -139,6 +139,7 @@ RUNS = {
 
 
 @pytest.mark.slow
+@pytest.mark.golden("tuned")
 def test_training_as_published():
     golden, model = RUNS["batch"], FineTuned(mobile_sam(), "batch_norm", "tuned")
     fitted = [fit_image(image, (1024, 1024)) for image in images()]

@@ -82,6 +82,7 @@ def base(theirs) -> Sam:
 
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("combine", ["hq", "sum"])
+@pytest.mark.golden("hq")
 def test_without_an_adapter_it_is_sam_hq(theirs, base, combine, multimask):
     model = FineTuned(base, "none", "hq", decoder_options={"combine": combine}).eval()
     new = {renamed(key): t for key, t in theirs.state_dict().items() if renamed(key)}

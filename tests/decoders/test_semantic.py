@@ -30,6 +30,7 @@ COLOURS = np.array([[40, 40, 40], [200, 60, 60], [60, 200, 60]])
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
+@pytest.mark.golden("semantic")
 def test_golden_forward_over_five_classes(case):
     name, spec, size, positions = CASES[case]
     golden = reference.GOLDEN[f"tiny/{case.split()[0]}/C5/{size}"]

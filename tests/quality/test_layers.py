@@ -9,8 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-
-SRC = Path(__file__).parents[2] / "src" / "samtune"
+from imports import LATE, SRC, imports_of, modules, part_of
 
 # part: the parts it imports, from what all stand on to the command line. Parts are the modules and
 # packages directly under samtune; `errors` is open to all.
@@ -48,11 +47,6 @@ LAYERS = {
     "__main__": "cli",
 }
 
-# Imports that point up, allowed only inside a function and for types: "part -> part": the reason.
-LATE = {
-    "model -> inference": "`load(...).predictor()` is the way in that a user types",
-}
-
 HEAVY = {"accelerate", "cv2", "gradio", "jinja2", "kornia", "matplotlib", "onnx", "onnxruntime"}
 HEAVY |= {"pycocotools", "scipy", "torchmetrics", "torchvision", "transformers"}
 
@@ -60,52 +54,6 @@ HEAVY |= {"pycocotools", "scipy", "torchmetrics", "torchvision", "transformers"}
 def allowed_of(part: str) -> set[str]:
     """The parts that ``part`` may import, itself included."""
     return {*LAYERS[part].split(), part, "errors"}
-
-
-def part_of(module: str) -> str:
-    """``samtune.data.sources`` belongs to ``data``; the package itself to ``__init__``."""
-    names = module.split(".")
-    return names[1] if len(names) > 1 else "__init__"
-
-
-def is_late(node: ast.AST) -> bool:
-    """Whether what is inside does not run on import: a function, or for type checkers only."""
-    if isinstance(node, ast.If):
-        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-
-
-def imports_of(tree: ast.Module, module: str, is_package: bool, root: Path):
-    """Yields ``(target module, line, is late)`` of each import of samtune."""
-    late = {id(node) for body in ast.walk(tree) if is_late(body) for node in ast.walk(body)}
-    for node in ast.walk(tree):
-        targets: list[str] = []
-        if isinstance(node, ast.Import):
-            targets = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = module.split(".")[: (None if is_package else -1)]
-            base = base[: len(base) - node.level + 1] if node.level else []
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            targets = [member_of(stem, alias.name, root) for alias in node.names]
-        for target in sorted(set(targets)):
-            if target.split(".")[0] == "samtune":
-                yield target, node.lineno, id(node) in late
-
-
-def member_of(stem: str, name: str, root: Path) -> str:
-    """``from stem import name`` means the module ``stem.name`` where there is one."""
-    path = root.joinpath(*stem.split(".")[1:], name)
-    exists = path.is_dir() or path.with_suffix(".py").exists()
-    ours = stem == "samtune" or stem.startswith("samtune.")
-    return f"{stem}.{name}" if ours and exists else stem
-
-
-def modules(root: Path):
-    """Yields ``(file, module, is a package's __init__)`` of everything under ``root``."""
-    for path in sorted(root.rglob("*.py")):
-        names = ["samtune", *path.relative_to(root).with_suffix("").parts]
-        is_package = names[-1] == "__init__"
-        yield path, ".".join(names[:-1] if is_package else names), is_package
 
 
 def violations(root: Path) -> list[str]:

@@ -94,6 +94,7 @@ def test_mask_prompts_and_no_prompt(hf, ours, pixels, kind, multimask):
     torch.testing.assert_close(masks.iou, expected.iou_scores.flatten(0, 1), **TOLERANCE)
 
 
+@pytest.mark.golden("none", "frozen")
 def test_pixels_to_masks(hf, ours, pixels):
     """The whole way, normalisation included."""
     raw = deterministic.tensor("raw", (2, 3, 64, 64), 0, 255)

@@ -1,4 +1,7 @@
-"""Adaptation methods, one a file. Importing this package registers them all."""
+"""Adaptation methods, one a file; importing this package registers them all.
+
+What several methods share about a base belongs to the base, in `sam`.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules

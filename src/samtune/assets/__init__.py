@@ -1,4 +1,7 @@
-"""What ships with samtune: the small base, and the small data set of the demo."""
+"""What ships with samtune: the small base, and the small data set of the demo.
+
+What is made while it runs goes into a run folder.
+"""
 
 from importlib.resources import files
 from pathlib import Path

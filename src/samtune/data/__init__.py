@@ -1,4 +1,7 @@
-"""Files become samples, samples become batches; this package knows nothing of models."""
+"""Files become samples, samples become batches.
+
+Models are unknown here.
+"""
 
 from samtune.data.collate import Example, collate
 from samtune.data.config import DataConfig, InputConfig, PromptConfig

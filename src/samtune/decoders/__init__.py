@@ -1,4 +1,7 @@
-"""Read-outs, one a file. Importing this package registers them all."""
+"""Decoders, one a file; importing this package registers them all.
+
+What the encoder does stands in `adapters`.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,4 +1,7 @@
-"""Other systems' checkpoints, one layout a file. Importing this package registers them all."""
+"""Other systems' checkpoints, one layout a file; importing this package registers them all.
+
+What samtune itself writes stands in `model`.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,4 +1,7 @@
-"""Losses of masks and of class maps, and the expression that sums them."""
+"""Losses of masks and of class maps, and the expression that sums them.
+
+What only measures stands in `metrics`.
+"""
 
 from samtune.losses.expression import DEFAULT_LOSS, Loss, LossAt
 from samtune.losses.masks import (

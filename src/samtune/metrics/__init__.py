@@ -1,7 +1,8 @@
 """Metrics, streamed: sums over any number of images, exact over processes, of any batch size.
 
-:mod:`~samtune.metrics.contract` says what each means, :class:`~samtune.metrics.suite.Suite`
-computes those that are asked for. What needs torchmetrics loads on first use, which takes seconds.
+What a model answers, and which files it was asked about, is unknown here.
+:mod:`~samtune.metrics.contract` says what each metric means, :class:`~samtune.metrics.suite.Suite`
+computes those of a list. What needs torchmetrics loads on first use, which takes seconds.
 """
 
 from __future__ import annotations

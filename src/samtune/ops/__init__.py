@@ -1,1 +1,4 @@
-"""Pure functions on tensors: windows, attention, resampling. No project imports."""
+"""Pure functions on tensors: windows, attention, resampling.
+
+What knows anything of samtune stands above.
+"""

@@ -1,4 +1,7 @@
-"""Ways in which data sets lie on disk; each finds the records of a folder, by split."""
+"""Ways in which data sets lie on disk; each finds the records of a folder, by split.
+
+What the values of a mask mean stands in `data.labels`.
+"""
 
 from samtune.data.layouts import coco, folders, huggingface, nnunet, sa1b, table, voc, yolo
 from samtune.data.layouts.base import LAYOUTS, Found, Layout, defaults_of, find, with_defaults

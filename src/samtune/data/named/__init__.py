@@ -1,4 +1,7 @@
-"""Published data sets, each read as its authors distribute it."""
+"""Published data sets, each read as its authors distribute it.
+
+A layout that any folder may have stands in `data.layouts`.
+"""
 
 from samtune.data.named import buildings, camouflage, medical, polyps, salient, scenes, shadow
 from samtune.data.named.base import DATASETS, NamedSet, deviations
