@@ -1,0 +1,81 @@
+"""Files of version 0.1.0 are read as they were meant: settings, checkpoints, a run folder, recipes.
+
+They were written by that version; `tests/samples/README.md` says how.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from samtune.assets import demo_data
+from samtune.model.checkpoint import load, read_header
+from samtune.report.terminal import Display
+from samtune.runs.config import from_words, leaves, recipes, resolve
+from samtune.runs.jobs import evaluate_run, train
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+CONFIGS = sorted((SAMPLES / "configs").glob("*.yaml"))
+CHECKPOINTS = sorted((SAMPLES / "checkpoints").glob("*.safetensors"))
+RECIPES = json.loads((SAMPLES / "recipes.json").read_text("utf-8"))
+
+
+def changed(earlier, now):
+    """The settings of an earlier version that mean something else now, with both values."""
+    then, now = leaves(earlier), leaves(now)
+    return {key: (value, now.get(key)) for key, value in then.items() if now.get(key) != value}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_file_keeps_its_meaning(path):
+    tree = yaml.safe_load(path.read_text("utf-8"))
+    assert changed(tree, from_words([str(path)]).tree()) == {}
+
+
+def test_defaults_and_recipes_keep_their_meaning():
+    plain = RECIPES["defaults"]
+    assert changed(plain, resolve([]).tree()) == {}
+    assert set(RECIPES["recipes"]) <= set(recipes())
+    # adapters and decoders have options of their own, which the file states in full
+    shared = {k: v for k, v in leaves(plain).items() if not k.startswith(("adapter.", "decoder."))}
+    for name, differs in RECIPES["recipes"].items():
+        now = from_words([name]).tree()
+        method = {part: now.pop(part) for part in ("adapter", "decoder")}
+        assert changed({**shared, **differs}, {**now, **method}) == {}, name
+        assert {"adapter.name": "lora", **differs}["adapter.name"] == method["adapter"]["name"]
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+def test_a_checkpoint_keeps_its_settings_and_its_input(path):
+    header, model = read_header(path), load(path)
+    assert changed(header["config"], resolve([header["config"]]).tree()) == {}
+    stated = json.loads(json.dumps(model.input.stated()))
+    assert stated == header["input"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The run folder, beside its data set under the name that its settings give."""
+    shutil.copytree(SAMPLES / "run", tmp_path / "run")
+    (tmp_path / "nuclei").symlink_to(demo_data())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def test_a_run_folder_is_evaluated_to_its_numbers(run):
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    words = ["device=cpu", "input.antialias=false", "output=again"]
+    again = evaluate_run(str(run / "best.safetensors"), words, Display(json=True))
+    for when in ("zero_shot", "tuned"):
+        assert again[when]["iou"] == pytest.approx(summary[when]["iou"], abs=1e-4)
+
+
+def test_a_run_folder_is_resumed(run):
+    words = [f"resume={run}", "train.max_steps=3", "train.cosine=epoch", "device=cpu"]
+    config = from_words(words)
+    tree = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    told = {"resume": str(run), "output": None}
+    assert set(changed({**tree, **told}, config.tree())) <= {"train.max_steps", "output"}
+    assert train(config, Display(json=True))["steps"] == 3
