@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from samtune.adapters import ADAPTERS
-from samtune.runs.config import RunConfig
 from samtune.data import SegmentationDataset, intensity
 from samtune.data.changes import training_frame
 from samtune.data.transforms import check_resize
 from samtune.errors import InputError
+from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
+from samtune.prompts import PromptModes
+from samtune.runs.config import RunConfig
 from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam, spec_of
-from samtune.geometry import InputPolicy
-from samtune.prompts import PromptModes
 
 OWN = ("resize", "first_size", "antialias", "mean", "std", "round_prompts", "direct_masks")
 """What of ``input`` belongs to a model as its frame does."""

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from samtune.runs.config import RunConfig, Tree
-from samtune.data import SegmentationDataset, collate
-from samtune.report.terminal import Display
-from samtune.evaluation.evaluate import Evaluation, evaluate, predict
-from samtune.model.finetuned import FineTuned
-from samtune.metrics.contract import ALWAYS, contract
-from samtune.report.overlays import Overlay
-from samtune.distributed import is_main
 from samtune.batch import Batch
+from samtune.data import SegmentationDataset, collate
+from samtune.distributed import is_main
+from samtune.evaluation.evaluate import Evaluation, evaluate, predict
+from samtune.metrics.contract import ALWAYS, contract
+from samtune.model.finetuned import FineTuned
 from samtune.prompts import NONE, kind_of
+from samtune.report.overlays import Overlay
+from samtune.report.terminal import Display
+from samtune.runs.config import RunConfig, Tree
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
 """What stands for each class; the last is that of the confusion matrix, whose mean is ``miou``."""

@@ -13,18 +13,18 @@ from typing import Any, get_type_hints
 import yaml
 
 from samtune.adapters import ADAPTERS
-from samtune.runs.class_maps import check_classes, maps, of_classes
 from samtune.data.changes import check_changes, check_own_size, varied
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
-from samtune.data.layouts import defaults_of
 from samtune.data.cuts import check_cuts
+from samtune.data.layouts import defaults_of
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
-from samtune.model.finetuned import check_fit, check_pair
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
+from samtune.model.finetuned import check_fit, check_pair
 from samtune.registry import Registry
+from samtune.runs.class_maps import check_classes, maps, of_classes
 from samtune.sam.weights import spec_of
 from samtune.training.schedule import FitConfig, check_feature_cache
 from samtune.training.schedule import check as check_training

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from samtune.report.terminal import Display
-from samtune.errors import InputError
 from samtune.distributed import from_main, is_main
+from samtune.errors import InputError
+from samtune.report.terminal import Display
 from samtune.training.state import COUNTERS, read_counters
 
 DEFAULT = Path("runs")

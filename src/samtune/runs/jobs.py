@@ -12,19 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from samtune.runs.assembly import (
-    OWN,
-    cut_as_asked,
-    dataset_of,
-    device_of,
-    evaluation_modes,
-    frame_remarks,
-    models,
-    plain,
-)
-from samtune.model.checkpoint import load, read_header
-from samtune.runs.baseline import compare_with_base, measure, numbers, shortfalls
-from samtune.runs.config import RunConfig, Tree, layers, leaves, resolve
 from samtune.data import (
     InputConfig,
     Summary,
@@ -38,15 +25,28 @@ from samtune.data import (
 from samtune.data.layouts import find
 from samtune.data.named import DATASETS, deviations
 from samtune.data.scan import empty_split, no_objects
-from samtune.report.terminal import Display
-from samtune.training.engine import FitResult, fit, peak_memory
-from samtune.errors import InputError
-from samtune.model.finetuned import FineTuned
-from samtune.inference.predictor import Predictor, check_threshold
 from samtune.distributed import is_main, together
+from samtune.errors import InputError
+from samtune.inference.predictor import Predictor, check_threshold
+from samtune.model.checkpoint import load, read_header
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import PromptModes, kind_of
+from samtune.report.terminal import Display
+from samtune.runs.assembly import (
+    OWN,
+    cut_as_asked,
+    dataset_of,
+    device_of,
+    evaluation_modes,
+    frame_remarks,
+    models,
+    plain,
+)
+from samtune.runs.baseline import compare_with_base, measure, numbers, shortfalls
+from samtune.runs.config import RunConfig, Tree, layers, leaves, resolve
 from samtune.runs.folder import SPLIT, Log, finite, run_folder
 from samtune.sam.spec import SPECS
-from samtune.prompts import PromptModes, kind_of
+from samtune.training.engine import FitResult, fit, peak_memory
 
 if TYPE_CHECKING:
     from samtune.data.sources import Record

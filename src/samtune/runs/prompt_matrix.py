@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from samtune.model.checkpoint import read_header
-from samtune.runs.config import Tree, layers
-from samtune.report.terminal import Display
 from samtune.errors import InputError
+from samtune.model.checkpoint import read_header
+from samtune.prompts import PromptModes
+from samtune.report.terminal import Display
+from samtune.runs.config import Tree, layers
 from samtune.runs.jobs import evaluate_run
 from samtune.sam.spec import SPECS
-from samtune.prompts import PromptModes
 
 
 def is_source(word: str) -> bool:
