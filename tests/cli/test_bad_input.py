@@ -198,7 +198,7 @@ def fail_to_write(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "the file")
 
 
-FULL = ["samtune.model.checkpoint.os.replace", "samtune.report.page.write_report"]
+FULL = ["samtune.files.os.replace", "samtune.report.page.write_report"]
 
 
 @pytest.mark.parametrize("place", FULL)
@@ -213,7 +213,7 @@ def test_a_full_disk(samtune, words, monkeypatch, place):
 def test_a_full_disk_keeps_what_was_there_before(samtune, words, monkeypatch):
     Path("run").mkdir()
     Path("run", "notes.txt").write_text("mine")
-    monkeypatch.setattr("samtune.training.state.os.replace", fail_to_write)
+    monkeypatch.setattr("samtune.files.os.replace", fail_to_write)
     assert "No space left" in samtune("train", *words, "output=run").last
     assert os.listdir("run") == ["notes.txt"]
 

@@ -19,6 +19,7 @@ LAYERS = {
     "registry": "",
     "distributed": "",
     "precision": "",
+    "files": "",
     "ops": "",
     "recipes": "",
     "assets": "",
@@ -28,19 +29,19 @@ LAYERS = {
     "sam": "batch ops prompts",
     "adapters": "ops registry sam",
     "decoders": "batch prompts registry sam",
-    "model": "adapters batch decoders geometry prompts sam",
-    "foreign": "geometry model sam",
-    "data": "batch geometry ops prompts",
+    "model": "adapters batch decoders files geometry prompts sam",
+    "foreign": "files geometry model sam",
+    "data": "batch files geometry ops prompts",
     "losses": "batch geometry",
     "metrics": "",
-    "report": "distributed metrics",
-    "inference": "batch data decoders geometry model ops prompts report",
+    "report": "distributed files metrics",
+    "inference": "batch data decoders files geometry model ops prompts report",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
-    "training": "batch data distributed evaluation inference losses metrics model precision"
+    "training": "batch data distributed evaluation files inference losses metrics model precision"
     " prompts",
-    "runs": "adapters batch data decoders distributed evaluation geometry inference losses metrics"
-    " model prompts registry report sam training",
-    "compare": "adapters data decoders model report runs sam training",
+    "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
+    " metrics model prompts registry report sam training",
+    "compare": "adapters data decoders files model report runs sam training",
     "cli": "adapters assets compare data decoders distributed foreign inference model registry"
     " report runs sam",
     "__init__": "evaluation inference model moved prompts sam training",
@@ -188,8 +189,9 @@ def loaded_by(*modules: str, path: Path) -> list[list[str]]:
 
 def importable() -> list[str]:
     """The modules that must load without anything heavy: mathematics, engine and entry points."""
-    light = ("geometry", "prompts", "batch", "errors", "registry", "ops", "sam", "adapters")
-    light += ("decoders", "model", "losses", "data", "training", "evaluation", "inference", "cli")
+    light = ("geometry", "prompts", "batch", "errors", "files", "registry", "ops", "sam")
+    light += ("adapters", "decoders", "model", "losses", "data", "training", "evaluation")
+    light += ("inference", "cli")
     names = []
     for path in sorted(SRC.rglob("*.py")):
         parts = path.relative_to(SRC).with_suffix("").parts

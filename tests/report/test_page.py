@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from samtune.report import page as module
+from samtune.errors import InputError
 from samtune.report.charts import CURVE_POINTS, FRAME, ticks
 from samtune.report.overlays import AFTER, BEFORE, TRUTH, Overlay
 from samtune.report.page import Report, render, write_report
@@ -232,8 +232,8 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("samtune.files.os.replace", fail)
+    with pytest.raises(InputError, match="disk full"):
         write_report(tmp_path, Report("second", SUMMARY))
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

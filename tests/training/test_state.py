@@ -61,7 +61,7 @@ def test_a_failed_write_leaves_the_earlier_state(tmp_path, monkeypatch, refused,
         left.pop()
         replace(*args)
 
-    monkeypatch.setattr("samtune.training.state.os.replace", fail)
+    monkeypatch.setattr("samtune.files.os.replace", fail)
     refused(["No space left", "resume"], write_state, tmp_path, TrainingState(step=2), *stepped(2))
     monkeypatch.undo()
     assert not list(tmp_path.glob("*.partial"))

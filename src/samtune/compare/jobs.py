@@ -21,6 +21,7 @@ from samtune.compare.plan import Run, planned
 from samtune.compare.rows import aggregate, grids, with_deviation, zero_shot
 from samtune.data import splits
 from samtune.errors import InputError
+from samtune.files import write_whole
 from samtune.model.checkpoint import load
 from samtune.report.prompt_table import asked_with
 from samtune.report.quantities import duration, metric, quantity
@@ -154,7 +155,7 @@ def _reported(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) 
         "comparison": str(folder / "comparison.json"),
         "report": str(folder / "report.html"),
     })  # fmt: skip
-    (folder / "comparison.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    write_whole(folder / "comparison.json", json.dumps(result, indent=1) + "\n")
     command = " ".join(["samtune", *sys.argv[1:]])
     write_page(folder, result, _gallery(runs), config.tree(), command)
     show(display, result)

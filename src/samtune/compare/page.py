@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from samtune.compare.rows import grids
+from samtune.files import write_whole
 from samtune.report.charts import FRAME, ticks
 from samtune.report.overlays import PANEL, Overlay, panels
-from samtune.report.page import encoded, page, versions, write_file
+from samtune.report.page import encoded, page, versions
 from samtune.report.prompt_table import asked_with
 from samtune.report.quantities import duration, metric, quantity
 
@@ -59,7 +60,7 @@ def write_page(
         config: Settings of the first run.
         command: What was typed.
     """
-    return write_file(folder / "report.html", render(result, pictures, config, command).encode())
+    return write_whole(folder / "report.html", render(result, pictures, config, command).encode())
 
 
 def render(

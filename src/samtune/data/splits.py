@@ -16,6 +16,7 @@ from samtune.data.named import DATASETS, NamedSet
 from samtune.data.scan import usable
 from samtune.data.sources import Record
 from samtune.errors import InputError
+from samtune.files import write_whole
 
 PUBLISHED = "published"
 """The ``shot_seed`` that stands for the images of a set's published experiments."""
@@ -82,7 +83,7 @@ def select(parts: Mapping[str, list[Record]], split: str) -> list[Record]:
 def write_split(path: str | Path, parts: Mapping[str, list[Record]]) -> None:
     """Writes the names of each split's images as JSON: what exactly a run used."""
     names = {split: [record.name for record in records] for split, records in parts.items()}
-    Path(path).write_text(json.dumps(names, indent=1) + "\n", "utf-8")
+    write_whole(path, json.dumps(names, indent=1) + "\n")
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from samtune.errors import InputError, nearest
+from samtune.files import replacing
 from samtune.foreign.base import DIALECTS, Dialect, count
 from samtune.model.checkpoint import save
 from samtune.model.finetuned import FineTuned
@@ -343,14 +343,9 @@ def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
     if paths.save_base is None:
         save(model, paths.out, imported=origin)
         return
-    partial = paths.save_base.with_name(paths.save_base.name + ".partial")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(paths.save_base, "free some space or choose another --save-base") as partial:
         save_file({k: t.clone() for k, t in model.sam.state_dict().items()}, partial)
         save(model, paths.out, imported=origin)
-        os.replace(partial, paths.save_base)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _listed(names: Sequence[str]) -> str:

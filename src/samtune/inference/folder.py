@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from samtune.data import Record, find_images, read_image
 from samtune.errors import InputError
+from samtune.files import write_whole
 from samtune.inference.predictor import Outside, Predictor
 from samtune.prompts import Prompts
 from samtune.report.overlays import draw_overlay
 
 KINDS = ("boxes", "points", "labels")
+REMEDY = "free some space or choose another --out"
 
 
 class _Answer(NamedTuple):
@@ -89,7 +91,7 @@ def predict_folder(
         if progress is not None:
             progress(done, len(records))
     if len(failed) < len(records):
-        _write(folder / "predictions.json", (json.dumps(entries) + "\n").encode())
+        write_whole(folder / "predictions.json", json.dumps(entries) + "\n", REMEDY)
     return {
         "images": len(records) - len(failed),
         "failed": [{"file": file, "reason": _reason(file, error)} for file, error in failed],
@@ -186,11 +188,11 @@ def _of_classes(predictor: Predictor) -> bool:
 def _write_pictures(path: Path, answer: _Answer, entry: Any, overlay: bool) -> None:
     image, masks = answer.image, answer.masks
     values = masks.argmax(0) if answer.of_classes else 255 * np.any(masks, axis=0)
-    _write(path, _png(values.astype(np.uint8)))
+    write_whole(path, _png(values.astype(np.uint8)), REMEDY)
     if overlay:
         boxes = [box.tolist() for box in answer.asked.boxes() if not box.isnan().any()]
         picture = draw_overlay(image, values > 0, boxes, _points(entry))
-        _write(path.parent / "overlays" / path.name, _png(picture))
+        write_whole(path.parent / "overlays" / path.name, _png(picture), REMEDY)
 
 
 def _entry(
@@ -273,16 +275,3 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: could not be written ({error}); free some space or choose another --out"
-        ) from error

@@ -7,12 +7,12 @@ recipe of the model and the sha256 of the base. Nothing is ever pickled.
 from __future__ import annotations
 
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
+from samtune.files import write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
@@ -36,24 +36,9 @@ def save(model: FineTuned, path: str | Path, **extra: Any) -> Path:
     Raises:
         InputError: The adapter or decoder was given as a module, or the disk is full.
     """
-    from safetensors.torch import save_file
-
-    path = Path(path)
     header = json.dumps({**describe(model), **extra})
     tensors = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={HEADER: header})
-        os.replace(partial, path)
-    except Exception as error:
-        raise InputError(
-            f"{path}: could not be written ({error}); free some space or choose another output"
-        ) from error
-    finally:
-        if partial.exists():  # also after Ctrl-C
-            partial.unlink()
-    return path
+    return write_tensors(path, tensors, metadata={HEADER: header})
 
 
 def describe(model: FineTuned) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from samtune.errors import InputError
+from samtune.files import replacing, write_tensors
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.sam.weights import from_state
@@ -113,19 +113,9 @@ def _difference(model: FineTuned, plain: FineTuned) -> float:
 
 
 def _write(state: Mapping[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".pth":
-            torch.save(dict(state), partial)
-        else:
-            save_file(dict(state), partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: could not be written ({error}); free some space or choose another --out"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    remedy = "free some space or choose another --out"
+    if path.suffix == ".safetensors":
+        write_tensors(path, state, remedy)
+        return
+    with replacing(path, remedy) as partial:
+        torch.save(dict(state), partial)

@@ -10,10 +10,8 @@ import base64
 import io
 import json
 import math
-import os
 import platform
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -36,6 +34,7 @@ from samtune.report.prompt_table import TITLE, asked_with, metric_rows, prompt_r
 
 if TYPE_CHECKING:
     from jinja2 import Template
+from samtune.files import write_whole
 from samtune.report.charts import charts
 from samtune.report.quantities import duration, is_number, metric, quantity
 
@@ -73,13 +72,14 @@ def write_report(folder: Path, report: Report) -> Path:
 
     Raises:
         ValueError: A mask differs in size from its image.
+        InputError: A file could not be written.
     """
     overlays = sorted(report.overlays, key=_tuned_iou)
     html = render(report).encode()
     strips = {name: encoded(strip(o), "PNG") for name, o in _file_names(overlays).items()}
     for name, data in strips.items():
-        write_file(Path(folder) / "samples" / f"{name}.png", data)
-    return write_file(Path(folder) / "report.html", html)
+        write_whole(Path(folder) / "samples" / f"{name}.png", data)
+    return write_whole(Path(folder) / "report.html", html)
 
 
 def render(report: Report) -> str:
@@ -252,25 +252,6 @@ def _file_names(overlays: Sequence[Overlay]) -> dict[str, Overlay]:
             name = f"{stem}-{number}"
         names[name.lower()] = overlay
     return names
-
-
-def write_file(path: Path, data: bytes) -> Path:
-    """Writes beside the target, then renames: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=".part"
-    )
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(
-            0o644
-        )  # mkstemp's 0600 would hide the report from a shared folder's readers
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
+from samtune.files import write_whole
 from samtune.report.terminal import Display
 from samtune.training.state import COUNTERS, read_counters
 
@@ -69,7 +70,7 @@ class Log:
             ends = {"train": state["step"], "val": state["validated"]}
             rows = _rows(self.path.read_text("utf-8"))
             self.rows = [row for row in rows if row["step"] <= ends.get(row["event"], math.inf)]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), "utf-8")
+            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Logs one row."""

@@ -27,6 +27,7 @@ from samtune.data.named import DATASETS, deviations
 from samtune.data.scan import empty_split, no_objects
 from samtune.distributed import is_main, together
 from samtune.errors import InputError
+from samtune.files import write_whole
 from samtune.inference.predictor import Predictor, check_threshold
 from samtune.model.checkpoint import load, read_header
 from samtune.model.finetuned import FineTuned
@@ -94,7 +95,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
         log = Log(folder, display, resume=config.resume is not None)
         if config.resume is None:
             if is_main():
-                (folder / "config.yaml").write_text(_yaml(config.tree()), "utf-8")
+                write_whole(folder / "config.yaml", _yaml(config.tree()))
                 write_split(folder / SPLIT, parts)
             before = measure(baseline, data["val"], config, display, "zero-shot, validation")
             log({"event": "zero_shot", "step": 0, **numbers(before)})
@@ -349,7 +350,7 @@ def _written(
     )
     write_report(folder, report)
     summary = finite(summary)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 

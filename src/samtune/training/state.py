@@ -8,10 +8,7 @@ last, so an interrupted write leaves the earlier state valid.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
+from samtune.files import write_tensors, write_whole
 
 COUNTERS = "state.json"
 
@@ -55,22 +53,14 @@ def write_state(
     Raises:
         InputError: The disk is full or the folder cannot be written.
     """
-    from safetensors.torch import save_file
-
     trained = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
     generation = f"{state.step:08d}"
     counters = {key: value for key, value in vars(state).items() if key != "best_tensors"}
     text = json.dumps({"generation": generation, **counters})
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, tensors in (("trained", trained), ("optimizer", _optimizer_tensors(optimizer))):
-            path = folder / f"{name}-{generation}.safetensors"
-            _replaced(path, partial(save_file, tensors))
-        _replaced(folder / COUNTERS, lambda path: path.write_text(text, "utf-8"))
-    except Exception as error:
-        raise InputError(
-            f"{folder}: the state could not be written ({error}); free some space and resume"
-        ) from error
+    remedy = "free some space and resume"
+    for name, tensors in (("trained", trained), ("optimizer", _optimizer_tensors(optimizer))):
+        write_tensors(folder / f"{name}-{generation}.safetensors", tensors, remedy)
+    write_whole(folder / COUNTERS, text, remedy)
     for old in folder.glob("*.safetensors"):
         if not old.stem.endswith(generation):
             old.unlink()
@@ -110,16 +100,6 @@ def read_counters(folder: Path) -> dict[str, Any]:
             f"{folder}: no state to resume from; give the folder of an earlier run, or start anew"
         )
     return json.loads(path.read_text("utf-8"))
-
-
-def _replaced(path: Path, write: Callable[[Path], object]) -> None:
-    beside = path.with_name(path.name + ".partial")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
