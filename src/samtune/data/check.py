@@ -13,7 +13,7 @@ import numpy as np
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import clear_threshold
-from samtune.data.layouts import Found, find
+from samtune.data.layouts import SplitRecords, find
 from samtune.data.named import DATASETS, deviations
 from samtune.data.problems import collected, of_files
 from samtune.data.reading import has_palette, is_lossy
@@ -91,28 +91,28 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
     """
     if not data.root:
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
-    layout: Found = {}
+    layout: SplitRecords = {}
     parts: Parts = {}
     with collected() as problems:
         layout = find(data)
     records = list(dict.fromkeys(r for records in layout.values() for r in records))
-    found: list[Look] = []
+    all_looks: list[Look] = []
     for each in looks(records, data, thorough=True):
-        found.append(each)
+        all_looks.append(each)
         problems += each.problems
         if progress is not None:
-            progress(len(found), len(records))
+            progress(len(all_looks), len(records))
     if records:
         with collected() as undivided:
             parts = divided(layout, data)
-        problems += undivided or _of_splits(parts, found, data)
+        problems += undivided or _of_splits(parts, all_looks, data)
     if data.shots is not None and not problems:
         with collected() as problems:
             with_shots({name: list(part) for name, part in parts.items()}, data)
-    sound = [each for each in found if not each.problems]
+    sound = [each for each in all_looks if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
     odd = [*_of_copy(layout, data), *_remarks(sound, parts, data), *_unused(records, rows, data)]
-    files = _facts(found, parts, data)
+    files = _facts(all_looks, parts, data)
     return Check(tuple(rows), tuple(dict.fromkeys(odd)), _counts(sound, parts, data), files)
 
 
@@ -157,7 +157,7 @@ def _remarks(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[
     yield from _odd_splits(sound, parts, data)
 
 
-def _of_copy(layout: Found, data: DataConfig) -> Iterator[Finding]:
+def _of_copy(layout: SplitRecords, data: DataConfig) -> Iterator[Finding]:
     """Splits of a published set of other sizes than its authors give, or names nearly its own."""
     near = get_close_matches((data.name or "").lower(), DATASETS, n=1, cutoff=0.75)
     if data.name not in DATASETS and near:

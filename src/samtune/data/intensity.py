@@ -26,10 +26,10 @@ def reading(data: DataConfig) -> dict[str, Any]:
     Raises:
         InputError: Settings that do not go together.
     """
-    bands, window, given = data.bands, data.window, data.range
+    bands, window, fixed = data.bands, data.window, data.range
     if bands is not None and (len(bands) not in (1, 3) or min(bands) < 0):
         raise InputError(f"data.bands={list(bands)}: give one band or three, counted from 0")
-    for key, limits, policy in (("window", window, "window"), ("range", given, "fixed")):
+    for key, limits, policy in (("window", window, "window"), ("range", fixed, "fixed")):
         if limits is not None and data.intensity != policy:
             raise InputError(
                 f"data.{key}={list(limits)}: only for data.intensity={policy}; set that too"
@@ -41,7 +41,7 @@ def reading(data: DataConfig) -> dict[str, Any]:
     return {
         "bands": bands,
         "intensity": data.intensity,
-        "limits": window or given,
+        "limits": window or fixed,
         "slice_axis": data.slice_axis,
     }
 
@@ -102,13 +102,13 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
     if policy is None or policy.intensity == "percentile":
         if chosen.dtype == bool:
             chosen = chosen.astype(np.uint8) * 255
-        made = chosen if chosen.dtype == np.uint8 else _spread(chosen, bands is not None, _cut)
+        rgb = chosen if chosen.dtype == np.uint8 else _spread(chosen, bands is not None, _cut)
     elif policy.intensity == "zscore":
-        made = _spread(chosen, bands is not None, _deviations)
+        rgb = _spread(chosen, bands is not None, _deviations)
     else:
         limits = policy.limits or _of_type(chosen, path)
-        made = _scaled(_finite(chosen), *limits)
-    return np.ascontiguousarray(made if made.shape[2] == 3 else made.repeat(3, axis=2))
+        rgb = _scaled(_finite(chosen), *limits)
+    return np.ascontiguousarray(rgb if rgb.shape[2] == 3 else rgb.repeat(3, axis=2))
 
 
 def _banded(array: NDArray, bands: tuple[int, ...] | None, path: Path) -> NDArray:

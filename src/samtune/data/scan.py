@@ -140,29 +140,29 @@ def usable(records: Sequence[Record], data: DataConfig) -> list[Look]:
     Raises:
         InputError: For the first record, in their order, that training cannot use.
     """
-    found = []
+    all_looks = []
     with closing(looks(records, data)) as each_look:  # an error stops the looks that wait
         for each in each_look:
             if each.problems:
                 raise each.problems[0]
-            found.append(each)
-    return found
+            all_looks.append(each)
+    return all_looks
 
 
-def summary_of(found: Sequence[Look]) -> Summary:
+def summary_of(all_looks: Sequence[Look]) -> Summary:
     """What the pairs hold together; at least one."""
-    sizes = np.array([each.size for each in found])
-    counts = [len(each.classes) for each in found]
+    sizes = np.array([each.size for each in all_looks])
+    counts = [len(each.classes) for each in all_looks]
     least, most = sizes.min(0), sizes.max(0)
     return Summary(
-        images=len(found),
+        images=len(all_looks),
         objects=sum(counts),
         empty=counts.count(0),
-        class_objects=dict(sorted(Counter(c for each in found for c in each.classes).items())),
+        class_objects=dict(sorted(Counter(c for each in all_looks for c in each.classes).items())),
         most_objects=max(counts),
         smallest=(int(least[0]), int(least[1])),
         largest=(int(most[0]), int(most[1])),
-        ignored=sum(each.ignored for each in found) / int(sizes.prod(1).sum()),
+        ignored=sum(each.ignored for each in all_looks) / int(sizes.prod(1).sum()),
     )
 
 

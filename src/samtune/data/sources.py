@@ -129,11 +129,11 @@ def sliced(records: Iterable[Record], axis: int = 0, whole: bool = False) -> lis
     Raises:
         InputError: A volume that cannot be read, or that does not go with its mask.
     """
-    found = []
+    pieces = []
     for record in records:
         image, mask = record.image, record.mask
         if isinstance(image, Stored) or isinstance(mask, Stored) or not is_volume(image):
-            found.append(record)
+            pieces.append(record)
             continue
         try:
             parts = slices(image, mask, axis, whole)
@@ -142,10 +142,10 @@ def sliced(records: Iterable[Record], axis: int = 0, whole: bool = False) -> lis
             continue
         names = [f"{record.name}_{i:04d}" for i in range(len(parts))]
         if isinstance(parts[0][0], Whole):
-            found.append(Record(*parts[0], record.name))
+            pieces.append(Record(*parts[0], record.name))
         else:
-            found += [Record(*p, n, record.name) for p, n in zip(parts, names, strict=True)]
-    return found
+            pieces += [Record(*p, n, record.name) for p, n in zip(parts, names, strict=True)]
+    return pieces
 
 
 def existing_folder(path: str | Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import read_values
-from samtune.data.layouts import Found, find
+from samtune.data.layouts import SplitRecords, find
 from samtune.data.named import DATASETS, NamedSet
 from samtune.data.scan import usable
 from samtune.data.sources import Record
@@ -22,7 +22,7 @@ PUBLISHED = "published"
 """The ``shot_seed`` that stands for the images of a set's published experiments."""
 
 
-def splits(config: DataConfig, found: Found | None = None) -> dict[str, list[Record]]:
+def splits(config: DataConfig, layout: SplitRecords | None = None) -> dict[str, list[Record]]:
     """The records for ``train``, ``val`` and ``test`` of a data set; the one entry to its files.
 
     Splits on disk are kept. A missing validation or test split is carved out of the training
@@ -34,16 +34,16 @@ def splits(config: DataConfig, found: Found | None = None) -> dict[str, list[Rec
 
     Args:
         config: The settings.
-        found: What :func:`samtune.data.layouts.find` gave for them, where that is known.
+        layout: What :func:`samtune.data.layouts.find` gave for them, where that is known.
 
     Raises:
         InputError: Files as :func:`samtune.data.layouts.find`, too few pairs to split, bad
             fractions, more shots than training pairs, no published shots, or not one name a class.
     """
-    return with_shots(divided(find(config) if found is None else found, config), config)
+    return with_shots(divided(find(config) if layout is None else layout, config), config)
 
 
-def divided(layout: Found, config: DataConfig) -> dict[str, list[Record]]:
+def divided(layout: SplitRecords, config: DataConfig) -> dict[str, list[Record]]:
     """The records of a layout for ``train``, ``val`` and ``test``, before shots are drawn.
 
     Raises:
@@ -56,13 +56,13 @@ def divided(layout: Found, config: DataConfig) -> dict[str, list[Record]]:
         )
     given = {name: records for name, records in layout.items() if name is not None}
     whole = layout.get(None, given.get("train", []))
-    found = {name: given.get(name, []) for name in SPLITS}
+    by_split = {name: given.get(name, []) for name in SPLITS}
     if whole:
-        missing = [name for name in ("test", "val") if not found[name]]
-        found |= _carve(whole, missing, config)
+        missing = [name for name in ("test", "val") if not by_split[name]]
+        by_split |= _carve(whole, missing, config)
     if config.empty_slices == "drop":
-        found["train"] = _labelled(found["train"], config)
-    return found
+        by_split["train"] = _labelled(by_split["train"], config)
+    return by_split
 
 
 def select(parts: Mapping[str, list[Record]], split: str) -> list[Record]:
@@ -140,7 +140,7 @@ def _labelled(records: Iterable[Record], config: DataConfig) -> list[Record]:
     ]
 
 
-def with_shots(found: dict[str, list[Record]], config: DataConfig) -> dict[str, list[Record]]:
+def with_shots(by_split: dict[str, list[Record]], config: DataConfig) -> dict[str, list[Record]]:
     """The splits with the shots alone as training, where ``config`` asks for some.
 
     Raises:
@@ -148,10 +148,10 @@ def with_shots(found: dict[str, list[Record]], config: DataConfig) -> dict[str, 
             are not all there for training.
     """
     if config.shot_seed == PUBLISHED:
-        return _published(found, config)
+        return _published(by_split, config)
     if config.shots is None:
-        return found
-    return {**found, "train": draw_shots(found["train"], config)}
+        return by_split
+    return {**by_split, "train": draw_shots(by_split["train"], config)}
 
 
 def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
@@ -176,7 +176,7 @@ def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
     return _by_name(_balanced(order, shots, config) if several else order[:shots])
 
 
-def _published(found: dict[str, list[Record]], config: DataConfig) -> dict[str, list[Record]]:
+def _published(by_split: dict[str, list[Record]], config: DataConfig) -> dict[str, list[Record]]:
     """The splits with the published shots as training, which a made validation split gives up.
 
     Raises:
@@ -191,18 +191,18 @@ def _published(found: dict[str, list[Record]], config: DataConfig) -> dict[str, 
             "data.shot_seed=0"
         )
     wanted = frozenset(known[config.shots])
-    there = {r.name: r for name in ("train", "val") for r in found[name] if r.name in wanted}
+    there = {r.name: r for name in ("train", "val") for r in by_split[name] if r.name in wanted}
     if there.keys() < wanted:
         lacks = sorted(wanted - there.keys())
-        tests = [name for name in lacks if name in {record.name for record in found["test"]}]
+        tests = [name for name in lacks if name in {record.name for record in by_split["test"]}]
         where = f"{len(tests)} of them in the test split" if tests else "not below data.root"
         raise InputError(
             f"data.shot_seed={PUBLISHED}: {len(lacks)} of the {config.shots} published images are "
             f"not for training here ({', '.join(lacks[:4])}; {where}); use the packing that "
             "samtune data list names, or a number, as in data.shot_seed=0"
         )
-    val = [record for record in found["val"] if record.name not in wanted]
-    return {**found, "train": _by_name(there.values()), "val": val}
+    val = [record for record in by_split["val"] if record.name not in wanted]
+    return {**by_split, "train": _by_name(there.values()), "val": val}
 
 
 def _with_shots() -> list[tuple[str, NamedSet]]:

@@ -53,7 +53,7 @@ _GROUPS = "mean over classes, each the mean over its prompts"
 
 
 def _regions() -> dict[str, Measure]:
-    made: dict[str, Measure] = {}
+    measures: dict[str, Measure] = {}
     for key, title in (("iou", "IoU"), ("dice", "Dice")):
         rows = {
             key: (f"{title} of each prompt's mask", _PROMPTS, _BOTH, "masks"),
@@ -66,16 +66,16 @@ def _regions() -> dict[str, Measure]:
             ),
             f"{key}_by_class": (f"{title} of each class", _GROUPS, _BOTH, "regions"),
         }
-        made |= {name: Measure("regions", *row, name) for name, row in rows.items()}
+        measures |= {name: Measure("regions", *row, name) for name, row in rows.items()}
     absent = "classes that are neither in a target nor predicted are left out"
     pooled = "pixels added up over all images for each class, then the mean over classes"
-    made["miou"] = Measure(
+    measures["miou"] = Measure(
         "regions",
         "IoU of each class with the background, which is what no mask covers where the data has no "
         "maps of classes",
         *(pooled, absent, "regions", "miou"),
     )
-    made["miou_foreground"] = Measure(
+    measures["miou_foreground"] = Measure(
         "regions",
         "as miou, without the background class (with every class where none is the background)",
         *(pooled, absent, "regions", "miou_foreground"),
@@ -90,8 +90,8 @@ def _regions() -> dict[str, Measure]:
     }
     for name, what in ranges.items():
         row = (f"IoU of {what}", _SIZES, "empty targets have no size and are left out")
-        made[f"iou_{name}"] = Measure("regions", *row, "regions", f"iou_{name}")
-    return made
+        measures[f"iou_{name}"] = Measure("regions", *row, "regions", f"iou_{name}")
+    return measures
 
 
 def _boundaries() -> dict[str, Measure]:
@@ -179,10 +179,10 @@ def _shadow() -> dict[str, Measure]:
 def _instances() -> dict[str, Measure]:
     averaged = "mean over IoU thresholds 0.5 to 0.95 and over classes that have targets"
     flat = "overlapping annotations are flattened first, the smaller over the larger"
-    asked = "each mask is of one prompted target"
+    one_prompt = "each mask is of one prompted target"
     scored = (
-        f"{asked} and takes that target's class, so that it is not comparable with the AP of a "
-        f"detector; scored by the decoder's own estimate, at most 100 an image and class; {flat}"
+        f"{one_prompt} and takes that target's class, so that it is not comparable with the AP of "
+        f"a detector; scored by the decoder's own estimate, at most 100 an image and class; {flat}"
     )
     row = {
         "ap": ("average precision (COCO)", averaged),
@@ -192,7 +192,7 @@ def _instances() -> dict[str, Measure]:
         "ap_medium": ("average precision of targets of 32 x 32 to 96 x 96 pixels", averaged),
         "ap_large": ("average precision of targets above 96 x 96 pixels", averaged),
     }
-    made = {
+    measures = {
         name: Measure(
             *("instances", f"{what}; {scored}", over, "NaN without any target", "precision", name),
             needs=("scores",),
@@ -201,20 +201,20 @@ def _instances() -> dict[str, Measure]:
         )
         for name, (what, over) in row.items()
     }
-    made["msa"] = Measure(
+    measures["msa"] = Measure(
         "instances",
         "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, whatever the "
-        f"class; {asked}; {flat}",
+        f"class; {one_prompt}; {flat}",
         "mean over IoU thresholds 0.5, 0.55 .. 0.95, then over images",
         *("images without targets and predictions are left out", "accuracy", "msa"),
         maps=False,
         source="2018 Data Science Bowl, doi:10.1038/s41592-019-0612-7",
     )
-    return made
+    return measures
 
 
 def _published() -> dict[str, Measure]:
-    made = {
+    measures = {
         "iou_cat_sam": Measure(
             "published",
             "CAT-SAM's mIoU: foreground IoU of the union of an image's masks against all of its "
@@ -227,7 +227,7 @@ def _published() -> dict[str, Measure]:
         )
     }
     for key, title in (("iou", "IoU"), ("dice", "Dice")):
-        made[f"{key}_kyyle"] = Measure(
+        measures[f"{key}_kyyle"] = Measure(
             "published",
             f"{title} of the decoder tuning and the SAM-Adapter of Kyyle2114, of the union of an "
             "image's masks; 1e-3 added above and below",
@@ -240,7 +240,7 @@ def _published() -> dict[str, Measure]:
         ("miou_gsam", "over all images"),
         ("miou_gsam_dropped", "without the last images that fill no batch of 4, as published"),
     ):
-        made[name] = Measure(
+        measures[name] = Measure(
             "published",
             f"Generalized SAM's mIoU with the background, {images}",
             *(matrix, rule, "gsam", name),
@@ -248,7 +248,7 @@ def _published() -> dict[str, Measure]:
             resolution=FRAME,
             needs=("probability", "frame"),
         )
-    made["miou_gsam_soft"] = Measure(
+    measures["miou_gsam_soft"] = Measure(
         "published",
         "Generalized SAM's other mIoU, of probabilities p and targets y of 0 and 1: sum(p y) / "
         "(sum(p^2) + sum(y^2) - sum(p y)); p of single masks is the probability and its "
@@ -261,7 +261,7 @@ def _published() -> dict[str, Measure]:
         resolution=FRAME,
         needs=("probability", "shares", "frame"),
     )
-    return made | _side_networks()
+    return measures | _side_networks()
 
 
 def _side_networks() -> dict[str, Measure]:
@@ -276,10 +276,10 @@ def _side_networks() -> dict[str, Measure]:
         "ber": ("ber_per_image", "balanced error rate of each image", "NaN as soon as an image "
                 "has no foreground or no background", "probability above 125 / 255"),
     }  # fmt: skip
-    made = {}
+    measures = {}
     for system, title in (("ts_sam", "TS-SAM"), ("sam_adapter", "SAM-Adapter")):
         for name, (key, what, empty, threshold) in rows.items():
-            made[f"{name}_{system}"] = Measure(
+            measures[f"{name}_{system}"] = Measure(
                 *("published", f"{title}'s {what}", _IMAGES, empty),
                 "shadow_framed" if name == "ber" else "saliency_framed",
                 key,
@@ -289,7 +289,7 @@ def _side_networks() -> dict[str, Measure]:
                 needs=("probability", "frame"),
                 maps=False,
             )
-    return made
+    return measures
 
 
 MEASURES: dict[str, Measure] = {
@@ -304,12 +304,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def expand(
-    asked: Iterable[str], key: str = "eval.metrics", maps: bool = False, cut: bool = False
+    names: Iterable[str], key: str = "eval.metrics", maps: bool = False, cut: bool = False
 ) -> tuple[str, ...]:
-    """Names of metrics and of groups as names of metrics, each once, in the order asked.
+    """Names of metrics and of groups as names of metrics, each once, in their order.
 
     Args:
-        asked: Names.
+        names: Of metrics and of groups.
         key: The setting that they come from.
         maps: Whether the data are maps of classes.
         cut: Whether images are cut into tiles or crops, which have no frame of the whole image.
@@ -318,16 +318,16 @@ def expand(
         InputError: A name that is neither, or a metric that has no meaning for the data or for cut
             images.
     """
-    found: dict[str, None] = {}
-    for name in asked:
+    expanded: dict[str, None] = {}
+    for name in names:
         if name not in MEASURES and name not in GROUPS:
             known = [*GROUPS, *MEASURES]
             raise InputError(
                 f"{key}={name}: no such metric{nearest(name, known)}; choose of groups "
                 f"{', '.join(GROUPS)} or of the names in docs/metrics.md"
             )
-        found |= dict.fromkeys(GROUPS.get(name, (name,)))
-    for name in found:
+        expanded |= dict.fromkeys(GROUPS.get(name, (name,)))
+    for name in expanded:
         if maps and not MEASURES[name].maps:
             raise InputError(
                 f"{key}={name}: has no meaning for maps of classes; choose of regions and "
@@ -338,7 +338,7 @@ def expand(
                 f"{key}={name}: is measured in the model's frame, which an image that is cut has "
                 "not; choose another, or set input.tiles=whole"
             )
-    return tuple(found)
+    return tuple(expanded)
 
 
 def contract(names: Iterable[str]) -> str:
@@ -347,20 +347,24 @@ def contract(names: Iterable[str]) -> str:
     Args:
         names: Metrics, as :func:`expand` gives them.
     """
-    used = {name: _terms(MEASURES[name]) for name in names}
-    common = [t for t in next(iter(used.values()), []) if all(t in own for own in used.values())]
-    if len(used) == 1:
+    terms = {name: _terms(MEASURES[name]) for name in names}
+    common = [term for term in next(iter(terms.values()), []) if _in_all(term, terms.values())]
+    if len(terms) == 1:
         common = []
     head = [
         "Ignored pixels count neither for nor against; fractions unless a unit is given",
         *common,
     ]
     lines = ["; ".join(head) + "."]
-    for name, terms in used.items():
+    for name, each in terms.items():
         source = f" ({MEASURES[name].source})" if MEASURES[name].source else ""
-        own = [term for term in terms if term not in common]
-        lines.append("; ".join([f"{name}: {MEASURES[name].meaning}{source}", *own]) + ".")
+        rest = [term for term in each if term not in common]
+        lines.append("; ".join([f"{name}: {MEASURES[name].meaning}{source}", *rest]) + ".")
     return "\n".join(lines) + "\n"
+
+
+def _in_all(term: str, lists: Iterable[list[str]]) -> bool:
+    return all(term in each for each in lists)
 
 
 def _terms(measure: Measure) -> list[str]:

@@ -81,16 +81,16 @@ class AveragePrecision(Listed):
         # COCO's order: by score, ties by image and place there
         table = table[np.lexsort((table[:, 1], table[:, 0], -table[:, 3]))]
         targets = self.targets.cpu().numpy()
-        found = np.full((len(RANGES), len(THRESHOLDS), len(targets)), np.nan)
+        precision = np.full((len(RANGES), len(THRESHOLDS), len(targets)), np.nan)
         for size, index in zip(*targets.T.nonzero(), strict=True):
             mine = table[table[:, 2] == index]
             passed, left_out = (_bits(mine[:, 4 + 2 * size + k]) for k in (0, 1))
             for t in range(len(THRESHOLDS)):
                 counted = passed[~left_out[:, t], t]
-                found[size, t, index] = _precision(counted, targets[index, size])
+                precision[size, t, index] = _precision(counted, targets[index, size])
         sizes = ("ap", "ap_small", "ap_medium", "ap_large")
-        result = {name: _mean(found[size]) for size, name in enumerate(sizes)}
-        return result | {"ap50": _mean(found[0, 0]), "ap75": _mean(found[0, 5])}
+        result = {name: _mean(precision[size]) for size, name in enumerate(sizes)}
+        return result | {"ap50": _mean(precision[0, 0]), "ap75": _mean(precision[0, 5])}
 
 
 class SegmentationAccuracy(Streamed):

@@ -144,25 +144,25 @@ class RegionMetrics(Streamed):
     def compute(self) -> dict[str, float]:
         """The numbers so far, over all processes; NaN where there was nothing to average."""
         count, *sums = self.images.cpu().tolist()
-        found = {
+        scores = {
             f"{key}_per_image": total / count if count else math.nan
             for key, total in zip(("iou", "dice"), sums, strict=True)
         }
         classes = self.classes.cpu()
         means = classes[classes[:, 0] > 0]
         means = (means[:, 1:] / means[:, :1]).mean(0)
-        found |= {"iou_by_class": float(means[0]), "dice_by_class": float(means[1])}
+        scores |= {"iou_by_class": float(means[0]), "dice_by_class": float(means[1])}
         pixels = self.pixels.cpu()
         met = pixels[:, 1:].sum(1) > 0
         iou = scores_of(pixels)[0]
         foreground = met.clone()
         foreground[-1] = False
         foreground[:-1] &= self.background.cpu() == 0
-        found |= {"miou": float(iou[met].mean()), "miou_foreground": float(iou[foreground].mean())}
+        scores |= {"miou": float(iou[met].mean()), "miou_foreground": float(iou[foreground].mean())}
         names = [f"iou_{kind}{size}" for kind in ("", "share_") for size in _SIZES]
         for name, (n, total) in zip(names, self.sizes.cpu().reshape(-1, 2).tolist(), strict=True):
-            found[name] = total / n if n else math.nan
-        return found
+            scores[name] = total / n if n else math.nan
+        return scores
 
 
 _SIZES = ("small", "medium", "large")

@@ -4,9 +4,16 @@ What the values of a mask mean stands in `data.labels`.
 """
 
 from samtune.data.layouts import coco, folders, huggingface, nnunet, sa1b, table, voc, yolo
-from samtune.data.layouts.base import LAYOUTS, Found, Layout, defaults_of, find, with_defaults
+from samtune.data.layouts.base import (
+    LAYOUTS,
+    Layout,
+    SplitRecords,
+    defaults_of,
+    find,
+    with_defaults,
+)
 
 _ORDER = (nnunet, huggingface, sa1b, voc, yolo, coco, table, folders)
 LAYOUTS.update({each.LAYOUT.name: each.LAYOUT for each in _ORDER})
 
-__all__ = ["LAYOUTS", "Found", "Layout", "defaults_of", "find", "with_defaults"]
+__all__ = ["LAYOUTS", "Layout", "SplitRecords", "defaults_of", "find", "with_defaults"]

@@ -13,7 +13,7 @@ from samtune.data.sources import Record, existing_folder, is_plain
 from samtune.data.volumes import stem_of
 from samtune.errors import InputError, nearest
 
-Found = dict[str | None, list[Record]]
+SplitRecords = dict[str | None, list[Record]]
 """Records by split, each list sorted by name; the key ``None`` if there are no splits."""
 Settings = Mapping[str, Any]
 """Settings of ``data`` by name, only those that somebody made."""
@@ -35,7 +35,7 @@ class Layout:
     """One line: what lies where."""
     fits: Callable[[Path], bool]
     """Whether a folder or file looks like it; cheap, for ``data.layout=auto``."""
-    find: Callable[[Path, DataConfig], Found]
+    find: Callable[[Path, DataConfig], SplitRecords]
     """The records.
 
     Raises:
@@ -54,7 +54,7 @@ LAYOUTS: dict[str, Layout] = {}
 """By name. ``auto`` takes the first that fits, so the general one comes last."""
 
 
-def find(config: DataConfig) -> Found:
+def find(config: DataConfig) -> SplitRecords:
     """The records of ``config.root``: as ``data.name`` or ``data.layout`` says, or as it looks.
 
     Raises:
@@ -90,8 +90,8 @@ def layout_of(root: Path, name: str = "auto") -> Layout:
     return LAYOUTS[name]
 
 
-def defaults_of(given: Settings) -> dict[str, Any]:
-    """What a published set, or else the files at ``data.root``, say of themselves, below ``given``.
+def defaults_of(settings: Settings) -> dict[str, Any]:
+    """What a published set, or else the files at ``data.root``, say of themselves.
 
     Empty where there is no such folder or layout: :func:`find` says so in its turn.
 
@@ -100,16 +100,18 @@ def defaults_of(given: Settings) -> dict[str, Any]:
     """
     from samtune.data.named import DATASETS
 
-    if given.get("name") in DATASETS:
-        return dict(DATASETS[given["name"]].defaults)
-    root, name = given.get("root"), given.get("layout", "auto")
-    if not isinstance(root, str) or name not in ("auto", *LAYOUTS) or set(SUPPLIED) <= set(given):
+    if settings.get("name") in DATASETS:
+        return dict(DATASETS[settings["name"]].defaults)
+    root, name = settings.get("root"), settings.get("layout", "auto")
+    if not isinstance(root, str) or name not in ("auto", *LAYOUTS):
+        return {}
+    if set(SUPPLIED) <= set(settings):
         return {}
     path = Path(root).expanduser()
     if not path.exists():
         return {}
     try:
-        return dict(layout_of(path, name).defaults(path, given))
+        return dict(layout_of(path, name).defaults(path, settings))
     except InputError as error:
         raise of_files(error, root) from error
 

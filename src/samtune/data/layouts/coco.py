@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.data.config import SPLITS, DataConfig
-from samtune.data.layouts.base import Found, Layout, Settings, some, unique_names
+from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
 from samtune.data.layouts.drawn import Drawn, Kind, Shape, class_settings, kind_of
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record
@@ -43,16 +43,16 @@ def _fits(root: Path) -> bool:
     return (root.suffix == ".json" and root.is_file()) or bool(_files(root))
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     files = _annotation_files(root)
-    found: Found = {}
+    by_split: SplitRecords = {}
     names = _class_names(files)
     for split, file in files.items():
         try:
-            found[split] = _records(file, split, root, kind_of(config.masks), names)
+            by_split[split] = _records(file, split, root, kind_of(config.masks), names)
         except InputError as error:
             complain(error)
-    return found
+    return by_split
 
 
 def _defaults(root: Path, given: Settings) -> Settings:
@@ -138,17 +138,17 @@ def _class_names(files: dict[str | None, Path]) -> dict[int, str]:
     first = next(iter(files.values()))
     for file in files.values():
         with_clear_errors = _each(file, "categories", ("id", "name"))
-        own = dict(sorted((c["id"], str(c["name"])) for c in with_clear_errors))
-        if not own:
+        categories = dict(sorted((c["id"], str(c["name"])) for c in with_clear_errors))
+        if not categories:
             remedy = "add those of its annotations"
             raise DataError(file, "no categories", "has no categories", remedy)
-        if names and own != names:
+        if names and categories != names:
             what, remedy = (
                 f"has other categories than {first.name}",
                 "give all splits the same list",
             )
             raise DataError(file, "other categories", what, remedy)
-        names = own
+        names = categories
     return names
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from samtune.data.config import DataConfig
-from samtune.data.layouts.base import Found, Layout
+from samtune.data.layouts.base import Layout, SplitRecords
 from samtune.data.sources import find_layout, sliced
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     found = find_layout(root)
     return {split: sliced(r, config.slice_axis) for split, r in found.items()}
 

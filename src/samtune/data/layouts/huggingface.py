@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samtune.data.config import SPLITS, DataConfig
-from samtune.data.layouts.base import Found, Layout, some
+from samtune.data.layouts.base import Layout, SplitRecords, some
 from samtune.data.reading import LOSSY, pillow_pixels
 from samtune.data.sources import SPLIT_NAMES, Record
 from samtune.data.stored import Stored
@@ -97,7 +97,7 @@ def _fits(root: Path) -> bool:
     )
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     if not _fits(root):
         raise InputError(
             f"{root}: no data set of save_to_disk, and none is downloaded; in Python "

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
-from samtune.data.layouts.base import Found, Layout, Settings, some
+from samtune.data.layouts.base import Layout, Settings, SplitRecords, some
 from samtune.data.problems import DataError, complain
 from samtune.data.reading import image_size, read_channels
 from samtune.data.sources import Record, existing_folder, sliced
@@ -88,9 +88,9 @@ def _class_names(root: Path) -> tuple[list[str], int | None]:
     return [names[value] for value in range(len(names))], ignore
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     tree = _tree(root)
-    found: Found = {None: _records(root, "Tr", tree, config)}
+    found: SplitRecords = {None: _records(root, "Tr", tree, config)}
     if (root / "labelsTs").is_dir():
         found = {"train": found[None], "test": _records(root, "Ts", tree, config)}
     return found

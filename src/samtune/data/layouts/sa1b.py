@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.data.config import DataConfig
-from samtune.data.layouts.base import Found, Layout, Settings, some
+from samtune.data.layouts.base import Layout, Settings, SplitRecords, some
 from samtune.data.layouts.drawn import Drawn, Shape, class_settings, kind_of
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, existing_folder, image_files
@@ -63,7 +63,7 @@ def _fits(root: Path) -> bool:
     return any(next(folder.glob("sa_*.jp*g"), None) for folder in _folders(root))
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     folders = _folders(existing_folder(root))
     if not folders:
         raise InputError(f"{root}: no files sa_*.json; set data.root to the unpacked folder")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from samtune.data.config import SPLITS, DataConfig
-from samtune.data.layouts.base import Found, Layout, some, unique_names
+from samtune.data.layouts.base import Layout, SplitRecords, some, unique_names
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record, existing_folder, sliced
 from samtune.errors import InputError
@@ -20,11 +20,11 @@ def _fits(root: Path) -> bool:
     return root.suffix.lower() == ".csv" if root.is_file() else bool(_tables(root))
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     file = _table(root)
     rows = _rows(file)
     paths = [_path(file, row["image"]) for _, row in rows]
-    found: Found = {}
+    by_split: SplitRecords = {}
     names = unique_names(paths, file.parent)
     owner: dict[Path, int] = {}
     for (line, row), image, name in zip(rows, paths, names, strict=True):
@@ -34,13 +34,13 @@ def _find(root: Path, config: DataConfig) -> Found:
             complain(fault)
         if not faults:
             split = SPLIT_NAMES.get(row.get("split", "").lower())
-            found.setdefault(split, []).append(Record(image, mask, name))
-    if None in found and len(found) > 1:
+            by_split.setdefault(split, []).append(Record(image, mask, name))
+    if None in by_split and len(by_split) > 1:
         what = "the column split is empty in some lines only"
         complain(DataError(file, "lines without split", what, "fill it in all, or in none"))
-        found.setdefault("train", []).extend(found.pop(None))
-    found = {split: sliced(records, config.slice_axis) for split, records in found.items()}
-    order = {split: sorted(records, key=lambda r: r.name) for split, records in found.items()}
+        by_split.setdefault("train", []).extend(by_split.pop(None))
+    by_split = {split: sliced(records, config.slice_axis) for split, records in by_split.items()}
+    order = {split: sorted(records, key=lambda r: r.name) for split, records in by_split.items()}
     return {split: order[split] for split in (*SPLITS, None) if split in order}
 
 

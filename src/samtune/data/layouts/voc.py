@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import SPLITS, DataConfig
-from samtune.data.layouts.base import Found, Layout, Settings, some
+from samtune.data.layouts.base import Layout, Settings, SplitRecords, some
 from samtune.data.problems import DataError, complain
 from samtune.data.reading import read_mask
 from samtune.data.sources import Record, by_stem, existing_folder, image_files
@@ -67,7 +67,7 @@ def _folder(root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     folder = _folder(existing_folder(root))
     if folder is None:
         raise InputError(
@@ -78,7 +78,7 @@ def _find(root: Path, config: DataConfig) -> Found:
     masks = by_stem(image_files(_mask_folder(folder, _OF_OBJECT if objects else _OF_CLASS)))
     classes = by_stem(image_files(folder / _OF_CLASS)) if objects else masks
     places = ((_IMAGES, images), (masks_of(objects), masks), (_OF_CLASS, classes))
-    found: Found = {}
+    by_split: SplitRecords = {}
     for split, (source, names) in _lists(folder, sorted(masks)).items():
         records = []
         for name in names:
@@ -91,8 +91,8 @@ def _find(root: Path, config: DataConfig) -> Found:
                 continue
             mask = VocObjects(masks[name], classes[name]) if objects else masks[name]
             records.append(Record(images[name], mask, name))
-        found[split] = records
-    return found
+        by_split[split] = records
+    return by_split
 
 
 def masks_of(objects: bool) -> str:
@@ -119,30 +119,30 @@ def _lists(folder: Path, every: list[str]) -> dict[str | None, tuple[Path, list[
         files = {None: sets / "default.txt"}
     if not files:
         return {None: (folder / _OF_CLASS, every)}
-    found = {}
+    lists = {}
     for split, file in files.items():
         names = sorted({line.strip() for line in file.read_text("utf-8").splitlines()} - {""})
         if not names:
             remedy = "give one name a line or remove the file"
             complain(DataError(file, "empty list", "lists no image", remedy))
-        found[split] = (file, names)
-    return found
+        lists[split] = (file, names)
+    return lists
 
 
-def _defaults(root: Path, given: Settings) -> Settings:
+def _defaults(root: Path, settings: Settings) -> Settings:
     folder = _folder(root)
     if folder is None:
         return {}
     names = _class_names(folder)
-    masks = given.get("masks", "classes")
-    found: dict[str, Any] = {"masks": masks, "ignore": VOID}
+    masks = settings.get("masks", "classes")
+    defaults: dict[str, Any] = {"masks": masks, "ignore": VOID}
     if masks == "instance":
-        return {**found, "classes": len(names) - 1, "class_names": names[1:]}
+        return {**defaults, "classes": len(names) - 1, "class_names": names[1:]}
     if masks != "classes":
-        return found
-    named = given.get("classes", len(names)) == len(names)
-    found |= {"background": 0, "classes": len(names)}
-    return {**found, "class_names": names} if named else found
+        return defaults
+    named = settings.get("classes", len(names)) == len(names)
+    defaults |= {"background": 0, "classes": len(names)}
+    return {**defaults, "class_names": names} if named else defaults
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

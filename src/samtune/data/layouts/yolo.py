@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from samtune.data.config import SPLITS, DataConfig
-from samtune.data.layouts.base import Found, Layout, Settings, some, unique_names
+from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
 from samtune.data.layouts.drawn import Drawn, Shape, class_settings, kind_of, with_count
 from samtune.data.problems import DataError, complain
 from samtune.data.reading import image_size
@@ -121,10 +121,10 @@ def _settings(root: Path) -> tuple[Path, dict[str, Any], list[str]]:
     return file, tree, [str(name) for name in names]
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     file, tree, names = _settings(root)
     kind = kind_of(config.masks)
-    found: Found = {}
+    by_split: SplitRecords = {}
     for split in SPLITS:
         given = tree.get(split)
         if not given:
@@ -138,20 +138,20 @@ def _find(root: Path, config: DataConfig) -> Found:
             what += str(labels[0].parent)
             complain(DataError(file, "split without labels", what, "put the labels there"))
         labelled = zip(images, labels, unique_names(images, file.parent), strict=True)
-        found[split] = [
+        by_split[split] = [
             Record(image, YoloMask(label, kind, image, len(names)), name)
             for image, label, name in labelled
         ]
-    if not found:
+    if not by_split:
         raise InputError(f"{file}: names no images; write them as train: images/train")
-    return found
+    return by_split
 
 
-def _images(file: Path, tree: dict[str, Any], split: str, given: Any) -> list[Path]:
+def _images(file: Path, tree: dict[str, Any], split: str, entries: Any) -> list[Path]:
     """The images of a split: of folders, or of text files that list them."""
     images: list[Path] = []
     lost = False
-    for entry in given if isinstance(given, list) else [given]:
+    for entry in entries if isinstance(entries, list) else [entries]:
         place = _place(file, tree, split, str(entry))
         if place is None:
             lost = True
@@ -169,7 +169,7 @@ def _images(file: Path, tree: dict[str, Any], split: str, given: Any) -> list[Pa
                 complain(DataError(place, "missing image", what, remedy, missing))
             images += [path for path in listed if path.is_file()]
     if not images and not lost:
-        what = f"{split}: {given} holds no image"
+        what = f"{split}: {entries} holds no image"
         complain(DataError(file, "no image", what, "put the images there"))
     return sorted(images)
 

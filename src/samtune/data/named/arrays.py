@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from samtune.data.named.base import incomplete
-from samtune.data.named.folders import Found
+from samtune.data.named.folders import SplitRecords
 from samtune.data.named.parts import ArrayItem, open_array
 from samtune.data.sources import Record
 
@@ -13,7 +13,7 @@ FOLDER = "datamodel"
 LAYOUT = "datamodel/{train,val,test}_{data,label}_1.npy"
 
 
-def find_arrays(name: str, root: Path, folder: Path) -> Found:
+def find_arrays(name: str, root: Path, folder: Path) -> SplitRecords:
     """The records of ``{train,val,test}_data_1.npy`` and ``_label_1.npy``, each of all images.
 
     Their shapes are not documented; ``(n, h, w)`` and ``(n, h, w, channels)`` of whole numbers are
@@ -29,13 +29,13 @@ def find_arrays(name: str, root: Path, folder: Path) -> Found:
     missing = [f"{FOLDER}/{p.name}" for pair in names.values() for p in pair if not p.is_file()]
     if missing:
         raise incomplete(name, root, missing)
-    found: Found = {}
+    by_split: SplitRecords = {}
     for split, (data, label) in names.items():
         count, truths = (len(open_array(path)) for path in (data, label))
         if count != truths:
             lacks = f"{abs(count - truths)} items of {(data if count < truths else label).name}"
             raise incomplete(name, root, [lacks])
-        found[split] = [
+        by_split[split] = [
             Record(ArrayItem(data, i), ArrayItem(label, i), f"{split}{i:05d}") for i in range(count)
         ]
-    return found
+    return by_split

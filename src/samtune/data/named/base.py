@@ -80,15 +80,15 @@ def incomplete(
     )
 
 
-def deviations(name: str, found: Mapping[str | None, list[Record]]) -> list[str]:
+def deviations(name: str, by_split: Mapping[str | None, list[Record]]) -> list[str]:
     """Splits of another size than published, one line each with the remedy.
 
     Subsets are legal, but to be said: a number measured on one is not the published one.
     """
     entry = DATASETS[name]
-    sizes: dict[str, int] = {str(split): len(records) for split, records in found.items() if split}
+    sizes: dict[str, int] = {str(s): len(records) for s, records in by_split.items() if s}
     if "all" in entry.splits:
-        sizes = {"all": sum(len(records) for records in found.values())}
+        sizes = {"all": sum(len(records) for records in by_split.values())}
     return [
         f"{name}: {sizes[split]} images in {split}, where {entry.title} has {count}; if no subset "
         "was meant, unpack or download it again"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from samtune.data.config import DataConfig
 from samtune.data.named.base import DATASETS, NamedSet, register
-from samtune.data.named.folders import Found, Packing, Part, packed
+from samtune.data.named.folders import Packing, Part, SplitRecords, packed
 
 TASK = "camouflaged objects"
 IMAGES, MASKS = "Imgs|Image|Images|img", "GT|gt_object|masks"
@@ -27,7 +27,7 @@ def _bundle(name: str, stems: str = "") -> Packing:
     return {"train": (train,), "test": (test,)} if stems else {"test": (test,)}
 
 
-def _both(root: Path, config: DataConfig) -> Found:
+def _both(root: Path, config: DataConfig) -> SplitRecords:
     """The sets of 4040 training images that published methods share; their tests are one."""
     parts = [DATASETS[name].find(root, config) for name in ("cod10k", "camo")]
     joined = {split: [r for part in parts for r in part[split]] for split in ("train", "test")}

@@ -13,7 +13,7 @@ from samtune.data.problems import complain
 from samtune.data.sources import Record, by_stem, image_files
 from samtune.data.stored import Stored
 
-Found = dict[str | None, list[Record]]
+SplitRecords = dict[str | None, list[Record]]
 """Records by split; the key ``None`` if the authors make none."""
 Source = Callable[[Path], Path | Stored]
 """How a mask file is read: the path itself, or a part of it."""
@@ -39,7 +39,7 @@ Packing = Mapping[str | None, Sequence[Part]]
 
 def packed(
     name: str, *packings: Packing, tops: Sequence[str] = (), mask: Source = lambda path: path
-) -> Callable[[Path, DataConfig], Found]:
+) -> Callable[[Path, DataConfig], SplitRecords]:
     """How to find a data set that comes as folders.
 
     Args:
@@ -49,7 +49,7 @@ def packed(
         mask: How a mask file is read.
     """
 
-    def find(root: Path, config: DataConfig) -> Found:
+    def find(root: Path, config: DataConfig) -> SplitRecords:
         return find_packed(name, root, packings, tops, mask)
 
     return find
@@ -61,7 +61,7 @@ def find_packed(
     packings: Sequence[Packing],
     tops: Sequence[str] = (),
     mask: Source = lambda path: path,
-) -> Found:
+) -> SplitRecords:
     """The records of the first packing that is there as a whole; see :func:`packed`.
 
     Raises:
@@ -152,11 +152,11 @@ def _folders(packing: Packing) -> Iterator[str]:
             yield part.masks
 
 
-def _records(name: str, root: Path, base: Path, packing: Packing, mask: Source) -> Found:
-    found: Found = {}
+def _records(name: str, root: Path, base: Path, packing: Packing, mask: Source) -> SplitRecords:
+    by_split: SplitRecords = {}
     unused: dict[str, dict[str, Path]] = {}
     for split, parts in packing.items():
-        found[split] = []
+        by_split[split] = []
         for part in parts:
             images, folder = below(base, part.images), below(base, part.masks)
             assert images is not None and folder is not None
@@ -168,12 +168,12 @@ def _records(name: str, root: Path, base: Path, packing: Packing, mask: Source) 
             for key in mine:
                 rest.pop(key, None)
             for key, image, truth in matched(name, root, pictures, mine, part.images):
-                found[split].append(Record(image, mask(truth), part.prefix + key))
-        found[split].sort(key=lambda record: record.name)
+                by_split[split].append(Record(image, mask(truth), part.prefix + key))
+        by_split[split].sort(key=lambda record: record.name)
     alone = [path for rest in unused.values() for path in rest.values()]
     if alone:
         complain(incomplete(name, root, [f"the image of {path.name}" for path in alone], alone))
-    return found
+    return by_split
 
 
 def _truths(folder: Path, part: Part) -> dict[str, Path]:

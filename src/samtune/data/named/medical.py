@@ -8,7 +8,7 @@ from pathlib import Path
 from samtune.data.config import DataConfig
 from samtune.data.named.arrays import FOLDER, LAYOUT, find_arrays
 from samtune.data.named.base import NamedSet, incomplete, register
-from samtune.data.named.folders import Found, bases, below, matched
+from samtune.data.named.folders import SplitRecords, bases, below, matched
 from samtune.data.named.parts import ArchiveItem, StackPage, VolumeSlice, open_volume
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, image_files
@@ -23,7 +23,7 @@ ORGANS = (
 _CASES, _SLICES = "test_vol_h5", "train_npz"
 
 
-def _isbi2012(root: Path, config: DataConfig) -> Found:
+def _isbi2012(root: Path, config: DataConfig) -> SplitRecords:
     """ISBI 2012 with the split of Generalized SAM: slices 0, 3, 6 ... are the test.
 
     The authors label 30 slices and keep back the labels of 30 more, which are not read. Values
@@ -40,8 +40,8 @@ def _isbi2012(root: Path, config: DataConfig) -> Found:
     raise incomplete("isbi2012", root, ["images/", "labels/", "train-volume.tif"])
 
 
-def _held_out(groups: list[list[Record]]) -> Found:
-    found: Found = {"train": [], "test": []}
+def _held_out(groups: list[list[Record]]) -> SplitRecords:
+    found: SplitRecords = {"train": [], "test": []}
     for i, group in enumerate(groups):
         found["train" if i % _HELD_OUT else "test"] += group
     return {split: sorted(rs, key=lambda record: record.name) for split, rs in found.items()}
@@ -102,7 +102,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
     return [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", text) if t]
 
 
-def _synapse(root: Path, config: DataConfig) -> Found:
+def _synapse(root: Path, config: DataConfig) -> SplitRecords:
     """Synapse as TransUNet prepares it: slices for training, volumes for the test; or arrays.
 
     Images are windowed there to 0..1, which is black to white; what lies outside is cut off. The

@@ -7,7 +7,7 @@ from pathlib import Path
 from samtune.data.config import DataConfig
 from samtune.data.named.arrays import FOLDER, LAYOUT, find_arrays
 from samtune.data.named.base import NamedSet, register
-from samtune.data.named.folders import Found, Packing, Part, bases, below, find_packed
+from samtune.data.named.folders import Packing, Part, SplitRecords, bases, below, find_packed
 from samtune.data.sources import find_layout
 
 _OWN: Packing = {None: (Part("images", "masks"),)}
@@ -28,7 +28,7 @@ _SHOTS = (
 )  # fmt: skip
 
 
-def _find(root: Path, config: DataConfig) -> Found:
+def _find(root: Path, config: DataConfig) -> SplitRecords:
     """Kvasir-SEG itself, with lists of splits if there are any; PraNet's packing; or arrays."""
     for base in bases(root, _TOPS):
         arrays = below(base, FOLDER)

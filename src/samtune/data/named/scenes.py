@@ -7,9 +7,9 @@ from pathlib import Path
 from samtune.data.config import DataConfig
 from samtune.data.named.base import NamedSet, incomplete, register
 from samtune.data.named.folders import (
-    Found,
     Packing,
     Part,
+    SplitRecords,
     bases,
     below,
     by_split,
@@ -65,7 +65,7 @@ def _colours(path: Path) -> Coloured:
     return Coloured(path, _COLOURS)
 
 
-def _camvid(root: Path, config: DataConfig) -> Found:
+def _camvid(root: Path, config: DataConfig) -> SplitRecords:
     """CamVid as SegNet has it (folders, lists, or split folders of images and masks), or coloured.
 
     A label of SegNet's kind holds the class as its value.
@@ -82,13 +82,13 @@ def _camvid(root: Path, config: DataConfig) -> Found:
     return find_packed("camvid", root, [_SEGNET], _TOPS)
 
 
-def _listed(root: Path, base: Path) -> Found:
+def _listed(root: Path, base: Path) -> SplitRecords:
     """Names of images in ``list/SPLIT_d.txt``, of labels in ``_l.txt``, both below ``image/``."""
     lists = {s: [base / "list" / f"{s}_{kind}.txt" for kind in "dl"] for s in _SPLITS}
     missing = [f"list/{path.name}" for pair in lists.values() for path in pair if not path.exists()]
     if missing:
         raise incomplete("camvid", root, missing)
-    found: Found = {}
+    by_split: SplitRecords = {}
     for split, pair in lists.items():
         images, labels = (
             [base / "image" / line.strip().lstrip("/") for line in lines if line.strip()]
@@ -103,11 +103,11 @@ def _listed(root: Path, base: Path) -> Found:
             complain(incomplete("camvid", root, [f"image/{path.name}" for path in lacks], lacks))
         pairs = zip(images, labels, strict=True)
         records = [Record(i, m, i.stem) for i, m in pairs if i.is_file() and m.is_file()]
-        found[split] = sorted(records, key=lambda record: record.name)
-    return found
+        by_split[split] = sorted(records, key=lambda record: record.name)
+    return by_split
 
 
-def _cityscapes(root: Path, config: DataConfig) -> Found:
+def _cityscapes(root: Path, config: DataConfig) -> SplitRecords:
     """The two parts whose labels are public; the validation part is the test.
 
     The labels of the official test are kept back, and published results are of the validation
@@ -115,7 +115,7 @@ def _cityscapes(root: Path, config: DataConfig) -> Found:
     """
     ignored = _VOID if config.ignore is None else config.ignore
     values = tuple((old, new) for new, old in enumerate(CITYSCAPES.values()))
-    found: Found = {}
+    by_split: SplitRecords = {}
     base = next((b for b in bases(root, ("cityscapes",)) if below(b, "leftImg8bit")), root)
     folders = [f"{top}/{part}" for part in ("train", "val") for top in ("leftImg8bit", "gtFine")]
     missing = [folder for folder in folders if below(base, folder) is None]
@@ -128,11 +128,11 @@ def _cityscapes(root: Path, config: DataConfig) -> Found:
             for top, ending in (("leftImg8bit", _IMAGE), ("gtFine", _LABEL))
         )  # fmt: skip
         pairs = matched("cityscapes", root, pictures, truths, f"leftImg8bit/{part}/CITY")
-        found[split] = [
+        by_split[split] = [
             Record(image, Renumbered(truth, values, ignored), key.partition("/")[2])
             for key, image, truth in pairs
         ]
-    return found
+    return by_split
 
 
 _IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png"
