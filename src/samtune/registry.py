@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from samtune.errors import InputError, nearest
+from samtune.options import validated
 
 T = TypeVar("T")
 
@@ -84,18 +85,24 @@ class Registry(Generic[T]):
         """
         return vars(self[name]).get("forms", {})  # a subclass has none but its own
 
-    def config(self, name: str, options: dict[str, Any] | None = None) -> Any:
-        """The ``Config`` of that class with ``options`` set.
+    def config(self, name: str, options: Mapping[str, Any] | None = None) -> Any:
+        """The ``Config`` of that class with ``options`` set, each checked against its type.
 
         Raises:
-            InputError: No such name or option.
+            InputError: No such name or option, or a value that the option's type does not allow.
         """
         cls: Any = self[name]
-        known = [f.name for f in dataclasses.fields(cls.Config)]
-        for key in options or {}:
-            if key not in known:
-                has = f"its options are {', '.join(known)}" if known else "it has no options"
-                raise InputError(
-                    f"{self.kind}.{key}: {name} does not know it, {has}{nearest(key, known)}"
-                )
-        return cls.Config(**(options or {}))
+        _check_names(cls.Config, options or {}, self.kind, name)
+        return validated(cls.Config, self.kind, dict(options or {}))
+
+
+def _check_names(config: type, options: Mapping[str, Any], prefix: str, name: str) -> None:
+    """Refuses options that a ``Config`` lacks, also those of its parts by the part's name."""
+    known = {field.name: field.type for field in dataclasses.fields(config)}
+    for key, value in options.items():
+        if key not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise InputError(f"{prefix}.{key}: {name} does not know it, {has}{nearest(key, known)}")
+        part = known[key]
+        if isinstance(part, type) and dataclasses.is_dataclass(part) and isinstance(value, Mapping):
+            _check_names(part, value, f"{prefix}.{key}", key)

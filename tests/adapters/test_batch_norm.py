@@ -75,9 +75,9 @@ def test_it_travels_in_the_checkpoint_and_merges_into_a_plain_file(tmp_path, mon
     torch.testing.assert_close(plain.image_encoder(pixels), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("momentum", [0, 1.5])
+@pytest.mark.parametrize("momentum", [0.0, 1.5])
 def test_momentum_out_of_range_is_refused(momentum):
-    with pytest.raises(InputError, match=f"adapter.momentum={momentum}: choose above 0"):
+    with pytest.raises(InputError, match=f"adapter.momentum={momentum}: must be above 0, up to 1"):
         FineTuned(base(), "batch_norm", adapter_options={"momentum": momentum})
 
 

@@ -100,7 +100,7 @@ def test_lora_sits_in_the_chosen_blocks_alone(sam, blocks, chosen):
     ],
 )
 def test_lora_refuses(sam, refused, options, words):
-    refused(words, LoRA, sam, LoRA.Config(**options))
+    refused(words, FineTuned, sam, "lora", adapter_options=options)
 
 
 # --- AdaptFormer
@@ -137,7 +137,8 @@ def test_adaptformer_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize(("key", "value"), [("hidden", 0), ("dropout", 1.5)])
 def test_adaptformer_refuses(sam, refused, key, value):
-    refused(f"adapter.{key}={value}", AdaptFormer, sam, AdaptFormer.Config(**{key: value}))
+    words = f"adapter.{key}={value}"
+    refused(words, FineTuned, sam, "adaptformer", adapter_options={key: value})
 
 
 # --- dropout, for both
@@ -368,7 +369,7 @@ def test_a_name_joined_by_plus_is_a_stack_with_options_by_part(sam):
         ("lora+lora", {}, ["lora+lora", "twice"]),
         ("lora+adaptformer", {"rank": 2}, ["adapter.rank", "its options are lora, adaptformer"]),
         ("lora+adaptformer", {"lora": {"rnk": 2}}, "did you mean 'rank'"),
-        ("lora+adaptformer", {"adaptformer": {"hidden": 0}}, "adapter.hidden=0"),
+        ("lora+adaptformer", {"adaptformer": {"hidden": 0}}, "adapter.adaptformer.hidden=0"),
     ],
 )
 def test_names_joined_by_plus_are_checked(sam, refused, name, options, words):

@@ -16,7 +16,8 @@ from imports import LATE, SRC, imports_of, modules, part_of
 LAYERS = {
     "errors": "",
     "moved": "",
-    "registry": "",
+    "options": "",
+    "registry": "options",
     "distributed": "",
     "precision": "",
     "files": "",
@@ -27,8 +28,8 @@ LAYERS = {
     "prompts": "geometry",
     "batch": "geometry prompts",
     "sam": "batch ops prompts",
-    "adapters": "ops registry sam",
-    "decoders": "batch prompts registry sam",
+    "adapters": "ops options registry sam",
+    "decoders": "batch options prompts registry sam",
     "model": "adapters batch decoders files geometry prompts sam",
     "foreign": "files geometry model sam",
     "data": "batch files geometry ops prompts",
@@ -40,10 +41,10 @@ LAYERS = {
     "training": "batch data distributed evaluation files inference losses metrics model precision"
     " prompts",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
-    " metrics model prompts registry report sam training",
+    " metrics model options prompts registry report sam training",
     "compare": "adapters data decoders files model report runs sam training",
-    "cli": "adapters assets compare data decoders distributed foreign inference model registry"
-    " report runs sam",
+    "cli": "adapters assets compare data decoders distributed foreign inference model options"
+    " registry report runs sam",
     "__init__": "evaluation inference model moved prompts sam training",
     "__main__": "cli",
 }
@@ -189,8 +190,8 @@ def loaded_by(*modules: str, path: Path) -> list[list[str]]:
 
 def importable() -> list[str]:
     """The modules that must load without anything heavy: mathematics, engine and entry points."""
-    light = ("geometry", "prompts", "batch", "errors", "files", "registry", "ops", "sam")
-    light += ("adapters", "decoders", "model", "losses", "data", "training", "evaluation")
+    light = ("geometry", "prompts", "batch", "errors", "files", "options", "registry", "ops")
+    light += ("sam", "adapters", "decoders", "model", "losses", "data", "training", "evaluation")
     light += ("inference", "cli")
     names = []
     for path in sorted(SRC.rglob("*.py")):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
-from samtune.errors import InputError
+from samtune.options import Count, Rate
 from samtune.sam.edits import BlockEdits
 from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
@@ -65,11 +65,11 @@ class AdaptFormer(Adapter):
     class Config:
         """Options of :class:`AdaptFormer`."""
 
-        hidden: int = 64
+        hidden: Count = 64
         """Width of the bottleneck."""
         scale: float | None = 0.1
         """Weight of the branch; ``null`` learns one per block, starting at 1."""
-        dropout: float = 0.0
+        dropout: Rate = 0.0
         """Dropout inside the bottleneck while training."""
         activation: Literal["relu", "gelu"] = "relu"
         """Between down and up: ``relu`` or ``gelu``."""
@@ -79,12 +79,6 @@ class AdaptFormer(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if config.hidden < 1:
-            raise InputError(f"adapter.hidden={config.hidden}: must be at least 1")
-        if not 0 <= config.dropout < 1:
-            raise InputError(f"adapter.dropout={config.dropout}: choose 0 to below 1")
-        if config.activation not in ACTIVATIONS:
-            raise InputError(f"adapter.activation={config.activation}: must be relu or gelu")
         self.identity_at_init = config.zero_init  # type: ignore[misc]
         blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]
         self.bottlenecks = nn.ModuleList(Bottleneck(block.dim, config) for block in blocks)

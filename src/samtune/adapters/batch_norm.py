@@ -12,12 +12,13 @@ statistics in place of the old ones' is AdaBN (Li et al. 2016, arXiv:1603.04779)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
-from samtune.errors import InputError
+from samtune.options import Range
 from samtune.sam.edits import BlockEdits
 from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.model import Sam
@@ -72,13 +73,11 @@ class BatchNorm(Adapter):
     class Config:
         """Options of :class:`BatchNorm`."""
 
-        momentum: float = 0.1
+        momentum: Annotated[float, Range(above=0, at_most=1)] = 0.1
         """Weight of each batch in the running statistics."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if not 0 < config.momentum <= 1:
-            raise InputError(f"adapter.momentum={config.momentum}: choose above 0 and up to 1")
         encoder: nn.Module = sam.image_encoder
         norms = encoder.norms if isinstance(encoder, TinyViT) else {}
         self.statistics = nn.ModuleDict(

@@ -26,6 +26,7 @@ from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.adapters.sam_adapter import PromptFeatures, SamAdapter
 from samtune.errors import InputError
 from samtune.ops import resize
+from samtune.options import Count, Fraction
 from samtune.sam.edits import BlockEdits
 from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.model import Sam
@@ -51,13 +52,11 @@ class CatSamT(Adapter):
     class Config:
         """Options of :class:`CatSamT`."""
 
-        hidden: int = 64
+        hidden: Count = 64
         """Width between the two layers of each bridge."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if config.hidden < 1:
-            raise InputError(f"adapter.hidden={config.hidden}: must be at least 1")
         token, dim = sam.spec.prompt_dim, sam.image_encoder.dim
         self.bridges = nn.ModuleList(
             nn.Sequential(nn.Linear(token, config.hidden), nn.GELU(), nn.Linear(config.hidden, dim))
@@ -92,16 +91,14 @@ class CatSamA(SamAdapter):
     class Config:
         """Options of :class:`CatSamA`."""
 
-        scale_factor: int = 32
+        scale_factor: Count = 32
         """The prompts' inner width is the encoder's width over this."""
-        rate: float = 0.25
+        rate: Fraction = 0.25
         """Share of the spectrum, around frequency zero, that is cut from the image."""
-        hidden: int = 32
+        hidden: Count = 32
         """Width between the two layers of each bridge."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
-        if config.hidden < 1:
-            raise InputError(f"adapter.hidden={config.hidden}: must be at least 1")
         super().__init__(sam, SamAdapter.Config(config.scale_factor, config.rate, "fixed"))
         self.grid = sam.spec.grid
         self.bridge_down = nn.ModuleList(

@@ -12,7 +12,7 @@ in a global block, and chooses the experts; a loss keeps all of them in use.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.adapters.lora import LoRA, LowRank, chosen_blocks
-from samtune.errors import InputError
 from samtune.ops import windows
+from samtune.options import Count, NotNegative, Range
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.image_encoder import Block, ImageEncoder
 from samtune.sam.model import Sam
@@ -132,15 +132,15 @@ class ConvLoRA(Adapter):
         target: str = "qkv"
         """``qkv`` for one pair over the fused projection, as published, or parts with a pair each:
         ``q+v``, ``q+k+v``, ..."""
-        rank: int = 3
+        rank: Count = 3
         """Width of the low-rank bottleneck."""
         alpha: float = 8.0
         """The update is scaled by alpha / rank."""
-        experts: int = 8
+        experts: Count = 8
         """How many convolutions; the ``e``-th works on the map enlarged ``e`` times."""
-        top_k: int = 1
+        top_k: Annotated[int, Range(at_least=1, at_most="experts")] = 1
         """How many of them each window uses."""
-        balance: float = 0.01
+        balance: NotNegative = 0.01
         """Weight of the loss that keeps all experts in use."""
         blocks: tuple[int, ...] | str = "all"
         """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
@@ -148,7 +148,6 @@ class ConvLoRA(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        _check(config)
         slots, rank = LoRA.slots(config.target), config.rank
         dim, self.balance = sam.image_encoder.dim, config.balance
         chosen = sorted(chosen_blocks(config.blocks, sam))
@@ -212,14 +211,3 @@ def _variation(values: Tensor) -> Tensor:
     if len(values) == 1:
         return values.new_zeros(())
     return values.var() / (values.mean() ** 2 + 1e-10)
-
-
-def _check(config: ConvLoRA.Config) -> None:
-    if config.rank < 1:
-        raise InputError(f"adapter.rank={config.rank}: must be at least 1")
-    if config.experts < 1:
-        raise InputError(f"adapter.experts={config.experts}: must be at least 1")
-    if not 1 <= config.top_k <= config.experts:
-        raise InputError(f"adapter.top_k={config.top_k}: choose 1 to {config.experts}, the experts")
-    if config.balance < 0:
-        raise InputError(f"adapter.balance={config.balance}: must not be negative")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.adapters.block_tensors import chosen_parts
 from samtune.adapters.lora import PARTS, chosen_blocks
-from samtune.errors import InputError
+from samtune.options import Count, Rate
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.model import Sam
 
@@ -50,11 +50,11 @@ class FacT(Adapter):
         """``tt`` (tensor train) or ``tk`` (Tucker)."""
         target: str = "q+v"
         """Projections that are updated: some of ``q``, ``k``, ``v`` joined by ``+``, or ``all``."""
-        rank: int = 16
+        rank: Count = 16
         """Width of all factors."""
         scale: float = 1.0
         """Weight of the update."""
-        dropout: float = 0.0
+        dropout: Rate = 0.0
         """Dropout before the last factor while training."""
         blocks: tuple[int, ...] | str = "all"
         """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
@@ -62,12 +62,6 @@ class FacT(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if config.form not in ("tt", "tk"):
-            raise InputError(f"adapter.form={config.form}: must be tt or tk")
-        if config.rank < 1:
-            raise InputError(f"adapter.rank={config.rank}: must be at least 1")
-        if not 0 <= config.dropout < 1:
-            raise InputError(f"adapter.dropout={config.dropout}: choose 0 to below 1")
         self.parts = [PARTS[part] for part in chosen_parts("target", config.target, PARTS)]
         self.chosen = sorted(chosen_blocks(config.blocks, sam))
         self.scale, self.dropout = config.scale, config.dropout

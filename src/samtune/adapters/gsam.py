@@ -26,7 +26,7 @@ from samtune.adapters.base import ADAPTERS
 from samtune.adapters.resnet import CHANNELS, ResNet
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
 from samtune.adapters.strided import Strided
-from samtune.errors import InputError
+from samtune.options import Count
 from samtune.sam.edits import BlockEdits
 from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.layers import LayerNorm2d
@@ -119,7 +119,7 @@ class GSAM(Strided):
 
         resnet: str | None = None
         """File of torchvision's ResNet-101 (IMAGENET1K_V1) to start the CNN stream from."""
-        depth: int = 23
+        depth: Count = 23
         """Bottlenecks in the ResNet's third stage; 6 makes it the smaller ResNet-50."""
         train_peg: bool = False
         """Train the convolution that stands for positions; the published code leaves it at its
@@ -129,8 +129,6 @@ class GSAM(Strided):
         super().__init__(sam, config)
         encoder, dim = sam.image_encoder, sam.image_encoder.dim
         hidden = bottleneck_width(dim, config.ratio)
-        if config.depth < 1:
-            raise InputError(f"adapter.depth={config.depth}: must be at least 1")
         self.resnet = ResNet(config.depth)
         if config.resnet is not None:
             self.resnet.read(config.resnet)

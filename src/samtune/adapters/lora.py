@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
+from samtune.options import Count, Rate
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
@@ -118,11 +119,11 @@ class LoRA(Adapter):
         target: str = "q+v"
         """``qkv`` for one pair over the fused projection, or parts with a pair each: ``q+v``,
         ``q+k+v``, ..."""
-        rank: int = 4
+        rank: Count = 4
         """Width of the low-rank bottleneck."""
         alpha: float | None = None
         """The update is scaled by alpha / rank; the rank itself when not given."""
-        dropout: float = 0.0
+        dropout: Rate = 0.0
         """Dropout on the update's input while training."""
         blocks: tuple[int, ...] | str = "all"
         """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
@@ -131,10 +132,6 @@ class LoRA(Adapter):
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         slots = self.slots(config.target)
-        if config.rank < 1:
-            raise InputError(f"adapter.rank={config.rank}: must be at least 1")
-        if not 0 <= config.dropout < 1:
-            raise InputError(f"adapter.dropout={config.dropout}: choose 0 to below 1")
         chosen = chosen_blocks(config.blocks, sam)
         alpha = float(config.rank if config.alpha is None else config.alpha)
         blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]

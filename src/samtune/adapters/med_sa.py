@@ -16,10 +16,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from samtune.adapters.adaptformer import ACTIVATIONS, AdaptFormer, Bottleneck
+from samtune.adapters.adaptformer import AdaptFormer, Bottleneck
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.adapters.sm_adaptformer import bottleneck_width
-from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits
 from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
@@ -63,8 +62,6 @@ class MedSA(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if config.activation not in ACTIVATIONS:
-            raise InputError(f"adapter.activation={config.activation}: must be relu or gelu")
         self.identity_at_init = config.zero_init  # type: ignore[misc]
         self.attention, self.mlp = nn.ModuleList(), nn.ModuleList()
         blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]

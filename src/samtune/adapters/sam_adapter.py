@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
 from samtune.ops.frequency import high_pass
+from samtune.options import Count, Fraction
 from samtune.sam.image_encoder import ImageEncoder, PatchEmbed
 from samtune.sam.model import Sam
 
@@ -41,13 +42,11 @@ class HighPassPatches(nn.Module):
         rate: Share of the spectrum that is cut out around zero.
 
     Raises:
-        InputError: A rate outside 0 to 1, or no width.
+        InputError: No width.
     """
 
     def __init__(self, patch: int, width: int, rate: float) -> None:
         super().__init__()
-        if not 0 <= rate <= 1:
-            raise InputError(f"adapter.rate={rate}: is a share of the spectrum; choose 0 to 1")
         if width < 1:
             raise InputError(f"adapter: prompts of width {width}; choose options that leave 1")
         self.embed = PatchEmbed(patch, width)
@@ -87,9 +86,9 @@ class SamAdapter(Adapter):
     class Config:
         """Options of :class:`SamAdapter`."""
 
-        scale_factor: int = 32
+        scale_factor: Count = 32
         """The prompts' inner width is the encoder's width over this."""
-        rate: float = 0.25
+        rate: Fraction = 0.25
         """Share of the spectrum, around frequency zero, that is cut from the image."""
         embedding_layout: Literal["reference", "fixed"] = "reference"
         """How the patch embedding is read: ``reference``, the published code's mixture of cells
@@ -97,8 +96,6 @@ class SamAdapter(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if config.scale_factor < 1:
-            raise InputError(f"adapter.scale_factor={config.scale_factor}: must be at least 1")
         encoder = sam.image_encoder
         width = encoder.dim // config.scale_factor
         self.high_pass = HighPassPatches(encoder.patch, width, config.rate)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.adapters.sam_adapter import HighPassPatches, PromptFeatures
-from samtune.errors import InputError
+from samtune.options import Count, Fraction
 from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.model import Sam
 
@@ -40,17 +40,15 @@ class SamAdapterKyyle(Adapter):
     class Config:
         """Options of :class:`SamAdapterKyyle`."""
 
-        width: int = 192
+        width: Count = 192
         """Width of the features that all prompts are made from."""
-        hidden: int = 32
+        hidden: Count = 32
         """Width of each prompt's hidden layer."""
-        rate: float = 0.25
+        rate: Fraction = 0.25
         """Share of the spectrum, around frequency zero, that is cut from the image."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if config.hidden < 1:
-            raise InputError(f"adapter.hidden={config.hidden}: must be at least 1")
         encoder = sam.image_encoder
         self.high_pass = HighPassPatches(encoder.patch, config.width, config.rate)
         self.embedding = nn.Linear(encoder.dim, config.width)

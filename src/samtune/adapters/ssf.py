@@ -26,7 +26,7 @@ from samtune.adapters.block_tensors import (
     chosen_parts,
     frozen_block,
 )
-from samtune.errors import InputError
+from samtune.options import NotNegative
 from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.model import Sam
 
@@ -68,7 +68,7 @@ class SSF(BlockTensors):
         which: str = "all"
         """``all``, or the operations to follow: some of ``patch``, ``norm1``, ``qkv``, ``proj``,
         ``norm2``, ``lin1``, ``lin2`` joined by ``+``."""
-        std: float = 0.0
+        std: NotNegative = 0.0
         """Standard deviation of the scales around 1 and the shifts around 0 at the start; with 0
         the encoder starts as SAM's."""
         blocks: tuple[int, ...] | str = "all"
@@ -80,8 +80,6 @@ class SSF(BlockTensors):
         places = {part: PLACES[part] for part in parts if part in PLACES}
         terms = (f"{place}.{term}" for place in places.values() for term in ("weight", "bias"))
         super().__init__(sam, config.blocks, terms)
-        if config.std < 0:
-            raise InputError(f"adapter.std={config.std}: must be 0 or more")
         self.identity_at_init = config.std == 0  # type: ignore[misc]
         self.patch = ScaleShift(sam.image_encoder.dim, config.std) if "patch" in parts else None
         self.places = places

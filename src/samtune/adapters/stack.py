@@ -5,7 +5,7 @@ By name, ``lora+adaptformer`` is both, each with options of its own: ``adapter.l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache, reduce
 from typing import Any
@@ -221,19 +221,13 @@ class Combination:
         self.encoders = _common_encoders(name, classes)
         self.detached = all(cls.detached for cls in classes)
 
-        def read(config: Any) -> None:
-            for part in self.parts:
-                given = getattr(config, part)
-                if isinstance(given, Mapping):
-                    object.__setattr__(config, part, ADAPTERS.config(part, dict(given)))
-
         self.Config = make_dataclass(
             "Config",
             [
                 (p, c.Config, field(default_factory=c.Config))
                 for p, c in zip(self.parts, classes, strict=True)
             ],
-            namespace={"__post_init__": read, "__doc__": f"Options of {name}, by part."},
+            namespace={"__doc__": f"Options of {name}, by part."},
             frozen=True,
         )
 

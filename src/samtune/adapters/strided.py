@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from samtune.adapters.base import Adapter
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
 from samtune.errors import InputError
+from samtune.options import Range
 from samtune.sam.image_encoder import Attention, ImageEncoder
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
@@ -68,7 +70,7 @@ class Strided(Adapter):
         """Width of the bottlenecks as a part of the encoder's."""
         scale: float = 0.5
         """Weight of the bottlenecks beside the MLPs."""
-        table_size: int = 256
+        table_size: Annotated[int, Range(at_least=STRIDE, note=" pixels")] = 256
         """Side in pixels of the image that the relative positions are resampled for; other images
         work too, by resampling on the way."""
 
@@ -88,10 +90,6 @@ class Strided(Adapter):
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         self.check(sam.spec)
-        if config.table_size < STRIDE:
-            raise InputError(
-                f"adapter.table_size={config.table_size}: must be at least {STRIDE} pixels"
-            )
         encoder, side = sam.image_encoder, config.table_size // STRIDE
         self.input = Bottleneck(encoder.dim, bottleneck_width(encoder.dim, config.ratio))
         self.tables = nn.ModuleDict(

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
-from samtune.errors import InputError
 from samtune.ops.frequency import high_pass
+from samtune.options import Count
 from samtune.sam.image_encoder import ImageEncoder, PatchEmbed
 from samtune.sam.model import Sam
 
@@ -131,9 +131,9 @@ class TSSAM(Adapter):
 
         fft: bool = False
         """Start the side stream from the image's high frequencies too, as for shadow detection."""
-        side_dim: int | None = None
+        side_dim: Count | None = None
         """Width of the side stream; by default that of the image embedding, 256 for SAM."""
-        refined: int = 12
+        refined: Count = 12
         """How many of the last blocks are read at finer scales."""
         fix_stem_layout: bool = False
         """Start each place of the side stream from its own patch; the published code reads the
@@ -151,8 +151,8 @@ class TSSAM(Adapter):
     def _build(self, sam: Sam, config: TSSAM.Config | TSSAMDetached.Config, gated: bool) -> None:
         encoder, out = sam.image_encoder, sam.spec.prompt_dim
         dim, depth, hidden = encoder.dim, len(encoder.blocks), out // 2
-        side = _positive("side_dim", out if config.side_dim is None else config.side_dim)
-        self.first_refined = depth - min(depth, _positive("refined", config.refined))
+        side = out if config.side_dim is None else config.side_dim
+        self.first_refined = depth - min(depth, config.refined)
         self.fix_stem_layout = config.fix_stem_layout
         self.csa_embedding = nn.Linear(dim, side)
         self.fft_embedding = PatchEmbed(encoder.patch, side) if config.fft else None
@@ -230,9 +230,9 @@ class TSSAMDetached(TSSAM):
 
         fft: bool = False
         """Start the side stream from the image's high frequencies too."""
-        side_dim: int | None = None
+        side_dim: Count | None = None
         """Width of the side stream; by default that of the image embedding, 256 for SAM."""
-        refined: int = 12
+        refined: Count = 12
         """How many of the last blocks are read at finer scales."""
         fix_stem_layout: bool = True
         """Start each place of the side stream from its own patch; off, as TS-SAM's code does."""
@@ -261,9 +261,3 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise InputError(f"adapter.{name}={value}: must be at least 1")
-    return value

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
-from samtune.errors import InputError
 from samtune.ops import windows
+from samtune.options import Count, Rate
 from samtune.sam.edits import BlockEdits
 from samtune.sam.image_encoder import Block, ImageEncoder
 from samtune.sam.model import Sam
@@ -63,19 +63,13 @@ class VPT(Adapter):
         depth: Literal["deep", "shallow"] = "deep"
         """``deep``: prompts of its own for every block; ``shallow``: for the first one alone,
         passed on from block to block."""
-        tokens: int = 5
+        tokens: Count = 5
         """Prompts of a block."""
-        dropout: float = 0.0
+        dropout: Rate = 0.0
         """Dropout on the prompts while training."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if config.depth not in ("deep", "shallow"):
-            raise InputError(f"adapter.depth={config.depth}: must be deep or shallow")
-        if config.tokens < 1:
-            raise InputError(f"adapter.tokens={config.tokens}: must be at least 1")
-        if not 0 <= config.dropout < 1:
-            raise InputError(f"adapter.dropout={config.dropout}: choose 0 to below 1")
         encoder = sam.image_encoder
         self.deep, self.dropout = config.depth == "deep", config.dropout
         count = len(encoder.blocks) if self.deep else 1

@@ -15,6 +15,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
+from samtune.options import ranges
 from samtune.registry import as_yaml, settings
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
@@ -170,10 +171,13 @@ def _all_or(names: list[str], known: list[str]) -> str:
 
 def option_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """What :func:`options` gives as rows for a terminal: name, default as in YAML, meaning."""
-    return [
-        (r["name"], as_yaml(r["default"]), " ".join(r["help"].replace("``", "").split()))
-        for r in rows
-    ]
+    return [(r["name"], as_yaml(r["default"]), _meaning(r)) for r in rows]
+
+
+def _meaning(row: dict[str, Any]) -> str:
+    """The help of an option as plain text, with its range."""
+    text = " ".join(row["help"].replace("``", "").split())
+    return f"{text} ({row['range']})" if row["range"] else text
 
 
 def decoders_table(base: str = "vit_b") -> str:
@@ -198,14 +202,22 @@ def settings_table(config: type, prefix: str) -> str:
 
 
 def options(config: type) -> list[dict[str, Any]]:
-    """The fields of a configuration: name, default, and the docstring below each."""
+    """The fields of a configuration: name, default, range, and the docstring below each."""
     fields = dataclasses.fields(config)
     parts = {f.name: f.type for f in fields if dataclasses.is_dataclass(f.type)}
     if parts:  # of adapters joined by +, each with options of its own
         named = [(part, row) for part, kind in parts.items() for row in options(kind)]  # type: ignore[arg-type]
         return [{**row, "name": f"{part}.{row['name']}"} for part, row in named]
     helps = attribute_docs(config)
-    return [{"name": f.name, "default": _default(f), "help": helps.get(f.name, "")} for f in fields]
+    return [
+        {
+            "name": field.name,
+            "default": _default(field),
+            "range": ", ".join(map(str, ranges(config).get(field.name, ()))),
+            "help": helps.get(field.name, ""),
+        }
+        for field in fields
+    ]
 
 
 def attribute_docs(cls: type) -> dict[str, str]:

@@ -63,8 +63,6 @@ class HqDecoder(Decoder):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        if config.combine not in ("hq", "sum"):
-            raise InputError(f"decoder.combine={config.combine}: must be hq or sum")
         self.check(sam.spec)
         dim = sam.spec.prompt_dim
         self.combine, self._tap = config.combine, min(sam.spec.global_blocks)

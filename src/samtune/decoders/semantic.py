@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
-from samtune.errors import InputError
+from samtune.options import Range
 from samtune.prompts import Prompts
 from samtune.sam.mask_decoder import MASKS, Head, MaskDecoder
 from samtune.sam.model import Sam
@@ -44,7 +44,7 @@ class SemanticDecoder(Decoder):
     class Config:
         """Options of :class:`SemanticDecoder`."""
 
-        classes: int = 2
+        classes: Annotated[int, Range(at_least=2, note=", background included")] = 2
         """How many, with the background if the mask values have one; ``data.classes`` where that is
         known and this is not set. The loss then is ``ce + multi_dice``, unless it is set."""
         tokens: Literal["gsam", "per_class"] = "gsam"
@@ -59,8 +59,6 @@ class SemanticDecoder(Decoder):
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         count, dim = config.classes, sam.spec.prompt_dim
-        if count < 2:
-            raise InputError(f"decoder.classes={count}: must be at least 2, background included")
         self.mask_decoder = copy.deepcopy(sam.mask_decoder).requires_grad_(True)
         single = count == 2 and config.tokens == "gsam"
         self.classes = None if single else count

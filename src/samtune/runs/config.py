@@ -23,6 +23,7 @@ from samtune.metrics.config import EvalConfig
 from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
+from samtune.options import validated
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, maps, of_classes
 from samtune.sam.weights import spec_of
@@ -323,36 +324,14 @@ def _validated(tree: Tree) -> RunConfig:
     ):  # a list of one
         if isinstance(tree.get(part, {}).get(key), str):
             tree = {**tree, part: {**tree[part], key: [tree[part][key]]}}
-    return _typed(RunConfig, "", tree)
+    return validated(RunConfig, "", tree)
 
 
 def _choice(registry: Registry[Any], part: Tree) -> Tree:
     """A registered part's name with all of its options, checked and with defaults filled in."""
     options = {key: value for key, value in part.items() if key != "name"}
-    given = registry.config(part["name"], options)
-    schema: Any = registry[part["name"]]
-    checked = _typed(schema.Config, registry.kind, dataclasses.asdict(given))
-    return {"name": part["name"], **_plain(dataclasses.asdict(checked))}
-
-
-def _typed(schema: Any, prefix: str, value: Any) -> Any:
-    """Coerces and checks a value against a dataclass's types.
-
-    Raises:
-        InputError: Naming the first wrong field, its value and what it must be.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(schema).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = [str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part]
-        known = [w for w in where if w not in ("int", "str", "float", "bool", "constrained-str")]
-        key = ".".join(([prefix] if prefix else []) + known)
-        raise InputError(
-            f"{key}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        ) from error
+    config = registry.config(part["name"], options)
+    return {"name": part["name"], **_plain(dataclasses.asdict(config))}
 
 
 def _plain(value: Any) -> Any:

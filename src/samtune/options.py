@@ -1,0 +1,149 @@
+"""Options as their types say: kinds, choices and ranges stand beside each field, and nowhere else.
+
+A field of a settings dataclass carries its range in its type::
+
+    rank: Count = 4
+    top_k: Annotated[int, Range(at_least=1, at_most="experts")] = 1
+
+:func:`validated` is the one place that reads them, for the command line and for Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from samtune.errors import InputError
+
+Bound = float | str | None
+"""A number, the name of another option whose value is the bound, or nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The numbers that an option may have, as a mark in its type: ``Annotated[int, Range(...)]``.
+
+    NaN lies in no range.
+    """
+
+    at_least: Bound = None
+    above: Bound = None
+    at_most: Bound = None
+    below: Bound = None
+    note: str = ""
+    """What follows the rule in a message: a unit, or what counts."""
+
+    def __str__(self) -> str:
+        """The range in a few words, as ``at least 1``, ``0 to below 1`` or ``above 0, up to 1``."""
+        return self.rule({})
+
+    def rule(self, others: Mapping[str, Any]) -> str:
+        """The range in words, with the values of ``others`` beside bounds that name an option."""
+
+        def told(bound: Bound) -> str:
+            named = isinstance(bound, str) and bound in others
+            return f"{bound} ({others[str(bound)]})" if named else str(bound)
+
+        low = "" if self.above is None else f"above {told(self.above)}"
+        high = "" if self.at_most is None else f"up to {told(self.at_most)}"
+        high = high if self.below is None else f"below {told(self.below)}"
+        if self.at_least is not None and high:
+            return f"{told(self.at_least)} to {high.removeprefix('up to ')}{self.note}"
+        low = low if self.at_least is None else f"at least {told(self.at_least)}"
+        return ", ".join(part for part in (low, high) if part) + self.note
+
+    def holds(self, value: float, others: Mapping[str, Any]) -> bool:
+        """Whether a value lies in the range, with the values of ``others`` for named bounds."""
+        rules = (
+            (operator.ge, self.at_least),
+            (operator.gt, self.above),
+            (operator.le, self.at_most),
+            (operator.lt, self.below),
+        )
+        bounds = [(rule, others[b] if isinstance(b, str) else b) for rule, b in rules]
+        return all(b is None or rule(value, b) for rule, b in bounds)
+
+
+Count = Annotated[int, Range(at_least=1)]
+"""A whole number of things."""
+Rate = Annotated[float, Range(at_least=0, below=1)]
+"""A probability such as a dropout's, which leaves something over."""
+Fraction = Annotated[float, Range(at_least=0, at_most=1)]
+"""A part of a whole."""
+NotNegative = Annotated[float, Range(at_least=0)]
+"""A size or a weight that may be nothing."""
+
+
+def validated(schema: Any, prefix: str, values: Any) -> Any:
+    """An instance of a dataclass from plain values: their kinds, choices and ranges are checked.
+
+    Args:
+        schema: The dataclass, whose fields may be dataclasses themselves.
+        prefix: What stands before a field's name in a message, as ``adapter``.
+        values: Its fields' values, as a mapping.
+
+    Raises:
+        InputError: The first value that its type does not allow, with the rule.
+    """
+    from pydantic import ValidationError
+
+    try:
+        made = _adapter(schema).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        places = [str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part]
+        kinds = ("int", "str", "float", "bool", "constrained-str")
+        key = ".".join([*([prefix] if prefix else []), *(p for p in places if p not in kinds)])
+        rule = first["msg"].replace("Input should be", "must be")
+        raise InputError(f"{key}={first['input']}: {rule[0].lower()}{rule[1:]}") from error
+    check_ranges(made, prefix)
+    return made
+
+
+def check_ranges(settings: Any, prefix: str) -> None:
+    """Refuses a dataclass of which a field lies out of the :class:`Range` in its type.
+
+    Args:
+        settings: An instance; fields that are dataclasses are checked too.
+        prefix: What stands before a field's name in a message, as ``adapter``.
+
+    Raises:
+        InputError: The first such field: its value and its range.
+    """
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    start = f"{prefix}." if prefix else ""
+    schema: type = type(settings)
+    for name, limits in ranges(schema).items():
+        for limit in limits:
+            if values[name] is not None and not limit.holds(values[name], values):
+                raise InputError(f"{start}{name}={values[name]}: must be {limit.rule(values)}")
+    for name, value in values.items():
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check_ranges(value, f"{start}{name}")
+
+
+@cache
+def ranges(schema: type) -> dict[str, tuple[Range, ...]]:
+    """The ranges that the fields of a dataclass have in their types, by the fields' names."""
+    hints = get_type_hints(schema, include_extras=True)
+    marks = {field.name: tuple(_ranges(hints[field.name])) for field in dataclasses.fields(schema)}
+    return {name: limits for name, limits in marks.items() if limits}
+
+
+def _ranges(hint: Any) -> Iterator[Range]:
+    """The marks of a type, also of a union's members."""
+    if get_origin(hint) is Annotated:
+        yield from (mark for mark in hint.__metadata__ if isinstance(mark, Range))
+    for part in get_args(hint):
+        yield from _ranges(part)
+
+
+@cache
+def _adapter(schema: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(schema)

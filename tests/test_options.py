@@ -1,0 +1,82 @@
+"""An option's kind, choices and range stand in its type, and are checked alike at both doors."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import pytest
+
+from samtune.adapters import ADAPTERS
+from samtune.cli.catalogue import option_rows, options
+from samtune.options import Count, Fraction, Range, Rate, check_ranges, ranges, validated
+from samtune.runs.config import from_words
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: Annotated[int, Range(at_least=8, note=" pixels")] = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    count: Count | None = None
+    top: Annotated[int, Range(at_least=1, at_most="count")] = 1
+    rate: Rate = 0.0
+    part: Fraction = 0.5
+    weight: Annotated[float, Range(above=0, at_most=1)] = 1.0
+    mode: Literal["fast", "slow"] = "fast"
+    blocks: tuple[int, ...] | str = "all"
+    inner: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"count": 0}, "a.count=0: must be at least 1"),
+        ({"count": "many"}, "a.count=many: must be a valid integer"),
+        ({"count": 2, "top": 3}, "a.top=3: must be 1 to count (2)"),
+        ({"rate": 1}, "a.rate=1.0: must be 0 to below 1"),
+        ({"rate": math.nan}, "a.rate=nan: must be 0 to below 1"),
+        ({"part": -0.1}, "a.part=-0.1: must be 0 to 1"),
+        ({"weight": 0}, "a.weight=0.0: must be above 0, up to 1"),
+        ({"mode": "last"}, "a.mode=last: must be 'fast' or 'slow'"),
+        ({"inner": {"size": 4}}, "a.inner.size=4: must be at least 8 pixels"),
+    ],
+)
+def test_a_value_that_its_type_does_not_allow_is_refused_with_the_rule(refused, values, line):
+    assert refused("", validated, Settings, "a", values).startswith(line)
+
+
+def test_values_get_the_kinds_of_their_fields():
+    values = {"count": "3", "top": 3, "rate": 0, "blocks": [0, -1], "inner": {"size": 9}}
+    assert validated(Settings, "a", values) == Settings(3, 3, 0.0, blocks=(0, -1), inner=Inner(9))
+
+
+def test_no_bound_is_asked_of_what_is_not_set(refused):
+    check_ranges(Settings(count=None, top=99), "")
+    refused("top=99: must be 1 to count (98)", check_ranges, Settings(count=98, top=99), "")
+
+
+def test_command_line_and_python_refuse_in_the_same_words(refused):
+    line = refused("adapter.rank=0", from_words, ["adapter.rank=0"])
+    assert refused(line, ADAPTERS.config, "lora", {"rank": 0}) == line
+
+
+def test_options_of_one_in_a_stack_are_named_in_full(refused):
+    name = "lora+adaptformer"
+    refused("adapter.lora.rank=0: must be", ADAPTERS.config, name, {"lora": {"rank": 0}})
+    refused("adapter.lora.ranks: lora does", ADAPTERS.config, name, {"lora": {"ranks": 1}})
+    refused("adapter.lora=5: ", ADAPTERS.config, name, {"lora": 5})
+
+
+def test_what_lists_an_option_tells_its_range():
+    assert {name: list(map(str, limits)) for name, limits in ranges(Settings).items()} == {
+        "count": ["at least 1"],
+        "top": ["1 to count"],
+        "rate": ["0 to below 1"],
+        "part": ["0 to 1"],
+        "weight": ["above 0, up to 1"],
+    }
+    config = ADAPTERS["conv_lora"].Config
+    rows = {name: meaning for name, _, meaning in option_rows(options(config))}
+    assert rows["top_k"].endswith("uses. (1 to experts)") and rows["alpha"].endswith("rank.")
