@@ -183,3 +183,11 @@ class Method:
 def _private(): ...
 ''')
     assert problems(tmp_path) == []
+
+
+def test_every_package_says_what_belongs_there():
+    folders = {path.parent for path in SRC.rglob("*.py")}
+    for folder in folders - {SRC}:
+        doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+        first, _, rest = doc.partition("\n\n")
+        assert first and rest, f"{folder.name}: say what belongs there, and what does not"
