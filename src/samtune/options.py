@@ -5,7 +5,10 @@ A field of a settings dataclass carries its range in its type::
     rank: Count = 4
     top_k: Annotated[int, Range(at_least=1, at_most="experts")] = 1
 
-:func:`validated` is the one place that reads them, for the command line and for Python.
+:func:`validated` is the one place that reads them, for the command line and for Python. A setting
+of a run also says who needs it, and which registry has its names::
+
+    cosine: str = setting("step", level="published", names=COSINES)
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from samtune.errors import InputError
 
@@ -78,6 +81,60 @@ NotNegative = Annotated[float, Range(at_least=0)]
 """A size or a weight that may be nothing."""
 
 
+Level = Literal["everyday", "expert", "published"]
+"""Who needs a setting: everybody; those who tune a training; those who repeat a published one."""
+
+
+class Names(Protocol):
+    """What knows the names that a setting takes, as a registry does."""
+
+    def check(self, name: object) -> None:
+        """Refuses a name that it does not know."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __getitem__(self, name: str) -> type: ...
+
+
+def setting(default: Any, *, level: Level = "everyday", names: Names | None = None) -> Any:
+    """A field of a settings dataclass; a field with a plain default is an everyday one.
+
+    Args:
+        default: Its value where nobody sets it.
+        level: Who needs it.
+        names: The registry whose members are its values. Each member's docstring is part of the
+            setting's help.
+    """
+    return field(default=default, metadata={"level": level, "names": names})
+
+
+def level_of(row: dataclasses.Field[Any]) -> Level:
+    """The level of a field."""
+    return row.metadata.get("level", "everyday")
+
+
+def names_of(row: dataclasses.Field[Any]) -> Names | None:
+    """The registry whose members are a field's values, if there is one."""
+    return row.metadata.get("names")
+
+
+def check_names(settings: Any) -> None:
+    """Refuses a dataclass of which a field names a member that its registry does not have.
+
+    Args:
+        settings: An instance; fields that are dataclasses are checked too.
+
+    Raises:
+        InputError: With the names that there are.
+    """
+    for row in dataclasses.fields(settings):
+        value, registry = getattr(settings, row.name), names_of(row)
+        if registry is not None:
+            registry.check(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check_names(value)
+
+
 def validated(schema: Any, prefix: str, values: Any) -> Any:
     """An instance of a dataclass from plain values: their kinds, choices and ranges are checked.
 
@@ -101,6 +158,7 @@ def validated(schema: Any, prefix: str, values: Any) -> Any:
         rule = first["msg"].replace("Input should be", "must be")
         raise InputError(f"{key}={first['input']}: {rule[0].lower()}{rule[1:]}") from error
     check_ranges(made, prefix)
+    check_names(made)
     return made
 
 

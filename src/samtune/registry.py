@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 from samtune.errors import InputError, nearest
@@ -24,10 +26,19 @@ def settings(kind: str, options: Mapping[str, Any]) -> str:
 
 
 class Registry(Generic[T]):
-    """Classes by name. Each carries ``name`` and a nested frozen dataclass ``Config``."""
+    """Classes by name. Each carries ``name`` and, where it has options, a nested ``Config``.
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    Args:
+        kind: What the classes are, in one word.
+        key: The setting that names one, for messages; by default ``kind.name``.
+        members: A package whose modules register further classes. They are imported when a name is
+            looked up that is not registered yet, or all names are asked for; so a room above this
+            one can add to it, and nobody has to import that room.
+    """
+
+    def __init__(self, kind: str, key: str | None = None, members: str | None = None) -> None:
+        self.kind, self.key = kind, key or f"{kind}.name"
+        self._members = members
         self._classes: dict[str, type[T]] = {}
         self.combine: Callable[[str], Any] | None = None
         """What stands in for a class under names joined by ``+``, where a kind has that."""
@@ -48,10 +59,18 @@ class Registry(Generic[T]):
 
         return enter
 
+    def _load_members(self) -> None:
+        package, self._members = self._members, None
+        if package is not None:
+            for module in iter_modules(import_module(package).__path__, f"{package}."):
+                import_module(module.name)
+
     def __iter__(self) -> Iterator[str]:
+        self._load_members()
         return iter(sorted(self._classes))
 
     def __len__(self) -> int:
+        self._load_members()
         return len(self._classes)
 
     def __getitem__(self, name: str) -> type[T]:
@@ -63,11 +82,24 @@ class Registry(Generic[T]):
         if "+" in name and self.combine is not None:
             return self.combine(name)
         if name not in self._classes:
+            self._load_members()
+        if name not in self._classes:
             self._check_form(name)
             raise InputError(
-                f"{self.kind}.name={name}: must be one of {', '.join(self)}{nearest(name, self)}"
+                f"{self.key}={name}: must be one of {', '.join(self)}{nearest(name, self)}"
             )
         return self._classes[name]
+
+    def check(self, name: object) -> None:
+        """Refuses a name that nothing is registered under.
+
+        Args:
+            name: A setting's value; of a switch true and false, as a command line takes it.
+
+        Raises:
+            InputError: No such name; the nearest is suggested.
+        """
+        self[as_yaml(name)]
 
     def _check_form(self, name: str) -> None:
         whole, _, form = name.partition(":")

@@ -38,8 +38,9 @@ LAYERS = {
     "report": "distributed files metrics",
     "inference": "batch data decoders files geometry model ops prompts report",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
-    "training": "batch data distributed evaluation files inference losses metrics model precision"
-    " prompts",
+    "training": "batch data distributed evaluation files inference losses metrics model options"
+    " precision prompts registry",
+    "published": "training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
     " metrics model options prompts registry report sam training",
     "compare": "adapters data decoders files model report runs sam training",

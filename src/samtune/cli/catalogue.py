@@ -15,7 +15,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
-from samtune.options import ranges
+from samtune.options import names_of, ranges
 from samtune.registry import as_yaml, settings
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
@@ -214,10 +214,20 @@ def options(config: type) -> list[dict[str, Any]]:
             "name": field.name,
             "default": _default(field),
             "range": ", ".join(map(str, ranges(config).get(field.name, ()))),
-            "help": helps.get(field.name, ""),
+            "help": f"{helps.get(field.name, '')}{_members(field)}",
         }
         for field in fields
     ]
+
+
+def _members(field: dataclasses.Field[Any]) -> str:
+    """What the values of a field mean that names members of a registry, each by its docstring."""
+    registry = names_of(field)
+    if registry is None:
+        return ""
+    lines = {name: (inspect.getdoc(registry[name]) or "").split("\n")[0] for name in registry}
+    told = [f"{name}: {line[:1].lower()}{line[1:].rstrip('.')}" for name, line in lines.items()]
+    return f" {'; '.join(told)}."
 
 
 def attribute_docs(cls: type) -> dict[str, str]:

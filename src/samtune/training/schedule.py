@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +11,10 @@ import torch
 from samtune.errors import InputError, nearest
 from samtune.losses import DEFAULT_LOSS, Loss, LossAt
 from samtune.metrics.contract import MEASURES
+from samtune.options import check_names, setting
 from samtune.precision import Precision
-
-LastBatch = Literal["fill", "drop", "short"]
-"""What becomes of images that do not make up a batch at the end of an epoch."""
+from samtune.registry import Registry
+from samtune.training.last_batch import LAST_BATCHES
 
 _AT_LEAST_ONE = (
     "max_steps", "epochs", "batch_size", "accumulate", "eval_every", "eval_epochs", "patience",
@@ -26,6 +25,23 @@ DEFAULT_EPOCHS = 20
 """Where neither epochs nor max_steps is given."""
 
 
+class Cosine:
+    """When the learning rate falls.
+
+    :meth:`along` says how far along the cosine a step of the optimiser lies: 0 at its start, 1 at
+    its lowest point.
+    """
+
+    @staticmethod
+    def along(config: FitConfig, step: int, total: int, batches: int) -> float:
+        """Arguments as :func:`learning_rate`; the step lies after the warm-up."""
+        raise NotImplementedError
+
+
+COSINES: Registry[Cosine] = Registry("cosine", "train.cosine", "samtune.published")
+"""The values of ``train.cosine``."""
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """How training goes; each docstring is the help text."""
@@ -34,57 +50,55 @@ class FitConfig:
     """Optimiser steps in all; with epochs given too, whichever ends first."""
     epochs: int | None = None
     """Passes over the training images; 20 when neither this nor max_steps is given."""
-    epoch_share: float = 1.0
-    """Part of the training images that an epoch takes, drawn anew in each; at least one image."""
+    epoch_share: float = setting(1.0, level="published")
+    """Fraction of the training images that an epoch takes, drawn anew in each; at least one."""
     batch_size: int = 4
     """Images in a batch, on each device."""
-    last_batch: LastBatch = "fill"
-    """What the last batch of an epoch is where images are left over: filled up with some that the
-    epoch has shown, dropped unless it is the only one, or short."""
-    accumulate: int = 1
+    last_batch: str = setting("fill", level="published", names=LAST_BATCHES)
+    """What the last batch of an epoch is if images are left over."""
+    accumulate: int = setting(1, level="expert")
     """Batches to add up before a step."""
     lr: float = 1e-3
     """Learning rate after the warm-up."""
-    min_lr: float = 0.01
-    """Where the cosine ends, as a part of lr."""
-    cosine: Literal["step", "epoch", "kyyle"] = "step"
-    """When the rate falls: with every step, with every epoch as in the published trainings, or as
-    Kyyle2114 has it: with every epoch, by a cosine of as many epochs as an epoch has batches."""
-    warmup: float = 0.05
-    """Part of all steps in which the rate rises from zero."""
-    weight_decay: float = 1e-4
+    min_lr: float = setting(0.01, level="expert")
+    """Where the cosine ends, as a fraction of lr."""
+    cosine: str = setting("step", level="published", names=COSINES)
+    """When the learning rate falls."""
+    warmup: float = setting(0.05, level="expert")
+    """Fraction of all steps in which the rate rises from zero."""
+    weight_decay: float = setting(1e-4, level="expert")
     """AdamW's; not applied to biases and other vectors."""
-    decay_vectors: bool = False
-    """Weight decay on biases and norms too, as the published trainings have it."""
+    decay_vectors: bool = setting(False, level="published")
+    """Weight decay on biases and norms too."""
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
     and iou_head; for maps of classes of ce, ce_pooled and multi_dice."""
-    loss_at: LossAt = "frame"
+    loss_at: LossAt = setting("frame", level="expert")
     """Where the loss is taken: in the model's frame, or at each image's own size (as changed and
     cropped), which needs memory for masks of that size and makes bbce count over each image."""
-    clip: float = 1.0
+    clip: float = setting(1.0, level="expert")
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "fp32"
     """Arithmetic of the forward pass; trained weights stay fp32."""
-    checkpointing: bool = False
+    checkpointing: bool = setting(False, level="expert")
     """Recompute each block in the backward pass: less memory, about a third more time."""
-    feature_cache: int = 0
-    """Bytes of memory, of each process, for what the encoder gives for an image where training
-    leaves it as it is (adapters none and ts_sam_detached); 0 for none. Needs training images that
-    come the same in every epoch: data.augment=none without crops, or data.redraw=false."""
-    multimask: bool = False
+    feature_cache: int = setting(0, level="expert")
+    """Bytes of memory, of each process, to keep what the encoder gives for an image; 0 for none.
+    Needs an adapter that leaves the encoder as it is, such as none, and training images that come
+    the same in every epoch: data.augment=none without crops, or data.redraw=false."""
+    multimask: bool = setting(False, level="expert")
     """Train and read SAM's three masks per prompt instead of its single one."""
     eval_every: int | None = None
     """Steps between validations; by default once an epoch, and not more than 20 times in all."""
-    eval_epochs: int | None = None
-    """Epochs between validations, where eval_every is not given."""
+    eval_epochs: int | None = setting(None, level="expert")
+    """Epochs between validations, if eval_every is not set."""
     metric: str = "iou"
     """The validation metric that chooses the best checkpoint, any of docs/metrics.md."""
     patience: int | None = None
     """Stop after this many validations without a better one."""
-    log_every: int = 10
+    log_every: int = setting(10, level="expert")
     """Steps between logged training losses."""
-    trackers: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = setting((), level="expert")
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
 
 
@@ -113,6 +127,7 @@ def check(config: FitConfig) -> None:
         raise InputError(f"train.feature_cache={config.feature_cache}: bytes; choose 0 or more")
     if not 0 <= config.clip < math.inf:
         raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
+    check_names(config)
     Loss.parse(config.loss)
     if config.metric not in MEASURES:
         raise InputError(
@@ -148,11 +163,31 @@ def check_feature_cache(config: FitConfig, adapter: str, detached: bool, varied:
         )
 
 
+@COSINES.register("step")
+class CosineOfSteps(Cosine):
+    """The rate falls with every step, from the warm-up's end to the last step."""
+
+    @staticmethod
+    def along(config: FitConfig, step: int, total: int, batches: int) -> float:
+        """The fraction of the steps after the warm-up."""
+        warm = _warm_up(config, total)
+        return min(1.0, (step - warm) / max(1, total - warm))
+
+
+@COSINES.register("epoch")
+class CosineOfEpochs(Cosine):
+    """The rate stays within an epoch and falls between two."""
+
+    @staticmethod
+    def along(config: FitConfig, step: int, total: int, batches: int) -> float:
+        """The fraction of the epochs."""
+        return epoch_of(config, step, batches) / (total * config.accumulate / batches)
+
+
 def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) -> float:
     """The rate of step ``1..total``: a linear warm-up to ``lr``, then a cosine to ``min_lr * lr``.
 
-    The cosine is SGDR's without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983). ``kyyle``
-    goes on beyond its lowest point, and up again, where there are more epochs than batches.
+    The cosine is SGDR's without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983).
 
     Args:
         config: The settings.
@@ -160,16 +195,21 @@ def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) ->
         total: Steps of the whole training.
         batches: Batches of an epoch.
     """
-    warm = max(1, round(config.warmup * total))
+    warm = _warm_up(config, total)
     if step < warm:
         return config.lr * step / warm
-    if config.cosine == "step":
-        along = min(1.0, (step - warm) / max(1, total - warm))
-    else:
-        epoch = (step - 1) * config.accumulate // batches
-        length = batches if config.cosine == "kyyle" else total * config.accumulate / batches
-        along = epoch / length
+    along = COSINES[config.cosine].along(config, step, total, batches)
     return config.lr * (config.min_lr + (1 - config.min_lr) * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def _warm_up(config: FitConfig, total: int) -> int:
+    """The step at which the warm-up ends."""
+    return max(1, round(config.warmup * total))
+
+
+def epoch_of(config: FitConfig, step: int, batches: int) -> int:
+    """The epoch, from 0, in which step ``1..total`` begins."""
+    return (step - 1) * config.accumulate // batches
 
 
 def images_per_epoch(images: int, share: float) -> int:
@@ -179,11 +219,11 @@ def images_per_epoch(images: int, share: float) -> int:
 
 
 def batches_per_epoch(
-    images: int, batch_size: int, world: int, share: float = 1.0, last: LastBatch = "fill"
+    images: int, batch_size: int, world: int, share: float = 1.0, last: str = "fill"
 ) -> int:
     """Batches of one process in an epoch; every process has as many."""
     mine = math.ceil(images_per_epoch(images, share) / world)
-    return max(1, mine // batch_size) if last == "drop" else math.ceil(mine / batch_size)
+    return LAST_BATCHES[last].batches(mine, batch_size)
 
 
 def validates(config: FitConfig, step: int, total: int, batches: int) -> bool:
@@ -226,24 +266,23 @@ def epoch_order(
     rank: int = 0,
     world: int = 1,
     share: float = 1.0,
-    last: LastBatch = "fill",
+    last: str = "fill",
 ) -> list[list[int]]:
     """The batches of one process in one epoch: a seeded order, dealt out evenly.
 
     With a ``share`` below 1 only the start of the order is dealt, so every epoch draws its part
     anew, the same for all processes together.
 
-    The last batches are filled up from the start of the order, so that all are full and every
-    process has as many; only where there are too few images for a batch of each is it smaller.
-    Others are dropped or short, as ``last`` says; the order then is only filled up to as many
-    images for each process. It depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
+    The order is filled up from its start to as many images for each process as ``last`` says; by
+    default all batches are full, and only if there are too few images for one batch of each process
+    are they smaller. It depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
     taken = images_per_epoch(images, share)
     order = torch.randperm(images, generator=generator).tolist()[:taken]
     size = min(batch_size, math.ceil(taken / world))
     batches = batches_per_epoch(taken, batch_size, world, last=last)
-    wanted = batches * size * world if last == "fill" else math.ceil(taken / world) * world
+    wanted = LAST_BATCHES[last].dealt(math.ceil(taken / world), size) * world
     order = (order * math.ceil(wanted / taken))[:wanted]
     mine = order[rank::world]
     return [mine[i : i + size] for i in range(0, batches * size, size)]

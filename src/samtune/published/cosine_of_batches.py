@@ -1,0 +1,21 @@
+"""``train.cosine=kyyle``: the schedule of Kyyle2114's Fine-tuning-Segment-Anything.
+
+Its scheduler is built for as many steps as an epoch has batches, and stepped once an epoch.
+"""
+
+from __future__ import annotations
+
+from samtune.training.schedule import COSINES, Cosine, FitConfig, epoch_of
+
+
+@COSINES.register("kyyle")
+class CosineOfBatches(Cosine):
+    """The rate falls with every epoch, by a cosine of as many epochs as an epoch has batches.
+
+    If there are more epochs than batches it passes its lowest point and rises again.
+    """
+
+    @staticmethod
+    def along(config: FitConfig, step: int, total: int, batches: int) -> float:
+        """The number of epochs for each batch of one."""
+        return epoch_of(config, step, batches) / batches

@@ -1,0 +1,38 @@
+"""What repeats published trainings is looked up by name, from a room that core does not import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from samtune.registry import Registry
+from samtune.training.last_batch import LAST_BATCHES
+from samtune.training.schedule import FitConfig, check
+
+
+def test_a_name_of_core_loads_nothing_and_another_one_loads_the_room():
+    code = (
+        "import sys\n"
+        "from samtune.training.schedule import COSINES\n"
+        "COSINES['step']\n"
+        "assert not [m for m in sys.modules if m.startswith('samtune.published')]\n"
+        "print(COSINES['kyyle'].__module__, *COSINES)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["samtune.published.cosine_of_batches", "epoch", "kyyle", "step"]
+
+
+def test_an_unknown_name_is_refused_with_all_that_there_are(refused):
+    said = ["train.cosine=kyle: must be one of epoch, kyyle, step", "did you mean 'kyyle'"]
+    refused(said, check, FitConfig(cosine="kyle"))
+    refused("train.last_batch=full", check, FitConfig(last_batch="full"))
+    assert list(LAST_BATCHES) == ["drop", "fill", "short"]
+
+
+def test_a_registry_without_further_members_has_its_own(refused):
+    plain: Registry = Registry("sort")
+    plain.register("a")(type("A", (), {}))
+    assert list(plain) == ["a"] and len(plain) == 1
+    refused("sort.name=b: must be one of a", plain.check, "b")
+    with pytest.raises(ValueError, match="registered already"):
+        plain.register("a")(type("B", (), {}))
