@@ -45,7 +45,7 @@ def test_lora_is_the_textbook_update_of_the_projection(sam, target, slots):
     x = torch.randn(*GRID)
     update = adapter.updates["2"]
     delta = torch.zeros(3, 32, 32)
-    for thirds, a, b in zip(slots, update.down, update.up, strict=True):
+    for thirds, a, b in zip(slots, update.a, update.b, strict=True):
         assert a.shape == (3, 32)
         assert b.shape == (32 * len(thirds), 3)
         delta[list(thirds)] = (4.0 * b @ a).reshape(len(thirds), 32, 32)
@@ -355,7 +355,7 @@ def test_a_name_joined_by_plus_is_a_stack_with_options_by_part(sam):
     model = FineTuned(sam, "lora+adaptformer", adapter_options=options)
     first, second = model.adapter.adapters
     assert isinstance(model.adapter, Stack)
-    assert first.updates["1"].down[0].shape == (2, 32)
+    assert first.updates["1"].a[0].shape == (2, 32)
     assert list(first.updates) == ["1", "3"]
     assert second.bottlenecks[0].down.out_features == 3
     assert FineTuned(sam, "adaptformer+lora").adapter.name == "adaptformer+lora"

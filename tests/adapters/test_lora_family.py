@@ -128,24 +128,24 @@ def stir(module: torch.nn.Module) -> torch.nn.Module:
 def test_experts_are_convolutions_of_maps_enlarged_by_nearest_neighbours(grid):
     residual = stir(HeadConvLowRank(8, 3, 0.5))
     t = torch.randn(2, 5, grid[0] * grid[1], 8)
-    z = (t @ residual.down).reshape(10, *grid, 3).permute(0, 3, 1, 2)
+    z = (t @ residual.a).reshape(10, *grid, 3).permute(0, 3, 1, 2)
     gate = residual.gate(z).relu().softmax(1)
     mixed = torch.zeros_like(z)
     for e in range(1, 5):
         large = F.interpolate(z, (e * grid[0], e * grid[1]), mode="nearest")
         found = F.interpolate(residual.experts[str(e)](large), grid, mode="nearest")
         mixed += gate[:, e - 1 : e] * found
-    expected = mixed.permute(0, 2, 3, 1).reshape(2, 5, -1, 3) @ residual.up * 0.5 / 3
+    expected = mixed.permute(0, 2, 3, 1).reshape(2, 5, -1, 3) @ residual.b * 0.5 / 3
     torch.testing.assert_close(residual(t, grid), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["head_lora", "head_conv_lora"])
 def test_initial_residuals_read_with_a_fan_of_the_rank_and_write_nothing(sam, name):
     adapter = FineTuned(sam, name, adapter_options={"ratio": 0.5}).adapter
-    downs = torch.stack([p for n, p in adapter.named_parameters() if n.endswith("down")])
+    downs = torch.stack([p for n, p in adapter.named_parameters() if n.endswith(".a")])
     assert downs.shape == (12, 16, 8)
     assert 0.99 * 8**-0.5 < downs.abs().max() <= 8**-0.5
-    assert not any(p.any() for n, p in adapter.named_parameters() if n.endswith("up"))
+    assert not any(p.any() for n, p in adapter.named_parameters() if n.endswith(".b"))
 
 
 @pytest.mark.parametrize("name", ["head_lora", "head_conv_lora", "conv_lora"])
@@ -312,7 +312,7 @@ def test_gates_read_the_means_of_what_is_projected(sam, target):
     features = model.encode(sam.preprocess(tiny.pixels(2, (48, 88))))
     for i in range(4):
         for pair, weights in enumerate(features.state.weights[i]):
-            mean = seen[i].mean((1, 2)) @ adapter.updates[str(i)].down[pair].T
+            mean = seen[i].mean((1, 2)) @ adapter.updates[str(i)].a[pair].T
             expected, _ = adapter.gates[str(i)][pair](mean)
             assert len(weights) == len(seen[i])
             torch.testing.assert_close(weights, expected)

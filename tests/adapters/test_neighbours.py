@@ -173,7 +173,7 @@ def fact_tensor(adapter):
     """The update of all projections as one tensor, ``(slices, C, C)``, from the paper's formula."""
     if adapter.tucker:
         return adapter.scale * torch.einsum(
-            "abc,ia,jb,kc->ijk", adapter.core, adapter.p, adapter.u, adapter.v
+            "abc,ia,jb,kc->ijk", adapter.c, adapter.p, adapter.u, adapter.v
         )
     return adapter.scale * torch.einsum("iab,ja,kb->ijk", adapter.sigma, adapter.u, adapter.v)
 

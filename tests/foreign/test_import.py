@@ -260,8 +260,8 @@ def test_samed_numbers_its_pairs_over_blocks_and_takes_a_size(bring, tiny_weight
     made = layout("samed")
     update = made.model.adapter.updates["3"]
     for number, slot in ((6, 0), (7, 1)):  # queries, then values
-        assert torch.equal(made.trained[f"w_a_{number:03d}"], update.down[slot])
-        assert torch.equal(made.trained[f"w_b_{number:03d}"], update.up[slot])
+        assert torch.equal(made.trained[f"w_a_{number:03d}"], update.a[slot])
+        assert torch.equal(made.trained[f"w_b_{number:03d}"], update.b[slot])
     answer, out = bring(made.whole, "samed", "--size", "48,64")
     assert answer.code == 0, answer.err
     loaded, pixels = st.load(out, base=tiny_weights), tiny.pixels(1, (48, 64))

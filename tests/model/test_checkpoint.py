@@ -255,11 +255,11 @@ def test_a_base_that_does_not_ship_must_be_given(path, tiny_registered, refused)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.pop("adapter.updates.1.down.0"), "missing adapter.updates.1.down.0"),
+        (lambda t: t.pop("adapter.updates.1.a.0"), "missing adapter.updates.1.a.0"),
         (lambda t: t.update(extra=torch.ones(1)), "unexpected extra"),
         (
-            lambda t: t.update({"adapter.updates.1.down.0": torch.ones(3, 32)}),
-            "of another shape adapter.updates.1.down.0",
+            lambda t: t.update({"adapter.updates.1.a.0": torch.ones(3, 32)}),
+            "of another shape adapter.updates.1.a.0",
         ),
     ],
 )

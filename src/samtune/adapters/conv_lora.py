@@ -173,7 +173,7 @@ class ConvLoRA(Adapter):
             # A choice in half precision would differ between near equals.
             with torch.autocast(x.device.type, enabled=False):
                 mean = _means(block, x.float())
-                pairs = zip(self.updates[str(i)].down, self.gates[str(i)], strict=True)  # type: ignore[call-overload]
+                pairs = zip(self.updates[str(i)].a, self.gates[str(i)], strict=True)  # type: ignore[call-overload]
                 for a, gate in pairs:
                     weights, loss = gate(mean @ a.T)
                     state.weights[i].append(weights)
@@ -186,7 +186,7 @@ class ConvLoRA(Adapter):
             return NONE
         update, experts = self.updates[str(i)], self.experts[str(i)]
         assert isinstance(update, LowRank)
-        pairs = list(zip(update.down, update.up, experts, state.weights[i], strict=True))  # type: ignore[call-overload]
+        pairs = list(zip(update.a, update.b, experts, state.weights[i], strict=True))  # type: ignore[call-overload]
 
         def qkv(x: Tensor) -> Tensor:
             return update.placed([mix(x @ a.T, weights) @ b.T for a, b, mix, weights in pairs])

@@ -41,6 +41,7 @@ class FacT(Adapter):
     )
     sits = "query and value projections, with factors shared by all blocks"
     forms: ClassVar = {"tucker": {"form": "tk"}}
+    former_names: ClassVar = {"core": "c"}
 
     @dataclass(frozen=True)
     class Config:
@@ -71,7 +72,7 @@ class FacT(Adapter):
         self.tucker = config.form == "tk"
         if self.tucker:
             self.p = nn.Parameter(nn.init.xavier_uniform_(torch.empty(slices, rank)))
-            self.core = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rank, rank, rank)))
+            self.c = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rank, rank, rank)))
         else:
             bound = 1 / math.sqrt(rank)
             self.sigma = nn.Parameter(torch.empty(slices, rank, rank).uniform_(-bound, bound))
@@ -81,7 +82,7 @@ class FacT(Adapter):
         first = self.chosen.index(i) * len(self.parts)
         rows = slice(first, first + len(self.parts))
         if self.tucker:
-            return torch.einsum("nt,tab->nab", self.p[rows], self.core)
+            return torch.einsum("nt,tab->nab", self.p[rows], self.c)
         return self.sigma[rows]
 
     def update(self, i: int, x: Tensor) -> Tensor:

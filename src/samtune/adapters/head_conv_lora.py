@@ -50,7 +50,7 @@ class HeadConvLowRank(HeadLowRank):
 
     def forward(self, t: Tensor, grid: tuple[int, int]) -> Tensor:
         """``(b, heads, n, D)`` over a grid of ``n`` to the residual of the same shape."""
-        z = (t @ self.down).flatten(0, 1).mT.unflatten(2, grid)
+        z = (t @ self.a).flatten(0, 1).mT.unflatten(2, grid)
         convs: list[nn.Conv2d] = [*self.experts.values(), self.gate]  # type: ignore[list-item]
         weights = [conv.weight for conv in convs]
         weights[1:EXPERTS] = [_enlarged(weight) for weight in weights[1:EXPERTS]]
@@ -60,7 +60,7 @@ class HeadConvLowRank(HeadLowRank):
         maps, gate = out[:, :-EXPERTS], out[:, -EXPERTS:].relu().softmax(1)
         mixed = (maps.unflatten(1, (EXPERTS, -1)) * gate[:, :, None]).sum(1)
         mixed = mixed.flatten(2).mT.unflatten(0, t.shape[:2])
-        return mixed @ self.up * self.scale
+        return mixed @ self.b * self.scale
 
 
 @ADAPTERS.register("head_conv_lora")

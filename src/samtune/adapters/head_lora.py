@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,21 +34,23 @@ class HeadLowRank(nn.Module):
         scale: The residual is weighed by ``scale / rank``.
     """
 
+    former_names: ClassVar = {"down": "a", "up": "b"}
+
     def __init__(self, dim: int, rank: int, scale: float) -> None:
         super().__init__()
-        self.down = nn.Parameter(torch.empty(dim, rank))
-        self.up = nn.Parameter(torch.zeros(rank, dim))
+        self.a = nn.Parameter(torch.empty(dim, rank))
+        self.b = nn.Parameter(torch.zeros(rank, dim))
         # Its fan is the rank, for PyTorch reads weights as (out, in): U(-1/sqrt(r), 1/sqrt(r)).
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
         self.scale = scale / rank
 
     def forward(self, t: Tensor, grid: tuple[int, int]) -> Tensor:
         """``(b, heads, n, D)`` to the residual of the same shape."""
-        return t @ self.down @ self.up * self.scale
+        return t @ self.a @ self.b * self.scale
 
     def matrix(self) -> Tensor:
         """The residual as a ``(D, D)`` matrix, to be multiplied from the right."""
-        return self.down @ self.up * self.scale
+        return self.a @ self.b * self.scale
 
 
 class HeadUpdates(nn.Module):

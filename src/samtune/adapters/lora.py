@@ -39,21 +39,23 @@ class LowRank(nn.Module):
         dropout: On the input of the update, in training.
     """
 
+    former_names: ClassVar = {r"down\.(\d)": r"a.\1", r"up\.(\d)": r"b.\1"}
+
     def __init__(
         self, dim: int, slots: list[tuple[int, ...]], rank: int, alpha: float, dropout: float
     ) -> None:
         super().__init__()
         self.slots, self.dim, self.scale = slots, dim, alpha / rank
-        self.down = nn.ParameterList(torch.empty(rank, dim) for _ in slots)
-        self.up = nn.ParameterList(torch.zeros(len(slot) * dim, rank) for slot in slots)
-        for a in self.down:
+        self.a = nn.ParameterList(torch.empty(rank, dim) for _ in slots)
+        self.b = nn.ParameterList(torch.zeros(len(slot) * dim, rank) for slot in slots)
+        for a in self.a:
             nn.init.kaiming_uniform_(a, a=math.sqrt(5))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(b, h, w, C)`` normed tokens to the ``(b, h, w, 3C)`` update."""
         x = self.dropout(x)
-        return self.placed([x @ a.T @ b.T for a, b in zip(self.down, self.up, strict=True)])
+        return self.placed([x @ a.T @ b.T for a, b in zip(self.a, self.b, strict=True)])
 
     def placed(self, updates: list[Tensor]) -> Tensor:
         """What each pair makes, scaled, in the thirds it writes to: ``(..., 3C)``."""
@@ -66,8 +68,8 @@ class LowRank(nn.Module):
 
     def weight(self) -> Tensor:
         """The update as a ``(3C, C)`` matrix."""
-        full = self.down[0].new_zeros(3, self.dim, self.dim)
-        for slot, a, b in zip(self.slots, self.down, self.up, strict=True):
+        full = self.a[0].new_zeros(3, self.dim, self.dim)
+        for slot, a, b in zip(self.slots, self.a, self.b, strict=True):
             for third, rows in zip(slot, (b @ a * self.scale).split(self.dim), strict=True):
                 full[third] = rows
         return full.flatten(0, 1)

@@ -16,8 +16,9 @@ from samtune.sam.weights import State
 
 
 def _pair(match: re.Match[str]) -> str:
-    block, side, pair = int(match[1]), {"down": "a", "up": "b"}[match[2]], int(match[3])
-    return f"w_{side}_{2 * block + pair:03d}"
+    """From LoRA's A and B of a block's pair to their number: ``updates.3.a.1`` is ``w_a_007``."""
+    block, factor, pair = int(match[1]), match[2], int(match[3])
+    return f"w_{factor}_{2 * block + pair:03d}"
 
 
 def _settings(state: State, spec: SamSpec) -> Settings:
@@ -41,7 +42,7 @@ SAMED = register(
         decoder="semantic",
         marks=(r"^w_a_000$", r"^w_b_000$", r"^mask_decoder\.mask_tokens\.weight$"),
         names=(
-            (r"^adapter\.updates\.(\d+)\.(down|up)\.(\d)$", _pair),
+            (r"^adapter\.updates\.(\d+)\.([ab])\.(\d)$", _pair),
             (r"^decoder\.no_mask_embed\.", "prompt_encoder.no_mask_embed."),
             (r"^decoder\.", ""),
         ),

@@ -7,9 +7,13 @@ recipe of the model and the sha256 of the base. Nothing is ever pickled.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor, nn
 
 from samtune.errors import InputError
 from samtune.files import write_tensors
@@ -155,6 +159,7 @@ def load_tensors(model: FineTuned, tensors: dict[str, Any], origin: str) -> None
     Raises:
         InputError: Missing, unexpected or wrongly shaped tensors, the first of them named.
     """
+    tensors = under_current_names(model, tensors)
     expected = model.state_dict()
     missing = expected.keys() - tensors.keys()
     unexpected = tensors.keys() - expected.keys()
@@ -164,3 +169,26 @@ def load_tensors(model: FineTuned, tensors: dict[str, Any], origin: str) -> None
         listed = "; ".join(f"{what} {', '.join(sorted(v)[:4])}" for what, v in parts.items() if v)
         raise InputError(f"{origin}: its tensors do not fit the model it describes: {listed}")
     model.load_state_dict(tensors, strict=True)
+
+
+def under_current_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model's file under today's names, whatever version wrote them.
+
+    A module whose tensors had other names declares them in ``former_names``: patterns of whole
+    names within the module, and what stands for them now.
+
+    Args:
+        model: The whole model, or another module whose state the tensors are.
+        tensors: By name, as a file has them.
+    """
+    former = [
+        (rf"{re.escape(f'{place}.' if place else '')}{pattern}", f"{place}.{name}".lstrip("."))
+        for place, module in model.named_modules()
+        for pattern, name in getattr(module, "former_names", {}).items()
+    ]
+
+    def current(key: str) -> str:
+        matches = ((re.fullmatch(pattern, key), name) for pattern, name in former)
+        return next((match.expand(name) for match, name in matches if match), key)
+
+    return {current(key): tensor for key, tensor in tensors.items()}

@@ -26,7 +26,7 @@ from samtune.evaluation.evaluate import evaluate
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, MEASURES
-from samtune.model.checkpoint import save
+from samtune.model.checkpoint import save, under_current_names
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.training.objective import Objective
@@ -193,7 +193,7 @@ class _Trainer:
         if self.state.best is not None and best.is_file():
             from safetensors.torch import load_file
 
-            self.state.best_tensors = load_file(best)
+            self.state.best_tensors = under_current_names(self.model, load_file(best))
 
     def _loop(self) -> None:
         stream = self._stream()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from samtune.errors import InputError
 from samtune.files import write_tensors, write_whole
+from samtune.model.checkpoint import under_current_names
 
 COUNTERS = "state.json"
 
@@ -79,7 +80,7 @@ def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     trained = load_file(folder / f"trained-{generation}.safetensors")
     moments = load_file(folder / f"optimizer-{generation}.safetensors")
     try:
-        model.load_state_dict(trained, strict=True)
+        model.load_state_dict(under_current_names(model, trained), strict=True)
         _load_optimizer(optimizer, moments)
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(
