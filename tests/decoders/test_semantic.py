@@ -11,6 +11,7 @@ from PIL import Image
 import samtune
 from samtune.batch import Masks, inside
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, find_records
+from samtune.decoders import DECODERS
 from samtune.evaluation.evaluate import by_class, evaluate
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
@@ -299,3 +300,15 @@ def test_published_recipes_resolve_and_fit_their_decoder():
         assert config.adapter["name"] == "gsam"
         assert config.decoder["positions"] == "conv"
         assert recipe["recipe"]["status"].startswith("not reproduced")
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_decoder_says_with_which_options_it_answers_for_classes(sam, name, count):
+    decoder = DECODERS[name]
+    options = decoder.for_classes(count)
+    assert (options is None) == (name != "semantic")
+    assert decoder.class_count(options or {}) == (None if options is None else count)
+    if options is not None:
+        built = FineTuned(sam, "none", name, decoder_options=dict(options)).decoder
+        assert built.classes == count

@@ -17,6 +17,7 @@ import samtune as st
 from samtune.data.transforms import fit
 from samtune.foreign import DIALECTS, convert
 from samtune.geometry import InputPolicy
+from samtune.model.checkpoint import read_header
 from samtune.prompts import Prompts
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, Stage
@@ -293,7 +294,7 @@ def test_micro_sam_is_a_base(samtune, tmp_path, sam, form):
 
 def test_the_header_names_where_it_came_from(bring):
     _, out = bring(layout("ts_sam").released, "ts_sam")
-    header = st.checkpoint.read_header(out)
+    header = read_header(out)
     assert header["imported"] == {"from": "ts_sam", "file": "foreign.pth"}
     assert header["input"] == {"size": [64, 64], "resize": "stretch"}
     assert json.dumps(header)

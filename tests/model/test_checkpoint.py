@@ -280,3 +280,11 @@ def test_tensors_that_do_not_fit_are_refused(sam, path, refused, change, words):
 )
 def test_methods_that_this_version_does_not_know_are_refused(sam, path, refused, header, words):
     refused(words, samtune.load, rewritten(path, header), sam)
+
+
+def test_where_weights_started_is_kept_of_no_adapter_of_a_stack(sam, monkeypatch):
+    monkeypatch.setattr(LoRA, "initial", ("alpha",))
+    model = FineTuned(sam, "lora+adaptformer", "frozen", adapter_options={"lora": {"alpha": 2}})
+    assert "alpha" not in model.adapter_options["lora"]
+    assert {"rank", "blocks"} <= model.adapter_options["lora"].keys()
+    assert "hidden" in model.adapter_options["adaptformer"]

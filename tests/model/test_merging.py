@@ -2,6 +2,7 @@ import pytest
 import tiny
 import torch
 
+from samtune.decoders import DECODERS
 from samtune.model.checkpoint import save
 from samtune.model.finetuned import FineTuned
 from samtune.model.merging import merge
@@ -63,3 +64,14 @@ def test_the_command(samtune, sam, tiny_weights, tmp_path):
     assert found["file"] == str(out) and 0 <= found["max_difference"] < 1e-4
     assert f"{out}: differs" in samtune(*words).out
     assert "no such checkpoint" in samtune("merge", "absent", "--out", out).line
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_says_whether_it_is_sams_own(sam, name, refused, tmp_path):
+    adapter = (DECODERS[name].adapters or ("none",))[0]
+    model = FineTuned(sam, adapter, name)
+    if name in ("frozen", "tuned"):
+        assert model.decoder.sam_tensors().keys() <= sam.state_dict().keys()
+    else:
+        words = [f"decoder.name={name}: is not SAM's own", "frozen and tuned can be merged"]
+        refused(words, merge, model, tmp_path / "sam.pth")

@@ -51,6 +51,8 @@ class Adapter(nn.Module):
     """Pixels from one token to the next where the method has its own; the base's patch if not."""
     initial: ClassVar[tuple[str, ...]] = ()
     """Options that only say where weights start: not kept in a checkpoint."""
+    joins: ClassVar[tuple[str, ...]] = ()
+    """The names of the adapters that it joins, if it is several at once."""
     forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Its other forms, published or of another structure: options by a short name. A
     subclass declares its own."""
@@ -68,6 +70,11 @@ class Adapter(nn.Module):
         Raises:
             InputError: Such a base, with the reason.
         """
+
+    @classmethod
+    def stored_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that a checkpoint keeps: all but those of where weights start."""
+        return {key: value for key, value in options.items() if key not in cls.initial}
 
     def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
         """Patches and positions, ``(B, 3, h, w) -> (B, H, W, C)``."""

@@ -5,7 +5,7 @@ By name, ``lora+adaptformer`` is both, each with options of its own: ``adapter.l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache, reduce
 from typing import Any
@@ -47,7 +47,8 @@ class Stack(Adapter):
         _refuse_conflicts(adapters)
         self._embedder = adapters.index(embedders[0]) if embedders else None
         self.stride = embedders[0].stride if embedders else None  # type: ignore[misc]
-        self.name = "+".join(a.name for a in adapters)  # type: ignore[misc]
+        self.joins = tuple(a.name for a in adapters)  # type: ignore[misc]
+        self.name = "+".join(self.joins)  # type: ignore[misc]
         self.identity_at_init = all(a.identity_at_init for a in adapters)  # type: ignore[misc]
         clauses = dict.fromkeys(a.changes_at_start for a in adapters if not a.identity_at_init)
         self.changes_at_start = "; ".join(clauses)  # type: ignore[misc]
@@ -208,11 +209,11 @@ class Combination:
     """
 
     def __init__(self, name: str) -> None:
-        self.name, self.parts = name, tuple(name.split("+"))
-        classes: list[type[Adapter]] = [ADAPTERS[part] for part in self.parts]
-        if len(set(self.parts)) < len(self.parts):
+        self.name, self.joins = name, tuple(name.split("+"))
+        classes: list[type[Adapter]] = [ADAPTERS[part] for part in self.joins]
+        if len(set(self.joins)) < len(self.joins):
             raise InputError(f"adapter.name={name}: names an adapter twice; name each once")
-        self.__doc__ = f"Several adapters at once: {', '.join(self.parts)}."
+        self.__doc__ = f"Several adapters at once: {', '.join(self.joins)}."
         self.paper = "; ".join(cls.paper for cls in classes)
         self.sits = "; ".join(cls.sits for cls in classes)
         clauses = dict.fromkeys(cls.changes_at_start for cls in classes)
@@ -220,12 +221,13 @@ class Combination:
         self.decoders = _common_decoders(name, classes)
         self.encoders = _common_encoders(name, classes)
         self.detached = all(cls.detached for cls in classes)
+        self.stride = next((cls.stride for cls in classes if cls.stride), None)
 
         self.Config = make_dataclass(
             "Config",
             [
                 (p, c.Config, field(default_factory=c.Config))
-                for p, c in zip(self.parts, classes, strict=True)
+                for p, c in zip(self.joins, classes, strict=True)
             ],
             namespace={"__doc__": f"Options of {name}, by part."},
             frozen=True,
@@ -237,13 +239,17 @@ class Combination:
         Raises:
             InputError: Such a base, with the reason.
         """
-        for part in self.parts:
+        for part in self.joins:
             ADAPTERS[part].check(spec)
+
+    def stored_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Of each part the options that a checkpoint keeps."""
+        return {part: ADAPTERS[part].stored_options(options[part]) for part in self.joins}
 
     def __call__(self, sam: Sam, config: Any) -> Stack:
         """The stack of the parts, each built on ``sam`` with its own options."""
-        made: list[Any] = [ADAPTERS[part] for part in self.parts]
-        return Stack([c(sam, getattr(config, p)) for p, c in zip(self.parts, made, strict=True)])
+        made: list[Any] = [ADAPTERS[part] for part in self.joins]
+        return Stack([c(sam, getattr(config, p)) for p, c in zip(self.joins, made, strict=True)])
 
 
 ADAPTERS.combine = cache(Combination)

@@ -10,6 +10,7 @@ from typing import Any
 from samtune.adapters import ADAPTERS
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
+from samtune.model.finetuned import PLAIN
 from samtune.runs.config import DEFAULTS, RunConfig, Tree, layers, parse_override, recipes, resolve
 from samtune.runs.folder import DEFAULT
 from samtune.runs.jobs import data_name
@@ -147,14 +148,14 @@ def _method(name: str) -> Tree:
     if colon and (whole in DECODERS or whole in ADAPTERS):
         return _formed(whole, form)
     if name == DECODER:
-        return {"adapter": {"name": "none"}, "decoder": {"name": "tuned"}}
+        return {"adapter": {"name": PLAIN["adapter"]}, "decoder": {"name": DEFAULTS["decoder"]}}
     if name in shipped:
         tree = shipped[name]
         own = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGET}
         parts: Tree = {key: tree[key] for key in DEFAULTS if key in tree}
         return {**parts, "train": own}
     if name in DECODERS:
-        return {"adapter": {"name": "none"}, "decoder": {"name": name}}
+        return {"adapter": {"name": PLAIN["adapter"]}, "decoder": {"name": name}}
     if "+" not in name and name not in ADAPTERS:
         known = [DECODER, *ADAPTERS, *DECODERS, *shipped]
         raise InputError(

@@ -48,6 +48,9 @@ class Decoder(nn.Module):
     subclass declares its own."""
     adapters: ClassVar[tuple[str, ...] | None] = None
     """The adapters whose state it reads; ``None`` for all."""
+    classes: int | None = None
+    """How many classes its masks stand for, one mask per class; ``None`` if it gives single
+    masks."""
 
     @dataclass(frozen=True)
     class Config:
@@ -61,6 +64,19 @@ class Decoder(nn.Module):
             InputError: Such a base, with the reason.
         """
 
+    @classmethod
+    def for_classes(cls, count: int) -> Mapping[str, Any] | None:
+        """Options with which it answers with a map of ``count`` classes; ``None`` if it has none.
+
+        One that can has an option ``classes``.
+        """
+        return None
+
+    @classmethod
+    def class_count(cls, options: Mapping[str, Any]) -> int | None:
+        """The attribute ``classes`` under some options; what they leave out is the default."""
+        return None
+
     @property
     def tokens(self) -> Tensor | None:
         """Tokens ``(t, C)`` that an adapter may read (a prompt bridge)."""
@@ -70,6 +86,14 @@ class Decoder(nn.Module):
     def taps(self) -> tuple[int, ...]:
         """Indices of the blocks whose output it wants."""
         return ()
+
+    def sam_tensors(self) -> dict[str, Tensor]:
+        """The base's tensors that it has other values of, by name: with them plain SAM is it.
+
+        Raises:
+            NotImplementedError: It is not SAM's own mask decoder.
+        """
+        raise NotImplementedError("is not SAM's own mask decoder")
 
     def forward(
         self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
 from samtune.prompts import Prompts
@@ -17,6 +19,10 @@ class FrozenDecoder(Decoder):
 
     def __init__(self, sam: Sam, config: Decoder.Config) -> None:
         super().__init__()
+
+    def sam_tensors(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
 
     def forward(
         self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False

@@ -9,8 +9,9 @@ Liu 2023, arXiv:2304.13785) has one mask token for each class.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +57,24 @@ class SemanticDecoder(Decoder):
         frozen: bool = False
         """Keep everything at its start, as SAMUS was published over several classes."""
 
+    @classmethod
+    def for_classes(cls, count: int) -> Mapping[str, Any]:
+        """The count itself; two classes need a mask token per class to be a map."""
+        return {"classes": count, **({"tokens": "per_class"} if count == 2 else {})}
+
+    @classmethod
+    def class_count(cls, options: Mapping[str, Any]) -> int | None:
+        """As set; two classes in Generalized SAM's layout are a single mask."""
+        options = {**asdict(cls.Config()), **options}
+        single = options["classes"] == 2 and options["tokens"] == "gsam"
+        return None if single else options["classes"]
+
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         count, dim = config.classes, sam.spec.prompt_dim
         self.mask_decoder = copy.deepcopy(sam.mask_decoder).requires_grad_(True)
-        single = count == 2 and config.tokens == "gsam"
-        self.classes = None if single else count
-        """How many classes its masks stand for; ``None`` where it gives a single mask."""
-        if not single:
+        self.classes = self.class_count(asdict(config))
+        if self.classes is not None:
             _extend(self.mask_decoder, count, dim, config.tokens)
         self.positions = None
         if config.positions == "conv":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from samtune.batch import Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
 from samtune.prompts import Prompts
@@ -34,6 +36,10 @@ class TunedDecoder(Decoder):
             if config.prompt_encoder
             else None
         )
+
+    def sam_tensors(self) -> dict[str, Tensor]:
+        """All of its own: its parts have SAM's names."""
+        return {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
 
     def forward(
         self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False

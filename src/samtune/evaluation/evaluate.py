@@ -240,8 +240,7 @@ def _views(model: FineTuned, batch: Batch) -> Ask:
             if framed:
                 raise InputError(
                     "eval.metrics: some are measured in the model's frame, which an image that is "
-                    "cut has not; set input.tiles=whole or leave out miou_gsam and those of ts_sam "
-                    "and sam_adapter"
+                    "cut has not; set input.tiles=whole or leave them out, see docs/metrics.md"
                 )
             mine = prompts.only(prompts.image == i).at(0)
             placed = replace(mine, coords=batch.geometries[i].to_original(mine.coords))

@@ -143,7 +143,7 @@ def _predicted(predictor: Predictor, record: Record, entry: Any) -> _Answer:
     asked = _prompts(entry, record.name) if entry else Prompts.of(count=1)
     predictor.set_image(image)
     found, scores, _ = predictor.predict_torch(asked)
-    if _of_classes(predictor):  # the same for every prompt
+    if predictor.model.decoder.classes is not None:  # the same for every prompt
         return _Answer(image, asked, found[0].cpu().numpy(), scores[0].tolist(), True)
     return _Answer(image, asked, found[:, 0].cpu().numpy(), scores[:, 0].tolist(), False)
 
@@ -178,11 +178,6 @@ def _remarks(failed: Sequence[tuple[str, InputError]], images: int, beyond: int)
             f"note: boxes reach beyond the edge of {beyond} of {images} images; used as is"
         )
     return lines
-
-
-def _of_classes(predictor: Predictor) -> bool:
-    """Whether the model answers with a mask a class."""
-    return getattr(predictor.model.decoder, "classes", None) is not None
 
 
 def _write_pictures(path: Path, answer: _Answer, entry: Any, overlay: bool) -> None:

@@ -22,27 +22,27 @@ from samtune.metrics.saliency import SaliencyMetrics
 from samtune.metrics.seen import Seen
 from samtune.metrics.shadow import BalancedError
 
-Made = Callable[[list[str], EvalConfig, dict[str, Any]], Streamed]
+Made = Callable[[list[str], EvalConfig, int, dict[str, Any]], Streamed]
 
 FAMILIES: dict[str, Made] = {
-    "regions": lambda keys, s, kw: RegionMetrics(**kw),
-    "boundaries": lambda keys, s, kw: BoundaryMetrics(
+    "regions": lambda keys, s, classes, kw: RegionMetrics(**kw),
+    "boundaries": lambda keys, s, classes, kw: BoundaryMetrics(
         keys, s.boundary_ratio, s.nsd_tolerance, **kw
     ),
-    "saliency": lambda keys, s, kw: SaliencyMetrics(keys, **kw),
-    "saliency_framed": lambda keys, s, kw: SaliencyMetrics(
+    "saliency": lambda keys, s, classes, kw: SaliencyMetrics(keys, **kw),
+    "saliency_framed": lambda keys, s, classes, kw: SaliencyMetrics(
         keys, weighted_beta2=0.3, undefined="zero", framed=True, **kw
     ),
-    "shadow": lambda keys, s, kw: BalancedError(**kw),
-    "shadow_framed": lambda keys, s, kw: BalancedError(125 / 255, **kw),
-    "precision": lambda keys, s, kw: AveragePrecision(**kw),
-    "accuracy": lambda keys, s, kw: SegmentationAccuracy(**kw),
-    "pooled": lambda keys, s, kw: PooledForeground(**kw),
-    "smoothed": lambda keys, s, kw: SmoothedPerImage(**kw),
-    "gsam": lambda keys, s, kw: AbsentClassIoU(**kw),
-    "gsam_soft": lambda keys, s, kw: SoftClassIoU(**kw),
+    "shadow": lambda keys, s, classes, kw: BalancedError(**kw),
+    "shadow_framed": lambda keys, s, classes, kw: BalancedError(125 / 255, **kw),
+    "precision": lambda keys, s, classes, kw: AveragePrecision(**kw),
+    "accuracy": lambda keys, s, classes, kw: SegmentationAccuracy(**kw),
+    "pooled": lambda keys, s, classes, kw: PooledForeground(**kw),
+    "smoothed": lambda keys, s, classes, kw: SmoothedPerImage(**kw),
+    "gsam": lambda keys, s, classes, kw: AbsentClassIoU(classes=classes, **kw),
+    "gsam_soft": lambda keys, s, classes, kw: SoftClassIoU(classes=classes, **kw),
 }
-"""How each family is made, from the keys wanted of it; IoU and Dice themselves are
+"""How each family is made, from its keys, the settings and the number of classes; IoU and Dice are
 :class:`~samtune.metrics.masks.MaskMetrics`, which evaluation always has."""
 
 
@@ -79,12 +79,8 @@ class Suite:
             keys.setdefault(MEASURES[name].family, []).append(MEASURES[name].key)
         options: dict[str, Any] = {"sync_on_compute": sync}
         self.families = {
-            family: FAMILIES[family](
-                wanted,
-                config,
-                options | ({"classes": classes} if family.startswith("gsam") else {}),
-            ).to(device)
-            for family, wanted in keys.items()
+            family: FAMILIES[family](names, config, classes, options).to(device)
+            for family, names in keys.items()
         }
 
     def update(self, seen: Seen) -> None:

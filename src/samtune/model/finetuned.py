@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from samtune.inference.predictor import Predictor
 
 
+PLAIN = {"adapter": "none", "decoder": "frozen"}
+"""The names of the parts that leave the base as it is."""
+
+
 class FineTuned(nn.Module):
     """SAM with an adapter in its encoder and a decoder of its own; the base is never changed.
 
@@ -49,8 +53,8 @@ class FineTuned(nn.Module):
     def __init__(
         self,
         sam: Sam,
-        adapter: str | Adapter = "none",
-        decoder: str | Decoder = "frozen",
+        adapter: str | Adapter = PLAIN["adapter"],
+        decoder: str | Decoder = PLAIN["decoder"],
         *,
         input: InputPolicy | None = None,
         adapter_options: Mapping[str, Any] | None = None,
@@ -73,9 +77,7 @@ class FineTuned(nn.Module):
         self.decoder_options: dict[str, Any] | None = None
         if isinstance(adapter, str):
             config = ADAPTERS.config(adapter, dict(adapter_options or {}))
-            initial = getattr(ADAPTERS[adapter], "initial", ())
-            given = asdict(config)
-            self.adapter_options = {key: given[key] for key in given if key not in initial}
+            self.adapter_options = ADAPTERS[adapter].stored_options(asdict(config))
             adapter = ADAPTERS[adapter](sam, config)  # type: ignore[call-arg,arg-type]
         if isinstance(decoder, str):
             config = DECODERS.config(decoder, dict(decoder_options or {}))
@@ -229,7 +231,7 @@ def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:
             f"decoder.name={reader.name}: {method.name} goes with {', '.join(fits)} only; "
             f"set decoder.name={fits[0]}"
         )
-    if reads is not None and not set(reads) & set(method.name.split("+")):
+    if reads is not None and not set(reads) & {method.name, *method.joins}:
         raise InputError(
             f"decoder.name={reader.name}: reads what {' or '.join(reads)} makes, and "
             f"{method.name} makes no such thing; set adapter.name={reads[0]}, or another decoder"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError
 from samtune.files import replacing, write_tensors
 from samtune.model.finetuned import FineTuned
@@ -16,9 +17,6 @@ from samtune.prompts import Prompts
 from samtune.sam.weights import from_state
 
 ENDINGS = (".pth", ".safetensors")
-OWN = ("frozen", "tuned")
-"""The read-outs that are SAM's own mask decoder, with other numbers at most."""
-PARTS = ("mask_decoder", "prompt_encoder")
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,14 @@ def merged_state(model: FineTuned) -> dict[str, Tensor]:
             normalises pixels in another way than its base.
     """
     spec, policy, decoder = model.sam.spec, model.input, model.decoder
-    if decoder.name not in OWN:
+    try:
+        of_decoder = decoder.sam_tensors()
+    except NotImplementedError as error:
+        fits = [n for n in DECODERS if DECODERS[n].sam_tensors is not Decoder.sam_tensors]
         raise InputError(
-            f"decoder.name={decoder.name}: is not SAM's own mask decoder, so no SAM file can hold "
-            f"it; {' and '.join(OWN)} can be merged"
-        )
+            f"decoder.name={decoder.name}: {error}, so no SAM file can hold it; "
+            f"{' and '.join(fits)} can be merged"
+        ) from error
     own = {"mean": spec.pixel_mean, "std": spec.pixel_std}
     for name, value in own.items():
         if getattr(policy, name) not in (None, value):
@@ -84,10 +85,7 @@ def merged_state(model: FineTuned) -> dict[str, Tensor]:
     state = {key: t.detach().clone() for key, t in model.sam.state_dict().items()}
     for key, delta in deltas.items():
         state[key] += delta
-    for part in PARTS:
-        tuned = getattr(decoder, part, None)
-        if tuned is not None:
-            state |= {f"{part}.{key}": t.detach().clone() for key, t in tuned.state_dict().items()}
+    state |= of_decoder
     return {key: t.cpu().contiguous() for key, t in state.items()}
 
 

@@ -132,9 +132,7 @@ def tuned(config: RunConfig, sam: Sam) -> FineTuned:
 
 def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
     size, step = config.input.size, sam.spec.patch_size
-    # a stack, as in lora+gsam, has the stride of its parts
-    strides = [ADAPTERS[name].stride for name in config.adapter["name"].split("+")]
-    own = next((stride for stride in strides if stride), None)
+    own = ADAPTERS[config.adapter["name"]].stride
     whose = f"stride of {config.adapter['name']}" if own else f"patch of {sam.spec.name}"
     step = own or step
     if size is None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from samtune.data.config import DataConfig, PromptConfig
+from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.losses import DEFAULT_LOSS, Loss
 from samtune.prompts import NONE, PromptModes
+from samtune.registry import settings
 
-SEMANTIC = "semantic"
-"""The read-out that answers with classes."""
 CLASS_LOSS = "ce + multi_dice"
 
 
@@ -29,13 +29,13 @@ def of_classes(tree: Mapping[str, Any]) -> dict[str, Any]:
     data, decoder = (
         part if isinstance(part := tree.get(key), Mapping) else {} for key in ("data", "decoder")
     )
-    count = data.get("classes")
-    if decoder.get("name") != SEMANTIC or data.get("masks") != "classes" or not count:
+    name, count = decoder.get("name", ""), data.get("classes")
+    if not _can_answer(name) or data.get("masks") != "classes" or not count:
         return {}
-    found: dict[str, Any] = {"decoder": {"name": SEMANTIC, "classes": count}}
-    if count != 2 or decoder.get("tokens") == "per_class":
-        found["train"] = {"loss": CLASS_LOSS}
-    return found
+    below: dict[str, Any] = {"decoder": {"name": name, "classes": count}}
+    if DECODERS[name].class_count({**decoder, "classes": count}) is not None:
+        below["train"] = {"loss": CLASS_LOSS}
+    return below
 
 
 def check_classes(
@@ -48,19 +48,18 @@ def check_classes(
     """
     mapped, modes = maps(data, prompts), _all_modes(prompts)
     of_maps = Loss.parse(loss).of_classes
-    if data.masks == "classes" and not data.classes and (of_maps or decoder["name"] == SEMANTIC):
+    if data.masks == "classes" and not data.classes and (of_maps or _can_answer(decoder["name"])):
         raise InputError(
             "data.masks=classes: nothing says how many classes there are; set data.classes=K, for "
             "mask values 0 to K - 1"
         )
-    answers = decoder.get("classes") if decoder["name"] == SEMANTIC else None
-    if answers == 2 and decoder["tokens"] == "gsam":
-        answers = None
+    answers = DECODERS[decoder["name"]].class_count(decoder)
     if mapped and answers is None:
-        more = " decoder.tokens=per_class" if data.classes == 2 else ""
+        fitting = next(name for name in DECODERS if _can_answer(name))
+        options = DECODERS[fitting].for_classes(data.classes or 0) or {}
         raise InputError(
             f"prompts=none: one mask cannot answer for {data.classes} classes; set "
-            f"decoder.name=semantic decoder.classes={data.classes}{more}, or other prompts"
+            f"{settings('decoder', {'name': fitting, **options})}, or other prompts"
         )
     if answers is not None and not (mapped and data.classes == answers and modes == {NONE}):
         raise InputError(
@@ -71,6 +70,11 @@ def check_classes(
         fits = CLASS_LOSS if mapped else DEFAULT_LOSS
         kind = "maps of classes" if mapped else "single masks"
         raise InputError(f"train.loss={loss}: not for {kind}; set train.loss='{fits}'")
+
+
+def _can_answer(decoder: Any) -> bool:
+    """Whether there is a decoder of that name that can answer with maps of classes."""
+    return decoder in DECODERS and DECODERS[decoder].for_classes(2) is not None
 
 
 def _all_modes(prompts: PromptConfig) -> set[str]:

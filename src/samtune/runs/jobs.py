@@ -30,7 +30,7 @@ from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.inference.predictor import Predictor, check_threshold
 from samtune.model.checkpoint import load, read_header
-from samtune.model.finetuned import FineTuned
+from samtune.model.finetuned import PLAIN, FineTuned
 from samtune.prompts import PromptModes, kind_of
 from samtune.report.terminal import Display
 from samtune.runs.assembly import (
@@ -279,11 +279,7 @@ def _pair(value: Any) -> Any:
 def _settings_of(source: str) -> Tree:
     """The settings that a checkpoint was trained with, or those of a base alone."""
     if _is_base(source):
-        return {
-            "base": {"name": source},
-            "adapter": {"name": "none"},
-            "decoder": {"name": "frozen"},
-        }
+        return {"base": {"name": source}, **{part: {"name": PLAIN[part]} for part in PLAIN}}
     header = read_header(source)
     if "config" not in header:  # saved from Python: it says what the model is, not how it was made
         parts = {key: header[key] for key in ("adapter", "decoder")}
