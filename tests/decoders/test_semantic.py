@@ -302,7 +302,7 @@ def test_published_recipes_resolve_and_fit_their_decoder():
         assert recipe["recipe"]["status"].startswith("not reproduced")
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", list(DECODERS))
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_decoder_says_with_which_options_it_answers_for_classes(sam, name, count):
     decoder = DECODERS[name]

@@ -66,7 +66,7 @@ def test_the_command(samtune, sam, tiny_weights, tmp_path):
     assert "no such checkpoint" in samtune("merge", "absent", "--out", out).line
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", list(DECODERS))
 def test_a_decoder_says_whether_it_is_sams_own(sam, name, refused, tmp_path):
     adapter = (DECODERS[name].adapters or ("none",))[0]
     model = FineTuned(sam, adapter, name)
