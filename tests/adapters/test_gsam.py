@@ -166,7 +166,7 @@ def test_tables_are_resampled_as_the_published_code_does():
     for block in (1, 3):
         attention = base.image_encoder.blocks[block].attn
         assert attention.rel_pos_h.shape == (127, 16)
-        tables = RelativeTables(attention, 32)
+        tables = RelativeTables(base.image_encoder.blocks[block], 32)
         for found, table in ((tables.h, attention.rel_pos_h), (tables.w, attention.rel_pos_w)):
             wanted = F.interpolate(table[None, None], (63, 16), mode="bilinear")[0, 0]
             torch.testing.assert_close(found.detach(), wanted, rtol=0, atol=3e-7)

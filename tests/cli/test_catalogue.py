@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from samtune.adapters import ADAPTERS
+from samtune.adapters.base import lacking
 from samtune.adapters.gsam import GSAM
 from samtune.adapters.lora import LoRA
 from samtune.cli.catalogue import (
@@ -19,6 +20,7 @@ from samtune.cli.catalogue import (
 )
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
+from samtune.sam.spec import SPECS
 from samtune.training.engine import FitConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,9 +39,9 @@ def test_every_method_is_listed_with_paper_and_size():
     assert set(rows) == set(ADAPTERS)
     for row in rows.values():
         assert row["paper"] and row["sits"] and row["summary"]
-        bases = {"vit": "vit_b", "tiny_vit": "vit_t"}
         assert row["decoders"]
-        assert {bases[kind] for kind in ADAPTERS[row["name"]].encoders} <= set(row["backbones"])
+        method = ADAPTERS[row["name"]]
+        assert row["backbones"] == [b for b, spec in SPECS.items() if not lacking(method, spec)]
     assert rows["none"]["trainable_parameters"] == 0
     # rank 4 on queries and values: 12 blocks x 2 pairs x 2 matrices of 4 x 768
     assert rows["lora"]["trainable_parameters"] == 12 * 2 * 2 * 4 * 768

@@ -282,7 +282,7 @@ def test_the_recipe_trains_and_predicts(samtune, pairs, tmp_path, monkeypatch, a
     assert answer.code == 0, answer.err
     assert 0 <= answer.json["tuned"]["iou"] <= 1
     wrong = samtune("train", *run, *data, *words, "adapter.name=vpt")
-    assert "base.name=tiny_t: vpt is made for a ViT" in wrong.line
+    assert "base.name=tiny_t: vpt needs blocks that attend to extra tokens" in wrong.line
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from samtune.sam.weights import from_state
 SMALL = [name for name in NAMES if name != "gsam:gsam"]
 NECK = "image_encoder.neck.0.weight"
 STAGES = Stage(8, 1), Stage(16, 1, 2, 3), Stage(24, 1, 2, 4), Stage(32, 1, 4, 3)
-TINY_T = replace(tiny.TINY, name="tiny_t", depth=3, global_blocks=(), stages=STAGES, patch_size=16)
+TINY_T = replace(tiny.TINY, name="tiny_t", depth=3, global_blocks=(), patch_size=16)
+TINY_T = replace(TINY_T, encoder="tiny_vit", stages=STAGES)
 
 
 def outputs(model, size=(64, 64)):

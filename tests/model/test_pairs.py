@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from samtune.adapters import ADAPTERS
+from samtune.adapters.base import lacking
 from samtune.cli.catalogue import list_methods
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
@@ -69,7 +70,7 @@ def test_what_the_configuration_takes_is_built_and_all_else_is_refused(adapter, 
     assert fits == (on_base if base in row["backbones"] else [])
 
 
-TOGETHER = [name for name in ADAPTERS if name != "none" and "vit" in ADAPTERS[name].encoders]
+TOGETHER = [name for name in ADAPTERS if name != "none" and not lacking(ADAPTERS[name], tiny.TINY)]
 
 
 @pytest.mark.parametrize("first", TOGETHER)

@@ -27,7 +27,7 @@ LAYERS = {
     "geometry": "ops",
     "prompts": "geometry",
     "batch": "geometry prompts",
-    "sam": "batch ops prompts",
+    "sam": "batch geometry ops prompts registry",
     "adapters": "ops options registry sam",
     "decoders": "batch options prompts registry sam",
     "model": "adapters batch decoders files geometry prompts sam",

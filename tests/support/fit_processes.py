@@ -12,6 +12,7 @@ import tiny_vit_golden
 import torch
 
 from samtune.adapters import ADAPTERS
+from samtune.adapters.base import lacking
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.sources import find_layout
 from samtune.distributed import place
@@ -23,7 +24,7 @@ from samtune.training.engine import FitConfig, fit
 def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> None:
     adapter, decoder = method.split("/")
     torch.manual_seed(0)
-    base = tiny.base() if "vit" in ADAPTERS[adapter].encoders else tiny_vit_golden.base()
+    base = tiny_vit_golden.base() if lacking(ADAPTERS[adapter], tiny.TINY) else tiny.base()
     model = FineTuned(base, adapter, decoder)
     start = {name: t.clone() for name, t in model.state_dict().items()}
     (records,) = find_layout(root).values()

@@ -21,6 +21,7 @@ TINY = SamSpec(
     prompt_dim=32,
     decoder_hidden=64,
     iou_hidden=32,
+    encoder="tiny_vit",
     # Windows that divide no grid of 64 pixels: all are padded.
     stages=(Stage(16, 1), Stage(16, 1, 2, 3), Stage(24, 2, 3, 3), Stage(32, 1, 4, 3)),
 )

@@ -10,6 +10,7 @@ import torch
 
 import samtune
 from samtune.adapters import ADAPTERS
+from samtune.adapters.base import lacking
 from samtune.assets import demo_data
 from samtune.data import DataConfig, SegmentationDataset, collate, splits
 from samtune.decoders import DECODERS
@@ -69,7 +70,7 @@ def reads(adapter: str) -> str:
     return declared[0] if declared and "tuned" not in declared else "tuned"
 
 
-FITTING = [name for name in ADAPTERS if SPECS["nano"].encoder in ADAPTERS[name].encoders]
+FITTING = [name for name in ADAPTERS if not lacking(ADAPTERS[name], SPECS["nano"])]
 PAIRS = [(adapter, reads(adapter)) for adapter in FITTING]
 PAIRS += [("none", decoder) for decoder in ("hq", "prompt_free")]
 CLASSES = {"semantic"}

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.options import Count, Rate
 from samtune.sam.edits import BlockEdits
-from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
@@ -54,11 +53,11 @@ class AdaptFormer(Adapter):
 
     paper = "Chen et al. 2022, arXiv:2205.13535"
     sits = "beside every MLP"
+    uses = ("mlp",)
     forms: ClassVar = {
         "gsam": {"hidden": 192, "scale": 0.5, "activation": "gelu", "zero_init": False},
         "learned_scale": {"scale": None},
     }
-    encoders = ("vit", "tiny_vit")
     changes_at_start = "without zero_init the up-projections start at random"
 
     @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class AdaptFormer(Adapter):
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         self.identity_at_init = config.zero_init  # type: ignore[misc]
-        blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]
+        blocks = sam.image_encoder.blocks
         self.bottlenecks = nn.ModuleList(Bottleneck(block.dim, config) for block in blocks)
 
     def edits(self, i: int, state: None) -> BlockEdits:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from samtune.errors import InputError
 from samtune.registry import Registry
 from samtune.sam.edits import NONE, BlockEdits
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.encoder import ABILITIES, ENCODERS, Ability, Encoder
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 
@@ -35,8 +35,9 @@ class Adapter(nn.Module):
     """Why a fresh one changes the embedding, in a clause, where it does or an option makes it."""
     decoders: ClassVar[tuple[str, ...] | None] = None
     """The decoders it can go with; ``None`` for all."""
-    encoders: ClassVar[tuple[str, ...]] = ("vit",)
-    """The kinds of image encoder it can go with, see ``SamSpec.encoder``."""
+    uses: ClassVar[tuple[Ability, ...]] = ()
+    """What it needs of an image encoder, in the words of ``samtune.sam.encoder.ABILITIES``: the
+    fields of ``BlockEdits`` that it sets, and what else it reads."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Modules that get no gradient under the default loss and prompts."""
     detached: ClassVar[bool] = False
@@ -76,11 +77,11 @@ class Adapter(nn.Module):
         """The options that a checkpoint keeps: all but those of where weights start."""
         return {key: value for key, value in options.items() if key not in cls.initial}
 
-    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+    def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
         """Patches and positions, ``(B, 3, h, w) -> (B, H, W, C)``."""
         return encoder.embed(pixels)
 
-    def begin(self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Any:
+    def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Any:
         """State of one forward pass, from the pixels, the first stream and the decoder's tokens."""
         return None
 
@@ -132,21 +133,23 @@ ADAPTERS: Registry[Adapter] = Registry("adapter")
 """All adaptation methods by name."""
 
 
+def lacking(method: Adapter | type[Adapter], spec: SamSpec) -> tuple[Ability, ...]:
+    """What a method uses and the image encoder of a base does not offer."""
+    offers = ENCODERS[spec.encoder].offers
+    return tuple(word for word in method.uses if word not in offers)
+
+
 def check_base(method: Adapter | type[Adapter], spec: SamSpec) -> None:
     """Refuses a base that a method does not fit, before any weight is read.
 
     Raises:
-        InputError: Such a base, with the reason and the methods that fit it.
+        InputError: Such a base, with what it lacks and the methods that fit it.
     """
-    if spec.encoder not in method.encoders:
-        fits = [name for name in ADAPTERS if spec.encoder in ADAPTERS[name].encoders]
-        why = (
-            f"a ViT, whose blocks are all of one width and grid, and {spec.name} has stages"
-            if "vit" in method.encoders
-            else f"MobileSAM's TinyViT, and {spec.name} has no batch normalisation"
-        )
+    if missing := lacking(method, spec):
+        needs = " and ".join(ABILITIES[word] for word in missing)
+        fits = [name for name in ADAPTERS if not lacking(ADAPTERS[name], spec)]
         raise InputError(
-            f"base.name={spec.name}: {method.name} is made for {why}; set adapter.name to one of "
-            f"{', '.join(fits)}, or take another base"
+            f"base.name={spec.name}: {method.name} needs {needs}, which {spec.name} does not have; "
+            f"set adapter.name to one of {', '.join(fits)}, or take another base"
         )
     method.check(spec)

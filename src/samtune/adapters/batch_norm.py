@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.options import Range
 from samtune.sam.edits import BlockEdits
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.encoder import Encoder
 from samtune.sam.model import Sam
-from samtune.sam.tiny_vit import TinyViT
 
 
 class Statistics(nn.Module):
@@ -66,7 +65,7 @@ class BatchNorm(Adapter):
 
     paper = "Li et al. 2016 (AdaBN), arXiv:1603.04779; Kyyle2114 2024, Fine-tuning-Segment-Anything"
     sits = "every batch normalisation of TinyViT"
-    encoders = ("tiny_vit",)
+    uses = ("norm",)
     changes_at_start = "in training the batch's statistics take the place of the base's"
 
     @dataclass(frozen=True)
@@ -78,20 +77,16 @@ class BatchNorm(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        encoder: nn.Module = sam.image_encoder
-        norms = encoder.norms if isinstance(encoder, TinyViT) else {}
+        norms = sam.image_encoder.norms.items()
         self.statistics = nn.ModuleDict(
-            {_key(name): Statistics(norm, config.momentum) for name, norm in norms.items()}
+            {_key(name): Statistics(norm, config.momentum) for name, norm in norms}
         )
 
-    def embed(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
-        """Stem and first stage, normalised with the method's statistics."""
-        assert isinstance(encoder, TinyViT)
+    def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
+        """The first stream, normalised with the method's statistics."""
         return encoder.embed(pixels, self._changed(Seen()))
 
-    def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
-    ) -> Seen:
+    def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Seen:
         """Nothing seen yet."""
         return Seen()
 
@@ -101,12 +96,10 @@ class BatchNorm(Adapter):
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """What its running statistics differ by from the base's."""
-        encoder: nn.Module = sam.image_encoder
-        assert isinstance(encoder, TinyViT)
         return {
             f"image_encoder.{name}.bn.{part}": getattr(self.statistics[_key(name)], part)
             - getattr(norm, part)
-            for name, norm in encoder.norms.items()
+            for name, norm in sam.image_encoder.norms.items()
             for part in ("running_mean", "running_var")
         }
 

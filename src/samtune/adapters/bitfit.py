@@ -13,18 +13,10 @@ import torch
 from torch import Tensor
 
 from samtune.adapters.base import ADAPTERS
-from samtune.adapters.block_tensors import (
-    PLACES,
-    AnyBlock,
-    TunedTensors,
-    chosen_parts,
-    places_of,
-)
+from samtune.adapters.block_tensors import TunedTensors, chosen_parts
 from samtune.adapters.lora import PARTS
+from samtune.sam.encoder import OPERATIONS, EncoderBlock
 from samtune.sam.model import Sam
-from samtune.sam.tiny_vit import Block as TinyBlock
-
-QKV = "attn.qkv.bias"
 
 
 @ADAPTERS.register("bitfit")
@@ -33,8 +25,8 @@ class BitFit(TunedTensors):
 
     paper = "Ben Zaken et al. 2022, arXiv:2106.10199"
     sits = "the biases of every block"
+    uses = ("params",)
     forms: ClassVar = {"paper": {"which": "q+lin1"}}
-    encoders = ("vit", "tiny_vit")
 
     @dataclass(frozen=True)
     class Config:
@@ -49,31 +41,29 @@ class BitFit(TunedTensors):
         end)."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
-        operations = [part for part in PLACES if part != "qkv"]
+        operations = [part for part in OPERATIONS if part != "qkv"]
         parts = chosen_parts("which", config.which, [*PARTS, *operations])
         self.thirds = [PARTS[part] for part in parts if part in PARTS]
-        places = places_of(sam)
+        places = sam.image_encoder.blocks[0].places
+        self.fused = f"{places['qkv']}.bias"
         names = [f"{places[part]}.bias" for part in parts if part not in PARTS]
-        super().__init__(sam, config.blocks, [QKV] * bool(self.thirds) + names)
+        super().__init__(sam, config.blocks, [self.fused] * bool(self.thirds) + names)
 
-    def start(self, name: str, block: AnyBlock) -> Tensor:
+    def start(self, name: str, block: EncoderBlock) -> Tensor:
         """A copy of a bias; of the fused projection's, only the chosen thirds."""
         bias = super().start(name, block)
-        return torch.cat([_thirds(block, bias)[k] for k in self.thirds]) if name == QKV else bias
+        if name != self.fused:
+            return bias
+        thirds = block.parts(bias)
+        return torch.cat([thirds[k] for k in self.thirds])
 
-    def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
+    def replaced(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
         """The trained biases of block ``i``, with the frozen thirds of a projection filled in."""
         biases = super().replaced(i, block)
         if self.thirds:
-            rows = _thirds(block, block.attn.qkv.bias)
-            for third, own in zip(self.thirds, biases[QKV].chunk(len(self.thirds)), strict=True):
-                rows[third] = own
-            joined = torch.cat(rows)
-            biases[QKV] = block.attn.by_head(joined) if isinstance(block, TinyBlock) else joined
+            thirds = list(block.parts(block.get_parameter(self.fused)))
+            tuned = biases[self.fused].chunk(len(self.thirds))
+            for third, bias in zip(self.thirds, tuned, strict=True):
+                thirds[third] = bias
+            biases[self.fused] = block.fused(thirds)
         return biases
-
-
-def _thirds(block: AnyBlock, bias: Tensor) -> list[Tensor]:
-    """The biases ``(C,)`` of queries, keys and values, out of a projection's."""
-    # TinyViT's stand head by head.
-    return list((block.attn.by_part(bias) if isinstance(block, TinyBlock) else bias).chunk(3))

@@ -11,38 +11,15 @@ from samtune.adapters.base import Adapter
 from samtune.adapters.lora import chosen_blocks
 from samtune.errors import InputError
 from samtune.sam.edits import NONE, BlockEdits
-from samtune.sam.image_encoder import Block, ImageEncoder
+from samtune.sam.encoder import Encoder, EncoderBlock
 from samtune.sam.model import Sam
-from samtune.sam.tiny_vit import Block as TinyBlock
-from samtune.sam.tiny_vit import Step
-
-PLACES = {
-    "norm1": "norm1",
-    "qkv": "attn.qkv",
-    "proj": "attn.proj",
-    "norm2": "norm2",
-    "lin1": "mlp.lin1",
-    "lin2": "mlp.lin2",
-}
-"""The operations of a block that have weight and bias, in their order, by their short names."""
-TINY_PLACES = {
-    "norm1": "attn.norm",
-    "qkv": "attn.qkv",
-    "proj": "attn.proj",
-    "norm2": "mlp.norm",
-    "lin1": "mlp.fc1",
-    "lin2": "mlp.fc2",
-}
-"""The same operations in the blocks of a TinyViT, whose convolutions are left alone."""
-
-AnyBlock = Block | TinyBlock
 
 
 @dataclass(frozen=True)
 class Frozen:
     """The base's encoder during one forward pass."""
 
-    encoder: ImageEncoder
+    encoder: Encoder
 
 
 class BlockTensors(Adapter):
@@ -64,13 +41,11 @@ class BlockTensors(Adapter):
         """The same tensors of each chosen block."""
         return frozenset(f"{i}.{name}" for i in self.chosen for name in self.in_block)
 
-    def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
+    def replaced(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
         """The tensors in place of those of the frozen block ``i``, by their names within it."""
         raise NotImplementedError
 
-    def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
-    ) -> Frozen:
+    def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Frozen:
         """Keeps the frozen encoder at hand for this pass."""
         return Frozen(encoder)
 
@@ -78,17 +53,15 @@ class BlockTensors(Adapter):
         """The tensors in place of those of block ``i``, where it is chosen."""
         if i not in self.chosen:
             return NONE
-        return BlockEdits(params=self.replaced(i, frozen_block(state.encoder, i)))
+        return BlockEdits(params=self.replaced(i, state.encoder.blocks[i]))
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """What replaces each tensor less the base's own."""
         found = {}
         for i in self.chosen:
-            step: object = sam.image_encoder.blocks[i]
-            prefix = step.name if isinstance(step, Step) else f"blocks.{i}"
-            block = frozen_block(sam.image_encoder, i)
+            block = sam.image_encoder.blocks[i]
             for name, tensor in self.replaced(i, block).items():
-                found[f"image_encoder.{prefix}.{name}"] = tensor - block.get_parameter(name)
+                found[f"image_encoder.{block.name}.{name}"] = tensor - block.get_parameter(name)
         return found
 
 
@@ -106,32 +79,18 @@ class TunedTensors(BlockTensors):
         self.names = {name.replace(".", "_"): name for name in self.in_block}
         self.tuned = nn.ModuleDict()
         for i in self.chosen:
-            block = frozen_block(sam.image_encoder, i)
+            block = sam.image_encoder.blocks[i]
             own = {k: nn.Parameter(self.start(n, block)) for k, n in self.names.items()}
             self.tuned[str(i)] = nn.ParameterDict(own)
 
-    def start(self, name: str, block: AnyBlock) -> Tensor:
+    def start(self, name: str, block: EncoderBlock) -> Tensor:
         """What is trained in place of a tensor of the frozen block: a copy of it."""
         return block.get_parameter(name).detach().clone()
 
-    def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
+    def replaced(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
         """The trained copies of block ``i``."""
         own = self.tuned[str(i)]
         return {name: getattr(own, key) for key, name in self.names.items()}
-
-
-def frozen_block(encoder: ImageEncoder, i: int) -> AnyBlock:
-    """Block ``i`` of a base's encoder."""
-    block: object = encoder.blocks[i]
-    if isinstance(block, Step):
-        return block.block
-    assert isinstance(block, Block)
-    return block
-
-
-def places_of(sam: Sam) -> dict[str, str]:
-    """Where the blocks of a base have their operations, by the short names."""
-    return TINY_PLACES if sam.spec.encoder == "tiny_vit" else PLACES
 
 
 def chosen_parts(option: str, wanted: str, known: Iterable[str]) -> list[str]:

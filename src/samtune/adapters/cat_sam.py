@@ -28,7 +28,7 @@ from samtune.errors import InputError
 from samtune.ops import resize
 from samtune.options import Count, Fraction
 from samtune.sam.edits import BlockEdits
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.encoder import Encoder
 from samtune.sam.model import Sam
 
 
@@ -42,6 +42,7 @@ class CatSamT(Adapter):
 
     paper = "Xiao et al. 2024, arXiv:2402.03631"
     sits = "a token in every window's keys and values"
+    uses = ("tokens",)
     identity_at_init = False
     changes_at_start = (
         "nothing weighs the token that all windows attend to, and its bridge starts as any layer"
@@ -57,15 +58,13 @@ class CatSamT(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        token, dim = sam.spec.prompt_dim, sam.image_encoder.dim
+        token, hidden = sam.spec.prompt_dim, config.hidden
         self.bridges = nn.ModuleList(
-            nn.Sequential(nn.Linear(token, config.hidden), nn.GELU(), nn.Linear(config.hidden, dim))
-            for _ in sam.image_encoder.blocks
+            nn.Sequential(nn.Linear(token, hidden), nn.GELU(), nn.Linear(hidden, block.dim_in))
+            for block in sam.image_encoder.blocks
         )
 
-    def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
-    ) -> Tensor:
+    def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Tensor:
         """The decoder's token ``(1, prompt_dim)``; the image has no part in it."""
         return _given(self, tokens)
 
@@ -108,7 +107,7 @@ class CatSamA(SamAdapter):
         self.bridge_up = nn.Linear(config.hidden, self.grid[0] * self.grid[1])
 
     def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> PromptFeatures:
         """The features of the image and of the decoder's token, added."""
         image = super().begin(encoder, pixels, x, tokens).tokens

@@ -23,7 +23,7 @@ from samtune.adapters.lora import LoRA, LowRank, chosen_blocks
 from samtune.ops import windows
 from samtune.options import Count, NotNegative, Range
 from samtune.sam.edits import NONE, BlockEdits
-from samtune.sam.image_encoder import Block, ImageEncoder
+from samtune.sam.encoder import Encoder, EncoderBlock
 from samtune.sam.model import Sam
 
 NOISE = 0.01
@@ -105,7 +105,7 @@ class Mixture(nn.Module):
 class Routing:
     """What the gates decided in one forward pass."""
 
-    encoder: ImageEncoder
+    encoder: Encoder
     weights: dict[int, list[Tensor]] = field(default_factory=dict)
     """By block, for each pair, ``(b, experts)``."""
     losses: list[Tensor] = field(default_factory=list)
@@ -121,6 +121,7 @@ class ConvLoRA(Adapter):
 
     paper = "Zhong et al. 2024, arXiv:2401.17868"
     sits = "query, key and value projections"
+    uses = ("qkv", "uniform")
     forms: ClassVar = {"parts": {"target": "q+v", "top_k": 2}}
     # An expert that no window chose in a step gets no gradient from it.
     untrained = ("experts",)
@@ -153,13 +154,11 @@ class ConvLoRA(Adapter):
         chosen = sorted(chosen_blocks(config.blocks, sam))
         self.updates, self.experts, self.gates = (nn.ModuleDict() for _ in range(3))
         for i in map(str, chosen):
-            self.updates[i] = LowRank(dim, slots, rank, config.alpha, dropout=0.0)
+            self.updates[i] = LowRank(dim, dim, slots, rank, config.alpha, dropout=0.0)
             self.experts[i] = nn.ModuleList(Mixture(rank, config.experts) for _ in slots)
             self.gates[i] = nn.ModuleList(Gate(rank, config.experts, config.top_k) for _ in slots)
 
-    def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
-    ) -> Routing:
+    def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Routing:
         """Nothing is decided yet."""
         return Routing(encoder)
 
@@ -168,7 +167,6 @@ class ConvLoRA(Adapter):
         # Outside of the block, which may run twice: noise is drawn and the loss counted once.
         if str(i) in self.updates:
             block = state.encoder.blocks[i]
-            assert isinstance(block, Block)
             state.weights[i] = []
             # A choice in half precision would differ between near equals.
             with torch.autocast(x.device.type, enabled=False):
@@ -198,9 +196,9 @@ class ConvLoRA(Adapter):
         return self.balance * torch.stack(state.losses).sum() if state.losses else None
 
 
-def _means(block: Block, x: Tensor) -> Tensor:
+def _means(block: EncoderBlock, x: Tensor) -> Tensor:
     """The means of what a block projects, over each of its windows: ``(b, C)``."""
-    normed = block.norm1(x)
+    normed = block.operation("norm1")(x)
     if block.window:
         normed, _ = windows.partition(normed, block.window)
     return normed.mean((1, 2))

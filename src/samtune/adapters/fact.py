@@ -40,6 +40,7 @@ class FacT(Adapter):
         "Jie and Deng 2023, arXiv:2212.03145; on SAM: MA-SAM, Chen et al. 2023, arXiv:2309.08842"
     )
     sits = "query and value projections, with factors shared by all blocks"
+    uses = ("qkv", "uniform")
     forms: ClassVar = {"tucker": {"form": "tk"}}
     former_names: ClassVar = {"core": "c"}
 
@@ -100,10 +101,10 @@ class FacT(Adapter):
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """The updates as weight differences of each block's fused projection."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for i in self.chosen:
             delta = self.u.new_zeros(3, len(self.u), len(self.u))
             for part, sigma in zip(self.parts, self.inner(i), strict=True):
                 delta[part] = (self.u @ sigma @ self.v.T * self.scale).T
-            found[f"image_encoder.blocks.{i}.attn.qkv.weight"] = delta.flatten(0, 1)
+            found |= sam.image_encoder.projection_delta(i, delta.flatten(0, 1))
         return found

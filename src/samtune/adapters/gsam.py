@@ -28,7 +28,7 @@ from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
 from samtune.adapters.strided import Strided
 from samtune.options import Count
 from samtune.sam.edits import BlockEdits
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.encoder import Encoder
 from samtune.sam.layers import LayerNorm2d
 from samtune.sam.model import Sam
 
@@ -106,6 +106,7 @@ class GSAM(Strided):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "a ResNet-101 stream; patch embedding, positions, keys and values, every MLP"
+    uses = ("heads", "mlp", "params", "uniform", "patches", "tables")
     forms: ClassVar = {"positions": {"train_peg": True}}
     changes_at_start = "keys and values are pooled, positions replaced, a random stream is added"
     key_grid = "changes"
@@ -144,7 +145,7 @@ class GSAM(Strided):
         self.refine = nn.ModuleDict({str(i): Refine(dim) for i in sam.spec.global_blocks})
 
     def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> ResidualStream:
         """The CNN stream at the tokens' grid."""
         c = self.project(self.resnet(pixels))

@@ -21,7 +21,6 @@ from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.adapters.lora import chosen_blocks
 from samtune.adapters.sm_adaptformer import bottleneck_width
 from samtune.sam.edits import NONE, BlockEdits
-from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
 
 
@@ -70,6 +69,7 @@ class HeadUpdates(nn.Module):
 class PerHead(Adapter):
     """A residual of every head's queries, keys and values, shared by the heads of a block."""
 
+    uses = ("heads",)
     residual: type[HeadLowRank] = HeadLowRank
 
     @dataclass(frozen=True)
@@ -86,14 +86,13 @@ class PerHead(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        dim = sam.image_encoder.dim // sam.spec.heads
-        rank = bottleneck_width(dim, config.ratio)
-        self.updates = nn.ModuleDict(
-            {
-                str(i): HeadUpdates(*(self.residual(dim, rank, config.scale) for _ in "qkv"))
-                for i in sorted(chosen_blocks(config.blocks, sam))
-            }
-        )
+        self.updates = nn.ModuleDict()
+        for i in sorted(chosen_blocks(config.blocks, sam)):
+            block = sam.image_encoder.blocks[i]
+            dim = block.dim // block.heads
+            rank = bottleneck_width(dim, config.ratio)
+            residuals = (self.residual(dim, rank, config.scale) for _ in "qkv")
+            self.updates[str(i)] = HeadUpdates(*residuals)
 
     def edits(self, i: int, state: None) -> BlockEdits:
         """The residuals of block ``i``, where it has some."""
@@ -113,11 +112,12 @@ class HeadLoRA(PerHead):
         found = {}
         for i, updates in self.updates.items():
             block = sam.image_encoder.blocks[int(i)]
-            assert isinstance(block, Block)
-            parts = [getattr(updates, part).matrix() for part in "qkv"]
-            turn = torch.stack(parts)[:, None].mT  # of q, k, v: the same for all heads
-            for name in ("weight", "bias"):
-                base = getattr(block.attn.qkv, name)
-                rows = base.reshape(3, block.attn.heads, turn.shape[-1], -1)
-                found[f"image_encoder.blocks.{i}.attn.qkv.{name}"] = (turn @ rows).reshape_as(base)
+            matrices = [getattr(updates, part).matrix() for part in "qkv"]
+            turn = torch.stack(matrices)[:, None].mT  # of q, k, v: the same for all heads
+            for term in ("weight", "bias"):
+                name = f"{block.places['qkv']}.{term}"
+                parts = torch.stack(block.parts(block.get_parameter(name)))
+                rows = parts.reshape(3, block.heads, turn.shape[-1], -1)
+                turned = (turn @ rows).reshape_as(parts)
+                found[f"image_encoder.{block.name}.{name}"] = block.fused(turned.unbind())
         return found

@@ -20,17 +20,17 @@ from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
 from samtune.options import Count, Rate
 from samtune.sam.edits import NONE, BlockEdits
-from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
 
 PARTS = {"q": 0, "k": 1, "v": 2}
 
 
 class LowRank(nn.Module):
-    """A low-rank update added to some parts of a ``C -> 3C`` projection.
+    """A low-rank update added to some parts of a ``dim -> 3C`` projection.
 
     Args:
-        dim: ``C``.
+        dim: Width of the tokens that are projected.
+        out: ``C``, the width of queries, keys and values each.
         slots: The thirds each pair writes to: ``[(0, 1, 2)]`` for one pair over all,
             ``[(0,), (2,)]`` for pairs of their own on queries and values.
         rank: Width of the bottleneck.
@@ -42,18 +42,24 @@ class LowRank(nn.Module):
     former_names: ClassVar = {r"down\.(\d)": r"a.\1", r"up\.(\d)": r"b.\1"}
 
     def __init__(
-        self, dim: int, slots: list[tuple[int, ...]], rank: int, alpha: float, dropout: float
+        self,
+        dim: int,
+        out: int,
+        slots: list[tuple[int, ...]],
+        rank: int,
+        alpha: float,
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.slots, self.dim, self.scale = slots, dim, alpha / rank
+        self.slots, self.out, self.scale = slots, out, alpha / rank
         self.a = nn.ParameterList(torch.empty(rank, dim) for _ in slots)
-        self.b = nn.ParameterList(torch.zeros(len(slot) * dim, rank) for slot in slots)
+        self.b = nn.ParameterList(torch.zeros(len(slot) * out, rank) for slot in slots)
         for a in self.a:
             nn.init.kaiming_uniform_(a, a=math.sqrt(5))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(b, h, w, C)`` normed tokens to the ``(b, h, w, 3C)`` update."""
+        """``(b, h, w, dim)`` normed tokens to the ``(b, h, w, 3C)`` update."""
         x = self.dropout(x)
         return self.placed([x @ a.T @ b.T for a, b in zip(self.a, self.b, strict=True)])
 
@@ -61,16 +67,16 @@ class LowRank(nn.Module):
         """What each pair makes, scaled, in the thirds it writes to: ``(..., 3C)``."""
         parts = [updates[0].new_zeros(())] * 3
         for slot, update in zip(self.slots, updates, strict=True):
-            for third, part in zip(slot, (update * self.scale).split(self.dim, -1), strict=True):
+            for third, part in zip(slot, (update * self.scale).split(self.out, -1), strict=True):
                 parts[third] = part
-        shape = (*updates[0].shape[:-1], self.dim)
+        shape = (*updates[0].shape[:-1], self.out)
         return torch.cat([part.expand(shape) for part in parts], -1)
 
     def weight(self) -> Tensor:
-        """The update as a ``(3C, C)`` matrix."""
-        full = self.a[0].new_zeros(3, self.dim, self.dim)
+        """The update as a ``(3C, dim)`` matrix."""
+        full = self.a[0].new_zeros(3, self.out, self.a[0].shape[1])
         for slot, a, b in zip(self.slots, self.a, self.b, strict=True):
-            for third, rows in zip(slot, (b @ a * self.scale).split(self.dim), strict=True):
+            for third, rows in zip(slot, (b @ a * self.scale).split(self.out), strict=True):
                 full[third] = rows
         return full.flatten(0, 1)
 
@@ -81,7 +87,7 @@ def chosen_blocks(wanted: tuple[int, ...] | str, sam: Sam) -> set[int]:
     Raises:
         InputError: An index that the base does not have.
     """
-    blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]
+    blocks = sam.image_encoder.blocks
     if isinstance(wanted, str):
         kinds = {
             "all": lambda b: True,
@@ -111,8 +117,8 @@ class LoRA(Adapter):
 
     paper = "Hu et al. 2021, arXiv:2106.09685; SAMed: Zhang and Liu 2023, arXiv:2304.13785"
     sits = "query, key and value projections"
+    uses = ("qkv",)
     forms: ClassVar = {"fused": {"target": "qkv"}, "qkv": {"target": "q+k+v", "rank": 8}}
-    encoders = ("vit", "tiny_vit")
 
     @dataclass(frozen=True)
     class Config:
@@ -136,10 +142,12 @@ class LoRA(Adapter):
         slots = self.slots(config.target)
         chosen = chosen_blocks(config.blocks, sam)
         alpha = float(config.rank if config.alpha is None else config.alpha)
-        blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]
+        blocks = sam.image_encoder.blocks
         self.updates = nn.ModuleDict(
             {
-                str(i): LowRank(blocks[i].dim, slots, config.rank, alpha, config.dropout)
+                str(i): LowRank(
+                    blocks[i].dim_in, blocks[i].dim, slots, config.rank, alpha, config.dropout
+                )
                 for i in sorted(chosen)
             }
         )

@@ -20,7 +20,6 @@ from samtune.adapters.adaptformer import AdaptFormer, Bottleneck
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.adapters.sm_adaptformer import bottleneck_width
 from samtune.sam.edits import BlockEdits
-from samtune.sam.image_encoder import Block
 from samtune.sam.model import Sam
 
 
@@ -42,8 +41,8 @@ class MedSA(Adapter):
 
     paper = "Wu et al. 2023, arXiv:2304.12620"
     sits = "after every attention and beside every MLP"
+    uses = ("attended", "mlp")
     forms: ClassVar = {"gelu": {"activation": "gelu", "zero_init": False}}
-    encoders = ("vit", "tiny_vit")
     changes_at_start = "without zero_init the up-projections start at random"
 
     @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class MedSA(Adapter):
         super().__init__()
         self.identity_at_init = config.zero_init  # type: ignore[misc]
         self.attention, self.mlp = nn.ModuleList(), nn.ModuleList()
-        blocks: list[Block] = list(sam.image_encoder.blocks)  # type: ignore[arg-type]
+        blocks = sam.image_encoder.blocks
         for dim in (block.dim for block in blocks):
             series, beside = (
                 AdaptFormer.Config(

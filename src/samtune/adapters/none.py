@@ -14,7 +14,6 @@ class NoAdapter(Adapter):
 
     paper = "Kirillov et al. 2023, arXiv:2304.02643"
     sits = "nowhere"
-    encoders = ("vit", "tiny_vit")
     detached = True
 
     def __init__(self, sam: Sam, config: Adapter.Config) -> None:

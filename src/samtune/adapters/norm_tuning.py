@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from samtune.adapters.base import ADAPTERS
-from samtune.adapters.block_tensors import TunedTensors, chosen_parts, places_of
+from samtune.adapters.block_tensors import TunedTensors, chosen_parts
 from samtune.sam.model import Sam
 
 
@@ -21,7 +21,7 @@ class NormTuning(TunedTensors):
 
     paper = "Qi et al. 2022, arXiv:2211.08682; Basu et al. 2023, arXiv:2304.01917"
     sits = "both norms of every block"
-    encoders = ("vit", "tiny_vit")
+    uses = ("params",)
 
     @dataclass(frozen=True)
     class Config:
@@ -38,6 +38,6 @@ class NormTuning(TunedTensors):
     def __init__(self, sam: Sam, config: Config) -> None:
         norms = chosen_parts("norms", config.norms, ("norm1", "norm2"))
         terms = chosen_parts("terms", config.terms, ("weight", "bias"))
-        places = places_of(sam)
+        places = sam.image_encoder.blocks[0].places
         names = [f"{places[norm]}.{term}" for norm in norms for term in terms]
         super().__init__(sam, config.blocks, names)

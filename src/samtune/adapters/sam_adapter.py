@@ -21,7 +21,8 @@ from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
 from samtune.ops.frequency import high_pass
 from samtune.options import Count, Fraction
-from samtune.sam.image_encoder import ImageEncoder, PatchEmbed
+from samtune.sam.encoder import Encoder
+from samtune.sam.image_encoder import PatchEmbed
 from samtune.sam.model import Sam
 
 
@@ -78,6 +79,7 @@ class SamAdapter(Adapter):
 
     paper = "Chen et al. 2023, arXiv:2304.09148"
     sits = "added to the stream before every block"
+    uses = ("uniform", "patches")
     forms: ClassVar = {"fixed": {"embedding_layout": "fixed"}}
     identity_at_init = False
     changes_at_start = "the shared up-projection starts with a deviation of 0.02, not at zero"
@@ -115,7 +117,7 @@ class SamAdapter(Adapter):
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> PromptFeatures:
         """The features of the image, from its patches before positions are added."""
         patches = encoder.patch_embed(pixels)

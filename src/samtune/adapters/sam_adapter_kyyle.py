@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.adapters.sam_adapter import HighPassPatches, PromptFeatures
 from samtune.options import Count, Fraction
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.encoder import Encoder
 from samtune.sam.model import Sam
 
 
@@ -33,6 +33,7 @@ class SamAdapterKyyle(Adapter):
 
     paper = "Kyyle2114 2024, SAM-Adapter-Pytorch-Implementation; Chen et al. 2023, arXiv:2304.09148"
     sits = "added to the stream before the first block and after every block"
+    uses = ("uniform",)
     identity_at_init = False
     changes_at_start = "the shared up-projection starts as any linear layer, not at zero"
 
@@ -57,7 +58,7 @@ class SamAdapterKyyle(Adapter):
         self.up = nn.Linear(config.hidden, encoder.dim)
 
     def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> PromptFeatures:
         """The features of the image, from its patches with their positions."""
         return PromptFeatures(self.embedding(x) + self.high_pass(pixels))

@@ -26,7 +26,7 @@ from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
 from samtune.adapters.strided import Strided
 from samtune.ops import resize
 from samtune.sam.edits import NONE, BlockEdits
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.encoder import Encoder
 from samtune.sam.layers import LayerNorm2d
 from samtune.sam.model import Sam
 
@@ -71,6 +71,7 @@ class SAMUS(Strided):
 
     paper = "Lin et al. 2023, arXiv:2309.06824"
     sits = "a CNN stream that global blocks attend to; patch embedding, positions, global MLPs"
+    uses = ("qkv", "mlp", "params", "uniform", "patches", "positions", "tables")
     changes_at_start = (
         "patches overlap, positions pass a new convolution, a random stream is attended to"
     )
@@ -88,7 +89,7 @@ class SAMUS(Strided):
         self.refine = nn.ModuleDict({i: _conv_norm(dim, dim) for i in blocks})
         self.bottlenecks = nn.ModuleDict({i: Bottleneck(dim, hidden, config.scale) for i in blocks})
 
-    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+    def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
         """Overlapping patches through a bottleneck, with SAM's positions pooled and convolved."""
         x = super().embed(encoder, pixels)
         table = F.max_pool2d(encoder.pos_embed.permute(0, 3, 1, 2), 2)
@@ -96,17 +97,17 @@ class SAMUS(Strided):
         return x + resize.positions(table, (x.shape[1], x.shape[2]))
 
     def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> ConvolutionalStream:
         """The CNN stream at the tokens' grid."""
         c = self.stem[0](pixels)
         for stage in self.stem[1:]:
             c = stage(F.max_pool2d(c, 2))
-        weights = {
-            int(i): encoder.blocks[int(i)].attn.qkv.weight  # type: ignore[union-attr]
-            for i in self.cross
+        blocks = {int(i): encoder.blocks[int(i)] for i in self.cross}
+        weights: dict[int, Tensor] = {
+            i: block.get_parameter(f"{block.places['qkv']}.weight") for i, block in blocks.items()
         }
-        return ConvolutionalStream(c, weights)  # type: ignore[arg-type]
+        return ConvolutionalStream(c, weights)
 
     def edits(self, i: int, state: ConvolutionalStream) -> BlockEdits:
         """Cross-attention before the attention, a bottleneck, own positions: in global blocks."""

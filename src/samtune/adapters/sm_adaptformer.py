@@ -80,6 +80,7 @@ class SMAdaptFormer(Adapter):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "beside every MLP"
+    uses = ("mlp", "uniform")
     forms: ClassVar = {"zero_init": {"zero_init": True}}
     identity_at_init = False
     changes_at_start = "up-projections start at random as published; zero_init starts them at zero"

@@ -19,15 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS
-from samtune.adapters.block_tensors import (
-    PLACES,
-    AnyBlock,
-    BlockTensors,
-    chosen_parts,
-    frozen_block,
-)
+from samtune.adapters.block_tensors import BlockTensors, chosen_parts
 from samtune.options import NotNegative
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.encoder import OPERATIONS, Encoder, EncoderBlock
 from samtune.sam.model import Sam
 
 
@@ -59,6 +53,7 @@ class SSF(BlockTensors):
 
     paper = "Lian et al. 2022, arXiv:2210.08823"
     sits = "after the patch embedding and each operation of a block"
+    uses = ("params", "patches")
     changes_at_start = "with std, scales start around 1 and shifts around 0"
 
     @dataclass(frozen=True)
@@ -76,29 +71,33 @@ class SSF(BlockTensors):
         end)."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
-        parts = chosen_parts("which", config.which, ["patch", *PLACES])
-        places = {part: PLACES[part] for part in parts if part in PLACES}
+        parts = chosen_parts("which", config.which, ["patch", *OPERATIONS])
+        of_block = sam.image_encoder.blocks[0].places
+        places = {part: of_block[part] for part in parts if part in OPERATIONS}
         terms = (f"{place}.{term}" for place in places.values() for term in ("weight", "bias"))
         super().__init__(sam, config.blocks, terms)
         self.identity_at_init = config.std == 0  # type: ignore[misc]
-        self.patch = ScaleShift(sam.image_encoder.dim, config.std) if "patch" in parts else None
+        self.patch = None
+        if "patch" in parts:
+            channels = sam.image_encoder.patch_projection.out_channels
+            self.patch = ScaleShift(channels, config.std)
         self.places = places
         self.features = nn.ModuleDict()
         for i in self.chosen:
-            block = frozen_block(sam.image_encoder, i)
+            block = sam.image_encoder.blocks[i]
             widths = {p: len(block.get_parameter(f"{n}.bias")) for p, n in self.places.items()}
             self.features[str(i)] = nn.ModuleDict(
                 {part: ScaleShift(width, config.std) for part, width in widths.items()}
             )
 
-    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+    def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
         """Patches, scaled and shifted, and positions: ``(B, 3, h, w) -> (B, H, W, C)``."""
         x = encoder.embed(pixels)
         if self.patch is None:
             return x
         return x + (self.patch.scale - 1) * encoder.patch_embed(pixels) + self.patch.shift
 
-    def replaced(self, i: int, block: AnyBlock) -> dict[str, Tensor]:
+    def replaced(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
         """Weight and bias of the operations of block ``i``, scaled and shifted."""
         found: dict[str, Tensor] = {}
         for part, own in self.features[str(i)].items():  # type: ignore[operator]
@@ -111,7 +110,7 @@ class SSF(BlockTensors):
         """The differences of the blocks' tensors, and of the patch embedding's."""
         found = super().deltas(sam)
         if self.patch is not None:
-            base = sam.image_encoder.patch_embed.proj
+            base = sam.image_encoder.patch_projection
             assert base.bias is not None
             weight, bias = self.patch.merged(base.weight, base.bias)
             prefix = "image_encoder.patch_embed.proj"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
 from samtune.sam.edits import BlockEdits, Fn, Heads
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.encoder import ABILITIES, ENCODERS, Ability, Encoder
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 
@@ -54,21 +54,21 @@ class Stack(Adapter):
         self.changes_at_start = "; ".join(clauses)  # type: ignore[misc]
         self.detached = all(a.detached for a in adapters)  # type: ignore[misc]
         self.decoders = _common_decoders(self.name, adapters)  # type: ignore[misc]
-        self.encoders = _common_encoders(self.name, adapters)  # type: ignore[misc]
+        self.uses = _joint_uses(self.name, adapters)  # type: ignore[misc]
         idle = (f"adapters.{i}.{part}" for i, a in enumerate(adapters) for part in a.untrained)
         self.untrained = tuple(idle)  # type: ignore[misc]
 
     def _each(self) -> list[Adapter]:
         return list(self.adapters)  # type: ignore[arg-type]
 
-    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+    def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
         """The embedding of the one adapter that has its own, or the encoder's."""
         if self._embedder is None:
             return encoder.embed(pixels)
         return self._each()[self._embedder].embed(encoder, pixels)
 
     def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> StackState:
         """Begins every adapter."""
         return StackState(tuple(a.begin(encoder, pixels, x, tokens) for a in self._each()))
@@ -194,11 +194,11 @@ def _common_decoders(name: str, parts: Sequence[Adapter | type[Adapter]]) -> Any
     return common
 
 
-def _common_encoders(name: str, parts: Sequence[Adapter | type[Adapter]]) -> tuple[str, ...]:
-    common = tuple(sorted(set.intersection(*(set(part.encoders) for part in parts))))
-    if common == ():
+def _joint_uses(name: str, parts: Sequence[Adapter | type[Adapter]]) -> tuple[Ability, ...]:
+    joint = tuple(word for word in ABILITIES if any(word in part.uses for part in parts))
+    if not any(ENCODERS[kind].offers.issuperset(joint) for kind in ENCODERS):
         raise InputError(f"adapter.name={name}: no base goes with all of them; keep one of them")
-    return common
+    return joint
 
 
 class Combination:
@@ -219,7 +219,7 @@ class Combination:
         clauses = dict.fromkeys(cls.changes_at_start for cls in classes)
         self.changes_at_start = "; ".join(clause for clause in clauses if clause)
         self.decoders = _common_decoders(name, classes)
-        self.encoders = _common_encoders(name, classes)
+        self.uses = _joint_uses(name, classes)
         self.detached = all(cls.detached for cls in classes)
         self.stride = next((cls.stride for cls in classes if cls.stride), None)
 

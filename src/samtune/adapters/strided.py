@@ -12,21 +12,23 @@ from samtune.adapters.base import Adapter
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
 from samtune.errors import InputError
 from samtune.options import Range
-from samtune.sam.image_encoder import Attention, ImageEncoder
+from samtune.sam.encoder import Encoder, EncoderBlock
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 
 STRIDE = 8
 """Pixels from one token to the next."""
+TABLES = ("attn.rel_pos_h", "attn.rel_pos_w")
+"""A block's relative positions, by their names within it."""
 
 
-def strided_patches(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+def strided_patches(encoder: Encoder, pixels: Tensor) -> Tensor:
     """SAM's patch embedding with overlap: ``(B, 3, h, w)`` to ``(B, h // 8, w // 8, C)``.
 
     The image is first enlarged by what a patch is longer than the stride, so that there are as many
     patches as strides.
     """
-    proj, extra = encoder.patch_embed.proj, encoder.patch - STRIDE
+    proj, extra = encoder.patch_projection, encoder.patch - STRIDE
     if extra:
         size = (pixels.shape[-2] + extra, pixels.shape[-1] + extra)
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
@@ -36,18 +38,18 @@ def strided_patches(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
 class RelativeTables(nn.Module):
     """A global block's relative positions, resampled to another side and trained."""
 
-    def __init__(self, attention: Attention, side: int) -> None:
+    def __init__(self, block: EncoderBlock, side: int) -> None:
         super().__init__()
         self.h, self.w = (
             nn.Parameter(
                 F.interpolate(table.detach().T[None], 2 * side - 1, mode="linear")[0].T.contiguous()
             )
-            for table in (attention.rel_pos_h, attention.rel_pos_w)
+            for table in map(block.get_parameter, TABLES)
         )
 
     def params(self) -> dict[str, Tensor]:
         """What to use in place of the block's own tables."""
-        return {"attn.rel_pos_h": self.h, "attn.rel_pos_w": self.w}
+        return dict(zip(TABLES, (self.h, self.w), strict=True))
 
 
 class Strided(Adapter):
@@ -93,13 +95,10 @@ class Strided(Adapter):
         encoder, side = sam.image_encoder, config.table_size // STRIDE
         self.input = Bottleneck(encoder.dim, bottleneck_width(encoder.dim, config.ratio))
         self.tables = nn.ModuleDict(
-            {
-                str(i): RelativeTables(encoder.blocks[i].attn, side)  # type: ignore[arg-type]
-                for i in sam.spec.global_blocks
-            }
+            {str(i): RelativeTables(encoder.blocks[i], side) for i in sam.spec.global_blocks}
         )
 
-    def embed(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+    def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
         """Overlapping patches through a bottleneck, without positions."""
         x = strided_patches(encoder, pixels)
         return x + self.input(x)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.ops.frequency import high_pass
 from samtune.options import Count
-from samtune.sam.image_encoder import ImageEncoder, PatchEmbed
+from samtune.sam.encoder import Encoder
+from samtune.sam.image_encoder import PatchEmbed
 from samtune.sam.model import Sam
 
 
@@ -118,6 +119,7 @@ class TSSAM(Adapter):
 
     paper = "Yu et al. 2024, arXiv:2408.01835"
     sits = "beside the encoder, fed back after every block"
+    uses = ("uniform", "patches")
     forms: ClassVar = {"fft": {"fft": True}, "zero_init": {"zero_init": True}}
     identity_at_init = False
     changes_at_start = (
@@ -171,7 +173,7 @@ class TSSAM(Adapter):
             nn.SyncBatchNorm.convert_sync_batchnorm(self)
 
     def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> SideStream:
         """The side map from the patches (before positions), mixed with the stream once."""
         side = self._stem(encoder.patch_embed(pixels))

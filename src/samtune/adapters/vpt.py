@@ -24,10 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
-from samtune.ops import windows
 from samtune.options import Count, Rate
 from samtune.sam.edits import BlockEdits
-from samtune.sam.image_encoder import Block, ImageEncoder
+from samtune.sam.encoder import Encoder
 from samtune.sam.model import Sam
 
 
@@ -35,7 +34,7 @@ from samtune.sam.model import Sam
 class PromptStream:
     """The prompts of one forward pass."""
 
-    encoder: ImageEncoder
+    encoder: Encoder
     """The frozen encoder, whose norms and blocks the prompts pass."""
     normed: list[Tensor]
     """Normed prompts ``(P, C)`` or ``(B, P, C)`` of the blocks entered so far; deep: of all."""
@@ -52,6 +51,7 @@ class VPT(Adapter):
 
     paper = "Jia et al. 2022, arXiv:2203.12119"
     sits = "tokens beside the image's, in every window"
+    uses = ("tokens", "uniform")
     forms: ClassVar = {"shallow": {"depth": "shallow"}}
     identity_at_init = False
     changes_at_start = "prompts take attention from the image, whatever their values"
@@ -78,55 +78,23 @@ class VPT(Adapter):
         nn.init.uniform_(self.prompts, -bound, bound)
 
     def begin(
-        self, encoder: ImageEncoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> PromptStream:
         """The prompts, normed for the blocks whose prompts are known: all, or the first."""
         prompts = F.dropout(self.prompts, self.dropout, self.training).unbind(0)
-        blocks = _blocks(encoder)[: len(prompts)]
-        normed = [block.norm1(p) for block, p in zip(blocks, prompts, strict=True)]
+        blocks = list(encoder.blocks)[: len(prompts)]
+        normed = [block.operation("norm1")(p) for block, p in zip(blocks, prompts, strict=True)]
         carried = None if self.deep else prompts[0].expand(len(x), -1, -1)
         return PromptStream(encoder, normed, carried)
 
     def enter(self, i: int, x: Tensor, state: PromptStream) -> Tensor:
         """Leaves the stream alone; shallow prompts are taken through block ``i`` beside it."""
-        blocks = _blocks(state.encoder)
+        blocks = state.encoder.blocks
         if state.carried is not None and i + 1 < len(blocks):
-            state.carried = carry(blocks[i], x, state.carried)
-            state.normed.append(blocks[i + 1].norm1(state.carried))
+            state.carried = blocks[i].carry(x, state.carried)
+            state.normed.append(blocks[i + 1].operation("norm1")(state.carried))
         return x
 
     def edits(self, i: int, state: PromptStream) -> BlockEdits:
         """The prompts of block ``i`` as keys and values, which is all that the image sees."""
         return BlockEdits(tokens=state.normed[i])
-
-
-def carry(block: Block, x: Tensor, prompts: Tensor) -> Tensor:
-    """What a block makes of prompts in the stream: its own queries of every window.
-
-    The block itself runs on the image tokens alone, so their keys and values are projected a second
-    time here.
-
-    Args:
-        block: A frozen block.
-        x: The stream ``(B, H, W, C)`` before it.
-        prompts: ``(B, P, C)`` before it.
-
-    Returns:
-        ``(B, P, C)``; in a windowed block the mean over the windows of each image.
-    """
-    attn, image = block.attn, block.norm1(x)
-    if block.window:
-        image, _ = windows.partition(image, block.window)
-    count = len(image) // len(x)
-    q, k, v = attn.split(attn.qkv(block.norm1(prompts)).repeat_interleave(count, 0))
-    weight, bias = attn.qkv.weight[x.shape[-1] :], attn.qkv.bias[x.shape[-1] :]
-    both = F.linear(image.flatten(1, 2), weight, bias).unflatten(-1, (2, attn.heads, -1))
-    image_k, image_v = both.permute(2, 0, 3, 1, 4)
-    out = F.scaled_dot_product_attention(q, torch.cat([image_k, k], 2), torch.cat([image_v, v], 2))
-    out = attn.proj(out.transpose(1, 2).flatten(2)).unflatten(0, (-1, count)).mean(1)
-    prompts = prompts + out
-    return prompts + block.mlp(block.norm2(prompts))
-
-
-def _blocks(encoder: ImageEncoder) -> list[Block]:
-    return list(encoder.blocks)  # type: ignore[arg-type]

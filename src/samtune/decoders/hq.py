@@ -56,19 +56,16 @@ class HqDecoder(Decoder):
             InputError: Such a base.
         """
         if not spec.global_blocks:
-            raise InputError(
-                f"decoder.name=hq: reads the stream after the first global block, and "
-                f"{spec.name} has none; choose another decoder"
-            )
+            raise _no_global_block(spec)
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         self.check(sam.spec)
-        dim = sam.spec.prompt_dim
-        self.combine, self._tap = config.combine, min(sam.spec.global_blocks)
+        dim, blocks = sam.spec.prompt_dim, sam.image_encoder.blocks
+        self.combine, self._tap = config.combine, _first_global_block(sam)
         self.hf_token = nn.Embedding(1, dim)
         self.hf_mlp = Head(dim, dim, dim // 8)
-        self.compress_vit_feat = _fourfold(sam.spec.embed_dim, dim, dim // 8)
+        self.compress_vit_feat = _fourfold(blocks[self._tap].dim, dim, dim // 8)
         self.embedding_encoder = _fourfold(dim, dim // 4, dim // 8)
         self.embedding_maskfeature = nn.Sequential(
             nn.Conv2d(dim // 8, dim // 4, kernel_size=3, padding=1),
@@ -115,6 +112,22 @@ class HqDecoder(Decoder):
         if self.combine == "sum" and not self.training:
             logits = logits + plain.logits
         return Masks(logits, plain.iou)
+
+
+def _first_global_block(sam: Sam) -> int:
+    """The first one on the grid of the image embedding, with which its stream is fused."""
+    encoder = sam.image_encoder
+    for i, block in enumerate(encoder.blocks):
+        if not block.window and block.stride == encoder.stride:
+            return i
+    raise _no_global_block(sam.spec)
+
+
+def _no_global_block(spec: SamSpec) -> InputError:
+    return InputError(
+        f"decoder.name=hq: reads the stream after the first global block, and {spec.name} has "
+        "none; choose another decoder"
+    )
 
 
 def _best(masks: Masks) -> Masks:

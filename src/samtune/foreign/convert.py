@@ -13,16 +13,15 @@ from torch import Tensor
 
 from samtune.errors import InputError, nearest
 from samtune.files import replacing
-from samtune.foreign.base import DIALECTS, Dialect, count
+from samtune.foreign.base import DIALECTS, Dialect
 from samtune.model.checkpoint import save
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 from samtune.sam.weights import (
-    ANCHOR,
     PIXEL_BUFFERS,
-    TINY_ANCHOR,
     State,
+    fitting_specs,
     from_state,
     official_names,
     read_state,
@@ -30,7 +29,6 @@ from samtune.sam.weights import (
     spec_of,
 )
 
-BLOCK = r"^image_encoder\.blocks\.(\d+)\."
 NAMED = 12
 """How many tensors an error names of each kind."""
 
@@ -236,18 +234,7 @@ def _built(sam: Sam, dialect: Dialect, state: State, given: Mapping[str, Any]) -
 
 def _spec(state: State, origin: str) -> SamSpec:
     """The base whose sizes the tensors have."""
-    patches = state.get(ANCHOR)
-    if TINY_ANCHOR in state:
-        fitting = [spec for spec in SPECS.values() if spec.encoder == "tiny_vit"]
-    elif patches is not None:
-        sizes = patches.shape[0], patches.shape[-1], count(state, BLOCK)
-        fitting = [
-            spec
-            for spec in SPECS.values()
-            if (spec.embed_dim, spec.patch_size, spec.depth) == sizes and spec.encoder == "vit"
-        ]
-    else:
-        fitting = []
+    fitting = fitting_specs(state)
     if len(fitting) != 1:
         raise InputError(
             f"{origin}: its tensors do not tell which base it belongs to; give --base with the "

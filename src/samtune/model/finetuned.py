@@ -20,6 +20,7 @@ from samtune.geometry import InputPolicy
 from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.prompts import PromptModes, Prompts
 from samtune.sam.edits import BlockEdits
+from samtune.sam.encoder import EncoderBlock
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 
@@ -38,7 +39,7 @@ class FineTuned(nn.Module):
         sam: The frozen base; several models may share it.
         adapter: A registered name, several joined as in ``lora+adaptformer``, or a module.
         decoder: A registered name, or a module.
-        input: How images enter; by default the base's native square, longest side fitted.
+        input: How images enter; by default the base's native square, filled as its encoder says.
         adapter_options: Options of a named adapter, see ``samtune methods NAME``; of several, by
             name.
         decoder_options: Options of a named decoder.
@@ -67,7 +68,7 @@ class FineTuned(nn.Module):
         if any(p.requires_grad for p in sam.parameters()):
             raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
-        self.input = input or InputPolicy((sam.spec.image_size,) * 2)
+        self.input = input or sam.input_policy
         self.prompt_modes = PromptModes.parse(prompts)
         self.checkpointing = False
         self.cache: FeatureCache | None = None
@@ -192,7 +193,7 @@ class FineTuned(nn.Module):
                 streams[i] = x
         return {**streams, depth: encoder.apply_neck(x)}
 
-    def _run(self, block: nn.Module, x: Tensor, edits: BlockEdits) -> Tensor:
+    def _run(self, block: EncoderBlock, x: Tensor, edits: BlockEdits) -> Tensor:
         if self.adapter.detached:
             with torch.no_grad():
                 return block(x, edits)

@@ -41,7 +41,7 @@ class BlockEdits:
     """Tensors used in place of the block's own, by their names within the block."""
     norm: Norm | None = None
     """``name, module, B C H W -> B C H W``: in place of each batch normalisation, by its name in
-    the encoder. TinyViT alone has any, also before its blocks."""
+    the encoder; also of those before the blocks."""
 
 
 NONE = BlockEdits()

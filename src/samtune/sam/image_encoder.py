@@ -8,9 +8,10 @@ are resampled, and are used as they are at the native size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +20,11 @@ from torch.func import functional_call
 
 from samtune.ops import attention, resize, windows
 from samtune.sam.edits import NONE, BlockEdits
-
-if TYPE_CHECKING:
-    from samtune.sam.spec import SamSpec
+from samtune.sam.encoder import ENCODERS, Encoder, EncoderBlock
 from samtune.sam.layers import MLP, check_names, check_size, neck
+from samtune.sam.spec import SamSpec
+
+BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.")
 
 
 class PatchEmbed(nn.Module):
@@ -78,14 +80,23 @@ class Attention(nn.Module):
         return k.repeat_interleave(copies, 0), v.repeat_interleave(copies, 0)
 
 
-class Block(nn.Module):
+class Block(nn.Module, EncoderBlock):
     """A transformer block: windowed when ``window > 0``, global when 0."""
+
+    places: ClassVar[Mapping[str, str]] = {
+        "norm1": "norm1",
+        "qkv": "attn.qkv",
+        "proj": "attn.proj",
+        "norm2": "norm2",
+        "lin1": "mlp.lin1",
+        "lin2": "mlp.lin2",
+    }
 
     def __init__(
         self, dim: int, heads: int, mlp_ratio: float, window: int, native: tuple[int, int]
     ) -> None:
         super().__init__()
-        self.dim, self.window = dim, window
+        self.dim, self.heads, self.window = dim, heads, window
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, heads, (window, window) if window else native)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
@@ -129,18 +140,62 @@ class Block(nn.Module):
         qkv = self.attn.qkv(x)
         return qkv if edits.qkv is None else qkv + edits.qkv(x)
 
+    def carry(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """What the block makes of tokens in the stream: its own queries of every window.
 
-class ImageEncoder(nn.Module):
-    """The ViT: patches with positions, blocks, neck. ``FineTuned.encode`` runs it step by step."""
+        The block itself runs on the image tokens alone, so their keys and values are projected a
+        second time here.
+
+        Args:
+            x: The stream ``(B, H, W, C)`` before the block.
+            tokens: ``(B, P, C)`` before it.
+
+        Returns:
+            ``(B, P, C)``; in a windowed block the mean over the windows of each image.
+        """
+        attn, image = self.attn, self.norm1(x)
+        if self.window:
+            image, _ = windows.partition(image, self.window)
+        count = len(image) // len(x)
+        q, k, v = attn.split(attn.qkv(self.norm1(tokens)).repeat_interleave(count, 0))
+        weight, bias = attn.qkv.weight[x.shape[-1] :], attn.qkv.bias[x.shape[-1] :]
+        both = F.linear(image.flatten(1, 2), weight, bias).unflatten(-1, (2, attn.heads, -1))
+        image_k, image_v = both.permute(2, 0, 3, 1, 4)
+        keys, values = torch.cat([image_k, k], 2), torch.cat([image_v, v], 2)
+        out = F.scaled_dot_product_attention(q, keys, values)
+        out = attn.proj(out.transpose(1, 2).flatten(2)).unflatten(0, (-1, count)).mean(1)
+        tokens = tokens + out
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+@ENCODERS.register("vit")
+class ImageEncoder(Encoder):
+    """The ViT: patches with positions, blocks, neck."""
+
+    offers = frozenset(
+        {
+            "qkv",
+            "heads",
+            "tokens",
+            "attended",
+            "mlp",
+            "params",
+            "uniform",
+            "patches",
+            "positions",
+            "tables",
+        }
+    )
+    anchor = "image_encoder.patch_embed.proj.weight"
 
     def __init__(self, spec: SamSpec) -> None:
-        super().__init__()
-        self.patch = spec.patch_size
+        super().__init__(spec)
+        self.patch, self.dim = spec.patch_size, spec.embed_dim
         native = (spec.image_size // self.patch,) * 2
-        dim, out = spec.embed_dim, spec.prompt_dim
+        dim, out = self.dim, spec.prompt_dim
         self.patch_embed = PatchEmbed(self.patch, dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, *native, dim))
-        self.blocks = nn.ModuleList(
+        blocks = [
             Block(
                 dim,
                 spec.heads,
@@ -149,15 +204,13 @@ class ImageEncoder(nn.Module):
                 native,
             )
             for i in range(spec.depth)
-        )
+        ]
+        for i, block in enumerate(blocks):
+            block.name, block.stride = f"blocks.{i}", self.patch
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]  # it forgets their type
         self.neck = neck(dim, out)
 
-    @property
-    def dim(self) -> int:
-        """Width ``C`` of the token stream."""
-        return self.pos_embed.shape[-1]
-
-    def embed(self, pixels: Tensor) -> Tensor:
+    def embed(self, pixels: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """Patches with absolute positions: ``(B, 3, h, w)`` to ``(B, H, W, C)``.
 
         Raises:
@@ -167,17 +220,10 @@ class ImageEncoder(nn.Module):
         x = self.patch_embed(pixels)
         return x + resize.positions(self.pos_embed, (x.shape[1], x.shape[2]))
 
-    def apply_neck(self, x: Tensor) -> Tensor:
-        """The neck: tokens ``(B, H, W, C)`` to the image embedding ``(B, prompt_dim, H, W)``."""
-        return self.neck(x.permute(0, 3, 1, 2))
-
-    def projection_delta(self, i: int, update: Tensor) -> Mapping[str, Tensor]:
-        """An update ``(3C, C)`` of block ``i``'s projection, by the name of what it is added to."""
-        return {f"image_encoder.blocks.{i}.attn.qkv.weight": update}
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """The plain encoder: ``(B, 3, h, w)`` normalised pixels to the image embedding."""
-        x = self.embed(pixels)
-        for block in self.blocks:
-            x = block(x)
-        return self.apply_neck(x)
+    @classmethod
+    def sizes(cls, state: Mapping[str, Tensor]) -> dict[str, int]:
+        """Width, patch and, if there are blocks among the tensors, depth."""
+        width, _, _, patch = state[cls.anchor].shape
+        indices = [int(hit[1]) for key in state if (hit := BLOCK.match(key))]
+        depth = {"depth": max(indices) + 1} if indices else {}
+        return {"embed_dim": width, "patch_size": patch, **depth}

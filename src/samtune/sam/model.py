@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
 from samtune.batch import Masks
+from samtune.geometry import InputPolicy
 from samtune.prompts import Prompts
-from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam import image_encoder, tiny_vit  # noqa: F401  # they register their encoders
+from samtune.sam.encoder import ENCODERS
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.prompt_encoder import PromptEncoder
 from samtune.sam.spec import SPECS, SamSpec
-from samtune.sam.tiny_vit import TinyViT
 
 __all__ = ["SPECS", "Sam", "SamSpec", "content_mask"]
 
@@ -28,10 +27,7 @@ class Sam(nn.Module):
     def __init__(self, spec: SamSpec) -> None:
         super().__init__()
         self.spec = spec
-        # What adapters know is the ViT; those that fit another encoder say so (``encoders``) and
-        # keep to what both have.
-        encoder = TinyViT(spec) if spec.stages else ImageEncoder(spec)
-        self.image_encoder = cast(ImageEncoder, encoder)
+        self.image_encoder = ENCODERS[spec.encoder](spec)
         self.prompt_encoder = PromptEncoder(spec.prompt_dim)
         self.mask_decoder = MaskDecoder(spec.prompt_dim, spec.decoder_hidden, spec.iou_hidden)
 
@@ -39,6 +35,11 @@ class Sam(nn.Module):
     def device(self) -> torch.device:
         """Where it lies."""
         return self.prompt_encoder.no_mask_embed.weight.device
+
+    @property
+    def input_policy(self) -> InputPolicy:
+        """How images enter unless a user says otherwise: the native square, filled as trained."""
+        return InputPolicy((self.spec.image_size,) * 2, self.image_encoder.resize)
 
     def freeze(self) -> Sam:
         """Stops all gradients and fixes evaluation mode; returns itself."""

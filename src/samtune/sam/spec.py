@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """The sizes of one of TinyViT's stages; the first has convolutions and no heads."""
+    """The sizes of one stage of a hierarchical encoder; TinyViT's first has no heads."""
 
     dim: int
     depth: int
@@ -21,7 +21,7 @@ class SamSpec:
 
     name: str
     embed_dim: int
-    """Width of the token stream, of TinyViT's at its end."""
+    """Width of the token stream; of a hierarchical encoder's at its end."""
     depth: int
     """Blocks with attention."""
     heads: int
@@ -29,6 +29,7 @@ class SamSpec:
     image_size: int = 1024
     """Native side of the square input in pixels."""
     patch_size: int = 16
+    """Pixels from one token of the image embedding to the next."""
     window: int = 14
     mlp_ratio: float = 4.0
     prompt_dim: int = 256
@@ -37,17 +38,14 @@ class SamSpec:
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """RGB, in the 0..255 range."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    encoder: str = "vit"
+    """The kind of image encoder, by its name in :data:`samtune.sam.encoder.ENCODERS`."""
     stages: tuple[Stage, ...] = ()
-    """The stages of a TinyViT; without them the image encoder is a ViT."""
-
-    @property
-    def encoder(self) -> str:
-        """The kind of image encoder: ``vit`` or ``tiny_vit``."""
-        return "tiny_vit" if self.stages else "vit"
+    """The stages of a hierarchical encoder."""
 
     @property
     def grid(self) -> tuple[int, int]:
-        """The native token grid ``(H, W)``."""
+        """The native grid ``(H, W)`` of the image embedding."""
         return (self.image_size // self.patch_size,) * 2
 
 
@@ -63,6 +61,7 @@ SPECS: dict[str, SamSpec] = {
             depth=10,
             heads=10,
             global_blocks=(),
+            encoder="tiny_vit",
             stages=(Stage(64, 2), Stage(128, 2, 4, 7), Stage(160, 6, 5, 14), Stage(320, 2, 10, 7)),
         ),
         SamSpec(

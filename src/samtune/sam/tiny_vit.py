@@ -8,9 +8,9 @@ looked up by distance in every pass: a table kept from one pass would be stale a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +19,14 @@ from torch.func import functional_call
 
 from samtune.ops import windows
 from samtune.sam.edits import NONE, BlockEdits
+from samtune.sam.encoder import ENCODERS, Encoder, EncoderBlock
 from samtune.sam.layers import check_names, check_size, neck
-
-if TYPE_CHECKING:
-    from samtune.sam.spec import SamSpec
+from samtune.sam.spec import SamSpec
 
 EXPANSION = 4
 """Of the convolution blocks, and of the MLPs."""
+STEM = 4
+"""Pixels from one token to the next after the stem."""
 
 
 class ConvNorm(nn.Module):
@@ -113,8 +114,8 @@ class Attention(nn.Module):
         )
 
     def by_part(self, rows: Tensor) -> Tensor:
-        """The inverse of :meth:`by_head`: ``(3C,)`` in this one's order to SAM's."""
-        return rows.unflatten(0, (self.heads, 3, -1)).transpose(0, 1).flatten()
+        """The inverse of :meth:`by_head`: ``(3C, ...)`` in this one's order to SAM's."""
+        return rows.unflatten(0, (self.heads, 3, -1)).transpose(0, 1).flatten(0, 2)
 
     def forward(self, x: Tensor, edits: BlockEdits) -> Tensor:
         """Attends within windows ``(b, h, w, C)``; padding takes part, as in the official code."""
@@ -145,12 +146,21 @@ class MLP(nn.Module):
         return out if edits.mlp is None else out + edits.mlp(normed)
 
 
-class Block(nn.Module):
+class Block(nn.Module, EncoderBlock):
     """Windowed attention, a depthwise convolution, an MLP."""
+
+    places: ClassVar[Mapping[str, str]] = {
+        "norm1": "attn.norm",
+        "qkv": "attn.qkv",
+        "proj": "attn.proj",
+        "norm2": "mlp.norm",
+        "lin1": "mlp.fc1",
+        "lin2": "mlp.fc2",
+    }
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
-        self.dim, self.window = dim, window
+        self.dim, self.heads, self.window = dim, heads, window
         self.attn = Attention(dim, heads, window)
         self.local_conv = ConvNorm(dim, dim, 3, groups=dim)
         self.mlp = MLP(dim)
@@ -177,25 +187,48 @@ class Block(nn.Module):
         x = self.local_conv((x + attended).permute(0, 3, 1, 2), edits).permute(0, 2, 3, 1)
         return x + self.mlp(x, edits)
 
+    def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows ``(3C, ...)``, which stand head by head, as queries, keys and values."""
+        q, k, v = self.attn.by_part(rows).chunk(3)
+        return q, k, v
 
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One block of the stream, after the merging that its stage begins with, if it is the first."""
+    def fused(self, parts: Sequence[Tensor]) -> Tensor:
+        """The inverse: rows ``(3C, ...)``, head by head."""
+        rows = torch.cat(list(parts))
+        return self.attn.by_head(rows, -rows.dim())
 
-    name: str
-    """Of the block within the encoder."""
-    block: Block
-    merging: PatchMerging | None
 
-    @property
-    def dim(self) -> int:
-        """Width ``C`` inside and after the block."""
-        return self.block.dim
+class Step(EncoderBlock):
+    """One block of the stream, after the merging that its stage begins with, if it is the first.
 
-    @property
-    def window(self) -> int:
-        """Side of its windows."""
-        return self.block.window
+    Args:
+        name: Of the block within the encoder.
+        block: The frozen block, whose operations and parameters are the step's.
+        merging: What halves the grid before it.
+        stride: Pixels from one of its tokens to the next.
+    """
+
+    places = Block.places
+
+    def __init__(self, name: str, block: Block, merging: PatchMerging | None, stride: int) -> None:
+        self.name, self.block, self.merging, self.stride = name, block, merging, stride
+        self.dim, self.heads, self.window = block.dim, block.heads, block.window
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """A parameter of the block by its name within it."""
+        return self.block.get_parameter(target)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """A module of the block by its name within it."""
+        return self.block.get_submodule(target)
+
+    def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As the block's."""
+        return self.block.parts(rows)
+
+    def fused(self, parts: Sequence[Tensor]) -> Tensor:
+        """As the block's."""
+        return self.block.fused(parts)
 
     def __call__(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """The next stream ``(B, H, W, C)``, of half the grid and greater width after a merging."""
@@ -204,39 +237,46 @@ class Step:
         return self.block(x, edits)
 
 
-class TinyViT(nn.Module):
-    """The encoder, run step by step by ``FineTuned.encode`` as the ViT is.
+@ENCODERS.register("tiny_vit")
+class TinyViT(Encoder):
+    """Stages of growing width and of grids that are halved, all but the last.
 
-    ``blocks`` are those with attention; the stage of convolutions belongs to ``embed``. The
-    classifier that the official model carries along, and never calls, is left out.
+    ``blocks`` are those with attention, each with the merging before it where there is one; the
+    stage of convolutions belongs to ``embed``. The classifier that the official model carries
+    along, and never calls, is left out.
     """
 
+    offers = frozenset({"qkv", "attended", "mlp", "params", "norm"})
+    anchor = "image_encoder.patch_embed.seq.0.c.weight"
+    unused = ("image_encoder.norm_head.", "image_encoder.head.")
+    """The classifier for ImageNet."""
+
     def __init__(self, spec: SamSpec) -> None:
-        super().__init__()
+        super().__init__(spec)
         first, *others = spec.stages
-        self.patch, self.dim = spec.patch_size, spec.stages[-1].dim
+        self.patch, self.dim = STEM, spec.stages[-1].dim
         self.patch_embed = PatchEmbed(first.dim)
         made: list[list[nn.Module]] = [[MBConv(first.dim) for _ in range(first.depth)]]
         made += [[Block(s.dim, s.heads, s.window) for _ in range(s.depth)] for s in others]
         self.layers = nn.ModuleList(nn.ModuleDict({"blocks": nn.ModuleList(m)}) for m in made)
-        for layer, here, after in zip(self.layers, spec.stages, others, strict=False):
-            stride = 1 if after is spec.stages[-1] else 2
+        steps, stride = [], STEM
+        for i, (here, after) in enumerate(zip(spec.stages, others, strict=False), start=1):
+            halving = 1 if after is spec.stages[-1] else 2
+            stride *= halving
+            merging = PatchMerging(here.dim, after.dim, after.dim, halving)
+            layer = self.layers[i - 1]
             assert isinstance(layer, nn.ModuleDict)
-            layer["downsample"] = PatchMerging(here.dim, after.dim, after.dim, stride)
+            layer["downsample"] = merging
+            for j, block in enumerate(made[i]):
+                assert isinstance(block, Block)
+                before = None if j else merging
+                steps.append(Step(f"layers.{i}.blocks.{j}", block, before, stride))
+        # Outside of the module tree, which holds the same blocks under the official names.
+        self.blocks = tuple(steps)
         self.neck = neck(self.dim, spec.prompt_dim)
         for name, module in self.named_modules():
             if isinstance(module, ConvNorm):
                 module.name = name
-
-    @property
-    def blocks(self) -> list[Step]:
-        """The blocks with attention, each with the merging before it where there is one."""
-        steps = []
-        for i in range(1, len(self.layers)):
-            merging = self.layers[i - 1]["downsample"]  # type: ignore[index]
-            for j, block in enumerate(self.layers[i]["blocks"]):  # type: ignore[index,arg-type]
-                steps.append(Step(f"layers.{i}.blocks.{j}", block, None if j else merging))
-        return steps
 
     def embed(self, pixels: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """Stem and first stage: ``(B, 3, h, w)`` to ``(B, h / 4, w / 4, C)``.
@@ -244,7 +284,7 @@ class TinyViT(nn.Module):
         Raises:
             InputError: 16 does not divide ``h`` or ``w``.
         """
-        check_size(pixels, self.patch)
+        check_size(pixels, self.stride)
         x = self.patch_embed(pixels, edits)
         for block in self.layers[0]["blocks"]:  # type: ignore[index]
             x = block(x, edits)
@@ -255,18 +295,8 @@ class TinyViT(nn.Module):
         """The batch normalisations by the name under which edits get them."""
         return {m.name: m.bn for m in self.modules() if isinstance(m, ConvNorm)}
 
-    def apply_neck(self, x: Tensor) -> Tensor:
-        """The neck: tokens ``(B, H, W, C)`` to the image embedding ``(B, prompt_dim, H, W)``."""
-        return self.neck(x.permute(0, 3, 1, 2))
-
-    def projection_delta(self, i: int, update: Tensor) -> Mapping[str, Tensor]:
-        """An update ``(3C, C)`` of block ``i``'s projection, by name and in the file's order."""
-        step = self.blocks[i]
-        return {f"image_encoder.{step.name}.attn.qkv.weight": step.block.attn.by_head(update, -2)}
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """The plain encoder: ``(B, 3, h, w)`` normalised pixels to the image embedding."""
-        x = self.embed(pixels)
-        for step in self.blocks:
-            x = step(x)
-        return self.apply_neck(x)
+    @classmethod
+    def sizes(cls, state: Mapping[str, Tensor]) -> dict[str, int]:
+        """Width of the last stage, which the neck tells."""
+        neck = state.get("image_encoder.neck.0.weight")
+        return {} if neck is None else {"embed_dim": neck.shape[1]}

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from samtune.errors import InputError, nearest
+from samtune.sam.encoder import ENCODERS
+from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 
@@ -26,11 +28,9 @@ State = Mapping[str, Tensor]
 Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 """Patterns and what takes their place."""
 
-ANCHOR = "image_encoder.patch_embed.proj.weight"
-"""A name that every official layout has; what stands before it is the wrapping's prefix."""
+ANCHOR = ImageEncoder.anchor
+"""A name that every official layout of a ViT has; what stands before it is the wrapping's."""
 HF_ANCHOR = "vision_encoder.patch_embed.projection.weight"
-TINY_ANCHOR = "image_encoder.patch_embed.seq.0.c.weight"
-"""MobileSAM's."""
 TIMM_ANCHOR = "image_encoder.patch_embed.conv1.conv.weight"
 """MobileSAM's with the names that timm has for TinyViT."""
 WRAPPINGS = ("model", "state_dict", "model_state", "model_state_dict")
@@ -40,8 +40,6 @@ PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
 """Persistent in some dumps, constants of the specification here."""
 PACKAGED = {"nano": "44873993b33d7487d78995c59724cb456dbc0815f7b663a0945aafe37ac717c8"}
 """sha256 of the files in ``assets``: what ships is loaded only as it was released."""
-CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")
-"""What MobileSAM's file carries along for ImageNet's classes and its model never calls."""
 
 _HF_NAMES: tuple[tuple[str, str], ...] = (
     (r"^vision_encoder\.", "image_encoder."),
@@ -83,12 +81,8 @@ TIMM_NAMES: Names = (
     (r"^(image_encoder)\.head\.fc\.", r"\1.head."),
 )
 """From timm's names of a TinyViT to MobileSAM's, which they leave as they are."""
-_LAYOUTS: dict[str, Names] = {
-    ANCHOR: (),
-    HF_ANCHOR: _HF_NAMES,
-    TINY_ANCHOR: (),
-    TIMM_ANCHOR: TIMM_NAMES,
-}
+_LAYOUTS: dict[str, Names] = {HF_ANCHOR: _HF_NAMES, TIMM_ANCHOR: TIMM_NAMES}
+"""Beside the official ones, whose anchors the encoders declare."""
 
 
 def load_sam(
@@ -130,10 +124,21 @@ def spec_of(name: str) -> SamSpec:
     return SPECS[name]
 
 
+def fitting_specs(state: State) -> list[SamSpec]:
+    """The bases of which tensors under the official names have all the sizes that they tell."""
+    return [
+        spec
+        for spec in SPECS.values()
+        if (encoder := ENCODERS[spec.encoder]).anchor in state
+        and all(getattr(spec, name) == size for name, size in encoder.sizes(state).items())
+    ]
+
+
 def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
     """A frozen base from official names and tensors; the tensors are taken over, as fp32.
 
-    A classifier in the file of a ``vit_t`` is left out.
+    What the encoder declares as ``unused``, as the classifier in the file of a ``vit_t``, is left
+    out.
 
     Raises:
         InputError: Missing, unexpected or wrongly shaped tensors: the base that it is, or else the
@@ -142,7 +147,7 @@ def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
     with torch.device("meta"):
         sam = Sam(spec)
     expected = {key: tuple(t.shape) for key, t in sam.state_dict().items()}
-    dead = CLASSIFIER if spec.stages else ()
+    dead = ENCODERS[spec.encoder].unused
     _check_pixels(spec, state, origin)
     state = {
         key: t for key, t in state.items() if key not in PIXEL_BUFFERS and not key.startswith(dead)
@@ -179,7 +184,8 @@ def official_names(state: State, origin: str = "state") -> State:
     Raises:
         InputError: Neither the official, the Hugging Face nor the MobileSAM layout.
     """
-    for anchor, names in _LAYOUTS.items():
+    official: dict[str, Names] = {ENCODERS[kind].anchor: () for kind in ENCODERS}
+    for anchor, names in (official | _LAYOUTS).items():
         hit = next((key for key in state if key == anchor or key.endswith("." + anchor)), None)
         if hit is None:
             continue
@@ -358,14 +364,11 @@ def _check_fit(
 
 
 def _other_spec(spec: SamSpec, state: State) -> str | None:
-    """The base whose widths the tensors have, where that is another one."""
-    kind = "tiny_vit" if TINY_ANCHOR in state else "vit"
-    patches = state.get(ANCHOR)
+    """The base whose width the tensors have, where that is another one."""
     for other in SPECS.values():
-        if other.name == spec.name or other.encoder != kind:
+        encoder = ENCODERS[other.encoder]
+        if other.name == spec.name or encoder.anchor not in state:
             continue
-        if kind == "tiny_vit":  # one size; what does not fit another of its kind is told in full
-            return other.name if spec.encoder != kind else None
-        if patches is not None and patches.shape[0] == other.embed_dim:
+        if encoder.sizes(state).get("embed_dim") == other.embed_dim:
             return other.name
     return None
