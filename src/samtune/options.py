@@ -47,16 +47,16 @@ class Range:
     def rule(self, others: Mapping[str, Any]) -> str:
         """The range in words, with the values of ``others`` beside bounds that name an option."""
 
-        def told(bound: Bound) -> str:
+        def words(bound: Bound) -> str:
             named = isinstance(bound, str) and bound in others
             return f"{bound} ({others[str(bound)]})" if named else str(bound)
 
-        low = "" if self.above is None else f"above {told(self.above)}"
-        high = "" if self.at_most is None else f"up to {told(self.at_most)}"
-        high = high if self.below is None else f"below {told(self.below)}"
+        low = "" if self.above is None else f"above {words(self.above)}"
+        high = "" if self.at_most is None else f"up to {words(self.at_most)}"
+        high = high if self.below is None else f"below {words(self.below)}"
         if self.at_least is not None and high:
-            return f"{told(self.at_least)} to {high.removeprefix('up to ')}{self.note}"
-        low = low if self.at_least is None else f"at least {told(self.at_least)}"
+            return f"{words(self.at_least)} to {high.removeprefix('up to ')}{self.note}"
+        low = low if self.at_least is None else f"at least {words(self.at_least)}"
         return ", ".join(part for part in (low, high) if part) + self.note
 
     def holds(self, value: float, others: Mapping[str, Any]) -> bool:
@@ -149,7 +149,7 @@ def validated(schema: Any, prefix: str, values: Any) -> Any:
     from pydantic import ValidationError
 
     try:
-        made = _adapter(schema).validate_python(values)
+        settings = _adapter(schema).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         places = [str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part]
@@ -157,9 +157,9 @@ def validated(schema: Any, prefix: str, values: Any) -> Any:
         key = ".".join([*([prefix] if prefix else []), *(p for p in places if p not in kinds)])
         rule = first["msg"].replace("Input should be", "must be")
         raise InputError(f"{key}={first['input']}: {rule[0].lower()}{rule[1:]}") from error
-    check_ranges(made, prefix)
-    check_names(made)
-    return made
+    check_ranges(settings, prefix)
+    check_names(settings)
+    return settings
 
 
 def check_ranges(settings: Any, prefix: str) -> None:

@@ -130,11 +130,11 @@ class Registry(Generic[T]):
 
 def _check_names(config: type, options: Mapping[str, Any], prefix: str, name: str) -> None:
     """Refuses options that a ``Config`` lacks, also those of its parts by the part's name."""
-    known = {field.name: field.type for field in dataclasses.fields(config)}
+    types = {field.name: field.type for field in dataclasses.fields(config)}
     for key, value in options.items():
-        if key not in known:
-            has = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise InputError(f"{prefix}.{key}: {name} does not know it, {has}{nearest(key, known)}")
-        part = known[key]
+        if key not in types:
+            has = f"its options are {', '.join(types)}" if types else "it has no options"
+            raise InputError(f"{prefix}.{key}: {name} does not know it, {has}{nearest(key, types)}")
+        part = types[key]
         if isinstance(part, type) and dataclasses.is_dataclass(part) and isinstance(value, Mapping):
             _check_names(part, value, f"{prefix}.{key}", key)

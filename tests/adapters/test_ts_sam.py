@@ -106,7 +106,7 @@ def test_a_near_miss_misses(variant, monkeypatch):
     if variant == "refined late":
         monkeypatch.setattr(TSSAM, "_advance", _fed_back_before)
     if variant == "corners":
-        monkeypatch.setattr(decoders.fusion, "_enlarged", _other_corners)
+        monkeypatch.setattr(decoders.fusion, "_double", _other_corners)
     if variant == "no feedback":
         monkeypatch.setattr(TSSAM, "leave", adapters.ts_sam.TSSAMDetached.leave)
     seen = tapped(small(fix_stem_layout=variant == "stem"), noise(0, 2, 3, 128, 128))

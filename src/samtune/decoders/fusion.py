@@ -67,10 +67,10 @@ class FusionDecoder(Decoder):
             f2: ``(B, prompt_dim / 2, 2H, 2W)``.
             f4: ``(B, prompt_dim / 2, 4H, 4W)``.
         """
-        x = self.conv12_1(torch.cat([self.conv1(f1), _pooled(self.conv2(f2))], 1))
-        x = self.conv12_2(torch.cat([_enlarged(x), f2], 1))
-        x = self.conv24_1(torch.cat([x, _pooled(self.conv4(f4))], 1))
-        x = self.conv24_2(torch.cat([_enlarged(x), f4], 1))
+        x = self.conv12_1(torch.cat([self.conv1(f1), _halve(self.conv2(f2))], 1))
+        x = self.conv12_2(torch.cat([_double(x), f2], 1))
+        x = self.conv24_1(torch.cat([x, _halve(self.conv4(f4))], 1))
+        x = self.conv24_2(torch.cat([_double(x), f4], 1))
         return self.conv1_1(x)
 
 
@@ -105,9 +105,9 @@ def _cbr(dim: int, out: int) -> nn.Sequential:
     )
 
 
-def _pooled(x: Tensor) -> Tensor:
+def _halve(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2) + F.avg_pool2d(x, 2)
 
 
-def _enlarged(x: Tensor) -> Tensor:
+def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)

@@ -57,10 +57,10 @@ class PromptFreeDecoder(Decoder):
     ) -> Masks:
         """One mask, or three, for each of ``N`` prompts, which are usually empty."""
         grid = (features.embedding.shape[-2], features.embedding.shape[-1])
-        own = {"no_mask_embed.weight": self.no_mask_embed.weight}
+        tensors = {"no_mask_embed.weight": self.no_mask_embed.weight}
         positions = self.pe_layer or sam.prompt_encoder.pe_layer
         for name, buffer in positions.named_buffers():
-            own[f"pe_layer.{name}"] = buffer
-        embedded = functional_call(sam.prompt_encoder, own, (prompts, features.frame, grid))
+            tensors[f"pe_layer.{name}"] = buffer
+        embedded = functional_call(sam.prompt_encoder, tensors, (prompts, features.frame, grid))
         embedding = features.embedding[prompts.image]
         return self.mask_decoder(embedding, positions.dense(grid), embedded, multimask)

@@ -96,7 +96,7 @@ class SemanticDecoder(Decoder):
 
         ``multimask`` changes nothing.
         """
-        embedding, own = features.embedding, self.mask_decoder
+        embedding, decoder = features.embedding, self.mask_decoder
         if self.positions is None:
             grid = (embedding.shape[-2], embedding.shape[-1])
             positions = sam.prompt_encoder.dense_positions(grid)
@@ -104,12 +104,12 @@ class SemanticDecoder(Decoder):
             positions = self.positions(embedding)
         dense = (self.no_mask_embed or sam.prompt_encoder.no_mask_embed).weight[:, :, None, None]
         none = dense.new_zeros(len(embedding), 0, dense.shape[1])
-        tokens, image = own.transform(embedding, positions, PromptEmbedding(none, dense, None))
-        heads = own.output_hypernetworks_mlps[: self.classes or 1]
+        tokens, image = decoder.transform(embedding, positions, PromptEmbedding(none, dense, None))
+        heads = decoder.output_hypernetworks_mlps[: self.classes or 1]
         weights = torch.stack([head(tokens[:, 1 + k]) for k, head in enumerate(heads)], 1)
-        logits = torch.einsum("bkc,bchw->bkhw", weights, own.output_upscaling(image))
+        logits = torch.einsum("bkc,bchw->bkhw", weights, decoder.output_upscaling(image))
         if self.classes is None:
-            iou = own.iou_prediction_head(tokens[:, 0])[:, :1]
+            iou = decoder.iou_prediction_head(tokens[:, 0])[:, :1]
             return Masks(logits[prompts.image], iou[prompts.image])
         iou = expected_iou(logits)
         return Masks(logits[prompts.image], iou[prompts.image], exclusive=True)
@@ -136,10 +136,10 @@ def _extend(decoder: MaskDecoder, count: int, dim: int, layout: str) -> None:
         decoder.iou_token = nn.Embedding(count, dim)
         decoder.mask_tokens = nn.Embedding(4 * count + 1, dim)
     else:
-        kept = decoder.mask_tokens.weight.detach()[:count]
+        start = decoder.mask_tokens.weight.detach()[:count]
         decoder.mask_tokens = nn.Embedding(count, dim)
         with torch.no_grad():
-            decoder.mask_tokens.weight[: len(kept)] = kept
+            decoder.mask_tokens.weight[: len(start)] = start
         decoder.iou_prediction_head = nn.Identity()  # type: ignore[assignment]
     heads = list(decoder.output_hypernetworks_mlps)[:count]
     heads += [Head(dim, dim, dim // 8) for _ in range(count - MASKS)]

@@ -100,13 +100,13 @@ class Loss:
         device, order, values = masks.logits.device, [], []
         for i, geometry in enumerate(batch.geometries):
             rows = (batch.prompts.image == i).nonzero()[:, 0]
-            own = replace(masks, logits=masks.logits[rows], iou=masks.iou[rows])
+            of_image = replace(masks, logits=masks.logits[rows], iou=masks.iou[rows])
             target = batch.originals[i].to(device, non_blocking=True)
             valid = batch.original_valid[i]
             if geometry.spline:
-                valid = valid & _answered(geometry)
+                valid = valid & _has_logits(geometry)
             valid = valid.to(device, non_blocking=True).expand(target.shape)
-            values.append(self._each(own, target, valid, geometry))
+            values.append(self._each(of_image, target, valid, geometry))
             order.append(rows)
         return torch.cat(values)[torch.cat(order).argsort()]
 
@@ -124,7 +124,7 @@ class Loss:
         """The sum of the mask losses of ``(N, 4H, 4W)`` logits: ``(N,)``."""
         if all(name == IOU_HEAD for name, _ in self.terms):
             return full_precision(logits).new_zeros(len(logits))
-        logits = _brought(logits, geometry)
+        logits = _at_size_of(logits, geometry)
         values = [w * LOSSES[n](logits, target, valid) for n, w in self.terms if n != IOU_HEAD]
         return torch.stack(values).sum(0)
 
@@ -164,7 +164,7 @@ class Loss:
             return 0.0
         each = []
         for k, mask in enumerate(masks.logits.detach().unbind(1)):
-            logits = _brought(mask, geometry)[:, None]
+            logits = _at_size_of(mask, geometry)[:, None]
             each.append(iou_head(masks.iou[:, k : k + 1], logits, target, valid))
         return weight * torch.stack(each).mean(0)
 
@@ -191,11 +191,11 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
     return name, weight
 
 
-def _brought(logits: Tensor, geometry: Geometry) -> Tensor:
+def _at_size_of(logits: Tensor, geometry: Geometry) -> Tensor:
     """Logits ``(N, 4H, 4W)`` at the size that is compared: ``(N, h, w)``."""
     return geometry.masks_to_original(full_precision(logits)[:, None])[:, 0]
 
 
-def _answered(geometry: Geometry) -> Tensor:
+def _has_logits(geometry: Geometry) -> Tensor:
     """``(h0, w0)`` bool: where an image gets logits; SciPy's zoom leaves some rows of some out."""
     return geometry.masks_to_original(torch.zeros(1, 1, *geometry.model))[0, 0] == 0
