@@ -18,6 +18,7 @@ import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from samtune.errors import InputError
@@ -96,14 +97,14 @@ class Names(Protocol):
     def __getitem__(self, name: str) -> type: ...
 
 
-def setting(default: Any, *, level: Level = "everyday", names: Names | None = None) -> Any:
+def setting(default: Any, *, level: Level = "everyday", names: Names | str | None = None) -> Any:
     """A field of a settings dataclass; a field with a plain default is an everyday one.
 
     Args:
         default: Its value where nobody sets it.
         level: Who needs it.
-        names: The registry whose members are its values. Each member's docstring is part of the
-            setting's help.
+        names: The registry whose members are its values, or its place as ``module:NAME`` if its
+            members build on these settings. Each member's docstring is part of the setting's help.
     """
     return field(default=default, metadata={"level": level, "names": names})
 
@@ -115,7 +116,11 @@ def level_of(row: dataclasses.Field[Any]) -> Level:
 
 def names_of(row: dataclasses.Field[Any]) -> Names | None:
     """The registry whose members are a field's values, if there is one."""
-    return row.metadata.get("names")
+    registry = row.metadata.get("names")
+    if isinstance(registry, str):
+        module, _, name = registry.partition(":")
+        registry = getattr(import_module(module), name)
+    return registry
 
 
 def check_names(settings: Any) -> None:

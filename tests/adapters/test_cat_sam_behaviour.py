@@ -17,14 +17,14 @@ from samtune.adapters import ADAPTERS
 from samtune.adapters.cat_sam import CatSamA, CatSamT
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.labels import Labels, areas, label_objects
-from samtune.data.prompters import Draw, Objects, assign, sample_box, sample_mask, sample_point
-from samtune.data.published_draws import SEED, PublishedDraws
+from samtune.data.prompters import Objects, Sampling, assign, sample_box, sample_mask, sample_point
 from samtune.data.sources import Record
 from samtune.data.transforms import cropped_rotated, fit_image
 from samtune.decoders.hq import HqDecoder
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import BOX_TOP_LEFT, POSITIVE
+from samtune.published.seeded_workers import SEED, SeededWorkers
 from samtune.runs.config import from_words, recipes
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.model import Sam
@@ -219,8 +219,8 @@ def example():
     return Objects(large.map, large.map, 1)
 
 
-def drawn(rng=None, train=True, **config):
-    return Draw(PromptConfig(box_jitter=0, **config), train, rng or PublishedDraws(), (256, 256))
+def drawn(train=True, **config):
+    return Sampling(PromptConfig(box_jitter=0, **config), train, SeededWorkers(), (256, 256))
 
 
 ONE = np.array([0])
@@ -258,20 +258,20 @@ def test_masks_of_the_published_example(example, noise, area):
     ids=["WHU", "cropped", "CAT-SAM-T on Kvasir and SBU"],
 )
 def test_crop_and_kind_of_the_published_stream(size, crop, rows, columns, kind):
-    rng = PublishedDraws()
+    draws = SeededWorkers()
     places = np.arange(size[0] * size[1], dtype=np.int64).reshape(size)
     labels = Labels(places, np.zeros(0, np.int64))
     image = np.zeros((*size, 3), np.uint8)
-    image, mirrored = rng.changed(image, labels, crop=crop is not None)
+    image, mirrored = draws.change(image, labels, "mirrors", crops=crop is not None)
     assert (mirrored.map == places[::-1, ::-1]).all()
     config = DataConfig(crop=crop)
-    _, cut = cropped_rotated(image, labels, config, InputPolicy((1024, 1024)), rng)
+    _, cut = cropped_rotated(image, labels, config, InputPolicy((1024, 1024)), draws)
     first, last = (divmod(int(cut.map[i, i]), size[1]) for i in (0, -1))
     if rows is None:
         assert cut.map.shape == (324, 381)
     else:
         assert [first, last] == [(rows[0], columns[0]), (rows[1], columns[1])]
-    groups = assign(np.arange(5), ("point", "box", "mask"), rng, one=True)
+    groups = assign(np.arange(5), ("point", "box", "mask"), draws, one=True)
     assert [name for name, which in groups if len(which)] == [kind]
 
 
@@ -362,7 +362,7 @@ def test_objects_too_thin_for_the_frame_count_at_their_own_size(tmp_path):
 
 
 def test_gates_of_the_published_stream():
-    python = PublishedDraws()._python
+    python = SeededWorkers()._python
     gates = [round(python.random(), 4) for _ in range(3)]
     assert gates == [0.0568, 0.1327, 0.2149]
     assert python.uniform(0.1, 1) == pytest.approx(0.37428762, abs=1e-8)

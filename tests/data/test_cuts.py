@@ -3,6 +3,7 @@ import pytest
 
 from samtune.data import DataConfig, InputConfig, Labels, SegmentationDataset, find_records
 from samtune.data.cuts import check_cuts, drawn_view
+from samtune.data.draws import Draws
 from samtune.geometry import InputPolicy
 
 POLICY = InputPolicy((32, 32), tiles="tiled")
@@ -20,7 +21,9 @@ def scene():
 
 
 def views(scene, policy, modes=("box",), count=60):
-    return [drawn_view(*scene, policy, np.random.default_rng(i), modes) for i in range(count)]
+    return [
+        drawn_view(*scene, policy, Draws(np.random.default_rng(i)), modes) for i in range(count)
+    ]
 
 
 def test_a_tile_holds_an_object_and_its_labels(scene):
@@ -64,7 +67,7 @@ def test_nothing_to_ask_for_changes_nothing_that_fails(scene):
     empty = Labels(np.zeros_like(labels.map), labels.classes)
     for tiles in ("crop", "tiled", "whole"):
         policy = InputPolicy((32, 32), tiles=tiles)
-        part, found = drawn_view(image, empty, policy, np.random.default_rng(0), ("box",))
+        part, found = drawn_view(image, empty, policy, Draws(np.random.default_rng(0)), ("box",))
         assert part.shape[:2] == found.map.shape == ((32, 32) if tiles == "tiled" else (100, 140))
 
 

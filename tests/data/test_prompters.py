@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samtune.data import PROMPTERS, PromptConfig, fit_geometry, fit_mask
+from samtune.data.draws import Draws
 from samtune.data.prompters import (
     MASK_LOGIT,
-    Draw,
     Objects,
+    Sampling,
     assign,
     central,
     check_numbers,
@@ -26,7 +27,7 @@ def objects(labels, size=(32, 32)):
 
 
 def draw(train, seed=0, mask_size=(32, 32), **config):
-    return Draw(PromptConfig(**config), train, np.random.default_rng(seed), mask_size)
+    return Sampling(PromptConfig(**config), train, Draws(np.random.default_rng(seed)), mask_size)
 
 
 def every(o):
@@ -151,7 +152,7 @@ def test_numbers_out_of_range(refused, wrong):
 
 
 def test_assign_gives_each_object_one_mode():
-    groups = assign(np.arange(300), ("box", "point", "mask"), np.random.default_rng(0))
+    groups = assign(np.arange(300), ("box", "point", "mask"), Draws(np.random.default_rng(0)))
     assert [mode for mode, _ in groups] == ["box", "point", "mask"]
     assert sorted(np.concatenate([g for _, g in groups])) == list(range(300))
     assert min(len(g) for _, g in groups) > 70
@@ -160,7 +161,9 @@ def test_assign_gives_each_object_one_mode():
 def test_assign_can_give_all_objects_one_mode():
     drawn = set()
     for seed in range(20):
-        groups = assign(np.arange(9), ("box", "point"), np.random.default_rng(seed), one=True)
+        groups = assign(
+            np.arange(9), ("box", "point"), Draws(np.random.default_rng(seed)), one=True
+        )
         assert sorted(len(g) for _, g in groups) == [0, 9]
         drawn |= {mode for mode, g in groups if len(g)}
     assert drawn == {"box", "point"}

@@ -15,13 +15,14 @@ from samtune.data import (
     Labels,
     SegmentationDataset,
     augment,
+    augmentations,
     fit_geometry,
     fit_image,
     fit_mask,
     splits,
-    transforms,
 )
 from samtune.data.changes import check_changes
+from samtune.data.draws import Draws
 from samtune.data.labels import label_objects
 from samtune.data.transforms import cropped_rotated, fit
 from samtune.geometry import InputPolicy
@@ -209,8 +210,9 @@ def test_kyyle_leaves_half_of_the_images(make_picture):
 
 def drawn(image, labels, seed=0, size=(32, 48), resize="stretch", **settings):
     policy = InputPolicy(size, resize)
-    rng = np.random.default_rng(seed)
-    return cropped_rotated(image, labels, DataConfig(**settings), policy, rng)
+    return cropped_rotated(
+        image, labels, DataConfig(**settings), policy, Draws(np.random.default_rng(seed))
+    )
 
 
 def test_a_first_size_comes_before_the_frame(make_picture):
@@ -291,7 +293,7 @@ def test_corners_are_what_generalized_sam_trains_as_class_0(name, inside):
         white,
         data,
         InputPolicy((60, 60), "stretch"),
-        np.random.default_rng(0),
+        Draws(np.random.default_rng(0)),
     )
     assert turned.map.min() == 0
     assert (turned.map == 0).all() == bool(inside)
@@ -408,7 +410,7 @@ def test_affine_does_not_shift_labels_against_the_image():
     gaps = []
     for seed in range(40):
         torch.manual_seed(seed)
-        moved, maps = transforms._affine(image, labelled(labels))
+        moved, maps = augmentations._affine(image, labelled(labels))
         centres = [
             [np.average(axis, weights=weights) for axis in (ys, xs)]
             for weights in (moved[..., 0], maps.map)
@@ -442,11 +444,11 @@ def test_tone_is_what_kornia_does_to_the_image(make_picture):
 
     image = make_picture(16, 16)
     torch.manual_seed(5)
-    by_table = transforms._tones()[image]
+    by_table = augmentations._tones()[image]
     torch.manual_seed(5)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    pixels = K.ColorJiggle(transforms.TONE, transforms.TONE, 0.0, 0.0, p=1.0)(pixels)
-    pixels = K.RandomGamma(transforms.GAMMA, p=1.0)(pixels)
+    pixels = K.ColorJiggle(augmentations.TONE, augmentations.TONE, 0.0, 0.0, p=1.0)(pixels)
+    pixels = K.RandomGamma(augmentations.GAMMA, p=1.0)(pixels)
     direct = (pixels[0] * 255).round().byte().permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(by_table, direct)
     assert not np.array_equal(by_table, image)
@@ -468,5 +470,5 @@ def test_a_rotated_image_keeps_its_channels_until_it_is_fitted():
     labels = Labels(np.zeros((16, 16), np.int32), np.zeros(0, np.int64), None)
     policy = InputPolicy((16, 16), channels="bgr")
     data = DataConfig(rotate=1.0)
-    turned, _ = cropped_rotated(image, labels, data, policy, np.random.default_rng(0))
+    turned, _ = cropped_rotated(image, labels, data, policy, Draws(np.random.default_rng(0)))
     assert turned[8, 8].tolist() == [200, 0, 0]

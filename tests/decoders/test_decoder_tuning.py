@@ -11,14 +11,16 @@ from PIL import Image
 from tiny_vit_golden import TINY, base, check, classifier, mobile_sam
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, fit_geometry, fit_image
+from samtune.data.draws import Draws
 from samtune.data.labels import extents
-from samtune.data.prompters import Draw, Objects, check_numbers, sample_box, scaled_boxes
+from samtune.data.prompters import Objects, Sampling, check_numbers, sample_box
 from samtune.data.sources import Record
 from samtune.evaluation.evaluate import evaluate
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
+from samtune.published.scaled_boxes import scaled_boxes
 from samtune.runs.config import from_words
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
@@ -47,7 +49,7 @@ def masks() -> np.ndarray:
 def drawn(mask: np.ndarray, train: bool = False, **config) -> list[float]:
     objects = Objects(mask, mask, 1)
     settings = PromptConfig(box_scale=1.0, **config)
-    draw = Draw(settings, train, np.random.default_rng(0), (256, 256))
+    draw = Sampling(settings, train, Draws(np.random.default_rng(0)), (256, 256))
     return sample_box(objects, np.array([0]), draw).boxes()[0].tolist()
 
 

@@ -32,7 +32,7 @@ LAYERS = {
     "decoders": "batch options prompts registry sam",
     "model": "adapters batch decoders files geometry prompts sam",
     "foreign": "files geometry model sam",
-    "data": "batch files geometry ops prompts",
+    "data": "batch files geometry ops options prompts registry",
     "losses": "batch geometry",
     "metrics": "",
     "report": "distributed files metrics",
@@ -40,7 +40,7 @@ LAYERS = {
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",
-    "published": "training",
+    "published": "data training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
     " metrics model options prompts registry report sam training",
     "compare": "adapters data decoders files model report runs sam training",

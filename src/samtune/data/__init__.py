@@ -3,6 +3,7 @@
 Models are unknown here.
 """
 
+from samtune.data.augmentations import augment
 from samtune.data.collate import Example, collate
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.dataset import SegmentationDataset
@@ -14,7 +15,7 @@ from samtune.data.reading import image_size, read_image, read_mask
 from samtune.data.scan import Summary, scan
 from samtune.data.sources import Record, find_images, find_records
 from samtune.data.splits import read_split, select, splits, write_split
-from samtune.data.transforms import augment, fit_geometry, fit_image, fit_mask
+from samtune.data.transforms import fit_geometry, fit_image, fit_mask
 
 __all__ = [
     "PROMPTERS",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from samtune.data.config import DataConfig
+from samtune.data.draws import DRAWS
 from samtune.errors import InputError
+from samtune.options import check_names
+from samtune.registry import as_yaml
 
 
 def check_changes(data: DataConfig, tiles: str) -> None:
-    """Checks ``data.crop``, ``rotate``, ``corners``, ``redraw``, ``min_share`` and ``invert``.
+    """Checks the settings that change training images, ``data.min_share`` and ``data.invert``.
 
     Args:
         data: The settings.
@@ -15,9 +18,10 @@ def check_changes(data: DataConfig, tiles: str) -> None:
 
     Raises:
         InputError: A number out of its range, crop or rotation beside another cut, corners
-            without a rotation, published draws of other changes, or an inversion of masks without
+            without a rotation, draws that do not know the changes, or an inversion of masks without
             a foreground.
     """
+    check_names(data)
     crop = data.crop
     if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
         raise InputError(
@@ -31,13 +35,7 @@ def check_changes(data: DataConfig, tiles: str) -> None:
             f"data.corners={data.corners}: no corner becomes empty without data.rotate; set it, "
             "such as data.rotate=90"
         )
-    if data.redraw == "published" and (data.augment != "mirrors" or acts_in_frame(data)):
-        raise InputError(
-            f"data.redraw=published: repeats CAT-SAM's draws, which mirror and crop the image; "
-            f"data.augment={data.augment} data.rotate={data.rotate:g} data.crop={crop} are other "
-            "changes; set data.augment=mirrors, leave data.rotate out, and crop by area such as "
-            "data.crop=[0.1,1]; or set data.redraw=true"
-        )
+    DRAWS[as_yaml(data.redraw)].check(data)
     if not 0 <= data.min_share < 1:
         raise InputError(
             f"data.min_share={data.min_share}: a part of the largest object; choose 0 to below 1"
@@ -62,7 +60,7 @@ def varied(data: DataConfig, tiles: str) -> bool:
         tiles: How images are cut, ``input.tiles``.
     """
     changes = data.augment != "none" or data.crop is not None or bool(data.rotate)
-    return data.redraw is True and (changes or tiles != "whole")
+    return DRAWS[as_yaml(data.redraw)].varies and (changes or tiles != "whole")
 
 
 def check_own_size(data: DataConfig) -> None:

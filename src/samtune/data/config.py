@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from samtune.options import setting
+
 SPLITS = ("train", "val", "test")
 
 
@@ -69,13 +71,10 @@ class DataConfig:
     """Part of the data for the test when the folder has no such split."""
     split_seed: int = 0
     """Which files go to which part when a split is made."""
-    augment: Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"] = "standard"
-    """Changes to training images: hflip, left and right swap; mirrors, top and bottom too; flips,
-    quarter turns too; standard, affine and tone too; kyyle, one of four for every second image."""
-    redraw: bool | Literal["published"] = True
-    """Each epoch draws changes and prompts anew; if not, an image keeps those of the first.
-    published: every image always gets those that CAT-SAM's loader, which seeds its workers alike
-    in every epoch, draws for a worker's first image; with data.augment=mirrors."""
+    augment: str = setting("standard", names="samtune.data.augmentations:AUGMENTATIONS")
+    """How training images change."""
+    redraw: bool | str = setting(True, level="expert", names="samtune.data.draws:DRAWS")
+    """Which random choices an image gets: its changes, its prompts, and which objects."""
     crop: tuple[float, float] | None = None
     """A random part of each training image: [0.1,1] of its area at its aspect (a part without an
     object is asked without a prompt, for an empty mask), or [256,256] pixels of the model's frame,
@@ -83,9 +82,8 @@ class DataConfig:
     rotate: float = 0.0
     """Degrees by which training images turn at most, either way, in the model's frame; corners that
     become empty are black."""
-    corners: Literal["ignore", "class_0"] = "ignore"
-    """What corners that rotation leaves empty are: not counted, or of class 0 as Generalized SAM
-    has them, which is the background where masks have one."""
+    corners: str = setting("ignore", level="published", names="samtune.data.corners:CORNERS")
+    """What the corners are that a rotation leaves empty."""
     cache: int = 1_000_000_000
     """Bytes of decoded images kept in memory; 0 for none."""
     workers: int = 0
@@ -137,15 +135,15 @@ class PromptConfig:
     another."""
     box_jitter: float = 0.1
     """Each side of a training box, and of jittered_box, moves by up to this part of its length."""
-    box_scale: float | None = None
-    """Sides of every box as a part of the tight one's, cut in whole pixels to end on the last one,
-    as Kyyle2114 has it; by default tight boxes on pixel edges."""
-    inclusive_boxes: bool = False
-    """Boxes end on the last pixel, not on its far edge, as CAT-SAM has them."""
-    binary_masks: tuple[int, float] | None = None
-    """Masks of 0 and 1 in place of logits, as CAT-SAM trains with them: noisy where reduction by
-    the factor changes them, 1 above the threshold, as in [8,0.5]; without noise in evaluation."""
-    one_kind: bool = False
+    box_scale: float | None = setting(None, level="published")
+    """Sides of every box as a fraction of the tight one's, cut in whole pixels to end on the last
+    one; by default tight boxes on pixel edges."""
+    inclusive_boxes: bool = setting(False, level="published")
+    """Boxes end on the last pixel, not on its far edge."""
+    binary_masks: tuple[int, float] | None = setting(None, level="published")
+    """Masks of 0 and 1 in place of logits: noisy where reduction by the factor changes them, 1
+    above the threshold, as in [8,0.5]; without noise in evaluation."""
+    one_kind: bool = setting(False, level="published")
     """Of a list, draw one prompt for all objects of an image, not one for each object."""
     points: int = 1
     """Points per object for the prompt point."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import InputConfig
+from samtune.data.draws import Draws
 from samtune.data.labels import Labels, extents
 from samtune.data.transforms import part
 from samtune.errors import InputError
@@ -59,7 +60,7 @@ def drawn_view(
     image: NDArray[np.uint8],
     labels: Labels,
     policy: InputPolicy,
-    rng: np.random.Generator,
+    draws: Draws,
     modes: Container[str],
 ) -> tuple[NDArray[np.uint8], Labels]:
     """One random view of an image, with its part of the labels.
@@ -77,26 +78,26 @@ def drawn_view(
     if policy.tiles == "crop":
         if not len(ids):
             return image, labels
-        chosen = int(rng.choice(ids))
-        window = _crop(extents(labels.map, len(labels))[chosen - 1], policy, size, rng)
+        chosen = draws.one_of(ids)
+        window = _crop(extents(labels.map, len(labels))[chosen - 1], policy, size, draws)
         alone = np.where(labels.map == chosen, labels.map, 0).astype(labels.map.dtype)
         return part(image, replace(labels, map=alone), window)
     h, w = extent(policy.size, policy.scale, size)
     low, high = (0, 0), (size[0] - h, size[1] - w)
-    if len(ids) and not (free and rng.random() < 0.5):
-        pixels = np.flatnonzero(labels.map == rng.choice(ids))
-        at = divmod(int(rng.choice(pixels)), size[1])
+    if len(ids) and not (free and draws.lies_anywhere()):
+        pixels = np.flatnonzero(labels.map == draws.one_of(ids))
+        at = divmod(draws.one_of(pixels), size[1])
         low = (max(0, at[0] - h + 1), max(0, at[1] - w + 1))
         high = (min(high[0], at[0]), min(high[1], at[1]))
-    y, x = (int(rng.integers(a, b + 1)) for a, b in zip(low, high, strict=True))
+    y, x = draws.tile_corner(low, high)
     return part(image, labels, (y, x, y + h, x + w))
 
 
 def _crop(
-    box: NDArray[np.int64], policy: InputPolicy, size: tuple[int, int], rng: np.random.Generator
+    box: NDArray[np.int64], policy: InputPolicy, size: tuple[int, int], draws: Draws
 ) -> Window:
     x0, y0, x1, y1 = (float(edge) for edge in box)
     side = max(x1 - x0, y1 - y0) * policy.margin / 4
-    moved = np.array([x0, y0, x1, y1]) + np.tile(rng.uniform(-side, side, 2), 2)
+    moved = np.array([x0, y0, x1, y1]) + np.tile(draws.shift(side), 2)
     least = least_crop(extent(policy.size, policy.scale, size))
-    return around(moved.tolist(), policy.margin * rng.uniform(0.75, 1.25), least, size)
+    return around(moved.tolist(), policy.margin * draws.margin(0.75, 1.25), least, size)

@@ -16,15 +16,16 @@ from samtune.data.changes import acts_in_frame, check_changes, check_own_size, t
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.cuts import drawn_view
+from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
-from samtune.data.prompters import Draw, Objects, assign, check_numbers, prompter
-from samtune.data.published_draws import PublishedDraws
+from samtune.data.prompters import Objects, Sampling, assign, check_numbers, prompter
 from samtune.data.sources import Record
-from samtune.data.transforms import Resize, augment, cropped_rotated, fit, fit_mask
+from samtune.data.transforms import Resize, cropped_rotated, fit, fit_mask
 from samtune.errors import InputError
 from samtune.geometry import Geometry, InputPolicy
 from samtune.prompts import NONE, PromptModes, Prompts
+from samtune.registry import as_yaml
 
 
 class _Chosen(NamedTuple):
@@ -45,8 +46,8 @@ class _Samples(dict[int, Sample]):
 class SegmentationDataset(Dataset[Example]):
     """Images with prompts and targets, sampled anew each epoch.
 
-    An example depends only on ``(seed, epoch, index)``, not on the number of workers; with
-    published draws on ``index`` alone. In training images are augmented, cropped and rotated, at
+    An example depends on ``(seed, epoch, index)``, or on fewer of them as ``data.redraw`` says, and
+    not on the number of workers. In training images are augmented, cropped and rotated, at
     most ``max_objects`` objects are drawn, and an object that the fit into the model's frame leaves
     without a pixel is not asked for. Where the input policy cuts images, one view is drawn
     (:func:`samtune.data.cuts.drawn_view`). Evaluation changes nothing, asks for all objects, and
@@ -174,14 +175,12 @@ class SegmentationDataset(Dataset[Example]):
             raise IndexError(index)
         sample = self.sample(index)
         image, labels = sample.image, sample.labels
-        rng = self._draws(index)
+        draws = self._draws(index)
         if self.train:
-            if isinstance(rng, PublishedDraws):
-                image, labels = rng.changed(image, labels, crop=self.data.crop is not None)
-            else:
-                image, labels = augment(image, labels, int(rng.integers(2**62)), self.data.augment)
-            image, labels = cropped_rotated(image, labels, self.data, self.input, rng)
-            image, labels = drawn_view(image, labels, self.input, rng, self.modes)
+            crops = self.data.crop is not None
+            image, labels = draws.change(image, labels, self.data.augment, crops)
+            image, labels = cropped_rotated(image, labels, self.data, self.input, draws)
+            image, labels = drawn_view(image, labels, self.input, draws, self.modes)
         policy = replace(self.input, size=self.frame)
         if self.train and acts_in_frame(self.data):  # it has been through the first size
             policy = replace(policy, first_size=None)
@@ -189,7 +188,7 @@ class SegmentationDataset(Dataset[Example]):
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
             everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)
-        chosen = self._ask(labels, geometry, rng)
+        chosen = self._ask(labels, geometry, draws)
         return Example(
             pixels=pixels,
             prompts=chosen.prompts.to_model(geometry),
@@ -203,14 +202,12 @@ class SegmentationDataset(Dataset[Example]):
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
         )
 
-    def _draws(self, index: int) -> np.random.Generator:
-        """The random numbers of one example."""
-        if self.train and self.data.redraw == "published":
-            return PublishedDraws()
-        epoch = int(self._epoch[0]) if self.train and self.data.redraw else 0
-        return np.random.default_rng((self.seed, epoch, index))
+    def _draws(self, index: int) -> Draws:
+        """The random choices of one example; those of evaluation are the same in every epoch."""
+        kind = DRAWS[as_yaml(self.data.redraw)] if self.train else FirstDraws
+        return kind.of(self.seed, int(self._epoch[0]), index)
 
-    def _ask(self, labels: Labels, geometry: Geometry, rng: np.random.Generator) -> _Chosen:
+    def _ask(self, labels: Labels, geometry: Geometry, draws: Draws) -> _Chosen:
         fitted = fit_mask(labels.map, geometry)
         objects = Objects(labels.map, fitted, len(labels), geometry.resized)
         if self.class_maps:
@@ -219,16 +216,16 @@ class SegmentationDataset(Dataset[Example]):
                 torch.from_numpy(table[m])[None] for m in (objects.fitted, objects.map)
             )
             return _Chosen(Prompts.of(count=1), targets, original, np.zeros(1, np.int64))
-        draw = Draw(self.prompts, self.train, rng, self.mask_size)
+        sampling = Sampling(self.prompts, self.train, draws, self.mask_size)
         choices = tuple(mode for mode in self.modes if mode != NONE)
-        if len(choices) < len(self.modes) and rng.integers(len(self.modes)) >= len(choices):
+        if len(choices) < len(self.modes) and draws.mode(len(self.modes)) >= len(choices):
             return _Chosen(
                 Prompts.of(count=1),
                 torch.from_numpy(objects.fitted > 0)[None],
                 torch.from_numpy(objects.map > 0)[None],
                 np.zeros(1, np.int64),
             )
-        which = self._objects(objects, rng)
+        which = self._objects(objects, draws)
         empty = self.prompts.ask_empty or self.data.crop is not None
         if self.train and empty and not len(which):
             return _Chosen(
@@ -237,10 +234,10 @@ class SegmentationDataset(Dataset[Example]):
                 torch.zeros(1, *objects.map.shape, dtype=torch.bool),
                 np.zeros(1, np.int64),
             )
-        asked = assign(which, choices, rng, self.prompts.one_kind)
+        asked = assign(which, choices, draws, self.prompts.one_kind)
         which = np.concatenate([group for _, group in asked])
         return _Chosen(
-            Prompts.cat([prompter(mode)(objects, group, draw) for mode, group in asked]),
+            Prompts.cat([prompter(mode)(objects, group, sampling) for mode, group in asked]),
             objects.targets(which),
             objects.originals(which if self.originals else which[:0]),
             labels.classes[which],
@@ -251,7 +248,7 @@ class SegmentationDataset(Dataset[Example]):
         none = -1 if self.data.background is None else self.data.background
         return np.concatenate([np.array([none], np.int64), labels.classes])
 
-    def _objects(self, objects: Objects, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _objects(self, objects: Objects, draws: Draws) -> NDArray[np.int64]:
         """Which objects to ask for: in the order of the label map, or drawn where they are many."""
         pixels = areas(objects.map, objects.count)
         there = pixels >= max(1, self.data.min_area)
@@ -262,7 +259,7 @@ class SegmentationDataset(Dataset[Example]):
             there &= areas(objects.fitted, objects.count) > 0
         which = np.flatnonzero(there)
         if len(which) > self.prompts.max_objects:
-            which = rng.choice(which, self.prompts.max_objects, replace=False)
+            which = draws.some_of(which, self.prompts.max_objects)
         return which
 
 

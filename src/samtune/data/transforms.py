@@ -1,4 +1,4 @@
-"""From the original to the model's frame, and random changes of images with their masks."""
+"""From the original to the model's frame, and random parts of images with their masks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from samtune.data.changes import acts_in_frame, in_pixels
 from samtune.data.config import DataConfig
+from samtune.data.corners import CORNERS
+from samtune.data.draws import Draws
 from samtune.data.labels import Labels, cut_apart
 from samtune.errors import InputError
 from samtune.geometry import Geometry, InputPolicy
@@ -22,14 +24,7 @@ from samtune.ops.resize import nearest_in_zoom
 from samtune.ops.tiling import Window
 
 Resize = Literal["longest", "stretch", "spline"]
-Strength = Literal["none", "hflip", "mirrors", "flips", "standard", "kyyle"]
 _Array = TypeVar("_Array", bound=NDArray[Any])
-DEGREES, SHIFT, ZOOM = 15.0, 0.05, (0.8, 1.25)
-"""Range of the affine change: rotation, shift as a part of the side, scale."""
-TONE, GAMMA = 0.2, (0.8, 1.25)
-"""Range of brightness and contrast around 1, and of gamma."""
-KYYLE_DEGREES, KYYLE_SHIFT, KYYLE_ZOOM = 45.0, 0.0625, 0.1
-"""Greatest rotation, shift as a part of the side, and change of scale in ``kyyle``."""
 
 
 def fit_geometry(
@@ -160,83 +155,12 @@ def _nearest(source: int, target: int) -> NDArray[np.int64]:
     return np.minimum((2 * np.arange(target) + 1) * source // (2 * target), source - 1)
 
 
-def augment(
-    image: NDArray[np.uint8], labels: Labels, seed: int, strength: Strength = "standard"
-) -> tuple[NDArray[np.uint8], Labels]:
-    """Changes an image and its labels together, in the original frame; the same for the same seed.
-
-    ``hflip``: left and right are swapped in half of the cases. ``mirrors``: so are top and bottom.
-    ``flips``: the eight flips and quarter turns, exact (height and width may swap). ``standard``:
-    these, then with a chance of one half each a change of brightness, contrast and gamma, and a
-    small affine change. What an affine change brings in from outside is black and not valid.
-    ``kyyle``: half of the images stay; the others are mirrored left to right or top to bottom,
-    turned by quarters, or shifted, scaled and rotated with the image mirrored at its edges, each as
-    often (Kyyle2114's training of SAM).
-    The number of objects stays; one that leaves the image has no pixel left.
-    """
-    if strength == "none":
-        return image, labels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if strength == "kyyle":
-            return _one_of_four(image, labels)
-        turns, mirrored, warped, toned = (torch.rand(4) * torch.tensor([4, 2, 2, 2])).int().tolist()
-        if strength in ("hflip", "mirrors"):
-            turns = 0 if strength == "hflip" else 2 * (turns % 2)
-        image, labels = turned(image, labels, turns, mirrored)
-        if strength == "standard" and toned:
-            image = _tones()[image]
-        if strength == "standard" and warped:
-            image, labels = _affine(image, labels)
-    return image, labels
-
-
-def turned(
-    image: NDArray[np.uint8], labels: Labels, turns: int, mirrored: bool
-) -> tuple[NDArray[np.uint8], Labels]:
-    """An image and its labels by so many quarter turns, then left and right swapped or not."""
-    valid = None if labels.valid is None else _turned(labels.valid, turns, mirrored)
-    moved = Labels(_turned(labels.map, turns, mirrored), labels.classes, valid)
-    return _turned(image, turns, mirrored), moved
-
-
-def _one_of_four(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-    choice, quarter = (torch.rand(2) * torch.tensor([8, 4])).int().tolist()
-    if choice > 3:
-        return image, labels
-    if choice == 3:
-        return _shifted_scaled_rotated(image, labels)
-    turns, mirrored = [(0, 1), (2, 1), (quarter, 0)][choice]
-    return turned(image, labels, turns, mirrored)
-
-
-def _shifted_scaled_rotated(
-    image: NDArray[np.uint8], labels: Labels
-) -> tuple[NDArray[np.uint8], Labels]:
-    import cv2
-
-    turn, zoom, right, down = (2 * torch.rand(4) - 1).tolist()
-    h, w = labels.map.shape
-    centre = ((w - 1) / 2, (h - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(centre, turn * KYYLE_DEGREES, 1 + zoom * KYYLE_ZOOM)
-    matrix[:, 2] += right * KYYLE_SHIFT * w, down * KYYLE_SHIFT * h
-
-    def warped(array: NDArray[Any], how: int) -> NDArray[Any]:
-        return cv2.warpAffine(array, matrix, (w, h), flags=how, borderMode=cv2.BORDER_REFLECT_101)
-
-    moved = warped(labels.map.astype(np.float32), cv2.INTER_NEAREST).astype(labels.map.dtype)
-    valid = labels.valid
-    if valid is not None:
-        valid = warped(valid.astype(np.uint8), cv2.INTER_NEAREST) > 0
-    return warped(image, cv2.INTER_LINEAR), Labels(moved, labels.classes, valid)
-
-
 def cropped_rotated(
     image: NDArray[np.uint8],
     labels: Labels,
     data: DataConfig,
     policy: InputPolicy,
-    rng: np.random.Generator,
+    draws: Draws,
 ) -> tuple[NDArray[np.uint8], Labels]:
     """A random part of an image with its labels, rotated: ``data.crop`` and ``data.rotate``.
 
@@ -245,14 +169,12 @@ def cropped_rotated(
     if acts_in_frame(data):
         image, labels = _framed(image, labels, policy)
     if data.crop is not None:
-        image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, rng))
-    if data.crop is not None or data.redraw == "published":
+        image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, draws))
+    if data.crop is not None or draws.cuts_apart:
         labels = cut_apart(labels, data)
     if data.rotate:
-        degrees = float(rng.uniform(-data.rotate, data.rotate))
-        image, labels, corners = _rotated(image, labels, degrees)
-        if data.corners == "class_0":
-            labels = _first_class(labels, corners, data)
+        image, labels, empty = _rotated(image, labels, draws.angle(data.rotate))
+        labels = CORNERS[data.corners].label(labels, empty, data)
     return image, labels
 
 
@@ -267,13 +189,13 @@ def _framed(
     return bytes_, Labels(maps[0], labels.classes, maps[1])  # type: ignore[arg-type]
 
 
-def _drawn(crop: tuple[float, float], size: tuple[int, ...], rng: np.random.Generator) -> Window:
+def _drawn(crop: tuple[float, float], size: tuple[int, ...], draws: Draws) -> Window:
     if in_pixels(crop):
         sides = [min(int(side), whole) for side, whole in zip(crop, size, strict=True)]
     else:
-        side = sqrt(rng.uniform(*crop))
+        side = sqrt(draws.crop_area(*crop))
         sides = [max(1, round(side * whole)) for whole in size]
-    y, x = (int(rng.integers(w - s + 1)) for s, w in zip(sides, size, strict=True))
+    y, x = draws.crop_corner([whole - side for side, whole in zip(sides, size, strict=True)])
     return y, x, y + sides[0], x + sides[1]
 
 
@@ -300,49 +222,6 @@ def _rotated(
     moved = turned(labels.map.astype(np.int32)).astype(labels.map.dtype)
     valid = inside if labels.valid is None else turned(labels.valid.astype(np.uint8)) > 0
     return turned(image), Labels(moved, labels.classes, valid), ~inside
-
-
-def _first_class(labels: Labels, where: NDArray[np.bool_], data: DataConfig) -> Labels:
-    """``labels`` where ``where`` ``(h, w)`` counts and is of class 0."""
-    valid = None if labels.valid is None else labels.valid | where
-    if data.masks != "classes" or data.background == 0:
-        return Labels(np.where(where, 0, labels.map), labels.classes, valid)
-    classes = labels.classes
-    if not (classes == 0).any():
-        classes = np.append(classes, 0)
-    first = int(np.flatnonzero(classes == 0)[0]) + 1
-    moved = labels.map.astype(np.promote_types(labels.map.dtype, np.min_scalar_type(first)))
-    moved[where] = first
-    return Labels(moved, classes, valid)
-
-
-def _turned(array: _Array, turns: int, mirrored: bool) -> _Array:
-    array = np.rot90(array, turns)  # type: ignore[assignment]
-    return np.ascontiguousarray(array[:, ::-1] if mirrored else array)  # type: ignore[return-value]
-
-
-def _affine(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-    import kornia.augmentation as K
-
-    change = K.AugmentationSequential(
-        K.RandomAffine(DEGREES, (SHIFT, SHIFT), ZOOM, p=1.0), data_keys=["input", "mask"]
-    )
-    valid = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
-    maps = torch.from_numpy(np.stack([labels.map.astype(np.float32), valid.astype(np.float32)]))
-    pixels, maps = change(torch.tensor(image).permute(2, 0, 1)[None].float(), maps[None])
-    moved, valid = maps[0].round().numpy()
-    image = pixels[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    return image, Labels(moved.astype(labels.map.dtype), labels.classes, valid > 0)
-
-
-def _tones() -> NDArray[np.uint8]:
-    """The new value of each of the 256: tone acts on each value alone, so a table is exact."""
-    import kornia.augmentation as K
-
-    values = (torch.arange(256) / 255).expand(1, 3, 1, 256)
-    values = K.ColorJiggle(TONE, TONE, 0.0, 0.0, p=1.0)(values)
-    values = K.RandomGamma(GAMMA, p=1.0)(values)
-    return (values[0, 0, 0] * 255).round().byte().numpy()
 
 
 def area_average(mask: Tensor, size: tuple[int, int]) -> Tensor:

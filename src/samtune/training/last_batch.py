@@ -16,7 +16,7 @@ class LastBatch:
         return math.ceil(images / size)
 
     @staticmethod
-    def dealt(images: int, size: int) -> int:
+    def images_dealt(images: int, size: int) -> int:
         """How many images the process gets, in batches of ``size``."""
         return images
 
@@ -30,7 +30,7 @@ class FilledBatch(LastBatch):
     """The last batch is filled up with images that the epoch has shown."""
 
     @staticmethod
-    def dealt(images: int, size: int) -> int:
+    def images_dealt(images: int, size: int) -> int:
         """As many images as all batches hold."""
         return math.ceil(images / size) * size
 

@@ -282,7 +282,7 @@ def epoch_order(
     order = torch.randperm(images, generator=generator).tolist()[:taken]
     size = min(batch_size, math.ceil(taken / world))
     batches = batches_per_epoch(taken, batch_size, world, last=last)
-    wanted = LAST_BATCHES[last].dealt(math.ceil(taken / world), size) * world
+    wanted = LAST_BATCHES[last].images_dealt(math.ceil(taken / world), size) * world
     order = (order * math.ceil(wanted / taken))[:wanted]
     mine = order[rank::world]
     return [mine[i : i + size] for i in range(0, batches * size, size)]

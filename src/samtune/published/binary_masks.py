@@ -1,0 +1,70 @@
+"""``prompts.binary_masks``: the mask prompts of CAT-SAM's training (Xiao et al. 2024)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samtune.data.config import PromptConfig
+from samtune.data.prompters import MASK_RULES, MaskRule, Objects, Sampling
+from samtune.errors import InputError
+
+BAND = 0.01
+"""A mask is noisy where it loses this much in reduction."""
+
+
+@MASK_RULES.register("binary_masks")
+class BinaryMasks(MaskRule):
+    """Masks of 0 and 1: the object, interpolated bilinearly from the original to the mask's size.
+
+    In evaluation it is above one half, in training :func:`noisy_binary` of it.
+    """
+
+    @classmethod
+    def check(cls, config: PromptConfig) -> None:
+        """Refuses a factor or a threshold out of its range.
+
+        Raises:
+            InputError: With what to set instead.
+        """
+        factor, threshold = config.binary_masks or (1, 0.5)
+        if not (factor >= 1 and 0 <= threshold < 1):
+            raise InputError(
+                f"prompts.binary_masks={[factor, threshold]}: a factor of 1 or more and a "
+                "threshold of 0 to below 1; choose such as [8,0.5]"
+            )
+
+    @staticmethod
+    def masks(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Tensor:
+        """The masks ``(N, 1, 4H, 4W)`` of the objects; nothing in the padding."""
+        (h, w), frame = how.mask_size, objects.fitted.shape
+        h1, w1 = objects.resized or frame
+        inner = (max(1, round(h * h1 / frame[0])), max(1, round(w * w1 / frame[1])))
+        masks = objects.originals(which)[:, None].float()
+        masks = F.interpolate(masks, inner, mode="bilinear", align_corners=False)
+        if how.train:
+            factor, threshold = how.config.binary_masks or (1, 0.5)
+            noise = how.draws.mask_noise(tuple(masks.shape))
+            masks = noisy_binary(masks, factor, threshold, noise)
+        else:
+            masks = (masks > 0.5).float()
+        return F.pad(masks, (0, w - inner[1], 0, h - inner[0]))
+
+
+def noisy_binary(soft: Tensor, factor: int, threshold: float, noise: Tensor) -> Tensor:
+    """Masks of 0 and 1 with noise along the outline.
+
+    A value gets noise where reduction by ``factor`` and enlargement change it by 0.01 or more.
+
+    Args:
+        soft: ``(N, 1, h, w)`` in 0..1.
+        factor: How much smaller the masks become.
+        threshold: Values above are 1.
+        noise: As ``soft``, standard normal.
+    """
+    h, w = soft.shape[-2:]
+    small = F.interpolate(soft, (max(1, h // factor), max(1, w // factor)), mode="bilinear")
+    band = (soft - F.interpolate(small, (h, w), mode="bilinear")).abs() >= BAND
+    return (soft + noise * band > threshold).float()

@@ -1,0 +1,61 @@
+"""``prompts.box_scale``: the boxes of Kyyle2114's Fine-tuning-Segment-Anything."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.config import PromptConfig
+from samtune.data.prompters import BOX_RULES, BoxRule
+from samtune.errors import InputError
+
+
+@BOX_RULES.register("box_scale")
+class ScaledBoxes(BoxRule):
+    """Boxes of another size about the same centre, in whole pixels, in evaluation too."""
+
+    @classmethod
+    def check(cls, config: PromptConfig) -> None:
+        """Refuses a scale that is no positive number.
+
+        Raises:
+            InputError: With what to set instead.
+        """
+        if not 0 < (config.box_scale or 0.0) < math.inf:
+            raise InputError(
+                f"prompts.box_scale={config.box_scale}: a part of the box's side; choose a "
+                "positive number, 1 for the tight box"
+            )
+
+    @staticmethod
+    def boxes(
+        tight: NDArray[np.int64], size: tuple[int, ...], config: PromptConfig
+    ) -> NDArray[np.int64]:
+        """The boxes of :func:`scaled_boxes`."""
+        return scaled_boxes(tight, size, config.box_scale or 1.0)
+
+
+def scaled_boxes(
+    boxes: NDArray[np.int64], size: tuple[int, ...], scale: float = 1.0
+) -> NDArray[np.int64]:
+    """Boxes of ``scale`` times the sides about the same centre, in whole pixels.
+
+    As ``make_box_prompt`` does it, with fractions of a pixel cut off: what
+    leaves the image left or above moves in with its size kept; a far side that reaches the image's
+    edge ends on the last pixel instead, even at scale 1. Boxes of negative size, which objects
+    without a pixel have, become ``0 0 0 0``.
+
+    Args:
+        boxes: ``(N, 4)`` xyxy, far edges exclusive.
+        size: ``(h, w)`` of the image.
+        scale: Factor of both sides.
+    """
+    boxes = np.where((boxes[:, 2:] > boxes[:, :2]).all(1, keepdims=True), boxes, 0)
+    corner, side = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    scaled = (side * scale).astype(np.int64)
+    corner = np.maximum(corner - ((scaled - side) / 2).astype(np.int64), 0)
+    edge = np.array([size[1], size[0]])
+    scaled = np.where(corner + scaled >= edge, edge - corner - 1, scaled)
+    return np.concatenate([corner, corner + scaled], axis=1)
