@@ -16,6 +16,7 @@ import samtune
 from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import lacking
 from samtune.decoders import DECODERS
+from samtune.decoders.base import Decoder
 from samtune.model.checkpoint import describe
 from samtune.model.finetuned import FineTuned, check_fit, check_pair
 from samtune.prompts import Prompts
@@ -31,32 +32,39 @@ def fits(adapter: str, decoder: str) -> bool:
     return True
 
 
-PAIRS = [(a, d) for a in ADAPTERS for d in DECODERS if fits(a, d)]
-PAIRS.append(("lora+adaptformer", "tuned"))  # joined by name, they are held to the same
+FITTING = [(a, d) for a in ADAPTERS for d in DECODERS if fits(a, d)]
+FITTING.append(("lora+adaptformer", "tuned"))  # joined by name, they are held to the same
 
 
 def first(part: int, name: str) -> str:
     """What of the other kind a method is first paired with."""
-    return next(pair[1 - part] for pair in PAIRS if pair[part] == name)
+    return next(pair[1 - part] for pair in FITTING if pair[part] == name)
 
 
+def meet(adapter: str, decoder: str) -> bool:
+    """Whether a decoder reads more of an adapter than its embedding, or is read by it."""
+    reads = [getattr(DECODERS[decoder], name) is not getattr(Decoder, name) for name in READ]
+    return any(reads) or DECODERS[decoder].adapters is not None
+
+
+READ = ("tokens", "taps")
+"""What a decoder shows to adapters, and reads of them beside the embedding."""
 # The other forms that a method declares stand as ``name:form``, each in one pair.
 FORMS = [(f"{a}:{f}", first(0, a)) for a in ADAPTERS for f in ADAPTERS.forms(a)]
 FORMS += [(first(1, d), f"{d}:{f}") for d in DECODERS for f in DECODERS.forms(d)]
 FORMS += [(first(1, d), f"{d}:") for d in MAPS]
-# Adapter and decoder meet only in tokens, taps and state. All pairs run where that matters; each
+# Adapter and decoder meet only in tokens, taps and state. All pairs run where they do; each
 # adapter and each decoder once, and what tunes a decoder alone, is enough elsewhere.
-COVER = sorted(
-    {next(pair for pair in PAIRS if pair[0] == a) for a, _ in PAIRS}
-    | {next(pair for pair in PAIRS if pair[1] == d) for d in DECODERS}
-    | {pair for pair in PAIRS if pair[0] == "none"}
-)
-with torch.device("meta"):  # the shapes are enough to see whether a pair trains anything
-    TRAINED = [(a, d) for a, d in PAIRS if FineTuned(Sam(tiny.TINY).freeze(), a, d).trainable()]
-TRAINED += FORMS
-PAIRS += FORMS
+ALONE = [pair for pair in FITTING if pair[0] == "none"]
+READ_OUTS = ALONE + [(first(1, d), d) for d in DECODERS if ("none", d) not in ALONE]
+ENCODERS = [(a, first(0, a)) for a in dict(FITTING)]
+COVER = sorted({*READ_OUTS, *ENCODERS})
+PAIRS = [pair for pair in FITTING if pair in COVER or meet(*pair)] + FORMS
+PLAIN = ("none", "frozen")
+"""The one pair that trains nothing."""
+TRAINED = [pair for pair in PAIRS if pair != PLAIN]
 MERGES = [a for a in ADAPTERS if ADAPTERS[a].deltas is not Adapter.deltas]
-MERGED = [*(a for a in MERGES if a in dict(PAIRS)), "lora+none"]
+MERGED = [*(a for a in MERGES if a in dict(FITTING)), "lora+none"]
 every = pytest.mark.parametrize(("adapter", "decoder"), PAIRS, ids=str)
 trained = pytest.mark.parametrize(("adapter", "decoder"), TRAINED, ids=str)
 covered = pytest.mark.parametrize(("adapter", "decoder"), COVER, ids=str)
@@ -76,6 +84,7 @@ def test_the_registries_hold_the_core_of_the_matrix():
     assert {a for a, _ in PAIRS} >= {a for a in ADAPTERS if not lacking(ADAPTERS[a], tiny.TINY)}
     assert {d for _, d in PAIRS} >= set(DECODERS)
     assert len(FORMS) > 15
+    assert {pair for pair in FITTING if pair[1] == "hq"} < set(PAIRS), "a bridge and taps"
 
 
 @pytest.mark.parametrize("registry", [ADAPTERS, DECODERS], ids=["adapters", "decoders"])
@@ -108,9 +117,9 @@ def test_the_base_stays_as_it_is(own_sam, adapter, decoder):
     before = snapshot(own_sam)
     plain = own_sam(tiny.pixels(), tiny.boxes(IMAGE)).logits
     model = fresh(own_sam, adapter, decoder)
-    train(model)
+    train(model, 1)
     model.checkpointing = True
-    train(model)
+    train(model, 1)
     model.eval()
     model.train()
     model.requires_grad_(True)
@@ -131,6 +140,7 @@ def test_everything_saved_is_trained_or_a_buffer(sam, adapter, decoder):
     base = {t.data_ptr() for t in sam.state_dict().values()}
     assert not base & {t.data_ptr() for t in state.values() if t.numel()}, "shares with the base"
     assert model.trainable() == sum(p.numel() for p in model.parameters())
+    assert bool(model.trainable()) == ((adapter, decoder) != PLAIN)
 
 
 @formed
@@ -172,9 +182,11 @@ def test_checkpointed_gradients_are_the_plain_ones(sam, adapter, decoder):
 
 
 @trained
-def test_every_trained_tensor_gets_a_gradient(sam, adapter, decoder):
+def test_every_trained_tensor_gets_a_gradient_and_the_answer_changes(sam, adapter, decoder):
     model = fresh(sam, adapter, decoder)
+    before = answer(model.eval())
     moved = set.union(*train(model))
+    assert not torch.equal(answer(model.eval()), before)
     idle = {n for n, _ in model.named_parameters()} - moved
     declared = tuple(
         f"{part}.{name}"
@@ -198,14 +210,6 @@ def test_saved_and_loaded_it_answers_bit_for_bit(sam, adapter, decoder, tmp_path
         assert torch.equal(answer(loaded, size), answer(model, size))
 
 
-@covered_trained
-def test_what_is_trained_changes_the_answer(sam, adapter, decoder):
-    model = fresh(sam, adapter, decoder)
-    before = answer(model.eval())
-    train(model)
-    assert not torch.equal(answer(model.eval()), before)
-
-
 def test_without_adapter_and_decoder_it_is_plain_sam(sam):
     model = FineTuned(sam, "none", "frozen")
     assert model.trainable() == 0
@@ -223,8 +227,20 @@ def shallow() -> Sam:
     return tiny.base(replace(tiny.TINY, depth=2, global_blocks=(1,)))
 
 
-@covered
-def test_compiled_in_one_graph_it_computes_the_same(shallow, adapter, decoder):
+@pytest.mark.parametrize(("adapter", "decoder"), ENCODERS, ids=str)
+def test_compiled_in_one_graph_an_encoder_computes_the_same(shallow, adapter, decoder):
+    model = stirred(shallow, adapter, decoder)
+    pixels = shallow.preprocess(tiny.pixels())
+    torch._dynamo.reset()
+    compiled = torch.compile(model.encode, backend="eager", fullgraph=True)
+    found, expected = compiled(pixels), model.encode(pixels)
+    torch.testing.assert_close(found.embedding, expected.embedding)
+    for i, tap in expected.taps.items():
+        torch.testing.assert_close(found.taps[i], tap)
+
+
+@pytest.mark.parametrize(("adapter", "decoder"), READ_OUTS, ids=str)
+def test_compiled_in_one_graph_a_model_computes_the_same(shallow, adapter, decoder):
     model = stirred(shallow, adapter, decoder)
     pixels, prompts = tiny.pixels(), tiny.boxes(IMAGE)
     torch._dynamo.reset()
@@ -250,7 +266,7 @@ def test_bfloat16_is_close(sam, adapter, decoder):
 
 @pytest.mark.parametrize("adapter", MERGED)
 def test_merged_is_unmerged_where_there_is_a_closed_form(sam, adapter):
-    decoder = next(d for a, d in PAIRS if a == adapter.split("+")[0])
+    decoder = first(0, adapter.split("+")[0])
     model = stirred(sam, adapter, decoder)
     merged = tiny.base()
     state = merged.state_dict()
@@ -341,7 +357,7 @@ def test_copies_and_pickles_answer_the_same(sam, adapter, decoder):
     assert torch.equal(answer(pickled), answer(model))
     before = answer(model)
     if model.trainable():
-        train(copied)
+        train(copied, 1)
     assert torch.equal(answer(model), before)
 
 
@@ -349,7 +365,7 @@ def test_copies_and_pickles_answer_the_same(sam, adapter, decoder):
 def test_two_models_over_one_base_do_not_meet(sam, adapter, decoder):
     first, second = fresh(sam, adapter, decoder), stirred(sam, adapter, decoder)
     expected = answer(second)
-    train(first)
+    train(first, 1)
     assert torch.equal(answer(second), expected)
     own = {p.data_ptr() for p in first.parameters()}
     assert not own & {p.data_ptr() for p in second.parameters()}
@@ -360,6 +376,6 @@ def test_equal_seeds_make_equal_models(sam, adapter, decoder):
     one, two = (fresh(sam, adapter, decoder) for _ in range(2))
     for model in (one, two):
         torch.manual_seed(2)  # of what is drawn while training
-        train(model)
+        train(model, 1)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert torch.equal(answer(one.eval()), answer(two.eval()))

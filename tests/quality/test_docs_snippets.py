@@ -1,8 +1,8 @@
 """What the documentation shows, runs: the Python and the samtune commands of every page.
 
-A page's steps run in order in one empty folder. A block that cannot run there has a comment
-``<!-- not run: the reason -->`` on the line before it; its commands must still exist, with their
-options.
+A page's steps run in order in one empty folder and one process. A block that cannot run there has
+a comment ``<!-- not run: the reason -->`` on the line before it; its commands must still exist, with
+their options.
 """
 
 import json
@@ -25,16 +25,40 @@ FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<language>\w*).*$")
 NOT_RUN = re.compile(r"^ *<!-- not run: \S.* -->$")
 SHELL = ("console", "shell", "sh", "bash")
 
-# Runs the steps of one page: {"python": code, "line": n} or {"command": [words], "line": n}.
+# Runs the steps of pages, each page in a process of its own that starts with `samtune` imported:
+# [{"name": page, "folder": path, "steps": [{"python": code, "line": n} or {"command": [words],
+# "line": n}]}]. Writes {page: exit code} to stdout, and what a page says to stderr.
 RUNNER = """
-import json, subprocess, sys
-page, names = sys.argv[1], {"__name__": "__main__"}
-for step in json.load(sys.stdin):
-    print(f"{page}:{step['line']}", file=sys.stderr)
-    if "python" in step:
-        exec(compile("\\n" * step["line"] + step["python"], page, "exec"), names)
-    else:
-        subprocess.run([sys.executable, "-m", *step["command"]], check=True)
+import json, os, subprocess, sys, traceback
+import samtune
+
+def run(page):
+    names = {"__name__": "__main__"}
+    for step in page["steps"]:
+        print(f"{page['name']}:{step['line']}", file=sys.stderr)
+        if "python" in step:
+            exec(compile("\\n" * step["line"] + step["python"], page["name"], "exec"), names)
+        else:
+            subprocess.run([sys.executable, "-m", *step["command"]], check=True)
+
+[getattr(samtune, name) for name in getattr(samtune, "__all__", ())]
+codes = {}
+for page in json.load(sys.stdin):
+    child = os.fork()
+    if not child:
+        os.chdir(page["folder"])
+        os.environ["HOME"] = page["folder"]
+        os.dup2(2, 1)
+        code = 1
+        try:
+            run(page)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(code)
+    codes[page["name"]] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(codes))
 """
 
 # Asks for the help of each subcommand in one interpreter: {subcommand: [exit code, text]}.
@@ -114,17 +138,24 @@ def shown_commands(text: str) -> list[list[str]]:
     return [words for block in shell for _, words in commands(block)]
 
 
-def run_page(text: str, name: str, folder: Path, source: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a page's steps in ``folder``."""
-    return subprocess.run(
-        [sys.executable, "-c", RUNNER, name],
-        input=json.dumps(steps(text)),
+def run_pages(texts: dict[str, str], folder: Path, source: Path) -> tuple[dict[str, int], str]:
+    """Runs the steps of pages by name, each in its own folder; exit codes, and what they say."""
+    pages = []
+    for name, text in texts.items():
+        own = folder / name
+        own.mkdir(parents=True)
+        pages.append({"name": name, "folder": str(own), "steps": steps(text)})
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(pages),
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(source), "HOME": str(folder), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
 
 
 def unknown_options(commands: list[list[str]], answers: dict[str, tuple[int, str]]) -> list[str]:
@@ -142,12 +173,12 @@ def unknown_options(commands: list[list[str]], answers: dict[str, tuple[int, str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if steps(p.read_text("utf-8"))], ids=lambda p: p.name
-)
-def test_what_a_page_shows_runs(page, tmp_path):
-    run = run_page(page.read_text("utf-8"), page.name, tmp_path, ROOT / "src")
-    assert run.returncode == 0, run.stdout + run.stderr
+def test_what_the_pages_show_runs(tmp_path):
+    texts = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
+    texts = {name: text for name, text in texts.items() if steps(text)}
+    assert len(texts) > 5
+    codes, said = run_pages(texts, tmp_path, ROOT / "src")
+    assert codes == dict.fromkeys(texts, 0), said
 
 
 def test_commands_on_the_pages_exist():
@@ -214,9 +245,10 @@ def fake_samtune(folder: Path) -> Path:
 
 
 def test_a_page_runs_in_order_and_in_its_folder(tmp_path):
-    run = run_page(PAGE, "page.md", tmp_path, fake_samtune(tmp_path))
-    assert run.returncode == 0, run.stderr
-    assert (tmp_path / "greeted").read_text() == "greet --name you there"
+    texts = {"page.md": PAGE, "another.md": "```python\nassert 'total' not in globals()\n```"}
+    codes, said = run_pages(texts, tmp_path, fake_samtune(tmp_path))
+    assert codes == {"page.md": 0, "another.md": 0}, said
+    assert (tmp_path / "page.md" / "greeted").read_text() == "greet --name you there"
     assert shown_commands(PAGE)[1] == ["make", "demo"]
 
 
@@ -229,9 +261,9 @@ def test_a_page_runs_in_order_and_in_its_folder(tmp_path):
     ],
 )
 def test_what_fails_on_a_page_is_reported(tmp_path, old, new, complaint):
-    run = run_page(PAGE.replace(old, new), "page.md", tmp_path, fake_samtune(tmp_path))
-    assert run.returncode != 0
-    assert complaint in run.stderr
+    codes, said = run_pages({"page.md": PAGE.replace(old, new)}, tmp_path, fake_samtune(tmp_path))
+    assert codes["page.md"] != 0
+    assert complaint in said
 
 
 def test_unknown_options_are_reported():

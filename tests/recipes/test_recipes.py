@@ -1,11 +1,16 @@
-"""Every shipped recipe trains two steps on a miniature of its data set, as on the command line."""
+"""Every shipped recipe resolves and builds; a cover of them trains two steps and is tested.
+
+What trains runs on a miniature of its data set, as on the command line.
+"""
 
 from dataclasses import replace
+from functools import cache
 from math import isfinite
 
 import pytest
 import tiny
 import tiny_vit_golden
+import torch
 from named_miniatures import MINIATURES
 from safetensors.torch import save_file
 
@@ -16,10 +21,12 @@ from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.metrics.contract import MEASURES
 from samtune.model.checkpoint import read_header
+from samtune.model.finetuned import FineTuned
 from samtune.report.terminal import Display
 from samtune.runs.assembly import models
 from samtune.runs.config import from_words, recipes
 from samtune.runs.jobs import evaluate_run, train
+from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 from samtune.training.schedule import batches_per_epoch
 
@@ -104,13 +111,55 @@ def fitted(size, spec, longest):
     return [round(side * SIDE / longest / step) * step for side in sides]
 
 
-TWINS = ("ts_sam-vit_b-cod-reference", "sam_adapter-vit_h-istd-reference")
-"""One of each method; the others have the settings of their twins, as a test says."""
+def choices(tree, path=""):
+    """What a recipe chooses: names and switches by value, numbers by the setting alone."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from choices(value, f"{path}{key}.")
+        elif isinstance(value, list) and all(isinstance(one, str) for one in value):
+            yield from ((path + key, one) for one in value)
+        elif value is None or isinstance(value, str | bool):
+            yield path + key, value
+        else:
+            yield path + key, "a number"
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in RECIPES if n != "demo" and (n in TWINS or not n.endswith("-reference"))]
-)
+def cover():
+    """Recipes that together make every choice of all recipes; the next adds most."""
+    choose = {
+        name: set(choices({key: part for key, part in tree.items() if key != "recipe"}))
+        for name, tree in RECIPES.items()
+        if name != "demo"
+    }
+    names, missing = [], set().union(*choose.values())
+    while missing:
+        names.append(max(choose, key=lambda name: len(choose[name] & missing)))
+        missing -= choose[names[-1]]
+    return names
+
+
+@cache
+def shapes(base):
+    """A base without values, so that even ViT-H takes no time."""
+    with torch.device("meta"):
+        return Sam(SPECS[base]).freeze()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_resolves_and_its_model_is_built_at_full_size(name):
+    config = from_words([name, "base.weights=none.pth"])
+    options = [dict(part) for part in (config.adapter, config.decoder)]
+    adapter, decoder = (part.pop("name") for part in options)
+    base = shapes(config.base.name)
+    with torch.device("meta"):
+        model = FineTuned(
+            base, adapter, decoder, adapter_options=options[0], decoder_options=options[1]
+        )
+    assert model.trainable() > 0
+    assert "data" not in RECIPES[name] or config.data.name == RECIPES[name]["data"].get("name")
+
+
+@pytest.mark.parametrize("name", cover())
 def test_two_steps_and_the_test(small, name):
     config = small(name)
     summary = train(config, Display(json=True))

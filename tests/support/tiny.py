@@ -3,6 +3,8 @@
 A module rather than fixtures alone, so that the processes of distributed tests can use it too.
 """
 
+import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,12 @@ def options(adapter: str) -> dict[str, Any]:
 
 def base(spec: SamSpec = TINY) -> Sam:
     """A frozen base; every tensor, relative positions too, holds numbers that hide nothing."""
+    return copy.deepcopy(_filled(spec))
+
+
+@cache
+def _filled(spec: SamSpec) -> Sam:
+    """What is copied: to fill it takes longer than many a test."""
     with torch.device("meta"):
         names = Sam(spec).state_dict()
     return from_state(spec, deterministic.fill(names))

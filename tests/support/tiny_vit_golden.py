@@ -1,5 +1,6 @@
 """MobileSAM at its full size and a miniature of it, filled by rule, and what was measured on it."""
 
+import copy
 from functools import cache
 
 import deterministic
@@ -27,15 +28,19 @@ TINY = SamSpec(
 )
 
 
-def base(spec: SamSpec = TINY) -> Sam:
-    """A frozen base whose every tensor holds the fill; counters are 0."""
+@cache
+def _filled(spec: SamSpec) -> Sam:
     return from_state(spec, deterministic.fill(Sam(spec).state_dict()))
 
 
-@cache
+def base(spec: SamSpec = TINY) -> Sam:
+    """A frozen base whose every tensor holds the fill; counters are 0."""
+    return copy.deepcopy(_filled(spec))
+
+
 def mobile_sam() -> Sam:
     """The full ``vit_t``, which no test may change."""
-    return base(SPECS["vit_t"])
+    return _filled(SPECS["vit_t"])
 
 
 def check(found: Tensor, mean: float, std: float, greatest: float | None, *elements) -> None:

@@ -64,15 +64,11 @@ def everything(nuclei):
     return float(torch.tensor([target.mean() for target in targets]).mean())
 
 
-def reads(adapter: str) -> str:
-    """The read-out that an adapter declares, or else the tuned one."""
-    declared = ADAPTERS[adapter].decoders
-    return declared[0] if declared and "tuned" not in declared else "tuned"
-
-
 FITTING = [name for name in ADAPTERS if not lacking(ADAPTERS[name], SPECS["nano"])]
-PAIRS = [(adapter, reads(adapter)) for adapter in FITTING]
-PAIRS += [("none", decoder) for decoder in ("hq", "prompt_free")]
+# Each read-out alone, or with an adapter that it needs, and one whose adapter reads its tokens.
+# That each adapter learns is told without a read-out, below.
+PAIRS = [("none", decoder) for decoder in ("tuned", "hq", "prompt_free")]
+PAIRS += [("lora", "tuned"), ("cat_sam_t", "hq"), ("ts_sam_detached", "fusion")]
 CLASSES = {"semantic"}
 """Read-outs that need maps of several classes; those are compared on street scenes."""
 
