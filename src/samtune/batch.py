@@ -29,6 +29,18 @@ class Masks:
     auxiliary: Tensor | None = None
     """A scalar that the encoder's adapter adds to the loss; only in training."""
 
+    def best(self) -> Masks:
+        """The answer of highest estimated IoU to each prompt, so that K is 1.
+
+        Classes are no answers to choose from: all of them stay.
+        """
+        if self.exclusive:
+            return self
+        rows = torch.arange(len(self.iou), device=self.iou.device)
+        columns = self.iou.argmax(1)
+        logits, iou = self.logits[rows, columns], self.iou[rows, columns]
+        return replace(self, logits=logits[:, None], iou=iou[:, None])
+
 
 def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
     """Masks ``(N, K, h, w)`` bool of logits of any resolution, see :class:`Masks`."""

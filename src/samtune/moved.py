@@ -11,6 +11,7 @@ from types import ModuleType
 
 HOMES: dict[str, tuple[str, ...]] = {
     "samtune.display": ("samtune.report.terminal",),
+    "samtune.metrics.seen": ("samtune.metrics.image_result",),
     "samtune.merging": ("samtune.model.merging",),
     "samtune.predictor": ("samtune.inference.predictor",),
     "samtune.types": ("samtune.geometry", "samtune.prompts", "samtune.batch"),

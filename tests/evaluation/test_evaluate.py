@@ -1,6 +1,7 @@
 import gc
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from samtune.batch import Masks
 from samtune.data import DataConfig, SegmentationDataset, collate, find_records, splits
-from samtune.evaluation.evaluate import chosen, evaluate, predict
+from samtune.evaluation.evaluate import evaluate, predict
 from samtune.geometry import InputPolicy
 from samtune.inference.clicks import central_clicks
 from samtune.metrics import GROUPS, MEASURES, Suite, iou_dice
@@ -75,8 +76,12 @@ def test_an_image_without_objects_counts_nothing(model, dataset, monkeypatch):
 
 def test_of_several_masks_the_best_by_the_models_own_estimate():
     logits = torch.arange(2 * 3.0).reshape(2, 3, 1, 1).expand(2, 3, 4, 4)
-    best = chosen(Masks(logits, torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.2, 0.1]])))
-    assert best.shape == (2, 1, 4, 4) and best[:, 0, 0, 0].tolist() == [1.0, 3.0]
+    masks = Masks(logits, torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.2, 0.1]]))
+    best = masks.best()
+    assert best.logits.shape == (2, 1, 4, 4) and best.logits[:, 0, 0, 0].tolist() == [1.0, 3.0]
+    assert best.iou.tolist() == masks.iou.amax(1, keepdim=True).tolist()
+    classes = replace(masks, exclusive=True)
+    assert classes.best() is classes
 
 
 def test_multimask_reads_the_three(model, dataset):
@@ -174,7 +179,7 @@ def test_probabilities_are_the_models_at_the_original_resolution(model, dataset)
     errors, wrong = [], []
     for index in range(len(dataset)):
         batch = collate([dataset[index]])
-        logits = chosen(model(batch.pixels, batch.prompts, batch.sizes))
+        logits = model(batch.pixels, batch.prompts, batch.sizes).best().logits
         p = batch.geometries[0].masks_to_original(logits)[0, 0].detach().double().sigmoid()
         target = batch.originals[0][0]
         errors.append(((p - p.min()) / (p.max() - p.min()) - target.double()).abs().mean())
@@ -202,7 +207,7 @@ def test_the_models_frame_is_its_content_only(model, dataset):
 
 def test_plain_metrics_ask_for_no_probabilities(model, dataset, monkeypatch):
     monkeypatch.setattr(
-        "samtune.evaluation.answers._highest", lambda logits: pytest.fail("was computed")
+        "samtune.evaluation.image_results._probability", lambda logits: pytest.fail("was computed")
     )
     assert measured(model, dataset, "regions", "boundary_iou", "msa", "ap")["miou"] > 0
     with pytest.raises(pytest.fail.Exception):

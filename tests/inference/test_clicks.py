@@ -2,7 +2,7 @@ import pytest
 import tiny
 import torch
 
-from samtune.inference.clicks import central_clicks, drawn_clicks
+from samtune.inference.clicks import central_clicks, random_clicks
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import ABSENT
@@ -46,7 +46,7 @@ def test_what_does_not_count_is_not_clicked(masks):
     valid = torch.ones(20, 30, dtype=torch.bool)
     valid[:, 15:] = False
     assert central_clicks(*masks, valid)[1].tolist() == [1, ABSENT, ABSENT, 1]
-    drawn = drawn_clicks(*masks, valid.expand(4, -1, -1))
+    drawn = random_clicks(*masks, valid.expand(4, -1, -1))
     assert drawn[1].tolist() == [1, ABSENT, ABSENT, 1]
 
 
@@ -55,7 +55,7 @@ def test_training_clicks_are_drawn_from_all_that_is_wrong(masks):
     valid = torch.ones(4, 20, 30, dtype=torch.bool)
     seen = set()
     for _ in range(60):
-        xy, labels = drawn_clicks(answers, targets, valid)
+        xy, labels = random_clicks(answers, targets, valid)
         assert labels[0] == 1 and labels[1] == 0 and labels[2] == ABSENT
         for row in (0, 1, 3):
             x, y = xy[row].long().tolist()

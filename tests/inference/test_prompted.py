@@ -9,7 +9,7 @@ from samtune.data.transforms import fit_geometry
 from samtune.geometry import InputPolicy
 from samtune.inference import prompted as tiles
 from samtune.inference.prompted import PromptedImage
-from samtune.inference.views import OUTSIDE, cut_masks, local, planned
+from samtune.inference.views import OUTSIDE, cut_masks, local, views_of
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import ABSENT, Prompts
 
@@ -129,7 +129,7 @@ def test_prompts_go_to_the_tiles_they_touch():
             Prompts.of(count=1),
         ]
     )
-    views = planned(asked, size, TILED, whole)
+    views = views_of(asked, size, TILED, whole)
     assert all(2 in view.rows for view in views) and len(views) >= 12
     assert [view.window for view in views if 0 in view.rows] == [(0, 0, 64, 64)]
     assert [view.window for view in views if 1 in view.rows] == [(86, 136, 150, 200)]
@@ -164,7 +164,7 @@ def test_a_mask_prompt_is_seen_by_a_tile_where_it_lies():
     assert seen.shape == (32, 32)
     assert (seen[:14] > 0).float().mean() > 0.95 and (seen[18:] < 0).all()
     asked = Prompts.of(masks=mask)
-    views = planned(asked, size, TILED, whole)
+    views = views_of(asked, size, TILED, whole)
     assert views and all(v.window[1] < 192 and v.window[3] > 128 for v in views)
 
 
@@ -173,5 +173,5 @@ def test_crops_surround_their_prompts():
     point = Prompts.of(points=torch.tensor([[[200.0, 150]]]), labels=torch.tensor([[1]]))
     asked = Prompts.cat([box(100, 100, 140, 120), point, Prompts.of(count=1)])
     policy = replace(TILED, tiles="crop")
-    windows = [view.window for view in planned(asked, size, policy, whole)]
+    windows = [view.window for view in views_of(asked, size, policy, whole)]
     assert windows == [(70, 80, 150, 160), (118, 168, 182, 232), (0, 0, 300, 400)]

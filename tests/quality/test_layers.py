@@ -36,8 +36,8 @@ LAYERS = {
     "losses": "batch geometry",
     "metrics": "",
     "report": "distributed files metrics",
-    "inference": "batch data decoders files geometry model ops prompts report",
-    "evaluation": "batch data distributed geometry inference metrics model precision prompts",
+    "inference": "batch data files geometry model ops prompts report",
+    "evaluation": "batch data distributed inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",
     "published": "data training",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from samtune.batch import Batch, inside
+from samtune.batch import Batch
 from samtune.data import SegmentationDataset, collate
 from samtune.distributed import place
-from samtune.errors import InputError
-from samtune.evaluation.answers import Answers, Compared, by_class, compare, seen, whole_frame
-from samtune.geometry import Geometry
-from samtune.inference.clicks import central_clicks, chosen
-from samtune.inference.prompted import PromptedImage
+from samtune.evaluation.image_results import (
+    MaskPairs,
+    Place,
+    by_class,
+    image_result,
+    pair_masks,
+)
+from samtune.inference.batches import Answers, prompted_batch
+from samtune.inference.clicks import central_clicks
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision, autocast
@@ -28,26 +32,23 @@ from samtune.prompts import Prompts
 if TYPE_CHECKING:
     from samtune.metrics import Suite
 
-__all__ = ["Evaluation", "by_class", "chosen", "evaluate", "predict"]
-
-Ask = Callable[[Prompts, bool], Answers]
-"""Prompts in the model's frame, and whether to choose among three answers, to answers."""
+__all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """The numbers of an evaluation."""
 
     metrics: dict[str, Any]
-    """See :meth:`samtune.metrics.MaskMetrics.compute`; and the other metrics asked for, by name."""
+    """Those of :meth:`samtune.metrics.MaskMetrics.compute`, and the other metrics by name."""
     images: int
     items: list[dict[str, Any]] = field(default_factory=list)
-    """One row an image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""
+    """One row per image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""
     by_click: list[dict[str, Any]] = field(default_factory=list)
     """The metrics after each click, where there are several; ``metrics`` are those after the last.
     """
     guesses: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The metrics of what a box alone gives, without any model, by name; if asked for."""
+    """The metrics of masks that boxes alone give, without any model, by the guess's name."""
 
 
 def evaluate(
@@ -72,10 +73,10 @@ def evaluate(
         dataset: Images with prompts and targets.
         batch_size: Images encoded at once.
         precision: Arithmetic of the forward pass.
-        multimask: Read the best of three masks, by the decoder's own estimate.
+        multimask: Take the best of three masks, by the decoder's own estimate.
         workers: Processes that load data.
         progress: Called with images done and images in all.
-        guesses: Also measure what the prompts' boxes alone give.
+        guesses: Also measure the masks that the prompts' boxes alone give.
         measuring: Which metrics to compute besides IoU and Dice, of the last answers.
 
     Raises:
@@ -84,38 +85,44 @@ def evaluate(
     model.eval()
     rank, world = place()
     share = list(range(rank, len(dataset), world))
-    after = [_counter(model.device) for _ in range(dataset.rounds)]
+    by_round = [_counter(model.device) for _ in range(dataset.rounds)]
     measuring = measuring or EvalConfig()
-    guessed = _Guesses(model, dataset, measuring) if guesses else None
+    boxes = _Guesses(model, dataset, measuring) if guesses else None
     suite = _suite(model, dataset, measuring)
     items: list[dict[str, Any]] = []
     loader = DataLoader(Subset(dataset, share), batch_size, num_workers=workers, collate_fn=collate)
     for batch in loader:
-        answered = asked(model, batch, precision, multimask, dataset.rounds)
-        for metrics, answers in zip(after, answered, strict=True):
-            compared = _compared(dataset, batch, answers)
-            for each in compared:
-                metrics.update(*each)
-        for i, each in enumerate(compared):  # of the last answers
-            index = share[len(items)]
-            if guessed is not None:
-                guessed.update(batch, i, index, each, answers)
+        rounds = answers_by_round(model, batch, precision, multimask, dataset.rounds)
+        for metrics, answers in zip(by_round, rounds, strict=True):
+            images = _images(dataset, batch, answers)
+            for pairs in images:
+                metrics.update(*pairs)
+        promptless = partial(_promptless, model, batch, precision, multimask)
+        for i, pairs in enumerate(images):  # of the last answers
+            at = Place(i, share[len(items)])
+            if boxes is not None:
+                boxes.update(batch, at, pairs, answers)
             if suite is not None:
-                suite.update(seen(dataset, batch, i, index, each, answers, suite.needs))
-            items.append(_item(index, batch.names[i], each))
+                needs = suite.needs
+                result = image_result(dataset, batch, at, pairs, answers, needs, promptless)
+                suite.update(result)
+            items.append(_item(at.in_dataset, batch.names[i], pairs))
         if progress is not None:
             progress(len(items), len(share))
-    computed = [metrics.compute() for metrics in after]
-    last = computed[-1] | ({} if suite is None else suite.compute())
-    by_click = computed if len(computed) > 1 else []
-    found = {} if guessed is None else guessed.compute()
-    return Evaluation(last, len(dataset), _gathered(items), by_click, found)
+    numbers = [metrics.compute() for metrics in by_round]
+    return Evaluation(
+        metrics=numbers[-1] | ({} if suite is None else suite.compute()),
+        images=len(dataset),
+        items=_gather(items),
+        by_click=numbers if len(numbers) > 1 else [],
+        guesses={} if boxes is None else boxes.compute(),
+    )
 
 
-def _compared(dataset: SegmentationDataset, batch: Batch, answers: Answers) -> list[Compared]:
+def _images(dataset: SegmentationDataset, batch: Batch, answers: Answers) -> list[MaskPairs]:
     """Each image's masks beside its targets, in the original frame."""
     return [
-        compare(
+        pair_masks(
             dataset,
             masks,
             batch.originals[i],
@@ -126,8 +133,8 @@ def _compared(dataset: SegmentationDataset, batch: Batch, answers: Answers) -> l
     ]
 
 
-def _unasked(model: FineTuned, batch: Batch, precision: str, multimask: bool, i: int) -> Tensor:
-    """What a model says of an image of a batch when asked once without a prompt: ``(h0, w0)``."""
+def _promptless(model: FineTuned, batch: Batch, precision: str, multimask: bool, i: int) -> Tensor:
+    """The mask ``(h0, w0)`` bool that a model answers without a prompt for image ``i`` alone."""
     alone = replace(
         batch,
         pixels=batch.pixels[i : i + 1],
@@ -140,15 +147,15 @@ def _unasked(model: FineTuned, batch: Batch, precision: str, multimask: bool, i:
     return masks.any(0)
 
 
-def _item(index: int, name: str, compared: Compared) -> dict[str, Any]:
+def _item(index: int, name: str, pairs: MaskPairs) -> dict[str, Any]:
     """An image's row, see :class:`Evaluation`."""
     from samtune.metrics import iou_dice
 
     means = [
         float(scores.mean()) if len(scores) else math.nan
-        for scores in iou_dice(compared.masks, compared.target, compared.valid)
+        for scores in iou_dice(pairs.masks, pairs.targets, pairs.valid)
     ]
-    row = {"index": index, "name": name, "objects": len(compared.masks)}
+    row = {"index": index, "name": name, "objects": len(pairs.masks)}
     return {**row, "iou": means[0], "dice": means[1]}
 
 
@@ -161,113 +168,41 @@ def predict(
 ) -> list[Tensor]:
     """The masks of each image in its original frame: ``(N_b, h0, w0)`` bool on the CPU.
 
-    Of a decoder that gives classes, one mask for each of them: ``(K, h0, w0)``. With several
-    rounds, those after the last click.
+    A decoder of classes gives one mask per class: ``(K, h0, w0)``. With several rounds the masks
+    are those after the last click.
     """
-    *_, answers = asked(model, batch, precision, multimask, rounds)
+    *_, answers = answers_by_round(model, batch, precision, multimask, rounds)
     return answers.masks
 
 
 @torch.no_grad()
-def asked(
+def answers_by_round(
     model: FineTuned, batch: Batch, precision: str, multimask: bool, rounds: int
 ) -> Iterator[Answers]:
-    """The answers to each image's prompts after each of so many rounds.
+    """The answers to each image's prompts in each of so many rounds.
 
     From the second on, a prompt has one more click, in the middle of what is most wrong, and its
     last answer as a mask; one answer is read of it, as SAM's own training does.
     """
     with autocast(model.device, precision):
-        ask = (_views if batch.images else _whole)(model, batch)
+        images = prompted_batch(model, batch)
         prompts = batch.prompts
-        answers = ask(prompts, multimask)
-    answers = replace(answers, unasked=partial(_unasked, model, batch, precision, multimask))
+        answers = images.answer(prompts, multimask)
     yield answers
     for _ in range(rounds - 1):
-        prompts = _clicked(prompts, batch, answers.masks, answers.low)
+        prompts = _with_clicks(prompts, batch, answers.masks, answers.low)
         with autocast(model.device, precision):
-            answers = replace(ask(prompts, False), unasked=answers.unasked)
+            answers = images.answer(prompts)
         yield answers
 
 
-def _whole(model: FineTuned, batch: Batch) -> Ask:
-    """Asks about images that are fitted whole; each is encoded once."""
-    pixels, sizes = batch.pixels.to(model.device), batch.sizes.to(model.device)
-    features = model.encode(model.preprocess(pixels, sizes))
-
-    def ask(prompts: Prompts, multimask: bool) -> Answers:
-        prompts = prompts.to(model.device)
-        masks = model.decoder(model.sam, features, prompts, multimask)
-        logits = (masks.logits if masks.exclusive else chosen(masks)).float()
-
-        def of_image(i: int, framed: bool) -> Tensor:
-            geometry = batch.geometries[i]
-            geometry = whole_frame(geometry) if framed else geometry
-            return geometry.masks_to_original(logits[prompts.image == i])
-
-        found = [
-            inside(of_image(i, False), masks.exclusive).flatten(0, 1).cpu()
-            for i in range(len(batch.geometries))
-        ]
-        scores = masks.iou.float().amax(1).cpu()
-        return Answers(found, logits, scores, of_image)
-
-    return ask
-
-
-def _views(model: FineTuned, batch: Batch) -> Ask:
-    """Asks about images that are cut into tiles or crops."""
-    images = [PromptedImage(model, image.numpy()) for image in batch.images]
-    kind = model.device.type  # what is asked later is asked in the same arithmetic
-    asked_in: dict[str, Any] = {
-        "enabled": torch.is_autocast_enabled(kind), "dtype": torch.get_autocast_dtype(kind)
-    }  # fmt: skip
-
-    def ask(prompts: Prompts, multimask: bool) -> Answers:
-        found, lows, scores = [], [], []
-        for i, (image, geometry) in enumerate(zip(images, batch.geometries, strict=True)):
-            mine = prompts.only(prompts.image == i).at(0)
-            placed = replace(mine, coords=geometry.to_original(mine.coords))
-            masks, iou, low = image.masks(placed, multimask)
-            if multimask:  # one of three; what does not choose has one, or classes
-                best = torch.arange(len(iou), device=iou.device), iou.argmax(1)
-                masks, low = masks[best][:, None], low[best][:, None]
-            found.append(masks.flatten(0, 1).cpu())
-            lows.append(low)
-            scores.append(iou.float().amax(1).cpu())
-
-        def of_image(i: int, framed: bool) -> Tensor:
-            if framed:
-                raise InputError(
-                    "eval.metrics: some are measured in the model's frame, which an image that is "
-                    "cut has not; set input.tiles=whole or leave them out, see docs/metrics.md"
-                )
-            mine = prompts.only(prompts.image == i).at(0)
-            placed = replace(mine, coords=batch.geometries[i].to_original(mine.coords))
-            with torch.autocast(kind, **asked_in):
-                return _highest(images[i], placed, multimask)
-
-        return Answers(found, torch.cat(lows), torch.cat(scores), of_image)
-
-    return ask
-
-
-def _highest(image: PromptedImage, prompts: Prompts, multimask: bool) -> Tensor:
-    """The highest of all prompts' logits ``(1, 1, h, w)``, asked one by one to save memory."""
-    highest = torch.full((1, 1, *image.size), -math.inf)
-    for row in range(len(prompts)):
-        masks, _ = image.answer(prompts.only(torch.tensor([row])), multimask)
-        highest = torch.maximum(highest, chosen(masks).float().cpu())
-    return highest
-
-
-def _clicked(prompts: Prompts, batch: Batch, found: list[Tensor], low: Tensor) -> Prompts:
-    """The prompts with a click more each, where their masks are wrong."""
+def _with_clicks(prompts: Prompts, batch: Batch, answers: Sequence[Tensor], low: Tensor) -> Prompts:
+    """The prompts with one more click each, where their masks are wrong."""
     xy, labels = prompts.coords.new_zeros(len(prompts), 2), prompts.labels.new_zeros(len(prompts))
-    for i, (masks, geometry) in enumerate(zip(found, batch.geometries, strict=True)):
-        mine = prompts.image == i
-        at, labels[mine] = central_clicks(masks, batch.originals[i], batch.original_valid[i])
-        xy[mine] = geometry.to_model(at)
+    for i, (masks, geometry) in enumerate(zip(answers, batch.geometries, strict=True)):
+        rows = prompts.image == i
+        at, labels[rows] = central_clicks(masks, batch.originals[i], batch.original_valid[i])
+        xy[rows] = geometry.to_model(at)
     return prompts.clicked(xy, labels, low.detach().to(prompts.coords.device))
 
 
@@ -282,7 +217,7 @@ def _counter(device: torch.device) -> Any:
 
 
 def _suite(model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -> Suite | None:
-    """The other metrics asked for, empty; ``None`` where there are none."""
+    """The metrics besides those of every evaluation; ``None`` if there are none."""
     from samtune.metrics import Suite
     from samtune.metrics.contract import ALWAYS
 
@@ -299,7 +234,10 @@ def _suite(model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -
 
 
 class _Guesses:
-    """What boxes alone give, without any model: a result below these says nothing."""
+    """Measures the masks that boxes alone give, without any model.
+
+    A result below these says nothing.
+    """
 
     def __init__(self, model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -> None:
         from samtune.metrics import filled_box, inscribed_ellipse
@@ -313,29 +251,28 @@ class _Guesses:
         of_masks = replace(config, metrics=names)
         self.suites = {name: _suite(model, dataset, of_masks) for name in self.guess}
 
-    def update(
-        self, batch: Batch, i: int, index: int, compared: Compared, answers: Answers
-    ) -> None:
-        geometry: Geometry = batch.geometries[i]
+    def update(self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers) -> None:
+        i = at.in_batch
+        geometry = batch.geometries[i]
         boxes = batch.prompts.only(batch.prompts.image == i).boxes().reshape(-1, 2, 2)
         # Rounded: the way into the model's frame and back moves an edge by a hair.
         boxes = geometry.to_original(boxes).flatten(1).double().round(decimals=3)
         for name, guess in self.guess.items():
-            mine = compared._replace(masks=guess(boxes, geometry.original))
-            self.metrics[name].update(*mine)
+            boxed = pairs._replace(masks=guess(boxes, geometry.original))
+            self.metrics[name].update(*boxed)
             suite = self.suites[name]
             if suite is not None:
-                silent = replace(answers, unasked=None)
-                suite.update(seen(self.dataset, batch, i, index, mine, silent, suite.needs))
+                needs = suite.needs
+                suite.update(image_result(self.dataset, batch, at, boxed, answers, needs))
 
     def compute(self) -> dict[str, dict[str, Any]]:
-        found = {name: metrics.compute() for name, metrics in self.metrics.items()}
+        numbers = {name: metrics.compute() for name, metrics in self.metrics.items()}
         for name, suite in self.suites.items():
-            found[name] |= {} if suite is None else suite.compute()
-        return found
+            numbers[name] |= {} if suite is None else suite.compute()
+        return numbers
 
 
-def _gathered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _gather(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     from torch import distributed
 
     _, world = place()

@@ -11,15 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.batch import Masks
 from samtune.data.prompters import central
 from samtune.prompts import ABSENT, NEGATIVE, POSITIVE
-
-
-def chosen(masks: Masks) -> Tensor:
-    """Of ``(N, K, h, w)`` logits the mask of highest estimated IoU: ``(N, 1, h, w)``."""
-    best = masks.iou.argmax(1)
-    return masks.logits[torch.arange(len(best), device=best.device), best][:, None]
 
 
 def central_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,14 +31,14 @@ def central_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tenso
     for row, (mask, target) in enumerate(zip(masks, targets, strict=True)):
         missed, wrong = (target & ~mask & valid).numpy(), (mask & ~target & valid).numpy()
         regions = [(*_largest(missed), POSITIVE), (*_largest(wrong), NEGATIVE)]
-        area, region, corner, label = max(regions, key=lambda found: found[0])
+        area, region, corner, label = max(regions, key=lambda each: each[0])
         if area:
             xy[row] = torch.from_numpy(central(region, 1)[0] + corner)
             labels[row] = label
     return xy, labels
 
 
-def drawn_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def random_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """A click drawn evenly from each mask's wrong pixels, by torch's random numbers.
 
     Args:
@@ -54,7 +47,7 @@ def drawn_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor,
         valid: ``(N, h, w)`` bool.
 
     Returns:
-        As :func:`central_clicks`.
+        Pixels and labels, see :func:`central_clicks`.
     """
     xy = torch.zeros(len(masks), 2, device=masks.device)
     labels = torch.full((len(masks),), ABSENT, device=masks.device)

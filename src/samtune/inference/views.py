@@ -1,4 +1,8 @@
-"""Which parts of an image prompts are asked in, and how their answers are blended."""
+"""Views of an image: the windows in which prompts are answered, and how answers are blended.
+
+A view is one tile, one crop around a prompt, or the whole image. Each is fitted into the model's
+frame on its own.
+"""
 
 from __future__ import annotations
 
@@ -13,37 +17,45 @@ from torch import Tensor
 from samtune.batch import Masks
 from samtune.geometry import Geometry, InputPolicy
 from samtune.ops.tiling import Window, around, extent, least_crop, starts, weights
-from samtune.prompts import ABSENT, BOX_TOP_LEFT, NEGATIVE, POSITIVE, Prompts
+from samtune.prompts import ABSENT, BOX_TOP_LEFT, NEGATIVE, NONE, POSITIVE, Prompts
 
 OUTSIDE = -10.0
-"""Logit where a prompt was not asked."""
+"""Logit outside of all views of a prompt: background, with near certainty."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A window of the image, the prompts asked there, and how much their answers count."""
+    """A window of the image, the prompts answered there, and how much each answer counts."""
 
     window: Window
     rows: tuple[int, ...]
-    """Which prompts."""
+    """Indices of its ``n`` prompts."""
     down: Tensor
-    """``(n, window height)`` weights of each prompt's answer."""
+    """``(n, window height)``: the weight of each prompt's answer by the pixel's row."""
     across: Tensor
-    """``(n, window width)``; the weight of a pixel is the product of both."""
+    """``(n, window width)``: the same by column. A pixel's weight is the product of both."""
 
 
 class Blend:
-    """Answers added up, each weighted; where none was given stands :data:`OUTSIDE`."""
+    """Adds up the answers of several views, each weighted.
+
+    Pixels that no view of a prompt covers keep the logit :data:`OUTSIDE`.
+
+    Args:
+        like: The answer of any view, for the number of masks per prompt, and the device.
+        count: How many prompts there are in all.
+        size: Height and width of the image.
+    """
 
     def __init__(self, like: Masks, count: int, size: tuple[int, int]) -> None:
-        choices, device = like.logits.shape[1], like.logits.device
-        self.logits = torch.full((count, choices, *size), OUTSIDE, device=device)
-        self.iou = torch.zeros(count, choices, device=device)
-        self.pixels = torch.zeros(count, choices, device=device)
+        masks, device = like.logits.shape[1], like.logits.device
+        self.logits = torch.full((count, masks, *size), OUTSIDE, device=device)
+        self.iou = torch.zeros(count, masks, device=device)
+        self.pixels = torch.zeros(count, masks, device=device)
         self.exclusive = like.exclusive
 
     def add(self, view: View, logits: Tensor, iou: Tensor) -> None:
-        """One view's answers ``(n, K, window height, width)``."""
+        """Adds one view's answers ``(n, K, window height, width)`` and their IoUs ``(n, K)``."""
         y0, x0, y1, x1 = view.window
         inside_here = (logits > 0).sum((2, 3)) + 1  # an empty view says little of the whole
         for i, row in enumerate(view.rows):
@@ -54,14 +66,17 @@ class Blend:
             self.pixels[row] += inside_here[i]
 
     def masks(self) -> Masks:
-        """What was added up; the IoU is the views' mean, weighted by their foreground."""
+        """The blended answers; the IoU is the views' mean, weighted by their foreground."""
         return Masks(self.logits, self.iou / self.pixels.clamp(min=1), self.exclusive)
 
 
-def planned(
+def views_of(
     prompts: Prompts, size: tuple[int, int], policy: InputPolicy, whole: Geometry
 ) -> list[View]:
-    """The views of an image that prompts are asked in, in reading order; without any, one view.
+    """The views in which prompts are answered, in reading order; one empty view without prompts.
+
+    A prompt is answered in each tile that holds a part of its box or mask or one of its points, or
+    in one crop around all of these.
 
     Args:
         prompts: In the image's pixels, on the CPU.
@@ -76,20 +91,20 @@ def planned(
             _empty((0, 0, *size))
         ]
     axes = [starts(n, t, policy.overlap) for n, t in zip(size, tile, strict=True)]
-    asked: dict[tuple[int, int], list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
+    by_corner: dict[tuple[int, int], list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
     for row, place in enumerate(places):
         x0, y0, x1, y1 = place or (0, 0, size[1], size[0])
-        rows, columns = _touched(axes[0], tile[0], y0, y1), _touched(axes[1], tile[1], x0, x1)
+        rows, columns = _meeting(axes[0], tile[0], y0, y1), _meeting(axes[1], tile[1], x0, x1)
         down = weights(size[0], tile[0], [axes[0][i] for i in rows])
         across = weights(size[1], tile[1], [axes[1][j] for j in columns])
         for i, vertical in zip(rows, down, strict=True):
             y = axes[0][i]
             for j, horizontal in zip(columns, across, strict=True):
                 x = axes[1][j]
-                found = (row, vertical[y : y + tile[0]], horizontal[x : x + tile[1]])
-                if _speaks(prompts, row, (y, x, y + tile[0], x + tile[1])):
-                    asked[y, x].append(found)
-    views = [_tile((y, x, y + tile[0], x + tile[1]), asked[y, x]) for y, x in sorted(asked)]
+                if _says_something(prompts, row, (y, x, y + tile[0], x + tile[1])):
+                    weighted = (row, vertical[y : y + tile[0]], horizontal[x : x + tile[1]])
+                    by_corner[y, x].append(weighted)
+    views = [_tile((y, x, y + tile[0], x + tile[1]), by_corner[y, x]) for y, x in sorted(by_corner)]
     return views or [_empty((0, 0, *tile))]
 
 
@@ -99,25 +114,32 @@ def local(prompts: Prompts, window: Window) -> Prompts:
     size = torch.tensor([x1 - x0, y1 - y0], dtype=prompts.coords.dtype)
     coords = prompts.coords - torch.tensor([x0, y0])
     points = (prompts.labels == NEGATIVE) | (prompts.labels == POSITIVE)
-    away = points & ((coords < 0) | (coords >= size)).any(2)
+    outside = points & ((coords < 0) | (coords >= size)).any(2)
     corners = prompts.labels >= BOX_TOP_LEFT
     clipped = coords.clamp(min=torch.zeros(2), max=size)
     boxes = replace(prompts, coords=clipped).boxes()
-    gone = corners & ~((boxes[:, 2:] > boxes[:, :2]).all(1))[:, None]
+    empty = corners & ~((boxes[:, 2:] > boxes[:, :2]).all(1))[:, None]
     return replace(
         prompts,
         coords=torch.where(corners[..., None], clipped, coords),
-        labels=prompts.labels.masked_fill(away | gone, ABSENT),
+        labels=prompts.labels.masked_fill(outside | empty, ABSENT),
     )
 
 
 def cut_masks(masks: Tensor, whole: Geometry, window: Window, view: Geometry) -> Tensor:
-    """Mask prompts ``(N, 1, 4H, 4W)`` in the whole image's frame as a view of it sees them."""
+    """Cuts mask prompts ``(N, 1, 4H, 4W)`` of the whole image down to a window's.
+
+    Args:
+        masks: Over the frame into which the whole image is fitted.
+        whole: Where the image lies in that frame.
+        window: The part of the image.
+        view: Where the window lies in the frame into which it is fitted.
+    """
     y0, x0, _, _ = window
     h, w = masks.shape[-2:]
     axes = []
     for n, first, axis in ((w, x0, 0), (h, y0, 1)):
-        cell = view.model[1 - axis] / n
+        cell = view.model[1 - axis] / n  # pixels of the frame per value of a mask prompt
         frame = (torch.arange(n, device=masks.device) + 0.5) * cell
         at = frame / view.scale(masks)[axis] + first
         axes.append(at * whole.scale(masks)[axis] / cell * (2 / n) - 1)
@@ -127,9 +149,12 @@ def cut_masks(masks: Tensor, whole: Geometry, window: Window, view: Geometry) ->
 
 
 def _places(prompts: Prompts, whole: Geometry) -> list[tuple[float, ...] | None]:
-    """Where each prompt points, ``xyxy`` in the image; ``None`` where it says nothing of that."""
+    """The place of each prompt, ``xyxy`` in the image; ``None`` for a prompt without a place.
+
+    That is around all positive points, box corners and mask pixels; else around negative points.
+    """
     labels, flags = prompts.labels, prompts.mask_flags()
-    found: list[tuple[float, ...] | None] = []
+    places: list[tuple[float, ...] | None] = []
     for row in range(len(prompts)):
         xy = prompts.coords[row][labels[row] >= POSITIVE]
         if prompts.masks is not None and bool(flags[row]):
@@ -141,8 +166,8 @@ def _places(prompts: Prompts, whole: Geometry) -> list[tuple[float, ...] | None]
             xy = torch.cat([xy, whole.to_original(corners.flip(1))])
         if not len(xy):
             xy = prompts.coords[row][labels[row] == NEGATIVE]
-        found.append((*xy.amin(0).tolist(), *xy.amax(0).tolist()) if len(xy) else None)
-    return found
+        places.append((*xy.amin(0).tolist(), *xy.amax(0).tolist()) if len(xy) else None)
+    return places
 
 
 def _crop(
@@ -160,8 +185,8 @@ def _crop(
     return View(window, (row,), torch.ones(1, y1 - y0), torch.ones(1, x1 - x0))
 
 
-def _tile(window: Window, asked: Sequence[tuple[int, Tensor, Tensor]]) -> View:
-    rows, down, across = zip(*asked, strict=True)
+def _tile(window: Window, weighted: Sequence[tuple[int, Tensor, Tensor]]) -> View:
+    rows, down, across = zip(*weighted, strict=True)
     return View(window, rows, torch.stack(down), torch.stack(across))
 
 
@@ -170,15 +195,15 @@ def _empty(window: Window) -> View:
     return View(window, (), torch.zeros(0, y1 - y0), torch.zeros(0, x1 - x0))
 
 
-def _touched(begins: Sequence[int], window: int, low: float, high: float) -> list[int]:
-    """Which windows meet ``low`` to ``high``; of what lies beyond the image, the nearest."""
+def _meeting(begins: Sequence[int], window: int, low: float, high: float) -> list[int]:
+    """Which windows meet ``low`` to ``high``; if that lies beyond the image, the nearest."""
     end = begins[-1] + window
     low, high = min(max(low, 0), end - 1), min(max(high, 1), end)
     high = max(high, low + 1e-6)
     return [i for i, begin in enumerate(begins) if begin < high and begin + window > low]
 
 
-def _speaks(prompts: Prompts, row: int, window: Window) -> bool:
-    """Whether a prompt says anything in a window; one that says nothing at all does everywhere."""
-    mine = prompts.only(torch.tensor([row]))
-    return mine.kinds() == {"none"} or local(mine, window).kinds() != {"none"}
+def _says_something(prompts: Prompts, row: int, window: Window) -> bool:
+    """Whether a part of a prompt lies in a window; an empty prompt counts in every window."""
+    prompt = prompts.only(torch.tensor([row]))
+    return prompt.kinds() == {NONE} or local(prompt, window).kinds() != {NONE}

@@ -14,13 +14,14 @@ from samtune.metrics.contract import GROUPS, MEASURES, METRIC_CONTRACT, contract
 
 if TYPE_CHECKING:
     from samtune.metrics.guesses import filled_box, inscribed_ellipse
+    from samtune.metrics.image_result import ImageResult, Seen
     from samtune.metrics.masks import MaskMetrics, iou_dice
-    from samtune.metrics.seen import Seen
     from samtune.metrics.suite import Suite
 
 _HOMES = {
     "MaskMetrics": "masks",
-    "Seen": "seen",
+    "Seen": "image_result",
+    "ImageResult": "image_result",
     "Suite": "suite",
     "filled_box": "guesses",
     "inscribed_ellipse": "guesses",
@@ -31,6 +32,7 @@ __all__ = [
     "GROUPS",
     "MEASURES",
     "METRIC_CONTRACT",
+    "ImageResult",
     "MaskMetrics",
     "Seen",
     "Suite",

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samtune.errors import InputError
+from samtune.metrics.image_result import ImageResult
 from samtune.metrics.regions import Streamed
-from samtune.metrics.seen import Seen
 
 Mask = NDArray[np.bool_]
 BOUNDARIES = ("boundary_iou", "hd95", "nsd")
@@ -50,9 +50,9 @@ class BoundaryMetrics(Streamed):
             need_scipy("hd95 and nsd")
         self.add_sums(sums=(4,))
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        for predicted, target in zip(*(m.cpu().numpy() for m in seen.cut()), strict=True):
+        for predicted, target in zip(*(m.cpu().numpy() for m in image.cut()), strict=True):
             row = [1.0, 0.0, 0.0, 0.0]
             if "boundary_iou" in self.wanted:
                 row[1] = boundary_iou(predicted, target, self.ratio)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samtune.metrics.boundaries import need_scipy
+from samtune.metrics.image_result import ImageResult
 from samtune.metrics.regions import AREAS, Listed, Streamed
-from samtune.metrics.seen import Seen
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -49,17 +49,21 @@ class AveragePrecision(Listed):
         self.max_classes = max_classes
         self.add_sums(targets=(max_classes, len(RANGES)))
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image.
 
         Raises:
             ValueError: Masks without scores, or a class out of range.
         """
-        predicted, target = (m.cpu().numpy() for m in seen.cut())
-        if seen.scores is None:
-            raise ValueError("no scores: give Seen(scores=...), the estimated IoU of each mask")
-        scores = seen.scores.double().cpu().numpy()
-        classes = np.zeros(len(target), int) if seen.classes is None else seen.classes.cpu().numpy()
+        predicted, target = (m.cpu().numpy() for m in image.cut())
+        if image.scores is None:
+            raise ValueError(
+                "no scores: give ImageResult(scores=...), the estimated IoU of each mask"
+            )
+        scores = image.scores.double().cpu().numpy()
+        classes = (
+            np.zeros(len(target), int) if image.classes is None else image.classes.cpu().numpy()
+        )
         if len(classes) and not 0 <= classes.min() <= classes.max() < self.max_classes:
             raise ValueError(f"classes {classes.tolist()} must lie in 0 to {self.max_classes - 1}")
         for index in np.unique(classes):
@@ -68,7 +72,7 @@ class AveragePrecision(Listed):
             order = np.flatnonzero(mine)[np.argsort(-scores[mine], kind="stable")][:MOST]
             fates = _fates(predicted[order], target[real])
             for place, (which, fate) in enumerate(zip(order, fates, strict=True)):
-                row = [seen.index, place, index, scores[which], *fate]
+                row = [image.index, place, index, scores[which], *fate]
                 self.keep(torch.tensor(row, dtype=torch.float64))
             area = target[real].sum((1, 2))[:, None]
             low, high = np.array(RANGES).T
@@ -114,9 +118,9 @@ class SegmentationAccuracy(Streamed):
         need_scipy("msa")
         self.add_sums(sums=(2,))
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        predicted, target = (m[m.flatten(1).any(1)].cpu().numpy() for m in seen.cut())
+        predicted, target = (m[m.flatten(1).any(1)].cpu().numpy() for m in image.cut())
         if len(predicted) or len(target):
             score = segmentation_accuracy(predicted, target)
             self.sums += torch.tensor([1.0, score], dtype=torch.float64).to(self.sums.device)

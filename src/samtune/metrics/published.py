@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samtune.metrics.image_result import ImageResult, probability_of
 from samtune.metrics.masks import areas_of
 from samtune.metrics.regions import Listed, Streamed
 from samtune.metrics.saliency import framed
-from samtune.metrics.seen import Seen, probability_of
 
 
 class PooledForeground(Streamed):
@@ -28,16 +28,16 @@ class PooledForeground(Streamed):
         super().__init__(**kwargs)
         self.add_sums(pixels=(3,))
 
-    def update(self, seen: Seen) -> None:
-        """Adds one image; its target is :attr:`Seen.whole` where that is given.
+    def update(self, image: ImageResult) -> None:
+        """Adds one image; its target is :attr:`ImageResult.whole` where that is given.
 
-        Of an image without prompts the prediction is :attr:`Seen.unasked`, where given.
+        Of an image without prompts the prediction is :attr:`ImageResult.unasked`, where given.
         """
-        predicted, target = seen.union()
-        if seen.unasked is not None:
-            predicted = seen.unasked & seen.counted()
-        if seen.whole is not None:
-            target = seen.whole & seen.counted()
+        predicted, target = image.union()
+        if image.unasked is not None:
+            predicted = image.unasked & image.counted()
+        if image.whole is not None:
+            target = image.whole & image.counted()
         self.pixels += areas_of(predicted[None], target[None], None)[0].to(self.pixels)
 
     def compute(self) -> dict[str, float]:
@@ -60,9 +60,9 @@ class SmoothedPerImage(Streamed):
         super().__init__(**kwargs)
         self.add_sums(sums=(3,))
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        predicted, target = seen.union()
+        predicted, target = image.union()
         overlap, p, t = areas_of(predicted[None], target[None], None)[0].double().unbind()
         iou = (overlap + 1e-3) / (p + t - overlap + 1e-3)
         dice = (2 * overlap + 1e-3) / (p + t + 1e-3)
@@ -94,13 +94,13 @@ class AbsentClassIoU(Streamed):
         super().__init__(**kwargs)
         self.add_sums(pixels=(2, classes, 3))
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image.
 
         Raises:
             ValueError: No view of the model's frame, or no probability map of single masks.
         """
-        view = framed(seen)
+        view = framed(image)
         if view.mapped:
             assert view.classes is not None
             rows, areas = view.classes, areas_of(view.predicted, view.target, view.valid)
@@ -110,7 +110,7 @@ class AbsentClassIoU(Streamed):
             rows = torch.arange(2)
             sides = torch.stack([~both, both])
             areas = areas_of(sides[:, 0], sides[:, 1], view.valid)
-        kinds = [0] if seen.index >= seen.total - seen.total % self.BATCH else [0, 1]
+        kinds = [0] if image.index >= image.total - image.total % self.BATCH else [0, 1]
         for kind in kinds:
             self.pixels[kind].index_add_(0, rows.to(self.pixels.device), areas.to(self.pixels))
 
@@ -142,20 +142,20 @@ class SoftClassIoU(Listed):
         super().__init__(**kwargs)
         self.classes = classes
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image, unless it is of a last batch that is not full.
 
         Raises:
             ValueError: No view of the model's frame, or no probabilities.
         """
-        view = framed(seen)
-        if seen.index >= seen.total - seen.total % AbsentClassIoU.BATCH:
+        view = framed(image)
+        if image.index >= image.total - image.total % AbsentClassIoU.BATCH:
             return
         shares, target = self._both(view)
         counted = view.counted().cpu()
         shares, target = shares.double() * counted, target & counted
         sums = [(shares * target).sum((1, 2)), (shares**2).sum((1, 2)), target.sum((1, 2))]
-        batch = torch.tensor([seen.index // AbsentClassIoU.BATCH])
+        batch = torch.tensor([image.index // AbsentClassIoU.BATCH])
         self.keep(torch.cat([batch, *sums]))
 
     def compute(self) -> dict[str, float]:
@@ -168,13 +168,15 @@ class SoftClassIoU(Listed):
         values = (overlap + self.SMOOTH) / (predicted + target - overlap + self.SMOOTH)
         return {"miou_gsam_soft": float(values.mean())}
 
-    def _both(self, view: Seen) -> tuple[Tensor, Tensor]:
+    def _both(self, view: ImageResult) -> tuple[Tensor, Tensor]:
         """Probability and target of each class: ``(classes, h, w)`` each."""
         if not view.mapped:
             inside, target = probability_of(view).cpu(), view.union()[1].cpu()
             return torch.stack([1 - inside, inside]), torch.stack([~target, target])
         if view.shares is None or view.classes is None:
-            raise ValueError("no class probabilities: give Seen(shares=...), the logits' softmax")
+            raise ValueError(
+                "no class probabilities: give ImageResult(shares=...), the logits' softmax"
+            )
         target = torch.zeros(self.classes, *view.size, dtype=torch.bool)
         target[view.classes.cpu()] = view.target.cpu()
         return view.shares.cpu().expand(self.classes, -1, -1), target

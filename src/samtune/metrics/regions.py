@@ -11,8 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from samtune.metrics.image_result import ImageResult
 from samtune.metrics.masks import areas_of, scores_of
-from samtune.metrics.seen import Seen
 
 AREAS = (32**2, 96**2)
 """Pixels from which a target is medium and large, as COCO has them."""
@@ -104,16 +104,16 @@ class RegionMetrics(Streamed):
             background=(max_classes,),
         )
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image.
 
         Raises:
             ValueError: A class out of range.
         """
-        areas = areas_of(seen.predicted, seen.target, seen.valid)
+        areas = areas_of(image.predicted, image.target, image.valid)
         scores = torch.stack(scores_of(areas), 1)
         rows = torch.zeros(len(areas), dtype=torch.long)
-        rows = rows if seen.classes is None else seen.classes.long()
+        rows = rows if image.classes is None else image.classes.long()
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.max_classes:
             raise ValueError(f"classes {rows.tolist()} must lie in 0 to {self.max_classes - 1}")
         where = self.images.device
@@ -122,13 +122,13 @@ class RegionMetrics(Streamed):
         ones = torch.ones(len(areas), 1)
         self.classes.index_add_(0, rows.to(where), torch.cat([ones, scores], 1).to(where))
         self.pixels.index_add_(0, rows.to(where), areas.double().to(where))
-        if seen.mapped:
-            if seen.background is not None:
-                self.background[seen.background] = 1
+        if image.mapped:
+            if image.background is not None:
+                self.background[image.background] = 1
         else:
-            outside = torch.stack([~mask for mask in seen.union()])[:, None]
-            self.pixels[-1] += areas_of(outside[0], outside[1], seen.valid)[0].to(where)
-        self._add_sizes(areas[:, 2], scores[:, 0], int(seen.counted().sum()))
+            outside = torch.stack([~mask for mask in image.union()])[:, None]
+            self.pixels[-1] += areas_of(outside[0], outside[1], image.valid)[0].to(where)
+        self._add_sizes(areas[:, 2], scores[:, 0], int(image.counted().sum()))
 
     def _add_sizes(self, target: Tensor, iou: Tensor, pixels: int) -> None:
         there = target > 0

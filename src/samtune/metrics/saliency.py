@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samtune.metrics.boundaries import need_scipy
+from samtune.metrics.image_result import ImageResult, probability_of
 from samtune.metrics.regions import Streamed
-from samtune.metrics.seen import Seen, probability_of
 
 Map = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -68,18 +68,18 @@ class SaliencyMetrics(Streamed):
             need_scipy("weighted_f")
         self.add_sums(sums=(len(SINGLES) + 1,), curves=(2, 256))
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image.
 
         Raises:
             ValueError: It has no probability map, or no view of the model's frame.
         """
         if self.framed:
-            seen = framed(seen)
-        counted = seen.counted().cpu().numpy()
-        probability = probability_of(seen).double().cpu().numpy()
+            image = framed(image)
+        counted = image.counted().cpu().numpy()
+        probability = probability_of(image).double().cpu().numpy()
         stretched = stretch(probability, counted)
-        target = seen.union()[1].cpu().numpy()
+        target = image.union()[1].cpu().numpy()
         row = [1.0, *(self._single(name, stretched, target, counted) for name in SINGLES)]
         self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
         if self.wanted & {"e_mean", "e_max", "f_mean", "f_max"}:
@@ -117,15 +117,15 @@ class SaliencyMetrics(Streamed):
         return float(f_measure(hits, all_, area, self.beta2)[0])
 
 
-def framed(seen: Seen) -> Seen:
+def framed(image: ImageResult) -> ImageResult:
     """The same image in the model's frame.
 
     Raises:
         ValueError: It was not handed over.
     """
-    if seen.frame is None:
-        raise ValueError("no view of the model's frame: give Seen(frame=...)")
-    return seen.frame
+    if image.frame is None:
+        raise ValueError("no view of the model's frame: give ImageResult(frame=...)")
+    return image.frame
 
 
 def stretch(p: Map, counted: Mask | None = None) -> Map:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samtune.metrics.image_result import ImageResult, probability_of
 from samtune.metrics.regions import Streamed
 from samtune.metrics.saliency import framed
-from samtune.metrics.seen import Seen, probability_of
 
 
 class BalancedError(Streamed):
@@ -35,18 +35,18 @@ class BalancedError(Streamed):
         self.threshold = threshold
         self.add_sums(pixels=(4,), images=(2,))
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image.
 
         Raises:
             ValueError: A threshold, and no probability map or no view of the model's frame.
         """
         if self.threshold is not None:
-            seen = framed(seen)
-        predicted, target = (m.cpu() for m in seen.union())
-        counted = seen.counted().cpu()
+            image = framed(image)
+        predicted, target = (m.cpu() for m in image.union())
+        counted = image.counted().cpu()
         if self.threshold is not None:
-            predicted = (probability_of(seen).cpu() > self.threshold) & counted
+            predicted = (probability_of(image).cpu() > self.threshold) & counted
         lit = counted & ~target
         sides = [target & ~predicted, target, lit & predicted, lit]
         pixels = torch.stack([side.sum() for side in sides]).double()

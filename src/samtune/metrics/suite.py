@@ -10,6 +10,7 @@ import torch
 from samtune.metrics.boundaries import BoundaryMetrics
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, MEASURES, expand
+from samtune.metrics.image_result import ImageResult
 from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy
 from samtune.metrics.published import (
     AbsentClassIoU,
@@ -19,7 +20,6 @@ from samtune.metrics.published import (
 )
 from samtune.metrics.regions import RegionMetrics, Streamed
 from samtune.metrics.saliency import SaliencyMetrics
-from samtune.metrics.seen import Seen
 from samtune.metrics.shadow import BalancedError
 
 Made = Callable[[list[str], EvalConfig, int, dict[str, Any]], Streamed]
@@ -73,7 +73,7 @@ class Suite:
         asked = expand(config.metrics, maps=maps)
         self.names = tuple(name for name in asked if name not in ALWAYS)
         self.needs = frozenset(need for name in self.names for need in MEASURES[name].needs)
-        """What :class:`Seen` must hold besides masks."""
+        """What :class:`ImageResult` must hold besides masks."""
         keys: dict[str, list[str]] = {}
         for name in self.names:
             keys.setdefault(MEASURES[name].family, []).append(MEASURES[name].key)
@@ -83,10 +83,10 @@ class Suite:
             for family, names in keys.items()
         }
 
-    def update(self, seen: Seen) -> None:
+    def update(self, image: ImageResult) -> None:
         """Adds one image."""
         for family in self.families.values():
-            family.update(seen)
+            family.update(image)
 
     def compute(self) -> dict[str, float]:
         """The numbers so far, over all processes, by name."""

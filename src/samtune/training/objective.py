@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from samtune.batch import Batch, Masks
-from samtune.inference.clicks import chosen, drawn_clicks
+from samtune.inference.clicks import random_clicks
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
@@ -49,8 +49,8 @@ class Objective(nn.Module):
 
 @torch.no_grad()
 def _clicked(prompts: Prompts, masks: Masks, batch: Batch) -> Prompts:
-    low = chosen(masks).float()
-    xy, labels = drawn_clicks(
+    low = masks.best().logits.float()
+    xy, labels = random_clicks(
         batch.frame.masks_to_original(low)[:, 0] > 0, batch.targets, batch.valid[prompts.image]
     )
     return prompts.clicked(xy, labels, low)

@@ -1,4 +1,4 @@
-"""What a metric is shown of one image."""
+"""One image's masks as metrics get them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageResult:
     """One image's masks, predicted and true, all of one resolution.
 
     Raises:
@@ -39,7 +39,7 @@ class Seen:
     """``(h, w)`` bool: all of the foreground, asked for or not."""
     unasked: Tensor | None = None
     """``(h, w)`` bool: what a model says without a prompt, of an image that has none."""
-    frame: Seen | None = None
+    frame: ImageResult | None = None
     """The same image in the model's frame, without its padding."""
     index: int = 0
     """Place in the data set."""
@@ -75,12 +75,18 @@ class Seen:
         return self.predicted & counted, self.target & counted
 
 
-def probability_of(seen: Seen) -> Tensor:
+Seen = ImageResult
+"""Its name in version 0.1.0."""
+
+
+def probability_of(image: ImageResult) -> Tensor:
     """The probability map ``(h, w)`` of an image.
 
     Raises:
         ValueError: There is none.
     """
-    if seen.probability is None:
-        raise ValueError("no probability: give Seen(probability=...), the sigmoid of the logits")
-    return seen.probability
+    if image.probability is None:
+        raise ValueError(
+            "no probability: give ImageResult(probability=...), the sigmoid of the logits"
+        )
+    return image.probability

@@ -1,0 +1,52 @@
+"""Encode, decode, and back to the image: the one way through a model, for all that asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samtune.batch import Masks
+from samtune.data.transforms import fit
+from samtune.geometry import Geometry
+from samtune.model.finetuned import FineTuned
+from samtune.ops.tiling import Window
+from samtune.prompts import Prompts
+
+
+class EncodedFrames:
+    """Images, or windows of one image, that lie in the model's frame and are encoded together.
+
+    Args:
+        model: In evaluation mode.
+        pixels: ``(B, 3, h, w)`` RGB in 0..255, in the model's frame.
+        geometries: Where the content of each lies in it.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: FineTuned, pixels: Tensor, geometries: Sequence[Geometry]) -> None:
+        self.model, self.geometries = model, tuple(geometries)
+        sizes = torch.tensor([g.resized for g in self.geometries], device=model.device)
+        self.features = model.encode(model.preprocess(pixels.to(model.device), sizes))
+
+    @classmethod
+    def of_windows(
+        cls, model: FineTuned, image: NDArray[np.uint8], windows: Sequence[Window]
+    ) -> EncodedFrames:
+        """Fits windows of an image ``(h, w, 3)`` uint8 RGB into the model's frame, one each."""
+        fitted = [fit(image[y0:y1, x0:x1], model.input) for y0, x0, y1, x1 in windows]
+        pixels = torch.stack([pixels for pixels, _ in fitted])
+        return cls(model, pixels, [geometry for _, geometry in fitted])
+
+    @torch.no_grad()
+    def decode(self, prompts: Prompts, multimask: bool = False) -> Masks:
+        """Masks of ``N`` prompts in the model's frame, each of the image that it belongs to."""
+        model = self.model
+        return model.decoder(model.sam, self.features, prompts.to(model.device), multimask)
+
+    def to_original(self, i: int, logits: Tensor) -> Tensor:
+        """Brings logits ``(n, K, 4H, 4W)`` of image ``i`` to its size ``(n, K, h0, w0)``."""
+        return self.geometries[i].masks_to_original(logits.float())
