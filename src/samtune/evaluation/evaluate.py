@@ -85,38 +85,68 @@ def evaluate(
     model.eval()
     rank, world = place()
     share = list(range(rank, len(dataset), world))
-    by_round = [_counter(model.device) for _ in range(dataset.rounds)]
-    measuring = measuring or EvalConfig()
-    boxes = _Guesses(model, dataset, measuring) if guesses else None
-    suite = _suite(model, dataset, measuring)
-    items: list[dict[str, Any]] = []
+    sums = _Sums(model, dataset, measuring or EvalConfig(), guesses)
     loader = DataLoader(Subset(dataset, share), batch_size, num_workers=workers, collate_fn=collate)
     for batch in loader:
         rounds = answers_by_round(model, batch, precision, multimask, dataset.rounds)
-        for metrics, answers in zip(by_round, rounds, strict=True):
+        promptless = partial(_promptless, model, batch, precision, multimask)
+        sums.update(batch, share[len(sums.items) :], rounds, promptless)
+        if progress is not None:
+            progress(len(sums.items), len(share))
+    return sums.compute()
+
+
+class _Sums:
+    """All that one evaluation adds up over the images of this process."""
+
+    def __init__(
+        self, model: FineTuned, dataset: SegmentationDataset, config: EvalConfig, guesses: bool
+    ) -> None:
+        self.dataset = dataset
+        self.by_round = [_counter(model.device) for _ in range(dataset.rounds)]
+        self.boxes = _Guesses(model, dataset, config) if guesses else None
+        self.suite = _suite(model, dataset, config)
+        self.items: list[dict[str, Any]] = []
+
+    def update(
+        self,
+        batch: Batch,
+        indices: Sequence[int],
+        rounds: Iterator[Answers],
+        promptless: Callable[[int], Tensor],
+    ) -> None:
+        """Adds a batch: the masks of every round, all else of the last one.
+
+        Args:
+            batch: Images with their targets.
+            indices: Their places in the data set; more may follow.
+            rounds: The answers, see :func:`answers_by_round`.
+            promptless: See :func:`samtune.evaluation.image_results.image_result`.
+        """
+        dataset, suite = self.dataset, self.suite
+        for metrics, answers in zip(self.by_round, rounds, strict=True):
             images = _images(dataset, batch, answers)
             for pairs in images:
                 metrics.update(*pairs)
-        promptless = partial(_promptless, model, batch, precision, multimask)
-        for i, pairs in enumerate(images):  # of the last answers
-            at = Place(i, share[len(items)])
-            if boxes is not None:
-                boxes.update(batch, at, pairs, answers)
+        for i, (index, pairs) in enumerate(zip(indices, images, strict=False)):
+            at = Place(i, index)
+            if self.boxes is not None:
+                self.boxes.update(batch, at, pairs, answers)
             if suite is not None:
                 needs = suite.needs
-                result = image_result(dataset, batch, at, pairs, answers, needs, promptless)
-                suite.update(result)
-            items.append(_item(at.in_dataset, batch.names[i], pairs))
-        if progress is not None:
-            progress(len(items), len(share))
-    numbers = [metrics.compute() for metrics in by_round]
-    return Evaluation(
-        metrics=numbers[-1] | ({} if suite is None else suite.compute()),
-        images=len(dataset),
-        items=_gather(items),
-        by_click=numbers if len(numbers) > 1 else [],
-        guesses={} if boxes is None else boxes.compute(),
-    )
+                suite.update(image_result(dataset, batch, at, pairs, answers, needs, promptless))
+            self.items.append(_item(index, batch.names[i], pairs))
+
+    def compute(self) -> Evaluation:
+        """The numbers over all processes."""
+        numbers = [metrics.compute() for metrics in self.by_round]
+        return Evaluation(
+            metrics=numbers[-1] | ({} if self.suite is None else self.suite.compute()),
+            images=len(self.dataset),
+            items=_gather(self.items),
+            by_click=numbers if len(numbers) > 1 else [],
+            guesses={} if self.boxes is None else self.boxes.compute(),
+        )
 
 
 def _images(dataset: SegmentationDataset, batch: Batch, answers: Answers) -> list[MaskPairs]:
