@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import samtune
 from samtune.adapters import ADAPTERS
-from samtune.adapters.gsam import pooled
+from samtune.adapters.gsam import pool_keys
 from samtune.adapters.resnet import ResNet
 from samtune.adapters.strided import RelativeTables
 from samtune.model.finetuned import FineTuned
@@ -144,7 +144,7 @@ def test_sizes_that_no_stride_divides(tiny, size, grid):
 
 def test_keys_and_values_are_averaged_over_overlapping_bins():
     k = torch.arange(14 * 14.0).reshape(1, 1, 196, 1)
-    q, few, values, grid = pooled(k, k, 2 * k, (14, 14))
+    q, few, values, grid = pool_keys(k, k, 2 * k, (14, 14))
     assert grid == (3, 3) and q is k
     image = k.reshape(14, 14)
     bins = [slice(0, 5), slice(4, 10), slice(9, 14)]

@@ -53,7 +53,7 @@ class Statistics(nn.Module):
 
 
 @dataclass(frozen=True)
-class Seen:
+class ForwardPass:
     """Which normalisations one forward pass went through: blocks may run again for gradients."""
 
     names: set[str] = field(default_factory=set)
@@ -84,15 +84,17 @@ class BatchNorm(Adapter):
 
     def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
         """The first stream, normalised with the method's statistics."""
-        return encoder.embed(pixels, self._changed(Seen()))
+        return encoder.embed(pixels, self._edits(ForwardPass()))
 
-    def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Seen:
+    def begin(
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+    ) -> ForwardPass:
         """Nothing seen yet."""
-        return Seen()
+        return ForwardPass()
 
-    def edits(self, i: int, state: Seen) -> BlockEdits:
+    def edits(self, i: int, state: ForwardPass) -> BlockEdits:
         """The method's statistics in every normalisation of block ``i``."""
-        return self._changed(state)
+        return self._edits(state)
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """What its running statistics differ by from the base's."""
@@ -103,14 +105,14 @@ class BatchNorm(Adapter):
             for part in ("running_mean", "running_var")
         }
 
-    def _changed(self, state: Seen) -> BlockEdits:
-        def normed(name: str, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    def _edits(self, state: ForwardPass) -> BlockEdits:
+        def normalise(name: str, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
             again = name in state.names
             if self.training:
                 state.names.add(name)
             return self.statistics[_key(name)](norm, x, again)
 
-        return BlockEdits(norm=normed)
+        return BlockEdits(norm=normalise)
 
 
 def _key(name: str) -> str:

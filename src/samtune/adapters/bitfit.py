@@ -45,25 +45,25 @@ class BitFit(TunedTensors):
         parts = chosen_parts("which", config.which, [*PARTS, *operations])
         self.thirds = [PARTS[part] for part in parts if part in PARTS]
         places = sam.image_encoder.blocks[0].places
-        self.fused = f"{places['qkv']}.bias"
+        self.fused_bias = f"{places['qkv']}.bias"
         names = [f"{places[part]}.bias" for part in parts if part not in PARTS]
-        super().__init__(sam, config.blocks, [self.fused] * bool(self.thirds) + names)
+        super().__init__(sam, config.blocks, [self.fused_bias] * bool(self.thirds) + names)
 
     def start(self, name: str, block: EncoderBlock) -> Tensor:
         """A copy of a bias; of the fused projection's, only the chosen thirds."""
         bias = super().start(name, block)
-        if name != self.fused:
+        if name != self.fused_bias:
             return bias
         thirds = block.parts(bias)
         return torch.cat([thirds[k] for k in self.thirds])
 
-    def replaced(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
+    def replacements(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
         """The trained biases of block ``i``, with the frozen thirds of a projection filled in."""
-        biases = super().replaced(i, block)
+        biases = super().replacements(i, block)
         if self.thirds:
-            thirds = list(block.parts(block.get_parameter(self.fused)))
-            tuned = biases[self.fused].chunk(len(self.thirds))
+            thirds = list(block.parts(block.get_parameter(self.fused_bias)))
+            tuned = biases[self.fused_bias].chunk(len(self.thirds))
             for third, bias in zip(self.thirds, tuned, strict=True):
                 thirds[third] = bias
-            biases[self.fused] = block.fused(thirds)
+            biases[self.fused_bias] = block.fused(thirds)
         return biases

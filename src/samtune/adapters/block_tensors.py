@@ -16,7 +16,7 @@ from samtune.sam.model import Sam
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenEncoder:
     """The base's encoder during one forward pass."""
 
     encoder: Encoder
@@ -35,34 +35,36 @@ class BlockTensors(Adapter):
 
     def __init__(self, sam: Sam, blocks: tuple[int, ...] | str, names: Iterable[str]) -> None:
         super().__init__()
-        self.chosen, self.in_block = sorted(chosen_blocks(blocks, sam)), tuple(names)
+        self.blocks, self.in_block = sorted(chosen_blocks(blocks, sam)), tuple(names)
 
     def replaces(self) -> frozenset[str]:
         """The same tensors of each chosen block."""
-        return frozenset(f"{i}.{name}" for i in self.chosen for name in self.in_block)
+        return frozenset(f"{i}.{name}" for i in self.blocks for name in self.in_block)
 
-    def replaced(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
+    def replacements(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
         """The tensors in place of those of the frozen block ``i``, by their names within it."""
         raise NotImplementedError
 
-    def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Frozen:
+    def begin(
+        self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
+    ) -> FrozenEncoder:
         """Keeps the frozen encoder at hand for this pass."""
-        return Frozen(encoder)
+        return FrozenEncoder(encoder)
 
-    def edits(self, i: int, state: Frozen) -> BlockEdits:
+    def edits(self, i: int, state: FrozenEncoder) -> BlockEdits:
         """The tensors in place of those of block ``i``, where it is chosen."""
-        if i not in self.chosen:
+        if i not in self.blocks:
             return NONE
-        return BlockEdits(params=self.replaced(i, state.encoder.blocks[i]))
+        return BlockEdits(params=self.replacements(i, state.encoder.blocks[i]))
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """What replaces each tensor less the base's own."""
-        found = {}
-        for i in self.chosen:
+        deltas = {}
+        for i in self.blocks:
             block = sam.image_encoder.blocks[i]
-            for name, tensor in self.replaced(i, block).items():
-                found[f"image_encoder.{block.name}.{name}"] = tensor - block.get_parameter(name)
-        return found
+            for name, tensor in self.replacements(i, block).items():
+                deltas[f"image_encoder.{block.name}.{name}"] = tensor - block.get_parameter(name)
+        return deltas
 
 
 class TunedTensors(BlockTensors):
@@ -78,31 +80,31 @@ class TunedTensors(BlockTensors):
         super().__init__(sam, blocks, names)
         self.names = {name.replace(".", "_"): name for name in self.in_block}
         self.tuned = nn.ModuleDict()
-        for i in self.chosen:
+        for i in self.blocks:
             block = sam.image_encoder.blocks[i]
-            own = {k: nn.Parameter(self.start(n, block)) for k, n in self.names.items()}
-            self.tuned[str(i)] = nn.ParameterDict(own)
+            copies = {k: nn.Parameter(self.start(n, block)) for k, n in self.names.items()}
+            self.tuned[str(i)] = nn.ParameterDict(copies)
 
     def start(self, name: str, block: EncoderBlock) -> Tensor:
         """What is trained in place of a tensor of the frozen block: a copy of it."""
         return block.get_parameter(name).detach().clone()
 
-    def replaced(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
+    def replacements(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
         """The trained copies of block ``i``."""
-        own = self.tuned[str(i)]
-        return {name: getattr(own, key) for key, name in self.names.items()}
+        copies = self.tuned[str(i)]
+        return {name: getattr(copies, key) for key, name in self.names.items()}
 
 
-def chosen_parts(option: str, wanted: str, known: Iterable[str]) -> list[str]:
-    """The names that ``all``, or some joined by ``+``, stands for, in the order of ``known``.
+def chosen_parts(option: str, words: str, names: Iterable[str]) -> list[str]:
+    """The names that ``all``, or some joined by ``+``, stands for, in the order of ``names``.
 
     Raises:
         InputError: A name that is not known, or one twice.
     """
-    known = list(known)
-    parts = known if wanted == "all" else wanted.split("+")
-    if not set(parts) <= set(known) or len(set(parts)) < len(parts):
+    names = list(names)
+    parts = names if words == "all" else words.split("+")
+    if not set(parts) <= set(names) or len(set(parts)) < len(parts):
         raise InputError(
-            f"adapter.{option}={wanted}: must be all, or some of {', '.join(known)} joined by +"
+            f"adapter.{option}={words}: must be all, or some of {', '.join(names)} joined by +"
         )
-    return [part for part in known if part in parts]
+    return [part for part in names if part in parts]

@@ -66,7 +66,7 @@ class CatSamT(Adapter):
 
     def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Tensor:
         """The decoder's token ``(1, prompt_dim)``; the image has no part in it."""
-        return _given(self, tokens)
+        return _token_of(self, tokens)
 
     def edits(self, i: int, state: Tensor) -> BlockEdits:
         """Block ``i``'s prompt token, made anew from the decoder's."""
@@ -112,7 +112,7 @@ class CatSamA(SamAdapter):
         """The features of the image and of the decoder's token, added."""
         image = super().begin(encoder, pixels, x, tokens).tokens
         # The bridge writes the native grid; elsewhere its map is resampled as the positions are.
-        bridge = resize.positions(self.bridge(_given(self, tokens)), (x.shape[1], x.shape[2]))
+        bridge = resize.positions(self.bridge(_token_of(self, tokens)), (x.shape[1], x.shape[2]))
         return PromptFeatures(image + bridge)
 
     def bridge(self, token: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class CatSamA(SamAdapter):
         return self.bridge_up(hidden).T.unflatten(0, self.grid)[None]
 
 
-def _given(adapter: Adapter, tokens: Tensor | None) -> Tensor:
+def _token_of(adapter: Adapter, tokens: Tensor | None) -> Tensor:
     if tokens is None:
         raise InputError(f"{adapter.name}: this decoder offers no token; use the decoder hq")
     return tokens

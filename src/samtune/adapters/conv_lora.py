@@ -54,16 +54,16 @@ class Gate(nn.Module):
         """
         clean = features @ self.choice
         if not self.training:
-            return self._chosen(clean), None
+            return self._top_weights(clean), None
         spread = F.softplus(features @ self.noise) + NOISE
         noisy = clean + torch.randn_like(clean) * spread
-        weights = self._chosen(noisy)
+        weights = self._top_weights(noisy)
         loss = _variation(weights.sum(0))
         if self.top_k < clean.shape[1]:
             loss = loss + _variation(self._load(clean, noisy, spread).sum(0))
         return weights, loss
 
-    def _chosen(self, logits: Tensor) -> Tensor:
+    def _top_weights(self, logits: Tensor) -> Tensor:
         top = logits.topk(self.top_k)
         return torch.zeros_like(logits).scatter(1, top.indices, top.values.softmax(1))
 
@@ -93,11 +93,11 @@ class Mixture(nn.Module):
         # windows to the chosen ones alone would make the graph depend on the data.
         for scale, (conv, weight) in enumerate(zip(self.convs, weights.unbind(1), strict=True), 1):
             if scale == 1:
-                found = F.gelu(conv(z))
+                answer = F.gelu(conv(z))
             else:
                 large = F.interpolate(z, (scale * size[0], scale * size[1]), mode="bicubic")
-                found = F.interpolate(F.gelu(conv(large)), size, mode="bicubic")
-            out = out + weight[:, None, None, None] * found
+                answer = F.interpolate(F.gelu(conv(large)), size, mode="bicubic")
+            out = out + weight[:, None, None, None] * answer
         return out.permute(0, 2, 3, 1)
 
 
@@ -151,9 +151,9 @@ class ConvLoRA(Adapter):
         super().__init__()
         slots, rank = LoRA.slots(config.target), config.rank
         dim, self.balance = sam.image_encoder.dim, config.balance
-        chosen = sorted(chosen_blocks(config.blocks, sam))
+        blocks = sorted(chosen_blocks(config.blocks, sam))
         self.updates, self.experts, self.gates = (nn.ModuleDict() for _ in range(3))
-        for i in map(str, chosen):
+        for i in map(str, blocks):
             self.updates[i] = LowRank(dim, dim, slots, rank, config.alpha, dropout=0.0)
             self.experts[i] = nn.ModuleList(Mixture(rank, config.experts) for _ in slots)
             self.gates[i] = nn.ModuleList(Gate(rank, config.experts, config.top_k) for _ in slots)
@@ -187,7 +187,7 @@ class ConvLoRA(Adapter):
         pairs = list(zip(update.a, update.b, experts, state.weights[i], strict=True))  # type: ignore[call-overload]
 
         def qkv(x: Tensor) -> Tensor:
-            return update.placed([mix(x @ a.T, weights) @ b.T for a, b, mix, weights in pairs])
+            return update.place([mix(x @ a.T, weights) @ b.T for a, b, mix, weights in pairs])
 
         return BlockEdits(qkv=qkv)
 

@@ -65,9 +65,9 @@ class FacT(Adapter):
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         self.parts = [PARTS[part] for part in chosen_parts("target", config.target, PARTS)]
-        self.chosen = sorted(chosen_blocks(config.blocks, sam))
+        self.blocks = sorted(chosen_blocks(config.blocks, sam))
         self.scale, self.dropout = config.scale, config.dropout
-        dim, rank, slices = sam.image_encoder.dim, config.rank, len(self.chosen) * len(self.parts)
+        dim, rank, slices = sam.image_encoder.dim, config.rank, len(self.blocks) * len(self.parts)
         self.u = nn.Parameter(torch.empty(dim, rank).uniform_(-(dim**-0.5), dim**-0.5))
         self.v = nn.Parameter(torch.zeros(dim, rank))
         self.tucker = config.form == "tk"
@@ -80,7 +80,7 @@ class FacT(Adapter):
 
     def inner(self, i: int) -> Tensor:
         """The middle factors of block ``i``, one for each updated projection: ``(parts, r, r)``."""
-        first = self.chosen.index(i) * len(self.parts)
+        first = self.blocks.index(i) * len(self.parts)
         rows = slice(first, first + len(self.parts))
         if self.tucker:
             return torch.einsum("nt,tab->nab", self.p[rows], self.c)
@@ -89,22 +89,22 @@ class FacT(Adapter):
     def update(self, i: int, x: Tensor) -> Tensor:
         """``(b, h, w, C)`` normed tokens to the ``(b, h, w, 3C)`` update of block ``i``."""
         hidden = x @ self.u
-        found = [hidden.new_zeros(x.shape)] * 3
+        updates = [hidden.new_zeros(x.shape)] * 3
         for part, sigma in zip(self.parts, self.inner(i), strict=True):
             middle = F.dropout(hidden @ sigma, self.dropout, self.training)
-            found[part] = middle @ self.v.T * self.scale
-        return torch.cat(found, -1)
+            updates[part] = middle @ self.v.T * self.scale
+        return torch.cat(updates, -1)
 
     def edits(self, i: int, state: None) -> BlockEdits:
         """The update of block ``i``, where it has one."""
-        return BlockEdits(qkv=partial(self.update, i)) if i in self.chosen else NONE
+        return BlockEdits(qkv=partial(self.update, i)) if i in self.blocks else NONE
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """The updates as weight differences of each block's fused projection."""
-        found: dict[str, Tensor] = {}
-        for i in self.chosen:
+        deltas: dict[str, Tensor] = {}
+        for i in self.blocks:
             delta = self.u.new_zeros(3, len(self.u), len(self.u))
             for part, sigma in zip(self.parts, self.inner(i), strict=True):
                 delta[part] = (self.u @ sigma @ self.v.T * self.scale).T
-            found |= sam.image_encoder.projection_delta(i, delta.flatten(0, 1))
-        return found
+            deltas |= sam.image_encoder.projection_delta(i, delta.flatten(0, 1))
+        return deltas

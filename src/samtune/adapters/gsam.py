@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS
 from samtune.adapters.resnet import CHANNELS, ResNet
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
-from samtune.adapters.strided import Strided
+from samtune.adapters.strided import StridedAdapter
 from samtune.options import Count
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import Encoder
@@ -36,7 +36,7 @@ POOLED = 3
 """Keys and values of a grid are averaged to so many rows and columns."""
 
 
-def pooled(
+def pool_keys(
     q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
     """Keys and values ``(b, heads, n, D)`` of a grid averaged to 3 by 3; queries as they are."""
@@ -97,7 +97,7 @@ class ResidualStream:
 
 
 @ADAPTERS.register("gsam")
-class GSAM(Strided):
+class GSAM(StridedAdapter):
     """A ResNet beside the encoder, pooled keys and values, convolutions for positions.
 
     The embedding changes from the start: keys are pooled and positions replaced. ResNet-101 starts
@@ -115,7 +115,7 @@ class GSAM(Strided):
     small: ClassVar[Mapping[str, Any]] = {"depth": 1, "ratio": 1.0}
 
     @dataclass(frozen=True)
-    class Config(Strided.Config):
+    class Config(StridedAdapter.Config):
         """Options of :class:`GSAM`."""
 
         resnet: str | None = None
@@ -160,7 +160,7 @@ class GSAM(Strided):
         """Pooled keys and values and a bottleneck; in global blocks own relative positions."""
         key = str(i)
         params = self.tables[key].params() if key in self.tables else {}  # type: ignore[operator]
-        return BlockEdits(heads=pooled, mlp=self.bottlenecks[i], params=params)
+        return BlockEdits(heads=pool_keys, mlp=self.bottlenecks[i], params=params)
 
     def leave(self, i: int, x: Tensor, state: ResidualStream) -> Tensor:
         """The stream, with the convolution that stands for positions added after block 0."""

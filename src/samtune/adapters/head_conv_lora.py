@@ -22,7 +22,7 @@ from samtune.adapters.head_lora import HeadLowRank, PerHead
 EXPERTS = 4
 
 
-def _enlarged(weight: Tensor) -> Tensor:
+def _kernel_on_map(weight: Tensor) -> Tensor:
     """A 3 x 3 kernel on a map enlarged by nearest neighbours, as a kernel on the map itself.
 
     Shrinking keeps the first place of each cell. Around it the enlarged map holds, along each side,
@@ -53,7 +53,7 @@ class HeadConvLowRank(HeadLowRank):
         z = (t @ self.a).flatten(0, 1).mT.unflatten(2, grid)
         convs: list[nn.Conv2d] = [*self.experts.values(), self.gate]  # type: ignore[list-item]
         weights = [conv.weight for conv in convs]
-        weights[1:EXPERTS] = [_enlarged(weight) for weight in weights[1:EXPERTS]]
+        weights[1:EXPERTS] = [_kernel_on_map(weight) for weight in weights[1:EXPERTS]]
         biases = [conv.bias for conv in convs if conv.bias is not None]
         # One convolution for all: without it each expert would run on an enlarged map.
         out = F.conv2d(z, torch.cat(weights), torch.cat(biases), padding=1)

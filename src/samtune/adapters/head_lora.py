@@ -109,7 +109,7 @@ class HeadLoRA(PerHead):
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """The residuals as differences of each block's projection, weight and bias."""
-        found = {}
+        deltas = {}
         for i, updates in self.updates.items():
             block = sam.image_encoder.blocks[int(i)]
             matrices = [getattr(updates, part).matrix() for part in "qkv"]
@@ -119,5 +119,5 @@ class HeadLoRA(PerHead):
                 parts = torch.stack(block.parts(block.get_parameter(name)))
                 rows = parts.reshape(3, block.heads, turn.shape[-1], -1)
                 turned = (turn @ rows).reshape_as(parts)
-                found[f"image_encoder.{block.name}.{name}"] = block.fused(turned.unbind())
-        return found
+                deltas[f"image_encoder.{block.name}.{name}"] = block.fused(turned.unbind())
+        return deltas

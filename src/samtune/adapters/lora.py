@@ -61,9 +61,9 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(b, h, w, dim)`` normed tokens to the ``(b, h, w, 3C)`` update."""
         x = self.dropout(x)
-        return self.placed([x @ a.T @ b.T for a, b in zip(self.a, self.b, strict=True)])
+        return self.place([x @ a.T @ b.T for a, b in zip(self.a, self.b, strict=True)])
 
-    def placed(self, updates: list[Tensor]) -> Tensor:
+    def place(self, updates: list[Tensor]) -> Tensor:
         """What each pair makes, scaled, in the thirds it writes to: ``(..., 3C)``."""
         parts = [updates[0].new_zeros(())] * 3
         for slot, update in zip(self.slots, updates, strict=True):
@@ -81,34 +81,34 @@ class LowRank(nn.Module):
         return full.flatten(0, 1)
 
 
-def chosen_blocks(wanted: tuple[int, ...] | str, sam: Sam) -> set[int]:
+def chosen_blocks(choice: tuple[int, ...] | str, sam: Sam) -> set[int]:
     """The block indices that ``all``, ``global``, ``windowed`` or a list of indices stands for.
 
     Raises:
         InputError: An index that the base does not have.
     """
     blocks = sam.image_encoder.blocks
-    if isinstance(wanted, str):
+    if isinstance(choice, str):
         kinds = {
             "all": lambda b: True,
             "global": lambda b: not b.window,
             "windowed": lambda b: bool(b.window),
         }
-        if wanted not in kinds:
+        if choice not in kinds:
             raise InputError(
-                f"adapter.blocks={wanted}: must be all, global, windowed or a list of indices"
+                f"adapter.blocks={choice}: must be all, global, windowed or a list of indices"
             )
-        chosen = {i for i, block in enumerate(blocks) if kinds[wanted](block)}
+        chosen = {i for i, block in enumerate(blocks) if kinds[choice](block)}
         if not chosen:
-            raise InputError(f"adapter.blocks={wanted}: {sam.spec.name} has no such block; set all")
+            raise InputError(f"adapter.blocks={choice}: {sam.spec.name} has no such block; set all")
         return chosen
-    wrong = [i for i in wanted if not -len(blocks) <= i < len(blocks)]
+    wrong = [i for i in choice if not -len(blocks) <= i < len(blocks)]
     if wrong:
         raise InputError(
-            f"adapter.blocks={list(wanted)}: {wrong[0]} is no block of {sam.spec.name}, "
+            f"adapter.blocks={list(choice)}: {wrong[0]} is no block of {sam.spec.name}, "
             f"which has 0 to {len(blocks) - 1}"
         )
-    return {i % len(blocks) for i in wanted}
+    return {i % len(blocks) for i in choice}
 
 
 @ADAPTERS.register("lora")
@@ -140,7 +140,6 @@ class LoRA(Adapter):
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         slots = self.slots(config.target)
-        chosen = chosen_blocks(config.blocks, sam)
         alpha = float(config.rank if config.alpha is None else config.alpha)
         blocks = sam.image_encoder.blocks
         self.updates = nn.ModuleDict(
@@ -148,7 +147,7 @@ class LoRA(Adapter):
                 str(i): LowRank(
                     blocks[i].dim_in, blocks[i].dim, slots, config.rank, alpha, config.dropout
                 )
-                for i in sorted(chosen)
+                for i in sorted(chosen_blocks(config.blocks, sam))
             }
         )
 
@@ -175,8 +174,8 @@ class LoRA(Adapter):
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """The updates as weight differences of each block's fused projection."""
-        made: dict[str, Tensor] = {}
+        deltas: dict[str, Tensor] = {}
         for i, update in self.updates.items():
             assert isinstance(update, LowRank)
-            made.update(sam.image_encoder.projection_delta(int(i), update.weight()))
-        return made
+            deltas.update(sam.image_encoder.projection_delta(int(i), update.weight()))
+        return deltas

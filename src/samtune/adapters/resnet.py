@@ -83,13 +83,13 @@ class ResNet(nn.Module):
         with torch.device("cpu"):  # also where the model around it is built without values
             state = read_state(Path(path).expanduser())
         expected = self.state_dict()
-        given = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
+        weights = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
         counters = {k for k in expected if k.endswith("num_batches_tracked")}
-        wrong = [k for k in expected.keys() - counters if k not in given]
-        wrong += [k for k in given if k not in expected or given[k].shape != expected[k].shape]
+        wrong = [k for k in expected.keys() - counters if k not in weights]
+        wrong += [k for k in weights if k not in expected or weights[k].shape != expected[k].shape]
         if wrong:
             raise InputError(
                 f"adapter.resnet={path}: not torchvision's ResNet, {min(wrong)} does not fit; "
                 "give resnet101-63fe2227.pth (IMAGENET1K_V1), or set adapter.depth"
             )
-        self.load_state_dict(given, strict=False)
+        self.load_state_dict(weights, strict=False)

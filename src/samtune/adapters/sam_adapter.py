@@ -104,7 +104,7 @@ class SamAdapter(Adapter):
         self.embedding = nn.Linear(encoder.dim, width)
         self.tune = nn.ModuleList(nn.Linear(width, width) for _ in encoder.blocks)
         self.up = nn.Linear(width, encoder.dim)
-        self.mixed = config.embedding_layout == "reference"
+        self.mixes_cells = config.embedding_layout == "reference"
         self._initialise()
 
     def _initialise(self) -> None:
@@ -121,7 +121,7 @@ class SamAdapter(Adapter):
     ) -> PromptFeatures:
         """The features of the image, from its patches before positions are added."""
         patches = encoder.patch_embed(pixels)
-        embedded = self.embedding(mixed_cells(patches) if self.mixed else patches)
+        embedded = self.embedding(mixed_cells(patches) if self.mixes_cells else patches)
         return PromptFeatures(embedded + self.high_pass(pixels))
 
     def prompt(self, i: int, state: PromptFeatures) -> Tensor:

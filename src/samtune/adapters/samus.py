@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
-from samtune.adapters.strided import Strided
+from samtune.adapters.strided import StridedAdapter
 from samtune.ops import resize
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.encoder import Encoder
@@ -63,7 +63,7 @@ class ConvolutionalStream:
 
 
 @ADAPTERS.register("samus")
-class SAMUS(Strided):
+class SAMUS(StridedAdapter):
     """A CNN branch, cross-attention to it in the global blocks, and finer tokens.
 
     The embedding changes from the start: tokens are 8 pixels apart and branches start at random.
@@ -76,7 +76,7 @@ class SAMUS(Strided):
         "patches overlap, positions pass a new convolution, a random stream is attended to"
     )
 
-    def __init__(self, sam: Sam, config: Strided.Config) -> None:
+    def __init__(self, sam: Sam, config: StridedAdapter.Config) -> None:
         super().__init__(sam, config)
         dim = sam.image_encoder.dim
         hidden = bottleneck_width(dim, config.ratio)

@@ -41,7 +41,7 @@ class ScaleShift(nn.Module):
             nn.init.normal_(self.scale, 1, std)
             nn.init.normal_(self.shift, 0, std)
 
-    def merged(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def fold_into(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """An operation's weight ``(channels, ...)`` and bias with the scale and shift in them."""
         scale = self.scale.reshape(-1, *[1] * (weight.dim() - 1))
         return scale * weight, self.scale * bias + self.shift
@@ -83,7 +83,7 @@ class SSF(BlockTensors):
             self.patch = ScaleShift(channels, config.std)
         self.places = places
         self.features = nn.ModuleDict()
-        for i in self.chosen:
+        for i in self.blocks:
             block = sam.image_encoder.blocks[i]
             widths = {p: len(block.get_parameter(f"{n}.bias")) for p, n in self.places.items()}
             self.features[str(i)] = nn.ModuleDict(
@@ -97,23 +97,23 @@ class SSF(BlockTensors):
             return x
         return x + (self.patch.scale - 1) * encoder.patch_embed(pixels) + self.patch.shift
 
-    def replaced(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
+    def replacements(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
         """Weight and bias of the operations of block ``i``, scaled and shifted."""
-        found: dict[str, Tensor] = {}
-        for part, own in self.features[str(i)].items():  # type: ignore[operator]
+        tensors: dict[str, Tensor] = {}
+        for part, features in self.features[str(i)].items():  # type: ignore[operator]
             names = [f"{self.places[part]}.{term}" for term in ("weight", "bias")]
-            new = own.merged(*(block.get_parameter(name) for name in names))
-            found.update(zip(names, new, strict=True))
-        return found
+            new = features.fold_into(*(block.get_parameter(name) for name in names))
+            tensors.update(zip(names, new, strict=True))
+        return tensors
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
         """The differences of the blocks' tensors, and of the patch embedding's."""
-        found = super().deltas(sam)
+        deltas = super().deltas(sam)
         if self.patch is not None:
             base = sam.image_encoder.patch_projection
             assert base.bias is not None
-            weight, bias = self.patch.merged(base.weight, base.bias)
+            weight, bias = self.patch.fold_into(base.weight, base.bias)
             prefix = "image_encoder.patch_embed.proj"
-            found[f"{prefix}.weight"] = weight - base.weight
-            found[f"{prefix}.bias"] = bias - base.bias
-        return found
+            deltas[f"{prefix}.weight"] = weight - base.weight
+            deltas[f"{prefix}.bias"] = bias - base.bias
+        return deltas

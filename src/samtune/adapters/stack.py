@@ -101,11 +101,11 @@ class Stack(Adapter):
         """Joins the edits of block ``i``."""
         parts = [a.edits(i, own) for a, own in zip(self._each(), state.states, strict=True)]
         return BlockEdits(
-            qkv=_joined([p.qkv for p in parts], _added),
-            heads=_joined([p.heads for p in parts], _heads_chained),
+            qkv=_join([p.qkv for p in parts], _add),
+            heads=_join([p.heads for p in parts], _chain_heads),
             tokens=_tokens([p.tokens for p in parts]),
-            attended=_joined([p.attended for p in parts], _chained),
-            mlp=_joined([p.mlp for p in parts], _added),
+            attended=_join([p.attended for p in parts], _chain),
+            mlp=_join([p.mlp for p in parts], _add),
             params=_params(i, parts),
             norm=next((p.norm for p in parts if p.norm is not None), None),
         )
@@ -129,20 +129,20 @@ class Stack(Adapter):
         return total
 
 
-def _joined(values: list[Any], join: Callable[[Any, Any], Any]) -> Any:
+def _join(values: list[Any], join: Callable[[Any, Any], Any]) -> Any:
     given = [v for v in values if v is not None]
     return reduce(join, given) if given else None
 
 
-def _added(first: Fn, second: Fn) -> Fn:
+def _add(first: Fn, second: Fn) -> Fn:
     return lambda x: first(x) + second(x)
 
 
-def _chained(first: Fn, second: Fn) -> Fn:
+def _chain(first: Fn, second: Fn) -> Fn:
     return lambda x: second(first(x))
 
 
-def _heads_chained(first: Heads, second: Heads) -> Heads:
+def _chain_heads(first: Heads, second: Heads) -> Heads:
     return lambda q, k, v, grid: second(*first(q, k, v, grid))
 
 
@@ -155,15 +155,15 @@ def _tokens(values: list[Tensor | None]) -> Tensor | None:
 
 
 def _params(i: int, parts: list[BlockEdits]) -> dict[str, Tensor]:
-    merged: dict[str, Tensor] = {}
+    params: dict[str, Tensor] = {}
     for part in parts:
-        twice = merged.keys() & part.params.keys()
+        twice = params.keys() & part.params.keys()
         if twice:  # of adapters that do not declare what they replace
             raise InputError(
                 f"stack: two adapters replace {min(twice)} of block {i}; keep one of them"
             )
-        merged.update(part.params)
-    return merged
+        params.update(part.params)
+    return params
 
 
 def _refuse_conflicts(adapters: Sequence[Adapter]) -> None:

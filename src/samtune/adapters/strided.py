@@ -52,7 +52,7 @@ class RelativeTables(nn.Module):
         return dict(zip(TABLES, (self.h, self.w), strict=True))
 
 
-class Strided(Adapter):
+class StridedAdapter(Adapter):
     """Overlapping patches through a bottleneck, and relative positions of the finer grid.
 
     Args:

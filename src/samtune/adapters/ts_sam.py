@@ -100,8 +100,10 @@ class MultiScaleRefinement(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.conv_in = nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU())
-        self.fpn1 = nn.Sequential(*_doubled(hidden), *_doubled(hidden), ChannelGate(hidden))
-        self.fpn2 = nn.Sequential(*_doubled(hidden), ChannelGate(hidden))
+        self.fpn1 = nn.Sequential(
+            *_doubling_layers(hidden), *_doubling_layers(hidden), ChannelGate(hidden)
+        )
+        self.fpn2 = nn.Sequential(*_doubling_layers(hidden), ChannelGate(hidden))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, dim, H, W)`` to ``(B, hidden, 4H, 4W)`` and ``(B, hidden, 2H, 2W)``."""
@@ -251,7 +253,7 @@ class TSSAMDetached(TSSAM):
         return x
 
 
-def _doubled(dim: int) -> tuple[nn.Module, ...]:
+def _doubling_layers(dim: int) -> tuple[nn.Module, ...]:
     return nn.ConvTranspose2d(dim, dim, 2, stride=2), nn.BatchNorm2d(dim), nn.ReLU()
 
 

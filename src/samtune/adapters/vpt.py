@@ -36,9 +36,9 @@ class PromptStream:
 
     encoder: Encoder
     """The frozen encoder, whose norms and blocks the prompts pass."""
-    normed: list[Tensor]
+    normed_prompts: list[Tensor]
     """Normed prompts ``(P, C)`` or ``(B, P, C)`` of the blocks entered so far; deep: of all."""
-    carried: Tensor | None = None
+    carried_prompts: Tensor | None = None
     """Shallow: the prompts before the block to come, ``(B, P, C)``."""
 
 
@@ -90,11 +90,11 @@ class VPT(Adapter):
     def enter(self, i: int, x: Tensor, state: PromptStream) -> Tensor:
         """Leaves the stream alone; shallow prompts are taken through block ``i`` beside it."""
         blocks = state.encoder.blocks
-        if state.carried is not None and i + 1 < len(blocks):
-            state.carried = blocks[i].carry(x, state.carried)
-            state.normed.append(blocks[i + 1].operation("norm1")(state.carried))
+        if state.carried_prompts is not None and i + 1 < len(blocks):
+            state.carried_prompts = blocks[i].carry(x, state.carried_prompts)
+            state.normed_prompts.append(blocks[i + 1].operation("norm1")(state.carried_prompts))
         return x
 
     def edits(self, i: int, state: PromptStream) -> BlockEdits:
         """The prompts of block ``i`` as keys and values, which is all that the image sees."""
-        return BlockEdits(tokens=state.normed[i])
+        return BlockEdits(tokens=state.normed_prompts[i])

@@ -29,12 +29,12 @@ def no_options(state: State, spec: SamSpec) -> Settings:
     return Settings()
 
 
-def longest(spec: SamSpec) -> InputPolicy:
+def longest_policy(spec: SamSpec) -> InputPolicy:
     """SAM's own: the longest side fitted, padded to the native square."""
     return InputPolicy((spec.image_size,) * 2)
 
 
-def stretched(spec: SamSpec) -> InputPolicy:
+def stretch_policy(spec: SamSpec) -> InputPolicy:
     """Each axis stretched to the native square."""
     return InputPolicy((spec.image_size,) * 2, "stretch")
 
@@ -58,18 +58,18 @@ class Dialect:
     """Patterns from our names to theirs, applied one after another."""
     aliases: Names = ()
     """Patterns from names that stand for the same tensor to the one that counts."""
-    ignored: str = r"(?!)"
+    ignored_names: str = r"(?!)"
     """Names of what the system stores and never uses."""
-    flattened: str = r"(?!)"
+    flattened_names: str = r"(?!)"
     """Their names of convolutions that the system stores as linear layers over patches."""
-    absent: str = r"(?!)"
+    absent_names: str = r"(?!)"
     """Official names that a whole file of this layout does not hold either."""
-    optional: str = r"(?!)"
+    optional_names: str = r"(?!)"
     """Official names that some whole files of this layout do not hold."""
     holds: Literal["trained", "all", "either"] = "either"
     """Whether the files have the frozen base too."""
     settings: Callable[[State, SamSpec], Settings] = no_options
-    policy: Callable[[SamSpec], InputPolicy] = longest
+    policy: Callable[[SamSpec], InputPolicy] = longest_policy
     prompts: str = "box"
     variants: tuple[str, ...] = ()
     """What an import can choose of its input: ``channels``, ``first_size``, ``native_raw``."""
@@ -97,5 +97,5 @@ def register(dialect: Dialect) -> Dialect:
 
 def count(state: State, pattern: str) -> int:
     """How many members a list has whose index the pattern's group captures."""
-    found = (re.search(pattern, key) for key in state)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+    matches = (re.search(pattern, key) for key in state)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)

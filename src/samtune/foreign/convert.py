@@ -102,32 +102,32 @@ def import_checkpoint(
         InputError: Unknown dialect, an option that it has not, or no base.
         ImportRefused: Another layout, tensors that do not fit, or another base.
     """
-    chosen = _dialect(dialect)
+    layout = _dialect(dialect)
     paths = _places(Path(file), Path(out), base, save_base)
-    given_policy = _chosen(chosen, size, first_size, channels, native_raw)
-    named = None if model is None else spec_of(model)
-    origin = f"{file}: not a file of {chosen.name}"
-    state = canonical(read_state(paths.file), chosen, str(file))
-    if missed := chosen.unmarked(state):
+    policy = _policy_options(layout, size, first_size, channels, native_raw)
+    named_spec = None if model is None else spec_of(model)
+    origin = f"{file}: not a file of {layout.name}"
+    state = canonical(read_state(paths.file), layout, str(file))
+    if lacking := layout.unmarked(state):
         raise ImportRefused(
-            f"{origin}: it has no tensor like {', '.join(missed)} among its {len(state)} "
-            f"({_listed(list(state))}){_resembles(state, chosen)}",
-            {"marks": missed, "found": list(state)},
+            f"{origin}: it has no tensor like {', '.join(lacking)} among its {len(state)} "
+            f"({_list(list(state))}){_resembles(state, layout)}",
+            {"marks": lacking, "found": list(state)},
         )
-    given = None if paths.base is None else official_names(read_state(paths.base), str(base))
-    spec = named or _spec({**state, **(given or {})}, str(file))
+    base_state = None if paths.base is None else official_names(read_state(paths.base), str(base))
+    spec = named_spec or _spec({**state, **(base_state or {})}, str(file))
     with torch.device("meta"):
-        shapes = _built(Sam(spec).freeze(), chosen, state, given_policy)
-    own, frozen = _sorted(shapes, chosen, state, origin)
-    if given is not None:
-        sam = from_state(spec, given, str(base))
-        _check_frozen(sam, frozen, f"{file}", str(base))
+        shapes = _build(Sam(spec).freeze(), layout, state, policy)
+    trained, of_base = _sort(shapes, layout, state, origin)
+    if base_state is not None:
+        sam = from_state(spec, base_state, str(base))
+        _check_base(sam, of_base, f"{file}", str(base))
     else:
-        sam = _split(shapes.sam, frozen, own, chosen, f"{file}", paths.save_base)
-    tuned = _built(sam, chosen, state, given_policy)
-    tuned.load_state_dict(own, strict=True)
-    _write(tuned.eval(), chosen, paths)
-    return Imported(chosen, paths.out, paths.base or paths.save_base or paths.file, tuned)
+        sam = _split_base(shapes.sam, of_base, trained, layout, f"{file}", paths.save_base)
+    result = _build(sam, layout, state, policy)
+    result.load_state_dict(trained, strict=True)
+    _write(result.eval(), layout, paths)
+    return Imported(layout, paths.out, paths.base or paths.save_base or paths.file, result)
 
 
 @dataclass(frozen=True)
@@ -172,21 +172,21 @@ def canonical(state: State, dialect: Dialect, origin: str) -> State:
     Raises:
         InputError: Two names of the same tensor hold different values.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, tensor in state.items():
         name = renamed(re.sub(r"^(module\.)+", "", key), dialect.aliases)
-        if re.search(dialect.ignored, name) or name in PIXEL_BUFFERS:
+        if re.search(dialect.ignored_names, name) or name in PIXEL_BUFFERS:
             continue
-        if name in found and not torch.equal(found[name], tensor):
+        if name in tensors and not torch.equal(tensors[name], tensor):
             raise InputError(
                 f"{origin}: {key} and {name} are one tensor in {dialect.name}, and here they "
                 "differ; save the file again"
             )
-        found.setdefault(name, tensor)
-    return found
+        tensors.setdefault(name, tensor)
+    return tensors
 
 
-def _chosen(
+def _policy_options(
     dialect: Dialect,
     size: tuple[int, int] | None,
     first_size: tuple[int, int] | None,
@@ -202,7 +202,7 @@ def _chosen(
         raise InputError(f"--size={size[0]},{size[1]}: {dialect.name} has one size; leave it out")
     if channels not in ("rgb", "bgr"):
         raise InputError(f"--channels={channels}: must be rgb or bgr")
-    asked: dict[str, Any] = {} if size is None else {"size": size}
+    options: dict[str, Any] = {} if size is None else {"size": size}
     first = "" if first_size is None else f"--first-size={first_size[0]},{first_size[1]}"
     for name, option, value, plain in (
         ("first_size", first, first_size, None),
@@ -210,15 +210,15 @@ def _chosen(
         ("native_raw", "--native-raw", native_raw, False),
     ):
         if value != plain and name not in dialect.variants:
-            fitting = [d.name for d in DIALECTS.values() if name in d.variants]
-            raise InputError(f"{option}: not for {dialect.name}, only {', '.join(fitting)}")
-        asked |= {} if value == plain else {name: value}
-    return asked
+            others = [d.name for d in DIALECTS.values() if name in d.variants]
+            raise InputError(f"{option}: not for {dialect.name}, only {', '.join(others)}")
+        options |= {} if value == plain else {name: value}
+    return options
 
 
-def _built(sam: Sam, dialect: Dialect, state: State, given: Mapping[str, Any]) -> FineTuned:
+def _build(sam: Sam, dialect: Dialect, state: State, changes: Mapping[str, Any]) -> FineTuned:
     options, policy = dialect.settings(state, sam.spec), dialect.policy(sam.spec)
-    policy = replace(policy, **given)
+    policy = replace(policy, **changes)
     if policy.native_raw:
         policy = replace(policy, mean=sam.spec.pixel_mean, std=sam.spec.pixel_std)
     return FineTuned(
@@ -243,22 +243,22 @@ def _spec(state: State, origin: str) -> SamSpec:
     return fitting[0]
 
 
-def _sorted(
+def _sort(
     shapes: FineTuned, dialect: Dialect, state: State, origin: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A file's tensors as ours that are trained, and as the base's."""
-    wanted = shapes.state_dict()
-    ours = {dialect.theirs(name): name for name in wanted}
+    tensors = shapes.state_dict()
+    ours = {dialect.theirs(name): name for name in tensors}
     official = {
         key: tensor
         for key, tensor in shapes.sam.state_dict().items()
         if key not in ours
-        and not re.search(dialect.absent, key)
-        and (key in state or not re.search(dialect.optional, key))
+        and not re.search(dialect.absent_names, key)
+        and (key in state or not re.search(dialect.optional_names, key))
     }
-    expected = {name: wanted[own].shape for name, own in ours.items()}
+    expected = {name: tensors[key].shape for name, key in ours.items()}
     for name, shape in expected.items():
-        if re.search(dialect.flattened, name):
+        if re.search(dialect.flattened_names, name):
             expected[name] = torch.Size((shape[0], shape[1:].numel()))
     whole = dialect.holds == "all" or (
         dialect.holds == "either" and any(key in state for key in official)
@@ -273,45 +273,46 @@ def _sorted(
         ],
     }
     if any(problems.values()):
-        listed = "; ".join(
-            f"{len(names)} {what} ({_listed(names)})" for what, names in problems.items() if names
+        problem_list = "; ".join(
+            f"{len(names)} {what} ({_list(names)})" for what, names in problems.items() if names
         )
         raise ImportRefused(
-            f"{origin} on {shapes.sam.spec.name}: {listed}{_resembles(state, dialect)}", problems
+            f"{origin} on {shapes.sam.spec.name}: {problem_list}{_resembles(state, dialect)}",
+            problems,
         )
-    own = {name: state[theirs].view(wanted[name].shape) for theirs, name in ours.items()}
-    return own, {key: state[key] for key in expected if key not in ours}
+    trained = {name: state[theirs].view(tensors[name].shape) for theirs, name in ours.items()}
+    return trained, {key: state[key] for key in expected if key not in ours}
 
 
-def _check_frozen(sam: Sam, frozen: Mapping[str, Tensor], file: str, base: str) -> None:
-    given = sam.state_dict()
-    other = [key for key, t in frozen.items() if not torch.equal(given[key].to(t.dtype), t)]
-    if other:
+def _check_base(sam: Sam, of_base: Mapping[str, Tensor], file: str, base: str) -> None:
+    expected = sam.state_dict()
+    differing = [key for key, t in of_base.items() if not torch.equal(expected[key].to(t.dtype), t)]
+    if differing:
         raise ImportRefused(
-            f"{base}: not the base in {file}: {len(other)} of {len(frozen)} frozen tensors differ "
-            f"({_listed(other)}); give the one it was trained on, or write its own "
+            f"{base}: not the base in {file}: {len(differing)} of {len(of_base)} frozen tensors "
+            f"differ ({_list(differing)}); give the one it was trained on, or write its own "
             "with --save-base",
-            {"other values": other},
+            {"other values": differing},
         )
 
 
-def _split(
+def _split_base(
     shapes: Sam,
-    frozen: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
+    of_base: Mapping[str, Tensor],
+    trained: Mapping[str, Tensor],
     dialect: Dialect,
     file: str,
     save_base: Path | None,
 ) -> Sam:
     """The base that a file holds; a trained decoder stands in for the base's, which it lacks."""
-    decoder = {dialect.theirs(k): t for k, t in own.items() if k.startswith("decoder.")}
-    found = {**decoder, **frozen}
-    wanted = shapes.state_dict()
-    missing = [k for k, t in wanted.items() if k not in found or found[k].shape != t.shape]
+    decoder = {dialect.theirs(k): t for k, t in trained.items() if k.startswith("decoder.")}
+    tensors = {**decoder, **of_base}
+    expected = shapes.state_dict()
+    missing = [k for k, t in expected.items() if k not in tensors or tensors[k].shape != t.shape]
     if missing:
         raise ImportRefused(
-            f"{file}: does not hold its base, {len(missing)} of {len(wanted)} tensors are missing "
-            f"({_listed(missing)}); give the base's weights with --base",
+            f"{file}: does not hold its base, {len(missing)} of {len(expected)} tensors are "
+            f"missing ({_list(missing)}); give the base's weights with --base",
             {"missing": missing},
         )
     if save_base is None:
@@ -319,7 +320,7 @@ def _split(
             f"{file}: holds its base, and nothing says where that goes; write it with "
             "--save-base=FILE.safetensors, or give the same weights with --base"
         )
-    return from_state(shapes.spec, {key: found[key] for key in wanted}, file)
+    return from_state(shapes.spec, {key: tensors[key] for key in expected}, file)
 
 
 def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
@@ -335,7 +336,7 @@ def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
         save(model, paths.out, imported=origin)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list(names: Sequence[str]) -> str:
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f", and {more} more in --json" if more > 0 else "")
 

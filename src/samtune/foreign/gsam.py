@@ -57,7 +57,8 @@ NAMES: Names = (
     (r"^decoder\.positions\.", "positional_encoder.proj.0."),
     (r"^decoder\.mask_decoder\.", "mask_decoder."),
 )
-"""From this library's names to the published ones, in order."""
+"""From this library's names to the published ones, in order; A and B of a residual are ``a`` and
+``b`` here, ``lora_A`` and ``lora_B`` there."""
 FOURTH = r"^mask_decoder\.output_hypernetworks_mlps\.3\."
 """Files of three classes have three heads, where SAM has four."""
 ALIASES: Names = (
@@ -139,9 +140,9 @@ def _family(
             marks=(r"^mask_decoder\.iou_token\.weight$", *marks),
             names=NAMES,
             aliases=ALIASES,
-            ignored=r"^image_encoder\.cnn_embed\.backbone\.(layer4|fc)\.",
-            absent=r"^image_encoder\.pos_embed$" if adapter == "gsam" else r"(?!)",
-            optional=FOURTH,
+            ignored_names=r"^image_encoder\.cnn_embed\.backbone\.(layer4|fc)\.",
+            absent_names=r"^image_encoder\.pos_embed$" if adapter == "gsam" else r"(?!)",
+            optional_names=FOURTH,
             holds="all",
             settings=lambda state, spec: Settings(
                 options(state, spec), {**_decoder(state), **decoder}

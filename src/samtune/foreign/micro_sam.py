@@ -14,7 +14,7 @@ MICRO_SAM = register(
         decoder="frozen",
         marks=(r"^prompt_encoder\.not_a_point_embed\.weight$",),
         aliases=((r"^sam\.", ""),),
-        ignored=r"^image_encoder\.(norm_head|head)\.",
+        ignored_names=r"^image_encoder\.(norm_head|head)\.",
         holds="all",
     )
 )

@@ -11,7 +11,7 @@ MOBILE_SAM = register(
         decoder="frozen",
         marks=(r"^image_encoder\.patch_embed\.seq\.0\.c\.weight$",),
         aliases=TIMM_NAMES,
-        ignored=r"^image_encoder\.(norm_head|head)\.",
+        ignored_names=r"^image_encoder\.(norm_head|head)\.",
         holds="all",
     )
 )

@@ -1,6 +1,6 @@
 """SAM-Adapter as its authors release it: the whole state, with no prompt encoder in it."""
 
-from samtune.foreign.base import Dialect, Settings, register, stretched
+from samtune.foreign.base import Dialect, Settings, register, stretch_policy
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
@@ -38,9 +38,9 @@ SAM_ADAPTER = register(
             r"^no_mask_embed\.weight$",
         ),
         names=(*generator_names(), (r"^decoder\.", "")),
-        absent=r"^prompt_encoder\.",
+        absent_names=r"^prompt_encoder\.",
         settings=_settings,
-        policy=stretched,
+        policy=stretch_policy,
         prompts="none",
     )
 )

@@ -32,7 +32,7 @@ SAM_ADAPTER_KYYLE = register(
         ),
         # The layer that all prompts share is stored once more with each of them.
         aliases=((r"task_adapter_blocks\.\d+\.up_projection\.", "task_adapter_up."),),
-        flattened=r"^image_encoder\.HFC_tune\.weight$",
+        flattened_names=r"^image_encoder\.HFC_tune\.weight$",
         settings=_settings,
     )
 )

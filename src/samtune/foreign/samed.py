@@ -47,8 +47,8 @@ SAMED = register(
             (r"^decoder\.", ""),
         ),
         # The estimate of each mask's IoU is computed and read by nothing.
-        ignored=r"^mask_decoder\.iou_prediction_head\.",
-        absent=r"^(image_encoder|mask_decoder)\.",
+        ignored_names=r"^mask_decoder\.iou_prediction_head\.",
+        absent_names=r"^(image_encoder|mask_decoder)\.",
         holds="all",
         settings=_settings,
         policy=_policy,

@@ -1,6 +1,6 @@
 """TS-SAM's released files: the whole state, whose mask decoder is its own."""
 
-from samtune.foreign.base import Dialect, Settings, count, register, stretched
+from samtune.foreign.base import Dialect, Settings, count, register, stretch_policy
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
@@ -28,9 +28,9 @@ TS_SAM = register(
             r"^image_encoder\.mrm_blocks\.1\.",
         ),
         names=((r"^adapter\.", "image_encoder."), (r"^decoder\.", "mask_decoder.")),
-        absent=r"^(prompt_encoder|mask_decoder)\.",
+        absent_names=r"^(prompt_encoder|mask_decoder)\.",
         settings=_settings,
-        policy=stretched,
+        policy=stretch_policy,
         prompts="none",
     )
 )
