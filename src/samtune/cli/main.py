@@ -54,9 +54,10 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint, or several, beside the zero-shot base on a data set."""
     from samtune.runs.jobs import evaluate_run
-    from samtune.runs.prompt_matrix import evaluate_several, is_source
+    from samtune.runs.prompt_matrix import evaluate_several
+    from samtune.runs.source import Source
 
-    more = [word for word in words or [] if is_source(word)]
+    more = [word for word in words or [] if Source.is_named_by(word)]
     settings = [word for word in words or [] if word not in more]
     with speaking(as_json) as display:
         if more:

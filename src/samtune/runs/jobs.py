@@ -6,16 +6,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from samtune.data import (
-    InputConfig,
     Summary,
-    intensity,
     read_split,
     scan,
     select,
@@ -26,27 +23,22 @@ from samtune.data.layouts import find
 from samtune.data.named import DATASETS, deviations
 from samtune.data.scan import empty_split, no_objects
 from samtune.distributed import is_main, together
-from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.inference.predictor import Predictor, check_threshold
-from samtune.model.checkpoint import load, read_header
-from samtune.model.finetuned import PLAIN, FineTuned
-from samtune.prompts import PromptModes, kind_of
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import kind_of
 from samtune.report.terminal import Display
 from samtune.runs.assembly import (
-    OWN,
-    cut_as_asked,
     dataset_of,
-    device_of,
     evaluation_modes,
     frame_remarks,
     models,
     plain,
 )
 from samtune.runs.baseline import compare_with_base, measure, numbers, shortfalls
-from samtune.runs.config import RunConfig, Tree, layers, leaves, resolve
+from samtune.runs.config import RunConfig, Tree
 from samtune.runs.folder import SPLIT, Log, finite, run_folder
-from samtune.sam.spec import SPECS
+from samtune.runs.source import Source
 from samtune.training.engine import FitResult, fit, peak_memory
 
 if TYPE_CHECKING:
@@ -133,21 +125,15 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
     Raises:
         InputError: Wrong checkpoint, configuration or data, or a setting against the checkpoint.
     """
-    config = _asked_of(source, words)
+    config = Source(source).configure(words)
     with together(config.device == "cpu"):
-        return _evaluate(source, config, display)
+        return _evaluate(Source(source), config, display)
 
 
-def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
+def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     start = time.perf_counter()
-    if _is_base(source):
-        baseline, model = models(config)[1], None
-    else:
-        model = load(source, config.base.weights, any_base=config.base.any)
-        model = model.to(device_of(config))
-        model.input = cut_as_asked(model.input, config)
-        intensity.check_same(config.data, model.input)
-        baseline = plain(model)
+    whole = source.model(config)
+    model, baseline = (None, whole) if source.is_base else (whole, plain(whole))
     parts, remarks = _found(config)
     records = select(parts, config.data.split)
     counts, more = checked({config.data.split: records}, config)
@@ -159,28 +145,27 @@ def _evaluate(source: str, config: RunConfig, display: Display) -> Tree:
     display.say(counts)
     summary, shown = compare_with_base(baseline, model, test, config, display)
     summary |= _costs(model or baseline, time.perf_counter() - start)
-    summary |= {"checkpoint": None if model is None else source}
-    summary["title"] = f"{Path(source).stem} on {data_name(config)}, {config.data.split}"
+    path = Path(source.word)
+    summary |= {"checkpoint": None if model is None else source.word}
+    summary["title"] = f"{path.stem} on {data_name(config)}, {config.data.split}"
     remarks += shortfalls(summary["by_prompt"])
     if model is not None and not {kind_of(mode) for mode in test} & model.prompt_modes.kinds:
         remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
     if model is not None and config.data.split in ("val", "test"):
         remarks += _leaked(source, records, config)
     _tell(remarks, display)
-    path = Path(source)
     stem = path.parent.name if path.name == "best.safetensors" else path.stem
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
         return _written(folder, summary, config, remarks, [], shown)
 
 
-def _leaked(source: str, records: Sequence[Record], config: RunConfig) -> list[str]:
+def _leaked(source: Source, records: Sequence[Record], config: RunConfig) -> list[str]:
     """A remark where images that are measured were trained on.
 
     A split that is made moves when files are added; what a run used stands beside its checkpoint.
     """
-    of_run = _settings_of(source).get("data") or {}
-    roots = [_place(str(root)) for root in (of_run.get("root"), config.data.root)]
-    used = read_split(Path(source).parent / SPLIT).get("train", [])
+    roots = [_place(str(r)) for r in (source.training_data().get("root"), config.data.root)]
+    used = read_split(Path(source.word).parent / SPLIT).get("train", [])
     again = {record.name for record in records} & set(used)
     if not again or roots[0] != roots[1]:
         return []
@@ -207,13 +192,8 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
             checkpoint.
     """
     check_threshold(threshold)  # before any weights are read
-    config = _asked_of(source, words)
-    if _is_base(source):
-        return models(config)[1].predictor(threshold)
-    model = load(source, config.base.weights, any_base=config.base.any, device=device_of(config))
-    intensity.check_same(config.data, model.input)
-    model.input = cut_as_asked(model.input, config)
-    return model.predictor(threshold)
+    origin = Source(source)
+    return origin.model(origin.configure(words)).predictor(threshold)
 
 
 def _found(config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
@@ -242,54 +222,6 @@ def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
             counts[-1] += f" ({summary.empty} images without any)"
     return "\n".join(counts), remarks
-
-
-def _is_base(source: str) -> bool:
-    """Whether a base's name is meant, and no file of that name."""
-    return source in SPECS and not Path(source).exists()
-
-
-def _asked_of(source: str, words: Sequence[str]) -> RunConfig:
-    """The settings of a checkpoint, or of a base, with those of a command line over them.
-
-    Raises:
-        InputError: A setting against what the checkpoint, or the base, is.
-    """
-    own, given = _settings_of(source), layers(words)
-    config = resolve([own, *given])
-    # Its data may be gone by now, and says nothing of the model.
-    alone = resolve([{**own, "data": config.tree()["data"]}])
-    is_, wanted = leaves(alone.tree()), leaves(config.tree())
-    frame = () if _is_base(source) else ("input.size", *(f"input.{key}" for key in OWN))
-    fixed = ("base.name", "adapter.", "decoder.", *frame)
-    for key in dict.fromkeys(key for layer in given for key in leaves(layer)):
-        if key.startswith(fixed) and _pair(wanted.get(key)) != _pair(is_.get(key)):
-            raise InputError(
-                f"{key}={wanted.get(key)}: {source} has {is_.get(key)}, which cannot be changed; "
-                "leave it out"
-            )
-    return config
-
-
-def _pair(value: Any) -> Any:
-    """One number for both sides is the pair of them."""
-    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _settings_of(source: str) -> Tree:
-    """The settings that a checkpoint was trained with, or those of a base alone."""
-    if _is_base(source):
-        return {"base": {"name": source}, **{part: {"name": PLAIN[part]} for part in PLAIN}}
-    header = read_header(source)
-    if "config" not in header:  # saved from Python: it says what the model is, not how it was made
-        parts = {key: header[key] for key in ("adapter", "decoder")}
-        known = {f.name for f in fields(InputConfig)}
-        parts["input"] = {key: v for key, v in header["input"].items() if key in known}
-        parts["data"] = intensity.settings_of(header["input"])
-        prompts = {"eval": list(PromptModes.parse(header["prompts"]).stated)}
-        return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
-    tree = header["config"]
-    return {key: value for key, value in tree.items() if key not in ("output", "resume", "device")}
 
 
 def _costs(model: FineTuned, seconds: float) -> Tree:

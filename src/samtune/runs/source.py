@@ -1,0 +1,113 @@
+"""The model that a command line names: a checkpoint's file, or a base by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from samtune.data import InputConfig, intensity
+from samtune.errors import InputError
+from samtune.model.checkpoint import load, read_header
+from samtune.model.finetuned import PLAIN, FineTuned
+from samtune.prompts import PromptModes
+from samtune.runs.assembly import OWN, cut_as_asked, device_of, models
+from samtune.runs.config import RunConfig, Tree, layers, leaves, resolve
+from samtune.sam.spec import SPECS
+
+OF_THE_RUN = ("output", "resume", "device")
+"""Settings that say where a training ran, which nothing that follows repeats."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint, or a base alone."""
+
+    word: str
+    """The path of a ``.safetensors`` file, or the name of a base."""
+
+    @staticmethod
+    def is_named_by(word: str) -> bool:
+        """Whether a word of the command line names a model, and not a setting."""
+        return "=" not in word and (word.endswith(".safetensors") or word in SPECS)
+
+    def __str__(self) -> str:
+        return self.word
+
+    @property
+    def is_base(self) -> bool:
+        """Whether a base's name is meant, and no file of that name."""
+        return self.word in SPECS and not Path(self.word).exists()
+
+    @property
+    def base_name(self) -> str:
+        """The name of the base."""
+        return self.word if self.is_base else read_header(self.word)["base"]["name"]
+
+    @property
+    def prompt_modes(self) -> PromptModes | None:
+        """The prompts that the model was trained with; ``None`` for a base."""
+        return None if self.is_base else PromptModes.parse(read_header(self.word)["prompts"])
+
+    def settings(self) -> Tree:
+        """The settings that the checkpoint was trained with, or those of the base alone."""
+        if self.is_base:
+            return {"base": {"name": self.word}, **{part: {"name": PLAIN[part]} for part in PLAIN}}
+        header = read_header(self.word)
+        if "config" in header:
+            return {k: value for k, value in header["config"].items() if k not in OF_THE_RUN}
+        # saved from Python: the header says what the model is, not how it was trained
+        parts = {key: header[key] for key in ("adapter", "decoder")}
+        known = {f.name for f in fields(InputConfig)}
+        parts["input"] = {key: v for key, v in header["input"].items() if key in known}
+        parts["data"] = intensity.settings_of(header["input"])
+        prompts = {"eval": list(PromptModes.parse(header["prompts"]).stated)}
+        return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
+
+    def training_data(self) -> Tree:
+        """The data settings of the training; empty for a base, or for a model saved from Python."""
+        return {} if self.is_base else read_header(self.word).get("config", {}).get("data", {})
+
+    def configure(self, words: Sequence[str]) -> RunConfig:
+        """The model's settings with those of a command line over them.
+
+        Raises:
+            InputError: A setting that contradicts the model.
+        """
+        settings, over = self.settings(), layers(words)
+        config = resolve([settings, *over])
+        # Its data may be gone by now, and says nothing of the model.
+        alone = resolve([{**settings, "data": config.tree()["data"]}])
+        before, after = leaves(alone.tree()), leaves(config.tree())
+        frame = () if self.is_base else ("input.size", *(f"input.{key}" for key in OWN))
+        fixed = ("base.name", "adapter.", "decoder.", *frame)
+        for key in dict.fromkeys(key for layer in over for key in leaves(layer)):
+            if key.startswith(fixed) and _pair(after.get(key)) != _pair(before.get(key)):
+                raise InputError(
+                    f"{key}={after.get(key)}: {self.word} has {before.get(key)}, which cannot be "
+                    "changed; leave it out"
+                )
+        return config
+
+    def model(self, config: RunConfig) -> FineTuned:
+        """The checkpoint's model, or the base alone, on its device and with the cuts of ``input``.
+
+        Args:
+            config: See :meth:`configure`.
+
+        Raises:
+            InputError: Wrong weights, or data that are read in another way than in training.
+        """
+        if self.is_base:
+            return models(config)[1]
+        base, device = config.base, device_of(config)
+        model = load(self.word, base.weights, any_base=base.any, device=device)
+        intensity.check_same(config.data, model.input)
+        model.input = cut_as_asked(model.input, config)
+        return model
+
+
+def _pair(value: Any) -> Any:
+    """One number for both sides is the pair of them."""
+    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
