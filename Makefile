@@ -14,11 +14,13 @@ DECLARED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types format lowest clean
+.PHONY: help demo test quick lint types format lowest clean
 
 help:
 	@echo "make demo    set up, then fine-tune and show what ships with the package"
 	@echo "make test    set up, then every check and the whole test suite"
+	@echo "make quick   the tests of an inner loop, under 90 seconds: all but golden numbers at full"
+	@echo "             size, short trainings, several processes, compiled graphs and documentation"
 	@echo "make lint    ruff (lint and format) and duplicate code    make types   mypy"
 	@echo "make format  let ruff rewrite the sources                 make clean   remove what make made"
 	@echo "make lowest  the test suite on the lowest versions that pyproject.toml declares"
@@ -26,9 +28,13 @@ help:
 demo: $(VENV)/package.stamp
 	$(BIN)/samtune demo $(ARGS)
 
-# One thread a worker: two workers with torch's default would fight over two cores.
+# One thread a worker: two workers with torch's default would fight over two cores. What shares
+# something slow to make runs in one worker.
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+quick: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -71,7 +77,7 @@ $(VENV)-lowest/lowest.stamp: constraints-lowest.txt pyproject.toml
 	@touch $@
 
 lowest: $(VENV)-lowest/lowest.stamp
-	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n $(JOBS) -W default --ignore tests/quality $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup -W default --ignore tests/quality $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

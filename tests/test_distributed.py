@@ -8,54 +8,74 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from commands import settings, write_base
+from fit_processes import main as fit_alone
 from safetensors.torch import load_file
 
 from samtune import distributed as processes
 from samtune.runs.folder import WRITTEN
 
 HERE = Path(__file__).parent / "support"
-WORKER = HERE / "fit_processes.py"
-COMMAND = HERE / "samtune_processes.py"
+PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
+# What several tests read is made once, where one worker runs them all.
+pytestmark = pytest.mark.xdist_group("distributed")
 
 
-def run(root: Path, out: Path, method: str, batch_size: int, accumulate: int, world: int):
-    """What each process found, by rank."""
-    out.mkdir()
-    paths = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": paths,
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-    words = [root, out, method, batch_size, accumulate]
-    command = [sys.executable, *(launcher if world > 1 else []), WORKER, *words]
-    done = subprocess.run(
-        [str(word) for word in command],
-        env=environment,
+def launch(script: str, jobs: list, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A script of ``tests/support`` with its jobs, one after the other in two processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [sys.executable, *launcher, str(HERE / script), json.dumps(jobs)],
+        env={
+            **os.environ,
+            "PYTHONPATH": PATHS,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "ACCELERATE_USE_CPU": "true",
+        },
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[:6000]
+
+
+def found(out: Path, world: int) -> list[dict]:
+    """What each process found, by rank."""
     return [torch.load(out / f"{rank}-of-{world}.pt", weights_only=False) for rank in range(world)]
 
 
+STATISTICS = ("batch_norm/tuned", "ts_sam/fusion")
+"""Methods with running statistics."""
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> dict[str, Path]:
+    """The folder of each method that two processes have trained on nine pairs."""
+    folder = tmp_path_factory.mktemp("fitted")
+    root = tiny.write_pairs(folder / "pairs", 9)
+    jobs = [("lora/tuned", 2, 1), *((method, 1, 2) for method in STATISTICS)]
+    outs = {job[0]: folder / job[0].replace("/", "-") for job in jobs}
+    for out in outs.values():
+        out.mkdir()
+    lines = [(str(root), str(outs[job[0]]), *job) for job in jobs]
+    done = launch("fit_processes.py", lines, folder)
+    assert done.returncode == 0, done.stderr[:6000]
+    return {"pairs": root, **outs}
+
+
 @pytest.mark.slow
-def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
+def test_two_processes_are_one_with_the_doubled_batch(fitted, tmp_path):
     method = "lora/tuned"
-    root = tiny.write_pairs(tmp_path / "pairs", 9)
-    (one,) = run(root, tmp_path / "one", method, 4, 1, world=1)
-    first, second = run(root, tmp_path / "two", method, 2, 1, world=2)
+    fit_alone(str(fitted["pairs"]), str(tmp_path), method, 4, 1)
+    (one,), (first, second) = found(tmp_path, 1), found(fitted[method], 2)
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name]), name
     # All together: alone, a weight whose true gradient is zero follows rounding, by Adam's nature.
@@ -67,7 +87,7 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
         assert process["metrics"]["objects"] == one["metrics"]["objects"] == 5
         for key in ("iou", "dice", "iou_pooled", "dice_pooled"):
             assert process["metrics"][key] == pytest.approx(one["metrics"][key], abs=1e-3)
-    assert sorted(p.name for p in (tmp_path / "two" / "run").iterdir()) == [
+    assert sorted(p.name for p in (fitted[method] / "run").iterdir()) == [
         "best.safetensors",
         "last",
     ]
@@ -75,17 +95,16 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["batch_norm/tuned", "ts_sam/fusion"])
-def test_running_statistics_end_alike_in_all_processes(tmp_path, method):
+@pytest.mark.parametrize("method", STATISTICS)
+def test_running_statistics_end_alike_in_all_processes(fitted, method):
     """So that all measure the model that the first one saves."""
-    root = tiny.write_pairs(tmp_path / "pairs", 9)
-    first, second = run(root, tmp_path / "two", method, 1, 2, world=2)
+    first, second = found(fitted[method], 2)
     start, end = first["start"], first["weights"]
     moved = [name for name in end if not torch.equal(end[name], start[name])]
     assert any("running_mean" in name for name in moved)
     for name, tensor in first["weights"].items():
         assert torch.equal(tensor, second["weights"][name]), name
-    saved = load_file(tmp_path / "two" / "run" / "best.safetensors")
+    saved = load_file(fitted[method] / "run" / "best.safetensors")
     for name in moved:
         assert torch.equal(saved[name], first["weights"][name]), name
 
@@ -94,39 +113,56 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
 
 
-def command(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """``samtune WORDS`` in two processes, on the tiny base."""
-    paths = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.run(
-        [sys.executable, *launcher, str(COMMAND), *(str(word) for word in words)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+METRICS = "regions,boundaries,saliency,shadow,instances,published"
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What two processes answered to several command lines."""
+
+    folder: Path
+    answers: dict[str, dict]
+    """The JSON of each that went well, which one process prints."""
+    end: subprocess.CompletedProcess[str]
+    """Of all together; the last one was refused."""
+    measure: list[str]
+    """The words that measure every metric."""
+
+
+@pytest.fixture(scope="module")
+def commands(trained, tmp_path_factory) -> Commands:
+    """A training, an evaluation, a resumed training, every metric, and an output that is there."""
+    folder = tmp_path_factory.mktemp("commands")
+    base, root = write_base(folder / "base.safetensors"), tiny.write_pairs(folder / "pairs")
+    five = tiny.write_pairs(folder / "five", 5)
+    shutil.copytree(trained.folder, folder / "run")
+    words = ["train", *settings(root, base), "device=cpu", "--json", "output=new"]
+    measure = ["eval", str(trained.checkpoint), f"data.root={five}", "data.split=all", "device=cpu"]
+    measure += [f"eval.metrics={METRICS}", "prompts.eval=none,box", "--json"]
+    lines = {
+        "train": words,
+        "eval": ["eval", str(trained.checkpoint), "device=cpu", "--json", "output=eval"],
+        "resume": ["train", "resume=run", "train.max_steps=5", "device=cpu", "--json"],
+        "measure": [*measure, "output=two"],
+    }
+    end = launch("samtune_processes.py", [*lines.values(), words], folder)
+    said = end.stdout.splitlines()
+    assert len(said) == len(lines), end.stderr[:6000]
+    answers = dict(zip(lines, map(json.loads, said), strict=True))
+    return Commands(folder, answers, end, measure)
 
 
 @pytest.mark.slow
-def test_of_two_processes_one_speaks_and_writes(tmp_path):
-    base, root = write_base(tmp_path / "base.safetensors"), tiny.write_pairs(tmp_path / "pairs")
-    words = [*settings(root, base), "device=cpu", "--json"]
-    done = command(tmp_path, "train", *words)
-    assert done.returncode == 0, done.stderr[:6000]
-    (line,) = done.stdout.splitlines()
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert (tmp_path / json.loads(line)["report"]).parent == folder
+def test_of_two_processes_one_speaks_and_writes(commands):
+    folder = commands.folder / "new"
+    assert (commands.folder / commands.answers["train"]["report"]).parent == folder
     assert {p.name for p in folder.iterdir()} == set(WRITTEN) - {"trackers"}
     rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["event"], row["step"]) for row in rows] == [
         ("zero_shot", 0), ("train", 2), ("val", 2),
     ]  # fmt: skip
-
-    again = command(tmp_path, "train", *words, f"output={folder}")
-    assert refusal(again).count("holds a run already") == 1 and "Broken" not in again.stderr
-    assert [p.name for p in (tmp_path / "runs").iterdir()] == [folder.name]
+    assert refusal(commands.end).count("holds a run already") == 1
+    assert "Broken" not in commands.end.stderr
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
@@ -139,39 +175,28 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_and_resume_like_one(trained, tmp_path):
-    done = command(tmp_path, "eval", trained.checkpoint, "device=cpu", "--json")
-    assert done.returncode == 0, done.stderr[:6000]
-    (line,) = done.stdout.splitlines()
-    found = json.loads(line)
-    for side in ("zero_shot", "tuned"):
-        assert found[side] == pytest.approx(trained.summary[side], abs=1e-4)
-
-    shutil.copytree(trained.folder, tmp_path / "run")
-    words = ["train", f"resume={tmp_path / 'run'}", "train.max_steps=5", "device=cpu", "--json"]
-    done = command(tmp_path, *words)
-    assert done.returncode == 0, done.stderr[:6000]
-    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(row)["step"] for row in rows] == [0, 2, 2, 4, 4, 5, 5]
-
-    assert "no such checkpoint" in refusal(command(tmp_path, "eval", "absent.safetensors"))
+def test_what_both_processes_refuse_is_said_once(tmp_path):
+    done = launch("samtune_processes.py", [["eval", "absent.safetensors"]], tmp_path)
+    assert "no such checkpoint" in refusal(done)
 
 
 @pytest.mark.slow
-def test_two_processes_measure_every_metric_like_one(samtune, trained, tmp_path):
-    root = tiny.write_pairs(tmp_path / "five", 5)
-    everything = "regions,boundaries,saliency,shadow,instances,published"
-    words = ["eval", trained.checkpoint, f"data.root={root}", "data.split=all", "device=cpu"]
-    words += [f"eval.metrics={everything}", "prompts.eval=none,box", "--json"]
-    done = command(tmp_path, *words, "output=two")
-    assert done.returncode == 0, done.stderr[:6000]
-    two = json.loads(done.stdout.splitlines()[-1])
-    one = samtune(*words, f"output={tmp_path / 'one'}").json
+def test_two_processes_evaluate_and_resume_like_one(commands, trained):
+    for side in ("zero_shot", "tuned"):
+        assert commands.answers["eval"][side] == pytest.approx(trained.summary[side], abs=1e-4)
+    rows = (commands.folder / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [0, 2, 2, 4, 4, 5, 5]
+
+
+@pytest.mark.slow
+def test_two_processes_measure_every_metric_like_one(samtune, commands, tmp_path):
+    two = commands.answers["measure"]
+    one = samtune(*commands.measure, f"output={tmp_path / 'one'}").json
     assert two["images"] == one["images"] == 5
     assert len(one["metrics"]) > 30
-    for found, wanted in zip(numbers(two), numbers(one), strict=True):
+    for seen, wanted in zip(numbers(two), numbers(one), strict=True):
         # Other batches round otherwise, which moves a pixel over a cut here and there.
-        assert found == (wanted[0], pytest.approx(wanted[1], abs=1e-3, rel=1e-3, nan_ok=True))
+        assert seen == (wanted[0], pytest.approx(wanted[1], abs=1e-3, rel=1e-3, nan_ok=True))
 
 
 def numbers(tree: object, path: str = "") -> list[tuple[str, float]]:

@@ -28,7 +28,8 @@ import torch
 from safetensors.torch import load_file
 
 from samtune.data.config import PromptConfig
-from samtune.data.prompters import Draw, Objects, sample_mask
+from samtune.data.draws import Draws
+from samtune.data.prompters import Objects, Sampling, sample_mask
 from samtune.data.transforms import fit_mask
 from samtune.geometry import Geometry
 from samtune.inference.clicks import central_clicks, chosen
@@ -214,11 +215,12 @@ class Asked(NamedTuple):
 
     def _coarse(self, masks: list[np.ndarray]) -> Prompts:
         grid = self.sam.spec.grid
-        draw = Draw(PromptConfig(), False, np.random.default_rng(0), (4 * grid[0], 4 * grid[1]))
+        draws, size = Draws(np.random.default_rng(0)), (4 * grid[0], 4 * grid[1])
+        how = Sampling(PromptConfig(), False, draws, size)
         one = np.zeros(1, np.int64)
         maps = [m.astype(np.uint8) for m in masks]
         objects = [Objects(m, fit_mask(m, self.geometry), 1) for m in maps]
-        return Prompts.cat([sample_mask(o, one, draw) for o in objects])
+        return Prompts.cat([sample_mask(o, one, how) for o in objects])
 
 
 def _overlap(inside: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ FILE = demo_data().parent / "nano.safetensors"
 
 
 def nuclei() -> Iterator[evaluate_nano.Sample]:
-    for path in sorted((demo_data() / "masks" / "test").iterdir()):
+    for path in sorted((demo_data() / "masks" / "test").iterdir())[::2]:
         labels = np.asarray(Image.open(path))
         image = np.asarray(Image.open(demo_data() / "images" / "test" / path.name).convert("RGB"))
         yield evaluate_nano.Sample(image, evaluate_nano.instances(labels))
@@ -36,7 +36,7 @@ def test_boxes_and_clicks_find_nuclei():
     """Boxes beat the ellipse inscribed in them, which needs no model; each click helps."""
     found = evaluate_nano.evaluate(samtune.load_sam("nano"), nuclei(), "cpu", 1)
     print(found)
-    assert found["objects"] > 200 and found["images"] == 8
+    assert found["objects"] > 100 and found["images"] == 4
     assert found["box"] > found["guess_ellipse"] + 0.005 > found["guess_box"]
     assert found["box_click"] > found["box"]
     assert 0.5 < found["point"] < found["point_best"]

@@ -1,8 +1,10 @@
-"""A short training and an evaluation, as ``test_distributed`` runs it: alone or by torchrun.
+"""Short trainings and evaluations, as ``test_distributed`` runs them: alone or by torchrun.
 
-``python fit_processes.py DATA OUT METHOD BATCH ACCUMULATE`` writes ``OUT/rank-of-world.pt``.
+``python fit_processes.py JSON`` takes a list of ``[DATA, OUT, METHOD, BATCH, ACCUMULATE]``, and
+writes ``OUT/rank-of-world.pt`` for each.
 """
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -47,6 +49,7 @@ def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> 
         None,
         config,
         output=Path(out) / "run",
+        cpu=True,
         on_event=lambda event: losses.append(event["loss"]),
     )
     rank, world = place()
@@ -62,10 +65,10 @@ def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> 
         },
         Path(out) / f"{rank}-of-{world}.pt",
     )
-    if world > 1:
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
-    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
+    for words in json.loads(sys.argv[1]):
+        main(*words)
+    torch.distributed.destroy_process_group()
