@@ -36,7 +36,7 @@ def test_boxes_and_clicks_find_nuclei():
     """Boxes beat the ellipse inscribed in them, which needs no model; each click helps."""
     found = evaluate_nano.evaluate(samtune.load_sam("nano"), nuclei(), "cpu", 1)
     print(found)
-    assert found["objects"] > 100 and found["images"] == 4
+    assert found["objects"] >= 100 and found["images"] == 4
     assert found["box"] > found["guess_ellipse"] + 0.005 > found["guess_box"]
     assert found["box_click"] > found["box"]
     assert 0.5 < found["point"] < found["point_best"]
