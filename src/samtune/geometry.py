@@ -7,18 +7,155 @@ left, as ``SamPredictor`` takes them (the prompt encoder adds the half pixel).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from samtune.errors import InputError
-from samtune.ops.resize import nearest_in_zoom
+from samtune.options import changeable, setting
+from samtune.registry import Registry
 
-NOWHERE = -10.0
-"""Logit of all masks where a zoom leaves a pixel empty: outside, and of classes the first one."""
+_Array = TypeVar("_Array", bound=NDArray[Any])
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How images and labels come into the model's frame, and masks back: one ``input.resize``.
+
+    Here Pillow's antialiased bilinear resize and SAM's post-processing. A subclass says which size
+    an image gets within the frame, and whatever else it does in its own way.
+    """
+
+    antialias: bool = True
+    """Pillow's antialiased resize of bytes; if not, plain bilinear interpolation of floats."""
+    round_prompts: bool = False
+    """Whether coordinates in the model's frame are whole numbers."""
+    direct_masks: bool = False
+    """Whether masks without padding come back in one interpolation instead of two."""
+    first_size: tuple[int, int] | None = None
+    """Size to which image and labels are stretched before all else."""
+
+    leaves_pixels_out: ClassVar[bool] = False
+    """Whether masks may come back without logits for some pixels."""
+    does_itself: ClassVar[Mapping[str, Any]] = {}
+    """Other settings of the input which this way of resizing decides, with their only value."""
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Refuses to go on without a package that this way of resizing needs.
+
+        Raises:
+            InputError: With the package.
+        """
+
+    def content(self, original: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+        """The size of an image within the frame; the rest is padding."""
+        return frame
+
+    def place(self, original: tuple[int, int], frame: tuple[int, int]) -> Geometry:
+        """Where an image of size ``original`` comes to lie in a frame."""
+        content = self.content(self.first_size or original, frame)
+        return Geometry(original, content, frame, self)
+
+    def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
+        """Brings an image ``(h0, w0, 3)`` uint8 into the model's frame.
+
+        An image that fits already keeps its bytes.
+
+        Returns:
+            ``(3, H, W)``, zero where padded right and below; uint8, or float32 without
+            antialiasing, whose values are never rounded to bytes.
+        """
+        (h, w), frame = geometry.resized, geometry.model
+        if self.first_size is not None:
+            image = _resized_bytes(image, self.first_size)
+        if not self.antialias:
+            floats = torch.tensor(image).permute(2, 0, 1)[None].float()  # 1 3 h w
+            if image.shape[:2] != (h, w):
+                floats = F.interpolate(floats, (h, w), mode="bilinear", align_corners=False)
+            return F.pad(floats[0], (0, frame[1] - w, 0, frame[0] - h))
+        image = _resized_bytes(image, (h, w))
+        pixels = torch.zeros(3, *frame, dtype=torch.uint8)
+        pixels.numpy()[:, :h, :w] = image.transpose(2, 0, 1)
+        return pixels
+
+    def labels(self, labels: _Array, geometry: Geometry) -> _Array:
+        """Brings a map ``(h0, w0)`` of labels or bools into the model's frame; 0 in the padding."""
+        if self.first_size is not None:
+            labels = nearest_pixels(labels, self.first_size)
+        (h, w) = geometry.resized
+        placed = np.zeros(geometry.model, labels.dtype)
+        placed[:h, :w] = self.pick(labels, (h, w))
+        return placed  # type: ignore[return-value]
+
+    def pick(self, labels: _Array, size: tuple[int, int]) -> _Array:
+        """A map of another size, each pixel the nearest one."""
+        return nearest_pixels(labels, size)
+
+    def logits(self, logits: Tensor, geometry: Geometry) -> Tensor:
+        """Brings logits ``(N, K, h, w)`` of any resolution to the size of the image.
+
+        SAM's post-processing: bilinear to the model frame, padding cut off, bilinear to the
+        original size.
+        """
+        (h, w), frame = geometry.resized, geometry.model
+        if self.direct_masks and geometry.resized == frame:
+            return F.interpolate(logits, geometry.original, mode="bilinear", align_corners=False)
+        if tuple(logits.shape[-2:]) != frame:
+            logits = F.interpolate(logits, frame, mode="bilinear", align_corners=False)
+        return self.unfit(logits[..., :h, :w], geometry)
+
+    def unfit(self, logits: Tensor, geometry: Geometry) -> Tensor:
+        """Brings logits ``(N, K, h, w)`` of the content of the frame to the size of the image."""
+        if geometry.resized == geometry.original:
+            return logits
+        return F.interpolate(logits, geometry.original, mode="bilinear", align_corners=False)
+
+
+RESIZES: Registry[Resize] = Registry("resize", "input.resize", "samtune.published")
+"""The values of ``input.resize``."""
+
+
+@RESIZES.register("longest")
+class Longest(Resize):
+    """The longest side fits the frame, which is padded right and below."""
+
+    def content(self, original: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+        """Each side rounded to the nearest pixel, as SAM's ``ResizeLongestSide``."""
+        scale = min(frame[0] / original[0], frame[1] / original[1])
+        h, w = (max(1, int(side * scale + 0.5)) for side in original)
+        return min(h, frame[0]), min(w, frame[1])
+
+
+@RESIZES.register("stretch")
+class Stretch(Resize):
+    """Both axes are stretched to the frame."""
+
+
+def _resized_bytes(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def nearest_pixels(labels: _Array, size: tuple[int, int]) -> _Array:
+    """A map ``(h, w)`` of labels or bools at another size, each pixel the nearest one."""
+    if labels.shape == size:
+        return labels
+    rows, columns = (_nearest(a, b) for a, b in zip(labels.shape, size, strict=True))
+    return labels[rows][:, columns]  # type: ignore[return-value]
+
+
+def _nearest(source: int, target: int) -> NDArray[np.int64]:
+    # (i + 1/2) source / target in integers: floats would round ties either way.
+    return np.minimum((2 * np.arange(target) + 1) * source // (2 * target), source - 1)
 
 
 @dataclass(frozen=True)
@@ -31,15 +168,8 @@ class Geometry:
     original: tuple[int, int]
     resized: tuple[int, int]
     model: tuple[int, int]
-    rounded: bool = False
-    """Whether coordinates in the model's frame are whole numbers."""
-    direct: bool = False
-    """Whether masks without padding come back in one interpolation instead of two."""
-    spline: bool = False
-    """Whether the corners' pixels lie on each other, as SciPy's zoom resizes, and masks come back
-    by the nearest pixel. Prompts go by ``scale``: less than half a coarser pixel away."""
-    first: tuple[int, int] | None = None
-    """Size of image and labels on the way there."""
+    resize: Resize = Resize()
+    """How it came there, and how masks come back."""
 
     def scale(self, like: Tensor) -> Tensor:
         """The factors ``(x, y)`` from the original to the model frame, of ``like``'s dtype."""
@@ -49,7 +179,7 @@ class Geometry:
     def to_model(self, xy: Tensor) -> Tensor:
         """Maps points ``(..., 2)`` from the original to the model frame."""
         placed = xy * self.scale(xy)
-        return placed.round() if self.rounded else placed
+        return placed.round() if self.resize.round_prompts else placed
 
     def to_original(self, xy: Tensor) -> Tensor:
         """Maps points ``(..., 2)`` from the model to the original frame."""
@@ -58,67 +188,63 @@ class Geometry:
     def masks_to_original(self, logits: Tensor) -> Tensor:
         """Brings mask logits ``(N, K, h, w)`` of any resolution into the original frame.
 
-        SAM's post-processing: bilinear to the model frame, padding cut off, bilinear to the
-        original size. Logits are interpolated, never thresholded masks. With ``spline`` the last
-        step takes the nearest pixels; where SciPy's zoom finds none all logits are
-        :data:`NOWHERE`.
+        Logits are interpolated, never thresholded masks; see :meth:`Resize.logits`.
         """
-        (h, w), size = self.resized, self.model
-        if self.direct and self.resized == size:
-            return F.interpolate(logits, self.original, mode="bilinear", align_corners=False)
-        if tuple(logits.shape[-2:]) != size:
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        logits = logits[..., :h, :w]
-        if self.spline:
-            sides = zip(self.resized, self.original, strict=True)
-            rows, columns = (nearest_in_zoom(a, b).to(logits.device) for a, b in sides)
-            found = logits[..., rows, :][..., columns]
-            return found.masked_fill((rows < 0)[:, None] | (columns < 0), NOWHERE)
-        if self.resized != self.original:
-            logits = F.interpolate(logits, self.original, mode="bilinear", align_corners=False)
-        return logits
+        return self.resize.logits(logits, self)
+
+    def has_logits(self) -> Tensor:
+        """``(h0, w0)`` bool: the pixels of the image that get logits from a mask."""
+        if not self.resize.leaves_pixels_out:
+            return torch.ones(self.original, dtype=torch.bool)
+        return self.masks_to_original(torch.zeros(1, 1, *self.model))[0, 0] == 0
 
 
 @dataclass(frozen=True)
-class InputPolicy:
-    """How images enter a model; in the checkpoint, so that prediction repeats training.
+class InputConfig:
+    """How images enter a model: what can be set of it."""
+
+    size: int | tuple[int, int] | None = None
+    """Height and width of the model's frame in pixels, or one number; by default the base's."""
+    resize: str = setting("longest", names=RESIZES)
+    """How images come into the frame."""
+    antialias: bool = setting(True, level="published")
+    """Resize bytes as Pillow does; if not, floats by plain bilinear interpolation."""
+    round_prompts: bool = setting(False, level="published")
+    """Round the coordinates of prompts to whole pixels of the model's frame."""
+    direct_masks: bool = setting(False, level="published")
+    """Bring masks to the image in one interpolation instead of two, if nothing is padded."""
+    mean: tuple[float, float, float] | None = setting(None, level="expert")
+    """Of the pixels, in 0..255, to normalise images; by default the base's."""
+    std: tuple[float, float, float] | None = setting(None, level="expert")
+    """As input.mean."""
+    tiles: Literal["whole", "crop", "tiled"] = setting("whole", changeable=True)
+    """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
+    of the frame's size, whose answers are blended."""
+    overlap: float = setting(0.25, level="expert", changeable=True)
+    """Least fraction of a tile that it shares with its neighbour."""
+    scale: float = setting(1.0, level="expert", changeable=True)
+    """Zoom of the tiles: 0.5 shrinks the image by half."""
+    margin: float = setting(0.5, level="expert", changeable=True)
+    """Space of a crop around a prompt's box on each side, as a fraction of the longer one."""
+    first_size: tuple[int, int] | None = setting(None, level="published")
+    """Height and width to which images and labels are stretched before all else."""
+
+
+@dataclass(frozen=True)
+class InputPolicy(InputConfig):
+    """How images enter a model, in full; in the checkpoint, so that prediction repeats training.
 
     Raises:
-        InputError: ``spline`` beside tiles, or beside another say in how images are resized.
+        InputError: No such way of resizing, or one that does itself what another field says.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] = field()
     """``(h, w)`` of the model's frame in pixels."""
-    resize: Literal["longest", "stretch", "spline"] = "longest"
-    """``longest``: keep the aspect and pad right and below; ``stretch``: each axis alone;
-    ``spline``: that by ``scipy.ndimage.zoom``, images as floats by cubic splines, labels and masks
-    by the nearest pixel, corners on corners."""
-    antialias: bool = True
-    """Pillow's antialiased resize of bytes; if not, plain bilinear interpolation of floats."""
-    round_prompts: bool = False
-    """Round the coordinates of prompts to whole pixels of the model's frame."""
-    direct_masks: bool = False
-    """Bring logits to the image in one interpolation, not by way of the model's frame; only
-    where nothing is padded."""
-    mean: tuple[float, float, float] | None = None
-    """Of the pixels, in the 0..255 range; ``None`` for the base's."""
-    std: tuple[float, float, float] | None = None
-    """As ``mean``."""
     channels: Literal["rgb", "bgr"] = "rgb"
     """The order in which the encoder gets them; ``mean`` and ``std`` are in that order too."""
     native_raw: bool = False
     """Whether an image of exactly ``size`` enters as it is: its bytes without ``mean`` and ``std``,
     which then must be given, and its prompts not rounded."""
-    tiles: Literal["whole", "crop", "tiled"] = "whole"
-    """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
-    of the frame's size, whose answers are blended."""
-    overlap: float = 0.25
-    """Least part of a tile that it shares with its neighbour."""
-    scale: float = 1.0
-    """Pixels of the frame for a pixel of the image, where it is cut into tiles."""
-    margin: float = 0.5
-    """What a crop has around a prompt on each side, as a part of the longer one."""
-
     bands: tuple[int, ...] | None = None
     """Channels of a file that are taken, one or three; ``None`` for those of a picture."""
     intensity: Literal["percentile", "window", "zscore", "fixed"] = "percentile"
@@ -127,17 +253,48 @@ class InputPolicy:
     """Values that become 0 and 255, where they are given."""
     slice_axis: int = 0
     """Along which axis a volume is cut into images."""
-    first_size: tuple[int, int] | None = None
-    """``(h, w)`` to which an image is stretched before all else, by Pillow's bilinear filter."""
 
     def __post_init__(self) -> None:
-        own = {"tiles": "whole", "first_size": None, "antialias": True, "direct_masks": False}
-        for name, plain in own.items():
-            if self.resize == "spline" and (value := getattr(self, name)) != plain:
+        for name, only in RESIZES[self.resize].does_itself.items():
+            if (value := getattr(self, name)) != only:
                 raise InputError(
-                    f"input.{name}={value}: input.resize=spline brings whole images to the frame, "
-                    "and masks back, in its own way; leave one of the two out"
+                    f"input.{name}={value}: input.resize={self.resize} brings whole images to the "
+                    "frame, and masks back, in its own way; leave one of the two out"
                 )
+
+    @classmethod
+    def of_settings(
+        cls, settings: InputConfig, size: tuple[int, int], **others: Any
+    ) -> InputPolicy:
+        """The policy that settings describe.
+
+        Args:
+            settings: What was set.
+            size: ``(h, w)`` of the frame.
+            others: Fields that only a policy has.
+        """
+        shared = {f.name: getattr(settings, f.name) for f in fields(InputConfig)}
+        return cls(**{**shared, "size": size, **others})
+
+    def cut_as(self, settings: InputConfig) -> InputPolicy:
+        """The same policy with the tiles or crops of the settings, which need no training.
+
+        Raises:
+            InputError: Tiles that the way of resizing does not allow, or a package that it lacks.
+        """
+        RESIZES[self.resize].check_installed()
+        cuts = changeable(InputConfig)
+        return replace(self, **{name: getattr(settings, name) for name in cuts})
+
+    def way(self, rounded: bool = True) -> Resize:
+        """How images are resized.
+
+        Args:
+            rounded: Whether prompts are rounded if the policy says so.
+        """
+        kind = RESIZES[self.resize]
+        rounds = self.round_prompts and rounded
+        return kind(self.antialias, rounds, self.direct_masks, self.first_size)
 
     def stated(self) -> dict[str, Any]:
         """Size, resize, and what differs from the defaults."""

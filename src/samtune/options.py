@@ -97,7 +97,13 @@ class Names(Protocol):
     def __getitem__(self, name: str) -> type: ...
 
 
-def setting(default: Any, *, level: Level = "everyday", names: Names | str | None = None) -> Any:
+def setting(
+    default: Any,
+    *,
+    level: Level = "everyday",
+    names: Names | str | None = None,
+    changeable: bool = False,
+) -> Any:
     """A field of a settings dataclass; a field with a plain default is an everyday one.
 
     Args:
@@ -105,8 +111,15 @@ def setting(default: Any, *, level: Level = "everyday", names: Names | str | Non
         level: Who needs it.
         names: The registry whose members are its values, or its place as ``module:NAME`` if its
             members build on these settings. Each member's docstring is part of the setting's help.
+        changeable: Whether it can be set anew for a trained model, as its tiles can.
     """
-    return field(default=default, metadata={"level": level, "names": names})
+    about = {"level": level, "names": names, "changeable": changeable}
+    return field(default=default, metadata=about)
+
+
+def changeable(schema: type) -> tuple[str, ...]:
+    """The fields of a settings dataclass that can be set anew for a trained model."""
+    return tuple(row.name for row in dataclasses.fields(schema) if row.metadata.get("changeable"))
 
 
 def level_of(row: dataclasses.Field[Any]) -> Level:
@@ -134,7 +147,7 @@ def check_names(settings: Any) -> None:
     """
     for row in dataclasses.fields(settings):
         value, registry = getattr(settings, row.name), names_of(row)
-        if registry is not None:
+        if registry is not None and value is not None:
             registry.check(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             check_names(value)

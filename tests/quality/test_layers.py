@@ -24,7 +24,7 @@ LAYERS = {
     "ops": "",
     "recipes": "",
     "assets": "",
-    "geometry": "ops",
+    "geometry": "options registry",
     "prompts": "geometry",
     "batch": "geometry prompts",
     "sam": "batch geometry ops prompts registry",
@@ -40,9 +40,9 @@ LAYERS = {
     "evaluation": "batch data distributed inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",
-    "published": "data training",
+    "published": "data geometry ops registry training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
-    " metrics model options prompts registry report sam training",
+    " metrics model options prompts published registry report sam training",
     "compare": "adapters data decoders files model report runs sam training",
     "cli": "adapters assets compare data decoders distributed foreign inference model options"
     " registry report runs sam",

@@ -13,9 +13,10 @@ from samtune.batch import Masks
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, find_records
 from samtune.data.transforms import fit_geometry, fit_mask
 from samtune.errors import InputError
-from samtune.geometry import NOWHERE, Geometry, InputPolicy
+from samtune.geometry import Geometry, InputPolicy, Stretch
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
+from samtune.published.spline import NOWHERE
 from samtune.runs.config import from_words
 from samtune.training.engine import FitConfig, fit
 from samtune.training.objective import Objective
@@ -26,7 +27,8 @@ PADDED = [
     Geometry((150, 90), (64, 38), FRAME),
     Geometry((30, 30), FRAME, FRAME),
 ]
-STRETCHED = [Geometry(size, FRAME, FRAME, direct=True) for size in ((40, 52), (150, 90), (30, 30))]
+SIZES = ((40, 52), (150, 90), (30, 30))
+STRETCHED = [Geometry(size, FRAME, FRAME, Stretch(direct_masks=True)) for size in SIZES]
 ALL_TERMS = "20*focal + dice + bce + iou + structure + bbce_per_mask + iou_head"
 
 
@@ -51,7 +53,7 @@ def test_the_loss_is_cat_sams_formula(geometries, counts, random):
     for i, (geometry, n) in enumerate(zip(geometries, counts, strict=True)):
         targets.append(torch.rand(n, *geometry.original, generator=random) > 0.6)
         valid.append(torch.rand(geometry.original, generator=random) > 0.2)
-        if geometry.direct:
+        if geometry.resize.direct_masks:
             z = bilinear(logits[image == i], geometry.original)
         else:
             h, w = geometry.resized

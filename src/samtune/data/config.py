@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from samtune.geometry import InputConfig
 from samtune.options import setting
+
+__all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig"]
 
 SPLITS = ("train", "val", "test")
 
@@ -88,39 +91,6 @@ class DataConfig:
     """Bytes of decoded images kept in memory; 0 for none."""
     workers: int = 0
     """Processes that load data; 0 loads in the main one."""
-
-
-@dataclass(frozen=True)
-class InputConfig:
-    """The model's frame."""
-
-    size: int | tuple[int, int] | None = None
-    """Height and width of the model's frame in pixels, or one number; by default the base's."""
-    resize: Literal["longest", "stretch", "spline"] = "longest"
-    """Keep the aspect ratio and pad right and below, stretch both axes to the frame, or stretch by
-    SciPy's zoom as SAMed does: images by cubic splines, labels and masks by the nearest pixel."""
-    first_size: tuple[int, int] | None = None
-    """Height and width to which images and labels are stretched before that, as Generalized SAM
-    does with Trans10k."""
-    antialias: bool = True
-    """Resize as Pillow does; if not, by plain bilinear interpolation."""
-    mean: tuple[float, float, float] | None = None
-    """Of the pixels, RGB in 0..255, to normalise images; by default the base's."""
-    std: tuple[float, float, float] | None = None
-    """As input.mean."""
-    round_prompts: bool = False
-    """Round the coordinates of prompts to whole pixels of the model's frame."""
-    direct_masks: bool = False
-    """Bring masks to the image in one interpolation instead of two, where nothing is padded."""
-    tiles: Literal["whole", "crop", "tiled"] = "whole"
-    """What is fitted into the frame: the whole image, a crop around each prompt, or overlapping
-    tiles of the frame's size, whose answers are blended."""
-    overlap: float = 0.25
-    """Least part of a tile that it shares with its neighbour."""
-    scale: float = 1.0
-    """Pixels of the frame for a pixel of the image, where it is cut into tiles."""
-    margin: float = 0.5
-    """What a crop has around a prompt's box on each side, as a part of the longer one."""
 
 
 @dataclass(frozen=True)

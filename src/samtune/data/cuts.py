@@ -50,8 +50,7 @@ def check_cuts(config: InputConfig) -> None:
                 f"input.first_size={list(config.first_size)}: input.tiles={config.tiles} cuts the "
                 "image as it is; leave one of them out"
             )
-    own = ("resize", "tiles", "first_size", "antialias", "direct_masks")
-    InputPolicy((1, 1), **{key: getattr(config, key) for key in own})  # refuses what it cannot be
+    InputPolicy.of_settings(config, (1, 1))  # refuses what does not go together
     if config.std is not None and min(config.std) <= 0:
         raise InputError(f"input.std={list(config.std)}: three deviations; choose positive numbers")
 

@@ -21,7 +21,7 @@ from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
 from samtune.data.prompters import Objects, Sampling, assign, check_numbers, prompter
 from samtune.data.sources import Record
-from samtune.data.transforms import Resize, cropped_rotated, fit, fit_mask
+from samtune.data.transforms import cropped_rotated, fit, fit_mask
 from samtune.errors import InputError
 from samtune.geometry import Geometry, InputPolicy
 from samtune.prompts import NONE, PromptModes, Prompts
@@ -80,7 +80,7 @@ class SegmentationDataset(Dataset[Example]):
         data: DataConfig,
         size: tuple[int, int],
         *,
-        resize: Resize = "longest",
+        resize: str = "longest",
         prompts: PromptConfig | None = None,
         mask_size: tuple[int, int] = (256, 256),
         train: bool = False,

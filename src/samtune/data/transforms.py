@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import sqrt
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,141 +18,74 @@ from samtune.data.config import DataConfig
 from samtune.data.corners import CORNERS
 from samtune.data.draws import Draws
 from samtune.data.labels import Labels, cut_apart
-from samtune.errors import InputError
-from samtune.geometry import Geometry, InputPolicy
-from samtune.ops.resize import nearest_in_zoom
+from samtune.geometry import RESIZES, Geometry, InputPolicy
 from samtune.ops.tiling import Window
 
-Resize = Literal["longest", "stretch", "spline"]
 _Array = TypeVar("_Array", bound=NDArray[Any])
 
 
 def fit_geometry(
-    original: tuple[int, int], size: tuple[int, int], resize: Resize = "longest"
+    original: tuple[int, int], size: tuple[int, int], resize: str = "longest"
 ) -> Geometry:
     """Where an image of ``original`` (height, width) comes to lie in a frame of ``size``.
 
-    ``longest`` keeps the aspect ratio and rounds each side to the nearest pixel, as SAM's
-    ``ResizeLongestSide``; ``stretch`` and ``spline`` fill the frame.
+    Args:
+        original: The image's height and width.
+        size: The frame's.
+        resize: How it comes there, as ``input.resize``.
+
+    Raises:
+        InputError: No such way of resizing.
     """
-    if resize != "longest":
-        return Geometry(original, size, size, spline=resize == "spline")
-    scale = min(size[0] / original[0], size[1] / original[1])
-    h, w = (max(1, int(side * scale + 0.5)) for side in original)
-    return Geometry(original, (min(h, size[0]), min(w, size[1])), size)
+    return RESIZES[resize]().place(original, size)
 
 
 def fit_image(
     image: NDArray[np.uint8],
     size: tuple[int, int],
-    resize: Resize = "longest",
+    resize: str = "longest",
     antialias: bool = True,
 ) -> tuple[Tensor, Geometry]:
     """Brings an image ``(h, w, 3)`` uint8 RGB into the model's frame.
 
-    Pillow's antialiased bilinear resize, as ``SamPredictor``; an image that fits already keeps
-    its bytes. Without antialiasing, plain bilinear interpolation of floats, never rounded to
-    bytes. ``spline``: SciPy's cubic zoom of floats, which may leave 0..255.
+    By default by Pillow's antialiased bilinear resize, as ``SamPredictor``; an image that fits
+    already keeps its bytes. Without antialiasing, plain bilinear interpolation of floats, never
+    rounded to bytes.
 
     Returns:
         Pixels ``(3, H, W)``, zero where padded right and below, uint8 (float32 without
         antialiasing and with ``spline``), and the geometry.
 
     Raises:
-        InputError: ``spline`` without scipy.
+        InputError: No such way of resizing, or a package that it needs is missing.
     """
-    geometry = fit_geometry((image.shape[0], image.shape[1]), size, resize)
-    (h, w), frame = geometry.resized, geometry.model
-    if resize == "spline":
-        return _zoomed(image, frame), geometry
-    if not antialias:
-        floats = torch.tensor(image).permute(2, 0, 1)[None].float()
-        if geometry.resized != geometry.original:
-            floats = F.interpolate(floats, (h, w), mode="bilinear", align_corners=False)
-        return F.pad(floats[0], (0, frame[1] - w, 0, frame[0] - h)), geometry
-    if geometry.resized != geometry.original:
-        image = _resized(image, geometry.resized)
-    pixels = torch.zeros(3, *frame, dtype=torch.uint8)
-    pixels.numpy()[:, :h, :w] = image.transpose(2, 0, 1)
-    return pixels, geometry
+    way = RESIZES[resize](antialias)
+    geometry = way.place((image.shape[0], image.shape[1]), size)
+    return way.image(image, geometry), geometry
 
 
 def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry]:
     """Brings an image into the model's frame as its input policy says, see :func:`fit_image`."""
     if policy.channels == "bgr":
         image = np.ascontiguousarray(image[..., ::-1])
-    original, first = (image.shape[0], image.shape[1]), policy.first_size
-    if first is not None and original != first:
-        image = _resized(image, first)
-    pixels, geometry = fit_image(image, policy.size, policy.resize, policy.antialias)
-    geometry = replace(geometry, original=original, first=first)
+    original = (image.shape[0], image.shape[1])
     raw = policy.native_raw and original == policy.size
+    way = policy.way(rounded=not raw)
+    geometry = way.place(original, policy.size)
+    pixels = way.image(image, geometry)
     if raw and policy.mean is not None and policy.std is not None:
         # What the normalisation of the batch turns into the bytes again.
         mean, std = (torch.tensor(v)[:, None, None] for v in (policy.mean, policy.std))
         pixels = pixels.float() * std + mean
-    rounded = policy.round_prompts and not raw
-    return pixels, replace(geometry, rounded=rounded, direct=policy.direct_masks)
-
-
-def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-
-
-def check_resize(resize: Resize) -> None:
-    """Checks that what resizes is installed.
-
-    Raises:
-        InputError: scipy is missing for ``spline``.
-    """
-    from importlib.util import find_spec
-
-    if resize == "spline" and find_spec("scipy") is None:
-        raise InputError("input.resize=spline: needs scipy; pip install 'samtune[metrics]'")
-
-
-def _zoomed(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
-    floats = image.transpose(2, 0, 1).astype(np.float64)
-    if image.shape[:2] != size:
-        check_resize("spline")
-        from scipy.ndimage import zoom
-
-        factors = [b / a for a, b in zip(image.shape[:2], size, strict=True)]
-        floats = np.stack([zoom(channel, factors, order=3) for channel in floats])
-    return torch.from_numpy(floats).float()
+    return pixels, geometry
 
 
 def fit_mask(mask: _Array, geometry: Geometry) -> _Array:
     """Brings a map ``(h, w)`` of labels or bools into the model's frame: nearest pixel, 0 outside.
 
-    A valid map of ones fitted so is false in the padding. With the geometry's ``spline`` the pixel
-    is that of SciPy's zoom, and a row or column that it leaves empty is outside.
+    A valid map of ones fitted so is false in the padding.
     """
-    if geometry.first is not None:
-        mask = _picked(mask, geometry.first)
-    (h0, w0), (h, w) = mask.shape, geometry.resized
-    if geometry.spline:
-        rows, columns = nearest_in_zoom(h0, h).numpy(), nearest_in_zoom(w0, w).numpy()
-        found = (rows >= 0)[:, None] & (columns >= 0)
-        mask = mask[rows][:, columns] * found  # type: ignore[assignment]
-    else:
-        mask = _picked(mask, (h, w))
-    fitted = np.zeros(geometry.model, mask.dtype)
-    fitted[:h, :w] = mask
-    return fitted  # type: ignore[return-value]
-
-
-def _picked(mask: _Array, size: tuple[int, int]) -> _Array:
-    """A map of another height and width, of the nearest pixels."""
-    if mask.shape == size:
-        return mask
-    rows, columns = (_nearest(a, b) for a, b in zip(mask.shape, size, strict=True))
-    return mask[rows][:, columns]  # type: ignore[return-value]
-
-
-def _nearest(source: int, target: int) -> NDArray[np.int64]:
-    # (i + 1/2) source / target in integers: floats would round ties either way.
-    return np.minimum((2 * np.arange(target) + 1) * source // (2 * target), source - 1)
+    return geometry.resize.labels(mask, geometry)
 
 
 def cropped_rotated(

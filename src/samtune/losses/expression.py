@@ -103,8 +103,7 @@ class Loss:
             of_image = replace(masks, logits=masks.logits[rows], iou=masks.iou[rows])
             target = batch.originals[i].to(device, non_blocking=True)
             valid = batch.original_valid[i]
-            if geometry.spline:
-                valid = valid & _has_logits(geometry)
+            valid = valid & geometry.has_logits()
             valid = valid.to(device, non_blocking=True).expand(target.shape)
             values.append(self._each(of_image, target, valid, geometry))
             order.append(rows)
@@ -194,8 +193,3 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
 def _at_size_of(logits: Tensor, geometry: Geometry) -> Tensor:
     """Logits ``(N, 4H, 4W)`` at the size that is compared: ``(N, h, w)``."""
     return geometry.masks_to_original(full_precision(logits)[:, None])[:, 0]
-
-
-def _has_logits(geometry: Geometry) -> Tensor:
-    """``(h0, w0)`` bool: where an image gets logits; SciPy's zoom leaves some rows of some out."""
-    return geometry.masks_to_original(torch.zeros(1, 1, *geometry.model))[0, 0] == 0

@@ -12,30 +12,13 @@ import torch
 from samtune.adapters import ADAPTERS
 from samtune.data import SegmentationDataset, intensity
 from samtune.data.changes import training_frame
-from samtune.data.transforms import check_resize
 from samtune.errors import InputError
-from samtune.geometry import InputPolicy
+from samtune.geometry import RESIZES, InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes
 from samtune.runs.config import RunConfig
 from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam, spec_of
-
-OWN = ("resize", "first_size", "antialias", "mean", "std", "round_prompts", "direct_masks")
-"""What of ``input`` belongs to a model as its frame does."""
-
-
-def cut_as_asked(policy: InputPolicy, config: RunConfig) -> InputPolicy:
-    """An input policy with the configuration's tiles or crops, which need no training.
-
-    Raises:
-        InputError: Tiles that the policy's resize does not bear, or a package that it lacks.
-    """
-    check_resize(policy.resize)  # once, and not at each image
-    asked = config.input
-    return replace(
-        policy, tiles=asked.tiles, overlap=asked.overlap, scale=asked.scale, margin=asked.margin
-    )
 
 
 def models(config: RunConfig, to_train: bool = False) -> tuple[FineTuned, FineTuned]:
@@ -104,9 +87,8 @@ def tuned(config: RunConfig, sam: Sam) -> FineTuned:
         InputError: An option that the method does not bear, or a frame that does not fit the base.
     """
     frame = _frame(config, sam)
-    asked = {key: getattr(config.input, key) for key in OWN}
-    policy = InputPolicy(frame, **asked, **intensity.reading(config.data))
-    policy = cut_as_asked(policy, config)
+    policy = InputPolicy.of_settings(config.input, frame, **intensity.reading(config.data))
+    RESIZES[policy.resize].check_installed()  # once, and not at each image
     options = {
         part: {key: value for key, value in tree.items() if key != "name"}
         for part, tree in (("adapter", config.adapter), ("decoder", config.decoder))

@@ -23,7 +23,8 @@ from samtune.metrics.config import EvalConfig
 from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
-from samtune.options import validated
+from samtune.options import setting, validated
+from samtune.published.inputs import PRESETS
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, maps, of_classes
 from samtune.sam.weights import spec_of
@@ -56,6 +57,14 @@ class BaseConfig:
 
 
 @dataclass(frozen=True)
+class InputSettings(InputConfig):
+    """How images enter the model."""
+
+    preset: str | None = setting(None, level="published", names=PRESETS)
+    """Settings of input that the recipes of a published system share; those beside it win."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """All that one run is made of."""
 
@@ -65,8 +74,8 @@ class RunConfig:
     """The method in the image encoder: its name and options, see ``samtune methods``."""
     decoder: Tree = field(default_factory=lambda: {"name": DEFAULTS["decoder"]})
     """The read-out: its name and options."""
-    input: InputConfig = field(default_factory=InputConfig)
-    """The model's frame."""
+    input: InputSettings = field(default_factory=InputSettings)
+    """How images enter the model."""
     data: DataConfig = field(default_factory=DataConfig)
     """The data set."""
     prompts: PromptConfig = field(default_factory=PromptConfig)
@@ -98,7 +107,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     """
     merged: Tree = {}
     for tree in trees:
-        merged = _merged(merged, _named_parts(tree))
+        merged = _merged(merged, _in_full(tree))
     merged = _merged(_of_the_data_set(merged), merged)
     merged = _merged(of_classes(merged), merged)
     _check_keys(merged, RunConfig, "")
@@ -179,7 +188,7 @@ def recipes() -> dict[str, Tree]:
     One that ``extends`` another, which must be whole itself, only has what differs.
     """
     paths = [p for p in (files("samtune") / "recipes").iterdir() if p.name.endswith(".yaml")]
-    read = {p.name.removesuffix(".yaml"): yaml.safe_load(p.read_text("utf-8")) for p in paths}
+    read = {p.name.removesuffix(".yaml"): _recipe(p.read_text("utf-8")) for p in paths}
     whole = {name: tree for name, tree in read.items() if "extends" not in tree}
     more = {n: _merged(whole[t.pop("extends")], t) for n, t in read.items() if n not in whole}
     return dict(sorted({**whole, **more}.items()))
@@ -196,7 +205,7 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
         InputError: As :func:`resolve`, a word that is none of these, or a setting that differs
             from the run to resume.
     """
-    trees = [_named_parts(first or {}), *layers(words)]
+    trees = [_in_full(first or {}), *layers(words)]
     config = resolve(trees)
     if config.resume is None:
         return config
@@ -222,7 +231,7 @@ def layers(words: Sequence[str]) -> list[Tree]:
         elif word in shipped:
             recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
         elif word.endswith((".yaml", ".yml")):
-            file_trees.append(read_tree(Path(word).expanduser()))
+            file_trees.append(_in_full(read_tree(Path(word).expanduser())))
         elif Path(word).expanduser().is_dir():
             raise InputError(f"{word}: a folder; give it as data.root={word}")
         else:
@@ -230,7 +239,7 @@ def layers(words: Sequence[str]) -> list[Tree]:
                 f"{word}: neither a recipe, a .yaml file nor key=value{nearest(word, shipped)}; "
                 "see samtune recipes"
             )
-    return [*recipe_trees, *file_trees, overrides]
+    return [*recipe_trees, *file_trees, _in_full(overrides)]
 
 
 def _resumed(config: RunConfig, given: Tree) -> RunConfig:
@@ -264,6 +273,24 @@ def _nested(key: str, value: Any) -> Tree:
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
+
+
+def _in_full(tree: Mapping[str, Any]) -> Tree:
+    """A tree with its short forms spelt out: a part's name alone, and a preset of the input.
+
+    A preset becomes the settings that it stands for, below those of the same tree; so it acts over
+    all that earlier trees say.
+    """
+    tree, part = _named_parts(tree), tree.get("input")
+    if not isinstance(part, Mapping) or part.get("preset") is None:
+        return tree
+    beside = {key: value for key, value in part.items() if key != "preset"}
+    return {**tree, "input": {**PRESETS[str(part["preset"])].settings, **beside}}
+
+
+def _recipe(text: str) -> Tree:
+    tree = yaml.safe_load(text)
+    return {**tree, **_in_full({k: v for k, v in tree.items() if k == "input"})}
 
 
 def _named_parts(tree: Mapping[str, Any]) -> Tree:

@@ -11,8 +11,9 @@ from samtune.data import InputConfig, intensity
 from samtune.errors import InputError
 from samtune.model.checkpoint import load, read_header
 from samtune.model.finetuned import PLAIN, FineTuned
+from samtune.options import changeable
 from samtune.prompts import PromptModes
-from samtune.runs.assembly import OWN, cut_as_asked, device_of, models
+from samtune.runs.assembly import device_of, models
 from samtune.runs.config import RunConfig, Tree, layers, leaves, resolve
 from samtune.sam.spec import SPECS
 
@@ -80,10 +81,11 @@ class Source:
         # Its data may be gone by now, and says nothing of the model.
         alone = resolve([{**settings, "data": config.tree()["data"]}])
         before, after = leaves(alone.tree()), leaves(config.tree())
-        frame = () if self.is_base else ("input.size", *(f"input.{key}" for key in OWN))
-        fixed = ("base.name", "adapter.", "decoder.", *frame)
-        for key in dict.fromkeys(key for layer in over for key in leaves(layer)):
-            if key.startswith(fixed) and _pair(after.get(key)) != _pair(before.get(key)):
+        fixed = ("base.name", "adapter.", "decoder.", *(() if self.is_base else ("input.",)))
+        cuts = {f"input.{name}" for name in changeable(InputConfig)}
+        keys = dict.fromkeys(key for layer in over for key in leaves(layer))
+        for key in (key for key in keys if key.startswith(fixed) and key not in cuts):
+            if _pair(after.get(key)) != _pair(before.get(key)):
                 raise InputError(
                     f"{key}={after.get(key)}: {self.word} has {before.get(key)}, which cannot be "
                     "changed; leave it out"
@@ -104,7 +106,7 @@ class Source:
         base, device = config.base, device_of(config)
         model = load(self.word, base.weights, any_base=base.any, device=device)
         intensity.check_same(config.data, model.input)
-        model.input = cut_as_asked(model.input, config)
+        model.input = model.input.cut_as(config.input)
         return model
 
 

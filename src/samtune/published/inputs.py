@@ -1,0 +1,69 @@
+"""``input.preset``: how images enter the models of published systems, as their recipes share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from samtune.registry import Registry
+
+
+class Preset:
+    """A bundle of settings of ``input``."""
+
+    settings: ClassVar[Mapping[str, Any]]
+    """Their values, as in a configuration file."""
+
+
+PRESETS: Registry[Preset] = Registry("preset", "input.preset")
+"""The values of ``input.preset``."""
+
+
+@PRESETS.register("cat_sam")
+class CatSam(Preset):
+    """CAT-SAM's frame of 1024, stretched without antialiasing, prompts on whole pixels."""
+
+    settings: ClassVar[Mapping[str, Any]] = {
+        "size": 1024,
+        "resize": "stretch",
+        "antialias": False,
+        "round_prompts": True,
+        "direct_masks": True,
+    }
+
+
+@PRESETS.register("gsam")
+class GeneralizedSam(Preset):
+    """Generalized SAM's stretched images, normalised by the constants of its code."""
+
+    settings: ClassVar[Mapping[str, Any]] = {
+        "resize": "stretch",
+        "mean": [118.83, 120.105, 96.9],
+        "std": [49.725, 49.47, 48.96],
+    }
+
+
+@PRESETS.register("samed")
+class Samed(Preset):
+    """SAMed's slices of 512, resized by splines and not normalised."""
+
+    settings: ClassVar[Mapping[str, Any]] = {
+        "size": 512,
+        "resize": "spline",
+        "mean": [0.0, 0.0, 0.0],
+        "std": [255.0, 255.0, 255.0],
+    }
+
+
+@PRESETS.register("sam_adapter")
+class SamAdapter(Preset):
+    """SAM-Adapter's frame of 1024, to which images are stretched."""
+
+    settings: ClassVar[Mapping[str, Any]] = {"size": 1024, "resize": "stretch"}
+
+
+@PRESETS.register("ts_sam")
+class TsSam(Preset):
+    """TS-SAM's frame of 1024, to which images are stretched."""
+
+    settings: ClassVar[Mapping[str, Any]] = {"size": 1024, "resize": "stretch"}

@@ -1,0 +1,74 @@
+"""``input.resize=spline``: SAMed (Zhang and Liu 2023) resizes by ``scipy.ndimage.zoom``.
+
+It brings slices to the frame by cubic splines, and labels and class maps both ways by the nearest
+pixel. The corners' pixels lie on each other. Prompts go by the factor of the sides, which is less
+than half a coarser pixel away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samtune.errors import InputError
+from samtune.geometry import RESIZES, Geometry, Resize
+from samtune.ops.resize import nearest_in_zoom
+
+NOWHERE = -10.0
+"""Logit of all masks where a zoom leaves a pixel empty: outside, and of classes the first one."""
+_Array = TypeVar("_Array", bound=NDArray[Any])
+
+
+@RESIZES.register("spline")
+@dataclass(frozen=True)
+class Spline(Resize):
+    """SciPy's zoom: images by cubic splines, labels and masks by the nearest pixel."""
+
+    leaves_pixels_out = True
+    does_itself = {"tiles": "whole", "first_size": None, "antialias": True, "direct_masks": False}  # noqa: RUF012
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Asks for scipy.
+
+        Raises:
+            InputError: It is missing.
+        """
+        if find_spec("scipy") is None:
+            raise InputError("input.resize=spline: needs scipy; pip install 'samtune[metrics]'")
+
+    def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
+        """Brings an image ``(h0, w0, 3)`` uint8 into the frame as float32, which may leave 0..255.
+
+        Raises:
+            InputError: scipy is missing.
+        """
+        floats = image.transpose(2, 0, 1).astype(np.float64)
+        if image.shape[:2] != geometry.model:
+            self.check_installed()
+            from scipy.ndimage import zoom
+
+            factors = [b / a for a, b in zip(image.shape[:2], geometry.model, strict=True)]
+            floats = np.stack([zoom(channel, factors, order=3) for channel in floats])
+        return torch.from_numpy(floats).float()
+
+    def pick(self, labels: _Array, size: tuple[int, int]) -> _Array:
+        """The pixels of SciPy's zoom; a row or column that it leaves empty is 0."""
+        rows, columns = (
+            nearest_in_zoom(a, b).numpy() for a, b in zip(labels.shape, size, strict=True)
+        )
+        inside = (rows >= 0)[:, None] & (columns >= 0)
+        return labels[rows][:, columns] * inside  # type: ignore[return-value]
+
+    def unfit(self, logits: Tensor, geometry: Geometry) -> Tensor:
+        """The nearest pixels; where the zoom finds none all logits are :data:`NOWHERE`."""
+        sides = zip(geometry.resized, geometry.original, strict=True)
+        rows, columns = (nearest_in_zoom(a, b).to(logits.device) for a, b in sides)
+        picked = logits[..., rows, :][..., columns]
+        return picked.masked_fill((rows < 0)[:, None] | (columns < 0), NOWHERE)
