@@ -11,14 +11,11 @@ from pathlib import Path
 
 from imports import picture
 
-from samtune.cli.catalogue import decoders_table, methods_table, settings_table
+from samtune.cli.catalogue import decoders_table, methods_table
 from samtune.cli.recipe_list import recipes_table
-from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.cli.setting_list import settings_table
 from samtune.data.named import datasets_table
-from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import metrics_table
-from samtune.runs.config import BaseConfig
-from samtune.training.engine import FitConfig
 
 PAGES = Path(__file__).parent
 MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -26,10 +23,7 @@ MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def tables() -> dict[str, str]:
     """Every generated table by the name in its mark."""
-    parts = {"base": BaseConfig, "data": DataConfig, "input": InputConfig, "prompts": PromptConfig}
-    made = {name: settings_table(cls, f"{name}.") for name, cls in parts.items()}
-    made["train"] = settings_table(FitConfig, "train.")
-    made["eval"] = settings_table(EvalConfig, "eval.")
+    made = {level: settings_table(level) for level in ("everyday", "expert", "published")}
     made["metrics"] = metrics_table()
     made["datasets"] = datasets_table()
     made["imports"] = f"```\n{picture()}```\n"

@@ -34,7 +34,7 @@ LAYERS = {
     "foreign": "files geometry model sam",
     "data": "batch files geometry ops options prompts registry",
     "losses": "batch geometry",
-    "metrics": "",
+    "metrics": "options",
     "report": "distributed files metrics",
     "inference": "batch data files geometry model ops prompts report",
     "evaluation": "batch data distributed inference metrics model precision prompts",

@@ -79,6 +79,15 @@ def test_settings_leave_out_what_is_not_set(capsys):
     assert capsys.readouterr().out == "train: lr=1e-05\nseed: 0\nprompts: eval=box,point\n"
 
 
+def test_settings_are_paragraphs_of_80_columns_under_the_file_that_has_all(capsys):
+    tree = {"train": {f"setting_{i}": "x" * 12 for i in range(9)}, "seed": 3}
+    Display().settings(tree, "run/config.yaml")
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert "run/config.yaml" in first
+    assert all(len(line) <= 80 for line in rest) and len(rest) == 4
+    assert rest[1].startswith("       setting_") and rest[-1] == "seed: 3"
+
+
 def test_long_lines_are_not_broken(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     Display().say("word " * 30)

@@ -99,6 +99,28 @@ def test_options_are_filled_in():
     }  # fmt: skip
 
 
+def test_what_differs_from_the_defaults():
+    tree = from_words(["adapter=adaptformer", "adapter.hidden=8", "train.lr=0.002"]).differing()
+    assert tree == {
+        "base": {"name": "nano"},
+        "adapter": {"name": "adaptformer", "hidden": 8},
+        "decoder": {"name": "tuned"},
+        "train": {"lr": 0.002},
+    }
+
+
+def test_a_preset_stands_for_its_settings_below_those_beside_it(tmp_path, refused):
+    config = from_words(["input.size=64", "input.preset=cat_sam"])
+    assert (config.input.size, config.input.antialias, config.input.preset) == (64, False, None)
+    assert config == from_words(["input.preset=cat_sam", "input.size=64"])
+    (tmp_path / "a.yaml").write_text("input: {preset: gsam, size: 64, round_prompts: true}\n")
+    above = from_words([str(tmp_path / "a.yaml"), "input.preset=cat_sam"]).input
+    assert (above.size, above.mean, above.round_prompts) == (1024, (118.83, 120.105, 96.9), True)
+    refused(
+        ["input.preset=cat_san", "did you mean 'cat_sam'"], from_words, ["input.preset=cat_san"]
+    )
+
+
 def test_every_recipe_resolves():
     for name in recipes():
         config = from_words([name])

@@ -15,7 +15,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
-from samtune.options import names_of, ranges
+from samtune.options import level_of, names_of, ranges
 from samtune.registry import as_yaml, settings
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
@@ -191,21 +191,16 @@ def decoders_table(base: str = "vit_b") -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings_table(config: type, prefix: str) -> str:
-    """The fields of a configuration as a Markdown table, for the documentation."""
-    lines = ["| setting | default | meaning |", "|---|---|---|"]
-    for option in options(config):
-        text = " ".join(option["help"].split()).replace("|", "\\|")
-        default = "" if option["default"] is None else f"`{option['default']}`"
-        lines.append(f"| `{prefix}{option['name']}` | {default} | {text} |")
-    return "\n".join(lines) + "\n"
+def options(config: type, whole: bool = False) -> list[dict[str, Any]]:
+    """The fields of a configuration: name, default, range, level, and the docstring below each.
 
-
-def options(config: type) -> list[dict[str, Any]]:
-    """The fields of a configuration: name, default, range, and the docstring below each."""
+    Args:
+        config: The dataclass.
+        whole: One row for a part that is a dataclass itself, not one for each of its fields.
+    """
     fields = dataclasses.fields(config)
     parts = {f.name: f.type for f in fields if dataclasses.is_dataclass(f.type)}
-    if parts:  # of adapters joined by +, each with options of its own
+    if parts and not whole:  # of adapters joined by +, each with options of its own
         named = [(part, row) for part, kind in parts.items() for row in options(kind)]  # type: ignore[arg-type]
         return [{**row, "name": f"{part}.{row['name']}"} for part, row in named]
     helps = attribute_docs(config)
@@ -215,6 +210,7 @@ def options(config: type) -> list[dict[str, Any]]:
             "default": _default(field),
             "range": ", ".join(map(str, ranges(config).get(field.name, ()))),
             "help": f"{helps.get(field.name, '')}{_members(field)}",
+            "level": level_of(field),
         }
         for field in fields
     ]
@@ -226,7 +222,7 @@ def _members(field: dataclasses.Field[Any]) -> str:
     if registry is None:
         return ""
     lines = {name: (inspect.getdoc(registry[name]) or "").split("\n")[0] for name in registry}
-    told = [f"{name}: {line[:1].lower()}{line[1:].rstrip('.')}" for name, line in lines.items()]
+    told = [f"{name}: {line.rstrip('.')}" for name, line in lines.items()]
     return f" {'; '.join(told)}."
 
 

@@ -11,6 +11,7 @@ import typer
 
 from samtune.cli.console import Interrupted, Json, Words, answer, speaking, warning
 from samtune.cli.data import app as data_app
+from samtune.cli.setting_list import TakesSettings
 
 OF_THE_MACHINE = (ENOSPC, EDQUOT, EROFS, EACCES)
 """Errors of writing that the user can mend: a full disk, a folder that must not be written."""
@@ -30,7 +31,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-@app.command()
+@app.command(cls=TakesSettings)
 def demo(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
     from samtune.assets import demo_data
@@ -40,13 +41,13 @@ def demo(words: Words = None, as_json: Json = False) -> None:
     _trained(["demo", *(words or [])], as_json, given)
 
 
-@app.command()
+@app.command(cls=TakesSettings)
 def train(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on your own folder of images and masks: samtune train data.root=FOLDER."""
     _trained(words or [], as_json)
 
 
-@app.command(name="eval")
+@app.command(name="eval", cls=TakesSettings)
 def evaluate(
     source: Annotated[str, typer.Argument(help="A checkpoint, or a base's name (zero-shot only).")],
     words: Words = None,
@@ -116,7 +117,7 @@ def predict(
         raise typer.Exit(2)
 
 
-@app.command()
+@app.command(cls=TakesSettings)
 def compare(words: Words = None, as_json: Json = False) -> None:
     """Train several methods alike and compare: methods=decoder,lora shots=1,16 seeds=3."""
     from samtune.compare.jobs import compare as run

@@ -302,8 +302,7 @@ def _classes(
 def cut_apart(labels: Labels, config: DataConfig) -> Labels:
     """Labels of which each connected part is an object of its own, where components are objects.
 
-    What a crop parts so becomes two objects, and all are numbered anew: as in CAT-SAM's training,
-    which mirrors and cuts before it looks for objects.
+    An object that a crop cuts apart so counts as two, and all are numbered anew.
     """
     if config.objects != "component":
         return labels

@@ -78,7 +78,7 @@ def image_result(
         result = replace(result, probability=_probability(answers.highest(i)))
     if "whole" in needs:
         result = replace(result, whole=torch.from_numpy(dataset.sample(index).labels.foreground))
-        if not len(pairs.masks) and promptless is not None:  # CAT-SAM's rule for what is empty
+        if not len(pairs.masks) and promptless is not None:  # the rule for what is empty
             result = replace(result, unasked=promptless(i))
     if "frame" not in needs:
         return result

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from samtune.errors import InputError
 from samtune.metrics.contract import expand
+from samtune.options import setting
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,9 @@ class EvalConfig:
     metrics: tuple[str, ...] = ("iou", "dice")
     """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published; see
     docs/metrics.md."""
-    boundary_ratio: float = 0.02
+    boundary_ratio: float = setting(0.02, level="expert")
     """Width of boundary IoU's bands as a part of the image's diagonal."""
-    nsd_tolerance: float = 2.0
+    nsd_tolerance: float = setting(2.0, level="expert")
     """Pixels up to which the surface Dice takes surfaces to agree."""
 
     @property

@@ -22,6 +22,8 @@ from samtune.report.quantities import duration, metric, quantity
 PLAIN_SECONDS = 10.0
 """Without a terminal, a line about progress at most this often."""
 
+READABLE = 80
+"""Columns of a paragraph of settings."""
 WIDE = 120
 """Columns of a terminal that has room for details in a list."""
 
@@ -84,13 +86,20 @@ class Display:
         """One line about what is wrong, on stderr."""
         self.errors.print(text, markup=False)
 
-    def settings(self, tree: Mapping[str, Any]) -> None:
-        """A run's resolved settings, a line for each part; what is not set is left out."""
+    def settings(self, tree: Mapping[str, Any], where: str | None = None) -> None:
+        """Settings, a paragraph for each part; what is not set is left out.
+
+        Args:
+            tree: Those that differ from the defaults.
+            where: The file that has all of them.
+        """
+        if where is not None:
+            self.say(f"settings other than the defaults; all stand in {where}:")
         for part, value in tree.items():
             if isinstance(value, Mapping):
                 words = [f"{key}={_word(v)}" for key, v in value.items() if _is_set(v)]
                 if words:
-                    self.say(f"{part}: {' '.join(words)}")
+                    self.say(_paragraph(f"{part}:", words))
             elif _is_set(value):
                 self.say(f"{part}: {_word(value)}")
 
@@ -284,6 +293,16 @@ def terms(summary: Mapping[str, Any]) -> str:
 
 def _is_set(value: Any) -> bool:
     return value is not None and value not in ([], "")
+
+
+def _paragraph(first: str, words: Sequence[str]) -> str:
+    """Words after another one, in lines of at most :data:`READABLE` columns where they can be."""
+    lines = [first]
+    for word in words:
+        if len(lines[-1]) + 1 + len(word) > READABLE:
+            lines.append(" " * len(first))
+        lines[-1] += f" {word}"
+    return "\n".join(lines)
 
 
 def _word(value: Any) -> str:

@@ -52,7 +52,7 @@ class BaseConfig:
     """File or folder of its weights, or a hub id; nano needs none."""
     download: bool = False
     """Allow a hub id to be fetched."""
-    any: bool = False
+    any: bool = setting(False, level="expert")
     """Accept other weights than those that a checkpoint was trained on."""
 
 
@@ -96,6 +96,18 @@ class RunConfig:
     def tree(self) -> Tree:
         """The configuration as plain values, fit for YAML and JSON."""
         return _plain(dataclasses.asdict(self))
+
+    def differing(self) -> Tree:
+        """What differs from the defaults, and the names of base, method and decoder."""
+        parts = {"adapter": _choice(ADAPTERS, {"name": self.adapter["name"]})}
+        parts["decoder"] = _choice(DECODERS, {"name": self.decoder["name"]})
+        plain = {**leaves(RunConfig().tree()), **leaves(parts)}
+        named = ("base.name", "adapter.name", "decoder.name")
+        tree: Tree = {}
+        for key, value in leaves(self.tree()).items():
+            if key in named or value != plain.get(key):
+                tree = _joined(tree, _nested(key, value))
+        return tree
 
 
 def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:

@@ -82,7 +82,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
     }
     names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
     with run_folder(config.output, "-".join(names), config.resume) as folder:
-        display.settings(config.tree())
+        display.settings(config.differing(), str(folder / "config.yaml"))
         display.say(counts)
         log = Log(folder, display, resume=config.resume is not None)
         if config.resume is None:

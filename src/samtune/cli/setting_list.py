@@ -1,0 +1,86 @@
+"""The settings of a run by level: for the help of the verbs, and for the documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_type_hints
+
+from typer.core import TyperCommand
+
+WIDTH = 80
+"""Columns of the help."""
+WHERE = "docs/configuration.md"
+"""The page that has all settings."""
+
+
+class TakesSettings(TyperCommand):
+    """A verb whose help ends with the everyday settings."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The verb's own help, then the settings."""
+        super().format_help(ctx, formatter)
+        print(everyday_help())
+
+
+def everyday_help() -> str:
+    """The everyday settings, one line each with its default, and where the others stand."""
+    rows = [(_word(row["name"], row["default"]), row["help"]) for row in rows_of("everyday")]
+    width = max(len(word) for word, _ in rows)
+    lines = ["Everyday settings, with their defaults:", ""]
+    lines += [f"  {word:<{width}}  {_cut(text, WIDTH - width - 4)}" for word, text in rows]
+    return "\n".join([*lines, "", f"All settings, also for experts: {WHERE}"])
+
+
+def _word(name: str, default: Any) -> str:
+    """A setting as a word of a command line, or its name if nothing is its default."""
+    from samtune.registry import as_yaml
+
+    if default in (None, (), ""):
+        return name
+    value = ",".join(default) if isinstance(default, tuple) else as_yaml(default)
+    return f"{name}='{value}'" if " " in value else f"{name}={value}"
+
+
+def _cut(text: str, room: int) -> str:
+    """The first sentence of a help text, or as many of its words as there is room for."""
+    text = " ".join(text.replace("``", "").split())
+    first = text.split(". ")[0].rstrip(".")
+    if len(first) <= room:
+        return first
+    return f"{first[: room - 3].rsplit(' ', 1)[0].rstrip(' ,;:')}..."
+
+
+def rows_of(level: str) -> list[dict[str, Any]]:
+    """The settings of a level; see :func:`setting_rows`."""
+    return [row for row in setting_rows() if row["level"] == level]
+
+
+def setting_rows() -> list[dict[str, Any]]:
+    """All settings of a run but the options of methods and decoders, each by its whole name.
+
+    See :func:`samtune.cli.catalogue.options`.
+    """
+    from samtune.cli.catalogue import options
+    from samtune.runs.config import DEFAULTS, RunConfig
+
+    rows, kinds = [], get_type_hints(RunConfig)
+    for row in options(RunConfig, whole=True):
+        part = row["name"]
+        if dataclasses.is_dataclass(kinds[part]):
+            inner = options(kinds[part])  # type: ignore[arg-type]
+            rows += [{**each, "name": f"{part}.{each['name']}"} for each in inner]
+        elif part in DEFAULTS:
+            rows.append({**row, "name": f"{part}.name", "default": DEFAULTS[part]})
+        else:
+            rows.append(row)
+    return rows
+
+
+def settings_table(level: str) -> str:
+    """The settings of a level as a Markdown table, for the documentation."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for row in rows_of(level):
+        text = " ".join(row["help"].split()).replace("|", "\\|")
+        default = "" if row["default"] is None else f"`{row['default']}`"
+        lines.append(f"| `{row['name']}` | {default} | {text} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,53 @@
+"""Settings by their level, in the help of the verbs and in the documentation."""
+
+import pytest
+
+from samtune.cli.setting_list import everyday_help, rows_of, setting_rows, settings_table
+from samtune.options import Level
+from samtune.runs.config import RunConfig, leaves
+
+LEVELS = Level.__args__
+
+
+def test_every_setting_is_on_one_level_and_has_a_help():
+    rows = setting_rows()
+    names = [row["name"] for row in rows]
+    assert set(names) == set(leaves(RunConfig().tree()))
+    assert sorted(names) == sorted(row["name"] for level in LEVELS for row in rows_of(level))
+    assert all(row["help"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [
+        ("everyday", "train.lr"),
+        ("everyday", "adapter.name"),
+        ("expert", "train.warmup"),
+        ("published", "train.cosine"),
+        ("published", "prompts.binary_masks"),
+        ("published", "input.preset"),
+    ],
+)
+def test_levels(level, name):
+    assert name in [row["name"] for row in rows_of(level)]
+    assert f"`{name}`" in settings_table(level)
+
+
+def test_names_of_a_registry_are_told_with_what_they_do():
+    rows = {row["name"]: row["help"] for row in setting_rows()}
+    assert "kyyle: Half of the images stay" in rows["data.augment"]
+    assert "cat_sam: CAT-SAM's frame of 1024" in rows["input.preset"]
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "compare", "demo"])
+def test_the_help_of_a_verb_ends_with_the_everyday_settings_in_80_columns(samtune, verb):
+    out = samtune(verb, "--help").out
+    settings = out[out.index("Everyday settings") :].splitlines()
+    assert max(map(len, settings)) <= 80
+    said = "\n".join(settings)
+    assert "  train.lr=0.001 " in said and "Learning rate after the warm-up" in said
+    assert "train.cosine" not in said and "docs/configuration.md" in said
+
+
+def test_other_verbs_say_nothing_of_settings(samtune):
+    assert everyday_help().splitlines()[0] not in samtune("merge", "--help").out
