@@ -26,7 +26,7 @@ def tables() -> dict[str, str]:
     made = {level: settings_table(level) for level in ("everyday", "expert", "published")}
     made["metrics"] = metrics_table()
     made["datasets"] = datasets_table()
-    made["imports"] = f"```\n{picture()}```\n"
+    made["imports"] = picture()
     made["recipes"] = recipes_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
 

@@ -81,7 +81,7 @@ def arrows(root: Path = SRC) -> dict[str, set[str]]:
 
 
 def picture(root: Path = SRC) -> str:
-    """The parts floor by floor, the highest first, each with what it stands on.
+    """A Markdown table of the parts, the highest floor first: what each is, what it stands on.
 
     A part stands one floor above the highest one that it imports. What another of its supports
     imports already is left out.
@@ -93,10 +93,16 @@ def picture(root: Path = SRC) -> str:
         goals = graph.get(part, set())
         below[part] = goals.union(*(below[goal] for goal in goals))
         floor[part] = max((floor[goal] + 1 for goal in goals), default=0)
-    lines = []
-    for level in range(max(floor.values()), 0, -1):
-        for part in sorted(part for part in floor if floor[part] == level):
-            implied = set().union(*(below[goal] for goal in graph[part]))
-            lines.append(f"{level:3}  {part:<12} on {', '.join(sorted(graph[part] - implied))}")
-    ground = sorted(part for part in floor if floor[part] == 0)
-    return "\n".join([*lines, f"  0  {', '.join(ground)}"]) + "\n"
+    lines = ["| floor | part | what it is | stands on |", "|---|---|---|---|"]
+    for part in sorted(floor, key=lambda part: (-floor[part], part)):
+        implied = set().union(*(below[goal] for goal in graph[part]))
+        supports = ", ".join(f"`{goal}`" for goal in sorted(graph[part] - implied))
+        lines.append(f"| {floor[part]} | `{part}` | {summary(root, part)} | {supports} |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(root: Path, part: str) -> str:
+    """The first line of a part's docstring."""
+    file = root / part / "__init__.py" if (root / part).is_dir() else root / f"{part}.py"
+    doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return doc.split("\n")[0].replace("``", "`")

@@ -1,4 +1,4 @@
-"""Each method's paper is attributed in NOTICE, and each part of the package stands in the docs."""
+"""Each method's paper is attributed in NOTICE."""
 
 import re
 from pathlib import Path
@@ -19,14 +19,3 @@ def test_every_paper_is_attributed(registry):
         papers = ARXIV.findall(registry[name].paper)
         assert papers, f"{name}: its paper has no arXiv number"
         assert set(papers) <= set(ARXIV.findall(notice)), f"{name}: give NOTICE a line"
-
-
-def test_the_architecture_names_every_part():
-    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    parts = page.split("## The parts")[1].split("\n## ")[0]
-    for path in (ROOT / "src" / "samtune").iterdir():
-        if path.name.startswith("_") or path.suffix not in ("", ".py"):
-            continue
-        name = path.name + "/" * path.is_dir()
-        found = re.search(rf"(?<![\w]){re.escape(name)}(?!\w)", parts)
-        assert found, f"{name}: give it a line in docs/architecture.md"
