@@ -22,7 +22,7 @@ from samtune.errors import InputError
 from samtune.ops.frequency import high_pass
 from samtune.options import Count, Fraction
 from samtune.sam.encoder import Encoder
-from samtune.sam.image_encoder import PatchEmbed
+from samtune.sam.layers import PatchEmbed
 from samtune.sam.model import Sam
 
 

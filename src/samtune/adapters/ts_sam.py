@@ -24,7 +24,7 @@ from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.ops.frequency import high_pass
 from samtune.options import Count
 from samtune.sam.encoder import Encoder
-from samtune.sam.image_encoder import PatchEmbed
+from samtune.sam.layers import PatchEmbed
 from samtune.sam.model import Sam
 
 

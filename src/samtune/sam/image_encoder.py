@@ -21,22 +21,10 @@ from torch.func import functional_call
 from samtune.ops import attention, resize, windows
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.encoder import ENCODERS, Encoder, EncoderBlock
-from samtune.sam.layers import MLP, check_names, check_size, neck
+from samtune.sam.layers import MLP, PatchEmbed, check_names, check_size, neck
 from samtune.sam.spec import SamSpec
 
 BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.")
-
-
-class PatchEmbed(nn.Module):
-    """Cuts ``(B, 3, h, w)`` into patches and projects them to ``(B, H, W, C)``."""
-
-    def __init__(self, patch: int, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Maps ``(B, 3, h, w)`` normalised pixels to tokens ``(B, H, W, C)``."""
-        return self.proj(pixels).permute(0, 2, 3, 1)
 
 
 class Attention(nn.Module):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 class LayerNorm2d(nn.Module):
@@ -43,6 +39,18 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(..., C)`` to ``(..., C)``."""
         return self.lin2(self.act(self.lin1(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Cuts ``(B, 3, h, w)`` into patches and projects them to ``(B, H, W, C)``."""
+
+    def __init__(self, patch: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps ``(B, 3, h, w)`` normalised pixels to tokens ``(B, H, W, C)``."""
+        return self.proj(pixels).permute(0, 2, 3, 1)
 
 
 def check_names(block: nn.Module, params: Mapping[str, Tensor]) -> None:
