@@ -19,7 +19,7 @@ from fit_processes import main as fit_alone
 from safetensors.torch import load_file
 
 from samtune import distributed as processes
-from samtune.runs.folder import WRITTEN
+from samtune.runs.folder import RUN_FILES
 
 HERE = Path(__file__).parent / "support"
 PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
@@ -156,7 +156,7 @@ def commands(trained, tmp_path_factory) -> Commands:
 def test_of_two_processes_one_speaks_and_writes(commands):
     folder = commands.folder / "new"
     assert (commands.folder / commands.answers["train"]["report"]).parent == folder
-    assert {p.name for p in folder.iterdir()} == set(WRITTEN) - {"trackers"}
+    assert {p.name for p in folder.iterdir()} == set(RUN_FILES) - {"trackers"}
     rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["event"], row["step"]) for row in rows] == [
         ("zero_shot", 0), ("train", 2), ("val", 2),

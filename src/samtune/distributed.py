@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from samtune.errors import InputError
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 HEADSTART = 10.0
 """Seconds in which the main process may say what is wrong before another one does."""
 
@@ -28,15 +28,15 @@ def main_has_spoken() -> bool:
     not bring down the main process before it has said what was wrong; where the main process did
     not find it, this one has to say it.
     """
-    told: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    signals: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
     try:
         end = time.monotonic() + HEADSTART
-        while not told and time.monotonic() < end:
+        while not signals and time.monotonic() < end:
             time.sleep(0.05)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return bool(told)
+    return bool(signals)
 
 
 def place() -> tuple[int, int]:
@@ -81,7 +81,7 @@ def share_buffers(model: Any) -> None:
         distributed.broadcast(buffer, 0)
 
 
-def from_main(make: Callable[[], Made]) -> Made:
+def from_main(make: Callable[[], Result]) -> Result:
     """What the main process makes, in all processes; what it refuses is refused in all.
 
     Raises:

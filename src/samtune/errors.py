@@ -43,13 +43,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
     (``learning_rate`` and ``lr``), a part in common (``batch`` and ``batch_size``), and then the
     letters.
     """
-    known, asked = list(words), word.lower().replace("-", "_")
+    known, plain = list(words), word.lower().replace("-", "_")
     close = [
-        *(name for name in known if name.lower() in (asked, f"{asked}s")),
-        *(name for name in known if name == SYNONYMS.get(asked)),
-        *(name for name in known if _initials(name) == asked or name == _initials(asked)),
-        *(name for name in known if asked in name.split("_") or name in asked.split("_")),
-        *difflib.get_close_matches(asked, known, n=1, cutoff=0.5),
+        *(name for name in known if name.lower() in (plain, f"{plain}s")),
+        *(name for name in known if name == SYNONYMS.get(plain)),
+        *(name for name in known if _initials(name) == plain or name == _initials(plain)),
+        *(name for name in known if plain in name.split("_") or name in plain.split("_")),
+        *difflib.get_close_matches(plain, known, n=1, cutoff=0.5),
     ]
     return f"; did you mean {close[0]!r}?" if close else ""
 

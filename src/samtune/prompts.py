@@ -194,9 +194,9 @@ class Prompts:
         """
         if (points is None) != (labels is None):
             raise ValueError("points and labels come together: give both or neither")
-        given = next((t for t in (boxes, points, masks, image) if t is not None), None)
-        n = given.shape[0] if given is not None else (1 if count is None else count)
-        device = given.device if given is not None else None
+        first = next((t for t in (boxes, points, masks, image) if t is not None), None)
+        n = first.shape[0] if first is not None else (1 if count is None else count)
+        device = first.device if first is not None else None
         coords, marks = [], []
         if points is not None and labels is not None:
             coords.append(points.float())
@@ -272,10 +272,10 @@ class Prompts:
         corner = (self.labels >= BOX_TOP_LEFT).any(1)
         click = ((self.labels == NEGATIVE) | (self.labels == POSITIVE)).any(1)
         mask = self.mask_flags()
-        met = {"box": corner, "point": click, "mask": mask, "none": ~(corner | click | mask)}
-        return {kind for kind, which in met.items() if bool(which.any())}
+        by_kind = {"box": corner, "point": click, "mask": mask, "none": ~(corner | click | mask)}
+        return {kind for kind, which in by_kind.items() if bool(which.any())}
 
-    def clicked(self, xy: Tensor, labels: Tensor, masks: Tensor | None = None) -> Prompts:
+    def with_click(self, xy: Tensor, labels: Tensor, masks: Tensor | None = None) -> Prompts:
         """The same prompts with a click more each, and the last answer as their mask.
 
         Args:
@@ -306,10 +306,10 @@ class Prompts:
             coords=self.coords.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             image=self.image.to(device, non_blocking=True),
-            masks=_moved(self.masks, device),
-            has_mask=_moved(self.has_mask, device),
+            masks=_to_device(self.masks, device),
+            has_mask=_to_device(self.has_mask, device),
         )
 
 
-def _moved(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:
+def _to_device(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:
     return None if tensor is None else tensor.to(device, non_blocking=True)

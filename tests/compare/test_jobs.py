@@ -9,9 +9,9 @@ import pytest
 import yaml
 from commands import settings
 
-from samtune.compare.jobs import _finished, compare, show
+from samtune.compare.jobs import _finished_summary, compare, show
 from samtune.compare.page import Entry, Picture, render, scatter
-from samtune.compare.plan import Run, planned
+from samtune.compare.plan import Run, plan_runs
 from samtune.compare.rows import aggregate, grids, zero_shot
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
@@ -55,7 +55,7 @@ def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
     assert page.count("<img ") == 5 and "<svg" in page and "<script" not in page
     # what is complete is read, what is missing is trained
     trained = []
-    monkeypatch.setattr("samtune.compare.jobs._trained", lambda run, display: trained.append(run))
+    monkeypatch.setattr("samtune.compare.jobs._train", lambda run, display: trained.append(run))
     again = samtune("compare", *words, *asked, "--json").json
     assert trained == [] and again["rows"][0]["iou"] == result["rows"][0]["iou"]
     line = samtune("compare", *words, *asked, "train.lr=0.5").line
@@ -80,7 +80,7 @@ def test_an_interrupted_comparison_goes_on(samtune, words, monkeypatch):
 
 class TestPlan:
     def test_runs(self, words):
-        runs = planned([*words, "methods=decoder,vpt", "shots=1,all", "seeds=4,9"])
+        runs = plan_runs([*words, "methods=decoder,vpt", "shots=1,all", "seeds=4,9"])
         assert [(r.shots, r.method, r.seed) for r in runs] == [
             (k, m, s) for k in (1, None) for m in ("decoder", "vpt") for s in (4, 9)
         ]
@@ -91,32 +91,32 @@ class TestPlan:
         assert len({run.folder for run in runs}) == 8
 
     def test_a_method_takes_the_decoder_that_it_declares(self, words):
-        (run,) = planned([*words, "methods=cat_sam_a", "seeds=1"])
+        (run,) = plan_runs([*words, "methods=cat_sam_a", "seeds=1"])
         assert run.config.decoder["name"] == "hq"
 
     def test_a_read_out_alone_is_a_method(self, words):
-        (run,) = planned([*words, "methods=hq", "seeds=1"])
+        (run,) = plan_runs([*words, "methods=hq", "seeds=1"])
         assert (run.config.adapter["name"], run.config.decoder["name"]) == ("none", "hq")
 
     def test_a_recipe_is_its_method_and_not_its_data_or_budget(self, words):
         name = "adaptformer-vit_l-kvasir-1shot"
-        (run,) = planned([*words, f"methods={name}", "seeds=1"])
+        (run,) = plan_runs([*words, f"methods={name}", "seeds=1"])
         assert run.config.adapter["name"] == "adaptformer"
         assert run.config.base.name == "tiny" and run.config.train.max_steps == 1
 
     def test_forms_are_methods_of_their_own(self, words):
         names = ["vpt", "vpt:shallow", "hq:sum", "cat_sam_a"]
-        runs = planned([*words, f"methods={','.join(names)}", "seeds=1"])
+        runs = plan_runs([*words, f"methods={','.join(names)}", "seeds=1"])
         assert [run.method for run in runs] == names
         assert [run.config.adapter.get("depth") for run in runs] == ["deep", "shallow", None, None]
         read = [run.config.decoder.get("combine") for run in runs]
         assert read[2] == "sum" and read[3] not in (None, "sum")
         assert runs[1].folder.name == "vpt.shallow-allshot-seed0"
         # what the command itself says holds for all, above what a form sets
-        (run,) = planned([*words, "methods=vpt:shallow", "decoder.name=hq", "seeds=1"])
+        (run,) = plan_runs([*words, "methods=vpt:shallow", "decoder.name=hq", "seeds=1"])
         assert (run.config.decoder["name"], run.config.adapter["depth"]) == ("hq", "shallow")
         maps = ["data.masks=classes", "data.classes=3", "prompts.train=none", "prompts.eval=none"]
-        (run,) = planned([*words, *maps, "methods=semantic:samed", "seeds=1"])
+        (run,) = plan_runs([*words, *maps, "methods=semantic:samed", "seeds=1"])
         assert (run.config.decoder["classes"], run.config.decoder["tokens"]) == (3, "per_class")
         assert run.config.train.loss == "ce + multi_dice"
 
@@ -141,7 +141,7 @@ class TestPlan:
         ],
     )
     def test_wrong_words(self, words, refused, extra, said):
-        refused(said, planned, [*words, *extra])
+        refused(said, plan_runs, [*words, *extra])
 
     @pytest.mark.parametrize(
         ("extra", "said"),
@@ -168,18 +168,18 @@ def summary(iou, zero_shot=0.5):
 
 
 def test_a_run_from_before_a_setting_has_its_default(words, refused):
-    (run,) = planned([*words, "methods=lora", "seeds=1"])
+    (run,) = plan_runs([*words, "methods=lora", "seeds=1"])
     tree, file = run.config.tree(), run.folder / "config.yaml"
     del tree["data"]["invert"], tree["train"]["last_batch"]
     run.folder.mkdir(parents=True)
     file.write_text(yaml.safe_dump(tree), "utf-8")
-    assert _finished(run) is None
-    (other,) = planned([*words, "methods=lora", "seeds=1", "train.last_batch=drop"])
-    refused("was run with train.last_batch=fill, not drop", _finished, other)
+    assert _finished_summary(run) is None
+    (other,) = plan_runs([*words, "methods=lora", "seeds=1", "train.last_batch=drop"])
+    refused("was run with train.last_batch=fill, not drop", _finished_summary, other)
 
 
 def test_rows_over_seeds(words):
-    runs = planned([*words, "methods=decoder,lora", "shots=1", "seeds=3"])
+    runs = plan_runs([*words, "methods=decoder,lora", "shots=1", "seeds=3"])
     values = [0.5, 0.6, 0.7, 0.8, None, 0.8]
     first, second = aggregate(runs, [summary(v) for v in values])
     assert first["iou"]["mean"] == pytest.approx(0.6) and first["iou"]["std"] == pytest.approx(0.1)
@@ -219,7 +219,7 @@ def several(iou, mae):
 
 
 def test_prompts_and_metrics_over_seeds(words):
-    runs = planned([*words, "methods=lora", "shots=1", "seeds=2"])
+    runs = plan_runs([*words, "methods=lora", "shots=1", "seeds=2"])
     summaries = [several(0.6, 0.1), several(0.8, 0.3)]
     (row,) = aggregate(runs, summaries)
     assert row["metrics"]["mae"]["tuned"]["mean"] == pytest.approx(0.2)
@@ -249,7 +249,7 @@ def test_prompts_and_metrics_over_seeds(words):
 
 
 def test_one_prompt_and_no_other_metric_need_no_further_table(words):
-    runs = planned([*words, "methods=lora", "seeds=1"])
+    runs = plan_runs([*words, "methods=lora", "seeds=1"])
     assert grids({**zero_shot([summary(0.5)]), "rows": aggregate(runs, [summary(0.5)])}) == []
 
 
@@ -320,7 +320,7 @@ def test_the_page_shows_each_method_on_the_same_images():
 
 
 def test_the_table_shows_what_boxes_alone_give(words, capsys):
-    runs = planned([*words, "methods=lora", "seeds=1"])
+    runs = plan_runs([*words, "methods=lora", "seeds=1"])
     side = {"iou": 0.5, "dice": 0.6}
     costs = {"trainable_parameters": 10, "seconds": 1.0, "peak_memory_bytes": 100}
     (row,) = aggregate(runs, [{"tuned": side, "zero_shot": side, **costs}])

@@ -53,7 +53,7 @@ def model_of(sam, adapter, decoder):
 
 def bytes_of(cache):
     """What the kept tensors hold on to, whole storages."""
-    kept = [t for streams in cache._kept.values() for t in streams.values()]
+    kept = [t for streams in cache._streams.values() for t in streams.values()]
     return sum(t.untyped_storage().nbytes() for t in kept)
 
 
@@ -215,7 +215,7 @@ def test_half_precision_is_kept_as_it_is(sam):
         model.cache = FeatureCache(PLENTY)
         for _ in range(2):
             assert torch.equal(model.encode(pixels).embedding, direct)
-    kept = {t.dtype for streams in model.cache._kept.values() for t in streams.values()}
+    kept = {t.dtype for streams in model.cache._streams.values() for t in streams.values()}
     assert kept == {direct.dtype}
 
 

@@ -59,7 +59,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
     base = base if base in fits else fits[0]
     # Sizes need shapes only: on the meta device nothing is computed or stored.
     with torch.device("meta"):
-        trained = sum(p.numel() for p in cls(Sam(SPECS[base]), cls.Config()).parameters())
+        parameters = sum(p.numel() for p in cls(Sam(SPECS[base]), cls.Config()).parameters())
     return {
         "name": name,
         "kind": registry.kind,
@@ -67,7 +67,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "paper": cls.paper,
         "sits": cls.sits,
         "changes_at_start": getattr(cls, "changes_at_start", ""),
-        "trainable_parameters": trained,
+        "trainable_parameters": parameters,
         "sized_on": base,
         **_partners(name),
         "backbones": fits,
@@ -228,19 +228,19 @@ def _members(field: dataclasses.Field[Any]) -> str:
 
 def attribute_docs(cls: type) -> dict[str, str]:
     """The string below each annotated attribute of a class and its bases, by the name."""
-    return {k: text for kind in cls.__mro__[-2::-1] for k, text in _own_docs(kind).items()}
+    return {k: text for kind in cls.__mro__[-2::-1] for k, text in _docs_of(kind).items()}
 
 
-def _own_docs(cls: type) -> dict[str, str]:
+def _docs_of(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
-    found = {}
+    docs = {}
     for here, below in zip(body.body, body.body[1:], strict=False):
         if isinstance(here, ast.AnnAssign) and isinstance(here.target, ast.Name):
             value = below.value if isinstance(below, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                found[here.target.id] = inspect.cleandoc(value.value)
-    return found
+                docs[here.target.id] = inspect.cleandoc(value.value)
+    return docs
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

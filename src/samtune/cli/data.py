@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from samtune.data.check import Check, Finding
     from samtune.report.terminal import Display
 
-SHOWN = 3
+FILES_SHOWN = 3
 """Files shown of each kind of finding; the JSON lists all."""
 
 app = typer.Typer(
@@ -48,15 +48,15 @@ def check(words: Words = None, as_json: Json = False) -> None:
     from samtune.runs.config import from_words
 
     with speaking(as_json) as display:
-        found, config = None, DataConfig()
+        result, config = None, DataConfig()
         with collected() as refused:
             config = from_words(words or []).data
-            found = look_at(config, lambda n, total: display.progress("check", n, total))
-        if found is None:
-            found = _unread(refused)
-        show(display, found, root=f"{config.root}/" if found.counts["images"] else "")
-    answer(found.tree(), as_json)
-    if not found.ok:
+            result = look_at(config, lambda n, total: display.progress("check", n, total))
+        if result is None:
+            result = _unread(refused)
+        show(display, result, root=f"{config.root}/" if result.counts["images"] else "")
+    answer(result.tree(), as_json)
+    if not result.ok:
         raise typer.Exit(2)
 
 
@@ -76,15 +76,15 @@ def named_sets() -> list[dict[str, Any]]:
     return rows
 
 
-def show(display: Display, found: Check, root: str = "") -> None:
+def show(display: Display, result: Check, root: str = "") -> None:
     """A check for the eye: counts, then each kind of problem and remark with its first files.
 
     Args:
         display: Where to speak.
-        found: What to show.
+        result: What to show.
         root: What file names are shown without.
     """
-    counts = found.counts
+    counts = result.counts
     if counts["splits"]:
         columns = ("split", "images", "objects", "empty", "height", "width", "ignored")
         display.table(columns, [_split_row(n, s) for n, s in counts["splits"].items()])
@@ -97,13 +97,13 @@ def show(display: Display, found: Check, root: str = "") -> None:
         absent = [row["name"] for row in counts["classes"] if not row["images"]]
         if absent:
             display.say(f"classes without a pixel: {', '.join(absent)}")
-    for title, findings in (("problem", found.problems), ("remark", found.remarks)):
+    for title, findings in (("problem", result.problems), ("remark", result.remarks)):
         for kind in dict.fromkeys(row.kind for row in findings):
             alike = [row for row in findings if row.kind == kind]
             _show_kind(display, f"{title}: {kind}", alike, root)
-    n = len(found.problems)
+    n = len(result.problems)
     end = f"not ok: {n} problem{'s' if n > 1 else ''}, training would fail" if n else "ok"
-    display.say(end + (f"; {len(found.remarks)} remarks" if found.remarks else ""))
+    display.say(end + (f"; {len(result.remarks)} remarks" if result.remarks else ""))
 
 
 def _unread(refused: Sequence[Exception]) -> Check:
@@ -131,10 +131,10 @@ def _layouts() -> Mapping[str, Any]:
 
 def _show_kind(display: Display, title: str, rows: Sequence[Finding], root: str) -> None:
     display.say(f"{title}, {len(rows)} time{'s' if len(rows) > 1 else ''}")
-    for row in rows[:SHOWN]:
+    for row in rows[:FILES_SHOWN]:
         display.say(f"  {row.file.removeprefix(root)}: {row.what}")
-    if len(rows) > SHOWN:
-        display.say(f"  ... and {len(rows) - SHOWN} more; --json lists them all")
+    if len(rows) > FILES_SHOWN:
+        display.say(f"  ... and {len(rows) - FILES_SHOWN} more; --json lists them all")
     display.say(f"  -> {rows[0].remedy}")
 
 

@@ -37,14 +37,14 @@ def demo(words: Words = None, as_json: Json = False) -> None:
     from samtune.assets import demo_data
     from samtune.runs.folder import unused
 
-    given = {"data": {"root": str(demo_data())}, "output": str(unused(Path("runs/demo")))}
-    _trained(["demo", *(words or [])], as_json, given)
+    defaults = {"data": {"root": str(demo_data())}, "output": str(unused(Path("runs/demo")))}
+    _run_training(["demo", *(words or [])], as_json, defaults)
 
 
 @app.command(cls=TakesSettings)
 def train(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on your own folder of images and masks: samtune train data.root=FOLDER."""
-    _trained(words or [], as_json)
+    _run_training(words or [], as_json)
 
 
 @app.command(name="eval", cls=TakesSettings)
@@ -98,22 +98,22 @@ def predict(
     from samtune.runs.jobs import predictor_of
 
     with speaking(as_json) as display, warning(display):
-        asked = _asked(box or [], point or [], prompts)
+        all_prompts = _prompts_of(box or [], point or [], prompts)
         predictor = predictor_of(checkpoint, words or [], threshold)
-        found = predict_folder(
+        result = predict_folder(
             predictor,
             source,
             out,
-            prompts=asked,
+            prompts=all_prompts,
             overlays=overlays,
             progress=lambda done, total: display.progress("predict", done, total),
         )
-        for remark in found["remarks"]:
+        for remark in result["remarks"]:
             display.warn(f"samtune: {remark}")
-        if found["images"]:
-            display.say(f"masks of {found['images']} images in {found['out']}")
-    answer(found, as_json)
-    if found["failed"]:
+        if result["images"]:
+            display.say(f"masks of {result['images']} images in {result['out']}")
+    answer(result, as_json)
+    if result["failed"]:
         raise typer.Exit(2)
 
 
@@ -157,7 +157,7 @@ def bring_in(
 
     with speaking(as_json) as display:
         try:
-            made = import_checkpoint(
+            imported = import_checkpoint(
                 file,
                 dialect,
                 out,
@@ -173,10 +173,10 @@ def bring_in(
             answer({"refused": str(error), **error.lists}, as_json)
             raise
         display.say(
-            f"{made.checkpoint}: {made.model.trainable():,} trained parameters on "
-            f"{made.model.sam.spec.name}; its base is {made.base}"
+            f"{imported.checkpoint}: {imported.model.trainable():,} trained parameters on "
+            f"{imported.model.sam.spec.name}; its base is {imported.base}"
         )
-    answer(made.summary(), as_json)
+    answer(imported.summary(), as_json)
 
 
 @app.command()
@@ -191,9 +191,9 @@ def merge(
     from samtune.model.merging import merge as write
 
     with speaking(as_json) as display:
-        made = write(load(checkpoint, base), out)
-        display.say(f"{made.file}: differs by at most {made.max_difference:.2g} on a probe")
-    answer({"file": str(made.file), "max_difference": made.max_difference}, as_json)
+        merged = write(load(checkpoint, base), out)
+        display.say(f"{merged.file}: differs by at most {merged.max_difference:.2g} on a probe")
+    answer({"file": str(merged.file), "max_difference": merged.max_difference}, as_json)
 
 
 @app.command()
@@ -313,12 +313,12 @@ def _ended(line: str, code: int) -> int:
     return code
 
 
-def _trained(words: list[str], as_json: bool, given: dict[str, Any] | None = None) -> None:
+def _run_training(words: list[str], as_json: bool, defaults: dict[str, Any] | None = None) -> None:
     from samtune.runs.config import from_words
     from samtune.runs.jobs import train as run
 
     with speaking(as_json) as display:
-        config = from_words(words, given)
+        config = from_words(words, defaults)
         summary = run(config, display)
         display.results(summary)
     answer(summary, as_json)
@@ -345,11 +345,11 @@ def _size(option: str, word: str | None) -> tuple[int, int] | None:
     return h, w
 
 
-def _asked(boxes: list[str], points: list[str], file: Path | None) -> dict[str, Any]:
+def _prompts_of(boxes: list[str], points: list[str], file: Path | None) -> dict[str, Any]:
     from samtune.errors import InputError
     from samtune.inference.folder import check_prompts, read_prompts
 
-    asked = read_prompts(file) if file is not None else {}
+    prompts = read_prompts(file) if file is not None else {}
     everywhere: dict[str, Any] = {}
     try:
         if boxes:
@@ -364,5 +364,5 @@ def _asked(boxes: list[str], points: list[str], file: Path | None) -> dict[str, 
             "x,y,label"
         ) from error
     if everywhere:
-        asked["*"] = check_prompts({"*": everywhere}, "--box/--point")["*"]
-    return asked
+        prompts["*"] = check_prompts({"*": everywhere}, "--box/--point")["*"]
+    return prompts

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from samtune.compare.page import Entry, Picture, write_page
-from samtune.compare.plan import Run, planned
+from samtune.compare.plan import Run, plan_runs
 from samtune.compare.rows import aggregate, grids, with_deviation, zero_shot
 from samtune.data import splits
 from samtune.errors import InputError
@@ -27,17 +27,17 @@ from samtune.report.prompt_table import asked_with
 from samtune.report.quantities import duration, metric, quantity
 from samtune.report.terminal import Display, terms
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
-from samtune.runs.baseline import answers, spread
+from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.config import Tree, leaves, read_tree, resolve
 from samtune.runs.folder import clear, finite
-from samtune.runs.jobs import checked, data_name, train
+from samtune.runs.jobs import check_splits, data_name, train
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
 from samtune.training.state import COUNTERS
 
 MAY_DIFFER = ("output", "resume", "device", "data.workers", "data.cache")
 """Settings in which a finished run may differ from the one asked for."""
-SHOWN = 4
+GALLERY = 4
 """Images in the gallery."""
 
 
@@ -68,20 +68,20 @@ def compare(words: Sequence[str], display: Display) -> Tree:
             "samtune compare: runs in one process, not under torchrun or accelerate launch; start "
             "it alone, or train each method with samtune train"
         )
-    runs = planned(words)
+    runs = plan_runs(words)
     for run in runs:
         _check(run)
     for config in {run.config.data: run.config for run in runs}.values():
-        checked(splits(config.data), config)
+        check_splits(splits(config.data), config)
     summaries = []
     try:
         for i, run in enumerate(runs, 1):
             display.say(f"[{i}/{len(runs)}] {run.title}")
-            summaries.append(_finished(run) or _trained(run, display))
+            summaries.append(_finished_summary(run) or _train(run, display))
     except KeyboardInterrupt:
         done = f"{len(summaries)} of {len(runs)} runs are done"
         raise KeyboardInterrupt(f"{done}; go on with the same command") from None
-    return _reported(runs, summaries, display)
+    return _report(runs, summaries, display)
 
 
 def _check(run: Run) -> None:
@@ -93,10 +93,10 @@ def _check(run: Run) -> None:
             )
         except InputError as error:
             raise InputError(f"methods={run.method}: {error}") from error
-    _finished(run)
+    _finished_summary(run)
 
 
-def _finished(run: Run) -> Tree | None:
+def _finished_summary(run: Run) -> Tree | None:
     """The summary of a run that is complete in its folder.
 
     Raises:
@@ -117,7 +117,7 @@ def _finished(run: Run) -> Tree | None:
     return json.loads(summary.read_text("utf-8")) if summary.is_file() else None
 
 
-def _trained(run: Run, display: Display) -> Tree:
+def _train(run: Run, display: Display) -> Tree:
     _count_peak_anew()
     config = run.config
     if (run.folder / "last" / COUNTERS).is_file():
@@ -140,7 +140,7 @@ def _count_peak_anew() -> None:
         Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
-def _reported(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) -> Tree:
+def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) -> Tree:
     rows, folder, config = aggregate(runs, summaries), runs[0].folder.parent, runs[0].config
     result = finite({
         "title": f"{config.base.name} on {data_name(config)}",
@@ -198,18 +198,19 @@ def show(display: Display, result: Mapping[str, Any]) -> None:
 def _gallery(runs: Sequence[Run]) -> list[Picture]:
     """The same test images by each method with the most shots, of the first seed."""
     most = runs[-1].shots
-    chosen = [run for run in runs if run.shots == most and run.seed == runs[0].seed]
-    config = chosen[0].config
+    most_shots = [run for run in runs if run.shots == most and run.seed == runs[0].seed]
+    config = most_shots[0].config
     plain = models(config)[1]
-    records = spread(splits(config.data)["test"], SHOWN)
+    records = spread(splits(config.data)["test"], GALLERY)
     dataset = dataset_of(config, plain, records, False)
     tuned_models = [
-        load(run.folder / "best.safetensors", plain.sam, device=str(plain.device)) for run in chosen
+        load(run.folder / "best.safetensors", plain.sam, device=str(plain.device))
+        for run in most_shots
     ]
     pictures = []
     for index in range(len(dataset)):
-        overlay, masks = answers([plain, *tuned_models], dataset, index, config)
-        names = ["zero-shot", *(run.method for run in chosen)]
+        overlay, masks = answers_to_image([plain, *tuned_models], dataset, index, config)
+        names = ["zero-shot", *(run.method for run in most_shots)]
         entries = [
             Entry(name, mask, None if mask is None else _iou(mask, overlay.truth))
             for name, mask in zip(names, masks, strict=True)

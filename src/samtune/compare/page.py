@@ -150,29 +150,29 @@ def scatter(
         "y": [(up(tick), f"{tick:.{digits}f}") for tick in y_ticks],
         "zero_shot": None if line is None else up(line),
         "below": zero_shot if far else None,
-        "points": _labelled(points, (left + right) / 2),
+        "points": _with_labels(points, (left + right) / 2),
     }
 
 
-def _labelled(points: list[dict[str, Any]], middle: float) -> list[dict[str, Any]]:
+def _with_labels(points: list[dict[str, Any]], middle: float) -> list[dict[str, Any]]:
     """Points with the ``side`` of their label: away from the middle, or towards it, or ``None``.
 
     The highest ones choose first.
     """
-    taken = [_around(x, y, DOT, DOT) for x, y in (point["at"] for point in points)]
-    placed: list[str | None] = [None] * len(points)
+    occupied = [_around(x, y, DOT, DOT) for x, y in (point["at"] for point in points)]
+    sides: list[str | None] = [None] * len(points)
     for k in sorted(range(len(points)), key=lambda k: points[k]["at"][1]):
         (x, y), width = points[k]["at"], LETTER * len(points[k]["method"])
         outer, inner = ("left", "right") if x > middle else ("right", "left")
         for side in (outer, inner):
             centre = x + (BESIDE + width / 2) * (1 if side == "right" else -1)
             box = _around(centre, y, width / 2, LINE / 2)
-            others = [other for i, other in enumerate(taken) if i != k]
+            others = [other for i, other in enumerate(occupied) if i != k]
             if not any(_meet(box, other) for other in others):
-                taken.append(box)
-                placed[k] = side
+                occupied.append(box)
+                sides[k] = side
                 break
-    return [{**point, "side": placed[k]} for k, point in enumerate(points)]
+    return [{**point, "side": sides[k]} for k, point in enumerate(points)]
 
 
 def _around(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
@@ -195,16 +195,16 @@ def _grid(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
         return []
     rows: list[dict[str, Any]] = [{"name": name, "cells": []} for name in ("image", "truth")]
     for each in pictures:
-        shown = dict(panels(each.overlay))
+        pictures_by_name = dict(panels(each.overlay))
         for row in rows:
-            row["cells"].append(_cell(shown[row["name"]], each.overlay.name))
+            row["cells"].append(_cell(pictures_by_name[row["name"]], each.overlay.name))
     for k, entry in enumerate(pictures[0].entries):
         cells = []
         for each in pictures:
-            mine = each.entries[k]
-            caption = "" if mine.iou is None else f"IoU {metric(mine.iou)}"
-            drawn = _drawn(each.overlay, mine.mask, tuned=k > 0)
-            cells.append(_cell(drawn, each.overlay.name, caption))
+            answer = each.entries[k]
+            caption = "" if answer.iou is None else f"IoU {metric(answer.iou)}"
+            picture = _picture_of(each.overlay, answer.mask, tuned=k > 0)
+            cells.append(_cell(picture, each.overlay.name, caption))
         rows.append({"name": entry.method, "cells": cells})
     return rows
 
@@ -215,7 +215,7 @@ def _of_shots(shots: int | str) -> str:
     return f"{shots} training image{'s' if shots > 1 else ''}"
 
 
-def _drawn(overlay: Overlay, mask: np.ndarray | None, tuned: bool) -> np.ndarray:
+def _picture_of(overlay: Overlay, mask: np.ndarray | None, tuned: bool) -> np.ndarray:
     """A method's answer over the image, as large as the other panels."""
     if mask is None:
         return panels(replace(overlay, truth=None))[0][1]

@@ -15,8 +15,8 @@ from samtune.runs.config import DEFAULTS, RunConfig, Tree, layers, parse_overrid
 from samtune.runs.folder import DEFAULT
 from samtune.runs.jobs import data_name
 
-ASKED = ("methods", "shots", "seeds")
-"""What a comparison is asked beside the settings of a training."""
+OF_COMPARISON = ("methods", "shots", "seeds")
+"""Settings of a comparison, beside those of a training."""
 DECODER = "decoder"
 """The method that tunes the mask decoder and leaves the image encoder as it is."""
 ALL = "all"
@@ -49,29 +49,31 @@ class Run:
         return f"{self.method}, {shots_name(self.shots)}, seed {self.seed}"
 
 
-def planned(words: Sequence[str]) -> list[Run]:
+def plan_runs(words: Sequence[str]) -> list[Run]:
     """The runs that a command line asks for, each with its checked configuration.
 
     Raises:
         InputError: A wrong word, or a method that is not known or does not go with the settings.
     """
-    asked = {key: value for word in words for key, value in _asked(word).items()}
-    rest = [word for word in words if not _asked(word)]
-    given = layers(rest)
+    settings = {key: value for word in words for key, value in _comparison_setting(word).items()}
+    rest = [word for word in words if not _comparison_setting(word)]
+    trees = layers(rest)
     for key in ("adapter", "seed", "resume"):
-        if key in given[-1]:
+        if key in trees[-1]:
             named = {"adapter": "methods=", "seed": "seeds="}.get(key, "the same command again")
-            raise InputError(f"{key}={given[-1][key]}: a comparison sets it; use {named} instead")
-    seeds = _seeds(asked.get("seeds", 3))
-    shots = [_shots(value) for value in _listed(asked.get("shots", ALL))]
-    methods = [str(name) for name in _listed(asked.get("methods", [DECODER, DEFAULTS["adapter"]]))]
+            raise InputError(f"{key}={trees[-1][key]}: a comparison sets it; use {named} instead")
+    seeds = _seeds(settings.get("seeds", 3))
+    shots = [_shots(value) for value in _as_list(settings.get("shots", ALL))]
+    methods = [
+        str(name) for name in _as_list(settings.get("methods", [DECODER, DEFAULTS["adapter"]]))
+    ]
     for name, values in (("methods", methods), ("shots", shots), ("seeds", seeds)):
         if len(set(values)) < len(values) or not values:
-            raise InputError(f"{name}={asked[name]}: give each one once")
-    common = resolve(_with(methods[0], given))
+            raise InputError(f"{name}={settings[name]}: give each one once")
+    common = resolve(_with(methods[0], trees))
     folder = Path(common.output or DEFAULT / f"compare-{data_name(common)}").expanduser()
     return [
-        _run(method, k, seed, given, folder) for k in shots for method in methods for seed in seeds
+        _run(method, k, seed, trees, folder) for k in shots for method in methods for seed in seeds
     ]
 
 
@@ -80,12 +82,12 @@ def shots_name(shots: int | None) -> str:
     return "all images" if shots is None else f"{shots} shot{'s' if shots > 1 else ''}"
 
 
-def _asked(word: str) -> Tree:
+def _comparison_setting(word: str) -> Tree:
     """``methods=``, ``shots=`` or ``seeds=``; empty for any other word."""
-    return parse_override(word) if word.partition("=")[0] in ASKED else {}
+    return parse_override(word) if word.partition("=")[0] in OF_COMPARISON else {}
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
@@ -109,28 +111,28 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _run(method: str, shots: int | None, seed: int, given: Sequence[Tree], folder: Path) -> Run:
+def _run(method: str, shots: int | None, seed: int, trees: Sequence[Tree], folder: Path) -> Run:
     name = f"{method.replace(':', '.')}-{ALL if shots is None else shots}shot-seed{seed}"
     last: Tree = {
         "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
     }  # fmt: skip
-    config = resolve([*_with(method, given), last])
+    config = resolve([*_with(method, trees), last])
     return Run(method, shots, seed, config)
 
 
-def _with(method: str, given: Sequence[Tree]) -> list[Tree]:
+def _with(method: str, trees: Sequence[Tree]) -> list[Tree]:
     """Settings with a method's below what the command itself says.
 
     Raises:
         InputError: No such method, or a read-out beside another one for all.
     """
-    own, asked = _method(method), given[-1].get("decoder", {}).get("name")
-    if method.partition(":")[0] in DECODERS and asked not in (None, own["decoder"]["name"]):
+    of_method, decoder = _method(method), trees[-1].get("decoder", {}).get("name")
+    if method.partition(":")[0] in DECODERS and decoder not in (None, of_method["decoder"]["name"]):
         raise InputError(
-            f"methods={method}: decoder.name={asked} is another read-out for all methods; leave "
+            f"methods={method}: decoder.name={decoder} is another read-out for all methods; leave "
             "one of them out"
         )
-    return [*given[:-1], own, given[-1]]
+    return [*trees[:-1], of_method, trees[-1]]
 
 
 def _method(name: str) -> Tree:
@@ -146,14 +148,14 @@ def _method(name: str) -> Tree:
             f"methods={name}: adapters that are joined by + take no form; leave it out"
         )
     if colon and (whole in DECODERS or whole in ADAPTERS):
-        return _formed(whole, form)
+        return _in_form(whole, form)
     if name == DECODER:
         return {"adapter": {"name": PLAIN["adapter"]}, "decoder": {"name": DEFAULTS["decoder"]}}
     if name in shipped:
         tree = shipped[name]
-        own = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGET}
+        learning = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGET}
         parts: Tree = {key: tree[key] for key in DEFAULTS if key in tree}
-        return {**parts, "train": own}
+        return {**parts, "train": learning}
     if name in DECODERS:
         return {"adapter": {"name": PLAIN["adapter"]}, "decoder": {"name": name}}
     if "+" not in name and name not in ADAPTERS:
@@ -170,7 +172,7 @@ def _method(name: str) -> Tree:
     return {"adapter": {"name": name}, "decoder": {"name": reads}}
 
 
-def _formed(name: str, form: str) -> Tree:
+def _in_form(name: str, form: str) -> Tree:
     """What another form of an adapter or a read-out sets.
 
     Raises:

@@ -69,8 +69,8 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
 
 def _of_guess(guess: str, metrics: Tree) -> Tree:
     """What a guess scores by the metrics that it has a value of."""
-    found = {name: (sides.get("guesses") or {}).get(guess) for name, sides in metrics.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: (sides.get("guesses") or {}).get(guess) for name, sides in metrics.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def with_deviation(spread: Mapping[str, Any]) -> str:
@@ -99,21 +99,21 @@ def grids(result: Mapping[str, Any]) -> list[Grid]:
 
 def _prompt_grid(result: Mapping[str, Any]) -> Grid | None:
     """IoU: a row for each method and shots, a column for each prompt."""
-    asked: Mapping[str, Any] = result.get("by_prompt") or {}
-    if len(asked) < 2:
+    by_mode: Mapping[str, Any] = result.get("by_prompt") or {}
+    if len(by_mode) < 2:
         return None
-    names = dict.fromkeys(name for entry in asked.values() for name in entry.get("guesses") or {})
+    names = dict.fromkeys(name for entry in by_mode.values() for name in entry.get("guesses") or {})
     rows = []
     for name in names:
-        guesses = [(entry.get("guesses") or {}).get(name) for entry in asked.values()]
+        guesses = [(entry.get("guesses") or {}).get(name) for entry in by_mode.values()]
         rows.append(
             (f"{name}, no model", "", *("" if g is None else metric(g["iou"]) for g in guesses))
         )
-    rows.append(("zero-shot", "", *(metric(e["zero_shot"]["iou"]) for e in asked.values())))
+    rows.append(("zero-shot", "", *(metric(e["zero_shot"]["iou"]) for e in by_mode.values())))
     for row in result["rows"]:
-        cells = (with_deviation(row["by_prompt"][mode]["tuned"]["iou"]) for mode in asked)
+        cells = (with_deviation(row["by_prompt"][mode]["tuned"]["iou"]) for mode in by_mode)
         rows.append((row["method"], str(row["shots"]), *cells))
-    labels = (f"{mode} (trained)" if e.get("trained") else mode for mode, e in asked.items())
+    labels = (f"{mode} (trained)" if e.get("trained") else mode for mode, e in by_mode.items())
     return Grid(f"IoU {TITLE[0].lower()}{TITLE[1:]}", ("method", "shots", *labels), rows)
 
 

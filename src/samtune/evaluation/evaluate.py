@@ -233,7 +233,7 @@ def _with_clicks(prompts: Prompts, batch: Batch, answers: Sequence[Tensor], low:
         rows = prompts.image == i
         at, labels[rows] = central_clicks(masks, batch.originals[i], batch.original_valid[i])
         xy[rows] = geometry.to_model(at)
-    return prompts.clicked(xy, labels, low.detach().to(prompts.coords.device))
+    return prompts.with_click(xy, labels, low.detach().to(prompts.coords.device))
 
 
 def _counter(device: torch.device) -> Any:

@@ -26,7 +26,7 @@ class _Answer(NamedTuple):
     """What a model says of one image."""
 
     image: NDArray[np.uint8]
-    asked: Prompts
+    prompts: Prompts
     masks: NDArray[np.bool_]
     """One a prompt, or one a class."""
     scores: list[float]
@@ -73,7 +73,7 @@ def predict_folder(
     """
     records = find_images(source, predictor.model.input)
     _check_names(records)
-    prompts = _matched(prompts or {}, records)
+    prompts = _by_record(prompts or {}, records)
     folder = Path(out).expanduser()
     entries: list[dict[str, Any]] = []
     failed: list[tuple[str, InputError]] = []
@@ -81,11 +81,11 @@ def predict_folder(
     for done, record in enumerate(records, 1):
         entry = prompts.get(record.name)
         try:
-            answer = _predicted(predictor, record, entry)
+            answer = _predict(predictor, record, entry)
         except InputError as error:
             failed.append((str(record.file), error))
         else:
-            beyond += _reach_beyond(answer.asked, answer.size)
+            beyond += _reaches_beyond(answer.prompts, answer.size)
             entries += _entries(record, answer)
             _write_pictures(folder / f"{record.name}.png", answer, entry, overlays)
         if progress is not None:
@@ -138,19 +138,19 @@ def check_prompts(prompts: Any, origin: str) -> dict[str, Any]:
     return dict(prompts)
 
 
-def _predicted(predictor: Predictor, record: Record, entry: Any) -> _Answer:
+def _predict(predictor: Predictor, record: Record, entry: Any) -> _Answer:
     image = read_image(record.image, predictor.model.input)
-    asked = _prompts(entry, record.name) if entry else Prompts.of(count=1)
+    prompts = _prompts(entry, record.name) if entry else Prompts.of(count=1)
     predictor.set_image(image)
-    found, scores, _ = predictor.predict_torch(asked)
+    masks, scores, _ = predictor.predict_torch(prompts)
     if predictor.model.decoder.classes is not None:  # the same for every prompt
-        return _Answer(image, asked, found[0].cpu().numpy(), scores[0].tolist(), True)
-    return _Answer(image, asked, found[:, 0].cpu().numpy(), scores[:, 0].tolist(), False)
+        return _Answer(image, prompts, masks[0].cpu().numpy(), scores[0].tolist(), True)
+    return _Answer(image, prompts, masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), False)
 
 
-def _reach_beyond(asked: Prompts, size: Sequence[int]) -> bool:
+def _reaches_beyond(prompts: Prompts, size: Sequence[int]) -> bool:
     """Whether a box has a corner outside an image of ``(h, w)`` pixels."""
-    boxes = asked.boxes()
+    boxes = prompts.boxes()
     boxes = boxes[~boxes.isnan().any(1)]
     end = torch.tensor([size[1], size[0]] * 2)
     return bool(((boxes < 0) | (boxes > end)).any())
@@ -185,7 +185,7 @@ def _write_pictures(path: Path, answer: _Answer, entry: Any, overlay: bool) -> N
     values = masks.argmax(0) if answer.of_classes else 255 * np.any(masks, axis=0)
     write_whole(path, _png(values.astype(np.uint8)), REMEDY)
     if overlay:
-        boxes = [box.tolist() for box in answer.asked.boxes() if not box.isnan().any()]
+        boxes = [box.tolist() for box in answer.prompts.boxes() if not box.isnan().any()]
         picture = draw_overlay(image, values > 0, boxes, _points(entry))
         write_whole(path.parent / "overlays" / path.name, _png(picture), REMEDY)
 
@@ -241,7 +241,7 @@ def _points(entry: Mapping[str, Any] | None) -> list[list[float]]:
     return [[*point, label] for point, label in zip(points, labels, strict=True)]
 
 
-def _matched(prompts: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+def _by_record(prompts: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """The prompts by record name, from file names, stems, or ``*``."""
     by_key = {key: r.name for r in records for key in (r.name, r.label)}
     unknown = [key for key in prompts if key not in by_key and key != "*"]
@@ -252,14 +252,14 @@ def _matched(prompts: Mapping[str, Any], records: Sequence[Record]) -> dict[str,
 
 
 def _check_names(records: Sequence[Record]) -> None:
-    seen: dict[str, Record] = {}
+    by_name: dict[str, Record] = {}
     for record in records:
-        if record.name in seen:
+        if record.name in by_name:
             raise InputError(
                 f"{record.file}: its mask would have the name of that of "
-                f"{seen[record.name].file.name}; rename one of the two"
+                f"{by_name[record.name].file.name}; rename one of the two"
             )
-        seen[record.name] = record
+        by_name[record.name] = record
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

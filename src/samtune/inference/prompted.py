@@ -44,12 +44,12 @@ class PromptedImage:
         policy = model.input
         self.whole = fit_geometry(self.size, policy.size, policy.resize)
         tile = extent(policy.size, policy.scale, self.size)
-        self.cut = policy.tiles == "crop" or (policy.tiles == "tiled" and tile != self.size)
+        self.is_cut = policy.tiles == "crop" or (policy.tiles == "tiled" and tile != self.size)
         self._frames: tuple[tuple[Window, ...], EncodedFrames] | None = None
 
     def encode(self) -> None:
         """Encodes the image ahead of prompts, unless it is cut where they point."""
-        if not self.cut:
+        if not self.is_cut:
             self._encoded(((0, 0, *self.size),))
 
     def masks(
@@ -71,7 +71,7 @@ class PromptedImage:
             best: Keep only the best of them, see :meth:`samtune.batch.Masks.best`.
         """
         count = len(prompts)
-        if self.cut:
+        if self.is_cut:
             logit = 4 * (3 if multimask else 1) * self.size[0] * self.size[1]
             count = max(1, min(count, LOGIT_BYTES // logit))
         parts = []
@@ -94,7 +94,7 @@ class PromptedImage:
             Masks whose logits ``(N, K, h, w)`` have the image's size, and low-resolution logits
             ``(N, K, 4H, 4W)`` in the whole image's frame, fit for mask prompts.
         """
-        if not self.cut:
+        if not self.is_cut:
             frames = self._encoded(((0, 0, *self.size),))
             masks = frames.decode(prompts.to_model(frames.geometries[0]), multimask)
             return replace(masks, logits=frames.to_original(0, masks.logits)), masks.logits

@@ -32,13 +32,13 @@ class FeatureCache:
         self.budget = budget
         self.used = 0
         """Bytes taken."""
-        self._kept: dict[bytes, Streams] = {}
+        self._streams: dict[bytes, Streams] = {}
         self._yielding: dict[bytes, None] = {}
         """Those of validation alone, in the order in which they came."""
         self._left_out: set[bytes] = set()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._streams)
 
     @property
     def left_out(self) -> int:
@@ -61,25 +61,25 @@ class FeatureCache:
         keys = _keys(pixels)
         for key in () if yielding else keys:
             self._yielding.pop(key, None)
-        missing = [i for i, key in enumerate(keys) if key not in self._kept]
+        missing = [i for i, key in enumerate(keys) if key not in self._streams]
         if not missing:
-            return _joined([self._kept[key] for key in keys], pixels.device)
+            return _join([self._streams[key] for key in keys], pixels.device)
         whole = len(missing) == len(keys)
-        made = encode(pixels if whole else pixels[missing])
-        rows = {i: {n: t[at : at + 1] for n, t in made.items()} for at, i in enumerate(missing)}
-        parts = [rows[i] if i in rows else self._kept[key] for i, key in enumerate(keys)]
+        encoded = encode(pixels if whole else pixels[missing])
+        rows = {i: {n: t[at : at + 1] for n, t in encoded.items()} for at, i in enumerate(missing)}
+        parts = [rows[i] if i in rows else self._streams[key] for i, key in enumerate(keys)]
         for i, row in rows.items():
             self._keep(keys[i], row, yielding)
-        return made if whole else _joined(parts, pixels.device)
+        return encoded if whole else _join(parts, pixels.device)
 
     def _keep(self, key: bytes, streams: Streams, yielding: bool) -> None:
         size = _bytes(streams)
-        if key in self._kept:  # twice in one batch
+        if key in self._streams:  # twice in one batch
             return
         if not yielding and size <= self.budget:
             while self.used + size > self.budget and self._yielding:
                 self._left_out.add(last := self._yielding.popitem()[0])
-                self.used -= _bytes(self._kept.pop(last))
+                self.used -= _bytes(self._streams.pop(last))
         if self.used + size > self.budget:
             self._left_out.add(key)
             return
@@ -87,7 +87,7 @@ class FeatureCache:
         if yielding:
             self._yielding[key] = None
         # a copy, since a row of a batch would hold on to the whole batch
-        self._kept[key] = {n: t.to("cpu", copy=True) for n, t in streams.items()}
+        self._streams[key] = {n: t.to("cpu", copy=True) for n, t in streams.items()}
         self.used += size
 
 
@@ -95,7 +95,7 @@ def _bytes(streams: Streams) -> int:
     return sum(t.nbytes for t in streams.values())
 
 
-def _joined(parts: list[Streams], device: torch.device) -> Streams:
+def _join(parts: list[Streams], device: torch.device) -> Streams:
     return {n: _batch([part[n] for part in parts], device) for n in parts[0]}
 
 

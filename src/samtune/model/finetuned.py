@@ -132,21 +132,21 @@ class FineTuned(nn.Module):
     def encode(self, pixels: Tensor) -> Features:
         """The image encoder with the adapter: ``(B, 3, h, w)`` normalised pixels to features."""
         encoder, adapter, decoder = self.sam.image_encoder, self.adapter, self.decoder
-        wanted, taps = decoder.taps, {}
-        kept, nothing = self._kept(pixels), pixels.new_empty(0)
-        x = adapter.embed(encoder, pixels) if kept is None else kept.get(-1, nothing)
+        taps: dict[int, Tensor] = {}
+        stored, nothing = self._stored_streams(pixels), pixels.new_empty(0)
+        x = adapter.embed(encoder, pixels) if stored is None else stored.get(-1, nothing)
         state = adapter.begin(encoder, pixels, x, decoder.tokens)
         for i, block in enumerate(encoder.blocks):
             x = adapter.enter(i, x, state)
-            if kept is None:
+            if stored is None:
                 x = self._run(block, x, adapter.edits(i, state))
             else:
-                x = kept.get(i, nothing)
+                x = stored.get(i, nothing)
             x = adapter.leave(i, x, state)
-            if i in wanted:
+            if i in decoder.taps:
                 taps[i] = x
         x = adapter.before_neck(x, state)
-        embedding = encoder.apply_neck(x) if kept is None else kept[len(encoder.blocks)]
+        embedding = encoder.apply_neck(x) if stored is None else stored[len(encoder.blocks)]
         embedding = adapter.after_neck(embedding, state)
         return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state)
 
@@ -175,7 +175,7 @@ class FineTuned(nn.Module):
 
         return Predictor(self, threshold)
 
-    def _kept(self, pixels: Tensor) -> Streams | None:
+    def _stored_streams(self, pixels: Tensor) -> Streams | None:
         if self.cache is None or not self.adapter.detached:
             return None
         return self.cache.streams(pixels, self._streams, yielding=not self.training)

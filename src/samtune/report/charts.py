@@ -41,28 +41,28 @@ def charts(
     loss = _series(rows["train"], "loss")
     smooth = len(loss) > 40
     curves = [Curve("training batch", "faint" if smooth else "loss", loss)]
-    curves += [Curve("training, smoothed", "loss", _smoothed(loss))] if smooth else []
+    curves += [Curve("training, smoothed", "loss", _moving_average(loss))] if smooth else []
     curves.append(Curve("validation", "truth", _series(rows["val"], "loss"), dots=True))
-    drawn = [_chart("Loss", curves)]
+    all_charts = [_chart("Loss", curves)]
     iou = _series(rows["val"], "iou")
     curves = [Curve("tuned", "after", iou, dots=True)]
     baseline = (rows["zero_shot"] or [summary.get("zero_shot") or {}])[-1].get("iou")
     if iou and is_number(baseline):
         ends = (min(0.0, iou[0][0]), iou[-1][0])
         curves.append(Curve("zero-shot", "before", [(x, baseline) for x in ends]))
-    drawn.append(_chart("Validation IoU", curves))
-    return [chart for chart in drawn if chart]
+    all_charts.append(_chart("Validation IoU", curves))
+    return [chart for chart in all_charts if chart]
 
 
 def _series(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     pairs = [(float(row["step"]), row[key]) for row in rows if is_number(row.get(key))]
-    kept = np.array([p for p in pairs if math.isfinite(p[1])])
-    if len(kept) > CURVE_POINTS:
-        kept = np.array([part.mean(0) for part in np.array_split(kept, CURVE_POINTS)])
-    return [(float(x), float(y)) for x, y in kept]
+    finite = np.array([p for p in pairs if math.isfinite(p[1])])
+    if len(finite) > CURVE_POINTS:
+        finite = np.array([part.mean(0) for part in np.array_split(finite, CURVE_POINTS)])
+    return [(float(x), float(y)) for x, y in finite]
 
 
-def _smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _moving_average(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Centred moving average over a twentieth of the curve."""
     reach = max(1, len(points) // 40)
     ys = np.array([y for _, y in points])

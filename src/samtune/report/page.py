@@ -92,11 +92,11 @@ def render(report: Report) -> str:
         headline=_headline(report.summary),
         facts=_facts(report.summary),
         tables={
-            title: _grouped(groups)
+            title: _group_table(groups)
             for title, groups in (
                 ("By class", with_guesses(report.summary.get("by_class") or {})),
                 (TITLE, _prompts(report.summary)),
-                ("By metric", _measured(report.summary)),
+                ("By metric", _by_metric(report.summary)),
             )
             if groups
         },
@@ -142,14 +142,14 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {"rows": rows, "columns": _columns([row[2] for row in rows]), "gain": gain}
 
 
-def _measured(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _by_metric(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics that were asked for, where there are others than IoU and Dice."""
-    found = summary.get("metrics") or {}
-    if not set(found) - {"iou", "dice"}:
+    metrics = summary.get("metrics") or {}
+    if not set(metrics) - {"iou", "dice"}:
         return {}
     return {
         label: {"zero_shot": {"value": before}, "tuned": {"value": after}}
-        for label, before, after in metric_rows(found)
+        for label, before, after in metric_rows(metrics)
     }
 
 
@@ -162,12 +162,12 @@ def _prompts(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _grouped(groups: Mapping[str, Any]) -> dict[str, Any]:
+def _group_table(groups: Mapping[str, Any]) -> dict[str, Any]:
     """A table with one row a group: flat metrics, or zero-shot, tuned and the difference."""
-    paired = any(
+    in_pairs = any(
         "tuned" in v or "zero_shot" in v for v in groups.values() if isinstance(v, Mapping)
     )
-    if not paired:
+    if not in_pairs:
         rows = {str(name): _metrics(value) for name, value in groups.items()}
         return {"paired": False, "rows": rows, "columns": _columns(list(rows.values()))}
     pairs = {
@@ -256,10 +256,10 @@ def _file_names(overlays: Sequence[Overlay]) -> dict[str, Overlay]:
 
 def versions() -> dict[str, str]:
     """What runs here: Python and each package of :data:`PACKAGES` that is installed."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            by_package[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package

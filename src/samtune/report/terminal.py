@@ -53,7 +53,7 @@ class Display:
         )
         self._live = sys.stderr.isatty() and not quiet
         self._tasks: dict[str, Any] = {}
-        self._spoken: dict[str, float] = {}
+        self._last_lines: dict[str, float] = {}
 
     def __enter__(self) -> Display:
         if self._live:
@@ -116,9 +116,9 @@ class Display:
             return
         now = time.monotonic()
         # What has a note speaks at once; what is quickly done says nothing.
-        last = self._spoken.setdefault(what, now - PLAIN_SECONDS if note else now)
+        last = self._last_lines.setdefault(what, now - PLAIN_SECONDS if note else now)
         if now - last >= PLAIN_SECONDS or (note and done >= total):
-            self._spoken[what] = now
+            self._last_lines[what] = now
             self.errors.print(f"{what}: {done}/{total} {note}".rstrip(), markup=False)
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -163,15 +163,15 @@ class Display:
                 self.say(f"{key}: {summary[key]}")
 
     def _metrics(
-        self, measured: Mapping[str, Mapping[str, float | None]], prompt: str | None = None
+        self, metrics: Mapping[str, Mapping[str, float | None]], prompt: str | None = None
     ) -> None:
         """A row for each metric, where there are others than IoU and Dice; of which prompt."""
-        if not set(measured) - {"iou", "dice"}:
+        if not set(metrics) - {"iou", "dice"}:
             return
-        tuned = any("tuned" in values for values in measured.values())
+        tuned = any("tuned" in values for values in metrics.values())
         title = prompt and f"prompt {prompt}"
         table = Table("metric", "zero-shot", *(["tuned"] if tuned else []), title=title)
-        for label, *values in metric_rows(measured):
+        for label, *values in metric_rows(metrics):
             cells = ("" if v is None and "no model" in label else metric(v) for v in values)
             table.add_row(label, *list(cells)[: 1 + tuned])
         self.console.print(table)

@@ -153,13 +153,13 @@ def device_of(config: RunConfig) -> str:
         InputError: The one asked for is not there.
     """
     if config.device != "auto":
-        return _asked_device(config.device)
+        return _named_device(config.device)
     if torch.cuda.is_available():
         return f"cuda:{torch.cuda.current_device()}"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _asked_device(name: str) -> str:
+def _named_device(name: str) -> str:
     try:
         torch.empty(1, device=name)
         if name.startswith("cuda:"):

@@ -23,7 +23,7 @@ from samtune.runs.config import RunConfig, Tree
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
 """What stands for each class; the last is that of the confusion matrix, whose mean is ``miou``."""
-SHOWN = 8
+GALLERY = 8
 """Images in the report's gallery."""
 
 
@@ -38,7 +38,7 @@ def measure(
     """Evaluates with the configuration's settings, showing progress under the name ``what``."""
     return evaluate(
         model,
-        seen_by(model, dataset),
+        in_frame_of(model, dataset),
         batch_size=config.train.batch_size,
         precision=config.train.precision,
         multimask=config.train.multimask,
@@ -49,7 +49,7 @@ def measure(
     )
 
 
-def seen_by(model: FineTuned, dataset: SegmentationDataset) -> SegmentationDataset:
+def in_frame_of(model: FineTuned, dataset: SegmentationDataset) -> SegmentationDataset:
     """A data set in the frame of another model, with the same prompts."""
     return dataset.in_frame(model.input.size, model.mask_size)
 
@@ -63,7 +63,7 @@ def compare_with_base(
 ) -> tuple[Tree, list[Overlay]]:
     """Zero-shot beside tuned for each prompt mode, and the pictures for the first of them."""
     by_prompt: dict[str, Tree] = {}
-    first, shown = next(iter(test)), []
+    first, overlays = next(iter(test)), []
     summary: Tree = {}
     for mode, dataset in test.items():
         boxes = kind_of(mode) == "box"
@@ -83,10 +83,10 @@ def compare_with_base(
                 "contract": contract(dict.fromkeys((*ALWAYS, *config.eval.names))),
             }
             if is_main():
-                shown = _overlays(baseline, model, dataset, before, after or None, config)
+                overlays = _overlays(baseline, model, dataset, before, after or None, config)
     guesses = by_prompt[first].get("guesses")
     summary |= {"guesses": guesses} if guesses else {}
-    return {**summary, "by_prompt": by_prompt}, shown
+    return {**summary, "by_prompt": by_prompt}, overlays
 
 
 def numbers(evaluation: Evaluation) -> dict[str, float]:
@@ -100,7 +100,7 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
     Args:
         by_prompt: As :func:`compare_with_base` gives it.
     """
-    worse, guessed = [], []
+    worse, under = [], []
     for mode, entry in by_prompt.items():
         tuned = (entry.get("tuned") or {}).get("iou")
         if tuned is None:
@@ -114,16 +114,16 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
             default=("", tuned),
         )
         if tuned < best:
-            guessed.append(f"{mode} {tuned:.3f}, {name} {best:.3f}")
+            under.append(f"{mode} {tuned:.3f}, {name} {best:.3f}")
     remarks = []
     if worse:
         remarks.append(
             f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): a lower train.lr or more "
             "images change less of what the base knows"
         )
-    if guessed:
+    if under:
         remarks.append(
-            f"tuned is worse than what the boxes give without a model (IoU: {'; '.join(guessed)})"
+            f"tuned is worse than what the boxes give without a model (IoU: {'; '.join(under)})"
         )
     return remarks
 
@@ -140,11 +140,11 @@ def _of_prompt(
     entry["ground_truth"] = mode != NONE
     entry["trained"] = model is not None and mode in model.prompt_modes
     if before.guesses:
-        entry["guesses"] = {name: _headline(found) for name, found in before.guesses.items()}
+        entry["guesses"] = {name: _headline(metrics) for name, metrics in before.guesses.items()}
     if before.by_click:
         entry["by_click"] = {
-            side: [_headline(found) for found in measured.by_click]
-            for side, measured in sides.items()
+            side: [_headline(metrics) for metrics in evaluation.by_click]
+            for side, evaluation in sides.items()
         }
     return entry
 
@@ -156,12 +156,12 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
 def _by_metric(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
     """By metric both models' values, and those of what needs no model where it has them."""
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
-    found: Tree = {}
+    by_name: Tree = {}
     for name in config.eval.names:
-        found[name] = {side: measured.metrics[name] for side, measured in sides.items()}
+        by_name[name] = {side: evaluation.metrics[name] for side, evaluation in sides.items()}
         guesses = {guess: has[name] for guess, has in before.guesses.items() if name in has}
-        found[name] |= {"guesses": guesses} if guesses else {}
-    return found
+        by_name[name] |= {"guesses": guesses} if guesses else {}
+    return by_name
 
 
 def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
@@ -169,20 +169,20 @@ def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -
     if config.data.masks != "classes" and len(names) < 2:
         return {}
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
-    found = {side: measured.metrics["by_class"] for side, measured in sides.items()}
+    classes_by_side = {side: each.metrics["by_class"] for side, each in sides.items()}
     # of class maps one model may answer with a class that the other never does
     out = {}
-    for index in sorted(set().union(*found.values())):
+    for index in sorted(set().union(*classes_by_side.values())):
         name = names[index] if index < len(names) else f"class {index}"
         out[name] = {
             side: {key: classes[index][key] for key in PER_CLASS}
-            for side, classes in found.items()
+            for side, classes in classes_by_side.items()
             if index in classes
         }
         guesses = {
-            guess: {key: measured["by_class"][index][key] for key in PER_CLASS}
-            for guess, measured in before.guesses.items()
-            if index in measured["by_class"]
+            guess: {key: each["by_class"][index][key] for key in PER_CLASS}
+            for guess, each in before.guesses.items()
+            if index in each["by_class"]
         }
         out[name] |= {"guesses": guesses} if guesses else {}
     return out
@@ -197,14 +197,14 @@ def _overlays(
     config: RunConfig,
 ) -> list[Overlay]:
     """Pictures of the worst, the middle and the best images."""
-    ranked = sorted((after or before).items, key=lambda item: _sortable(item["iou"]))
+    rows = sorted((after or before).items, key=lambda item: _sortable(item["iou"]))
     zero_shot = {item["index"]: item["iou"] for item in before.items}
     tuned = {item["index"]: item["iou"] for item in after.items} if after else {}
-    shown = []
-    for item in spread(ranked, SHOWN):
+    overlays = []
+    for item in spread(rows, GALLERY):
         index = item["index"]
-        overlay, (first, second) = answers([baseline, model], dataset, index, config)
-        shown.append(
+        overlay, (first, second) = answers_to_image([baseline, model], dataset, index, config)
+        overlays.append(
             replace(
                 overlay,
                 before=first,
@@ -213,10 +213,10 @@ def _overlays(
                 iou_after=_number(tuned.get(index)),
             )
         )
-    return shown
+    return overlays
 
 
-def answers(
+def answers_to_image(
     models: Sequence[FineTuned | None], dataset: SegmentationDataset, index: int, config: RunConfig
 ) -> tuple[Overlay, list[np.ndarray | None]]:
     """One image with its truth and prompts, and what each model answers: ``(h, w)`` bool.
@@ -226,12 +226,12 @@ def answers(
     batch = collate([dataset[index]])
     how = (config.train.precision, config.train.multimask, dataset.rounds)
 
-    def shown_to(model: FineTuned) -> Batch:
-        own = seen_by(model, dataset)
-        return batch if own is dataset else collate([own[index]])
+    def batch_for(model: FineTuned) -> Batch:
+        of_model = in_frame_of(model, dataset)
+        return batch if of_model is dataset else collate([of_model[index]])
 
-    found = [
-        _union(predict(model, shown_to(model), *how)[0], dataset).numpy()
+    masks = [
+        _union(predict(model, batch_for(model), *how)[0], dataset).numpy()
         if model is not None and len(batch.prompts)
         else None
         for model in models
@@ -244,7 +244,7 @@ def answers(
         boxes=boxes,
         points=points,
     )
-    return overlay, found
+    return overlay, masks
 
 
 def _union(masks: torch.Tensor, dataset: SegmentationDataset) -> torch.Tensor:

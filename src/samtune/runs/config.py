@@ -221,10 +221,10 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
     config = resolve(trees)
     if config.resume is None:
         return config
-    given: Tree = {}
+    settings: Tree = {}
     for tree in trees:
-        given = _merged(given, tree)
-    return _resumed(config, given)
+        settings = _merged(settings, tree)
+    return _resumed(config, settings)
 
 
 def layers(words: Sequence[str]) -> list[Tree]:
@@ -239,7 +239,7 @@ def layers(words: Sequence[str]) -> list[Tree]:
     for word in words:
         if "=" in word:
             # Among themselves they only add up: adapter.rank=8 may stand before adapter.name=lora.
-            overrides = _joined(overrides, _named_parts(parse_override(word)))
+            overrides = _add_up(overrides, _named_parts(parse_override(word)))
         elif word in shipped:
             recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
         elif word.endswith((".yaml", ".yml")):
@@ -254,20 +254,20 @@ def layers(words: Sequence[str]) -> list[Tree]:
     return [*recipe_trees, *file_trees, _in_full(overrides)]
 
 
-def _resumed(config: RunConfig, given: Tree) -> RunConfig:
+def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
     folder = Path(str(config.resume)).expanduser()
     if not (folder / "config.yaml").is_file():
         raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
     tree = read_tree(folder / "config.yaml")
     # the file may have been edited, or lack a setting that is new
-    earlier, wanted = leaves(resolve([tree]).tree()), leaves(config.tree())
-    for key in leaves(given):
-        if key not in FREE_ON_RESUME and wanted.get(key) != earlier.get(key):
+    earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())
+    for key in leaves(settings):
+        if key not in FREE_ON_RESUME and now.get(key) != earlier.get(key):
             raise InputError(
-                f"{key}={wanted.get(key)}: the run in {folder} has {earlier.get(key)}, and only "
+                f"{key}={now.get(key)}: the run in {folder} has {earlier.get(key)}, and only "
                 "its length may change; leave it out, or start a new run"
             )
-    free = {key: value for key, value in leaves(given).items() if key in FREE_ON_RESUME}
+    free = {key: value for key, value in leaves(settings).items() if key in FREE_ON_RESUME}
     trees = [_nested(key, value) for key, value in free.items()]
     return resolve([tree, *trees, {"resume": str(folder)}])
 
@@ -310,12 +310,12 @@ def _named_parts(tree: Mapping[str, Any]) -> Tree:
     return {k: {"name": v} if k in DEFAULTS and isinstance(v, str) else v for k, v in tree.items()}
 
 
-def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+def _add_up(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     out = dict(below)
     for key, value in above.items():
         old = out.get(key)
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        out[key] = _joined(old, value) if both else value  # type: ignore[arg-type]
+        out[key] = _add_up(old, value) if both else value  # type: ignore[arg-type]
     return out
 
 

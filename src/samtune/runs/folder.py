@@ -20,7 +20,7 @@ DEFAULT = Path("runs")
 """Where runs go that name no folder."""
 SPLIT = "split.json"
 """Which images a run trained, validated and tested on."""
-WRITTEN = (
+RUN_FILES = (
     "config.yaml", SPLIT, "metrics.jsonl", "best.safetensors", "last", "samples",
     "report.html", "summary.json", "trackers",
 )  # fmt: skip
@@ -28,14 +28,14 @@ WRITTEN = (
 
 
 @contextmanager
-def run_folder(wanted: str | None, name: str, resume: str | None = None) -> Iterator[Path]:
+def run_folder(output: str | None, name: str, resume: str | None = None) -> Iterator[Path]:
     """The run's folder, made now; removed again when the run ends before it can be resumed.
 
     Of several processes the main one makes and removes it, and all get its path.
 
     Args:
-        wanted: The folder asked for; it must not hold a run.
-        name: Where nothing is asked for, ``runs/NAME`` or the next free one.
+        output: The folder of the setting ``output``; it must not hold a run.
+        name: Without that, ``runs/NAME`` or the next free one.
         resume: The folder of the run to go on with, instead of both.
 
     Raises:
@@ -43,7 +43,7 @@ def run_folder(wanted: str | None, name: str, resume: str | None = None) -> Iter
         KeyboardInterrupt: With how to go on as its message.
     """
     if resume is None:
-        folder = from_main(lambda: _fresh(wanted, name))
+        folder = from_main(lambda: _fresh(output, name))
     else:
         folder = Path(resume).expanduser()
     try:
@@ -94,7 +94,7 @@ def _rows(text: str) -> list[dict[str, Any]]:
 
 def clear(folder: Path) -> None:
     """Removes what a run wrote, and the folder if nothing else is in it."""
-    for name in WRITTEN:
+    for name in RUN_FILES:
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
         else:
@@ -104,13 +104,13 @@ def clear(folder: Path) -> None:
             path.rmdir()
 
 
-def _fresh(wanted: str | None, name: str) -> Path:
-    if wanted is not None:
-        folder = Path(wanted).expanduser()
-        if any((folder / written).exists() for written in WRITTEN):
+def _fresh(output: str | None, name: str) -> Path:
+    if output is not None:
+        folder = Path(output).expanduser()
+        if any((folder / name_of_file).exists() for name_of_file in RUN_FILES):
             raise InputError(
-                f"output={wanted}: holds a run already; choose another folder, or go on with "
-                f"resume={wanted}"
+                f"output={output}: holds a run already; choose another folder, or go on with "
+                f"resume={output}"
             )
     else:
         folder = unused(DEFAULT / name)

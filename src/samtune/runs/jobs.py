@@ -68,8 +68,8 @@ def train(config: RunConfig, display: Display) -> Tree:
 
 
 def _train(config: RunConfig, display: Display) -> Tree:
-    parts, remarks = _found(config)
-    counts, more = checked(parts, config)
+    parts, remarks = _find_splits(config)
+    counts, more = check_splits(parts, config)
     remarks += more
     model, baseline = models(config, to_train=True)
     remarks += frame_remarks(model, baseline)
@@ -104,14 +104,14 @@ def _train(config: RunConfig, display: Display) -> Tree:
             cpu=config.device == "cpu",
             measuring=config.eval,
         )
-        summary, shown = compare_with_base(baseline, model, test, config, display)
+        summary, overlays = compare_with_base(baseline, model, test, config, display)
         summary |= _costs(model, result.seconds)
         summary |= {"checkpoint": str(folder / "best.safetensors"), "steps": result.steps}
         method = f"{config.adapter['name']} + {config.decoder['name']}"
         summary["title"] = f"{method} on {data_name(config)}"
         remarks += [*_training_remarks(result, config), *shortfalls(summary["by_prompt"])]
         _tell(remarks, display)
-        return _written(folder, summary, config, remarks, log.rows, shown)
+        return _write_results(folder, summary, config, remarks, log.rows, overlays)
 
 
 def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
@@ -134,16 +134,16 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     start = time.perf_counter()
     whole = source.model(config)
     model, baseline = (None, whole) if source.is_base else (whole, plain(whole))
-    parts, remarks = _found(config)
+    parts, remarks = _find_splits(config)
     records = select(parts, config.data.split)
-    counts, more = checked({config.data.split: records}, config)
+    counts, more = check_splits({config.data.split: records}, config)
     remarks += [*more, *frame_remarks(model, baseline)]
     test = {
         mode: dataset_of(config, model or baseline, records, False, mode)
         for mode in evaluation_modes(config)
     }
     display.say(counts)
-    summary, shown = compare_with_base(baseline, model, test, config, display)
+    summary, overlays = compare_with_base(baseline, model, test, config, display)
     summary |= _costs(model or baseline, time.perf_counter() - start)
     path = Path(source.word)
     summary |= {"checkpoint": None if model is None else source.word}
@@ -152,14 +152,14 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     if model is not None and not {kind_of(mode) for mode in test} & model.prompt_modes.kinds:
         remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
     if model is not None and config.data.split in ("val", "test"):
-        remarks += _leaked(source, records, config)
+        remarks += _trained_on(source, records, config)
     _tell(remarks, display)
     stem = path.parent.name if path.name == "best.safetensors" else path.stem
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
-        return _written(folder, summary, config, remarks, [], shown)
+        return _write_results(folder, summary, config, remarks, [], overlays)
 
 
-def _leaked(source: Source, records: Sequence[Record], config: RunConfig) -> list[str]:
+def _trained_on(source: Source, records: Sequence[Record], config: RunConfig) -> list[str]:
     """A remark where images that are measured were trained on.
 
     A split that is made moves when files are added; what a run used stands beside its checkpoint.
@@ -196,13 +196,13 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
     return origin.model(origin.configure(words)).predictor(threshold)
 
 
-def _found(config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
+def _find_splits(config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
     """The files by split, and in what a published set is not as it was published."""
-    found, name = find(config.data), config.data.name
-    return splits(config.data, found), deviations(name, found) if name in DATASETS else []
+    records, name = find(config.data), config.data.name
+    return splits(config.data, records), deviations(name, records) if name in DATASETS else []
 
 
-def checked(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
+def check_splits(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
     """Looks at every file once; returns the counts, and what the reader should know of them.
 
     Raises:
@@ -253,13 +253,13 @@ def _training_remarks(result: FitResult, config: RunConfig) -> list[str]:
     ]
 
 
-def _written(
+def _write_results(
     folder: Path,
     summary: Tree,
     config: RunConfig,
     remarks: list[str],
     history: list[dict[str, Any]],
-    shown: Sequence[Overlay],
+    overlays: Sequence[Overlay],
 ) -> Tree:
     summary = {**summary, "remarks": remarks, "report": str(folder / "report.html")}
     if not is_main():
@@ -272,7 +272,7 @@ def _written(
         command=" ".join(["samtune", *sys.argv[1:]]),
         contract=summary["contract"],
         history=history,
-        overlays=shown,
+        overlays=overlays,
         config=config.tree(),
         remarks=remarks,
     )

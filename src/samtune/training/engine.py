@@ -271,7 +271,7 @@ class _Trainer:
         assert self.val is not None
         c = self.config
         share_buffers(self.model)
-        found = evaluate(
+        metrics = evaluate(
             self.model,
             self.val,
             batch_size=c.batch_size,
@@ -281,7 +281,7 @@ class _Trainer:
             measuring=self.measuring,
         ).metrics
         keys = dict.fromkeys((*ALWAYS, c.metric))
-        row = {"step": self.state.step, **{key: found[key] for key in keys}}
+        row = {"step": self.state.step, **{key: metrics[key] for key in keys}}
         with _uninterrupted():
             self._judge(row)
             self._save_last()

@@ -43,14 +43,14 @@ class Objective(nn.Module):
             with torch.autocast(batch.pixels.device.type, enabled=False):
                 losses.append(self.loss(masks, batch))
             if not last:
-                prompts, multimask = _clicked(prompts, masks, batch), False
+                prompts, multimask = _with_clicks(prompts, masks, batch), False
         return torch.stack(losses).mean() if self.rounds > 1 else losses[0]
 
 
 @torch.no_grad()
-def _clicked(prompts: Prompts, masks: Masks, batch: Batch) -> Prompts:
+def _with_clicks(prompts: Prompts, masks: Masks, batch: Batch) -> Prompts:
     low = masks.best().logits.float()
     xy, labels = random_clicks(
         batch.frame.masks_to_original(low)[:, 0] > 0, batch.targets, batch.valid[prompts.image]
     )
-    return prompts.clicked(xy, labels, low)
+    return prompts.with_click(xy, labels, low)
