@@ -27,7 +27,9 @@ def everyday_help() -> str:
     rows = [(_word(row["name"], row["default"]), row["help"]) for row in rows_of("everyday")]
     width = max(len(word) for word, _ in rows)
     lines = ["Everyday settings, with their defaults:", ""]
-    lines += [f"  {word:<{width}}  {_cut(text, WIDTH - width - 4)}" for word, text in rows]
+    lines += [
+        f"  {word:<{width}}  {_first_sentence(text, WIDTH - width - 4)}" for word, text in rows
+    ]
     return "\n".join([*lines, "", f"All settings, also for experts: {WHERE}"])
 
 
@@ -41,7 +43,7 @@ def _word(name: str, default: Any) -> str:
     return f"{name}='{value}'" if " " in value else f"{name}={value}"
 
 
-def _cut(text: str, room: int) -> str:
+def _first_sentence(text: str, room: int) -> str:
     """The first sentence of a help text, or as many of its words as there is room for."""
     text = " ".join(text.replace("``", "").split())
     first = text.split(". ")[0].rstrip(".")

@@ -106,7 +106,7 @@ class RunConfig:
         tree: Tree = {}
         for key, value in leaves(self.tree()).items():
             if key in named or value != plain.get(key):
-                tree = _joined(tree, _nested(key, value))
+                tree = _add_up(tree, _nested(key, value))
         return tree
 
 
