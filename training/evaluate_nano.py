@@ -32,7 +32,7 @@ from samtune.data.draws import Draws
 from samtune.data.prompters import Objects, Sampling, sample_mask
 from samtune.data.transforms import fit_mask
 from samtune.geometry import Geometry
-from samtune.inference.clicks import central_clicks, chosen
+from samtune.inference.clicks import central_clicks
 from samtune.prompts import Prompts
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
@@ -188,7 +188,7 @@ class Asked(NamedTuple):
         first = iou.gather(1, three.iou.argmax(1, keepdim=True))[:, 0]
         found = {"point": first, "point_best": iou.max(1).values}
         found["point_single"], _ = self.single(clicks, truth)
-        low = chosen(three)
+        low = three.best().logits
         for _ in range(2):
             clicks = self._corrected(clicks, low, truth)
             found["clicks_3"], low = self.single(clicks, truth)

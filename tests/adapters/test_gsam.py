@@ -45,6 +45,7 @@ def test_golden_forward(tiny, name):
     reference.assert_summary(full, golden["M"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_golden_loss_and_gradients(name):
     model = reference.model(

@@ -349,6 +349,7 @@ def test_all_experts_and_gates_learn_in_time(sam):
     assert not idle
 
 
+@pytest.mark.slow
 def test_the_noise_compiles_in_one_graph(sam):
     model = conv_lora(sam).train()
     x = sam.preprocess(tiny.pixels())

@@ -82,6 +82,7 @@ def small():
     return model_of(SMALL)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.golden("sam_adapter", "prompt_free")
 def test_forward(small, pixels):

@@ -96,6 +96,7 @@ def small():
     return model_of(SMALL)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.golden("sam_adapter_kyyle")
 def test_forward(small, pixels):

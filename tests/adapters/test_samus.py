@@ -17,6 +17,7 @@ METHODS = {
 each = pytest.mark.parametrize("name", METHODS)
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.golden("samus", "sm_adaptformer")
 def test_golden_forward_loss_and_gradients(name):

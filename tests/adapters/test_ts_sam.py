@@ -161,6 +161,7 @@ def named(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 @pytest.mark.parametrize(("case", "loss"), [("iou_fft0", "bce + iou"), ("bbce_fft1", "bbce")])
 def test_training(case, loss, precision):

@@ -88,6 +88,7 @@ def test_every_prompt_learns_and_checkpointing_changes_nothing(sam, depth):
     assert torch.equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_compiled_in_one_graph(sam, depth):
     model = stirred(sam, depth=depth)

@@ -67,6 +67,7 @@ def test_eval_of_a_base_is_zero_shot_only(samtune, trained, here):
     assert whole["images"] == 8
 
 
+@pytest.mark.slow
 def test_the_last_line_of_stdout_is_all_of_stdout(samtune, trained, here):
     base = f"base.weights={trained.base}"
     commands = [

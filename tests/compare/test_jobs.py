@@ -338,6 +338,7 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
     assert said.index("filled box") < said.index("0.674") < said.index("zero-shot")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_that_earlier_runs_freed_does_not_count():
     script = """

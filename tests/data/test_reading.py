@@ -149,6 +149,7 @@ def test_stacks_are_refused(tmp_path, refused):
     refused(["z.tif", "7 channels", "slice"], read_image, tmp_path / "z.tif")
 
 
+@pytest.mark.slow
 def test_importing_data_is_light():
     heavy = ["kornia", "cv2", "tifffile", "pycocotools", "transformers"]
     code = f"import sys, samtune.data; print([m for m in {heavy} if m in sys.modules])"

@@ -268,6 +268,7 @@ def test_sizes(name, total, encoder, keys, tensors):
     assert (len(idle), sum(p.numel() for p in idle)) == (24, 132_612 + 419_424)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["none", "lora", "batch_norm"])
 def test_the_recipe_trains_and_predicts(samtune, pairs, tmp_path, monkeypatch, adapter):
     monkeypatch.setitem(SPECS, TINY.name, TINY)

@@ -288,11 +288,13 @@ def traced():
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["box", "2_clicks"])
 def test_what_is_held_does_not_grow_with_the_images(model, pairs, traced, mode):
     assert growth(model, pairs, mode, (*GROUPS,)) < MASK  # six images more: not a mask of any
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kept",
     [

@@ -49,6 +49,7 @@ def bring(samtune, tmp_path, tiny_weights):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_comes_in_and_computes_the_same(bring, tiny_weights, name):
     made = layout(name)
@@ -126,6 +127,7 @@ ONE_LAYOUT = {("mobile_sam", "micro_sam"), ("micro_sam", "gsam:sam")}
 """Files that a second dialect reads rightly: what they hold is a SAM under the official names."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIALECTS)
 def test_every_other_dialect_refuses_it(name, tmp_path, monkeypatch, refused):
     spec = TINY_T if name == "mobile_sam" else tiny.TINY

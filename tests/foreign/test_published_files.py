@@ -210,6 +210,7 @@ ROWS = {
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=SLOW) if n == "gsam:samus" else n for n in ROWS]
 )

@@ -72,6 +72,7 @@ def trained(sam, adapter, decoder, train, val, **values):
     return model, rows, result
 
 
+@pytest.mark.slow
 @methods
 @pytest.mark.parametrize("size", [1, 2], ids=["one by one", "in pairs"])
 def test_training_gives_the_same_with_and_without(sam, data, runs, adapter, decoder, size):

@@ -112,6 +112,7 @@ def test_forward_and_backward_at_another_size(sam, adapter, decoder):
         assert all(g.isfinite().all() for g in found.values())
 
 
+@pytest.mark.slow
 @formed_trained
 def test_the_base_stays_as_it_is(own_sam, adapter, decoder):
     before = snapshot(own_sam)
@@ -164,6 +165,7 @@ def test_what_changes_at_the_start_is_a_clause(adapter):
     assert "changes_at_start" in cls.__dict__ or not inherited
 
 
+@pytest.mark.slow
 @formed_trained
 def test_checkpointed_gradients_are_the_plain_ones(sam, adapter, decoder):
     model = stirred(sam, adapter, decoder)
@@ -200,6 +202,7 @@ def test_every_trained_tensor_gets_a_gradient_and_the_answer_changes(sam, adapte
         assert any(n.startswith(prefix) for n in idle), f"{prefix} is trained after all"
 
 
+@pytest.mark.slow
 @every
 def test_saved_and_loaded_it_answers_bit_for_bit(sam, adapter, decoder, tmp_path):
     model = stirred(sam, adapter, decoder)
@@ -228,6 +231,7 @@ def shallow() -> Sam:
 
 
 @pytest.mark.parametrize(("adapter", "decoder"), ENCODERS, ids=str)
+@pytest.mark.slow
 def test_compiled_in_one_graph_an_encoder_computes_the_same(shallow, adapter, decoder):
     model = stirred(shallow, adapter, decoder)
     pixels = shallow.preprocess(tiny.pixels())
@@ -240,6 +244,7 @@ def test_compiled_in_one_graph_an_encoder_computes_the_same(shallow, adapter, de
 
 
 @pytest.mark.parametrize(("adapter", "decoder"), READ_OUTS, ids=str)
+@pytest.mark.slow
 def test_compiled_in_one_graph_a_model_computes_the_same(shallow, adapter, decoder):
     model = stirred(shallow, adapter, decoder)
     pixels, prompts = tiny.pixels(), tiny.boxes(IMAGE)
@@ -281,6 +286,7 @@ def test_merged_is_unmerged_where_there_is_a_closed_form(sam, adapter):
         torch.testing.assert_close(merged.image_encoder(pixels), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @covered_trained
 def test_the_loss_of_two_images_is_the_mean_of_each(sam, adapter, decoder):
     model = stirred(sam, adapter, decoder)
@@ -306,6 +312,7 @@ def test_the_loss_of_two_images_is_the_mean_of_each(sam, adapter, decoder):
         torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @covered
 def test_ragged_prompts_are_answered_as_if_alone(sam, adapter, decoder):
     model = stirred(sam, adapter, decoder)
@@ -347,6 +354,7 @@ def test_the_mode_reaches_adapter_and_decoder_alone(sam, adapter, decoder):
     assert torch.equal(answer(model), answer(model))
 
 
+@pytest.mark.slow
 @covered
 def test_copies_and_pickles_answer_the_same(sam, adapter, decoder):
     model = stirred(sam, adapter, decoder)
@@ -361,6 +369,7 @@ def test_copies_and_pickles_answer_the_same(sam, adapter, decoder):
     assert torch.equal(answer(model), before)
 
 
+@pytest.mark.slow
 @covered_trained
 def test_two_models_over_one_base_do_not_meet(sam, adapter, decoder):
     first, second = fresh(sam, adapter, decoder), stirred(sam, adapter, decoder)
@@ -371,6 +380,7 @@ def test_two_models_over_one_base_do_not_meet(sam, adapter, decoder):
     assert not own & {p.data_ptr() for p in second.parameters()}
 
 
+@pytest.mark.slow
 @covered_trained
 def test_equal_seeds_make_equal_models(sam, adapter, decoder):
     one, two = (fresh(sam, adapter, decoder) for _ in range(2))

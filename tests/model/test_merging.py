@@ -26,6 +26,7 @@ def answers(model):
     return torch.cat([found.logits.flatten(), found.iou.flatten()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 @pytest.mark.parametrize("adapter", MERGEABLE)
 def test_the_file_is_the_tuned_model(sam, tiny_registered, tmp_path, adapter, ending):

@@ -49,6 +49,7 @@ def reads(decoder: str, base: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", list(SPECS))
 @pytest.mark.parametrize("adapter", list(ADAPTERS))
 def test_what_the_configuration_takes_is_built_and_all_else_is_refused(adapter, base):
@@ -73,6 +74,7 @@ def test_what_the_configuration_takes_is_built_and_all_else_is_refused(adapter, 
 TOGETHER = [name for name in ADAPTERS if name != "none" and not lacking(ADAPTERS[name], tiny.TINY)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", TOGETHER)
 def test_two_adapters_together_encode_or_are_refused_when_built(sam, first):
     pixels = sam.preprocess(tiny.pixels(1))

@@ -326,6 +326,7 @@ def test_faint_objects_differ_less_from_their_background():
     assert contrast(1.0) < 0.6 * contrast(0.0)
 
 
+@pytest.mark.slow
 def test_a_step_learns_and_a_resumed_run_is_the_saved_one(tmp_path, batch):
     settings = train_nano.Settings(minutes=1, corrections_from=0, warmup=1, seed=7, faint=0.25)
     trainer = train_nano.Trainer(settings, tmp_path, torch.device("cpu"))

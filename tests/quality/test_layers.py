@@ -215,6 +215,7 @@ def importable() -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_importing_samtune_costs_what_torch_costs():
     torch, samtune, *rest = loaded_by("torch", "samtune", *importable(), path=SRC.parent)
     own = {"samtune", "safetensors", "numpy"}

@@ -145,6 +145,7 @@ def shapes(base):
         return Sam(SPECS[base]).freeze()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_it_resolves_and_its_model_is_built_at_full_size(name):
     config = from_words([name, "base.weights=none.pth"])
@@ -159,6 +160,7 @@ def test_it_resolves_and_its_model_is_built_at_full_size(name):
     assert "data" not in RECIPES[name] or config.data.name == RECIPES[name]["data"].get("name")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cover())
 def test_two_steps_and_the_test(small, name):
     config = small(name)
@@ -176,6 +178,7 @@ def test_two_steps_and_the_test(small, name):
             assert isfinite(number), metric
 
 
+@pytest.mark.slow
 def test_a_frame_that_the_method_divides_and_the_base_does_not(
     small, refused, tmp_path, monkeypatch
 ):

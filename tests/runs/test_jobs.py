@@ -119,6 +119,7 @@ def classes(pairs):
     return pairs
 
 
+@pytest.mark.slow
 def test_by_class(samtune, classes, tiny_weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [*settings(classes, tiny_weights), "data.masks=classes", "data.classes=3"]
@@ -169,6 +170,7 @@ def test_a_part_of_a_published_set_is_remarked(samtune, pairs, tiny_weights, tmp
         assert line.startswith("kvasir: 8 images in all, where Kvasir-SEG has 1000; ")
 
 
+@pytest.mark.slow
 def test_a_single_image_is_remarked(trained, samtune, tmp_path, monkeypatch):
     line = "test: a single image, so its numbers say little; add some"
     assert line in trained.summary["remarks"]

@@ -214,6 +214,7 @@ def test_params_of_unknown_names_are_refused(encoder, x, name):
         encoder.blocks[0](x, BlockEdits(params={name: torch.zeros(32)}))
 
 
+@pytest.mark.slow
 @both
 def test_all_fields_compile_in_one_graph(index):
     block = tiny.base().image_encoder.blocks[index]

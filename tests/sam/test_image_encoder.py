@@ -66,6 +66,7 @@ def test_images_of_a_batch_do_not_mix(sam):
         torch.testing.assert_close(out[i], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["auto", "textbook", "folded"])
 def test_compiles_in_one_graph(own_sam, form):
     encoder = own_sam.image_encoder

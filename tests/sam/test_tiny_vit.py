@@ -384,6 +384,7 @@ def test_fresh_it_is_the_plain_encoder(sam, adapter, decoder):
     assert torch.equal(model.encode(pixels).embedding, sam.image_encoder(pixels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", COMPILED)
 def test_compiled_in_one_graph_it_computes_the_same(sam, adapter):
     model = stirred(sam, adapter, "frozen")

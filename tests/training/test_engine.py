@@ -63,6 +63,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "settings", "at"),
     [
@@ -226,6 +227,7 @@ def test_the_base_stays_as_it_is(own_sam, data):
     assert "forward" not in vars(model) and not any(p.requires_grad for p in own_sam.parameters())
 
 
+@pytest.mark.slow
 def test_training_learns(sam, data):
     model = FineTuned(sam, "lora", "tuned", adapter_options={"rank": 8})
     before = evaluate(model, data(False)).metrics["iou"]
