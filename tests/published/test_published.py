@@ -2,12 +2,20 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from samtune import published
+from samtune.data.augmentations import AUGMENTATIONS
+from samtune.data.corners import CORNERS
+from samtune.data.draws import DRAWS
+from samtune.data.prompters import BOX_RULES, MASK_RULES
+from samtune.geometry import RESIZES
+from samtune.published.inputs import PRESETS
 from samtune.registry import Registry
 from samtune.training.last_batch import LAST_BATCHES
-from samtune.training.schedule import FitConfig, check
+from samtune.training.schedule import COSINES, FitConfig, check
 
 
 def test_a_name_of_core_loads_nothing_and_another_one_loads_the_room():
@@ -27,6 +35,23 @@ def test_an_unknown_name_is_refused_with_all_that_there_are(refused):
     refused(said, check, FitConfig(cosine="kyle"))
     refused("train.last_batch=full", check, FitConfig(last_batch="full"))
     assert list(LAST_BATCHES) == ["drop", "fill", "short"]
+
+
+def test_what_the_room_adds_to_each_registry():
+    registries = [COSINES, LAST_BATCHES, AUGMENTATIONS, DRAWS, CORNERS]
+    registries += [BOX_RULES, MASK_RULES, RESIZES]
+    added = {
+        name
+        for registry in registries
+        for name in registry
+        if registry[name].__module__.startswith("samtune.published.")
+    }
+    assert added == {
+        "kyyle", "published", "class_0", "box_scale", "inclusive_boxes", "binary_masks", "spline"
+    }  # fmt: skip
+    files = {path.stem for path in Path(published.__file__).parent.glob("*.py")} - {"__init__"}
+    homes = {registry[name].__module__ for registry in (*registries, PRESETS) for name in registry}
+    assert files == {home.split(".")[-1] for home in homes if home.startswith("samtune.published.")}
 
 
 def test_a_registry_without_further_members_has_its_own(refused):
