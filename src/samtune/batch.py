@@ -1,4 +1,4 @@
-"""What goes into a model and what comes out: batches and masks.
+"""A model's input and output: batches and masks.
 
 Shape letters: ``B`` images, ``N`` prompts, ``K`` masks per prompt, ``H W`` token grid, ``h w``
 pixels.
@@ -17,7 +17,7 @@ from samtune.prompts import Prompts
 
 @dataclass(frozen=True)
 class Masks:
-    """What a decoder predicts for ``N`` prompts."""
+    """A decoder's answer to ``N`` prompts."""
 
     logits: Tensor
     """``(N, K, 4H, 4W)``: four times the token grid, over the model frame; above 0 is inside."""

@@ -82,7 +82,7 @@ def share_buffers(model: Any) -> None:
 
 
 def from_main(make: Callable[[], Result]) -> Result:
-    """What the main process makes, in all processes; what it refuses is refused in all.
+    """Gives all processes the result of the main one; its ``InputError`` is raised in all.
 
     Raises:
         InputError: The main process's.

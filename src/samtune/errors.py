@@ -26,7 +26,7 @@ SYNONYMS = {
     "peft": "adapter",
     "head": "decoder",
 }
-"""What others call things, where no rule leads from their word to ours."""
+"""Other systems' words for settings, where no rule leads from their word to ours."""
 
 
 class InputError(ValueError):

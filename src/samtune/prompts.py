@@ -268,7 +268,7 @@ class Prompts:
         )
 
     def kinds(self) -> set[str]:
-        """What there is among them: ``box``, ``point``, ``mask``, and ``none`` where nothing."""
+        """The kinds among them: ``box``, ``point``, ``mask``, and ``none`` for an empty prompt."""
         corner = (self.labels >= BOX_TOP_LEFT).any(1)
         click = ((self.labels == NEGATIVE) | (self.labels == POSITIVE)).any(1)
         mask = self.mask_flags()

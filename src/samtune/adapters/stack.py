@@ -111,7 +111,7 @@ class Stack(Adapter):
         )
 
     def reads(self, depth: int) -> frozenset[int]:
-        """What any of the adapters reads."""
+        """The streams that any of the adapters reads."""
         return frozenset().union(*(a.reads(depth) for a in self._each()))
 
     def auxiliary(self, state: StackState) -> Tensor | None:
@@ -243,7 +243,7 @@ class Combination:
             ADAPTERS[part].check(spec)
 
     def stored_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Of each part the options that a checkpoint keeps."""
+        """The options of each part that a checkpoint keeps."""
         return {part: ADAPTERS[part].stored_options(options[part]) for part in self.joins}
 
     def __call__(self, sam: Sam, config: Any) -> Stack:

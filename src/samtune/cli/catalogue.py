@@ -1,4 +1,4 @@
-"""What is registered, as tables: for the command line and for the documentation."""
+"""The registered methods as tables, for the command line and for the documentation."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def methods_table(base: str = "vit_b") -> str:
 
 
 def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[str, ...]]:
-    """What :func:`list_methods` gives as rows for a terminal: a column title each, then a method.
+    """The methods of :func:`list_methods` as rows for a terminal: first the titles of the columns.
 
     Args:
         rows: Of adapters or decoders.
@@ -142,7 +142,7 @@ def _sized(row: dict[str, Any], base: str = "vit_b") -> str:
 
 
 def facts(row: dict[str, Any]) -> str:
-    """What :func:`describe_method` gives but the options, as lines."""
+    """The description of :func:`describe_method` without the options, as lines."""
     kind = row["kind"]
     forms = [f"{name} ({settings(kind, own)})" for name, own in row["forms"].items()]
     changes = row["changes_at_start"]
@@ -170,7 +170,7 @@ def _all_or(names: list[str], known: list[str]) -> str:
 
 
 def option_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """What :func:`options` gives as rows for a terminal: name, default as in YAML, meaning."""
+    """The options of :func:`options` as rows for a terminal: name, default as in YAML, meaning."""
     return [(r["name"], as_yaml(r["default"]), _meaning(r)) for r in rows]
 
 
@@ -217,7 +217,7 @@ def options(config: type, whole: bool = False) -> list[dict[str, Any]]:
 
 
 def _members(field: dataclasses.Field[Any]) -> str:
-    """What the values of a field mean that names members of a registry, each by its docstring."""
+    """The meaning of each value of a field that names members of a registry, by its docstring."""
     registry = names_of(field)
     if registry is None:
         return ""

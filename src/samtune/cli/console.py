@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: their options, how they speak and how they answer."""
+"""Common to the verbs of the command line: options, output for people, and the JSON answer."""
 
 from __future__ import annotations
 

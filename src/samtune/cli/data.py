@@ -61,7 +61,7 @@ def check(words: Words = None, as_json: Json = False) -> None:
 
 
 def named_sets() -> list[dict[str, Any]]:
-    """What is known of each published data set, by name."""
+    """The facts about each published data set, by name."""
     from samtune.data.named import DATASETS
 
     keys = ("name", "task", "title", "paper", "url", "layout")
@@ -107,7 +107,7 @@ def show(display: Display, result: Check, root: str = "") -> None:
 
 
 def _unread(refused: Sequence[Exception]) -> Check:
-    """What stands against files that are read for their settings, or the wrong setting itself.
+    """The problems of files that are read for their settings, as a check.
 
     Raises:
         InputError: The refusal is of no file.

@@ -12,7 +12,7 @@ from samtune.errors import InputError, nearest
 from samtune.runs.config import recipes
 
 COLUMNS = ("recipe", "what", "data.name", "published", "reproduced")
-"""Of :func:`recipe_rows` and :func:`recipes_table`."""
+"""The columns of :func:`recipe_rows` and :func:`recipes_table`."""
 _WIDTH = 88
 """Characters in a line, where words allow it."""
 _DETAIL = " - "
@@ -40,7 +40,7 @@ def list_recipes(word: str | None = None) -> list[dict[str, Any]]:
 
 
 def recipe_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """What :func:`list_recipes` gives as rows for a terminal, see :data:`COLUMNS`."""
+    """The recipes of :func:`list_recipes` as rows for a terminal, see :data:`COLUMNS`."""
     return [
         (
             row["name"],

@@ -20,19 +20,19 @@ from samtune.report.prompt_table import asked_with
 from samtune.report.quantities import duration, metric, quantity
 
 DOT, BESIDE, LETTER, LINE = 5.0, 9.0, 6.8, 13.0
-"""Of a chart, in the pixels of its SVG: radius of a point, how far from it its label begins, about
-how wide a letter is, and how high a label."""
+"""Sizes in a chart, in the pixels of its SVG: radius of a point, how far from it its label begins,
+about how wide a letter is, and how high a label."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What one method answers for an image."""
+    """One method's answer for an image."""
 
     method: str
     mask: np.ndarray | None
     """``(h, w)`` bool; ``None`` where there is nothing to ask for."""
     iou: float | None
-    """Of the mask drawn, which is the union of all objects."""
+    """The IoU of the mask, which is the union of all objects."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which trainings a comparison of methods is made of."""
+"""The trainings of a comparison of methods."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _with(method: str, trees: Sequence[Tree]) -> list[Tree]:
 
 
 def _method(name: str) -> Tree:
-    """What a method sets: its adapter and read-out, and of a recipe how it learns.
+    """The settings of a method: adapter and decoder, and for a recipe those of its learning.
 
     Raises:
         InputError: No such method.
@@ -173,7 +173,7 @@ def _method(name: str) -> Tree:
 
 
 def _in_form(name: str, form: str) -> Tree:
-    """What another form of an adapter or a read-out sets.
+    """The settings of another form of an adapter or a decoder.
 
     Raises:
         InputError: It has no such form.

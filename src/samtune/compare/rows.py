@@ -1,4 +1,4 @@
-"""What a comparison measured: each method's numbers over its seeds, and the tables of them."""
+"""The results of a comparison: each method's numbers over its seeds, and the tables of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
 
 
 def zero_shot(summaries: Sequence[Tree]) -> Tree:
-    """What is no method's: the base's means over all runs, and what boxes give without a model.
+    """The numbers that belong to no method: zero-shot means over all runs, and the boxes' guesses.
 
     Returns:
         ``zero_shot`` (IoU and Dice), ``metrics`` (by name), ``guesses``, and ``by_prompt``: for
@@ -68,7 +68,7 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
 
 
 def _of_guess(guess: str, metrics: Tree) -> Tree:
-    """What a guess scores by the metrics that it has a value of."""
+    """A guess's values by metric, for the metrics that it has."""
     values = {name: (sides.get("guesses") or {}).get(guess) for name, sides in metrics.items()}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -176,7 +176,7 @@ def _by_prompt(summaries: Sequence[Tree]) -> Tree:
 
 
 def _by_metric(entries: Sequence[Tree]) -> Tree:
-    """Of what has ``metrics``, each side of each of them over the seeds."""
+    """For each metric and side the spread over the seeds."""
     return {
         name: {side: _spread([e["metrics"][name][side] for e in entries]) for side in SIDES}
         for name in entries[0].get("metrics") or {}

@@ -71,7 +71,7 @@ class PromptRule:
     """How one kind of prompt is taken from an object's mask."""
 
     says: ClassVar[str]
-    """What the rule says, for a message."""
+    """The rule in words, for a message."""
 
     @classmethod
     def check(cls, config: PromptConfig) -> None:
@@ -153,7 +153,7 @@ def rule_of(rules: Registry[_Rule], config: PromptConfig) -> type[_Rule]:
 
 
 def prompter(mode: str) -> Prompter:
-    """What samples prompts of a mode; of ``none`` there are none."""
+    """The function that samples prompts of a mode; ``none`` has no such function."""
     numbered = numbered_mode(mode)
     if numbered is None:
         return PROMPTERS[mode]

@@ -40,7 +40,7 @@ class Evaluation:
     """The numbers of an evaluation."""
 
     metrics: dict[str, Any]
-    """Those of :meth:`samtune.metrics.MaskMetrics.compute`, and the other metrics by name."""
+    """The values of :meth:`samtune.metrics.MaskMetrics.compute`, and of other metrics by name."""
     images: int
     items: list[dict[str, Any]] = field(default_factory=list)
     """One row per image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""

@@ -32,7 +32,7 @@ class MaskPairs(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an image stands."""
+    """The places of an image, from 0."""
 
     in_batch: int
     in_dataset: int

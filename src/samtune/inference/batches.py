@@ -21,7 +21,7 @@ from samtune.prompts import Prompts
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says to the ``N`` prompts of a batch: the best mask of each.
+    """A model's answers to the ``N`` prompts of a batch: the best mask of each.
 
     Of a decoder of classes all masks count, since each pixel has one of the classes.
     """

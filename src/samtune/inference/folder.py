@@ -23,12 +23,12 @@ REMEDY = "free some space or choose another --out"
 
 
 class _Answer(NamedTuple):
-    """What a model says of one image."""
+    """A model's answer to the prompts of one image."""
 
     image: NDArray[np.uint8]
     prompts: Prompts
     masks: NDArray[np.bool_]
-    """One a prompt, or one a class."""
+    """``(n, h, w)``: one mask per prompt, or per class if the decoder gives classes."""
     scores: list[float]
     of_classes: bool
 
@@ -50,7 +50,7 @@ def predict_folder(
     """Predicts masks for one image or all images of a folder.
 
     Writes ``NAME.png`` (0 and 255: the union over the prompts; of a model of several classes the
-    class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: a list with one entry a
+    class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: a list with one entry per
     prompt, COCO's ``segmentation`` (compressed run lengths), ``bbox``, ``area``, and ``score``.
 
     Args:
@@ -161,7 +161,7 @@ def _reason(file: str, error: InputError) -> str:
 
 
 def _remarks(failed: Sequence[tuple[str, InputError]], images: int, beyond: int) -> list[str]:
-    """What failed, the same box or point outside of several images in one line, and the rest."""
+    """One line for each failure and remark; a prompt outside of several images has one line."""
     alike: dict[str, list[tuple[str, InputError]]] = {}
     for file, error in failed:
         key = error.prompt if isinstance(error, Outside) else file

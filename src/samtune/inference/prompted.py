@@ -120,7 +120,7 @@ class PromptedImage:
         return masks, self._low(masks.logits)
 
     def _encoded(self, windows: tuple[Window, ...]) -> EncodedFrames:
-        """Those of the last call if they are the same windows."""
+        """The encoded windows; those of the last call are still there."""
         if self._frames is None or self._frames[0] != windows:
             self._frames = None  # frees their memory before that of the next ones is taken
             self._frames = (windows, EncodedFrames.of_windows(self.model, self.image, windows))

@@ -196,7 +196,7 @@ def _empty(window: Window) -> View:
 
 
 def _meeting(begins: Sequence[int], window: int, low: float, high: float) -> list[int]:
-    """Which windows meet ``low`` to ``high``; if that lies beyond the image, the nearest."""
+    """Indices of the windows that meet ``low`` to ``high``; beyond the image, the nearest one."""
     end = begins[-1] + window
     low, high = min(max(low, 0), end - 1), min(max(high, 1), end)
     high = max(high, low + 1e-6)

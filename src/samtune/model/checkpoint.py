@@ -25,7 +25,7 @@ from samtune.sam.weights import fingerprint, load_sam
 FORMAT = 1
 HEADER = "samtune"
 ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
-"""What every header has."""
+"""The entries that every header has."""
 
 
 def save(model: FineTuned, path: str | Path, **extra: Any) -> Path:

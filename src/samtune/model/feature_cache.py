@@ -1,7 +1,7 @@
-"""What a frozen encoder gives for an image, kept in memory so that it is computed once.
+"""A cache in memory of what a frozen encoder computes for each image.
 
-Of use where an adapter only reads the encoder's streams (``Adapter.detached``): those depend on the
-pixels and the base alone.
+It serves adapters that only read the encoder's streams (``Adapter.detached``): such streams depend
+on the pixels and the base alone, so each image needs to be encoded once.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 Streams = dict[int, Tensor]
-"""By number, -1 for the first stream: those ``(B, H, W, C)`` after each block that something reads,
-and the image embedding ``(B, C, H, W)`` under the number of blocks."""
+"""An encoder's results by number: -1 is the patch embedding, ``i`` is the output of block ``i``,
+each ``(B, H, W, C)`` and only if something reads it; the number of blocks stands for the image
+embedding ``(B, C, H, W)``."""
 
 
 class FeatureCache:
-    """Streams by what the pixels are, on the CPU, in the dtype in which they were computed.
+    """Streams by a digest of the pixels, on the CPU, in the dtype in which they were computed.
 
-    What has come first stays: a pass in random order over more images than fit would put out of a
-    cache of the latest ones most of what is needed next. Images of training come before those of
-    validation, which are needed less often and make room.
+    Images that came first stay. If more images than fit are read in random order, a cache of the
+    latest ones would drop most of what is needed next. Images of validation are needed less often:
+    they make room for images of training.
 
     Args:
         budget: Bytes that all streams together may take.
@@ -31,10 +32,10 @@ class FeatureCache:
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.used = 0
-        """Bytes taken."""
+        """Bytes that the streams take."""
         self._streams: dict[bytes, Streams] = {}
         self._yielding: dict[bytes, None] = {}
-        """Those of validation alone, in the order in which they came."""
+        """The keys of images of validation, in the order in which they came."""
         self._left_out: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -48,12 +49,12 @@ class FeatureCache:
     def streams(
         self, pixels: Tensor, encode: Callable[[Tensor], Streams], yielding: bool = False
     ) -> Streams:
-        """The streams of a batch; only images that are not kept are encoded, and kept if they fit.
+        """The streams of a batch; only images that are not in the cache are encoded.
 
         Args:
             pixels: ``(B, 3, h, w)`` normalised.
-            encode: Gives the streams of such a batch, without gradients.
-            yielding: What is kept of this batch makes room for what does not yield.
+            encode: Computes the streams of such a batch, without gradients.
+            yielding: Whether this batch makes room for others that do not yield.
 
         Returns:
             Streams on the device of ``pixels``.
@@ -110,7 +111,7 @@ def _batch(rows: list[Tensor], device: torch.device) -> Tensor:
 
 
 def _keys(pixels: Tensor) -> list[bytes]:
-    """One for each image: its pixels and size, and the arithmetic in which it is encoded."""
+    """A digest for each image: of its pixels, its size, and the arithmetic of the encoder."""
     kind = pixels.device.type
     cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     how = f"{tuple(pixels.shape[1:])} {pixels.dtype} {cast}".encode()

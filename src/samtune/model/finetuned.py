@@ -72,7 +72,7 @@ class FineTuned(nn.Module):
         self.prompt_modes = PromptModes.parse(prompts)
         self.checkpointing = False
         self.cache: FeatureCache | None = None
-        """Where the streams of a detached adapter's base are kept, if anywhere."""
+        """The cache of what the base gives to a detached adapter, if there is one."""
         # None: a module's options are unknown, so that no checkpoint can say how to rebuild it
         self.adapter_options: dict[str, Any] | None = None
         self.decoder_options: dict[str, Any] | None = None
@@ -118,7 +118,7 @@ class FineTuned(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the base lies."""
+        """The device on which the base lies."""
         return self.sam.device
 
     def trainable(self) -> int:
@@ -182,7 +182,7 @@ class FineTuned(nn.Module):
 
     @torch.no_grad()
     def _streams(self, pixels: Tensor) -> Streams:
-        """What the base gives for ``(B, 3, h, w)`` normalised pixels, as far as it is read."""
+        """The base's streams that are read, for ``(B, 3, h, w)`` normalised pixels."""
         encoder = self.sam.image_encoder
         depth = len(encoder.blocks)
         read = self.adapter.reads(depth) | set(self.decoder.taps)

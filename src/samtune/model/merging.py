@@ -21,7 +21,7 @@ ENDINGS = (".pth", ".safetensors")
 
 @dataclass(frozen=True)
 class Merged:
-    """What merging wrote."""
+    """The file that merging wrote."""
 
     file: Path
     max_difference: float
@@ -91,7 +91,7 @@ def merged_state(model: FineTuned) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _difference(model: FineTuned, plain: FineTuned) -> float:
-    """How far apart two models are on a random image with a box, a point and no prompt."""
+    """The largest difference of two models on a random image with a box, a point and no prompt."""
     h, w = model.input.size
     generator = torch.Generator().manual_seed(0)
     pixels = (torch.rand(1, 3, h, w, generator=generator) * 255).to(model.device)

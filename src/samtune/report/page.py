@@ -56,7 +56,7 @@ class Report:
     subtitle: str = ""
     command: str = ""
     contract: str = ""
-    """What the metric averages over, in words."""
+    """The definition of the metrics, in words."""
     history: Sequence[Mapping[str, Any]] = ()
     """Rows of ``metrics.jsonl`` by ``event``: ``train`` (step, loss, lr), ``val`` (step, iou, dice,
     loss), and ``zero_shot`` (iou) where the baseline was measured on the validation images."""
@@ -194,7 +194,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What was measured besides the metrics: name, value, remark."""
+    """Costs and counts besides the metrics: name, value, remark."""
     facts = []
     trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
     if trainable is not None:
@@ -255,7 +255,7 @@ def _file_names(overlays: Sequence[Overlay]) -> dict[str, Overlay]:
 
 
 def versions() -> dict[str, str]:
-    """What runs here: Python and each package of :data:`PACKAGES` that is installed."""
+    """The versions of Python and of each package of :data:`PACKAGES` that is installed."""
     by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

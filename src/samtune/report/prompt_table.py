@@ -8,19 +8,19 @@ from typing import Any
 
 TITLE = "By prompt (all but none are taken from the ground truth)"
 NOTHING = "none"
-"""The mode that tells nothing."""
+"""The mode without any prompt."""
 Numbers = Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line: what was asked, or what a box alone gives, and the metrics of both models."""
+    """One line of the table: a prompt mode, a guess or a click, with both models' metrics."""
 
     mode: str
     label: str
-    """Of a line of its own the mode again; of one that belongs to it what that is."""
+    """The mode, or for a line below it the guess or the click."""
     origin: str
-    """Where the prompts come from: the ground truth, or nothing was told."""
+    """The prompts' origin: ``ground truth`` or ``nothing``; empty for a line below a mode."""
     zero_shot: Numbers
     tuned: Numbers
 
@@ -57,7 +57,7 @@ def metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any
 
 
 def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """A row for each prompt mode; below a box what needs no model, below clicks those before.
+    """A row for each prompt mode; below a box the guesses, below clicks each click.
 
     Args:
         by_prompt: By mode ``zero_shot`` and ``tuned`` metrics, ``trained``, ``ground_truth``,

@@ -70,7 +70,7 @@ def plain(model: FineTuned) -> FineTuned:
 
 
 def frame_remarks(model: FineTuned | None, baseline: FineTuned) -> list[str]:
-    """What a reader should know where the base does not see what the model sees."""
+    """A remark if the base sees images in another frame than the model."""
     if model is None or model.input.size == baseline.input.size:
         return []
     sides = "x".join(map(str, baseline.input.size))

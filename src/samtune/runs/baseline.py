@@ -22,7 +22,7 @@ from samtune.report.terminal import Display
 from samtune.runs.config import RunConfig, Tree
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
-"""What stands for each class; the last is that of the confusion matrix, whose mean is ``miou``."""
+"""The numbers of each class; the last comes from the confusion matrix, its mean is ``miou``."""
 GALLERY = 8
 """Images in the report's gallery."""
 
@@ -95,7 +95,7 @@ def numbers(evaluation: Evaluation) -> dict[str, float]:
 
 
 def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
-    """What a tuned model does worse than none, as remarks.
+    """Remarks on where a tuned model is worse than no tuning, or than no model.
 
     Args:
         by_prompt: As :func:`compare_with_base` gives it.
@@ -154,7 +154,7 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _by_metric(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
-    """By metric both models' values, and those of what needs no model where it has them."""
+    """For each metric both models' values, and those of the guesses that have one."""
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
     by_name: Tree = {}
     for name in config.eval.names:
@@ -219,9 +219,9 @@ def _overlays(
 def answers_to_image(
     models: Sequence[FineTuned | None], dataset: SegmentationDataset, index: int, config: RunConfig
 ) -> tuple[Overlay, list[np.ndarray | None]]:
-    """One image with its truth and prompts, and what each model answers: ``(h, w)`` bool.
+    """One image with its truth and prompts, and each model's answer ``(h, w)`` bool.
 
-    ``None`` for no model, and where the image has nothing to ask for.
+    The answer is ``None`` without a model, or if the image has no prompt.
     """
     batch = collate([dataset[index]])
     how = (config.train.precision, config.train.multimask, dataset.rounds)
@@ -250,7 +250,7 @@ def answers_to_image(
 def _union(masks: torch.Tensor, dataset: SegmentationDataset) -> torch.Tensor:
     """``(h, w)`` bool for a picture: all objects, or all classes but the background.
 
-    Where no class is named the background, it is the first.
+    Without a class named as the background, it is the first.
     """
     if not dataset.class_maps:
         return masks.any(0)

@@ -1,4 +1,8 @@
-"""Settings that stand for maps of classes: data, prompts, read-out and loss have to agree."""
+"""Maps of classes: the settings of data, prompts, decoder and loss that go together.
+
+A map gives each pixel one class. It is the target if the masks' values are classes and the prompt
+is ``none``; it needs a decoder that answers with classes and a loss over classes.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,16 @@ from samtune.prompts import NONE, PromptModes
 from samtune.registry import settings
 
 CLASS_LOSS = "ce + multi_dice"
+"""The loss over maps of classes where none is set."""
 
 
-def maps(data: DataConfig, prompts: PromptConfig) -> bool:
+def has_class_maps(data: DataConfig, prompts: PromptConfig) -> bool:
     """Whether the targets are maps of classes."""
     return NONE in _all_modes(prompts) and data.masks == "classes" and (data.classes or 0) > 1
 
 
-def of_classes(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data set's classes say of read-out and loss, below all that is set.
+def class_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of decoder and loss that follow from the data set's classes.
 
     Args:
         tree: A configuration as plain values, with what its data set says of itself.
@@ -41,12 +46,12 @@ def of_classes(tree: Mapping[str, Any]) -> dict[str, Any]:
 def check_classes(
     data: DataConfig, prompts: PromptConfig, decoder: Mapping[str, Any], loss: str
 ) -> None:
-    """Refuses data, prompts, decoder and loss of which some stand for class maps and some not.
+    """Refuses settings of which some are for maps of classes and some for single masks.
 
     Raises:
         InputError: The first setting that does not go with the others.
     """
-    mapped, modes = maps(data, prompts), _all_modes(prompts)
+    mapped, modes = has_class_maps(data, prompts), _all_modes(prompts)
     of_maps = Loss.parse(loss).of_classes
     if data.masks == "classes" and not data.classes and (of_maps or _can_answer(decoder["name"])):
         raise InputError(

@@ -26,7 +26,7 @@ from samtune.model.finetuned import check_fit, check_pair
 from samtune.options import setting, validated
 from samtune.published.inputs import PRESETS
 from samtune.registry import Registry
-from samtune.runs.class_maps import check_classes, maps, of_classes
+from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
 from samtune.sam.weights import spec_of
 from samtune.training.schedule import FitConfig, check_feature_cache
 from samtune.training.schedule import check as check_training
@@ -39,7 +39,7 @@ FREE_ON_RESUME = {
     "resume", "output", "device", "base.weights", "data.root", "data.workers", "data.cache",
     "train.max_steps", "train.epochs", "train.feature_cache",
 }  # fmt: skip
-"""What a resumed run may set anew: its length, and where and how it runs."""
+"""Settings that may change when a run is resumed: its length, and where and how it runs."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     for tree in trees:
         merged = _merged(merged, _in_full(tree))
     merged = _merged(_of_the_data_set(merged), merged)
-    merged = _merged(of_classes(merged), merged)
+    merged = _merged(class_defaults(merged), merged)
     _check_keys(merged, RunConfig, "")
     config = _validated(merged)
     spec = spec_of(config.base.name)
@@ -136,7 +136,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_training(config.train)
     adapter, changes = config.adapter["name"], varied(config.data, config.input.tiles)
     check_feature_cache(config.train, adapter, ADAPTERS[adapter].detached, changes)
-    mapped = maps(config.data, config.prompts)
+    mapped = has_class_maps(config.data, config.prompts)
     cut = config.input.tiles != "whole"
     check_measuring(config.eval, mapped, cut)
     expand((config.train.metric,), "train.metric", mapped, cut)
@@ -153,7 +153,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
 
 
 def _of_the_data_set(tree: Tree) -> Tree:
-    """What the data set says of itself, below all that is set."""
+    """The settings that the data set itself states; every other source overrides them."""
     data = tree.get("data")
     return {"data": defaults_of(data)} if isinstance(data, Mapping) else {}
 
@@ -228,7 +228,7 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
 
 
 def layers(words: Sequence[str]) -> list[Tree]:
-    """What a command line's words say: recipes, then files, then all ``key=value`` as one.
+    """The settings in a command line's words: recipes, then files, then all ``key=value`` as one.
 
     Raises:
         InputError: A word that is none of these.

@@ -1,4 +1,4 @@
-"""A run's folder: made, filled with what is logged, removed where nothing came of the run."""
+"""A run's folder: it is made, filled with the log, and removed if the run comes to nothing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from samtune.report.terminal import Display
 from samtune.training.state import COUNTERS, read_counters
 
 DEFAULT = Path("runs")
-"""Where runs go that name no folder."""
+"""The folder of runs that name none."""
 SPLIT = "split.json"
-"""Which images a run trained, validated and tested on."""
+"""The file with the images that a run trained, validated and tested on."""
 RUN_FILES = (
     "config.yaml", SPLIT, "metrics.jsonl", "best.safetensors", "last", "samples",
     "report.html", "summary.json", "trackers",
 )  # fmt: skip
-"""What a run's folder holds."""
+"""The files and folders that a run writes."""
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def unused(folder: Path) -> Path:
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN: what was not measured is null."""
+    """Replaces NaN and infinity by ``None``: JSON has no NaN, so what was not measured is null."""
     if isinstance(value, Mapping):
         return {key: finite(v) for key, v in value.items()}
     if isinstance(value, list):

@@ -160,7 +160,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
 
 
 def _trained_on(source: Source, records: Sequence[Record], config: RunConfig) -> list[str]:
-    """A remark where images that are measured were trained on.
+    """A remark if images that are measured were trained on.
 
     A split that is made moves when files are added; what a run used stands beside its checkpoint.
     """
@@ -197,7 +197,7 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
 
 
 def _find_splits(config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
-    """The files by split, and in what a published set is not as it was published."""
+    """The files by split, and the differences from a published data set as remarks."""
     records, name = find(config.data), config.data.name
     return splits(config.data, records), deviations(name, records) if name in DATASETS else []
 
@@ -283,7 +283,7 @@ def _write_results(
 
 
 def data_name(config: RunConfig) -> str:
-    """What reports and folders call the data set."""
+    """The data set's name in reports and folders."""
     return config.data.name or _place(config.data.root or "data").name
 
 

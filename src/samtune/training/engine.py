@@ -54,16 +54,16 @@ BAD_STEPS = 10
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training left behind; the model itself holds the best weights."""
+    """The outcome of a training; the model itself holds the best weights."""
 
     steps: int
     best: dict[str, Any] | None
     """The best validation: its ``step`` and metrics; ``None`` without validation images."""
     seconds: float
     peak_memory_bytes: int
-    """Of the device where it has its own memory, of the process otherwise."""
+    """The most memory in use: the device's if it has its own, else the process's."""
     left_out: int = 0
-    """Images that did not fit into ``config.feature_cache``, of this process's."""
+    """How many of this process's images did not fit into ``config.feature_cache``."""
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""A model and its loss as one module, asked once for each prompt or again with clicks."""
+"""A model and its loss as one module; with clicks each prompt is answered several times."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class Objective(nn.Module):
     DDP looks from the output of what it wraps for the parameters that get no gradient. Masks and
     estimated IoUs would show it heads that the loss does not read.
 
-    With several rounds each prompt is asked again, its last answer given as a mask and with one
-    more click where that was wrong, after SAM's own training (Kirillov et al. 2023,
-    arXiv:2304.02643, appendix A), which has eleven. The loss is the mean over the rounds; gradients
-    do not flow from one to the next. Clicks lie in the model's frame, wherever the loss is taken.
+    With several rounds each prompt is answered again, now with its last answer as a mask and one
+    more click where that was wrong. This is SAM's own training (Kirillov et al. 2023,
+    arXiv:2304.02643, appendix A), which has eleven rounds. The loss is the mean over the rounds;
+    gradients do not flow from one to the next. Clicks lie in the model's frame, wherever the loss
+    is taken.
 
     Args:
         model: What is trained.
-        loss: Of one round.
+        loss: The loss of one round.
         multimask: Three masks for each prompt, in the first round.
-        rounds: How often each prompt is asked.
+        rounds: How often each prompt is answered.
     """
 
     def __init__(self, model: FineTuned, loss: Loss, multimask: bool, rounds: int = 1) -> None:

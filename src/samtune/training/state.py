@@ -1,4 +1,4 @@
-"""Where a training stands, on disk: everything that resuming needs, without a pickle.
+"""The state of a training on disk: everything that resuming needs, without a pickle.
 
 ``last/`` holds ``trained-STEP.safetensors`` (adapter and decoder), ``optimizer-STEP.safetensors``
 (its moments) and ``state.json``, which names the two. Files are replaced whole, and ``state.json``
@@ -37,11 +37,11 @@ class TrainingState:
     validated: int = 0
     """The step of the last validation."""
     losses: list[float] = field(default_factory=list)
-    """Of the steps since the last logged row."""
+    """The losses of the steps since the last logged row."""
     seconds: float = 0.0
     """Spent so far."""
     scaler: dict[str, Any] = field(default_factory=dict)
-    """Of fp16: the scale of the loss and its growth."""
+    """The state of fp16's loss scale."""
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
     """The trained tensors of the best validation, on the CPU."""
 
