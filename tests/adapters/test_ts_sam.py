@@ -36,7 +36,12 @@ def published(model: FineTuned) -> list[tuple[str, nn.Module]]:
 
 def filled(spec: SamSpec, adapter: str = "ts_sam", **options) -> FineTuned:
     """A model of the published form with its values filled in by name."""
-    sam = Sam(spec).freeze()
+    with torch.device("meta"):
+        sam = Sam(spec)
+    sam = sam.to_empty(device="cpu").freeze()  # what starts at random would be filled twice
+    for part in (sam.prompt_encoder, sam.mask_decoder):  # not read
+        for tensor in part.state_dict().values():
+            tensor.zero_()
     model = FineTuned(sam, adapter, "fusion", adapter_options=options)
     for prefix, module in published(model):
         for key, tensor in module.state_dict().items():

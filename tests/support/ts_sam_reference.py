@@ -35,7 +35,7 @@ def fill(key: str, shape: torch.Size) -> Tensor:
     elif len(shape) == 1:
         n = 1 + 0.1 * n if key.endswith("weight") else 0.1 * n
     else:
-        n = n / np.sqrt(n.size / shape[0])
+        n /= np.sqrt(n.size / shape[0])
     return torch.from_numpy(np.asarray(n, dtype=np.float32))
 
 
