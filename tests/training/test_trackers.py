@@ -9,7 +9,7 @@ from samtune.data import DataConfig, SegmentationDataset
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.training.engine import FitConfig, fit
-from samtune.training.trackers import kept_in
+from samtune.training.trackers import folders_below
 
 
 class Written(tracking.GeneralTracker):
@@ -68,7 +68,7 @@ def test_without_a_folder_they_are_refused(sam, refused):
 
 def test_the_reader_s_own_environment_holds(tmp_path, monkeypatch, environment):
     monkeypatch.setenv("TRACKIO_DIR", "mine")
-    options = kept_in(tmp_path)
+    options = folders_below(tmp_path)
     assert os.environ["TRACKIO_DIR"] == "mine"
     assert os.environ["MLFLOW_TRACKING_URI"].startswith(tmp_path.as_uri())
     assert all(

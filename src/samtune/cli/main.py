@@ -94,11 +94,12 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Write masks for images: PNG, overlays and COCO run lengths."""
+    from samtune.cli.numbers import prompts_of
     from samtune.inference.folder import predict_folder
     from samtune.runs.jobs import predictor_of
 
     with speaking(as_json) as display, warning(display):
-        all_prompts = _prompts_of(box or [], point or [], prompts)
+        all_prompts = prompts_of(box or [], point or [], prompts)
         predictor = predictor_of(checkpoint, words or [], threshold)
         result = predict_folder(
             predictor,
@@ -153,6 +154,7 @@ def bring_in(
     as_json: Json = False,
 ) -> None:
     """Bring another system's checkpoint in: samtune import FILE --from DIALECT --out X."""
+    from samtune.cli.numbers import size_of
     from samtune.foreign import ImportRefused, import_checkpoint
 
     with speaking(as_json) as display:
@@ -164,8 +166,8 @@ def bring_in(
                 model=model,
                 base=base,
                 save_base=save_base,
-                size=_size("--size", size),
-                first_size=_size("--first-size", first_size),
+                size=size_of("--size", size),
+                first_size=size_of("--first-size", first_size),
                 channels=channels,
                 native_raw=native_raw,
             )
@@ -322,47 +324,3 @@ def _run_training(words: list[str], as_json: bool, defaults: dict[str, Any] | No
         summary = run(config, display)
         display.results(summary)
     answer(summary, as_json)
-
-
-def _numbers(word: str, counts: tuple[int, ...]) -> list[float]:
-    values = [float(value) for value in word.split(",")]
-    if len(values) not in counts:
-        raise ValueError(word)
-    return values
-
-
-def _size(option: str, word: str | None) -> tuple[int, int] | None:
-    from samtune.errors import InputError
-
-    if word is None:
-        return None
-    try:
-        h, w = (int(side) for side in word.split(","))
-    except ValueError:
-        h = w = 0
-    if h < 1 or w < 1:
-        raise InputError(f"{option}={word}: is height,width in pixels, as 360,480")
-    return h, w
-
-
-def _prompts_of(boxes: list[str], points: list[str], file: Path | None) -> dict[str, Any]:
-    from samtune.errors import InputError
-    from samtune.inference.folder import check_prompts, read_prompts
-
-    prompts = read_prompts(file) if file is not None else {}
-    everywhere: dict[str, Any] = {}
-    try:
-        if boxes:
-            everywhere["boxes"] = [_numbers(word, (4,)) for word in boxes]
-        if points:
-            rows = [_numbers(word, (2, 3)) for word in points]
-            everywhere["points"] = [row[:2] for row in rows]
-            everywhere["labels"] = [int(row[2]) if len(row) > 2 else 1 for row in rows]
-    except ValueError as error:
-        raise InputError(
-            f"{' '.join([*boxes, *points])}: --box takes x0,y0,x1,y1 in pixels, and --point x,y or "
-            "x,y,label"
-        ) from error
-    if everywhere:
-        prompts["*"] = check_prompts({"*": everywhere}, "--box/--point")["*"]
-    return prompts

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -29,6 +29,7 @@ from samtune.metrics.contract import ALWAYS, MEASURES
 from samtune.model.checkpoint import save, under_current_names
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
+from samtune.training.accelerator import make_accelerator
 from samtune.training.objective import Objective
 from samtune.training.schedule import (
     FitConfig,
@@ -42,10 +43,6 @@ from samtune.training.schedule import (
     validates,
 )
 from samtune.training.state import TrainingState, read_state, write_state
-from samtune.training.trackers import FOLDER, kept_in
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 Event = dict[str, Any]
 BAD_STEPS = 10
@@ -145,7 +142,7 @@ class _Trainer:
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
         self.val, self.output = val, output
-        self.accelerator = _accelerator(config, cpu, output)
+        self.accelerator = make_accelerator(config, cpu, output)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr)
@@ -342,40 +339,6 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
     if caught:
         raise KeyboardInterrupt
-
-
-def _accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accelerator:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    if config.trackers and output is None:
-        raise InputError(f"train.trackers={','.join(config.trackers)}: write files; give an output")
-    tracked = output / FOLDER if output is not None and config.trackers else None
-    precision = "no" if config.precision == "fp32" else config.precision
-    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
-        AcceleratorState._reset_state()  # an earlier training in this process had another one
-    # Heads that the chosen masks do not use get no gradient, which DDP must be told.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    try:
-        accelerator = Accelerator(
-            mixed_precision=precision,
-            gradient_accumulation_steps=config.accumulate,
-            cpu=cpu,
-            kwargs_handlers=[unused],
-            log_with=list(config.trackers) or None,
-            project_dir=tracked,
-        )
-    except ValueError as error:  # fp16 without a GPU, a tracker that is not there
-        setting = f"precision={config.precision}" if precision == "fp16" else "trackers"
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"train.{setting}: {reason}; choose another") from error
-    if precision == "fp16" and not accelerator.native_amp:  # accelerate would go on in fp32
-        raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
-    if tracked is not None:
-        tracked.mkdir(parents=True, exist_ok=True)
-        accelerator.init_trackers("samtune", init_kwargs=kept_in(tracked))
-    return accelerator
 
 
 def _groups(model: FineTuned, config: FitConfig) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ FOLDER = "trackers"
 """Within a run's folder."""
 
 
-def kept_in(folder: Path) -> dict[str, dict[str, Any]]:
+def folders_below(folder: Path) -> dict[str, dict[str, Any]]:
     """Sends all that the trackers write to disk below ``folder``.
 
     TensorBoard and Aim take their folder from accelerate. The others are asked for it here, where

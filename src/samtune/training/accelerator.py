@@ -1,0 +1,57 @@
+"""accelerate's part in a training: device, precision, accumulation, processes and trackers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samtune.errors import InputError
+from samtune.training.schedule import FitConfig
+from samtune.training.trackers import FOLDER, folders_below
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accelerator:
+    """The accelerator of one training.
+
+    Args:
+        config: Its precision, accumulation and trackers.
+        cpu: Stay on the CPU where there is a faster device.
+        output: The run's folder, into which trackers write.
+
+    Raises:
+        InputError: Trackers without a folder, one that is not installed, or fp16 without a GPU.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    if config.trackers and output is None:
+        raise InputError(f"train.trackers={','.join(config.trackers)}: write files; give an output")
+    folder = output / FOLDER if output is not None and config.trackers else None
+    precision = "no" if config.precision == "fp32" else config.precision
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        AcceleratorState._reset_state()  # an earlier training in this process had another one
+    # Heads that the chosen masks do not use get no gradient, which DDP must be told.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    try:
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            gradient_accumulation_steps=config.accumulate,
+            cpu=cpu,
+            kwargs_handlers=[unused],
+            log_with=list(config.trackers) or None,
+            project_dir=folder,
+        )
+    except ValueError as error:  # fp16 without a GPU, a tracker that is not there
+        setting = f"precision={config.precision}" if precision == "fp16" else "trackers"
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"train.{setting}: {reason}; choose another") from error
+    if precision == "fp16" and not accelerator.native_amp:  # accelerate would go on in fp32
+        raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers("samtune", init_kwargs=folders_below(folder))
+    return accelerator
