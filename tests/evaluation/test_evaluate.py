@@ -147,6 +147,15 @@ def test_an_image_of_one_tile_is_measured_as_a_whole(sam, pairs, mode, multimask
     assert tiled.images == 6
 
 
+def test_classes_on_tiles_are_never_chosen_among(sam, pairs):
+    policy = InputPolicy((64, 64), tiles="tiled", scale=2.0)
+    options = {"classes": 3}
+    model = FineTuned(sam, "none", "semantic", decoder_options=options, input=policy).eval()
+    batch = collate([of_mode(pairs, "none", input=policy)[0]])
+    one, other = (predict(model, batch, multimask=multimask)[0] for multimask in (False, True))
+    assert len(one) == 3 and torch.equal(one, other)
+
+
 @pytest.mark.parametrize("tiles", ["tiled", "crop"])
 def test_tiles_and_crops_equal_the_predictor(sam, pairs, tiles):
     policy = InputPolicy((64, 64), tiles=tiles, scale=2.0)
