@@ -120,14 +120,14 @@ def values_kind(look: Look, data: DataConfig) -> str:
     """What the values of a mask look like: ``0/1``, ``0/255``, ... or how they are read."""
     if data.masks not in ("auto", "binary"):
         return data.masks
-    met = sorted(set(look.values) - {data.ignore})
-    if not met or met == [0]:
+    values = sorted(set(look.values) - {data.ignore})
+    if not values or values == [0]:
         return "0 only"
     for ends, name in _ENDS.items():
-        if set(met) <= set(ends):
+        if set(values) <= set(ends):
             return name
     assert look.record.mask is not None
-    damaged = clear_threshold(np.array(met), is_lossy(look.record.mask)) is not None
+    damaged = clear_threshold(np.array(values), is_lossy(look.record.mask)) is not None
     return DAMAGED if damaged else "other values"
 
 

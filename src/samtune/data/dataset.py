@@ -28,7 +28,7 @@ from samtune.prompts import NONE, PromptModes, Prompts
 from samtune.registry import as_yaml
 
 
-class _Chosen(NamedTuple):
+class _Question(NamedTuple):
     """What one image is asked: prompts in the original frame, objects, targets in both frames."""
 
     prompts: Prompts
@@ -188,16 +188,16 @@ class SegmentationDataset(Dataset[Example]):
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
             everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)
-        chosen = self._ask(labels, geometry, draws)
+        question = self._ask(labels, geometry, draws)
         return Example(
             pixels=pixels,
-            prompts=chosen.prompts.to_model(geometry),
-            targets=chosen.targets,
+            prompts=question.prompts.to_model(geometry),
+            targets=question.targets,
             valid=torch.from_numpy(fit_mask(everywhere, geometry)),
-            classes=torch.from_numpy(chosen.classes),
+            classes=torch.from_numpy(question.classes),
             geometry=geometry,
             name=sample.name,
-            original=chosen.originals if self.originals else None,
+            original=question.originals if self.originals else None,
             original_valid=torch.from_numpy(everywhere) if self.originals else None,
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
         )
@@ -207,7 +207,7 @@ class SegmentationDataset(Dataset[Example]):
         kind = DRAWS[as_yaml(self.data.redraw)] if self.train else FirstDraws
         return kind.of(self.seed, int(self._epoch[0]), index)
 
-    def _ask(self, labels: Labels, geometry: Geometry, draws: Draws) -> _Chosen:
+    def _ask(self, labels: Labels, geometry: Geometry, draws: Draws) -> _Question:
         fitted = fit_mask(labels.map, geometry)
         objects = Objects(labels.map, fitted, len(labels), geometry.resized)
         if self.class_maps:
@@ -215,11 +215,11 @@ class SegmentationDataset(Dataset[Example]):
             targets, original = (
                 torch.from_numpy(table[m])[None] for m in (objects.fitted, objects.map)
             )
-            return _Chosen(Prompts.of(count=1), targets, original, np.zeros(1, np.int64))
+            return _Question(Prompts.of(count=1), targets, original, np.zeros(1, np.int64))
         sampling = Sampling(self.prompts, self.train, draws, self.mask_size)
         choices = tuple(mode for mode in self.modes if mode != NONE)
         if len(choices) < len(self.modes) and draws.mode(len(self.modes)) >= len(choices):
-            return _Chosen(
+            return _Question(
                 Prompts.of(count=1),
                 torch.from_numpy(objects.fitted > 0)[None],
                 torch.from_numpy(objects.map > 0)[None],
@@ -228,16 +228,16 @@ class SegmentationDataset(Dataset[Example]):
         which = self._objects(objects, draws)
         empty = self.prompts.ask_empty or self.data.crop is not None
         if self.train and empty and not len(which):
-            return _Chosen(
+            return _Question(
                 Prompts.of(count=1),
                 torch.zeros(1, *objects.fitted.shape, dtype=torch.bool),
                 torch.zeros(1, *objects.map.shape, dtype=torch.bool),
                 np.zeros(1, np.int64),
             )
-        asked = assign(which, choices, draws, self.prompts.one_kind)
-        which = np.concatenate([group for _, group in asked])
-        return _Chosen(
-            Prompts.cat([prompter(mode)(objects, group, sampling) for mode, group in asked]),
+        groups = assign(which, choices, draws, self.prompts.one_kind)
+        which = np.concatenate([group for _, group in groups])
+        return _Question(
+            Prompts.cat([prompter(mode)(objects, group, sampling) for mode, group in groups]),
             objects.targets(which),
             objects.originals(which if self.originals else which[:0]),
             labels.classes[which],

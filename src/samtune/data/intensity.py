@@ -98,20 +98,22 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
             without a range.
     """
     bands = None if policy is None else policy.bands
-    chosen = _banded(array, bands, path)
+    values = _take_bands(array, bands, path)
     if policy is None or policy.intensity == "percentile":
-        if chosen.dtype == bool:
-            chosen = chosen.astype(np.uint8) * 255
-        rgb = chosen if chosen.dtype == np.uint8 else _spread(chosen, bands is not None, _cut)
+        if values.dtype == bool:
+            values = values.astype(np.uint8) * 255
+        rgb = (
+            values if values.dtype == np.uint8 else _spread(values, bands is not None, _percentiles)
+        )
     elif policy.intensity == "zscore":
-        rgb = _spread(chosen, bands is not None, _deviations)
+        rgb = _spread(values, bands is not None, _deviations)
     else:
-        limits = policy.limits or _of_type(chosen, path)
-        rgb = _scaled(_finite(chosen), *limits)
+        limits = policy.limits or _of_type(values, path)
+        rgb = _scaled(_finite(values), *limits)
     return np.ascontiguousarray(rgb if rgb.shape[2] == 3 else rgb.repeat(3, axis=2))
 
 
-def _banded(array: NDArray, bands: tuple[int, ...] | None, path: Path) -> NDArray:
+def _take_bands(array: NDArray, bands: tuple[int, ...] | None, path: Path) -> NDArray:
     count = array.shape[2]
     if bands is None:
         if count > 4:
@@ -140,7 +142,7 @@ def _spread(array: NDArray, apart: bool, limits: Any) -> NDArray[np.uint8]:
     return np.stack([_scaled(band, *limits(band)) for band in bands], axis=2)
 
 
-def _cut(values: NDArray[np.float32]) -> tuple[float, float]:
+def _percentiles(values: NDArray[np.float32]) -> tuple[float, float]:
     low, high = np.percentile(values, PERCENTILES)
     if high <= low:
         low, high = float(values.min()), float(values.max())

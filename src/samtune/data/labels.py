@@ -212,7 +212,7 @@ def _binary(
         raise DataError(
             path,
             "unexpected mask values",
-            f"mask values {_shown(np.unique(values))} are not 0/1 or 0/255",
+            f"mask values {_list(np.unique(values))} are not 0/1 or 0/255",
             "set data.masks=instance for one value an object, data.masks=classes data.classes=K "
             "for one a class, data.ignore=V for a value to ignore, or data.masks=binary for "
             "foreground wherever not 0",
@@ -288,13 +288,13 @@ def _classes(
         raise DataError(
             path,
             "class out of range",
-            f"class values {_shown(np.unique(wrong))} are not in 0..{config.classes - 1}",
+            f"class values {_list(np.unique(wrong))} are not in 0..{config.classes - 1}",
             "set data.classes higher, or data.ignore to the value that means nothing; masks of 0 "
             "and 255 alone are one foreground: data.masks=binary",
         )
     labels, ids = _numbered(values.astype(np.int32) + 1, valid)
     if config.background is not None:
-        labels, ids = _kept(labels, ids, ids != config.background + 1)
+        labels, ids = _keep(labels, ids, ids != config.background + 1)
     classes = ids - 1
     return _parts(labels, classes, config) if config.objects == "component" else (labels, classes)
 
@@ -358,10 +358,10 @@ def _large_enough(
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     if min_area <= 1:
         return labels, classes
-    return _kept(labels, classes, areas(labels, len(classes)) >= min_area)
+    return _keep(labels, classes, areas(labels, len(classes)) >= min_area)
 
 
-def _kept(
+def _keep(
     labels: NDArray[np.integer], values: NDArray[np.int64], keep: NDArray[np.bool_]
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     table = np.zeros(len(keep) + 1, labels.dtype)
@@ -369,7 +369,7 @@ def _kept(
     return table[labels], values[keep]
 
 
-def _shown(values: Sequence[int] | NDArray[np.integer], most: int = 8) -> str:
+def _list(values: Sequence[int] | NDArray[np.integer], most: int = 8) -> str:
     numbers = [str(int(v)) for v in values[:most]]
     rest = len(values) - len(numbers)
     return "{" + ", ".join(numbers) + (f", ... {rest} more" if rest > 0 else "") + "}"

@@ -21,7 +21,7 @@ SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_SHOWN = 3
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
         return {name: pair(parts[name], truth) for name, truth in truths.items() if truth}
     lists = _split_lists(base)
     if lists:
-        return dict(_listed(images, masks, lists).items())
+        return dict(_by_lists(images, masks, lists).items())
     return {None: pair(images, masks)}
 
 
@@ -242,14 +242,16 @@ def _image_stem(stem: str, pictures: Mapping[str, Path]) -> str:
 def _refuse_alone(files: list[Path], partner: str, folder: Path) -> None:
     if not files:
         return
-    shown = ", ".join(f.name for f in files[:_SHOWN]) + (", ..." if len(files) > _SHOWN else "")
+    examples = ", ".join(f.name for f in files[:_EXAMPLES]) + (
+        ", ..." if len(files) > _EXAMPLES else ""
+    )
     alone = "image" if partner == "mask" else "mask"
     lack = "an image" if partner == "image" else "a mask"
     complain(
         DataError(
             files[0].parent,
             f"unmatched {alone}",
-            f"{len(files)} file(s) without {lack} of the same stem in {folder} ({shown})",
+            f"{len(files)} file(s) without {lack} of the same stem in {folder} ({examples})",
             f"add the {partner} or remove the file",
             files,
         )
@@ -287,10 +289,10 @@ def _split_lists(base: Path) -> dict[str, Path]:
     return {split: named[split] for split in SPLITS if split in named}
 
 
-def _listed(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str, list[Record]]:
+def _by_lists(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str, list[Record]]:
     pictures = by_stem(_data_files(images))
     truths = _masks_by_stem(masks, pictures)
-    taken: dict[str, Path] = {}
+    owner: dict[str, Path] = {}
     result = {}
     for split, file in lists.items():
         stems = sorted({_listed_stem(line) for line in _lines(file)} - {""})
@@ -304,11 +306,11 @@ def _listed(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str, l
             and _is_there(stem, file, truths, masks, "mask")
         ]
         for stem in there:
-            other = taken.setdefault(stem, file)
+            other = owner.setdefault(stem, file)
             if other != file:
                 what = f"{stem!r} is also listed in {other.name}, but splits must not share files"
                 complain(DataError(file, "listed twice", what, "keep it in one of the two"))
-        result[split] = [Record(pictures[s], truths[s], s) for s in there if taken[s] == file]
+        result[split] = [Record(pictures[s], truths[s], s) for s in there if owner[s] == file]
     return result
 
 
@@ -341,12 +343,12 @@ def _no_pair(part: Path) -> DataError:
 
 def _nothing_found(base: Path) -> DataError:
     there = sorted(p.name + ("/" if p.is_dir() else "") for p in base.iterdir())
-    shown = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") or "nothing"
+    listing = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") or "nothing"
     return DataError(
         base,
         "no folders",
         "no folders of images and masks found (looked for "
         f"{'|'.join(IMAGE_FOLDERS)} and {'|'.join(MASK_FOLDERS)}, also in train|val|test; "
-        f"there is: {shown})",
+        f"there is: {listing})",
         "name the two folders so, e.g. images and masks",
     )

@@ -108,14 +108,14 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
             f"splits; add {what}s, or give split folders"
         )
     if len(rest) <= len(missing):
-        return {"train": _joined(rest[1:]), **{name: _joined(rest[:1]) for name in missing}}
+        return {"train": _of_units(rest[1:]), **{name: _of_units(rest[:1]) for name in missing}}
     count_of_all = len(rest)
     parts: dict[str, list[Record]] = {}
     for i, name in enumerate(missing):
         room = len(rest) - 1 - (len(missing) - 1 - i)
         count = min(max(1, round(count_of_all * fractions[name])), room)
-        parts[name], rest = _joined(rest[:count]), rest[count:]
-    return {"train": _joined(rest), **parts}
+        parts[name], rest = _of_units(rest[:count]), rest[count:]
+    return {"train": _of_units(rest), **parts}
 
 
 def _units(records: Iterable[Record], seed: int) -> list[list[Record]]:
@@ -126,7 +126,7 @@ def _units(records: Iterable[Record], seed: int) -> list[list[Record]]:
     return [units[name] for name in sorted(units, key=lambda name: _hashed(name, seed))]
 
 
-def _joined(units: Iterable[list[Record]]) -> list[Record]:
+def _of_units(units: Iterable[list[Record]]) -> list[Record]:
     return _by_name(record for unit in units for record in unit)
 
 
@@ -171,7 +171,7 @@ def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
             f"data.shots={config.shots}: the training split has {len(train)} pairs; "
             f"choose 1 to {len(train)}, or leave it out"
         )
-    order = _drawn(train, int(config.shot_seed))
+    order = _seeded_order(train, int(config.shot_seed))
     several = config.masks in ("classes", "instance") and (config.classes or 0) > 1
     return _by_name(_balanced(order, shots, config) if several else order[:shots])
 
@@ -190,10 +190,10 @@ def _published(by_split: dict[str, list[Record]], config: DataConfig) -> dict[st
             f"data.shots={config.shots}; they are known of {of}; or give a number, as in "
             "data.shot_seed=0"
         )
-    wanted = frozenset(known[config.shots])
-    there = {r.name: r for name in ("train", "val") for r in by_split[name] if r.name in wanted}
-    if there.keys() < wanted:
-        lacks = sorted(wanted - there.keys())
+    shot_names = frozenset(known[config.shots])
+    there = {r.name: r for name in ("train", "val") for r in by_split[name] if r.name in shot_names}
+    if there.keys() < shot_names:
+        lacks = sorted(shot_names - there.keys())
         tests = [name for name in lacks if name in {record.name for record in by_split["test"]}]
         where = f"{len(tests)} of them in the test split" if tests else "not below data.root"
         raise InputError(
@@ -201,7 +201,7 @@ def _published(by_split: dict[str, list[Record]], config: DataConfig) -> dict[st
             f"not for training here ({', '.join(lacks[:4])}; {where}); use the packing that "
             "samtune data list names, or a number, as in data.shot_seed=0"
         )
-    val = [record for record in by_split["val"] if record.name not in wanted]
+    val = [record for record in by_split["val"] if record.name not in shot_names]
     return {**by_split, "train": _by_name(there.values()), "val": val}
 
 
@@ -212,19 +212,19 @@ def _with_shots() -> list[tuple[str, NamedSet]]:
 def _balanced(order: Sequence[Record], shots: int, config: DataConfig) -> list[Record]:
     """The first ``shots`` of a greedy order in which the least seen class comes first."""
     classes = [set(found.classes) for found in usable(order, config)]
-    shown = np.array([[c in each for c in sorted(set().union(*classes))] for each in classes], int)
-    seen, left, taken = np.zeros(shown.shape[1], np.int64), list(range(len(order))), []
+    occurs = np.array([[c in each for c in sorted(set().union(*classes))] for each in classes], int)
+    counts, left, selection = np.zeros(occurs.shape[1], np.int64), list(range(len(order))), []
     for _ in range(shots):
-        after = np.sort(seen + shown[left], axis=1)
+        after = np.sort(counts + occurs[left], axis=1)
         # the greatest by the least count, then by the next; lexsort's last key weighs most
         keys = [-np.arange(len(left)), *after.T[::-1]]
         best = left.pop(int(np.lexsort(keys)[-1]))
-        seen = seen + shown[best]
-        taken.append(order[best])
-    return taken
+        counts = counts + occurs[best]
+        selection.append(order[best])
+    return selection
 
 
-def _drawn(records: Iterable[Record], seed: int) -> list[Record]:
+def _seeded_order(records: Iterable[Record], seed: int) -> list[Record]:
     """A seeded order by hash of the stem: alike on every machine, stable when files are added."""
     return sorted(records, key=lambda record: _hashed(record.name, seed))
 

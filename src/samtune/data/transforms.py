@@ -100,9 +100,9 @@ def cropped_rotated(
     Where either acts in the model's frame the result lies in it, without padding.
     """
     if acts_in_frame(data):
-        image, labels = _framed(image, labels, policy)
+        image, labels = _in_frame(image, labels, policy)
     if data.crop is not None:
-        image, labels = part(image, labels, _drawn(data.crop, labels.map.shape, draws))
+        image, labels = part(image, labels, _crop_window(data.crop, labels.map.shape, draws))
     if data.crop is not None or draws.cuts_apart:
         labels = cut_apart(labels, data)
     if data.rotate:
@@ -111,7 +111,7 @@ def cropped_rotated(
     return image, labels
 
 
-def _framed(
+def _in_frame(
     image: NDArray[np.uint8], labels: Labels, policy: InputPolicy
 ) -> tuple[NDArray[np.uint8], Labels]:
     # What comes out is fitted once more, which is when channels and raw bytes are seen to.
@@ -122,7 +122,7 @@ def _framed(
     return bytes_, Labels(maps[0], labels.classes, maps[1])  # type: ignore[arg-type]
 
 
-def _drawn(crop: tuple[float, float], size: tuple[int, ...], draws: Draws) -> Window:
+def _crop_window(crop: tuple[float, float], size: tuple[int, ...], draws: Draws) -> Window:
     if in_pixels(crop):
         sides = [min(int(side), whole) for side, whole in zip(crop, size, strict=True)]
     else:

@@ -29,7 +29,7 @@ from samtune.sam.weights import (
     spec_of,
 )
 
-NAMED = 12
+TENSORS_TOLD = 12
 """How many tensors an error names of each kind."""
 
 
@@ -118,14 +118,14 @@ def import_checkpoint(
     spec = named_spec or _spec({**state, **(base_state or {})}, str(file))
     with torch.device("meta"):
         shapes = _build(Sam(spec).freeze(), layout, state, policy)
-    trained, of_base = _sort(shapes, layout, state, origin)
+    tuned_state, of_base = _sort(shapes, layout, state, origin)
     if base_state is not None:
         sam = from_state(spec, base_state, str(base))
         _check_base(sam, of_base, f"{file}", str(base))
     else:
-        sam = _split_base(shapes.sam, of_base, trained, layout, f"{file}", paths.save_base)
+        sam = _split_base(shapes.sam, of_base, tuned_state, layout, f"{file}", paths.save_base)
     result = _build(sam, layout, state, policy)
-    result.load_state_dict(trained, strict=True)
+    result.load_state_dict(tuned_state, strict=True)
     _write(result.eval(), layout, paths)
     return Imported(layout, paths.out, paths.base or paths.save_base or paths.file, result)
 
@@ -299,13 +299,13 @@ def _check_base(sam: Sam, of_base: Mapping[str, Tensor], file: str, base: str) -
 def _split_base(
     shapes: Sam,
     of_base: Mapping[str, Tensor],
-    trained: Mapping[str, Tensor],
+    tuned_state: Mapping[str, Tensor],
     dialect: Dialect,
     file: str,
     save_base: Path | None,
 ) -> Sam:
     """The base that a file holds; a trained decoder stands in for the base's, which it lacks."""
-    decoder = {dialect.theirs(k): t for k, t in trained.items() if k.startswith("decoder.")}
+    decoder = {dialect.theirs(k): t for k, t in tuned_state.items() if k.startswith("decoder.")}
     tensors = {**decoder, **of_base}
     expected = shapes.state_dict()
     missing = [k for k, t in expected.items() if k not in tensors or tensors[k].shape != t.shape]
@@ -337,8 +337,8 @@ def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
 
 
 def _list(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f", and {more} more in --json" if more > 0 else "")
+    more = len(names) - TENSORS_TOLD
+    return ", ".join(names[:TENSORS_TOLD]) + (f", and {more} more in --json" if more > 0 else "")
 
 
 def _resembles(state: State, dialect: Dialect) -> str:

@@ -39,24 +39,25 @@ class BoundaryMetrics(Streamed):
 
     def __init__(
         self,
-        wanted: Collection[str] = BOUNDARIES,
+        metrics: Collection[str] = BOUNDARIES,
         ratio: float = 0.02,
         tolerance: float = 2.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.wanted, self.ratio, self.tolerance = frozenset(wanted), ratio, tolerance
-        if self.wanted & {"hd95", "nsd"}:
+        self.metrics, self.ratio, self.tolerance = frozenset(metrics), ratio, tolerance
+        if self.metrics & {"hd95", "nsd"}:
             need_scipy("hd95 and nsd")
         self.add_sums(sums=(4,))
 
     def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        for predicted, target in zip(*(m.cpu().numpy() for m in image.cut()), strict=True):
+        masks = (m.cpu().numpy() for m in image.without_ignored())
+        for predicted, target in zip(*masks, strict=True):
             row = [1.0, 0.0, 0.0, 0.0]
-            if "boundary_iou" in self.wanted:
+            if "boundary_iou" in self.metrics:
                 row[1] = boundary_iou(predicted, target, self.ratio)
-            if self.wanted & {"hd95", "nsd"}:
+            if self.metrics & {"hd95", "nsd"}:
                 row[2:] = surface_scores(predicted, target, self.tolerance)
             self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
 
@@ -66,7 +67,7 @@ class BoundaryMetrics(Streamed):
         return {
             name: total / count if count else math.nan
             for name, total in zip(BOUNDARIES, sums, strict=True)
-            if name in self.wanted
+            if name in self.metrics
         }
 
 

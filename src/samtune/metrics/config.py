@@ -27,18 +27,18 @@ class EvalConfig:
         return expand(self.metrics)
 
 
-def check(config: EvalConfig, maps: bool = False, cut: bool = False) -> None:
+def check(config: EvalConfig, maps: bool = False, views: bool = False) -> None:
     """Checks the settings.
 
     Args:
         config: To check.
         maps: Whether the data are maps of classes.
-        cut: Whether images are cut into tiles or crops, which have no frame of the whole image.
+        views: Whether images are cut into tiles or crops, which have no frame of the whole image.
 
     Raises:
         InputError: As :func:`expand`, or the first setting out of its range.
     """
-    expand(config.metrics, maps=maps, cut=cut)
+    expand(config.metrics, maps=maps, views=views)
     if not 0 < config.boundary_ratio <= 1:
         raise InputError(f"eval.boundary_ratio={config.boundary_ratio}: must be above 0, up to 1")
     if not 0 <= config.nsd_tolerance < float("inf"):

@@ -95,20 +95,20 @@ def _regions() -> dict[str, Measure]:
 
 
 def _boundaries() -> dict[str, Measure]:
-    cut = "ignored pixels are outside of both masks"
+    outside = "ignored pixels are outside of both masks"
     edge = "surfaces are the mask's pixels with a neighbour (of 4) outside, the image's border too"
     return {
         "boundary_iou": Measure(
             "boundaries",
             "IoU of the bands inside the contours, as wide as eval.boundary_ratio of the image's "
-            f"diagonal; {cut}",
+            f"diagonal; {outside}",
             *(_PROMPTS, _BOTH, "boundaries", "boundary_iou"),
             source="Cheng et al. 2021, arXiv:2103.16562",
         ),
         "hd95": Measure(
             "boundaries",
             "the larger of the two directed 95th percentiles of surface distance, in pixels; "
-            f"{edge}; {cut}",
+            f"{edge}; {outside}",
             *(_PROMPTS, "0 where both are empty, the image's diagonal where only one is"),
             *("boundaries", "hd95"),
             higher=False,
@@ -117,7 +117,7 @@ def _boundaries() -> dict[str, Measure]:
         "nsd": Measure(
             "boundaries",
             "part of both surfaces within eval.nsd_tolerance pixels of the other (normalised "
-            f"surface Dice); {edge}; {cut}",
+            f"surface Dice); {edge}; {outside}",
             *(_PROMPTS, _BOTH, "boundaries", "nsd"),
             source="Nikolov et al. 2018, arXiv:1809.04430",
         ),
@@ -304,7 +304,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def expand(
-    names: Iterable[str], key: str = "eval.metrics", maps: bool = False, cut: bool = False
+    names: Iterable[str], key: str = "eval.metrics", maps: bool = False, views: bool = False
 ) -> tuple[str, ...]:
     """Names of metrics and of groups as names of metrics, each once, in their order.
 
@@ -312,7 +312,7 @@ def expand(
         names: Of metrics and of groups.
         key: The setting that they come from.
         maps: Whether the data are maps of classes.
-        cut: Whether images are cut into tiles or crops, which have no frame of the whole image.
+        views: Whether images are cut into tiles or crops, which have no frame of the whole image.
 
     Raises:
         InputError: A name that is neither, or a metric that has no meaning for the data or for cut
@@ -333,7 +333,7 @@ def expand(
                 f"{key}={name}: has no meaning for maps of classes; choose of regions and "
                 "boundaries, or miou_gsam"
             )
-        if cut and "frame" in MEASURES[name].needs:
+        if views and "frame" in MEASURES[name].needs:
             raise InputError(
                 f"{key}={name}: is measured in the model's frame, which an image that is cut has "
                 "not; choose another, or set input.tiles=whole"

@@ -66,10 +66,10 @@ class ImageResult:
 
     def union(self) -> tuple[Tensor, Tensor]:
         """What any mask predicts and what any target has, where it counts: ``(h, w)`` bool each."""
-        predicted, target = self.cut()
+        predicted, target = self.without_ignored()
         return predicted.any(0), target.any(0)
 
-    def cut(self) -> tuple[Tensor, Tensor]:
+    def without_ignored(self) -> tuple[Tensor, Tensor]:
         """``(N, h, w)`` bool each: predicted and true masks without the ignored pixels."""
         counted = self.counted()
         return self.predicted & counted, self.target & counted

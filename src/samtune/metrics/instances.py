@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samtune.metrics.boundaries import need_scipy
 from samtune.metrics.image_result import ImageResult
-from samtune.metrics.regions import AREAS, Listed, Streamed
+from samtune.metrics.regions import AREAS, RowMetric, Streamed
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-class AveragePrecision(Listed):
+class AveragePrecision(RowMetric):
     """COCO's average precision (Lin et al. 2014, arXiv:1405.0312) of scored masks.
 
     Args:
@@ -55,7 +55,7 @@ class AveragePrecision(Listed):
         Raises:
             ValueError: Masks without scores, or a class out of range.
         """
-        predicted, target = (m.cpu().numpy() for m in image.cut())
+        predicted, target = (m.cpu().numpy() for m in image.without_ignored())
         if image.scores is None:
             raise ValueError(
                 "no scores: give ImageResult(scores=...), the estimated IoU of each mask"
@@ -120,7 +120,7 @@ class SegmentationAccuracy(Streamed):
 
     def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        predicted, target = (m[m.flatten(1).any(1)].cpu().numpy() for m in image.cut())
+        predicted, target = (m[m.flatten(1).any(1)].cpu().numpy() for m in image.without_ignored())
         if len(predicted) or len(target):
             score = segmentation_accuracy(predicted, target)
             self.sums += torch.tensor([1.0, score], dtype=torch.float64).to(self.sums.device)
@@ -174,13 +174,13 @@ def _fates(predicted: Bools, target: Bools) -> NDArray[np.int64]:
     for size, (low, high) in enumerate(RANGES):
         outside, ignored = ((area < low) | (area > high) for area in areas)
         for bit, threshold in enumerate(THRESHOLDS):
-            passed, left_out = _matched(iou, ignored, outside, threshold)
+            passed, left_out = _match(iou, ignored, outside, threshold)
             out[:, 2 * size] |= passed.astype(np.int64) << bit
             out[:, 2 * size + 1] |= left_out.astype(np.int64) << bit
     return out
 
 
-def _matched(iou: Floats, ignored: Bools, outside: Bools, threshold: float) -> tuple[Bools, Bools]:
+def _match(iou: Floats, ignored: Bools, outside: Bools, threshold: float) -> tuple[Bools, Bools]:
     """Each mask takes the nearest target left, one that counts before one that does not."""
     passed, left_out = np.zeros(len(iou), bool), outside.copy()
     free = np.ones(iou.shape[1], bool)

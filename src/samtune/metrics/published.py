@@ -10,8 +10,8 @@ from torch import Tensor
 
 from samtune.metrics.image_result import ImageResult, probability_of
 from samtune.metrics.masks import areas_of
-from samtune.metrics.regions import Listed, Streamed
-from samtune.metrics.saliency import framed
+from samtune.metrics.regions import RowMetric, Streamed
+from samtune.metrics.saliency import frame_of
 
 
 class PooledForeground(Streamed):
@@ -100,7 +100,7 @@ class AbsentClassIoU(Streamed):
         Raises:
             ValueError: No view of the model's frame, or no probability map of single masks.
         """
-        view = framed(image)
+        view = frame_of(image)
         if view.mapped:
             assert view.classes is not None
             rows, areas = view.classes, areas_of(view.predicted, view.target, view.valid)
@@ -124,7 +124,7 @@ class AbsentClassIoU(Streamed):
         return dict(zip(("miou_gsam", "miou_gsam_dropped"), values.tolist(), strict=True))
 
 
-class SoftClassIoU(Listed):
+class SoftClassIoU(RowMetric):
     """Generalized SAM's other mIoU: of probabilities instead of masks, batch by batch.
 
     Args:
@@ -148,7 +148,7 @@ class SoftClassIoU(Listed):
         Raises:
             ValueError: No view of the model's frame, or no probabilities.
         """
-        view = framed(image)
+        view = frame_of(image)
         if image.index >= image.total - image.total % AbsentClassIoU.BATCH:
             return
         shares, target = self._both(view)

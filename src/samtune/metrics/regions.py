@@ -38,7 +38,7 @@ class Streamed(Metric):
             self.add_state(name, zeros, dist_reduce_fx="sum")
 
 
-class Listed(Streamed):
+class RowMetric(Streamed):
     """A metric that keeps rows of a few numbers instead of sums.
 
     Args:

@@ -54,17 +54,17 @@ class SaliencyMetrics(Streamed):
 
     def __init__(
         self,
-        wanted: Collection[str] = SALIENCY,
+        metrics: Collection[str] = SALIENCY,
         beta2: float = 0.3,
         weighted_beta2: float = 1.0,
         undefined: Literal["part", "zero"] = "part",
-        framed: bool = False,
+        in_frame: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.wanted, self.beta2, self.weighted_beta2 = frozenset(wanted), beta2, weighted_beta2
-        self.undefined, self.framed = undefined, framed
-        if "weighted_f" in self.wanted:
+        self.metrics, self.beta2, self.weighted_beta2 = frozenset(metrics), beta2, weighted_beta2
+        self.undefined, self.in_frame = undefined, in_frame
+        if "weighted_f" in self.metrics:
             need_scipy("weighted_f")
         self.add_sums(sums=(len(SINGLES) + 1,), curves=(2, 256))
 
@@ -74,15 +74,15 @@ class SaliencyMetrics(Streamed):
         Raises:
             ValueError: It has no probability map, or no view of the model's frame.
         """
-        if self.framed:
-            image = framed(image)
+        if self.in_frame:
+            image = frame_of(image)
         counted = image.counted().cpu().numpy()
         probability = probability_of(image).double().cpu().numpy()
         stretched = stretch(probability, counted)
         target = image.union()[1].cpu().numpy()
         row = [1.0, *(self._single(name, stretched, target, counted) for name in SINGLES)]
         self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
-        if self.wanted & {"e_mean", "e_max", "f_mean", "f_max"}:
+        if self.metrics & {"e_mean", "e_max", "f_mean", "f_max"}:
             hits, all_ = counts(stretched, target)
             size, area = target.size, int(np.count_nonzero(target))
             curves = np.stack(
@@ -94,14 +94,14 @@ class SaliencyMetrics(Streamed):
         """The numbers so far, over all processes; NaN without any image."""
         count, *sums = self.sums.tolist()
         if not count:
-            return dict.fromkeys(self.wanted, math.nan)
+            return dict.fromkeys(self.metrics, math.nan)
         found = {name: total / count for name, total in zip(SINGLES, sums, strict=True)}
         for name, curve in zip("ef", (self.curves / count).cpu(), strict=True):
             found |= {f"{name}_mean": float(curve.mean()), f"{name}_max": float(curve.max())}
-        return {name: value for name, value in found.items() if name in self.wanted}
+        return {name: value for name, value in found.items() if name in self.metrics}
 
     def _single(self, name: str, p: Map, target: Mask, counted: Mask) -> float:
-        if name not in self.wanted:
+        if name not in self.metrics:
             return 0.0
         if name == "mae":
             return float(np.abs(p - target)[counted].mean()) if counted.any() else 0.0
@@ -117,7 +117,7 @@ class SaliencyMetrics(Streamed):
         return float(f_measure(hits, all_, area, self.beta2)[0])
 
 
-def framed(image: ImageResult) -> ImageResult:
+def frame_of(image: ImageResult) -> ImageResult:
     """The same image in the model's frame.
 
     Raises:
@@ -151,13 +151,13 @@ def counts(p: Map, target: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def e_measure(
-    hits: NDArray[np.int64], taken: NDArray[np.int64], area: int, size: int
+    hits: NDArray[np.int64], predicted: NDArray[np.int64], area: int, size: int
 ) -> NDArray[np.float64]:
     """The enhanced alignment of binary maps with a target (Fan et al. 2018, arXiv:1805.10421).
 
     Args:
         hits: Pixels that each map takes on the target.
-        taken: Pixels that it takes in all, of the same shape.
+        predicted: Pixels that it takes in all, of the same shape.
         area: Pixels of the target.
         size: Pixels of the image.
 
@@ -165,15 +165,15 @@ def e_measure(
         One value a map; a perfect one is ``size / (size - 1)``, as in the authors' code.
     """
     if area in (0, size):
-        alike = taken if area else size - taken
+        alike = predicted if area else size - predicted
         return alike / (size - 1 + EPS)
-    means = taken / size, area / size
-    total = np.zeros(len(taken))
+    means = predicted / size, area / size
+    total = np.zeros(len(predicted))
     cells = {
         (1, 1): hits,
-        (1, 0): taken - hits,
+        (1, 0): predicted - hits,
         (0, 1): area - hits,
-        (0, 0): size - taken - (area - hits),
+        (0, 0): size - predicted - (area - hits),
     }
     for (in_map, in_target), pixels in cells.items():
         a, b = in_map - means[0], in_target - means[1]
@@ -182,13 +182,13 @@ def e_measure(
 
 
 def f_measure(
-    hits: NDArray[np.int64], taken: NDArray[np.int64], area: int, beta2: float
+    hits: NDArray[np.int64], predicted: NDArray[np.int64], area: int, beta2: float
 ) -> NDArray[np.float64]:
     """F of binary maps (Achanta et al. 2009): 0 where nothing of the target is taken.
 
     Arguments are those of :func:`e_measure`; ``beta2`` weighs precision.
     """
-    precision, recall = hits / np.maximum(taken, 1), hits / max(area, 1)
+    precision, recall = hits / np.maximum(predicted, 1), hits / max(area, 1)
     below = beta2 * precision + recall
     return (1 + beta2) * precision * recall / np.where(hits > 0, below, 1)
 

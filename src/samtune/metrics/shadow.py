@@ -9,7 +9,7 @@ from torch import Tensor
 
 from samtune.metrics.image_result import ImageResult, probability_of
 from samtune.metrics.regions import Streamed
-from samtune.metrics.saliency import framed
+from samtune.metrics.saliency import frame_of
 
 
 class BalancedError(Streamed):
@@ -42,7 +42,7 @@ class BalancedError(Streamed):
             ValueError: A threshold, and no probability map or no view of the model's frame.
         """
         if self.threshold is not None:
-            image = framed(image)
+            image = frame_of(image)
         predicted, target = (m.cpu() for m in image.union())
         counted = image.counted().cpu()
         if self.threshold is not None:

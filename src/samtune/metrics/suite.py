@@ -22,16 +22,16 @@ from samtune.metrics.regions import RegionMetrics, Streamed
 from samtune.metrics.saliency import SaliencyMetrics
 from samtune.metrics.shadow import BalancedError
 
-Made = Callable[[list[str], EvalConfig, int, dict[str, Any]], Streamed]
+Maker = Callable[[list[str], EvalConfig, int, dict[str, Any]], Streamed]
 
-FAMILIES: dict[str, Made] = {
+FAMILIES: dict[str, Maker] = {
     "regions": lambda keys, s, classes, kw: RegionMetrics(**kw),
     "boundaries": lambda keys, s, classes, kw: BoundaryMetrics(
         keys, s.boundary_ratio, s.nsd_tolerance, **kw
     ),
     "saliency": lambda keys, s, classes, kw: SaliencyMetrics(keys, **kw),
     "saliency_framed": lambda keys, s, classes, kw: SaliencyMetrics(
-        keys, weighted_beta2=0.3, undefined="zero", framed=True, **kw
+        keys, weighted_beta2=0.3, undefined="zero", in_frame=True, **kw
     ),
     "shadow": lambda keys, s, classes, kw: BalancedError(**kw),
     "shadow_framed": lambda keys, s, classes, kw: BalancedError(125 / 255, **kw),

@@ -115,14 +115,14 @@ class Block(nn.Module, EncoderBlock):
         if not self.window:
             return self.attn(self._project(x, edits), edits)
         if edits.qkv is not None:
-            cut, padded = windows.partition(x, self.window)
-            cut = self._project(cut, edits)
+            parts, padded = windows.partition(x, self.window)
+            parts = self._project(parts, edits)
         else:
             # Padding follows the norm, so padded tokens are zeros and their projection is the bias:
             # projecting the real tokens alone gives the same numbers for less work.
-            cut, padded = windows.partition(F.linear(x, self.attn.qkv.weight), self.window)
-            cut = cut + self.attn.qkv.bias.to(cut.dtype)  # else autocast would widen it
-        return windows.merge(self.attn(cut, edits), padded, grid)
+            parts, padded = windows.partition(F.linear(x, self.attn.qkv.weight), self.window)
+            parts = parts + self.attn.qkv.bias.to(parts.dtype)  # else autocast would widen it
+        return windows.merge(self.attn(parts, edits), padded, grid)
 
     def _project(self, x: Tensor, edits: BlockEdits) -> Tensor:
         qkv = self.attn.qkv(x)

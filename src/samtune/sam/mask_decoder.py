@@ -189,10 +189,10 @@ class MaskDecoder(nn.Module):
 
     def read(self, tokens: Tensor, upscaled: Tensor, multimask: bool = False) -> Masks:
         """SAM's own masks from output tokens ``(N, 5 + t, C)`` and ``(N, C / 8, 4H, 4W)``."""
-        chosen = range(1, MASKS) if multimask else range(1)
+        which = range(1, MASKS) if multimask else range(1)
         weights = torch.stack(
-            [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in chosen], dim=1
+            [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in which], dim=1
         )
         logits = torch.einsum("nkc,nchw->nkhw", weights, upscaled)
         iou = self.iou_prediction_head(tokens[:, 0])
-        return Masks(logits, iou[:, chosen.start : chosen.stop])
+        return Masks(logits, iou[:, which.start : which.stop])

@@ -256,9 +256,9 @@ class TinyViT(Encoder):
         first, *others = spec.stages
         self.patch, self.dim = STEM, spec.stages[-1].dim
         self.patch_embed = PatchEmbed(first.dim)
-        made: list[list[nn.Module]] = [[MBConv(first.dim) for _ in range(first.depth)]]
-        made += [[Block(s.dim, s.heads, s.window) for _ in range(s.depth)] for s in others]
-        self.layers = nn.ModuleList(nn.ModuleDict({"blocks": nn.ModuleList(m)}) for m in made)
+        stages: list[list[nn.Module]] = [[MBConv(first.dim) for _ in range(first.depth)]]
+        stages += [[Block(s.dim, s.heads, s.window) for _ in range(s.depth)] for s in others]
+        self.layers = nn.ModuleList(nn.ModuleDict({"blocks": nn.ModuleList(m)}) for m in stages)
         steps, stride = [], STEM
         for i, (here, after) in enumerate(zip(spec.stages, others, strict=False), start=1):
             halving = 1 if after is spec.stages[-1] else 2
@@ -267,7 +267,7 @@ class TinyViT(Encoder):
             layer = self.layers[i - 1]
             assert isinstance(layer, nn.ModuleDict)
             layer["downsample"] = merging
-            for j, block in enumerate(made[i]):
+            for j, block in enumerate(stages[i]):
                 assert isinstance(block, Block)
                 before = None if j else merging
                 steps.append(Step(f"layers.{i}.blocks.{j}", block, before, stride))

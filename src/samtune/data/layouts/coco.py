@@ -12,7 +12,7 @@ from typing import Any
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
-from samtune.data.layouts.drawn import Drawn, Kind, Shape, class_settings, kind_of
+from samtune.data.layouts.drawn import DrawnMask, Kind, Shape, class_settings, kind_of
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record
 from samtune.errors import InputError
@@ -22,7 +22,7 @@ _WORDS = ("instances", "annotations", "annotation", "coco")
 
 
 @dataclass(frozen=True)
-class CocoMask(Drawn):
+class CocoMask(DrawnMask):
     """The objects of one image, kept as the JSON text of their annotations."""
 
     height: int

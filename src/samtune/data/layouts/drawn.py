@@ -33,7 +33,7 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Drawn(Stored):
+class DrawnMask(Stored):
     """A label map of objects that may overlap: smaller ones lie over larger ones.
 
     Of two of the same area the later one lies on top. Crowds lie below all objects.
@@ -50,17 +50,17 @@ class Drawn(Stored):
     def read(self) -> NDArray[np.int32]:
         """``(h, w)``, see the class."""
         size = self.size()
-        drawn = np.zeros(size, np.int32)
+        labels = np.zeros(size, np.int32)
         shapes = self.shapes()
         masks = self._masks(shapes, size)
         areas = np.array([mask.sum() for mask in masks], np.int64)
         order = np.argsort(-areas, kind="stable").tolist()
         for i in [i for i in order if shapes[i].crowd]:
-            drawn[masks[i]] = IGNORED
+            labels[masks[i]] = IGNORED
         for i in [i for i in order if not shapes[i].crowd]:
             category = shapes[i].category
-            drawn[masks[i]] = {"instance": i, "classes": category, "binary": 0}[self.kind] + 1
-        return drawn
+            labels[masks[i]] = {"instance": i, "classes": category, "binary": 0}[self.kind] + 1
+        return labels
 
     def _masks(self, shapes: list[Shape], size: tuple[int, int]) -> list[NDArray[np.bool_]]:
         """The mask of each object; of several that are wrong, the first names the number."""

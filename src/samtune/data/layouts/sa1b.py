@@ -10,14 +10,14 @@ from typing import Any
 
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some
-from samtune.data.layouts.drawn import Drawn, Shape, class_settings, kind_of
+from samtune.data.layouts.drawn import DrawnMask, Shape, class_settings, kind_of
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, existing_folder, image_files
 from samtune.errors import InputError
 
 
 @dataclass(frozen=True)
-class Sa1bMask(Drawn):
+class Sa1bMask(DrawnMask):
     """The masks of one JSON file."""
 
     def size(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import yaml
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
-from samtune.data.layouts.drawn import Drawn, Shape, class_settings, kind_of, with_count
+from samtune.data.layouts.drawn import DrawnMask, Shape, class_settings, kind_of, with_count
 from samtune.data.problems import DataError, complain
 from samtune.data.reading import image_size
 from samtune.data.sources import Record, image_files
@@ -21,7 +21,7 @@ _OUTSIDE = 0.01
 
 
 @dataclass(frozen=True)
-class YoloMask(Drawn):
+class YoloMask(DrawnMask):
     """The polygons of one text file; an image without one has no object."""
 
     image: Path
@@ -159,15 +159,15 @@ def _images(file: Path, tree: dict[str, Any], split: str, entries: Any) -> list[
             images += image_files(place)
         else:
             lines = [line.strip() for line in place.read_text("utf-8").splitlines()]
-            listed = [place.parent / line for line in lines if line]
-            missing = [path for path in listed if not path.is_file()]
+            paths = [place.parent / line for line in lines if line]
+            missing = [path for path in paths if not path.is_file()]
             lost = lost or bool(missing)
             if missing:
-                count = f"{len(missing)} of its {len(listed)} images"
+                count = f"{len(missing)} of its {len(paths)} images"
                 what = f"{count} are not there ({some(missing)})"
                 remedy = "add them, or remove the lines"
                 complain(DataError(place, "missing image", what, remedy, missing))
-            images += [path for path in listed if path.is_file()]
+            images += [path for path in paths if path.is_file()]
     if not images and not lost:
         what = f"{split}: {entries} holds no image"
         complain(DataError(file, "no image", what, "put the images there"))

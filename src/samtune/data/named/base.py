@@ -47,7 +47,7 @@ class NamedSet:
 
 DATASETS: dict[str, NamedSet] = {}
 """By name."""
-_SHOWN = 6
+_EXAMPLES = 6
 
 
 def register(entry: NamedSet) -> None:
@@ -69,11 +69,12 @@ def incomplete(
         files: Those that lack a partner, or are not there, where that is known.
     """
     entry, lacks = DATASETS[name], list(missing)
-    shown = ", ".join(lacks[:_SHOWN]) + (f" and {len(lacks) - _SHOWN} more" * (len(lacks) > _SHOWN))
+    rest = len(lacks) - _EXAMPLES
+    examples = ", ".join(lacks[:_EXAMPLES]) + (f" and {rest} more" if rest > 0 else "")
     return DataError(
         root,
         "missing or alone" if files else "incomplete download",
-        f"not a whole copy of {entry.title}: missing {shown}",
+        f"not a whole copy of {entry.title}: missing {examples}",
         ("complete them or remove what stands alone; " if files else "")
         + f"expected below it: {' or '.join(entry.layout)}; get it from {entry.url}",
         files,

@@ -97,7 +97,7 @@ def below(base: Path, path: str) -> Path | None:
     return base
 
 
-def matched(
+def match_pairs(
     name: str, root: Path, pictures: Mapping[str, Path], truths: Mapping[str, Path], where: str
 ) -> list[tuple[str, Path, Path]]:
     """Key, image and mask of each pair, sorted by key.
@@ -167,7 +167,7 @@ def _records(name: str, root: Path, base: Path, packing: Packing, mask: Source) 
             mine = {key: path for key, path in truths.items() if key in pictures}
             for key in mine:
                 rest.pop(key, None)
-            for key, image, truth in matched(name, root, pictures, mine, part.images):
+            for key, image, truth in match_pairs(name, root, pictures, mine, part.images):
                 by_split[split].append(Record(image, mask(truth), part.prefix + key))
         by_split[split].sort(key=lambda record: record.name)
     alone = [path for rest in unused.values() for path in rest.values()]

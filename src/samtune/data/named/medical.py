@@ -8,7 +8,7 @@ from pathlib import Path
 from samtune.data.config import DataConfig
 from samtune.data.named.arrays import FOLDER, LAYOUT, find_arrays
 from samtune.data.named.base import NamedSet, incomplete, register
-from samtune.data.named.folders import SplitRecords, bases, below, matched
+from samtune.data.named.folders import SplitRecords, bases, below, match_pairs
 from samtune.data.named.parts import ArchiveItem, StackPage, VolumeSlice, open_volume
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, image_files
@@ -76,7 +76,7 @@ def _slices(root: Path, images: Path, labels: Path) -> list[list[Record]]:
         return [[record] for record in _numbered(root, images, labels, "")]
     groups = {p.name: p for p in images.iterdir() if p.is_dir()}
     truths = {p.name: p for p in labels.iterdir() if p.is_dir()}
-    pairs = matched("isbi2012", root, groups, truths, images.name)
+    pairs = match_pairs("isbi2012", root, groups, truths, images.name)
     pairs.sort(key=lambda pair: _natural(pair[0]))
     return [_numbered(root, a, b, f"{name}_") for name, a, b in pairs]
 
@@ -87,7 +87,7 @@ def _numbered(root: Path, images: Path, labels: Path, prefix: str) -> list[Recor
     for folder in (images, labels):
         files = image_files(folder)
         tables.append(by_stem(files, [_number(file.stem) for file in files] or None))
-    pairs = matched("isbi2012", root, tables[0], tables[1], images.name)
+    pairs = match_pairs("isbi2012", root, tables[0], tables[1], images.name)
     records = [Record(image, truth, prefix + image.stem) for _, image, truth in pairs]
     return sorted(records, key=lambda record: _natural(record.name))
 

@@ -10,7 +10,7 @@ from samtune.data.named.base import NamedSet, register
 from samtune.data.named.folders import Packing, Part, SplitRecords, bases, below, find_packed
 from samtune.data.sources import find_layout
 
-_OWN: Packing = {None: (Part("images", "masks"),)}
+_PLAIN: Packing = {None: (Part("images", "masks"),)}
 # PraNet adds CVC-ClinicDB to the training set; its files are named by numbers alone.
 _PRANET: Packing = {
     "train": (Part("TrainDataset/images|image", "TrainDataset/masks|mask", r"(?!\d+$)"),),
@@ -36,7 +36,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
             return find_arrays("kvasir", root, arrays)
         if below(base, "images") and below(base, "masks"):
             return find_layout(base)
-    return find_packed("kvasir", root, [_OWN, _PRANET], _TOPS)
+    return find_packed("kvasir", root, [_PLAIN, _PRANET], _TOPS)
 
 
 register(

@@ -14,7 +14,7 @@ from samtune.data.named.folders import (
     below,
     by_split,
     find_packed,
-    matched,
+    match_pairs,
     packed,
 )
 from samtune.data.named.parts import Colour, Coloured, Renumbered
@@ -74,7 +74,7 @@ def _camvid(root: Path, config: DataConfig) -> SplitRecords:
         if below(base, "images") and below(base, "masks"):
             return find_layout(base)
         if below(base, "list"):
-            return _listed(root, base)
+            return _by_lists(root, base)
         if any(below(base, folder) for folder in ("train_labels", "val_labels", "test_labels")):
             return find_packed("camvid", root, [_KAGGLE], _TOPS, _colours)
         if any(below(base, part.images) for part in _ORIGINAL[None]):
@@ -82,13 +82,13 @@ def _camvid(root: Path, config: DataConfig) -> SplitRecords:
     return find_packed("camvid", root, [_SEGNET], _TOPS)
 
 
-def _listed(root: Path, base: Path) -> SplitRecords:
+def _by_lists(root: Path, base: Path) -> SplitRecords:
     """Names of images in ``list/SPLIT_d.txt``, of labels in ``_l.txt``, both below ``image/``."""
     lists = {s: [base / "list" / f"{s}_{kind}.txt" for kind in "dl"] for s in _SPLITS}
     missing = [f"list/{path.name}" for pair in lists.values() for path in pair if not path.exists()]
     if missing:
         raise incomplete("camvid", root, missing)
-    by_split: SplitRecords = {}
+    result: SplitRecords = {}
     for split, pair in lists.items():
         images, labels = (
             [base / "image" / line.strip().lstrip("/") for line in lines if line.strip()]
@@ -103,8 +103,8 @@ def _listed(root: Path, base: Path) -> SplitRecords:
             complain(incomplete("camvid", root, [f"image/{path.name}" for path in lacks], lacks))
         pairs = zip(images, labels, strict=True)
         records = [Record(i, m, i.stem) for i, m in pairs if i.is_file() and m.is_file()]
-        by_split[split] = sorted(records, key=lambda record: record.name)
-    return by_split
+        result[split] = sorted(records, key=lambda record: record.name)
+    return result
 
 
 def _cityscapes(root: Path, config: DataConfig) -> SplitRecords:
@@ -115,7 +115,7 @@ def _cityscapes(root: Path, config: DataConfig) -> SplitRecords:
     """
     ignored = _VOID if config.ignore is None else config.ignore
     values = tuple((old, new) for new, old in enumerate(CITYSCAPES.values()))
-    by_split: SplitRecords = {}
+    result: SplitRecords = {}
     base = next((b for b in bases(root, ("cityscapes",)) if below(b, "leftImg8bit")), root)
     folders = [f"{top}/{part}" for part in ("train", "val") for top in ("leftImg8bit", "gtFine")]
     missing = [folder for folder in folders if below(base, folder) is None]
@@ -127,12 +127,12 @@ def _cityscapes(root: Path, config: DataConfig) -> SplitRecords:
              for p in sorted((base / top / part).glob(f"*/*{ending}"))}
             for top, ending in (("leftImg8bit", _IMAGE), ("gtFine", _LABEL))
         )  # fmt: skip
-        pairs = matched("cityscapes", root, pictures, truths, f"leftImg8bit/{part}/CITY")
-        by_split[split] = [
+        pairs = match_pairs("cityscapes", root, pictures, truths, f"leftImg8bit/{part}/CITY")
+        result[split] = [
             Record(image, Renumbered(truth, values, ignored), key.partition("/")[2])
             for key, image, truth in pairs
         ]
-    return by_split
+    return result
 
 
 _IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png"
