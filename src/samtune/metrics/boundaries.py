@@ -25,7 +25,7 @@ class BoundaryMetrics(Streamed):
     What an empty mask gives stands in :mod:`samtune.metrics.contract`.
 
     Args:
-        wanted: Those to compute; surface distances take most of the time, and need scipy.
+        metrics: Those to compute; surface distances take most of the time, and need scipy.
         ratio: Width of boundary IoU's bands as a part of the image's diagonal.
         tolerance: Of the surface Dice, in pixels.
         **kwargs: torchmetrics' own options.

@@ -35,12 +35,12 @@ class SaliencyMetrics(Streamed):
     Ignored pixels are outside of both the map and the foreground.
 
     Args:
-        wanted: Those to compute; the weighted F takes most of the time, and needs scipy.
+        metrics: Those to compute; the weighted F takes most of the time, and needs scipy.
         beta2: Weight of precision in F.
         weighted_beta2: The same in the weighted F.
         undefined: What the S-measure makes of a part with one pixel or none: its own score as a
             uniform part, or, as the code of TS-SAM and SAM-Adapter, 0 for the whole image.
-        framed: Look at the image in the model's frame.
+        in_frame: Look at the image in the model's frame.
         **kwargs: torchmetrics' own options.
 
     Raises:
