@@ -21,7 +21,8 @@ from samtune.adapters import ADAPTERS
 from samtune.compare.rows import grids, with_deviation
 from samtune.model.checkpoint import read_header
 from samtune.report.quantities import duration, metric, quantity
-from samtune.runs.config import leaves, read_tree
+from samtune.runs.trees import leaves
+from samtune.runs.words import read_tree
 from samtune.sam.spec import SPECS
 from samtune.sam.weights import fingerprint, load_sam
 

@@ -9,7 +9,7 @@ import pytest
 from samtune.adapters import ADAPTERS
 from samtune.cli.catalogue import option_rows, options
 from samtune.options import Count, Fraction, Range, Rate, check_ranges, ranges, validated
-from samtune.runs.config import from_words
+from samtune.runs.words import from_words
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import BOX_TOP_LEFT, POSITIVE
 from samtune.published.seeded_workers import SEED, SeededWorkers
-from samtune.runs.config import from_words, recipes
+from samtune.runs.words import from_words, recipes
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS

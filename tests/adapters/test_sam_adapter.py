@@ -11,7 +11,7 @@ from samtune.adapters.sam_adapter import mixed_cells
 from samtune.foreign import DIALECTS
 from samtune.losses import bbce, bce, iou
 from samtune.model.finetuned import FineTuned
-from samtune.runs.config import from_words, recipes
+from samtune.runs.words import from_words, recipes
 from samtune.sam.spec import SPECS
 
 MIDDLE = (-0.878003, -3.62146, 0.0464022), (-0.462969, -1.00385, -1.46845)

@@ -16,7 +16,7 @@ from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.ops.frequency import high_pass
 from samtune.prompts import Prompts
-from samtune.runs.config import from_words
+from samtune.runs.words import from_words
 from samtune.sam.spec import SPECS
 
 HIGH_PASS = Golden(

@@ -18,7 +18,8 @@ from samtune.decoders.fusion import expected_iou
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
-from samtune.runs.config import recipes, resolve
+from samtune.runs.config import resolve
+from samtune.runs.words import recipes
 from samtune.training.schedule import learning_rate
 
 

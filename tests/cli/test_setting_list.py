@@ -4,7 +4,8 @@ import pytest
 
 from samtune.cli.setting_list import everyday_help, rows_of, setting_rows, settings_table
 from samtune.options import Level
-from samtune.runs.config import RunConfig, leaves
+from samtune.runs.config import RunConfig
+from samtune.runs.trees import leaves
 
 LEVELS = Level.__args__
 

@@ -5,7 +5,7 @@ import pytest
 
 from samtune.data import DataConfig, Record, label_objects, read_sample
 from samtune.data.labels import areas, extents
-from samtune.runs.config import from_words
+from samtune.runs.words import from_words
 
 PNG = Path("m.png")
 

@@ -21,7 +21,7 @@ from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.published.scaled_boxes import scaled_boxes
-from samtune.runs.config import from_words
+from samtune.runs.words import from_words
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 from samtune.training.engine import fit

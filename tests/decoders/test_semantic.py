@@ -268,13 +268,13 @@ def test_the_command_line_trains_evaluates_and_predicts_classes(samtune, tiny_we
     ],
 )
 def test_settings_that_do_not_stand_for_the_same_are_refused(refused, words, named):
-    from samtune.runs.config import from_words
+    from samtune.runs.words import from_words
 
     refused(named, from_words, ["adapter=none", *words])
 
 
 def test_classes_and_loss_come_from_the_data_set_where_they_are_not_set():
-    from samtune.runs.config import from_words
+    from samtune.runs.words import from_words
 
     words = ["adapter=none", *MAPPED, "decoder.name=semantic"]
     config = from_words(words)
@@ -291,7 +291,7 @@ def test_classes_and_loss_come_from_the_data_set_where_they_are_not_set():
 
 
 def test_published_recipes_resolve_and_fit_their_decoder():
-    from samtune.runs.config import from_words, recipes
+    from samtune.runs.words import from_words, recipes
 
     found = {name: recipe for name, recipe in recipes().items() if name.startswith("gsam-")}
     assert len(found) == 10  # seven data sets, and three more crops of one

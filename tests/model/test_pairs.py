@@ -13,7 +13,8 @@ from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.model.finetuned import FineTuned
 from samtune.runs.assembly import models
-from samtune.runs.config import from_words, resolve
+from samtune.runs.config import resolve
+from samtune.runs.words import from_words
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 

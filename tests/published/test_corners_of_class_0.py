@@ -10,7 +10,7 @@ from samtune.data.draws import Draws
 from samtune.data.labels import label_objects
 from samtune.data.transforms import cropped_rotated
 from samtune.geometry import InputPolicy
-from samtune.runs.config import from_words
+from samtune.runs.words import from_words
 
 
 @pytest.mark.parametrize(("name", "inside"), [("isbi2012", 1), ("m_building", 1), ("kvasir", 0)])

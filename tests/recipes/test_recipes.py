@@ -24,8 +24,8 @@ from samtune.model.checkpoint import read_header
 from samtune.model.finetuned import FineTuned
 from samtune.report.terminal import Display
 from samtune.runs.assembly import models
-from samtune.runs.config import from_words, recipes
 from samtune.runs.jobs import evaluate_run, train
+from samtune.runs.words import from_words, recipes
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 from samtune.training.schedule import batches_per_epoch
@@ -356,7 +356,7 @@ def test_only_one_level(tmp_path, monkeypatch):
     for name, below in (("b", "a"), ("c", "b")):
         (folder / f"{name}.yaml").write_text(f"extends: {below}\nseed: 1\n")
     (folder / "a.yaml").write_text("recipe: {about: A}\ntrain: {lr: 1.0}\n")
-    monkeypatch.setattr("samtune.runs.config.files", lambda package: tmp_path)
+    monkeypatch.setattr("samtune.runs.words.files", lambda package: tmp_path)
     with pytest.raises(KeyError, match="b"):
         recipes.__wrapped__()
     (folder / "c.yaml").unlink()

@@ -13,7 +13,7 @@ from samtune.prompts import Prompts
 from samtune.report.prompt_table import prompt_rows
 from samtune.report.terminal import Display
 from samtune.runs.baseline import _by_class, compare_with_base, original_prompts, shortfalls
-from samtune.runs.config import from_words
+from samtune.runs.words import from_words
 
 
 @pytest.fixture

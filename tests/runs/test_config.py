@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import yaml
 
-from samtune.runs.config import from_words, layers, parse_override, recipes, resolve
+from samtune.runs.config import resolve
+from samtune.runs.words import from_words, layers, parse_override, recipes
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_precedence_is_recipe_file_override_in_any_order(tmp_path, monkeypatch, 
         "seed": 1,
         "train": {"lr": 1.0, "clip": 1.5, "batch_size": 7},
     }
-    monkeypatch.setattr("samtune.runs.config.recipes", lambda: {"mine": recipe})
+    monkeypatch.setattr("samtune.runs.words.recipes", lambda: {"mine": recipe})
     (tmp_path / "file.yaml").write_text("train: {lr: 2.0, clip: 2.5}\n")
     words = ["mine", str(tmp_path / "file.yaml"), "train.lr=3"]
     config = from_words([words[i] for i in order], {"seed": 5, "train": {"accumulate": 2}})

@@ -13,9 +13,9 @@ from samtune.model.checkpoint import load, read_header, save
 from samtune.model.finetuned import FineTuned
 from samtune.report.terminal import Display
 from samtune.runs.assembly import evaluation_modes
-from samtune.runs.config import from_words
 from samtune.runs.folder import Log, finite, run_folder, unused
 from samtune.runs.jobs import evaluate_run, train
+from samtune.runs.words import from_words
 
 
 def test_a_run_folder_is_complete(trained):

@@ -13,8 +13,10 @@ import yaml
 from samtune.assets import demo_data
 from samtune.model.checkpoint import load, read_header
 from samtune.report.terminal import Display
-from samtune.runs.config import from_words, leaves, recipes, resolve
+from samtune.runs.config import resolve
 from samtune.runs.jobs import evaluate_run, train
+from samtune.runs.trees import leaves
+from samtune.runs.words import from_words, recipes
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 CONFIGS = sorted((SAMPLES / "configs").glob("*.yaml"))

@@ -17,7 +17,7 @@ from samtune.geometry import Geometry, InputPolicy, Stretch
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.published.spline import NOWHERE
-from samtune.runs.config import from_words
+from samtune.runs.words import from_words
 from samtune.training.engine import FitConfig, fit
 from samtune.training.objective import Objective
 

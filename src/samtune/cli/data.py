@@ -45,7 +45,7 @@ def check(words: Words = None, as_json: Json = False) -> None:
     from samtune.data import DataConfig
     from samtune.data.check import check as look_at
     from samtune.data.problems import collected
-    from samtune.runs.config import from_words
+    from samtune.runs.words import from_words
 
     with speaking(as_json) as display:
         result, config = None, DataConfig()

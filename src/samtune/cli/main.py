@@ -316,8 +316,8 @@ def _ended(line: str, code: int) -> int:
 
 
 def _run_training(words: list[str], as_json: bool, defaults: dict[str, Any] | None = None) -> None:
-    from samtune.runs.config import from_words
     from samtune.runs.jobs import train as run
+    from samtune.runs.words import from_words
 
     with speaking(as_json) as display:
         config = from_words(words, defaults)

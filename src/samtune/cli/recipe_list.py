@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from samtune.errors import InputError, nearest
-from samtune.runs.config import recipes
+from samtune.runs.words import recipes
 
 COLUMNS = ("recipe", "what", "data.name", "published", "reproduced")
 """The columns of :func:`recipe_rows` and :func:`recipes_table`."""

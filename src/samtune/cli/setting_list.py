@@ -63,7 +63,8 @@ def setting_rows() -> list[dict[str, Any]]:
     See :func:`samtune.cli.catalogue.options`.
     """
     from samtune.cli.catalogue import options
-    from samtune.runs.config import DEFAULTS, RunConfig
+    from samtune.runs.config import RunConfig
+    from samtune.runs.trees import DEFAULTS
 
     rows, kinds = [], get_type_hints(RunConfig)
     for row in options(RunConfig, whole=True):

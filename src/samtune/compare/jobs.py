@@ -28,9 +28,11 @@ from samtune.report.quantities import duration, metric, quantity
 from samtune.report.terminal import Display, terms
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers_to_image, spread
-from samtune.runs.config import Tree, leaves, read_tree, resolve
+from samtune.runs.config import resolve
 from samtune.runs.folder import clear, finite
 from samtune.runs.jobs import check_splits, data_name, train
+from samtune.runs.trees import Tree, leaves
+from samtune.runs.words import read_tree
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
 from samtune.training.state import COUNTERS

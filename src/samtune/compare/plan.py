@@ -11,9 +11,11 @@ from samtune.adapters import ADAPTERS
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.model.finetuned import PLAIN
-from samtune.runs.config import DEFAULTS, RunConfig, Tree, layers, parse_override, recipes, resolve
+from samtune.runs.config import RunConfig, resolve
 from samtune.runs.folder import DEFAULT
 from samtune.runs.jobs import data_name
+from samtune.runs.trees import DEFAULTS, Tree
+from samtune.runs.words import layers, parse_override, recipes
 
 OF_COMPARISON = ("methods", "shots", "seeds")
 """Settings of a comparison, beside those of a training."""

@@ -11,7 +11,7 @@ from typing import Any
 from samtune.compare.plan import ALL, Run, shots_name
 from samtune.report.prompt_table import TITLE, asked_with
 from samtune.report.quantities import metric
-from samtune.runs.config import Tree
+from samtune.runs.trees import Tree
 
 HEADLINE = ("iou", "dice")
 SIDES = ("zero_shot", "tuned")

@@ -19,7 +19,8 @@ from samtune.model.finetuned import FineTuned
 from samtune.prompts import NONE, kind_of
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
-from samtune.runs.config import RunConfig, Tree
+from samtune.runs.config import RunConfig
+from samtune.runs.trees import Tree
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
 """The numbers of each class; the last comes from the confusion matrix, its mean is ``miou``."""

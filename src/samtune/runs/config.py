@@ -1,16 +1,11 @@
-"""The configuration of a run: recipe < file < ``key=value``, checked, and as plain YAML."""
+"""The configuration of a run: its settings, checked one by one and against each other."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, get_type_hints
-
-import yaml
 
 from samtune.adapters import ADAPTERS
 from samtune.data.changes import check_changes, check_own_size, varied
@@ -27,19 +22,19 @@ from samtune.options import setting, validated
 from samtune.published.inputs import PRESETS
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
+from samtune.runs.trees import (
+    DEFAULTS,
+    Tree,
+    add_up,
+    in_full,
+    lay_over,
+    leaves,
+    nested,
+    plain_values,
+)
 from samtune.sam.weights import spec_of
 from samtune.training.schedule import FitConfig, check_feature_cache
 from samtune.training.schedule import check as check_training
-
-Tree = dict[str, Any]
-
-DEFAULTS = {"adapter": "lora", "decoder": "tuned"}
-"""The method and read-out where none is named."""
-FREE_ON_RESUME = {
-    "resume", "output", "device", "base.weights", "data.root", "data.workers", "data.cache",
-    "train.max_steps", "train.epochs", "train.feature_cache",
-}  # fmt: skip
-"""Settings that may change when a run is resumed: its length, and where and how it runs."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class RunConfig:
 
     def tree(self) -> Tree:
         """The configuration as plain values, fit for YAML and JSON."""
-        return _plain(dataclasses.asdict(self))
+        return plain_values(dataclasses.asdict(self))
 
     def differing(self) -> Tree:
         """What differs from the defaults, and the names of base, method and decoder."""
@@ -106,7 +101,7 @@ class RunConfig:
         tree: Tree = {}
         for key, value in leaves(self.tree()).items():
             if key in named or value != plain.get(key):
-                tree = _add_up(tree, _nested(key, value))
+                tree = add_up(tree, nested(key, value))
         return tree
 
 
@@ -119,9 +114,9 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     """
     merged: Tree = {}
     for tree in trees:
-        merged = _merged(merged, _in_full(tree))
-    merged = _merged(_of_the_data_set(merged), merged)
-    merged = _merged(class_defaults(merged), merged)
+        merged = lay_over(merged, in_full(tree))
+    merged = lay_over(_of_the_data_set(merged), merged)
+    merged = lay_over(class_defaults(merged), merged)
     _check_keys(merged, RunConfig, "")
     config = _validated(merged)
     spec = spec_of(config.base.name)
@@ -156,182 +151,6 @@ def _of_the_data_set(tree: Tree) -> Tree:
     """The settings that the data set itself states; every other source overrides them."""
     data = tree.get("data")
     return {"data": defaults_of(data)} if isinstance(data, Mapping) else {}
-
-
-def parse_override(word: str) -> Tree:
-    """Reads ``a.b=value``; the value is YAML, and ``a,b`` of plain words is a list.
-
-    Raises:
-        InputError: No ``=``, or a value that is not YAML.
-    """
-    key, equals, value = word.partition("=")
-    if not equals or not key:
-        raise InputError(f"{word}: settings look like key=value, as in train.lr=1e-4")
-    try:
-        parsed: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"{word}: the value is not valid YAML; quote it") from error
-    if isinstance(parsed, str) and "," in parsed and not any(c in parsed for c in " /\\"):
-        parsed = [yaml.safe_load(part) for part in parsed.split(",")]
-    return _nested(key, parsed)
-
-
-def read_tree(path: Path) -> Tree:
-    """A configuration file.
-
-    Raises:
-        InputError: No such file, or not a YAML mapping.
-    """
-    try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; give a recipe's name or a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: must be a mapping of settings, as in a run's config.yaml")
-    return tree
-
-
-@cache
-def recipes() -> dict[str, Tree]:
-    """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes.
-
-    One that ``extends`` another, which must be whole itself, only has what differs.
-    """
-    paths = [p for p in (files("samtune") / "recipes").iterdir() if p.name.endswith(".yaml")]
-    read = {p.name.removesuffix(".yaml"): _recipe(p.read_text("utf-8")) for p in paths}
-    whole = {name: tree for name, tree in read.items() if "extends" not in tree}
-    more = {n: _merged(whole[t.pop("extends")], t) for n, t in read.items() if n not in whole}
-    return dict(sorted({**whole, **more}.items()))
-
-
-def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> RunConfig:
-    """The configuration that a command line asks for; with ``resume=`` that of the earlier run.
-
-    Args:
-        words: Recipe names, YAML files and ``key=value``, in any order.
-        first: Defaults below everything else.
-
-    Raises:
-        InputError: As :func:`resolve`, a word that is none of these, or a setting that differs
-            from the run to resume.
-    """
-    trees = [_in_full(first or {}), *layers(words)]
-    config = resolve(trees)
-    if config.resume is None:
-        return config
-    settings: Tree = {}
-    for tree in trees:
-        settings = _merged(settings, tree)
-    return _resumed(config, settings)
-
-
-def layers(words: Sequence[str]) -> list[Tree]:
-    """The settings in a command line's words: recipes, then files, then all ``key=value`` as one.
-
-    Raises:
-        InputError: A word that is none of these.
-    """
-    recipe_trees, file_trees = [], []
-    overrides: Tree = {}
-    shipped = recipes()
-    for word in words:
-        if "=" in word:
-            # Among themselves they only add up: adapter.rank=8 may stand before adapter.name=lora.
-            overrides = _add_up(overrides, _named_parts(parse_override(word)))
-        elif word in shipped:
-            recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
-        elif word.endswith((".yaml", ".yml")):
-            file_trees.append(_in_full(read_tree(Path(word).expanduser())))
-        elif Path(word).expanduser().is_dir():
-            raise InputError(f"{word}: a folder; give it as data.root={word}")
-        else:
-            raise InputError(
-                f"{word}: neither a recipe, a .yaml file nor key=value{nearest(word, shipped)}; "
-                "see samtune recipes"
-            )
-    return [*recipe_trees, *file_trees, _in_full(overrides)]
-
-
-def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
-    folder = Path(str(config.resume)).expanduser()
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
-    tree = read_tree(folder / "config.yaml")
-    # the file may have been edited, or lack a setting that is new
-    earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())
-    for key in leaves(settings):
-        if key not in FREE_ON_RESUME and now.get(key) != earlier.get(key):
-            raise InputError(
-                f"{key}={now.get(key)}: the run in {folder} has {earlier.get(key)}, and only "
-                "its length may change; leave it out, or start a new run"
-            )
-    free = {key: value for key, value in leaves(settings).items() if key in FREE_ON_RESUME}
-    trees = [_nested(key, value) for key, value in free.items()]
-    return resolve([tree, *trees, {"resume": str(folder)}])
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
-    """A configuration as one flat mapping, with keys such as ``train.lr``."""
-    out: Tree = {}
-    for key, value in tree.items():
-        inner = isinstance(value, Mapping)
-        out |= leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return out
-
-
-def _nested(key: str, value: Any) -> Tree:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
-
-
-def _in_full(tree: Mapping[str, Any]) -> Tree:
-    """A tree with its short forms spelt out: a part's name alone, and a preset of the input.
-
-    A preset becomes the settings that it stands for, below those of the same tree; so it acts over
-    all that earlier trees say.
-    """
-    tree, part = _named_parts(tree), tree.get("input")
-    if not isinstance(part, Mapping) or part.get("preset") is None:
-        return tree
-    beside = {key: value for key, value in part.items() if key != "preset"}
-    return {**tree, "input": {**PRESETS[str(part["preset"])].settings, **beside}}
-
-
-def _recipe(text: str) -> Tree:
-    tree = yaml.safe_load(text)
-    return {**tree, **_in_full({k: v for k, v in tree.items() if k == "input"})}
-
-
-def _named_parts(tree: Mapping[str, Any]) -> Tree:
-    """``adapter: lora`` as ``adapter: {name: lora}``, and the same for the decoder."""
-    return {k: {"name": v} if k in DEFAULTS and isinstance(v, str) else v for k, v in tree.items()}
-
-
-def _add_up(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    out = dict(below)
-    for key, value in above.items():
-        old = out.get(key)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        out[key] = _add_up(old, value) if both else value  # type: ignore[arg-type]
-    return out
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    out = dict(below)
-    for key, value in above.items():
-        old = out.get(key)
-        if key in DEFAULTS and isinstance(value, Mapping) and isinstance(old, Mapping):
-            # Options of one method mean nothing to another: a new name starts afresh.
-            renamed = "name" in value and value["name"] != old.get("name", DEFAULTS[key])
-            out[key] = dict(value) if renamed else _merged(old, value)
-        elif isinstance(value, Mapping) and isinstance(old, Mapping):
-            out[key] = _merged(old, value)
-        else:
-            out[key] = value
-    return out
 
 
 def _check_keys(tree: Mapping[str, Any], schema: Any, prefix: str) -> None:
@@ -370,12 +189,4 @@ def _choice(registry: Registry[Any], part: Tree) -> Tree:
     """A registered part's name with all of its options, checked and with defaults filled in."""
     options = {key: value for key, value in part.items() if key != "name"}
     config = registry.config(part["name"], options)
-    return {"name": part["name"], **_plain(dataclasses.asdict(config))}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
+    return {"name": part["name"], **plain_values(dataclasses.asdict(config))}

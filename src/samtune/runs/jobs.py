@@ -36,9 +36,10 @@ from samtune.runs.assembly import (
     plain,
 )
 from samtune.runs.baseline import compare_with_base, measure, numbers, shortfalls
-from samtune.runs.config import RunConfig, Tree
+from samtune.runs.config import RunConfig
 from samtune.runs.folder import SPLIT, Log, finite, run_folder
 from samtune.runs.source import Source
+from samtune.runs.trees import Tree
 from samtune.training.engine import FitResult, fit, peak_memory
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def train(config: RunConfig, display: Display) -> Tree:
 
     Args:
         config: With ``resume`` set, that of the earlier run; see
-            :func:`samtune.runs.config.from_words`.
+            :func:`samtune.runs.words.from_words`.
         display: Where to speak.
 
     Raises:

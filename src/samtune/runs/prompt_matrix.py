@@ -8,9 +8,10 @@ from pathlib import Path
 
 from samtune.errors import InputError
 from samtune.report.terminal import Display
-from samtune.runs.config import Tree, layers
 from samtune.runs.jobs import evaluate_run
 from samtune.runs.source import Source
+from samtune.runs.trees import Tree
+from samtune.runs.words import layers
 
 
 def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Display) -> Tree:

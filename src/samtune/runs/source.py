@@ -14,7 +14,9 @@ from samtune.model.finetuned import PLAIN, FineTuned
 from samtune.options import changeable
 from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
-from samtune.runs.config import RunConfig, Tree, layers, leaves, resolve
+from samtune.runs.config import RunConfig, resolve
+from samtune.runs.trees import Tree, leaves
+from samtune.runs.words import layers
 from samtune.sam.spec import SPECS
 
 OF_THE_RUN = ("output", "resume", "device")

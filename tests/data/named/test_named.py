@@ -13,7 +13,8 @@ from named_miniatures import MINIATURES, SHOT, bands, blob, coloured, picture, w
 from samtune.data import DataConfig, read_sample, select, splits, with_defaults
 from samtune.data.named import DATASETS, datasets_table, deviations, list_datasets
 from samtune.errors import InputError
-from samtune.runs.config import recipes, resolve
+from samtune.runs.config import resolve
+from samtune.runs.words import recipes
 
 
 def config(name: str, root: Path, **more):

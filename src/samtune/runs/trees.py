@@ -1,0 +1,82 @@
+"""Settings as plain values: a mapping of mappings, as YAML and JSON hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from samtune.published.inputs import PRESETS
+
+Tree = dict[str, Any]
+
+DEFAULTS = {"adapter": "lora", "decoder": "tuned"}
+"""The method and decoder where none is named."""
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    """A configuration as one flat mapping, with keys such as ``train.lr``."""
+    out: Tree = {}
+    for key, value in tree.items():
+        inner = isinstance(value, Mapping)
+        out |= leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return out
+
+
+def nested(key: str, value: Any) -> Tree:
+    """A setting such as ``train.lr`` as a tree of its own."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def in_full(tree: Mapping[str, Any]) -> Tree:
+    """A tree with its short forms spelt out: a part's name alone, and a preset of the input.
+
+    A preset becomes the settings that it stands for, below those of the same tree; so it acts over
+    all that earlier trees say.
+    """
+    tree, part = named_parts(tree), tree.get("input")
+    if not isinstance(part, Mapping) or part.get("preset") is None:
+        return tree
+    beside = {key: value for key, value in part.items() if key != "preset"}
+    return {**tree, "input": {**PRESETS[str(part["preset"])].settings, **beside}}
+
+
+def named_parts(tree: Mapping[str, Any]) -> Tree:
+    """``adapter: lora`` as ``adapter: {name: lora}``, and the same for the decoder."""
+    return {k: {"name": v} if k in DEFAULTS and isinstance(v, str) else v for k, v in tree.items()}
+
+
+def add_up(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    """Two trees in one, as words of one command line add up: of one setting the upper value."""
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        out[key] = add_up(old, value) if both else value  # type: ignore[arg-type]
+    return out
+
+
+def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    """A tree over another one; a new method or decoder takes none of the old one's options."""
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        if key in DEFAULTS and isinstance(value, Mapping) and isinstance(old, Mapping):
+            # Options of one method mean nothing to another: a new name starts afresh.
+            renamed = "name" in value and value["name"] != old.get("name", DEFAULTS[key])
+            out[key] = dict(value) if renamed else lay_over(old, value)
+        elif isinstance(value, Mapping) and isinstance(old, Mapping):
+            out[key] = lay_over(old, value)
+        else:
+            out[key] = value
+    return out
+
+
+def plain_values(value: Any) -> Any:
+    """A value with dicts and lists in place of other mappings and of tuples."""
+    if isinstance(value, Mapping):
+        return {key: plain_values(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(v) for v in value]
+    return value

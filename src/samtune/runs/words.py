@@ -1,0 +1,140 @@
+"""What a command line's words and files say: recipe < file < ``key=value``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from samtune.errors import InputError, nearest
+from samtune.runs.config import RunConfig, resolve
+from samtune.runs.trees import Tree, add_up, in_full, lay_over, leaves, named_parts, nested
+
+FREE_ON_RESUME = {
+    "resume", "output", "device", "base.weights", "data.root", "data.workers", "data.cache",
+    "train.max_steps", "train.epochs", "train.feature_cache",
+}  # fmt: skip
+"""Settings that may change when a run is resumed: its length, and where and how it runs."""
+
+
+def parse_override(word: str) -> Tree:
+    """Reads ``a.b=value``; the value is YAML, and ``a,b`` of plain words is a list.
+
+    Raises:
+        InputError: No ``=``, or a value that is not YAML.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise InputError(f"{word}: settings look like key=value, as in train.lr=1e-4")
+    try:
+        parsed: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"{word}: the value is not valid YAML; quote it") from error
+    if isinstance(parsed, str) and "," in parsed and not any(c in parsed for c in " /\\"):
+        parsed = [yaml.safe_load(part) for part in parsed.split(",")]
+    return nested(key, parsed)
+
+
+def read_tree(path: Path) -> Tree:
+    """A configuration file.
+
+    Raises:
+        InputError: No such file, or not a YAML mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; give a recipe's name or a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: must be a mapping of settings, as in a run's config.yaml")
+    return tree
+
+
+@cache
+def recipes() -> dict[str, Tree]:
+    """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes.
+
+    One that ``extends`` another, which must be whole itself, only has what differs.
+    """
+    paths = [p for p in (files("samtune") / "recipes").iterdir() if p.name.endswith(".yaml")]
+    read = {p.name.removesuffix(".yaml"): _recipe(p.read_text("utf-8")) for p in paths}
+    whole = {name: tree for name, tree in read.items() if "extends" not in tree}
+    more = {n: lay_over(whole[t.pop("extends")], t) for n, t in read.items() if n not in whole}
+    return dict(sorted({**whole, **more}.items()))
+
+
+def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration that a command line asks for; with ``resume=`` that of the earlier run.
+
+    Args:
+        words: Recipe names, YAML files and ``key=value``, in any order.
+        first: Defaults below everything else.
+
+    Raises:
+        InputError: As :func:`resolve`, a word that is none of these, or a setting that differs
+            from the run to resume.
+    """
+    trees = [in_full(first or {}), *layers(words)]
+    config = resolve(trees)
+    if config.resume is None:
+        return config
+    settings: Tree = {}
+    for tree in trees:
+        settings = lay_over(settings, tree)
+    return _resumed(config, settings)
+
+
+def layers(words: Sequence[str]) -> list[Tree]:
+    """The settings in a command line's words: recipes, then files, then all ``key=value`` as one.
+
+    Raises:
+        InputError: A word that is none of these.
+    """
+    recipe_trees, file_trees = [], []
+    overrides: Tree = {}
+    shipped = recipes()
+    for word in words:
+        if "=" in word:
+            # Among themselves they only add up: adapter.rank=8 may stand before adapter.name=lora.
+            overrides = add_up(overrides, named_parts(parse_override(word)))
+        elif word in shipped:
+            recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
+        elif word.endswith((".yaml", ".yml")):
+            file_trees.append(in_full(read_tree(Path(word).expanduser())))
+        elif Path(word).expanduser().is_dir():
+            raise InputError(f"{word}: a folder; give it as data.root={word}")
+        else:
+            raise InputError(
+                f"{word}: neither a recipe, a .yaml file nor key=value{nearest(word, shipped)}; "
+                "see samtune recipes"
+            )
+    return [*recipe_trees, *file_trees, in_full(overrides)]
+
+
+def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
+    folder = Path(str(config.resume)).expanduser()
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
+    tree = read_tree(folder / "config.yaml")
+    # the file may have been edited, or lack a setting that is new
+    earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())
+    for key in leaves(settings):
+        if key not in FREE_ON_RESUME and now.get(key) != earlier.get(key):
+            raise InputError(
+                f"{key}={now.get(key)}: the run in {folder} has {earlier.get(key)}, and only "
+                "its length may change; leave it out, or start a new run"
+            )
+    free = {key: value for key, value in leaves(settings).items() if key in FREE_ON_RESUME}
+    trees = [nested(key, value) for key, value in free.items()]
+    return resolve([tree, *trees, {"resume": str(folder)}])
+
+
+def _recipe(text: str) -> Tree:
+    tree = yaml.safe_load(text)
+    return {**tree, **in_full({k: v for k, v in tree.items() if k == "input"})}
