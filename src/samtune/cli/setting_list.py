@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from textwrap import wrap
 from typing import Any, get_type_hints
 
 from typer.core import TyperCommand
@@ -23,13 +24,13 @@ class TakesSettings(TyperCommand):
 
 
 def everyday_help() -> str:
-    """The everyday settings, one line each with its default, and where the others stand."""
+    """The everyday settings, each with its default and a sentence, and where the others stand."""
     rows = [(_word(row["name"], row["default"]), row["help"]) for row in rows_of("everyday")]
     width = max(len(word) for word, _ in rows)
     lines = ["Everyday settings, with their defaults:", ""]
-    lines += [
-        f"  {word:<{width}}  {_first_sentence(text, WIDTH - width - 4)}" for word, text in rows
-    ]
+    for word, text in rows:
+        first, *more = wrap(_first_sentence(text), WIDTH - width - 4)
+        lines += [f"  {word:<{width}}  {first}", *(" " * (width + 4) + line for line in more)]
     return "\n".join([*lines, "", f"All settings, also for experts: {WHERE}"])
 
 
@@ -43,13 +44,8 @@ def _word(name: str, default: Any) -> str:
     return f"{name}='{value}'" if " " in value else f"{name}={value}"
 
 
-def _first_sentence(text: str, room: int) -> str:
-    """The first sentence of a help text, or as many of its words as there is room for."""
-    text = " ".join(text.replace("``", "").split())
-    first = text.split(". ")[0].rstrip(".")
-    if len(first) <= room:
-        return first
-    return f"{first[: room - 3].rsplit(' ', 1)[0].rstrip(' ,;:')}..."
+def _first_sentence(text: str) -> str:
+    return " ".join(text.replace("``", "").split()).split(". ")[0].rstrip(".")
 
 
 def rows_of(level: str) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ class RunConfig:
     adapter: Tree = field(default_factory=lambda: {"name": DEFAULTS["adapter"]})
     """The method in the image encoder: its name and options, see ``samtune methods``."""
     decoder: Tree = field(default_factory=lambda: {"name": DEFAULTS["decoder"]})
-    """The read-out: its name and options."""
+    """How masks are read from the embedding: its name and options, see ``samtune methods``."""
     input: InputSettings = field(default_factory=InputSettings)
     """How images enter the model."""
     data: DataConfig = field(default_factory=DataConfig)
