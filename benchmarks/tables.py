@@ -135,8 +135,8 @@ def added(rows: Sequence[Tree]) -> str:
     }
     least, most = min(gains, key=gains.__getitem__), max(gains, key=gains.__getitem__)
     return (
-        f"The decoder alone comes to {metric(alone['iou']['mean'])}; with the same read-out, "
-        f"`{alone['decoder']}`, adapters add {metric(gains[least], sign=True)} (`{least}`) to "
+        f"`{alone['decoder']}` without an adapter comes to {metric(alone['iou']['mean'])}; "
+        f"adapters add {metric(gains[least], sign=True)} (`{least}`) to "
         f"{metric(gains[most], sign=True)} (`{most}`) to it."
     )
 

@@ -1,4 +1,4 @@
-"""The high-quality read-out against transformers' SAM-HQ, and what it leaves alone."""
+"""The high-quality decoder against transformers' SAM-HQ, and what it leaves alone."""
 
 import re
 

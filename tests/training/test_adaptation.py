@@ -1,7 +1,7 @@
 """Adaptation adapts: every method, on the real base and real images, soon beats zero-shot.
 
 What the invariants of the matrix cannot see: that the gradient leads somewhere, with the
-read-out and by the adapter alone.
+decoder and by the adapter alone.
 """
 
 import pytest
@@ -24,11 +24,11 @@ SIZE = (128, 128)
 DATA = DataConfig(root=str(demo_data()), masks="instance", augment="flips")
 STEPS = 24
 RATES = {"fusion": 3e-3}
-"""Of read-outs that start at random, and so have farther to go."""
+"""Of decoders that start at random, and so have farther to go."""
 MARGIN = 0.1
 """Of mean IoU on the test images, without prompts."""
 DROP = 5e-4
-"""Of the loss, with the read-out held still; slow starters as ``cat_sam_a`` lose a thousandth."""
+"""Of the loss, with the decoder held still; slow starters as ``cat_sam_a`` lose a thousandth."""
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
@@ -65,12 +65,12 @@ def everything(nuclei):
 
 
 FITTING = [name for name in ADAPTERS if not lacking(ADAPTERS[name], SPECS["nano"])]
-# Each read-out alone, or with an adapter that it needs, and one whose adapter reads its tokens.
-# That each adapter learns is told without a read-out, below.
+# Each decoder alone, or with an adapter that it needs, and one whose adapter reads its tokens.
+# That each adapter learns is told without a decoder, below.
 PAIRS = [("none", decoder) for decoder in ("tuned", "hq", "prompt_free")]
 PAIRS += [("lora", "tuned"), ("cat_sam_t", "hq"), ("ts_sam_detached", "fusion")]
 CLASSES = {"semantic"}
-"""Read-outs that need maps of several classes; those are compared on street scenes."""
+"""Decoders that need maps of several classes; those are compared on street scenes."""
 
 
 @pytest.mark.parametrize(("adapter", "decoder"), PAIRS, ids=str)

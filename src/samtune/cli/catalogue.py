@@ -181,7 +181,7 @@ def _meaning(row: dict[str, Any]) -> str:
 
 
 def decoders_table(base: str = "vit_b") -> str:
-    """The read-outs as a Markdown table, for the documentation."""
+    """The decoders as a Markdown table, for the documentation."""
     lines = ["| decoder | what it is | decoder alone, ViT-B | adapters | paper |", "|---" * 5 + "|"]
     for row in list_decoders(base):
         trained = _sized(row, base)

@@ -126,12 +126,12 @@ def _with(method: str, trees: Sequence[Tree]) -> list[Tree]:
     """Settings with a method's below what the command itself says.
 
     Raises:
-        InputError: No such method, or a read-out beside another one for all.
+        InputError: No such method, or a decoder beside another one for all.
     """
     of_method, decoder = _method(method), trees[-1].get("decoder", {}).get("name")
     if method.partition(":")[0] in DECODERS and decoder not in (None, of_method["decoder"]["name"]):
         raise InputError(
-            f"methods={method}: decoder.name={decoder} is another read-out for all methods; leave "
+            f"methods={method}: decoder.name={decoder} is another decoder for all methods; leave "
             "one of them out"
         )
     return [*trees[:-1], of_method, trees[-1]]
@@ -164,7 +164,7 @@ def _method(name: str) -> Tree:
         known = [DECODER, *ADAPTERS, *DECODERS, *shipped]
         raise InputError(
             f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter or "
-            "read-out (samtune methods), also in another form as vpt:shallow, or a recipe "
+            "decoder (samtune methods), also in another form as vpt:shallow, or a recipe "
             "(samtune recipes)"
         )
     fitting: tuple[str, ...] | None = ADAPTERS[name].decoders

@@ -103,4 +103,4 @@ class Decoder(nn.Module):
 
 
 DECODERS: Registry[Decoder] = Registry("decoder")
-"""All read-outs by name."""
+"""All decoders by name."""

@@ -1,4 +1,4 @@
-r"""TS-SAM's read-out (Yu et al. 2024, arXiv:2408.01835): three scales fused by convolutions.
+r"""TS-SAM's decoder (Yu et al. 2024, arXiv:2408.01835): three scales fused by convolutions.
 
 It replaces SAM's prompt encoder and mask decoder; no prompt enters.
 """
@@ -27,7 +27,7 @@ class FusionDecoder(Decoder):
     """
 
     paper = "Yu et al. 2024, arXiv:2408.01835"
-    sits = "a convolutional read-out of three scales, in place of SAM's decoder"
+    sits = "a convolutional decoder of three scales, in place of SAM's decoder"
     adapters = ("ts_sam", "ts_sam_detached")
 
     @dataclass(frozen=True)

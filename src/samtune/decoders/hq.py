@@ -1,4 +1,4 @@
-r"""SAM-HQ's read-out (Ke et al. 2023, arXiv:2306.01567): a token of its own on the frozen decoder.
+r"""SAM-HQ's decoder (Ke et al. 2023, arXiv:2306.01567): a token of its own on the frozen decoder.
 
 With SAM's upscaled image :math:`U`, its image embedding :math:`E`, the stream :math:`X` after the
 first global block and the decoder's last state :math:`h'` of the new token :math:`h`:
@@ -8,7 +8,7 @@ first global block and the decoder's last state :math:`h'` of the new token :mat
     U_{hq} = \mathrm{conv}(U) + F, \quad
     m_{hq} = \mathrm{MLP}(h') \cdot U_{hq}
 
-CAT-SAM (Xiao et al. 2024, arXiv:2402.03631) has the same read-out, and its adapters read :math:`h`.
+CAT-SAM (Xiao et al. 2024, arXiv:2402.03631) has the same decoder, and its adapters read :math:`h`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def merge(model: FineTuned, out: str | Path) -> Merged:
     at the model's input size; what they differ by at most is measured, not assumed.
 
     Args:
-        model: With one of SAM's own read-outs, and a method whose effect weights can express.
+        model: With one of SAM's own decoders, and a method whose effect weights can express.
         out: Where to; ``.pth`` or ``.safetensors``.
 
     Raises:
@@ -57,7 +57,7 @@ def merged_state(model: FineTuned) -> dict[str, Tensor]:
     """The tensors of the plain SAM that computes what the model does, on the CPU.
 
     Raises:
-        InputError: The read-out is not SAM's, the method has no closed form, or the model
+        InputError: The decoder is not SAM's, the method has no closed form, or the model
             normalises pixels in another way than its base.
     """
     spec, policy, decoder = model.sam.spec, model.input, model.decoder
