@@ -29,12 +29,15 @@ demo: $(VENV)/package.stamp
 	$(BIN)/samtune demo $(ARGS)
 
 # One thread a worker: two workers with torch's default would fight over two cores. What shares
-# something slow to make runs in one worker.
+# something slow to make runs in one worker. Some tests start interpreters of their own: all keep
+# their bytecode, whatever the environment says.
+SUITE := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
+
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(SUITE) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 quick: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+	$(SUITE) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -77,7 +80,7 @@ $(VENV)-lowest/lowest.stamp: constraints-lowest.txt pyproject.toml
 	@touch $@
 
 lowest: $(VENV)-lowest/lowest.stamp
-	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup -W default --ignore tests/quality $(ARGS)
+	$(SUITE) $(VENV)-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup -W default --ignore tests/quality $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

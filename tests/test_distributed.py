@@ -27,11 +27,12 @@ PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
 pytestmark = pytest.mark.xdist_group("distributed")
 
 
-def launch(script: str, jobs: list, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A script of ``tests/support`` with its jobs, one after the other in two processes."""
+def launch(folder: Path, lines: list, fits: list = ()) -> subprocess.CompletedProcess[str]:
+    """Trainings and command lines, one after the other in two processes."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    jobs = json.dumps({"fits": fits, "lines": lines})
     return subprocess.run(
-        [sys.executable, *launcher, str(HERE / script), json.dumps(jobs)],
+        [sys.executable, *launcher, str(HERE / "samtune_processes.py"), jobs],
         env={
             **os.environ,
             "PYTHONPATH": PATHS,
@@ -56,26 +57,61 @@ STATISTICS = ("batch_norm/tuned", "ts_sam/fusion")
 """Methods with running statistics."""
 
 
+METRICS = "regions,boundaries,saliency,shadow,instances,published"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What two processes did, one thing after the other."""
+
+    folder: Path
+    pairs: Path
+    """The nine pairs that each method was trained on."""
+    fitted: dict[str, Path]
+    """The folder of each method."""
+    answers: dict[str, dict]
+    """The JSON of each command line that went well, which one process prints."""
+    end: subprocess.CompletedProcess[str]
+    """Of all together; the last command line was refused."""
+    measure: list[str]
+    """The words that measure every metric."""
+
+
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory) -> dict[str, Path]:
-    """The folder of each method that two processes have trained on nine pairs."""
-    folder = tmp_path_factory.mktemp("fitted")
-    root = tiny.write_pairs(folder / "pairs", 9)
-    jobs = [("lora/tuned", 2, 1), *((method, 1, 2) for method in STATISTICS)]
-    outs = {job[0]: folder / job[0].replace("/", "-") for job in jobs}
-    for out in outs.values():
+def done(trained, tmp_path_factory) -> Done:
+    """Three methods; a training, an evaluation, a resumed training, every metric, a refusal."""
+    folder = tmp_path_factory.mktemp("done")
+    pairs = tiny.write_pairs(folder / "nine", 9)
+    methods = [("lora/tuned", 2, 1), *((method, 1, 2) for method in STATISTICS)]
+    fitted = {method[0]: folder / method[0].replace("/", "-") for method in methods}
+    for out in fitted.values():
         out.mkdir()
-    lines = [(str(root), str(outs[job[0]]), *job) for job in jobs]
-    done = launch("fit_processes.py", lines, folder)
-    assert done.returncode == 0, done.stderr[:6000]
-    return {"pairs": root, **outs}
+    fits = [(str(pairs), str(fitted[method[0]]), *method) for method in methods]
+
+    base, root = write_base(folder / "base.safetensors"), tiny.write_pairs(folder / "pairs")
+    five = tiny.write_pairs(folder / "five", 5)
+    shutil.copytree(trained.folder, folder / "run")
+    train = ["train", *settings(root, base), "device=cpu", "--json", "output=new"]
+    measure = ["eval", str(trained.checkpoint), f"data.root={five}", "data.split=all", "device=cpu"]
+    measure += [f"eval.metrics={METRICS}", "prompts.eval=none,box", "--json"]
+    lines = {
+        "train": train,
+        "eval": ["eval", str(trained.checkpoint), "device=cpu", "--json", "output=eval"],
+        "resume": ["train", "resume=run", "train.max_steps=5", "device=cpu", "--json"],
+        "measure": [*measure, "output=two"],
+    }
+    end = launch(folder, [*lines.values(), train], fits)
+    said = end.stdout.splitlines()
+    assert len(said) == len(lines), end.stderr[:6000]
+    answers = dict(zip(lines, map(json.loads, said), strict=True))
+    return Done(folder, pairs, fitted, answers, end, measure)
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_the_doubled_batch(fitted, tmp_path):
+def test_two_processes_are_one_with_the_doubled_batch(done, tmp_path):
     method = "lora/tuned"
-    fit_alone(str(fitted["pairs"]), str(tmp_path), method, 4, 1)
-    (one,), (first, second) = found(tmp_path, 1), found(fitted[method], 2)
+    fit_alone(str(done.pairs), str(tmp_path), method, 4, 1)
+    (one,), (first, second) = found(tmp_path, 1), found(done.fitted[method], 2)
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name]), name
     # All together: alone, a weight whose true gradient is zero follows rounding, by Adam's nature.
@@ -87,7 +123,7 @@ def test_two_processes_are_one_with_the_doubled_batch(fitted, tmp_path):
         assert process["metrics"]["objects"] == one["metrics"]["objects"] == 5
         for key in ("iou", "dice", "iou_pooled", "dice_pooled"):
             assert process["metrics"][key] == pytest.approx(one["metrics"][key], abs=1e-3)
-    assert sorted(p.name for p in (fitted[method] / "run").iterdir()) == [
+    assert sorted(p.name for p in (done.fitted[method] / "run").iterdir()) == [
         "best.safetensors",
         "last",
     ]
@@ -96,15 +132,15 @@ def test_two_processes_are_one_with_the_doubled_batch(fitted, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", STATISTICS)
-def test_running_statistics_end_alike_in_all_processes(fitted, method):
+def test_running_statistics_end_alike_in_all_processes(done, method):
     """So that all measure the model that the first one saves."""
-    first, second = found(fitted[method], 2)
+    first, second = found(done.fitted[method], 2)
     start, end = first["start"], first["weights"]
     moved = [name for name in end if not torch.equal(end[name], start[name])]
     assert any("running_mean" in name for name in moved)
     for name, tensor in first["weights"].items():
         assert torch.equal(tensor, second["weights"][name]), name
-    saved = load_file(fitted[method] / "run" / "best.safetensors")
+    saved = load_file(done.fitted[method] / "run" / "best.safetensors")
     for name in moved:
         assert torch.equal(saved[name], first["weights"][name]), name
 
@@ -113,85 +149,46 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
 
 
-METRICS = "regions,boundaries,saliency,shadow,instances,published"
-
-
-@dataclass(frozen=True)
-class Commands:
-    """What two processes answered to several command lines."""
-
-    folder: Path
-    answers: dict[str, dict]
-    """The JSON of each that went well, which one process prints."""
-    end: subprocess.CompletedProcess[str]
-    """Of all together; the last one was refused."""
-    measure: list[str]
-    """The words that measure every metric."""
-
-
-@pytest.fixture(scope="module")
-def commands(trained, tmp_path_factory) -> Commands:
-    """A training, an evaluation, a resumed training, every metric, and an output that is there."""
-    folder = tmp_path_factory.mktemp("commands")
-    base, root = write_base(folder / "base.safetensors"), tiny.write_pairs(folder / "pairs")
-    five = tiny.write_pairs(folder / "five", 5)
-    shutil.copytree(trained.folder, folder / "run")
-    words = ["train", *settings(root, base), "device=cpu", "--json", "output=new"]
-    measure = ["eval", str(trained.checkpoint), f"data.root={five}", "data.split=all", "device=cpu"]
-    measure += [f"eval.metrics={METRICS}", "prompts.eval=none,box", "--json"]
-    lines = {
-        "train": words,
-        "eval": ["eval", str(trained.checkpoint), "device=cpu", "--json", "output=eval"],
-        "resume": ["train", "resume=run", "train.max_steps=5", "device=cpu", "--json"],
-        "measure": [*measure, "output=two"],
-    }
-    end = launch("samtune_processes.py", [*lines.values(), words], folder)
-    said = end.stdout.splitlines()
-    assert len(said) == len(lines), end.stderr[:6000]
-    answers = dict(zip(lines, map(json.loads, said), strict=True))
-    return Commands(folder, answers, end, measure)
-
-
 @pytest.mark.slow
-def test_of_two_processes_one_speaks_and_writes(commands):
-    folder = commands.folder / "new"
-    assert (commands.folder / commands.answers["train"]["report"]).parent == folder
+def test_of_two_processes_one_speaks_and_writes(done):
+    folder = done.folder / "new"
+    assert (done.folder / done.answers["train"]["report"]).parent == folder
     assert {p.name for p in folder.iterdir()} == set(RUN_FILES) - {"trackers"}
     rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["event"], row["step"]) for row in rows] == [
         ("zero_shot", 0), ("train", 2), ("val", 2),
     ]  # fmt: skip
-    assert refusal(commands.end).count("holds a run already") == 1
-    assert "Broken" not in commands.end.stderr
+    assert refusal(done.end).count("holds a run already") == 1
+    assert "Broken" not in done.end.stderr
 
 
-def refusal(done: subprocess.CompletedProcess[str]) -> str:
+def refusal(end: subprocess.CompletedProcess[str]) -> str:
     """The one line of wrong input, and that it was exit code 2 in both processes."""
-    assert done.returncode != 0
-    codes = re.findall(r"^ +exitcode *: (-?\d+)", done.stderr, re.MULTILINE)
-    assert codes == ["2", "2"], done.stderr[:6000]
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("samtune: "))
+    assert end.returncode != 0
+    codes = re.findall(r"^ +exitcode *: (-?\d+)", end.stderr, re.MULTILINE)
+    assert codes == ["2", "2"], end.stderr[:6000]
+    (line,) = (line for line in end.stderr.splitlines() if line.startswith("samtune: "))
     return line
 
 
 @pytest.mark.slow
 def test_what_both_processes_refuse_is_said_once(tmp_path):
-    done = launch("samtune_processes.py", [["eval", "absent.safetensors"]], tmp_path)
-    assert "no such checkpoint" in refusal(done)
+    end = launch(tmp_path, [["eval", "absent.safetensors"]])
+    assert "no such checkpoint" in refusal(end)
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_and_resume_like_one(commands, trained):
+def test_two_processes_evaluate_and_resume_like_one(done, trained):
     for side in ("zero_shot", "tuned"):
-        assert commands.answers["eval"][side] == pytest.approx(trained.summary[side], abs=1e-4)
-    rows = (commands.folder / "run" / "metrics.jsonl").read_text().splitlines()
+        assert done.answers["eval"][side] == pytest.approx(trained.summary[side], abs=1e-4)
+    rows = (done.folder / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [0, 2, 2, 4, 4, 5, 5]
 
 
 @pytest.mark.slow
-def test_two_processes_measure_every_metric_like_one(samtune, commands, tmp_path):
-    two = commands.answers["measure"]
-    one = samtune(*commands.measure, f"output={tmp_path / 'one'}").json
+def test_two_processes_measure_every_metric_like_one(samtune, done, tmp_path):
+    two = done.answers["measure"]
+    one = samtune(*done.measure, f"output={tmp_path / 'one'}").json
     assert two["images"] == one["images"] == 5
     assert len(one["metrics"]) > 30
     for seen, wanted in zip(numbers(two), numbers(one), strict=True):

@@ -1,12 +1,5 @@
-"""Short trainings and evaluations, as ``test_distributed`` runs them: alone or by torchrun.
+"""A short training and an evaluation, as ``test_distributed`` runs them, alone or together."""
 
-``python fit_processes.py JSON`` takes a list of ``[DATA, OUT, METHOD, BATCH, ACCUMULATE]``, and
-writes ``OUT/rank-of-world.pt`` for each.
-"""
-
-import json
-import sys
-import warnings
 from pathlib import Path
 
 import tiny
@@ -24,6 +17,7 @@ from samtune.training.engine import FitConfig, fit
 
 
 def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> None:
+    """Writes ``OUT/rank-of-world.pt``."""
     adapter, decoder = method.split("/")
     torch.manual_seed(0)
     base = tiny_vit_golden.base() if lacking(ADAPTERS[adapter], tiny.TINY) else tiny.base()
@@ -65,10 +59,3 @@ def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> 
         },
         Path(out) / f"{rank}-of-{world}.pt",
     )
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("error")
-    for words in json.loads(sys.argv[1]):
-        main(*words)
-    torch.distributed.destroy_process_group()

@@ -1,13 +1,16 @@
-"""The command line with the tiny base known by name, for the processes of ``test_distributed``.
+"""What the processes of ``test_distributed`` run, with the tiny base known by name.
 
-``python samtune_processes.py JSON`` runs a list of command lines, one after the other in the same
-processes; the first that fails, or else the last, is what they end with.
+``python samtune_processes.py JSON`` takes ``{"fits": [...], "lines": [...]}``: first the trainings
+of ``fit_processes``, then command lines, one after the other in the same processes; the first line
+that fails, or else the last, is what they end with.
 """
 
 import json
 import sys
+import warnings
 from unittest import mock
 
+import fit_processes
 import tiny
 from accelerate import PartialState
 
@@ -26,8 +29,12 @@ def run(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    jobs = json.loads(sys.argv[1])
+    with warnings.catch_warnings(action="error"):
+        for fit in jobs["fits"]:
+            fit_processes.main(*fit)
     SPECS["tiny"] = tiny.TINY
-    *others, last = json.loads(sys.argv[1])
+    *others, last = jobs["lines"]
     for line in others:
         run(line)
     main(last)
