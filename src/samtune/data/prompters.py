@@ -276,14 +276,15 @@ def central(inside: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
 
     padded = np.pad(inside, 1).astype(np.uint8)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    distance = np.where(inside, distance, -1.0)
+    # Squares of distances between pixels are whole numbers, so that ties are ties everywhere.
+    squares = np.where(inside, np.rint(distance.astype(np.float64) ** 2), -1).astype(np.int64)
     ys, xs = np.indices(inside.shape)
     points = np.zeros((count, 2), np.int64)
     for i in range(count):
-        y, x = np.unravel_index(int(distance.argmax()), inside.shape)
+        y, x = np.unravel_index(int(squares.argmax()), inside.shape)
         points[i] = x, y
         if i + 1 < count:
-            distance = np.minimum(distance, np.hypot(ys - y, xs - x))
+            squares = np.minimum(squares, (ys - y) ** 2 + (xs - x) ** 2)
     return points
 
 
