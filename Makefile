@@ -28,16 +28,17 @@ help:
 demo: $(VENV)/package.stamp
 	$(BIN)/samtune demo $(ARGS)
 
-# One thread a worker: two workers with torch's default would fight over two cores. What shares
-# something slow to make runs in one worker. Some tests start interpreters of their own: all keep
-# their bytecode, whatever the environment says.
+# One thread a worker: two workers with torch's default would fight over two cores. Some tests start
+# interpreters of their own: all keep their bytecode, whatever the environment says. One worker runs
+# a whole file, so that what its tests share is made once.
 SUITE := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
+WORKERS := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: lint types
-	$(SUITE) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(SUITE) $(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 quick: $(VENV)/dev.stamp
-	$(SUITE) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+	$(SUITE) $(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -80,7 +81,7 @@ $(VENV)-lowest/lowest.stamp: constraints-lowest.txt pyproject.toml
 	@touch $@
 
 lowest: $(VENV)-lowest/lowest.stamp
-	$(SUITE) $(VENV)-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup -W default --ignore tests/quality $(ARGS)
+	$(SUITE) $(VENV)-lowest/bin/python -m pytest $(WORKERS) -W default --ignore tests/quality $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

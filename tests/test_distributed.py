@@ -23,8 +23,6 @@ from samtune.runs.folder import RUN_FILES
 
 HERE = Path(__file__).parent / "support"
 PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
-# What several tests read is made once, where one worker runs them all.
-pytestmark = pytest.mark.xdist_group("distributed")
 
 
 def launch(folder: Path, lines: list, fits: list = ()) -> subprocess.CompletedProcess[str]:

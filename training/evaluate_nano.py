@@ -211,7 +211,7 @@ class Asked(NamedTuple):
         answers = (self.geometry.masks_to_original(low)[:, 0] > 0).cpu()
         everywhere = torch.ones(self.geometry.original, dtype=torch.bool)
         xy, labels = central_clicks(answers, truth.cpu(), everywhere)
-        return prompts.clicked(self.geometry.to_model(xy), labels, low)
+        return prompts.with_click(self.geometry.to_model(xy), labels, low)
 
     def _coarse(self, masks: list[np.ndarray]) -> Prompts:
         grid = self.sam.spec.grid

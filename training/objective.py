@@ -41,7 +41,7 @@ def encode(sam: Sam, pixels: Tensor, sizes: Tensor, frame: Frame) -> Tensor:
     x = x + encoder.pos_embed[:, rows, columns]
     for block in encoder.blocks:
         x = block(x)
-    return encoder.finish(x)
+    return encoder.apply_neck(x)
 
 
 def _middle(table: Tensor, queries: int, keys: int) -> Tensor:

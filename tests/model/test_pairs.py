@@ -50,8 +50,8 @@ def reads(decoder: str, base: str) -> bool:
     return True
 
 
-LARGER = ("vit_l", "vit_h")
-"""They differ from ViT-B in size alone: of what fits there, one pair of each adapter is built."""
+LARGER = ("vit_b", "vit_l", "vit_h")
+"""They differ from nano in size alone: of what fits there, one pair of each adapter is built."""
 
 
 @pytest.mark.slow
