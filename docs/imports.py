@@ -15,8 +15,12 @@ OPEN_TO_ALL = "errors"
 """The part whose arrows would only hide the others."""
 LATE = {
     "model -> inference": "`load(...).predictor()` is the way in that a user types",
+    "data -> published": "a registry looks there for a name that it lacks",
+    "geometry -> published": "a registry looks there for a name that it lacks",
+    "training -> published": "a registry looks there for a name that it lacks",
 }
-"""Imports that point up, allowed only inside a function and for types, each with its reason."""
+"""Imports that point up, allowed only inside a function, for types and in a registry's ``members``,
+each with its reason."""
 
 
 def part_of(module: str) -> str:
@@ -35,7 +39,7 @@ def is_late(node: ast.AST) -> bool:
 def imports_of(
     tree: ast.Module, module: str, is_package: bool, root: Path
 ) -> Iterator[tuple[str, int, bool]]:
-    """Yields ``(target module, line, is late)`` of each import of samtune."""
+    """Yields ``(target module, line, is late)`` of each import of samtune, by registries too."""
     late = {id(node) for body in ast.walk(tree) if is_late(body) for node in ast.walk(body)}
     for node in ast.walk(tree):
         targets: list[str] = []
@@ -46,6 +50,10 @@ def imports_of(
             base = base[: len(base) - node.level + 1] if node.level else []
             stem = ".".join([*base, *([node.module] if node.module else [])])
             targets = [member_of(stem, alias.name, root) for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "Registry":
+            words = [*node.args, *(keyword.value for keyword in node.keywords)]
+            targets = [str(word.value) for word in words if isinstance(word, ast.Constant)]
+            late.add(id(node))  # it is imported on the first name that the registry lacks
         for target in sorted(set(targets)):
             if target.split(".")[0] == "samtune":
                 yield target, node.lineno, id(node) in late

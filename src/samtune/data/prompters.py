@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import ClassVar, TypeVar
 
@@ -18,6 +18,7 @@ from samtune.data.draws import Draws
 from samtune.data.labels import extents
 from samtune.data.transforms import area_average
 from samtune.errors import InputError
+from samtune.options import level_of
 from samtune.prompts import POSITIVE, Prompts, numbered_mode
 from samtune.registry import Registry
 
@@ -142,8 +143,12 @@ def rule_of(rules: Registry[_Rule], config: PromptConfig) -> type[_Rule]:
     Raises:
         InputError: The settings turn on two.
     """
-    plain = type(config)
-    names = [n for n in rules if getattr(config, n, None) != getattr(plain, n, None)]
+    turned_on = {
+        row.name
+        for row in fields(config)
+        if level_of(row) == "published" and getattr(config, row.name) != row.default
+    }
+    names = [name for name in rules if name in turned_on] if turned_on else []
     if len(names) > 1:
         raise InputError(
             f"prompts.{names[1]}: prompts.{names[0]} says {rules[names[0]].says}; leave one of "
