@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     """Of the installed package."""
 
     from samtune.errors import InputError
-    from samtune.evaluation.evaluate import evaluate
+    from samtune.evaluation.streaming import evaluate
     from samtune.inference.predictor import Predictor
     from samtune.model.checkpoint import load, save
     from samtune.model.finetuned import FineTuned
@@ -28,7 +28,7 @@ _HOMES = {
     "InputError": "errors",
     "Predictor": "inference.predictor",
     "Prompts": "prompts",
-    "evaluate": "evaluation.evaluate",
+    "evaluate": "evaluation.streaming",
     "fit": "training.engine",
     "load": "model.checkpoint",
     "load_sam": "sam.weights",

@@ -15,7 +15,7 @@ from samtune.data.draws import Draws
 from samtune.data.labels import extents
 from samtune.data.prompters import Objects, Sampling, check_numbers, sample_box
 from samtune.data.sources import Record
-from samtune.evaluation.evaluate import evaluate
+from samtune.evaluation.streaming import evaluate
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned

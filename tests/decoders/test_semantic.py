@@ -12,7 +12,7 @@ import samtune
 from samtune.batch import Masks, inside
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, find_records
 from samtune.decoders import DECODERS
-from samtune.evaluation.evaluate import by_class, evaluate
+from samtune.evaluation.streaming import by_class, evaluate
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, read_image, splits
-from samtune.evaluation.evaluate import predict
+from samtune.evaluation.streaming import predict
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts

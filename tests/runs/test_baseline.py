@@ -4,7 +4,7 @@ import pytest
 from commands import settings
 
 from samtune.data import SegmentationDataset, splits
-from samtune.evaluation.evaluate import Evaluation
+from samtune.evaluation.streaming import Evaluation
 from samtune.geometry import Geometry
 from samtune.metrics import GROUPS
 from samtune.metrics.config import EvalConfig

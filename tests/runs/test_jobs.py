@@ -8,7 +8,7 @@ from commands import settings
 from PIL import Image
 
 from samtune.data import DataConfig, splits
-from samtune.evaluation.evaluate import evaluate
+from samtune.evaluation.streaming import evaluate
 from samtune.model.checkpoint import load, read_header, save
 from samtune.model.finetuned import FineTuned
 from samtune.report.terminal import Display

@@ -11,7 +11,7 @@ from samtune.adapters.base import lacking
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.sources import find_layout
 from samtune.distributed import place
-from samtune.evaluation.evaluate import evaluate
+from samtune.evaluation.streaming import evaluate
 from samtune.model.finetuned import FineTuned
 from samtune.training.engine import FitConfig, fit
 

@@ -14,7 +14,7 @@ from samtune.adapters.base import lacking
 from samtune.assets import demo_data
 from samtune.data import DataConfig, SegmentationDataset, collate, splits
 from samtune.decoders import DECODERS
-from samtune.evaluation.evaluate import evaluate
+from samtune.evaluation.streaming import evaluate
 from samtune.geometry import InputPolicy
 from samtune.losses import Loss
 from samtune.sam.spec import SPECS

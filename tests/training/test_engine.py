@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
-from samtune.evaluation.evaluate import evaluate
+from samtune.evaluation.streaming import evaluate
 from samtune.losses import LOSSES, bce
 from samtune.model.finetuned import FineTuned
 from samtune.training.engine import FitConfig, fit

@@ -2,3 +2,7 @@
 
 What a metric computes stands in `metrics`; what a run does with it in `runs`.
 """
+
+from samtune.evaluation.streaming import Evaluation, evaluate, predict
+
+__all__ = ["Evaluation", "evaluate", "predict"]

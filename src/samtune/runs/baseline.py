@@ -13,7 +13,7 @@ import torch
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset, collate
 from samtune.distributed import is_main
-from samtune.evaluation.evaluate import Evaluation, evaluate, predict
+from samtune.evaluation.streaming import Evaluation, evaluate, predict
 from samtune.metrics.contract import ALWAYS, contract
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import NONE, kind_of

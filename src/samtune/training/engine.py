@@ -22,7 +22,7 @@ from samtune.data import SegmentationDataset, collate
 from samtune.data.changes import varied
 from samtune.distributed import place, share_buffers
 from samtune.errors import InputError
-from samtune.evaluation.evaluate import evaluate
+from samtune.evaluation.streaming import evaluate
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, MEASURES

@@ -9,7 +9,7 @@ import torch
 
 from samtune.batch import Masks
 from samtune.data import DataConfig, SegmentationDataset, collate, find_records, splits
-from samtune.evaluation.evaluate import evaluate, predict
+from samtune.evaluation.streaming import evaluate, predict
 from samtune.geometry import InputPolicy
 from samtune.inference.clicks import central_clicks
 from samtune.metrics import GROUPS, MEASURES, Suite, iou_dice
