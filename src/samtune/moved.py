@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import Any
 
 HOMES: dict[str, tuple[str, ...]] = {
     "samtune.display": ("samtune.report.terminal",),
@@ -29,8 +29,23 @@ class MovedModules(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname in HOMES else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Gives the module the public names of its homes."""
-        for home in HOMES[module.__name__]:
-            import_module(home)
-            public = {k: v for k, v in vars(sys.modules[home]).items() if not k.startswith("_")}
-            vars(module).update(public)
+        """Gives the module the public names that its homes define, and says where they are."""
+        homes = HOMES[module.__name__]
+        module.__doc__ = f"Moved to {', '.join(homes)}."
+        for home in homes:
+            vars(module).update(_defined_in(import_module(home)))
+
+
+def _defined_in(home: ModuleType) -> dict[str, Any]:
+    """The classes, functions and constants of a module, without what it imports."""
+    return {
+        name: value
+        for name, value in vars(home).items()
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and (
+            value.__module__ == home.__name__
+            if isinstance(value, type | FunctionType)
+            else name.isupper()
+        )
+    }
