@@ -38,7 +38,7 @@ LAYERS = {
     "data": "batch files geometry ops options prompts registry",
     "losses": "batch geometry",
     "metrics": "options",
-    "report": "distributed files metrics",
+    "report": "distributed files metrics registry",
     "inference": "batch data files geometry model ops prompts report",
     "evaluation": "batch data distributed inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from samtune.distributed import is_main
 from samtune.metrics.contract import contract
+from samtune.registry import as_yaml
 from samtune.report.prompt_table import TITLE, asked_with, metric_rows, prompt_rows
 from samtune.report.quantities import duration, metric, quantity
 
@@ -87,7 +89,9 @@ class Display:
         self.errors.print(text, markup=False)
 
     def settings(self, tree: Mapping[str, Any], where: str | None = None) -> None:
-        """Settings, a paragraph for each part; what is not set is left out.
+        """Settings as a command line takes them, a paragraph for each group.
+
+        What is not set is left out.
 
         Args:
             tree: Those that differ from the defaults.
@@ -95,13 +99,9 @@ class Display:
         """
         if where is not None:
             self.say(f"settings other than the defaults; all stand in {where}:")
-        for part, value in tree.items():
-            if isinstance(value, Mapping):
-                words = [f"{key}={_word(v)}" for key, v in value.items() if _is_set(v)]
-                if words:
-                    self.say(_paragraph(f"{part}:", words))
-            elif _is_set(value):
-                self.say(f"{part}: {_word(value)}")
+        for group, value in tree.items():
+            if words := _words(group, value):
+                self.say(_paragraph(words))
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """How far a long piece of work is."""
@@ -291,24 +291,35 @@ def terms(summary: Mapping[str, Any]) -> str:
     return contract(dict.fromkeys(shown)).rstrip()
 
 
-def _is_set(value: Any) -> bool:
-    return value is not None and value not in ([], "")
-
-
-def _paragraph(first: str, words: Sequence[str]) -> str:
-    """Words after another one, in lines of at most :data:`READABLE` columns where they can be."""
+def _paragraph(words: Sequence[str]) -> str:
+    """Words in lines of at most :data:`READABLE` columns where they can be."""
+    first, *others = words
     lines = [first]
-    for word in words:
+    for word in others:
         if len(lines[-1]) + 1 + len(word) > READABLE:
-            lines.append(" " * len(first))
-        lines[-1] += f" {word}"
+            lines.append(f" {word}")
+        else:
+            lines[-1] += f" {word}"
     return "\n".join(lines)
 
 
-def _word(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _words(key: str, value: Any) -> list[str]:
+    """A setting that is set, or each in a group, as ``key=value`` with the whole key."""
+    if isinstance(value, Mapping):
+        return [word for inner, v in value.items() for word in _words(f"{key}.{inner}", v)]
+    if value is None or value in ([], ""):
+        return []
+    return [f"{key}={shlex.quote(_value(value))}"]
+
+
+def _value(value: Any) -> str:
+    if not isinstance(value, list):
+        return as_yaml(value)
+    joined = ",".join(map(as_yaml, value))
+    if value == [joined]:
+        return joined
+    # Without brackets one number is no list, and a text with spaces or slashes stays whole.
+    return joined if "," in joined and not any(c in joined for c in " /\\") else f"[{joined}]"
 
 
 def _facts(summary: Mapping[str, Any]) -> str:
