@@ -1,10 +1,17 @@
 import dataclasses
 
+import hierarchical
 import pytest
+import torch
 import yaml
 
+from samtune.runs.assembly import tuned
 from samtune.runs.config import resolve
 from samtune.runs.words import from_words, layers, parse_override, recipes
+from samtune.sam.model import Sam
+from samtune.sam.spec import SPECS
+
+TODAYS = list(SPECS)
 
 
 @pytest.mark.parametrize(
@@ -186,3 +193,17 @@ def test_metrics_of_the_models_frame_with_cut_images(refused):
     tree = {"input": {"tiles": "tiled"}, "train": {"metric": "ber_ts_sam"}}
     refused(["train.metric=ber_ts_sam", "input.tiles=whole"], resolve, [tree])
     resolve([{**tree, "input": {}}])
+
+
+def test_an_image_enters_as_the_encoder_of_the_base_says_below_all_settings(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPECS, hierarchical.TINY.name, hierarchical.TINY)
+    words = [f"base.name={hierarchical.TINY.name}", "decoder.name=frozen", "device=cpu"]
+    config = from_words(words)
+    assert config.input.resize == "stretch"
+    with torch.device("meta"):
+        sam = Sam(hierarchical.TINY).freeze()
+    assert tuned(config, sam).input == sam.input_policy
+    file = tmp_path / "a.yaml"
+    file.write_text("input: {resize: longest}\n")
+    assert from_words([str(file), *words]).input.resize == "longest"
+    assert {from_words([f"base.name={name}"]).input.resize for name in TODAYS} == {"longest"}

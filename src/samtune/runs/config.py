@@ -32,6 +32,8 @@ from samtune.runs.trees import (
     nested,
     plain_values,
 )
+from samtune.sam.encoder import ENCODERS
+from samtune.sam.spec import SPECS
 from samtune.sam.weights import spec_of
 from samtune.training.schedule import FitConfig, check_feature_cache
 from samtune.training.schedule import check as check_training
@@ -115,6 +117,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     merged: Tree = {}
     for tree in trees:
         merged = lay_over(merged, in_full(tree))
+    merged = lay_over(_of_the_base(merged), merged)
     merged = lay_over(_of_the_data_set(merged), merged)
     merged = lay_over(class_defaults(merged), merged)
     _check_keys(merged, RunConfig, "")
@@ -145,6 +148,15 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     if not 0 <= config.seed < 2**63:
         raise InputError(f"seed={config.seed}: must be a whole number from 0 on")
     return config
+
+
+def _of_the_base(tree: Tree) -> Tree:
+    """The setting that the base's encoder states; every other source overrides it."""
+    base = tree.get("base", {})
+    name = base.get("name", BaseConfig.name) if isinstance(base, Mapping) else None
+    if not isinstance(name, str) or name not in SPECS:
+        return {}  # it is refused with the other values
+    return {"input": {"resize": ENCODERS[SPECS[name].encoder].resize}}
 
 
 def _of_the_data_set(tree: Tree) -> Tree:
