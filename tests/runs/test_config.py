@@ -1,12 +1,13 @@
 import dataclasses
+from dataclasses import replace
 
 import hierarchical
 import pytest
 import torch
 import yaml
 
-from samtune.runs.assembly import tuned
-from samtune.runs.config import resolve
+from samtune.runs.assembly import plain, tuned
+from samtune.runs.config import InputSettings, resolve
 from samtune.runs.words import from_words, layers, parse_override, recipes
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
@@ -207,3 +208,16 @@ def test_an_image_enters_as_the_encoder_of_the_base_says_below_all_settings(tmp_
     file.write_text("input: {resize: longest}\n")
     assert from_words([str(file), *words]).input.resize == "longest"
     assert {from_words([f"base.name={name}"]).input.resize for name in TODAYS} == {"longest"}
+
+
+def test_a_frame_is_divided_by_the_stride_of_the_encoder(refused):
+    config = replace(from_words(["adapter=none"]), input=InputSettings(size=40))
+    with torch.device("meta"):
+        sam, vit = Sam(hierarchical.TINY).freeze(), Sam(SPECS["nano"]).freeze()
+    words = "input.size=40: both sides must be positive multiples of 16, the stride of tiny_h"
+    refused(words, tuned, config, sam)
+    odd = replace(config, input=InputSettings(size=36))
+    refused("multiples of 8, the patch of nano; try [40, 40]", tuned, odd, vit)
+    sam.image_encoder.stride = 8  # as one whose specification speaks of another patch
+    model = tuned(config, sam)
+    assert (model.stride, model.mask_size, plain(model).input.size) == (8, (20, 20), (40, 40))

@@ -49,7 +49,7 @@ class Adapter(nn.Module):
     key_grid: ClassVar[Literal["", "changes", "reads"]] = ""
     """Whether its heads change the grid of keys, or take it for that of the tokens."""
     stride: ClassVar[int | None] = None
-    """Pixels from one token to the next where the method has its own; the base's patch if not."""
+    """Pixels from one token to the next where the method has its own; the encoder's if not."""
     initial: ClassVar[tuple[str, ...]] = ()
     """Options that only say where weights start: not kept in a checkpoint."""
     joins: ClassVar[tuple[str, ...]] = ()

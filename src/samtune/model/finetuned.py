@@ -100,7 +100,7 @@ class FineTuned(nn.Module):
     @property
     def stride(self) -> int:
         """Pixels of the model's frame from one token to the next."""
-        return self.adapter.stride or self.sam.spec.patch_size
+        return self.adapter.stride or self.sam.image_encoder.stride
 
     @property
     def mask_size(self) -> tuple[int, int]:

@@ -63,9 +63,9 @@ def check_trainable(config: RunConfig, model: FineTuned) -> None:
 def plain(model: FineTuned) -> FineTuned:
     """The base alone, to stand beside a model: its images, normalised as the base was trained.
 
-    Its frame is the model's, or the next larger one that the base's patch divides.
+    Its frame is the model's, or the next larger one that the stride of the base's encoder divides.
     """
-    size = _multiples(model.input.size, model.sam.spec.patch_size)
+    size = _multiples(model.input.size, model.sam.image_encoder.stride)
     return FineTuned(model.sam, input=replace(model.input, size=size, mean=None, std=None))
 
 
@@ -73,11 +73,9 @@ def frame_remarks(model: FineTuned | None, baseline: FineTuned) -> list[str]:
     """A remark if the base sees images in another frame than the model."""
     if model is None or model.input.size == baseline.input.size:
         return []
-    sides = "x".join(map(str, baseline.input.size))
-    return [
-        f"zero-shot sees images in a frame of {sides}: {model.sam.spec.name}'s patch does not "
-        f"divide {'x'.join(map(str, model.input.size))}"
-    ]
+    other, frame = ("x".join(map(str, one.input.size)) for one in (baseline, model))
+    whose = f"{baseline.sam.spec.name}'s {_step_word(baseline.sam)}"
+    return [f"zero-shot sees images in a frame of {other}: {whose} does not divide {frame}"]
 
 
 def tuned(config: RunConfig, sam: Sam) -> FineTuned:
@@ -113,10 +111,10 @@ def tuned(config: RunConfig, sam: Sam) -> FineTuned:
 
 
 def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
-    size, step = config.input.size, sam.spec.patch_size
-    own = ADAPTERS[config.adapter["name"]].stride
-    whose = f"stride of {config.adapter['name']}" if own else f"patch of {sam.spec.name}"
-    step = own or step
+    size, adapter = config.input.size, config.adapter["name"]
+    step, whose = sam.image_encoder.stride, f"{_step_word(sam)} of {sam.spec.name}"
+    if (stride := ADAPTERS[adapter].stride) is not None:
+        step, whose = stride, f"stride of {adapter}"
     if size is None:
         frame = (sam.spec.image_size,) * 2
     else:
@@ -130,6 +128,12 @@ def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
             "smaller one, or a larger input.size"
         )
     return frame
+
+
+def _step_word(sam: Sam) -> str:
+    """What a frame is made of whole multiples of: the patch, unless later tokens are wider."""
+    encoder = sam.image_encoder
+    return "patch" if encoder.patch == encoder.stride else "stride"
 
 
 def _check_divided(frame: tuple[int, int], step: int, what: str, whose: str) -> None:
