@@ -62,6 +62,19 @@ def test_command_line_and_python_refuse_in_the_same_words(refused):
     assert refused(line, ADAPTERS.config, "lora", {"rank": 0}) == line
 
 
+@pytest.mark.parametrize(
+    ("word", "rule"),
+    [
+        ("data.augment=false", "must be one of flips, hflip, kyyle, mirrors, none, standard"),
+        ("train.last_batch=true", "must be one of drop, fill, short"),
+        ("train.cosine=null", "must be one of epoch, kyyle, step"),
+        ("data.redraw=2", "must be one of false, published, true"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_the_names_that_there_are(refused, word, rule):
+    refused(f"{word}: {rule}", from_words, [word])
+
+
 def test_options_of_one_in_a_stack_are_named_in_full(refused):
     name = "lora+adaptformer"
     refused("adapter.lora.rank=0: must be", ADAPTERS.config, name, {"lora": {"rank": 0}})

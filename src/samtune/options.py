@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -172,12 +172,26 @@ def validated(schema: Any, prefix: str, values: Any) -> Any:
         first = error.errors()[0]
         places = [str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part]
         kinds = ("int", "str", "float", "bool", "constrained-str")
+        if (registry := _names_at(schema, first["loc"])) is not None:
+            registry.check(first["input"])
         key = ".".join([*([prefix] if prefix else []), *(p for p in places if p not in kinds)])
         rule = first["msg"].replace("Input should be", "must be")
         raise InputError(f"{key}={first['input']}: {rule[0].lower()}{rule[1:]}") from error
     check_ranges(settings, prefix)
     check_names(settings)
     return settings
+
+
+def _names_at(schema: Any, places: Sequence[Any]) -> Names | None:
+    """The registry of the field at a place in a dataclass and those within it, if it has one."""
+    registry = None
+    for place in places:
+        rows = dataclasses.fields(schema) if dataclasses.is_dataclass(schema) else ()
+        row = next((row for row in rows if row.name == place), None)
+        if row is None:  # a member of a list, or of a union
+            break
+        registry, schema = names_of(row), get_type_hints(schema)[row.name]
+    return registry
 
 
 def check_ranges(settings: Any, prefix: str) -> None:

@@ -103,6 +103,11 @@ def test_what_does_not_fit_is_refused_with_what_is_lacking(unknown, adapter, ref
     refused(words[:1] + reasons, FineTuned, unknown, f"{adapter}+lora", decoder)
 
 
+def test_the_refusal_names_the_bases_that_fit(refused):
+    said = "set base.name to one of vit_t, or adapter.name to one of adaptformer, "
+    refused(said, check_fit, "batch_norm", "tuned", SPECS["vit_b"])
+
+
 @every
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_a_fresh_adapter_is_the_identity_or_says_why_not(unknown, adapter, decoder, size):

@@ -13,7 +13,7 @@ from samtune.registry import Registry
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.encoder import ABILITIES, ENCODERS, Ability, Encoder
 from samtune.sam.model import Sam
-from samtune.sam.spec import SamSpec
+from samtune.sam.spec import SPECS, SamSpec
 
 
 class Adapter(nn.Module):
@@ -143,13 +143,15 @@ def check_base(method: Adapter | type[Adapter], spec: SamSpec) -> None:
     """Refuses a base that a method does not fit, before any weight is read.
 
     Raises:
-        InputError: Such a base, with what it lacks and the methods that fit it.
+        InputError: Such a base, with what it lacks, and the bases and methods that fit.
     """
     if missing := lacking(method, spec):
         needs = " and ".join(ABILITIES[word] for word in missing)
         fits = [name for name in ADAPTERS if not lacking(ADAPTERS[name], spec)]
+        bases = [name for name, other in SPECS.items() if not lacking(method, other)]
+        change = f"base.name to one of {', '.join(bases)}, or " if bases else ""
         raise InputError(
             f"base.name={spec.name}: {method.name} needs {needs}, which {spec.name} does not have; "
-            f"set adapter.name to one of {', '.join(fits)}, or take another base"
+            f"set {change}adapter.name to one of {', '.join(fits)}"
         )
     method.check(spec)
