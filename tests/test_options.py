@@ -9,6 +9,7 @@ import pytest
 from samtune.adapters import ADAPTERS
 from samtune.cli.catalogue import option_rows, options
 from samtune.options import Count, Fraction, Range, Rate, check_ranges, ranges, validated
+from samtune.runs.config import resolve
 from samtune.runs.words import from_words
 
 
@@ -73,6 +74,19 @@ def test_command_line_and_python_refuse_in_the_same_words(refused):
 )
 def test_a_value_of_the_wrong_kind_is_refused_with_the_names_that_there_are(refused, word, rule):
     refused(f"{word}: {rule}", from_words, [word])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((word, False) for word in ("no", "off", "false", False)),
+        *((word, True) for word in ("yes", "on", "true", True)),
+        ("published", "published"),
+    ],
+)
+def test_a_switch_that_has_names_is_read_from_quoted_words_too(text, value):
+    redraw = resolve([{"data": {"redraw": text, "augment": "mirrors"}}]).data.redraw
+    assert redraw == value and type(redraw) is type(value)
 
 
 def test_options_of_one_in_a_stack_are_named_in_full(refused):

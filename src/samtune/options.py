@@ -82,6 +82,17 @@ NotNegative = Annotated[float, Range(at_least=0)]
 """A size or a weight that may be nothing."""
 
 
+class _SwitchFirst:
+    """A mark in the type of a union, for pydantic: its members are tried in their order."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return {**handler(source), "mode": "left_to_right"}
+
+
+SwitchOrName = Annotated[bool | str, _SwitchFirst()]
+"""True or false, also as the quoted words of YAML (``"no"``), or else a name."""
+
+
 Level = Literal["everyday", "expert", "published"]
 """Who needs a setting: everybody; those who tune a training; those who repeat a published one."""
 

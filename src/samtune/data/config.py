@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from samtune.geometry import InputConfig
-from samtune.options import setting
+from samtune.options import SwitchOrName, setting
 
 __all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig"]
 
@@ -80,7 +80,7 @@ class DataConfig:
     """Which files go to which part when a split is made."""
     augment: str = setting("standard", names="samtune.data.augmentations:AUGMENTATIONS")
     """How training images change."""
-    redraw: bool | str = setting(True, level="expert", names="samtune.data.draws:DRAWS")
+    redraw: SwitchOrName = setting(True, level="expert", names="samtune.data.draws:DRAWS")
     """Which random choices an image gets: its changes, its prompts, and which objects."""
     crop: tuple[float, float] | None = setting(None, level="expert")
     """A random part of each training image: [0.1,1] of its area at its aspect (a part without an
