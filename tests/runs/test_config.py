@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from samtune.published.inputs import PRESETS
 from samtune.runs.assembly import plain, tuned
 from samtune.runs.config import InputSettings, resolve
 from samtune.runs.words import from_words, layers, parse_override, recipes
@@ -122,12 +123,19 @@ def test_a_preset_stands_for_its_settings_below_those_beside_it(tmp_path, refuse
     config = from_words(["input.size=64", "input.preset=cat_sam"])
     assert (config.input.size, config.input.antialias, config.input.preset) == (64, False, None)
     assert config == from_words(["input.preset=cat_sam", "input.size=64"])
-    (tmp_path / "a.yaml").write_text("input: {preset: gsam, size: 64, round_prompts: true}\n")
-    above = from_words([str(tmp_path / "a.yaml"), "input.preset=cat_sam"]).input
-    assert (above.size, above.mean, above.round_prompts) == (1024, (118.83, 120.105, 96.9), True)
+    (tmp_path / "a.yaml").write_text("input: {preset: cat_sam, tiles: tiled, std: [1, 2, 3]}\n")
+    above = from_words([str(tmp_path / "a.yaml"), "input.preset=gsam", "input.std=[4,5,6]"]).input
+    assert (above.mean, above.std, above.tiles) == ((118.83, 120.105, 96.9), (4, 5, 6), "tiled")
     refused(
         ["input.preset=cat_san", "did you mean 'cat_sam'"], from_words, ["input.preset=cat_san"]
     )
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_a_preset_leaves_nothing_of_another(preset):
+    alone = from_words([f"input.preset={preset}"]).input
+    for recipe in ("samed-vit_b-synapse", "cat_sam_a-vit_l-kvasir-full"):
+        assert from_words([recipe, f"input.preset={preset}"]).input == alone
 
 
 def test_every_recipe_resolves():

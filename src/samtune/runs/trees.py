@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
+from samtune.geometry import InputConfig
 from samtune.published.inputs import PRESETS
 
 Tree = dict[str, Any]
@@ -33,13 +35,17 @@ def in_full(tree: Mapping[str, Any]) -> Tree:
     """A tree with its short forms spelt out: a part's name alone, and a preset of the input.
 
     A preset becomes the settings that it stands for, below those of the same tree; so it acts over
-    all that earlier trees say.
+    all that earlier trees say. What other presets state and it does not has its default again, so
+    that no two presets mix.
     """
     tree, part = named_parts(tree), tree.get("input")
     if not isinstance(part, Mapping) or part.get("preset") is None:
         return tree
     beside = {key: value for key, value in part.items() if key != "preset"}
-    return {**tree, "input": {**PRESETS[str(part["preset"])].settings, **beside}}
+    preset = PRESETS[str(part["preset"])]
+    stated = {key for name in PRESETS for key in PRESETS[name].settings}
+    plain = {row.name: row.default for row in fields(InputConfig) if row.name in stated}
+    return {**tree, "input": {**plain, **preset.settings, **beside}}
 
 
 def named_parts(tree: Mapping[str, Any]) -> Tree:
