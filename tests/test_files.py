@@ -9,6 +9,8 @@ import torch
 from samtune.errors import InputError
 from samtune.files import replacing, write_tensors, write_whole
 
+TORCH = "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/0"
+
 
 @pytest.fixture(params=[0o022, 0o077])
 def mode(request):
@@ -25,7 +27,13 @@ def test_every_writer_gives_the_permissions_of_a_new_file(mode, tmp_path):
     assert [stat.S_IMODE(path.stat().st_mode) for path in (text, tensors)] == [mode, mode]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("writer failed")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left"),
+        RuntimeError(TORCH),
+    ],
+)
 def test_a_failed_write_is_told_in_one_line_and_leaves_the_earlier_file(tmp_path, error):
     path = write_whole(tmp_path / "a.txt", b"first")
     with pytest.raises(InputError, match=r"could not be written .*; empty the bin$") as refused:
@@ -43,10 +51,15 @@ def test_other_errors_pass_and_leave_no_partial_file(tmp_path, error):
     assert passed.value is error and os.listdir(tmp_path) == []
 
 
-def test_what_a_killed_program_left_behind_is_written_over(tmp_path):
-    (tmp_path / "a.txt.partial").write_text("half of a longer text")
-    assert write_whole(tmp_path / "a.txt", "abc").read_text() == "abc"
-    assert os.listdir(tmp_path) == ["a.txt"]
+def test_an_error_of_the_model_is_not_told_as_one_of_the_disk(tmp_path):
+    with pytest.raises(RuntimeError, match="size mismatch"), replacing(tmp_path / "a.txt"):
+        raise RuntimeError("size mismatch")
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_folder_is_no_file(name):
+    with pytest.raises(InputError, match="is no name of a file"):
+        write_whole(name, "")
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from samtune.adapters import ADAPTERS
 from samtune.cli.catalogue import option_rows, options
+from samtune.errors import InputError
 from samtune.options import Count, Fraction, Range, Rate, check_ranges, ranges, validated
 from samtune.runs.config import resolve
 from samtune.runs.words import from_words
@@ -107,3 +108,9 @@ def test_what_lists_an_option_tells_its_range():
     config = ADAPTERS["conv_lora"].Config
     rows = {name: meaning for name, _, meaning in option_rows(options(config))}
     assert rows["top_k"].endswith("uses. (1 to experts)") and rows["alpha"].endswith("rank.")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_of_methods_are_finite(value):
+    with pytest.raises(InputError, match=r"adapter\.alpha=(nan|inf): must be a finite number"):
+        ADAPTERS.config("lora", {"alpha": value})

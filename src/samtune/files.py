@@ -37,7 +37,10 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
         InputError: The file could not be written.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    if not path.name:
+        raise InputError(f"{path}: is no name of a file; give one, as in {path / 'NAME'}")
+    # One name per process: two that write the same file do not write into each other's.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
@@ -99,4 +102,6 @@ def _is_of_writing(error: Exception) -> bool:
     """Whether an error is the disk's: torch and safetensors have types of their own for those."""
     from safetensors import SafetensorError
 
-    return isinstance(error, OSError | RuntimeError | SafetensorError)
+    # torch's writer of archives raises nothing more special than this.
+    of_torch = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+    return of_torch or isinstance(error, OSError | SafetensorError)

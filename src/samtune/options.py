@@ -14,6 +14,7 @@ of a run also says who needs it, and which registry has its names::
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -225,6 +226,31 @@ def check_ranges(settings: Any, prefix: str) -> None:
     for name, value in values.items():
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             check_ranges(value, f"{start}{name}")
+
+
+def check_finite(settings: Any, prefix: str) -> None:
+    """Refuses a dataclass of which a number is NaN or infinite.
+
+    Args:
+        settings: An instance; fields that are dataclasses are checked too.
+        prefix: What stands before a field's name in a message, as ``adapter``.
+
+    Raises:
+        InputError: The first such number.
+    """
+    for row in dataclasses.fields(settings):
+        value, key = getattr(settings, row.name), f"{prefix}.{row.name}"
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{key}={value}: must be a finite number{_default(row)}")
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check_finite(value, key)
+
+
+def _default(row: dataclasses.Field[Any]) -> str:
+    """The remedy that ends a message: the value to fall back on, if there is one."""
+    if row.default in (None, dataclasses.MISSING):
+        return ""
+    return f"; the default is {row.default}"
 
 
 @cache

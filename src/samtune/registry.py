@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 from samtune.errors import InputError, nearest
-from samtune.options import validated
+from samtune.options import check_finite, validated
 
 T = TypeVar("T")
 
@@ -125,7 +125,9 @@ class Registry(Generic[T]):
         """
         cls: Any = self[name]
         _check_names(cls.Config, options or {}, self.kind, name)
-        return validated(cls.Config, self.kind, dict(options or {}))
+        config = validated(cls.Config, self.kind, dict(options or {}))
+        check_finite(config, self.kind)
+        return config
 
 
 def _check_names(config: type, options: Mapping[str, Any], prefix: str, name: str) -> None:

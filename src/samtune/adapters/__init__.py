@@ -1,4 +1,4 @@
-"""Adaptation methods, one a file; importing this package registers them all.
+"""Adaptation methods, one per file; importing this package registers them all.
 
 What several methods share about a base belongs to the base, in `sam`.
 """

@@ -131,7 +131,7 @@ def compare(words: Words = None, as_json: Json = False) -> None:
 @app.command(name="import")
 def bring_in(
     file: Annotated[str, typer.Argument(help="Another system's checkpoint.")],
-    dialect: Annotated[str, typer.Option("--from", help="Its layout, as samed; ? lists all.")],
+    dialect: Annotated[str, typer.Option("--from", help="Its dialect, as samed; ? lists all.")],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
     model: Annotated[str | None, typer.Option(help="The base's name, as vit_b.")] = None,
     base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,

@@ -10,7 +10,6 @@ from samtune.options import SwitchOrName, setting
 
 __all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig"]
 
-Intensity = Literal["percentile", "window", "zscore", "fixed"]
 """How values of an image file become bytes."""
 SPLITS = ("train", "val", "test")
 

@@ -1,4 +1,4 @@
-"""Decoders, one a file; importing this package registers them all.
+"""Decoders, one per file; importing this package registers them all.
 
 What the encoder does stands in `adapters`.
 """

@@ -108,7 +108,7 @@ class HqDecoder(Decoder):
         upscaled = decoder.output_upscaling(image)
         fine = self.embedding_maskfeature(upscaled) + self.fuse(features)[prompts.image]
         logits = torch.einsum("nc,nchw->nhw", self.hf_mlp(tokens[:, -1]), fine)[:, None]
-        plain = _best(decoder.read(tokens, upscaled, multimask))
+        plain = decoder.read(tokens, upscaled, multimask).best()
         if self.combine == "sum" and not self.training:
             logits = logits + plain.logits
         return Masks(logits, plain.iou)
@@ -128,13 +128,6 @@ def _no_global_block(spec: SamSpec) -> InputError:
         f"decoder.name=hq: reads the stream after the first global block, and {spec.name} has "
         "none; choose another decoder"
     )
-
-
-def _best(masks: Masks) -> Masks:
-    """Of ``K`` masks for each prompt the one of highest estimated IoU; ``K`` becomes 1."""
-    best = masks.iou.argmax(1, keepdim=True)
-    logits = masks.logits.take_along_dim(best[..., None, None], 1)
-    return Masks(logits, masks.iou.take_along_dim(best, 1))
 
 
 def _fourfold(dim: int, hidden: int, out: int) -> nn.Sequential:

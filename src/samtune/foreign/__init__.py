@@ -1,4 +1,4 @@
-"""Other systems' checkpoints, one layout a file; importing this package registers them all.
+"""Other systems' checkpoints, one dialect per file; importing this package registers them all.
 
 What samtune itself writes stands in `model`.
 """

@@ -41,7 +41,7 @@ def stretch_policy(spec: SamSpec) -> InputPolicy:
 
 @dataclass(frozen=True)
 class Dialect:
-    """One system's layout.
+    """How one system writes its checkpoints.
 
     What is trained is found by name: :meth:`theirs` gives the system's name of each tensor of our
     model. All else in a file must be the frozen base, under the official names.
@@ -53,7 +53,7 @@ class Dialect:
     adapter: str
     decoder: str
     marks: tuple[str, ...]
-    """Names, as regular expressions, that a file of this layout has."""
+    """Names, as regular expressions, that a file of this dialect has."""
     names: Names = ()
     """Patterns from our names to theirs, applied one after another."""
     aliases: Names = ()
@@ -63,9 +63,9 @@ class Dialect:
     flattened_names: str = r"(?!)"
     """Their names of convolutions that the system stores as linear layers over patches."""
     absent_names: str = r"(?!)"
-    """Official names that a whole file of this layout does not hold either."""
+    """Official names that a whole file of this dialect does not hold either."""
     optional_names: str = r"(?!)"
-    """Official names that some whole files of this layout do not hold."""
+    """Official names that some whole files of this dialect do not hold."""
     holds: Literal["trained", "all", "either"] = "either"
     """Whether the files have the frozen base too."""
     settings: Callable[[State, SamSpec], Settings] = no_options
@@ -81,12 +81,12 @@ class Dialect:
         return renamed(ours, self.names)
 
     def unmarked(self, state: Mapping[str, Tensor]) -> list[str]:
-        """The marks of this layout that a file lacks."""
+        """The marks of this dialect that a file lacks."""
         return [mark for mark in self.marks if not any(re.search(mark, key) for key in state)]
 
 
 DIALECTS: dict[str, Dialect] = {}
-"""All layouts by name."""
+"""All dialects by name."""
 
 
 def register(dialect: Dialect) -> Dialect:

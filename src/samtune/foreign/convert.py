@@ -39,7 +39,7 @@ class ImportRefused(InputError):
     Args:
         message: The one line.
         lists: All names by what is wrong with them: ``missing``, ``unexpected``, ``of another
-            shape``, ``other values``; of another layout what it has not, ``marks``, and all
+            shape``, ``other values``; of another dialect what it has not, ``marks``, and all
             that is ``found``.
     """
 
@@ -87,7 +87,7 @@ def import_checkpoint(
     """Brings another system's checkpoint in; nothing is written where anything does not fit.
 
     Args:
-        file: A pickle or safetensors file in that system's layout.
+        file: A pickle or safetensors file as that system writes it.
         dialect: One of :data:`DIALECTS`.
         out: Where to write the checkpoint, a ``.safetensors`` file.
         model: The base's name; by default what the tensors tell.
@@ -100,34 +100,34 @@ def import_checkpoint(
 
     Raises:
         InputError: Unknown dialect, an option that it has not, or no base.
-        ImportRefused: Another layout, tensors that do not fit, or another base.
+        ImportRefused: Another dialect, tensors that do not fit, or another base.
     """
-    layout = _dialect(dialect)
+    theirs = _dialect(dialect)
     paths = _places(Path(file), Path(out), base, save_base)
-    policy = _policy_options(layout, size, first_size, channels, native_raw)
+    policy = _policy_options(theirs, size, first_size, channels, native_raw)
     named_spec = None if model is None else spec_of(model)
-    origin = f"{file}: not a file of {layout.name}"
-    state = canonical(read_state(paths.file), layout, str(file))
-    if lacking := layout.unmarked(state):
+    origin = f"{file}: not a file of {theirs.name}"
+    state = canonical(read_state(paths.file), theirs, str(file))
+    if lacking := theirs.unmarked(state):
         raise ImportRefused(
             f"{origin}: it has no tensor like {', '.join(lacking)} among its {len(state)} "
-            f"({_list(list(state))}){_resembles(state, layout)}",
+            f"({_list(list(state))}){_resembles(state, theirs)}",
             {"marks": lacking, "found": list(state)},
         )
     base_state = None if paths.base is None else official_names(read_state(paths.base), str(base))
     spec = named_spec or _spec({**state, **(base_state or {})}, str(file))
     with torch.device("meta"):
-        shapes = _build(Sam(spec).freeze(), layout, state, policy)
-    tuned_state, of_base = _sort(shapes, layout, state, origin)
+        shapes = _build(Sam(spec).freeze(), theirs, state, policy)
+    tuned_state, of_base = _sort(shapes, theirs, state, origin)
     if base_state is not None:
         sam = from_state(spec, base_state, str(base))
         _check_base(sam, of_base, f"{file}", str(base))
     else:
-        sam = _split_base(shapes.sam, of_base, tuned_state, layout, f"{file}", paths.save_base)
-    result = _build(sam, layout, state, policy)
+        sam = _split_base(shapes.sam, of_base, tuned_state, theirs, f"{file}", paths.save_base)
+    result = _build(sam, theirs, state, policy)
     result.load_state_dict(tuned_state, strict=True)
-    _write(result.eval(), layout, paths)
-    return Imported(layout, paths.out, paths.base or paths.save_base or paths.file, result)
+    _write(result.eval(), theirs, paths)
+    return Imported(theirs, paths.out, paths.base or paths.save_base or paths.file, result)
 
 
 @dataclass(frozen=True)
@@ -342,7 +342,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _resembles(state: State, dialect: Dialect) -> str:
-    """Names the layouts whose marks a file has, those with the most of them."""
+    """Names the dialects whose marks a file has, those with the most of them."""
     others = [d for d in DIALECTS.values() if d is not dialect and not d.unmarked(state)]
     if not others:
         return ""
