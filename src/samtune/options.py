@@ -78,7 +78,7 @@ Count = Annotated[int, Range(at_least=1)]
 Rate = Annotated[float, Range(at_least=0, below=1)]
 """A probability such as a dropout's, which leaves something over."""
 Fraction = Annotated[float, Range(at_least=0, at_most=1)]
-"""A part of a whole."""
+"""A fraction of a whole."""
 NotNegative = Annotated[float, Range(at_least=0)]
 """A size or a weight that may be nothing."""
 

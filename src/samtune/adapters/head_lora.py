@@ -77,7 +77,7 @@ class PerHead(Adapter):
         """Options of the methods that work on split heads."""
 
         ratio: float = 0.25
-        """Width of the low-rank bottleneck as a part of a head's."""
+        """Width of the low-rank bottleneck as a fraction of a head's."""
         scale: float = 0.5
         """The residual is weighed by scale / width of the bottleneck."""
         blocks: tuple[int, ...] | str = "all"

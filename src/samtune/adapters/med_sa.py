@@ -50,7 +50,7 @@ class MedSA(Adapter):
         """Options of :class:`MedSA`."""
 
         ratio: float = 0.25
-        """Width of the bottlenecks as a part of the encoder's."""
+        """Width of the bottlenecks as a fraction of the encoder's."""
         scale: float = 0.5
         """Weight of the bottleneck beside the MLP."""
         activation: Literal["relu", "gelu"] = "relu"

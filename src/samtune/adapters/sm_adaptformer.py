@@ -90,7 +90,7 @@ class SMAdaptFormer(Adapter):
         """Options of :class:`SMAdaptFormer`."""
 
         ratio: float = 0.25
-        """Width of the bottleneck as a part of the encoder's."""
+        """Width of the bottleneck as a fraction of the encoder's."""
         scale: float = 0.5
         """Weight of the branch."""
         zero_init: bool = False

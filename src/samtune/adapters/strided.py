@@ -69,7 +69,7 @@ class StridedAdapter(Adapter):
         """Options of methods with such tokens."""
 
         ratio: float = 0.25
-        """Width of the bottlenecks as a part of the encoder's."""
+        """Width of the bottlenecks as a fraction of the encoder's."""
         scale: float = 0.5
         """Weight of the bottlenecks beside the MLPs."""
         table_size: Annotated[int, Range(at_least=STRIDE, note=" pixels")] = 256

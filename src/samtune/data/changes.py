@@ -38,7 +38,8 @@ def check_changes(data: DataConfig, tiles: str) -> None:
     DRAWS[as_yaml(data.redraw)].check(data)
     if not 0 <= data.min_share < 1:
         raise InputError(
-            f"data.min_share={data.min_share}: a part of the largest object; choose 0 to below 1"
+            f"data.min_share={data.min_share}: a fraction of the largest object; "
+            "choose 0 to below 1"
         )
     if data.invert and data.masks not in ("auto", "binary"):
         raise InputError(

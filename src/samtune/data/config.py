@@ -72,9 +72,9 @@ class DataConfig:
     min_share: float = setting(0.0, level="expert")
     """Objects no larger than this fraction of the largest in an image are skipped."""
     val_fraction: float = setting(0.1, level="expert")
-    """Part of the data for validation when the folder has no such split."""
+    """Fraction of the data for validation when the folder has no such split."""
     test_fraction: float = setting(0.1, level="expert")
-    """Part of the data for the test when the folder has no such split."""
+    """Fraction of the data for the test when the folder has no such split."""
     split_seed: int = setting(0, level="expert")
     """Which files go to which part when a split is made."""
     augment: str = setting("standard", names="samtune.data.augmentations:AUGMENTATIONS")

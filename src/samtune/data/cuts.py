@@ -30,7 +30,7 @@ def check_cuts(config: InputConfig) -> None:
     """
     if not 0 <= config.overlap <= MOST_OVERLAP:
         raise InputError(
-            f"input.overlap={config.overlap}: a part of a tile; choose 0 to {MOST_OVERLAP}"
+            f"input.overlap={config.overlap}: a fraction of a tile; choose 0 to {MOST_OVERLAP}"
         )
     if not 0 < config.scale < math.inf:
         raise InputError(
@@ -38,7 +38,9 @@ def check_cuts(config: InputConfig) -> None:
             "number, 1 for the original resolution"
         )
     if not 0 <= config.margin < math.inf:
-        raise InputError(f"input.margin={config.margin}: a part of a box's side; choose 0 or more")
+        raise InputError(
+            f"input.margin={config.margin}: a fraction of a box's side; choose 0 or more"
+        )
     if config.first_size is not None:
         if min(config.first_size) < 1:
             raise InputError(

@@ -174,7 +174,8 @@ def check_numbers(config: PromptConfig) -> None:
     """
     if not 0 <= config.box_jitter < 1:
         raise InputError(
-            f"prompts.box_jitter={config.box_jitter}: a part of the box's side; choose 0 to below 1"
+            f"prompts.box_jitter={config.box_jitter}: a fraction of the box's side; "
+            "choose 0 to below 1"
         )
     rule_of(BOX_RULES, config).check(config)
     rule_of(MASK_RULES, config).check(config)

@@ -26,7 +26,7 @@ class BoundaryMetrics(Streamed):
 
     Args:
         metrics: Those to compute; surface distances take most of the time, and need scipy.
-        ratio: Width of boundary IoU's bands as a part of the image's diagonal.
+        ratio: Width of boundary IoU's bands as a fraction of the image's diagonal.
         tolerance: Of the surface Dice, in pixels.
         **kwargs: torchmetrics' own options.
 
@@ -77,7 +77,7 @@ def boundary_iou(predicted: Mask, target: Mask, ratio: float = 0.02) -> float:
     Args:
         predicted: ``(h, w)``.
         target: ``(h, w)``.
-        ratio: Width of a band as a part of the image's diagonal; at least one pixel.
+        ratio: Width of a band as a fraction of the image's diagonal; at least one pixel.
 
     Returns:
         In 0..1; 1 where both masks are empty.

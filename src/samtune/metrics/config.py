@@ -17,7 +17,7 @@ class EvalConfig:
     """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published; see
     docs/metrics.md."""
     boundary_ratio: float = setting(0.02, level="expert")
-    """Width of boundary IoU's bands as a part of the image's diagonal."""
+    """Width of boundary IoU's bands as a fraction of the image's diagonal."""
     nsd_tolerance: float = setting(2.0, level="expert")
     """Pixels up to which the surface Dice takes surfaces to agree."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 Window = tuple[int, int, int, int]
 LEAST_CROP = 0.25
-"""Smallest side of a crop, as a part of a tile's: a smaller one would show blurred pixels only."""
+"""Smallest side of a crop, as a fraction of a tile's: a smaller one would only show blur."""
 
 
 def extent(frame: tuple[int, int], scale: float, image: tuple[int, int]) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def around(
 
     Args:
         box: In pixels; it may reach out of the image.
-        margin: What is added on each side, as a part of the box's longer side.
+        margin: What is added on each side, as a fraction of the box's longer side.
         least: Smallest height and width.
         image: Its height and width.
     """

@@ -25,7 +25,7 @@ class ScaledBoxes(BoxRule):
         """
         if not 0 < (config.box_scale or 0.0) < math.inf:
             raise InputError(
-                f"prompts.box_scale={config.box_scale}: a part of the box's side; choose a "
+                f"prompts.box_scale={config.box_scale}: a fraction of the box's side; choose a "
                 "positive number, 1 for the tight box"
             )
 

@@ -120,8 +120,8 @@ def check(config: FitConfig) -> None:
             raise InputError(f"train.{name}={value}: must lie in {low:g} to {high:g}")
     if not 0 < config.epoch_share <= 1:
         raise InputError(
-            f"train.epoch_share={config.epoch_share}: a part of the training images; choose above "
-            "0 and up to 1, as in train.epoch_share=0.25"
+            f"train.epoch_share={config.epoch_share}: a fraction of the training images; choose "
+            "above 0 and up to 1, as in train.epoch_share=0.25"
         )
     if config.feature_cache < 0:
         raise InputError(f"train.feature_cache={config.feature_cache}: bytes; choose 0 or more")
