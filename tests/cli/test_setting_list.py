@@ -3,6 +3,7 @@
 import pytest
 
 from samtune.cli.setting_list import everyday_help, rows_of, setting_rows, settings_table
+from samtune.data.augmentations import AUGMENTATIONS
 from samtune.options import Level
 from samtune.runs.config import RunConfig
 from samtune.runs.trees import leaves
@@ -40,14 +41,35 @@ def test_names_of_a_registry_are_told_with_what_they_do():
     assert "cat_sam: CAT-SAM's frame of 1024" in rows["input.preset"]
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "compare", "demo"])
-def test_the_help_of_a_verb_ends_with_the_everyday_settings_in_80_columns(samtune, verb):
-    out = samtune(verb, "--help").out
+def test_the_help_of_train_ends_with_the_everyday_settings_in_80_columns(samtune):
+    out = samtune("train", "--help").out
     settings = out[out.index("Everyday settings") :].splitlines()
     assert max(map(len, settings)) <= 80
     said = "\n".join(settings)
     assert "  train.lr=0.001 " in said and "Learning rate after the warm-up" in said
     assert "train.cosine" not in said and "docs/configuration.md" in said
+
+
+def test_the_help_lists_the_names_that_a_setting_takes():
+    said = " ".join(everyday_help().split())
+    assert f"How training images change: one of {', '.join(AUGMENTATIONS)}" in said
+
+
+@pytest.mark.parametrize(
+    ("verb", "sentence"),
+    [
+        ("eval", "Settings are the checkpoint's unless set;"),
+        ("demo", "Settings are those of a training;"),
+        ("compare", "Besides methods=, shots= and seeds= it takes the settings of a training;"),
+    ],
+)
+def test_verbs_whose_defaults_differ_say_so_and_where_settings_are_listed(
+    samtune, monkeypatch, verb, sentence
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = samtune(verb, "--help").out
+    assert f"{sentence} samtune train --help lists them." in out
+    assert everyday_help().splitlines()[0] not in out
 
 
 def test_other_verbs_say_nothing_of_settings(samtune):

@@ -194,6 +194,8 @@ def decoders_table(base: str = "vit_b") -> str:
 def options(config: type, whole: bool = False) -> list[dict[str, Any]]:
     """The fields of a configuration: name, default, range, level, and the docstring below each.
 
+    Where a field names members of a registry, ``names`` has them.
+
     Args:
         config: The dataclass.
         whole: One row for a part that is a dataclass itself, not one for each of its fields.
@@ -210,6 +212,7 @@ def options(config: type, whole: bool = False) -> list[dict[str, Any]]:
             "default": _default(field),
             "range": ", ".join(map(str, ranges(config).get(field.name, ()))),
             "help": f"{helps.get(field.name, '')}{_members(field)}",
+            "names": list(names_of(field) or ()),
             "level": level_of(field),
         }
         for field in fields

@@ -21,6 +21,9 @@ INTERRUPTED = 130
 ALONE = ("predict", "import", "merge")
 """Verbs whose work is not shared among processes: the main one does it."""
 
+LISTED = "samtune train --help lists them."
+"""Ends the help of the other verbs that take settings."""
+
 app = typer.Typer(
     name="samtune",
     help="Fine-tune the Segment Anything Model. Settings are key=value words, as in train.lr=1e-4.",
@@ -31,7 +34,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-@app.command(cls=TakesSettings)
+@app.command(epilog=f"Settings are those of a training; {LISTED}")
 def demo(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
     from samtune.assets import demo_data
@@ -47,7 +50,7 @@ def train(words: Words = None, as_json: Json = False) -> None:
     _run_training(words or [], as_json)
 
 
-@app.command(name="eval", cls=TakesSettings)
+@app.command(name="eval", epilog=f"Settings are the checkpoint's unless set; {LISTED}")
 def evaluate(
     source: Annotated[str, typer.Argument(help="A checkpoint, or a base's name (zero-shot only).")],
     words: Words = None,
@@ -118,7 +121,9 @@ def predict(
         raise typer.Exit(2)
 
 
-@app.command(cls=TakesSettings)
+@app.command(
+    epilog=f"Besides methods=, shots= and seeds= it takes the settings of a training; {LISTED}"
+)
 def compare(words: Words = None, as_json: Json = False) -> None:
     """Train several methods alike and compare: methods=decoder,lora shots=1,16 seeds=3."""
     from samtune.compare.jobs import compare as run

@@ -15,7 +15,7 @@ WHERE = "docs/configuration.md"
 
 
 class TakesSettings(TyperCommand):
-    """A verb whose help ends with the everyday settings."""
+    """The verb whose help ends with the everyday settings; printing them loads torch."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The verb's own help, then the settings."""
@@ -25,11 +25,11 @@ class TakesSettings(TyperCommand):
 
 def everyday_help() -> str:
     """The everyday settings, each with its default and a sentence, and where the others stand."""
-    rows = [(_word(row["name"], row["default"]), row["help"]) for row in rows_of("everyday")]
+    rows = [(_word(row["name"], row["default"]), _sentence(row)) for row in rows_of("everyday")]
     width = max(len(word) for word, _ in rows)
     lines = ["Everyday settings, with their defaults:", ""]
     for word, text in rows:
-        first, *more = wrap(_first_sentence(text), WIDTH - width - 4)
+        first, *more = wrap(text, WIDTH - width - 4)
         lines += [f"  {word:<{width}}  {first}", *(" " * (width + 4) + line for line in more)]
     return "\n".join([*lines, "", f"All settings, also for experts: {WHERE}"])
 
@@ -44,8 +44,10 @@ def _word(name: str, default: Any) -> str:
     return f"{name}='{value}'" if " " in value else f"{name}={value}"
 
 
-def _first_sentence(text: str) -> str:
-    return " ".join(text.replace("``", "").split()).split(". ")[0].rstrip(".")
+def _sentence(row: dict[str, Any]) -> str:
+    """What a setting is, and the names among which it chooses."""
+    said = " ".join(row["help"].replace("``", "").split()).split(". ")[0].rstrip(".")
+    return f"{said}: one of {', '.join(row['names'])}" if row["names"] else said
 
 
 def rows_of(level: str) -> list[dict[str, Any]]:
