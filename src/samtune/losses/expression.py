@@ -18,7 +18,7 @@ from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, full_precision,
 LossAt = Literal["frame", "image"]
 """Where a loss is taken: in the model's frame, or at each image's own size."""
 DEFAULT_LOSS = "bce + dice"
-"""The loss of CAT-SAM's training."""
+"""Binary cross-entropy and Dice, with equal weights: the loss where none is set."""
 
 # The lookbehind keeps the sign of an exponent, as in 1e+3*dice, within its term.
 _PLUS = re.compile(r"(?<![\d.][eE])\+")
