@@ -119,8 +119,8 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
     remarks = []
     if worse:
         remarks.append(
-            f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): a lower train.lr or more "
-            "images change less of what the base knows"
+            f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): try a lower train.lr or "
+            "add training images"
         )
     if under:
         remarks.append(

@@ -58,7 +58,7 @@ class InputSettings(InputConfig):
     """How images enter the model."""
 
     preset: str | None = setting(None, level="published", names=PRESETS)
-    """Settings of input that the recipes of a published system share; those beside it win."""
+    """One word for the input settings of a published system; those set beside it win."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,9 @@ def _check_keys(tree: Mapping[str, Any], schema: Any, prefix: str) -> None:
             )
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
-                raise InputError(f"{prefix}{key}={value}: has parts, set them as {key}.part=value")
+                group = f"{prefix}{key}"
+                example = f"{group}.{dataclasses.fields(hints[key])[0].name}={value}"
+                raise InputError(f"{group}={value}: {key} is a group; did you mean {example}?")
             _check_keys(value, hints[key], f"{prefix}{key}.")
 
 
