@@ -16,6 +16,8 @@ from samtune.cli.recipe_list import recipes_table
 from samtune.cli.setting_list import settings_table
 from samtune.data.named import datasets_table
 from samtune.metrics.contract import metrics_table
+from samtune.published.inputs import PRESETS
+from samtune.registry import as_yaml
 
 PAGES = Path(__file__).parent
 MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -27,8 +29,19 @@ def tables() -> dict[str, str]:
     made["metrics"] = metrics_table()
     made["datasets"] = datasets_table()
     made["imports"] = picture()
+    made["presets"] = presets_table()
     made["recipes"] = recipes_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
+
+
+def presets_table() -> str:
+    """The settings that each value of ``input.preset`` stands for, as a Markdown table."""
+    lines = ["| preset | settings of `input` |", "|---|---|"]
+    for name in PRESETS:
+        settings = PRESETS[name].settings.items()
+        words = (f"`{key}={as_yaml(value).replace(' ', '')}`" for key, value in settings)
+        lines.append(f"| `{name}` | {', '.join(words)} |")
+    return "\n".join(lines) + "\n"
 
 
 def filled(page: str, made: dict[str, str]) -> str:

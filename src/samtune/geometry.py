@@ -214,14 +214,14 @@ class InputConfig:
     direct_masks: bool = setting(False, level="published")
     """Bring masks to the image in one interpolation instead of two, if nothing is padded."""
     mean: tuple[float, float, float] | None = setting(None, level="expert")
-    """Of the pixels, in 0..255, to normalise images; by default the base's."""
+    """Mean by channel, in 0..255, to subtract from the pixels; by default the base's."""
     std: tuple[float, float, float] | None = setting(None, level="expert")
-    """As input.mean."""
+    """Standard deviation by channel, to divide by then; by default the base's."""
     tiles: Literal["whole", "crop", "tiled"] = setting("whole", changeable=True)
     """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
     of the frame's size, whose answers are blended."""
     overlap: float = setting(0.25, level="expert", changeable=True)
-    """Least fraction of a tile that it shares with its neighbour."""
+    """Each tile shares at least this fraction of itself with its neighbour."""
     scale: float = setting(1.0, level="expert", changeable=True)
     """Zoom of the tiles: 0.5 shrinks the image by half."""
     margin: float = setting(0.5, level="expert", changeable=True)

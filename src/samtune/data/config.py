@@ -26,14 +26,14 @@ class DataConfig:
     layout: str = "auto"
     """How the files lie: auto, or one of those that samtune data list names."""
     split: Literal["train", "val", "test", "all"] = "test"
-    """Which part an evaluation uses."""
+    """Which split an evaluation uses."""
     shots: int | None = None
     """Train on this many images only; by default on all of the training split."""
     shot_seed: int | Literal["published"] = setting(0, level="expert")
-    """Which images the shots are; fewer shots of one seed are a subset of more. published: those of
-    the set's published few-shot experiments."""
+    """Seed that chooses the shots; with one seed, fewer shots are a subset of more. published: the
+    images of the data set's published few-shot experiments."""
     masks: Literal["auto", "binary", "instance", "classes"] = "auto"
-    """Meaning of mask values: foreground, one an object, or one a class; auto: 0/1 or 0/255."""
+    """What mask values mean: foreground, one per object, or one per class; auto: 0/1 or 0/255."""
     threshold: int | None = setting(None, level="expert")
     """Binary masks: values above are foreground; by default any but 0, and above 127 for 0..255."""
     invert: bool = setting(False, level="expert")
@@ -45,10 +45,11 @@ class DataConfig:
     background: int | None = None
     """Value of a class map that is no object; by default every class is one."""
     ignore: int | None = None
-    """Mask value that counts neither for nor against, in losses and metrics."""
+    """Mask value whose pixels are left out of losses and metrics."""
     objects: Literal["auto", "mask", "component", "instance"] = "auto"
-    """What one object is: the whole foreground or class, a connected component (of what a crop
-    leaves, in training), or an instance; auto: instance for instance maps, mask otherwise."""
+    """What one object is: the whole foreground or class, a connected component (an object that a
+    training crop cuts apart counts as two), or an instance; auto: instance for instance maps, mask
+    otherwise."""
     bands: tuple[int, ...] | None = setting(None, level="expert")
     """Channels of an image that the model sees, one or three, counted from 0; each is then scaled
     by its own values. By default those of a grey or colour image."""
@@ -64,32 +65,33 @@ class DataConfig:
     slice_axis: int = setting(0, level="expert")
     """Slices of a volume: 0 as they were taken (NIfTI: from feet to head), 1 or 2 across."""
     empty_slices: Literal["keep", "drop"] = setting("keep", level="expert")
-    """Drop leaves slices of a volume without any label out of the training."""
+    """Slices of a volume without any label; drop leaves them out of the training."""
     connectivity: Literal[4, 8] = setting(8, level="expert")
-    """Neighbours of a pixel over which a component is connected."""
+    """Which neighbours of a pixel connect to it: 4 beside it, or 8 with the diagonal ones."""
     min_area: int = setting(1, level="expert")
     """Objects with fewer pixels count as background."""
     min_share: float = setting(0.0, level="expert")
     """Objects no larger than this fraction of the largest in an image are skipped."""
     val_fraction: float = setting(0.1, level="expert")
-    """Fraction of the data for validation when the folder has no such split."""
+    """Fraction of the data for validation if the folder has no such split."""
     test_fraction: float = setting(0.1, level="expert")
-    """Fraction of the data for the test when the folder has no such split."""
+    """Fraction of the data for the test if the folder has no such split."""
     split_seed: int = setting(0, level="expert")
-    """Which files go to which part when a split is made."""
+    """Seed that deals files to splits if the folder has none."""
     augment: str = setting("standard", names="samtune.data.augmentations:AUGMENTATIONS")
     """How training images change."""
     redraw: SwitchOrName = setting(True, level="expert", names="samtune.data.draws:DRAWS")
-    """Which random choices an image gets: its changes, its prompts, and which objects."""
+    """When an image's random choices are drawn: its changes, its prompts, and which objects."""
     crop: tuple[float, float] | None = setting(None, level="expert")
-    """A random part of each training image: [0.1,1] of its area at its aspect (a part without an
-    object is asked without a prompt, for an empty mask), or [256,256] pixels of the model's frame,
-    which is the frame of training then. Evaluation sees whole images."""
+    """A random crop of each training image: [0.1,1] is the least and greatest fraction of its area,
+    at its aspect; [256,256] is a size in pixels of the model's frame, and becomes the frame of
+    training. A crop without an object is trained without a prompt, towards an empty mask.
+    Evaluation sees whole images."""
     rotate: float = setting(0.0, level="expert")
     """Degrees by which training images turn at most, either way, in the model's frame; corners that
     become empty are black."""
     corners: str = setting("ignore", level="published", names="samtune.data.corners:CORNERS")
-    """What the corners are that a rotation leaves empty."""
+    """How the corners that a rotation leaves empty are labelled."""
     cache: int = setting(1_000_000_000, level="expert")
     """Bytes of decoded images kept in memory; 0 for none."""
     workers: int = 0
@@ -104,20 +106,23 @@ class PromptConfig:
     """Prompts in training: box, point, 3_points (any number), mask, none, clicks (asked again with
     a click where the answer is wrong), mixed (box, point and mask), or a list to draw from."""
     eval: str | list[str] = "box"
-    """Prompts in evaluation: these, jittered_box, noisy_mask, or all; of a list, one after
-    another."""
+    """Prompts in evaluation: these, jittered_box, noisy_mask, or all; those of a list are evaluated
+    one after another."""
     box_jitter: float = setting(0.1, level="expert")
-    """Each side of a training box, and of jittered_box, moves by up to this part of its length."""
+    """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
+    """
     box_scale: float | None = setting(None, level="published")
     """Sides of every box as a fraction of the tight one's, cut in whole pixels to end on the last
     one; by default tight boxes on pixel edges."""
     inclusive_boxes: bool = setting(False, level="published")
     """Boxes end on the last pixel, not on its far edge."""
     binary_masks: tuple[int, float] | None = setting(None, level="published")
-    """Masks of 0 and 1 in place of logits: noisy where reduction by the factor changes them, 1
-    above the threshold, as in [8,0.5]; without noise in evaluation."""
+    """Mask prompts are 0 and 1 instead of logits, by a factor and a threshold, as in [8,0.5]. In
+    training, noise is added to the pixels that change if the mask is shrunk by the factor and
+    enlarged again; then pixels above the threshold become 1. Evaluation adds no noise and takes 0.5
+    as the threshold."""
     one_kind: bool = setting(False, level="published")
-    """Of a list, draw one prompt for all objects of an image, not one for each object."""
+    """If prompts.train is a list, one kind is drawn per image instead of one per object."""
     points: int = 1
     """Points per object for the prompt point."""
     clicks: int = 5
@@ -125,6 +130,6 @@ class PromptConfig:
     max_objects: int = 16
     """Objects per training image, drawn anew each time; evaluation uses all."""
     ask_empty: bool = setting(False, level="expert")
-    """Ask a training image of which no object can be asked too, without a prompt and for an empty
-    mask, as parts of data.crop always are; by default it adds nothing to the loss. With the prompt
-    none every image is asked anyway."""
+    """Also train on images that have no object to prompt: without a prompt, towards an empty mask.
+    By default they add nothing to the loss. Crops of data.crop, and all images if the prompt is
+    none, are trained on anyway."""

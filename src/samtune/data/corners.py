@@ -35,7 +35,7 @@ CORNERS: Registry[Corners] = Registry("corners", "data.corners", "samtune.publis
 
 @CORNERS.register("ignore")
 class IgnoredCorners(Corners):
-    """They are not counted."""
+    """They are left out of losses and metrics."""
 
     @staticmethod
     def label(labels: Labels, empty: NDArray[np.bool_], data: DataConfig) -> Labels:

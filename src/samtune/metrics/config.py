@@ -19,7 +19,7 @@ class EvalConfig:
     boundary_ratio: float = setting(0.02, level="expert")
     """Width of boundary IoU's bands as a fraction of the image's diagonal."""
     nsd_tolerance: float = setting(2.0, level="expert")
-    """Pixels up to which the surface Dice takes surfaces to agree."""
+    """Greatest distance, in pixels, at which surfaces agree in the surface Dice."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -352,7 +352,7 @@ def contract(names: Iterable[str]) -> str:
     if len(terms) == 1:
         common = []
     head = [
-        "Ignored pixels count neither for nor against; fractions unless a unit is given",
+        "Ignored pixels are left out; values are fractions unless a unit is given",
         *common,
     ]
     lines = ["; ".join(head) + "."]

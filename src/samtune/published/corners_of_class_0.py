@@ -15,7 +15,7 @@ from samtune.data.labels import Labels
 
 @CORNERS.register("class_0")
 class CornersOfClass0(Corners):
-    """They are of class 0, which is the background if masks have one."""
+    """They get class 0, which is the background if masks have one."""
 
     @staticmethod
     def label(labels: Labels, empty: NDArray[np.bool_], data: DataConfig) -> Labels:

@@ -45,7 +45,7 @@ class GeneralizedSam(Preset):
 
 @PRESETS.register("samed")
 class Samed(Preset):
-    """SAMed's slices of 512, resized by splines and not normalised."""
+    """SAMed's slices of 512, resized by splines; pixels are divided by 255."""
 
     settings: ClassVar[Mapping[str, Any]] = {
         "size": 512,

@@ -30,7 +30,7 @@ GATE = 0.5
 
 @DRAWS.register("published")
 class SeededWorkers(Draws):
-    """Every image always gets what CAT-SAM's worker draws first; with data.augment=mirrors.
+    """As in CAT-SAM, every image of every epoch gets the same draws; needs data.augment=mirrors.
 
     Python's ``random`` decides on mirrors, crop and the mode of prompts, NumPy's old generator on
     pixels and objects, torch's on the noise of masks. What CAT-SAM's training does not draw comes

@@ -55,27 +55,28 @@ class FitConfig:
     batch_size: int = 4
     """Images in a batch, on each device."""
     last_batch: str = setting("fill", level="published", names=LAST_BATCHES)
-    """What the last batch of an epoch is if images are left over."""
+    """What happens if the images of an epoch do not fill its last batch."""
     accumulate: int = setting(1, level="expert")
     """Batches to add up before a step."""
     lr: float = 1e-3
     """Learning rate after the warm-up."""
     min_lr: float = setting(0.01, level="expert")
-    """Where the cosine ends, as a fraction of lr."""
+    """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
     """When the learning rate falls."""
     warmup: float = setting(0.05, level="expert")
     """Fraction of all steps in which the rate rises from zero."""
     weight_decay: float = setting(1e-4, level="expert")
-    """AdamW's; not applied to biases and other vectors."""
+    """Weight decay of AdamW; it is not applied to biases and other vectors."""
     decay_vectors: bool = setting(False, level="published")
-    """Weight decay on biases and norms too."""
+    """Apply the weight decay to biases and norms too."""
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
     and iou_head; for maps of classes of ce, ce_pooled and multi_dice."""
     loss_at: LossAt = setting("frame", level="expert")
-    """Where the loss is taken: in the model's frame, or at each image's own size (as changed and
-    cropped), which needs memory for masks of that size and makes bbce count over each image."""
+    """Where the loss is computed: in the model's frame, or at each image's own size (after changes
+    and crops). The latter needs memory for masks of that size, and bbce then counts pixels per
+    image."""
     clip: float = setting(1.0, level="expert")
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "fp32"

@@ -27,7 +27,7 @@ class Shape(NamedTuple):
     segmentation: Any
     """As COCO has it: a list of polygons ``[x0, y0, x1, y1, ...]`` in pixels, or run lengths."""
     crowd: bool = False
-    """A group that is not told apart; its pixels count neither for nor against."""
+    """A group that is not told apart; its pixels are left out."""
     name: str = ""
     """What tells it apart in the file, for messages."""
 
