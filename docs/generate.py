@@ -1,4 +1,4 @@
-"""Writes the generated tables of the documentation: ``python docs/generate.py``.
+"""Writes generated tables and the help of settings: ``python docs/generate.py``.
 
 A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test says when one is
 out of date.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from imports import picture
+from imports import SRC, picture
 
 from samtune.cli.catalogue import decoders_table, methods_table
 from samtune.cli.recipe_list import recipes_table
-from samtune.cli.setting_list import settings_table
+from samtune.cli.setting_list import EVERYDAY, everyday_help, settings_table
 from samtune.data.named import datasets_table
 from samtune.metrics.contract import metrics_table
 from samtune.published.inputs import PRESETS
@@ -56,6 +56,7 @@ def main() -> None:
         text = path.read_text("utf-8")
         if filled(text, made) != text:
             path.write_text(filled(text, made), "utf-8")
+    (SRC / "cli" / EVERYDAY).write_text(everyday_help(), "utf-8")
 
 
 if __name__ == "__main__":

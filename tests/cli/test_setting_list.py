@@ -1,5 +1,8 @@
 """Settings by their level, in the help of the verbs and in the documentation."""
 
+import subprocess
+import sys
+
 import pytest
 
 from samtune.cli.setting_list import everyday_help, rows_of, setting_rows, settings_table
@@ -48,6 +51,16 @@ def test_the_help_of_train_ends_with_the_everyday_settings_in_80_columns(samtune
     said = "\n".join(settings)
     assert "  train.lr=0.001 " in said and "Learning rate after the warm-up" in said
     assert "train.cosine" not in said and "docs/configuration.md" in said
+
+
+def test_the_help_is_of_the_present_settings_and_loads_no_torch():
+    code = (
+        "import sys; from samtune.cli.main import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: assert 'torch' not in sys.modules\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.rstrip().endswith(everyday_help().rstrip()), "run docs/generate.py"
 
 
 def test_the_help_lists_the_names_that_a_setting_takes():

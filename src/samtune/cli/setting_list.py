@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.resources import files
 from textwrap import wrap
 from typing import Any, get_type_hints
 
@@ -14,13 +15,17 @@ WHERE = "docs/configuration.md"
 """The page that has all settings."""
 
 
+EVERYDAY = "everyday_settings.txt"
+"""What :func:`everyday_help` gives, written by ``docs/generate.py``: reading it loads no torch."""
+
+
 class TakesSettings(TyperCommand):
-    """The verb whose help ends with the everyday settings; printing them loads torch."""
+    """The verb whose help ends with the everyday settings."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The verb's own help, then the settings."""
         super().format_help(ctx, formatter)
-        print(everyday_help())
+        print((files("samtune.cli") / EVERYDAY).read_text("utf-8"), end="")
 
 
 def everyday_help() -> str:
@@ -31,7 +36,7 @@ def everyday_help() -> str:
     for word, text in rows:
         first, *more = wrap(text, WIDTH - width - 4)
         lines += [f"  {word:<{width}}  {first}", *(" " * (width + 4) + line for line in more)]
-    return "\n".join([*lines, "", f"All settings, also for experts: {WHERE}"])
+    return "\n".join([*lines, "", f"All settings, also for experts: {WHERE}", ""])
 
 
 def _word(name: str, default: Any) -> str:
