@@ -34,6 +34,7 @@ def tiny():
     return reference.model(reference.TINY, "gsam", classes=2, positions="conv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 @torch.no_grad()
 @pytest.mark.golden("gsam")
@@ -54,6 +55,7 @@ def test_golden_loss_and_gradients(name):
     reference.assert_gradients(model, SIZES[name], reference.GOLDEN[f"tiny/GSAM/C2/{name}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 @torch.no_grad()
 def test_golden_loss_with_the_statistics_of_the_batch(name):

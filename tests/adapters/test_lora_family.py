@@ -30,6 +30,7 @@ def options(name: str, **other) -> dict | None:
     return {**PUBLISHED, **other} if name == "adaptformer" else None
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("classes", [2, 5])
 @torch.no_grad()

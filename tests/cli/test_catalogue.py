@@ -59,6 +59,7 @@ def test_an_unknown_method_is_refused_with_the_nearest_name():
         describe_method("lorra")
 
 
+@pytest.mark.slow
 def test_generated_tables_are_up_to_date(generate):
     made = generate.tables()
     for path in DOCS.rglob("*.md"):
@@ -71,6 +72,7 @@ def test_a_stale_table_is_found(generate):
     assert "lora" in generate.filled(page, {"methods": "| lora |\n"})
 
 
+@pytest.mark.slow
 def test_the_terminal_gets_a_line_of_each_and_all_of_one():
     columns, *listed = method_rows(list_methods())
     rows = {row[0]: dict(zip(columns, row, strict=True)) for row in listed}

@@ -58,6 +58,7 @@ def test_train_eval_predict(samtune, pairs, tiny_weights, here):
     assert answer.json == {"images": 8, "failed": [], "out": "masks", "remarks": []}
 
 
+@pytest.mark.slow
 def test_eval_of_a_base_is_zero_shot_only(samtune, trained, here):
     words = [f"base.weights={trained.base}", f"data.root={trained.root}", "prompts.eval=box"]
     summary = check_contract(samtune("eval", "tiny", *words, "--json"), tuned=False)
@@ -86,6 +87,7 @@ def test_the_last_line_of_stdout_is_all_of_stdout(samtune, trained, here):
         json.loads(answer.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
+@pytest.mark.slow
 def test_methods_list_what_the_contract_names(samtune):
     rows = samtune("methods", "--json").json
     for row in rows:
@@ -149,6 +151,7 @@ def test_resume(samtune, trained, here):
     assert Path("run/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_told_with_how_to_go_on(samtune, trained, here, monkeypatch):
     from samtune.report.terminal import Display
 

@@ -29,6 +29,7 @@ CASES = {
 COLOURS = np.array([[40, 40, 40], [200, 60, 60], [60, 200, 60]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
 @pytest.mark.golden("semantic")
@@ -179,6 +180,7 @@ def write_classes(root, count=6, size=(48, 64)):
     return root
 
 
+@pytest.mark.slow
 def test_fit_learns_three_classes_that_predict_and_load_give_back(sam, tmp_path):
     root = write_classes(tmp_path / "data")
     config = DataConfig(str(root), masks="classes", classes=3, ignore=255, augment="none")
@@ -227,6 +229,7 @@ def test_a_base_without_classes_answers_each_with_its_one_mask(sam, tmp_path):
 MAPPED = ("data.masks=classes", "data.classes=3", "prompts.train=none", "prompts.eval=none")
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_evaluates_and_predicts_classes(samtune, tiny_weights, tmp_path):
     root, out = write_classes(tmp_path / "data", 5), tmp_path / "run"
     words = [f"data.root={root}", "data.ignore=255", *MAPPED, f"base.weights={tiny_weights}"]

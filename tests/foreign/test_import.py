@@ -70,6 +70,7 @@ def test_comes_in_and_computes_the_same(bring, tiny_weights, name):
         assert torch.equal(loaded.state_dict()[key], tensor), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in SMALL if DIALECTS[n].holds == "either"])
 @pytest.mark.parametrize("part", ["whole", "trained"])
 def test_whole_and_partial_files_of_parallel_training(bring, tiny_weights, name, part):
@@ -80,6 +81,7 @@ def test_whole_and_partial_files_of_parallel_training(bring, tiny_weights, name,
     assert torch.equal(outputs(st.load(out, base=tiny_weights)), outputs(made.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in SMALL if n not in NEEDS_BASE])
 def test_the_base_is_split_off(bring, tmp_path, name):
     made, base = layout(name), tmp_path / "out" / "base.safetensors"
@@ -161,6 +163,7 @@ def test_the_right_dialect_is_named(bring, released, name):
     assert answer.line.endswith(f"it looks like {name}: try --from {name}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_truncated_and_with_more(bring, name):
     made = layout(name)
@@ -185,6 +188,7 @@ def test_twelve_of_what_is_wrong_are_named_and_json_has_all(bring):
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [n for n in SMALL if DIALECTS[n].holds != "trained" and NECK in layout(n, hollow=True).frozen],
@@ -304,6 +308,7 @@ def test_the_header_names_where_it_came_from(bring):
     assert json.dumps(header)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [dict, timm_names], ids=["official", "timm"])
 def test_mobile_sam_is_a_base(samtune, tmp_path, monkeypatch, names):
     spec = TINY_T

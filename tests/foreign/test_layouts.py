@@ -34,6 +34,7 @@ COUNTS += [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "base", "options", "count"), COUNTS)
 def test_tensors_in_a_file(name, base, options, count):
     dialect = DIALECTS[name]

@@ -270,6 +270,7 @@ def test_a_file_that_is_a_base_answers_as_sam(name, tmp_path, monkeypatch):
     torch.testing.assert_close(found, padded(model, 64), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "totals"), [("t", (582, 966, 1222)), ("a", (614, 990, 1246))])
 def test_a_file_of_cat_sam_is_read_whole(variant, totals, tmp_path, monkeypatch):
     """Every tensor under its own name; its answers are those of ``test_cat_sam.py``."""

@@ -119,6 +119,7 @@ def test_a_fresh_adapter_is_the_identity_or_says_why_not(unknown, adapter, decod
     assert same == model.adapter.identity_at_init
 
 
+@pytest.mark.slow
 @every
 def test_it_answers_and_trains_and_leaves_the_base(unknown, adapter, decoder):
     before = snapshot(unknown)
@@ -136,6 +137,7 @@ def test_it_answers_and_trains_and_leaves_the_base(unknown, adapter, decoder):
     assert snapshot(unknown) == before
 
 
+@pytest.mark.slow
 @every
 def test_saved_and_loaded_it_answers_bit_for_bit(unknown, adapter, decoder, tmp_path, monkeypatch):
     monkeypatch.setitem(SPECS, hierarchical.TINY.name, hierarchical.TINY)

@@ -183,6 +183,7 @@ def test_checkpointed_gradients_are_the_plain_ones(sam, adapter, decoder):
         assert torch.equal(b, after_plain[n]), n
 
 
+@pytest.mark.slow
 @trained
 def test_every_trained_tensor_gets_a_gradient_and_the_answer_changes(sam, adapter, decoder):
     model = fresh(sam, adapter, decoder)
@@ -261,6 +262,7 @@ def test_compiled_in_one_graph_a_model_computes_the_same(shallow, adapter, decod
 ROUGHLY = 0.06 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 0.15
 
 
+@pytest.mark.slow
 @formed
 def test_bfloat16_is_close(sam, adapter, decoder):
     model = stirred(sam, adapter, decoder)
@@ -334,6 +336,7 @@ def test_ragged_prompts_are_answered_as_if_alone(sam, adapter, decoder):
         torch.testing.assert_close(together.iou[i], one.iou[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @covered
 def test_images_without_prompts(sam, adapter, decoder):
     model = fresh(sam, adapter, decoder).train()

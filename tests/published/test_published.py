@@ -18,6 +18,7 @@ from samtune.training.last_batch import LAST_BATCHES
 from samtune.training.schedule import COSINES, FitConfig, check
 
 
+@pytest.mark.slow
 def test_a_name_of_core_loads_nothing_and_another_one_loads_the_room():
     code = (
         "import sys\n"

@@ -184,6 +184,7 @@ def test_what_the_pages_show_runs(tmp_path):
     assert codes == dict.fromkeys(texts, 0), said
 
 
+@pytest.mark.slow
 def test_commands_on_the_pages_exist():
     shown = [words for page in PAGES for words in shown_commands(page.read_text("utf-8"))]
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))

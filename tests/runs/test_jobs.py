@@ -143,6 +143,7 @@ def test_a_mixed_evaluation_is_the_three_it_mixes():
     assert evaluation_modes(config).names == ("box", "point", "mask", "none")
 
 
+@pytest.mark.slow
 def test_the_frame_and_the_prompts_reach_the_checkpoint(
     samtune, pairs, tiny_weights, sam, tmp_path, monkeypatch
 ):
@@ -248,6 +249,7 @@ class TestFolder:
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_several_checkpoints_by_prompt(samtune, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     copy = tmp_path / "other.safetensors"
@@ -271,6 +273,7 @@ def test_several_checkpoints_by_prompt(samtune, trained, tmp_path, monkeypatch):
     assert "give each once" in again.line
 
 
+@pytest.mark.slow
 def test_tiles_are_a_setting_of_training_and_may_be_changed_after(
     samtune, pairs, tiny_weights, sam, tmp_path, monkeypatch
 ):

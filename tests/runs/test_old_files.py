@@ -66,6 +66,7 @@ def run(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_evaluated_to_its_numbers(run):
     summary = json.loads((run / "summary.json").read_text("utf-8"))
     words = ["device=cpu", "input.antialias=false", "output=again"]
@@ -74,6 +75,7 @@ def test_a_run_folder_is_evaluated_to_its_numbers(run):
         assert again[when]["iou"] == pytest.approx(summary[when]["iou"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_resumed(run):
     words = [f"resume={run}", "train.max_steps=3", "train.cosine=epoch", "device=cpu"]
     config = from_words(words)

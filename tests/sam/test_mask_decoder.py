@@ -72,6 +72,7 @@ def test_hidden_slots_change_nothing_whatever_they_hold(decoder, given):
     assert (grad == 0).all()
 
 
+@pytest.mark.slow
 def test_compiles_in_one_graph(decoder, given):
     torch.compiler.reset()
     compiled = torch.compile(decoder, backend="eager", fullgraph=True)

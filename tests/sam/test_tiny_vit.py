@@ -359,6 +359,7 @@ def test_saved_and_loaded_it_answers_bit_for_bit(sam, registered, adapter, decod
         assert torch.equal(answer(loaded, size), answer(model, size))
 
 
+@pytest.mark.slow
 @trained
 def test_training_moves_what_is_trained_and_leaves_the_base(adapter, decoder):
     sam = base()
