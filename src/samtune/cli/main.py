@@ -21,7 +21,7 @@ INTERRUPTED = 130
 ALONE = ("predict", "import", "merge")
 """Verbs whose work is not shared among processes: the main one does it."""
 
-LISTED = "samtune train --help lists them."
+SEE_TRAIN = "samtune train --help lists them."
 """Ends the help of the other verbs that take settings."""
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-@app.command(epilog=f"Settings are those of a training; {LISTED}")
+@app.command(epilog=f"Settings are those of a training; {SEE_TRAIN}")
 def demo(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
     from samtune.assets import demo_data
@@ -50,7 +50,7 @@ def train(words: Words = None, as_json: Json = False) -> None:
     _run_training(words or [], as_json)
 
 
-@app.command(name="eval", epilog=f"Settings are the checkpoint's unless set; {LISTED}")
+@app.command(name="eval", epilog=f"Settings are the checkpoint's unless set; {SEE_TRAIN}")
 def evaluate(
     source: Annotated[str, typer.Argument(help="A checkpoint, or a base's name (zero-shot only).")],
     words: Words = None,
@@ -122,7 +122,7 @@ def predict(
 
 
 @app.command(
-    epilog=f"Besides methods=, shots= and seeds= it takes the settings of a training; {LISTED}"
+    epilog=f"Besides methods=, shots= and seeds= it takes the settings of a training; {SEE_TRAIN}"
 )
 def compare(words: Words = None, as_json: Json = False) -> None:
     """Train several methods alike and compare: methods=decoder,lora shots=1,16 seeds=3."""
