@@ -19,7 +19,7 @@ DECLARED := pyproject.toml constraints.txt
 help:
 	@echo "make demo    set up, then fine-tune and show what ships with the package"
 	@echo "make test    set up, then every check and the whole test suite"
-	@echo "make quick   the tests of an inner loop, under 90 seconds: all but golden numbers at full"
+	@echo "make quick   the tests of an inner loop, a minute or two: all but golden numbers at full"
 	@echo "             size, short trainings, several processes, compiled graphs and documentation"
 	@echo "make lint    ruff (lint and format) and duplicate code    make types   mypy"
 	@echo "make format  let ruff rewrite the sources                 make clean   remove what make made"
