@@ -40,7 +40,9 @@ class Range:
     at_most: Bound = None
     below: Bound = None
     note: str = ""
-    """What follows the rule in a message: a unit, or what counts."""
+    """What follows the rule: a unit, or what counts."""
+    remedy: str = ""
+    """What ends a message if the rule does not say it: what to choose, or what a bound means."""
 
     def __str__(self) -> str:
         """The range in a few words, as ``at least 1``, ``0 to below 1`` or ``above 0, up to 1``."""
@@ -81,6 +83,8 @@ Fraction = Annotated[float, Range(at_least=0, at_most=1)]
 """A fraction of a whole."""
 NotNegative = Annotated[float, Range(at_least=0)]
 """A size or a weight that may be nothing."""
+PositiveFraction = Annotated[float, Range(above=0, at_most=1)]
+"""A fraction of a whole that is never nothing."""
 
 
 class _SwitchFirst:
@@ -189,8 +193,7 @@ def validated(schema: Any, prefix: str, values: Any) -> Any:
         key = ".".join([*([prefix] if prefix else []), *(p for p in places if p not in kinds)])
         rule = first["msg"].replace("Input should be", "must be")
         raise InputError(f"{key}={first['input']}: {rule[0].lower()}{rule[1:]}") from error
-    check_ranges(settings, prefix)
-    check_names(settings)
+    check_values(settings, prefix)
     return settings
 
 
@@ -204,6 +207,24 @@ def _names_at(schema: Any, places: Sequence[Any]) -> Names | None:
             break
         registry, schema = names_of(row), get_type_hints(schema)[row.name]
     return registry
+
+
+def check_values(settings: Any, prefix: str) -> None:
+    """Refuses a dataclass of which a value is out of its range, not finite, or not a known name.
+
+    It is what :func:`validated` asks of values that have the kind of their field, for a dataclass
+    that was made in Python.
+
+    Args:
+        settings: An instance; fields that are dataclasses are checked too.
+        prefix: What stands before a field's name in a message, as ``adapter``.
+
+    Raises:
+        InputError: The first such value, with the rule.
+    """
+    check_ranges(settings, prefix)
+    check_finite(settings, prefix)
+    check_names(settings)
 
 
 def check_ranges(settings: Any, prefix: str) -> None:
@@ -222,7 +243,9 @@ def check_ranges(settings: Any, prefix: str) -> None:
     for name, limits in ranges(schema).items():
         for limit in limits:
             if values[name] is not None and not limit.holds(values[name], values):
-                raise InputError(f"{start}{name}={values[name]}: must be {limit.rule(values)}")
+                remedy = f"; {limit.remedy}" if limit.remedy else ""
+                rule = f"must be {limit.rule(values)}{remedy}"
+                raise InputError(f"{start}{name}={values[name]}: {rule}")
     for name, value in values.items():
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             check_ranges(value, f"{start}{name}")
@@ -239,7 +262,8 @@ def check_finite(settings: Any, prefix: str) -> None:
         InputError: The first such number.
     """
     for row in dataclasses.fields(settings):
-        value, key = getattr(settings, row.name), f"{prefix}.{row.name}"
+        value = getattr(settings, row.name)
+        key = f"{prefix}.{row.name}" if prefix else row.name
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{key}={value}: must be a finite number{_default(row)}")
         if dataclasses.is_dataclass(value) and not isinstance(value, type):

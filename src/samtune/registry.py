@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 from samtune.errors import InputError, nearest
-from samtune.options import check_finite, validated
+from samtune.options import validated
 
 T = TypeVar("T")
 
@@ -125,9 +125,7 @@ class Registry(Generic[T]):
         """
         cls: Any = self[name]
         _check_names(cls.Config, options or {}, self.kind, name)
-        config = validated(cls.Config, self.kind, dict(options or {}))
-        check_finite(config, self.kind)
-        return config
+        return validated(cls.Config, self.kind, dict(options or {}))
 
 
 def _check_names(config: type, options: Mapping[str, Any], prefix: str, name: str) -> None:

@@ -260,7 +260,7 @@ def test_a_stack_reads_what_its_parts_read(sam):
         ({"data": {"crop": [0.5, 1]}}, "data.redraw=false"),
         ({"data": {"rotate": 5}}, "data.redraw=false"),
         ({"input": {"tiles": "tiled"}}, "data.redraw=false"),
-        ({"train": {"feature_cache": -1}}, ["train.feature_cache=-1", "0 or more"]),
+        ({"train": {"feature_cache": -1}}, ["train.feature_cache=-1", "at least 0 bytes"]),
     ],
 )
 def test_what_gives_nothing_twice_is_refused(refused, settings, words):

@@ -12,13 +12,12 @@ statistics in place of the old ones' is AdaBN (Li et al. 2016, arXiv:1603.04779)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
-from samtune.options import Range
+from samtune.options import PositiveFraction
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import Encoder
 from samtune.sam.model import Sam
@@ -72,7 +71,7 @@ class BatchNorm(Adapter):
     class Config:
         """Options of :class:`BatchNorm`."""
 
-        momentum: Annotated[float, Range(above=0, at_most=1)] = 0.1
+        momentum: PositiveFraction = 0.1
         """Weight of each batch in the running statistics."""
 
     def __init__(self, sam: Sam, config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,16 +12,11 @@ import torch
 from samtune.errors import InputError, nearest
 from samtune.losses import DEFAULT_LOSS, Loss, LossAt
 from samtune.metrics.contract import MEASURES
-from samtune.options import check_names, setting
+from samtune.options import Count, Fraction, PositiveFraction, Range, check_values, setting
 from samtune.precision import Precision
 from samtune.registry import Registry
 from samtune.training.last_batch import LAST_BATCHES
 
-_AT_LEAST_ONE = (
-    "max_steps", "epochs", "batch_size", "accumulate", "eval_every", "eval_epochs", "patience",
-    "log_every",
-)  # fmt: skip
-_RANGES = {"min_lr": (0.0, 1.0), "warmup": (0.0, 1.0), "weight_decay": (0.0, 1.0)}
 DEFAULT_EPOCHS = 20
 """Where neither epochs nor max_steps is given."""
 
@@ -46,27 +42,27 @@ COSINES: Registry[Cosine] = Registry("cosine", "train.cosine", "samtune.publishe
 class FitConfig:
     """How training goes; each docstring is the help text."""
 
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Optimiser steps in all; with epochs given too, whichever ends first."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Passes over the training images; 20 when neither this nor max_steps is given."""
-    epoch_share: float = setting(1.0, level="published")
+    epoch_share: PositiveFraction = setting(1.0, level="published")
     """Fraction of the training images that an epoch takes, drawn anew in each; at least one."""
-    batch_size: int = 4
+    batch_size: Count = 4
     """Images in a batch, on each device."""
     last_batch: str = setting("fill", level="published", names=LAST_BATCHES)
     """What happens if the images of an epoch do not fill its last batch."""
-    accumulate: int = setting(1, level="expert")
+    accumulate: Count = setting(1, level="expert")
     """Batches to add up before a step."""
-    lr: float = 1e-3
+    lr: Annotated[float, Range(above=0, remedy="choose one such as 1e-3")] = 1e-3
     """Learning rate after the warm-up."""
-    min_lr: float = setting(0.01, level="expert")
+    min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
     """When the learning rate falls."""
-    warmup: float = setting(0.05, level="expert")
+    warmup: Fraction = setting(0.05, level="expert")
     """Fraction of all steps in which the rate rises from zero."""
-    weight_decay: float = setting(1e-4, level="expert")
+    weight_decay: Fraction = setting(1e-4, level="expert")
     """Weight decay of AdamW; it is not applied to biases and other vectors."""
     decay_vectors: bool = setting(False, level="published")
     """Apply the weight decay to biases and norms too."""
@@ -77,58 +73,39 @@ class FitConfig:
     """Where the loss is computed: in the model's frame, or at each image's own size (after changes
     and crops). The latter needs memory for masks of that size, and bbce then counts pixels per
     image."""
-    clip: float = setting(1.0, level="expert")
+    clip: Annotated[float, Range(at_least=0, remedy="0 is no limit")] = setting(1.0, level="expert")
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "fp32"
     """Arithmetic of the forward pass; trained weights stay fp32."""
     checkpointing: bool = setting(False, level="expert")
     """Recompute each block in the backward pass: less memory, about a third more time."""
-    feature_cache: int = setting(0, level="expert")
+    feature_cache: Annotated[int, Range(at_least=0, note=" bytes")] = setting(0, level="expert")
     """Bytes of memory, of each process, to keep what the encoder gives for an image; 0 for none.
     Needs an adapter that leaves the encoder as it is, such as none, and training images that come
     the same in every epoch: data.augment=none without crops, or data.redraw=false."""
     multimask: bool = setting(False, level="expert")
     """Train and read SAM's three masks per prompt instead of its single one."""
-    eval_every: int | None = None
+    eval_every: Count | None = None
     """Steps between validations; by default once an epoch, and not more than 20 times in all."""
-    eval_epochs: int | None = setting(None, level="expert")
+    eval_epochs: Count | None = setting(None, level="expert")
     """Epochs between validations, if eval_every is not set."""
     metric: str = "iou"
     """The validation metric that chooses the best checkpoint, any of docs/metrics.md."""
-    patience: int | None = None
+    patience: Count | None = None
     """Stop after this many validations without a better one."""
-    log_every: int = setting(10, level="expert")
+    log_every: Count = setting(10, level="expert")
     """Steps between logged training losses."""
     trackers: tuple[str, ...] = setting((), level="expert")
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
 
 
 def check(config: FitConfig) -> None:
-    """Checks the ranges of the settings.
+    """Checks the settings one by one.
 
     Raises:
-        InputError: The first setting out of its range.
+        InputError: The first that is out of its range, or names what is not there.
     """
-    for name in _AT_LEAST_ONE:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise InputError(f"train.{name}={value}: too few; choose 1 or more")
-    if not 0 < config.lr < math.inf:
-        raise InputError(f"train.lr={config.lr}: must be a positive number, as in train.lr=1e-3")
-    for name, (low, high) in _RANGES.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise InputError(f"train.{name}={value}: must lie in {low:g} to {high:g}")
-    if not 0 < config.epoch_share <= 1:
-        raise InputError(
-            f"train.epoch_share={config.epoch_share}: a fraction of the training images; choose "
-            "above 0 and up to 1, as in train.epoch_share=0.25"
-        )
-    if config.feature_cache < 0:
-        raise InputError(f"train.feature_cache={config.feature_cache}: bytes; choose 0 or more")
-    if not 0 <= config.clip < math.inf:
-        raise InputError(f"train.clip={config.clip}: must be a norm above 0, or 0 for no limit")
-    check_names(config)
+    check_values(config, "train")
     Loss.parse(config.loss)
     if config.metric not in MEASURES:
         raise InputError(
