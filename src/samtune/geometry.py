@@ -312,3 +312,9 @@ class InputPolicy(InputConfig):
             k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
         }
         return cls(**tuples)
+
+
+def multiples(size: tuple[int, int], step: int) -> tuple[int, int]:
+    """The next height and width, from below, that a step divides."""
+    h, w = (max(step, -(-side // step) * step) for side in size)
+    return h, w

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from samtune.published.inputs import PRESETS
-from samtune.runs.assembly import plain, tuned
+from samtune.runs.assembly import tuned
 from samtune.runs.config import InputSettings, resolve
 from samtune.runs.words import from_words, layers, parse_override, recipes
 from samtune.sam.model import Sam
@@ -228,4 +228,4 @@ def test_a_frame_is_divided_by_the_stride_of_the_encoder(refused):
     refused("multiples of 8, the patch of nano; try [40, 40]", tuned, odd, vit)
     sam.image_encoder.stride = 8  # as one whose specification speaks of another patch
     model = tuned(config, sam)
-    assert (model.stride, model.mask_size, plain(model).input.size) == (8, (20, 20), (40, 40))
+    assert (model.stride, model.mask_size, model.plain().input.size) == (8, (20, 20), (40, 40))

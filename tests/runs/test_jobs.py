@@ -294,3 +294,16 @@ def test_tiles_are_a_setting_of_training_and_may_be_changed_after(
     assert answer.json["images"] == 8
     assert answer.err.count("trained with prompt clicks, and is asked with box") == 1
     assert "input.overlap=2" in samtune("train", *words, "input.overlap=2").line
+
+
+def test_a_checkpoint_is_used_at_any_strength(samtune, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["eval", trained.checkpoint, "--json"]
+    summary = samtune(*words, "strength=0").json
+    assert summary["tuned"] == summary["zero_shot"]
+    assert samtune(*words, "strength=1").json["tuned"] == trained.summary["tuned"]
+    assert "strength=1.5" in samtune(*words, "strength=1.5").line
+    base = ["tiny", f"data.root={trained.root}", f"base.weights={trained.base}"]
+    assert "nothing was trained" in samtune("eval", *base, "strength=1").last
+    train = ("train", f"data.root={trained.root}", "base.name=tiny", "strength=0.5")
+    assert "train.strength" in samtune(*train).line

@@ -79,7 +79,8 @@ def predict(
     source: Annotated[str, typer.Argument(help="An image, or a folder of images.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the masks.")],
     words: Annotated[
-        list[str] | None, typer.Argument(help="base.weights=..., device=..., input.tiles=...")
+        list[str] | None,
+        typer.Argument(help="base.weights=..., strength=..., device=..., input.tiles=..."),
     ] = None,
     box: Annotated[
         list[str] | None, typer.Option("--box", help="x0,y0,x1,y1 in pixels; for every image.")

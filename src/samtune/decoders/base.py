@@ -48,6 +48,11 @@ class Decoder(nn.Module):
     subclass declares its own."""
     adapters: ClassVar[tuple[str, ...] | None] = None
     """The adapters whose state it reads; ``None`` for all."""
+    changes_at_start: ClassVar[str] = ""
+    """Why a fresh one answers otherwise than SAM's own decoder, in a clause; empty if it does
+    not."""
+    prompted: ClassVar[bool] = True
+    """Whether its answer depends on the prompt."""
     classes: int | None = None
     """How many classes its masks stand for, one mask per class; ``None`` if it gives single
     masks."""

@@ -47,6 +47,7 @@ class PromptFreeDecoder(Decoder):
         self.no_mask_embed = nn.Embedding(1, sam.spec.prompt_dim)
         self.pe_layer: PositionEmbeddingRandom | None = None
         if config.start == "random":
+            self.changes_at_start = "its position code starts at random"  # type: ignore[misc]
             self.pe_layer = PositionEmbeddingRandom(sam.spec.prompt_dim // 2)
         else:
             with torch.no_grad():

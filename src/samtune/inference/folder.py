@@ -143,7 +143,7 @@ def _predict(predictor: Predictor, record: Record, entry: Any) -> _Answer:
     prompts = _prompts(entry, record.name) if entry else Prompts.of(count=1)
     predictor.set_image(image)
     masks, scores, _ = predictor.predict_torch(prompts)
-    if predictor.model.decoder.classes is not None:  # the same for every prompt
+    if predictor.model.acting.decoder.classes is not None:  # the same for every prompt
         return _Answer(image, prompts, masks[0].cpu().numpy(), scores[0].tolist(), True)
     return _Answer(image, prompts, masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), False)
 

@@ -45,7 +45,7 @@ class EncodedFrames:
     def decode(self, prompts: Prompts, multimask: bool = False) -> Masks:
         """Masks of ``N`` prompts in the model's frame, each of the image that it belongs to."""
         model = self.model
-        return model.decoder(model.sam, self.features, prompts.to(model.device), multimask)
+        return model.acting.decoder(model.sam, self.features, prompts.to(model.device), multimask)
 
     def to_original(self, i: int, logits: Tensor) -> Tensor:
         """Brings logits ``(n, K, 4H, 4W)`` of image ``i`` to its size ``(n, K, h0, w0)``."""

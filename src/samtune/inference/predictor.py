@@ -157,7 +157,7 @@ class Predictor:
 
     def _remark(self, prompts: Prompts) -> None:
         """Warns, once, of prompts that the model was not trained for."""
-        if not self._foreign:
+        if not self._foreign or not self.model.strength:
             return
         other = prompts.kinds() - self.model.prompt_modes.kinds
         if other:

@@ -31,6 +31,8 @@ ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
 def save(model: FineTuned, path: str | Path, **extra: Any) -> Path:
     """Writes the trained tensors and how to rebuild the model, atomically.
 
+    The tensors are those of full strength; the header says at which one the model acts.
+
     Args:
         model: Its adapter and decoder must have been given by name.
         path: Where to; the folder is made when missing.
@@ -59,8 +61,9 @@ def describe(model: FineTuned) -> dict[str, Any]:
         "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
         "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
         "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
-        "input": model.input.stated(),
+        "input": model.tuned_input.stated(),
         "prompts": model.prompts,
+        **({} if model.strength == 1 else {"strength": model.strength}),
     }
 
 
@@ -108,6 +111,7 @@ def load(
     *,
     any_base: bool = False,
     device: str = "cpu",
+    strength: float | None = None,
 ) -> FineTuned:
     """Rebuilds a fine-tuned model from its checkpoint, in evaluation mode.
 
@@ -117,9 +121,12 @@ def load(
             it ships with the package.
         any_base: Accept weights other than those it was trained on.
         device: Where to put it.
+        strength: How much of the training acts, see :attr:`FineTuned.strength`; by default as the
+            checkpoint says.
 
     Raises:
-        InputError: Not a checkpoint, another base, or tensors that do not fit.
+        InputError: Not a checkpoint, another base, tensors that do not fit, or a strength that the
+            model does not have.
     """
     from safetensors.torch import load_file
 
@@ -136,7 +143,13 @@ def load(
         )
     model = rebuild(sam, header)
     load_tensors(model, load_file(Path(path).expanduser()), str(path))
+    model.strength = stored_strength(header) if strength is None else strength
     return model.to(device).eval()
+
+
+def stored_strength(header: Mapping[str, Any]) -> float:
+    """The strength that a checkpoint says; files without one are of models that act in full."""
+    return float(header.get("strength", 1.0))
 
 
 def rebuild(sam: Sam, header: dict[str, Any]) -> FineTuned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,17 @@ from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.model.feature_cache import FeatureCache, Streams
+from samtune.model.strength import (
+    PLAIN,
+    Parts,
+    base_parts,
+    build_adapter,
+    build_decoder,
+    check_strength,
+    no_middle,
+    plain_input,
+    weakened,
+)
 from samtune.prompts import PromptModes, Prompts
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import EncoderBlock
@@ -26,10 +37,6 @@ from samtune.sam.spec import SamSpec
 
 if TYPE_CHECKING:
     from samtune.inference.predictor import Predictor
-
-
-PLAIN = {"adapter": "none", "decoder": "frozen"}
-"""The names of the parts that leave the base as it is."""
 
 
 class FineTuned(nn.Module):
@@ -68,7 +75,8 @@ class FineTuned(nn.Module):
         if any(p.requires_grad for p in sam.parameters()):
             raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
-        self.input = input or sam.input_policy
+        self.tuned_input = input or sam.input_policy
+        """How images enter the tuned model, whatever the strength."""
         self.prompt_modes = PromptModes.parse(prompts)
         self.checkpointing = False
         self.cache: FeatureCache | None = None
@@ -77,20 +85,63 @@ class FineTuned(nn.Module):
         self.adapter_options: dict[str, Any] | None = None
         self.decoder_options: dict[str, Any] | None = None
         if isinstance(adapter, str):
-            config = ADAPTERS.config(adapter, dict(adapter_options or {}))
-            self.adapter_options = ADAPTERS[adapter].stored_options(asdict(config))
-            adapter = ADAPTERS[adapter](sam, config)  # type: ignore[call-arg,arg-type]
+            made, self.adapter_options = build_adapter(sam, adapter, adapter_options or {})
+            adapter = made
         if isinstance(decoder, str):
-            config = DECODERS.config(decoder, dict(decoder_options or {}))
-            self.decoder_options = asdict(config)
-            decoder = DECODERS[decoder](sam, config)  # type: ignore[call-arg,arg-type]
+            reader, self.decoder_options = build_decoder(sam, decoder, decoder_options or {})
+            decoder = reader
         self.adapter: Adapter = adapter
         self.decoder: Decoder = decoder
+        self._strength = 1.0
+        self._acting: Parts | None = None  # a tuple, for the same reason as the base
 
     @property
     def sam(self) -> Sam:
         """The frozen base."""
         return self._base[0]
+
+    @property
+    def strength(self) -> float:
+        """How much of the training acts, from 0, the base itself, to 1, all of it.
+
+        See ``samtune.model.strength``. In training mode all of it acts, whatever the strength.
+
+        Raises:
+            InputError: Setting a value that is not in 0 to 1, or one in between of a model that
+                does not start as its base.
+        """
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        check_strength(value)
+        if 0 < value < 1 and (reason := no_middle(self)):
+            raise InputError(f"strength={value:g}: {reason}; set 0, the base, or 1")
+        self._strength, self._acting = float(value), None
+
+    @property
+    def acting(self) -> Parts:
+        """The adapter and decoder that answer at the present strength."""
+        if self.training or self._strength == 1:
+            return Parts(self.adapter, self.decoder)
+        if self._acting is None:
+            middle = self._strength > 0
+            self._acting = weakened(self, self._strength) if middle else base_parts(self.sam)
+        return self._acting
+
+    @property
+    def input(self) -> InputPolicy:
+        """How images enter, at the present strength: at 0 as :meth:`plain` takes them."""
+        whole = self.training or self._strength > 0
+        return self.tuned_input if whole else plain_input(self.sam, self.tuned_input)
+
+    @input.setter
+    def input(self, policy: InputPolicy) -> None:
+        self.tuned_input = policy
+
+    def plain(self) -> FineTuned:
+        """The base alone, to stand beside this model: it sees the same images as it was trained."""
+        return FineTuned(self.sam, input=plain_input(self.sam, self.tuned_input))
 
     @property
     def prompts(self) -> str:
@@ -100,7 +151,7 @@ class FineTuned(nn.Module):
     @property
     def stride(self) -> int:
         """Pixels of the model's frame from one token to the next."""
-        return self.adapter.stride or self.sam.image_encoder.stride
+        return self.acting.adapter.stride or self.sam.image_encoder.stride
 
     @property
     def mask_size(self) -> tuple[int, int]:
@@ -131,7 +182,7 @@ class FineTuned(nn.Module):
 
     def encode(self, pixels: Tensor) -> Features:
         """The image encoder with the adapter: ``(B, 3, h, w)`` normalised pixels to features."""
-        encoder, adapter, decoder = self.sam.image_encoder, self.adapter, self.decoder
+        encoder, (adapter, decoder) = self.sam.image_encoder, self.acting
         taps: dict[int, Tensor] = {}
         stored, nothing = self._stored_streams(pixels), pixels.new_empty(0)
         x = adapter.embed(encoder, pixels) if stored is None else stored.get(-1, nothing)
@@ -139,7 +190,7 @@ class FineTuned(nn.Module):
         for i, block in enumerate(encoder.blocks):
             x = adapter.enter(i, x, state)
             if stored is None:
-                x = self._run(block, x, adapter.edits(i, state))
+                x = self._run(adapter, block, x, adapter.edits(i, state))
             else:
                 x = stored.get(i, nothing)
             x = adapter.leave(i, x, state)
@@ -165,8 +216,9 @@ class FineTuned(nn.Module):
 
     def read(self, features: Features, prompts: Prompts, multimask: bool = False) -> Masks:
         """Masks of ``N`` prompts in the model's frame, out of images that have been encoded."""
-        masks = self.decoder(self.sam, features, prompts, multimask)
-        auxiliary = self.adapter.auxiliary(features.state)
+        adapter, decoder = self.acting
+        masks = decoder(self.sam, features, prompts, multimask)
+        auxiliary = adapter.auxiliary(features.state)
         return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)
 
     def predictor(self, threshold: float = 0.0) -> Predictor:
@@ -193,13 +245,24 @@ class FineTuned(nn.Module):
                 streams[i] = x
         return {**streams, depth: encoder.apply_neck(x)}
 
-    def _run(self, block: EncoderBlock, x: Tensor, edits: BlockEdits) -> Tensor:
-        if self.adapter.detached:
+    def _run(self, adapter: Adapter, block: EncoderBlock, x: Tensor, edits: BlockEdits) -> Tensor:
+        if adapter.detached:
             with torch.no_grad():
                 return block(x, edits)
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, x, edits, use_reentrant=False)
         return block(x, edits)
+
+    def train(self, mode: bool = True) -> FineTuned:
+        """As every module; what acts at another strength follows the weights that are trained."""
+        if mode:
+            self._acting = None
+        return super().train(mode)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As every module."""
+        self._acting = None
+        return super().load_state_dict(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FineTuned:
         new = memo[id(self)] = type(self).__new__(type(self))
@@ -213,6 +276,7 @@ class FineTuned(nn.Module):
         if probe.dtype != torch.float32:
             raise InputError("the base stays in fp32: use train.precision=bf16 (autocast) instead")
         super()._apply(fn, recurse)
+        self._acting = None
         if probe.device != self.device:
             self.sam.to(probe.device)
         return self

@@ -35,7 +35,8 @@ def merge(model: FineTuned, out: str | Path) -> Merged:
     at the model's input size; what they differ by at most is measured, not assumed.
 
     Args:
-        model: With one of SAM's own decoders, and a method whose effect weights can express.
+        model: With one of SAM's own decoders, and a method whose effect weights can express; its
+            strength counts.
         out: Where to; ``.pth`` or ``.safetensors``.
 
     Raises:
@@ -60,7 +61,7 @@ def merged_state(model: FineTuned) -> dict[str, Tensor]:
         InputError: The decoder is not SAM's, the method has no closed form, or the model
             normalises pixels in another way than its base.
     """
-    spec, policy, decoder = model.sam.spec, model.input, model.decoder
+    spec, policy, (adapter, decoder) = model.sam.spec, model.input, model.acting
     try:
         of_decoder = decoder.sam_tensors()
     except NotImplementedError as error:
@@ -77,11 +78,9 @@ def merged_state(model: FineTuned) -> dict[str, Tensor]:
                 f"{list(value)}, which no weight can change; keep the checkpoint"
             )
     try:
-        deltas = model.adapter.deltas(model.sam)
+        deltas = adapter.deltas(model.sam)
     except NotImplementedError as error:
-        raise InputError(
-            f"adapter.name={model.adapter.name}: {error}; keep the checkpoint"
-        ) from error
+        raise InputError(f"adapter.name={adapter.name}: {error}; keep the checkpoint") from error
     state = {key: t.detach().clone() for key, t in model.sam.state_dict().items()}
     for key, delta in deltas.items():
         state[key] += delta

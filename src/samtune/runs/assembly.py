@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from samtune.adapters import ADAPTERS
 from samtune.data import SegmentationDataset, intensity
 from samtune.data.changes import training_frame
 from samtune.errors import InputError
-from samtune.geometry import RESIZES, InputPolicy
+from samtune.geometry import RESIZES, InputPolicy, multiples
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes
 from samtune.runs.config import RunConfig
@@ -44,7 +43,7 @@ def models(config: RunConfig, to_train: bool = False) -> tuple[FineTuned, FineTu
     torch.manual_seed(config.seed)
     sam = load_sam(base.name, base.weights, download=base.download, device=device)
     model = tuned(config, sam)
-    return model.to(sam.device), plain(model)
+    return model.to(sam.device), model.plain()
 
 
 def check_trainable(config: RunConfig, model: FineTuned) -> None:
@@ -58,15 +57,6 @@ def check_trainable(config: RunConfig, model: FineTuned) -> None:
             f"adapter.name={config.adapter['name']} decoder.name={config.decoder['name']}: nothing "
             "to train; set decoder.name=tuned or an adapter that trains (samtune methods)"
         )
-
-
-def plain(model: FineTuned) -> FineTuned:
-    """The base alone, to stand beside a model: its images, normalised as the base was trained.
-
-    Its frame is the model's, or the next larger one that the stride of the base's encoder divides.
-    """
-    size = _multiples(model.input.size, model.sam.image_encoder.stride)
-    return FineTuned(model.sam, input=replace(model.input, size=size, mean=None, std=None))
 
 
 def frame_remarks(model: FineTuned | None, baseline: FineTuned) -> list[str]:
@@ -137,17 +127,11 @@ def _step_word(sam: Sam) -> str:
 
 
 def _check_divided(frame: tuple[int, int], step: int, what: str, whose: str) -> None:
-    if min(frame) <= 0 or _multiples(frame, step) != frame:
+    if min(frame) <= 0 or multiples(frame, step) != frame:
         raise InputError(
             f"{what}: both sides must be positive multiples of {step}, the {whose}; try "
-            f"{list(_multiples(frame, step))}"
+            f"{list(multiples(frame, step))}"
         )
-
-
-def _multiples(size: tuple[int, int], step: int) -> tuple[int, int]:
-    """The next sizes from below that a step divides."""
-    h, w = (max(step, -(-side // step) * step) for side in size)
-    return h, w
 
 
 def device_of(config: RunConfig) -> str:

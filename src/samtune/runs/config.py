@@ -18,7 +18,7 @@ from samtune.metrics.config import EvalConfig
 from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
-from samtune.options import setting, validated
+from samtune.options import Fraction, setting, validated
 from samtune.published.inputs import PRESETS
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
@@ -81,6 +81,9 @@ class RunConfig:
     """How training goes."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """What is measured."""
+    strength: Fraction | None = None
+    """How much of a checkpoint's training acts when it is evaluated or predicts, from 0, the base,
+    to 1; by default as the checkpoint says. That of a training is train.strength."""
     seed: int = 0
     """Start of all random choices."""
     output: str | None = None

@@ -23,6 +23,7 @@ from samtune.data.layouts import find
 from samtune.data.named import DATASETS, deviations
 from samtune.data.scan import empty_split, no_objects
 from samtune.distributed import is_main, together
+from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.inference.predictor import Predictor, check_threshold
 from samtune.model.finetuned import FineTuned
@@ -33,7 +34,6 @@ from samtune.runs.assembly import (
     evaluation_modes,
     frame_remarks,
     models,
-    plain,
 )
 from samtune.runs.baseline import compare_with_base, measure, numbers, shortfalls
 from samtune.runs.config import RunConfig
@@ -69,6 +69,11 @@ def train(config: RunConfig, display: Display) -> Tree:
 
 
 def _train(config: RunConfig, display: Display) -> Tree:
+    if config.strength is not None:
+        raise InputError(
+            f"strength={config.strength:g}: of a checkpoint that is used; set train.strength for "
+            "that of a training"
+        )
     parts, remarks = _find_splits(config)
     counts, more = check_splits(parts, config)
     remarks += more
@@ -134,7 +139,7 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
 def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     start = time.perf_counter()
     whole = source.model(config)
-    model, baseline = (None, whole) if source.is_base else (whole, plain(whole))
+    model, baseline = (None, whole) if source.is_base else (whole, whole.plain())
     parts, remarks = _find_splits(config)
     records = select(parts, config.data.split)
     counts, more = check_splits({config.data.split: records}, config)

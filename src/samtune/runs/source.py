@@ -19,8 +19,8 @@ from samtune.runs.trees import Tree, leaves
 from samtune.runs.words import layers
 from samtune.sam.spec import SPECS
 
-OF_THE_RUN = ("output", "resume", "device")
-"""Settings that say where a training ran, which nothing that follows repeats."""
+OF_THE_RUN = ("output", "resume", "device", "strength")
+"""Settings that say where a training ran, or how it is used, which nothing that follows repeats."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,17 @@ class Source:
             InputError: Wrong weights, or data that are read in another way than in training.
         """
         if self.is_base:
+            if config.strength is not None:
+                raise InputError(
+                    f"strength={config.strength:g}: {self.word} is a base, of which nothing was "
+                    "trained; leave it out, or give a checkpoint"
+                )
             return models(config)[1]
         base, device = config.base, device_of(config)
-        model = load(self.word, base.weights, any_base=base.any, device=device)
-        intensity.check_same(config.data, model.input)
-        model.input = model.input.cut_as(config.input)
+        strength = config.strength
+        model = load(self.word, base.weights, any_base=base.any, device=device, strength=strength)
+        intensity.check_same(config.data, model.tuned_input)
+        model.tuned_input = model.tuned_input.cut_as(config.input)
         return model
 
 

@@ -1,0 +1,137 @@
+"""The strength of a model: the base at 0, what was trained at 1, and a way between them."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+from steps import IMAGE, fresh, stirred
+
+import samtune
+from samtune.adapters import ADAPTERS
+from samtune.decoders import DECODERS
+from samtune.geometry import InputPolicy
+from samtune.model.checkpoint import read_header
+from samtune.model.finetuned import FineTuned, check_fit, check_pair
+from samtune.model.merging import merge
+from samtune.model.strength import no_middle, starts
+
+
+def fits(adapter: str, decoder: str) -> bool:
+    try:
+        check_pair(adapter, decoder)
+        check_fit(adapter, decoder, tiny.TINY)
+    except samtune.InputError:
+        return False
+    return True
+
+
+def first(part: int, name: str) -> str:
+    """What of the other kind a method is first paired with."""
+    pairs = ((a, d) for a in ADAPTERS for d in DECODERS)
+    return next(pair[1 - part] for pair in pairs if pair[part] == name and fits(*pair))
+
+
+def forms(registry, name: str) -> list[str]:
+    return [name, *(f"{name}:{form}" for form in registry.forms(name))]
+
+
+TINY_ADAPTERS = [a for a in ADAPTERS if any(fits(a, d) for d in DECODERS)]
+MODELS = [(form, first(0, a)) for a in TINY_ADAPTERS for form in forms(ADAPTERS, a)]
+MODELS += [(first(1, d), form) for d in DECODERS for form in forms(DECODERS, d)]
+MODELS = [pair for pair in MODELS if pair != ("none", "frozen")]
+MODELS += [("lora+adaptformer", "tuned"), ("lora+vpt", "tuned")]
+
+
+def answer(model) -> torch.Tensor:
+    """The answer in the frame that the model has at its strength."""
+    masks = model(tiny.pixels(2, model.input.size), tiny.boxes(IMAGE, model.input.size))
+    return torch.cat([masks.logits.flatten(), masks.iou.flatten()])
+
+
+@pytest.mark.parametrize(("adapter", "decoder"), MODELS, ids=str)
+@torch.no_grad()
+def test_a_model_is_turned_down_to_its_base(sam, adapter, decoder, refused):
+    model = stirred(sam, adapter, decoder)
+    raw = {name: t.clone() for name, t in model.state_dict().items()}
+    tuned, base = answer(model), answer(FineTuned(sam).eval())
+    model.strength = 0
+    assert torch.equal(answer(model), base), "nothing of the training acts"
+    assert all(p is not q for p in model.acting for q in (model.adapter, model.decoder))
+    if reason := no_middle(model):
+        # what does not start as the base says why, and a fresh one proves it
+        refused(["strength=0.5", reason, "set 0"], setattr, model, "strength", 0.5)
+        assert not torch.equal(answer(fresh(sam, adapter, decoder).eval()), base) or (
+            not model.decoder.prompted
+        )
+        assert model.strength == 0
+    else:
+        model.strength = 1e-5
+        near = (answer(model) - base).norm() / (tuned - base).norm()
+        assert 0 < near < 1e-2, "a little of it is near the base"
+        model.strength = 0.5
+        assert not torch.equal(answer(model), base) and not torch.equal(answer(model), tuned)
+    assert all(torch.equal(raw[name], t) for name, t in model.state_dict().items())
+    model.strength = 1
+    assert torch.equal(answer(model), tuned)
+
+
+def test_what_starts_at_random_stays_and_the_rest_goes_back(sam):
+    model = stirred(sam, "lora+norm_tuning", "tuned")
+    before = torch.get_rng_state()
+    known = starts(model)
+    assert torch.equal(torch.get_rng_state(), before), "no draw of a training is moved"
+    random = model.state_dict().keys() - known.keys()
+    assert random == {n for n in model.state_dict() if ".a." in n}, "LoRA's A alone"
+    model.strength = 0.25
+    tuned = model.state_dict()
+    for kind, part in model.acting._asdict().items():
+        for name, tensor in part.state_dict().items():
+            key = f"{kind}.{name}"
+            expected = tuned[key]
+            if key in known:
+                expected = known[key] + 0.25 * (tuned[key] - known[key])
+            assert torch.equal(tensor, expected), key
+
+
+def test_what_acts_follows_the_weights_and_the_mode(sam):
+    model = stirred(sam, "lora", "tuned")
+    model.strength = 0.5
+    half = answer(model)
+    other = copy.deepcopy(model)
+    assert torch.equal(answer(other), half) and other.strength == 0.5
+    state = {name: t + 0.1 for name, t in model.state_dict().items()}
+    other.load_state_dict(state)
+    assert not torch.equal(answer(other), half)
+    with torch.no_grad():
+        model.train()
+        assert model.acting.adapter is model.adapter, "all of it is trained"
+        for p in model.parameters():
+            p.add_(0.1)
+    assert torch.equal(answer(model.eval()), answer(other))
+
+
+def test_another_normalisation_leaves_nothing_between(sam, refused):
+    policy = InputPolicy((64, 64), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    model = FineTuned(sam, "lora", "tuned", input=policy).eval()
+    refused("normalised", setattr, model, "strength", 0.5)
+    model.strength = 0
+    assert model.input.mean is None and model.tuned_input.mean == policy.mean
+    assert torch.equal(answer(model), answer(FineTuned(sam).eval()))
+    for wrong in (-0.1, 1.5, float("nan")):
+        refused("choose 0 to 1", setattr, model, "strength", wrong)
+
+
+def test_the_strength_travels_in_the_checkpoint(sam, tmp_path, refused):
+    model = stirred(sam, "lora", "tuned")
+    full = answer(model)
+    model.strength = 0.5
+    path = samtune.save(model, tmp_path / "half.safetensors")
+    assert read_header(path)["strength"] == 0.5
+    assert torch.equal(answer(samtune.load(path, sam)), answer(model))
+    assert torch.equal(answer(samtune.load(path, sam, strength=1)), full)
+    assert torch.equal(answer(samtune.load(path, sam, strength=0)), answer(model.plain()))
+    refused("strength=2", samtune.load, path, sam, strength=2)
+    del model  # a merged file is of the strength that is set
+    merged = merge(samtune.load(path, sam), tmp_path / "merged.safetensors")
+    assert merged.max_difference < 1e-4
