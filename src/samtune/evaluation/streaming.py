@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset, collate
 from samtune.distributed import place
+from samtune.evaluation.guesses import guesses_for
 from samtune.evaluation.image_results import (
     MaskPairs,
     Place,
@@ -22,6 +24,8 @@ from samtune.evaluation.image_results import (
     image_result,
     pair_masks,
 )
+from samtune.evaluation.sums import counter_on, draws_of, gathered, suite_for
+from samtune.evaluation.uncertainty import Draws
 from samtune.inference.batches import Answers, prompted_batch
 from samtune.inference.clicks import central_clicks
 from samtune.metrics.config import EvalConfig
@@ -30,7 +34,7 @@ from samtune.precision import Precision, autocast
 from samtune.prompts import Prompts
 
 if TYPE_CHECKING:
-    from samtune.metrics import Suite
+    pass
 
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
@@ -48,7 +52,15 @@ class Evaluation:
     """The metrics after each click, where there are several; ``metrics`` are those after the last.
     """
     guesses: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The metrics of masks that boxes alone give, without any model, by the guess's name."""
+    """The metrics of masks that need no model, by the guess's name."""
+    draws: Draws | None = None
+    """The metrics of draws of the images, for intervals."""
+    click_draws: Sequence[Draws] = ()
+    """The same after each click."""
+    guess_draws: dict[str, Draws] = field(default_factory=dict)
+    """The same of each guess."""
+    images_per_second: float | None = None
+    """How many the model answers, of all processes; reading and measuring do not count."""
 
 
 def evaluate(
@@ -65,8 +77,8 @@ def evaluate(
 ) -> Evaluation:
     """Measures a model on a data set made with ``train=False``, at the original resolution.
 
-    Streams: memory does not grow with the data. In a distributed run each process takes its share
-    and all return the result over the whole.
+    Streams: memory grows by a few numbers an image, never by its pixels. In a distributed run each
+    process takes its share and all return the result over the whole.
 
     Args:
         model: Left in evaluation mode.
@@ -76,7 +88,8 @@ def evaluate(
         multimask: Take the best of three masks, by the decoder's own estimate.
         workers: Processes that load data.
         progress: Called with images done and images in all.
-        guesses: Also measure the masks that the prompts' boxes alone give.
+        guesses: Also measure masks that need no model: those that the prompts' boxes alone give,
+            or for other prompts the whole image.
         measuring: Which metrics to compute besides IoU and Dice, of the last answers.
 
     Raises:
@@ -88,7 +101,7 @@ def evaluate(
     sums = _Sums(model, dataset, measuring or EvalConfig(), guesses)
     loader = DataLoader(Subset(dataset, share), batch_size, num_workers=workers, collate_fn=collate)
     for batch in loader:
-        rounds = answers_by_round(model, batch, precision, multimask, dataset.rounds)
+        rounds = sums.timed(answers_by_round(model, batch, precision, multimask, dataset.rounds))
         promptless = partial(_promptless, model, batch, precision, multimask)
         sums.update(batch, share[len(sums.items) :], rounds, promptless)
         if progress is not None:
@@ -103,10 +116,19 @@ class _Sums:
         self, model: FineTuned, dataset: SegmentationDataset, config: EvalConfig, guesses: bool
     ) -> None:
         self.dataset = dataset
-        self.by_round = [_counter(model.device) for _ in range(dataset.rounds)]
-        self.boxes = _Guesses(model, dataset, config) if guesses else None
-        self.suite = _suite(model, dataset, config)
+        self.by_round = [counter_on(model.device) for _ in range(dataset.rounds)]
+        self.guesses = guesses_for(model, dataset, config) if guesses else {}
+        self.suite = suite_for(model, dataset, config)
         self.items: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def timed(self, rounds: Iterator[Answers]) -> Iterator[Answers]:
+        """The answers, while the time that the model takes for them is added up."""
+        start = time.perf_counter()
+        for answers in rounds:  # their masks are on the CPU: all is done
+            self.seconds += time.perf_counter() - start
+            yield answers
+            start = time.perf_counter()
 
     def update(
         self,
@@ -126,12 +148,12 @@ class _Sums:
         dataset, suite = self.dataset, self.suite
         for metrics, answers in zip(self.by_round, rounds, strict=True):
             images = _images(dataset, batch, answers)
-            for pairs in images:
-                metrics.update(*pairs)
+            for index, pairs in zip(indices, images, strict=False):
+                metrics.update(index, *pairs)
         for i, (index, pairs) in enumerate(zip(indices, images, strict=False)):
             at = Place(i, index)
-            if self.boxes is not None:
-                self.boxes.update(batch, at, pairs, answers)
+            for guess in self.guesses.values():
+                guess.update(batch, at, pairs, answers)
             if suite is not None:
                 needs = suite.needs
                 suite.update(image_result(dataset, batch, at, pairs, answers, needs, promptless))
@@ -139,13 +161,22 @@ class _Sums:
 
     def compute(self) -> Evaluation:
         """The numbers over all processes."""
-        numbers = [metrics.compute() for metrics in self.by_round]
+        numbers = [each.metric.compute() for each in self.by_round]
+        others = {} if self.suite is None else self.suite.compute()
+        draws = [draws_of(each, None) for each in self.by_round[:-1]]
+        last = draws_of(self.by_round[-1], self.suite)
+        several = len(numbers) > 1
+        guesses = {name: guess.results() for name, guess in self.guesses.items()}
         return Evaluation(
-            metrics=numbers[-1] | ({} if self.suite is None else self.suite.compute()),
+            metrics=numbers[-1] | others,
             images=len(self.dataset),
-            items=_gather(self.items),
-            by_click=numbers if len(numbers) > 1 else [],
-            guesses={} if self.boxes is None else self.boxes.compute(),
+            items=sorted(gathered(self.items), key=lambda item: item["index"]),
+            by_click=numbers if several else [],
+            guesses={name: numbers for name, (numbers, _) in guesses.items()},
+            draws=last,
+            click_draws=[*draws, last] if several else [],
+            guess_draws={name: draws for name, (_, draws) in guesses.items()},
+            images_per_second=len(self.dataset) / max(gathered([self.seconds])),
         )
 
 
@@ -234,80 +265,3 @@ def _with_clicks(prompts: Prompts, batch: Batch, answers: Sequence[Tensor], low:
         at, labels[rows] = central_clicks(masks, batch.originals[i], batch.original_valid[i])
         xy[rows] = geometry.to_model(at)
     return prompts.with_click(xy, labels, low.detach().to(prompts.coords.device))
-
-
-def _counter(device: torch.device) -> Any:
-    """An empty count of masks; over several processes it adds up all of theirs."""
-    from samtune.metrics import MaskMetrics
-
-    _, world = place()
-    metrics = MaskMetrics(sync_on_compute=world > 1)
-    # Collectives need the sums where the model is; alone they stay on the CPU.
-    return metrics.to(device) if world > 1 else metrics
-
-
-def _suite(model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -> Suite | None:
-    """The metrics besides those of every evaluation; ``None`` if there are none."""
-    from samtune.metrics import Suite
-    from samtune.metrics.contract import ALWAYS
-
-    if not set(config.names) - set(ALWAYS):
-        return None
-    _, world = place()
-    return Suite(
-        config,
-        maps=dataset.class_maps,
-        classes=(dataset.data.classes or 2) if dataset.class_maps else 2,
-        device=model.device if world > 1 else "cpu",
-        sync=world > 1,
-    )
-
-
-class _Guesses:
-    """Measures the masks that boxes alone give, without any model.
-
-    A result below these says nothing.
-    """
-
-    def __init__(self, model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -> None:
-        from samtune.metrics import filled_box, inscribed_ellipse
-        from samtune.metrics.contract import MEASURES
-
-        self.dataset = dataset
-        self.guess = {"filled box": filled_box, "inscribed ellipse": inscribed_ellipse}
-        self.metrics = {name: _counter(model.device) for name in self.guess}
-        # A guess has a mask, but neither probabilities nor an estimate of its IoU.
-        names = tuple(name for name in config.names if set(MEASURES[name].needs) <= {"whole"})
-        of_masks = replace(config, metrics=names)
-        self.suites = {name: _suite(model, dataset, of_masks) for name in self.guess}
-
-    def update(self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers) -> None:
-        i = at.in_batch
-        geometry = batch.geometries[i]
-        boxes = batch.prompts.only(batch.prompts.image == i).boxes().reshape(-1, 2, 2)
-        # Rounded: the way into the model's frame and back moves an edge by a hair.
-        boxes = geometry.to_original(boxes).flatten(1).double().round(decimals=3)
-        for name, guess in self.guess.items():
-            boxed = pairs._replace(masks=guess(boxes, geometry.original))
-            self.metrics[name].update(*boxed)
-            suite = self.suites[name]
-            if suite is not None:
-                needs = suite.needs
-                suite.update(image_result(self.dataset, batch, at, boxed, answers, needs))
-
-    def compute(self) -> dict[str, dict[str, Any]]:
-        numbers = {name: metrics.compute() for name, metrics in self.metrics.items()}
-        for name, suite in self.suites.items():
-            numbers[name] |= {} if suite is None else suite.compute()
-        return numbers
-
-
-def _gather(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from torch import distributed
-
-    _, world = place()
-    if world == 1:
-        return items
-    parts: list[Any] = [None] * world
-    distributed.all_gather_object(parts, items)
-    return sorted((item for part in parts for item in part), key=lambda item: item["index"])

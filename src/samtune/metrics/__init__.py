@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from samtune.metrics.contract import GROUPS, MEASURES, METRIC_CONTRACT, contract, expand
 
 if TYPE_CHECKING:
-    from samtune.metrics.guesses import filled_box, inscribed_ellipse
+    from samtune.metrics.guesses import filled_box, inscribed_ellipse, whole_image
     from samtune.metrics.image_result import ImageResult, Seen
     from samtune.metrics.masks import MaskMetrics, iou_dice
     from samtune.metrics.suite import Suite
@@ -25,6 +25,7 @@ _HOMES = {
     "Suite": "suite",
     "filled_box": "guesses",
     "inscribed_ellipse": "guesses",
+    "whole_image": "guesses",
     "iou_dice": "masks",
 }
 
@@ -41,6 +42,7 @@ __all__ = [
     "filled_box",
     "inscribed_ellipse",
     "iou_dice",
+    "whole_image",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from samtune.errors import InputError
 from samtune.metrics.image_result import ImageResult
-from samtune.metrics.regions import Streamed
+from samtune.metrics.streamed import Rows, Streamed
 
 Mask = NDArray[np.bool_]
 BOUNDARIES = ("boundary_iou", "hd95", "nsd")
@@ -61,12 +61,12 @@ class BoundaryMetrics(Streamed):
                 row[2:] = surface_scores(predicted, target, self.tolerance)
             self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
 
-    def compute(self) -> dict[str, float]:
-        """The means so far, over all processes; NaN without any mask."""
-        count, *sums = self.sums.tolist()
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        count, *totals = sums["sums"].unbind(-1)
         return {
-            name: total / count if count else math.nan
-            for name, total in zip(BOUNDARIES, sums, strict=True)
+            name: total / count
+            for name, total in zip(BOUNDARIES, totals, strict=True)
             if name in self.metrics
         }
 

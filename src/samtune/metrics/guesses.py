@@ -1,4 +1,4 @@
-"""The guesses that need no model: what a box alone would score."""
+"""The guesses that need no model: what a box alone would score, or everything as one object."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def inscribed_ellipse(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     # 2 x - x0 - x1 over the width is the offset from the middle in half-axes.
     across, down = (2 * x - x0 - x1) / (x1 - x0), (2 * y - y0 - y1) / (y1 - y0)
     return filled_box(boxes, size) & (across**2 + down**2 < 1)
+
+
+def whole_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The guess that everything is object: all pixels, whatever the boxes ``(N, 4)``."""
+    return torch.ones(len(boxes), *size, dtype=torch.bool)
 
 
 def _centres(boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ by a few numbers a mask and never by its pixels.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from samtune.metrics.boundaries import need_scipy
 from samtune.metrics.image_result import ImageResult
-from samtune.metrics.regions import AREAS, RowMetric, Streamed
+from samtune.metrics.regions import AREAS
+from samtune.metrics.streamed import RowMetric, Rows, Streamed
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -38,6 +39,7 @@ class AveragePrecision(RowMetric):
         **kwargs: torchmetrics' own options.
     """
 
+    fields = FIELDS
     rows: Any
     """Of each mask: image, place in it, class, score, and for each range of area which thresholds
     it passed and at which it is not counted, as bits."""
@@ -79,22 +81,29 @@ class AveragePrecision(RowMetric):
             inside = ((area >= low) & (area <= high)).sum(0)
             self.targets[index] += torch.from_numpy(inside).to(self.targets)
 
-    def compute(self) -> dict[str, float]:
-        """The numbers so far, over all processes; NaN where there is no target."""
-        table = self.table(FIELDS).numpy()
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        assert rows is not None
         # COCO's order: by score, ties by image and place there
-        table = table[np.lexsort((table[:, 1], table[:, 0], -table[:, 3]))]
-        targets = self.targets.cpu().numpy()
-        precision = np.full((len(RANGES), len(THRESHOLDS), len(targets)), np.nan)
-        for size, index in zip(*targets.T.nonzero(), strict=True):
-            mine = table[table[:, 2] == index]
-            passed, left_out = (_bits(mine[:, 4 + 2 * size + k]) for k in (0, 1))
+        keys = rows.table[:, [1, 0, 3]].T.numpy() * [[1], [1], [-1]]
+        order = torch.from_numpy(np.lexsort(tuple(keys)))
+        table, times, targets = rows.table[order], rows.times[:, order], sums["targets"]
+        classes = targets.sum((0, 2)).nonzero()[:, 0]
+        targets = targets[:, classes]
+        shape = (len(RANGES), len(THRESHOLDS), len(classes), len(times))
+        precision = torch.full(shape, torch.nan, dtype=torch.float64)
+        for index, size in targets.sum(0).nonzero().tolist():
+            mine = table[:, 2] == classes[index]
+            passed, left_out = (_bits(table[mine, 4 + 2 * size + k].numpy()) for k in (0, 1))
             for t in range(len(THRESHOLDS)):
-                counted = passed[~left_out[:, t], t]
-                precision[size, t, index] = _precision(counted, targets[index, size])
+                counted = torch.from_numpy(~left_out[:, t])
+                hits = torch.from_numpy(passed[:, t])[counted]
+                there = times[:, mine][:, counted]
+                precision[size, t, index] = _precision(hits, there, targets[:, index, size])
+        flat = precision.flatten(1, 2)  # a range's thresholds and classes
         sizes = ("ap", "ap_small", "ap_medium", "ap_large")
-        result = {name: _mean(precision[size]) for size, name in enumerate(sizes)}
-        return result | {"ap50": _mean(precision[0, 0]), "ap75": _mean(precision[0, 5])}
+        result = {name: flat[size].nanmean(0) for size, name in enumerate(sizes)}
+        return result | {"ap50": precision[0, 0].nanmean(0), "ap75": precision[0, 5].nanmean(0)}
 
 
 class SegmentationAccuracy(Streamed):
@@ -125,10 +134,9 @@ class SegmentationAccuracy(Streamed):
             score = segmentation_accuracy(predicted, target)
             self.sums += torch.tensor([1.0, score], dtype=torch.float64).to(self.sums.device)
 
-    def compute(self) -> dict[str, float]:
-        """The number so far, over all processes; NaN without any image that counts."""
-        count, total = self.sums.tolist()
-        return {"msa": total / count if count else math.nan}
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        return {"msa": sums["sums"][:, 1] / sums["sums"][:, 0]}
 
 
 def segmentation_accuracy(predicted: Bools, target: Bools) -> float:
@@ -195,19 +203,23 @@ def _match(iou: Floats, ignored: Bools, outside: Bools, threshold: float) -> tup
     return passed, left_out
 
 
-def _precision(passed: Bools, targets: float) -> float:
-    """The mean precision at 101 recalls, each the best at that recall or above."""
-    hits, misses = passed.cumsum(), (~passed).cumsum()
+def _precision(passed: Tensor, times: Tensor, targets: Tensor) -> Tensor:
+    """The mean precision at 101 recalls, each the best at that recall or above: ``(R,)``.
+
+    Args:
+        passed: ``(n,)`` bool, by falling score.
+        times: ``(R, n)``: how often each counts. Copies of one lie beside each other: what is best
+            after the last of them is best after each.
+        targets: ``(R,)``; the result is NaN where there is none.
+    """
+    hits, misses = (times * passed).cumsum(1), (times * ~passed).cumsum(1)
     precision = hits / (hits + misses + np.spacing(1))
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(hits / targets, RECALLS, side="left")
-    return float(np.append(precision, 0.0)[at].mean())
+    precision = precision.flip(1).cummax(1).values.flip(1) if len(passed) else precision
+    wanted = torch.from_numpy(RECALLS).expand(len(times), -1).contiguous()
+    at = torch.searchsorted((hits / targets[:, None]).contiguous(), wanted)
+    ended = torch.cat([precision, precision.new_zeros(len(times), 1)], 1)
+    return torch.where(targets > 0, ended.gather(1, at).mean(1), torch.nan)
 
 
 def _bits(values: Floats) -> Bools:
     return (values.astype(np.int64)[:, None] >> np.arange(len(THRESHOLDS))) & 1 == 1
-
-
-def _mean(values: Floats) -> float:
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else math.nan

@@ -5,14 +5,16 @@ Importing this module imports torchmetrics, which takes seconds: import it where
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from samtune.metrics.streamed import Rows, Streamed
 
 OBJECTS, EMPTY, OVERLAP, PREDICTED, TARGET = range(5)
+MEANS = ("iou", "dice", "iou_pooled", "dice_pooled")
 
 
 def iou_dice(
@@ -35,7 +37,7 @@ def iou_dice(
     return scores_of(areas_of(predicted, target, valid))
 
 
-class MaskMetrics(Metric):
+class MaskMetrics(Streamed):
     """Mean and pooled IoU and Dice over any number of masks, overall and by class.
 
     The result does not depend on how the masks are split into updates or over processes: only sums
@@ -47,9 +49,8 @@ class MaskMetrics(Metric):
         **kwargs: torchmetrics' own options.
     """
 
-    full_state_update: bool = False
-    is_differentiable: bool = False
     higher_is_better: bool = True
+    class_states = ("counts", "sums")
 
     counts: Tensor
     """``(max_classes + 1, 5)`` int64, a row for each class and a last one for masks without:
@@ -63,11 +64,6 @@ class MaskMetrics(Metric):
         rows = max_classes + 1
         self.add_state("counts", torch.zeros(rows, 5, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("sums", torch.zeros(rows, 2, dtype=torch.float64), dist_reduce_fx="sum")
-
-    @property
-    def update_called(self) -> bool:
-        """Always true: a process whose share of the data is empty is no reason to warn."""
-        return True
 
     def update(
         self,
@@ -87,7 +83,14 @@ class MaskMetrics(Metric):
         Raises:
             ValueError: Masks that are not bool or differ in shape, or a class out of range.
         """
-        areas = areas_of(predicted, target, valid)
+        self.add(areas_of(predicted, target, valid), classes)
+
+    def add(self, areas: Tensor, classes: Tensor | None = None) -> None:
+        """Adds masks by their pixels of overlap, prediction and target, ``(N, 3)`` int64.
+
+        Raises:
+            ValueError: A class out of range.
+        """
         rows = self._rows(classes, areas)
         iou, dice = scores_of(areas)
         objects, empty = torch.ones_like(areas[:, 0]), (areas[:, 2] == 0).long()
@@ -95,6 +98,13 @@ class MaskMetrics(Metric):
         self.counts.index_add_(0, rows, counts.to(self.counts.device))
         scores = torch.stack([iou, dice], 1).to(self.sums.device)
         self.sums.index_add_(0, rows, scores)
+
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, and under ``class_iou`` etc. ``(R, classes)``."""
+        counts, scores = sums["counts"].double(), sums["sums"]
+        by_class = _means(counts[:, :-1], scores[:, :-1])
+        whole = _means(counts.sum(1), scores.sum(1))
+        return whole | {f"class_{name}": value for name, value in by_class.items()}
 
     def compute(self) -> dict[str, Any]:
         """The numbers so far, over all processes, as Python values.
@@ -104,10 +114,16 @@ class MaskMetrics(Metric):
             ``objects``, ``empty`` (counts), and ``by_class``, which maps every class index met to
             the same six.
         """
-        counts, sums = self.counts.cpu(), self.sums.cpu()
-        met = counts[:-1, OBJECTS].nonzero()[:, 0].tolist()
-        result = _summary(counts.sum(0).tolist(), sums.sum(0).tolist())
-        by_class = {row: _summary(counts[row].tolist(), sums[row].tolist()) for row in met}
+        found = self.values(self.so_far())
+        counts = self.counts.cpu()
+        total = counts.sum(0)
+        result: dict[str, Any] = {name: float(found[name]) for name in MEANS}
+        result |= {"objects": int(total[OBJECTS]), "empty": int(total[EMPTY])}
+        by_class = {
+            row: {name: float(found[f"class_{name}"][0, row]) for name in MEANS}
+            | {"objects": int(counts[row, OBJECTS]), "empty": int(counts[row, EMPTY])}
+            for row in counts[:-1, OBJECTS].nonzero()[:, 0].tolist()
+        }
         return {**result, "by_class": by_class}
 
     def _rows(self, classes: Tensor | None, areas: Tensor) -> Tensor:
@@ -142,22 +158,18 @@ def areas_of(predicted: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def scores_of(areas: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and Dice ``(N,)`` float64 of :func:`areas_of`; 1 where both masks are empty."""
-    overlap, predicted, target = areas.double().unbind(1)
+    """IoU and Dice ``(...)`` float64 of areas ``(..., 3)``; 1 where both masks are empty."""
+    overlap, predicted, target = areas.double().unbind(-1)
     total = predicted + target
     iou, dice = overlap / (total - overlap), 2 * overlap / total
     return torch.where(total > 0, iou, 1.0), torch.where(total > 0, dice, 1.0)
 
 
-def _summary(counts: list[int], sums: list[float]) -> dict[str, Any]:
-    objects = counts[OBJECTS]
-    pooled = scores_of(torch.tensor([counts[OVERLAP:]]))
-    iou, dice = (float(score) if objects else math.nan for score in pooled)
-    return {
-        "iou": sums[0] / objects if objects else math.nan,
-        "dice": sums[1] / objects if objects else math.nan,
-        "iou_pooled": iou,
-        "dice_pooled": dice,
-        "objects": objects,
-        "empty": counts[EMPTY],
-    }
+def _means(counts: Tensor, scores: Tensor) -> dict[str, Tensor]:
+    """Mean and pooled IoU and Dice of counts ``(..., 5)`` and scores ``(..., 2)``, by name."""
+    objects = counts[..., OBJECTS]
+    pooled = [
+        torch.where(objects > 0, score, torch.nan) for score in scores_of(counts[..., OVERLAP:])
+    ]
+    means = [scores[..., k] / objects for k in range(2)]  # 0 of 0 is NaN
+    return dict(zip(MEANS, (*means, *pooled), strict=True))

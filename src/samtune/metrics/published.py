@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from samtune.metrics.image_result import ImageResult, probability_of
 from samtune.metrics.masks import areas_of
-from samtune.metrics.regions import RowMetric, Streamed
 from samtune.metrics.saliency import frame_of
+from samtune.metrics.streamed import RowMetric, Rows, Streamed
 
 
 class PooledForeground(Streamed):
@@ -40,9 +40,9 @@ class PooledForeground(Streamed):
             target = image.whole & image.counted()
         self.pixels += areas_of(predicted[None], target[None], None)[0].to(self.pixels)
 
-    def compute(self) -> dict[str, float]:
-        """The number so far, over all processes."""
-        overlap, predicted, target = self.pixels.tolist()
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        overlap, predicted, target = sums["pixels"].unbind(-1)
         return {"iou_cat_sam": overlap / (predicted + target - overlap + 1e-10)}
 
 
@@ -68,11 +68,9 @@ class SmoothedPerImage(Streamed):
         dice = (2 * overlap + 1e-3) / (p + t + 1e-3)
         self.sums += torch.stack([torch.ones_like(iou), iou, dice]).to(self.sums.device)
 
-    def compute(self) -> dict[str, float]:
-        """The numbers so far, over all processes; NaN without any image."""
-        count, iou, dice = self.sums.tolist()
-        if not count:
-            return {"iou": math.nan, "dice": math.nan}
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        count, iou, dice = sums["sums"].unbind(-1)
         return {"iou": iou / count, "dice": dice / count}
 
 
@@ -114,14 +112,13 @@ class AbsentClassIoU(Streamed):
         for kind in kinds:
             self.pixels[kind].index_add_(0, rows.to(self.pixels.device), areas.to(self.pixels))
 
-    def compute(self) -> dict[str, float]:
-        """The numbers so far, over all processes; NaN without any image."""
-        pixels = self.pixels.cpu()
-        overlap, predicted, target = pixels.unbind(-1)
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        overlap, predicted, target = sums["pixels"].unbind(-1)  # R 2 classes
         hits = overlap + 1e-7
-        values = (hits / (predicted + target - hits)).mean(1)
-        values = torch.where(pixels.sum((1, 2)) > 0, values, torch.nan)
-        return dict(zip(("miou_gsam", "miou_gsam_dropped"), values.tolist(), strict=True))
+        means = (hits / (predicted + target - hits)).mean(-1)
+        means = torch.where(sums["pixels"].sum((2, 3)) > 0, means, torch.nan)
+        return dict(zip(("miou_gsam", "miou_gsam_dropped"), means.unbind(-1), strict=True))
 
 
 class SoftClassIoU(RowMetric):
@@ -133,6 +130,7 @@ class SoftClassIoU(RowMetric):
     """
 
     SMOOTH = 1e-7
+    drawn_together = AbsentClassIoU.BATCH
 
     rows: Any
     """Of each image its batch, and of each class the sums of product and squares, see
@@ -141,6 +139,7 @@ class SoftClassIoU(RowMetric):
     def __init__(self, classes: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.classes = classes
+        self.fields = 1 + 3 * classes
 
     def update(self, image: ImageResult) -> None:
         """Adds one image, unless it is of a last batch that is not full.
@@ -158,15 +157,18 @@ class SoftClassIoU(RowMetric):
         batch = torch.tensor([image.index // AbsentClassIoU.BATCH])
         self.keep(torch.cat([batch, *sums]))
 
-    def compute(self) -> dict[str, float]:
-        """The number so far, over all processes; NaN without a full batch."""
-        table = self.table(1 + 3 * self.classes)
-        _, which = table[:, 0].unique(return_inverse=True)
-        sums = torch.zeros(int(which.max()) + 1 if len(which) else 0, 3 * self.classes).double()
-        sums.index_add_(0, which, table[:, 1:])
-        overlap, predicted, target = sums.reshape(-1, 3, self.classes).unbind(1)
-        values = (overlap + self.SMOOTH) / (predicted + target - overlap + self.SMOOTH)
-        return {"miou_gsam_soft": float(values.mean())}
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        assert rows is not None
+        _, which = rows.table[:, 0].unique(return_inverse=True)
+        batches = int(which.max()) + 1 if len(which) else 0
+        by_batch = torch.zeros(batches, 3 * self.classes).double()
+        by_batch.index_add_(0, which, rows.table[:, 1:])
+        overlap, predicted, target = by_batch.reshape(-1, 3, self.classes).unbind(1)
+        means = (overlap + self.SMOOTH) / (predicted + target - overlap + self.SMOOTH)
+        times = rows.times.new_zeros(len(rows.times), batches)
+        times[:, which] = rows.times  # a batch is drawn as a whole
+        return {"miou_gsam_soft": times @ means.mean(1) / times.sum(1)}
 
     def _both(self, view: ImageResult) -> tuple[Tensor, Tensor]:
         """Probability and target of each class: ``(classes, h, w)`` each."""

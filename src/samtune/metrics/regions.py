@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from samtune.metrics.image_result import ImageResult
 from samtune.metrics.masks import areas_of, scores_of
+from samtune.metrics.streamed import Rows, Streamed
 
 AREAS = (32**2, 96**2)
 """Pixels from which a target is medium and large, as COCO has them."""
 SHARES = (0.01, 0.1)
 """Parts of the image from which a target is medium and large."""
-
-
-class Streamed(Metric):
-    """A metric over images, of which any process may see none."""
-
-    full_state_update: bool = False
-    is_differentiable: bool = False
-
-    @property
-    def update_called(self) -> bool:
-        """Always true: a process whose share of the data is empty is no reason to warn."""
-        return True
-
-    def add_sums(self, **shapes: tuple[int, ...]) -> None:
-        """Adds float64 states that are summed over processes."""
-        for name, shape in shapes.items():
-            zeros = torch.zeros(shape, dtype=torch.float64)
-            self.add_state(name, zeros, dist_reduce_fx="sum")
-
-
-class RowMetric(Streamed):
-    """A metric that keeps rows of a few numbers instead of sums.
-
-    Args:
-        **kwargs: torchmetrics' own options.
-    """
-
-    rows: Any
-    """List of flattened rows, float64."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("rows", [], dist_reduce_fx="cat")
-
-    def keep(self, row: Tensor) -> None:
-        """Adds a row ``(fields,)``."""
-        self.rows.append(row.to(self.device, torch.float64))
-
-    def table(self, fields: int) -> Tensor:
-        """All rows so far, ``(n, fields)`` float64 on the CPU."""
-        rows = dim_zero_cat(self.rows) if len(self.rows) else torch.zeros(0)
-        return rows.cpu().double().reshape(-1, fields)
-
-    def _sync_dist(
-        self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None
-    ) -> None:
-        # Gathering needs one dtype of all, and what is empty would come as float32.
-        if not self.rows:
-            self.rows = [torch.zeros(0, dtype=torch.float64, device=self.device)]
-        given = {} if dist_sync_fn is None else {"dist_sync_fn": dist_sync_fn}
-        super()._sync_dist(process_group=process_group, **given)
 
 
 class RegionMetrics(Streamed):
@@ -81,6 +28,8 @@ class RegionMetrics(Streamed):
         **kwargs: torchmetrics' own options.
     """
 
+    class_states = ("classes", "pixels", "background")
+
     images: Tensor
     """``(3,)``: how many images, and their summed IoU and Dice."""
     classes: Tensor
@@ -89,7 +38,7 @@ class RegionMetrics(Streamed):
     """``(max_classes + 1, 3)``: overlap, prediction and target of each class; the last row is the
     background where no class is."""
     background: Tensor
-    """``(max_classes,)``: not 0 for the class that is the background."""
+    """``(max_classes,)``: of how many images this class is the background."""
     sizes: Tensor
     """``(2, 3, 2)``: by area and by share, small to large: masks and summed IoU."""
 
@@ -124,7 +73,7 @@ class RegionMetrics(Streamed):
         self.pixels.index_add_(0, rows.to(where), areas.double().to(where))
         if image.mapped:
             if image.background is not None:
-                self.background[image.background] = 1
+                self.background[image.background] += 1
         else:
             outside = torch.stack([~mask for mask in image.union()])[:, None]
             self.pixels[-1] += areas_of(outside[0], outside[1], image.valid)[0].to(where)
@@ -141,28 +90,26 @@ class RegionMetrics(Streamed):
             bins = torch.bucketize(size[there], edges, right=True).to(self.sizes.device)
             self.sizes[kind].index_add_(0, bins, values)
 
-    def compute(self) -> dict[str, float]:
-        """The numbers so far, over all processes; NaN where there was nothing to average."""
-        count, *sums = self.images.cpu().tolist()
-        scores = {
-            f"{key}_per_image": total / count if count else math.nan
-            for key, total in zip(("iou", "dice"), sums, strict=True)
-        }
-        classes = self.classes.cpu()
-        means = classes[classes[:, 0] > 0]
-        means = (means[:, 1:] / means[:, :1]).mean(0)
-        scores |= {"iou_by_class": float(means[0]), "dice_by_class": float(means[1])}
-        pixels = self.pixels.cpu()
-        met = pixels[:, 1:].sum(1) > 0
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, each ``(R,)`` float64, NaN if there is nothing to average.
+
+        Args:
+            sums: By state ``(R, ...)`` on the CPU, of whatever images.
+            rows: None are kept.
+        """
+        images, classes, pixels = sums["images"], sums["classes"], sums["pixels"]
+        scores = {f"{key}_per_image": images[:, k] / images[:, 0] for k, key in KEYS}
+        of_classes = classes[..., 1:] / classes[..., :1]  # 0 of 0 is NaN, and left out
+        scores |= {f"{key}_by_class": of_classes[..., k - 1].nanmean(-1) for k, key in KEYS}
         iou = scores_of(pixels)[0]
-        foreground = met.clone()
-        foreground[-1] = False
-        foreground[:-1] &= self.background.cpu() == 0
-        scores |= {"miou": float(iou[met].mean()), "miou_foreground": float(iou[foreground].mean())}
+        iou = torch.where(pixels[..., 1:].sum(-1) > 0, iou, torch.nan)
+        foreground = torch.where(sums["background"] == 0, iou[:, :-1], torch.nan)
+        scores |= {"miou": iou.nanmean(-1), "miou_foreground": foreground.nanmean(-1)}
         names = [f"iou_{kind}{size}" for kind in ("", "share_") for size in _SIZES]
-        for name, (n, total) in zip(names, self.sizes.cpu().reshape(-1, 2).tolist(), strict=True):
-            scores[name] = total / n if n else math.nan
-        return scores
+        sizes = sums["sizes"].flatten(1, 2)  # R 6 2
+        return scores | {name: sizes[:, k, 1] / sizes[:, k, 0] for k, name in enumerate(names)}
 
 
+KEYS = ((1, "iou"), (2, "dice"))
+"""Columns of summed scores, and their names."""
 _SIZES = ("small", "medium", "large")

@@ -7,7 +7,7 @@ thresholds are the 256 levels of a byte.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from samtune.metrics.boundaries import need_scipy
 from samtune.metrics.image_result import ImageResult, probability_of
-from samtune.metrics.regions import Streamed
+from samtune.metrics.streamed import Rows, Streamed
 
 Map = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -90,14 +90,13 @@ class SaliencyMetrics(Streamed):
             )
             self.curves += torch.from_numpy(curves).to(self.curves.device)
 
-    def compute(self) -> dict[str, float]:
-        """The numbers so far, over all processes; NaN without any image."""
-        count, *sums = self.sums.tolist()
-        if not count:
-            return dict.fromkeys(self.metrics, math.nan)
-        found = {name: total / count for name, total in zip(SINGLES, sums, strict=True)}
-        for name, curve in zip("ef", (self.curves / count).cpu(), strict=True):
-            found |= {f"{name}_mean": float(curve.mean()), f"{name}_max": float(curve.max())}
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        count, *totals = sums["sums"].unbind(-1)
+        found = {name: total / count for name, total in zip(SINGLES, totals, strict=True)}
+        curves = sums["curves"] / count[:, None, None]
+        for name, curve in zip("ef", curves.unbind(1), strict=True):
+            found |= {f"{name}_mean": curve.mean(-1), f"{name}_max": curve.amax(-1)}
         return {name: value for name, value in found.items() if name in self.metrics}
 
     def _single(self, name: str, p: Map, target: Mask, counted: Mask) -> float:

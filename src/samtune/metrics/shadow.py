@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from samtune.metrics.image_result import ImageResult, probability_of
-from samtune.metrics.regions import Streamed
 from samtune.metrics.saliency import frame_of
+from samtune.metrics.streamed import Rows, Streamed
 
 
 class BalancedError(Streamed):
@@ -55,17 +56,17 @@ class BalancedError(Streamed):
             error = _balanced(pixels, strict=self.threshold is not None)
             self.images += torch.stack([torch.ones_like(error), error]).to(self.images.device)
 
-    def compute(self) -> dict[str, float]:
-        """The numbers so far, over all processes; NaN where there was no such pixel."""
-        pixels, (count, total) = self.pixels.cpu(), self.images.cpu()
+    def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
+        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        pixels, (count, total) = sums["pixels"], sums["images"].unbind(-1)
         return {
-            "ber": float(_balanced(pixels, strict=False)),
-            "ber_per_image": float(total / count),
-            "shadow_error": float(pixels[0] / pixels[1]),
-            "lit_error": float(pixels[2] / pixels[3]),
+            "ber": _balanced(pixels, strict=False),
+            "ber_per_image": total / count,
+            "shadow_error": pixels[:, 0] / pixels[:, 1],
+            "lit_error": pixels[:, 2] / pixels[:, 3],
         }
 
 
 def _balanced(pixels: Tensor, strict: bool) -> Tensor:
-    errors = pixels[::2] / pixels[1::2]
-    return errors.mean() if strict else errors.nanmean()
+    errors = pixels[..., ::2] / pixels[..., 1::2]
+    return errors.mean(-1) if strict else errors.nanmean(-1)

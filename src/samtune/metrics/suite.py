@@ -12,15 +12,17 @@ from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, MEASURES, expand
 from samtune.metrics.image_result import ImageResult
 from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy
+from samtune.metrics.per_image import PerImage
 from samtune.metrics.published import (
     AbsentClassIoU,
     PooledForeground,
     SmoothedPerImage,
     SoftClassIoU,
 )
-from samtune.metrics.regions import RegionMetrics, Streamed
+from samtune.metrics.regions import RegionMetrics
 from samtune.metrics.saliency import SaliencyMetrics
 from samtune.metrics.shadow import BalancedError
+from samtune.metrics.streamed import Streamed
 
 Maker = Callable[[list[str], EvalConfig, int, dict[str, Any]], Streamed]
 
@@ -82,11 +84,13 @@ class Suite:
             family: FAMILIES[family](names, config, classes, options).to(device)
             for family, names in keys.items()
         }
+        self.per_image = {family: PerImage(metric) for family, metric in self.families.items()}
+        """What each image adds to each family."""
 
     def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        for family in self.families.values():
-            family.update(image)
+        for family in self.per_image.values():
+            family.update(image.index, image)
 
     def compute(self) -> dict[str, float]:
         """The numbers so far, over all processes, by name."""

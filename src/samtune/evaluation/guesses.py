@@ -1,0 +1,141 @@
+"""The guesses that an evaluation measures beside the model, which need none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from samtune.batch import Batch
+from samtune.data import SegmentationDataset
+from samtune.evaluation.image_results import MaskPairs, Place, image_result
+from samtune.evaluation.sums import counter_on, draws_of, gathered, suite_for
+from samtune.evaluation.uncertainty import Draws
+from samtune.inference.batches import Answers
+from samtune.metrics.config import EvalConfig
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import kind_of
+
+if TYPE_CHECKING:
+    from samtune.metrics import MaskMetrics
+
+
+class Guess(Protocol):
+    """Measures what needs no model. A result below it says nothing."""
+
+    def update(self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers) -> None:
+        """Adds an image: its batch and place, and the model's masks beside their targets."""
+
+    def results(self) -> tuple[dict[str, Any], Draws]:
+        """The metrics over all processes, and their draws."""
+
+
+def guesses_for(
+    model: FineTuned, dataset: SegmentationDataset, config: EvalConfig
+) -> dict[str, Guess]:
+    """What is to be beaten, by its name.
+
+    Of boxes it is what they alone give, of maps of classes the most frequent class everywhere, else
+    everything as one object.
+    """
+    from samtune.metrics import filled_box, inscribed_ellipse, whole_image
+    from samtune.metrics.contract import MEASURES
+
+    if dataset.class_maps:
+        return {"one class everywhere": OneClass()}
+    boxed = all(kind_of(mode) == "box" for mode in dataset.modes)
+    of_boxes = {"filled box": filled_box, "inscribed ellipse": inscribed_ellipse}
+    # A guess has a mask, but neither probabilities nor an estimate of its IoU.
+    names = tuple(name for name in config.names if set(MEASURES[name].needs) <= {"whole"})
+    of_masks = replace(config, metrics=names)
+    guesses = of_boxes if boxed else {"whole image": whole_image}
+    return {name: MaskGuess(guess, model, dataset, of_masks) for name, guess in guesses.items()}
+
+
+class MaskGuess:
+    """A guess with a mask for each prompt.
+
+    Args:
+        guess: Gives for boxes ``(N, 4)`` and the image's size the masks ``(N, h0, w0)``.
+        model: Says where sums lie.
+        dataset: The images.
+        config: What to measure.
+    """
+
+    def __init__(
+        self,
+        guess: Callable[[Tensor, tuple[int, int]], Tensor],
+        model: FineTuned,
+        dataset: SegmentationDataset,
+        config: EvalConfig,
+    ) -> None:
+        self.guess, self.dataset = guess, dataset
+        self.masks = counter_on(model.device)
+        self.suite = suite_for(model, dataset, config)
+
+    def update(self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers) -> None:
+        """Adds an image: its batch and place, and the model's masks beside their targets."""
+        i = at.in_batch
+        geometry = batch.geometries[i]
+        boxes = batch.prompts.only(batch.prompts.image == i).boxes().reshape(-1, 2, 2)
+        # Rounded: the way into the model's frame and back moves an edge by a hair.
+        boxes = geometry.to_original(boxes).flatten(1).double().round(decimals=3)
+        guessed = pairs._replace(masks=self.guess(boxes, geometry.original))
+        self.masks.update(at.in_dataset, *guessed)
+        if self.suite is not None:
+            needs = self.suite.needs
+            self.suite.update(image_result(self.dataset, batch, at, guessed, answers, needs))
+
+    def results(self) -> tuple[dict[str, Any], Draws]:
+        """The metrics over all processes, and their draws."""
+        numbers = self.masks.metric.compute()
+        numbers |= {} if self.suite is None else self.suite.compute()
+        return numbers, draws_of(self.masks, self.suite)
+
+
+class OneClass:
+    """The guess that a map is of its data set's most frequent class everywhere."""
+
+    def __init__(self) -> None:
+        self.areas: list[tuple[int, Tensor, Tensor]] = []
+
+    def update(self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers) -> None:
+        """Adds an image by the pixels of its classes: which class it is follows from all images."""
+        pixels = (pairs.targets & pairs.valid).sum((1, 2)).cpu()
+        there = pixels > 0
+        self.areas.append((at.in_dataset, pairs.classes.cpu()[there], pixels[there]))
+
+    def results(self) -> tuple[dict[str, Any], Draws]:
+        """The metrics over all processes, and their draws."""
+        from samtune.metrics import MaskMetrics
+        from samtune.metrics.per_image import PerImage
+
+        areas = sorted(gathered(self.areas), key=lambda each: each[0])
+        total = torch.zeros(1 + max((int(c.max()) for _, c, n in areas if len(n)), default=0))
+        for _, classes, pixels in areas:
+            total.index_add_(0, classes, pixels.float())
+        metrics, guess = MaskMetrics(sync_on_compute=False), int(total.argmax())
+        masks = PerImage(metrics)
+        for index, *of_image in areas:
+            masks.note(index, partial(_add_one_class, metrics, guess, *of_image))
+        return metrics.compute(), draws_of(masks, None, complete=True)
+
+
+def _add_one_class(metrics: MaskMetrics, guess: int, classes: Tensor, pixels: Tensor) -> None:
+    """Adds an image of which everything is said to be of one class.
+
+    Args:
+        metrics: Where to.
+        guess: The class.
+        classes: ``(n,)`` int64: those that the image has.
+        pixels: ``(n,)`` int64: of each.
+    """
+    if guess not in classes:
+        classes = torch.cat([classes, torch.tensor([guess])])
+        pixels = torch.cat([pixels, torch.tensor([0])])
+    taken = torch.where(classes == guess, pixels.sum(), 0)
+    metrics.add(torch.stack([torch.minimum(taken, pixels), taken, pixels], 1), classes)

@@ -1,0 +1,80 @@
+"""How sure an evaluation is: its numbers for draws of its images, and intervals from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from samtune.metrics.contract import MEASURES
+from samtune.metrics.intervals import Floats, interval
+
+if TYPE_CHECKING:
+    from samtune.metrics.per_image import Resampling
+
+Ends = list[float] | None
+"""Lower and upper end of an interval; ``None`` if there is none."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The numbers of an evaluation, each for many draws of its images.
+
+    Draws of as many images are the same for every model and guess, so that differences are paired.
+    """
+
+    masks: Resampling
+    """Of IoU and Dice, which every evaluation has."""
+    families: Mapping[str, Resampling] = field(default_factory=dict)
+    """Of the other metrics, by family."""
+    names: tuple[str, ...] = ()
+    """Those metrics."""
+
+    @property
+    def images(self) -> int:
+        """Images of a draw."""
+        return self.masks.units
+
+    @cached_property
+    def values(self) -> dict[str, Floats]:
+        """By metric ``(draws,)``."""
+        plain = {name: each for name, each in self.masks.values.items() if each.ndim == 1}
+        for name in self.names:
+            measure = MEASURES[name]
+            plain[name] = self.families[measure.family].values[measure.key]
+        return plain
+
+    @cached_property
+    def by_class(self) -> dict[int, dict[str, Floats]]:
+        """For each class that any image has by metric ``(draws,)``."""
+        found = {
+            name.removeprefix("class_"): each
+            for name, each in self.masks.values.items()
+            if each.ndim == 2
+        }
+        return {
+            index: {name: each[:, k] for name, each in found.items()}
+            for k, index in enumerate(self.masks.classes)
+        }
+
+
+def intervals(values: Mapping[str, Floats], images: int) -> dict[str, Ends]:
+    """The interval of each metric.
+
+    Args:
+        values: By metric ``(draws,)``.
+        images: Images of a draw.
+    """
+    return {name: interval(each, images) for name, each in values.items()}
+
+
+def difference(after: Mapping[str, Floats], before: Mapping[str, Floats]) -> dict[str, Floats]:
+    """What each metric gains from one side to the other, of the same draws of images."""
+    gains = {}
+    for name in (name for name in after if name in before):
+        count = min(len(after[name]), len(before[name]))
+        gains[name] = np.subtract(after[name][:count], before[name][:count])
+    return gains
