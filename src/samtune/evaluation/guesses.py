@@ -13,7 +13,7 @@ from torch import Tensor
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset
 from samtune.evaluation.image_results import MaskPairs, Place, image_result
-from samtune.evaluation.sums import counter_on, draws_of, gathered, suite_for
+from samtune.evaluation.sums import counter_on, draws_of, gather_items, suite_for
 from samtune.evaluation.uncertainty import Draws
 from samtune.inference.batches import Answers
 from samtune.metrics.config import EvalConfig
@@ -114,7 +114,7 @@ class OneClass:
         from samtune.metrics import MaskMetrics
         from samtune.metrics.per_image import PerImage
 
-        areas = sorted(gathered(self.areas), key=lambda each: each[0])
+        areas = sorted(gather_items(self.areas), key=lambda each: each[0])
         total = torch.zeros(1 + max((int(c.max()) for _, c, n in areas if len(n)), default=0))
         for _, classes, pixels in areas:
             total.index_add_(0, classes, pixels.float())

@@ -24,7 +24,7 @@ from samtune.evaluation.image_results import (
     image_result,
     pair_masks,
 )
-from samtune.evaluation.sums import counter_on, draws_of, gathered, suite_for
+from samtune.evaluation.sums import counter_on, draws_of, gather_items, suite_for
 from samtune.evaluation.uncertainty import Draws
 from samtune.inference.batches import Answers, prompted_batch
 from samtune.inference.clicks import central_clicks
@@ -170,13 +170,13 @@ class _Sums:
         return Evaluation(
             metrics=numbers[-1] | others,
             images=len(self.dataset),
-            items=sorted(gathered(self.items), key=lambda item: item["index"]),
+            items=sorted(gather_items(self.items), key=lambda item: item["index"]),
             by_click=numbers if several else [],
             guesses={name: numbers for name, (numbers, _) in guesses.items()},
             draws=last,
             click_draws=[*draws, last] if several else [],
             guess_draws={name: draws for name, (_, draws) in guesses.items()},
-            images_per_second=len(self.dataset) / max(gathered([self.seconds])),
+            images_per_second=len(self.dataset) / max(gather_items([self.seconds])),
         )
 
 

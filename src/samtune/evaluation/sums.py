@@ -1,4 +1,4 @@
-"""The sums of one evaluation: kept image by image, and gathered from all processes."""
+"""The sums of one evaluation: kept image by image, and gather_items from all processes."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def draws_of(masks: PerImage, suite: Suite | None, complete: bool = False) -> Dr
     from samtune.metrics.per_image import Resampling
 
     def of(each: PerImage) -> Resampling:
-        additions = each.additions if complete else gathered(each.additions)
+        additions = each.additions if complete else gather_items(each.additions)
         return Resampling(each.metric, sorted(additions, key=lambda a: a.place))
 
     families = {} if suite is None else {name: of(each) for name, each in suite.per_image.items()}
     return Draws(of(masks), families, () if suite is None else suite.names)
 
 
-def gathered(items: list[Any]) -> list[Any]:
+def gather_items(items: list[Any]) -> list[Any]:
     """Those of all processes."""
     from torch import distributed
 

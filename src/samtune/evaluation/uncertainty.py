@@ -50,13 +50,13 @@ class Draws:
     @cached_property
     def by_class(self) -> dict[int, dict[str, Floats]]:
         """For each class that any image has by metric ``(draws,)``."""
-        found = {
+        by_name = {
             name.removeprefix("class_"): each
             for name, each in self.masks.values.items()
             if each.ndim == 2
         }
         return {
-            index: {name: each[:, k] for name, each in found.items()}
+            index: {name: each[:, k] for name, each in by_name.items()}
             for k, index in enumerate(self.masks.classes)
         }
 

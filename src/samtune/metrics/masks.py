@@ -114,13 +114,13 @@ class MaskMetrics(Streamed):
             ``objects``, ``empty`` (counts), and ``by_class``, which maps every class index met to
             the same six.
         """
-        found = self.values(self.so_far())
+        means = self.values(self.so_far())
         counts = self.counts.cpu()
         total = counts.sum(0)
-        result: dict[str, Any] = {name: float(found[name]) for name in MEANS}
+        result: dict[str, Any] = {name: float(means[name]) for name in MEANS}
         result |= {"objects": int(total[OBJECTS]), "empty": int(total[EMPTY])}
         by_class = {
-            row: {name: float(found[f"class_{name}"][0, row]) for name in MEANS}
+            row: {name: float(means[f"class_{name}"][0, row]) for name in MEANS}
             | {"objects": int(counts[row, OBJECTS]), "empty": int(counts[row, EMPTY])}
             for row in counts[:-1, OBJECTS].nonzero()[:, 0].tolist()
         }

@@ -40,18 +40,18 @@ def sign_flip(differences: ArrayLike) -> float | None:
     known = known[np.isfinite(known)]
     if not len(known):
         return None
-    moved = known[known != 0]  # the sign of a 0 changes nothing
-    if not len(moved):
+    apart = known[known != 0]  # the sign of a 0 changes nothing
+    if not len(apart):
         return 1.0
-    observed = abs(moved.sum()) - 1e-9 * np.abs(moved).sum()  # equal sums differ by rounding
-    if len(moved) <= EXACT:
-        bits = np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved))
-        return float((np.abs(_signs(bits & 1) @ moved) >= observed).mean())
-    random, hits, block = np.random.default_rng(SEED), 0, max(1, BLOCK // len(moved))
+    observed = abs(apart.sum()) - 1e-9 * np.abs(apart).sum()  # equal sums differ by rounding
+    if len(apart) <= EXACT:
+        bits = np.arange(2 ** len(apart))[:, None] >> np.arange(len(apart))
+        return float((np.abs(_signs(bits & 1) @ apart) >= observed).mean())
+    random, hits, block = np.random.default_rng(SEED), 0, max(1, BLOCK // len(apart))
     for start in range(0, CHOICES, block):
         size = min(block, CHOICES - start)
-        flips = _signs(random.integers(2, size=(size, len(moved)), dtype=np.int8))
-        hits += int((np.abs(flips @ moved) >= observed).sum())
+        flips = _signs(random.integers(2, size=(size, len(apart)), dtype=np.int8))
+        hits += int((np.abs(flips @ apart) >= observed).sum())
     return (hits + 1) / (CHOICES + 1)
 
 

@@ -57,7 +57,7 @@ class PerImage:
         """Has an image added in whatever way, and keeps what that changes."""
         before = {name: state.clone() for name, state in self._sums().items()}
         rows = self.metric.rows if isinstance(self.metric, RowMetric) else []
-        kept = len(rows)
+        start = len(rows)
         add()
         sums = {}
         for name, state in self._sums().items():
@@ -65,7 +65,7 @@ class PerImage:
             at = change.nonzero()[:, 0]
             if len(at):
                 sums[name] = (at.numpy(), change[at].double().numpy())
-        new = [row.cpu().double().numpy() for row in rows[kept:]]
+        new = [row.cpu().double().numpy() for row in rows[start:]]
         self.additions.append(Addition(place, sums, np.stack(new) if new else np.zeros((0, 1))))
 
     def _sums(self) -> dict[str, Tensor]:
@@ -110,12 +110,12 @@ class Resampling:
         parts: dict[str, list[Tensor]] = {}
         for block in draws(self.units, count):
             for times in np.array_split(block, -(-len(block) * width // CELLS)):
-                drawn = torch.from_numpy(times).double()
+                weights = torch.from_numpy(times).double()
                 sums = {
-                    name: torch.einsum("rn,n...->r...", drawn, each)
+                    name: torch.einsum("rn,n...->r...", weights, each)
                     for name, each in tables.items()
                 }
-                rows = Rows(table, drawn[:, owner]) if len(table) else None
+                rows = Rows(table, weights[:, owner]) if len(table) else None
                 for name, value in self.metric.values(sums, rows).items():
                     parts.setdefault(name, []).append(value)
         return {name: torch.cat(each).numpy() for name, each in parts.items()}
@@ -123,7 +123,7 @@ class Resampling:
     @cached_property
     def classes(self) -> list[int]:
         """The classes that any image has, in the order of the values by class."""
-        return [int(row) for row in self._kept[:-1]]
+        return [int(row) for row in self._class_rows[:-1]]
 
     def _tables(self) -> dict[str, Floats]:
         """By state ``(images, ...)``: what each added, without the classes that no image has."""
@@ -133,7 +133,7 @@ class Resampling:
                 continue
             rows = np.arange(state.shape[0])
             if name in self.metric.class_states:
-                rows = np.concatenate([self._kept, rows[self._common :]])
+                rows = np.concatenate([self._class_rows, rows[self._common :]])
             shape = (len(rows), *state.shape[1:])
             inner = state[0].numel()
             table = np.zeros((self.units, len(rows) * inner))
@@ -158,13 +158,13 @@ class Resampling:
         return min((len(states[name]) for name in self.metric.class_states), default=0)
 
     @cached_property
-    def _kept(self) -> NDArray[np.int64]:
+    def _class_rows(self) -> NDArray[np.int64]:
         """Of these the rows that any image changed, and the last one."""
         states = self.metric.metric_state
-        met = {self._common - 1}
+        present = {self._common - 1}
         for name in self.metric.class_states:
             inner = states[name][0].numel()
             for addition in self.additions:
                 if name in addition.sums:
-                    met.update((addition.sums[name][0] // inner).tolist())
-        return np.array(sorted(row for row in met if row < self._common), np.int64)
+                    present.update((addition.sums[name][0] // inner).tolist())
+        return np.array(sorted(row for row in present if row < self._common), np.int64)
