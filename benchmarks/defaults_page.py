@@ -1,0 +1,160 @@
+"""Prints what ``defaults.py`` measured: python benchmarks/defaults_page.py FILE.jsonl."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from defaults import ALL, PROMPTS, SETS, SHOTS, TEST, VAL, Row, read_rows
+from tables import table
+
+RESAMPLES = 2000
+WATCH_LIMIT = 0.01
+"""How far a prompt that was not trained may fall."""
+ORDER = {shots: i for i, shots in enumerate((*sorted(s for s in SHOTS if s != ALL), ALL))}
+
+
+def pairs(row: Row, mode: str) -> np.ndarray:
+    """IoU before and after of the test images that have something to ask for, ``(n, 2)``."""
+    both = zip(row["before"][mode], row["after"][mode], strict=True)
+    return np.array([pair for pair in both if None not in pair], np.float64)
+
+
+def gain(row: Row, mode: str) -> tuple[float, float, float]:
+    """The mean gain in IoU, and its paired 95 % bootstrap interval over the test images."""
+    differences = np.diff(pairs(row, mode), axis=1)[:, 0]
+    draws = np.random.default_rng(0).integers(len(differences), size=(RESAMPLES, len(differences)))
+    low, high = np.percentile(differences[draws].mean(1), (2.5, 97.5))
+    return float(differences.mean()), float(low), float(high)
+
+
+def trained(row: Row) -> list[str]:
+    """The prompts that a cell was trained for and asked with."""
+    own = ("box", "point") if row["prompt"] == "mixed" else (row["prompt"],)
+    return [mode for mode in own if mode in row["after"]]
+
+
+def watched(row: Row) -> list[str]:
+    """The prompts that a cell was asked with, and not trained for."""
+    return [mode for mode in row["after"] if mode not in trained(row)]
+
+
+def before(row: Row, mode: str) -> float:
+    """The mean IoU of the base."""
+    return float(pairs(row, mode)[:, 0].mean())
+
+
+def mean_gain(rows: Iterable[Row], modes: Callable[[Row], list[str]] = trained) -> float:
+    """The mean over cells of the mean over their prompts of the gain."""
+    values = [np.mean([gain(row, mode)[0] for mode in modes(row)]) for row in rows if modes(row)]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def falls(rows: Iterable[Row]) -> list[str]:
+    """Trained prompts that end below zero-shot by more than the interval reaches."""
+    found = []
+    for row in rows:
+        for mode in trained(row):
+            value, _, high = gain(row, mode)
+            if high < 0:
+                found.append(f"{title(row)} asked with {mode} {value:+.3f}")
+    return found
+
+
+def forgets(rows: Iterable[Row]) -> list[str]:
+    """Prompts that were not trained and end more than the limit below zero-shot."""
+    found = []
+    for row in rows:
+        for mode in watched(row):
+            value = gain(row, mode)[0]
+            if value < -WATCH_LIMIT:
+                found.append(f"{title(row)} asked with {mode} {value:+.3f}")
+    return found
+
+
+def title(row: Row) -> str:
+    """For a person."""
+    shots = "all images" if row["shots"] == ALL else f"{row['shots']} images"
+    return f"{row['set']}, {shots}, {row['prompt']}:"
+
+
+def of(rows: Iterable[Row], **values: Any) -> list[Row]:
+    """The rows with these values."""
+    return [row for row in rows if all(row[key] == value for key, value in values.items())]
+
+
+def common(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, list[Row]]:
+    """By variant the cells that all of these variants have."""
+
+    def place(row: Row) -> tuple[Any, ...]:
+        return tuple(row[key] for key in ("set", "shots", "prompt", "draw"))
+
+    places = [{place(row) for row in of(rows, variant=variant)} for variant in variants]
+    shared = set.intersection(*places) if places else set()
+    return {v: [row for row in of(rows, variant=v) if place(row) in shared] for v in variants}
+
+
+def overview(by_variant: Mapping[str, Sequence[Row]]) -> str:
+    """One line for each variant: its gain and its harm."""
+    columns = ["settings", "cells", "mean gain, trained prompts", "of the worst cell"]
+    columns += ["trained prompts below zero-shot", "prompts not trained that lose over 0.01"]
+    lines = []
+    for variant, rows in by_variant.items():
+        asked = sum(len(trained(row)) for row in rows)
+        others = sum(len(watched(row)) for row in rows)
+        worst = min((gain(row, mode)[0] for row in rows for mode in trained(row)), default=0)
+        lines.append([
+            variant, str(len(rows)), f"{mean_gain(rows):+.3f}", f"{worst:+.3f}",
+            f"{len(falls(rows))} of {asked}", f"{len(forgets(rows))} of {others}",
+        ])  # fmt: skip
+    return table(columns, lines)
+
+
+def grid(rows: Sequence[Row], name: str, variants: Sequence[str]) -> str:
+    """The cells of one set: for each number of images and prompt the gain of each variant."""
+    lines = []
+    for shots in ORDER:
+        for prompt in PROMPTS:
+            cells = [of(rows, variant=v, set=name, shots=shots, prompt=prompt) for v in variants]
+            first = next((found[0] for found in cells if found), None)
+            if first is None:
+                continue
+            for mode in [*trained(first), *watched(first)]:
+                own = "" if mode in trained(first) else " (not trained)"
+                line = [f"{first['images']}", prompt, f"{mode}{own}", f"{before(first, mode):.3f}"]
+                for found in cells:
+                    if not found:
+                        line.append("")
+                        continue
+                    value, low, high = gain(found[0], mode)
+                    mark = "**" if high < 0 else ""
+                    line.append(f"{mark}{value:+.3f}{mark} ({low:+.3f} to {high:+.3f})")
+                lines.append(line)
+    return table(["images", "trained with", "asked with", "zero-shot", *variants], lines)
+
+
+def main() -> None:
+    """Prints the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--variants", nargs="+", default=["old", "new"])
+    args = parser.parse_args()
+    rows = [row for row in read_rows(args.file) if row["kind"] == "cell"]
+    there = [v for v in args.variants if of(rows, variant=v)]
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, up to {TEST} test and {VAL} "
+        "validation images\n"
+    )
+    print(overview(common(rows, there)))
+    for name, task in SETS.items():
+        if of(rows, set=name):
+            print(f"## {name} ({task.role})\n\n{grid(rows, name, there)}")
+
+
+if __name__ == "__main__":
+    main()
