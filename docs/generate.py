@@ -15,9 +15,9 @@ from samtune.cli.catalogue import decoders_table, methods_table
 from samtune.cli.recipe_list import recipes_table
 from samtune.cli.setting_list import EVERYDAY, everyday_help, settings_table
 from samtune.data.named import datasets_table
+from samtune.geometry import PRESETS
 from samtune.metrics.contract import metrics_table
-from samtune.published.inputs import PRESETS
-from samtune.registry import as_yaml
+from samtune.options import as_yaml
 
 PAGES = Path(__file__).parent
 MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

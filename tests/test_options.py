@@ -4,12 +4,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import numpy
 import pytest
 
 from samtune.adapters import ADAPTERS
 from samtune.cli.catalogue import option_rows, options
+from samtune.data.changes import check_changes
+from samtune.data.config import DataConfig
 from samtune.errors import InputError
-from samtune.options import Count, Fraction, Range, Rate, check_ranges, ranges, validated
+from samtune.geometry import InputPolicy
+from samtune.options import Count, Fraction, Range, Rate, check_values, ranges, validated
 from samtune.runs.config import resolve
 from samtune.runs.words import from_words
 
@@ -29,20 +33,34 @@ class Settings:
     mode: Literal["fast", "slow"] = "fast"
     blocks: tuple[int, ...] | str = "all"
     inner: Inner = field(default_factory=Inner)
+    pair: (
+        tuple[Count, Annotated[float, Range(at_least=0, below=1, remedy="choose such as [8,0.5]")]]
+        | None
+    ) = None
+    sizes: int | tuple[int, int] | None = None
 
 
 @pytest.mark.parametrize(
     ("values", "line"),
     [
         ({"count": 0}, "a.count=0: must be at least 1"),
-        ({"count": "many"}, "a.count=many: must be a valid integer"),
+        ({"count": "many"}, "a.count=many: must be a whole number"),
         ({"count": 2, "top": 3}, "a.top=3: must be 1 to count (2)"),
         ({"rate": 1}, "a.rate=1.0: must be 0 to below 1"),
         ({"rate": math.nan}, "a.rate=nan: must be 0 to below 1"),
         ({"part": -0.1}, "a.part=-0.1: must be 0 to 1"),
         ({"weight": 0}, "a.weight=0.0: must be above 0, up to 1"),
-        ({"mode": "last"}, "a.mode=last: must be 'fast' or 'slow'"),
+        ({"mode": "last"}, "a.mode=last: must be one of fast, slow"),
+        ({"mode": "slwo"}, "a.mode=slwo: must be one of fast, slow; did you mean 'slow'?"),
         ({"inner": {"size": 4}}, "a.inner.size=4: must be at least 8 pixels"),
+        ({"inner": 4}, "a.inner=4: must be a mapping of settings"),
+        ({"count": True}, "a.count=true: must be a whole number"),
+        ({"inner": {"size": True}}, "a.inner.size=true: must be a whole number"),
+        ({"blocks": [0, True]}, "a.blocks=[0, True]: must be a list of whole numbers or a word"),
+        ({"pair": [2, 1]}, "a.pair=[2, 1.0]: 1.0 must be 0 to below 1; choose such as [8,0.5]"),
+        ({"pair": [0, 0.5]}, "a.pair=[0, 0.5]: 0 must be at least 1"),
+        ({"pair": 1}, "a.pair=1: must be a list of a whole number and a number"),
+        ({"sizes": "x"}, "a.sizes=x: must be a whole number or a list of 2 whole numbers"),
     ],
 )
 def test_a_value_that_its_type_does_not_allow_is_refused_with_the_rule(refused, values, line):
@@ -55,8 +73,26 @@ def test_values_get_the_kinds_of_their_fields():
 
 
 def test_no_bound_is_asked_of_what_is_not_set(refused):
-    check_ranges(Settings(count=None, top=99), "")
-    refused("top=99: must be 1 to count (98)", check_ranges, Settings(count=98, top=99), "")
+    check_values(Settings(count=None, top=99), "")
+    refused("top=99: must be 1 to count (98)", check_values, Settings(count=98, top=99), "")
+
+
+def test_what_is_made_in_python_is_held_to_the_same_types(refused):
+    check_values(Settings(count=numpy.int64(3), sizes=(2, 3)), "a")
+    for wrong, line in (
+        ({"mode": "last"}, "a.mode=last: must be one of fast, slow"),
+        ({"count": True}, "a.count=true: must be a whole number"),
+        ({"count": "3"}, "a.count=3: must be a whole number"),
+        ({"pair": (1, 2.0)}, "a.pair=[1, 2.0]: 2.0 must be 0 to below 1"),
+        ({"weight": math.inf}, "a.weight=inf: must be above 0, up to 1"),
+        ({"inner": Inner(4)}, "a.inner.size=4: must be at least 8 pixels"),
+    ):
+        assert refused("", check_values, Settings(**wrong), "a").startswith(line)
+    refused("input.overlap=5: must be 0 to 0.9", InputPolicy, (8, 8), overlap=5)
+    refused("input.tiles=tile: must be one of", InputPolicy, (8, 8), tiles="tile")
+    refused("input.size=[0, 8]: 0 must be at least 1", InputPolicy, (0, 8))
+    data = [DataConfig(redraw="no"), "whole"]
+    refused("data.redraw=no: must be one of false, published, true", check_changes, *data)
 
 
 def test_command_line_and_python_refuse_in_the_same_words(refused):
@@ -104,6 +140,7 @@ def test_what_lists_an_option_tells_its_range():
         "rate": ["0 to below 1"],
         "part": ["0 to 1"],
         "weight": ["above 0, up to 1"],
+        "pair": ["at least 1", "0 to below 1"],
     }
     config = ADAPTERS["conv_lora"].Config
     rows = {name: meaning for name, _, meaning in option_rows(options(config))}

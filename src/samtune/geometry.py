@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,10 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samtune.errors import InputError
-from samtune.options import changeable, setting
+from samtune.options import (
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    changeable,
+    check_values,
+    published_settings,
+    setting,
+)
 from samtune.registry import Registry
 
 _Array = TypeVar("_Array", bound=NDArray[Any])
+MOST_OVERLAP = 0.9
+"""With more, an image would take hundreds of tiles."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +42,13 @@ class Resize:
     an image gets within the frame, and whatever else it does in its own way.
     """
 
-    antialias: bool = True
-    """Pillow's antialiased resize of bytes; if not, plain bilinear interpolation of floats."""
-    round_prompts: bool = False
-    """Whether coordinates in the model's frame are whole numbers."""
-    direct_masks: bool = False
-    """Whether masks without padding come back in one interpolation instead of two."""
-    first_size: tuple[int, int] | None = None
-    """Size to which image and labels are stretched before all else."""
-
-    leaves_pixels_out: ClassVar[bool] = False
-    """Whether masks may come back without logits for some pixels."""
     does_itself: ClassVar[Mapping[str, Any]] = {}
     """Other settings of the input which this way of resizing decides, with their only value."""
+
+    @property
+    def leaves_pixels_out(self) -> bool:
+        """Whether masks may come back without logits for some pixels."""
+        return False
 
     @classmethod
     def check_installed(cls) -> None:
@@ -59,8 +64,7 @@ class Resize:
 
     def place(self, original: tuple[int, int], frame: tuple[int, int]) -> Geometry:
         """Where an image of size ``original`` comes to lie in a frame."""
-        content = self.content(self.first_size or original, frame)
-        return Geometry(original, content, frame, self)
+        return Geometry(original, self.content(original, frame), frame, self)
 
     def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
         """Brings an image ``(h0, w0, 3)`` uint8 into the model's frame.
@@ -68,26 +72,17 @@ class Resize:
         An image that fits already keeps its bytes.
 
         Returns:
-            ``(3, H, W)``, zero where padded right and below; uint8, or float32 without
-            antialiasing, whose values are never rounded to bytes.
+            ``(3, H, W)``, zero where padded right and below; uint8, or float32 of a way whose
+            values are never rounded to bytes.
         """
         (h, w), frame = geometry.resized, geometry.model
-        if self.first_size is not None:
-            image = _resized_bytes(image, self.first_size)
-        if not self.antialias:
-            floats = torch.tensor(image).permute(2, 0, 1)[None].float()  # 1 3 h w
-            if image.shape[:2] != (h, w):
-                floats = F.interpolate(floats, (h, w), mode="bilinear", align_corners=False)
-            return F.pad(floats[0], (0, frame[1] - w, 0, frame[0] - h))
-        image = _resized_bytes(image, (h, w))
+        image = resized_bytes(image, (h, w))
         pixels = torch.zeros(3, *frame, dtype=torch.uint8)
         pixels.numpy()[:, :h, :w] = image.transpose(2, 0, 1)
         return pixels
 
     def labels(self, labels: _Array, geometry: Geometry) -> _Array:
         """Brings a map ``(h0, w0)`` of labels or bools into the model's frame; 0 in the padding."""
-        if self.first_size is not None:
-            labels = nearest_pixels(labels, self.first_size)
         (h, w) = geometry.resized
         placed = np.zeros(geometry.model, labels.dtype)
         placed[:h, :w] = self.pick(labels, (h, w))
@@ -97,6 +92,10 @@ class Resize:
         """A map of another size, each pixel the nearest one."""
         return nearest_pixels(labels, size)
 
+    def points(self, xy: Tensor, geometry: Geometry) -> Tensor:
+        """Maps points ``(..., 2)`` from the original to the model frame."""
+        return xy * geometry.scale(xy)
+
     def logits(self, logits: Tensor, geometry: Geometry) -> Tensor:
         """Brings logits ``(N, K, h, w)`` of any resolution to the size of the image.
 
@@ -104,8 +103,6 @@ class Resize:
         original size.
         """
         (h, w), frame = geometry.resized, geometry.model
-        if self.direct_masks and geometry.resized == frame:
-            return F.interpolate(logits, geometry.original, mode="bilinear", align_corners=False)
         if tuple(logits.shape[-2:]) != frame:
             logits = F.interpolate(logits, frame, mode="bilinear", align_corners=False)
         return self.unfit(logits[..., :h, :w], geometry)
@@ -137,7 +134,59 @@ class Stretch(Resize):
     """Both axes are stretched to the frame."""
 
 
-def _resized_bytes(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class InputRule(Resize):
+    """A step in which another way of resizing is changed: one published setting of ``input``.
+
+    Here no step is: all goes that way. A subclass has the step that its setting changes.
+    """
+
+    way: Resize
+    policy: InputPolicy
+
+    @property
+    def leaves_pixels_out(self) -> bool:
+        """As that way."""
+        return self.way.leaves_pixels_out
+
+    def content(self, original: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+        """As that way."""
+        return self.way.content(original, frame)
+
+    def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
+        """As that way."""
+        return self.way.image(image, geometry)
+
+    def labels(self, labels: _Array, geometry: Geometry) -> _Array:
+        """As that way."""
+        return self.way.labels(labels, geometry)
+
+    def points(self, xy: Tensor, geometry: Geometry) -> Tensor:
+        """As that way."""
+        return self.way.points(xy, geometry)
+
+    def logits(self, logits: Tensor, geometry: Geometry) -> Tensor:
+        """As that way."""
+        return self.way.logits(logits, geometry)
+
+
+INPUT_RULES: Registry[InputRule] = Registry("input rule", "input", "samtune.published")
+"""Rules by the names of the settings of an :class:`InputPolicy` that turn each on."""
+
+
+class Preset:
+    """A bundle of settings of ``input``."""
+
+    settings: ClassVar[Mapping[str, Any]]
+    """Their values, as in a configuration file."""
+
+
+PRESETS: Registry[Preset] = Registry("preset", "input.preset", "samtune.published")
+"""The values of ``input.preset``."""
+
+
+def resized_bytes(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image ``(h, w, 3)`` at another size, by Pillow's antialiased bilinear resize."""
     from PIL import Image
 
     if image.shape[:2] == size:
@@ -178,8 +227,7 @@ class Geometry:
 
     def to_model(self, xy: Tensor) -> Tensor:
         """Maps points ``(..., 2)`` from the original to the model frame."""
-        placed = xy * self.scale(xy)
-        return placed.round() if self.resize.round_prompts else placed
+        return self.resize.points(xy, self)
 
     def to_original(self, xy: Tensor) -> Tensor:
         """Maps points ``(..., 2)`` from the model to the original frame."""
@@ -215,18 +263,22 @@ class InputConfig:
     """Bring masks to the image in one interpolation instead of two, if nothing is padded."""
     mean: tuple[float, float, float] | None = setting(None, level="expert")
     """Mean by channel, in 0..255, to subtract from the pixels; by default the base's."""
-    std: tuple[float, float, float] | None = setting(None, level="expert")
+    std: tuple[Positive, Positive, Positive] | None = setting(None, level="expert")
     """Standard deviation by channel, to divide by then; by default the base's."""
     tiles: Literal["whole", "crop", "tiled"] = setting("whole", changeable=True)
     """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
     of the frame's size, whose answers are blended."""
-    overlap: float = setting(0.25, level="expert", changeable=True)
+    overlap: Annotated[float, Range(at_least=0, at_most=MOST_OVERLAP)] = setting(
+        0.25, level="expert", changeable=True
+    )
     """Each tile shares at least this fraction of itself with its neighbour."""
-    scale: float = setting(1.0, level="expert", changeable=True)
+    scale: Annotated[float, Range(above=0, remedy="1 is the original resolution")] = setting(
+        1.0, level="expert", changeable=True
+    )
     """Zoom of the tiles: 0.5 shrinks the image by half."""
-    margin: float = setting(0.5, level="expert", changeable=True)
+    margin: NotNegative = setting(0.5, level="expert", changeable=True)
     """Space of a crop around a prompt's box on each side, as a fraction of the longer one."""
-    first_size: tuple[int, int] | None = setting(None, level="published")
+    first_size: tuple[Count, Count] | None = setting(None, level="published")
     """Height and width to which images and labels are stretched before all else."""
 
 
@@ -235,14 +287,15 @@ class InputPolicy(InputConfig):
     """How images enter a model, in full; in the checkpoint, so that prediction repeats training.
 
     Raises:
-        InputError: No such way of resizing, or one that does itself what another field says.
+        InputError: A value out of its range, no such way of resizing, or one that does itself what
+            another field says.
     """
 
-    size: tuple[int, int] = field()
+    size: tuple[Count, Count] = field()
     """``(h, w)`` of the model's frame in pixels."""
     channels: Literal["rgb", "bgr"] = "rgb"
     """The order in which the encoder gets them; ``mean`` and ``std`` are in that order too."""
-    native_raw: bool = False
+    native_raw: bool = setting(False, level="published")
     """Whether an image of exactly ``size`` enters as it is: its bytes without ``mean`` and ``std``,
     which then must be given, and its prompts not rounded."""
     bands: tuple[int, ...] | None = None
@@ -255,6 +308,7 @@ class InputPolicy(InputConfig):
     """Along which axis a volume is cut into images."""
 
     def __post_init__(self) -> None:
+        check_values(self, "input")
         for name, only in RESIZES[self.resize].does_itself.items():
             if (value := getattr(self, name)) != only:
                 raise InputError(
@@ -286,15 +340,22 @@ class InputPolicy(InputConfig):
         cuts = changeable(InputConfig)
         return replace(self, **{name: getattr(settings, name) for name in cuts})
 
-    def way(self, rounded: bool = True) -> Resize:
-        """How images are resized.
+    @classmethod
+    def of_preset(cls, name: str, size: tuple[int, int]) -> InputPolicy:
+        """The policy of a published system, but for the size of its frame.
 
         Args:
-            rounded: Whether prompts are rounded if the policy says so.
+            name: One of :data:`PRESETS`.
+            size: ``(h, w)`` of the frame.
         """
-        kind = RESIZES[self.resize]
-        rounds = self.round_prompts and rounded
-        return kind(self.antialias, rounds, self.direct_masks, self.first_size)
+        return cls.of({**PRESETS[name].settings, "size": size})
+
+    def way(self) -> Resize:
+        """How images are resized: ``resize``, with the steps that published settings change."""
+        way: Resize = RESIZES[self.resize]()
+        for name in published_settings(self):
+            way = INPUT_RULES[name](way, self)
+        return way
 
     def stated(self) -> dict[str, Any]:
         """Size, resize, and what differs from the defaults."""

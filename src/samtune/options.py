@@ -20,9 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from numbers import Real
+from types import UnionType
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
-from samtune.errors import InputError
+from samtune.errors import InputError, nearest
 
 Bound = float | str | None
 """A number, the name of another option whose value is the bound, or nothing."""
@@ -81,8 +83,12 @@ Rate = Annotated[float, Range(at_least=0, below=1)]
 """A probability such as a dropout's, which leaves something over."""
 Fraction = Annotated[float, Range(at_least=0, at_most=1)]
 """A fraction of a whole."""
+CountOrZero = Annotated[int, Range(at_least=0)]
+"""A whole number of things, or none."""
 NotNegative = Annotated[float, Range(at_least=0)]
 """A size or a weight that may be nothing."""
+Positive = Annotated[float, Range(above=0)]
+"""A size or a factor."""
 PositiveFraction = Annotated[float, Range(above=0, at_most=1)]
 """A fraction of a whole that is never nothing."""
 
@@ -143,6 +149,15 @@ def level_of(row: dataclasses.Field[Any]) -> Level:
     return row.metadata.get("level", "everyday")
 
 
+def published_settings(settings: Any) -> list[str]:
+    """The fields of the level ``published`` that a dataclass has other values of than by default.
+
+    They are what turns on rules that repeat published trainings.
+    """
+    rows = [row for row in dataclasses.fields(settings) if level_of(row) == "published"]
+    return [row.name for row in rows if getattr(settings, row.name) != row.default]
+
+
 def names_of(row: dataclasses.Field[Any]) -> Names | None:
     """The registry whose members are a field's values, if there is one."""
     registry = row.metadata.get("names")
@@ -169,51 +184,101 @@ def check_names(settings: Any) -> None:
             check_names(value)
 
 
-def validated(schema: Any, prefix: str, values: Any) -> Any:
+def validated(schema: Any, prefix: str, values: Mapping[str, Any]) -> Any:
     """An instance of a dataclass from plain values: their kinds, choices and ranges are checked.
 
     Args:
         schema: The dataclass, whose fields may be dataclasses themselves.
         prefix: What stands before a field's name in a message, as ``adapter``.
-        values: Its fields' values, as a mapping.
+        values: Its fields' values.
 
     Raises:
         InputError: The first value that its type does not allow, with the rule.
     """
     from pydantic import ValidationError
 
+    _refuse_switches(schema, prefix, values)
     try:
         settings = _adapter(schema).validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        places = [str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part]
-        kinds = ("int", "str", "float", "bool", "constrained-str")
-        if (registry := _names_at(schema, first["loc"])) is not None:
-            registry.check(first["input"])
-        key = ".".join([*([prefix] if prefix else []), *(p for p in places if p not in kinds)])
-        rule = first["msg"].replace("Input should be", "must be")
-        raise InputError(f"{key}={first['input']}: {rule[0].lower()}{rule[1:]}") from error
+        raise _refusal(schema, prefix, values, error.errors()[0]["loc"]) from error
     check_values(settings, prefix)
     return settings
 
 
-def _names_at(schema: Any, places: Sequence[Any]) -> Names | None:
-    """The registry of the field at a place in a dataclass and those within it, if it has one."""
-    registry = None
-    for place in places:
-        rows = dataclasses.fields(schema) if dataclasses.is_dataclass(schema) else ()
-        row = next((row for row in rows if row.name == place), None)
-        if row is None:  # a member of a list, or of a union
-            break
-        registry, schema = names_of(row), get_type_hints(schema)[row.name]
-    return registry
+def _refuse_switches(schema: Any, prefix: str, values: Mapping[str, Any]) -> None:
+    """Refuses true and false in a field of numbers, which Python takes for 1 and 0."""
+    hints = _hints(schema)
+    for name, value in values.items():
+        hint = hints.get(name)
+        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            _refuse_switches(hint, f"{prefix}.{name}" if prefix else name, value)
+        members = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(one, bool) for one in members) and not _allows(hint, bool):
+            raise _refusal(schema, prefix, values, (name,))
+
+
+def _allows(hint: Any, kind: type) -> bool:
+    """Whether a type is, or has in it, a kind, or says nothing."""
+    return hint in (None, Any, kind) or any(_allows(part, kind) for part in get_args(hint))
+
+
+def _refusal(schema: Any, prefix: str, values: Any, place: Sequence[Any]) -> InputError:
+    """What is wrong with the field at a place in a dataclass, or in those within it.
+
+    Raises:
+        InputError: The registry of that field has no such name.
+    """
+    name, *within = place
+    row = next(row for row in dataclasses.fields(schema) if row.name == name)
+    key, hint, value = f"{prefix}.{name}".lstrip("."), _hints(schema)[name], values[name]
+    if dataclasses.is_dataclass(hint) and within and isinstance(value, Mapping):
+        return _refusal(hint, key, value, within)
+    if (registry := names_of(row)) is not None:
+        registry.check(value)
+    near = nearest(value, _choices(hint)) if isinstance(value, str) else ""
+    return InputError(f"{key}={as_yaml(value)}: must be {kind_of(hint)}{near}")
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def kind_of(hint: Any) -> str:
+    """What values a type allows, in words, as ``a whole number or a list of 2 whole numbers``."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return kind_of(parts[0])
+    if origin is Literal:
+        words = [as_yaml(part) for part in parts]
+        return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+    kinds = [kind_of(part) for part in parts if part not in (..., type(None))]
+    if origin in (Union, UnionType):
+        return " or ".join(kinds)
+    if origin not in (tuple, list):
+        return _KINDS.get(hint, "a mapping of settings")
+    if len(set(kinds)) > 1:
+        return f"a list of {' and '.join(kinds)}"
+    count = f"{len(kinds)} " if len(kinds) > 1 else ""
+    return f"a list of {count}{kinds[0].removeprefix('a ')}s"
+
+
+def _choices(hint: Any) -> list[str]:
+    """The words among which a type chooses."""
+    if get_origin(hint) is Literal:
+        return [str(part) for part in get_args(hint)]
+    return [word for part in get_args(hint) for word in _choices(part)]
+
+
+def as_yaml(value: Any) -> str:
+    """A default or an option as a command line takes it."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def check_values(settings: Any, prefix: str) -> None:
-    """Refuses a dataclass of which a value is out of its range, not finite, or not a known name.
+    """Refuses a dataclass of which a value is out of its range, no choice, not finite, or no name.
 
-    It is what :func:`validated` asks of values that have the kind of their field, for a dataclass
-    that was made in Python.
+    It is what :func:`validated` asks of values of the right kind, for what is made in Python.
 
     Args:
         settings: An instance; fields that are dataclasses are checked too.
@@ -228,7 +293,7 @@ def check_values(settings: Any, prefix: str) -> None:
 
 
 def check_ranges(settings: Any, prefix: str) -> None:
-    """Refuses a dataclass of which a field lies out of the :class:`Range` in its type.
+    """Refuses a dataclass of which a field lies out of the :class:`Range` in its type, or choices.
 
     Args:
         settings: An instance; fields that are dataclasses are checked too.
@@ -238,17 +303,40 @@ def check_ranges(settings: Any, prefix: str) -> None:
         InputError: The first such field: its value and its range.
     """
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    start = f"{prefix}." if prefix else ""
-    schema: type = type(settings)
-    for name, limits in ranges(schema).items():
-        for limit in limits:
-            if values[name] is not None and not limit.holds(values[name], values):
+    start, schema = f"{prefix}." if prefix else "", type(settings)
+    for name, hint in _limiting(schema).items():
+        value = values[name]
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise _refusal(schema, prefix, values, (name,))
+        for one, limit in () if value is None else _limited(hint, value):
+            if isinstance(one, bool) or not isinstance(one, Real):
+                raise _refusal(schema, prefix, values, (name,))
+            if not limit.holds(one, values):  # type: ignore[arg-type]
+                is_list = isinstance(value, list | tuple)
+                said, subject = (list(value), f"{one} ") if is_list else (value, "")
                 remedy = f"; {limit.remedy}" if limit.remedy else ""
-                rule = f"must be {limit.rule(values)}{remedy}"
-                raise InputError(f"{start}{name}={values[name]}: {rule}")
+                rule = f"{subject}must be {limit.rule(values)}{remedy}"
+                raise InputError(f"{start}{name}={said}: {rule}")
     for name, value in values.items():
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             check_ranges(value, f"{start}{name}")
+
+
+def _limited(hint: Any, value: Any) -> Iterator[tuple[Any, Range]]:
+    """A value, or the members of a list, with each range in its type."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (tuple, list):
+        if isinstance(value, list | tuple):
+            alike = origin is list or parts[-1] is ...
+            for part, one in zip(parts[:1] * len(value) if alike else parts, value, strict=False):
+                yield from _limited(part, one)
+    elif origin is Annotated:
+        if not isinstance(value, list | tuple):
+            yield from ((value, mark) for mark in hint.__metadata__ if isinstance(mark, Range))
+        yield from _limited(parts[0], value)
+    elif origin in (Union, UnionType):
+        for part in parts:
+            yield from _limited(part, value)
 
 
 def check_finite(settings: Any, prefix: str) -> None:
@@ -278,9 +366,16 @@ def _default(row: dataclasses.Field[Any]) -> str:
 
 
 @cache
+def _limiting(schema: type) -> dict[str, Any]:
+    """The types of a dataclass that have choices or ranges, by the fields' names."""
+    hints = _hints(schema)
+    return {k: h for k, h in hints.items() if get_origin(h) is Literal or k in ranges(schema)}
+
+
+@cache
 def ranges(schema: type) -> dict[str, tuple[Range, ...]]:
     """The ranges that the fields of a dataclass have in their types, by the fields' names."""
-    hints = get_type_hints(schema, include_extras=True)
+    hints = _hints(schema)
     marks = {field.name: tuple(_ranges(hints[field.name])) for field in dataclasses.fields(schema)}
     return {name: limits for name, limits in marks.items() if limits}
 
@@ -291,6 +386,11 @@ def _ranges(hint: Any) -> Iterator[Range]:
         yield from (mark for mark in hint.__metadata__ if isinstance(mark, Range))
     for part in get_args(hint):
         yield from _ranges(part)
+
+
+@cache
+def _hints(schema: type) -> dict[str, Any]:
+    return get_type_hints(schema, include_extras=True)
 
 
 @cache

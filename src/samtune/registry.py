@@ -9,15 +9,9 @@ from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 from samtune.errors import InputError, nearest
-from samtune.options import validated
+from samtune.options import as_yaml, validated
 
 T = TypeVar("T")
-
-
-def as_yaml(value: Any) -> str:
-    """A default or an option as a command line takes it."""
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def settings(kind: str, options: Mapping[str, Any]) -> str:

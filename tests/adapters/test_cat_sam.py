@@ -15,7 +15,7 @@ from torch import Tensor
 import samtune
 from samtune.adapters.cat_sam import CatSamT
 from samtune.foreign import DIALECTS, import_checkpoint
-from samtune.geometry import Geometry, Stretch
+from samtune.geometry import Geometry, InputPolicy
 from samtune.losses import Loss, dice
 from samtune.model.finetuned import FineTuned
 from samtune.ops.frequency import high_pass
@@ -211,9 +211,10 @@ def test_forward_at_full_size_with_mask_prompts(letter):
 def losses(model: FineTuned, pixels: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
     """BCE and Dice at image size."""
     masks, geometries, targets, valid = model(pixels, prompts), [], [], []
-    way = Stretch(round_prompts=True, direct_masks=True)
+    frame = (pixels.shape[-2], pixels.shape[-1])
+    way = InputPolicy(frame, "stretch", round_prompts=True, direct_masks=True).way()
     for i, image in enumerate(IMAGES):
-        (h, w), frame = image.shape[1:], tuple(pixels.shape[-2:])
+        h, w = image.shape[1:]
         geometries.append(Geometry((h, w), frame, frame, way))
         n = int((prompts.image == i).sum())
         k, y, x = torch.meshgrid(*(torch.arange(s) for s in (n, h, w)), indexing="ij")

@@ -19,7 +19,7 @@ from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.labels import Labels, areas, label_objects
 from samtune.data.prompters import Objects, Sampling, assign, sample_box, sample_mask, sample_point
 from samtune.data.sources import Record
-from samtune.data.transforms import cropped_rotated, fit_image
+from samtune.data.transforms import cropped_rotated, fit
 from samtune.decoders.hq import HqDecoder
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
@@ -386,18 +386,19 @@ def test_few_shots_see_the_published_view_in_every_epoch(tmp_path, name, size, p
         for stem in "ab":
             Image.fromarray(array).save(tmp_path / folder / f"{stem}.png")
     files = [[tmp_path / folder / f"{stem}.png" for folder in ("images", "masks")] for stem in "ab"]
+    policy = InputPolicy((64, 64), "stretch", antialias=False)
     data = SegmentationDataset(
         [Record(*pair, pair[0].stem) for pair in files],
         config.data,
         (64, 64),
-        input=InputPolicy((64, 64), "stretch", antialias=False),
+        input=policy,
         prompts=config.prompts,
         train=True,
         seed=5,
     )
     y0, x0, y1, x1 = part
     seen = np.ascontiguousarray(image[::-1, ::-1][y0:y1, x0:x1])
-    expected, _ = fit_image(seen, (64, 64), "stretch", antialias=False)
+    expected, _ = fit(seen, policy)
     for epoch in range(3):
         data.set_epoch(epoch)
         for i in range(2):

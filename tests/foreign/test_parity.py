@@ -32,10 +32,11 @@ def test_cat_sam_leaves_images_of_the_native_size_as_they_are(tmp_path, tiny_wei
     placed = torch.tensor([[3.4, 5.6]])
     assert torch.equal(geometry.to_model(placed), placed)
     plain = brought(tmp_path, tiny_weights, "cat_sam_t")
-    assert not plain.input.native_raw and fit(native, plain.input)[1].resize.round_prompts
+    assert not plain.input.native_raw
+    assert fit(native, plain.input)[1].to_model(placed).tolist() == [[3, 6]]
     # images of other sizes are treated alike
     assert torch.equal(fit(other, model.input)[0], fit(other, plain.input)[0])
-    assert fit(other, model.input)[1].resize.round_prompts
+    assert fit(other, model.input)[1].to_model(placed).tolist() == [[3, 6]]
     x = fit(other, model.input)[0][None]
     assert torch.equal(model.preprocess(x), plain.preprocess(x))
     refused("only cat_sam_t", brought, tmp_path, tiny_weights, "ts_sam", native_raw=True)

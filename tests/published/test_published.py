@@ -11,8 +11,7 @@ from samtune.data.augmentations import AUGMENTATIONS
 from samtune.data.corners import CORNERS
 from samtune.data.draws import DRAWS
 from samtune.data.prompters import BOX_RULES, MASK_RULES
-from samtune.geometry import RESIZES
-from samtune.published.inputs import PRESETS
+from samtune.geometry import INPUT_RULES, PRESETS, RESIZES
 from samtune.registry import Registry
 from samtune.training.last_batch import LAST_BATCHES
 from samtune.training.schedule import COSINES, FitConfig, check
@@ -44,7 +43,7 @@ def test_an_unknown_name_is_refused_with_all_that_there_are(refused):
 
 def test_what_the_room_adds_to_each_registry():
     registries = [COSINES, LAST_BATCHES, AUGMENTATIONS, DRAWS, CORNERS]
-    registries += [BOX_RULES, MASK_RULES, RESIZES]
+    registries += [BOX_RULES, MASK_RULES, RESIZES, INPUT_RULES]
     added = {
         name
         for registry in registries
@@ -52,7 +51,8 @@ def test_what_the_room_adds_to_each_registry():
         if registry[name].__module__.startswith("samtune.published.")
     }
     assert added == {
-        "kyyle", "published", "class_0", "box_scale", "inclusive_boxes", "binary_masks", "spline"
+        "kyyle", "published", "class_0", "box_scale", "inclusive_boxes", "binary_masks", "spline",
+        "antialias", "round_prompts", "direct_masks", "first_size", "native_raw",
     }  # fmt: skip
     files = {path.stem for path in Path(published.__file__).parent.glob("*.py")} - {"__init__"}
     homes = {registry[name].__module__ for registry in (*registries, PRESETS) for name in registry}

@@ -38,14 +38,14 @@ LAYERS = {
     "data": "batch files geometry ops options prompts registry",
     "losses": "batch geometry",
     "metrics": "options",
-    "report": "distributed files metrics registry",
+    "report": "distributed files metrics options",
     "inference": "batch data files geometry model ops prompts report",
     "evaluation": "batch data distributed inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",
-    "published": "data geometry ops registry training",
+    "published": "data geometry ops training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
-    " metrics model options prompts published registry report sam training",
+    " metrics model options prompts registry report sam training",
     "compare": "adapters data decoders files model report runs sam training",
     "cli": "adapters assets compare data decoders distributed foreign inference model options"
     " registry report runs sam",

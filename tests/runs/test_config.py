@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from samtune.published.inputs import PRESETS
+from samtune.geometry import PRESETS
 from samtune.runs.assembly import tuned
 from samtune.runs.config import InputSettings, resolve
 from samtune.runs.words import from_words, layers, parse_override, recipes
@@ -123,6 +123,8 @@ def test_a_preset_stands_for_its_settings_below_those_beside_it(tmp_path, refuse
     config = from_words(["input.size=64", "input.preset=cat_sam"])
     assert (config.input.size, config.input.antialias, config.input.preset) == (64, False, None)
     assert config == from_words(["input.preset=cat_sam", "input.size=64"])
+    assert InputSettings(preset="cat_sam", size=64) == config.input, "in Python as in words"
+    assert replace(config.input, size=32).antialias is False
     (tmp_path / "a.yaml").write_text("input: {preset: cat_sam, tiles: tiled, std: [1, 2, 3]}\n")
     above = from_words([str(tmp_path / "a.yaml"), "input.preset=gsam", "input.std=[4,5,6]"]).input
     assert (above.mean, above.std, above.tiles) == ((118.83, 120.105, 96.9), (4, 5, 6), "tiled")

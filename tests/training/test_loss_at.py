@@ -13,7 +13,7 @@ from samtune.batch import Masks
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, find_records
 from samtune.data.transforms import fit_geometry, fit_mask
 from samtune.errors import InputError
-from samtune.geometry import Geometry, InputPolicy, Stretch
+from samtune.geometry import Geometry, InputPolicy
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.published.spline import NOWHERE
@@ -28,7 +28,8 @@ PADDED = [
     Geometry((30, 30), FRAME, FRAME),
 ]
 SIZES = ((40, 52), (150, 90), (30, 30))
-STRETCHED = [Geometry(size, FRAME, FRAME, Stretch(direct_masks=True)) for size in SIZES]
+DIRECT = InputPolicy(FRAME, "stretch", direct_masks=True).way()
+STRETCHED = [Geometry(size, FRAME, FRAME, DIRECT) for size in SIZES]
 ALL_TERMS = "20*focal + dice + bce + iou + structure + bbce_per_mask + iou_head"
 
 
@@ -53,7 +54,7 @@ def test_the_loss_is_cat_sams_formula(geometries, counts, random):
     for i, (geometry, n) in enumerate(zip(geometries, counts, strict=True)):
         targets.append(torch.rand(n, *geometry.original, generator=random) > 0.6)
         valid.append(torch.rand(geometry.original, generator=random) > 0.2)
-        if geometry.resize.direct_masks:
+        if geometry in STRETCHED:
             z = bilinear(logits[image == i], geometry.original)
         else:
             h, w = geometry.resized

@@ -15,8 +15,8 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
-from samtune.options import level_of, names_of, ranges
-from samtune.registry import as_yaml, settings
+from samtune.options import as_yaml, level_of, names_of, ranges
+from samtune.registry import settings
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 

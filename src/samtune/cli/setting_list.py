@@ -41,7 +41,7 @@ def everyday_help() -> str:
 
 def _word(name: str, default: Any) -> str:
     """A setting as a word of a command line, or its name if nothing is its default."""
-    from samtune.registry import as_yaml
+    from samtune.options import as_yaml
 
     if default in (None, (), ""):
         return name

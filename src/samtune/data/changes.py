@@ -1,16 +1,15 @@
-"""Which changes training images get: the ranges of the settings, and where changes act."""
+"""Which changes training images get: what settings go together, and where changes act."""
 
 from __future__ import annotations
 
 from samtune.data.config import DataConfig
 from samtune.data.draws import DRAWS
 from samtune.errors import InputError
-from samtune.options import check_names
-from samtune.registry import as_yaml
+from samtune.options import as_yaml, check_values
 
 
 def check_changes(data: DataConfig, tiles: str) -> None:
-    """Checks the settings that change training images, ``data.min_share`` and ``data.invert``.
+    """Checks the settings of the data, above all those that change training images.
 
     Args:
         data: The settings.
@@ -21,26 +20,19 @@ def check_changes(data: DataConfig, tiles: str) -> None:
             without a rotation, draws that do not know the changes, or an inversion of masks without
             a foreground.
     """
-    check_names(data)
+    check_values(data, "data")
     crop = data.crop
     if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
         raise InputError(
             f"data.crop={list(crop)}: neither a range of areas nor a size; choose such as [0.1,1], "
             "or height and width in pixels such as [256,256]"
         )
-    if not 0 <= data.rotate <= 180:
-        raise InputError(f"data.rotate={data.rotate}: degrees either way; choose 0 to 180")
     if data.corners != "ignore" and not data.rotate:
         raise InputError(
             f"data.corners={data.corners}: no corner becomes empty without data.rotate; set it, "
             "such as data.rotate=90"
         )
     DRAWS[as_yaml(data.redraw)].check(data)
-    if not 0 <= data.min_share < 1:
-        raise InputError(
-            f"data.min_share={data.min_share}: a fraction of the largest object; "
-            "choose 0 to below 1"
-        )
     if data.invert and data.masks not in ("auto", "binary"):
         raise InputError(
             f"data.invert=true: data.masks={data.masks} has no foreground and background to "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from samtune.geometry import InputConfig
-from samtune.options import SwitchOrName, setting
+from samtune.options import Count, CountOrZero, Range, Rate, SwitchOrName, setting
 
 __all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig"]
 
@@ -38,7 +38,7 @@ class DataConfig:
     """Binary masks: values above are foreground; by default any but 0, and above 127 for 0..255."""
     invert: bool = setting(False, level="expert")
     """Binary masks: what is not above the threshold is foreground instead."""
-    classes: int | None = None
+    classes: Count | None = None
     """Number of classes of a class map: values 0 to classes - 1."""
     class_names: tuple[str, ...] = ()
     """Names of the classes for reports, in the order of their values."""
@@ -68,9 +68,9 @@ class DataConfig:
     """Slices of a volume without any label; drop leaves them out of the training."""
     connectivity: Literal[4, 8] = setting(8, level="expert")
     """Which neighbours of a pixel connect to it: 4 beside it, or 8 with the diagonal ones."""
-    min_area: int = setting(1, level="expert")
+    min_area: CountOrZero = setting(1, level="expert")
     """Objects with fewer pixels count as background."""
-    min_share: float = setting(0.0, level="expert")
+    min_share: Rate = setting(0.0, level="expert")
     """Objects no larger than this fraction of the largest in an image are skipped."""
     val_fraction: float = setting(0.1, level="expert")
     """Fraction of the data for validation if the folder has no such split."""
@@ -87,14 +87,16 @@ class DataConfig:
     at its aspect; [256,256] is a size in pixels of the model's frame, and becomes the frame of
     training. A crop without an object is trained without a prompt, towards an empty mask.
     Evaluation sees whole images."""
-    rotate: float = setting(0.0, level="expert")
+    rotate: Annotated[float, Range(at_least=0, at_most=180, note=" degrees")] = setting(
+        0.0, level="expert"
+    )
     """Degrees by which training images turn at most, either way, in the model's frame; corners that
     become empty are black."""
     corners: str = setting("ignore", level="published", names="samtune.data.corners:CORNERS")
     """How the corners that a rotation leaves empty are labelled."""
-    cache: int = setting(1_000_000_000, level="expert")
+    cache: CountOrZero = setting(1_000_000_000, level="expert")
     """Bytes of decoded images kept in memory; 0 for none."""
-    workers: int = 0
+    workers: CountOrZero = 0
     """Processes that load data; 0 loads in the main one."""
 
 
@@ -108,26 +110,28 @@ class PromptConfig:
     eval: str | list[str] = "box"
     """Prompts in evaluation: these, jittered_box, noisy_mask, or all; those of a list are evaluated
     one after another."""
-    box_jitter: float = setting(0.1, level="expert")
+    box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
     """
-    box_scale: float | None = setting(None, level="published")
+    box_scale: Annotated[float, Range(above=0, remedy="1 is the tight box")] | None = setting(
+        None, level="published"
+    )
     """Sides of every box as a fraction of the tight one's, cut in whole pixels to end on the last
     one; by default tight boxes on pixel edges."""
     inclusive_boxes: bool = setting(False, level="published")
     """Boxes end on the last pixel, not on its far edge."""
-    binary_masks: tuple[int, float] | None = setting(None, level="published")
+    binary_masks: tuple[Count, Rate] | None = setting(None, level="published")
     """Mask prompts are 0 and 1 instead of logits, by a factor and a threshold, as in [8,0.5]. In
     training, noise is added to the pixels that change if the mask is shrunk by the factor and
     enlarged again; then pixels above the threshold become 1. Evaluation adds no noise and takes 0.5
     as the threshold."""
     one_kind: bool = setting(False, level="published")
     """If prompts.train is a list, one kind is drawn per image instead of one per object."""
-    points: int = 1
+    points: Count = 1
     """Points per object for the prompt point."""
-    clicks: int = 5
+    clicks: Count = 5
     """Clicks per object for the prompt clicks, the first one included."""
-    max_objects: int = 16
+    max_objects: Count = 16
     """Objects per training image, drawn anew each time; evaluation uses all."""
     ask_empty: bool = setting(False, level="expert")
     """Also train on images that have no object to prompt: without a prompt, towards an empty mask.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container
 from dataclasses import replace
 
@@ -18,9 +17,6 @@ from samtune.geometry import InputPolicy
 from samtune.ops.tiling import Window, around, extent, least_crop
 from samtune.prompts import NONE
 
-MOST_OVERLAP = 0.9
-"""With more, an image would take hundreds of tiles."""
-
 
 def check_cuts(config: InputConfig) -> None:
     """Checks the settings that say how images are cut, resized and normalised.
@@ -28,33 +24,12 @@ def check_cuts(config: InputConfig) -> None:
     Raises:
         InputError: A number out of its range, or two that do not go together.
     """
-    if not 0 <= config.overlap <= MOST_OVERLAP:
+    InputPolicy.of_settings(config, (1, 1))  # refuses values that it does not take
+    if config.first_size is not None and config.tiles != "whole":
         raise InputError(
-            f"input.overlap={config.overlap}: a fraction of a tile; choose 0 to {MOST_OVERLAP}"
+            f"input.first_size={list(config.first_size)}: input.tiles={config.tiles} cuts the "
+            "image as it is; leave one of them out"
         )
-    if not 0 < config.scale < math.inf:
-        raise InputError(
-            f"input.scale={config.scale}: frame pixels for one of the image; choose a positive "
-            "number, 1 for the original resolution"
-        )
-    if not 0 <= config.margin < math.inf:
-        raise InputError(
-            f"input.margin={config.margin}: a fraction of a box's side; choose 0 or more"
-        )
-    if config.first_size is not None:
-        if min(config.first_size) < 1:
-            raise InputError(
-                f"input.first_size={list(config.first_size)}: height and width in pixels; choose "
-                "such as [520,520]"
-            )
-        if config.tiles != "whole":
-            raise InputError(
-                f"input.first_size={list(config.first_size)}: input.tiles={config.tiles} cuts the "
-                "image as it is; leave one of them out"
-            )
-    InputPolicy.of_settings(config, (1, 1))  # refuses what does not go together
-    if config.std is not None and min(config.std) <= 0:
-        raise InputError(f"input.std={list(config.std)}: three deviations; choose positive numbers")
 
 
 def drawn_view(

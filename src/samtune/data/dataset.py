@@ -24,8 +24,8 @@ from samtune.data.sources import Record
 from samtune.data.transforms import cropped_rotated, fit, fit_mask
 from samtune.errors import InputError
 from samtune.geometry import Geometry, InputPolicy
+from samtune.options import as_yaml
 from samtune.prompts import NONE, PromptModes, Prompts
-from samtune.registry import as_yaml
 
 
 class _Question(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, TypeVar
 
@@ -18,7 +18,7 @@ from samtune.data.draws import Draws
 from samtune.data.labels import extents
 from samtune.data.transforms import area_average
 from samtune.errors import InputError
-from samtune.options import level_of
+from samtune.options import check_values, published_settings
 from samtune.prompts import POSITIVE, Prompts, numbered_mode
 from samtune.registry import Registry
 
@@ -73,14 +73,6 @@ class PromptRule:
 
     says: ClassVar[str]
     """The rule in words, for a message."""
-
-    @classmethod
-    def check(cls, config: PromptConfig) -> None:
-        """Refuses a value out of its range.
-
-        Raises:
-            InputError: With what to set instead.
-        """
 
 
 class BoxRule(PromptRule):
@@ -143,11 +135,7 @@ def rule_of(rules: Registry[_Rule], config: PromptConfig) -> type[_Rule]:
     Raises:
         InputError: The settings turn on two.
     """
-    turned_on = {
-        row.name
-        for row in fields(config)
-        if level_of(row) == "published" and getattr(config, row.name) != row.default
-    }
+    turned_on = published_settings(config)
     names = [name for name in rules if name in turned_on] if turned_on else []
     if len(names) > 1:
         raise InputError(
@@ -172,16 +160,9 @@ def check_numbers(config: PromptConfig) -> None:
     Raises:
         InputError: A number out of its range.
     """
-    if not 0 <= config.box_jitter < 1:
-        raise InputError(
-            f"prompts.box_jitter={config.box_jitter}: a fraction of the box's side; "
-            "choose 0 to below 1"
-        )
-    rule_of(BOX_RULES, config).check(config)
-    rule_of(MASK_RULES, config).check(config)
-    for name in ("points", "clicks", "max_objects"):
-        if getattr(config, name) < 1:
-            raise InputError(f"prompts.{name}={getattr(config, name)}: too few; choose 1 or more")
+    check_values(config, "prompts")
+    rule_of(BOX_RULES, config)
+    rule_of(MASK_RULES, config)
 
 
 def assign(

@@ -7,7 +7,6 @@ from math import sqrt
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,43 +40,33 @@ def fit_geometry(
 
 
 def fit_image(
-    image: NDArray[np.uint8],
-    size: tuple[int, int],
-    resize: str = "longest",
-    antialias: bool = True,
+    image: NDArray[np.uint8], size: tuple[int, int], resize: str = "longest"
 ) -> tuple[Tensor, Geometry]:
     """Brings an image ``(h, w, 3)`` uint8 RGB into the model's frame.
 
     By default by Pillow's antialiased bilinear resize, as ``SamPredictor``; an image that fits
-    already keeps its bytes. Without antialiasing, plain bilinear interpolation of floats, never
-    rounded to bytes.
+    already keeps its bytes.
 
     Returns:
-        Pixels ``(3, H, W)``, zero where padded right and below, uint8 (float32 without
-        antialiasing and with ``spline``), and the geometry.
+        Pixels ``(3, H, W)``, zero where padded right and below, uint8 (float32 with ``spline``),
+        and the geometry.
 
     Raises:
         InputError: No such way of resizing, or a package that it needs is missing.
     """
-    way = RESIZES[resize](antialias)
-    geometry = way.place((image.shape[0], image.shape[1]), size)
-    return way.image(image, geometry), geometry
+    return fit(image, InputPolicy(size, resize))
 
 
 def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry]:
-    """Brings an image into the model's frame as its input policy says, see :func:`fit_image`."""
+    """Brings an image into the model's frame as its input policy says, see :func:`fit_image`.
+
+    Pixels are float32 too if the policy forgoes antialiasing or feeds bytes as they are.
+    """
     if policy.channels == "bgr":
         image = np.ascontiguousarray(image[..., ::-1])
-    original = (image.shape[0], image.shape[1])
-    raw = policy.native_raw and original == policy.size
-    way = policy.way(rounded=not raw)
-    geometry = way.place(original, policy.size)
-    pixels = way.image(image, geometry)
-    if raw and policy.mean is not None and policy.std is not None:
-        # What the normalisation of the batch turns into the bytes again.
-        mean, std = (torch.tensor(v)[:, None, None] for v in (policy.mean, policy.std))
-        pixels = pixels.float() * std + mean
-    return pixels, geometry
+    way = policy.way()
+    geometry = way.place((image.shape[0], image.shape[1]), policy.size)
+    return way.image(image, geometry), geometry
 
 
 def fit_mask(mask: _Array, geometry: Geometry) -> _Array:

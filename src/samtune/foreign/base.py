@@ -29,14 +29,26 @@ def no_options(state: State, spec: SamSpec) -> Settings:
     return Settings()
 
 
+def native_side(spec: SamSpec) -> int:
+    """Of a base's native square, in pixels."""
+    return spec.image_size
+
+
 def longest_policy(spec: SamSpec) -> InputPolicy:
     """SAM's own: the longest side fitted, padded to the native square."""
     return InputPolicy((spec.image_size,) * 2)
 
 
-def stretch_policy(spec: SamSpec) -> InputPolicy:
-    """Each axis stretched to the native square."""
-    return InputPolicy((spec.image_size,) * 2, "stretch")
+def preset_policy(
+    preset: str, side: Callable[[SamSpec], int] = native_side
+) -> Callable[[SamSpec], InputPolicy]:
+    """The policy of a preset for each base.
+
+    Args:
+        preset: A value of ``input.preset``.
+        side: Of the square frame, in pixels; what the preset says of it is for one base.
+    """
+    return lambda spec: InputPolicy.of_preset(preset, (side(spec),) * 2)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ Images of exactly the native size enter the published model without normalisatio
 are not rounded; this is repeated only where an import asks for it.
 """
 
-from samtune.foreign.base import Dialect, Settings, register
+from samtune.foreign.base import Dialect, Settings, preset_policy, register
 from samtune.foreign.sam_adapter import generator_names, scale_factor
-from samtune.geometry import InputPolicy
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
@@ -20,11 +19,6 @@ ALIASES = (
 """``ori_sam`` holds the frozen encoders once more, and each encoder holds the token."""
 TOKEN = r"^mask_decoder\.hf_token\.weight$"
 DECODER = ((r"^decoder\.", "mask_decoder."),)
-
-
-def _policy(spec: SamSpec) -> InputPolicy:
-    size = (spec.image_size,) * 2
-    return InputPolicy(size, "stretch", antialias=False, round_prompts=True, direct_masks=True)
 
 
 def _tokens(state: State, spec: SamSpec) -> Settings:
@@ -51,7 +45,7 @@ CAT_SAM_T = register(
         names=((r"^adapter\.bridges\.(\d+)\.", ENCODER + r"hq_token_proj.\1.adapter."), *DECODER),
         aliases=ALIASES,
         settings=_tokens,
-        policy=_policy,
+        policy=preset_policy("cat_sam"),
         prompts="point+box+mask",
         variants=("native_raw",),
     )
@@ -76,7 +70,7 @@ CAT_SAM_A = register(
         ),
         aliases=ALIASES,
         settings=_adapters,
-        policy=_policy,
+        policy=preset_policy("cat_sam"),
         prompts="point+box+mask",
         variants=("native_raw",),
     )

@@ -9,13 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from samtune.foreign.base import Dialect, Options, Settings, count, register
-from samtune.geometry import InputPolicy
+from samtune.foreign.base import Dialect, Options, Settings, count, preset_policy, register
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import Names, State
 
-MEAN, STD = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
-"""RGB in 0..1, of the published normalisation."""
 STRIDE = 8
 """Pixels from one token to the next in SAMUS and GSAM."""
 BLOCKS = "image_encoder.blocks."
@@ -113,16 +110,6 @@ def _gsam(state: State, spec: SamSpec) -> Options:
     return {**_tables(state, spec), "depth": depth}
 
 
-def _policy(side: int | None) -> Callable[[SamSpec], InputPolicy]:
-    constants = [(255 * r, 255 * g, 255 * b) for r, g, b in (MEAN, STD)]
-
-    def policy(spec: SamSpec) -> InputPolicy:
-        size = (side or spec.image_size,) * 2
-        return InputPolicy(size, "stretch", mean=constants[0], std=constants[1])
-
-    return policy
-
-
 def _family(
     name: str,
     adapter: str,
@@ -147,7 +134,7 @@ def _family(
             settings=lambda state, spec: Settings(
                 options(state, spec), {**_decoder(state), **decoder}
             ),
-            policy=_policy(side),
+            policy=preset_policy("gsam", lambda spec: side or spec.image_size),
             prompts="none",
             variants=("channels", "first_size"),
             sized=adapter == "gsam",

@@ -1,6 +1,6 @@
 """SAM-Adapter as its authors release it: the whole state, with no prompt encoder in it."""
 
-from samtune.foreign.base import Dialect, Settings, register, stretch_policy
+from samtune.foreign.base import Dialect, Settings, preset_policy, register
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
@@ -40,7 +40,7 @@ SAM_ADAPTER = register(
         names=(*generator_names(), (r"^decoder\.", "")),
         absent_names=r"^prompt_encoder\.",
         settings=_settings,
-        policy=stretch_policy,
+        policy=preset_policy("sam_adapter"),
         prompts="none",
     )
 )

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 
-from samtune.foreign.base import Dialect, Settings, register
-from samtune.geometry import InputPolicy
+from samtune.foreign.base import Dialect, Settings, preset_policy, register
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
@@ -29,9 +28,8 @@ def _settings(state: State, spec: SamSpec) -> Settings:
     )
 
 
-def _policy(spec: SamSpec) -> InputPolicy:
-    half = spec.image_size // 2
-    return InputPolicy((half, half), "spline", mean=(0.0,) * 3, std=(255.0,) * 3)
+def _side(spec: SamSpec) -> int:
+    return spec.image_size // 2
 
 
 SAMED = register(
@@ -51,7 +49,7 @@ SAMED = register(
         absent_names=r"^(image_encoder|mask_decoder)\.",
         holds="all",
         settings=_settings,
-        policy=_policy,
+        policy=preset_policy("samed", _side),
         prompts="none",
         sized=True,
     )

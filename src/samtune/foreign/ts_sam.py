@@ -1,6 +1,6 @@
 """TS-SAM's released files: the whole state, whose mask decoder is its own."""
 
-from samtune.foreign.base import Dialect, Settings, count, register, stretch_policy
+from samtune.foreign.base import Dialect, Settings, count, preset_policy, register
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import State
 
@@ -30,7 +30,7 @@ TS_SAM = register(
         names=((r"^adapter\.", "image_encoder."), (r"^decoder\.", "mask_decoder.")),
         absent_names=r"^(prompt_encoder|mask_decoder)\.",
         settings=_settings,
-        policy=stretch_policy,
+        policy=preset_policy("ts_sam"),
         prompts="none",
     )
 )

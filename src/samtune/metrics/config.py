@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from samtune.errors import InputError
 from samtune.metrics.contract import expand
-from samtune.options import setting
+from samtune.options import PositiveFraction, Range, check_values, setting
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,11 @@ class EvalConfig:
     metrics: tuple[str, ...] = ("iou", "dice")
     """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published; see
     docs/metrics.md."""
-    boundary_ratio: float = setting(0.02, level="expert")
+    boundary_ratio: PositiveFraction = setting(0.02, level="expert")
     """Width of boundary IoU's bands as a fraction of the image's diagonal."""
-    nsd_tolerance: float = setting(2.0, level="expert")
+    nsd_tolerance: Annotated[float, Range(at_least=0, note=" pixels")] = setting(
+        2.0, level="expert"
+    )
     """Greatest distance, in pixels, at which surfaces agree in the surface Dice."""
 
     @property
@@ -39,7 +41,4 @@ def check(config: EvalConfig, maps: bool = False, views: bool = False) -> None:
         InputError: As :func:`expand`, or the first setting out of its range.
     """
     expand(config.metrics, maps=maps, views=views)
-    if not 0 < config.boundary_ratio <= 1:
-        raise InputError(f"eval.boundary_ratio={config.boundary_ratio}: must be above 0, up to 1")
-    if not 0 <= config.nsd_tolerance < float("inf"):
-        raise InputError(f"eval.nsd_tolerance={config.nsd_tolerance}: must be 0 or more pixels")
+    check_values(config, "eval")

@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.data.config import PromptConfig
 from samtune.data.prompters import MASK_RULES, MaskRule, Objects, Sampling
-from samtune.errors import InputError
 
 BAND = 0.01
 """A mask is noisy where it loses this much in reduction."""
@@ -21,20 +19,6 @@ class BinaryMasks(MaskRule):
 
     In evaluation it is above one half, in training :func:`noisy_binary` of it.
     """
-
-    @classmethod
-    def check(cls, config: PromptConfig) -> None:
-        """Refuses a factor or a threshold out of its range.
-
-        Raises:
-            InputError: With what to set instead.
-        """
-        factor, threshold = config.binary_masks or (1, 0.5)
-        if not (factor >= 1 and 0 <= threshold < 1):
-            raise InputError(
-                f"prompts.binary_masks={[factor, threshold]}: a factor of 1 or more and a "
-                "threshold of 0 to below 1; choose such as [8,0.5]"
-            )
 
     @staticmethod
     def masks(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Tensor:

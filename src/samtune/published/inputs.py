@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from samtune.registry import Registry
-
-
-class Preset:
-    """A bundle of settings of ``input``."""
-
-    settings: ClassVar[Mapping[str, Any]]
-    """Their values, as in a configuration file."""
-
-
-PRESETS: Registry[Preset] = Registry("preset", "input.preset")
-"""The values of ``input.preset``."""
+from samtune.geometry import PRESETS, Preset
 
 
 @PRESETS.register("cat_sam")

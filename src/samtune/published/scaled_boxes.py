@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import PromptConfig
 from samtune.data.prompters import BOX_RULES, BoxRule
-from samtune.errors import InputError
 
 
 @BOX_RULES.register("box_scale")
 class ScaledBoxes(BoxRule):
     """Boxes of another size about the same centre, in whole pixels, in evaluation too."""
-
-    @classmethod
-    def check(cls, config: PromptConfig) -> None:
-        """Refuses a scale that is no positive number.
-
-        Raises:
-            InputError: With what to set instead.
-        """
-        if not 0 < (config.box_scale or 0.0) < math.inf:
-            raise InputError(
-                f"prompts.box_scale={config.box_scale}: a fraction of the box's side; choose a "
-                "positive number, 1 for the tight box"
-            )
 
     @staticmethod
     def boxes(

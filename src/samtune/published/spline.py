@@ -30,8 +30,12 @@ _Array = TypeVar("_Array", bound=NDArray[Any])
 class Spline(Resize):
     """SciPy's zoom: images by cubic splines, labels and masks by the nearest pixel."""
 
-    leaves_pixels_out = True
     does_itself = {"tiles": "whole", "first_size": None, "antialias": True, "direct_masks": False}  # noqa: RUF012
+
+    @property
+    def leaves_pixels_out(self) -> bool:
+        """A zoom finds no pixel for the last row or column of some sizes."""
+        return True
 
     @classmethod
     def check_installed(cls) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from samtune.distributed import is_main
 from samtune.metrics.contract import contract
-from samtune.registry import as_yaml
+from samtune.options import as_yaml
 from samtune.report.prompt_table import TITLE, asked_with, metric_rows, prompt_rows
 from samtune.report.quantities import duration, metric, quantity
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from samtune.adapters import ADAPTERS
 from samtune.data.changes import check_changes, check_own_size, varied
@@ -14,12 +14,12 @@ from samtune.data.cuts import check_cuts
 from samtune.data.layouts import defaults_of
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
+from samtune.geometry import PRESETS
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
-from samtune.options import Fraction, setting, validated
-from samtune.published.inputs import PRESETS
+from samtune.options import Fraction, Range, setting, validated
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
 from samtune.runs.trees import (
@@ -53,12 +53,19 @@ class BaseConfig:
     """Accept other weights than those that a checkpoint was trained on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class InputSettings(InputConfig):
     """How images enter the model."""
 
     preset: str | None = setting(None, level="published", names=PRESETS)
     """One word for the input settings of a published system; those set beside it win."""
+
+    def __init__(self, **settings: Any) -> None:
+        rows = {row.name: row.default for row in dataclasses.fields(self)}
+        if unknown := settings.keys() - rows.keys():
+            raise TypeError(f"InputSettings has no {min(unknown)}; it has {', '.join(rows)}")
+        for name, value in {**rows, **in_full({"input": settings})["input"]}.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class RunConfig:
     strength: Fraction | None = None
     """How much of a checkpoint's training acts when it is evaluated or predicts, from 0, the base,
     to 1; by default as the checkpoint says. That of a training is train.strength."""
-    seed: int = 0
+    seed: Annotated[int, Range(at_least=0, below=2**63)] = 0
     """Start of all random choices."""
     output: str | None = None
     """The run's folder; by default ``runs/`` and a name from method, base and data."""
@@ -145,11 +152,6 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_changes(config.data, config.input.tiles)
     if config.train.loss_at == "image":
         check_own_size(config.data)
-    for key in ("workers", "cache"):
-        if getattr(config.data, key) < 0:
-            raise InputError(f"data.{key}={getattr(config.data, key)}: choose 0 or more")
-    if not 0 <= config.seed < 2**63:
-        raise InputError(f"seed={config.seed}: must be a whole number from 0 on")
     return config
 
 

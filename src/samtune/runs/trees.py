@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from samtune.geometry import InputConfig
-from samtune.published.inputs import PRESETS
+from samtune.geometry import PRESETS, InputConfig
 
 Tree = dict[str, Any]
 
