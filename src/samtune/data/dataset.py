@@ -181,7 +181,9 @@ class SegmentationDataset(Dataset[Example]):
             image, labels = draws.change(image, labels, self.data.augment, crops)
             image, labels = cropped_rotated(image, labels, self.data, self.input, draws)
             image, labels = drawn_view(image, labels, self.input, draws, self.modes)
-        policy = replace(self.input, size=self.frame)
+        policy = self.input
+        if policy.size != self.frame:
+            policy = replace(policy, size=self.frame)
         if self.train and acts_in_frame(self.data):  # it has been through the first size
             policy = replace(policy, first_size=None)
         pixels, geometry = fit(image, policy)

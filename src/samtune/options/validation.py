@@ -1,187 +1,18 @@
-"""Options as their types say: kinds, choices and ranges stand beside each field, and nowhere else.
-
-A field of a settings dataclass carries its range in its type::
-
-    rank: Count = 4
-    top_k: Annotated[int, Range(at_least=1, at_most="experts")] = 1
-
-:func:`validated` is the one place that reads them, for the command line and for Python. A setting
-of a run also says who needs it, and which registry has its names::
-
-    cosine: str = setting("step", level="published", names=COSINES)
-"""
+"""The one place that reads the types of options: their kinds, choices, ranges and names."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from numbers import Real
 from types import UnionType
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from samtune.errors import InputError, nearest
-
-Bound = float | str | None
-"""A number, the name of another option whose value is the bound, or nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """The numbers that an option may have, as a mark in its type: ``Annotated[int, Range(...)]``.
-
-    NaN lies in no range.
-    """
-
-    at_least: Bound = None
-    above: Bound = None
-    at_most: Bound = None
-    below: Bound = None
-    note: str = ""
-    """What follows the rule: a unit, or what counts."""
-    remedy: str = ""
-    """What ends a message if the rule does not say it: what to choose, or what a bound means."""
-
-    def __str__(self) -> str:
-        """The range in a few words, as ``at least 1``, ``0 to below 1`` or ``above 0, up to 1``."""
-        return self.rule({})
-
-    def rule(self, others: Mapping[str, Any]) -> str:
-        """The range in words, with the values of ``others`` beside bounds that name an option."""
-
-        def words(bound: Bound) -> str:
-            named = isinstance(bound, str) and bound in others
-            return f"{bound} ({others[str(bound)]})" if named else str(bound)
-
-        low = "" if self.above is None else f"above {words(self.above)}"
-        high = "" if self.at_most is None else f"up to {words(self.at_most)}"
-        high = high if self.below is None else f"below {words(self.below)}"
-        if self.at_least is not None and high:
-            return f"{words(self.at_least)} to {high.removeprefix('up to ')}{self.note}"
-        low = low if self.at_least is None else f"at least {words(self.at_least)}"
-        return ", ".join(part for part in (low, high) if part) + self.note
-
-    def holds(self, value: float, others: Mapping[str, Any]) -> bool:
-        """Whether a value lies in the range, with the values of ``others`` for named bounds."""
-        rules = (
-            (operator.ge, self.at_least),
-            (operator.gt, self.above),
-            (operator.le, self.at_most),
-            (operator.lt, self.below),
-        )
-        bounds = [(rule, others[b] if isinstance(b, str) else b) for rule, b in rules]
-        return all(b is None or rule(value, b) for rule, b in bounds)
-
-
-Count = Annotated[int, Range(at_least=1)]
-"""A whole number of things."""
-Rate = Annotated[float, Range(at_least=0, below=1)]
-"""A probability such as a dropout's, which leaves something over."""
-Fraction = Annotated[float, Range(at_least=0, at_most=1)]
-"""A fraction of a whole."""
-CountOrZero = Annotated[int, Range(at_least=0)]
-"""A whole number of things, or none."""
-NotNegative = Annotated[float, Range(at_least=0)]
-"""A size or a weight that may be nothing."""
-Positive = Annotated[float, Range(above=0)]
-"""A size or a factor."""
-PositiveFraction = Annotated[float, Range(above=0, at_most=1)]
-"""A fraction of a whole that is never nothing."""
-
-
-class _SwitchFirst:
-    """A mark in the type of a union, for pydantic: its members are tried in their order."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return {**handler(source), "mode": "left_to_right"}
-
-
-SwitchOrName = Annotated[bool | str, _SwitchFirst()]
-"""True or false, also as the quoted words of YAML (``"no"``), or else a name."""
-
-
-Level = Literal["everyday", "expert", "published"]
-"""Who needs a setting: everybody; those who tune a training; those who repeat a published one."""
-
-
-class Names(Protocol):
-    """What knows the names that a setting takes, as a registry does."""
-
-    def check(self, name: object) -> None:
-        """Refuses a name that it does not know."""
-
-    def __iter__(self) -> Iterator[str]: ...
-
-    def __getitem__(self, name: str) -> type: ...
-
-
-def setting(
-    default: Any,
-    *,
-    level: Level = "everyday",
-    names: Names | str | None = None,
-    changeable: bool = False,
-) -> Any:
-    """A field of a settings dataclass; a field with a plain default is an everyday one.
-
-    Args:
-        default: Its value where nobody sets it.
-        level: Who needs it.
-        names: The registry whose members are its values, or its place as ``module:NAME`` if its
-            members build on these settings. Each member's docstring is part of the setting's help.
-        changeable: Whether it can be set anew for a trained model, as its tiles can.
-    """
-    about = {"level": level, "names": names, "changeable": changeable}
-    return field(default=default, metadata=about)
-
-
-def changeable(schema: type) -> tuple[str, ...]:
-    """The fields of a settings dataclass that can be set anew for a trained model."""
-    return tuple(row.name for row in dataclasses.fields(schema) if row.metadata.get("changeable"))
-
-
-def level_of(row: dataclasses.Field[Any]) -> Level:
-    """The level of a field."""
-    return row.metadata.get("level", "everyday")
-
-
-def published_settings(settings: Any) -> list[str]:
-    """The fields of the level ``published`` that a dataclass has other values of than by default.
-
-    They are what turns on rules that repeat published trainings.
-    """
-    rows = [row for row in dataclasses.fields(settings) if level_of(row) == "published"]
-    return [row.name for row in rows if getattr(settings, row.name) != row.default]
-
-
-def names_of(row: dataclasses.Field[Any]) -> Names | None:
-    """The registry whose members are a field's values, if there is one."""
-    registry = row.metadata.get("names")
-    if isinstance(registry, str):
-        module, _, name = registry.partition(":")
-        registry = getattr(import_module(module), name)
-    return registry
-
-
-def check_names(settings: Any) -> None:
-    """Refuses a dataclass of which a field names a member that its registry does not have.
-
-    Args:
-        settings: An instance; fields that are dataclasses are checked too.
-
-    Raises:
-        InputError: With the names that there are.
-    """
-    for row in dataclasses.fields(settings):
-        value, registry = getattr(settings, row.name), names_of(row)
-        if registry is not None and value is not None:
-            registry.check(value)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            check_names(value)
+from samtune.options.fields import names_of
+from samtune.options.ranges import Range
 
 
 def validated(schema: Any, prefix: str, values: Mapping[str, Any]) -> Any:
@@ -237,21 +68,21 @@ def _refusal(schema: Any, prefix: str, values: Any, place: Sequence[Any]) -> Inp
     if (registry := names_of(row)) is not None:
         registry.check(value)
     near = nearest(value, _choices(hint)) if isinstance(value, str) else ""
-    return InputError(f"{key}={as_yaml(value)}: must be {kind_of(hint)}{near}")
+    return InputError(f"{key}={as_yaml(value)}: must be {_in_words(hint)}{near}")
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
-def kind_of(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """What values a type allows, in words, as ``a whole number or a list of 2 whole numbers``."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return kind_of(parts[0])
+        return _in_words(parts[0])
     if origin is Literal:
         words = [as_yaml(part) for part in parts]
         return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
-    kinds = [kind_of(part) for part in parts if part not in (..., type(None))]
+    kinds = [_in_words(part) for part in parts if part not in (..., type(None))]
     if origin in (Union, UnionType):
         return " or ".join(kinds)
     if origin not in (tuple, list):
@@ -303,12 +134,15 @@ def check_ranges(settings: Any, prefix: str) -> None:
         InputError: The first such field: its value and its range.
     """
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    start, schema = f"{prefix}." if prefix else "", type(settings)
+    schema: type = type(settings)
+    start = f"{prefix}." if prefix else ""
     for name, hint in _limiting(schema).items():
         value = values[name]
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise _refusal(schema, prefix, values, (name,))
         for one, limit in () if value is None else _limited(hint, value):
+            if one in _choices(hint):  # a word that stands for a number
+                continue
             if isinstance(one, bool) or not isinstance(one, Real):
                 raise _refusal(schema, prefix, values, (name,))
             if not limit.holds(one, values):  # type: ignore[arg-type]
@@ -398,3 +232,20 @@ def _adapter(schema: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(schema)
+
+
+def check_names(settings: Any) -> None:
+    """Refuses a dataclass of which a field names a member that its registry does not have.
+
+    Args:
+        settings: An instance; fields that are dataclasses are checked too.
+
+    Raises:
+        InputError: With the names that there are.
+    """
+    for row in dataclasses.fields(settings):
+        value, registry = getattr(settings, row.name), names_of(row)
+        if registry is not None and value is not None:
+            registry.check(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check_names(value)

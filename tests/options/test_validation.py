@@ -38,6 +38,7 @@ class Settings:
         | None
     ) = None
     sizes: int | tuple[int, int] | None = None
+    limit: Count | Literal["auto"] = "auto"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,8 @@ class Settings:
         ({"pair": [2, 1]}, "a.pair=[2, 1.0]: 1.0 must be 0 to below 1; choose such as [8,0.5]"),
         ({"pair": [0, 0.5]}, "a.pair=[0, 0.5]: 0 must be at least 1"),
         ({"pair": 1}, "a.pair=1: must be a list of a whole number and a number"),
+        ({"limit": "aut"}, "a.limit=aut: must be a whole number or auto; did you mean 'auto'?"),
+        ({"limit": 0}, "a.limit=0: must be at least 1"),
         ({"sizes": "x"}, "a.sizes=x: must be a whole number or a list of 2 whole numbers"),
     ],
 )
@@ -141,6 +144,7 @@ def test_what_lists_an_option_tells_its_range():
         "part": ["0 to 1"],
         "weight": ["above 0, up to 1"],
         "pair": ["at least 1", "0 to below 1"],
+        "limit": ["at least 1"],
     }
     config = ADAPTERS["conv_lora"].Config
     rows = {name: meaning for name, _, meaning in option_rows(options(config))}

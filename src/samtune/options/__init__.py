@@ -1,0 +1,61 @@
+"""Options as their types say: kinds, choices and ranges stand beside each field, and nowhere else.
+
+A field of a settings dataclass carries its range in its type::
+
+    rank: Count = 4
+    top_k: Annotated[int, Range(at_least=1, at_most="experts")] = 1
+
+:func:`validated` reads them, for the command line and for Python. A setting of a run also says who
+needs it, and which registry has its names::
+
+    cosine: str = setting("step", level="published", names=COSINES)
+
+What an option means does not belong here.
+"""
+
+from samtune.options.fields import (
+    Level,
+    Names,
+    changeable,
+    level_of,
+    names_of,
+    published_settings,
+    setting,
+)
+from samtune.options.ranges import (
+    Bound,
+    Count,
+    CountOrZero,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+    Range,
+    Rate,
+    SwitchOrName,
+)
+from samtune.options.validation import as_yaml, check_values, ranges, validated
+
+__all__ = [
+    "Bound",
+    "Count",
+    "CountOrZero",
+    "Fraction",
+    "Level",
+    "Names",
+    "NotNegative",
+    "Positive",
+    "PositiveFraction",
+    "Range",
+    "Rate",
+    "SwitchOrName",
+    "as_yaml",
+    "changeable",
+    "check_values",
+    "level_of",
+    "names_of",
+    "published_settings",
+    "ranges",
+    "setting",
+    "validated",
+]
