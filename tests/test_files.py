@@ -2,12 +2,22 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
 
 from samtune.errors import InputError
-from samtune.files import replacing, write_tensors, write_whole
+from samtune.files import (
+    WRITTEN_BY,
+    as_path,
+    refuse_onto,
+    refuse_to_replace,
+    replacing,
+    sign_archive,
+    write_tensors,
+    write_whole,
+)
 
 TORCH = "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/0"
 
@@ -66,3 +76,41 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"could not be written"):
         write_whole(tmp_path / "file" / "a.txt", "")
+
+
+class TestPlaces:
+    """What is read is not written onto, and what another verb wrote is kept."""
+
+    def test_onto_what_is_read(self, tmp_path, refused):
+        source = tmp_path / "model.pth"
+        source.write_bytes(b"precious")
+        (tmp_path / "link.pth").symlink_to(source)
+        (tmp_path / "hub").mkdir()
+        for target in (source, tmp_path / "hub/../model.pth", tmp_path / "link.pth"):
+            said = [f"--out={target}", "a path of its own", "-new.pth"]
+            refused(said, refuse_onto, f"--out={target}", target, [None, source])
+        inside = tmp_path / "hub" / "x.pth"
+        refused(["--out", "x-new.pth"], refuse_onto, "--out", inside, [tmp_path / "hub"])
+        refuse_onto("--out", tmp_path / "other.pth", [source, tmp_path / "gone", "a/hub-id"])
+
+    def test_onto_what_another_verb_wrote(self, tmp_path, refused):
+        state = {"a": torch.ones(3)}
+        torch.save(state, tmp_path / "m.pth")
+        write_tensors(tmp_path / "m.safetensors", state)
+        (tmp_path / "broken.pth").write_bytes(b"")
+        for name in ("m.pth", "m.safetensors", "broken.pth"):
+            said = [name, "samtune merge", name.replace(".", "-2.")]
+            refused(said, refuse_to_replace, "--out", tmp_path / name, "merge")
+        sign_archive(tmp_path / "m.pth", "merge")
+        write_tensors(tmp_path / "m.safetensors", state, metadata={WRITTEN_BY: "merge"})
+        for name in ("m.pth", "m.safetensors", "none.pth"):
+            refuse_to_replace("--out", tmp_path / name, "merge")
+        assert torch.equal(torch.load(tmp_path / "m.pth", weights_only=True)["a"], state["a"])
+
+    def test_a_tilde_is_a_home_or_itself(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.chdir(tmp_path)
+        assert as_path("~/x") == tmp_path / "home" / "x" and as_path("~") == tmp_path / "home"
+        assert as_path("~nobody1/x") == Path("~nobody1/x") and as_path("a~b") == Path("a~b")
+        (tmp_path / "~root").mkdir()
+        assert as_path("~root/x") == Path("~root/x")

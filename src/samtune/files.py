@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,107 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REMEDY = "free some space or choose another output"
+WRITTEN_BY = "samtune_verb"
+"""The entry of a file of weights that names the verb which wrote it."""
+
+
+def as_path(text: str | Path) -> Path:
+    """A path as a person writes it: ``~`` is the home folder, ``~name`` that of a user.
+
+    Everything else is literal, and so is ``~name`` where that lies here or no such user is known.
+    """
+    path = Path(text)
+    first = path.parts[:1]
+    if first and first[0] != "~" and first[0].startswith("~") and Path(first[0]).exists():
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def same_place(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder, by links or by a file system without cases."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there yet
+        return one.resolve() == other.resolve()
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies anywhere in it, also where the path is not there yet."""
+    real = path.resolve()
+    return any(same_place(each, folder) for each in (real, *real.parents))
+
+
+def refuse_onto(option: str, target: Path, sources: Iterable[str | Path | None]) -> None:
+    """Refuses a file to write that is one of those to read.
+
+    Args:
+        option: What the line calls the target, as in ``--out=model.pth``.
+        target: The file to write.
+        sources: The files and folders that are read; those that are not there do not count.
+
+    Raises:
+        InputError: It names another file.
+    """
+    for source in (as_path(each) for each in sources if each is not None):
+        within = source.is_dir() and lies_in(target, source)
+        if within or (source.exists() and same_place(target, source)):
+            folder = source.resolve().parent if within else target.parent
+            other = unused(folder / f"{target.stem}-new{target.suffix}")
+            raise InputError(
+                f"{option}: {source} is read, and what is written needs a path of its own; choose "
+                f"another, as in {other}"
+            )
+
+
+def refuse_to_replace(option: str, target: Path, verb: str) -> None:
+    """Refuses to write where a file is that the verb did not write.
+
+    Args:
+        option: What the line calls the target, as in ``--out=model.pth``.
+        target: The file to write.
+        verb: The verb that may replace its own files, see :func:`written_by`.
+
+    Raises:
+        InputError: It names another file.
+    """
+    if os.path.lexists(target) and written_by(target) != verb:
+        raise InputError(
+            f"{option}: is there already, and not written by samtune {verb}; choose another file, "
+            f"as in {unused(target)}, or remove it first"
+        )
+
+
+def written_by(path: Path) -> str | None:
+    """The verb that wrote a file of weights, as the file itself says; ``None`` of any other."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if zipfile.is_zipfile(path):  # a file of torch.save
+            with zipfile.ZipFile(path) as archive:
+                return archive.comment.decode("utf-8").partition(f"{WRITTEN_BY}=")[2] or None
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get(WRITTEN_BY)
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
+        return None
+
+
+def sign_archive(path: Path, verb: str) -> None:
+    """Notes in a file of ``torch.save``, behind its tensors, which verb wrote it."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = f"{WRITTEN_BY}={verb}".encode()
+
+
+def unused(path: Path) -> Path:
+    """The path, or where that exists the first of ``NAME-2``, ``NAME-3``, ... that does not."""
+    ending = path.suffix if path.is_file() else ""
+    count, stem = 1, path.name.removesuffix(ending)
+    while path.exists():
+        count += 1
+        path = path.with_name(f"{stem}-{count}{ending}")
+    return path
 
 
 @contextmanager

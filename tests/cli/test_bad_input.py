@@ -167,6 +167,26 @@ def test_a_wrong_setting(samtune, words, word, value, rule):
     assert os.listdir() == []
 
 
+def test_a_run_within_its_data(samtune, words, pairs, monkeypatch):
+    before = sorted(pairs.rglob("*"))
+    for verb, output in (("train", pairs / "run"), ("train", pairs), ("eval", pairs / "images")):
+        line = samtune(verb, *(["nano"] if verb == "eval" else []), *words, f"output={output}").line
+        assert f"output={output}" in line and f"output={pairs}-run" in line, line
+    monkeypatch.chdir(pairs)
+    assert "output=runs/...: lies in data.root" in samtune("train", *words).line
+    said = samtune("compare", *words, "methods=lora").line
+    assert "output=runs/...: lies in data.root" in said
+    assert sorted(pairs.rglob("*")) == before
+
+
+def test_a_comparison_keeps_what_it_did_not_write(samtune, words, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.html").write_text("precious")
+    line = samtune("compare", *words, f"output={tmp_path / 'mine'}").line
+    assert "holds a report.html" in line and f"output={tmp_path / 'mine-2'}" in line
+    assert (tmp_path / "mine" / "report.html").read_text() == "precious"
+
+
 def test_nothing_to_train(samtune, words):
     for more in ([], ["base.weights=there is none.pth"]):
         line = samtune("train", *words, "adapter.name=none", "decoder.name=frozen", *more).line
@@ -364,9 +384,10 @@ class TestPredict:
         assert "holds no image" in ask(source=tmp_path / "empty")
 
     def test_two_images_of_one_stem(self, ask, tmp_path):
-        for name in ("a.png", "a.jpg"):
-            paint(tmp_path / name, np.zeros((8, 8)))
-        assert "a.png" in ask(source=tmp_path)
+        (tmp_path / "in").mkdir()
+        for name in ("a.png", "a.bmp"):
+            paint(tmp_path / "in" / name, np.zeros((8, 8)))
+        assert "a.png" in ask(source=tmp_path / "in")
 
     def test_an_unreadable_image(self, ask, tmp_path):
         (tmp_path / "a.png").write_bytes(b"nothing")

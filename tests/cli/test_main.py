@@ -55,7 +55,7 @@ def test_train_eval_predict(samtune, pairs, tiny_weights, here):
     assert measured["by_prompt"]["box"]["tuned"].keys() >= NUMBERS
     answer = samtune("predict", summary["checkpoint"], pairs / "images", "--out", "masks", "--json")
     assert answer.code == 0
-    assert answer.json == {"images": 8, "failed": [], "out": "masks", "remarks": []}
+    assert answer.json == {"images": 8, "failed": [], "out": "masks", "left_out": [], "remarks": []}
 
 
 @pytest.mark.slow

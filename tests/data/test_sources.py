@@ -182,7 +182,8 @@ def test_images_to_predict_on(make_pairs, tmp_path, refused):
     root = make_pairs(["b", "a"])
     assert [(r.name, r.mask) for r in find_images(root / "images")] == [("a", None), ("b", None)]
     assert [r.name for r in find_images(root / "images" / "b.png")] == ["b"]
-    refused([root, "no image file"], find_images, root)
+    (tmp_path / "empty").mkdir()
+    refused([tmp_path / "empty", "no image file"], find_images, tmp_path / "empty")
     refused([tmp_path / "nowhere", "does not exist"], find_images, tmp_path / "nowhere")
 
 

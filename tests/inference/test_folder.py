@@ -54,7 +54,13 @@ def decoded(entry):
 def test_a_folder_with_several_boxes(ask, trained, predictor):
     answer, out = ask(*(f"--box={box}" for box in BOXES))
     assert answer.code == 0
-    assert answer.json == {"images": 8, "failed": [], "out": str(out), "remarks": []}
+    assert answer.json == {
+        "images": 8,
+        "failed": [],
+        "out": str(out),
+        "left_out": [],
+        "remarks": [],
+    }
     entries = entries_of(out)
     assert len(entries) == 16
     assert sorted(p.name for p in out.glob("*.png")) == [f"{i:02}.png" for i in range(8)]
@@ -192,9 +198,7 @@ def test_as_a_function(trained, tmp_path, predictor):
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize(
-    "prompts", [[], {"a": []}, {"a": {}}, {"a": {"boxes": []}}, {"a": {"points": [["x", 1]]}}]
-)
+@pytest.mark.parametrize("prompts", [[], {"a": []}, {"a": {}}, {"a": {"points": [["x", 1]]}}])
 def test_malformed_prompts(refused, prompts):
     refused("prompts.json", check_prompts, prompts, "prompts.json")
 

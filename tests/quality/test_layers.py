@@ -30,8 +30,8 @@ LAYERS = {
     "geometry": "options registry",
     "prompts": "geometry",
     "batch": "geometry prompts",
-    "sam": "batch geometry ops prompts registry",
-    "adapters": "ops options registry sam",
+    "sam": "batch files geometry ops prompts registry",
+    "adapters": "files ops options registry sam",
     "decoders": "batch options prompts registry sam",
     "model": "adapters batch decoders files geometry prompts sam",
     "foreign": "files geometry model sam",
@@ -47,7 +47,7 @@ LAYERS = {
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
     " metrics model options prompts registry report sam training",
     "compare": "adapters data decoders files model report runs sam training",
-    "cli": "adapters assets compare data decoders distributed foreign inference model options"
+    "cli": "adapters assets compare data decoders distributed files foreign inference model options"
     " registry report runs sam",
     "__init__": "evaluation inference model moved prompts sam training",
     "__main__": "cli",

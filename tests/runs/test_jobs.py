@@ -9,11 +9,12 @@ from PIL import Image
 
 from samtune.data import DataConfig, splits
 from samtune.evaluation.streaming import evaluate
+from samtune.files import unused
 from samtune.model.checkpoint import load, read_header, save
 from samtune.model.finetuned import FineTuned
 from samtune.report.terminal import Display
 from samtune.runs.assembly import evaluation_modes
-from samtune.runs.folder import Log, finite, run_folder, unused
+from samtune.runs.folder import Log, finite, run_folder
 from samtune.runs.jobs import evaluate_run, train
 from samtune.runs.words import from_words
 

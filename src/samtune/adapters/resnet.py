@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
+from samtune.files import as_path
 from samtune.sam.weights import read_state
 
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 23, 2))
@@ -81,7 +82,7 @@ class ResNet(nn.Module):
             InputError: No such file, or not those weights.
         """
         with torch.device("cpu"):  # also where the model around it is built without values
-            state = read_state(Path(path).expanduser())
+            state = read_state(as_path(path))
         expected = self.state_dict()
         weights = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
         counters = {k for k in expected if k.endswith("num_batches_tracked")}

@@ -38,7 +38,7 @@ app.add_typer(data_app, name="data")
 def demo(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
     from samtune.assets import demo_data
-    from samtune.runs.folder import unused
+    from samtune.files import unused
 
     defaults = {"data": {"root": str(demo_data())}, "output": str(unused(Path("runs/demo")))}
     _run_training(["demo", *(words or [])], as_json, defaults)
@@ -89,7 +89,8 @@ def predict(
         list[str] | None, typer.Option("--point", help="x,y or x,y,0 (outside); for every image.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="JSON: image name to boxes or points.")
+        Path | None,
+        typer.Option("--prompts", help="JSON by image name, COCO's JSON, or YOLO's .txt files."),
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures too.")] = True,
     threshold: Annotated[
@@ -100,9 +101,11 @@ def predict(
     """Write masks for images: PNG, overlays and COCO run lengths."""
     from samtune.cli.numbers import prompts_of
     from samtune.inference.folder import predict_folder
+    from samtune.inference.places import refuse_source
     from samtune.runs.jobs import predictor_of
 
     with speaking(as_json) as display, warning(display):
+        refuse_source(out, source)  # before any weights are read
         all_prompts = prompts_of(box or [], point or [], prompts)
         predictor = predictor_of(checkpoint, words or [], threshold)
         result = predict_folder(
@@ -112,6 +115,7 @@ def predict(
             prompts=all_prompts,
             overlays=overlays,
             progress=lambda done, total: display.progress("predict", done, total),
+            sources=(checkpoint, prompts),
         )
         for remark in result["remarks"]:
             display.warn(f"samtune: {remark}")
@@ -197,9 +201,11 @@ def merge(
     """Write a checkpoint and its base as one SAM file with the official names."""
     from samtune.model.checkpoint import load
     from samtune.model.merging import merge as write
+    from samtune.model.merging import place_of
 
     with speaking(as_json) as display:
-        merged = write(load(checkpoint, base), out)
+        place_of(out, (checkpoint, base))  # before any weights are read
+        merged = write(load(checkpoint, base), out, (checkpoint, base))
         display.say(f"{merged.file}: differs by at most {merged.max_difference:.2g} on a probe")
     answer({"file": str(merged.file), "max_difference": merged.max_difference}, as_json)
 

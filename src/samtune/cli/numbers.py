@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
-from samtune.inference.folder import check_prompts, read_prompts
+from samtune.inference.asked import EVERY, check_prompts
+from samtune.inference.prompt_files import read_prompts
 
 
 def _numbers(word: str, counts: tuple[int, ...]) -> list[float]:
@@ -39,12 +40,12 @@ def prompts_of(boxes: list[str], points: list[str], file: Path | None) -> dict[s
     Args:
         boxes: Each ``x0,y0,x1,y1`` in pixels.
         points: Each ``x,y`` or ``x,y,label`` in pixels.
-        file: See :func:`samtune.inference.folder.read_prompts`.
+        file: See :func:`samtune.inference.prompt_files.read_prompts`.
 
     Raises:
         InputError: Malformed numbers, or a malformed file.
     """
-    prompts = read_prompts(file) if file is not None else {}
+    prompts: dict[str, Any] = {} if file is None else dict(read_prompts(file))
     everywhere: dict[str, Any] = {}
     try:
         if boxes:
@@ -52,12 +53,20 @@ def prompts_of(boxes: list[str], points: list[str], file: Path | None) -> dict[s
         if points:
             rows = [_numbers(word, (2, 3)) for word in points]
             everywhere["points"] = [row[:2] for row in rows]
-            everywhere["labels"] = [int(row[2]) if len(row) > 2 else 1 for row in rows]
+            everywhere["labels"] = [row[2] if len(row) > 2 else 1 for row in rows]
     except ValueError as error:
         raise InputError(
             f"{' '.join([*boxes, *points])}: --box takes x0,y0,x1,y1 in pixels, and --point x,y or "
             "x,y,label"
         ) from error
-    if everywhere:
-        prompts["*"] = check_prompts({"*": everywhere}, "--box/--point")["*"]
-    return prompts
+    if not everywhere:
+        return prompts
+    if EVERY in prompts:
+        raise InputError(
+            f"{file}: has prompts for all other images ({EVERY}), and so are --box and --point; "
+            "leave one of them out"
+        )
+    try:
+        return {**prompts, EVERY: check_prompts({EVERY: everywhere}, "--box/--point")[EVERY]}
+    except InputError as error:
+        raise InputError(str(error).replace(f": {EVERY}:", ":")) from error

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from samtune.compare.page import Entry, Picture, write_page
-from samtune.compare.plan import Run, plan_runs
+from samtune.compare.plan import COMPARISON, REPORT, Run, plan_runs
 from samtune.compare.rows import aggregate, grids, with_deviation, zero_shot
 from samtune.data import splits
 from samtune.errors import InputError
@@ -124,7 +124,7 @@ def _train(run: Run, display: Display) -> Tree:
     config = run.config
     if (run.folder / "last" / COUNTERS).is_file():
         config = replace(config, resume=str(run.folder))
-    elif run.folder.is_dir():
+    elif (run.folder / "config.yaml").is_file():  # what else lies there is somebody's own
         clear(run.folder)
     with display.hushed():
         return train(config, display)
@@ -154,10 +154,10 @@ def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) ->
         "runs": len(runs),
         "seconds": round(sum(s["seconds"] for s in summaries), 3),
         "output": str(folder),
-        "comparison": str(folder / "comparison.json"),
-        "report": str(folder / "report.html"),
+        "comparison": str(folder / COMPARISON),
+        "report": str(folder / REPORT),
     })  # fmt: skip
-    write_whole(folder / "comparison.json", json.dumps(result, indent=1) + "\n")
+    write_whole(folder / COMPARISON, json.dumps(result, indent=1) + "\n")
     command = " ".join(["samtune", *sys.argv[1:]])
     write_page(folder, result, _gallery(runs), config.tree(), command)
     show(display, result)

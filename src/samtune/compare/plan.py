@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from samtune.adapters import ADAPTERS
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
+from samtune.files import as_path, unused
 from samtune.model.finetuned import PLAIN
 from samtune.runs.config import RunConfig, resolve
-from samtune.runs.folder import DEFAULT
+from samtune.runs.folder import DEFAULT, check_output
 from samtune.runs.jobs import data_name
 from samtune.runs.trees import DEFAULTS, Tree
 from samtune.runs.words import layers, parse_override, recipes
@@ -21,6 +23,8 @@ OF_COMPARISON = ("methods", "shots", "seeds")
 """Settings of a comparison, beside those of a training."""
 DECODER = "decoder"
 """The method that tunes the mask decoder and leaves the image encoder as it is."""
+COMPARISON, REPORT = "comparison.json", "report.html"
+"""The files of a comparison, beside the folders of its runs."""
 ALL = "all"
 """In place of a number of shots: the whole training split."""
 BUDGET = {
@@ -73,10 +77,34 @@ def plan_runs(words: Sequence[str]) -> list[Run]:
         if len(set(values)) < len(values) or not values:
             raise InputError(f"{name}={settings[name]}: give each one once")
     common = resolve(_with(methods[0], trees))
-    folder = Path(common.output or DEFAULT / f"compare-{data_name(common)}").expanduser()
+    check_output(common.output, common.data.root)
+    folder = as_path(common.output or DEFAULT / f"compare-{data_name(common)}")
+    _check_folder(folder)
     return [
         _run(method, k, seed, trees, folder) for k in shots for method in methods for seed in seeds
     ]
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder with a report that no comparison wrote.
+
+    Raises:
+        InputError: It names another folder.
+    """
+    lying = [name for name in (REPORT, COMPARISON) if (folder / name).exists()]
+    if lying and not _is_comparison(folder / COMPARISON):
+        raise InputError(
+            f"output={folder}: holds a {lying[0]} that samtune compare did not write; choose "
+            f"another folder, as in output={unused(folder)}"
+        )
+
+
+def _is_comparison(file: Path) -> bool:
+    try:
+        tree = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(tree, dict) and {"rows", "runs", "comparison"} <= tree.keys()
 
 
 def shots_name(shots: int | None) -> str:

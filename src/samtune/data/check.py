@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from samtune.data.splits import divided, with_shots
 from samtune.data.stored import Stored, path_of
 from samtune.data.unused import unused
 from samtune.errors import InputError
+from samtune.files import as_path
 
 TINY = 16
 """Objects of fewer pixels are remarked."""
@@ -165,7 +165,7 @@ def _of_copy(layout: SplitRecords, data: DataConfig) -> Iterator[Finding]:
         what = f"data.name={data.name} is no published set; did you mean {near[0]!r}?"
         yield Finding(str(data.root), "unknown name", what, remedy)
     plain = str.maketrans("-_", "  ")
-    called = Path(data.root or "").expanduser().resolve().name.lower().translate(plain)
+    called = as_path(data.root or "").resolve().name.lower().translate(plain)
     likely = [
         name
         for name, entry in DATASETS.items()
@@ -193,7 +193,7 @@ def _unused(
     }
     remedy = "legal; check that it was not meant to be used, or move it elsewhere"
     known = {row.file for row in problems}
-    for path, kind in unused(records, Path(str(data.root)).expanduser(), known):
+    for path, kind in unused(records, as_path(str(data.root)), known):
         yield Finding(str(path), kind, whats[kind], remedy)
 
 

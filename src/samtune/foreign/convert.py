@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from samtune.errors import InputError, nearest
-from samtune.files import replacing
+from samtune.files import (
+    as_path,
+    refuse_onto,
+    refuse_to_replace,
+    replacing,
+)
 from samtune.foreign.base import DIALECTS, Dialect
 from samtune.model.checkpoint import save
 from samtune.model.finetuned import FineTuned
@@ -29,6 +34,7 @@ from samtune.sam.weights import (
     spec_of,
 )
 
+VERB = "import"
 TENSORS_TOLD = 12
 """How many tensors an error names of each kind."""
 
@@ -157,12 +163,17 @@ def _places(file: Path, out: Path, base: str | Path | None, save_base: str | Pat
         if path is not None and Path(path).suffix != ".safetensors":
             raise InputError(f"{option}={path}: is a .safetensors file; give it that ending")
     paths = _Paths(
-        *(None if p is None else Path(p).expanduser() for p in (file, out, base, save_base))  # type: ignore[arg-type]
+        *(None if p is None else as_path(p) for p in (file, out, base, save_base))  # type: ignore[arg-type]
     )
-    read = {p.resolve() for p in (paths.file, paths.base) if p is not None}
-    written = [p.resolve() for p in (paths.out, paths.save_base) if p is not None]
-    if read & set(written) or len(set(written)) < len(written):
+    # some file systems take capitals and small letters for the same
+    if paths.save_base is not None and f"{paths.out.resolve()}".casefold() == (
+        f"{paths.save_base.resolve()}".casefold()
+    ):
         raise InputError(f"--out={out}: every file needs a path of its own; choose another")
+    for option, path in (("--out", paths.out), ("--save-base", paths.save_base)):
+        if path is not None:
+            refuse_onto(f"{option}={named[option]}", path, (paths.file, paths.base))
+            refuse_to_replace(f"{option}={named[option]}", path, VERB)
     return paths
 
 
@@ -329,11 +340,11 @@ def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
 
     origin = {"from": dialect.name, "file": paths.file.name}
     if paths.save_base is None:
-        save(model, paths.out, imported=origin)
+        save(model, paths.out, VERB, imported=origin)
         return
     with replacing(paths.save_base, "free some space or choose another --save-base") as partial:
         save_file({k: t.clone() for k, t in model.sam.state_dict().items()}, partial)
-        save(model, paths.out, imported=origin)
+        save(model, paths.out, VERB, imported=origin)
 
 
 def _list(names: Sequence[str]) -> str:

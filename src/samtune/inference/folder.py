@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,22 +13,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from samtune.data import Record, find_images, read_image
+from samtune.data import Record, read_image
+from samtune.data.pairing import nfc
+from samtune.data.pictures import pictures_in
 from samtune.errors import InputError
 from samtune.files import write_whole
+from samtune.inference.asked import EVERY, Asked, check_prompts, prompts_of
+from samtune.inference.places import REMEDY, Places, signed_png
 from samtune.inference.predictor import Outside, Predictor
 from samtune.prompts import Prompts
 from samtune.report.overlays import draw_overlay
 
-KINDS = ("boxes", "points", "labels")
-REMEDY = "free some space or choose another --out"
+
+@dataclass
+class _Told:
+    """What the reader should know, counted over all images."""
+
+    beyond: int = 0
+    """Images of which a box reaches beyond the edge."""
+    not_in_prompts: int = 0
+    """Images that the prompts do not name."""
 
 
 class _Answer(NamedTuple):
     """A model's answer to the prompts of one image."""
 
     image: NDArray[np.uint8]
-    prompts: Prompts
+    asked: Asked | None
+    prompts: Prompts | None
+    """``None`` if there is nothing to ask for."""
     masks: NDArray[np.bool_]
     """``(n, h, w)``: one mask per prompt, or per class if the decoder gives classes."""
     scores: list[float]
@@ -46,57 +61,62 @@ def predict_folder(
     prompts: Mapping[str, Any] | None = None,
     overlays: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    sources: Sequence[str | Path | None] = (),
 ) -> dict[str, Any]:
-    """Predicts masks for one image or all images of a folder.
+    """Predicts masks for one image or all images of a folder and those below.
 
     Writes ``NAME.png`` (0 and 255: the union over the prompts; of a model of several classes the
     class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: a list with one entry per
-    prompt, COCO's ``segmentation`` (compressed run lengths), ``bbox``, ``area``, and ``score``.
+    prompt, COCO's ``segmentation`` (compressed run lengths), ``bbox``, ``area``, and ``score``. A
+    file that is there already is replaced if a prediction wrote it, and else nothing is done.
 
     Args:
         predictor: From ``samtune.load(...).predictor()``.
-        source: An image or a folder of images.
+        source: An image or a folder of images; files that are plainly their masks are left out.
         out: Where to write; made when missing.
         prompts: By image name or stem, ``{"boxes": [[x0, y0, x1, y1], ...]}`` or ``{"points":
-            [[x, y], ...], "labels": [1, ...]}`` in the image's pixels; the key ``*`` holds for all
-            other images. Without an entry an image is answered prompt-free.
+            [[x, y], ...], "labels": [1, ...]}`` in the image's pixels, see docs/prompts.md; the key
+            ``*`` holds for all other images. Without an entry an image is answered prompt-free.
         overlays: Whether to write pictures too.
         progress: Called with images done and images in all.
+        sources: Further files that are read, onto which nothing is written.
 
     Returns:
-        ``images``, ``failed`` (a list of ``file`` and ``reason``), ``out``, and ``remarks``: lines
-        for the reader, with what holds for several images said once.
+        ``images``, ``failed`` (a list of ``file`` and ``reason``), ``out``, ``left_out`` (masks
+        among the images), and ``remarks``: lines for the reader, with what holds for several images
+        said once.
 
     Raises:
         InputError: No images, malformed prompts, or an output that cannot be written. Single images
             that cannot be read are listed instead.
     """
-    records = find_images(source, predictor.model.input)
+    pictures = pictures_in(source, predictor.model.input)
+    records = pictures.records
     _check_names(records)
-    prompts = _by_record(prompts or {}, records)
-    folder = Path(out).expanduser()
+    asked = _by_record(check_prompts(prompts or {}, "prompts"), records)
+    places = Places.of(out, source, [record.name for record in records], sources, overlays)
     entries: list[dict[str, Any]] = []
     failed: list[tuple[str, InputError]] = []
-    beyond = 0
+    told = _Told(not_in_prompts=len(records) - len(asked) if prompts else 0)
     for done, record in enumerate(records, 1):
-        entry = prompts.get(record.name)
         try:
-            answer = _predict(predictor, record, entry)
+            answer = _predict(predictor, record, asked)
         except InputError as error:
             failed.append((str(record.file), error))
         else:
-            beyond += _reaches_beyond(answer.prompts, answer.size)
+            told.beyond += _reaches_beyond(answer.prompts, answer.size)
             entries += _entries(record, answer)
-            _write_pictures(folder / f"{record.name}.png", answer, entry, overlays)
+            _write_pictures(places, record.name, answer)
         if progress is not None:
             progress(done, len(records))
     if len(failed) < len(records):
-        write_whole(folder / "predictions.json", json.dumps(entries) + "\n", REMEDY)
+        write_whole(places.entries, json.dumps(entries) + "\n", REMEDY)
     return {
         "images": len(records) - len(failed),
         "failed": [{"file": file, "reason": _reason(file, error)} for file, error in failed],
-        "out": str(folder),
-        "remarks": _remarks(failed, len(records), beyond),
+        "out": str(places.folder),
+        "left_out": [str(mask) for mask in pictures.masks],
+        "remarks": _remarks(failed, len(records), told, pictures.masks),
     }
 
 
@@ -107,49 +127,24 @@ def _entries(record: Record, answer: _Answer) -> list[dict[str, Any]]:
     return [_entry(record, mask, score, answer.size, category) for mask, score, category in told]
 
 
-def read_prompts(path: str | Path) -> dict[str, Any]:
-    """A prompt file: JSON, image name to boxes, points and labels.
-
-    Raises:
-        InputError: No such file, or not of this form.
-    """
-    try:
-        loaded = json.loads(Path(path).expanduser().read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a readable JSON file; prompts look like "
-            '{"image.png": {"boxes": [[x0, y0, x1, y1]]}}'
-        ) from error
-    return check_prompts(loaded, str(path))
-
-
-def check_prompts(prompts: Any, origin: str) -> dict[str, Any]:
-    """Refuses malformed prompts, naming the entry.
-
-    Raises:
-        InputError: Not a mapping of images to boxes, points and labels.
-    """
-    if not isinstance(prompts, Mapping):
-        raise InputError(f"{origin}: must map image names to boxes or points")
-    for name, entry in prompts.items():
-        if not isinstance(entry, Mapping) or not entry or set(entry) - set(KINDS):
-            raise InputError(f"{origin}: {name}: must hold boxes, or points and labels")
-        _prompts(entry, f"{origin}: {name}")
-    return dict(prompts)
-
-
-def _predict(predictor: Predictor, record: Record, entry: Any) -> _Answer:
+def _predict(predictor: Predictor, record: Record, asked: Mapping[str, Asked]) -> _Answer:
     image = read_image(record.image, predictor.model.input)
-    prompts = _prompts(entry, record.name) if entry else Prompts.of(count=1)
+    size, mine = image.shape[:2], asked.get(record.name)
+    if mine == ():
+        return _Answer(image, mine, None, np.zeros((0, *size), bool), [], False)
+    prompts = prompts_of(mine, size)
     predictor.set_image(image)
     masks, scores, _ = predictor.predict_torch(prompts)
     if predictor.model.acting.decoder.classes is not None:  # the same for every prompt
-        return _Answer(image, prompts, masks[0].cpu().numpy(), scores[0].tolist(), True)
-    return _Answer(image, prompts, masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), False)
+        found = masks[0].cpu().numpy()
+        return _Answer(image, mine, prompts, found, scores[0].tolist(), True)
+    return _Answer(image, mine, prompts, masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), False)
 
 
-def _reaches_beyond(prompts: Prompts, size: Sequence[int]) -> bool:
+def _reaches_beyond(prompts: Prompts | None, size: Sequence[int]) -> bool:
     """Whether a box has a corner outside an image of ``(h, w)`` pixels."""
+    if prompts is None:
+        return False
     boxes = prompts.boxes()
     boxes = boxes[~boxes.isnan().any(1)]
     end = torch.tensor([size[1], size[0]] * 2)
@@ -160,7 +155,9 @@ def _reason(file: str, error: InputError) -> str:
     return str(error) if file in str(error) else f"{file}: {error}"
 
 
-def _remarks(failed: Sequence[tuple[str, InputError]], images: int, beyond: int) -> list[str]:
+def _remarks(
+    failed: Sequence[tuple[str, InputError]], images: int, told: _Told, masks: Sequence[Path]
+) -> list[str]:
     """One line for each failure and remark; a prompt outside of several images has one line."""
     alike: dict[str, list[tuple[str, InputError]]] = {}
     for file, error in failed:
@@ -173,21 +170,44 @@ def _remarks(failed: Sequence[tuple[str, InputError]], images: int, beyond: int)
         "give pixels of these images, or --prompts with a box for each"
         for prompt, group in alike.items()
     ]
-    if beyond:
+    if told.beyond:
         lines.append(
-            f"note: boxes reach beyond the edge of {beyond} of {images} images; used as is"
+            f"note: boxes reach beyond the edge of {told.beyond} of {images} images; used as is"
+        )
+    if told.not_in_prompts:
+        lines.append(
+            f"note: {told.not_in_prompts} of {images} images are not in the prompts, and were "
+            'asked without one; give "boxes": [] for an image with nothing in it'
+        )
+    if masks:
+        shown = ", ".join(mask.name for mask in masks[:3]) + (", ..." if len(masks) > 3 else "")
+        lines.append(
+            f"note: {len(masks)} files are masks of these images and were left out ({shown}); "
+            "give one as the source to predict on it"
         )
     return lines
 
 
-def _write_pictures(path: Path, answer: _Answer, entry: Any, overlay: bool) -> None:
+def _write_pictures(places: Places, name: str, answer: _Answer) -> None:
     image, masks = answer.image, answer.masks
     values = masks.argmax(0) if answer.of_classes else 255 * np.any(masks, axis=0)
-    write_whole(path, _png(values.astype(np.uint8)), REMEDY)
-    if overlay:
-        boxes = [box.tolist() for box in answer.prompts.boxes() if not box.isnan().any()]
-        picture = draw_overlay(image, values > 0, boxes, _points(entry))
-        write_whole(path.parent / "overlays" / path.name, _png(picture), REMEDY)
+    write_whole(places.mask(name), signed_png(values.astype(np.uint8)), REMEDY)
+    if places.overlays:
+        mine = answer.asked or ()
+        found = [] if answer.prompts is None else answer.prompts.boxes()
+        boxes = [box.tolist() for box in found if not box.isnan().any()]
+        points = _points(mine, answer.size)
+        picture = draw_overlay(image, values > 0, boxes, points)
+        write_whole(places.overlay(name), signed_png(picture), REMEDY)
+
+
+def _points(asked: Asked, size: Sequence[int]) -> list[list[float]]:
+    """The points of all objects in pixels, each with its label."""
+    return [
+        [x * (size[1] if each.relative else 1), y * (size[0] if each.relative else 1), label]
+        for each in asked
+        for (x, y), label in zip(each.points, each.labels, strict=True)
+    ]
 
 
 def _entry(
@@ -201,7 +221,7 @@ def _entry(
 
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {
-        "image": record.label,
+        "image": _label(record),
         "segmentation": {"size": list(size), "counts": encoded["counts"].decode("ascii")},
         "bbox": [float(v) for v in coco.toBbox(encoded)],
         "area": int(coco.area(encoded)),
@@ -210,45 +230,36 @@ def _entry(
     }
 
 
-def _prompts(entry: Mapping[str, Any], origin: str) -> Prompts:
-    """One prompt for each box, and one of all points."""
-    parts = []
-    try:
-        if entry.get("boxes"):
-            parts.append(Prompts.of(boxes=torch.tensor(entry["boxes"]).float().reshape(-1, 4)))
-        if entry.get("points"):
-            points = torch.tensor(entry["points"]).float().reshape(1, -1, 2)
-            labels = entry.get("labels") or [1] * points.shape[1]
-            parts.append(Prompts.of(points=points, labels=torch.tensor([labels]).reshape(1, -1)))
-            if parts[-1].labels.shape[1] != points.shape[1] + 1:
-                raise ValueError("as many labels as points")
-            if not set(labels) <= {0, 1}:
-                raise InputError(f"{origin}: labels {labels}: each must be 0 or 1, 1 inside")
-    except InputError:
-        raise
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{origin}: must be boxes [x0, y0, x1, y1], or points [x, y] with as many labels"
-        ) from error
-    if not parts:
-        raise InputError(f"{origin}: must hold boxes, or points and labels")
-    return Prompts.cat(parts)
+def _by_record(prompts: Mapping[str, Asked], records: Sequence[Record]) -> dict[str, Asked]:
+    """The prompts by record name, from paths below the source, file names, stems, or ``*``."""
+    by_key: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        label = _label(record)
+        for key in (record.name, label, Path(label).name, Path(record.name).name):
+            by_key[nfc(key)].add(record.name)
+    asked = {record.name: prompts[EVERY] for record in records} if EVERY in prompts else {}
+    keys: dict[str, str] = {}
+    for key, entry in prompts.items():
+        if key == EVERY:
+            continue
+        names = by_key.get(nfc(key)) or by_key.get(nfc(Path(key).name), set())
+        if not names:
+            raise InputError(f"prompts for {key}: no such image in the source; check its name")
+        if len(names) > 1:
+            raise InputError(
+                f"prompts for {key}: {len(names)} images have this name ({min(names)}, ...); "
+                "give the folder before it too"
+            )
+        (name,) = names
+        if name in keys:
+            raise InputError(f"prompts for {key} and {keys[name]}: are of one image; join them")
+        keys[name], asked[name] = key, entry
+    return asked
 
 
-def _points(entry: Mapping[str, Any] | None) -> list[list[float]]:
-    points = (entry or {}).get("points") or []
-    labels = (entry or {}).get("labels") or [1] * len(points)
-    return [[*point, label] for point, label in zip(points, labels, strict=True)]
-
-
-def _by_record(prompts: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
-    """The prompts by record name, from file names, stems, or ``*``."""
-    by_key = {key: r.name for r in records for key in (r.name, r.label)}
-    unknown = [key for key in prompts if key not in by_key and key != "*"]
-    if unknown:
-        raise InputError(f"prompts for {unknown[0]}: no such image in the source; check its name")
-    everywhere = {r.name: prompts["*"] for r in records} if "*" in prompts else {}
-    return everywhere | {by_key[key]: entry for key, entry in prompts.items() if key != "*"}
+def _label(record: Record) -> str:
+    """What an image is called in files: its path below the source, or of a slice its name."""
+    return record.name if record.group else str(Path(record.name).with_name(record.file.name))
 
 
 def _check_names(records: Sequence[Record]) -> None:
@@ -260,13 +271,3 @@ def _check_names(records: Sequence[Record]) -> None:
                 f"{by_name[record.name].file.name}; rename one of the two"
             )
         by_name[record.name] = record
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    import io
-
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-from samtune.files import write_tensors
+from samtune.files import WRITTEN_BY, as_path, unused, write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
@@ -28,7 +28,7 @@ ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
 """The entries that every header has."""
 
 
-def save(model: FineTuned, path: str | Path, **extra: Any) -> Path:
+def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: Any) -> Path:
     """Writes the trained tensors and how to rebuild the model, atomically.
 
     The tensors are those of full strength; the header says at which one the model acts.
@@ -36,15 +36,34 @@ def save(model: FineTuned, path: str | Path, **extra: Any) -> Path:
     Args:
         model: Its adapter and decoder must have been given by name.
         path: Where to; the folder is made when missing.
+        verb: The verb of the command line that writes it, if one does.
         extra: Further JSON values to keep in the header (``config``, ``metrics``, ``classes``,
             ...).
 
     Raises:
-        InputError: The adapter or decoder was given as a module, or the disk is full.
+        InputError: The adapter or decoder was given as a module, the disk is full, or the path
+            holds a file that is no checkpoint.
     """
+    place = as_path(path)
+    if place.is_file() and not _is_checkpoint(place):
+        raise InputError(
+            f"{path}: holds a file that is no samtune checkpoint, as a base's weights; choose "
+            f"another path, as in {unused(place)}"
+        )
     header = json.dumps({**describe(model), **extra})
     tensors = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
-    return write_tensors(path, tensors, metadata={HEADER: header})
+    signed = {} if verb is None else {WRITTEN_BY: verb}
+    return write_tensors(place, tensors, metadata={HEADER: header, **signed})
+
+
+def _is_checkpoint(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return HEADER in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def describe(model: FineTuned) -> dict[str, Any]:
@@ -75,7 +94,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path).expanduser()
+    path = as_path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the path of a .safetensors file")
     try:
@@ -142,7 +161,7 @@ def load(
             "it was trained on with base.weights=, or accept any with base.any=true"
         )
     model = rebuild(sam, header)
-    load_tensors(model, load_file(Path(path).expanduser()), str(path))
+    load_tensors(model, load_file(as_path(path)), str(path))
     model.strength = stored_strength(header) if strength is None else strength
     return model.to(device).eval()
 

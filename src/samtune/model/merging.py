@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,21 @@ from torch import Tensor
 
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError
-from samtune.files import replacing, write_tensors
+from samtune.files import (
+    WRITTEN_BY,
+    as_path,
+    refuse_onto,
+    refuse_to_replace,
+    replacing,
+    sign_archive,
+    write_tensors,
+)
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.sam.weights import from_state
 
 ENDINGS = (".pth", ".safetensors")
+VERB = "merge"
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Merged:
     """The greatest difference of the two models' mask logits and estimated IoUs on a probe."""
 
 
-def merge(model: FineTuned, out: str | Path) -> Merged:
+def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None] = ()) -> Merged:
     """Writes a model as one SAM with Meta's names, which ``load_sam`` and others read.
 
     A ``.pth`` is a plain state dict. Both models answer the same prompts on the same random image
@@ -38,19 +47,36 @@ def merge(model: FineTuned, out: str | Path) -> Merged:
         model: With one of SAM's own decoders, and a method whose effect weights can express; its
             strength counts.
         out: Where to; ``.pth`` or ``.safetensors``.
+        sources: See :func:`place_of`.
 
     Raises:
-        InputError: Another ending, no closed form, or a place that cannot be written.
+        InputError: As :func:`place_of`, no closed form, or a place that cannot be written.
     """
-    path = Path(out).expanduser()
-    if path.suffix not in ENDINGS:
-        raise InputError(f"--out={out}: must end in {' or '.join(ENDINGS)}")
+    path = place_of(out, sources)
     model = model.eval()
     state = merged_state(model)
     plain = FineTuned(from_state(model.sam.spec, state, str(out)), input=model.input)
     difference = _difference(model, plain.to(model.device))
     _write(state, path)
     return Merged(path, difference)
+
+
+def place_of(out: str | Path, sources: Sequence[str | Path | None] = ()) -> Path:
+    """Where a merged model may be written.
+
+    Args:
+        out: Where to; ``.pth`` or ``.safetensors``.
+        sources: The files that the model was read from, which are never written over.
+
+    Raises:
+        InputError: Another ending, one of the sources, or a file that merging did not write.
+    """
+    path = as_path(out)
+    if path.suffix not in ENDINGS:
+        raise InputError(f"--out={out}: must end in {' or '.join(ENDINGS)}")
+    refuse_onto(f"--out={out}", path, sources)
+    refuse_to_replace(f"--out={out}", path, VERB)
+    return path
 
 
 @torch.no_grad()
@@ -112,7 +138,8 @@ def _difference(model: FineTuned, plain: FineTuned) -> float:
 def _write(state: Mapping[str, Tensor], path: Path) -> None:
     remedy = "free some space or choose another --out"
     if path.suffix == ".safetensors":
-        write_tensors(path, state, remedy)
+        write_tensors(path, state, remedy, {WRITTEN_BY: VERB})
         return
     with replacing(path, remedy) as partial:
         torch.save(dict(state), partial)
+        sign_archive(partial, VERB)

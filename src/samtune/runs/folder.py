@@ -12,7 +12,7 @@ from typing import Any
 
 from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
-from samtune.files import write_whole
+from samtune.files import as_path, lies_in, unused, write_whole
 from samtune.report.terminal import Display
 from samtune.training.state import COUNTERS, read_counters
 
@@ -45,7 +45,7 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
     if resume is None:
         folder = from_main(lambda: _fresh(output, name))
     else:
-        folder = Path(resume).expanduser()
+        folder = as_path(resume)
     try:
         yield folder
     except (InputError, OSError, KeyboardInterrupt) as error:
@@ -56,6 +56,28 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
             hint = f"go on with: samtune train resume={folder}"
             raise KeyboardInterrupt(hint) from None
         raise
+
+
+def check_output(output: str | None, root: str | None) -> None:
+    """Refuses a run folder that would lie within the data that the run reads.
+
+    Args:
+        output: The setting ``output``; without it the run lies below :data:`DEFAULT`.
+        root: The setting ``data.root``.
+
+    Raises:
+        InputError: It names a folder beside the data.
+    """
+    if root is None or not (data := as_path(root)).is_dir():
+        return
+    folder = DEFAULT if output is None else as_path(output)
+    if lies_in(folder, data):
+        place = data.resolve()
+        beside = unused(place.with_name(f"{place.name}-run"))
+        raise InputError(
+            f"output={output or f'{DEFAULT}/...'}: lies in data.root={root}, where the run's "
+            f"pictures would be among the data; choose a folder outside, as in output={beside}"
+        )
 
 
 class Log:
@@ -106,7 +128,7 @@ def clear(folder: Path) -> None:
 
 def _fresh(output: str | None, name: str) -> Path:
     if output is not None:
-        folder = Path(output).expanduser()
+        folder = as_path(output)
         if any((folder / name_of_file).exists() for name_of_file in RUN_FILES):
             raise InputError(
                 f"output={output}: holds a run already; choose another folder, or go on with "
@@ -118,15 +140,6 @@ def _fresh(output: str | None, name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output={folder}: cannot be made ({error}); choose another") from error
-    return folder
-
-
-def unused(folder: Path) -> Path:
-    """The folder, or where that exists the first of ``FOLDER-2``, ``FOLDER-3``, ... that is not."""
-    count, name = 1, folder.name
-    while folder.exists():
-        count += 1
-        folder = folder.with_name(f"{name}-{count}")
     return folder
 
 

@@ -24,7 +24,7 @@ from samtune.data.named import DATASETS, deviations
 from samtune.data.scan import empty_split, no_objects
 from samtune.distributed import is_main, together
 from samtune.errors import InputError
-from samtune.files import write_whole
+from samtune.files import as_path, write_whole
 from samtune.inference.predictor import Predictor, check_threshold
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import kind_of
@@ -37,7 +37,7 @@ from samtune.runs.assembly import (
 )
 from samtune.runs.baseline import compare_with_base, measure, numbers, shortfalls
 from samtune.runs.config import RunConfig
-from samtune.runs.folder import SPLIT, Log, finite, run_folder
+from samtune.runs.folder import SPLIT, Log, check_output, finite, run_folder
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
 from samtune.training.engine import FitResult, fit, peak_memory
@@ -74,6 +74,8 @@ def _train(config: RunConfig, display: Display) -> Tree:
             f"strength={config.strength:g}: of a checkpoint that is used; set train.strength for "
             "that of a training"
         )
+    if config.resume is None:
+        check_output(config.output, config.data.root)
     parts, remarks = _find_splits(config)
     counts, more = check_splits(parts, config)
     remarks += more
@@ -137,6 +139,7 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
 
 
 def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
+    check_output(config.output, config.data.root)
     start = time.perf_counter()
     whole = source.model(config)
     model, baseline = (None, whole) if source.is_base else (whole, whole.plain())
@@ -182,7 +185,7 @@ def _trained_on(source: Source, records: Sequence[Record], config: RunConfig) ->
 
 
 def _place(folder: str) -> Path:
-    return Path(folder).expanduser().resolve()
+    return as_path(folder).resolve()
 
 
 def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> Predictor:

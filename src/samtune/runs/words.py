@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from samtune.errors import InputError, nearest
+from samtune.files import as_path
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.trees import Tree, add_up, in_full, lay_over, leaves, named_parts, nested
 
@@ -106,8 +107,8 @@ def layers(words: Sequence[str]) -> list[Tree]:
         elif word in shipped:
             recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
         elif word.endswith((".yaml", ".yml")):
-            file_trees.append(in_full(read_tree(Path(word).expanduser())))
-        elif Path(word).expanduser().is_dir():
+            file_trees.append(in_full(read_tree(as_path(word))))
+        elif as_path(word).is_dir():
             raise InputError(f"{word}: a folder; give it as data.root={word}")
         else:
             raise InputError(
@@ -118,7 +119,7 @@ def layers(words: Sequence[str]) -> list[Tree]:
 
 
 def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
-    folder = Path(str(config.resume)).expanduser()
+    folder = as_path(str(config.resume))
     if not (folder / "config.yaml").is_file():
         raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
     tree = read_tree(folder / "config.yaml")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from samtune.errors import InputError, nearest
+from samtune.files import as_path
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.model import Sam
@@ -220,7 +221,7 @@ def fingerprint(sam: Sam) -> str:
 def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
     if source is None:
         return _packaged(spec)
-    path = Path(source).expanduser()
+    path = as_path(source)
     hub_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)) and path.suffix not in FILES
     if path.exists() or not hub_id:
         return path

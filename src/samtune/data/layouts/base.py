@@ -12,6 +12,7 @@ from samtune.data.problems import of_files
 from samtune.data.sources import Record, existing_folder, is_plain
 from samtune.data.volumes import stem_of
 from samtune.errors import InputError, nearest
+from samtune.files import as_path
 
 SplitRecords = dict[str | None, list[Record]]
 """Records by split, each list sorted by name; the key ``None`` if there are no splits."""
@@ -64,7 +65,7 @@ def find(config: DataConfig) -> SplitRecords:
 
     if not config.root:
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
-    root = Path(config.root).expanduser()
+    root = as_path(config.root)
     if config.layout == "auto" and config.name in DATASETS:
         return DATASETS[config.name].find(existing_folder(root), config)
     return layout_of(root, config.layout).find(root, config)
@@ -107,7 +108,7 @@ def defaults_of(settings: Settings) -> dict[str, Any]:
         return {}
     if set(SUPPLIED) <= set(settings):
         return {}
-    path = Path(root).expanduser()
+    path = as_path(root)
     if not path.exists():
         return {}
     try:

@@ -11,6 +11,7 @@ from samtune.data.layouts.base import Layout, SplitRecords, some, unique_names
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record, existing_folder, sliced
 from samtune.errors import InputError
+from samtune.files import as_path
 
 COLUMNS = ("image", "mask")
 _DELIMITERS = ",;\t"
@@ -122,7 +123,8 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _path(file: Path, cell: str) -> Path:
-    return file.parent / Path(cell).expanduser()
+    literal = file.parent / cell
+    return literal if literal.exists() else file.parent / as_path(cell)
 
 
 LAYOUT = Layout(

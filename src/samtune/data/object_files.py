@@ -1,0 +1,61 @@
+"""Masks of which each object has a file of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.problems import DataError
+from samtune.data.stored import Stored
+
+
+@dataclass(frozen=True)
+class ObjectFiles(Stored):
+    """The mask files of one image's objects as one instance map: the file ``k`` is ``k + 1``.
+
+    Smaller objects lie over larger ones, of two of the same area the later one.
+    """
+
+    files: tuple[Path, ...]
+    """One for each object, each 0 and one other value."""
+
+    def read(self) -> NDArray[np.int32]:
+        """``(h, w)``, see the class.
+
+        Raises:
+            InputError: A file of another size than the first, or of several values.
+        """
+        masks = [_foreground(file) for file in self.files]
+        labels = np.zeros(masks[0].shape, np.int32)
+        for file, mask in zip(self.files, masks, strict=True):
+            if mask.shape != labels.shape:
+                (h, w), (y, x) = labels.shape, mask.shape
+                what = f"the mask is {x}x{y} pixels but {self.files[0].name} is {w}x{h}"
+                raise DataError(file, "size mismatch", what, "export the masks of the image again")
+        order = np.argsort([-int(mask.sum()) for mask in masks], kind="stable")
+        for i in order.tolist():
+            labels[masks[i]] = i + 1
+        return labels
+
+
+def _foreground(file: Path) -> NDArray[np.bool_]:
+    from samtune.data.labels import clear_threshold
+    from samtune.data.reading import is_lossy, read_mask
+
+    values = read_mask(file)
+    cut = clear_threshold(values, is_lossy(file))
+    if cut is None:
+        met = np.unique(values)
+        if len(met) > 2 or met[0] != 0:
+            shown = ", ".join(map(str, met[:4].tolist())) + (", ..." if len(met) > 4 else "")
+            raise DataError(
+                file,
+                "several values",
+                f"is one of several masks of its image, one for each object, but holds {shown}",
+                "save each object as 0 and 255, or all objects in one mask with a value for each",
+            )
+        cut = 0
+    return values > cut

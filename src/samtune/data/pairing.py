@@ -1,0 +1,162 @@
+"""Which mask belongs to which image, as the names of their files tell it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from samtune.data.volumes import stem_of
+
+MASK_WORDS = (
+    "mask", "masks", "msk", "gt", "gts", "groundtruth", "ground_truth", "truth", "label", "labels",
+    "lbl", "seg", "segmentation", "annotation", "annotations",
+)  # fmt: skip
+"""What stands before or behind a mask's name and not its image's."""
+IMAGE_WORDS = ("image", "images", "img", "im", "photo", "rgb", "sat", "orig", "original", "input")
+"""What stands before or behind an image's name and not its mask's."""
+_COPY = re.compile(r"(?P<name>.+?)(?P<copy>\s*\(\d+\))?", re.DOTALL)
+"""A name, and the number in brackets that file managers put behind it."""
+_NUMBERED = re.compile(r"(?P<name>.+?)[ _.\-]?(?P<number>\d+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A file, and what its pairing goes by."""
+
+    path: Path
+    place: tuple[str, ...] = ()
+    """The folders that it lies in, without those that say image or mask."""
+    apart: bool = True
+    """Of a mask: whether its name may be its image's, because something else tells them apart."""
+
+    @property
+    def stem(self) -> str:
+        """Its name without its ending, nfc as NFC has it: file systems differ in that."""
+        return nfc(stem_of(self.path))
+
+
+@dataclass
+class Pairing:
+    """The masks of each image, and what stays alone."""
+
+    masks: dict[Path, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    """By image; several if each object has a mask file of its own, or if two are in conflict."""
+    objects: set[Path] = field(default_factory=set)
+    """The masks that hold one object each, as their numbers or folders say."""
+    alone: list[Path] = field(default_factory=list)
+    """Masks of no image."""
+
+
+def nfc(name: str) -> str:
+    """A name in Unicode's nfc form (NFC), in which equal letters are equal."""
+    return unicodedata.normalize("NFC", name)
+
+
+def without_word(stem: str, words: Sequence[str]) -> str | None:
+    """A name without the word before or behind it, or ``None`` if it has none of them.
+
+    ``a_mask``, ``mask-a``, ``a.mask`` and ``a (1)_mask`` have one, in any case; of ``a_mask (1)``
+    the number stays.
+    """
+    match = _COPY.fullmatch(stem)
+    name, copy = (match["name"], match["copy"] or "") if match else (stem, "")
+    either = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    for form in (rf"(?P<rest>.+?)[ _.\-]+(?:{either})", rf"(?:{either})[ _.\-]+(?P<rest>.+)"):
+        found = re.fullmatch(form, name, re.IGNORECASE | re.DOTALL)
+        if found:
+            return found["rest"] + copy
+    return None
+
+
+def object_stem(stem: str) -> str | None:
+    """The image's name in that of a mask of one object: ``a`` in ``a_mask_3`` and ``a_mask3``."""
+    match = _NUMBERED.fullmatch(stem)
+    return without_word(match["name"], MASK_WORDS) if match else None
+
+
+def is_mask_name(stem: str) -> bool:
+    """Whether a name has a mask's word."""
+    return without_word(stem, MASK_WORDS) is not None or object_stem(stem) is not None
+
+
+def assign(images: Sequence[Named], masks: Sequence[Named]) -> Pairing:
+    """Gives each mask to the image that its name or folder names.
+
+    A name is tried as it is (of a mask that lies apart), without a mask's word, and with the
+    number of an object; first as it is written, then without an image's word, then in any case. A
+    folder that is called like an image holds masks of its objects, and so does a folder of masks
+    beside a single image whose name they do not have.
+
+    Args:
+        images: The images.
+        masks: The masks, which may be of no image.
+    """
+    index, result = _Index(images), Pairing()
+    numbered: dict[Path, list[Path]] = defaultdict(list)
+    for mask in masks:
+        stem = mask.stem
+        plain = [stem] if mask.apart else []
+        if (worded := without_word(stem, MASK_WORDS)) is not None:
+            plain.append(worded)
+        image = index.first(mask.place, plain)
+        if image is None and (named := object_stem(stem)) is not None:
+            image = index.first(mask.place, [named])
+            result.objects |= {mask.path} if image else set()
+        if image is None and mask.apart:
+            image = index.of_folder(mask.place)
+            result.objects |= {mask.path} if image else set()
+        if image is not None:
+            result.masks[image].append(mask.path)
+            continue
+        match = _NUMBERED.fullmatch(stem)
+        image = index.first(mask.place, [match["name"]]) if match and mask.apart else None
+        if image is None:
+            result.alone.append(mask.path)
+        else:
+            numbered[image].append(mask.path)
+    for image, numbers in numbered.items():
+        if image in result.masks:  # it has its mask: these are of other images, which lack
+            result.alone += numbers
+        else:
+            result.masks[image] = numbers
+            result.objects |= set(numbers)
+    return result
+
+
+class _Index:
+    """Images by place and name, in several forms."""
+
+    def __init__(self, images: Iterable[Named]) -> None:
+        self.by_form: list[dict[tuple[tuple[str, ...], str], list[Path]]] = [
+            defaultdict(list) for _ in range(3)
+        ]
+        self.at_place: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+        for image in images:
+            place = tuple(map(nfc, image.place))
+            worded = without_word(image.stem, IMAGE_WORDS) or image.stem
+            self.at_place[place].append(image.path)
+            for table, form in zip(self.by_form, (image.stem, worded, worded.lower()), strict=True):
+                table[place, form].append(image.path)
+
+    def first(self, place: Sequence[str], stems: Iterable[str]) -> Path | None:
+        """The image of the first of these names that there is, if it is one alone."""
+        place, stems = tuple(map(nfc, place)), list(stems)
+        for stem in stems:
+            worded = without_word(stem, IMAGE_WORDS) or stem
+            for table, form in zip(self.by_form, (stem, worded, worded.lower()), strict=True):
+                found = table.get((place, form), [])
+                if found:
+                    return found[0] if len(found) == 1 or table is self.by_form[0] else None
+        return None
+
+    def of_folder(self, place: Sequence[str]) -> Path | None:
+        """The image that the folder is called like, or the only one that lies at its place."""
+        place = tuple(map(nfc, place))
+        if place and (image := self.first(place[:-1], [place[-1]])) is not None:
+            return image
+        here = self.at_place.get(place, [])
+        return here[0] if place and len(here) == 1 else None

@@ -1,0 +1,159 @@
+"""Where predictions are written: never onto what is read, never over what others wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.reading import SUFFIXES
+from samtune.data.sources import is_plain
+from samtune.errors import InputError
+from samtune.files import as_path, lies_in, same_place, unused
+
+REMEDY = "free some space or choose another --out"
+ENTRIES = "predictions.json"
+OVERLAYS = "overlays"
+_SIGNATURE = "samtune"
+"""The entry of a written PNG that says that a prediction wrote it, with a digest of its pixels."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files of one prediction."""
+
+    folder: Path
+    overlays: bool
+
+    @property
+    def entries(self) -> Path:
+        """The list of all masks."""
+        return self.folder / ENTRIES
+
+    def mask(self, name: str) -> Path:
+        """The mask of an image."""
+        return self.folder / f"{name}.png"
+
+    def overlay(self, name: str) -> Path:
+        """The picture of an image with its mask."""
+        return self.folder / OVERLAYS / f"{name}.png"
+
+    @staticmethod
+    def of(
+        out: str | Path,
+        source: str | Path,
+        names: Sequence[str],
+        sources: Iterable[str | Path | None] = (),
+        overlays: bool = True,
+    ) -> Places:
+        """The places below a folder, which nothing of somebody else's may be in the way of.
+
+        Args:
+            out: The folder.
+            source: The image or the folder of images to predict on.
+            names: The names of the images.
+            sources: Further files that are read, as the model's.
+            overlays: Whether pictures are written.
+
+        Raises:
+            InputError: The folder lies in the source, or a file is there that no prediction wrote.
+        """
+        refuse_source(out, source)
+        places = Places(as_path(out), overlays)
+        files = [places.mask(name) for name in names]
+        files += [places.overlay(name) for name in names if overlays]
+        read = [as_path(each) for each in (source, *sources) if each is not None]
+        for file in (*files, places.entries):
+            if file.exists() and (
+                any(same_place(file, each) for each in read) or not _is_written_here(file)
+            ):
+                raise InputError(
+                    f"--out={out}: holds {file.relative_to(places.folder)}, which no samtune "
+                    f"predict wrote; choose another folder, as in --out={_beside(places.folder)}"
+                )
+        others = [p for p in _pictures(places.folder) if p not in files and not _is_signed(p)]
+        if others:
+            raise InputError(
+                f"--out={out}: holds {others[0].name}, and masks would be among the pictures that "
+                f"are there; choose another folder, as in --out={_beside(places.folder)}"
+            )
+        return places
+
+
+def refuse_source(out: str | Path, source: str | Path) -> None:
+    """Refuses to write into the folder of the images, or among the folders of their data set.
+
+    Args:
+        out: The folder to write to.
+        source: The image or the folder of images to predict on.
+
+    Raises:
+        InputError: It names another folder.
+    """
+    folder, origin = as_path(out), as_path(source)
+    images = origin if origin.is_dir() else origin.parent
+    onto = lies_in(folder, images) if origin.is_dir() else same_place(folder, images)
+    beside = images
+    if not onto and folder.is_dir() and lies_in(images, folder) and is_plain(folder):
+        onto, beside = True, folder
+    if onto:
+        raise InputError(
+            f"--out={out}: {origin} is read, and nothing is written there; choose another folder, "
+            f"as in --out={_beside(beside)}"
+        )
+
+
+def signed_png(picture: NDArray[np.uint8]) -> bytes:
+    """A picture as PNG that says that a prediction wrote it."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    buffer, info = io.BytesIO(), PngInfo()
+    info.add_text(_SIGNATURE, _digest(picture))
+    Image.fromarray(picture).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def _is_written_here(file: Path) -> bool:
+    """Whether a prediction wrote a file, and nobody has changed it since."""
+    if file.name != ENTRIES:
+        return _is_signed(file)
+    try:
+        rows = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    keys = {"image", "segmentation", "bbox", "area", "score"}
+    return isinstance(rows, list) and all(isinstance(r, dict) and keys <= r.keys() for r in rows)
+
+
+def _is_signed(file: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            signature = opened.info.get(_SIGNATURE)
+            return signature is not None and signature == _digest(np.asarray(opened))
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _digest(picture: NDArray[np.uint8]) -> str:
+    return f"predict {blake2b(np.ascontiguousarray(picture).tobytes(), digest_size=16).hexdigest()}"
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def _beside(folder: Path) -> Path:
+    """A free folder beside another, for a remedy."""
+    place = folder if folder.name not in ("", "..") else folder.resolve()
+    return unused(place.with_name(f"{place.name}-predicted"))
