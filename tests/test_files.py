@@ -100,7 +100,7 @@ class TestPlaces:
         (tmp_path / "broken.pth").write_bytes(b"")
         for name in ("m.pth", "m.safetensors", "broken.pth"):
             said = [name, "samtune merge", name.replace(".", "-2.")]
-            refused(said, refuse_to_replace, "--out", tmp_path / name, "merge")
+            refused(said, refuse_to_replace, f"--out={name}", tmp_path / name, "merge")
         sign_archive(tmp_path / "m.pth", "merge")
         write_tensors(tmp_path / "m.safetensors", state, metadata={WRITTEN_BY: "merge"})
         for name in ("m.pth", "m.safetensors", "none.pth"):

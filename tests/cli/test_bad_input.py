@@ -170,7 +170,7 @@ def test_a_wrong_setting(samtune, words, word, value, rule):
 def test_a_run_within_its_data(samtune, words, pairs, monkeypatch):
     before = sorted(pairs.rglob("*"))
     for verb, output in (("train", pairs / "run"), ("train", pairs), ("eval", pairs / "images")):
-        line = samtune(verb, *(["nano"] if verb == "eval" else []), *words, f"output={output}").line
+        line = samtune(verb, *(["tiny"] if verb == "eval" else []), *words, f"output={output}").line
         assert f"output={output}" in line and f"output={pairs}-run" in line, line
     monkeypatch.chdir(pairs)
     assert "output=runs/...: lies in data.root" in samtune("train", *words).line

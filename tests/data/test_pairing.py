@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from samtune.data.pairing import Named, assign, object_stem, without_word
+from samtune.data.pairing import PairFile, assign, object_stem, without_word
 from samtune.data.trees import roles_of
 
 
@@ -29,7 +29,7 @@ def test_the_number_of_an_object(stem, image):
 
 def paired(images, masks, apart=True):
     def named(path):
-        return Named(Path(path), Path(path).parts[:-1], apart)
+        return PairFile(Path(path), Path(path).parts[:-1], apart)
 
     found = assign([named(p) for p in images], [named(p) for p in masks])
     table = {str(image): [str(m) for m in masks] for image, masks in found.masks.items()}

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from samtune.inference.asked import AskedObject
 from samtune.inference.prompt_files import read_prompts
+from samtune.inference.requests import ObjectRequest
 
-A = AskedObject((1.0, 2.0, 4.0, 8.0))
+A = ObjectRequest((1.0, 2.0, 4.0, 8.0))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_yolo_asks_with_boxes_and_those_of_polygons(written, tmp_path):
     written("a.txt", "0 0.5 0.5 0.5 1\n\n1 0.25 0 0.75 0 0.5 1\n2 0.5 0.5 0.5 1 0.9\n")
     written("b.txt", "")
     written("classes.txt", "cat\n")
-    box = AskedObject((0.25, 0.0, 0.75, 1.0), relative=True)
+    box = ObjectRequest((0.25, 0.0, 0.75, 1.0), relative=True)
     assert read_prompts(tmp_path) == {"a": (box, box, box), "b": ()}
     assert read_prompts(tmp_path / "a.txt") == {"a": (box, box, box)}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
-from samtune.inference.asked import EVERY, check_prompts
 from samtune.inference.prompt_files import read_prompts
+from samtune.inference.requests import EVERY, check_prompts
 
 
 def _numbers(word: str, counts: tuple[int, ...]) -> list[float]:

@@ -32,8 +32,8 @@ class ObjectFiles(Stored):
         labels = np.zeros(masks[0].shape, np.int32)
         for file, mask in zip(self.files, masks, strict=True):
             if mask.shape != labels.shape:
-                (h, w), (y, x) = labels.shape, mask.shape
-                what = f"the mask is {x}x{y} pixels but {self.files[0].name} is {w}x{h}"
+                sizes = [f"{side.shape[1]}x{side.shape[0]}" for side in (mask, masks[0])]
+                what = f"the mask is {sizes[0]} pixels but {self.files[0].name} is {sizes[1]}"
                 raise DataError(file, "size mismatch", what, "export the masks of the image again")
         order = np.argsort([-int(mask.sum()) for mask in masks], kind="stable")
         for i in order.tolist():
@@ -46,8 +46,8 @@ def _foreground(file: Path) -> NDArray[np.bool_]:
     from samtune.data.reading import is_lossy, read_mask
 
     values = read_mask(file)
-    cut = clear_threshold(values, is_lossy(file))
-    if cut is None:
+    threshold = clear_threshold(values, is_lossy(file))
+    if threshold is None:
         met = np.unique(values)
         if len(met) > 2 or met[0] != 0:
             shown = ", ".join(map(str, met[:4].tolist())) + (", ..." if len(met) > 4 else "")
@@ -57,5 +57,5 @@ def _foreground(file: Path) -> NDArray[np.bool_]:
                 f"is one of several masks of its image, one for each object, but holds {shown}",
                 "save each object as 0 and 255, or all objects in one mask with a value for each",
             )
-        cut = 0
-    return values > cut
+        threshold = 0
+    return values > threshold

@@ -24,7 +24,7 @@ _NUMBERED = re.compile(r"(?P<name>.+?)[ _.\-]?(?P<number>\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Named:
+class PairFile:
     """A file, and what its pairing goes by."""
 
     path: Path
@@ -83,7 +83,7 @@ def is_mask_name(stem: str) -> bool:
     return without_word(stem, MASK_WORDS) is not None or object_stem(stem) is not None
 
 
-def assign(images: Sequence[Named], masks: Sequence[Named]) -> Pairing:
+def assign(images: Sequence[PairFile], masks: Sequence[PairFile]) -> Pairing:
     """Gives each mask to the image that its name or folder names.
 
     A name is tried as it is (of a mask that lies apart), without a mask's word, and with the
@@ -130,7 +130,7 @@ def assign(images: Sequence[Named], masks: Sequence[Named]) -> Pairing:
 class _Index:
     """Images by place and name, in several forms."""
 
-    def __init__(self, images: Iterable[Named]) -> None:
+    def __init__(self, images: Iterable[PairFile]) -> None:
         self.by_form: list[dict[tuple[tuple[str, ...], str], list[Path]]] = [
             defaultdict(list) for _ in range(3)
         ]

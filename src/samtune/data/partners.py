@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from samtune.data.object_files import ObjectFiles
-from samtune.data.pairing import Named, assign, nfc
+from samtune.data.pairing import PairFile, assign, nfc
 from samtune.data.problems import DataError, complain
 from samtune.data.record import Record
 from samtune.data.stored import Stored
@@ -36,7 +36,7 @@ def pair(images: Path, masks: Path) -> list[Record]:
 
 
 def records_of_files(
-    pictures: Sequence[Named], truths: Sequence[Named]
+    pictures: Sequence[PairFile], truths: Sequence[PairFile]
 ) -> tuple[list[Record], list[Path], list[Path]]:
     """The records of images and masks, sorted by name; images without a mask; masks of no image.
 
@@ -47,7 +47,7 @@ def records_of_files(
     Raises:
         InputError: Two files of one stem.
     """
-    table: dict[tuple[tuple[str, ...], str], Named] = {}
+    table: dict[tuple[tuple[str, ...], str], PairFile] = {}
     for each in pictures:
         first = table.setdefault((each.place, each.stem), each)
         if first is not each:
@@ -69,7 +69,7 @@ def records_of_files(
     return sorted(records, key=lambda r: r.name), sorted(lacking), sorted(paired.alone)
 
 
-def names_of(files: Sequence[Named]) -> list[str]:
+def names_of(files: Sequence[PairFile]) -> list[str]:
     """A name for each file: its stem, or with its folders before it if stems repeat."""
     names = [each.stem for each in files]
     for joint in ("_", "__", "-"):
@@ -79,12 +79,12 @@ def names_of(files: Sequence[Named]) -> list[str]:
     return names
 
 
-def named_files(folder: Path) -> list[Named]:
+def named_files(folder: Path) -> list[PairFile]:
     """The files of a folder, or if none lies directly in it those of the folders below."""
     if files := data_files(folder):
-        return [Named(file) for file in files]
+        return [PairFile(file) for file in files]
     below = data_files_below(folder)
-    return [Named(file, file.relative_to(folder).parts[:-1]) for file in below]
+    return [PairFile(file, file.relative_to(folder).parts[:-1]) for file in below]
 
 
 def by_stem(files: Iterable[Path], stems: Iterable[str] | None = None) -> dict[str, Path]:

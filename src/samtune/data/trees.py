@@ -12,7 +12,7 @@ import numpy as np
 from samtune.data.pairing import (
     IMAGE_WORDS,
     MASK_WORDS,
-    Named,
+    PairFile,
     is_mask_name,
     nfc,
     object_stem,
@@ -29,8 +29,8 @@ _FEW_VALUES = 2
 class Roles:
     """The files of a tree by what they are."""
 
-    images: list[Named]
-    masks: list[Named]
+    images: list[PairFile]
+    masks: list[PairFile]
     unclear: list[tuple[Path, Path]]
     """Two files of one name, of which nothing says which one is the mask."""
 
@@ -45,14 +45,16 @@ def roles_of(files: Iterable[Path], root: Path) -> Roles:
         files: The files, each below the root.
         root: The folder.
     """
-    images, masks, rest = [], [], []
+    images: list[PairFile] = []
+    masks: list[PairFile] = []
+    rest: list[PairFile] = []
     for file in files:
         role, place = _role_of_folders(file.relative_to(root).parts[:-1])
-        named = Named(file, place)
+        named = PairFile(file, place)
         {"image": images, "mask": masks}.get(role, rest).append(named)
     by_name = _masks_by_name(rest)
     masks += [replace(each, apart=False) for each in rest if each.path in by_name]
-    twins: dict[tuple[tuple[str, ...], str], list[Named]] = defaultdict(list)
+    twins: dict[tuple[tuple[str, ...], str], list[PairFile]] = defaultdict(list)
     for each in rest:
         if each.path not in by_name:
             twins[each.place, each.stem].append(each)
@@ -87,7 +89,7 @@ def _role_of_folders(folders: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     return "", tuple(folders)
 
 
-def _masks_by_name(files: Sequence[Named]) -> set[Path]:
+def _masks_by_name(files: Sequence[PairFile]) -> set[Path]:
     """Those with a mask's word, unless they are only images that are called so, as ``gas_mask``."""
     targets: dict[tuple[tuple[str, ...], str], bool] = {}
     for each in files:
@@ -95,18 +97,20 @@ def _masks_by_name(files: Sequence[Named]) -> set[Path]:
             if stem is not None:
                 targets[each.place, stem] = True
     stems = Counter((each.place, each.stem) for each in files)
-    found = set()
+    by_name = set()
     for each in files:
         if is_mask_name(each.stem):
             mine = (without_word(each.stem, MASK_WORDS), object_stem(each.stem))
             lacks = not any((each.place, stem) in stems for stem in mine if stem is not None)
             key = (each.place, each.stem)
             if not (lacks and (key in targets or stems[key] > 1)):
-                found.add(each.path)
-    return found
+                by_name.add(each.path)
+    return by_name
 
 
-def _mask_of_twins(twins: Sequence[Named], known: dict[frozenset[str], str | None]) -> Named | None:
+def _mask_of_twins(
+    twins: Sequence[PairFile], known: dict[frozenset[str], str | None]
+) -> PairFile | None:
     """The mask of two files of one name; ``known`` is what was seen of their endings before."""
     endings = [each.path.suffix.lower() for each in twins]
     if endings[0] == endings[1]:

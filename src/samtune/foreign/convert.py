@@ -158,8 +158,8 @@ def _places(file: Path, out: Path, base: str | Path | None, save_base: str | Pat
             f"--save-base={save_base}: splits the base off where none is given, and --base={base} "
             "gives one; leave one of them out"
         )
-    named = {"--out": out, "--save-base": save_base}
-    for option, path in named.items():
+    options = {"--out": out, "--save-base": save_base}
+    for option, path in options.items():
         if path is not None and Path(path).suffix != ".safetensors":
             raise InputError(f"{option}={path}: is a .safetensors file; give it that ending")
     paths = _Paths(
@@ -172,8 +172,8 @@ def _places(file: Path, out: Path, base: str | Path | None, save_base: str | Pat
         raise InputError(f"--out={out}: every file needs a path of its own; choose another")
     for option, path in (("--out", paths.out), ("--save-base", paths.save_base)):
         if path is not None:
-            refuse_onto(f"{option}={named[option]}", path, (paths.file, paths.base))
-            refuse_to_replace(f"{option}={named[option]}", path, VERB)
+            refuse_onto(f"{option}={options[option]}", path, (paths.file, paths.base))
+            refuse_to_replace(f"{option}={options[option]}", path, VERB)
     return paths
 
 

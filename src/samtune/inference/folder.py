@@ -18,15 +18,15 @@ from samtune.data.pairing import nfc
 from samtune.data.pictures import pictures_in
 from samtune.errors import InputError
 from samtune.files import write_whole
-from samtune.inference.asked import EVERY, Asked, check_prompts, prompts_of
 from samtune.inference.places import REMEDY, Places, signed_png
 from samtune.inference.predictor import Outside, Predictor
+from samtune.inference.requests import EVERY, Request, check_prompts, prompts_of
 from samtune.prompts import Prompts
 from samtune.report.overlays import draw_overlay
 
 
 @dataclass
-class _Told:
+class _Counts:
     """What the reader should know, counted over all images."""
 
     beyond: int = 0
@@ -39,7 +39,7 @@ class _Answer(NamedTuple):
     """A model's answer to the prompts of one image."""
 
     image: NDArray[np.uint8]
-    asked: Asked | None
+    request: Request | None
     prompts: Prompts | None
     """``None`` if there is nothing to ask for."""
     masks: NDArray[np.bool_]
@@ -66,49 +66,44 @@ def predict_folder(
     """Predicts masks for one image or all images of a folder and those below.
 
     Writes ``NAME.png`` (0 and 255: the union over the prompts; of a model of several classes the
-    class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: a list with one entry per
-    prompt, COCO's ``segmentation`` (compressed run lengths), ``bbox``, ``area``, and ``score``. A
-    file that is there already is replaced if a prediction wrote it, and else nothing is done.
+    class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: an entry for each prompt
+    with COCO's ``segmentation`` (run lengths), ``bbox``, ``area``, and ``score``.
 
     Args:
         predictor: From ``samtune.load(...).predictor()``.
-        source: An image or a folder of images; files that are plainly their masks are left out.
+        source: An image or a folder of images; what are plainly their masks is left out.
         out: Where to write; made when missing.
-        prompts: By image name or stem, ``{"boxes": [[x0, y0, x1, y1], ...]}`` or ``{"points":
-            [[x, y], ...], "labels": [1, ...]}`` in the image's pixels, see docs/prompts.md; the key
-            ``*`` holds for all other images. Without an entry an image is answered prompt-free.
+        prompts: By image name, ``{"boxes": [[x0, y0, x1, y1], ...]}`` or ``{"points": [[x, y],
+            ...], "labels": [1, ...]}`` in pixels, see docs/prompts.md; the key ``*`` holds for all
+            other images. An image without an entry is asked without a prompt.
         overlays: Whether to write pictures too.
         progress: Called with images done and images in all.
-        sources: Further files that are read, onto which nothing is written.
+        sources: Further files that are read.
 
     Returns:
-        ``images``, ``failed`` (a list of ``file`` and ``reason``), ``out``, ``left_out`` (masks
-        among the images), and ``remarks``: lines for the reader, with what holds for several images
-        said once.
+        ``images``, ``failed`` (``file`` and ``reason``), ``out``, ``left_out`` (masks among the
+        images), and ``remarks``, with what holds for several images said once.
 
     Raises:
-        InputError: No images, malformed prompts, or an output that cannot be written. Single images
-            that cannot be read are listed instead.
+        InputError: No images, malformed prompts, or an output that cannot be written or holds what
+            no prediction wrote. Single images that cannot be read are listed instead.
     """
     pictures = pictures_in(source, predictor.model.input)
-    records = pictures.records
-    _check_names(records)
-    asked = _by_record(check_prompts(prompts or {}, "prompts"), records)
-    places = Places.of(out, source, [record.name for record in records], sources, overlays)
-    entries: list[dict[str, Any]] = []
-    failed: list[tuple[str, InputError]] = []
-    told = _Told(not_in_prompts=len(records) - len(asked) if prompts else 0)
+    records = _checked_names(pictures.records)
+    requests = _by_record(check_prompts(prompts or {}, "prompts"), records)
+    places = Places.of(out, source, [each.name for each in records], sources, overlays)
+    entries, failed = list[dict[str, Any]](), list[tuple[str, InputError]]()
+    counts = _Counts(not_in_prompts=len(records) - len(requests) if prompts else 0)
     for done, record in enumerate(records, 1):
         try:
-            answer = _predict(predictor, record, asked)
+            answer = _predict(predictor, record, requests)
         except InputError as error:
             failed.append((str(record.file), error))
         else:
-            told.beyond += _reaches_beyond(answer.prompts, answer.size)
+            counts.beyond += _reaches_beyond(answer.prompts, answer.size)
             entries += _entries(record, answer)
             _write_pictures(places, record.name, answer)
-        if progress is not None:
-            progress(done, len(records))
+        (progress or _silent)(done, len(records))
     if len(failed) < len(records):
         write_whole(places.entries, json.dumps(entries) + "\n", REMEDY)
     return {
@@ -116,20 +111,24 @@ def predict_folder(
         "failed": [{"file": file, "reason": _reason(file, error)} for file, error in failed],
         "out": str(places.folder),
         "left_out": [str(mask) for mask in pictures.masks],
-        "remarks": _remarks(failed, len(records), told, pictures.masks),
+        "remarks": _remarks(failed, len(records), counts, pictures.masks),
     }
+
+
+def _silent(done: int, total: int) -> None:
+    """Says nothing of the progress."""
 
 
 def _entries(record: Record, answer: _Answer) -> list[dict[str, Any]]:
     count = len(answer.masks)
     classes = range(count) if answer.of_classes else [None] * count
-    told = zip(answer.masks, answer.scores, classes, strict=True)
-    return [_entry(record, mask, score, answer.size, category) for mask, score, category in told]
+    rows = zip(answer.masks, answer.scores, classes, strict=True)
+    return [_entry(record, mask, score, answer.size, category) for mask, score, category in rows]
 
 
-def _predict(predictor: Predictor, record: Record, asked: Mapping[str, Asked]) -> _Answer:
+def _predict(predictor: Predictor, record: Record, requests: Mapping[str, Request]) -> _Answer:
     image = read_image(record.image, predictor.model.input)
-    size, mine = image.shape[:2], asked.get(record.name)
+    size, mine = image.shape[:2], requests.get(record.name)
     if mine == ():
         return _Answer(image, mine, None, np.zeros((0, *size), bool), [], False)
     prompts = prompts_of(mine, size)
@@ -156,7 +155,7 @@ def _reason(file: str, error: InputError) -> str:
 
 
 def _remarks(
-    failed: Sequence[tuple[str, InputError]], images: int, told: _Told, masks: Sequence[Path]
+    failed: Sequence[tuple[str, InputError]], images: int, counts: _Counts, masks: Sequence[Path]
 ) -> list[str]:
     """One line for each failure and remark; a prompt outside of several images has one line."""
     alike: dict[str, list[tuple[str, InputError]]] = {}
@@ -170,14 +169,14 @@ def _remarks(
         "give pixels of these images, or --prompts with a box for each"
         for prompt, group in alike.items()
     ]
-    if told.beyond:
+    if counts.beyond:
         lines.append(
-            f"note: boxes reach beyond the edge of {told.beyond} of {images} images; used as is"
+            f"note: boxes reach beyond the edge of {counts.beyond} of {images} images; used as is"
         )
-    if told.not_in_prompts:
+    if counts.not_in_prompts:
         lines.append(
-            f"note: {told.not_in_prompts} of {images} images are not in the prompts, and were "
-            'asked without one; give "boxes": [] for an image with nothing in it'
+            f"note: {counts.not_in_prompts} of {images} images are not in the prompts, and were "
+            'requests without one; give "boxes": [] for an image with nothing in it'
         )
     if masks:
         shown = ", ".join(mask.name for mask in masks[:3]) + (", ..." if len(masks) > 3 else "")
@@ -193,19 +192,19 @@ def _write_pictures(places: Places, name: str, answer: _Answer) -> None:
     values = masks.argmax(0) if answer.of_classes else 255 * np.any(masks, axis=0)
     write_whole(places.mask(name), signed_png(values.astype(np.uint8)), REMEDY)
     if places.overlays:
-        mine = answer.asked or ()
-        found = [] if answer.prompts is None else answer.prompts.boxes()
-        boxes = [box.tolist() for box in found if not box.isnan().any()]
+        mine = answer.request or ()
+        prompts = answer.prompts or Prompts.of(count=0)
+        boxes = [box.tolist() for box in prompts.boxes() if not box.isnan().any()]
         points = _points(mine, answer.size)
         picture = draw_overlay(image, values > 0, boxes, points)
         write_whole(places.overlay(name), signed_png(picture), REMEDY)
 
 
-def _points(asked: Asked, size: Sequence[int]) -> list[list[float]]:
+def _points(requests: Request, size: Sequence[int]) -> list[list[float]]:
     """The points of all objects in pixels, each with its label."""
     return [
         [x * (size[1] if each.relative else 1), y * (size[0] if each.relative else 1), label]
-        for each in asked
+        for each in requests
         for (x, y), label in zip(each.points, each.labels, strict=True)
     ]
 
@@ -230,14 +229,14 @@ def _entry(
     }
 
 
-def _by_record(prompts: Mapping[str, Asked], records: Sequence[Record]) -> dict[str, Asked]:
+def _by_record(prompts: Mapping[str, Request], records: Sequence[Record]) -> dict[str, Request]:
     """The prompts by record name, from paths below the source, file names, stems, or ``*``."""
     by_key: dict[str, set[str]] = defaultdict(set)
     for record in records:
         label = _label(record)
         for key in (record.name, label, Path(label).name, Path(record.name).name):
             by_key[nfc(key)].add(record.name)
-    asked = {record.name: prompts[EVERY] for record in records} if EVERY in prompts else {}
+    requests = {record.name: prompts[EVERY] for record in records} if EVERY in prompts else {}
     keys: dict[str, str] = {}
     for key, entry in prompts.items():
         if key == EVERY:
@@ -253,8 +252,8 @@ def _by_record(prompts: Mapping[str, Asked], records: Sequence[Record]) -> dict[
         (name,) = names
         if name in keys:
             raise InputError(f"prompts for {key} and {keys[name]}: are of one image; join them")
-        keys[name], asked[name] = key, entry
-    return asked
+        keys[name], requests[name] = key, entry
+    return requests
 
 
 def _label(record: Record) -> str:
@@ -262,7 +261,8 @@ def _label(record: Record) -> str:
     return record.name if record.group else str(Path(record.name).with_name(record.file.name))
 
 
-def _check_names(records: Sequence[Record]) -> None:
+def _checked_names(records: Sequence[Record]) -> Sequence[Record]:
+    """The records, of which no two may write the same file."""
     by_name: dict[str, Record] = {}
     for record in records:
         if record.name in by_name:
@@ -271,3 +271,4 @@ def _check_names(records: Sequence[Record]) -> None:
                 f"{by_name[record.name].file.name}; rename one of the two"
             )
         by_name[record.name] = record
+    return records

@@ -9,12 +9,12 @@ from typing import Any
 
 from samtune.errors import InputError
 from samtune.files import as_path
-from samtune.inference.asked import Asked, AskedObject, check_prompts, checked_box
+from samtune.inference.requests import ObjectRequest, Request, check_prompts, checked_box
 
 _FORM = '{"image.png": {"boxes": [[x0, y0, x1, y1]]}}'
 
 
-def read_prompts(path: str | Path) -> dict[str, Asked]:
+def read_prompts(path: str | Path) -> dict[str, Request]:
     """A file of prompts, or a folder of YOLO's text files.
 
     A JSON file maps image names to boxes, points and labels; or it is COCO's, of annotations or of
@@ -60,27 +60,27 @@ class _Repeated(dict[str, Any]):
         return tree
 
 
-def _coco(tree: Mapping[str, Any], origin: str) -> dict[str, Asked]:
+def _coco(tree: Mapping[str, Any], origin: str) -> dict[str, Request]:
     """COCO's annotations: an image without any has nothing to ask for; crowds are left out."""
     names: dict[Any, str] = {}
     for image in tree.get("images") or []:
         if not isinstance(image, dict) or not {"id", "file_name"} <= image.keys():
             raise InputError(f"{origin}: an image lacks its id or file_name; export it again")
         names[image["id"]] = str(image["file_name"])
-    asked: dict[str, list[AskedObject]] = {name: [] for name in names.values()}
+    requests: dict[str, list[ObjectRequest]] = {name: [] for name in names.values()}
     for i, each in enumerate(tree["annotations"]):
         known = isinstance(each, dict) and each.get("image_id") in names
         if not known:
             raise InputError(f"{origin}: annotation {i} is of no image that the file lists")
         if not each.get("iscrowd"):
             name = names[each["image_id"]]
-            asked[name].append(AskedObject(_corners(each.get("bbox"), f"{origin}: {name}")))
-    return {name: tuple(objects) for name, objects in asked.items()}
+            requests[name].append(ObjectRequest(_corners(each.get("bbox"), f"{origin}: {name}")))
+    return {name: tuple(objects) for name, objects in requests.items()}
 
 
-def _results(rows: list[dict[str, Any]], origin: str) -> dict[str, Asked]:
+def _results(rows: list[dict[str, Any]], origin: str) -> dict[str, Request]:
     """COCO's results, and what ``samtune predict`` writes, which names the image itself."""
-    asked: dict[str, list[AskedObject]] = {}
+    requests: dict[str, list[ObjectRequest]] = {}
     for row in rows:
         name = row.get("image", row.get("file_name", row.get("image_id")))
         if not isinstance(name, str):
@@ -88,9 +88,9 @@ def _results(rows: list[dict[str, Any]], origin: str) -> dict[str, Asked]:
                 f"{origin}: the boxes name their images by number; give COCO's annotations, which "
                 "list the images, or put the file's name in the place of image_id"
             )
-        box = AskedObject(_corners(row["bbox"], f"{origin}: {name}"))
-        asked.setdefault(name, []).append(box)
-    return {name: tuple(objects) for name, objects in asked.items()}
+        box = ObjectRequest(_corners(row["bbox"], f"{origin}: {name}"))
+        requests.setdefault(name, []).append(box)
+    return {name: tuple(objects) for name, objects in requests.items()}
 
 
 def _corners(bbox: Any, origin: str) -> tuple[float, ...]:
@@ -100,7 +100,7 @@ def _corners(bbox: Any, origin: str) -> tuple[float, ...]:
     return checked_box([x, y, x + w, y + h], origin)
 
 
-def _yolo(file: Path) -> Asked:
+def _yolo(file: Path) -> Request:
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -112,7 +112,7 @@ def _yolo(file: Path) -> Asked:
     )
 
 
-def _yolo_object(words: list[str], origin: str) -> AskedObject:
+def _yolo_object(words: list[str], origin: str) -> ObjectRequest:
     try:
         values = [float(word) for word in words]
     except ValueError:
@@ -132,7 +132,7 @@ def _yolo_object(words: list[str], origin: str) -> AskedObject:
         raise InputError(
             f"{origin}: {words[1]} is no fraction of the image; divide pixels by its size"
         )
-    return AskedObject(checked_box(box, origin), relative=True)
+    return ObjectRequest(checked_box(box, origin), relative=True)
 
 
 def _is_number(value: Any) -> bool:

@@ -19,7 +19,7 @@ FORM = "boxes [x0, y0, x1, y1], or points [x, y] with as many labels"
 
 
 @dataclass(frozen=True)
-class AskedObject:
+class ObjectRequest:
     """One object: a box, points, or a box that points correct."""
 
     box: tuple[float, ...] | None = None
@@ -42,18 +42,18 @@ class AskedObject:
         return Prompts.of(boxes=box, points=points, labels=torch.tensor([self.labels]))
 
 
-Asked = tuple[AskedObject, ...]
+Request = tuple[ObjectRequest, ...]
 """The objects of one image; none says that there is nothing."""
 
 
-def prompts_of(asked: Asked | None, size: Sequence[int]) -> Prompts:
+def prompts_of(request: Request | None, size: Sequence[int]) -> Prompts:
     """One prompt for each object; of ``None`` the prompt that asks for nothing in particular."""
-    if asked is None:
+    if request is None:
         return Prompts.of(count=1)
-    return Prompts.cat([each.prompts(size) for each in asked])
+    return Prompts.cat([each.prompts(size) for each in request])
 
 
-def check_prompts(prompts: Any, origin: str) -> dict[str, Asked]:
+def check_prompts(prompts: Any, origin: str) -> dict[str, Request]:
     """Reads a mapping of images to boxes, points and labels.
 
     Args:
@@ -67,7 +67,7 @@ def check_prompts(prompts: Any, origin: str) -> dict[str, Asked]:
     if not isinstance(prompts, Mapping):
         raise InputError(f"{origin}: must map image names to boxes or points")
     return {
-        str(name): entry if isinstance(entry, tuple) else _asked(entry, f"{origin}: {name}")
+        str(name): entry if isinstance(entry, tuple) else _request(entry, f"{origin}: {name}")
         for name, entry in prompts.items()
     }
 
@@ -79,7 +79,7 @@ def checked_box(values: Any, origin: str) -> tuple[float, ...]:
         InputError: Anything else.
     """
     if not _is_numbers(values, 4):
-        raise InputError(f"{origin}: {_shown(values)}: must be {FORM}")
+        raise InputError(f"{origin}: {_brief(values)}: must be {FORM}")
     box = tuple(float(v) for v in values)
     if not all(map(math.isfinite, box)):
         raise InputError(f"{origin}: box={list(box)}: is not finite; give pixels of the image")
@@ -90,7 +90,7 @@ def checked_box(values: Any, origin: str) -> tuple[float, ...]:
     return box
 
 
-def _asked(entry: Any, origin: str) -> Asked:
+def _request(entry: Any, origin: str) -> Request:
     if not isinstance(entry, Mapping) or not entry or set(entry) - set(KINDS):
         other = [k for k in entry if k not in KINDS] if isinstance(entry, Mapping) else []
         hint = nearest(str(other[0]), KINDS) if other else ""
@@ -103,14 +103,14 @@ def _asked(entry: Any, origin: str) -> Asked:
     if not objects:
         if "points" not in entry and "boxes" not in entry:
             raise InputError(f"{origin}: labels without points; must be {FORM}")
-        return tuple(AskedObject(box) for box in boxes)
+        return tuple(ObjectRequest(box) for box in boxes)
     if not boxes and not all(points for points, _ in objects):
         raise InputError(f"{origin}: an object has no point; leave it out, or give one")
     if not boxes:
-        return tuple(AskedObject(None, *each) for each in objects)
+        return tuple(ObjectRequest(None, *each) for each in objects)
     nested = _depth(entry["points"]) == 3
     if len(boxes) == len(objects):
-        return tuple(AskedObject(b, *o) for b, o in zip(boxes, objects, strict=True))
+        return tuple(ObjectRequest(b, *o) for b, o in zip(boxes, objects, strict=True))
     if nested:
         raise InputError(
             f"{origin}: {len(boxes)} boxes, and points of {len(objects)} objects; give the points "
@@ -121,7 +121,7 @@ def _asked(entry: Any, origin: str) -> Asked:
             f"{origin}: {len(boxes)} boxes, and points outside of one of them; nest the points by "
             "box, as in [[[x, y]], []], so that it is clear of which"
         )
-    return (*(AskedObject(box) for box in boxes), AskedObject(None, *objects[0]))
+    return (*(ObjectRequest(box) for box in boxes), ObjectRequest(None, *objects[0]))
 
 
 Points = tuple[tuple[tuple[float, float], ...], tuple[int, ...]]
@@ -168,15 +168,15 @@ def _points(points: Any, labels: Any, origin: str) -> Points:
     """One object's points with their labels, which are 1 if none are said."""
     for point in points:
         if not _is_numbers(point, 2):
-            raise InputError(f"{origin}: {_shown(point)}: must be {FORM}")
+            raise InputError(f"{origin}: {_brief(point)}: must be {FORM}")
         if not all(map(math.isfinite, point)):
             raise InputError(f"{origin}: point={point}: is not finite; give pixels of the image")
     labels = [1] * len(points) if labels is None else labels
     if not isinstance(labels, list | tuple) or len(labels) != len(points):
-        raise InputError(f"{origin}: labels {_shown(labels)}: must be {FORM}")
+        raise InputError(f"{origin}: labels {_brief(labels)}: must be {FORM}")
     if any(isinstance(v, bool) or v not in (0, 1) for v in labels):
         raise InputError(
-            f"{origin}: labels {_shown(labels)}: each must be 0 or 1, 1 inside the object"
+            f"{origin}: labels {_brief(labels)}: each must be 0 or 1, 1 inside the object"
         )
     return tuple((float(x), float(y)) for x, y in points), tuple(int(v) for v in labels)
 
@@ -186,7 +186,7 @@ def _rows(value: Any, width: int, origin: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list | tuple):
-        raise InputError(f"{origin}: {_shown(value)}: must be {FORM}")
+        raise InputError(f"{origin}: {_brief(value)}: must be {FORM}")
     return [value] if _is_numbers(value, width) else list(value)
 
 
@@ -205,6 +205,6 @@ def _depth(value: Any) -> int:
     return 1 + max((_depth(member) for member in value), default=0)
 
 
-def _shown(value: Any) -> str:
+def _brief(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from samtune.inference.asked import AskedObject, check_prompts, prompts_of
+from samtune.inference.requests import ObjectRequest, check_prompts, prompts_of
 
 BOX, OTHER = [1, 2, 9, 8], [10, 2, 19, 8]
 
@@ -17,36 +17,36 @@ def asked(**entry):
     [
         ({"boxes": []}, ()),
         ({"points": []}, ()),
-        ({"boxes": [BOX, OTHER]}, (AskedObject((1, 2, 9, 8)), AskedObject((10, 2, 19, 8)))),
-        ({"boxes": BOX}, (AskedObject((1, 2, 9, 8)),)),
-        ({"points": [[3, 4], [5, 6]]}, (AskedObject(None, ((3, 4), (5, 6)), (1, 1)),)),
-        ({"points": [3, 4], "labels": [0]}, (AskedObject(None, ((3, 4),), (0,)),)),
+        ({"boxes": [BOX, OTHER]}, (ObjectRequest((1, 2, 9, 8)), ObjectRequest((10, 2, 19, 8)))),
+        ({"boxes": BOX}, (ObjectRequest((1, 2, 9, 8)),)),
+        ({"points": [[3, 4], [5, 6]]}, (ObjectRequest(None, ((3, 4), (5, 6)), (1, 1)),)),
+        ({"points": [3, 4], "labels": [0]}, (ObjectRequest(None, ((3, 4),), (0,)),)),
         (
             {"points": [[[3, 4]], [[5, 6]]], "labels": [1, 0]},
-            (AskedObject(None, ((3, 4),), (1,)), AskedObject(None, ((5, 6),), (0,))),
+            (ObjectRequest(None, ((3, 4),), (1,)), ObjectRequest(None, ((5, 6),), (0,))),
         ),
         (
             {"points": [[[3, 4], [5, 6]], [[7, 8]]], "labels": [[1, 0], [1]]},
-            (AskedObject(None, ((3, 4), (5, 6)), (1, 0)), AskedObject(None, ((7, 8),), (1,))),
+            (ObjectRequest(None, ((3, 4), (5, 6)), (1, 0)), ObjectRequest(None, ((7, 8),), (1,))),
         ),
         (
             {"points": [[[3, 4], [5, 6]], [[7, 8]]], "labels": [1, 0, 1]},
-            (AskedObject(None, ((3, 4), (5, 6)), (1, 0)), AskedObject(None, ((7, 8),), (1,))),
+            (ObjectRequest(None, ((3, 4), (5, 6)), (1, 0)), ObjectRequest(None, ((7, 8),), (1,))),
         ),
         (
             {"boxes": [BOX], "points": [[3, 4]], "labels": [0]},
-            (AskedObject((1, 2, 9, 8), ((3, 4),), (0,)),),
+            (ObjectRequest((1, 2, 9, 8), ((3, 4),), (0,)),),
         ),
         (
             {"boxes": [BOX, OTHER], "points": [[[3, 4]], []], "labels": [[0], []]},
-            (AskedObject((1, 2, 9, 8), ((3, 4),), (0,)), AskedObject((10, 2, 19, 8))),
+            (ObjectRequest((1, 2, 9, 8), ((3, 4),), (0,)), ObjectRequest((10, 2, 19, 8))),
         ),
         (
             {"boxes": [BOX, OTHER], "points": [[3, 4]]},
             (
-                AskedObject((1, 2, 9, 8)),
-                AskedObject((10, 2, 19, 8)),
-                AskedObject(None, ((3, 4),), (1,)),
+                ObjectRequest((1, 2, 9, 8)),
+                ObjectRequest((10, 2, 19, 8)),
+                ObjectRequest(None, ((3, 4),), (1,)),
             ),
         ),
     ],
@@ -88,13 +88,13 @@ def test_any_other_form_is_refused(refused, entry, said):
 
 def test_each_object_is_one_prompt():
     objects = (
-        AskedObject((1, 2, 9, 8), ((3, 4), (5, 6)), (1, 0)),
-        AskedObject(None, ((7, 8),), (1,)),
+        ObjectRequest((1, 2, 9, 8), ((3, 4), (5, 6)), (1, 0)),
+        ObjectRequest(None, ((7, 8),), (1,)),
     )
     prompts = prompts_of(objects, (10, 20))
     assert len(prompts) == 2
     assert prompts.boxes()[0].tolist() == [1, 2, 9, 8] and prompts.boxes()[1].isnan().all()
-    parts = AskedObject((0.25, 0.5, 0.75, 1.0), ((0.5, 0.5),), (1,), relative=True)
+    parts = ObjectRequest((0.25, 0.5, 0.75, 1.0), ((0.5, 0.5),), (1,), relative=True)
     relative = prompts_of((parts,), (10, 20))
     assert relative.boxes()[0].tolist() == [5, 5, 15, 10]
     assert torch.equal(relative.coords[0, 0], torch.tensor([10.0, 5.0]))
