@@ -1,4 +1,4 @@
-"""The two forms of attention agree, and both are what a loop over queries and keys gives."""
+"""The forms of attention agree, and all are what a loop over queries and keys gives."""
 
 import math
 
@@ -32,6 +32,15 @@ def run(case, form, q, k, v, table_h, table_w):
     return attention.attend(q, k, v, rel_h, rel_w, extra, form)
 
 
+FORMS = ["textbook", "folded", "striped"]
+
+
+@pytest.fixture(autouse=True)
+def narrow_stripes(monkeypatch):
+    """Few rows of queries at a time, so that these small grids have several stripes."""
+    monkeypatch.setattr(attention, "STRIPE", 350)
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=["fp64", "fp32"]
@@ -39,17 +48,18 @@ def run(case, form, q, k, v, table_h, table_w):
 def test_forms_agree_in_values_and_gradients(case, dtype, tolerance):
     given = inputs(case, dtype)
     results = []
-    for form in ("textbook", "folded"):
+    for form in FORMS:
         out = run(case, form, *given)
         weight = torch.linspace(-1, 1, out.numel(), dtype=dtype).reshape(out.shape)
         results.append([out, *torch.autograd.grad((out * weight).sum(), given)])
-    for textbook, folded in zip(*results, strict=True):
-        torch.testing.assert_close(folded, textbook, rtol=tolerance, atol=tolerance)
+    for textbook, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, textbook, rtol=tolerance, atol=tolerance)
     tables = results[0][-2:]
     assert case == "one token" or all(t.abs().sum() > 0 for t in tables)
 
 
-@pytest.mark.parametrize("form", ["textbook", "folded"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", ["wide", "extra keys", "pooled keys"])
 def test_forms_are_the_published_sum(case, form):
     q, k, v, table_h, table_w = (t.detach() for t in inputs(case, b=1, heads=1, d=4))
@@ -69,9 +79,9 @@ def test_forms_are_the_published_sum(case, form):
         torch.testing.assert_close(out[i], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_gradients_of_both_forms_are_the_numerical_ones():
+def test_gradients_of_all_forms_are_the_numerical_ones():
     given = inputs("extra keys", b=1, heads=1, d=3)
-    for form in ("textbook", "folded"):
+    for form in FORMS:
         assert torch.autograd.gradcheck(lambda *t, f=form: run("extra keys", f, *t), given)
 
 
@@ -79,7 +89,7 @@ def test_gradients_of_both_forms_are_the_numerical_ones():
 def test_half_precision_keeps_its_type_and_the_tables_stay_float32(dtype):
     q, k, v, *tables = (t.detach() for t in inputs("extra keys", torch.float32))
     exact = run("extra keys", "textbook", q, k, v, *tables)
-    for form in ("textbook", "folded"):
+    for form in FORMS:
         out = run("extra keys", form, q.to(dtype), k.to(dtype), v.to(dtype), *tables)
         assert out.dtype == dtype
         torch.testing.assert_close(out.float(), exact, rtol=0.1, atol=0.1)
@@ -91,15 +101,34 @@ def test_without_positions_it_is_plain_attention():
     torch.testing.assert_close(attention.attend(q, k, v, None, None), expected)
 
 
-@pytest.mark.parametrize(("side", "folds"), [(31, False), (32, True)])
-def test_auto_folds_large_grids(monkeypatch, side, folds):
+@pytest.mark.parametrize(("side", "large"), [(31, "textbook"), (32, "folded")])
+def test_auto_folds_large_grids_for_gradients_and_stripes_without(monkeypatch, side, large):
     called = []
-    for form in ("_textbook", "_folded"):
-        monkeypatch.setattr(attention, form, lambda q, *rest, form=form: called.append(form) or q)
+    for form in FORMS:
+        stub = lambda q, *rest, form=form: called.append(form) or q  # noqa: E731
+        monkeypatch.setattr(attention, "_" + form, stub)
     q = torch.zeros(1, 1, side * side, 2)
-    rel = torch.zeros(side, side, 2)
+    rel = torch.zeros(side, side, 2, requires_grad=True)
     attention.attend(q, q, q, rel, rel)
-    assert called == ["_folded" if folds else "_textbook"]
+    with torch.no_grad():
+        attention.attend(q, q, q, rel, rel)
+    attention.attend(q, q, q, rel.detach(), rel.detach())
+    elsewhere = q.to("meta"), rel.detach().to("meta")
+    attention.attend(*elsewhere[:1] * 3, *elsewhere[1:] * 2)
+    assert called == [large, "striped", "striped", large]
+
+
+def test_a_stripe_is_narrow(monkeypatch):
+    """However large the grid, the bias of one stripe is all that is there of ``N x N``."""
+    monkeypatch.setattr(attention, "STRIPE", 3 * 20 * 400)
+    sizes, bias = [], attention._bias
+    monkeypatch.setattr(
+        attention, "_bias", lambda *given: (sizes.append(bias(*given).numel()), bias(*given))[1]
+    )
+    q = torch.randn(1, 1, 400, 8)
+    rel = torch.randn(20, 20, 8)
+    attention.attend(q, q, q, rel, rel)
+    assert sizes == [3 * 20 * 400] * 6 + [2 * 20 * 400]
 
 
 def test_folded_stores_no_score_matrix():

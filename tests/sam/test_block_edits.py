@@ -142,16 +142,17 @@ def test_tokens_after_pooled_keys(encoder, x, index):
 
 
 @both
-def test_tokens_in_both_attention_forms(index, x):
+def test_tokens_in_all_attention_forms(index, x):
     outs = []
-    for form in ("textbook", "folded"):
+    for form in ("textbook", "folded", "striped"):
         block = tiny.base().double().image_encoder.blocks[index]
         block.attn.form = form
         tokens = deterministic.tensor("tokens", (2, 3, 32), -2, 2).double().requires_grad_()
         out = block(x, BlockEdits(tokens=tokens))
         outs.append((out, torch.autograd.grad(out.square().sum(), tokens)[0]))
-    torch.testing.assert_close(outs[0][0], outs[1][0], rtol=0, atol=1e-12)
-    torch.testing.assert_close(outs[0][1], outs[1][1], rtol=1e-9, atol=1e-9)
+    for out in outs[1:]:
+        torch.testing.assert_close(outs[0][0], out[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(outs[0][1], out[1], rtol=1e-9, atol=1e-9)
 
 
 @both
@@ -229,4 +230,4 @@ def test_all_fields_compile_in_one_graph(index):
     )
     torch.compiler.reset()
     compiled = torch.compile(lambda x: block(x, edits), backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), block(x, edits), rtol=0, atol=1e-6)
+    torch.testing.assert_close(compiled(x), block(x, edits), rtol=1e-5, atol=1e-5)

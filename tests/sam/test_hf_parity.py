@@ -48,7 +48,7 @@ def test_image_encoder(hf, ours, pixels):
     torch.testing.assert_close(ours.image_encoder(pixels), expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize("form", ["textbook", "folded"])
+@pytest.mark.parametrize("form", ["textbook", "folded", "striped"])
 def test_image_encoder_in_both_attention_forms(hf, pixels, form):
     ours = weights.from_state(TINY, weights.official_names(hf.state_dict()))
     for block in ours.image_encoder.blocks:

@@ -6,6 +6,7 @@ import tiny
 import torch
 
 from samtune.prompts import Prompts
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam, content_mask
 from samtune.sam.spec import SPECS
 
@@ -111,3 +112,13 @@ def test_decode_takes_another_decoder_and_prompt_encoder(sam):
         assert not torch.allclose(
             sam.decode(embedding, tiny.boxes([0]), (64, 64), **part).logits, plain
         )
+
+
+def test_shapes_alone_are_those_of_a_base_without_its_values(sam):
+    with shapes_alone():
+        hollow = Sam(tiny.TINY)
+        late = torch.nn.init.normal_(tensor=torch.zeros(3))
+    assert late.is_meta and all(t.is_meta for t in hollow.state_dict().values())
+    shapes = {name: (t.shape, t.dtype) for name, t in sam.state_dict().items()}
+    assert {name: (t.shape, t.dtype) for name, t in hollow.state_dict().items()} == shapes
+    assert torch.nn.Linear(2, 2).weight.any(), "outside of it all is as ever"

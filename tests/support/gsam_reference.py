@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Container
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,9 @@ def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(u.astype(np.float32))
 
 
+@cache
 def base(spec: SamSpec) -> Sam:
+    """A frozen base that all share: to fill it takes longer than many a test."""
     with torch.device("meta"):
         names = Sam(spec).state_dict()
     return from_state(spec, {name: value(name, tuple(t.shape)) for name, t in names.items()})
@@ -152,6 +155,7 @@ def assert_gradients(built: FineTuned, size: tuple[int, int], golden: dict) -> N
     assert float(value.detach()) == pytest.approx(golden["loss"], abs=5e-5)
     value.backward()
     found = {n: p.grad for n, p in built.sam.named_parameters()}
+    built.sam.freeze().zero_grad()  # others share it
     found |= {reference_name(n): p.grad for n, p in built.named_parameters()}
     norms = {n: float(found[n].norm()) for n in golden["grad_l2"]}
     for name, wanted in golden["grad_l2"].items():

@@ -1,6 +1,7 @@
 """What the golden tests of both SAM-Adapters share: the small base, the fill, the comparison."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import deterministic
@@ -11,6 +12,7 @@ from torch import Tensor
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
+from samtune.sam.weights import from_state
 
 SMALL = SamSpec("small", embed_dim=128, depth=3, heads=4, global_blocks=(1,))
 
@@ -37,15 +39,18 @@ def check(found: Tensor, golden: Golden, elements: float = 1e-4) -> None:
         assert flat[half : half + 3].tolist() == pytest.approx(golden.middle, abs=elements)
 
 
+@cache
+def _base(spec: SamSpec) -> Sam:
+    with torch.device("meta"):
+        names = Sam(spec).state_dict()
+    return from_state(spec, deterministic.fill(names))
+
+
 def filled(
     spec: SamSpec, adapter: str, decoder: str, published: Callable[[str], str], **options
 ) -> FineTuned:
     """A model filled by the names that its tensors have in the published code."""
-    with torch.device("meta"):
-        sam = Sam(spec)
-    sam = sam.to_empty(device="cpu").freeze()
-    sam.load_state_dict(deterministic.fill(sam.state_dict()))
-    model = FineTuned(sam, adapter, decoder, **options)
+    model = FineTuned(_base(spec), adapter, decoder, **options)
     state = model.state_dict()
     by_name = {published(name): name for name in state}
     assert len(by_name) == len(state)

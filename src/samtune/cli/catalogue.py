@@ -7,9 +7,8 @@ import dataclasses
 import inspect
 import re
 import textwrap
+from functools import cache
 from typing import Any
-
-import torch
 
 from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
@@ -17,6 +16,7 @@ from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
 from samtune.options import as_yaml, level_of, names_of, ranges
 from samtune.registry import settings
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 
@@ -57,9 +57,8 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
     cls: Any = registry[name]
     fits = [name for name, spec in SPECS.items() if _fits(cls, spec)]
     base = base if base in fits else fits[0]
-    # Sizes need shapes only: on the meta device nothing is computed or stored.
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in cls(Sam(SPECS[base]), cls.Config()).parameters())
+    with shapes_alone():
+        parameters = sum(p.numel() for p in cls(_hollow(base), cls.Config()).parameters())
     return {
         "name": name,
         "kind": registry.kind,
@@ -74,6 +73,13 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "options": options(cls.Config),
         "forms": {form: dict(own) for form, own in registry.forms(name).items()},
     }
+
+
+@cache
+def _hollow(base: str) -> Sam:
+    """Shapes alone; sizes need no more, and no method changes its base."""
+    with shapes_alone():
+        return Sam(SPECS[base])
 
 
 def _partners(name: str) -> dict[str, list[str]]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from samtune.compare.page import Entry, Picture, write_page
 from samtune.compare.plan import COMPARISON, REPORT, Run, plan_runs
@@ -33,6 +32,7 @@ from samtune.runs.folder import clear, finite
 from samtune.runs.jobs import check_splits, data_name, train
 from samtune.runs.trees import Tree, leaves
 from samtune.runs.words import read_tree
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
 from samtune.training.state import COUNTERS
@@ -88,7 +88,7 @@ def compare(words: Sequence[str], display: Display) -> Tree:
 
 def _check(run: Run) -> None:
     """Refuses a run that would fail later, without its weights: options, data, nothing to train."""
-    with torch.device("meta"):
+    with shapes_alone():
         try:
             check_trainable(
                 run.config, tuned(run.config, Sam(spec_of(run.config.base.name)).freeze())

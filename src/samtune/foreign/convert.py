@@ -21,6 +21,7 @@ from samtune.files import (
 from samtune.foreign.base import DIALECTS, Dialect
 from samtune.model.checkpoint import save
 from samtune.model.finetuned import FineTuned
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 from samtune.sam.weights import (
@@ -122,7 +123,7 @@ def import_checkpoint(
         )
     base_state = None if paths.base is None else official_names(read_state(paths.base), str(base))
     spec = named_spec or _spec({**state, **(base_state or {})}, str(file))
-    with torch.device("meta"):
+    with shapes_alone():
         shapes = _build(Sam(spec).freeze(), theirs, state, policy)
     tuned_state, of_base = _sort(shapes, theirs, state, origin)
     if base_state is not None:

@@ -1,4 +1,4 @@
-r"""Attention with SAM's decomposed relative positions, in two forms that agree.
+r"""Attention with SAM's decomposed relative positions, in three forms that agree.
 
 .. math:: \mathrm{softmax}(q k^\top / \sqrt{D} + q \cdot R_h + q \cdot R_w)\, v
 
@@ -6,6 +6,8 @@ r"""Attention with SAM's decomposed relative positions, in two forms that agree.
 plain
 attention on ``q' = [q / sqrt(D), q R_h, q R_w]`` and ``k' = [k, onehot(row), onehot(column)]`` with
 scale 1, so that nothing ``N x N`` is stored (the general idea: FlashBias, arXiv:2505.12044).
+*striped* hands the bias of a few rows of queries at a time to the fused kernel; what it stores for
+a stripe stays in the processor's cache, and neither queries nor values grow wider.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Form = Literal["auto", "textbook", "folded"]
+Form = Literal["auto", "textbook", "folded", "striped"]
 
 FOLD_FROM = 1024
-"""``auto`` folds from this many queries on: smaller score matrices cost less than the wider
-heads."""
+"""``auto`` folds from this many queries on, if it does not stripe: smaller score matrices cost less
+than the wider heads."""
+
+STRIPE = 2**22
+"""Numbers in the bias of a stripe, which has one row of queries at least."""
 
 
 def attend(
@@ -41,7 +46,8 @@ def attend(
         rel_h: ``(H, kh, D)`` relative positions of the rows; ``None`` for plain attention.
         rel_w: ``(W, kw, D)`` relative positions of the columns.
         extra: How many keys at the end lie outside the grid.
-        form: ``textbook``, ``folded``, or ``auto`` to choose by size.
+        form: ``textbook``, ``folded``, ``striped``, or ``auto``, which stripes on the CPU if no
+            gradient is asked for (the fused kernel has none for a bias) and else chooses by size.
 
     Returns:
         ``(B, heads, H * W, D)``.
@@ -50,9 +56,18 @@ def attend(
         return F.scaled_dot_product_attention(q, k, v)
     rel_h, rel_w = rel_h.to(q.dtype), rel_w.to(q.dtype)
     if form == "auto":
-        form = "folded" if q.shape[2] >= FOLD_FROM else "textbook"
-    by_form = _folded if form == "folded" else _textbook
+        if q.device.type == "cpu" and not _traced(q, k, v, rel_h, rel_w):
+            form = "striped"
+        else:
+            form = "folded" if q.shape[2] >= FOLD_FROM else "textbook"
+    by_form = {"textbook": _textbook, "folded": _folded, "striped": _striped}[form]
     return by_form(q, k, v, rel_h, rel_w, extra)
+
+
+def _traced(*tensors: Tensor) -> bool:
+    """Whether a gradient is asked for, or a graph is compiled, which a loop would make long."""
+    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return differentiated or torch.compiler.is_compiling()
 
 
 def _biases(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,12 +78,30 @@ def _biases(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
     return by_row, by_column
 
 
-def _textbook(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
+def _bias(q: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
+    """The sum of both, ``(B, heads, H * W, kh * kw + extra)``."""
     by_row, by_column = _biases(q, rel_h, rel_w)
     bias = (by_row[..., :, None] + by_column[..., None, :]).flatten(4).flatten(2, 3)
+    return F.pad(bias, (0, extra)) if extra else bias
+
+
+def _textbook(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    scores = scores + F.pad(bias, (0, extra))
+    scores = scores + _bias(q, rel_h, rel_w, extra)
     return scores.softmax(-1) @ v
+
+
+def _striped(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
+    width = rel_w.shape[0]
+    rows = max(1, STRIPE // max(1, q[..., 0].numel() // rel_h.shape[0] * k.shape[2]))
+    stripes = zip(q.split(rows * width, 2), rel_h.split(rows), strict=True)
+    return torch.cat(
+        [
+            F.scaled_dot_product_attention(part, k, v, attn_mask=_bias(part, rel, rel_w, extra))
+            for part, rel in stripes
+        ],
+        2,
+    )
 
 
 def _folded(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:

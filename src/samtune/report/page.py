@@ -236,7 +236,8 @@ def encoded(picture: np.ndarray, kind: str) -> bytes:
     from PIL import Image
 
     data = io.BytesIO()
-    Image.fromarray(picture).save(data, kind, optimize=True, quality=88)
+    # PNG at its usual level takes a tenth of the time that its best one does, for 3 to 13 % more.
+    Image.fromarray(picture).save(data, kind, optimize=kind == "JPEG", quality=88)
     return data.getvalue()
 
 

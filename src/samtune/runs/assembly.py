@@ -16,6 +16,7 @@ from samtune.geometry import RESIZES, InputPolicy, multiples
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes
 from samtune.runs.config import RunConfig
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam, spec_of
 
@@ -35,7 +36,7 @@ def models(config: RunConfig, to_train: bool = False) -> tuple[FineTuned, FineTu
     device = device_of(config)
     if config.train.precision == "fp16" and device == "cpu":
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
-    with torch.device("meta"), warnings.catch_warnings():
+    with shapes_alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a file given as an option is read into nothing
         sketch = tuned(config, Sam(spec_of(base.name)).freeze())
     if to_train:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from samtune.errors import InputError
 
@@ -25,6 +28,27 @@ class LayerNorm2d(nn.Module):
         variance = (x - mean).pow(2).mean(1, keepdim=True)
         x = (x - mean) / torch.sqrt(variance + self.eps)
         return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+class _NoValues(TorchFunctionMode):
+    """Leaves tensors unfilled: the first fill on the meta device imports a compiler (a second)."""
+
+    fills = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in self.fills or getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Within it modules are built on the meta device: nothing is stored, drawn or filled."""
+    with torch.device("meta"), _NoValues():
+        yield
 
 
 class MLP(nn.Module):

@@ -22,6 +22,7 @@ from samtune.errors import InputError, nearest
 from samtune.files import as_path
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.image_encoder import ImageEncoder
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 
@@ -145,7 +146,7 @@ def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
         InputError: Missing, unexpected or wrongly shaped tensors: the base that it is, or else the
             first eight. Or a normalisation of pixels other than the specification's.
     """
-    with torch.device("meta"):
+    with shapes_alone():
         sam = Sam(spec)
     expected = {key: tuple(t.shape) for key, t in sam.state_dict().items()}
     dead = ENCODERS[spec.encoder].unused
