@@ -1,9 +1,11 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from commands import settings
+from PIL import Image
 
-from samtune.data import SegmentationDataset, splits
+from samtune.data import SegmentationDataset, collate, splits
 from samtune.evaluation.streaming import Evaluation
 from samtune.geometry import Geometry
 from samtune.metrics import GROUPS
@@ -12,7 +14,8 @@ from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.report.prompt_table import prompt_rows
 from samtune.report.terminal import Display
-from samtune.runs.baseline import _by_class, compare_with_base, original_prompts, shortfalls
+from samtune.runs.baseline import _by_class, compare_with_base, original_prompts
+from samtune.runs.remarks import shortfalls
 from samtune.runs.words import from_words
 
 
@@ -86,7 +89,8 @@ def test_guesses_need_no_model(parts):
         baseline, None, {"none": test["none"], "box": test["box"]}, config, Display(json=True)
     )
     # beside the first prompt's numbers those of a box would mislead
-    assert "guesses" not in summary and "guesses" in summary["by_prompt"]["box"]
+    assert list(summary["guesses"]) == ["whole image"]
+    assert list(summary["by_prompt"]["box"]["guesses"]) == ["filled box", "inscribed ellipse"]
 
 
 def test_an_entry_says_where_prompts_come_from_and_what_was_trained(parts, sam):
@@ -104,7 +108,8 @@ def test_an_entry_says_where_prompts_come_from_and_what_was_trained(parts, sam):
         assert len(clicks) == 2 and clicks[-1] == entries["clicks"][side]
     labels = [row.label for row in prompt_rows(entries)]
     assert labels[:3] == ["box (trained)", "filled box, no model", "inscribed ellipse, no model"]
-    assert labels[3:] == ["none", "clicks", "click 1", "click 2"]
+    whole = "whole image, no model"
+    assert labels[3:] == ["none", whole, "clicks", whole, "click 1", "click 2"]
 
 
 def test_prompts_return_to_the_original_frame():
@@ -155,3 +160,65 @@ def test_what_tuning_made_worse_is_remarked():
     assert "(IoU: point" in worse
     assert shortfalls({"none": {"zero_shot": side(0.9)}}) == []
     assert shortfalls({"box": {"zero_shot": side(float("nan")), "tuned": side(float("nan"))}}) == []
+
+
+def test_every_number_has_its_interval_and_differences_are_paired(parts, sam):
+    config, baseline, test = parts
+    config = replace(config, eval=EvalConfig(("iou", "hd95")))
+    test["2_clicks"] = SegmentationDataset(
+        test["box"].records, config.data, (64, 64), mask_size=(32, 32), mode="2_clicks"
+    )
+    model = FineTuned(sam, "none", "frozen")
+    summary, _ = compare_with_base(baseline, model, test, config, Display(json=True))
+    assert summary["interval"]["level"] == 0.95 and summary["images_per_second"] > 0
+    assert set(summary["intervals"]["zero_shot"]) == {"iou", "dice", "iou_pooled", "dice_pooled"}
+    for mode, entry in summary["by_prompt"].items():
+        ends = entry["intervals"]
+        for side in ("zero_shot", "tuned"):
+            for key in ("iou", "dice"):
+                assert ends[side][key][0] <= entry[side][key] <= ends[side][key][1], (mode, side)
+        # the same model twice: the answers vary with the images, their difference never
+        assert ends["zero_shot"]["iou"][0] < ends["zero_shot"]["iou"][1]
+        assert ends["difference"] == {"iou": [0.0, 0.0], "dice": [0.0, 0.0]}
+        for name, guess in entry["guesses"].items():
+            low, high = ends["guesses"][name]["iou"]
+            assert low <= guess["iou"] <= high
+            low, high = ends["above_guesses"][name]["iou"]
+            assert low <= entry["tuned"]["iou"] - guess["iou"] <= high
+        hd95 = entry["metrics"]["hd95"]
+        assert hd95["intervals"]["tuned"][0] <= hd95["tuned"] <= hd95["intervals"]["tuned"][1]
+        assert hd95["intervals"]["difference"] == [0.0, 0.0]
+    assert len(summary["by_prompt"]["2_clicks"]["click_intervals"]) == 2
+    rows = [row for row in summary["items"] if row["prompt"] == "none"]
+    weights = [row["tuned_objects"] for row in rows]
+    mean = np.average([row["tuned_iou"] for row in rows], weights=weights)
+    assert mean == pytest.approx(summary["by_prompt"]["none"]["tuned"]["iou"])
+
+
+def test_the_whole_image_is_the_guess_without_a_box(parts):
+    config, baseline, test = parts
+    summary, _ = compare_with_base(
+        baseline, None, {"none": test["none"]}, config, Display(json=True)
+    )
+    shares = [np.mean(test["none"].sample(i).labels.map > 0) for i in range(len(test["none"]))]
+    assert summary["guesses"]["whole image"]["iou"] == pytest.approx(np.mean(shares))
+
+
+def test_the_most_frequent_class_everywhere_is_the_guess_for_maps(pairs, tiny_weights, sam):
+    words = [*settings(pairs, tiny_weights), "data.masks=classes", "data.classes=2"]
+    words += ["prompts.train=none", "prompts.eval=none", "decoder.name=semantic"]
+    words += ["decoder.classes=2", "decoder.tokens=per_class"]
+    for path in (pairs / "masks").glob("*.png"):
+        with Image.open(path) as opened:
+            mask = np.asarray(opened) > 0
+        Image.fromarray(mask.astype(np.uint8)).save(path)
+    config = from_words(words)
+    records = splits(config.data)["test"] + splits(config.data)["val"]
+    data = SegmentationDataset(records, config.data, (64, 64), mask_size=(32, 32), mode="none")
+    summary, _ = compare_with_base(FineTuned(sam), None, {"none": data}, config, Display(json=True))
+    maps = [collate([data[i]]).originals[0] for i in range(len(data))]
+    ground = [float((each == 0).double().mean()) for each in maps]
+    guess = summary["guesses"]["one class everywhere"]
+    assert guess["iou"] == pytest.approx(np.mean(ground) / 2)  # of the other class there is none
+    by_class = [c["guesses"]["one class everywhere"]["iou"] for c in summary["by_class"].values()]
+    assert by_class == [pytest.approx(np.mean(ground)), 0.0]

@@ -23,7 +23,7 @@ def test_a_run_folder_is_complete(trained):
     names = {p.name for p in trained.folder.iterdir()}
     assert names == {
         "config.yaml", "split.json", "metrics.jsonl", "best.safetensors", "last", "samples",
-        "report.html", "summary.json",
+        "report.html", "summary.json", "images.csv",
     }  # fmt: skip
     assert {p.name.split("-")[0] for p in (trained.folder / "last").iterdir()} == {
         "state.json", "trained", "optimizer",
@@ -266,7 +266,9 @@ def test_several_checkpoints_by_prompt(samtune, trained, tmp_path, monkeypatch):
     assert rows[1]["by_prompt"] == rows[2]["by_prompt"]
     assert rows[1]["by_prompt"]["box"] == {k: answer.json["tuned"][k] for k in ("iou", "dice")}
     guesses = answer.json["matrix_guesses"]
-    assert guesses == {"box": answer.json["by_prompt"]["box"]["guesses"]}
+    by_prompt = answer.json["by_prompt"]
+    assert guesses == {mode: by_prompt[mode]["guesses"] for mode in ("box", "none")}
+    assert list(guesses["none"]) == ["whole image"]
     said = answer.err[answer.err.index("IoU by trained and asked prompt") :]
     for shown in ("1: zero-shot", "3: box", "filled box, no model", str(copy), "iou: IoU of each"):
         assert shown in said

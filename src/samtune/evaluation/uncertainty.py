@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,3 +78,37 @@ def difference(after: Mapping[str, Floats], before: Mapping[str, Floats]) -> dic
         count = min(len(after[name]), len(before[name]))
         gains[name] = np.subtract(after[name][:count], before[name][:count])
     return gains
+
+
+def intervals_beside(
+    sides: Mapping[str, Mapping[str, Floats]],
+    guesses: Mapping[str, Mapping[str, Floats]],
+    names: Sequence[str],
+    images: int,
+) -> dict[str, Any]:
+    """Intervals of a row of a table: of its sides, of what they differ by, and of the guesses.
+
+    Args:
+        sides: ``zero_shot`` and ``tuned``, of each by metric ``(draws,)``; either may be missing.
+        guesses: The same by the guess's name.
+        names: The metrics of the table.
+        images: Images of a draw.
+
+    Returns:
+        By side the interval of each metric; ``difference``, tuned minus zero-shot; of ``guesses``
+        by name, and ``above_guesses``: tuned minus the guess, or zero-shot if nothing was tuned.
+    """
+
+    def of(values: Mapping[str, Floats]) -> dict[str, Ends]:
+        return intervals({name: values[name] for name in names if name in values}, images)
+
+    row: dict[str, Any] = {side: of(values) for side, values in sides.items()}
+    if {"zero_shot", "tuned"} <= set(sides):
+        row["difference"] = of(difference(sides["tuned"], sides["zero_shot"]))
+    if guesses and sides:
+        last = sides.get("tuned", sides.get("zero_shot", {}))
+        row["guesses"] = {name: of(values) for name, values in guesses.items()}
+        row["above_guesses"] = {
+            name: of(difference(last, values)) for name, values in guesses.items()
+        }
+    return row

@@ -30,13 +30,20 @@ from samtune.report.overlays import (
     panels,
     strip,
 )
-from samtune.report.prompt_table import TITLE, asked_with, metric_rows, prompt_rows, with_guesses
+from samtune.report.prompt_table import (
+    TITLE,
+    asked_with,
+    metric_rows,
+    prompt_rows,
+    sureness,
+    with_guesses,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Template
 from samtune.files import write_whole
 from samtune.report.charts import charts
-from samtune.report.quantities import duration, is_number, metric, quantity
+from samtune.report.quantities import duration, is_number, metric, quantity, rate_of, span
 
 __all__ = ["Overlay", "Report", "draw_overlay", "render", "write_report"]
 
@@ -50,9 +57,11 @@ class Report:
     title: str
     summary: Mapping[str, Any]
     """The keys of the command line's JSON: ``zero_shot`` and ``tuned`` (metric name -> fraction),
-    ``prompt``, ``images``, ``split``, ``trainable_parameters``, ``total_parameters``, ``seconds``,
-    ``peak_memory_bytes``; ``guesses`` (what needs no model: name -> metrics); ``by_class`` and
-    ``by_prompt`` (name -> metrics, or name -> ``zero_shot`` and ``tuned``, each metrics)."""
+    ``intervals`` (by side and for their ``difference``, metric name -> ends), ``interval`` (what
+    they are), ``prompt``, ``images``, ``images_per_second``, ``split``, ``trainable_parameters``,
+    ``total_parameters``, ``seconds``, ``peak_memory_bytes``; ``guesses`` (what needs no model: name
+    -> metrics); ``by_class`` and ``by_prompt`` (name -> metrics, or name -> ``zero_shot`` and
+    ``tuned``, each metrics)."""
     subtitle: str = ""
     command: str = ""
     contract: str = ""
@@ -90,6 +99,7 @@ def render(report: Report) -> str:
     return page("report.html.j2").render(
         report=report,
         headline=_headline(report.summary),
+        sureness=sureness(report.summary),
         facts=_facts(report.summary),
         tables={
             title: _group_table(groups)
@@ -118,7 +128,12 @@ def page(template: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"metric": metric, "signed": lambda value: metric(value, sign=True)}
+    environment.filters |= {
+        "metric": metric,
+        "signed": lambda value: metric(value, sign=True),
+        "span": span,
+        "signed_span": lambda ends: span(ends, sign=True),
+    }
     colours = {"truth": TRUTH, "before": BEFORE, "after": AFTER}
     environment.globals["colours"] = {name: f"rgb{rgb}" for name, rgb in colours.items()}
     return environment.get_template(template)
@@ -126,12 +141,15 @@ def page(template: str) -> Template:
 
 def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of the first table: guesses without a model, zero-shot, tuned, and the gain."""
+    ends = summary.get("intervals") or {}
+    of_guesses = ends.get("guesses") or {}
     rows = [
-        ("guess", name, _metrics(value)) for name, value in (summary.get("guesses") or {}).items()
+        ("guess", name, _metrics(value), of_guesses.get(name) or {})
+        for name, value in (summary.get("guesses") or {}).items()
     ]
     before, after = summary.get("zero_shot"), summary.get("tuned")
-    rows += [("before", "Zero-shot", dict(before))] if before else []
-    rows += [("after", "Tuned", dict(after))] if after else []
+    rows += [("before", "Zero-shot", dict(before), ends.get("zero_shot") or {})] if before else []
+    rows += [("after", "Tuned", dict(after), ends.get("tuned") or {})] if after else []
     gain = {}
     if before and after:
         gain = {
@@ -139,7 +157,8 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
             for k in after
             if is_number(after[k]) and is_number(before.get(k))
         }
-    return {"rows": rows, "columns": _columns([row[2] for row in rows]), "gain": gain}
+    columns = _columns([row[2] for row in rows])
+    return {"rows": rows, "columns": columns, "gain": gain, "ends": ends.get("difference") or {}}
 
 
 def _by_metric(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,8 +167,12 @@ def _by_metric(summary: Mapping[str, Any]) -> dict[str, Any]:
     if not set(metrics) - {"iou", "dice"}:
         return {}
     return {
-        label: {"zero_shot": {"value": before}, "tuned": {"value": after}}
-        for label, before, after in metric_rows(metrics)
+        label: {
+            "zero_shot": {"value": before},
+            "tuned": {"value": after},
+            "intervals": {side: {"value": each} for side, each in ends.items()},
+        }
+        for label, before, after, ends in metric_rows(metrics)
     }
 
 
@@ -157,7 +180,7 @@ def _prompts(summary: Mapping[str, Any]) -> dict[str, Any]:
     rows = prompt_rows(summary.get("by_prompt") or {})
     labels = [row.label if row.origin else f"{row.mode}: {row.label}" for row in rows]
     return {
-        label: {"zero_shot": row.zero_shot, "tuned": row.tuned}
+        label: {"zero_shot": row.zero_shot, "tuned": row.tuned, "intervals": row.intervals}
         for label, row in zip(labels, rows, strict=True)
     }
 
@@ -171,10 +194,14 @@ def _group_table(groups: Mapping[str, Any]) -> dict[str, Any]:
         rows = {str(name): _metrics(value) for name, value in groups.items()}
         return {"paired": False, "rows": rows, "columns": _columns(list(rows.values()))}
     pairs = {
-        str(name): (_metrics(v.get("zero_shot") or {}), _metrics(v.get("tuned") or {}))
+        str(name): (
+            _metrics(v.get("zero_shot") or {}),
+            _metrics(v.get("tuned") or {}),
+            {side: of or {} for side, of in (v.get("intervals") or {}).items()},
+        )
         for name, v in groups.items()
     }
-    columns = _columns([values for pair in pairs.values() for values in pair])
+    columns = _columns([values for row in pairs.values() for values in row[:2]])
     return {"paired": True, "rows": pairs, "columns": columns}
 
 
@@ -204,6 +231,9 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         facts.append(("Time", duration(summary["seconds"]), ""))
     if summary.get("peak_memory_bytes") is not None:
         facts.append(("Peak memory", quantity(summary["peak_memory_bytes"], "B"), ""))
+    if summary.get("images_per_second") is not None:
+        rate = rate_of(summary["images_per_second"])
+        facts.append(("Images per second", rate, "answers alone, without reading and measuring"))
     if summary.get("images") is not None:
         facts.append(("Images measured", str(summary["images"]), str(summary.get("split") or "")))
     if summary.get("prompt") is not None:

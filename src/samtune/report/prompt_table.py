@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TITLE = "By prompt (all but none are taken from the ground truth)"
+IOU_TITLE = f"IoU {TITLE[0].lower()}{TITLE[1:]}"
 NOTHING = "none"
 """The mode without any prompt."""
 Numbers = Mapping[str, float] | None
@@ -23,11 +24,24 @@ class Row:
     """The prompts' origin: ``ground truth`` or ``nothing``; empty for a line below a mode."""
     zero_shot: Numbers
     tuned: Numbers
+    intervals: Mapping[str, Any]
+    """By ``zero_shot``, ``tuned`` and ``difference`` the interval of each metric."""
 
 
 def asked_with(mode: str) -> str:
     """A prompt mode with its origin, as ``box (from the ground truth)``."""
     return mode if mode == NOTHING else f"{mode} (from the ground truth)"
+
+
+def sureness(summary: Mapping[str, Any]) -> str:
+    """What the intervals of the tables are; empty for a summary of a version without them."""
+    of = summary.get("interval")
+    if not of:
+        return ""
+    return (
+        f"Intervals cover {100 * of['level']:.0f} %: bootstrap over the test images, paired for "
+        "differences."
+    )
 
 
 def with_guesses(groups: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,37 +56,55 @@ def with_guesses(groups: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(values, Mapping):
             rows[name] = {key: value for key, value in values.items() if key != "guesses"}
             for guess, value in (values.get("guesses") or {}).items():
-                rows[f"{name}: {guess}, no model"] = {"zero_shot": value}
+                ends = _of_guess(values.get("intervals"), guess)
+                rows[f"{name}: {guess}, no model"] = {"zero_shot": value, "intervals": ends}
     return rows
 
 
-def metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any, Any]]:
-    """A label, the zero-shot and the tuned value for each metric; below it what needs no model.
+def _of_guess(intervals: Mapping[str, Any] | None, guess: str) -> dict[str, Any]:
+    """The interval of a guess, in the place of the zero-shot one."""
+    return {"zero_shot": ((intervals or {}).get("guesses") or {}).get(guess)}
+
+
+def metric_rows(
+    metrics: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, Any, Any, Mapping[str, Any]]]:
+    """A row for each metric; below it what needs no model.
 
     Args:
-        metrics: By name ``zero_shot``, ``tuned`` and ``guesses`` by name.
+        metrics: By name ``zero_shot``, ``tuned``, ``guesses`` by name, and ``intervals``.
+
+    Returns:
+        Of each a label, the zero-shot and the tuned value, and the intervals.
     """
-    rows = with_guesses(metrics).items()
-    return [(label, values.get("zero_shot"), values.get("tuned")) for label, values in rows]
+    return [
+        (label, values.get("zero_shot"), values.get("tuned"), values.get("intervals") or {})
+        for label, values in with_guesses(metrics).items()
+    ]
 
 
 def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """A row for each prompt mode; below a box the guesses, below clicks each click.
+    """A row for each prompt mode; below it the guesses, below clicks each click.
 
     Args:
         by_prompt: By mode ``zero_shot`` and ``tuned`` metrics, ``trained``, ``ground_truth``,
-            ``guesses`` by name, and ``by_click`` with a list for each model.
+            ``guesses`` by name, ``by_click`` with a list for each model, ``intervals``, and
+            ``click_intervals`` of each click.
     """
     rows = []
     for mode, values in by_prompt.items():
         origin = "ground truth" if values.get("ground_truth", mode != NOTHING) else "nothing"
         label = f"{mode} (trained)" if values.get("trained") else mode
-        rows.append(Row(mode, label, origin, values.get("zero_shot"), values.get("tuned")))
+        ends = values.get("intervals") or {}
+        sides = (values.get("zero_shot"), values.get("tuned"))
+        rows.append(Row(mode, label, origin, *sides, ends))
         for name, guess in (values.get("guesses") or {}).items():
-            rows.append(Row(mode, f"{name}, no model", "", guess, None))
+            rows.append(Row(mode, f"{name}, no model", "", guess, None, _of_guess(ends, name)))
         clicks = values.get("by_click") or {}
         before, after = (clicks.get(side) or [] for side in ("zero_shot", "tuned"))
+        of_clicks = values.get("click_intervals") or []
         for i, first in enumerate(before):
             second = after[i] if i < len(after) else None
-            rows.append(Row(mode, f"click {i + 1}", "", first, second))
+            ends = of_clicks[i] if i < len(of_clicks) else {}
+            rows.append(Row(mode, f"click {i + 1}", "", first, second, ends))
     return rows

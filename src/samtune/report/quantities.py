@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeGuard
-
-if TYPE_CHECKING:
-    pass
+from typing import Any, TypeGuard
 
 
 def metric(value: float | None, sign: bool = False) -> str:
@@ -19,6 +17,13 @@ def metric(value: float | None, sign: bool = False) -> str:
     value = round(value, 3) + 0.0  # no difference has no sign
     text = f"{value:+.3f}" if sign and value else f"{value:.3f}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def span(ends: Sequence[float | None] | None, sign: bool = False) -> str:
+    """An interval as ``0.781-0.834``, with ``sign`` ``+0.010 to +0.034``; empty without one."""
+    if not ends or None in ends:
+        return ""
+    return (" to " if sign else "\N{EN DASH}").join(metric(end, sign) for end in ends)
 
 
 def quantity(value: float, unit: str = "") -> str:
@@ -38,6 +43,14 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min"
+
+
+def rate_of(per_second: float | None) -> str:
+    """Things per second in three digits: ``0.412``, ``12.3``, ``840``; a dash for nothing."""
+    if per_second is None:
+        return metric(None)
+    digits = max(0, 2 - math.floor(math.log10(per_second))) if per_second > 0 else 0
+    return f"{per_second:.{min(digits, 3)}f}"
 
 
 def is_number(value: Any) -> TypeGuard[float]:

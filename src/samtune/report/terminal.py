@@ -18,12 +18,21 @@ from rich.text import Text
 from samtune.distributed import is_main
 from samtune.metrics.contract import contract
 from samtune.options import as_yaml
-from samtune.report.prompt_table import TITLE, asked_with, metric_rows, prompt_rows
-from samtune.report.quantities import duration, metric, quantity
+from samtune.report.prompt_table import (
+    IOU_TITLE,
+    TITLE,
+    asked_with,
+    metric_rows,
+    prompt_rows,
+    sureness,
+)
+from samtune.report.quantities import duration, metric, quantity, span
 
 PLAIN_SECONDS = 10.0
 """Without a terminal, a line about progress at most this often."""
 
+HEADLINE = ("iou", "dice")
+NOTHING = metric(None)
 READABLE = 80
 """Columns of a paragraph of settings."""
 WIDE = 120
@@ -136,19 +145,28 @@ class Display:
     def results(self, summary: Mapping[str, Any]) -> None:
         """The closing table: guesses without a model, zero-shot, tuned, and what it cost."""
         table = Table(title=summary.get("title"), title_justify="left")
-        for column in ("", "IoU", "Dice"):
-            table.add_column(column, justify="left" if not column else "right")
-        rows: list[tuple[str, Mapping[str, float] | None]] = list(
-            (summary.get("guesses") or {}).items()
-        )
-        rows += [("zero-shot", summary.get("zero_shot")), ("tuned", summary.get("tuned"))]
-        for name, values in rows:
-            if values:
-                table.add_row(name, metric(values["iou"]), metric(values["dice"]))
+        ends = summary.get("intervals") or {}
+        ends = ends if any(span(of.get("iou")) for of in ends.values()) else {}  # not of one image
+        level = (summary.get("interval") or {}).get("level", 0.95)
+        table.add_column("")
+        for column in ("IoU", "Dice"):
+            table.add_column(column, justify="right")
+            if ends:
+                table.add_column(f"{100 * level:.0f} % interval", justify="right")
+
+        def add(name: str, values: Mapping[str, float | None], of: Any, sign: bool = False) -> None:
+            pairs = [(metric(values[k], sign), span((of or {}).get(k), sign)) for k in HEADLINE]
+            table.add_row(name, *(cell for pair in pairs for cell in pair[: 2 if ends else 1]))
+
+        for name, values in (summary.get("guesses") or {}).items():
+            add(name, values, (ends.get("guesses") or {}).get(name))
+        for name, side in (("zero-shot", "zero_shot"), ("tuned", "tuned")):
+            if summary.get(side):
+                add(name, summary[side], ends.get(side))
         before, after = summary.get("zero_shot"), summary.get("tuned")
         if before and after and None not in (*before.values(), *after.values()):
-            gains = [metric(after[key] - before[key], sign=True) for key in ("iou", "dice")]
-            table.add_row("gain", *gains)
+            gains = {key: after[key] - before[key] for key in HEADLINE}
+            add("gain", gains, ends.get("difference"), sign=True)
         self.console.print(table)
         self._prompts(summary)
         self._by_class(summary.get("by_class") or {})
@@ -157,6 +175,8 @@ class Display:
             summary.get("metrics") or {}, asked_with(summary["prompt"]) if several else None
         )
         self.say(terms(summary))
+        if of_intervals := sureness(summary):
+            self.say(of_intervals)
         self.say(_facts(summary))
         for key in ("checkpoint", "report"):
             if summary.get(key):
@@ -168,30 +188,43 @@ class Display:
         """A row for each metric, where there are others than IoU and Dice; of which prompt."""
         if not set(metrics) - {"iou", "dice"}:
             return
-        tuned = any("tuned" in values for values in metrics.values())
+        sides = ["zero-shot", "tuned", "difference"]
+        sides = sides if any("tuned" in values for values in metrics.values()) else sides[:1]
         title = prompt and f"prompt {prompt}"
-        table = Table("metric", "zero-shot", *(["tuned"] if tuned else []), title=title)
-        for label, *values in metric_rows(metrics):
-            cells = ("" if v is None and "no model" in label else metric(v) for v in values)
-            table.add_row(label, *list(cells)[: 1 + tuned])
-        self.console.print(table)
+        table = Table("metric", title=title, title_justify="left")
+        for side in sides:
+            table.add_column(side, justify="right")
+        for label, before, after, ends in metric_rows(metrics):
+            cells = _beside(before, after, ends)[: len(sides)]
+            table.add_row(
+                label, *("" if "no model" in label and c == NOTHING else c for c in cells)
+            )
+        self._numbers(table)
 
     def _prompts(self, summary: Mapping[str, Any]) -> None:
         """A row for each prompt mode, where there are several or the clicks of one."""
         groups = summary.get("by_prompt") or {}
         if len(groups) < 2 and not any("by_click" in values for values in groups.values()):
             return
-        table = Table(title=TITLE, title_justify="left")
-        table.add_column("prompt", no_wrap=True)
         rows = prompt_rows(groups)
-        sides = ["zero-shot", *(["tuned"] if any(row.tuned for row in rows) else [])]
-        for name in (f"{side} {what}" for side in sides for what in ("IoU", "Dice")):
+        both = any(row.tuned for row in rows)
+        # with both sides there is no room for Dice, which the report has
+        table = Table(title=IOU_TITLE if both else TITLE, title_justify="left")
+        table.add_column("prompt", overflow="fold")
+        columns = ("zero-shot", "tuned", "difference") if both else ("IoU", "Dice")
+        for name in columns:
             table.add_column(name, justify="right")
         for row in rows:
-            pairs = (row.zero_shot, row.tuned)[: len(sides)]
-            cells = [metric(v.get(k)) if v else "-" for v in pairs for k in ("iou", "dice")]
+            first, second, ends = row.zero_shot or {}, row.tuned or {}, row.intervals
+            if both:
+                of_iou = {side: (values or {}).get("iou") for side, values in ends.items()}
+                cells = _beside(first.get("iou"), second.get("iou"), of_iou)
+                cells = cells if second else [cells[0], "", ""]
+            else:
+                of_side = ends.get("zero_shot") or {}
+                cells = [_sure(first.get(key), of_side.get(key)) for key in HEADLINE]
             table.add_row(row.label if row.origin else f"  {row.label}", *cells)
-        self.console.print(table)
+        self._numbers(table)
 
     def matrix(self, summary: Mapping[str, Any]) -> None:
         """How models of several prompts answer each prompt: IoU, a column for each model.
@@ -206,9 +239,13 @@ class Display:
             "IoU by trained and asked prompt (all but none are taken from the ground truth)"
         )
         for mode in models[0]["by_prompt"]:
-            table.add_row(mode, *(metric(row["by_prompt"][mode]["iou"]) for row in models))
+            ends = [((row.get("intervals") or {}).get(mode) or {}).get("iou") for row in models]
+            ious = [row["by_prompt"][mode]["iou"] for row in models]
+            table.add_row(mode, *map(_sure, ious, ends))
+            of_guesses = (summary.get("matrix_guess_intervals") or {}).get(mode) or {}
             for name, guess in summary["matrix_guesses"].get(mode, {}).items():
-                table.add_row(f"  {name}, no model", metric(guess["iou"]))
+                of_guess = (of_guesses.get(name) or {}).get("iou")
+                table.add_row(f"  {name}, no model", _sure(guess["iou"], of_guess))
         self._numbers(table)
         for n, row in enumerate(models, 1):
             self.say(f"{n}: {row['checkpoint'] or row['base']}, report: {row['report']}")
@@ -221,14 +258,22 @@ class Display:
         kinds = {"iou": "IoU", "iou_pooled": "pooled IoU"}
         sides = ("zero_shot", "tuned")
         names = (f"{side.replace('_', '-')} {kind}" for kind in kinds.values() for side in sides)
-        table = Table(Column("class", no_wrap=True), *names)
+        table = Table(
+            Column("class", overflow="fold"), *(Column(n, justify="right") for n in names)
+        )
         for name, values in groups.items():
-            cells = [(values.get(side) or {}).get(key) for key in kinds for side in sides]
-            table.add_row(str(name), *map(metric, cells))
+            ends = values.get("intervals") or {}
+            cells = (
+                _sure((values.get(side) or {}).get(key), (ends.get(side) or {}).get(key))
+                for key in kinds
+                for side in sides
+            )
+            table.add_row(str(name), *cells)
             for guess, value in (values.get("guesses") or {}).items():
-                of_guess = (cell for key in kinds for cell in (metric(value.get(key)), ""))
-                table.add_row(f"  {guess}, no model", *of_guess)
-        self.console.print(table)
+                of = (ends.get("guesses") or {}).get(guess) or {}
+                pairs = ((_sure(value.get(key), of.get(key)), "") for key in kinds)
+                table.add_row(f"  {guess}, no model", *(cell for pair in pairs for cell in pair))
+        self._numbers(table)
 
     def table(
         self,
@@ -277,6 +322,23 @@ class Display:
         if not console.is_terminal:
             console = Console(stderr=console.stderr, quiet=console.quiet, width=400)
         console.print(table)
+
+
+def _sure(value: float | None, ends: Sequence[float] | None, sign: bool = False) -> str:
+    """A number, and below it its interval where there is one."""
+    below = span(ends, sign)
+    return f"{metric(value, sign)}\n{below}" if below else metric(value, sign)
+
+
+def _beside(before: float | None, after: float | None, ends: Mapping[str, Any]) -> list[str]:
+    """Cells of zero-shot, tuned and their difference, each with its interval."""
+    known = before is not None and after is not None
+    gain = after - before if before is not None and after is not None else None
+    return [
+        _sure(before, ends.get("zero_shot")),
+        _sure(after, ends.get("tuned")),
+        _sure(gain, ends.get("difference"), sign=True) if known else NOTHING,
+    ]
 
 
 def terms(summary: Mapping[str, Any]) -> str:

@@ -14,9 +14,11 @@ from samtune.batch import Batch
 from samtune.data import SegmentationDataset, collate
 from samtune.distributed import is_main
 from samtune.evaluation.streaming import Evaluation, evaluate, predict
+from samtune.evaluation.uncertainty import intervals_beside
 from samtune.metrics.contract import ALWAYS, contract
+from samtune.metrics.intervals import LEVEL, RESAMPLES
 from samtune.model.finetuned import FineTuned
-from samtune.prompts import NONE, kind_of
+from samtune.prompts import NONE
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
 from samtune.runs.config import RunConfig
@@ -24,6 +26,10 @@ from samtune.runs.trees import Tree
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
 """The numbers of each class; the last comes from the confusion matrix, its mean is ``miou``."""
+INTERVAL = {"level": LEVEL, "draws": RESAMPLES, "over": "images", "method": "expanded percentile"}
+"""What an interval of a summary is, see :mod:`samtune.metrics.intervals`."""
+HEADLINE = ("iou", "dice")
+"""The numbers that every table has."""
 GALLERY = 8
 """Images in the report's gallery."""
 
@@ -62,16 +68,20 @@ def compare_with_base(
     config: RunConfig,
     display: Display,
 ) -> tuple[Tree, list[Overlay]]:
-    """Zero-shot beside tuned for each prompt mode, and the pictures for the first of them."""
+    """Zero-shot beside tuned for each prompt mode, and the pictures for the first of them.
+
+    In the summary ``items`` has a row for each prompt mode and image.
+    """
+    items: list[Tree] = []
     by_prompt: dict[str, Tree] = {}
     first, overlays = next(iter(test)), []
     summary: Tree = {}
     for mode, dataset in test.items():
-        boxes = kind_of(mode) == "box"
-        before = measure(baseline, dataset, config, display, f"zero-shot, {mode}", boxes)
+        before = measure(baseline, dataset, config, display, f"zero-shot, {mode}", guesses=True)
         after = model and measure(model, dataset, config, display, f"tuned, {mode}")
         by_prompt[mode] = _of_prompt(mode, model, before, after or None)
         by_prompt[mode]["metrics"] = _by_metric(before, after or None, config)
+        items += _items(mode, before, after or None)
         if mode == first:
             summary = {
                 "zero_shot": numbers(before),
@@ -81,52 +91,21 @@ def compare_with_base(
                 "objects": before.metrics["objects"],
                 "by_class": _by_class(before, after or None, config),
                 "metrics": by_prompt[mode]["metrics"],
+                "intervals": _intervals(before, after or None, ALWAYS),
+                "interval": INTERVAL,
+                "images_per_second": (after or before).images_per_second,
                 "contract": contract(dict.fromkeys((*ALWAYS, *config.eval.names))),
             }
             if is_main():
                 overlays = _overlays(baseline, model, dataset, before, after or None, config)
     guesses = by_prompt[first].get("guesses")
     summary |= {"guesses": guesses} if guesses else {}
-    return {**summary, "by_prompt": by_prompt}, overlays
+    return {**summary, "by_prompt": by_prompt, "items": items}, overlays
 
 
 def numbers(evaluation: Evaluation) -> dict[str, float]:
     """The headline numbers of an evaluation, as fractions."""
     return {key: evaluation.metrics[key] for key in ALWAYS}
-
-
-def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
-    """Remarks on where a tuned model is worse than no tuning, or than no model.
-
-    Args:
-        by_prompt: As :func:`compare_with_base` gives it.
-    """
-    worse, under = [], []
-    for mode, entry in by_prompt.items():
-        tuned = (entry.get("tuned") or {}).get("iou")
-        if tuned is None:
-            continue
-        before = entry["zero_shot"]["iou"]
-        if tuned < before:
-            worse.append(f"{mode} {tuned:.3f}, before {before:.3f}")
-        name, best = max(
-            ((name, guess["iou"]) for name, guess in (entry.get("guesses") or {}).items()),
-            key=lambda each: each[1],
-            default=("", tuned),
-        )
-        if tuned < best:
-            under.append(f"{mode} {tuned:.3f}, {name} {best:.3f}")
-    remarks = []
-    if worse:
-        remarks.append(
-            f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): try a lower train.lr or "
-            "add training images"
-        )
-    if under:
-        remarks.append(
-            f"tuned is worse than what the boxes give without a model (IoU: {'; '.join(under)})"
-        )
-    return remarks
 
 
 def _of_prompt(
@@ -147,22 +126,68 @@ def _of_prompt(
             side: [_headline(metrics) for metrics in evaluation.by_click]
             for side, evaluation in sides.items()
         }
+        pairs = zip(
+            before.click_draws, after.click_draws if after else before.click_draws, strict=True
+        )
+        entry["click_intervals"] = [
+            intervals_beside(_pair(first.values, second.values, after), {}, HEADLINE, first.images)
+            for first, second in pairs
+        ]
+    entry["intervals"] = _intervals(before, after, HEADLINE)
     return entry
 
 
+def _pair(before: Any, tuned: Any, after: Evaluation | None) -> dict[str, Any]:
+    """Both sides of a table, or the one that there is."""
+    return {"zero_shot": before, **({"tuned": tuned} if after else {})}
+
+
+def _intervals(before: Evaluation, after: Evaluation | None, names: Sequence[str]) -> Tree:
+    """The intervals of these metrics, see :func:`intervals_beside`; empty without draws."""
+    if before.draws is None or (after and after.draws is None):
+        return {}
+    sides = _pair(before.draws.values, after and after.draws and after.draws.values, after)
+    guesses = {name: draws.values for name, draws in before.guess_draws.items()}
+    return intervals_beside(sides, guesses, names, before.draws.images)
+
+
+def _items(mode: str, before: Evaluation, after: Evaluation | None) -> list[Tree]:
+    """A row for each image: its name, and of each side its masks and their mean IoU and Dice."""
+    sides = {"zero_shot": before, **({"tuned": after} if after else {})}
+    rows = {item["index"]: {"prompt": mode, "image": item["name"]} for item in before.items}
+    for side, evaluation in sides.items():
+        for item in evaluation.items:
+            for key in ("objects", *HEADLINE):
+                rows[item["index"]][f"{side}_{key}"] = item[key]
+    return list(rows.values())
+
+
 def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {key: metrics[key] for key in ("iou", "dice")}
+    return {key: metrics[key] for key in HEADLINE}
 
 
 def _by_metric(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
     """For each metric both models' values, and those of the guesses that have one."""
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
     by_name: Tree = {}
+    ends = _intervals(before, after, config.eval.names)
     for name in config.eval.names:
         by_name[name] = {side: evaluation.metrics[name] for side, evaluation in sides.items()}
         guesses = {guess: has[name] for guess, has in before.guesses.items() if name in has}
         by_name[name] |= {"guesses": guesses} if guesses else {}
+        by_name[name] |= {"intervals": _of_name(ends, name)} if ends else {}
     return by_name
+
+
+def _of_name(ends: Tree, name: str) -> Tree:
+    """The intervals of one metric, without its name."""
+    row: Tree = {}
+    for key, values in ends.items():
+        if key in ("guesses", "above_guesses"):
+            row[key] = {guess: has[name] for guess, has in values.items() if name in has}
+        elif name in values:
+            row[key] = values[name]
+    return row
 
 
 def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
@@ -186,7 +211,21 @@ def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -
             if index in each["by_class"]
         }
         out[name] |= {"guesses": guesses} if guesses else {}
+        ends = _class_intervals(before, after, index)
+        out[name] |= {"intervals": ends} if ends else {}
     return out
+
+
+def _class_intervals(before: Evaluation, after: Evaluation | None, index: int) -> Tree:
+    """The intervals of a class, see :func:`intervals_beside`."""
+    if before.draws is None:
+        return {}
+    draws = {"zero_shot": before.draws, **({"tuned": after.draws} if after else {})}
+    sides = {side: d.by_class[index] for side, d in draws.items() if d and index in d.by_class}
+    guesses = {
+        name: d.by_class[index] for name, d in before.guess_draws.items() if index in d.by_class
+    }
+    return intervals_beside(sides, guesses, PER_CLASS, before.draws.images)
 
 
 def _overlays(

@@ -22,7 +22,7 @@ SPLIT = "split.json"
 """The file with the images that a run trained, validated and tested on."""
 RUN_FILES = (
     "config.yaml", SPLIT, "metrics.jsonl", "best.safetensors", "last", "samples",
-    "report.html", "summary.json", "trackers",
+    "report.html", "summary.json", "images.csv", "trackers",
 )  # fmt: skip
 """The files and folders that a run writes."""
 

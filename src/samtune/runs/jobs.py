@@ -35,9 +35,11 @@ from samtune.runs.assembly import (
     frame_remarks,
     models,
 )
-from samtune.runs.baseline import compare_with_base, measure, numbers, shortfalls
+from samtune.runs.baseline import compare_with_base, measure, numbers
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import SPLIT, Log, check_output, finite, run_folder
+from samtune.runs.per_image import write_items
+from samtune.runs.remarks import few_images, shortfalls
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
 from samtune.training.engine import FitResult, fit, peak_memory
@@ -225,8 +227,8 @@ def check_splits(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list
         counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
         if name == "train" and not summary.objects:
             raise no_objects(summary.images, config.data)
-        if summary.images == 1 and name != "train":
-            remarks.append(f"{name}: a single image, so its numbers say little; add some")
+        few = few_images(name, summary.images)
+        remarks += [few] if few else []
         if summary.empty:
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
             counts[-1] += f" ({summary.empty} images without any)"
@@ -271,6 +273,7 @@ def _write_results(
     overlays: Sequence[Overlay],
 ) -> Tree:
     summary = {**summary, "remarks": remarks, "report": str(folder / "report.html")}
+    items = summary.pop("items", [])
     if not is_main():
         return finite(summary)
     from samtune.report.page import Report, write_report
@@ -286,6 +289,7 @@ def _write_results(
         remarks=remarks,
     )
     write_report(folder, report)
+    write_items(folder, items)
     summary = finite(summary)
     write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary

@@ -27,7 +27,8 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
     Returns:
         The first one's summary, and ``matrix``: for each base and checkpoint ``checkpoint``
         (``None`` for zero-shot), ``base``, ``trained_with``, ``by_prompt`` with IoU and Dice, and
-        ``report``; ``matrix_guesses``: for each prompt with a box what it gives without a model.
+        ``report`` and ``intervals``; ``matrix_guesses``: for each prompt what needs no model, and
+        ``matrix_guess_intervals``.
 
     Raises:
         InputError: As :func:`samtune.runs.jobs.evaluate_run`, or a checkpoint given twice.
@@ -53,10 +54,17 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
         if model.base_name not in [row["base"] for row in matrix]:
             row = {"checkpoint": None, "trained_with": None, **common}
             matrix.append({**row, "by_prompt": _side(summary, "zero_shot")})
+            matrix[-1]["intervals"] = _intervals(summary, "zero_shot")
         if not model.is_base:
             row = {"checkpoint": model.word, "trained_with": str(modes[model]), **common}
             matrix.append({**row, "by_prompt": _side(summary, "tuned")})
-    return {**summaries[0], "matrix": matrix, "matrix_guesses": _guesses(summaries[0])}
+            matrix[-1]["intervals"] = _intervals(summary, "tuned")
+    return {
+        **summaries[0],
+        "matrix": matrix,
+        "matrix_guesses": _guesses(summaries[0]),
+        "matrix_guess_intervals": _intervals(summaries[0], "guesses"),
+    }
 
 
 def _data(models: Sequence[Source]) -> list[str]:
@@ -67,6 +75,12 @@ def _data(models: Sequence[Source]) -> list[str]:
 
 def _side(summary: Tree, side: str) -> Tree:
     return {mode: values[side] for mode, values in summary["by_prompt"].items()}
+
+
+def _intervals(summary: Tree, key: str) -> Tree:
+    """By mode the intervals of a side, or of the guesses."""
+    entries = summary["by_prompt"].items()
+    return {mode: (values.get("intervals") or {}).get(key) for mode, values in entries}
 
 
 def _guesses(summary: Tree) -> Tree:

@@ -1,0 +1,121 @@
+"""What a reader should know of a run's numbers before believing them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from samtune.metrics.intervals import FEW, LEVEL
+from samtune.report.quantities import metric, span
+from samtune.runs.trees import Tree
+
+PERCENT = f"{100 * LEVEL:.0f} %"
+
+
+def few_images(split: str, images: int) -> str | None:
+    """A remark on a split for measuring that has few images; ``None`` if it has enough."""
+    if split == "train" or images >= FEW:
+        return None
+    if images == 1:
+        return f"{split}: a single image, so its numbers say little; add some"
+    use = {
+        "val": "so the best step is chosen partly by chance",
+        "test": "so intervals are wide, and in truth wider still",
+    }.get(split, "so its numbers are rough")
+    return f"{split}: {images} images are few (fewer than {FEW}), {use}"
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One prompt mode's IoU beside what it is compared with."""
+
+    mode: str
+    iou: float
+    other: float
+    name: str
+    """Of what it is compared with."""
+    ends: list[float] | None
+    """The interval of what they differ by."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether the difference is more than chance; without an interval it is taken as it is."""
+        return self.ends is None or not self.ends[0] <= 0 <= self.ends[1]
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.iou:.3f}, {self.name} {self.other:.3f}"
+
+    @property
+    def gain(self) -> str:
+        """The difference with its interval."""
+        return (
+            f"{self.mode} {metric(self.iou - self.other, sign=True)}, {span(self.ends, sign=True)}"
+        )
+
+
+def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
+    """Remarks on where tuning did harm or nothing that can be told, or where no model does as well.
+
+    Args:
+        by_prompt: As :func:`samtune.runs.baseline.compare_with_base` gives it; without intervals
+            numbers are compared as they are.
+    """
+    gains = list(_gains(by_prompt))
+    worse = [str(cell) for cell in gains if cell.iou < cell.other and cell.sure]
+    unsure = [cell.gain for cell in gains if cell.iou != cell.other and not cell.sure]
+    remarks = []
+    if worse:
+        remarks.append(
+            f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): try a lower train.lr or "
+            "add training images"
+        )
+    if unsure:
+        remarks.append(
+            f"the test images cannot tell tuned from zero-shot (IoU: {'; '.join(unsure)}): the "
+            f"{PERCENT} interval of the difference holds 0"
+        )
+    for side, label in (("tuned", "tuned"), ("zero_shot", "zero-shot")):
+        cells = list(_above_guesses(by_prompt, side))
+        under = [str(cell) for cell in cells if cell.iou <= cell.other]
+        near = [str(cell) for cell in cells if cell.iou > cell.other and not cell.sure]
+        if under:
+            remarks.append(
+                f"{label} is no better than what needs no model (IoU: {'; '.join(under)})"
+            )
+        if near:
+            remarks.append(
+                f"the test images cannot tell {label} from what needs no model (IoU: "
+                f"{'; '.join(near)}): the {PERCENT} interval of the difference holds 0"
+            )
+    return remarks
+
+
+def _gains(by_prompt: Mapping[str, Tree]) -> Iterator[_Cell]:
+    for mode, entry in by_prompt.items():
+        tuned, before = (_iou(entry.get(side)) for side in ("tuned", "zero_shot"))
+        ends = (entry.get("intervals") or {}).get("difference") or {}
+        if tuned is not None and before is not None:
+            yield _Cell(mode, tuned, before, "before", ends.get("iou"))
+
+
+def _above_guesses(by_prompt: Mapping[str, Tree], side: str) -> Iterator[_Cell]:
+    """The last side of each mode beside the best guess, if that side is this one."""
+    for mode, entry in by_prompt.items():
+        last = "tuned" if entry.get("tuned") else "zero_shot"
+        iou = _iou(entry.get(last))
+        if last != side or iou is None:
+            continue
+        guesses = {name: _iou(guess) for name, guess in (entry.get("guesses") or {}).items()}
+        known = {name: value for name, value in guesses.items() if value is not None}
+        if known:
+            name = max(known, key=lambda each: known[each])
+            ends = ((entry.get("intervals") or {}).get("above_guesses") or {}).get(name) or {}
+            yield _Cell(mode, iou, known[name], name, ends.get("iou"))
+
+
+def _iou(numbers: Any) -> float | None:
+    """The IoU, unless there is none or it is NaN."""
+    iou = (numbers or {}).get("iou")
+    return None if iou is None or math.isnan(iou) else iou
