@@ -82,6 +82,87 @@ def test_an_adapter_edits_what_it_says_it_uses(adapter):
     assert found == EDITS & set(uses)
 
 
+class Watched:
+    """Hands on what an object has, and notes each word whose part of it is read."""
+
+    def __init__(self, seen: set[str], thing, words: dict[str, str]):
+        self._seen, self._thing, self._words = seen, thing, words
+
+    def __getattr__(self, name):
+        if name in self._words:
+            self._seen.add(self._words[name])
+        return getattr(self._thing, name)
+
+
+class WatchedBlock(Watched):
+    """A block, of which the tables of relative positions are watched too."""
+
+    def __call__(self, x, edits):
+        return self._thing(x, edits)
+
+    def get_parameter(self, name):
+        if "rel_pos" in name:
+            self._seen.add("tables")
+        return self._thing.get_parameter(name)
+
+
+OF_ENCODERS = {
+    "dim": "uniform",
+    "patch_embed": "patches",
+    "patch_projection": "patches",
+    "pos_embed": "positions",
+}
+OF_SPECS = dict.fromkeys(
+    ("embed_dim", "depth", "heads", "global_blocks", "window", "mlp_ratio", "stages"), "spec"
+)
+
+
+def watched(sam, seen: set[str]) -> Watched:
+    """A base that notes which words an adapter acts on."""
+    encoder = Watched(seen, sam.image_encoder, OF_ENCODERS)
+    of_blocks = {"carry": "uniform"}
+    encoder.blocks = [WatchedBlock(seen, b, of_blocks) for b in sam.image_encoder.blocks]
+    base = Watched(seen, sam, {})
+    base.image_encoder, base.spec = encoder, Watched(seen, sam.spec, OF_SPECS)
+    return base
+
+
+def words_read(adapter: str, form: dict, sam) -> set[str]:
+    """The words of an encoder that an adapter reads, built and run as ``FineTuned`` does."""
+    seen: set[str] = set()
+    base, cls = watched(sam, seen), ADAPTERS[adapter]
+    made = cls(base, ADAPTERS.config(adapter, {**cls.small, **form}))
+    encoder, pixels = base.image_encoder, sam.preprocess(tiny.pixels(1))
+    token = torch.zeros(1, sam.spec.prompt_dim)
+    x = made.embed(encoder, pixels)
+    state = made.begin(encoder, pixels, x, token)
+    for i, block in enumerate(encoder.blocks):
+        x = made.enter(i, x, state)
+        x = made.leave(i, block(x, made.edits(i, state)), state)
+    x = made.before_neck(x, state)
+    made.after_neck(sam.image_encoder.apply_neck(x), state)
+    if cls.deltas is not Adapter.deltas:
+        made.deltas(base)
+    return seen
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("adapter", list(ADAPTERS))
+def test_an_adapter_reads_of_an_encoder_what_it_says_it_uses(adapter):
+    """No more and no less; and sizes from the encoder, for a specification is of one kind."""
+    sam, forms = base_of(adapter), [{}, *ADAPTERS.forms(adapter).values()]
+    seen = set.union(*(words_read(adapter, form, sam) for form in forms))
+    assert seen == set(ADAPTERS[adapter].uses) - EDITS
+
+
+@pytest.mark.parametrize(
+    ("name", "now"), [("end", "before_neck"), ("finish", "after_neck"), ("encoders", "uses")]
+)
+def test_an_adapter_with_a_name_of_the_first_version_is_refused(name, now):
+    with pytest.raises(TypeError, match=rf"Mine\.{name}: .*{now}"):
+        type("Mine", (Adapter,), {name: None})
+
+
 def test_a_stack_uses_what_its_parts_use():
     assert ADAPTERS["vpt+adaptformer"].uses == ("tokens", "mlp", "uniform")
     sam = tiny.base()

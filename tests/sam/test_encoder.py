@@ -85,6 +85,7 @@ def test_blocks_say_the_width_and_stride_of_their_streams(base):
 
 def test_blocks_have_the_operations_and_rows_that_they_name(base):
     names = dict(base.image_encoder.named_parameters())
+    assert len({tuple(block.places.items()) for block in base.image_encoder.blocks}) == 1
     for block in base.image_encoder.blocks:
         assert block.dim % block.heads == 0
         for short in OPERATIONS:

@@ -15,6 +15,13 @@ from samtune.sam.encoder import ABILITIES, ENCODERS, Ability, Encoder
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 
+FORMER_NAMES = {
+    "end": "is before_neck now; rename it",
+    "finish": "is after_neck now; rename it",
+    "encoders": "names encoders, which no adapter does any more; say what it needs of one in uses",
+}
+"""What adapters of version 0.1.0 define under other names, with the remedy."""
+
 
 class Adapter(nn.Module):
     """Changes the frozen encoder from outside; every method's default reproduces plain SAM.
@@ -63,6 +70,16 @@ class Adapter(nn.Module):
     @dataclass(frozen=True)
     class Config:
         """No options."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuses a subclass with the names of version 0.1.0, which nothing would call or read.
+
+        Raises:
+            TypeError: With the name that it has now.
+        """
+        super().__init_subclass__(**options)
+        for name in FORMER_NAMES.keys() & vars(cls).keys():
+            raise TypeError(f"{cls.__name__}.{name}: {FORMER_NAMES[name]}")
 
     @classmethod
     def check(cls, spec: SamSpec) -> None:

@@ -164,7 +164,8 @@ class ConvLoRA(Adapter):
 
     def enter(self, i: int, x: Tensor, state: Routing) -> Tensor:
         """Lets the gates of block ``i`` choose; the stream stays as it is."""
-        # Outside of the block, which may run twice: noise is drawn and the loss counted once.
+        # Outside of the block, which may run twice: noise is drawn and the loss counted once. So
+        # the stream has to come as the block projects it, of one width and grid.
         if str(i) in self.updates:
             block = state.encoder.blocks[i]
             state.weights[i] = []

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from samtune.adapters.base import ADAPTERS
 from samtune.adapters.resnet import CHANNELS, ResNet
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
-from samtune.adapters.strided import StridedAdapter
+from samtune.adapters.strided import StridedAdapter, global_blocks
 from samtune.options import Count
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import Encoder
@@ -142,7 +142,7 @@ class GSAM(StridedAdapter):
         self.bottlenecks = nn.ModuleList(
             Bottleneck(dim, hidden, config.scale, pyramid=True) for _ in encoder.blocks
         )
-        self.refine = nn.ModuleDict({str(i): Refine(dim) for i in sam.spec.global_blocks})
+        self.refine = nn.ModuleDict({str(i): Refine(dim) for i in global_blocks(sam)})
 
     def begin(
         self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS
 from samtune.adapters.sm_adaptformer import Bottleneck, bottleneck_width
-from samtune.adapters.strided import StridedAdapter
+from samtune.adapters.strided import StridedAdapter, global_blocks
 from samtune.ops import resize
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.encoder import Encoder
@@ -84,8 +84,8 @@ class SAMUS(StridedAdapter):
             _conv_norm(a, b) for a, b in zip((3, *WIDTHS), (*WIDTHS, dim), strict=True)
         )
         self.positions = _conv_norm(dim, dim)
-        blocks = [str(i) for i in sam.spec.global_blocks]
-        self.cross = nn.ModuleDict({i: CrossAttention(dim, sam.spec.heads) for i in blocks})
+        blocks = {str(i): sam.image_encoder.blocks[i] for i in global_blocks(sam)}
+        self.cross = nn.ModuleDict({i: CrossAttention(dim, b.heads) for i, b in blocks.items()})
         self.refine = nn.ModuleDict({i: _conv_norm(dim, dim) for i in blocks})
         self.bottlenecks = nn.ModuleDict({i: Bottleneck(dim, hidden, config.scale) for i in blocks})
 

@@ -80,7 +80,7 @@ class SMAdaptFormer(Adapter):
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
     sits = "beside every MLP"
-    uses = ("mlp", "uniform")
+    uses = ("mlp",)
     forms: ClassVar = {"zero_init": {"zero_init": True}}
     identity_at_init = False
     changes_at_start = "up-projections start at random as published; zero_init starts them at zero"
@@ -90,7 +90,7 @@ class SMAdaptFormer(Adapter):
         """Options of :class:`SMAdaptFormer`."""
 
         ratio: float = 0.25
-        """Width of the bottleneck as a fraction of the encoder's."""
+        """Width of each bottleneck as a fraction of its block's."""
         scale: float = 0.5
         """Weight of the branch."""
         zero_init: bool = False
@@ -98,11 +98,10 @@ class SMAdaptFormer(Adapter):
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
-        dim = sam.image_encoder.dim
-        hidden = bottleneck_width(dim, config.ratio)
-        bottlenecks = [
-            Bottleneck(dim, hidden, config.scale, pyramid=True) for _ in sam.image_encoder.blocks
-        ]
+        bottlenecks = []
+        for block in sam.image_encoder.blocks:
+            hidden = bottleneck_width(block.dim, config.ratio)
+            bottlenecks.append(Bottleneck(block.dim, hidden, config.scale, pyramid=True))
         self.identity_at_init = config.zero_init  # type: ignore[misc]
         if config.zero_init:
             for bottleneck in bottlenecks:

@@ -52,6 +52,11 @@ class RelativeTables(nn.Module):
         return dict(zip(TABLES, (self.h, self.w), strict=True))
 
 
+def global_blocks(sam: Sam) -> list[int]:
+    """The indices of the blocks that attend to the whole grid."""
+    return [i for i, block in enumerate(sam.image_encoder.blocks) if not block.window]
+
+
 class StridedAdapter(Adapter):
     """Overlapping patches through a bottleneck, and relative positions of the finer grid.
 
@@ -95,7 +100,7 @@ class StridedAdapter(Adapter):
         encoder, side = sam.image_encoder, config.table_size // STRIDE
         self.input = Bottleneck(encoder.dim, bottleneck_width(encoder.dim, config.ratio))
         self.tables = nn.ModuleDict(
-            {str(i): RelativeTables(encoder.blocks[i], side) for i in sam.spec.global_blocks}
+            {str(i): RelativeTables(encoder.blocks[i], side) for i in global_blocks(sam)}
         )
 
     def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ class VPT(Adapter):
         encoder = sam.image_encoder
         self.deep, self.dropout = config.depth == "deep", config.dropout
         count = len(encoder.blocks) if self.deep else 1
+        # One tensor of all prompts, as checkpoints have it: so blocks have to be of one width.
         self.prompts = nn.Parameter(torch.empty(count, config.tokens, encoder.dim))
         bound = math.sqrt(6 / (3 * encoder.patch**2 + encoder.dim))
         nn.init.uniform_(self.prompts, -bound, bound)

@@ -75,7 +75,8 @@ class EncoderBlock:
     stride: int
     """Pixels from one token to the next in the stream after it."""
     places: ClassVar[Mapping[str, str]]
-    """The modules of its :data:`OPERATIONS`, by their names within the block."""
+    """The modules of its :data:`OPERATIONS`, by their names within the block: the same in all
+    blocks of an encoder."""
 
     @property
     def dim_in(self) -> int:
@@ -211,5 +212,5 @@ class Encoder(nn.Module):
         return {}
 
 
-ENCODERS: Registry[Encoder] = Registry("encoder")
-"""The kinds of image encoder by name."""
+ENCODERS: Registry[Encoder] = Registry("encoder", members="samtune.sam")
+"""The kinds of image encoder by name; each is a module of this package, or registers itself."""

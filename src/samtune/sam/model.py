@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from samtune.batch import Masks
 from samtune.geometry import InputPolicy
 from samtune.prompts import Prompts
-from samtune.sam import image_encoder, tiny_vit  # noqa: F401  # they register their encoders
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.prompt_encoder import PromptEncoder
