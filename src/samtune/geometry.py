@@ -30,6 +30,7 @@ from samtune.options import (
 from samtune.registry import Registry
 
 _Array = TypeVar("_Array", bound=NDArray[Any])
+_Input = TypeVar("_Input", bound="InputConfig")
 MOST_OVERLAP = 0.9
 """With more, an image would take hundreds of tiles."""
 
@@ -265,9 +266,10 @@ class InputConfig:
     """Mean by channel, in 0..255, to subtract from the pixels; by default the base's."""
     std: tuple[Positive, Positive, Positive] | None = setting(None, level="expert")
     """Standard deviation by channel, to divide by then; by default the base's."""
-    tiles: Literal["whole", "crop", "tiled"] = setting("whole", changeable=True)
+    tiles: Literal["auto", "whole", "crop", "tiled"] = setting("auto", changeable=True)
     """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
-    of the frame's size, whose answers are blended."""
+    of the frame's size, whose answers are blended. auto chooses before a training, by the widths of
+    the objects in the training masks (docs/tiles.md); recipes and presets have whole images."""
     overlap: Annotated[float, Range(at_least=0, at_most=MOST_OVERLAP)] = setting(
         0.25, level="expert", changeable=True
     )
@@ -281,6 +283,10 @@ class InputConfig:
     first_size: tuple[Count, Count] | None = setting(None, level="published")
     """Height and width to which images and labels are stretched before all else."""
 
+    def until_chosen(self: _Input) -> _Input:
+        """These settings with whole images if nothing has chosen yet what ``auto`` is."""
+        return replace(self, tiles="whole") if self.tiles == "auto" else self
+
 
 @dataclass(frozen=True)
 class InputPolicy(InputConfig):
@@ -293,6 +299,8 @@ class InputPolicy(InputConfig):
 
     size: tuple[Count, Count] = field()
     """``(h, w)`` of the model's frame in pixels."""
+    tiles: Literal["whole", "crop", "tiled"] = "whole"
+    """What comes into the frame; nothing is left to choose."""
     channels: Literal["rgb", "bgr"] = "rgb"
     """The order in which the encoder gets them; ``mean`` and ``std`` are in that order too."""
     native_raw: bool = setting(False, level="published")
@@ -327,6 +335,7 @@ class InputPolicy(InputConfig):
             size: ``(h, w)`` of the frame.
             others: Fields that only a policy has.
         """
+        settings = settings.until_chosen()
         shared = {f.name: getattr(settings, f.name) for f in fields(InputConfig)}
         return cls(**{**shared, "size": size, **others})
 
@@ -338,6 +347,7 @@ class InputPolicy(InputConfig):
         """
         RESIZES[self.resize].check_installed()
         cuts = changeable(InputConfig)
+        settings = settings.until_chosen()
         return replace(self, **{name: getattr(settings, name) for name in cuts})
 
     @classmethod

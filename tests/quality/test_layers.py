@@ -44,7 +44,7 @@ LAYERS = {
     " precision prompts registry",
     "published": "data geometry ops training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
-    " metrics model options prompts registry report sam training",
+    " metrics model ops options prompts registry report sam training",
     "compare": "adapters data decoders files model report runs sam training",
     "cli": "adapters assets compare data decoders distributed files foreign inference model options"
     " registry report runs sam",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from samtune.compare.page import Entry, Picture, write_page
 from samtune.compare.plan import COMPARISON, REPORT, Run, plan_runs
 from samtune.compare.rows import aggregate, grids, with_deviation, zero_shot
 from samtune.data import splits
+from samtune.data.shapes import measure
 from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.model.checkpoint import load
@@ -29,13 +30,17 @@ from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.config import resolve
 from samtune.runs.folder import clear, finite
+from samtune.runs.framing import choose_framing
 from samtune.runs.jobs import check_splits, data_name, train
 from samtune.runs.trees import Tree, leaves
-from samtune.runs.words import read_tree
+from samtune.runs.words import read_run
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
 from samtune.training.state import COUNTERS
+
+if TYPE_CHECKING:
+    from samtune.data import Record
 
 MAY_DIFFER = ("output", "resume", "device", "data.workers", "data.cache")
 """Settings in which a finished run may differ from the one asked for."""
@@ -73,8 +78,14 @@ def compare(words: Sequence[str], display: Display) -> Tree:
     runs = plan_runs(words)
     for run in runs:
         _check(run)
+    records = []
     for config in {run.config.data: run.config for run in runs}.values():
-        check_splits(splits(config.data), config)
+        parts = splits(config.data)
+        check_splits(parts, config)
+        records += parts["train"]
+    runs = _with_one_framing(runs, list(dict.fromkeys(records)), display)
+    for run in runs:
+        _finished_summary(run)
     summaries = []
     try:
         for i, run in enumerate(runs, 1):
@@ -95,7 +106,30 @@ def _check(run: Run) -> None:
             )
         except InputError as error:
             raise InputError(f"methods={run.method}: {error}") from error
-    _finished_summary(run)
+
+
+def _with_one_framing(
+    runs: Sequence[Run], records: Sequence[Record], display: Display
+) -> list[Run]:
+    """The runs with one and the same frame, chosen by the training images of all of them.
+
+    A run that is in the comparison's folder already has the frame that was chosen before it.
+    """
+    if runs[0].config.input.tiles != "auto":
+        return list(runs)
+    earlier = next((run for run in runs if (run.folder / "config.yaml").is_file()), None)
+    if earlier is not None:
+        before = resolve([read_run(earlier.folder)]).input
+        settings = {name: getattr(before, name) for name in ("tiles", "size", "scale")}
+    else:
+        shapes = measure(records, runs[0].config.data)
+        framing = choose_framing([run.config for run in runs], shapes)
+        display.say(str(framing))
+        settings = framing.settings
+    return [
+        replace(run, config=replace(run.config, input=replace(run.config.input, **settings)))
+        for run in runs
+    ]
 
 
 def _finished_summary(run: Run) -> Tree | None:
@@ -107,7 +141,9 @@ def _finished_summary(run: Run) -> Tree | None:
     file = run.folder / "config.yaml"
     if not file.is_file():
         return None
-    earlier = leaves(resolve([read_tree(file)]).tree())  # a setting that is new has its default
+    earlier = leaves(
+        resolve([read_run(run.folder)]).tree()
+    )  # a setting that is new has its default
     wanted = leaves(run.config.tree())
     for key in sorted(earlier.keys() | wanted.keys()):
         if key not in MAY_DIFFER and earlier.get(key) != wanted.get(key):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, get_type_hints
 
 from samtune.adapters import ADAPTERS
@@ -24,6 +24,7 @@ from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
 from samtune.runs.trees import (
     DEFAULTS,
+    WHOLE,
     Tree,
     add_up,
     in_full,
@@ -64,6 +65,8 @@ class InputSettings(InputConfig):
         rows = {row.name: row.default for row in dataclasses.fields(self)}
         if unknown := settings.keys() - rows.keys():
             raise TypeError(f"InputSettings has no {min(unknown)}; it has {', '.join(rows)}")
+        if settings.get("preset") is not None:
+            rows |= WHOLE["input"]
         for name, value in {**rows, **in_full({"input": settings})["input"]}.items():
             object.__setattr__(self, name, value)
 
@@ -131,9 +134,9 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     merged = lay_over(_of_the_data_set(merged), merged)
     merged = lay_over(class_defaults(merged), merged)
     _check_keys(merged, RunConfig, "")
-    config = _validated(merged)
+    config = _as_published(_validated(merged))
     spec = spec_of(config.base.name)
-    config = dataclasses.replace(
+    config = replace(
         config,
         adapter=_choice(ADAPTERS, config.adapter),
         decoder=_choice(DECODERS, config.decoder),
@@ -142,14 +145,15 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_fit(config.adapter["name"], config.decoder["name"], spec)
     check_classes(config.data, config.prompts, config.decoder, config.train.loss)
     check_training(config.train)
-    adapter, changes = config.adapter["name"], varied(config.data, config.input.tiles)
+    tiles = config.input.until_chosen().tiles
+    adapter, changes = config.adapter["name"], varied(config.data, tiles)
     check_feature_cache(config.train, adapter, ADAPTERS[adapter].detached, changes)
     mapped = has_class_maps(config.data, config.prompts)
-    cut = config.input.tiles != "whole"
+    cut = tiles != "whole"
     check_measuring(config.eval, mapped, cut)
     expand((config.train.metric,), "train.metric", mapped, cut)
-    check_cuts(config.input)
-    check_changes(config.data, config.input.tiles)
+    check_cuts(config.input.until_chosen())
+    check_changes(config.data, tiles)
     if config.train.loss_at == "image":
         check_own_size(config.data)
     return config
@@ -162,6 +166,19 @@ def _of_the_base(tree: Tree) -> Tree:
     if not isinstance(name, str) or name not in SPECS:
         return {}  # it is refused with the other values
     return {"input": {"resize": ENCODERS[SPECS[name].encoder].resize}}
+
+
+def _as_published(config: RunConfig) -> RunConfig:
+    """The configuration with whole images, instead of a choice, if images enter as published.
+
+    That is, in another way than the base's: with a setting, other than the frame's size, which a
+    preset has too.
+    """
+    encoder = ENCODERS[spec_of(config.base.name).encoder]
+    plain = InputSettings(resize=encoder.resize)
+    keys = {key for name in PRESETS for key in PRESETS[name].settings} - {"size"}
+    changed = any(getattr(config.input, key) != getattr(plain, key) for key in keys)
+    return replace(config, input=config.input.until_chosen()) if changed else config
 
 
 def _of_the_data_set(tree: Tree) -> Tree:

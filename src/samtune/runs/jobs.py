@@ -22,6 +22,8 @@ from samtune.data import (
 from samtune.data.layouts import find
 from samtune.data.named import DATASETS, deviations
 from samtune.data.scan import empty_split, no_objects
+from samtune.data.shapes import Shapes
+from samtune.data.shapes import measure as measure_objects
 from samtune.distributed import is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
@@ -38,6 +40,7 @@ from samtune.runs.assembly import (
 from samtune.runs.baseline import compare_with_base, measure, numbers
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import SPLIT, Log, check_output, finite, run_folder
+from samtune.runs.framing import choose_framing
 from samtune.runs.per_image import write_items
 from samtune.runs.remarks import few_images, shortfalls
 from samtune.runs.source import Source
@@ -81,6 +84,8 @@ def _train(config: RunConfig, display: Display) -> Tree:
     parts, remarks = _find_splits(config)
     counts, more = check_splits(parts, config)
     remarks += more
+    shapes = measure_objects(parts["train"], config.data)
+    as_typed, (config, line) = config, with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
     remarks += frame_remarks(model, baseline)
     data = {
@@ -92,8 +97,8 @@ def _train(config: RunConfig, display: Display) -> Tree:
     }
     names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
     with run_folder(config.output, "-".join(names), config.resume) as folder:
-        display.settings(config.differing(), str(folder / "config.yaml"))
-        display.say(counts)
+        display.settings(as_typed.differing(), str(folder / "config.yaml"))
+        display.say("\n".join([counts, *line]))
         log = Log(folder, display, resume=config.resume is not None)
         if config.resume is None:
             if is_main():
@@ -233,6 +238,19 @@ def check_splits(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
             counts[-1] += f" ({summary.empty} images without any)"
     return "\n".join(counts), remarks
+
+
+def with_framing(config: RunConfig, shapes: Shapes) -> tuple[RunConfig, list[str]]:
+    """A configuration whose frame is chosen, and a line about the choice if there was one.
+
+    Args:
+        config: The settings; ``input.tiles=auto`` is what is chosen.
+        shapes: The objects of the training masks.
+    """
+    if config.input.tiles != "auto":
+        return config, []
+    framing = choose_framing([config], shapes)
+    return framing.over(config), [str(framing)]
 
 
 def _costs(model: FineTuned, seconds: float) -> Tree:

@@ -15,7 +15,7 @@ from samtune.options import changeable
 from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
 from samtune.runs.config import RunConfig, resolve
-from samtune.runs.trees import Tree, leaves
+from samtune.runs.trees import WHOLE, Tree, lay_over, leaves
 from samtune.runs.words import layers
 from samtune.sam.spec import SPECS
 
@@ -56,14 +56,17 @@ class Source:
     def settings(self) -> Tree:
         """The settings that the checkpoint was trained with, or those of the base alone."""
         if self.is_base:
-            return {"base": {"name": self.word}, **{part: {"name": PLAIN[part]} for part in PLAIN}}
+            parts = {part: {"name": PLAIN[part]} for part in PLAIN}
+            return {**WHOLE, "base": {"name": self.word}, **parts}
         header = read_header(self.word)
         if "config" in header:
-            return {k: value for k, value in header["config"].items() if k not in OF_THE_RUN}
+            of_run = {k: value for k, value in header["config"].items() if k not in OF_THE_RUN}
+            return lay_over(WHOLE, of_run)
         # saved from Python: the header says what the model is, not how it was trained
         parts = {key: header[key] for key in ("adapter", "decoder")}
         known = {f.name for f in fields(InputConfig)}
-        parts["input"] = {key: v for key, v in header["input"].items() if key in known}
+        of_model = {key: v for key, v in header["input"].items() if key in known}
+        parts["input"] = {**WHOLE["input"], **of_model}
         parts["data"] = intensity.settings_of(header["input"])
         prompts = {"eval": list(PromptModes.parse(header["prompts"]).stated)}
         return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
@@ -78,7 +81,7 @@ class Source:
         Raises:
             InputError: A setting that contradicts the model.
         """
-        settings, over = self.settings(), layers(words)
+        settings, over = self.settings(), [_without_choice(tree) for tree in layers(words)]
         config = resolve([settings, *over])
         # Its data may be gone by now, and says nothing of the model.
         alone = resolve([{**settings, "data": config.tree()["data"]}])
@@ -116,6 +119,13 @@ class Source:
         intensity.check_same(config.data, model.tuned_input)
         model.tuned_input = model.tuned_input.cut_as(config.input)
         return model
+
+
+def _without_choice(tree: Tree) -> Tree:
+    """Settings without ``input.tiles=auto``: what a model sees was chosen before its training."""
+    if not isinstance(part := tree.get("input"), dict) or part.get("tiles") != "auto":
+        return tree
+    return {**tree, "input": {key: value for key, value in part.items() if key != "tiles"}}
 
 
 def _pair(value: Any) -> Any:

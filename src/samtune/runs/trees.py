@@ -13,6 +13,9 @@ Tree = dict[str, Any]
 DEFAULTS = {"adapter": "lora", "decoder": "tuned"}
 """The method and decoder where none is named."""
 
+WHOLE: Tree = {"input": {"tiles": "whole"}}
+"""The settings of all that knows no ``input.tiles=auto``: recipes, presets and older runs."""
+
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
     """A configuration as one flat mapping, with keys such as ``train.lr``."""

@@ -13,7 +13,16 @@ import yaml
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
 from samtune.runs.config import RunConfig, resolve
-from samtune.runs.trees import Tree, add_up, in_full, lay_over, leaves, named_parts, nested
+from samtune.runs.trees import (
+    WHOLE,
+    Tree,
+    add_up,
+    in_full,
+    lay_over,
+    leaves,
+    named_parts,
+    nested,
+)
 
 FREE_ON_RESUME = {
     "resume", "output", "device", "base.weights", "data.root", "data.workers", "data.cache",
@@ -55,6 +64,15 @@ def read_tree(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise InputError(f"{path}: must be a mapping of settings, as in a run's config.yaml")
     return tree
+
+
+def read_run(folder: Path) -> Tree:
+    """The settings of a run, as its ``config.yaml`` has them.
+
+    Raises:
+        InputError: As :func:`read_tree`.
+    """
+    return lay_over(WHOLE, read_tree(folder / "config.yaml"))
 
 
 @cache
@@ -105,7 +123,8 @@ def layers(words: Sequence[str]) -> list[Tree]:
             # Among themselves they only add up: adapter.rank=8 may stand before adapter.name=lora.
             overrides = add_up(overrides, named_parts(parse_override(word)))
         elif word in shipped:
-            recipe_trees.append({k: v for k, v in shipped[word].items() if k != "recipe"})
+            settings = {k: v for k, v in shipped[word].items() if k != "recipe"}
+            recipe_trees.append(lay_over(WHOLE, settings))
         elif word.endswith((".yaml", ".yml")):
             file_trees.append(in_full(read_tree(as_path(word))))
         elif as_path(word).is_dir():
@@ -122,11 +141,12 @@ def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
     folder = as_path(str(config.resume))
     if not (folder / "config.yaml").is_file():
         raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
-    tree = read_tree(folder / "config.yaml")
+    tree = read_run(folder)
     # the file may have been edited, or lack a setting that is new
     earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())
     for key in leaves(settings):
-        if key not in FREE_ON_RESUME and now.get(key) != earlier.get(key):
+        chosen = (key, now.get(key)) == ("input.tiles", "auto")  # it was, when the run began
+        if key not in FREE_ON_RESUME and not chosen and now.get(key) != earlier.get(key):
             raise InputError(
                 f"{key}={now.get(key)}: the run in {folder} has {earlier.get(key)}, and only "
                 "its length may change; leave it out, or start a new run"

@@ -1,0 +1,81 @@
+"""How wide and how long the objects of some masks are: what a model's frame has to show of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.config import DataConfig
+from samtune.data.labels import areas, extents, label_objects, read_values
+from samtune.data.sources import Record
+
+MOST_IMAGES = 64
+"""Masks that are measured of a data set, evenly from its first to its last."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The objects of some masks, one each at a place of the arrays."""
+
+    sizes: NDArray[np.int64]
+    """``(N, 2)``: height and width in pixels of the image that each object lies in."""
+    widths: NDArray[np.float64]
+    """``(N,)`` in pixels, see :func:`widths_of`."""
+    lengths: NDArray[np.float64]
+    """``(N,)`` in pixels: the longer side of the box around each object."""
+    images: int
+    """How many masks were measured."""
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+
+def measure(records: Sequence[Record], data: DataConfig, most_images: int = MOST_IMAGES) -> Shapes:
+    """Measures the objects of some masks.
+
+    Args:
+        records: Whose masks; of more than ``most_images`` as many, evenly spread.
+        data: How masks are read.
+        most_images: The bound.
+
+    Raises:
+        InputError: A mask that cannot be read.
+    """
+    places = np.unique(np.linspace(0, len(records) - 1, min(len(records), most_images)).round())
+    sizes, widths, lengths = [], [], []
+    for record in (records[int(place)] for place in places):
+        values, source = read_values(record)
+        labels = label_objects(values, data, source)
+        boxes = extents(labels.map, len(labels))
+        lengths.append((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0))
+        widths.append(widths_of(labels.map, len(labels)))
+        sizes.append(np.tile(np.array(labels.map.shape, np.int64), (len(labels), 1)))
+    there = np.concatenate(widths) > 0  # an object without a pixel has neither
+    return Shapes(
+        sizes=np.concatenate(sizes)[there],
+        widths=np.concatenate(widths)[there],
+        lengths=np.concatenate(lengths).astype(np.float64)[there],
+        images=len(places),
+    )
+
+
+def widths_of(labels: NDArray[np.integer], count: int) -> NDArray[np.float64]:
+    r"""``(count,)``: the mean width in pixels of each object of a label map, ``2 area / outline``.
+
+    Of a line or a curve that is its width, whatever way it winds and branches; of a disc half of
+    its diameter. The outline's length is Cauchy's and Crofton's estimate: :math:`\pi/4` of the
+    edges between pixels of the object and others; those on the border of the image do not count.
+
+    An object without a pixel, or without an outline, has width 0 or the image's shorter side.
+    """
+    edges = np.zeros(count + 1, np.int64)
+    for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+        differ = a != b
+        for side in (a, b):
+            edges += np.bincount(side[differ], minlength=count + 1)
+    pixels, outline = areas(labels, count), np.pi / 4 * edges[1:]
+    whole = np.where(pixels > 0, float(min(labels.shape)), 0.0)
+    return np.where(outline > 0, 2 * pixels / np.maximum(outline, 1e-9), whole)
