@@ -13,6 +13,7 @@ from samtune.compare.jobs import _finished_summary, compare, show
 from samtune.compare.page import Entry, Picture, render, scatter
 from samtune.compare.plan import Run, plan_runs
 from samtune.compare.rows import aggregate, grids, zero_shot
+from samtune.compare.sureness import ALIKE, BEST, HIGHEST, WORSE, add_sureness
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
 
@@ -47,7 +48,12 @@ def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
         assert drawn[0]["test"] == drawn[1]["test"]
         row["drawn"] = [parts["train"] for parts in drawn]
     assert result["rows"][0]["drawn"] == result["rows"][1]["drawn"]  # the same shots for each
-    assert sum(row["best"] for row in result["rows"]) >= 1
+    # one test image cannot say which is better
+    assert {row["standing"] for row in result["rows"]} == {ALIKE, HIGHEST}
+    assert all(row["images_per_second"] > 0 for row in result["rows"])
+    assert {Path(result[kind]).name for kind in ("markdown", "csv", "latex")} == {
+        path.name for path in Path("cmp").glob("comparison.*") if path.suffix != ".json"
+    }
     assert json.loads(Path("cmp/comparison.json").read_text())["zero_shot"] == result["zero_shot"]
     page = Path("cmp/report.html").read_text("utf-8")
     assert result["by_prompt"]["box"]["guesses"] == result["guesses"]
@@ -181,11 +187,18 @@ def test_a_run_from_before_a_setting_has_its_default(words, refused):
 def test_rows_over_seeds(words):
     runs = plan_runs([*words, "methods=decoder,lora", "shots=1", "seeds=3"])
     values = [0.5, 0.6, 0.7, 0.8, None, 0.8]
-    first, second = aggregate(runs, [summary(v) for v in values])
+    rows = aggregate(runs, [summary(v) for v in values])
+    first, second = rows
+    assert add_sureness(runs, rows) == []  # nothing was kept of the images
     assert first["iou"]["mean"] == pytest.approx(0.6) and first["iou"]["std"] == pytest.approx(0.1)
     # nothing was measured for one seed: it does not count
     assert second["iou"]["mean"] == pytest.approx(0.8) and second["iou"]["std"] == 0
     assert (first["best"], second["best"]) == (False, True)
+    assert (first["standing"], second["standing"]) == (WORSE, BEST)
+    rows = aggregate(runs, [summary(v) for v in (0.5, 0.6, 0.7, 0.6, 0.7, 0.8)])
+    add_sureness(runs, rows)
+    assert [row["standing"] for row in rows] == [ALIKE, HIGHEST]  # within the deviations
+    assert not any(row["best"] for row in rows)
     (alone,) = aggregate(runs[:1], [summary(0.5)])
     assert alone["iou"]["std"] is None and not alone["best"]
 
@@ -332,7 +345,7 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
     show(Display(), {**common, **paths, "rows": rows, "guesses": guesses})
     said = capsys.readouterr().out
     # nothing is cut, however narrow the console
-    for shown in ("0.500 ±0.012", "0.600 ±0.012", "a_method_of_a_long_name", " 0.000", "memory"):
+    for shown in ("0.500 ±0.012", "0.600", "±0.012", "a_method_of_a_long_name", " 0.000", "memory"):
         assert shown in said
     assert "prompt box (from the ground truth), 3 test images" in said and "\niou: " in said
     assert said.index("filled box") < said.index("0.674") < said.index("zero-shot")

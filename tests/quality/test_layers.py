@@ -45,7 +45,7 @@ LAYERS = {
     "published": "data geometry ops training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
     " metrics model ops options prompts registry report sam training",
-    "compare": "adapters data decoders files model report runs sam training",
+    "compare": "adapters data decoders files metrics model report runs sam training",
     "cli": "adapters assets compare data decoders distributed files foreign inference model options"
     " registry report runs sam",
     "__init__": "evaluation inference model moved prompts sam training",

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from samtune.compare.notes import notes
 from samtune.compare.page import Entry, Picture, write_page
 from samtune.compare.plan import COMPARISON, REPORT, Run, plan_runs
-from samtune.compare.rows import aggregate, grids, with_deviation, zero_shot
+from samtune.compare.rows import aggregate, grids, main_grids, zero_shot
+from samtune.compare.sureness import add_sureness
 from samtune.data import splits
 from samtune.data.shapes import measure
 from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.model.checkpoint import load
-from samtune.report.prompt_table import asked_with
-from samtune.report.quantities import duration, metric, quantity
 from samtune.report.terminal import Display, terms
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers_to_image, spread
@@ -62,8 +62,10 @@ def compare(words: Sequence[str], display: Display) -> Tree:
     Returns:
         ``rows`` (one for each method and shots, see :func:`samtune.compare.rows.aggregate`),
         ``zero_shot``, ``metrics``, ``guesses`` and ``by_prompt`` (see
-        :func:`samtune.compare.rows.zero_shot`), ``prompt``, ``contract``, ``images``, ``runs``,
-        ``seconds``, and the paths ``output``, ``comparison`` and ``report``.
+        :func:`samtune.compare.rows.zero_shot`), ``tests`` (see
+        :func:`samtune.compare.sureness.add_sureness`), ``notes``, ``prompt``, ``contract``,
+        ``images``, ``runs``, ``seconds``, and the paths ``output``, ``comparison``, ``markdown``,
+        ``csv``, ``latex`` and ``report``.
 
     Raises:
         InputError: A wrong setting, method or number of shots; all are checked before anything
@@ -180,10 +182,12 @@ def _count_peak_anew() -> None:
 
 def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) -> Tree:
     rows, folder, config = aggregate(runs, summaries), runs[0].folder.parent, runs[0].config
+    tests = add_sureness(runs, rows)
     result = finite({
         "title": f"{config.base.name} on {data_name(config)}",
         "rows": rows,
         **zero_shot(summaries),
+        "tests": tests,
         "prompt": summaries[0]["prompt"],
         "contract": summaries[0]["contract"],
         "images": summaries[0]["images"],
@@ -201,34 +205,11 @@ def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) ->
 
 
 def show(display: Display, result: Mapping[str, Any]) -> None:
-    """The table of a comparison, the best of each number of shots in bold and with a star."""
-    columns = ("method", "shots", "IoU", "Dice", "gain", "trained", "time", "memory")
-    before = result["zero_shot"]
-    start = (metric(before["iou"]), metric(before["dice"]))
-    rows: list[tuple[str, ...]] = [
-        (name, "", metric(guess["iou"]), metric(guess["dice"]), "", "", "", "")
-        for name, guess in result["guesses"].items()
-    ]
-    rows.append(("zero-shot", "", *start, "", "0", "", ""))
-    for row in result["rows"]:
-        sides = row["iou"]["mean"], row["zero_shot"]["iou"]
-        gain = None if None in sides else sides[0] - sides[1]
-        cells = (
-            row["method"], str(row["shots"]), with_deviation(row["iou"]),
-            with_deviation(row["dice"]), metric(gain, sign=True),
-            quantity(row["trainable_parameters"]), duration(row["seconds"]),
-            quantity(row["peak_memory_bytes"], "B"),
-        )  # fmt: skip
-        bold = tuple(f"[bold]{cell}[/bold]" for cell in (f"{cells[0]} *", *cells[1:]))
-        rows.append(bold if row["best"] else cells)
-    asked = f"prompt {asked_with(result['prompt'])}"
-    display.say(f"{result['title']}, {asked}, {result['images']} test images")
-    display.table(columns, rows, whole=True)
-    for grid in grids(result):
-        display.table(grid.columns, grid.rows, whole=True, title=grid.title)
-    seeds = len(result["rows"][0]["seeds"])
-    if seeds > 1:
-        display.say(f"mean and standard deviation over {seeds} seeds; * best of these shots")
+    """The tables of a comparison, the best of each number of shots with a star."""
+    for grid in (*main_grids(result), *grids(result)):
+        display.table(grid.columns, grid.rows, whole=True, title=grid.title, numbers=True)
+    for note in notes(result):
+        display.say(note)
     display.say(terms(result))
     display.say(f"comparison: {result['comparison']}\nreport: {result['report']}")
 

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from samtune.compare.rows import grids
+from samtune.compare.notes import notes
+from samtune.compare.rows import grids, p_value, paired_grid
 from samtune.files import write_whole
 from samtune.report.charts import FRAME, ticks
 from samtune.report.overlays import PANEL, Overlay, panels
 from samtune.report.page import encoded, page, versions
 from samtune.report.prompt_table import asked_with
-from samtune.report.quantities import duration, metric, quantity
+from samtune.report.quantities import duration, metric, quantity, rate_of
 
-DOT, BESIDE, LETTER, LINE = 5.0, 9.0, 6.8, 13.0
+DOT, BESIDE, LETTER, LINE, WIDTH = 5.0, 9.0, 6.8, 13.0, 580.0
 """Sizes in a chart, in the pixels of its SVG: radius of a point, how far from it its label begins,
-about how wide a letter is, and how high a label."""
+about how wide a letter is, how high a label, and how wide the chart."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ def render(
         result=result,
         groups=named,
         grids=grids(result),
+        tests=paired_grid(result),
+        notes=notes(result),
+        p_value=p_value,
+        rate_of=rate_of,
         facts=[
             ("Prompt", asked_with(str(result["prompt"]))),
             ("Test images", str(result["images"])),
@@ -106,16 +111,16 @@ def scatter(
         ``title``, ``frame``, ``beside`` (how far from its point a label begins), ``x`` and ``y``
         (position and label of each tick), ``zero_shot`` (the height of its line, or ``None``),
         ``below`` (the base's IoU where it lies so far below the methods that they would lie on each
-        other on one axis with it) and ``points``: method, position, the ends of one deviation up
-        and down, on which side its label stands (none where it would lie on another point or
-        label), and whether it is the best.
+        other on one axis with it), ``lines`` (what those of points are) and ``points``: method,
+        position, the ends of its line, on which side its label stands (none where it would lie on
+        another point or label, or leave the chart), and whether it is the best.
     """
     known = [row for row in rows if row["iou"]["mean"] is not None]
     sizes = [max(1, row["trainable_parameters"]) for row in known]
     low = math.floor(math.log10(min(sizes, default=1)))
     high = max(low + 1, math.ceil(math.log10(max(sizes, default=1)) + 1e-9))
-    spans = [(row["iou"]["mean"], row["iou"]["std"] or 0.0) for row in known]
-    heights = [m + sign * s for m, s in spans for sign in (-1, 1)]
+    spans = [_span(row) for row in known]
+    heights = [end for ends in spans for end in ends]
     far = zero_shot is not None and _far_below(zero_shot, heights)
     line = None if far else zero_shot
     heights += [] if line is None else [line]
@@ -130,13 +135,13 @@ def scatter(
         return round(bottom - part * (bottom - top), 1)
 
     points = []
-    for row, size, (mean, std) in zip(known, sizes, spans, strict=True):
-        x = across(size)
+    for row, size, (low_end, high_end) in zip(known, sizes, spans, strict=True):
+        x, mean = across(size), row["iou"]["mean"]
         points.append(
             {
                 "method": row["method"],
                 "at": (x, up(mean)),
-                "ends": (up(mean - std), up(mean + std)) if row["iou"]["std"] else None,
+                "ends": (up(low_end), up(high_end)) if low_end < high_end else None,
                 "best": row["best"],
                 "label": f"{row['method']}: IoU {metric(mean)}, {quantity(size)} parameters",
             }
@@ -151,7 +156,23 @@ def scatter(
         "zero_shot": None if line is None else up(line),
         "below": zero_shot if far else None,
         "points": _with_labels(points, (left + right) / 2),
+        "lines": _meaning_of_lines(known),
     }
+
+
+def _span(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The ends of a row's line: its interval, or without one a deviation up and down."""
+    ends = ((row.get("intervals") or {}).get("tuned") or {}).get("iou")
+    if ends:
+        return ends[0], ends[1]
+    mean, deviation = row["iou"]["mean"], row["iou"]["std"] or 0.0
+    return mean - deviation, mean + deviation
+
+
+def _meaning_of_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    if any(row.get("intervals") for row in rows):
+        return "95 % intervals over test images and draws"
+    return "one standard deviation over draws" if any(row["iou"]["std"] for row in rows) else ""
 
 
 def _with_labels(points: list[dict[str, Any]], middle: float) -> list[dict[str, Any]]:
@@ -168,7 +189,8 @@ def _with_labels(points: list[dict[str, Any]], middle: float) -> list[dict[str, 
             centre = x + (BESIDE + width / 2) * (1 if side == "right" else -1)
             box = _around(centre, y, width / 2, LINE / 2)
             others = [other for i, other in enumerate(occupied) if i != k]
-            if not any(_meet(box, other) for other in others):
+            fits = box[0] >= 0 and box[2] <= WIDTH
+            if fits and not any(_meet(box, other) for other in others):
                 occupied.append(box)
                 sides[k] = side
                 break

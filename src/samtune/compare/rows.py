@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from samtune.compare.plan import ALL, Run, shots_name
-from samtune.report.prompt_table import TITLE, asked_with
-from samtune.report.quantities import metric
+from samtune.compare.sureness import ALIKE, BEST, HIGHEST
+from samtune.report.prompt_table import IOU_TITLE, asked_with
+from samtune.report.quantities import duration, metric, quantity, rate_of, span
 from samtune.runs.trees import Tree
 
 HEADLINE = ("iou", "dice")
@@ -25,19 +26,15 @@ def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
     seed) and ``values``; ``zero_shot`` means; ``metrics`` (by name ``zero_shot`` and ``tuned``,
     each such a spread) and ``by_prompt`` (by mode ``zero_shot`` and ``tuned`` with IoU and Dice,
     and ``metrics``); ``trainable_parameters``; ``seconds`` (mean of a training),
-    ``peak_memory_bytes`` (greatest); ``best``, whether its IoU is the highest of those shots;
-    ``runs``, the folders.
+    ``images_per_second`` (mean, of the first prompt; ``None`` if a run did not measure it),
+    ``peak_memory_bytes`` (greatest); ``runs``, the folders. What
+    :func:`samtune.compare.sureness.add_sureness` adds says how sure they are, and ``best``, whether
+    all others of those shots are worse.
     """
     groups: dict[tuple[int | None, str], list[tuple[Run, Tree]]] = {}
     for run, summary in zip(runs, summaries, strict=True):
         groups.setdefault((run.shots, run.method), []).append((run, summary))
-    rows = [_row(pairs) for pairs in groups.values()]
-    for shots in {row["shots"] for row in rows}:
-        alike = [r for r in rows if r["shots"] == shots and r["iou"]["mean"] is not None]
-        top = max((row["iou"]["mean"] for row in alike), default=None)
-        for row in alike:
-            row["best"] = len(alike) > 1 and row["iou"]["mean"] == top
-    return rows
+    return [_row(pairs) for pairs in groups.values()]
 
 
 def zero_shot(summaries: Sequence[Tree]) -> Tree:
@@ -45,7 +42,8 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
 
     Returns:
         ``zero_shot`` (IoU and Dice), ``metrics`` (by name), ``guesses``, and ``by_prompt``: for
-        each mode ``zero_shot``, ``metrics``, ``guesses``, ``ground_truth`` and ``trained``.
+        each mode ``zero_shot``, ``metrics``, ``guesses``, ``ground_truth`` and ``trained``; beside
+        each ``zero_shot`` the ``intervals`` of it and of the guesses, as the first run has them.
     """
     first = summaries[0]
     by_prompt = {}
@@ -55,6 +53,7 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
             "zero_shot": _means([each["zero_shot"] for each in entries]),
             "metrics": _metric_means(entries),
             **{key: entry[key] for key in ("guesses", "ground_truth", "trained") if key in entry},
+            "intervals": _untrained(entry),
         }
     return {
         "zero_shot": _means([{k: s["zero_shot"][k] for k in HEADLINE} for s in summaries]),
@@ -64,7 +63,14 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
             for name, values in (first.get("guesses") or {}).items()
         },
         "by_prompt": by_prompt,
+        "intervals": _untrained(first),
     }
+
+
+def _untrained(entry: Tree) -> Tree:
+    """The intervals of what no method has a part in, over the test images."""
+    ends = entry.get("intervals") or {}
+    return {key: ends[key] for key in ("zero_shot", "guesses") if key in ends}
 
 
 def _of_guess(guess: str, metrics: Tree) -> Tree:
@@ -88,8 +94,101 @@ class Grid:
     rows: list[tuple[str, ...]]
 
 
+MARKS = {BEST: "*", HIGHEST: "=", ALIKE: "="}
+"""Behind a name: the best, and what the test images cannot tell from the highest."""
+
+
+def main_grids(result: Mapping[str, Any]) -> list[Grid]:
+    """The main tables: what each method scores, and what it costs.
+
+    Args:
+        result: See :func:`samtune.compare.jobs.compare`.
+    """
+    ends = result.get("intervals") or {}
+    untrained = [
+        (name, guess, (ends.get("guesses") or {}).get(name) or {})
+        for name, guess in (result.get("guesses") or {}).items()
+    ]
+    untrained.append(("zero-shot", result["zero_shot"], ends.get("zero_shot") or {}))
+    scored: list[tuple[str, ...]] = [
+        (name, "", _below(metric(each["iou"]), span(of.get("iou"))), metric(each["dice"]), "", "")
+        for name, each, of in untrained
+    ]
+    scored += [_scored(row) for row in result["rows"]]
+    costs: list[tuple[str, ...]] = [
+        (
+            row["method"], str(row["shots"]), quantity(row["trainable_parameters"]),
+            duration(row["seconds"]), rate_of(row.get("images_per_second")),
+            quantity(row["peak_memory_bytes"], "B"),
+        )
+        for row in result["rows"]
+    ]  # fmt: skip
+    asked = f"prompt {asked_with(result['prompt'])}"
+    return [
+        Grid(
+            f"{result['title']}, {asked}, {result['images']} test images",
+            ("method", "shots", "IoU", "Dice", "gain in IoU", "p"),
+            scored,
+        ),
+        Grid("What it takes", ("method", "shots", "trained", "time", "images/s", "memory"), costs),
+    ]
+
+
+def _scored(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name, shots, IoU, Dice, gain and the p against the best of a row, intervals below numbers."""
+    ends = row.get("intervals") or {}
+    of = ends.get("tuned") or {}
+    sides = row["iou"]["mean"], row["zero_shot"]["iou"]
+    gain = None if None in sides else sides[0] - sides[1]
+    p = ((row.get("against_best") or {}).get("images") or {}).get("corrected")
+    return (
+        _marked(row["method"], row),
+        str(row["shots"]),
+        _below(with_deviation(row["iou"]), span(of.get("iou"))),
+        with_deviation(row["dice"]).replace(" ", "\n"),  # it has its interval on the page
+        _below(metric(gain, sign=True), span((ends.get("difference") or {}).get("iou"), sign=True)),
+        p_value(p),
+    )
+
+
+def _marked(name: str, entry: Mapping[str, Any]) -> str:
+    mark = MARKS.get(entry.get("standing") or "")
+    return f"{name} {mark}" if mark else name
+
+
+def _below(number: str, interval: str) -> str:
+    return f"{number}\n{interval}" if interval else number
+
+
+def p_value(p: float | None) -> str:
+    """A probability as ``0.031`` or ``<0.001``; empty without one."""
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def paired_grid(result: Mapping[str, Any]) -> list[Grid]:
+    """The table of paired tests, if there are any: of each two methods and against zero-shot."""
+    tests = result.get("tests") or []
+    several = len({test["prompt"] for test in tests}) > 1
+    rows = [
+        (
+            " - ".join(test["methods"]),
+            *([test["prompt"]] if several else []),
+            str(test["shots"]),
+            _below(metric(test["difference"], sign=True), span(test["interval"], sign=True)),
+            p_value(test["images"]["corrected"]),
+            p_value(test["draws"]["corrected"]),
+        )
+        for test in tests
+    ]
+    columns = ("methods", *(["prompt"] if several else []), "shots", "difference in IoU")
+    title = "Paired tests, p after Holm's correction"
+    return [Grid(title, (*columns, "p, images", "p, draws"), rows)] if rows else []
+
+
 def grids(result: Mapping[str, Any]) -> list[Grid]:
-    """The tables beside the main one: by prompt and by metric, where several were asked for.
+    """The tables beside the main ones: by prompt and by metric, where several were asked for.
 
     Args:
         result: See :func:`samtune.compare.jobs.compare`.
@@ -105,16 +204,35 @@ def _prompt_grid(result: Mapping[str, Any]) -> Grid | None:
     names = dict.fromkeys(name for entry in by_mode.values() for name in entry.get("guesses") or {})
     rows = []
     for name in names:
-        guesses = [(entry.get("guesses") or {}).get(name) for entry in by_mode.values()]
-        rows.append(
-            (f"{name}, no model", "", *("" if g is None else metric(g["iou"]) for g in guesses))
-        )
-    rows.append(("zero-shot", "", *(metric(e["zero_shot"]["iou"]) for e in by_mode.values())))
+        cells = (_of_guess_in(entry, name) for entry in by_mode.values())
+        rows.append((f"{name}, no model", "", *cells))
+    cells = (
+        _below(metric(entry["zero_shot"]["iou"]), span(_iou_ends(entry, "zero_shot")))
+        for entry in by_mode.values()
+    )
+    rows.append(("zero-shot", "", *cells))
     for row in result["rows"]:
-        cells = (with_deviation(row["by_prompt"][mode]["tuned"]["iou"]) for mode in by_mode)
+        cells = (_of_mode(row["by_prompt"][mode]) for mode in by_mode)
         rows.append((row["method"], str(row["shots"]), *cells))
     labels = (f"{mode} (trained)" if e.get("trained") else mode for mode, e in by_mode.items())
-    return Grid(f"IoU {TITLE[0].lower()}{TITLE[1:]}", ("method", "shots", *labels), rows)
+    return Grid(IOU_TITLE, ("method", "shots", *labels), rows)
+
+
+def _of_mode(entry: Mapping[str, Any]) -> str:
+    text = _marked(with_deviation(entry["tuned"]["iou"]), entry)
+    return _below(text, span(_iou_ends(entry, "tuned")))
+
+
+def _of_guess_in(entry: Mapping[str, Any], name: str) -> str:
+    """A guess's IoU with its interval; empty if this prompt has no such guess."""
+    guess = (entry.get("guesses") or {}).get(name)
+    of = (((entry.get("intervals") or {}).get("guesses") or {}).get(name)) or {}
+    return "" if guess is None else _below(metric(guess["iou"]), span(of.get("iou")))
+
+
+def _iou_ends(entry: Mapping[str, Any], side: str) -> list[float] | None:
+    ends: list[float] | None = ((entry.get("intervals") or {}).get(side) or {}).get("iou")
+    return ends
 
 
 def _metric_grid(result: Mapping[str, Any]) -> Grid | None:
@@ -160,6 +278,7 @@ def _row(pairs: Sequence[tuple[Run, Tree]]) -> Tree:
         "by_prompt": _by_prompt(summaries),
         "trainable_parameters": first["trainable_parameters"],
         "seconds": round(statistics.fmean(s["seconds"] for s in summaries), 3),
+        "images_per_second": _spread([s.get("images_per_second") for s in summaries])["mean"],
         "peak_memory_bytes": max(s["peak_memory_bytes"] for s in summaries),
         "best": False,
         "runs": [str(each.folder) for each, _ in pairs],

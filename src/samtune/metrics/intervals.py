@@ -29,16 +29,17 @@ ENTRIES = 2_000_000
 """Draws times images that are held at once."""
 
 
-def draws(images: int, count: int = RESAMPLES) -> Iterator[NDArray[np.int64]]:
+def draws(images: int, count: int = RESAMPLES, stream: int = 0) -> Iterator[NDArray[np.int64]]:
     """How often each image is in each draw, as blocks ``(some draws, images)`` that sum to count.
 
-    The draws depend on the number of images alone.
+    The draws depend on the number of images and the stream alone.
 
     Args:
         images: How many there are, at least one.
         count: How many draws.
+        stream: Another one for what is drawn beside images.
     """
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng([SEED, stream])
     block = max(1, ENTRIES // images)
     for start in range(0, count, block):
         size = min(block, count - start)

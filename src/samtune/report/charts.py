@@ -11,7 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     pass
-from samtune.report.quantities import is_number, quantity
+from samtune.report.quantities import count, is_number
 
 CURVE_POINTS = 600
 """Longer histories are averaged down to this many points a curve."""
@@ -77,7 +77,7 @@ def _chart(title: str, curves: Sequence[Curve]) -> dict[str, Any] | None:
         return None
     left, top, right, bottom = FRAME
     xs, ys = zip(*(p for c in curves for p in c.points), strict=True)
-    x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs)), ticks(min(ys), max(ys))
+    x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs), whole=True), ticks(min(ys), max(ys))
     x_range, y_range = (min(0.0, *xs), max(1.0, *xs)), (y_ticks[0], y_ticks[-1])
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -89,17 +89,25 @@ def _chart(title: str, curves: Sequence[Curve]) -> dict[str, Any] | None:
     return {
         "title": title,
         "frame": FRAME,
-        "x": [(at(t, y_range[0])[0], quantity(t)) for t in x_ticks if t <= x_range[1]],
+        "x": [(at(t, y_range[0])[0], count(t)) for t in x_ticks if t <= x_range[1]],
         "y": [(at(0, t)[1], f"{t:.{digits}f}") for t in y_ticks],
         "curves": [(c, [at(x, y) for x, y in c.points]) for c in curves],
         "last": {c.label: c.points[-1][1] for c in curves},
     }
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers, 1, 2 or 5 times a power of ten apart, that enclose ``low`` to ``high``."""
+def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[float]:
+    """Round numbers, 1, 2 or 5 times a power of ten apart, that enclose ``low`` to ``high``.
+
+    Args:
+        low: The least value.
+        high: The greatest.
+        about: How many there are to be.
+        whole: Whole numbers alone.
+    """
     span = high - low or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= 0.999 * span / about)
+    step = max(step, 1.0) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [i * step for i in range(first, max(last, first + 1) + 1)]

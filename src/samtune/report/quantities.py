@@ -34,6 +34,15 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{value:.0f} {unit}".rstrip()
 
 
+def count(value: float) -> str:
+    """A whole number, not rounded off, and short if it ends in zeros: ``1250``, ``20 k``."""
+    whole = round(value)
+    for power, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if whole >= 10 * power and whole % power == 0:
+            return f"{whole // power} {prefix}"
+    return str(whole)
+
+
 def duration(seconds: float) -> str:
     """A time in its two largest units: ``8.4 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 59.95:

@@ -281,6 +281,7 @@ class Display:
         rows: Sequence[Sequence[str]],
         whole: bool = False,
         title: str | None = None,
+        numbers: bool = False,
     ) -> None:
         """A plain table; what stands in its first column is a name and never cut.
 
@@ -289,9 +290,12 @@ class Display:
             rows: A text for each column.
             whole: As wide as it is where no terminal bounds it.
             title: Above it.
+            numbers: All columns but the first are numbers, and stand below each other.
         """
-        others = (Column(name, overflow="fold") for name in columns[1:])
-        table = Table(Column(columns[0], no_wrap=True), *others, title=title, title_justify="left")
+        side: Any = "right" if numbers else "left"
+        others = (Column(name, overflow="fold", justify=side) for name in columns[1:])
+        first = Column(columns[0], no_wrap=not numbers, overflow="fold")
+        table = Table(first, *others, title=title, title_justify="left")
         for row in rows:
             table.add_row(*row)
         self._numbers(table) if whole else self.console.print(table)

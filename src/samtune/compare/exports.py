@@ -1,0 +1,163 @@
+"""A comparison as files for papers and spreadsheets: Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from samtune.compare.notes import notes
+from samtune.compare.rows import Grid, grids, main_grids, paired_grid
+from samtune.compare.sureness import ALIKE, BEST, HIGHEST
+from samtune.files import write_whole
+from samtune.report.quantities import metric, span
+from samtune.runs.trees import Tree
+
+NAMES = {"markdown": "comparison.md", "csv": "comparison.csv", "latex": "comparison.tex"}
+"""The files, by the key of the comparison's JSON."""
+COLUMNS = (
+    "method", "adapter", "decoder", "shots", "prompt", "draws", "iou_mean", "iou_std", "iou_low",
+    "iou_high", "dice_mean", "dice_std", "dice_low", "dice_high", "gain_iou", "gain_low",
+    "gain_high", "standing", "against_best_p_images", "against_best_p_draws",
+    "trainable_parameters", "seconds", "images_per_second", "peak_memory_bytes",
+)  # fmt: skip
+"""Of the CSV: a row for each method, number of shots and prompt, first what needs no training."""
+SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SPECIAL |= {"\\": r"\textbackslash{}"}
+
+
+def write_exports(folder: Path, result: Mapping[str, Any]) -> None:
+    """Writes all of them.
+
+    Args:
+        folder: Where to.
+        result: See :func:`samtune.compare.jobs.compare`.
+    """
+    texts = {"markdown": markdown(result), "csv": as_csv(result), "latex": latex(result)}
+    for kind, text in texts.items():
+        write_whole(folder / NAMES[kind], text)
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The tables of the page, and what the numbers mean."""
+    asked = f"Prompt {result['prompt']}, {result['images']} test images."
+    parts = [f"# {result['title']}: methods compared", asked]
+    for grid in (*main_grids(result), *grids(result), *paired_grid(result)):
+        parts += [f"## {grid.title}", _markdown_table(grid)]
+    parts += [*(f"- {note}" for note in notes(result)), result["contract"].rstrip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(grid: Grid) -> str:
+    """A table; what is below a number stands behind it in brackets."""
+    lines = [grid.columns, tuple("---" if not i else "---:" for i in range(len(grid.columns)))]
+    rows = [[_in_line(cell).replace("|", "\\|") for cell in row] for row in (*lines, *grid.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _in_line(cell: str) -> str:
+    number, newline, below = cell.partition("\n")
+    return f"{number} ({below})" if newline else number
+
+
+def as_csv(result: Mapping[str, Any]) -> str:
+    """A row for each method, shots and prompt, with :data:`COLUMNS`; what is not known is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in (*_without_training(result), *_trained_rows(result)):
+        writer.writerow({key: "" if value is None else value for key, value in row.items()})
+    return text.getvalue()
+
+
+def _without_training(result: Mapping[str, Any]) -> Iterator[Tree]:
+    first = {"zero_shot": result["zero_shot"], "guesses": result.get("guesses") or {}}
+    for mode, entry in (result.get("by_prompt") or {result["prompt"]: first}).items():
+        sides = {**(entry.get("guesses") or {}), "zero-shot": entry["zero_shot"]}
+        for name, numbers in sides.items():
+            means = {f"{key}_mean": numbers.get(key) for key in ("iou", "dice")}
+            yield {"method": name, "prompt": mode, **means}
+
+
+def _trained_rows(result: Mapping[str, Any]) -> Iterator[Tree]:
+    for row in result["rows"]:
+        alone = {"tuned": {"iou": row["iou"], "dice": row["dice"]}, "zero_shot": row["zero_shot"]}
+        for mode, entry in (row.get("by_prompt") or {result["prompt"]: alone}).items():
+            yield {**_costs(row), "prompt": mode, **_numbers(entry)}
+
+
+def _costs(row: Mapping[str, Any]) -> Tree:
+    keys = ("method", "adapter", "decoder", "shots", "trainable_parameters", "seconds",
+            "images_per_second", "peak_memory_bytes")  # fmt: skip
+    return {**{key: row.get(key) for key in keys}, "draws": len(row["seeds"])}
+
+
+def _numbers(entry: Mapping[str, Any]) -> Tree:
+    ends: Tree = entry.get("intervals") or {}
+    numbers: Tree = {}
+    for key in ("iou", "dice"):
+        low, high = (ends.get("tuned") or {}).get(key) or (None, None)
+        spread = entry["tuned"][key]
+        numbers |= {f"{key}_mean": spread["mean"], f"{key}_std": spread["std"]}
+        numbers |= {f"{key}_low": low, f"{key}_high": high}
+    before = entry["zero_shot"]["iou"]
+    before = before["mean"] if isinstance(before, Mapping) else before
+    low, high = (ends.get("difference") or {}).get("iou") or (None, None)
+    known = None not in (before, numbers["iou_mean"])
+    against = entry.get("against_best") or {}
+    return {
+        **numbers,
+        "gain_iou": numbers["iou_mean"] - before if known else None,
+        "gain_low": low,
+        "gain_high": high,
+        "standing": entry.get("standing"),
+        "against_best_p_images": (against.get("images") or {}).get("corrected"),
+        "against_best_p_draws": (against.get("draws") or {}).get("corrected"),
+    }
+
+
+def latex(result: Mapping[str, Any]) -> str:
+    r"""A table for ``\input`` in a paper that loads ``booktabs``; the best in bold.
+
+    A dagger marks what the test images cannot tell from the highest of as many shots.
+    """
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{tabular}{llrrrr}",
+        "\\toprule",
+        "method & shots & IoU & 95\\,\\% interval & gain & Dice \\\\",
+        "\\midrule",
+    ]
+    before = result["zero_shot"]
+    lines.append(_latex_row("zero-shot", "", metric(before["iou"]), "", "", metric(before["dice"])))
+    for row in result["rows"]:
+        ends = row.get("intervals") or {}
+        iou, dice = (_plus_minus(row[key]) for key in ("iou", "dice"))
+        if row.get("standing") == BEST:
+            iou = f"\\textbf{{{iou}}}"
+        elif row.get("standing") in (ALIKE, HIGHEST):
+            iou += "$^\\dagger$"
+        sides = row["iou"]["mean"], row["zero_shot"]["iou"]
+        gain = "" if None in sides else metric(sides[0] - sides[1], sign=True)
+        interval = span((ends.get("tuned") or {}).get("iou")).replace("\N{EN DASH}", "--")
+        lines.append(_latex_row(row["method"], str(row["shots"]), iou, interval, gain, dice))
+    notes_of = [f"% {note}" for note in notes(result)]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *notes_of]) + "\n"
+
+
+def _latex_row(method: str, shots: str, *cells: str) -> str:
+    texts = ("".join(SPECIAL.get(c, c) for c in text) for text in (method, shots))
+    numbers = (cell.replace("\N{MINUS SIGN}", "$-$") for cell in cells)
+    return " & ".join([*texts, *numbers]) + " \\\\"
+
+
+def _plus_minus(spread: Mapping[str, Any]) -> str:
+    text = metric(spread["mean"])
+    return text if spread["std"] is None else f"{text} $\\pm$ {metric(spread['std'])}"
+
+
+def paths(folder: Path) -> dict[str, str]:
+    """Where each of them is, by the key of the comparison's JSON."""
+    return {kind: str(folder / name) for kind, name in NAMES.items()}

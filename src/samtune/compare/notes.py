@@ -1,0 +1,77 @@
+"""What a reader should know of a comparison before believing its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from samtune.compare.plan import ALL, shots_name
+from samtune.compare.sureness import CHANCE
+from samtune.metrics.intervals import FEW, LEVEL, outside
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """What a reader of the tables should know, a sentence or two each.
+
+    Args:
+        result: See :func:`samtune.compare.jobs.compare`.
+    """
+    return [*_of_spread(result), *_of_tests(result), *_of_results(result)]
+
+
+def _of_spread(result: Mapping[str, Any]) -> Iterator[str]:
+    rows = result["rows"]
+    seeds = min(len(row["seeds"]) for row in rows)
+    if seeds > 1:
+        yield f"\N{PLUS-MINUS SIGN} is the standard deviation over {seeds} draws of the shots."
+    else:
+        yield "One draw of the shots: nothing here says how other draws would turn out."
+    if any(row.get("intervals") for row in rows):
+        yield (
+            f"Intervals cover {100 * LEVEL:.0f} %: bootstrap over test images and draws, paired "
+            "for differences."
+        )
+    else:
+        yield "There are no intervals: some runs lack images.csv, or their test images differ."
+    if result["images"] < FEW:
+        yield (
+            f"{result['images']} test images are few (fewer than {FEW}): intervals are wide, and "
+            "in truth wider still."
+        )
+
+
+def _of_tests(result: Mapping[str, Any]) -> Iterator[str]:
+    if any(row.get("standing") for row in result["rows"]):
+        yield "* is the best of these shots, = is not distinguishable from the best."
+    for test in (result.get("tests") or [])[:1]:
+        yield (
+            "p is of a paired permutation test over test images, against the highest of the same "
+            f"shots and after Holm's correction; what is worse has p below {CHANCE:.2g} and an "
+            "interval without 0."
+        )
+        draws = test["draws"]
+        if draws["n"] > 1 and draws["least"] >= CHANCE:
+            yield f"{draws['n']} draws give no p below {draws['least']:.2g} over draws; 6 would."
+
+
+def _of_results(result: Mapping[str, Any]) -> Iterator[str]:
+    """Methods that are no better than zero-shot or than what needs no model."""
+    guesses = {name: guess["iou"] for name, guess in (result.get("guesses") or {}).items()}
+    known = {name: iou for name, iou in guesses.items() if iou is not None}
+    top = max(known, key=lambda name: known[name], default=None)
+    under, worse, unsure = [], [], []
+    for row in result["rows"]:
+        iou, ends = row["iou"]["mean"], (row.get("intervals") or {}).get("difference") or {}
+        name = f"{row['method']}, {shots_name(None if row['shots'] == ALL else row['shots'])}"
+        if top is not None and iou is not None and iou <= known[top]:
+            under.append(name)
+        if ends.get("iou") and not outside(ends["iou"]):
+            unsure.append(name)
+        elif ends.get("iou") and ends["iou"][1] < 0:
+            worse.append(name)
+    if worse:
+        yield f"Worse than zero-shot: {'; '.join(worse)}."
+    if unsure:
+        yield f"Not distinguishable from zero-shot: {'; '.join(unsure)}."
+    if under:
+        yield f"No better than the {top}, which needs no model: {'; '.join(under)}."
