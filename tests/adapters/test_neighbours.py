@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from samtune.adapters import ADAPTERS
 from samtune.model.finetuned import FineTuned
 from samtune.ops import resize, windows
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 
@@ -57,6 +58,7 @@ def attention(block, x, follow=lambda name, y: y):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
 def test_a_fresh_one_is_exactly_the_base(sam, name, size):
     model = FineTuned(sam, name).eval()
     pixels = sam.preprocess(tiny.pixels(2, size))
@@ -280,7 +282,7 @@ PRINTED = {  # in docs/methods/neighbours.md
     ("base", "dim", "depth"), [("vit_b", 768, 12), ("vit_l", 1024, 24), ("vit_h", 1280, 32)]
 )
 def test_counts(base, dim, depth):
-    with torch.device("meta"):
+    with shapes_alone():
         sam = Sam(SPECS[base])
         for ((name, value), count), number in zip(COUNTS.items(), PRINTED[base], strict=True):
             option = {"bitfit": "which", "fact": "form"}.get(name)

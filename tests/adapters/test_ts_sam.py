@@ -20,6 +20,7 @@ from samtune.foreign import DIALECTS
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.ops.frequency import high_pass
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 
@@ -49,7 +50,7 @@ def forgotten():
 
 def filled(spec: SamSpec, adapter: str = "ts_sam", **options) -> FineTuned:
     """A model of the published form with its values filled in by name."""
-    with torch.device("meta"):
+    with shapes_alone():
         sam = Sam(spec)
     sam = sam.to_empty(device="cpu").freeze()  # what starts at random would be filled twice
     for part in (sam.prompt_encoder, sam.mask_decoder):  # not read
@@ -232,7 +233,7 @@ def check_gradients(model: FineTuned, golden: dict[str, float], rel: float) -> N
 
 
 def test_counts_with_every_block_of_vit_l_refined():
-    with torch.device("meta"):
+    with shapes_alone():
         sam = Sam(SPECS["vit_l"]).freeze()
         model = FineTuned(sam, "ts_sam", "fusion", adapter_options={"refined": 24})
     assert model.trainable() == 25_140_097
@@ -273,7 +274,7 @@ def test_gradients_reach_the_side_network_through_the_frozen_blocks(monkeypatch)
 @pytest.mark.parametrize("base", ["vit_b", "vit_l", "vit_h"])
 def test_counts(base):
     golden = GOLDEN["counts"][base]
-    with torch.device("meta"):
+    with shapes_alone():
         sam = Sam(SPECS[base]).freeze()
         models = [FineTuned(sam, "ts_sam", "fusion", adapter_options={"fft": f}) for f in (0, 1)]
 

@@ -16,6 +16,7 @@ from samtune.decoders import DECODERS
 from samtune.model.finetuned import FineTuned, check_fit, check_pair
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import ABILITIES
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 
@@ -244,7 +245,7 @@ def test_the_hq_decoder_taps_no_stream_of_a_finer_grid_than_the_embedding(unknow
     assert FineTuned(unknown, "none", "hq").decoder.taps == (4,)
     first, *others = hierarchical.TINY.stages
     stages = (replace(first, window=0), *(replace(stage, window=4) for stage in others))
-    with torch.device("meta"):
+    with shapes_alone():
         sam = Sam(replace(hierarchical.TINY, global_blocks=(0,), stages=stages)).freeze()
     words = ["decoder.name=hq", "first global block", "choose another decoder"]
     refused(words, FineTuned, sam, "none", "hq")

@@ -107,9 +107,10 @@ def test_forward_and_backward_at_another_size(sam, adapter, decoder):
     three = model(tiny.pixels(2, size), tiny.boxes(IMAGE, size), multimask=True)
     assert three.logits.shape[2:] == masks.logits.shape[2:]
     if model.trainable():
-        found = gradients(model, tiny.batch(IMAGE, size=size))
+        (masks.logits.sum() + masks.iou.sum()).backward()
+        found = [p.grad for p in model.parameters() if p.grad is not None]
         assert found
-        assert all(g.isfinite().all() for g in found.values())
+        assert all(g.isfinite().all() for g in found)
 
 
 @pytest.mark.slow

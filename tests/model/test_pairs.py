@@ -15,6 +15,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.runs.assembly import models
 from samtune.runs.config import resolve
 from samtune.runs.words import from_words
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 
@@ -27,7 +28,7 @@ def described() -> dict[str, dict]:
 @cache
 def shapes(base: str) -> Sam:
     """A base without values, so that even ViT-H takes no time."""
-    with torch.device("meta"):
+    with shapes_alone():
         return Sam(SPECS[base]).freeze()
 
 
@@ -59,7 +60,7 @@ LARGER = ("vit_b", "vit_l", "vit_h")
 @pytest.mark.parametrize("adapter", list(ADAPTERS))
 def test_what_the_configuration_takes_is_built_and_all_else_is_refused(adapter, base):
     row, sam, fits = described()[adapter], shapes(base), []
-    with torch.device("meta"):
+    with shapes_alone():
         for decoder in DECODERS:
             against = reason(adapter, decoder, base)
             if against is None:

@@ -10,7 +10,6 @@ from math import isfinite
 import pytest
 import tiny
 import tiny_vit_golden
-import torch
 from named_miniatures import MINIATURES
 from safetensors.torch import save_file
 
@@ -26,6 +25,7 @@ from samtune.report.terminal import Display
 from samtune.runs.assembly import models
 from samtune.runs.jobs import evaluate_run, train
 from samtune.runs.words import from_words, recipes
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 from samtune.training.schedule import batches_per_epoch
@@ -141,7 +141,7 @@ def cover():
 @cache
 def shapes(base):
     """A base without values, so that even ViT-H takes no time."""
-    with torch.device("meta"):
+    with shapes_alone():
         return Sam(SPECS[base]).freeze()
 
 
@@ -152,7 +152,7 @@ def test_it_resolves_and_its_model_is_built_at_full_size(name):
     options = [dict(part) for part in (config.adapter, config.decoder)]
     adapter, decoder = (part.pop("name") for part in options)
     base = shapes(config.base.name)
-    with torch.device("meta"):
+    with shapes_alone():
         model = FineTuned(
             base, adapter, decoder, adapter_options=options[0], decoder_options=options[1]
         )

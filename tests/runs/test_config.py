@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import hierarchical
 import pytest
-import torch
 import yaml
 
 from samtune.geometry import PRESETS
 from samtune.runs.assembly import tuned
 from samtune.runs.config import InputSettings, resolve
 from samtune.runs.words import from_words, layers, parse_override, recipes
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
 
@@ -211,7 +211,7 @@ def test_an_image_enters_as_the_encoder_of_the_base_says_below_all_settings(tmp_
     words = [f"base.name={hierarchical.TINY.name}", "decoder.name=frozen", "device=cpu"]
     config = from_words(words)
     assert config.input.resize == "stretch"
-    with torch.device("meta"):
+    with shapes_alone():
         sam = Sam(hierarchical.TINY).freeze()
     assert tuned(config, sam).input == sam.input_policy
     file = tmp_path / "a.yaml"
@@ -222,7 +222,7 @@ def test_an_image_enters_as_the_encoder_of_the_base_says_below_all_settings(tmp_
 
 def test_a_frame_is_divided_by_the_stride_of_the_encoder(refused):
     config = replace(from_words(["adapter=none"]), input=InputSettings(size=40))
-    with torch.device("meta"):
+    with shapes_alone():
         sam, vit = Sam(hierarchical.TINY).freeze(), Sam(SPECS["nano"]).freeze()
     words = "input.size=40: both sides must be positive multiples of 16, the stride of tiny_h"
     refused(words, tuned, config, sam)

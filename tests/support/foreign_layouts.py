@@ -11,6 +11,7 @@ from torch import Tensor
 
 from samtune.foreign import DIALECTS
 from samtune.model.finetuned import FineTuned
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 
@@ -74,7 +75,7 @@ def aliases(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @cache
 def tiny_names() -> set[str]:
-    with torch.device("meta"):
+    with shapes_alone():
         return set(Sam(tiny.TINY).state_dict())
 
 

@@ -22,6 +22,7 @@ from samtune.geometry import Geometry
 from samtune.losses import Loss
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import from_state
@@ -59,7 +60,7 @@ def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 @cache
 def base(spec: SamSpec) -> Sam:
     """A frozen base that all share: to fill it takes longer than many a test."""
-    with torch.device("meta"):
+    with shapes_alone():
         names = Sam(spec).state_dict()
     return from_state(spec, {name: value(name, tuple(t.shape)) for name, t in names.items()})
 

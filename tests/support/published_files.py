@@ -3,8 +3,7 @@
 Nothing here asks the dialects that read such files.
 """
 
-import torch
-
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 
@@ -17,7 +16,7 @@ STAGES = {1: (64, 3), 2: (128, 4), 3: (256, 23), 4: (512, 3)}
 
 def official(spec: SamSpec, *parts: str) -> Shapes:
     """SAM's own tensors whose names begin so; all without any."""
-    with torch.device("meta"):
+    with shapes_alone():
         state = Sam(spec).state_dict()
     return {k: tuple(t.shape) for k, t in state.items() if k.startswith(parts or "")}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from samtune.model.finetuned import FineTuned
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 from samtune.sam.weights import from_state
@@ -41,7 +42,7 @@ def check(found: Tensor, golden: Golden, elements: float = 1e-4) -> None:
 
 @cache
 def _base(spec: SamSpec) -> Sam:
-    with torch.device("meta"):
+    with shapes_alone():
         names = Sam(spec).state_dict()
     return from_state(spec, deterministic.fill(names))
 
@@ -61,7 +62,7 @@ def filled(
 
 def counted(spec: str, adapter: str, decoder: str) -> tuple[FineTuned, int]:
     """A model without storage, and the parameters of its base without the prompt encoder's."""
-    with torch.device("meta"):
+    with shapes_alone():
         sam = Sam(SPECS[spec]).freeze()
         model = FineTuned(sam, adapter, decoder)
     parts = sam.image_encoder, sam.mask_decoder

@@ -42,6 +42,7 @@ def stirred(sam, adapter, decoder) -> FineTuned:
     return model.eval()
 
 
+@torch.no_grad()
 def answer(model, size=SIZES[0]) -> torch.Tensor:
     masks = model(tiny.pixels(2, size), tiny.boxes(IMAGE, size))
     return torch.cat([masks.logits.flatten(), masks.iou.flatten()])

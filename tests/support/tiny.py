@@ -18,6 +18,7 @@ from samtune.adapters import ADAPTERS
 from samtune.batch import Batch
 from samtune.geometry import Geometry
 from samtune.prompts import Prompts
+from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import from_state
@@ -50,7 +51,7 @@ def base(spec: SamSpec = TINY) -> Sam:
 @cache
 def _filled(spec: SamSpec) -> Sam:
     """What is copied: to fill it takes longer than many a test."""
-    with torch.device("meta"):
+    with shapes_alone():
         names = Sam(spec).state_dict()
     return from_state(spec, deterministic.fill(names))
 
