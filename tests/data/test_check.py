@@ -398,8 +398,9 @@ def test_masks_of_0_and_255_are_no_class_map(make_pairs, tmp_path):
     assert "class without pixels" not in {row.kind for row in found.remarks}
 
 
-def test_a_folder_alone_is_told_how(samtune, tmp_path):
-    assert f"data.root={tmp_path}" in samtune("data", "check", tmp_path).line
+def test_a_folder_may_stand_alone(samtune, make_pairs):
+    answer = samtune("data", "check", make_pairs(TEN), "--json")
+    assert answer.code == 0 and answer.json["counts"]["images"] == 10
 
 
 def test_wrong_settings_are_no_finding(samtune):

@@ -22,8 +22,8 @@ from samtune.runs.words import from_words
 def test_a_run_folder_is_complete(trained):
     names = {p.name for p in trained.folder.iterdir()}
     assert names == {
-        "config.yaml", "split.json", "metrics.jsonl", "best.safetensors", "last", "samples",
-        "report.html", "summary.json", "images.csv",
+        "config.yaml", "split.json", "files.json", "metrics.jsonl", "best.safetensors", "last",
+        "samples", "report.html", "summary.json", "images.csv",
     }  # fmt: skip
     assert {p.name.split("-")[0] for p in (trained.folder / "last").iterdir()} == {
         "state.json", "trained", "optimizer",
@@ -201,6 +201,31 @@ def test_a_training_from_python(pairs, tiny_weights, tmp_path, monkeypatch):
         first, second = train(config, display), train(config, display)
     assert first["tuned"] == second["tuned"]
     assert second["report"] == "runs/lora-tuned-tiny-pairs-2/report.html"
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_knows_its_data(samtune, pairs, tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = settings(pairs, tiny_weights, 1)
+    assert samtune("train", *words, "output=r").code == 0
+    split = json.loads((tmp_path / "r/split.json").read_text())
+    for folder, value in (("images", 9), ("masks", 1)):
+        Image.fromarray(np.full((48, 64), value, np.uint8)).save(pairs / folder / "new.png")
+    file = pairs / "images" / f"{split['train'][0]}.png"
+    pixels = np.asarray(Image.open(file))
+    Image.fromarray(255 - pixels).save(file)
+    other = pairs / "masks" / f"{split['train'][1]}.png"
+    Image.open(other).save(other, compress_level=0)  # other bytes, the same mask
+    answer = samtune("train", "resume=r", "train.max_steps=2", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads((tmp_path / "r/split.json").read_text()) == split
+    said = [r for r in answer.json["remarks"] if "since the run began" in r]
+    assert [line.split(" ")[:2] for line in said] == [["1", "images"], ["1", "images"]]
+    assert "(new)" in said[0] and f"({split['train'][0]})" in said[1]
+    assert answer.err.index(said[0]) < answer.err.index("step 2")
+    file.unlink()
+    line = samtune("train", "resume=r", "train.max_steps=3").line
+    assert "1 of the 8 images" in line or "without an image" in line, line
 
 
 class TestFolder:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(help="Recipe names, YAML files and key=value settings.", show_default=False),
+    typer.Argument(help="A folder, recipe names, YAML files and key=value.", show_default=False),
 ]
 
 

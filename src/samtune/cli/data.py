@@ -10,7 +10,8 @@ import typer
 from samtune.cli.console import Json, Words, answer, speaking
 
 if TYPE_CHECKING:
-    from samtune.data.check import Check, Finding
+    from samtune.data.check import Check
+    from samtune.data.remarks import Finding
     from samtune.report.terminal import Display
 
 FILES_SHOWN = 3
@@ -41,7 +42,7 @@ def listing(
 
 @app.command()
 def check(words: Words = None, as_json: Json = False) -> None:
-    """Look at every file at once: samtune data check data.root=FOLDER."""
+    """Look at every file at once: samtune data check FOLDER."""
     from samtune.data import DataConfig
     from samtune.data.check import check as look_at
     from samtune.data.problems import collected

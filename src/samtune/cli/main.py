@@ -46,7 +46,7 @@ def demo(words: Words = None, as_json: Json = False) -> None:
 
 @app.command(cls=TakesSettings)
 def train(words: Words = None, as_json: Json = False) -> None:
-    """Fine-tune on your own folder of images and masks: samtune train data.root=FOLDER."""
+    """Fine-tune on your own folder of images and masks: samtune train FOLDER."""
     _run_training(words or [], as_json)
 
 

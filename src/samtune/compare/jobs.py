@@ -29,9 +29,10 @@ from samtune.report.terminal import Display, terms
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.config import resolve
+from samtune.runs.data_of_run import check_splits
 from samtune.runs.folder import clear, finite
 from samtune.runs.framing import choose_framing
-from samtune.runs.jobs import check_splits, data_name, train
+from samtune.runs.jobs import data_name, train
 from samtune.runs.trees import Tree, leaves
 from samtune.runs.words import read_run
 from samtune.sam.layers import shapes_alone

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -16,10 +16,11 @@ from samtune.data.layouts import SplitRecords, find
 from samtune.data.named import DATASETS, deviations
 from samtune.data.problems import collected, of_files
 from samtune.data.reading import has_palette, is_lossy
+from samtune.data.remarks import Finding, Parts, of_mask, of_training, splits_of
 from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
 from samtune.data.sources import Record
 from samtune.data.splits import divided, with_shots
-from samtune.data.stored import Stored, path_of
+from samtune.data.stored import path_of
 from samtune.data.unused import unused
 from samtune.errors import InputError
 from samtune.files import as_path
@@ -30,18 +31,6 @@ MOST_VALUES = 256
 """Of masks with more values they are not listed."""
 DAMAGED = "0/255 damaged by JPEG"
 _ENDS = {(0, 1): "0/1", (0, 255): "0/255", (0, 65535): "0/65535"}
-Parts = Mapping[str, Sequence[Record]]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing about one file."""
-
-    file: str
-    kind: str
-    """In two or three words, the same for all files that it holds for."""
-    what: str
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -111,7 +100,12 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
             with_shots({name: list(part) for name, part in parts.items()}, data)
     sound = [each for each in all_looks if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
-    odd = [*_of_copy(layout, data), *_remarks(sound, parts, data), *_unused(records, rows, data)]
+    made = not {"val", "test"} <= layout.keys()
+    odd = [
+        *_of_copy(layout, data),
+        *_remarks(sound, parts, data, made),
+        *_unused(records, rows, data),
+    ]
     files = _facts(all_looks, parts, data)
     return Check(tuple(rows), tuple(dict.fromkeys(odd)), _counts(sound, parts, data), files)
 
@@ -148,12 +142,14 @@ def findings(problem: InputError, root: str) -> list[Finding]:
     return [Finding(file, error.kind, what, error.remedy) for file in error.files]
 
 
-def _remarks(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[Finding]:
+def _remarks(
+    sound: Sequence[Look], parts: Parts, data: DataConfig, made: bool
+) -> Iterator[Finding]:
     for each in sound:
         yield from _odd_objects(each, data)
         yield from _odd_values(each, data)
     yield from _mixed(sound, data)
-    yield from _repeated(sound, parts)
+    yield from of_training(sound, parts, data, made)
     yield from _odd_splits(sound, parts, data)
 
 
@@ -201,14 +197,14 @@ def _odd_objects(look: Look, data: DataConfig) -> Iterator[Finding]:
     h, w = look.size
     if look.ignored == h * w:
         what = f"every pixel has the ignored value {data.ignore}"
-        yield _of_mask(look, "all ignored", what, "it teaches nothing: label it, or remove it")
+        yield of_mask(look, "all ignored", what, "it teaches nothing: label it, or remove it")
     elif not look.classes:
-        yield _of_mask(look, "empty mask", "has no object", "legal; check that none was forgotten")
+        yield of_mask(look, "empty mask", "has no object", "legal; check that none was forgotten")
     few = [area for area in look.areas if area < TINY]
     if few:
         what = f"{len(few)} of {len(look.areas)} objects under {TINY} pixels, least {min(few)}"
         remedy = f"check them; data.min_area={TINY} makes them background"
-        yield _of_mask(look, "tiny objects", what, remedy)
+        yield of_mask(look, "tiny objects", what, remedy)
 
 
 def _odd_values(look: Look, data: DataConfig) -> Iterator[Finding]:
@@ -219,14 +215,14 @@ def _odd_values(look: Look, data: DataConfig) -> Iterator[Finding]:
         spans = [f"{min(side)} to {max(side)}" for side in (dark, light) if side]
         what = f"values {' and '.join(spans)}, as JPEG leaves 0 and 255"
         remedy = "read with a threshold of 127; export as PNG for exact edges"
-        yield _of_mask(look, "JPEG mask", what, remedy)
+        yield of_mask(look, "JPEG mask", what, remedy)
     if kind == "other values":
         cut = data.threshold or 0
         what = f"{len(look.values)} values, of which those above {cut} are read as foreground"
-        yield _of_mask(look, "many mask values", what, "set data.threshold, or data.masks")
+        yield of_mask(look, "many mask values", what, "set data.threshold, or data.masks")
     if has_palette(look.record.mask):
         remedy = "check that the indices, not the colours, are the values you mean"
-        yield _of_mask(look, "palette mask", "read by its palette's indices", remedy)
+        yield of_mask(look, "palette mask", "read by its palette's indices", remedy)
 
 
 def _mixed(sound: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
@@ -240,30 +236,7 @@ def _mixed(sound: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
         if kind in counted and kind != usual:
             what = f"holds {kind} where {counted[usual]} other masks hold {usual}"
             remedy = "legal; check that 1 and 255 mean the same, or export all masks alike"
-            yield _of_mask(each, "mixed mask values", what, remedy)
-
-
-def _repeated(sound: Sequence[Look], parts: Parts) -> Iterator[Finding]:
-    """The same image twice, within a split or, which falsifies results, in two."""
-    where = _splits_of(parts)
-    first: dict[str, list[Look]] = defaultdict(list)
-    for each in sound:
-        mine = where[each.record]
-        if len(mine) > 1:
-            what = f"is both in {' and in '.join(mine)}"
-            remedy = "add pairs, so that each split has its own"
-            yield _of_image(each, "leak between splits", what, remedy)
-        earlier = first[each.content]
-        apart = [e for e in earlier if not set(where[e.record]) & set(mine)]
-        if apart:
-            there = f"{apart[0].record.file.name} in {', '.join(where[apart[0].record])}"
-            what = f"in {', '.join(mine)} is the same image as {there}"
-            remedy = "remove one of the two, or results are measured on known images"
-            yield _of_image(each, "leak between splits", what, remedy)
-        elif earlier:
-            what = f"is the same image as {earlier[0].record.file.name}"
-            yield _of_image(each, "duplicate image", what, "remove one of the two")
-        earlier.append(each)
+            yield of_mask(each, "mixed mask values", what, remedy)
 
 
 def _odd_splits(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[Finding]:
@@ -283,17 +256,6 @@ def _odd_splits(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterat
             yield Finding(root, "class without pixels", what, remedy)
 
 
-def _of_mask(look: Look, kind: str, what: str, remedy: str) -> Finding:
-    assert look.record.mask is not None
-    named = f"{look.record.name}: {what}" if isinstance(look.record.mask, Stored) else what
-    return Finding(str(path_of(look.record.mask)), kind, named, remedy)
-
-
-def _of_image(look: Look, kind: str, what: str, remedy: str) -> Finding:
-    named = f"{look.record.name}: {what}" if isinstance(look.record.image, Stored) else what
-    return Finding(str(look.record.file), kind, named, remedy)
-
-
 def _counts(sound: Sequence[Look], parts: Parts, data: DataConfig) -> dict[str, Any]:
     of = {each.record: each for each in sound}
     splits = {}
@@ -308,7 +270,7 @@ def _counts(sound: Sequence[Look], parts: Parts, data: DataConfig) -> dict[str, 
 
 def _facts(found: Sequence[Look], parts: Parts, data: DataConfig) -> tuple[dict[str, Any], ...]:
     """A row for each image, see :class:`Check`."""
-    where = _splits_of(parts)
+    where = splits_of(parts)
     rows = []
     for each in found:
         mask = each.record.mask
@@ -330,15 +292,6 @@ def _facts(found: Sequence[Look], parts: Parts, data: DataConfig) -> tuple[dict[
             }
         )
     return tuple(rows)
-
-
-def _splits_of(parts: Parts) -> dict[Record, list[str]]:
-    """The splits that each record is in."""
-    where: dict[Record, list[str]] = defaultdict(list)
-    for split, records in parts.items():
-        for record in records:
-            where[record].append(split)
-    return where
 
 
 def _class_rows(sound: Sequence[Look], data: DataConfig) -> list[dict[str, Any]]:

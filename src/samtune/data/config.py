@@ -25,6 +25,15 @@ class DataConfig:
     any other is a name for reports, by default the folder's."""
     layout: str = "auto"
     """How the files lie: auto, or one of those that samtune data list names."""
+    images: str | None = setting(None, level="expert")
+    """Pattern of the image files below the folder, as in 'scans/*_t1.png' or '**/*.jpg', if their
+    names leave it open; a folder names all in it."""
+    mask_files: str | None = setting(None, level="expert")
+    """Pattern of the mask files; data.masks=PATTERN is the same."""
+    group: str | None = setting(None, level="expert")
+    """Regular expression for what of an image's path below the folder names its case, as in
+    'patient \\d+'; made splits keep the images of a case together. Its first group counts if it has
+    one."""
     split: Literal["train", "val", "test", "all"] = "test"
     """Which split an evaluation uses."""
     shots: int | None = None

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,8 @@ class Look:
     """Mask value -> its pixels, as stored."""
     content: str = ""
     """A hash of the image's pixels and size; empty where it cannot be read."""
+    mask_content: str = ""
+    """The same of the mask's values."""
 
 
 def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
@@ -104,7 +107,15 @@ def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
     except InputError as error:
         problems.append(error)
     return Look(
-        record, size or (0, 0), classes, ignored, tuple(problems), pixels, histogram, content
+        record,
+        size or (0, 0),
+        classes,
+        ignored,
+        tuple(problems),
+        pixels,
+        histogram,
+        content,
+        _digest(values) if thorough else "",
     )
 
 
@@ -134,14 +145,14 @@ def scan(records: Sequence[Record], data: DataConfig) -> Summary:
     return summary_of(usable(records, data))
 
 
-def usable(records: Sequence[Record], data: DataConfig) -> list[Look]:
+def usable(records: Sequence[Record], data: DataConfig, thorough: bool = False) -> list[Look]:
     """Looks at all records.
 
     Raises:
         InputError: For the first record, in their order, that training cannot use.
     """
     all_looks = []
-    with closing(looks(records, data)) as each_look:  # an error stops the looks that wait
+    with closing(looks(records, data, thorough)) as each_look:  # an error stops the looks that wait
         for each in each_look:
             if each.problems:
                 raise each.problems[0]
@@ -178,7 +189,7 @@ def no_objects(images: int, data: DataConfig) -> InputError:
     return DataError(str(data.root), "no objects", what, "check the masks and data.masks")
 
 
-def _digest(image: NDArray[np.uint8]) -> str:
+def _digest(image: NDArray[Any]) -> str:
     return blake2b(image.tobytes(), salt=str(image.shape[1]).encode()[:16]).hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from samtune.data.named import DATASETS, NamedSet
 from samtune.data.scan import usable
 from samtune.data.sources import Record
 from samtune.errors import InputError
-from samtune.files import write_whole
+from samtune.files import as_path, write_whole
 
 PUBLISHED = "published"
 """The ``shot_seed`` that stands for the images of a set's published experiments."""
@@ -100,9 +101,9 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
                 f"data.{name}_fraction={fractions[name]}: a made split takes more than 0 and, with "
                 "the other, less than 1 of the data; set e.g. 0.1"
             )
-    rest = _units(whole, config.split_seed)
+    rest = _units(whole, config)
     if missing and len(rest) < 2:
-        what = "volume" if whole[0].group else "pair"
+        what = "case" if config.group else "volume" if whole[0].group else "pair"
         raise InputError(
             f"{whole[0].file}: the only {what} cannot make training and {' and '.join(missing)} "
             f"splits; add {what}s, or give split folders"
@@ -118,12 +119,47 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
     return {"train": _of_units(rest), **parts}
 
 
-def _units(records: Iterable[Record], seed: int) -> list[list[Record]]:
-    """What a split must not part, the slices of a volume or one pair, in a seeded order."""
+def _units(records: Sequence[Record], config: DataConfig) -> list[list[Record]]:
+    """What a split must not part, a case, the slices of a volume or one pair, in a seeded order."""
     units: dict[str, list[Record]] = {}
-    for record in records:
-        units.setdefault(record.group or record.name, []).append(record)
-    return [units[name] for name in sorted(units, key=lambda name: _hashed(name, seed))]
+    for record, case in zip(records, cases_of(records, config), strict=True):
+        units.setdefault(case, []).append(record)
+    return [
+        units[name] for name in sorted(units, key=lambda name: _hashed(name, config.split_seed))
+    ]
+
+
+def cases_of(records: Sequence[Record], config: DataConfig) -> list[str]:
+    """The case of each record: what ``data.group`` finds, or else its volume or itself.
+
+    Raises:
+        InputError: ``data.group`` is no regular expression, or finds nothing in some images.
+    """
+    if config.group is None:
+        return [record.group or record.name for record in records]
+    try:
+        rule = re.compile(config.group)
+    except re.error as error:
+        raise InputError(
+            f"data.group={config.group}: is no regular expression ({error}); give one as in "
+            "'patient_\\d+', or '^[^/]+' for the first folder"
+        ) from None
+    root = as_path(config.root or "")
+    names = [path_below(record, root) for record in records]
+    matches = [rule.search(name) for name in names]
+    lacking = [name for name, match in zip(names, matches, strict=True) if match is None]
+    if lacking:
+        raise InputError(
+            f"data.group={config.group}: finds nothing in {len(lacking)} of {len(names)} images, "
+            f"as in {lacking[0]}; give what names the case in each path"
+        )
+    return [match[1 if rule.groups else 0] or match[0] for match in matches if match]
+
+
+def path_below(record: Record, root: Path) -> str:
+    """The path of a record's image below the data set's folder, with slashes."""
+    file = record.file
+    return (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
 
 
 def _of_units(units: Iterable[list[Record]]) -> list[Record]:

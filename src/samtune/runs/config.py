@@ -129,7 +129,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     """
     merged: Tree = {}
     for tree in trees:
-        merged = lay_over(merged, in_full(tree))
+        merged = lay_over(merged, in_full(plain_values(tree)))
     merged = lay_over(_of_the_base(merged), merged)
     merged = lay_over(_of_the_data_set(merged), merged)
     merged = lay_over(class_defaults(merged), merged)

@@ -14,14 +14,13 @@ from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
 from samtune.files import as_path, lies_in, unused, write_whole
 from samtune.report.terminal import Display
+from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.training.state import COUNTERS, read_counters
 
 DEFAULT = Path("runs")
 """The folder of runs that name none."""
-SPLIT = "split.json"
-"""The file with the images that a run trained, validated and tested on."""
 RUN_FILES = (
-    "config.yaml", SPLIT, "metrics.jsonl", "best.safetensors", "last", "samples",
+    "config.yaml", SPLIT, DIGESTS, "metrics.jsonl", "best.safetensors", "last", "samples",
     "report.html", "summary.json", "images.csv", "trackers",
 )  # fmt: skip
 """The files and folders that a run writes."""

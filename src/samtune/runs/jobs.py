@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from samtune.data import (
-    Summary,
     read_split,
-    scan,
     select,
-    splits,
     write_split,
 )
 from samtune.data.layouts import find
-from samtune.data.named import DATASETS, deviations
-from samtune.data.scan import empty_split, no_objects
 from samtune.data.shapes import Shapes
 from samtune.data.shapes import measure as measure_objects
 from samtune.distributed import is_main, together
@@ -39,16 +34,24 @@ from samtune.runs.assembly import (
 )
 from samtune.runs.baseline import compare_with_base, measure, numbers
 from samtune.runs.config import RunConfig
-from samtune.runs.folder import SPLIT, Log, check_output, finite, run_folder
+from samtune.runs.data_of_run import (
+    SPLIT,
+    altered,
+    check_splits,
+    parts_to_train_on,
+    write_digests,
+)
+from samtune.runs.folder import Log, check_output, finite, run_folder
 from samtune.runs.framing import choose_framing
 from samtune.runs.per_image import write_items
-from samtune.runs.remarks import few_images, shortfalls
+from samtune.runs.remarks import shortfalls
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
+from samtune.runs.words import names_data
 from samtune.training.engine import FitResult, fit, peak_memory
 
 if TYPE_CHECKING:
-    from samtune.data.sources import Record
+    from samtune.data.record import Record
     from samtune.report.overlays import Overlay
 
 
@@ -81,9 +84,12 @@ def _train(config: RunConfig, display: Display) -> Tree:
         )
     if config.resume is None:
         check_output(config.output, config.data.root)
-    parts, remarks = _find_splits(config)
-    counts, more = check_splits(parts, config)
-    remarks += more
+    records = find(config.data)
+    parts, remarks = parts_to_train_on(config, records)
+    checked = check_splits(parts, config, made=not {"val", "test"} <= records.keys())
+    remarks += checked.remarks
+    if config.resume is not None:
+        remarks += altered(config.resume, checked.looks)
     shapes = measure_objects(parts["train"], config.data)
     as_typed, (config, line) = config, with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
@@ -98,12 +104,15 @@ def _train(config: RunConfig, display: Display) -> Tree:
     names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
     with run_folder(config.output, "-".join(names), config.resume) as folder:
         display.settings(as_typed.differing(), str(folder / "config.yaml"))
-        display.say("\n".join([counts, *line]))
+        display.say("\n".join([checked.counts, *line]))
+        _tell(remarks, display)
+        early, remarks = remarks, []
         log = Log(folder, display, resume=config.resume is not None)
         if config.resume is None:
             if is_main():
                 write_whole(folder / "config.yaml", _yaml(config.tree()))
                 write_split(folder / SPLIT, parts)
+                write_digests(folder, checked.looks, [r for rs in records.values() for r in rs])
             before = measure(baseline, data["val"], config, display, "zero-shot, validation")
             log({"event": "zero_shot", "step": 0, **numbers(before)})
         result = fit(
@@ -126,6 +135,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
         summary["title"] = f"{method} on {data_name(config)}"
         remarks += [*_training_remarks(result, config), *shortfalls(summary["by_prompt"])]
         _tell(remarks, display)
+        remarks = [*early, *remarks]
         return _write_results(folder, summary, config, remarks, log.rows, overlays)
 
 
@@ -150,15 +160,15 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     start = time.perf_counter()
     whole = source.model(config)
     model, baseline = (None, whole) if source.is_base else (whole, whole.plain())
-    parts, remarks = _find_splits(config)
+    parts, remarks = parts_to_train_on(config, find(config.data))
     records = select(parts, config.data.split)
-    counts, more = check_splits({config.data.split: records}, config)
-    remarks += [*more, *frame_remarks(model, baseline)]
+    checked = check_splits({config.data.split: records}, config)
+    remarks += [*checked.remarks, *frame_remarks(model, baseline)]
     test = {
         mode: dataset_of(config, model or baseline, records, False, mode)
         for mode in evaluation_modes(config)
     }
-    display.say(counts)
+    display.say(checked.counts)
     summary, overlays = compare_with_base(baseline, model, test, config, display)
     summary |= _costs(model or baseline, time.perf_counter() - start)
     path = Path(source.word)
@@ -208,36 +218,10 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
             checkpoint.
     """
     check_threshold(threshold)  # before any weights are read
+    for word in (word for word in words if names_data(word)):
+        raise InputError(f"{word}: is one more source; give one image or one folder")
     origin = Source(source)
     return origin.model(origin.configure(words)).predictor(threshold)
-
-
-def _find_splits(config: RunConfig) -> tuple[dict[str, list[Record]], list[str]]:
-    """The files by split, and the differences from a published data set as remarks."""
-    records, name = find(config.data), config.data.name
-    return splits(config.data, records), deviations(name, records) if name in DATASETS else []
-
-
-def check_splits(parts: Mapping[str, Any], config: RunConfig) -> tuple[str, list[str]]:
-    """Looks at every file once; returns the counts, and what the reader should know of them.
-
-    Raises:
-        InputError: Training cannot use a file or a split.
-    """
-    remarks, counts = [], []
-    for name, records in parts.items():
-        if not records:
-            raise empty_split(name, config.data)
-        summary: Summary = scan(records, config.data)
-        counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
-        if name == "train" and not summary.objects:
-            raise no_objects(summary.images, config.data)
-        few = few_images(name, summary.images)
-        remarks += [few] if few else []
-        if summary.empty:
-            remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
-            counts[-1] += f" ({summary.empty} images without any)"
-    return "\n".join(counts), remarks
 
 
 def with_framing(config: RunConfig, shapes: Shapes) -> tuple[RunConfig, list[str]]:

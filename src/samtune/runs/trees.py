@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import PurePath
 from typing import Any
 
+from samtune.data.layouts.patterns import with_patterns
 from samtune.geometry import PRESETS, InputConfig
 
 Tree = dict[str, Any]
@@ -41,6 +43,8 @@ def in_full(tree: Mapping[str, Any]) -> Tree:
     that no two presets mix.
     """
     tree, part = named_parts(tree), tree.get("input")
+    if isinstance(tree.get("data"), Mapping):
+        tree = {**tree, "data": with_patterns(tree["data"])}
     if not isinstance(part, Mapping) or part.get("preset") is None:
         return tree
     beside = {key: value for key, value in part.items() if key != "preset"}
@@ -82,9 +86,9 @@ def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
 
 
 def plain_values(value: Any) -> Any:
-    """A value with dicts and lists in place of other mappings and of tuples."""
+    """A value with dicts, lists and text in place of other mappings, of tuples and of paths."""
     if isinstance(value, Mapping):
         return {key: plain_values(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain_values(v) for v in value]
-    return value
+    return str(value) if isinstance(value, PurePath) else value

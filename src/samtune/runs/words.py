@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -13,6 +14,7 @@ import yaml
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
 from samtune.runs.config import RunConfig, resolve
+from samtune.runs.meanings import tree_of, value_of
 from samtune.runs.trees import (
     WHOLE,
     Tree,
@@ -24,6 +26,8 @@ from samtune.runs.trees import (
     nested,
 )
 
+DATA_FILES = (".csv", ".json", ".tsv")
+"""Endings of files that list a data set, which may stand in the place of its folder."""
 FREE_ON_RESUME = {
     "resume", "output", "device", "base.weights", "data.root", "data.workers", "data.cache",
     "train.max_steps", "train.epochs", "train.feature_cache",
@@ -32,7 +36,7 @@ FREE_ON_RESUME = {
 
 
 def parse_override(word: str) -> Tree:
-    """Reads ``a.b=value``; the value is YAML, and ``a,b`` of plain words is a list.
+    """Reads ``a.b=value``: a name or a path literally, anything else as YAML or as ``a,b``.
 
     Raises:
         InputError: No ``=``, or a value that is not YAML.
@@ -40,13 +44,7 @@ def parse_override(word: str) -> Tree:
     key, equals, value = word.partition("=")
     if not equals or not key:
         raise InputError(f"{word}: settings look like key=value, as in train.lr=1e-4")
-    try:
-        parsed: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"{word}: the value is not valid YAML; quote it") from error
-    if isinstance(parsed, str) and "," in parsed and not any(c in parsed for c in " /\\"):
-        parsed = [yaml.safe_load(part) for part in parsed.split(",")]
-    return nested(key, parsed)
+    return nested(key, value_of(key, value))
 
 
 def read_tree(path: Path) -> Tree:
@@ -56,7 +54,7 @@ def read_tree(path: Path) -> Tree:
         InputError: No such file, or not a YAML mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
+        tree = tree_of(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give a recipe's name or a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -92,7 +90,7 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
     """The configuration that a command line asks for; with ``resume=`` that of the earlier run.
 
     Args:
-        words: Recipe names, YAML files and ``key=value``, in any order.
+        words: A folder of data, recipe names, YAML files and ``key=value``, in any order.
         first: Defaults below everything else.
 
     Raises:
@@ -109,17 +107,54 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
     return _resumed(config, settings)
 
 
+def names_data(word: str) -> bool:
+    """Whether a word of the command line is a folder that is there, or a file that lists data.
+
+    A setting is none, even if a folder is called like it: ``./a=b`` is the folder.
+    """
+    key = word.partition("=")[0].partition(".")[0]
+    if "=" in word and key in {row.name for row in dataclasses.fields(RunConfig)}:
+        return False
+    if word.endswith((".yaml", ".yml")):  # with a slash behind it, it is the folder
+        return False
+    path = as_path(word)
+    return path.is_dir() or (path.is_file() and path.suffix.lower() in DATA_FILES)
+
+
+def _data_root(roots: Sequence[str], overrides: Tree) -> Tree:
+    """The setting of the folder that stands alone among the words.
+
+    Raises:
+        InputError: There are several, or it has the name of a recipe.
+    """
+    stated = overrides.get("data", {})
+    others = [stated["root"]] if isinstance(stated, Mapping) and stated.get("root") else []
+    known = list(dict.fromkeys([*others, *roots]))
+    if len(known) > 1:
+        raise InputError(
+            f"{known[1]}: is a second folder of data beside {known[0]}; give one of them"
+        )
+    for root in roots:
+        if root in recipes():
+            raise InputError(f"{root}: is a folder and a recipe; write ./{root} for the folder")
+    return {"data": {"root": roots[0]}} if roots else {}
+
+
 def layers(words: Sequence[str]) -> list[Tree]:
     """The settings in a command line's words: recipes, then files, then all ``key=value`` as one.
+
+    A folder that stands alone is ``data.root``.
 
     Raises:
         InputError: A word that is none of these.
     """
-    recipe_trees, file_trees = [], []
+    recipe_trees, file_trees, roots = [], [], []
     overrides: Tree = {}
     shipped = recipes()
     for word in words:
-        if "=" in word:
+        if names_data(word):
+            roots.append(word)
+        elif "=" in word:
             # Among themselves they only add up: adapter.rank=8 may stand before adapter.name=lora.
             overrides = add_up(overrides, named_parts(parse_override(word)))
         elif word in shipped:
@@ -127,13 +162,12 @@ def layers(words: Sequence[str]) -> list[Tree]:
             recipe_trees.append(lay_over(WHOLE, settings))
         elif word.endswith((".yaml", ".yml")):
             file_trees.append(in_full(read_tree(as_path(word))))
-        elif as_path(word).is_dir():
-            raise InputError(f"{word}: a folder; give it as data.root={word}")
         else:
             raise InputError(
-                f"{word}: neither a recipe, a .yaml file nor key=value{nearest(word, shipped)}; "
-                "see samtune recipes"
+                f"{word}: neither a folder, a recipe, a .yaml file nor key=value"
+                f"{nearest(word, shipped)}; see samtune recipes"
             )
+    overrides = add_up(overrides, _data_root(roots, overrides))
     return [*recipe_trees, *file_trees, in_full(overrides)]
 
 

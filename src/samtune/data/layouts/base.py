@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from samtune.data.config import DataConfig
-from samtune.data.problems import of_files
+from samtune.data.object_files import ObjectFiles
+from samtune.data.problems import DataError, of_files
 from samtune.data.sources import Record, existing_folder, is_plain
+from samtune.data.trees import role_of_folder
 from samtune.data.volumes import stem_of
+from samtune.data.walking import SPLIT_NAMES
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
 
@@ -66,6 +70,10 @@ def find(config: DataConfig) -> SplitRecords:
     if not config.root:
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
     root = as_path(config.root)
+    if config.images is not None or config.mask_files is not None:
+        from samtune.data.layouts.patterns import find_by_patterns
+
+        return find_by_patterns(root, config)
     if config.layout == "auto" and config.name in DATASETS:
         return DATASETS[config.name].find(existing_folder(root), config)
     return layout_of(root, config.layout).find(root, config)
@@ -109,7 +117,7 @@ def defaults_of(settings: Settings) -> dict[str, Any]:
     if set(SUPPLIED) <= set(settings):
         return {}
     path = as_path(root)
-    if not path.exists():
+    if not path.exists() or settings.get("images") or settings.get("mask_files"):
         return {}
     try:
         return dict(layout_of(path, name).defaults(path, settings))
@@ -127,6 +135,40 @@ def with_defaults(config: DataConfig) -> DataConfig:
     given = {f.name: given[f.name] for f in fields(config) if given[f.name] != f.default}
     known = defaults_of(given)
     return replace(config, **{key: value for key, value in known.items() if key not in given})
+
+
+def by_folder(records: Iterable[Record], root: Path) -> SplitRecords:
+    """Records by the split that a folder above their image is called like.
+
+    If some are in such a folder, the others are in no split and are not used.
+    """
+    parts: SplitRecords = defaultdict(list)
+    for record in records:
+        parts[_split_of(record.file, root)].append(record)
+    if len(parts) > 1:
+        parts.pop(None, None)
+    return dict(parts)
+
+
+def check_kind(records: Iterable[Record], config: DataConfig) -> None:
+    """Refuses to read mask files of single objects as maps of classes.
+
+    Raises:
+        InputError: It names the first.
+    """
+    first = next((r.mask for r in records if isinstance(r.mask, ObjectFiles)), None)
+    if first is not None and config.masks == "classes":
+        what = "is a mask of one object, of which no class is known"
+        remedy = "set data.masks=instance, or data.masks=binary for one foreground"
+        raise DataError(first.path, "object files", what, remedy)
+
+
+def _split_of(file: Path, root: Path) -> str | None:
+    for name in file.relative_to(root).parts[:-1]:
+        rest = role_of_folder(name)[1] or name
+        if rest.lower() in SPLIT_NAMES:
+            return SPLIT_NAMES[rest.lower()]
+    return None
 
 
 def unique_names(paths: Iterable[Path], root: Path) -> list[str]:

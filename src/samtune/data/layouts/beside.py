@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 from samtune.data.config import DataConfig
-from samtune.data.layouts.base import Layout, Settings, SplitRecords
-from samtune.data.object_files import ObjectFiles
+from samtune.data.layouts.base import Layout, Settings, SplitRecords, by_folder, check_kind
 from samtune.data.pairing import assign
 from samtune.data.partners import records_of_files, refuse_alone
 from samtune.data.problems import DataError, complain
-from samtune.data.record import Record
 from samtune.data.sources import sliced
-from samtune.data.trees import Roles, role_of_folder, roles_of
-from samtune.data.walking import SPLIT_NAMES, data_files_below, existing_folder
+from samtune.data.trees import Roles, roles_of
+from samtune.data.walking import data_files_below, existing_folder
 
 
 def _fits(root: Path) -> bool:
@@ -44,32 +40,6 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     }
 
 
-def by_folder(records: Iterable[Record], root: Path) -> SplitRecords:
-    """Records by the split that a folder above their image is called like.
-
-    If some are in such a folder, the others are in no split and are not used.
-    """
-    parts: SplitRecords = defaultdict(list)
-    for record in records:
-        parts[_split_of(record.file, root)].append(record)
-    if len(parts) > 1:
-        parts.pop(None, None)
-    return dict(parts)
-
-
-def check_kind(records: Iterable[Record], config: DataConfig) -> None:
-    """Refuses to read mask files of single objects as maps of classes.
-
-    Raises:
-        InputError: It names the first.
-    """
-    first = next((r.mask for r in records if isinstance(r.mask, ObjectFiles)), None)
-    if first is not None and config.masks == "classes":
-        what = "is a mask of one object, of which no class is known"
-        remedy = "set data.masks=instance, or data.masks=binary for one foreground"
-        raise DataError(first.path, "object files", what, remedy)
-
-
 def defaults(root: Path, given: Settings) -> Settings:
     """Instances, if each object has a mask file of its own."""
     roles = _roles(root)
@@ -79,14 +49,6 @@ def defaults(root: Path, given: Settings) -> Settings:
 
 def _roles(root: Path) -> Roles:
     return roles_of(data_files_below(root), root)
-
-
-def _split_of(file: Path, root: Path) -> str | None:
-    for name in file.relative_to(root).parts[:-1]:
-        rest = role_of_folder(name)[1] or name
-        if rest.lower() in SPLIT_NAMES:
-            return SPLIT_NAMES[rest.lower()]
-    return None
 
 
 def _unclear(root: Path, one: Path, other: Path, count: int) -> DataError:

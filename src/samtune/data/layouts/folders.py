@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from samtune.data.config import DataConfig
-from samtune.data.layouts.base import Layout, Settings, SplitRecords
-from samtune.data.layouts.beside import check_kind
+from samtune.data.layouts.base import Layout, Settings, SplitRecords, check_kind
 from samtune.data.object_files import ObjectFiles
 from samtune.data.problems import collected
 from samtune.data.sources import find_layout, sliced

@@ -1,0 +1,136 @@
+"""Images and masks as patterns name them, if their own names leave it open."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from samtune.data.config import DataConfig
+from samtune.data.layouts.base import SplitRecords, by_folder, check_kind
+from samtune.data.pairing import PairFile, nfc
+from samtune.data.partners import named_files, names_of, records_of_files, refuse_alone
+from samtune.data.problems import DataError, complain
+from samtune.data.reading import SUFFIXES
+from samtune.data.record import Record
+from samtune.data.sources import sliced
+from samtune.data.trees import roles_of
+from samtune.data.volumes import is_volume
+from samtune.data.walking import data_files_below, existing_folder
+
+_WILD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
+_OF_WILD = {"**/": "((?:.*/)?)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
+
+
+def is_pattern(value: object) -> bool:
+    """Whether a value of ``data.masks`` is a pattern of files, not what mask values mean."""
+    return isinstance(value, str) and any(sign in value for sign in "*?/\\[.")
+
+
+def with_patterns(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of ``data`` in which a pattern as ``masks`` is ``mask_files``."""
+    if not is_pattern(data.get("masks")):
+        return dict(data)
+    rest = {key: value for key, value in data.items() if key != "masks"}
+    return {**rest, "mask_files": data["masks"]}
+
+
+def find_by_patterns(root: Path, config: DataConfig) -> SplitRecords:
+    """The records of ``data.images`` and ``data.mask_files``; what one leaves out are the others.
+
+    With as many wildcards in both, an image and a mask belong together for which these stand for
+    the same; otherwise names decide as always.
+
+    Raises:
+        InputError: A pattern without a file, or a file without its partner.
+    """
+    base = existing_folder(root)
+    images, masks = (_files(base, p, key) for p, key in (
+        (config.images, "data.images"), (config.mask_files, "data.masks")
+    ))  # fmt: skip
+    others = set(data_files_below(base)) if images is None or masks is None else set()
+    images = sorted(others - set(masks or ())) if images is None else images
+    masks = sorted(others - set(images)) if masks is None else masks
+    for both in sorted(set(images) & set(masks))[:1]:
+        what = "is an image and a mask by data.images and data.masks"
+        complain(DataError(both, "mask not clear", what, "give patterns that tell them apart"))
+    records = _by_wildcards(base, config, images, masks) or _by_names(base, images, masks)
+    check_kind(records, config)
+    split = by_folder(records, base)
+    return {name: sliced(part, config.slice_axis) for name, part in split.items()}
+
+
+def _files(base: Path, pattern: str | None, key: str) -> list[Path] | None:
+    """The files that a pattern names, or that lie in the folder that it is."""
+    if pattern is None:
+        return None
+    if (base / pattern).is_dir() and not is_volume(base / pattern):
+        return [each.path for each in named_files(base / pattern)]
+    names = glob.glob(os.path.join(glob.escape(str(base)), pattern), recursive=True)
+    paths = [Path(name) for name in names]
+    files = [p for p in paths if is_volume(p) or (p.is_file() and p.suffix.lower() in SUFFIXES)]
+    if not files:
+        what = f"{key}={pattern} names no image file"
+        remedy = "give a pattern below the folder, as in images/*.jpg or **/*_mask.png"
+        raise DataError(base, "no such files", what, remedy)
+    return sorted(files)
+
+
+def _by_wildcards(
+    base: Path, config: DataConfig, images: Sequence[Path], masks: Sequence[Path]
+) -> list[Record]:
+    """The records by what the wildcards stand for; none if the patterns cannot be compared."""
+    patterns = (config.images, config.mask_files)
+    if None in patterns or len({len(_WILD.findall(str(p))) for p in patterns}) > 1:
+        return []
+    tables = []
+    for pattern, files in zip(patterns, (images, masks), strict=True):
+        keys = [_captures(str(pattern), file.relative_to(base).as_posix()) for file in files]
+        if len(set(keys)) < len(keys) or None in keys:
+            return []
+        tables.append(dict(zip(keys, files, strict=True)))
+    if not tables[0].keys() & tables[1].keys():
+        return []
+    for (mine, other), partner in (((0, 1), "mask"), ((1, 0), "image")):
+        alone = sorted(tables[mine][k] for k in tables[mine].keys() - tables[other].keys())
+        refuse_alone(alone, partner, base)
+    both = sorted(tables[0].keys() & tables[1].keys(), key=str)
+    places = [_placed(tables[0][key], base) for key in both]
+    records = [
+        Record(tables[0][key], tables[1][key], name)
+        for key, name in zip(both, names_of(places), strict=True)
+    ]
+    return sorted(records, key=lambda record: record.name)
+
+
+def _captures(pattern: str, name: str) -> tuple[str, ...] | None:
+    parts, end = [], 0
+    for wild in _WILD.finditer(pattern):
+        parts.append(re.escape(pattern[end : wild.start()]))
+        parts.append(_OF_WILD.get(wild[0], f"({wild[0].replace('[!', '[^')})"))
+        end = wild.end()
+    match = re.fullmatch("".join(parts) + re.escape(pattern[end:]), name, re.DOTALL)
+    return tuple(map(nfc, match.groups())) if match else None
+
+
+def _by_names(base: Path, images: Sequence[Path], masks: Sequence[Path]) -> list[Record]:
+    places = {each.path: each for each in (*_roles(images, base), *_roles(masks, base))}
+    records, lacking, alone = records_of_files(
+        [places[p] for p in images], [places[p] for p in masks]
+    )
+    refuse_alone(lacking, "mask", base)
+    refuse_alone(alone, "image", base)
+    return records
+
+
+def _roles(files: Sequence[Path], base: Path) -> list[PairFile]:
+    """The files with the folders that count, whatever their names say that they are."""
+    roles = roles_of(files, base)
+    return [PairFile(each.path, each.place) for each in (*roles.images, *roles.masks)]
+
+
+def _placed(file: Path, base: Path) -> PairFile:
+    return PairFile(file, file.relative_to(base).parts[:-1])

@@ -1,0 +1,161 @@
+"""The data of a run: its splits, what its files held, and what has changed when it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from samtune.data.layouts import SplitRecords
+from samtune.data.named import DATASETS, deviations
+from samtune.data.problems import DataError
+from samtune.data.record import Record
+from samtune.data.remarks import as_lines, of_training
+from samtune.data.scan import Look, Summary, empty_split, no_objects, summary_of, usable
+from samtune.data.splits import read_split, splits
+from samtune.errors import InputError
+from samtune.files import as_path, write_whole
+from samtune.runs.config import RunConfig
+from samtune.runs.remarks import few_images
+
+SPLIT = "split.json"
+"""The file with the images that a run trained, validated and tested on."""
+DIGESTS = "files.json"
+"""The file with the digest of each of these images and its mask, and the images beside them."""
+_EXAMPLES = 3
+Parts = dict[str, list[Record]]
+
+
+def write_digests(folder: Path, looks: Sequence[Look], records: Sequence[Record]) -> None:
+    """Writes what the files of a run hold.
+
+    Args:
+        folder: The run's folder.
+        looks: At the images that it uses, thorough ones.
+        records: All images that there are.
+    """
+    used = {look.record.name: [look.content, look.mask_content] for look in looks}
+    others = sorted({record.name for record in records} - used.keys())
+    tree = {"digests": dict(sorted(used.items())), "unused": others}
+    write_whole(folder / DIGESTS, json.dumps(tree, indent=1) + "\n")
+
+
+def parts_of_run(folder: str, records: Sequence[Record]) -> tuple[Parts, list[str]]:
+    """The splits of a run that goes on, by its ``split.json``; and which images are new.
+
+    Args:
+        folder: The run's folder.
+        records: The images that there are now.
+
+    Raises:
+        InputError: An image of the run is gone.
+    """
+    place = as_path(folder)
+    names = read_split(place / SPLIT)
+    if not names:
+        raise InputError(
+            f"resume={folder}: has no {SPLIT}, so its splits are not known; start a new run"
+        )
+    there = {record.name: record for record in records}
+    used = {name for part in names.values() for name in part}
+    gone = sorted(used - there.keys())
+    if gone:
+        raise InputError(
+            f"resume={folder}: {len(gone)} of the {len(used)} images of the run are gone "
+            f"({_some(gone)}); put them back, or start a new run"
+        )
+    unused = _read(place).get("unused")
+    new = sorted(there.keys() - used - set(unused or ()))
+    # an earlier version did not write what it left unused
+    what = "are new since the run began" if unused is not None else "are in no split of the run"
+    lines = [f"{len(new)} images {what} and are not used ({_some(new)})"] if new else []
+    return {split: [there[name] for name in part] for split, part in names.items()}, lines
+
+
+def altered(folder: str, looks: Sequence[Look]) -> list[str]:
+    """A line if images or masks hold other values than when the run began."""
+    before = _read(as_path(folder)).get("digests", {})
+    lines = []
+    for what, at in (("images", 0), ("masks", 1)):
+        now = {look.record.name: (look.content, look.mask_content)[at] for look in looks}
+        names = sorted(n for n in now if n in before and before[n][at] != now[n])
+        if names:
+            lines.append(
+                f"{len(names)} {what} have changed since the run began ({_some(names)}), so that "
+                "what follows cannot be compared with what went before; start a new run for that"
+            )
+    return lines
+
+
+def _read(folder: Path) -> Mapping[str, dict[str, list[str]]]:
+    file = folder / DIGESTS
+    if not file.is_file():
+        return {}
+    try:
+        tree = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        what, remedy = "is not readable as JSON", "remove it to go on without what it says"
+        raise DataError(file, "unreadable file", what, remedy) from error
+    return tree if isinstance(tree, dict) else {}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
+
+
+def parts_to_train_on(
+    config: RunConfig, records: SplitRecords
+) -> tuple[dict[str, list[Record]], list[str]]:
+    """The splits, those of the run that goes on if there is one; and what is to be said of them."""
+    name = config.data.name
+    remarks = list(deviations(name, records)) if name in DATASETS else []
+    if config.resume is None:
+        return splits(config.data, records), remarks
+    parts, more = parts_of_run(
+        config.resume, [record for part in records.values() for record in part]
+    )
+    return parts, [*remarks, *more]
+
+
+class SplitCheck(NamedTuple):
+    """What a look at all files of some splits gave."""
+
+    counts: str
+    """For a person, a line for each split."""
+    remarks: list[str]
+    looks: list[Look]
+
+
+def check_splits(
+    parts: Mapping[str, Any], config: RunConfig, made: bool | None = None
+) -> SplitCheck:
+    """Looks at every file once.
+
+    Args:
+        parts: The splits.
+        config: How their files are read.
+        made: Of splits for a training, whether they were made, not found on disk: what a check of
+            the data remarks is remarked too.
+
+    Raises:
+        InputError: Training cannot use a file or a split.
+    """
+    remarks, counts, looks = [], [], dict[Record, Look]()
+    for name, records in parts.items():
+        if not records:
+            raise empty_split(name, config.data)
+        mine = usable(records, config.data, thorough=made is not None)
+        looks |= {each.record: each for each in mine}
+        summary: Summary = summary_of(mine)
+        counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
+        if name == "train" and not summary.objects:
+            raise no_objects(summary.images, config.data)
+        few = few_images(name, summary.images)
+        remarks += [few] if few else []
+        if summary.empty:
+            remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
+            counts[-1] += f" ({summary.empty} images without any)"
+    if made is not None:
+        remarks += as_lines([*of_training([*looks.values()], parts, config.data, made)])
+    return SplitCheck("\n".join(counts), remarks, [*looks.values()])
