@@ -100,10 +100,10 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
             with_shots({name: list(part) for name, part in parts.items()}, data)
     sound = [each for each in all_looks if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
-    made = not {"val", "test"} <= layout.keys()
+    carved = not {"val", "test"} <= layout.keys()
     odd = [
         *_of_copy(layout, data),
-        *_remarks(sound, parts, data, made),
+        *_remarks(sound, parts, data, carved),
         *_unused(records, rows, data),
     ]
     files = _facts(all_looks, parts, data)
@@ -143,13 +143,13 @@ def findings(problem: InputError, root: str) -> list[Finding]:
 
 
 def _remarks(
-    sound: Sequence[Look], parts: Parts, data: DataConfig, made: bool
+    sound: Sequence[Look], parts: Parts, data: DataConfig, carved: bool
 ) -> Iterator[Finding]:
     for each in sound:
         yield from _odd_objects(each, data)
         yield from _odd_values(each, data)
     yield from _mixed(sound, data)
-    yield from of_training(sound, parts, data, made)
+    yield from of_training(sound, parts, data, carved)
     yield from _odd_splits(sound, parts, data)
 
 

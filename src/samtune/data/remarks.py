@@ -58,7 +58,7 @@ def splits_of(parts: Parts) -> dict[Record, list[str]]:
 
 
 def of_training(
-    looks: Sequence[Look], parts: Parts, data: DataConfig, made: bool
+    looks: Sequence[Look], parts: Parts, data: DataConfig, carved: bool
 ) -> Iterator[Finding]:
     """What a check and a training both say: leaks, cases in two splits, class 0 as an object.
 
@@ -66,10 +66,10 @@ def of_training(
         looks: At the images without a problem, thorough ones.
         parts: The splits.
         data: How masks are read.
-        made: Whether the splits were made, not found on disk.
+        carved: Whether the splits were made, not found on disk.
     """
     yield from repeated(looks, parts)
-    if made:
+    if carved:
         yield from _parted_cases(parts, data)
     yield from _class_zero(looks, data)
 
@@ -148,12 +148,12 @@ def _class_zero(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
     known = data.name in DATASETS or data.background is not None or data.ignore == 0
     if data.masks != "classes" or known:
         return
-    asked = [each for each in looks if 0 in each.classes]
+    zeros_in = [each for each in looks if 0 in each.classes]
     objects = sum(len(each.classes) for each in looks)
     zeros = sum(each.classes.count(0) for each in looks)
-    if asked:
+    if zeros_in:
         what = (
-            f"class 0 is asked as an object in {len(asked)} of {len(looks)} images: {objects} "
+            f"class 0 is asked as an object in {len(zeros_in)} of {len(looks)} images: {objects} "
             f"objects, {objects - zeros} without it"
         )
         remedy = "set data.background=0 if it is background; legal if it is a class like others"

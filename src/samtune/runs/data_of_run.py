@@ -73,9 +73,9 @@ def parts_of_run(folder: str, records: Sequence[Record]) -> tuple[Parts, list[st
     return {split: [there[name] for name in part] for split, part in names.items()}, lines
 
 
-def altered(folder: str, looks: Sequence[Look]) -> list[str]:
-    """A line if images or masks hold other values than when the run began."""
-    before = _read(as_path(folder)).get("digests", {})
+def altered(folder: str | None, looks: Sequence[Look]) -> list[str]:
+    """A line if images or masks hold other values than when the run began; none of a new run."""
+    before = {} if folder is None else _read(as_path(folder)).get("digests", {})
     lines = []
     for what, at in (("images", 0), ("masks", 1)):
         now = {look.record.name: (look.content, look.mask_content)[at] for look in looks}
@@ -128,14 +128,14 @@ class SplitCheck(NamedTuple):
 
 
 def check_splits(
-    parts: Mapping[str, Any], config: RunConfig, made: bool | None = None
+    parts: Mapping[str, Any], config: RunConfig, carved: bool | None = None
 ) -> SplitCheck:
     """Looks at every file once.
 
     Args:
         parts: The splits.
         config: How their files are read.
-        made: Of splits for a training, whether they were made, not found on disk: what a check of
+        carved: Of splits for a training, whether they were made, not found on disk: what a check of
             the data remarks is remarked too.
 
     Raises:
@@ -145,7 +145,7 @@ def check_splits(
     for name, records in parts.items():
         if not records:
             raise empty_split(name, config.data)
-        mine = usable(records, config.data, thorough=made is not None)
+        mine = usable(records, config.data, thorough=carved is not None)
         looks |= {each.record: each for each in mine}
         summary: Summary = summary_of(mine)
         counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
@@ -156,6 +156,6 @@ def check_splits(
         if summary.empty:
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
             counts[-1] += f" ({summary.empty} images without any)"
-    if made is not None:
-        remarks += as_lines([*of_training([*looks.values()], parts, config.data, made)])
+    if carved is not None:
+        remarks += as_lines([*of_training([*looks.values()], parts, config.data, carved)])
     return SplitCheck("\n".join(counts), remarks, [*looks.values()])

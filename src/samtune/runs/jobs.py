@@ -86,10 +86,9 @@ def _train(config: RunConfig, display: Display) -> Tree:
         check_output(config.output, config.data.root)
     records = find(config.data)
     parts, remarks = parts_to_train_on(config, records)
-    checked = check_splits(parts, config, made=not {"val", "test"} <= records.keys())
-    remarks += checked.remarks
-    if config.resume is not None:
-        remarks += altered(config.resume, checked.looks)
+    look = check_splits(parts, config, carved=not {"val", "test"} <= records.keys())
+    remarks += look.remarks
+    remarks += altered(config.resume, look.looks)
     shapes = measure_objects(parts["train"], config.data)
     as_typed, (config, line) = config, with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
@@ -104,7 +103,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
     names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
     with run_folder(config.output, "-".join(names), config.resume) as folder:
         display.settings(as_typed.differing(), str(folder / "config.yaml"))
-        display.say("\n".join([checked.counts, *line]))
+        display.say("\n".join([look.counts, *line]))
         _tell(remarks, display)
         early, remarks = remarks, []
         log = Log(folder, display, resume=config.resume is not None)
@@ -112,7 +111,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
             if is_main():
                 write_whole(folder / "config.yaml", _yaml(config.tree()))
                 write_split(folder / SPLIT, parts)
-                write_digests(folder, checked.looks, [r for rs in records.values() for r in rs])
+                write_digests(folder, look.looks, [r for rs in records.values() for r in rs])
             before = measure(baseline, data["val"], config, display, "zero-shot, validation")
             log({"event": "zero_shot", "step": 0, **numbers(before)})
         result = fit(
@@ -162,13 +161,13 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     model, baseline = (None, whole) if source.is_base else (whole, whole.plain())
     parts, remarks = parts_to_train_on(config, find(config.data))
     records = select(parts, config.data.split)
-    checked = check_splits({config.data.split: records}, config)
-    remarks += [*checked.remarks, *frame_remarks(model, baseline)]
+    look = check_splits({config.data.split: records}, config)
+    remarks += [*look.remarks, *frame_remarks(model, baseline)]
     test = {
         mode: dataset_of(config, model or baseline, records, False, mode)
         for mode in evaluation_modes(config)
     }
-    display.say(checked.counts)
+    display.say(look.counts)
     summary, overlays = compare_with_base(baseline, model, test, config, display)
     summary |= _costs(model or baseline, time.perf_counter() - start)
     path = Path(source.word)

@@ -100,22 +100,22 @@ def tree_of(text: str) -> Any:
     return _as_written(tree, yaml.load(text, yaml.BaseLoader), "")
 
 
-def _as_written(value: Any, written: Any, key: str) -> Any:
+def _as_written(value: Any, texts: Any, key: str) -> Any:
     """A tree with the written form of each scalar that is a text by its setting's type."""
-    if isinstance(value, Mapping) and isinstance(written, Mapping):
+    if isinstance(value, Mapping) and isinstance(texts, Mapping):
         return {
-            name: _as_written(inner, written.get(str(name)), f"{key}.{name}" if key else str(name))
+            name: _as_written(inner, texts.get(str(name)), f"{key}.{name}" if key else str(name))
             for name, inner in value.items()
         }
     kind = kind_of_setting(key) if key else "yaml"
-    if isinstance(value, list) and isinstance(written, list) and kind == "texts":
-        return [_text(v, w) for v, w in zip(value, written, strict=True)]
-    return value if kind == "yaml" else _text(value, written)
+    if isinstance(value, list) and isinstance(texts, list) and kind == "texts":
+        return [_text(v, w) for v, w in zip(value, texts, strict=True)]
+    return value if kind == "yaml" else _text(value, texts)
 
 
-def _text(value: Any, written: Any) -> Any:
+def _text(value: Any, texts: Any) -> Any:
     plain = value is None or isinstance(value, str | list | Mapping)
-    return written if not plain and isinstance(written, str) else value
+    return texts if not plain and isinstance(texts, str) else value
 
 
 def _unquoted(text: str) -> str:

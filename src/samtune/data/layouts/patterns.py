@@ -98,7 +98,7 @@ def _by_wildcards(
         alone = sorted(tables[mine][k] for k in tables[mine].keys() - tables[other].keys())
         refuse_alone(alone, partner, base)
     both = sorted(tables[0].keys() & tables[1].keys(), key=str)
-    places = [_placed(tables[0][key], base) for key in both]
+    places = [_file_at(tables[0][key], base) for key in both]
     records = [
         Record(tables[0][key], tables[1][key], name)
         for key, name in zip(both, names_of(places), strict=True)
@@ -132,5 +132,5 @@ def _roles(files: Sequence[Path], base: Path) -> list[PairFile]:
     return [PairFile(each.path, each.place) for each in (*roles.images, *roles.masks)]
 
 
-def _placed(file: Path, base: Path) -> PairFile:
+def _file_at(file: Path, base: Path) -> PairFile:
     return PairFile(file, file.relative_to(base).parts[:-1])
