@@ -115,6 +115,9 @@ def test_two_processes_are_one_with_the_doubled_batch(done, tmp_path):
     # All together: alone, a weight whose true gradient is zero follows rounding, by Adam's nature.
     start, two, one_end = (_flat(w) for w in (one["start"], first["weights"], one["weights"]))
     assert (two - one_end).norm() < 5e-3 * (one_end - start).norm()
+    for name, values in first["draws"].items():  # intervals are the same on all
+        assert torch.equal(values, second["draws"][name]), name
+        assert torch.allclose(values, one["draws"][name], atol=5e-3)
     for process in (first, second):  # five images over two processes: none twice, none left out
         assert process["base"] == one["base"]
         assert [i["name"] for i in process["items"]] == [i["name"] for i in one["items"]]

@@ -55,6 +55,7 @@ def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> 
             "base": {k: t.double().sum() for k, t in model.sam.state_dict().items()},
             "metrics": found.metrics,
             "items": found.items,
+            "draws": {name: torch.from_numpy(v) for name, v in found.draws.values.items()},
             "losses": losses,
         },
         Path(out) / f"{rank}-of-{world}.pt",
