@@ -50,6 +50,29 @@ def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Question:
+    """Further prompts about the images of a batch, and what each should give."""
+
+    prompts: Prompts
+    """In the model frame."""
+    targets: Tensor
+    """``(N, h, w)`` bool in the model frame."""
+    classes: Tensor
+    """``(N,)`` int64."""
+    originals: tuple[Tensor, ...] = ()
+    """As those of the batch."""
+
+    def to(self, device: torch.device | str) -> Question:
+        """The same with its model-frame tensors on another device."""
+        return replace(
+            self,
+            prompts=self.prompts.to(device),
+            targets=self.targets.to(device, non_blocking=True),
+            classes=self.classes.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
 class Batch:
     """``B`` images in the model's frame with their ``N`` prompts and what each should give."""
 
@@ -75,6 +98,8 @@ class Batch:
     """Per image ``(h0, w0)`` bool, the original frame's twin of ``valid``."""
     images: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0, 3)`` uint8; only kept for evaluation on tiles or crops."""
+    rehearsal: Question | None = None
+    """What must not be forgotten: prompts that the model is not trained for; only in training."""
 
     @property
     def frame(self) -> Geometry:
@@ -92,4 +117,9 @@ class Batch:
             targets=self.targets.to(device, non_blocking=True),
             valid=self.valid.to(device, non_blocking=True),
             classes=self.classes.to(device, non_blocking=True),
+            rehearsal=None if self.rehearsal is None else self.rehearsal.to(device),
         )
+
+    def asked_instead(self, question: Question) -> Batch:
+        """The same images with other prompts."""
+        return replace(self, **vars(question), rehearsal=None)

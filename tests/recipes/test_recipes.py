@@ -28,7 +28,7 @@ from samtune.runs.words import from_words, recipes
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
-from samtune.training.schedule import batches_per_epoch
+from samtune.training.schedule import UNSAFE, batches_per_epoch
 
 BASES = {"vit": (tiny.TINY, tiny.base), "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base)}
 SIDE = 64
@@ -394,3 +394,10 @@ def test_on_the_command_line(samtune):
     assert one["settings"]["train"]["loss"] == "bbce"
     assert "ts_sam-vit_h-sd" in samtune("recipes", "ts_sam").out
     assert "in no recipe's name" in samtune("recipes", "nothing_like_it").line
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "demo"])
+def test_a_published_training_ends_as_published(name):
+    """Neither other strengths nor means of weights, and nothing but its own prompts is asked."""
+    train = from_words([name]).train
+    assert {key: getattr(train, key) for key in UNSAFE} == UNSAFE

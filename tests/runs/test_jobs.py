@@ -26,7 +26,7 @@ def test_a_run_folder_is_complete(trained):
         "samples", "report.html", "summary.json", "images.csv",
     }  # fmt: skip
     assert {p.name.split("-")[0] for p in (trained.folder / "last").iterdir()} == {
-        "state.json", "trained", "optimizer",
+        "state.json", "trained", "optimizer", "top", "mean",
     }  # fmt: skip
     assert [p.name for p in (trained.folder / "samples").iterdir()]
     assert json.loads((trained.folder / "summary.json").read_text()) == trained.summary
@@ -60,6 +60,7 @@ def test_the_log(trained):
     rows = [json.loads(s) for s in (trained.folder / "metrics.jsonl").read_text().splitlines()]
     assert [(r["event"], r["step"]) for r in rows] == [
         ("zero_shot", 0), ("train", 2), ("val", 2), ("train", 4), ("val", 4),
+        ("strength", 4), ("strength", 4),
     ]  # fmt: skip
     for row in rows:
         wanted = {"loss", "lr"} if row["event"] == "train" else {"iou", "dice", "iou_pooled"}

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
 from samtune.evaluation.streaming import evaluate
 from samtune.losses import LOSSES, bce
+from samtune.model.checkpoint import load
 from samtune.model.finetuned import FineTuned
 from samtune.training.engine import FitConfig, fit
+from samtune.training.schedule import UNSAFE
 
 OPTIONS = {"rank": 2, "dropout": 0.3}
 
@@ -72,8 +74,9 @@ class Interrupt:
         ({"accumulate": 2}, {}, ("train", 2)),
         ({"log_every": 3}, {"workers": 2}, ("val", 4)),
         ({"epoch_share": 0.5, "loss_at": "image", "cosine": "epoch"}, {}, ("train", 4)),
+        ({"keep": ["point"], "average": 0.9, "metric": "iou+iou@none"}, {}, ("train", 4)),
     ],
-    ids=["before validation", "after validation", "accumulating", "workers", "part"],
+    ids=["before validation", "after validation", "accumulating", "workers", "part", "kept"],
 )
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     sam, data, tmp_path, values, settings, at
@@ -92,6 +95,8 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     same(second.state_dict(), whole.state_dict())
     assert seen.rows == rows
     assert (resumed.steps, resumed.best) == (result.steps, result.best)
+    assert (resumed.curve, resumed.kept_modes) == (result.curve, result.kept_modes)
+    assert second.strength == whole.strength
     for name in ("last/trained-00000006.safetensors", "best.safetensors"):
         same(load_file(tmp_path / "halves" / name), load_file(tmp_path / "whole" / name))
 
@@ -176,7 +181,8 @@ def test_a_longer_training_goes_on(sam, data, tmp_path):
         resume=True, on_event=rows.append,
     )  # fmt: skip
     assert result.steps == 8
-    assert [row["step"] for row in rows] == [8, 8]
+    assert [(row["event"], row["step"]) for row in rows[:2]] == [("train", 8), ("val", 8)]
+    assert {row["event"] for row in rows[2:]} == {"strength"}
 
 
 def test_a_training_depends_on_its_seed_alone(sam, data):
@@ -252,23 +258,21 @@ class TestChoice:
         def put(*values, key="iou"):
             values = iter(values)
 
-            class Found:
-                @property
-                def metrics(self):
-                    row = dict.fromkeys(("iou", "dice", "iou_pooled", "dice_pooled"), 0.5)
-                    return {**row, key: next(values)}
+            def measure(self, model, modes):
+                row = dict.fromkeys(("iou", "dice", "iou_pooled", "dice_pooled"), 0.5)
+                return {**row, key: next(values)}
 
-            monkeypatch.setattr("samtune.training.engine.evaluate", lambda *args, **kwargs: Found())
+            monkeypatch.setattr("samtune.training.validation.Validation.measure", measure)
 
         return put
 
     @pytest.mark.parametrize(
         ("values", "best"),
         [
-            ((0.1, 0.3, 0.2), 4),
-            ((0.3, 0.3, 0.2), 2),
-            ((math.nan, 0.2, math.nan), 4),
-            ((math.nan,) * 3, 2),
+            ((0.05, 0.1, 0.3, 0.2), 4),
+            ((0.2, 0.3, 0.3, 0.2), 2),
+            ((0.1, math.nan, 0.2, math.nan), 4),
+            ((math.nan, 0.2, 0.1, 0.3), 6),
         ],
     )
     def test_best_weights_are_kept(self, sam, data, tmp_path, measured, values, best):
@@ -279,26 +283,55 @@ class TestChoice:
             if row["event"] == "val":
                 kept[row["step"]] = {key: t.clone() for key, t in model.state_dict().items()}
 
-        result = fit(model, data(True), data(False), config(), output=tmp_path, on_event=keep)
+        c = config(**UNSAFE)
+        result = fit(model, data(True), data(False), c, output=tmp_path, on_event=keep)
         assert result.best["step"] == best and result.steps == 6
         same(model.state_dict(), kept[best])
         same(load_file(tmp_path / "best.safetensors"), kept[best])
-        assert not model.training
+        assert not model.training and model.strength == 1
+
+    @pytest.mark.parametrize("values", [(0.4, 0.1, 0.3, 0.2), (0.3, 0.3, 0.3, math.nan)])
+    def test_the_base_is_a_candidate_too(self, sam, data, tmp_path, measured, values):
+        measured(*values)
+        model, c = model_of(sam), config(**UNSAFE)
+        result = fit(model, data(True), data(False), c, output=tmp_path)
+        assert (result.best["step"], result.best["strength"]) == (0, 0)
+        assert result.zero_shot["iou"] == values[0] and result.top["iou"] == 0.3
+        loaded = load(tmp_path / "best.safetensors", sam)
+        assert loaded.strength == model.strength == 0
+        base = FineTuned(sam).eval()
+        for tuned in (model, loaded):
+            assert evaluate(tuned, data(False)).items == evaluate(base, data(False)).items
+        assert differ(model.state_dict(), model_of(sam).state_dict()), "it can be turned up"
+
+    def test_where_nothing_is_measured_the_last_weights_are_kept(
+        self, sam, data, tmp_path, measured
+    ):
+        measured(*[math.nan] * 4)
+        model, rows = model_of(sam), []
+        c = config(patience=1, keep="none")  # what measures nothing is no reason to stop
+        result = fit(model, data(True), data(False), c, output=tmp_path, on_event=rows.append)
+        assert result.best is None and result.steps == 6 and model.strength == 1
+        assert "nothing to measure; the last weights will be kept" in rows[0]["warning"]
+        last = load_file(tmp_path / "last" / "trained-00000006.safetensors")
+        same(model.state_dict(), last)
+        same(load_file(tmp_path / "best.safetensors"), last)
 
     def test_by_another_metric(self, sam, data, measured):
-        measured(0.1, 0.2, 0.1, key="dice_pooled")
-        result = fit(model_of(sam), data(True), data(False), config(metric="dice_pooled"))
+        measured(0.0, 0.1, 0.2, 0.1, key="dice_pooled")
+        c = config(metric="dice_pooled", **UNSAFE)
+        result = fit(model_of(sam), data(True), data(False), c)
         assert result.best["step"] == 4
 
     @pytest.mark.parametrize("metric", ["ber", "hd95", "mae"])
     def test_of_an_error_the_lowest_is_the_best(self, sam, data, measured, metric):
-        measured(0.3, 0.1, 0.2, key=metric)
-        result = fit(model_of(sam), data(True), data(False), config(metric=metric))
+        measured(0.4, 0.3, 0.1, 0.2, key=metric)
+        result = fit(model_of(sam), data(True), data(False), config(metric=metric, **UNSAFE))
         assert result.best["step"] == 4 and result.best[metric] == 0.1
 
     def test_early_stop(self, sam, data, measured, tmp_path):
-        measured(0.5, 0.4, 0.4, 0.9)
-        c = config(max_steps=20, patience=2)
+        measured(0.3, 0.5, 0.4, 0.4, 0.9)
+        c = config(max_steps=20, patience=2, **UNSAFE)
         result = fit(model_of(sam), data(True), data(False), c, output=tmp_path)
         assert result.steps == 6 and result.best["step"] == 2
         again = fit(model_of(sam), data(True), data(False), c, output=tmp_path, resume=True)

@@ -25,6 +25,8 @@ def test_a_state_comes_back_as_it_was(tmp_path, steps):
     state = TrainingState(
         step=7, best={"step": 4, "iou": math.nan}, since_best=1, bad=2, validated=6,
         losses=[0.1, math.nan], seconds=1.5, scaler={"scale": 1024.0},
+        kept_modes=["box"], averaged=2,
+        top={"step": 2}, top_tensors={"0.bias": torch.ones(4)}, mean={"0.bias": torch.zeros(4)},
     )  # fmt: skip
     write_state(tmp_path, state, model, optimizer)
     other, its = stepped(1, 3)

@@ -120,7 +120,9 @@ def predict(
         for remark in result["remarks"]:
             display.warn(f"samtune: {remark}")
         if result["images"]:
-            display.say(f"masks of {result['images']} images in {result['out']}")
+            strength = predictor.model.strength
+            note = "" if strength == 1 else f", at strength {strength:g}"
+            display.say(f"masks of {result['images']} images in {result['out']}{note}")
     answer(result, as_json)
     if result["failed"]:
         raise typer.Exit(2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samtune.batch import Batch
+from samtune.batch import Batch, Question
 from samtune.geometry import Geometry
 from samtune.prompts import Prompts
 
@@ -35,6 +35,8 @@ class Example:
     """``(h0, w0)`` bool; where ``original`` is."""
     image: Tensor | None = None
     """``(h0, w0, 3)`` uint8 RGB; only in evaluation on tiles or crops, which need all of it."""
+    rehearsal: Question | None = None
+    """What must not be forgotten, asked about the same image; only in training."""
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -57,4 +59,18 @@ def collate(examples: Sequence[Example]) -> Batch:
         originals=tuple(e.original for e in examples if e.original is not None),
         original_valid=tuple(e.original_valid for e in examples if e.original_valid is not None),
         images=tuple(e.image for e in examples if e.image is not None),
+        rehearsal=_rehearsal(examples),
+    )
+
+
+def _rehearsal(examples: Sequence[Example]) -> Question | None:
+    """The further prompts of all images as one, if they have some."""
+    parts = [example.rehearsal for example in examples if example.rehearsal is not None]
+    if not parts:
+        return None
+    return Question(
+        Prompts.cat([part.prompts.at(i) for i, part in enumerate(parts)]),
+        torch.cat([part.targets for part in parts]),
+        torch.cat([part.classes for part in parts]),
+        tuple(original for part in parts for original in part.originals),
     )

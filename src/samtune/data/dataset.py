@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
+from samtune.batch import Question
 from samtune.data.changes import acts_in_frame, check_changes, check_own_size, training_frame
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
@@ -115,6 +116,7 @@ class SegmentationDataset(Dataset[Example]):
                 "them, for a semantic decoder; use it alone, or other prompts"
             )
         # shared memory, so that workers that live on see the epoch too
+        self._rehearsed: PromptModes | None = None
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cache = _Samples()
 
@@ -137,6 +139,39 @@ class SegmentationDataset(Dataset[Example]):
         other = copy.copy(self)
         other.size = other.frame = size
         other.input, other.mask_size = replace(self.input, size=size), mask_size
+        return other
+
+    def asked_in(self, mode: str) -> SegmentationDataset:
+        """The same images with the prompts of another mode; itself if it has them already.
+
+        Args:
+            mode: As of ``prompts.eval``.
+
+        Raises:
+            InputError: An unknown mode.
+        """
+        modes = PromptModes.of(mode, "prompts")
+        if modes.names == self.modes.names:
+            return self
+        other = copy.copy(self)
+        other.modes, other.rounds = modes, modes.rounds(self.prompts.clicks)
+        return other
+
+    def rehearsing(self, modes: Sequence[str]) -> SegmentationDataset:
+        """The same images, each asked in further modes as well: of them one for each object.
+
+        These prompts are drawn last, so that all else stays as it is without them.
+
+        Args:
+            modes: As of ``prompts.train``; without any it is the data set itself.
+
+        Raises:
+            InputError: An unknown mode.
+        """
+        if not modes:
+            return self
+        other = copy.copy(self)
+        other._rehearsed = PromptModes.of(list(modes), "train.keep")
         return other
 
     def with_originals(self) -> SegmentationDataset:
@@ -190,7 +225,7 @@ class SegmentationDataset(Dataset[Example]):
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
             everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)
-        question = self._ask(labels, geometry, draws)
+        question = self._ask(labels, geometry, draws, self.modes)
         return Example(
             pixels=pixels,
             prompts=question.prompts.to_model(geometry),
@@ -202,6 +237,18 @@ class SegmentationDataset(Dataset[Example]):
             original=question.originals if self.originals else None,
             original_valid=torch.from_numpy(everywhere) if self.originals else None,
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
+            rehearsal=self._rehearsal(labels, geometry, draws),
+        )
+
+    def _rehearsal(self, labels: Labels, geometry: Geometry, draws: Draws) -> Question | None:
+        if self._rehearsed is None:
+            return None
+        further = self._ask(labels, geometry, draws, self._rehearsed)
+        return Question(
+            further.prompts.to_model(geometry),
+            further.targets,
+            torch.from_numpy(further.classes),
+            (further.originals,) if self.originals else (),
         )
 
     def _draws(self, index: int) -> Draws:
@@ -209,7 +256,9 @@ class SegmentationDataset(Dataset[Example]):
         kind = DRAWS[as_yaml(self.data.redraw)] if self.train else FirstDraws
         return kind.of(self.seed, int(self._epoch[0]), index)
 
-    def _ask(self, labels: Labels, geometry: Geometry, draws: Draws) -> _Question:
+    def _ask(
+        self, labels: Labels, geometry: Geometry, draws: Draws, modes: PromptModes
+    ) -> _Question:
         fitted = fit_mask(labels.map, geometry)
         objects = Objects(labels.map, fitted, len(labels), geometry.resized)
         if self.class_maps:
@@ -219,8 +268,8 @@ class SegmentationDataset(Dataset[Example]):
             )
             return _Question(Prompts.of(count=1), targets, original, np.zeros(1, np.int64))
         sampling = Sampling(self.prompts, self.train, draws, self.mask_size)
-        choices = tuple(mode for mode in self.modes if mode != NONE)
-        if len(choices) < len(self.modes) and draws.mode(len(self.modes)) >= len(choices):
+        choices = tuple(mode for mode in modes if mode != NONE)
+        if len(choices) < len(modes) and draws.mode(len(modes)) >= len(choices):
             return _Question(
                 Prompts.of(count=1),
                 torch.from_numpy(objects.fitted > 0)[None],

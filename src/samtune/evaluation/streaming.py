@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +26,7 @@ from samtune.evaluation.image_results import (
 )
 from samtune.evaluation.sums import counter_on, draws_of, gather_items, suite_for
 from samtune.evaluation.uncertainty import Draws
-from samtune.inference.batches import Answers, prompted_batch
+from samtune.inference.batches import Answers, PromptedBatch, prompted_batch
 from samtune.inference.clicks import central_clicks
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
@@ -95,18 +95,81 @@ def evaluate(
     Raises:
         InputError: A metric that is unknown, has no meaning for the data, or lacks a package.
     """
+    [evaluation] = evaluate_prompts(
+        model,
+        [dataset],
+        batch_size=batch_size,
+        precision=precision,
+        multimask=multimask,
+        workers=workers,
+        progress=progress,
+        guesses=guesses,
+        measuring=measuring,
+    )
+    return evaluation
+
+
+def evaluate_prompts(
+    model: FineTuned,
+    datasets: Sequence[SegmentationDataset],
+    *,
+    batch_size: int = 4,
+    precision: Precision = "fp32",
+    multimask: bool = False,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    guesses: bool = False,
+    measuring: EvalConfig | None = None,
+) -> list[Evaluation]:
+    """Measures a model on the same images with several kinds of prompts; encodes each image once.
+
+    Args:
+        model: Left in evaluation mode.
+        datasets: The same images in the same frame; see ``SegmentationDataset.asked_in``.
+        batch_size: As for :func:`evaluate`, and so are all that follow.
+        precision: See there.
+        multimask: See there.
+        workers: See there; so many for each of the data sets.
+        progress: See there.
+        guesses: See there.
+        measuring: See there.
+
+    Returns:
+        The numbers of each data set.
+
+    Raises:
+        InputError: As :func:`evaluate`.
+    """
     model.eval()
     rank, world = place()
-    share = list(range(rank, len(dataset), world))
-    sums = _Sums(model, dataset, measuring or EvalConfig(), guesses)
-    loader = DataLoader(Subset(dataset, share), batch_size, num_workers=workers, collate_fn=collate)
-    for batch in loader:
-        rounds = sums.timed(answers_by_round(model, batch, precision, multimask, dataset.rounds))
+    share = list(range(rank, len(datasets[0]), world))
+    all_sums = [_Sums(model, each, measuring or EvalConfig(), guesses) for each in datasets]
+    parts = [Subset(dataset, share) for dataset in datasets]
+    how: dict[str, Any] = {"num_workers": workers, "collate_fn": collate}
+    loader, *others = (iter(DataLoader(part, batch_size, **how)) for part in parts)
+    for first in loader:  # zip would hold on to a batch
+        batches = [first, *map(next, others)]
+        _add_batch(model, batches, all_sums, share, precision, multimask)
+        if progress is not None:
+            progress(len(all_sums[0].items), len(share))
+    return [sums.compute() for sums in all_sums]
+
+
+def _add_batch(
+    model: FineTuned,
+    batches: Sequence[Batch],
+    all_sums: Sequence[_Sums],
+    share: Sequence[int],
+    precision: str,
+    multimask: bool,
+) -> None:
+    """Encodes a batch of images once, and adds the answers to each of their kinds of prompts."""
+    images = cache(lambda: prompted_batch(model, batches[0]))
+    for batch, sums in zip(batches, all_sums, strict=True):
+        how = (precision, multimask, sums.dataset.rounds)
+        rounds = sums.timed(_rounds(model, images, batch, *how))
         promptless = partial(_promptless, model, batch, precision, multimask)
         sums.update(batch, share[len(sums.items) :], rounds, promptless)
-        if progress is not None:
-            progress(len(sums.items), len(share))
-    return sums.compute()
 
 
 class _Sums:
@@ -245,15 +308,28 @@ def answers_by_round(
     From the second on, a prompt has one more click, in the middle of what is most wrong, and its
     last answer as a mask; one answer is read of it, as SAM's own training does.
     """
+    images = cache(lambda: prompted_batch(model, batch))
+    yield from _rounds(model, images, batch, precision, multimask, rounds)
+
+
+@torch.no_grad()
+def _rounds(
+    model: FineTuned,
+    images: Callable[[], PromptedBatch],
+    batch: Batch,
+    precision: str,
+    multimask: bool,
+    rounds: int,
+) -> Iterator[Answers]:
+    """See :func:`answers_by_round`, of images that are encoded when they are first asked."""
+    prompts = batch.prompts
     with autocast(model.device, precision):
-        images = prompted_batch(model, batch)
-        prompts = batch.prompts
-        answers = images.answer(prompts, multimask)
+        answers = images().answer(prompts, multimask)
     yield answers
     for _ in range(rounds - 1):
         prompts = _with_clicks(prompts, batch, answers.masks, answers.low)
         with autocast(model.device, precision):
-            answers = images.answer(prompts)
+            answers = images().answer(prompts)
         yield answers
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,12 @@ CURVE_POINTS = 600
 
 FRAME = (52, 12, 548, 226)
 """Left, top, right and bottom of a chart's plot in the 560 x 270 units of its SVG."""
+
+
+IOU_OF = "iou@"
+"""What the IoU of a prompt mode is called by in a validation's row, followed by the mode."""
+PROMPT_STYLES = ("prompt1", "prompt2", "prompt3", "prompt4")
+"""The CSS classes of the curves of several prompts."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ def charts(
     """The charts of a run: loss and validation, as far as its rows have them."""
     rows = {
         event: [row for row in history if row.get("event") == event]
-        for event in ("train", "val", "zero_shot")
+        for event in ("train", "val", "zero_shot", "strength")
     }
     loss = _series(rows["train"], "loss")
     smooth = len(loss) > 40
@@ -50,8 +57,28 @@ def charts(
     if iou and is_number(baseline):
         ends = (min(0.0, iou[0][0]), iou[-1][0])
         curves.append(Curve("zero-shot", "before", [(x, baseline) for x in ends]))
-    all_charts.append(_chart("Validation IoU", curves))
+    all_charts.append(_chart("Validation IoU", curves + _watched(rows["val"])))
+    all_charts.append(_strengths(rows["strength"], summary.get("strength")))
     return [chart for chart in all_charts if chart]
+
+
+def _watched(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """A curve for each prompt that validations watch."""
+    keys = [key for key in (rows[0] if rows else {}) if key.startswith(IOU_OF)]
+    styles = zip(keys, itertools.cycle(PROMPT_STYLES))
+    return [Curve(key.removeprefix(IOU_OF), style, _series(rows, key)) for key, style in styles]
+
+
+def _strengths(rows: Sequence[Mapping[str, Any]], strength: float | None) -> dict[str, Any] | None:
+    """The validations of the last choice by strength, a curve for each prompt."""
+    rows = [{**row, "step": row["strength"]} for row in rows if row["step"] == rows[-1]["step"]]
+    curves = _watched(rows) or [Curve("IoU", "after", _series(rows, "iou"))]
+    curves = [replace(curve, dots=True) for curve in curves]
+    values = [y for curve in curves for _, y in curve.points]
+    if strength is not None and values:
+        line = [(float(strength), min(values)), (float(strength), max(values))]
+        curves.append(Curve("chosen", "before", line))
+    return _chart("Validation IoU by strength", curves, "strength")
 
 
 def _series(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
@@ -70,7 +97,7 @@ def _moving_average(points: list[tuple[float, float]]) -> list[tuple[float, floa
     return [(x, float(w.mean())) for (x, _), w in zip(points, windows, strict=True)]
 
 
-def _chart(title: str, curves: Sequence[Curve]) -> dict[str, Any] | None:
+def _chart(title: str, curves: Sequence[Curve], along: str = "step") -> dict[str, Any] | None:
     """A chart in the pixels of its SVG: frame, ticks with labels, polylines."""
     curves = [c for c in curves if c.points]
     if not curves:
@@ -88,6 +115,7 @@ def _chart(title: str, curves: Sequence[Curve]) -> dict[str, Any] | None:
     digits = max(0, -math.floor(math.log10(y_ticks[1] - y_ticks[0]) + 1e-9))
     return {
         "title": title,
+        "along": along,
         "frame": FRAME,
         "x": [(at(t, y_range[0])[0], count(t)) for t in x_ticks if t <= x_range[1]],
         "y": [(at(0, t)[1], f"{t:.{digits}f}") for t in y_ticks],

@@ -27,6 +27,7 @@ from samtune.report.prompt_table import (
     sureness,
 )
 from samtune.report.quantities import duration, metric, quantity, span
+from samtune.report.validation import strength_note, validation_line
 
 PLAIN_SECONDS = 10.0
 """Without a terminal, a line about progress at most this often."""
@@ -135,15 +136,15 @@ class Display:
         if event["event"] == "train":
             note = f"loss {event['loss']:.4f}  lr {event['lr']:.2g}"
             self.progress("train", event["step"], event["total"], note)
-        elif event["event"] == "val":
-            self.errors.print(
-                f"step {event['step']}: validation IoU {metric(event['iou'])}, "
-                f"Dice {metric(event['dice'])}",
-                markup=False,
-            )
+        elif event["event"] in ("zero_shot", "val", "strength"):
+            self.errors.print(validation_line(event), markup=False)
+            if "warning" in event:
+                self.warn(event["warning"])
 
     def results(self, summary: Mapping[str, Any]) -> None:
         """The closing table: guesses without a model, zero-shot, tuned, and what it cost."""
+        if summary.get("verdict"):
+            self.say(summary["verdict"])
         table = Table(title=summary.get("title"), title_justify="left")
         ends = summary.get("intervals") or {}
         ends = ends if any(span(of.get("iou")) for of in ends.values()) else {}  # not of one image
@@ -180,7 +181,8 @@ class Display:
         self.say(_facts(summary))
         for key in ("checkpoint", "report"):
             if summary.get(key):
-                self.say(f"{key}: {summary[key]}")
+                note = strength_note(summary) if key == "checkpoint" else ""
+                self.say(f"{key}: {summary[key]}{note}")
 
     def _metrics(
         self, metrics: Mapping[str, Mapping[str, float | None]], prompt: str | None = None

@@ -36,6 +36,7 @@ from samtune.runs.trees import (
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.spec import SPECS
 from samtune.sam.weights import spec_of
+from samtune.training.criterion import Criterion
 from samtune.training.schedule import FitConfig, check_feature_cache
 from samtune.training.schedule import check as check_training
 
@@ -151,7 +152,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     mapped = has_class_maps(config.data, config.prompts)
     cut = tiles != "whole"
     check_measuring(config.eval, mapped, cut)
-    expand((config.train.metric,), "train.metric", mapped, cut)
+    expand(Criterion.parse(config.train.metric).measures, "train.metric", mapped, cut)
     check_cuts(config.input.until_chosen())
     check_changes(config.data, tiles)
     if config.train.loss_at == "image":
@@ -218,6 +219,9 @@ def _validated(tree: Tree) -> RunConfig:
     ):  # a list of one
         if isinstance(tree.get(part, {}).get(key), str):
             tree = {**tree, part: {**tree[part], key: [tree[part][key]]}}
+    metric = tree.get("train", {}).get("metric")
+    if isinstance(metric, list):  # a word with commas, as min(iou@none,iou@point)
+        tree = {**tree, "train": {**tree["train"], "metric": ",".join(map(str, metric))}}
     return validated(RunConfig, "", tree)
 
 

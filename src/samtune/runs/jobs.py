@@ -32,7 +32,7 @@ from samtune.runs.assembly import (
     frame_remarks,
     models,
 )
-from samtune.runs.baseline import compare_with_base, measure, numbers
+from samtune.runs.baseline import compare_with_base
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
@@ -45,10 +45,12 @@ from samtune.runs.folder import Log, check_output, finite, run_folder
 from samtune.runs.framing import choose_framing
 from samtune.runs.per_image import write_items
 from samtune.runs.remarks import shortfalls
+from samtune.runs.selection import judged_by, selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
 from samtune.runs.words import names_data
-from samtune.training.engine import FitResult, fit, peak_memory
+from samtune.training.engine import fit
+from samtune.training.result import FitResult, peak_memory
 
 if TYPE_CHECKING:
     from samtune.data.record import Record
@@ -72,11 +74,6 @@ def train(config: RunConfig, display: Display) -> Tree:
         InputError: Wrong configuration, data, weights or folder.
         KeyboardInterrupt: With how to go on as its message.
     """
-    with together(config.device == "cpu"):
-        return _train(config, display)
-
-
-def _train(config: RunConfig, display: Display) -> Tree:
     if config.strength is not None:
         raise InputError(
             f"strength={config.strength:g}: of a checkpoint that is used; set train.strength for "
@@ -84,6 +81,11 @@ def _train(config: RunConfig, display: Display) -> Tree:
         )
     if config.resume is None:
         check_output(config.output, config.data.root)
+    with together(config.device == "cpu"):
+        return _train(config, display)
+
+
+def _train(config: RunConfig, display: Display) -> Tree:
     records = find(config.data)
     parts, remarks = parts_to_train_on(config, records)
     look = check_splits(parts, config, carved=not {"val", "test"} <= records.keys())
@@ -93,8 +95,10 @@ def _train(config: RunConfig, display: Display) -> Tree:
     as_typed, (config, line) = config, with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
     remarks += frame_remarks(model, baseline)
+    settings, mode = judged_by(config)
     data = {
-        name: dataset_of(config, model, parts[name], name == "train") for name in ("train", "val")
+        "train": dataset_of(config, model, parts["train"], True),
+        "val": dataset_of(config, model, parts["val"], False, mode),
     }
     test = {
         mode: dataset_of(config, model, parts["test"], False, mode)
@@ -112,13 +116,11 @@ def _train(config: RunConfig, display: Display) -> Tree:
                 write_whole(folder / "config.yaml", _yaml(config.tree()))
                 write_split(folder / SPLIT, parts)
                 write_digests(folder, look.looks, [r for rs in records.values() for r in rs])
-            before = measure(baseline, data["val"], config, display, "zero-shot, validation")
-            log({"event": "zero_shot", "step": 0, **numbers(before)})
         result = fit(
             model,
             data["train"],
             data["val"],
-            config.train,
+            settings,
             output=folder,
             resume=config.resume is not None,
             seed=config.seed,
@@ -130,10 +132,13 @@ def _train(config: RunConfig, display: Display) -> Tree:
         summary, overlays = compare_with_base(baseline, model, test, config, display)
         summary |= _costs(model, result.seconds)
         summary |= {"checkpoint": str(folder / "best.safetensors"), "steps": result.steps}
+        summary |= {"strength": model.strength, "selection": selection(result, settings)}
         method = f"{config.adapter['name']} + {config.decoder['name']}"
         summary["title"] = f"{method} on {data_name(config)}"
-        remarks += [*_training_remarks(result, config), *shortfalls(summary["by_prompt"])]
-        _tell(remarks, display)
+        about = verdict(result, settings)
+        summary["verdict"] = about[0]
+        remarks += [*_left_out(result, config), *about, *shortfalls(summary["by_prompt"])]
+        _tell([remark for remark in remarks if remark != about[0]], display)
         remarks = [*early, *remarks]
         return _write_results(folder, summary, config, remarks, log.rows, overlays)
 
@@ -172,6 +177,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     summary |= _costs(model or baseline, time.perf_counter() - start)
     path = Path(source.word)
     summary |= {"checkpoint": None if model is None else source.word}
+    summary |= {} if model is None else {"strength": model.strength}
     summary["title"] = f"{path.stem} on {data_name(config)}, {config.data.split}"
     remarks += shortfalls(summary["by_prompt"])
     if model is not None and not {kind_of(mode) for mode in test} & model.prompt_modes.kinds:
@@ -250,18 +256,12 @@ def _tell(remarks: Sequence[str], display: Display) -> None:
         display.say(f"note: {remark}")
 
 
-def _training_remarks(result: FitResult, config: RunConfig) -> list[str]:
-    remarks, metric = [], config.train.metric
-    if result.left_out:
-        remarks.append(
-            f"{result.left_out} images did not fit into train.feature_cache="
-            f"{config.train.feature_cache}, and were encoded every time"
-        )
-    if result.best is None:
-        return remarks
+def _left_out(result: FitResult, config: RunConfig) -> list[str]:
+    if not result.left_out:
+        return []
     return [
-        *remarks,
-        f"best {metric} on the validation images at step {result.best['step']} of {result.steps}",
+        f"{result.left_out} images did not fit into train.feature_cache="
+        f"{config.train.feature_cache}, and were encoded every time"
     ]
 
 

@@ -25,6 +25,7 @@ from samtune.runs.trees import (
     named_parts,
     nested,
 )
+from samtune.training.schedule import UNSAFE
 
 DATA_FILES = (".csv", ".json", ".tsv")
 """Endings of files that list a data set, which may stand in the place of its folder."""
@@ -70,7 +71,8 @@ def read_run(folder: Path) -> Tree:
     Raises:
         InputError: As :func:`read_tree`.
     """
-    return lay_over(WHOLE, read_tree(folder / "config.yaml"))
+    tree = lay_over(WHOLE, read_tree(folder / "config.yaml"))
+    return lay_over({"train": UNSAFE}, tree)
 
 
 @cache

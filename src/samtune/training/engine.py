@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-import resource
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from samtune.batch import Batch
@@ -22,16 +17,22 @@ from samtune.data import SegmentationDataset, collate
 from samtune.data.changes import varied
 from samtune.distributed import place, share_buffers
 from samtune.errors import InputError
-from samtune.evaluation.streaming import evaluate
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
-from samtune.metrics.contract import ALWAYS, MEASURES
 from samtune.model.checkpoint import save, under_current_names
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.training.accelerator import make_accelerator
+from samtune.training.average import add_to_mean, is_averaged
+from samtune.training.choice import Judge, choose, take_validation
+from samtune.training.interrupts import uninterrupted
+from samtune.training.keeping import Keeping
 from samtune.training.objective import Objective
+from samtune.training.optimiser import parameter_groups
+from samtune.training.result import FitResult, peak_memory
 from samtune.training.schedule import (
+    AUTO,
+    NONE,
     FitConfig,
     batches_per_epoch,
     check,
@@ -43,24 +44,12 @@ from samtune.training.schedule import (
     validates,
 )
 from samtune.training.state import TrainingState, read_state, write_state
+from samtune.training.validation import Row, Validation
 
 Event = dict[str, Any]
+NOTHING = "the validation images have nothing to measure"
 BAD_STEPS = 10
 """Training stops after this many steps in a row without a finite loss."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """The outcome of a training; the model itself holds the best weights."""
-
-    steps: int
-    best: dict[str, Any] | None
-    """The best validation: its ``step`` and metrics; ``None`` without validation images."""
-    seconds: float
-    peak_memory_bytes: int
-    """The most memory in use: the device's if it has its own, else the process's."""
-    left_out: int = 0
-    """How many of this process's images did not fit into ``config.feature_cache``."""
 
 
 def fit(
@@ -79,6 +68,9 @@ def fit(
 ) -> FitResult:
     """Trains a model's adapter and decoder; the model ends with its best validated weights.
 
+    The base is validated before the first step, and is a candidate like all that follows: if
+    nothing was better, the model ends at strength 0, and answers as the base.
+
     Args:
         model: From ``FineTuned``; its base is not touched.
         train: Made with ``train=True``.
@@ -87,7 +79,9 @@ def fit(
         output: Folder for ``best.safetensors`` and ``last/``; nothing is written without it.
         resume: Go on from ``output/last``.
         seed: Of the order of images and of dropout.
-        on_event: Called with each logged row: ``train`` (step, loss, lr), ``val`` (step, metrics).
+        on_event: Called with each logged row: ``zero_shot`` (the base: step 0, metrics), ``train``
+            (step, loss, lr), ``val`` (step, metrics, what is ``forgotten``), and after the last
+            step ``strength`` (step, strength, weights, metrics).
         header: Further values for the checkpoint's header.
         cpu: Stay on the CPU where there is a faster device.
         measuring: How ``config.metric`` is measured; which metrics it names makes no difference.
@@ -103,9 +97,13 @@ def fit(
     check(config)
     folder = None if output is None else Path(output)
     on_event = on_event or (lambda event: None)
-    trainer = _Trainer(model, train, val, config, seed, on_event, cpu, folder)
+    model.strength = 1
+    trainer = _Trainer(model, train, config, seed, on_event, cpu, folder)
     trainer.header = header or {}
-    trainer.measuring = replace(measuring or EvalConfig(), metrics=(config.metric,))
+    if val is not None:
+        trainer.judge = Judge(
+            Validation(val, config, measuring or EvalConfig()), trainer.keeping, config
+        )
     if resume:
         trainer.restore()
     model.cache = FeatureCache(config.feature_cache) if config.feature_cache else None
@@ -119,13 +117,13 @@ class _Trainer:
     """One training: its parts and where it stands."""
 
     header: dict[str, Any]
-    measuring: EvalConfig
+    judge: Judge | None = None
+    """Compares validations, if there are images for them."""
 
     def __init__(
         self,
         model: FineTuned,
         train: SegmentationDataset,
-        val: SegmentationDataset | None,
         config: FitConfig,
         seed: int,
         on_event: Callable[[Event], None],
@@ -139,15 +137,18 @@ class _Trainer:
             )
         changes, detached = varied(train.data, train.input.tiles), model.adapter.detached
         check_feature_cache(config, model.adapter.name, detached, changes)
+        if config.strength not in (AUTO, NONE):
+            model.strength = float(config.strength)  # refused now if the model has no such
+            model.strength = 1
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
-        self.val, self.output = val, output
+        self.output, self.keeping = output, Keeping.of(config, model, train)
         self.accelerator = make_accelerator(config, cpu, output)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
-        optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr)
+        optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
         loss = Loss.parse(config.loss, config.loss_at)
-        objective = Objective(model, loss, config.multimask, train.rounds)
+        objective = Objective(model, loss, config.multimask, train.rounds, config.rehearsal)
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
         size, share, last = config.batch_size, config.epoch_share, config.last_batch
         self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
@@ -161,6 +162,8 @@ class _Trainer:
         if self.model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         self.model.zero_grad()  # an interrupted training may have left some
+        self._measure_base()
+        self.train = self.train.rehearsing(self.state.kept_modes if self.config.rehearsal else ())
         try:
             self._loop()
         except KeyboardInterrupt:
@@ -168,16 +171,11 @@ class _Trainer:
             raise
         share_buffers(self.model)
         self._save_last()
-        if self.state.best_tensors:
-            self.model.load_state_dict(self.state.best_tensors)
-        elif self.output is not None and self.accelerator.is_main_process:
-            save(self.model, self.output / "best.safetensors", **self.header)
+        self._finish()
         self.model.eval()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        state, cache, memory = self.state, self.model.cache, peak_memory(self.model.device)
-        left_out = 0 if cache is None else cache.left_out
-        return FitResult(state.step, state.best, state.seconds, memory, left_out)
+        return self._result()
 
     def restore(self) -> None:
         """Goes back to where ``output/last`` was written."""
@@ -191,6 +189,80 @@ class _Trainer:
             from safetensors.torch import load_file
 
             self.state.best_tensors = under_current_names(self.model, load_file(best))
+        if self.state.choice is not None and self.state.step < self.total:  # it goes on
+            self.state.choice, self.state.averaged, self.state.mean = None, 0, {}
+
+    def _measure_base(self) -> None:
+        """Validates the base, the first candidate; from it follows what must not be forgotten."""
+        state = self.state
+        if self.judge is None:
+            state.kept_modes = list(self.keeping.modes_to_keep({}))
+        if self.judge is None or state.zero_shot is not None:
+            return
+        self.model.strength = 0
+        row = self.judge.validation.measure(self.model, self.keeping.looked_at())
+        self.model.strength = 1
+        state.zero_shot = {"step": 0, **row}
+        state.kept_modes = list(self.keeping.modes_to_keep(row))
+        free = self.config.strength in (AUTO, NONE)
+        if free and self.judge.is_better(state.zero_shot, state.best):
+            state.best = {**state.zero_shot, "strength": 0.0}
+        if state.step == 0:  # else it is a run of an earlier version, which goes on
+            self._emit({"event": "zero_shot", **state.zero_shot, **self._warning(row)})
+
+    def _warning(self, row: Row) -> dict[str, str]:
+        assert self.judge is not None
+        if self.judge.rank(row) > -math.inf:
+            return {}
+        what = f"train.metric={self.config.metric}"
+        return {"warning": f"{what}: {NOTHING}; the last weights will be kept, not the best"}
+
+    def _finish(self) -> None:
+        """Puts the weights that are best into the model, at their strength, and saves them."""
+        state, curve = self.state, []
+        last = _on_cpu(self.model)
+        if self.judge is not None and state.choice is None:
+            try:
+                curve = choose(self.judge, state, self.model, last)
+            finally:
+                self._put(last, 1.0)
+        with uninterrupted():
+            self._put_best()
+            if self.output is not None and self.accelerator.is_main_process:
+                save(self.model, self.output / "best.safetensors", **self.header)
+            self._put(last, 1.0)
+            self._save_last()
+            self._put_best()
+            about = {"weights": (state.choice or {}).get("weights")}
+            for row in curve:
+                self._emit({**row, "event": "strength", "step": state.step, **about})
+
+    def _put(self, tensors: Mapping[str, Tensor], strength: float) -> None:
+        self.model.load_state_dict(tensors)
+        self.model.strength = strength
+
+    def _put_best(self) -> None:
+        best, fixed = self.state.best, self.config.strength
+        tensors = self.state.best_tensors or self.model.state_dict()
+        unmeasured = 1.0 if fixed in (AUTO, NONE) else float(fixed)
+        self._put(tensors, unmeasured if best is None else best.get("strength", 1.0))
+
+    def _result(self) -> FitResult:
+        state, cache, memory = self.state, self.model.cache, peak_memory(self.model.device)
+        choice = state.choice or {"weights": "", "curve": []}
+        return FitResult(
+            state.step,
+            state.best,
+            state.seconds,
+            memory,
+            0 if cache is None else cache.left_out,
+            state.zero_shot,
+            tuple(state.kept_modes),
+            () if self.judge is None else self.judge.watched(state),
+            state.top,
+            choice["weights"],
+            tuple(choice["curve"]),
+        )
 
     def _loop(self) -> None:
         stream = self._stream()
@@ -199,7 +271,7 @@ class _Trainer:
         while self.state.step < self.total and not self._out_of_patience():
             parts = range(self.config.accumulate)
             losses = [self._micro_step(part, next(stream)) for part in parts]
-            with _uninterrupted():
+            with uninterrupted():
                 self._update(losses)
             if self._due():
                 self._validate()
@@ -248,6 +320,9 @@ class _Trainer:
         state.bad = 0 if sound else state.bad + 1
         state.losses.append(_mean(losses))
         self._guard()
+        if is_averaged(c, state.step, self.total):
+            add_to_mean(state.mean, state.averaged, self.model)
+            state.averaged += 1
         if state.step % c.log_every == 0 or state.step == self.total:
             row = {"event": "train", "step": state.step, "loss": _mean(state.losses)}
             state.losses = []
@@ -262,41 +337,32 @@ class _Trainer:
 
     def _due(self) -> bool:
         due = validates(self.config, self.state.step, self.total, self.batches)
-        return self.val is not None and due
+        return self.judge is not None and due
 
     def _validate(self) -> None:
-        assert self.val is not None
-        c = self.config
+        assert self.judge is not None
+        state = self.state
         share_buffers(self.model)
-        metrics = evaluate(
-            self.model,
-            self.val,
-            batch_size=c.batch_size,
-            precision=c.precision,
-            multimask=c.multimask,
-            workers=self.val.data.workers,
-            measuring=self.measuring,
-        ).metrics
-        keys = dict.fromkeys((*ALWAYS, c.metric))
-        row = {"step": self.state.step, **{key: metrics[key] for key in keys}}
-        with _uninterrupted():
-            self._judge(row)
+        measured = self.judge.validation.measure(self.model.eval(), self.judge.watched(state))
+        row: Row = {"step": state.step, **measured}
+        forgotten = self.judge.forgotten(row, state)
+        with uninterrupted():
+            state.validated = state.step
+            if take_validation(self.judge, state, row, _on_cpu(self.model)):
+                self._save_best()
             self._save_last()
-            self._emit({"event": "val", **row})
+            self._emit({"event": "val", **row, **({"forgotten": forgotten} if forgotten else {})})
 
-    def _judge(self, row: dict[str, Any]) -> None:
-        """Keeps the weights if they are the best so far."""
-        best, metric = self.state.best, self.config.metric
-        self.state.validated = self.state.step
-        if best is not None and _rank(row[metric], metric) <= _rank(best[metric], metric):
-            self.state.since_best += 1
+    def _save_best(self) -> None:
+        """Writes the present weights, if they are the best; turned down if the base is better."""
+        state, best = self.state, self.state.best
+        acts = best is not None and best["strength"] > 0
+        if self.output is None or not self.accelerator.is_main_process:
             return
-        self.state.best, self.state.since_best = row, 0
-        self.state.best_tensors = {
-            key: t.detach().cpu().clone() for key, t in self.model.state_dict().items()
-        }
-        if self.output is not None and self.accelerator.is_main_process:
+        if not acts or (best is not None and best["step"] == state.step):
+            self.model.strength = 1 if acts else 0
             save(self.model, self.output / "best.safetensors", **self.header)
+            self.model.strength = 1
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience
@@ -317,44 +383,9 @@ class _Trainer:
             self.accelerator.log(numbers, step=event["step"])
 
 
-def peak_memory(device: torch.device) -> int:
-    """The most memory used so far, in bytes: the device's own, or the process's on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C wait to the end of the block, where weights and counters agree."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # interrupts reach the main thread only
-        return
-    caught: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if caught:
-        raise KeyboardInterrupt
-
-
-def _groups(model: FineTuned, config: FitConfig) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels; on biases and norms it is a pull to nowhere."""
-    decay, flat_decay = config.weight_decay, config.weight_decay if config.decay_vectors else 0.0
-    wide = [p for p in model.parameters() if p.dim() > 1]
-    flat = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": wide, "weight_decay": decay}, {"params": flat, "weight_decay": flat_decay}]
-    return [group for group in groups if group["params"]]
-
-
-def _rank(value: float, metric: str) -> float:
-    """For comparing, higher is better: what is not a number loses against any number."""
-    if math.isnan(value):
-        return -math.inf
-    return value if MEASURES[metric].higher else -value
+def _on_cpu(model: FineTuned) -> dict[str, Tensor]:
+    """Copies of all tensors that are saved."""
+    return {key: t.detach().to("cpu", copy=True) for key, t in model.state_dict().items()}
 
 
 def _mean(values: Sequence[float]) -> float:

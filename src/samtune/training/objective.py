@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,11 +32,21 @@ class Objective(nn.Module):
         loss: The loss of one round.
         multimask: Three masks for each prompt, in the first round.
         rounds: How often each prompt is answered.
+        rehearsal: The weight of the prompts that must not be forgotten, which are asked of the
+            same encoded images, once each.
     """
 
-    def __init__(self, model: FineTuned, loss: Loss, multimask: bool, rounds: int = 1) -> None:
+    def __init__(
+        self,
+        model: FineTuned,
+        loss: Loss,
+        multimask: bool,
+        rounds: int = 1,
+        rehearsal: float = 1.0,
+    ) -> None:
         super().__init__()
         self.model, self.loss, self.multimask, self.rounds = model, loss, multimask, rounds
+        self.rehearsal = rehearsal
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch on the model's device, a scalar."""
@@ -45,7 +58,17 @@ class Objective(nn.Module):
                 losses.append(self.loss(masks, batch))
             if not last:
                 prompts, multimask = _with_clicks(prompts, masks, batch), False
-        return torch.stack(losses).mean() if self.rounds > 1 else losses[0]
+        loss = torch.stack(losses).mean() if self.rounds > 1 else losses[0]
+        return loss if batch.rehearsal is None else loss + self._rehearse(features, batch)
+
+    def _rehearse(self, features: Any, batch: Batch) -> Tensor:
+        """The weighted loss of the prompts that must not be forgotten, a scalar."""
+        assert batch.rehearsal is not None
+        asked = batch.asked_instead(batch.rehearsal)
+        masks = self.model.read(features, asked.prompts, self.multimask)
+        with torch.autocast(batch.pixels.device.type, enabled=False):
+            # what the adapter adds to the loss is in that of the other prompts
+            return self.rehearsal * self.loss(replace(masks, auxiliary=None), asked)
 
 
 @torch.no_grad()

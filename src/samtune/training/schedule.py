@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError
 from samtune.losses import DEFAULT_LOSS, Loss, LossAt
-from samtune.metrics.contract import MEASURES
-from samtune.options import Count, Fraction, PositiveFraction, Range, check_values, setting
+from samtune.options import (
+    Count,
+    Fraction,
+    NotNegative,
+    PositiveFraction,
+    Range,
+    check_values,
+    setting,
+)
 from samtune.precision import Precision
+from samtune.prompts import PromptModes, numbered_mode
 from samtune.registry import Registry
+from samtune.training.criterion import Criterion
 from samtune.training.last_batch import LAST_BATCHES
 
+AUTO, NONE = "auto", "none"
+"""The values of settings that samtune chooses itself, and of what is turned off."""
+UNSAFE = {"strength": NONE, "average": NONE, "keep": NONE}
+"""The settings of a training in which only the best step counts: published ones, and those of
+version 0.1.0."""
 DEFAULT_EPOCHS = 20
 """Where neither epochs nor max_steps is given."""
 
@@ -90,7 +105,23 @@ class FitConfig:
     eval_epochs: Count | None = setting(None, level="expert")
     """Epochs between validations, if eval_every is not set."""
     metric: str = "iou"
-    """The validation metric that chooses the best checkpoint, any of docs/metrics.md."""
+    """The validation metric that chooses the best checkpoint, any of docs/metrics.md; over prompts
+    as the mean, iou@none+iou@point, or the worst, min(iou@none,iou@point). Without a prompt it is
+    of the first of prompts.eval, and if none of its kind is trained, of the prompts that are."""
+    strength: Literal["auto", "none"] | Fraction = "auto"
+    """How much of the training acts in the end, from 0 to 1: auto chooses it on the validation
+    images; none is all of it, or 0 if the base validates better; a number holds whatever comes."""
+    average: Literal["auto", "none"] | PositiveFraction = setting("auto", level="expert")
+    """The fraction of the steps, at the end, whose weights are averaged; the average is taken if it
+    validates best. auto is a quarter."""
+    keep: str | list[str] = "auto"
+    """Prompts that are not trained for and must not get worse: auto, box and point if the base
+    answers them well; none; or a list. The training images are asked with them too."""
+    rehearsal: NotNegative = setting(1.0, level="expert")
+    """Weight of the loss of the prompts of train.keep; with 0 they are only watched."""
+    forget: NotNegative = setting(0.01, level="expert")
+    """Weights that lose more than this IoU of a watched prompt on the validation images, compared
+    with the base, are not chosen."""
     patience: Count | None = None
     """Stop after this many validations without a better one."""
     log_every: Count = setting(10, level="expert")
@@ -107,11 +138,28 @@ def check(config: FitConfig) -> None:
     """
     check_values(config, "train")
     Loss.parse(config.loss)
-    if config.metric not in MEASURES:
-        raise InputError(
-            f"train.metric={config.metric}: no such metric{nearest(config.metric, MEASURES)}; "
-            "choose iou, dice or another of docs/metrics.md"
-        )
+    Criterion.parse(config.metric)
+    check_keep(config.keep)
+
+
+def check_keep(setting: str | Sequence[str]) -> str | tuple[str, ...]:
+    """The value of ``train.keep``: ``auto``, ``none``, or prompt modes.
+
+    Raises:
+        InputError: An unknown mode, or one of several rounds.
+    """
+    if setting in (AUTO, NONE):
+        return str(setting)
+    modes = PromptModes.of(setting, "train.keep").names
+    for mode in modes:
+        if asked_in_rounds(mode):
+            raise InputError(f"train.keep={mode}: is asked in rounds; set train.keep=point")
+    return modes
+
+
+def asked_in_rounds(mode: str) -> bool:
+    """Whether a prompt mode asks again, with one more click each time."""
+    return (numbered_mode(mode) or (mode, 1))[0] == "clicks"
 
 
 def check_feature_cache(config: FitConfig, adapter: str, detached: bool, varied: bool) -> None:

@@ -1,8 +1,9 @@
 """The state of a training on disk: everything that resuming needs, without a pickle.
 
 ``last/`` holds ``trained-STEP.safetensors`` (adapter and decoder), ``optimizer-STEP.safetensors``
-(its moments) and ``state.json``, which names the two. Files are replaced whole, and ``state.json``
-last, so an interrupted write leaves the earlier state valid.
+(its moments), where there are any ``top-STEP.safetensors`` and ``mean-STEP.safetensors`` (other
+weights that may be chosen), and ``state.json``, which names the step. Files are replaced whole, and
+``state.json`` last, so an interrupted write leaves the earlier state valid.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from samtune.files import write_tensors, write_whole
 from samtune.model.checkpoint import under_current_names
 
 COUNTERS = "state.json"
+TENSORS = ("best_tensors", "top_tensors", "mean")
+"""What of a state are tensors, and in no JSON."""
 
 
 @dataclass
@@ -28,10 +31,16 @@ class TrainingState:
 
     step: int = 0
     """Optimiser steps done."""
+    zero_shot: dict[str, Any] | None = None
+    """The validation of the base, before the first step."""
+    kept_modes: list[str] = field(default_factory=list)
+    """The prompt modes that are rehearsed."""
     best: dict[str, Any] | None = None
-    """The best validation so far."""
+    """The best validation so far of those that forget nothing, with its ``strength``."""
+    top: dict[str, Any] | None = None
+    """The best of all that was trained, whatever it forgets."""
     since_best: int = 0
-    """Validations since then."""
+    """Validations since the later of the two."""
     bad: int = 0
     """Steps in a row without a finite loss."""
     validated: int = 0
@@ -42,8 +51,22 @@ class TrainingState:
     """Spent so far."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """The state of fp16's loss scale."""
+    averaged: int = 0
+    """How many weights are in the mean."""
+    choice: dict[str, Any] | None = None
+    """What was chosen after the last step: ``weights``, and the validations by strength."""
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
-    """The trained tensors of the best validation, on the CPU."""
+    """The trained tensors of ``best.safetensors``, on the CPU."""
+    top_tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Those of ``top``."""
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    """The mean of the weights of the last part."""
+
+    @property
+    def candidates(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors that lie beside the trained ones, by the name of their file."""
+        tensors = {"top": self.top_tensors, "mean": self.mean}
+        return {name: part for name, part in tensors.items() if part}
 
 
 def write_state(
@@ -56,10 +79,11 @@ def write_state(
     """
     trained = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
     generation = f"{state.step:08d}"
-    counters = {key: value for key, value in vars(state).items() if key != "best_tensors"}
+    counters = {key: value for key, value in vars(state).items() if key not in TENSORS}
     text = json.dumps({"generation": generation, **counters})
     remedy = "free some space and resume"
-    for name, tensors in (("trained", trained), ("optimizer", _optimizer_tensors(optimizer))):
+    parts = {"trained": trained, "optimizer": _optimizer_tensors(optimizer), **state.candidates}
+    for name, tensors in parts.items():
         write_tensors(folder / f"{name}-{generation}.safetensors", tensors, remedy)
     write_whole(folder / COUNTERS, text, remedy)
     for old in folder.glob("*.safetensors"):
@@ -86,7 +110,12 @@ def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         raise InputError(
             f"{folder}: the state is of another model or method; use the run's own config.yaml"
         ) from error
-    return TrainingState(**counters)
+    state = TrainingState(**counters)
+    for name, key in (("top", "top_tensors"), ("mean", "mean")):
+        file = folder / f"{name}-{generation}.safetensors"
+        if file.is_file():
+            setattr(state, key, under_current_names(model, load_file(file)))
+    return state
 
 
 def read_counters(folder: Path) -> dict[str, Any]:

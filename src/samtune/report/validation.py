@@ -1,0 +1,28 @@
+"""The validations of a training, and the strength that came of them, in a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from samtune.report.charts import IOU_OF
+from samtune.report.quantities import metric
+
+
+def validation_line(event: Mapping[str, Any]) -> str:
+    """A validation in one line: what was measured, and each prompt that is watched."""
+    names = {"zero_shot": "zero-shot", "val": f"step {event['step']}"}
+    name = names.get(event["event"]) or f"strength {event['strength']:g}"
+    text = f"{name}: validation IoU {metric(event['iou'])}, Dice {metric(event['dice'])}"
+    modes = [key.removeprefix(IOU_OF) for key in event if key.startswith(IOU_OF)]
+    if len(modes) > 1:
+        text += "; " + ", ".join(f"{mode} {metric(event[IOU_OF + mode])}" for mode in modes)
+    if event.get("forgotten"):
+        text += f" (forgets {', '.join(event['forgotten'])})"
+    return text
+
+
+def strength_note(summary: Mapping[str, Any]) -> str:
+    """The strength of a checkpoint, unless it acts in full."""
+    strength = summary.get("strength", 1)
+    return "" if strength == 1 else f" (strength {strength:g})"

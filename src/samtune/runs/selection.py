@@ -1,0 +1,104 @@
+"""What a training is judged by on its validation images, and what came of it, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from samtune.prompts import PromptModes, kind_of
+from samtune.report.quantities import metric
+from samtune.runs.assembly import evaluation_modes
+from samtune.runs.class_maps import has_class_maps
+from samtune.runs.config import RunConfig
+from samtune.runs.trees import Tree
+from samtune.training.criterion import Criterion, key_of, over_modes
+from samtune.training.result import FitResult
+from samtune.training.schedule import NONE, FitConfig
+
+
+def judged_by(config: RunConfig) -> tuple[FitConfig, str]:
+    """The settings of a training, and the prompt mode of its validation images.
+
+    It is the first of ``prompts.eval``. If nothing of its kind is trained, it would judge what the
+    training is not about: then the prompts that are trained count, by the mean over them.
+    """
+    settings, first = config.train, evaluation_modes(config).names[0]
+    modes = PromptModes.of(config.prompts.train, "prompts.train")
+    mapped = has_class_maps(config.data, config.prompts)
+    if settings.keep == NONE or mapped or kind_of(first) in modes.kinds:
+        return settings, first
+    criterion = Criterion.parse(settings.metric)
+    if len(modes) > 1:
+        criterion = over_modes(criterion, modes.names)
+    return replace(settings, metric=str(criterion)), modes.names[0]
+
+
+def selection(result: FitResult, settings: FitConfig) -> Tree:
+    """What was chosen on the validation images, and from what, for the summary."""
+    best, watched = result.best, (*result.watched_modes, *Criterion.parse(settings.metric).modes)
+    sides = {"zero_shot": result.zero_shot or {}, "tuned": best or {}}
+    return {
+        "metric": settings.metric,
+        "weights": None if best is None else best.get("weights", f"step {best['step']}"),
+        "worth_it": None if best is None else best["strength"] > 0,
+        "kept": list(result.kept_modes),
+        "watched": {
+            mode: {side: row.get(key_of("iou", mode)) for side, row in sides.items()}
+            for mode in dict.fromkeys(watched)
+        },
+        "curve_of": result.weights,
+        "curve": list(result.curve),
+    }
+
+
+def verdict(result: FitResult, settings: FitConfig) -> list[str]:
+    """What the reader should know of the choice, in sentences; the first says what came of it."""
+    criterion, best, before = Criterion.parse(settings.metric), result.best, result.zero_shot
+    if best is None:
+        nothing = "" if before is None else "the validation images have nothing to measure, so "
+        return [f"{nothing}the last weights were kept, of step {result.steps}"]
+    remarks = []
+    values = {
+        name: metric(criterion.value(row))
+        for name, row in (("best", best), ("before", before or {}), ("top", result.top or {}))
+    }
+    if best["strength"] == 0:
+        remarks.append(
+            f"not worth it: on the validation images {_why_not(result, settings, values)}; the "
+            "checkpoint answers as the base (strength 0)"
+        )
+    else:
+        which = best.get("weights", f"step {best['step']}")
+        acts = "" if best["strength"] == 1 else f" at strength {best['strength']:g}"
+        remarks.append(
+            f"best {criterion} on the validation images: {values['best']} (zero-shot "
+            f"{values['before']}), {which} of {result.steps}{acts}"
+        )
+    if result.kept_modes:
+        remarks.append(
+            f"{' and '.join(result.kept_modes)} kept: asked of the training images too, since the "
+            "base answers so already (train.keep)"
+        )
+    return remarks
+
+
+def _why_not(result: FitResult, settings: FitConfig, values: Mapping[str, str]) -> str:
+    top, before = result.top, result.zero_shot or {}
+    if top is None:
+        return "no trained weights gave a number"
+    criterion = Criterion.parse(settings.metric)
+    if criterion.rank(top) <= criterion.rank(before):
+        return (
+            f"no weights beat zero-shot ({criterion} {values['before']}; the best trained ones "
+            f"{values['top']}, step {top['step']})"
+        )
+    lost = {key: (before.get(key), value) for key, value in top.items() if key.startswith("iou@")}
+    losses = [
+        f"{key.removeprefix('iou@')} {metric(was)} to {metric(now)}"
+        for key, (was, now) in lost.items()
+        if was is not None and now < was - settings.forget
+    ]
+    return (
+        f"what is better ({criterion} {values['before']} to {values['top']}, step {top['step']}) "
+        f"loses too much elsewhere ({', '.join(losses)}; train.forget={settings.forget:g})"
+    )

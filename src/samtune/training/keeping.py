@@ -1,0 +1,78 @@
+"""What a training must not make the model forget: prompts that the base answers well.
+
+They are asked of the training images as well (rehearsal; Ratcliff 1990, doi:10.1037/0033-295X.97.2.
+285), measured in every validation, and weights that lose too much of them are not chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from samtune.data import SegmentationDataset
+from samtune.errors import InputError
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import PromptModes, kind_of
+from samtune.training.criterion import key_of
+from samtune.training.schedule import AUTO, NONE, FitConfig, asked_in_rounds, check_keep
+
+USUAL = ("box", "point")
+"""The prompts that ``train.keep=auto`` looks at."""
+WELL = 0.5
+"""The zero-shot IoU on the validation images from which on such a prompt is kept."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The prompt modes that one training keeps and watches."""
+
+    setting: str | tuple[str, ...]
+    """``auto``, ``none``, or the modes that somebody named."""
+    trained_modes: PromptModes
+    """The modes that are trained for."""
+
+    @staticmethod
+    def of(config: FitConfig, model: FineTuned, train: SegmentationDataset) -> Keeping:
+        """What the settings say of a model and its training images.
+
+        Raises:
+            InputError: Prompts are named that the model cannot tell apart, see :func:`check_keep`.
+        """
+        setting = check_keep(config.keep)
+        takes = model.decoder.prompted and not train.class_maps
+        if not takes and isinstance(setting, tuple):
+            raise InputError(
+                f"train.keep={','.join(setting)}: the decoder {model.decoder.name} gives the same "
+                "answer for all prompts; set train.keep=none"
+            )
+        return Keeping(setting if takes else NONE, train.modes)
+
+    def looked_at(self) -> tuple[str, ...]:
+        """The modes that are measured before the first step."""
+        usual = self._untrained(USUAL) if self.setting == AUTO else ()
+        return tuple(dict.fromkeys((*usual, *self.watched(self.modes_to_keep({})))))
+
+    def modes_to_keep(self, zero_shot: Mapping[str, Any]) -> tuple[str, ...]:
+        """The modes that are rehearsed.
+
+        Args:
+            zero_shot: The validation of the base; empty without one.
+        """
+        if self.setting == NONE:
+            return ()
+        if self.setting == AUTO:
+            usual = self._untrained(USUAL)
+            return tuple(m for m in usual if zero_shot.get(key_of("iou", m), 0.0) >= WELL)
+        return tuple(mode for mode in self.setting if mode not in self.trained_modes)
+
+    def watched(self, kept_modes: Sequence[str]) -> tuple[str, ...]:
+        """The modes that every validation measures: those to keep, and those that are trained."""
+        if self.setting == NONE:
+            return ()
+        named = self.setting if isinstance(self.setting, tuple) else ()
+        trained = (mode for mode in self.trained_modes if not asked_in_rounds(mode))
+        return tuple(dict.fromkeys((*kept_modes, *named, *trained)))
+
+    def _untrained(self, modes: Sequence[str]) -> tuple[str, ...]:
+        return tuple(mode for mode in modes if kind_of(mode) not in self.trained_modes.kinds)

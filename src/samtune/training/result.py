@@ -1,0 +1,45 @@
+"""What a training gives back, and what it took."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The outcome of a training; the model itself holds the best weights."""
+
+    steps: int
+    best: dict[str, Any] | None
+    """The validation of what was chosen: its ``step``, metrics and ``strength``, which is 0 if
+    nothing beat the base; ``None`` if there was nothing to measure."""
+    seconds: float
+    peak_memory_bytes: int
+    """The most memory in use: the device's if it has its own, else the process's."""
+    left_out: int = 0
+    """How many of this process's images did not fit into ``config.feature_cache``."""
+    zero_shot: dict[str, Any] | None = None
+    """The validation of the base, before the first step; ``None`` without validation images."""
+    kept_modes: tuple[str, ...] = ()
+    """The prompt modes that were rehearsed."""
+    watched_modes: tuple[str, ...] = ()
+    """The prompt modes that were measured in every validation besides those of the metric."""
+    top: dict[str, Any] | None = None
+    """The best validation of what was trained, whatever it forgot."""
+    weights: str = ""
+    """Which weights the curve is of: those of a step, or the mean of several."""
+    curve: tuple[dict[str, Any], ...] = ()
+    """The validations of these weights by ``strength``, from 0, the base, to 1."""
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory used so far, in bytes: the device's own, or the process's on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,102 @@
+"""What is chosen after a training, with the validations' numbers put in."""
+
+import pytest
+import torch
+
+from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
+from samtune.model.finetuned import FineTuned
+from samtune.training.engine import fit
+from samtune.training.schedule import FitConfig
+
+
+@pytest.fixture
+def trained(sam, pairs, monkeypatch):
+    """``trained(rows, **settings)``: a training of two steps and one validation, and its result.
+
+    ``rows`` are the validations in their order: the base, the step, the mean, strengths.
+    """
+
+    def make(rows, adapter="lora", decoder="tuned", **settings):
+        data = DataConfig(root=str(pairs), augment="none")
+        parts = splits(data)
+        train, val = (
+            SegmentationDataset(
+                parts[name], data, (64, 64), prompts=PromptConfig(), mask_size=(32, 32),
+                train=name == "train",
+            )
+            for name in ("train", "val")
+        )  # fmt: skip
+        rows, calls = iter(rows), []
+
+        def measure(self, model, modes):
+            calls.append((model.strength, tuple(modes)))
+            row = dict.fromkeys(("iou", "dice", "iou_pooled", "dice_pooled"), 0.5) | next(rows)
+            return row | {str(self.criterion): self.criterion.value(row)}
+
+        monkeypatch.setattr("samtune.training.validation.Validation.measure", measure)
+        torch.manual_seed(1)
+        model = FineTuned(sam, adapter, decoder)
+        config = FitConfig(max_steps=2, batch_size=2, eval_every=2, **settings)
+        return fit(model, train, val, config), model, calls
+
+    return make
+
+
+def numbers(*values, point=None):
+    """A row for each value, with the IoU of points where they count."""
+    rows = [{"iou": value} for value in values]
+    points = [] if point is None else [{"iou@point": at, "iou@box": 1.0} for at in point]
+    return [{**row, **more} for row, more in zip(rows, points, strict=True)] if points else rows
+
+
+def test_the_best_strength_is_chosen(trained):
+    rows = numbers(0.5, 0.6, 0.5, 0.7, 0.65)
+    result, model, calls = trained(rows, average="none", keep="none")
+    assert [strength for strength, _ in calls] == [0, 1, 0.25, 0.5, 0.75]
+    assert [(row["strength"], row["iou"]) for row in result.curve] == [
+        (0, 0.5), (0.25, 0.5), (0.5, 0.7), (0.75, 0.65), (1, 0.6),
+    ]  # fmt: skip
+    assert model.strength == result.best["strength"] == 0.5
+    assert result.best["step"] == 2 and result.weights == "step 2"
+
+
+def test_the_mean_of_the_last_weights_is_a_candidate(trained):
+    how = {"average": 1.0, "keep": "none"}
+    rows = numbers(0.5, 0.6, 0.8, 0.1, 0.1, 0.1)
+    result, mean, _ = trained(rows, **how)
+    assert result.best["weights"] == result.weights == "mean of 2" and mean.strength == 1
+    assert result.top["iou"] == 0.6
+    _, last, _ = trained(numbers(0.5, 0.6, 0.4, 0.1, 0.1, 0.1), **how)
+    off = {"average": "none", "strength": "none", "keep": "none"}
+    _, first, _ = trained(numbers(0.5, 0.6), **off)
+    assert all(torch.equal(t, first.state_dict()[n]) for n, t in last.state_dict().items())
+    assert any(not torch.equal(t, last.state_dict()[n]) for n, t in mean.state_dict().items())
+
+
+def test_what_forgets_is_no_candidate_but_less_of_it_may_be(trained):
+    values, points = (0.5, 0.9, 0.6, 0.7, 0.8), [0.62, 0.57, 0.63, 0.6, 0.58]
+    how = {"average": "none", "keep": ["point"]}
+    result, model, calls = trained(numbers(*values, point=points), **how)
+    assert all(modes == ("point", "box") for _, modes in calls)
+    assert result.top["iou"] == 0.9 and result.kept_modes == ("point",)
+    assert model.strength == 0.25, "only there points are within 0.01 of the base's"
+    assert trained(numbers(*values, point=points), **how, forget=0.05)[1].strength == 1
+    lost = numbers(*values, point=[0.62, 0.1, 0.1, 0.1, 0.1])
+    result, model, _ = trained(lost, **how)
+    assert model.strength == 0 and result.best["step"] == 0
+
+
+def test_a_fixed_strength_is_the_only_one(trained, refused):
+    how = {"average": "none", "strength": 0.3, "keep": "none"}
+    _, model, calls = trained(numbers(0.5, 0.4, 0.6), **how)
+    assert [s for s, _ in calls] == [0, 1, 0.3] and model.strength == 0.3
+    result, model, _ = trained(numbers(0.9, 0.3, 0.4), **how)
+    assert model.strength == 0.3 and result.best["step"] == 2, "also if the base is better"
+    how = {"adapter": "cat_sam_a", "decoder": "hq", "strength": 0.3}
+    refused(["strength=0.3", "cat_sam_a"], trained, [], **how)
+
+
+def test_what_has_nothing_between_is_all_or_none_of_it(trained):
+    how = {"adapter": "cat_sam_a", "decoder": "hq", "average": "none", "keep": "none"}
+    _, model, calls = trained(numbers(0.5, 0.6), **how)
+    assert [s for s, _ in calls] == [0, 1] and model.strength == 1
