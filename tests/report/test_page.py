@@ -9,10 +9,10 @@ import yaml
 from PIL import Image
 
 from samtune.errors import InputError
-from samtune.report.charts import CURVE_POINTS, FRAME, ticks
+from samtune.report.charts import CURVE_POINTS, FRAME, charts, ticks
 from samtune.report.overlays import AFTER, BEFORE, TRUTH, Overlay
 from samtune.report.page import Report, render, write_report
-from samtune.report.quantities import duration, metric, quantity
+from samtune.report.quantities import count, duration, metric, quantity, rate_of
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 SUMMARY = {
@@ -119,6 +119,46 @@ def test_full_page_is_well_formed_and_self_contained():
     assert [p["src"][:15] for p in pictures[::4]] == ["data:image/png;", "data:image/jpeg"]
     shown = page.text[page.text.index("adapter:") :].split("samtune 9.9")[0]
     assert yaml.safe_load(shown) == {"adapter": {"name": "lora", "targets": ["q", "v"]}}
+
+
+def test_intervals_stand_below_their_numbers():
+    ends = {
+        "tuned": {"iou": [0.811, 0.899]}, "difference": {"iou": [0.211, 0.299]},
+        "guesses": {"Filled box": {"iou": [0.611, 0.699], "dice_pooled": [0.5, 0.6]}},
+    }  # fmt: skip
+    summary = SUMMARY | {
+        "guesses": {"Filled box": {"iou": 0.65}}, "intervals": ends, "interval": {"level": 0.95},
+        "by_prompt": {"box": {**SUMMARY, "intervals": {"tuned": {"iou": [0.8, 0.9]}}}},
+        "images_per_second": 12.34,
+    }  # fmt: skip
+    text = Page(render(Report(title="t", summary=summary))).text
+    for said in (
+        "0.811\N{EN DASH}0.899",
+        "+0.211 to +0.299",
+        "0.611\N{EN DASH}0.699",
+        "0.800\N{EN DASH}0.900",
+        "12.3",
+    ):
+        assert said in text
+    assert "Intervals cover 95 %" in text and "0.500\N{EN DASH}0.600" not in text  # of no number
+    assert "Intervals" not in Page(render(Report(title="t", summary=SUMMARY))).text
+
+
+def test_steps_of_a_chart_are_whole_numbers():
+    rows = [{"event": "val", "step": i, "iou": 0.5 + i / 10} for i in range(3)]
+    [chart] = charts(rows, {})
+    assert [label for _, label in chart["x"]] == ["0", "1", "2"]
+    [chart] = charts([{**row, "step": 1250 * row["step"]} for row in rows], {})
+    assert [label for _, label in chart["x"]] == ["0", "500", "1000", "1500", "2000", "2500"]
+    assert [count(n) for n in (999, 9000, 20_000, 12_500, 3_000_000)] == [
+        "999", "9000", "20 k", "12500", "3 M",
+    ]  # fmt: skip
+    assert [rate_of(n) for n in (None, 0.4123, 12.34, 840.2)] == [
+        "\N{EN DASH}",
+        "0.412",
+        "12.3",
+        "840",
+    ]
 
 
 def test_hostile_text_is_escaped_everywhere():

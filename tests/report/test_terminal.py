@@ -1,4 +1,5 @@
 import io
+import re
 import shlex
 
 import pytest
@@ -34,6 +35,47 @@ def test_results(capsys):
                   "filled box, no model", "0.671"):  # fmt: skip
         assert shown in said.out
     assert said.out.rstrip().endswith("report: run/report.html") and said.err == ""
+
+
+def test_every_table_says_how_sure_it_is_within_80_columns(capsys, monkeypatch):
+    ends = {
+        "zero_shot": {"iou": [0.2, 0.3], "dice": [0.3, 0.5]},
+        "tuned": {"iou": [0.711, 0.789], "dice": [0.8, 0.9]},
+        "difference": {"iou": [0.455, 0.544], "dice": [-0.1, 0.2]},
+        "guesses": {"inscribed ellipse": {"iou": [0.123, 0.234], "dice": [0.2, 0.3]}},
+    }
+    sides = {key: SUMMARY[key] for key in ("zero_shot", "tuned")}
+    guesses = {"inscribed ellipse": {"iou": 0.2, "dice": 0.25}}
+    entry = {**sides, "intervals": ends, "guesses": guesses, "trained": True}
+    named = {
+        "iou": {"zero_shot": 0.25, "tuned": 0.75},
+        "hd95": {
+            "zero_shot": 30.0, "tuned": 20.0,
+            "intervals": {"tuned": [12.5, 27.5], "difference": [-15.0, -5.0]},
+        },
+    }  # fmt: skip
+    more = {
+        "intervals": ends, "interval": {"level": 0.95}, "guesses": guesses, "metrics": named,
+        "by_prompt": {"box": entry, "3_points": entry}, "by_class": {"cell": entry},
+    }  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Display().results({**SUMMARY, **more})
+    said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    drawn = [line for line in said.splitlines() if line[:1] in "┏┃┡│└"]
+    assert len(drawn) > 30 and max(map(len, drawn)) <= 80
+    assert not any("\N{HORIZONTAL ELLIPSIS}" in line for line in drawn)
+    for shown in (
+        "0.711\N{EN DASH}0.789",
+        "+0.455 to +0.544",
+        "0.123\N{EN DASH}0.234",
+        "12.500\N{EN DASH}27.500",
+    ):
+        assert shown in said
+    assert "95 % interval" in said and "\nIntervals cover 95 %: bootstrap" in said
+    # one image has none: no empty columns
+    Display().results({**SUMMARY, "intervals": {"tuned": {"iou": None, "dice": None}}})
+    assert "interval" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("missing", [{"tuned": None}, {"tuned": {"iou": None, "dice": None}}])

@@ -37,8 +37,8 @@ def quantity(value: float, unit: str = "") -> str:
 def count(value: float) -> str:
     """A whole number, not rounded off, and short if it ends in zeros: ``1250``, ``20 k``."""
     whole = round(value)
-    for power, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if whole >= 10 * power and whole % power == 0:
+    for power, least, prefix in ((10**9, 10**9, "G"), (10**6, 10**6, "M"), (10**3, 10**4, "k")):
+        if whole >= least and whole % power == 0:
             return f"{whole // power} {prefix}"
     return str(whole)
 
