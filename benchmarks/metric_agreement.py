@@ -20,8 +20,8 @@ import torch
 
 from samtune.metrics import MaskMetrics, Seen, iou_dice
 from samtune.metrics.boundaries import BoundaryMetrics, boundary_iou
+from samtune.metrics.conventions import AbsentClassIoU
 from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy, overlaps
-from samtune.metrics.published import AbsentClassIoU
 from samtune.metrics.regions import AREAS, RegionMetrics
 from samtune.metrics.saliency import SaliencyMetrics
 from samtune.metrics.shadow import BalancedError

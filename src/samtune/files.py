@@ -68,7 +68,7 @@ def refuse_onto(option: str, target: Path, sources: Iterable[str | Path | None])
         within = source.is_dir() and lies_in(target, source)
         if within or (source.exists() and same_place(target, source)):
             folder = source.resolve().parent if within else target.parent
-            other = unused(folder / f"{target.stem}-new{target.suffix}")
+            other = free_path(folder / f"{target.stem}-new{target.suffix}")
             raise InputError(
                 f"{option}: {source} is read, and what is written needs a path of its own; choose "
                 f"another, as in {other}"
@@ -89,7 +89,7 @@ def refuse_to_replace(option: str, target: Path, verb: str) -> None:
     if os.path.lexists(target) and written_by(target) != verb:
         raise InputError(
             f"{option}: is there already, and not written by samtune {verb}; choose another file, "
-            f"as in {unused(target)}, or remove it first"
+            f"as in {free_path(target)}, or remove it first"
         )
 
 
@@ -113,7 +113,7 @@ def sign_archive(path: Path, verb: str) -> None:
         archive.comment = f"{WRITTEN_BY}={verb}".encode()
 
 
-def unused(path: Path) -> Path:
+def free_path(path: Path) -> Path:
     """The path, or where that exists the first of ``NAME-2``, ``NAME-3``, ... that does not."""
     ending = path.suffix if path.is_file() else ""
     count, stem = 1, path.name.removesuffix(ending)

@@ -367,7 +367,7 @@ class InputPolicy(InputConfig):
             way = INPUT_RULES[name](way, self)
         return way
 
-    def stated(self) -> dict[str, Any]:
+    def differing(self) -> dict[str, Any]:
         """Size, resize, and what differs from the defaults."""
         return {
             f.name: value

@@ -27,6 +27,8 @@ NOT_A_POINT = -1
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
 
+PER_TOKEN = 4
+"""Pixels of a mask prompt along each side of a token."""
 NONE = "none"
 """The mode, and the kind, of no prompt at all."""
 
@@ -65,6 +67,11 @@ def kind_of(mode: str) -> str:
     return MODE_KINDS[mode if numbered is None else numbered[0]]
 
 
+def mask_size_over(grid: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of mask prompts, and of low-resolution masks, over a grid of tokens."""
+    return PER_TOKEN * grid[0], PER_TOKEN * grid[1]
+
+
 @dataclass(frozen=True)
 class PromptModes:
     """The prompts that a model is trained or evaluated with, by the names of their modes.
@@ -73,7 +80,7 @@ class PromptModes:
     mode ``none`` draws nothing and asks for all objects at once. Iterating gives the modes.
     """
 
-    stated: tuple[str, ...]
+    as_written: tuple[str, ...]
     """The names as somebody wrote them, with those of :data:`MODE_GROUPS`."""
 
     @staticmethod
@@ -109,12 +116,12 @@ class PromptModes:
         return PromptModes.of(text.split("+"))
 
     def __str__(self) -> str:
-        return "+".join(self.stated)
+        return "+".join(self.as_written)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The modes, each once, with groups replaced by their members."""
-        members = (mode for name in self.stated for mode in MODE_GROUPS.get(name, (name,)))
+        members = (mode for name in self.as_written for mode in MODE_GROUPS.get(name, (name,)))
         return tuple(dict.fromkeys(members))
 
     def __iter__(self) -> Iterator[str]:

@@ -73,7 +73,7 @@ class Registry(Generic[T]):
         Raises:
             InputError: No such name; the nearest is suggested.
         """
-        if "+" in name and self.combine is not None:
+        if self.combine is not None and self.is_joint(name):
             return self.combine(name)
         if name not in self._classes:
             self._load_members()
@@ -83,6 +83,10 @@ class Registry(Generic[T]):
                 f"{self.key}={name}: must be one of {', '.join(self)}{nearest(name, self)}"
             )
         return self._classes[name]
+
+    def is_joint(self, name: str) -> bool:
+        """Whether a name stands for several classes at once, as ``a+b``."""
+        return self.combine is not None and "+" in name
 
     def check(self, name: object) -> None:
         """Refuses a name that nothing is registered under.

@@ -280,7 +280,7 @@ def test_without_a_choice_there_is_nothing_to_balance(top_k):
 @torch.no_grad()
 @pytest.mark.golden("conv_lora")
 def test_a_window_goes_through_the_experts_it_chose():
-    """The sparse form, window by window."""
+    """The paper's equation, one window at a time, with the experts alone that its gate chose."""
     mix = stir(Mixture(3, 4))
     z = torch.randn(6, 5, 7, 3)
     weights, _ = gate(2, experts=4, training=False)(z.mean((1, 2)))

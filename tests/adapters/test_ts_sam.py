@@ -68,6 +68,17 @@ def small(**options) -> FineTuned:
     return filled(SMALL, **SMALL_OPTIONS, **options)
 
 
+@pytest.mark.golden("ts_sam_detached")
+def test_detached_has_the_published_numbers_until_the_feedback_begins():
+    """What TS-SAM adds to the stream after the first block comes too late to change them."""
+    model = filled(SMALL, "ts_sam_detached", **SMALL_OPTIONS, fix_stem_layout=False)
+    seen, golden = tapped(model, noise(0, 2, 3, 128, 128)), GOLDEN["eval"]["tiny"]
+    before = ("side_embed", "tokens_pos", "side_0", "side_1", "block_out_0", "fused_0")
+    check({name: seen[name] for name in before}, {name: golden[name] for name in before})
+    with pytest.raises(AssertionError, match="block_out_3"):
+        check({"block_out_3": seen["block_out_3"]}, {"block_out_3": golden["block_out_3"]})
+
+
 CASES = [
     pytest.param("tiny", SMALL, SMALL_OPTIONS, 2, id="tiny"),
     pytest.param("tiny_fft", SMALL, {**SMALL_OPTIONS, "fft": True}, 2, id="tiny_fft"),

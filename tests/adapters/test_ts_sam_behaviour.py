@@ -67,7 +67,6 @@ def test_detached_leaves_the_base_without_gradients(sam):
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.golden("ts_sam_detached")
 def test_detached_can_be_computed_from_stored_features(sam):
     model = FineTuned(sam, "ts_sam_detached", "fusion", adapter_options={"fft": True}).eval()
     x = sam.preprocess(tiny.pixels(size=(64, 40)))

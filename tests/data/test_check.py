@@ -137,7 +137,7 @@ def listed_in_two(root):
 def an_empty_list(root):
     (root / "train.txt").write_text("\n".join(TEN[:6]))
     (root / "test.txt").write_text("\n")
-    return {}, [("test.txt", "empty list")], "one name a line"
+    return {}, [("test.txt", "empty list")], "one name per line"
 
 
 def a_list_of_another_encoding(root):

@@ -88,7 +88,7 @@ def test_files_that_do_not_fit(deep, tmp_path, refused):
 def test_the_policy_is_stored_and_asked_for_again():
     data = DataConfig(bands=(3, 2, 1), intensity="window", window=(-160.0, 240.0), slice_axis=1)
     policy = InputPolicy((64, 64), **reading(data))
-    header = {k: list(v) if isinstance(v, tuple) else v for k, v in policy.stated().items()}
+    header = {k: list(v) if isinstance(v, tuple) else v for k, v in policy.differing().items()}
     assert InputPolicy.of(header) == policy
     again = {k: tuple(v) if isinstance(v, list) else v for k, v in settings_of(header).items()}
     assert reading(DataConfig(**again)) == reading(data)

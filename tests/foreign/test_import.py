@@ -347,7 +347,7 @@ def test_policies_of_older_headers():
         (48, 64), "stretch"
     )
     policy = InputPolicy((8, 8), mean=(1.0, 2.0, 3.0), direct_masks=True)
-    assert InputPolicy.of(json.loads(json.dumps(policy.stated()))) == policy
+    assert InputPolicy.of(json.loads(json.dumps(policy.differing()))) == policy
 
 
 def test_evaluated_and_predicted_with_its_policy(bring, samtune, tiny_weights, pairs, tmp_path):

@@ -91,7 +91,7 @@ def test_samed_zooms_slices_of_another_size(tmp_path, tiny_weights, size):
 def test_gsam_of_cityscapes_gets_bgr(tmp_path, tiny_weights, refused):
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     model = brought(tmp_path, tiny_weights, "gsam:lora", channels="bgr")
-    assert model.input.stated()["channels"] == "bgr"
+    assert model.input.differing()["channels"] == "bgr"
     plain = brought(tmp_path, tiny_weights, "gsam:lora")
     turned = image[..., ::-1].copy()
     assert torch.equal(fit(image, model.input)[0], fit(turned, plain.input)[0])

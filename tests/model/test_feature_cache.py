@@ -8,7 +8,7 @@ import torch
 
 from samtune.adapters import ADAPTERS, Stack
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
-from samtune.data.changes import varied
+from samtune.data.changes import images_vary
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.runs.config import resolve
@@ -283,7 +283,7 @@ def test_what_gives_nothing_twice_is_refused(refused, settings, words):
 
 
 def test_draws_that_are_kept_come_the_same_in_every_epoch(sam, data, runs, refused):
-    assert not varied(DataConfig(augment="standard", crop=(0.5, 1), redraw=False), "tiled")
+    assert not images_vary(DataConfig(augment="standard", crop=(0.5, 1), redraw=False), "tiled")
     train = data(True, augment="flips", redraw=False)
     trained(sam, "none", "tuned", train, None, feature_cache=PLENTY, max_steps=9)
     assert sum(runs) == len(train) * len(sam.image_encoder.blocks)

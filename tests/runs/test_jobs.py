@@ -9,7 +9,7 @@ from PIL import Image
 
 from samtune.data import DataConfig, splits
 from samtune.evaluation.streaming import evaluate
-from samtune.files import unused
+from samtune.files import free_path
 from samtune.model.checkpoint import load, read_header, save
 from samtune.model.finetuned import FineTuned
 from samtune.report.terminal import Display
@@ -231,10 +231,10 @@ def test_a_run_that_goes_on_knows_its_data(samtune, pairs, tiny_weights, tmp_pat
 
 class TestFolder:
     def test_free_names(self, tmp_path):
-        assert unused(tmp_path / "a") == tmp_path / "a"
+        assert free_path(tmp_path / "a") == tmp_path / "a"
         for name in ("a", "a-2"):
             (tmp_path / name).mkdir()
-        assert unused(tmp_path / "a") == tmp_path / "a-3"
+        assert free_path(tmp_path / "a") == tmp_path / "a-3"
 
     def test_a_resumed_folder_is_never_removed(self, tmp_path, refused):
         (tmp_path / "best.safetensors").write_text("precious")

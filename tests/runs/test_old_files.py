@@ -54,7 +54,7 @@ def test_defaults_and_recipes_keep_their_meaning():
 def test_a_checkpoint_keeps_its_settings_and_its_input(path):
     header, model = read_header(path), load(path)
     assert changed(header["config"], resolve([header["config"]]).tree()) == {}
-    stated = json.loads(json.dumps(model.input.stated()))
+    stated = json.loads(json.dumps(model.input.differing()))
     assert stated == header["input"]
 
 

@@ -19,6 +19,7 @@ from samtune.prompts import Prompts
 from samtune.runs.config import resolve
 from samtune.sam import weights
 from samtune.sam.edits import BlockEdits
+from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
@@ -283,7 +284,7 @@ class TestFiles:
         state = Sam(SPECS["vit_t"]).state_dict()
         torch.save(state, tmp_path / "mobile_sam.pt")
         refused("base.name=vit_t", weights.load_sam, "vit_b", tmp_path / "mobile_sam.pt")
-        patches = {weights.ANCHOR: torch.empty(768, 3, 16, 16)}
+        patches = {ImageEncoder.anchor: torch.empty(768, 3, 16, 16)}
         torch.save(patches, tmp_path / "sam_vit_b.pth")
         refused("base.name=vit_b", weights.load_sam, "vit_t", tmp_path / "sam_vit_b.pth")
 
@@ -380,10 +381,11 @@ def test_training_moves_what_is_trained_and_leaves_the_base(adapter, decoder):
 
 
 @every
-def test_fresh_it_is_the_plain_encoder(sam, adapter, decoder):
+def test_fresh_it_is_the_plain_encoder_or_says_why_not(sam, adapter, decoder):
     pixels = sam.preprocess(tiny.pixels())
     model = FineTuned(sam, adapter, decoder).eval()
-    assert torch.equal(model.encode(pixels).embedding, sam.image_encoder(pixels))
+    same = torch.equal(model.encode(pixels).embedding, sam.image_encoder(pixels))
+    assert same == model.adapter.identity_at_init
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from samtune.errors import InputError
 from samtune.sam import weights
+from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.layers import shapes_alone
 from samtune.sam.spec import SPECS
 
@@ -183,7 +184,7 @@ def test_long_lists_are_counted(state, tmp_path, refused):
 
 
 def test_wrong_base_name_names_the_right_one(state, tmp_path, refused):
-    state[weights.ANCHOR] = torch.empty(1024, 3, 16, 16)
+    state[ImageEncoder.anchor] = torch.empty(1024, 3, 16, 16)
     path = saved(tmp_path / "sam.pth", state)
     words = ["does not fit vit_b", "looks like vit_l", "base.name=vit_l"]
     message = refused(words, weights.load_sam, "vit_b", path)

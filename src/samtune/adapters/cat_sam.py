@@ -93,7 +93,7 @@ class CatSamA(SamAdapter):
         scale_factor: Count = 32
         """The prompts' inner width is the encoder's width over this."""
         rate: Fraction = 0.25
-        """Share of the spectrum, around frequency zero, that is cut from the image."""
+        """Fraction of the spectrum, around frequency zero, that is cut from the image."""
         hidden: Count = 32
         """Width between the two layers of each bridge."""
 

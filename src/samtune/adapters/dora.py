@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS
 from samtune.adapters.block_tensors import BlockTensors
-from samtune.adapters.lora import LoRA, LowRank
-from samtune.options import Count
+from samtune.adapters.lora import LoRA, LowRank, LowRankConfig
 from samtune.sam.encoder import EncoderBlock
 from samtune.sam.model import Sam
 
@@ -64,28 +63,18 @@ class DoRA(BlockTensors):
     forms: ClassVar = {"fused": {"target": "qkv"}}
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(LowRankConfig):
         """Options of :class:`DoRA`."""
-
-        target: str = "q+v"
-        """``qkv`` for one pair over the fused projection, or parts with a pair each: ``q+v``,
-        ``q+k+v``, ..."""
-        rank: Count = 4
-        """Width of the low-rank bottleneck."""
-        alpha: float | None = None
-        """The update is scaled by alpha / rank; the rank itself when not given."""
-        blocks: tuple[int, ...] | str = "all"
-        """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
-        end)."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         blocks = sam.image_encoder.blocks
         super().__init__(sam, config.blocks, [f"{blocks[0].places['qkv']}.weight"])
         slots = LoRA.slots(config.target)
-        alpha = float(config.rank if config.alpha is None else config.alpha)
         self.projections = nn.ModuleDict(
             {
-                str(i): WeightDecomposition(self._rows(blocks[i]), slots, config.rank, alpha)
+                str(i): WeightDecomposition(
+                    self._rows(blocks[i]), slots, config.rank, config.scaled_by
+                )
                 for i in self.blocks
             }
         )

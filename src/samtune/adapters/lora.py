@@ -111,6 +111,26 @@ def chosen_blocks(choice: tuple[int, ...] | str, sam: Sam) -> set[int]:
     return {i % len(blocks) for i in choice}
 
 
+@dataclass(frozen=True)
+class LowRankConfig:
+    """Options of low-rank updates of the projections."""
+
+    target: str = "q+v"
+    """``qkv`` for one pair over the fused projection, or parts with a pair each: ``q+v``,
+    ``q+k+v``, ..."""
+    rank: Count = 4
+    """Width of the low-rank bottleneck."""
+    alpha: float | None = None
+    """The update is scaled by alpha / rank; the rank itself when not given."""
+    blocks: tuple[int, ...] | str = "all"
+    """``all``, ``global``, ``windowed``, or block indices (negative ones count from the end)."""
+
+    @property
+    def scaled_by(self) -> float:
+        """Alpha, or the rank."""
+        return float(self.rank if self.alpha is None else self.alpha)
+
+
 @ADAPTERS.register("lora")
 class LoRA(Adapter):
     """Low-rank updates of the attention projections; exact identity at the start, mergeable."""
@@ -121,31 +141,25 @@ class LoRA(Adapter):
     forms: ClassVar = {"fused": {"target": "qkv"}, "qkv": {"target": "q+k+v", "rank": 8}}
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(LowRankConfig):
         """Options of :class:`LoRA`."""
 
-        target: str = "q+v"
-        """``qkv`` for one pair over the fused projection, or parts with a pair each: ``q+v``,
-        ``q+k+v``, ..."""
-        rank: Count = 4
-        """Width of the low-rank bottleneck."""
-        alpha: float | None = None
-        """The update is scaled by alpha / rank; the rank itself when not given."""
         dropout: Rate = 0.0
         """Dropout on the update's input while training."""
-        blocks: tuple[int, ...] | str = "all"
-        """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
-        end)."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
         slots = self.slots(config.target)
-        alpha = float(config.rank if config.alpha is None else config.alpha)
         blocks = sam.image_encoder.blocks
         self.updates = nn.ModuleDict(
             {
                 str(i): LowRank(
-                    blocks[i].dim_in, blocks[i].dim, slots, config.rank, alpha, config.dropout
+                    blocks[i].dim_in,
+                    blocks[i].dim,
+                    slots,
+                    config.rank,
+                    config.scaled_by,
+                    config.dropout,
                 )
                 for i in sorted(chosen_blocks(config.blocks, sam))
             }

@@ -40,7 +40,7 @@ class HighPassPatches(nn.Module):
     Args:
         patch: Side of a patch in pixels.
         width: Of the projection, ``T``.
-        rate: Share of the spectrum that is cut out around zero.
+        rate: Fraction of the spectrum that is cut out around zero.
 
     Raises:
         InputError: No width.
@@ -91,7 +91,7 @@ class SamAdapter(Adapter):
         scale_factor: Count = 32
         """The prompts' inner width is the encoder's width over this."""
         rate: Fraction = 0.25
-        """Share of the spectrum, around frequency zero, that is cut from the image."""
+        """Fraction of the spectrum, around frequency zero, that is cut from the image."""
         embedding_layout: Literal["reference", "fixed"] = "reference"
         """How the patch embedding is read: ``reference``, the published code's mixture of cells
         over the whole image; ``fixed``, each cell its own embedding, as the paper means it."""

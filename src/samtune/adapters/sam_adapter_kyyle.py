@@ -5,7 +5,7 @@ r"""SAM-Adapter as Kyyle2114 implements it: prompts before the first block and a
 
 The idea is that of ``sam_adapter`` (Chen et al. 2023, arXiv:2304.09148). What differs: the
 patches carry their positions (:math:`x_{pos}`), the widths are fixed (192, then 32) instead of a
-share of the encoder's, there is one more prompt, after the last block, and the layers start as
+fraction of the encoder's, there is one more prompt, after the last block, and the layers start as
 torch makes them.
 """
 
@@ -46,7 +46,7 @@ class SamAdapterKyyle(Adapter):
         hidden: Count = 32
         """Width of each prompt's hidden layer."""
         rate: Fraction = 0.25
-        """Share of the spectrum, around frequency zero, that is cut from the image."""
+        """Fraction of the spectrum, around frequency zero, that is cut from the image."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()

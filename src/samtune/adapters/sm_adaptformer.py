@@ -115,7 +115,7 @@ class SMAdaptFormer(Adapter):
 
 
 def bottleneck_width(dim: int, ratio: float) -> int:
-    """A part of the width ``dim``, rounded down.
+    """A fraction of the width ``dim``, rounded down.
 
     Raises:
         InputError: Nothing is left.

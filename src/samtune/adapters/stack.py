@@ -5,7 +5,7 @@ By name, ``lora+adaptformer`` is both, each with options of its own: ``adapter.l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache, reduce
 from typing import Any
@@ -61,6 +61,10 @@ class Stack(Adapter):
     def _each(self) -> list[Adapter]:
         return list(self.adapters)  # type: ignore[arg-type]
 
+    def _with_states(self, state: StackState) -> Iterator[tuple[Adapter, Any]]:
+        """Each adapter with its state of this forward pass, in order."""
+        return zip(self._each(), state.states, strict=True)
+
     def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
         """The embedding of the one adapter that has its own, or the encoder's."""
         if self._embedder is None:
@@ -75,31 +79,31 @@ class Stack(Adapter):
 
     def enter(self, i: int, x: Tensor, state: StackState) -> Tensor:
         """Runs every ``enter`` in order."""
-        for adapter, own in zip(self._each(), state.states, strict=True):
-            x = adapter.enter(i, x, own)
+        for adapter, part in self._with_states(state):
+            x = adapter.enter(i, x, part)
         return x
 
     def leave(self, i: int, x: Tensor, state: StackState) -> Tensor:
         """Runs every ``leave`` in order."""
-        for adapter, own in zip(self._each(), state.states, strict=True):
-            x = adapter.leave(i, x, own)
+        for adapter, part in self._with_states(state):
+            x = adapter.leave(i, x, part)
         return x
 
     def before_neck(self, x: Tensor, state: StackState) -> Tensor:
         """Runs every ``before_neck`` in order."""
-        for adapter, own in zip(self._each(), state.states, strict=True):
-            x = adapter.before_neck(x, own)
+        for adapter, part in self._with_states(state):
+            x = adapter.before_neck(x, part)
         return x
 
     def after_neck(self, embedding: Tensor, state: StackState) -> Tensor:
         """Runs every ``after_neck`` in order."""
-        for adapter, own in zip(self._each(), state.states, strict=True):
-            embedding = adapter.after_neck(embedding, own)
+        for adapter, part in self._with_states(state):
+            embedding = adapter.after_neck(embedding, part)
         return embedding
 
     def edits(self, i: int, state: StackState) -> BlockEdits:
         """Joins the edits of block ``i``."""
-        parts = [a.edits(i, own) for a, own in zip(self._each(), state.states, strict=True)]
+        parts = [a.edits(i, part) for a, part in self._with_states(state)]
         return BlockEdits(
             qkv=_join([p.qkv for p in parts], _add),
             heads=_join([p.heads for p in parts], _chain_heads),
@@ -116,9 +120,9 @@ class Stack(Adapter):
 
     def auxiliary(self, state: StackState) -> Tensor | None:
         """The sum of what the adapters add to the loss."""
-        parts = [a.auxiliary(own) for a, own in zip(self._each(), state.states, strict=True)]
-        given = [part for part in parts if part is not None]
-        return torch.stack(given).sum() if given else None
+        terms = [a.auxiliary(part) for a, part in self._with_states(state)]
+        summands = [term for term in terms if term is not None]
+        return torch.stack(summands).sum() if summands else None
 
     def deltas(self, sam: Any) -> dict[str, Tensor]:
         """The sum of all adapters' weight differences."""
@@ -130,6 +134,7 @@ class Stack(Adapter):
 
 
 def _join(values: list[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """The values that are set, joined from the first to the last; ``None`` if none is."""
     given = [v for v in values if v is not None]
     return reduce(join, given) if given else None
 
@@ -147,6 +152,7 @@ def _chain_heads(first: Heads, second: Heads) -> Heads:
 
 
 def _tokens(values: list[Tensor | None]) -> Tensor | None:
+    """All extra tokens side by side; those of one image are repeated for the batch if need be."""
     given = [v for v in values if v is not None]
     batch = max([0, *(v.shape[0] for v in given if v.dim() == 3)])
     if batch:
@@ -155,6 +161,7 @@ def _tokens(values: list[Tensor | None]) -> Tensor | None:
 
 
 def _params(i: int, parts: list[BlockEdits]) -> dict[str, Tensor]:
+    """The tensors that all edits of block ``i`` put in place of the block's own."""
     params: dict[str, Tensor] = {}
     for part in parts:
         twice = params.keys() & part.params.keys()

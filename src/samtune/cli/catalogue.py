@@ -48,7 +48,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
     whole, colon, _ = name.partition(":")
     if colon and whole in known:
         raise InputError(f"{name}: a form of {whole}, whose page lists it: samtune methods {whole}")
-    if "+" not in name and name not in known:
+    if name not in known and not ADAPTERS.is_joint(name):
         raise InputError(
             f"{name}: no such method{nearest(name, known)}; adapters are "
             f"{', '.join(ADAPTERS)}, and decoders {', '.join(DECODERS)}"

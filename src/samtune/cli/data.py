@@ -45,12 +45,12 @@ def check(words: Words = None, as_json: Json = False) -> None:
     """Look at every file at once: samtune data check FOLDER."""
     from samtune.data import DataConfig
     from samtune.data.check import check as look_at
-    from samtune.data.problems import collected
+    from samtune.data.problems import complaints
     from samtune.runs.words import from_words
 
     with speaking(as_json) as display:
         result, config = None, DataConfig()
-        with collected() as refused:
+        with complaints() as refused:
             config = from_words(words or []).data
             result = look_at(config, lambda n, total: display.progress("check", n, total))
         if result is None:

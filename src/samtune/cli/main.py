@@ -38,9 +38,9 @@ app.add_typer(data_app, name="data")
 def demo(words: Words = None, as_json: Json = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
     from samtune.assets import demo_data
-    from samtune.files import unused
+    from samtune.files import free_path
 
-    defaults = {"data": {"root": str(demo_data())}, "output": str(unused(Path("runs/demo")))}
+    defaults = {"data": {"root": str(demo_data())}, "output": str(free_path(Path("runs/demo")))}
     _run_training(["demo", *(words or [])], as_json, defaults)
 
 

@@ -165,7 +165,7 @@ def _train(run: Run, display: Display) -> Tree:
         config = replace(config, resume=str(run.folder))
     elif (run.folder / "config.yaml").is_file():  # what else lies there is somebody's own
         clear(run.folder)
-    with display.hushed():
+    with display.without_lines():
         return train(config, display)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from samtune.adapters import ADAPTERS
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
-from samtune.files import as_path, unused
+from samtune.files import as_path, free_path
 from samtune.model.finetuned import PLAIN
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.folder import DEFAULT, check_output
@@ -95,7 +95,7 @@ def _check_folder(folder: Path) -> None:
     if lying and not _is_comparison(folder / COMPARISON):
         raise InputError(
             f"output={folder}: holds a {lying[0]} that samtune compare did not write; choose "
-            f"another folder, as in output={unused(folder)}"
+            f"another folder, as in output={free_path(folder)}"
         )
 
 
@@ -173,7 +173,7 @@ def _method(name: str) -> Tree:
     """
     shipped = recipes()
     whole, colon, form = name.partition(":")
-    if colon and "+" in name:
+    if colon and ADAPTERS.is_joint(name):
         raise InputError(
             f"methods={name}: adapters that are joined by + take no form; leave it out"
         )
@@ -188,7 +188,7 @@ def _method(name: str) -> Tree:
         return {**parts, "train": learning}
     if name in DECODERS:
         return {"adapter": {"name": PLAIN["adapter"]}, "decoder": {"name": name}}
-    if "+" not in name and name not in ADAPTERS:
+    if name not in ADAPTERS and not ADAPTERS.is_joint(name):
         known = [DECODER, *ADAPTERS, *DECODERS, *shipped]
         raise InputError(
             f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter or "

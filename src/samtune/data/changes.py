@@ -45,7 +45,7 @@ def check_changes(data: DataConfig, tiles: str) -> None:
         )
 
 
-def varied(data: DataConfig, tiles: str) -> bool:
+def images_vary(data: DataConfig, tiles: str) -> bool:
     """Whether a training image changes from epoch to epoch.
 
     Args:

@@ -14,14 +14,14 @@ from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import clear_threshold
 from samtune.data.layouts import SplitRecords, find
 from samtune.data.named import DATASETS, deviations
-from samtune.data.problems import collected, of_files
+from samtune.data.problems import complaints, of_files
 from samtune.data.reading import has_palette, is_lossy
 from samtune.data.remarks import Finding, Parts, of_mask, of_training, splits_of
 from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
 from samtune.data.sources import Record
 from samtune.data.splits import divided, with_shots
 from samtune.data.stored import path_of
-from samtune.data.unused import unused
+from samtune.data.unread_files import unread_files
 from samtune.errors import InputError
 from samtune.files import as_path
 
@@ -82,7 +82,7 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
     layout: SplitRecords = {}
     parts: Parts = {}
-    with collected() as problems:
+    with complaints() as problems:
         layout = find(data)
     records = list(dict.fromkeys(r for records in layout.values() for r in records))
     all_looks: list[Look] = []
@@ -92,11 +92,11 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
         if progress is not None:
             progress(len(all_looks), len(records))
     if records:
-        with collected() as undivided:
+        with complaints() as undivided:
             parts = divided(layout, data)
         problems += undivided or _of_splits(parts, all_looks, data)
     if data.shots is not None and not problems:
-        with collected() as problems:
+        with complaints() as problems:
             with_shots({name: list(part) for name, part in parts.items()}, data)
     sound = [each for each in all_looks if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
@@ -104,7 +104,7 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
     odd = [
         *_of_copy(layout, data),
         *_remarks(sound, parts, data, carved),
-        *_unused(records, rows, data),
+        *_unread(records, rows, data),
     ]
     files = _facts(all_looks, parts, data)
     return Check(tuple(rows), tuple(dict.fromkeys(odd)), _counts(sound, parts, data), files)
@@ -176,7 +176,7 @@ def _of_copy(layout: SplitRecords, data: DataConfig) -> Iterator[Finding]:
         yield Finding(str(data.root), "not the published size", what, f"legal; {remedy}")
 
 
-def _unused(
+def _unread(
     records: Sequence[Record], problems: Iterable[Finding], data: DataConfig
 ) -> Iterator[Finding]:
     """What lies among the files and is not read; of a published set others may do so."""
@@ -189,7 +189,7 @@ def _unused(
     }
     remedy = "legal; check that it was not meant to be used, or move it elsewhere"
     known = {row.file for row in problems}
-    for path, kind in unused(records, as_path(str(data.root)), known):
+    for path, kind in unread_files(records, as_path(str(data.root)), known):
         yield Finding(str(path), kind, whats[kind], remedy)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from samtune.geometry import InputConfig
 from samtune.options import Count, CountOrZero, Range, Rate, SwitchOrName, setting
+from samtune.prompts import NONE
 
-__all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig"]
+__all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig", "targets_are_maps"]
 
-"""How values of an image file become bytes."""
 SPLITS = ("train", "val", "test")
 
 
@@ -107,6 +108,16 @@ class DataConfig:
     """Bytes of decoded images kept in memory; 0 for none."""
     workers: CountOrZero = 0
     """Processes that load data; 0 loads in the main one."""
+
+
+def targets_are_maps(data: DataConfig, modes: Container[str]) -> bool:
+    """Whether targets are maps that give each pixel one of several classes.
+
+    Args:
+        data: The settings of the data set.
+        modes: The prompt modes.
+    """
+    return NONE in modes and data.masks == "classes" and (data.classes or 0) > 1
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 from samtune.batch import Question
 from samtune.data.changes import acts_in_frame, check_changes, check_own_size, training_frame
 from samtune.data.collate import Example
-from samtune.data.config import DataConfig, InputConfig, PromptConfig
+from samtune.data.config import DataConfig, InputConfig, PromptConfig, targets_are_maps
 from samtune.data.cuts import drawn_view
 from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
@@ -104,7 +104,7 @@ class SegmentationDataset(Dataset[Example]):
         key = "prompts.train" if train else "prompts.eval"
         default = self.prompts.train if train else self.prompts.eval
         self.modes = PromptModes.of(default if mode is None else mode, key)
-        self.class_maps = NONE in self.modes and data.masks == "classes" and (data.classes or 0) > 1
+        self.class_maps = targets_are_maps(data, self.modes)
         """Whether the targets are maps of classes."""
         self.originals = not train
         """Whether examples have their targets in the original frame too."""

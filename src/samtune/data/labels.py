@@ -213,8 +213,8 @@ def _binary(
             path,
             "unexpected mask values",
             f"mask values {_list(np.unique(values))} are not 0/1 or 0/255",
-            "set data.masks=instance for one value an object, data.masks=classes data.classes=K "
-            "for one a class, data.ignore=V for a value to ignore, or data.masks=binary for "
+            "set data.masks=instance for one value per object, data.masks=classes data.classes=K "
+            "for one mask per class, data.ignore=V for a value to ignore, or data.masks=binary for "
             "foreground wherever not 0",
         )
     foreground = values > (threshold or 0)

@@ -48,7 +48,7 @@ def of_files(error: InputError, root: Path | str) -> DataError:
 
 
 def complain(error: InputError) -> None:
-    """Raises the error; inside :func:`collected` it notes it instead, and the caller goes on.
+    """Raises the error; inside :func:`complaints` it notes it instead, and the caller goes on.
 
     Raises:
         InputError: The error itself.
@@ -60,7 +60,7 @@ def complain(error: InputError) -> None:
 
 
 @contextmanager
-def collected() -> Iterator[list[InputError]]:
+def complaints() -> Iterator[list[InputError]]:
     """Gathers what is complained of inside the block, raised errors too, which end the block."""
     found: list[InputError] = []
     token = _COLLECTED.set(found)

@@ -19,7 +19,7 @@ from samtune.data.labels import extents
 from samtune.data.transforms import area_average
 from samtune.errors import InputError
 from samtune.options import check_values, published_settings
-from samtune.prompts import POSITIVE, Prompts, numbered_mode
+from samtune.prompts import PER_TOKEN, POSITIVE, Prompts, numbered_mode
 from samtune.registry import Registry
 
 MASK_LOGIT = 6.0
@@ -49,11 +49,11 @@ class Objects:
 
     def targets(self, which: NDArray[np.int64]) -> Tensor:
         """``(N, h, w)`` bool masks of the objects ``which``, model frame."""
-        return _materialised(self.fitted, which)
+        return _masks_of(self.fitted, which)
 
     def originals(self, which: NDArray[np.int64]) -> Tensor:
         """``(N, h0, w0)`` bool masks of the objects ``which``, original frame."""
-        return _materialised(self.map, which)
+        return _masks_of(self.map, which)
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ class MaskRule(PromptRule):
     def masks(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Tensor:
         """The masks ``(N, 1, 4H, 4W)`` of the objects ``which``, at least one."""
         size = how.mask_size
-        grid = (max(1, size[0] // 4), max(1, size[1] // 4))
+        grid = (max(1, size[0] // PER_TOKEN), max(1, size[1] // PER_TOKEN))
         soft = area_average(objects.targets(which)[:, None], size)
         if how.train:
-            soft = _swollen(soft, how.draws.swelling(SWELLING, len(which)))
+            soft = _dilated(soft, how.draws.swelling(SWELLING, len(which)))
         logits = (area_average(soft, grid) * 2 - 1) * MASK_LOGIT
         if how.train:
             logits = logits + how.draws.mask_noise(tuple(logits.shape)) * MASK_NOISE
@@ -281,7 +281,7 @@ def _random_pixels(inside: NDArray[np.bool_], count: int, draws: Draws) -> NDArr
     return np.stack([chosen % inside.shape[1], chosen // inside.shape[1]], axis=1)
 
 
-def _swollen(masks: Tensor, radius: NDArray[np.int64]) -> Tensor:
+def _dilated(masks: Tensor, radius: NDArray[np.int64]) -> Tensor:
     """Grey dilation of each mask by its radius in pixels, erosion where that is negative."""
     result = masks.clone()
     for r in np.unique(radius[radius != 0]):
@@ -294,6 +294,6 @@ def _swollen(masks: Tensor, radius: NDArray[np.int64]) -> Tensor:
     return result
 
 
-def _materialised(labels: NDArray[np.integer], which: NDArray[np.int64]) -> Tensor:
+def _masks_of(labels: NDArray[np.integer], which: NDArray[np.int64]) -> Tensor:
     ids = (which + 1).astype(labels.dtype)  # of one type the comparison is several times faster
     return torch.from_numpy(labels[None] == ids[:, None, None])

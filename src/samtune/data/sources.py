@@ -39,7 +39,7 @@ def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
     Known layouts, folder names in any case and any of the usual spellings:
 
     - ``ROOT/images`` and ``ROOT/masks``, optionally with ``ROOT/train.txt``, ``val.txt`` or
-      ``validation.txt``, ``test.txt`` that list file names or stems, one a line;
+      ``validation.txt``, ``test.txt`` that list file names or stems, one per line;
     - ``ROOT/images/{train,val,test}`` and ``ROOT/masks/{train,val,test}``;
     - ``ROOT/{train,val,test}/images`` and ``.../masks``.
 
@@ -164,7 +164,7 @@ def _by_lists(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str,
     for split, file in lists.items():
         stems = sorted({_listed_stem(line) for line in _lines(file)} - {""})
         if not stems:
-            remedy = "give one name a line or remove the list"
+            remedy = "give one name per line or remove the list"
             complain(DataError(file, "empty list", "lists no file", remedy))
         there = [
             stem

@@ -39,7 +39,7 @@ def splits(config: DataConfig, layout: SplitRecords | None = None) -> dict[str, 
 
     Raises:
         InputError: Files as :func:`samtune.data.layouts.find`, too few pairs to split, bad
-            fractions, more shots than training pairs, no published shots, or not one name a class.
+            fractions, more shots than training pairs, no published shots, or too few names.
     """
     return with_shots(divided(find(config) if layout is None else layout, config), config)
 
@@ -48,12 +48,12 @@ def divided(layout: SplitRecords, config: DataConfig) -> dict[str, list[Record]]
     """The records of a layout for ``train``, ``val`` and ``test``, before shots are drawn.
 
     Raises:
-        InputError: Too few pairs to split, bad fractions, or not one name a class.
+        InputError: Too few pairs to split, bad fractions, or too few names of classes.
     """
     if config.class_names and config.classes not in (None, len(config.class_names)):
         raise InputError(
             f"data.class_names: {len(config.class_names)} names for {config.classes} classes; give "
-            "one name a class"
+            "one name per class"
         )
     given = {name: records for name, records in layout.items() if name is not None}
     whole = layout.get(None, given.get("train", []))

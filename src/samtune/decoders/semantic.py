@@ -1,4 +1,4 @@
-"""Several classes at once: one output token a class on SAM's mask decoder, without prompts.
+"""Several classes at once: one output token per class on SAM's mask decoder, without prompts.
 
 Two layouts are known. Generalized SAM (Kato et al. 2024, arXiv:2408.12406) puts ``C`` IoU tokens
 and ``4C + 1`` mask tokens in and reads the classes from the outputs 1 to ``C``: the IoU tokens but
@@ -51,7 +51,7 @@ class SemanticDecoder(Decoder):
         """How many, with the background if the mask values have one; ``data.classes`` where that is
         known and this is not set. The loss then is ``ce + multi_dice``, unless it is set."""
         tokens: Literal["gsam", "per_class"] = "gsam"
-        """``gsam``: Generalized SAM's layout; ``per_class``: one mask token a class, as SAMed."""
+        """``gsam``: Generalized SAM's layout; ``per_class``: one mask token per class, as SAMed."""
         positions: Literal["fourier", "conv"] = "fourier"
         """Position code of the image: SAM's, or a convolution of the embedding, as GSAM has it."""
         train_dense: bool = False

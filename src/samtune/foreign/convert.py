@@ -74,7 +74,7 @@ class Imported:
             "base": str(self.base),
             "trainable_parameters": self.model.trainable(),
             "tensors": len(self.model.state_dict()),
-            "input": self.model.input.stated(),
+            "input": self.model.input.differing(),
         }
 
 

@@ -52,7 +52,7 @@ def random_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor
     xy = torch.zeros(len(masks), 2, device=masks.device)
     labels = torch.full((len(masks),), ABSENT, device=masks.device)
     width = masks.shape[-1]
-    for row, wrong in enumerate((masks ^ targets) & valid):  # one by one: a float a pixel is much
+    for row, wrong in enumerate((masks ^ targets) & valid):  # one by one: a float per pixel is much
         lots = torch.rand(wrong.numel(), device=wrong.device).masked_fill_(~wrong.flatten(), -1.0)
         lot, pixel = lots.max(0)
         xy[row, 0], xy[row, 1] = pixel % width, pixel // width

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from samtune.data.reading import SUFFIXES
 from samtune.data.sources import is_plain
 from samtune.errors import InputError
-from samtune.files import as_path, lies_in, same_place, unused
+from samtune.files import as_path, free_path, lies_in, same_place
 
 REMEDY = "free some space or choose another --out"
 ENTRIES = "predictions.json"
@@ -156,4 +156,4 @@ def _pictures(folder: Path) -> list[Path]:
 def _beside(folder: Path) -> Path:
     """A free folder beside another, for a remedy."""
     place = folder if folder.name not in ("", "..") else folder.resolve()
-    return unused(place.with_name(f"{place.name}-predicted"))
+    return free_path(place.with_name(f"{place.name}-predicted"))

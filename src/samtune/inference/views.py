@@ -57,13 +57,13 @@ class Blend:
     def add(self, view: View, logits: Tensor, iou: Tensor) -> None:
         """Adds one view's answers ``(n, K, window height, width)`` and their IoUs ``(n, K)``."""
         y0, x0, y1, x1 = view.window
-        inside_here = (logits > 0).sum((2, 3)) + 1  # an empty view says little of the whole
+        foreground = (logits > 0).sum((2, 3)) + 1  # an empty view says little of the whole
         for i, row in enumerate(view.rows):
             down, across = view.down[i].to(logits), view.across[i].to(logits)
             weight = down[:, None] * across
             self.logits[row, :, y0:y1, x0:x1] += weight * (logits[i] - OUTSIDE)
-            self.iou[row] += iou[i] * inside_here[i]
-            self.pixels[row] += inside_here[i]
+            self.iou[row] += iou[i] * foreground[i]
+            self.pixels[row] += foreground[i]
 
     def masks(self) -> Masks:
         """The blended answers; the IoU is the views' mean, weighted by their foreground."""
@@ -94,7 +94,10 @@ def views_of(
     by_corner: dict[tuple[int, int], list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
     for row, place in enumerate(places):
         x0, y0, x1, y1 = place or (0, 0, size[1], size[0])
-        rows, columns = _meeting(axes[0], tile[0], y0, y1), _meeting(axes[1], tile[1], x0, x1)
+        rows, columns = (
+            _overlapping(axes[0], tile[0], y0, y1),
+            _overlapping(axes[1], tile[1], x0, x1),
+        )
         down = weights(size[0], tile[0], [axes[0][i] for i in rows])
         across = weights(size[1], tile[1], [axes[1][j] for j in columns])
         for i, vertical in zip(rows, down, strict=True):
@@ -151,7 +154,8 @@ def cut_masks(masks: Tensor, whole: Geometry, window: Window, view: Geometry) ->
 def _places(prompts: Prompts, whole: Geometry) -> list[tuple[float, ...] | None]:
     """The place of each prompt, ``xyxy`` in the image; ``None`` for a prompt without a place.
 
-    That is around all positive points, box corners and mask pixels; else around negative points.
+    It is the box around all positive points, box corners and mask pixels of the prompt, or around
+    its negative points if it has no other.
     """
     labels, flags = prompts.labels, prompts.mask_flags()
     places: list[tuple[float, ...] | None] = []
@@ -177,6 +181,7 @@ def _crop(
     size: tuple[int, int],
     policy: InputPolicy,
 ) -> View:
+    """The view of one prompt: its place with a margin, or the whole image without a place."""
     window: Window = (0, 0, *size)
     if place is not None:
         flat = place[0] == place[2] and place[1] == place[3]
@@ -186,17 +191,22 @@ def _crop(
 
 
 def _tile(window: Window, weighted: Sequence[tuple[int, Tensor, Tensor]]) -> View:
+    """The view of a tile from each of its prompts, with the weights of rows and of columns."""
     rows, down, across = zip(*weighted, strict=True)
     return View(window, rows, torch.stack(down), torch.stack(across))
 
 
 def _empty(window: Window) -> View:
+    """A view in which nothing is asked."""
     y0, x0, y1, x1 = window
     return View(window, (), torch.zeros(0, y1 - y0), torch.zeros(0, x1 - x0))
 
 
-def _meeting(begins: Sequence[int], window: int, low: float, high: float) -> list[int]:
-    """Indices of the windows that meet ``low`` to ``high``; beyond the image, the nearest one."""
+def _overlapping(begins: Sequence[int], window: int, low: float, high: float) -> list[int]:
+    """Indices of the windows that overlap the interval ``low`` to ``high`` along one axis.
+
+    An interval outside of the image counts as its nearest pixel.
+    """
     end = begins[-1] + window
     low, high = min(max(low, 0), end - 1), min(max(high, 1), end)
     high = max(high, low + 1e-6)

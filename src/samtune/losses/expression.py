@@ -77,7 +77,7 @@ class Loss:
         judges all K.
         The mean is taken over the prompts of each image, then over all B images, where one without
         prompts counts 0. Without any prompt the result is a 0 that still has a graph. What the
-        adapter adds, ``masks.auxiliary``, counts by the share of images with prompts.
+        adapter adds, ``masks.auxiliary``, counts by the fraction of images with prompts.
 
         Raises:
             InputError: Masks, targets and losses do not all stand for the same: single masks, or

@@ -227,7 +227,7 @@ def _balanced(logits: Tensor, target: Tensor, valid: Tensor, share: Tensor) -> T
 
 def _edge_weight(g: Tensor, valid: Tensor) -> Tensor:
     """F3Net's pixel weights, 0 where not valid."""
-    # The mean over a square is one over columns of one over rows: 62 reads a pixel, not 961.
+    # The mean over a square is one over columns of one over rows: 62 reads per pixel, not 961.
     rows = F.avg_pool2d(g[:, None], (31, 1), stride=1, padding=(15, 0))
     mean = F.avg_pool2d(rows, (1, 31), stride=1, padding=(0, 15))[:, 0]
     return torch.where(valid, 1 + 5 * (mean - g).abs(), 0)

@@ -148,7 +148,7 @@ def _saliency() -> dict[str, Measure]:
         "f": "Achanta et al. 2009",
         "weighted": "Margolin et al. 2014",
     }
-    note = "one map an image, the highest probability over its prompts, stretched to 0..1"
+    note = "one map per image, the highest probability over its prompts, stretched to 0..1"
     return {
         name: Measure(
             *("saliency", f"{what}; {note}", averaged, empty, "saliency", name),
@@ -213,7 +213,7 @@ def _instances() -> dict[str, Measure]:
     return measures
 
 
-def _published() -> dict[str, Measure]:
+def _published_measures() -> dict[str, Measure]:
     measures = {
         "iou_cat_sam": Measure(
             "published",
@@ -293,7 +293,8 @@ def _side_networks() -> dict[str, Measure]:
 
 
 MEASURES: dict[str, Measure] = {
-    **_regions(), **_boundaries(), **_saliency(), **_shadow(), **_instances(), **_published()
+    **_regions(), **_boundaries(), **_saliency(), **_shadow(), **_instances(),
+    **_published_measures(),
 }  # fmt: skip
 """Every metric by its name."""
 GROUPS: dict[str, tuple[str, ...]] = {

@@ -45,7 +45,7 @@ class MaskMetrics(Streamed):
     :mod:`samtune.metrics.contract`.
 
     Args:
-        max_classes: One more than the highest class index; memory is 56 bytes a class.
+        max_classes: One more than the highest class index; memory is 56 bytes per class.
         **kwargs: torchmetrics' own options.
     """
 

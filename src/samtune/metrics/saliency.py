@@ -48,7 +48,7 @@ class SaliencyMetrics(Streamed):
     """
 
     sums: Tensor
-    """``(6,)``: how many images, and the sums of what has one value an image."""
+    """``(6,)``: how many images, and the sums of what has one value per image."""
     curves: Tensor
     """``(2, 256)``: summed E and F at each threshold, from the highest to 0."""
 

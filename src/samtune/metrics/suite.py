@@ -10,15 +10,15 @@ import torch
 from samtune.metrics.boundaries import BoundaryMetrics
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, MEASURES, expand
-from samtune.metrics.image_result import ImageResult
-from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy
-from samtune.metrics.per_image import PerImage
-from samtune.metrics.published import (
+from samtune.metrics.conventions import (
     AbsentClassIoU,
     PooledForeground,
     SmoothedPerImage,
     SoftClassIoU,
 )
+from samtune.metrics.image_result import ImageResult
+from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy
+from samtune.metrics.per_image import PerImage
 from samtune.metrics.regions import RegionMetrics
 from samtune.metrics.saliency import SaliencyMetrics
 from samtune.metrics.shadow import BalancedError

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-from samtune.files import WRITTEN_BY, as_path, unused, write_tensors
+from samtune.files import WRITTEN_BY, as_path, free_path, write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
@@ -48,7 +48,7 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
     if place.is_file() and not _is_checkpoint(place):
         raise InputError(
             f"{path}: holds a file that is no samtune checkpoint, as a base's weights; choose "
-            f"another path, as in {unused(place)}"
+            f"another path, as in {free_path(place)}"
         )
     header = json.dumps({**describe(model), **extra})
     tensors = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
@@ -80,7 +80,7 @@ def describe(model: FineTuned) -> dict[str, Any]:
         "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
         "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
         "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
-        "input": model.tuned_input.stated(),
+        "input": model.tuned_input.differing(),
         "prompts": model.prompts,
         **({} if model.strength == 1 else {"strength": model.strength}),
     }

@@ -29,7 +29,7 @@ from samtune.model.strength import (
     plain_input,
     weakened,
 )
-from samtune.prompts import PromptModes, Prompts
+from samtune.prompts import PromptModes, Prompts, mask_size_over
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import EncoderBlock
 from samtune.sam.model import Sam
@@ -164,8 +164,7 @@ class FineTuned(nn.Module):
         Args:
             frame: Height and width in pixels.
         """
-        h, w = frame
-        return 4 * h // self.stride, 4 * w // self.stride
+        return mask_size_over((frame[0] // self.stride, frame[1] // self.stride))
 
     @property
     def device(self) -> torch.device:

@@ -56,7 +56,7 @@ def attend(
         return F.scaled_dot_product_attention(q, k, v)
     rel_h, rel_w = rel_h.to(q.dtype), rel_w.to(q.dtype)
     if form == "auto":
-        if q.device.type == "cpu" and not _traced(q, k, v, rel_h, rel_w):
+        if q.device.type == "cpu" and not _is_traced(q, k, v, rel_h, rel_w):
             form = "striped"
         else:
             form = "folded" if q.shape[2] >= FOLD_FROM else "textbook"
@@ -64,7 +64,7 @@ def attend(
     return by_form(q, k, v, rel_h, rel_w, extra)
 
 
-def _traced(*tensors: Tensor) -> bool:
+def _is_traced(*tensors: Tensor) -> bool:
     """Whether a gradient is asked for, or a graph is compiled, which a loop would make long."""
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     return differentiated or torch.compiler.is_compiling()

@@ -10,14 +10,14 @@ from torch import Tensor
 def high_pass(images: Tensor, rate: float = 0.25) -> Tensor:
     """The absolute value of images without their low frequencies, in at least float32.
 
-    Of the centred spectrum the square of ``rate * h * w`` frequencies around zero is cut out
+    In the centred spectrum, the square of ``rate * h * w`` frequencies around zero is cut out
     (Liu et al. 2023, Explicit Visual Prompting, arXiv:2303.10883), the mean included. The square is
     that of the published code: for an even side ``2 l`` it takes the frequencies from ``-l`` to
     ``l - 1``, and no more than there are where one side is over ``1 / rate`` times the other.
 
     Args:
         images: ``(B, c, h, w)``; no gradient flows to them.
-        rate: Share of the spectrum to cut, 0 to 1.
+        rate: Fraction of the spectrum to cut, 0 to 1.
 
     Returns:
         ``(B, c, h, w)``.

@@ -86,7 +86,7 @@ class Display:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def hushed(self) -> Iterator[None]:
+    def without_lines(self) -> Iterator[None]:
         """Keeps back all lines but warnings and validations; the bar goes on."""
         before, self.console.quiet = self.console.quiet, True
         try:

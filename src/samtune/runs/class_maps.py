@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from samtune.data.config import DataConfig, PromptConfig
+from samtune.data.config import DataConfig, PromptConfig, targets_are_maps
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.losses import DEFAULT_LOSS, Loss
@@ -22,7 +22,7 @@ CLASS_LOSS = "ce + multi_dice"
 
 def has_class_maps(data: DataConfig, prompts: PromptConfig) -> bool:
     """Whether the targets are maps of classes."""
-    return NONE in _all_modes(prompts) and data.masks == "classes" and (data.classes or 0) > 1
+    return targets_are_maps(data, _all_modes(prompts))
 
 
 def class_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:

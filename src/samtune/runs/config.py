@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, get_type_hints
 
 from samtune.adapters import ADAPTERS
-from samtune.data.changes import check_changes, check_own_size, varied
+from samtune.data.changes import check_changes, check_own_size, images_vary
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.cuts import check_cuts
 from samtune.data.layouts import defaults_of
@@ -147,7 +147,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_classes(config.data, config.prompts, config.decoder, config.train.loss)
     check_training(config.train)
     tiles = config.input.until_chosen().tiles
-    adapter, changes = config.adapter["name"], varied(config.data, tiles)
+    adapter, changes = config.adapter["name"], images_vary(config.data, tiles)
     check_feature_cache(config.train, adapter, ADAPTERS[adapter].detached, changes)
     mapped = has_class_maps(config.data, config.prompts)
     cut = tiles != "whole"

@@ -12,7 +12,7 @@ from typing import Any
 
 from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
-from samtune.files import as_path, lies_in, unused, write_whole
+from samtune.files import as_path, free_path, lies_in, write_whole
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.training.state import COUNTERS, read_counters
@@ -72,7 +72,7 @@ def check_output(output: str | None, root: str | None) -> None:
     folder = DEFAULT if output is None else as_path(output)
     if lies_in(folder, data):
         place = data.resolve()
-        beside = unused(place.with_name(f"{place.name}-run"))
+        beside = free_path(place.with_name(f"{place.name}-run"))
         raise InputError(
             f"output={output or f'{DEFAULT}/...'}: lies in data.root={root}, where the run's "
             f"pictures would be among the data; choose a folder outside, as in output={beside}"
@@ -134,7 +134,7 @@ def _fresh(output: str | None, name: str) -> Path:
                 f"resume={output}"
             )
     else:
-        folder = unused(DEFAULT / name)
+        folder = free_path(DEFAULT / name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -40,7 +40,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
     trees = layers(words)
     settings = [*_data(models), *(word for word in words if not word.startswith("output="))]
     if not any("eval" in tree.get("prompts", {}) for tree in trees):
-        names = dict.fromkeys(name for each in modes.values() if each for name in each.stated)
+        names = dict.fromkeys(name for each in modes.values() if each for name in each.as_written)
         settings.append(f"prompts.eval=[{','.join(names or ['box'])}]")
     folder = next((tree["output"] for tree in reversed(trees) if tree.get("output")), None)
     summaries: list[Tree] = []

@@ -68,7 +68,7 @@ class Source:
         of_model = {key: v for key, v in header["input"].items() if key in known}
         parts["input"] = {**WHOLE["input"], **of_model}
         parts["data"] = intensity.settings_of(header["input"])
-        prompts = {"eval": list(PromptModes.parse(header["prompts"]).stated)}
+        prompts = {"eval": list(PromptModes.parse(header["prompts"]).as_written)}
         return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
 
     def training_data(self) -> Tree:

@@ -39,7 +39,7 @@ def in_full(tree: Mapping[str, Any]) -> Tree:
     """A tree with its short forms spelt out: a part's name alone, and a preset of the input.
 
     A preset becomes the settings that it stands for, below those of the same tree; so it acts over
-    all that earlier trees say. What other presets state and it does not has its default again, so
+    all that earlier trees say. What other presets have and it has not has its default again, so
     that no two presets mix.
     """
     tree, part = named_parts(tree), tree.get("input")
@@ -49,8 +49,8 @@ def in_full(tree: Mapping[str, Any]) -> Tree:
         return tree
     beside = {key: value for key, value in part.items() if key != "preset"}
     preset = PRESETS[str(part["preset"])]
-    stated = {key for name in PRESETS for key in PRESETS[name].settings}
-    plain = {row.name: row.default for row in fields(InputConfig) if row.name in stated}
+    of_presets = {key for name in PRESETS for key in PRESETS[name].settings}
+    plain = {row.name: row.default for row in fields(InputConfig) if row.name in of_presets}
     return {**tree, "input": {**plain, **preset.settings, **beside}}
 
 

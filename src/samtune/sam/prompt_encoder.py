@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-from samtune.prompts import ABSENT, Prompts
+from samtune.prompts import ABSENT, Prompts, mask_size_over
 from samtune.sam.layers import LayerNorm2d
 
 
@@ -106,7 +106,7 @@ class PromptEncoder(nn.Module):
         none = self.no_mask_embed.weight[:, :, None, None]
         if prompts.masks is None:
             return none
-        expected = (4 * grid[0], 4 * grid[1])
+        expected = mask_size_over(grid)
         if tuple(prompts.masks.shape[-2:]) != expected:
             raise InputError(
                 f"mask prompt of {tuple(prompts.masks.shape[-2:])}: must be the low-resolution "

@@ -21,7 +21,6 @@ from torch import Tensor
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
 from samtune.sam.encoder import ENCODERS
-from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
@@ -30,8 +29,6 @@ State = Mapping[str, Tensor]
 Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 """Patterns and what takes their place."""
 
-ANCHOR = ImageEncoder.anchor
-"""A name that every official layout of a ViT has; what stands before it is the wrapping's."""
 HF_ANCHOR = "vision_encoder.patch_embed.projection.weight"
 TIMM_ANCHOR = "image_encoder.patch_embed.conv1.conv.weight"
 """MobileSAM's with the names that timm has for TinyViT."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset, collate
-from samtune.data.changes import varied
+from samtune.data.changes import images_vary
 from samtune.distributed import place, share_buffers
 from samtune.errors import InputError
 from samtune.losses import Loss
@@ -25,7 +25,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.training.accelerator import make_accelerator
 from samtune.training.average import add_to_mean, is_averaged
 from samtune.training.choice import Judge, choose, take_validation
-from samtune.training.interrupts import uninterrupted
+from samtune.training.interrupts import without_interrupts
 from samtune.training.keeping import Keeping
 from samtune.training.objective import Objective
 from samtune.training.optimiser import parameter_groups
@@ -135,7 +135,7 @@ class _Trainer:
                 f"nothing to train: adapter {model.adapter.name!r} with decoder "
                 f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
             )
-        changes, detached = varied(train.data, train.input.tiles), model.adapter.detached
+        changes, detached = images_vary(train.data, train.input.tiles), model.adapter.detached
         check_feature_cache(config, model.adapter.name, detached, changes)
         if config.strength not in (AUTO, NONE):
             model.strength = float(config.strength)  # refused now if the model has no such
@@ -226,7 +226,7 @@ class _Trainer:
                 curve = choose(self.judge, state, self.model, last)
             finally:
                 self._put(last, 1.0)
-        with uninterrupted():
+        with without_interrupts():
             self._put_best()
             if self.output is not None and self.accelerator.is_main_process:
                 save(self.model, self.output / "best.safetensors", **self.header)
@@ -271,7 +271,7 @@ class _Trainer:
         while self.state.step < self.total and not self._out_of_patience():
             parts = range(self.config.accumulate)
             losses = [self._micro_step(part, next(stream)) for part in parts]
-            with uninterrupted():
+            with without_interrupts():
                 self._update(losses)
             if self._due():
                 self._validate()
@@ -346,7 +346,7 @@ class _Trainer:
         measured = self.judge.validation.measure(self.model.eval(), self.judge.watched(state))
         row: Row = {"step": state.step, **measured}
         forgotten = self.judge.forgotten(row, state)
-        with uninterrupted():
+        with without_interrupts():
             state.validated = state.step
             if take_validation(self.judge, state, row, _on_cpu(self.model)):
                 self._save_best()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Lets Ctrl-C wait to the end of the block, where weights and counters agree."""
     if threading.current_thread() is not threading.main_thread():
         yield  # interrupts reach the main thread only

@@ -162,14 +162,14 @@ def asked_in_rounds(mode: str) -> bool:
     return (numbered_mode(mode) or (mode, 1))[0] == "clicks"
 
 
-def check_feature_cache(config: FitConfig, adapter: str, detached: bool, varied: bool) -> None:
+def check_feature_cache(config: FitConfig, adapter: str, detached: bool, images_vary: bool) -> None:
     """Refuses ``train.feature_cache`` where the encoder gives nothing twice.
 
     Args:
         config: The settings.
         adapter: The method's name.
         detached: Whether it leaves the encoder as it is.
-        varied: Whether training images change from epoch to epoch.
+        images_vary: Whether training images change from epoch to epoch.
 
     Raises:
         InputError: With what to set instead.
@@ -181,7 +181,7 @@ def check_feature_cache(config: FitConfig, adapter: str, detached: bool, varied:
             f"train.feature_cache={config.feature_cache}: {adapter} trains within the encoder, "
             "which so gives nothing twice; leave it out, or set adapter.name=none"
         )
-    if varied:
+    if images_vary:
         raise InputError(
             f"train.feature_cache={config.feature_cache}: training images change in every epoch; "
             "set data.redraw=false to keep each one's first change, or data.augment=none and "

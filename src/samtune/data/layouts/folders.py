@@ -7,7 +7,7 @@ from pathlib import Path
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, check_kind
 from samtune.data.object_files import ObjectFiles
-from samtune.data.problems import collected
+from samtune.data.problems import complaints
 from samtune.data.sources import find_layout, sliced
 
 
@@ -21,7 +21,7 @@ def _defaults(root: Path, given: Settings) -> Settings:
     """Instances, if each object has a mask file of its own."""
     layout: SplitRecords = {}
     if "masks" not in given:
-        with collected():  # what is wrong is said when the records are needed
+        with complaints():  # what is wrong is said when the records are needed
             layout = find_layout(root)
     masks = (record.mask for records in layout.values() for record in records)
     return {"masks": "instance"} if any(isinstance(m, ObjectFiles) for m in masks) else {}

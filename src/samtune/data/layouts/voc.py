@@ -123,7 +123,7 @@ def _lists(folder: Path, every: list[str]) -> dict[str | None, tuple[Path, list[
     for split, file in files.items():
         names = sorted({line.strip() for line in file.read_text("utf-8").splitlines()} - {""})
         if not names:
-            remedy = "give one name a line or remove the file"
+            remedy = "give one name per line or remove the file"
             complain(DataError(file, "empty list", "lists no image", remedy))
         lists[split] = (file, names)
     return lists
@@ -153,7 +153,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
     names = tuple(line.split(":")[0] for line in lines if line and not line.startswith("#"))
     if not names:
-        raise InputError(f"{file}: names no class; give one a line, or remove the file")
+        raise InputError(f"{file}: names no class; give one per line, or remove the file")
     return names
 
 

@@ -1,4 +1,4 @@
-"""YOLO segmentation: data.yaml, images/SPLIT and labels/SPLIT with a polygon a line."""
+"""YOLO segmentation: data.yaml, images/SPLIT and labels/SPLIT with one polygon per line."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _defaults(root: Path, given: Settings) -> Settings:
 
 LAYOUT = Layout(
     "yolo",
-    "YOLO segmentation: data.yaml, images/SPLIT, labels/SPLIT/*.txt with a polygon a line",
+    "YOLO segmentation: data.yaml, images/SPLIT, labels/SPLIT/*.txt with one polygon per line",
     _fits,
     _find,
     _defaults,

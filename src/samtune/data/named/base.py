@@ -29,7 +29,7 @@ class NamedSet:
     url: str
     """Its page."""
     layout: tuple[str, ...]
-    """Paths below the root that are read, one a line; shown when something is missing."""
+    """Paths below the root that are read, one per line; shown when something is missing."""
     splits: Mapping[str, int]
     """How many images its authors give to each split; ``all`` if they make none."""
     find: Callable[[Path, DataConfig], dict[str | None, list[Record]]]

@@ -14,7 +14,7 @@ from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, image_files
 
 _HELD_OUT = 3
-"""Of the slices in their order each third is the test, from the first on."""
+"""Every third slice, from the first on, is for the test."""
 ORGANS = (
     "background", "aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas",
     "spleen", "stomach",
@@ -188,7 +188,7 @@ register(
         "https://imagej.net/events/isbi-2012-segmentation-challenge",
         (
             "train-volume.tif and train-labels.tif",
-            "{images,labels}/ of one picture a slice, as data/images/train-volume00.jpg and "
+            "{images,labels}/ of one picture per slice, as data/images/train-volume00.jpg and "
             "data/labels/train-labels00.jpg, or 0.png in both",
             "{Image,Label}/GROUP/ of pictures",
         ),

@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Coloured(Stored):
-    """A mask that is a picture with one colour a class."""
+    """A mask that is a picture with one colour per class."""
 
     values: tuple[tuple[Colour, int], ...]
     """The value of each colour (red, green, blue)."""

@@ -16,7 +16,7 @@ _TEXTS = frozenset({".csv", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".y
 """Endings of lists and annotations, which may lie anywhere."""
 
 
-def unused(
+def unread_files(
     records: Iterable[Record], root: Path, known: Collection[str] = ()
 ) -> Iterator[tuple[Path, str]]:
     """Files and folders beside those of the records that none of them reads, with the kind of each.
