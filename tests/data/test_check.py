@@ -467,3 +467,33 @@ def test_facts_of_every_file(make_pairs, samtune, tmp_path):
     )  # fmt: skip
     assert rows["img3"]["size"] is None and not rows["img3"]["ok"]
     assert {split for row in rows.values() for split in row["splits"]} == {"train", "val", "test"}
+
+
+def test_ten_kinds_of_damage_at_once_fit_on_a_screen(samtune, make_pairs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"s{i:02}" for i in range(24)]
+    root = make_pairs(names)
+    image, mask = (lambda name, k=kind: root / k / f"{name}.png" for kind in ("images", "masks"))
+    mask("s00").unlink()
+    image("s01").unlink()
+    save(root / "images/s02.bmp", picture(seed=2))
+    image("s03").write_bytes(b"nothing")
+    mask("s04").write_bytes(b"")
+    save(mask("s05"), blob(9, 9))
+    save(mask("s06"), blob() + (np.arange(16) % 7).astype(np.uint8))
+    save(mask("s07"), picture())
+    save(mask("s08"), np.zeros((12, 16), np.uint8))
+    save(image("s09"), picture(seed=10))
+    mask("s10").unlink()
+    tifffile.imwrite(root / "masks/s10.tif", np.full((12, 16), 0.5, np.float32))
+    answer = samtune("data", "check", root)
+    assert answer.code == 2 and "Traceback" not in answer.err
+    kinds = ["unmatched image", "unmatched mask", "stem twice", "unreadable image",
+             "unreadable mask", "size mismatch", "unexpected mask values", "coloured mask",
+             "empty mask", "fractional mask"]  # fmt: skip
+    lines = answer.out.splitlines()
+    for kind in kinds:
+        at = [i for i, line in enumerate(lines) if f": {kind}" in line]
+        assert len(at) == 1, kind
+        assert any(line.startswith("  -> ") for line in lines[at[0] + 1 : at[0] + 4]), kind
+    assert len(lines) <= 50, answer.out

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FILES_SHOWN = 3
 """Files shown of each kind of finding; the JSON lists all."""
+FEW_KINDS = 4
+"""Of more kinds of findings the first file alone is shown, so that all fit on a screen."""
 
 app = typer.Typer(
     help="Known data sets and layouts, and a check of your own.", no_args_is_help=True
@@ -98,10 +100,16 @@ def show(display: Display, result: Check, root: str = "") -> None:
         absent = [row["name"] for row in counts["classes"] if not row["images"]]
         if absent:
             display.say(f"classes without a pixel: {', '.join(absent)}")
-    for title, findings in (("problem", result.problems), ("remark", result.remarks)):
-        for kind in dict.fromkeys(row.kind for row in findings):
-            alike = [row for row in findings if row.kind == kind]
-            _show_kind(display, f"{title}: {kind}", alike, root)
+    kinds = [
+        (f"{title}: {kind}", [row for row in findings if row.kind == kind])
+        for title, findings in (("problem", result.problems), ("remark", result.remarks))
+        for kind in dict.fromkeys(row.kind for row in findings)
+    ]
+    for heading, alike in kinds:
+        if len(kinds) > FEW_KINDS:
+            _show_first(display, heading, alike, root)
+        else:
+            _show_kind(display, heading, alike, root)
     n = len(result.problems)
     end = f"not ok: {n} problem{'s' if n > 1 else ''}, training would fail" if n else "ok"
     display.say(end + (f"; {len(result.remarks)} remarks" if result.remarks else ""))
@@ -136,6 +144,13 @@ def _show_kind(display: Display, title: str, rows: Sequence[Finding], root: str)
         display.say(f"  {row.file.removeprefix(root)}: {row.what}")
     if len(rows) > FILES_SHOWN:
         display.say(f"  ... and {len(rows) - FILES_SHOWN} more; --json lists them all")
+    display.say(f"  -> {rows[0].remedy}")
+
+
+def _show_first(display: Display, title: str, rows: Sequence[Finding], root: str) -> None:
+    """One of a kind's files and its remedy, where there are so many that all must fit a screen."""
+    count = f", {len(rows)} times, first" if len(rows) > 1 else ""
+    display.say(f"{title}{count}: {rows[0].file.removeprefix(root)}: {rows[0].what}")
     display.say(f"  -> {rows[0].remedy}")
 
 

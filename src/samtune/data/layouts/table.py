@@ -82,7 +82,7 @@ def _table(root: Path) -> Path:
 def _tables(folder: Path) -> list[Path]:
     """The CSV files directly in a folder whose first line names both columns."""
     files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-    return [file for file in files if set(COLUMNS) <= set(_header(file))]
+    return [f for f in files if f.is_file() and set(COLUMNS) <= set(_header(f))]
 
 
 def _header(file: Path) -> list[str]:
