@@ -94,19 +94,21 @@ def show(display: Display, result: Check, root: str = "") -> None:
     if counts["masks"]:
         kinds = ", ".join(f"{kind} in {n} files" for kind, n in counts["masks"].items())
         display.say(f"mask values: {kinds}")
+    if counts["bands"]:
+        display.say(f"bands of images, from 0: {'; '.join(counts['bands'])}")
     if counts["classes"]:
         rows = [_class_row(row) for row in counts["classes"] if row["images"]]
         display.table(("value", "class", "pixels", "images", "objects"), rows)
         absent = [row["name"] for row in counts["classes"] if not row["images"]]
         if absent:
             display.say(f"classes without a pixel: {', '.join(absent)}")
-    kinds = [
+    groups = [
         (f"{title}: {kind}", [row for row in findings if row.kind == kind])
         for title, findings in (("problem", result.problems), ("remark", result.remarks))
         for kind in dict.fromkeys(row.kind for row in findings)
     ]
-    for heading, alike in kinds:
-        if len(kinds) > FEW_KINDS:
+    for heading, alike in groups:
+        if len(groups) > FEW_KINDS:
             _show_first(display, heading, alike, root)
         else:
             _show_kind(display, heading, alike, root)
@@ -128,7 +130,7 @@ def _unread(refused: Sequence[Exception]) -> Check:
     if not errors:
         raise refused[-1]
     rows = [row for error in errors for row in findings(error, error.file)]
-    empty: dict[str, Any] = {"images": 0, "masks": {}, "splits": {}, "classes": []}
+    empty: dict[str, Any] = {"images": 0, "masks": {}, "splits": {}, "classes": [], "bands": []}
     return Check(tuple(rows), (), empty)
 
 

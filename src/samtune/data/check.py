@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from samtune.data.bands import band_lines
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import clear_threshold
 from samtune.data.layouts import SplitRecords, find
@@ -44,7 +45,8 @@ class Check:
     counts: dict[str, Any]
     """``images``; ``masks``, how many hold which kind of values; ``splits``, for each the fields of
     :class:`~samtune.data.scan.Summary`; ``classes``, for each ``class``, ``name``, ``pixels``,
-    ``share`` of all labelled pixels, ``images`` and ``objects``. Of files without a problem."""
+    ``share`` of all labelled pixels, ``images`` and ``objects``; ``bands``, a line for each number
+    of bands that says which are used. Of files without a problem."""
     files: tuple[dict[str, Any], ...] = ()
     """For each image, also of those with a problem: ``name``, ``file``, ``mask`` (its file),
     ``splits`` it is in, ``ok``, ``size`` (height and width), ``kind`` of mask values, ``values``
@@ -265,7 +267,13 @@ def _counts(sound: Sequence[Look], parts: Parts, data: DataConfig) -> dict[str, 
             splits[name] = asdict(summary_of(mine))
     kinds = Counter(values_kind(each, data) for each in sound)
     classes = _class_rows(sound, data)
-    return {"images": len(sound), "masks": dict(kinds), "splits": splits, "classes": classes}
+    return {
+        "images": len(sound),
+        "masks": dict(kinds),
+        "splits": splits,
+        "classes": classes,
+        "bands": band_lines(sound, data),
+    }
 
 
 def _facts(found: Sequence[Look], parts: Parts, data: DataConfig) -> tuple[dict[str, Any], ...]:

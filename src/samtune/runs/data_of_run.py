@@ -153,9 +153,25 @@ def check_splits(
             raise no_objects(summary.images, config.data)
         few = few_images(name, summary.images)
         remarks += [few] if few else []
+        remarks += _unmeasured(name, summary, config) if name != "train" else []
         if summary.empty:
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
             counts[-1] += f" ({summary.empty} images without any)"
     if carved is not None:
         remarks += as_lines([*of_training([*looks.values()], parts, config.data, carved)])
     return SplitCheck("\n".join(counts), remarks, [*looks.values()])
+
+
+def _unmeasured(split: str, summary: Summary, config: RunConfig) -> list[str]:
+    """What has no number in a split for measuring, because it does not occur there."""
+    data = config.data
+    if not summary.objects:
+        return [f"{split}: no image has an object, so nothing is measured of any; add some"]
+    known = data.classes or len(data.class_names)
+    values = [v for v in range(known) if v not in (data.background, data.ignore)]
+    absent = [value for value in values if value not in summary.class_objects]
+    if known < 2 or not absent:
+        return []
+    names = [data.class_names[v] if v < len(data.class_names) else f"class {v}" for v in absent]
+    verb = "does" if len(names) == 1 else "do"
+    return [f"{split}: {_some(names)} {verb} not occur, so there is no number of it"]

@@ -1,0 +1,82 @@
+"""What a run says of its splits before it starts, and when it goes on."""
+
+import json
+
+import numpy as np
+import pytest
+from pictures import blob, picture, save
+
+from samtune.data import splits
+from samtune.data.layouts import find
+from samtune.data.scan import looks
+from samtune.runs.config import resolve
+from samtune.runs.data_of_run import altered, check_splits, parts_of_run, write_digests
+
+
+@pytest.fixture
+def root(tmp_path):
+    for i in range(8):
+        save(tmp_path / "set/images" / f"a{i}.png", picture(seed=i))
+        save(tmp_path / "set/masks" / f"a{i}.png", blob(value=1))
+    return tmp_path / "set"
+
+
+def said(root, **data):
+    config = resolve([{"data": {"root": str(root), **data}}])
+    parts = splits(config.data)
+    return check_splits(parts, config, carved=True), parts, config
+
+
+def test_what_does_not_occur_has_no_number_and_is_said(root):
+    _, parts, _ = said(root)
+    for record in parts["test"]:
+        save(record.mask, np.zeros((12, 16), np.uint8))
+    remarks = said(root)[0].remarks
+    assert "test: no image has an object, so nothing is measured of any; add some" in remarks
+    classes = {"masks": "classes", "classes": 3, "background": 0, "class_names": ["bg", "a", "b"]}
+    remarks = said(root, **classes)[0].remarks
+    assert "val: b does not occur, so there is no number of it" in remarks
+    assert not any("class 0" in line for line in remarks)
+
+
+def test_a_training_repeats_what_a_check_says(root):
+    _, parts, _ = said(root)
+    twin = parts["test"][0].image
+    save(parts["train"][0].image, picture(seed=int(twin.stem[1:])))
+    (line,) = (r for r in said(root)[0].remarks if r.startswith("leak between splits"))
+    assert "is the same image as" in line and "remove one of the two" in line
+    remarks = said(root, masks="classes", classes=2)[0].remarks
+    assert any("class 0 is asked as an object in 8 of 8 images" in r for r in remarks)
+
+
+def test_the_data_of_a_run(root, tmp_path, refused):
+    _, parts, config = said(root)
+    records = find(config.data)[None]
+    run = tmp_path / "r"
+    run.mkdir()
+    names = {split: [record.name for record in part] for split, part in parts.items()}
+    (run / "split.json").write_text(json.dumps(names))
+
+    def seen():
+        return [*looks(find(config.data)[None], config.data, thorough=True)]
+
+    write_digests(run, [each for each in seen() if each.record in parts["train"]], records)
+    assert parts_of_run(str(run), records) == (parts, []) and altered(str(run), seen()) == []
+    assert altered(None, seen()) == []
+    save(root / "images/new.png", picture(seed=99))
+    save(root / "masks/new.png", blob())
+    first, second = (record.name for record in parts["train"][:2])
+    save(root / "images" / f"{first}.png", picture(seed=98))
+    save(root / "masks" / f"{second}.png", blob(value=255))
+    again, lines = parts_of_run(str(run), find(config.data)[None])
+    assert again == parts and "1 images are new" in lines[0] and "(new)" in lines[0]
+    images, masks = altered(str(run), seen())
+    assert f"1 images have changed since the run began ({first})" in images
+    assert f"1 masks have changed since the run began ({second})" in masks
+    (run / "files.json").unlink()  # a run of an earlier version
+    assert altered(str(run), seen()) == []
+    assert "are in no split of the run" in parts_of_run(str(run), find(config.data)[None])[1][0]
+    lacking = [record for record in records if record.name != first]
+    refused([f"resume={run}", first, "put them back"], parts_of_run, str(run), lacking)
+    (run / "split.json").unlink()
+    refused([f"resume={run}", "split.json"], parts_of_run, str(run), records)
