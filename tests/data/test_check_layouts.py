@@ -25,7 +25,7 @@ def coco(root):
         for i, (category, polygon) in enumerate(objects)
     ]
     annotations += [
-        {**annotations[4], "id": 112},
+        {**annotations[4], "id": 112, "segmentation": [[1, 1, 4, 5]]},
         {**annotations[0], "id": 113, "image_id": 77},
         {**annotations[0], "id": 114, "segmentation": []},
         {"id": 115},

@@ -4,9 +4,19 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
-from samtune.data import image_size, read_image, read_mask
+from samtune.data import (
+    DataConfig,
+    Record,
+    image_size,
+    label_objects,
+    read_image,
+    read_mask,
+    read_sample,
+)
+from samtune.data.problems import remarked
+from samtune.data.scan import look
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 9, 3), np.uint8)
@@ -147,6 +157,84 @@ def test_truncated_and_foreign_files_are_refused(tmp_path, save_image, refused, 
 def test_stacks_are_refused(tmp_path, refused):
     tifffile.imwrite(tmp_path / "z.tif", np.zeros((7, 16, 16), np.uint8), photometric="minisblack")
     refused(["z.tif", "7 channels", "slice"], read_image, tmp_path / "z.tif")
+
+
+BLOB = np.zeros((16, 32), np.uint8)
+BLOB[2:7, 4:20] = 255
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (9, 200, 40), (255,)])
+def test_a_shape_in_the_alpha_channel_is_the_mask(tmp_path, refused, colour):
+    flat = np.full((*BLOB.shape, len(colour)), colour, np.uint8)
+    Image.fromarray(np.dstack([flat, BLOB])).save(tmp_path / "a.png")
+    with remarked() as notes:
+        np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), BLOB)
+    assert [note.kind for note in notes] == ["mask in alpha"]
+    clear = np.full_like(BLOB, 255)  # an alpha channel without a shape says nothing
+    Image.fromarray(np.dstack([BLOB, BLOB, BLOB, clear])).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "b.png"), BLOB)
+    rgb = RNG.integers(0, 256, (*BLOB.shape, 3), np.uint8)
+    Image.fromarray(np.dstack([rgb, BLOB])).save(tmp_path / "c.png")
+    refused(["c.png", "alpha channel", "data.colors"], read_mask, tmp_path / "c.png")
+
+
+def turned_pair(root, orientation, as_stored, shape=(16, 32)):
+    """An image that EXIF turns, and its mask: of the pixels as stored, or upright."""
+    stored = np.zeros((*shape, 3), np.uint8)
+    mask = np.zeros(shape, np.uint8)
+    mask[2:7, 4:12] = 255
+    stored[mask > 0] = 200
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(root / "a.png", exif=exif)
+    picture = Image.fromarray(mask)
+    if not as_stored:
+        picture.getexif()[0x0112] = orientation
+        picture = ImageOps.exif_transpose(picture)
+    picture.save(root / "m.png")
+    return Record(root / "a.png", root / "m.png", "a")
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("as_stored", [True, False])
+def test_masks_of_images_that_exif_turns(tmp_path, orientation, as_stored):
+    record = turned_pair(tmp_path, orientation, as_stored)
+    clear = orientation > 4  # of what the sizes tell
+    found = look(record, DataConfig(turn_masks=as_stored and not clear), thorough=True)
+    assert not found.problems
+    kinds = {note.kind for note in found.remarks}
+    assert kinds == ({"mask turned"} if clear and as_stored else
+                     set() if clear or as_stored else {"EXIF orientation"})  # fmt: skip
+    sample = read_sample(record, DataConfig(turn_masks=as_stored))
+    np.testing.assert_array_equal(sample.labels.map > 0, sample.image[..., 0] > 0)
+    square = turned_pair(tmp_path, orientation, as_stored, (16, 16))
+    found = look(square, DataConfig(turn_masks=as_stored), thorough=True)
+    assert {n.kind for n in found.remarks} == (set() if as_stored else {"EXIF orientation"})
+    sample = read_sample(square, DataConfig(turn_masks=as_stored))
+    np.testing.assert_array_equal(sample.labels.map > 0, sample.image[..., 0] > 0)
+
+
+def test_pictures_of_any_size_that_memory_holds(tmp_path, monkeypatch, refused, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    Image.fromarray(np.dstack([BLOB] * 3)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (16, 32, 3)
+    assert image_size(tmp_path / "a.png") == (16, 32)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), BLOB)
+    assert Image.MAX_IMAGE_PIXELS == 100 and not recwarn.list
+    monkeypatch.setattr("os.sysconf", lambda name: 30)
+    refused(["a.png", "32x16 pixels", "cut the image"], read_image, tmp_path / "a.png")
+
+
+def test_soft_edges_are_pointed_at_the_threshold(tmp_path, refused):
+    soft = np.asarray(Image.fromarray(BLOB).resize((50, 40), Image.Resampling.BICUBIC))
+    Image.fromarray(soft).save(tmp_path / "s.png")
+    words = ["s.png", "data.threshold=127"]
+    values = read_mask(tmp_path / "s.png")
+    refused(words, label_objects, values, DataConfig(), tmp_path / "s.png")
+    cut = label_objects(values, DataConfig(threshold=127), tmp_path / "s.png")
+    np.testing.assert_array_equal(cut.map, soft > 127)
+    message = refused("s.png", label_objects, values // 60, DataConfig(), tmp_path / "s.png")
+    assert "threshold" not in message
 
 
 @pytest.mark.slow

@@ -3,8 +3,17 @@ import pickle
 import numpy as np
 import pytest
 
-from samtune.data import DataConfig, find_images, read_image, read_mask, read_sample, scan, splits
-from samtune.data.layouts.base import layout_of
+from samtune.data import (
+    DataConfig,
+    find_images,
+    read_image,
+    read_mask,
+    read_sample,
+    scan,
+    splits,
+)
+from samtune.data.layouts.base import find, layout_of
+from samtune.data.problems import remarked
 from samtune.data.volumes import load, stem_of
 from samtune.geometry import InputPolicy
 
@@ -95,6 +104,47 @@ def test_nifti_is_turned_to_left_back_head(tmp_path):
     images = find_images(tmp_path / "two.nii", InputPolicy((8, 8), bands=(1,)))
     assert len(images) == 5
     assert images[0].image.read().shape == (12, 16, 2)
+
+
+def test_axes_of_one_and_planes_of_nifti(tmp_path):
+    nib = pytest.importorskip("nibabel")
+    stored = np.moveaxis(VALUES, [0, 1, 2], [2, 1, 0])
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    for i, ones in enumerate([(), (1,), (1, 1), (1, 1, 1)]):
+        nib.save(
+            nib.Nifti1Image(stored.reshape(stored.shape + ones), affine), tmp_path / f"{i}.nii"
+        )
+        np.testing.assert_array_equal(load(tmp_path / f"{i}.nii"), VALUES)
+        assert len(find_images(tmp_path / f"{i}.nii")) == 5
+    vector = np.stack([stored, stored], -1)[:, :, :, None]
+    nib.save(nib.Nifti1Image(vector, affine), tmp_path / "v.nii")
+    np.testing.assert_array_equal(load(tmp_path / "v.nii")[..., 1], VALUES)
+    nib.save(nib.Nifti1Image(stored[..., 0], affine), tmp_path / "flat.nii")
+    np.testing.assert_array_equal(load(tmp_path / "flat.nii"), VALUES[:1])
+    colours = np.zeros(stored.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colours["G"] = stored
+    nib.save(nib.Nifti1Image(colours, affine), tmp_path / "rgb.nii")
+    records = find_images(tmp_path / "rgb.nii")
+    np.testing.assert_array_equal(read_image(records[2].image)[..., 1], VALUES[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [(None, None), ((0, 3), "other origin"), ((0, 0), "other voxel size"), ((0, 1), "other axes")],
+)
+def test_places_that_differ_are_remarked(tmp_path, change, kind):
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    nifti(tmp_path / "images/a.nii.gz", VALUES, affine)
+    if change:
+        affine = affine.copy()
+        affine[change] += 7 if kind == "other origin" else -0.2
+    if kind == "other axes":
+        affine[1, 0] -= -0.2
+        affine[:3, :2] /= np.linalg.norm(affine[:3, :2], axis=0)
+    nifti(tmp_path / "masks/a.nii.gz", MASK, affine)
+    with remarked() as notes:
+        find(DataConfig(root=str(tmp_path)))
+    assert [note.kind for note in notes] == ([kind] if kind else [])
 
 
 def test_dicom_in_its_units_and_order(tmp_path):

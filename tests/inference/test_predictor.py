@@ -3,6 +3,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, read_image, splits
 from samtune.evaluation.streaming import predict
@@ -190,11 +191,41 @@ def test_a_box_may_reach_over_the_edge(predictor):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda i: i[..., 0], "(48, 72)"),
-        (lambda i: i.astype(np.float32), "float32"),
-        (lambda i: i[..., :2], "(48, 72, 2)"),
+        (lambda i: i[..., :2], "uint8 (h, w, 3)"),
+        (lambda i: i.astype(np.float32), "image of float32 (48, 72, 3): its values go from 0"),
+        (lambda i: np.full_like(i, np.nan, dtype=float), "NaN"),
+        (lambda i: i.transpose(2, 0, 1), "image.transpose(1, 2, 0)"),
+        (lambda i: i[None], "image[0]"),
+        (lambda i: i[:0], "uint8 (h, w, 3)"),
+        (lambda i: i.astype(complex), "complex128"),
+        (lambda i: i.tolist(), "the type list"),
+        (lambda i: "nowhere.png", "nowhere.png: no such image file"),
     ],
 )
 def test_malformed_images(model, image, refused, spoil, said):
-    refused([said, "uint8 (h, w, 3)"], model.predictor().set_image, spoil(image))
+    refused(said, model.predictor().set_image, spoil(image))
     refused("RGB or BGR", model.predictor().set_image, image, "GBR")
+
+
+def test_what_people_have_as_an_image(model, image, tmp_path):
+    """An array of other kinds, a picture, a path, a tensor: all are the same image."""
+    predictor = model.predictor()
+    picture = Image.fromarray(image)
+    picture.save(tmp_path / "a.png")
+    grey = image[..., 0]
+    clear = np.dstack([image, np.zeros_like(grey)])
+    kinds = [
+        [image, picture, tmp_path / "a.png", str(tmp_path / "a.png"), torch.from_numpy(image),
+         image / 255, (image / 255).astype(np.float32), clear, Image.fromarray(clear)],
+        [grey, grey[..., None], Image.fromarray(grey), grey[..., None].repeat(3, 2)],
+    ]  # fmt: skip
+    for alike in kinds:
+        answers = []
+        for each in alike:
+            predictor.set_image(each)
+            answers.append(predictor.predict(box=BOX, return_logits=True)[0])
+        assert all(np.array_equal(answers[0], answer) for answer in answers)
+    predictor.set_image(np.ascontiguousarray(clear[..., [2, 1, 0, 3]]), "BGR")
+    first = predictor.predict(box=BOX, return_logits=True)[0]
+    predictor.set_image(image)
+    np.testing.assert_array_equal(predictor.predict(box=BOX, return_logits=True)[0], first)

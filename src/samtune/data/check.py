@@ -15,9 +15,9 @@ from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import clear_threshold
 from samtune.data.layouts import SplitRecords, find
 from samtune.data.named import DATASETS, deviations
-from samtune.data.problems import complaints, of_files
+from samtune.data.problems import Finding, complaints, of_files, remarked
 from samtune.data.reading import has_palette, is_lossy
-from samtune.data.remarks import Finding, Parts, of_mask, of_training, splits_of
+from samtune.data.remarks import Parts, of_mask, of_training, splits_of
 from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
 from samtune.data.sources import Record
 from samtune.data.splits import divided, with_shots
@@ -84,7 +84,7 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
     layout: SplitRecords = {}
     parts: Parts = {}
-    with complaints() as problems:
+    with remarked() as odd, complaints() as problems:
         layout = find(data)
     records = list(dict.fromkeys(r for records in layout.values() for r in records))
     all_looks: list[Look] = []
@@ -103,7 +103,7 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
     sound = [each for each in all_looks if not each.problems]
     rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
     carved = not {"val", "test"} <= layout.keys()
-    odd = [
+    odd += [
         *_of_copy(layout, data),
         *_remarks(sound, parts, data, carved),
         *_unread(records, rows, data),
@@ -148,6 +148,7 @@ def _remarks(
     sound: Sequence[Look], parts: Parts, data: DataConfig, carved: bool
 ) -> Iterator[Finding]:
     for each in sound:
+        yield from each.remarks
         yield from _odd_objects(each, data)
         yield from _odd_values(each, data)
     yield from _mixed(sound, data)

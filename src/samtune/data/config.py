@@ -52,10 +52,20 @@ class DataConfig:
     """Number of classes of a class map: values 0 to classes - 1."""
     class_names: tuple[str, ...] = ()
     """Names of the classes for reports, in the order of their values."""
+    colors: dict[str, tuple[int, int, int]] | str | None = None
+    """What the colours of coloured masks mean: {road: [128,64,128]} with a name for each class, or
+    a file of names and colours, as labelmap.txt of CVAT; by default such a file beside the masks.
+    """
     background: int | None = None
     """Value of a class map that is no object; by default every class is one."""
     ignore: int | None = None
     """Mask value whose pixels are left out of losses and metrics."""
+    crowds: Literal["auto", "ignore", "objects"] = setting("auto", level="expert")
+    """COCO annotations with iscrowd: groups to ignore, or objects; auto: groups, but objects in
+    files of CVAT, which marks every brushed mask so."""
+    turn_masks: bool = setting(False, level="expert")
+    """Masks are of the pixels as stored, and are turned as EXIF turns their images; by default only
+    if their size fits no other way."""
     objects: Literal["auto", "mask", "component", "instance"] = "auto"
     """What one object is: the whole foreground or class, a connected component (an object that a
     training crop cuts apart counts as two), or an instance; auto: instance for instance maps, mask

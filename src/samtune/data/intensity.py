@@ -91,7 +91,8 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
       default those of the stored integers.
 
     The statistics are those of the image, over its channels together; where bands are chosen,
-    of each of these alone. Values beyond are cut.
+    of each of these alone. Values beyond are cut. What is no number, infinite, or masked as without
+    data is left out of them and becomes 0.
 
     Raises:
         InputError: More than four channels and no choice, a band that is not there, or fractions
@@ -99,18 +100,39 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
     """
     bands = None if policy is None else policy.bands
     values = _take_bands(array, bands, path)
+    blank = _blank(values, bands is not None)
+    values = np.ma.getdata(values)
     if policy is None or policy.intensity == "percentile":
         if values.dtype == bool:
             values = values.astype(np.uint8) * 255
-        rgb = (
-            values if values.dtype == np.uint8 else _spread(values, bands is not None, _percentiles)
-        )
+        rgb = values
+        if values.dtype != np.uint8:
+            rgb = _spread(values, blank, bands is not None, _percentiles)
     elif policy.intensity == "zscore":
-        rgb = _spread(values, bands is not None, _deviations)
+        rgb = _spread(values, blank, bands is not None, _deviations)
     else:
         limits = policy.limits or _of_type(values, path)
         rgb = _scaled(_finite(values), *limits)
+    if blank is not None:
+        rgb = np.where(blank, np.uint8(0), rgb)
     return np.ascontiguousarray(rgb if rgb.shape[2] == 3 else rgb.repeat(3, axis=2))
+
+
+def _blank(values: NDArray, apart: bool) -> NDArray[np.bool_] | None:
+    """``(h, w, channels)``: true where there are no data; ``None`` if there are everywhere.
+
+    A colour of whole numbers has none where all its channels have none, because one of them may
+    well have the value that stands for nothing.
+    """
+    blank = None
+    if isinstance(values, np.ma.MaskedArray):
+        blank = np.ma.getmaskarray(values)
+        if not apart and np.issubdtype(values.dtype, np.integer):
+            blank = np.broadcast_to(blank.all(2, keepdims=True), values.shape)
+    if np.issubdtype(values.dtype, np.inexact):
+        infinite = ~np.isfinite(np.ma.getdata(values))
+        blank = infinite if blank is None else blank | infinite
+    return blank if blank is not None and blank.any() else None
 
 
 def _take_bands(array: NDArray, bands: tuple[int, ...] | None, path: Path) -> NDArray:
@@ -134,12 +156,21 @@ def _take_bands(array: NDArray, bands: tuple[int, ...] | None, path: Path) -> ND
     return array[..., list(bands)]
 
 
-def _spread(array: NDArray, apart: bool, limits: Any) -> NDArray[np.uint8]:
+def _spread(
+    array: NDArray, blank: NDArray[np.bool_] | None, apart: bool, limits: Any
+) -> NDArray[np.uint8]:
     values = _finite(array)
+    there = None if blank is None else ~blank
+
+    def scaled(part: NDArray[np.float32], known: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+        measured = part if known is None else part[known]
+        return _scaled(part, *limits(measured)) if measured.size else np.zeros(part.shape, np.uint8)
+
     if not apart:
-        return _scaled(values, *limits(values))
-    bands = [values[..., i] for i in range(values.shape[2])]
-    return np.stack([_scaled(band, *limits(band)) for band in bands], axis=2)
+        return scaled(values, there)
+    bands = range(values.shape[2])
+    known = [None if there is None else there[..., i] for i in bands]
+    return np.stack([scaled(values[..., i], known[i]) for i in bands], axis=2)
 
 
 def _percentiles(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.colours import table_of
 from samtune.data.config import DataConfig
 from samtune.data.intensity import policy_of
 from samtune.data.problems import DataError
 from samtune.data.reading import is_lossy, read_image, read_mask
 from samtune.data.sources import Record
 from samtune.data.stored import Stored, path_of
+from samtune.data.turning import upright
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 
@@ -90,22 +92,23 @@ def read_labels(record: Record, config: DataConfig, size: tuple[int, int]) -> La
     Raises:
         InputError: A broken file, another size, or values against the rules.
     """
-    values, source = read_values(record)
+    values, source = read_values(record, config)
+    values = upright(record, values, size, config)
     check_size(record, values, size)
     return label_objects(values, config, source)
 
 
-def read_values(record: Record) -> tuple[NDArray[np.integer], Path | Stored]:
+def read_values(record: Record, config: DataConfig) -> tuple[NDArray[np.integer], Path | Stored]:
     """The values of a record's mask as stored, and where they come from.
 
     Raises:
-        InputError: There is no mask, or it is broken.
+        InputError: There is no mask, or it is broken, or its colours are not known.
     """
     if record.mask is None:
         raise DataError(
             record.file, "unmatched image", "has no mask file", "add one of the same stem"
         )
-    return read_mask(record.mask), record.mask
+    return read_mask(record.mask, table_of(config)), record.mask
 
 
 def check_size(record: Record, values: NDArray[np.integer], size: tuple[int, int]) -> None:
@@ -149,7 +152,7 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path 
     if config.masks in ("auto", "binary"):
         labels, classes = _binary(values, valid, config, path, lossy)
     else:
-        if lossy:
+        if lossy and config.colors is None:
             raise DataError(
                 path,
                 "lossy mask",
@@ -209,13 +212,18 @@ def _binary(
     if config.threshold is not None:
         threshold = config.threshold
     elif threshold is None and config.masks == "auto":
+        soft = (
+            "data.threshold=127 cuts their soft edges in the middle; or "
+            if _has_soft_edges(values)
+            else ""
+        )
         raise DataError(
             path,
             "unexpected mask values",
             f"mask values {_list(np.unique(values))} are not 0/1 or 0/255",
-            "set data.masks=instance for one value per object, data.masks=classes data.classes=K "
-            "for one mask per class, data.ignore=V for a value to ignore, or data.masks=binary for "
-            "foreground wherever not 0",
+            f"{soft}set data.masks=instance for one value per object, data.masks=classes "
+            "data.classes=K for one mask per class, data.ignore=V for a value to ignore, or "
+            "data.masks=binary for foreground wherever not 0",
         )
     foreground = values > (threshold or 0)
     if config.invert:
@@ -229,6 +237,17 @@ def _binary(
         return _components(foreground, config.connectivity)
     any_object = int(foreground.any())
     return foreground.astype(np.uint8), np.zeros(any_object, np.int64)
+
+
+def _has_soft_edges(values: NDArray[np.integer]) -> bool:
+    """Whether a mask is 0 and 255 with shades between them at its edges, as drawing smooths it."""
+    counts = np.bincount(values.ravel()) if values.dtype == np.uint8 else np.zeros(256, int)
+    between = counts[1:255]
+    return (
+        len(counts) == 256
+        and 0 < between.sum() < counts[0] + counts[255]
+        and bool(between[126] < counts[255] and (between > 0).sum() > 1)
+    )
 
 
 def clear_threshold(values: NDArray[np.integer], lossy: bool) -> int | None:

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 from samtune.errors import InputError
 
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about one file."""
+
+    file: str
+    kind: str
+    """In two or three words, the same for all files that it holds for."""
+    what: str
+    remedy: str
+
+
 _COLLECTED: ContextVar[list[InputError] | None] = ContextVar("collected", default=None)
+_REMARKED: ContextVar[list[Finding] | None] = ContextVar("remarked", default=None)
 
 
 class DataError(InputError):
@@ -70,3 +84,28 @@ def complaints() -> Iterator[list[InputError]]:
         found.append(error)
     finally:
         _COLLECTED.reset(token)
+
+
+def remark(file: Path | str, kind: str, what: str, remedy: str) -> None:
+    """Notes what training bears and somebody should know; outside :func:`remarked` it is dropped.
+
+    Args:
+        file: The file that it is about.
+        kind: In two or three words, the same for all files that it holds for.
+        what: What was met.
+        remedy: What to do, or why nothing need be done.
+    """
+    noted = _REMARKED.get()
+    if noted is not None:
+        noted.append(Finding(str(file), kind, what, remedy))
+
+
+@contextmanager
+def remarked() -> Iterator[list[Finding]]:
+    """Gathers what is remarked inside the block, in this thread."""
+    noted: list[Finding] = []
+    token = _REMARKED.set(noted)
+    try:
+        yield noted
+    finally:
+        _REMARKED.reset(token)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from samtune.data.colours import ColourTable
 from samtune.data.intensity import to_rgb
-from samtune.data.problems import DataError
+from samtune.data.problems import DataError, remark
+from samtune.data.quiet import quiet
 from samtune.data.stored import Stored, path_of
+from samtune.data.tiffs import read_tiff, rgb_of
 from samtune.data.volumes import Whole, is_volume
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
@@ -25,13 +26,9 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 TIFF = frozenset({".tif", ".tiff"})
 LOSSY = frozenset({".jpg", ".jpeg"})
-_ORIENTATION, _TURNED = 0x0112, range(5, 9)
+_ORIENTATION, _SWAPPED = 0x0112, range(5, 9)
 _JPEG_CHANNEL_NOISE = 8
 _END = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
-_BROKEN = (
-    OSError, ValueError, IndexError, KeyError, SyntaxError, EOFError, MemoryError, TypeError,
-    struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
 
 
 def read_image(source: Path | Stored, policy: InputPolicy | None = None) -> NDArray[np.uint8]:
@@ -48,36 +45,85 @@ def read_image(source: Path | Stored, policy: InputPolicy | None = None) -> NDAr
         InputError: The file is missing, broken, no single image, of more than 4 channels without a
             choice of bands, or against the policy.
     """
-    return to_rgb(read_channels(source), policy, path_of(source))
+    chosen = policy is not None and policy.bands is not None
+    return to_rgb(read_channels(source, pages=chosen), policy, path_of(source))
 
 
-def read_channels(source: Path | Stored) -> NDArray:
+def read_channels(source: Path | Stored, pages: bool = True) -> NDArray:
     """Reads an image as ``(h, w, channels)`` with its values as stored; palettes as colours.
+
+    Pixels without data, as a GeoTIFF tells them, are masked (``numpy.ma``).
+
+    Args:
+        source: A file, or a part of one.
+        pages: Whether several pages of a TIFF file are bands of one image.
 
     Raises:
         InputError: The file is missing, broken, or no single image.
     """
     with _clear_errors(path_of(source), "image"):
-        return _stored(source) if isinstance(source, Stored) else _pixels(source, colours=True)
+        if isinstance(source, Stored):
+            return _stored(source)
+        return _pixels(source, colours=True, pages=pages)
 
 
-def read_mask(source: Path | Stored) -> NDArray[np.integer]:
+def read_mask(source: Path | Stored, table: ColourTable | None = None) -> NDArray[np.integer]:
     """Reads a mask as an ``(h, w)`` map of integers: palette indices, grey values as stored.
 
+    If all its colours are alike and its transparency is not, the transparency is the mask.
+
+    Args:
+        source: A file, or a part of one.
+        table: What the colours of a mask mean, if they mean anything.
+
     Raises:
-        InputError: The file is broken, or its colours are no grey values.
+        InputError: The file is broken, or its colours are neither grey values nor in the table.
     """
     path = path_of(source)
     with _clear_errors(path, "mask"):
+        if table is not None and not isinstance(source, Stored):
+            array, indexed = _coloured(source), has_palette(source)
+            known = not indexed or table.knows(array)
+            if known and (array.shape[2] > 2 or table.has_greys(array)):
+                return table.numbers(array, path, is_lossy(source))
         array = _stored(source) if isinstance(source, Stored) else _pixels(source, colours=False)
-        if array.shape[2] > 2 and not _is_grey(array, is_lossy(source)):
-            raise DataError(
-                path,
-                "coloured mask",
-                "the mask is coloured, but a mask holds one number per pixel",
-                "save it as grey or palette PNG with one index per object or class",
-            )
-        return _integers(np.ascontiguousarray(array[..., 0]), path)
+        return _integers(np.ascontiguousarray(_plane(array, path, is_lossy(source))), path)
+
+
+def _plane(array: NDArray, path: Path, lossy: bool) -> NDArray:
+    """The one plane of a mask's channels that holds it."""
+    colours, alpha = array, None
+    if array.shape[2] in (2, 4):
+        colours, alpha = array[..., :-1], array[..., -1]
+    shaped = alpha is not None and bool((alpha != alpha.flat[0]).any())
+    if alpha is not None and shaped and bool((colours == colours[:1, :1]).all()):
+        remark(
+            path,
+            "mask in alpha",
+            "has one colour everywhere, so its transparency is read as the mask",
+            "legal; export masks as grey PNG to be sure",
+        )
+        return alpha
+    if colours.shape[2] > 2 and not _is_grey(colours, lossy):
+        more = ", with a shape in its alpha channel too" if shaped else ""
+        raise DataError(
+            path,
+            "coloured mask",
+            f"the mask is coloured{more}, but a mask holds one number per pixel",
+            "say what its colours mean, as in data.colors={road: [128,64,128]}, or save it as grey "
+            "or palette PNG with one index per object or class",
+        )
+    return colours[..., 0]
+
+
+def _coloured(path: Path) -> NDArray:
+    """``(h, w, channels)`` of a mask with the colours of its palette, if it has one."""
+    if path.suffix.lower() in TIFF or is_volume(path):
+        return _pixels(path, colours=has_palette(path))
+    with Image.open(path) as opened:
+        if opened.mode in ("P", "PA"):
+            return pillow_pixels(opened, colours=True)
+        return pillow_pixels(opened, colours=False)
 
 
 def image_size(source: Path | Stored) -> tuple[int, int]:
@@ -99,8 +145,18 @@ def image_size(source: Path | Stored) -> tuple[int, int]:
             return height, width
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
-        return (width, height) if turned else (height, width)
+            swapped = image.getexif().get(_ORIENTATION, 1) in _SWAPPED
+        return (width, height) if swapped else (height, width)
+
+
+def orientation_of(source: Path | Stored) -> int:
+    """The EXIF orientation by which a readable picture is turned upright; 1 if it is not."""
+    if isinstance(source, Stored) or source.suffix.lower() in TIFF or is_volume(source):
+        return 1  # of a TIFF image and its mask each has a tag of its own
+    with suppress(Exception), quiet(), Image.open(source) as opened:
+        found = opened.getexif().get(_ORIENTATION, 1)
+        return found if found in range(2, 9) else 1
+    return 1
 
 
 def is_lossy(source: Path | Stored) -> bool:
@@ -112,7 +168,8 @@ def has_palette(source: Path | Stored) -> bool:
     """Whether a readable mask file's numbers are indices into a table of colours."""
     if isinstance(source, Stored):
         return False
-    with suppress(OSError), Image.open(source) as opened:  # some TIFFs are tifffile's alone
+    # some TIFFs are tifffile's alone
+    with suppress(OSError), quiet(), Image.open(source) as opened:
         return opened.mode in ("P", "PA")
     return False
 
@@ -128,27 +185,44 @@ def _tail(path: Path, count: int = 64) -> bytes:
         return file.read()
 
 
-def _pixels(path: Path, colours: bool) -> NDArray:
+def _pixels(path: Path, colours: bool, pages: bool = True) -> NDArray:
     """``(h, w, channels)`` as stored; palettes as colours or as indices."""
     if path.suffix.lower() in TIFF:
-        return _tiff(path, colours)
+        return read_tiff(path, colours, pages)
     if is_volume(path):
         return _stored(Whole(path, "image" if colours else "mask"))
     with Image.open(path) as opened:
+        _check_memory(opened, path)
         if "16" in str(opened.tile[0][3] if opened.tile else "") and opened.mode[:3] == "RGB":
             return _opencv(path)  # Pillow would keep only the upper byte of each channel
         return pillow_pixels(opened, colours)
 
 
+def _check_memory(opened: Image.Image, path: Path) -> None:
+    """Refuses what is larger than the machine's memory, before any of it is decoded."""
+    if not hasattr(os, "sysconf"):  # Windows says so in another way
+        return
+    width, height = opened.size
+    needed = width * height * len(opened.getbands())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise DataError(
+            path,
+            "larger than memory",
+            f"{width}x{height} pixels need {needed >> 30} GiB, and this machine has {memory >> 30}",
+            "cut the image into parts, or check that the file is not damaged",
+        )
+
+
 def pillow_pixels(opened: Image.Image, colours: bool) -> NDArray:
     """An opened image as ``(h, w, channels)``, upright; palettes as colours or as indices."""
     image = ImageOps.exif_transpose(opened)
-    if image.mode == "P" and colours:
+    if image.mode in ("P", "PA") and colours:
         image = image.convert("RGB")
     elif image.mode == "1" and colours:
         image = image.convert("L")
-    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "PA", "RGBX", "La", "RGBa"):
-        image = image.convert("RGB")
+    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "La", "RGBa"):
+        image = rgb_of(image)
     array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array
 
@@ -164,52 +238,6 @@ def _opencv(path: Path) -> NDArray:
     return array[..., [2, 1, 0]] if array.shape[2] > 2 else array
 
 
-def _tiff(path: Path, colours: bool) -> NDArray:
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        page = file.pages.first
-        palette = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None
-        axes, shape = file.series[0].axes, file.series[0].shape
-        try:
-            array = file.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error) or len(file.pages) > 1:
-                raise
-            # Pillow's and OpenCV's libtiff know the compressions that tifffile leaves to a plugin
-            array = np.asarray(Image.open(path)) if palette is not None else _by_libtiff(path)
-            axes = "YX" if array.ndim == 2 else "YXS"
-    if array.ndim == 3 and axes[-1] == "X" and (colours or shape[0] in (1, 3, 4)):
-        array = np.moveaxis(array, 0, -1)
-    array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or (array.shape[2] > 4 and not colours):
-        raise DataError(
-            path,
-            "not one image",
-            f"holds an array of shape {tuple(shape)}, but one image of 1 to 4 channels is needed",
-            "save each slice as a file of its own",
-        )
-    if palette is not None and colours:
-        array = (np.moveaxis(palette, 0, -1)[array[..., 0]] >> 8).astype(np.uint8)
-    return array
-
-
-def _by_libtiff(path: Path) -> NDArray:
-    """Pixels in a compression that needs libtiff: GDAL's where there is one, for any bands."""
-    try:
-        import rasterio
-    except ImportError:
-        with suppress(ValueError):
-            return _opencv(path)
-        raise InputError(
-            f"{path}: compressed as OpenCV cannot read; pip install 'samtune[geo]'"
-        ) from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path) as file:
-            return np.moveaxis(file.read(), 0, -1)
-
-
 def _is_grey(array: NDArray, lossy: bool) -> bool:
     first, rest = array[..., 0], (array[..., 1], array[..., 2])
     if all(np.array_equal(first, other) for other in rest):
@@ -222,6 +250,13 @@ def _integers(array: NDArray, path: Path) -> NDArray[np.integer]:
     if array.dtype == bool:
         return array.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.integer):
+        if not bool(np.isfinite(array).all()):
+            raise DataError(
+                path,
+                "mask without numbers",
+                "the mask holds NaN or infinity, but a mask holds whole numbers",
+                "save the pixels that mean nothing as a number, and name it with data.ignore",
+            )
         whole = np.round(array)
         if not np.array_equal(whole, array):
             raise DataError(
@@ -237,12 +272,13 @@ def _integers(array: NDArray, path: Path) -> NDArray[np.integer]:
 @contextmanager
 def _clear_errors(path: Path, what: str) -> Iterator[None]:
     try:
-        yield
+        with quiet():
+            yield
     except InputError:
         raise
     except FileNotFoundError:
         raise DataError(path, f"missing {what}", f"no such {what} file", "check the path") from None
-    except _BROKEN as error:
+    except Exception as error:  # readers of damaged files raise nearly any type
         reason = " ".join(str(error).split()).replace(str(path), "the file")
         raise DataError(
             path,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from samtune.data.config import DataConfig
 from samtune.data.named import DATASETS
+from samtune.data.problems import Finding
 from samtune.data.record import Record
 from samtune.data.scan import Look
 from samtune.data.splits import path_below
@@ -22,17 +22,6 @@ _CASE_WORDS = r"(?i:patient|pat|case|subject|sub|study|volume|vol|series)[ _-]?\
 """What names a case in the name of a file, for a hint."""
 _PARTS_OF_CASES = 2
 """Images that a case has at least on average, for names to be taken for those of cases."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing about one file."""
-
-    file: str
-    kind: str
-    """In two or three words, the same for all files that it holds for."""
-    what: str
-    remedy: str
 
 
 def of_mask(look: Look, kind: str, what: str, remedy: str) -> Finding:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from samtune.data.config import DataConfig
 from samtune.data.intensity import policy_of
 from samtune.data.labels import areas, check_size, label_objects, read_values
-from samtune.data.problems import DataError
+from samtune.data.problems import DataError, Finding, remarked
 from samtune.data.reading import image_size, read_image
 from samtune.data.sources import Record
+from samtune.data.turning import remark_turn, upright
 from samtune.errors import InputError
 
 
@@ -68,6 +69,8 @@ class Look:
     """A hash of the image's pixels and size; empty where it cannot be read."""
     mask_content: str = ""
     """The same of the mask's values."""
+    remarks: tuple[Finding, ...] = ()
+    """What the readers of the files remarked."""
 
 
 def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
@@ -78,6 +81,12 @@ def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
         data: How masks are read.
         thorough: Decode the image too, and measure the objects.
     """
+    with remarked() as notes:  # in the thread that looks
+        met = _look(record, data, thorough)
+    return replace(met, remarks=tuple(dict.fromkeys(notes)))
+
+
+def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
     problems: list[InputError] = []
     size, content = None, ""
     try:
@@ -89,13 +98,14 @@ def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
     except InputError as error:
         problems.append(error)
     try:
-        values, source = read_values(record)
+        values, source = read_values(record, data)
     except InputError as error:
         return Look(record, size or (0, 0), problems=(*problems, error), content=content)
     histogram = _histogram(values) if thorough else {}
     classes, pixels, ignored = (), (), 0
     try:
         if size is not None:
+            values = upright(record, values, size, data)
             check_size(record, values, size)
     except InputError as error:
         problems.append(error)
@@ -104,6 +114,8 @@ def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
         classes = tuple(labels.classes.tolist())
         ignored = 0 if labels.valid is None else int((~labels.valid).sum())
         pixels = tuple(areas(labels.map, len(labels)).tolist()) if thorough else ()
+        if thorough and size is not None:
+            remark_turn(record, values, size, data)
     except InputError as error:
         problems.append(error)
     return Look(

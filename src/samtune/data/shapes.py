@@ -47,7 +47,7 @@ def measure(records: Sequence[Record], data: DataConfig, most_images: int = MOST
     places = np.unique(np.linspace(0, len(records) - 1, min(len(records), most_images)).round())
     sizes, widths, lengths = [], [], []
     for record in (records[int(place)] for place in places):
-        values, source = read_values(record)
+        values, source = read_values(record, data)
         labels = label_objects(values, data, source)
         boxes = extents(labels.map, len(labels))
         lengths.append((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0))

@@ -172,7 +172,7 @@ def _labelled(records: Iterable[Record], config: DataConfig) -> list[Record]:
     return [
         record
         for record in records
-        if record.group is None or not np.isin(read_values(record)[0], empty).all()
+        if record.group is None or not np.isin(read_values(record, config)[0], empty).all()
     ]
 
 

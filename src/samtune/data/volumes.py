@@ -10,11 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.dicom import is_dicom, library, orientation_of_series, read_dicom
+from samtune.data.problems import remark
+from samtune.data.quiet import quiet
 from samtune.data.stored import Stored
 from samtune.errors import InputError
 
 Role = Literal["image", "mask"]
-NIFTI, DICOM, NUMPY = (".nii", ".nii.gz"), ".dcm", (".npy", ".npz")
+NIFTI, NUMPY = (".nii", ".nii.gz"), (".npy", ".npz")
 _TURNED = ("L", "P", "S")
 """Where the axes of a NIfTI file point once it is turned."""
 _TOWARDS = ("LPS", "RAI")
@@ -65,16 +68,19 @@ class Whole(Stored):
 
 def is_volume(path: Path) -> bool:
     """Whether the file, or the folder as a DICOM series, is read by this module."""
-    if path.name.lower().endswith((*NIFTI, *NUMPY, DICOM)):
+    if path.name.lower().endswith((*NIFTI, *NUMPY)):
         return True
-    return path.is_dir() and next(path.glob("*" + DICOM), None) is not None
+    if is_dicom(path):
+        return True
+    return path.is_dir() and any(is_dicom(file) for file in path.iterdir())
 
 
 def stem_of(path: Path) -> str:
     """The name without its ending, of which ``.nii.gz`` is one."""
     if path.name.lower().endswith(".nii.gz"):
         return path.name[: -len(".nii.gz")]
-    return path.name if path.is_dir() else path.stem
+    named = path.suffix and not path.suffix[1:].isdigit()  # 1.2.840.1 is a name without ending
+    return path.stem if named and not path.is_dir() else path.name
 
 
 def slices(
@@ -97,7 +103,8 @@ def slices(
     shape = shape_of(image, "image")
     medical = image.name.lower().endswith(NIFTI) or image.is_dir()
     if mask is not None:
-        _check_pair(image, mask, shape)
+        with quiet():
+            _check_pair(image, mask, shape)
         single = len(shape_of(mask, "mask")) == 2
     else:
         single = len(shape) == 2 or (len(shape) == 3 and not medical and (whole or shape[-1] <= 4))
@@ -128,6 +135,7 @@ def _check_pair(image: Path, mask: Path, shape: tuple[int, ...]) -> None:
             f"{mask}: the mask is of shape {own}, but {image.name} of {shape}; both must have the "
             "same, so export the mask again or remove the pair"
         )
+    _remark_places(image, mask)
     codes = [_orientation(path) for path in (image, mask)]
     if None in codes:
         codes = [_loaded_axes(path) for path in (image, mask)]
@@ -143,6 +151,27 @@ def _check_pair(image: Path, mask: Path, shape: tuple[int, ...]) -> None:
         )
 
 
+def _remark_places(image: Path, mask: Path) -> None:
+    """Remarks NIfTI files of one shape that lie at different places of the patient."""
+    if not all(path.name.lower().endswith(NIFTI) for path in (image, mask)):
+        return
+    nib = library("nibabel", "medical", mask)
+    affines = [np.asarray(nib.load(path).affine) for path in (image, mask)]
+    steps = [np.linalg.norm(affine[:3, :3], axis=0) for affine in affines]
+    legal = "legal: voxels are paired by their numbers; copy the image's affine if that is right"
+    if not np.allclose(steps[0], steps[1], rtol=1e-3, atol=1e-6):
+        texts = [" x ".join(f"{step:.4g}" for step in each) for each in steps]
+        what = f"has voxels of {texts[1]}, but {image.name} of {texts[0]}"
+        remark(mask, "other voxel size", what, legal)
+        return
+    if not np.allclose(affines[0][:3, 3], affines[1][:3, 3], atol=0.1 * float(steps[0].min())):
+        texts = [", ".join(f"{place:.4g}" for place in affine[:3, 3]) for affine in affines]
+        what = f"has its origin at {texts[1]}, but {image.name} at {texts[0]}"
+        remark(mask, "other origin", what, legal)
+    elif not np.allclose(affines[0][:3, :3], affines[1][:3, :3], atol=0.01 * float(steps[0].max())):
+        remark(mask, "other axes", f"is turned a little against {image.name}", legal)
+
+
 def load(path: Path, role: Role = "image") -> NDArray:
     """All values of a file, kept in memory for the last few files.
 
@@ -153,7 +182,8 @@ def load(path: Path, role: Role = "image") -> NDArray:
         InputError: The library that reads it is missing, or it is no single image or volume.
         OSError: It cannot be read; as other usual kinds.
     """
-    return _loaded(path, role, path.stat().st_mtime_ns)
+    with quiet():
+        return _loaded(path, role, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
@@ -164,7 +194,7 @@ def _loaded(path: Path, role: Role, modified: int) -> NDArray:
     elif name.endswith(NUMPY):
         array = _numpy(path, role)
     else:
-        array = _dicom(path)
+        array = read_dicom(path)
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
@@ -176,8 +206,10 @@ def shape_of(path: Path, role: Role) -> tuple[int, ...]:
     """
     try:
         if path.name.lower().endswith(NIFTI):
-            image, change = _opened(path)
-            stored = [int(n) for n in image.shape]
+            with quiet():
+                image, change = _opened(path)
+            stored = list(_nifti_shape(image))
+            stored += [len(names)] if (names := image.get_data_dtype().names) else []
             turned = [stored[list(change[:, 0]).index(i)] for i in range(min(3, len(stored)))]
             return (*turned[::-1], *stored[3:])
         if path.suffix.lower() == ".npy":
@@ -195,28 +227,42 @@ def shape_of(path: Path, role: Role) -> tuple[int, ...]:
 
 def _opened(path: Path) -> tuple[Any, NDArray]:
     """A NIfTI file, and how its axes change places to point left, back and up."""
-    nib = _library("nibabel", "medical", path)
+    nib = library("nibabel", "medical", path)
     image = nib.load(path)
-    if len(image.shape) not in (3, 4):
+    if len(_nifti_shape(image)) > 4:
         raise InputError(
-            f"{path}: has {len(image.shape)} axes; a volume has three, and a fourth for channels"
+            f"{path}: has the axes {tuple(image.shape)}; a volume has three, and a fourth for "
+            "channels"
         )
     orientation = nib.orientations
     to = orientation.axcodes2ornt(("L", "P", "S"))
     return image, orientation.ornt_transform(orientation.io_orientation(image.affine), to)
 
 
+def _nifti_shape(image: Any) -> tuple[int, ...]:
+    """Three axes, and a fourth if it has more than one channel; axes of one beyond are nothing."""
+    shape = [int(n) for n in image.shape]
+    inner, outer = [*shape[:3], 1, 1][: max(3, len(shape[:3]))], shape[3:]
+    return (*inner, *(n for n in outer if n != 1))
+
+
 def _nifti(path: Path) -> NDArray:
     image, change = _opened(path)
-    nib = _library("nibabel", "medical", path)
-    array = nib.orientations.apply_orientation(np.asanyarray(image.dataobj), change)
+    nib = library("nibabel", "medical", path)
+    array = np.asanyarray(image.dataobj)
+    if array.dtype.names:  # colours
+        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
+        array = array.reshape(*_nifti_shape(image), array.shape[-1])
+    else:
+        array = array.reshape(_nifti_shape(image))
+    array = nib.orientations.apply_orientation(array, change)
     return np.moveaxis(array, [0, 1, 2], [2, 1, 0])
 
 
 def _orientation(path: Path) -> tuple[str, ...] | None:
     if not path.name.lower().endswith(NIFTI):
         return None
-    nib = _library("nibabel", "medical", path)
+    nib = library("nibabel", "medical", path)
     return tuple(nib.aff2axcodes(nib.load(path).affine))
 
 
@@ -224,17 +270,10 @@ def _loaded_axes(path: Path) -> tuple[str, ...] | None:
     """Where x, y and z of the values that :func:`load` gives point; ``None`` if not known."""
     if path.name.lower().endswith(NIFTI):
         return _TURNED
-    files = sorted(path.glob("*" + DICOM)) if path.is_dir() else [path]
-    if not files or not files[0].name.lower().endswith(DICOM):
+    said = orientation_of_series(path)
+    if said is None:
         return None
-    pydicom = _library("pydicom", "medical", path)
-    try:
-        header = pydicom.dcmread(files[0], stop_before_pixels=True)
-    except Exception:  # what cannot be read is refused when its values are
-        return None
-    if "ImageOrientationPatient" not in header:
-        return None
-    x, y = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
+    x, y = said
     axes = np.stack([x, y, np.cross(x, y)])
     nearest = np.abs(axes).argmax(1).tolist()
     return tuple(_TOWARDS[int(axes[i, at] < 0)][at] for i, at in enumerate(nearest))
@@ -252,66 +291,3 @@ def _numpy(path: Path, role: Role) -> NDArray:
                 f"{' or '.join(_KEYS[role])}"
             )
         return archive[key]
-
-
-def _dicom(path: Path) -> NDArray:
-    """A file as ``(h, w)``, ``(h, w, 3)`` or ``(n, h, w)``; a folder as ``(n, h, w)``."""
-    pydicom = _library("pydicom", "medical", path)
-    if not path.is_dir():
-        return _dicom_values(pydicom, pydicom.dcmread(path), path)
-    files = sorted(path.glob("*" + DICOM))
-    parts = [pydicom.dcmread(file) for file in files]
-    series = {str(part.get("SeriesInstanceUID", "")) for part in parts}
-    if len(series) > 1:
-        raise InputError(
-            f"{path}: holds files of {len(series)} series; put each into a folder of its own"
-        )
-    order = sorted(range(len(parts)), key=lambda i: _place(parts[i], files[i]))
-    values = [_dicom_values(pydicom, parts[i], files[i]) for i in order]
-    shapes = sorted({value.shape for value in values})
-    if len(shapes) > 1:
-        raise InputError(
-            f"{path}: holds slices of the sizes {', '.join(map(str, shapes))}; keep those of one"
-        )
-    return np.stack(values)
-
-
-def _dicom_values(pydicom: Any, part: Any, file: Path) -> NDArray:
-    try:
-        values = pydicom.pixels.pixel_array(part)
-    except RuntimeError as error:
-        raise InputError(
-            f"{file}: compressed as no installed library can read; pip install pylibjpeg "
-            "pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it"
-        ) from error
-    slope, shift = float(part.get("RescaleSlope", 1)), float(part.get("RescaleIntercept", 0))
-    if (slope, shift) != (1.0, 0.0):
-        values = (values * slope + shift).astype(np.float32)
-    if part.PhotometricInterpretation == "MONOCHROME1":  # white is the least value
-        values = values.max() + values.min() - values
-    return values
-
-
-def _place(part: Any, file: Path) -> float:
-    """Where a slice lies along the normal of its plane; by its number where that is not said."""
-    if "ImagePositionPatient" in part and "ImageOrientationPatient" in part:
-        axes = np.array(part.ImageOrientationPatient, float)
-        normal = np.cross(axes[:3], axes[3:])
-        return float(normal @ np.array(part.ImagePositionPatient, float))
-    if "InstanceNumber" not in part:
-        raise InputError(
-            f"{file}: says neither its position nor its number, so the order of the series is not "
-            "known; export the series again"
-        )
-    return float(part.InstanceNumber)
-
-
-def _library(name: str, extra: str, path: Path) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading it needs {name}; pip install 'samtune[{extra}]'"
-        ) from error

@@ -190,7 +190,8 @@ def _remarks(
 def _write_pictures(places: Places, name: str, answer: _Answer) -> None:
     image, masks = answer.image, answer.masks
     values = masks.argmax(0) if answer.of_classes else 255 * np.any(masks, axis=0)
-    write_whole(places.mask(name), signed_png(values.astype(np.uint8)), REMEDY)
+    kind = np.uint8 if len(masks) <= 256 or not answer.of_classes else np.uint16
+    write_whole(places.mask(name), signed_png(values.astype(kind)), REMEDY)
     if places.overlays:
         mine = answer.request or ()
         prompts = answer.prompts or Prompts.of(count=0)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from samtune.errors import InputError
 from samtune.geometry import Geometry
+from samtune.inference.images import as_rgb
 from samtune.inference.prompted import PromptedImage
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import NEGATIVE, POSITIVE, Prompts
@@ -65,24 +68,22 @@ class Predictor:
         self._foreign = model.trainable() > 0
 
     @torch.no_grad()
-    def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
-        """Encodes an image ``(h, w, 3)`` uint8.
+    def set_image(
+        self, image: NDArray[Any] | Image.Image | str | Path, image_format: str = "RGB"
+    ) -> None:
+        """Encodes an image: an array, a picture of Pillow's, or the path of a file.
+
+        Files are read as in training. Arrays are ``(h, w, 3)``, ``(h, w, 4)`` or grey ``(h, w)`` of
+        bytes, or of fractions from 0 to 1; deeper whole numbers are scaled as those of a file are.
 
         Args:
-            image: Its channels in the order of ``image_format``.
-            image_format: ``RGB`` or ``BGR``.
+            image: What to encode; alpha is dropped.
+            image_format: ``RGB`` or ``BGR``: the order of an array's channels.
 
         Raises:
-            InputError: Another shape, dtype or format.
+            InputError: Another shape, kind of values or format, or a file that cannot be read.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InputError(
-                f"image of {image.dtype} {image.shape}: must be uint8 (h, w, 3); "
-                "samtune.data.read_image reads other files so"
-            )
-        if image_format not in ("RGB", "BGR"):
-            raise InputError(f"image_format={image_format}: must be RGB or BGR")
-        rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
+        rgb = as_rgb(image, image_format, self.model.input)
         self._image = PromptedImage(self.model, rgb)
         self._image.encode()
 

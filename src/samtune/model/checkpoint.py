@@ -20,7 +20,7 @@ from samtune.files import WRITTEN_BY, as_path, free_path, write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
-from samtune.sam.weights import fingerprint, load_sam
+from samtune.sam.weights import check_numbers, fingerprint, load_sam
 
 FORMAT = 1
 HEADER = "samtune"
@@ -161,7 +161,9 @@ def load(
             "it was trained on with base.weights=, or accept any with base.any=true"
         )
     model = rebuild(sam, header)
-    load_tensors(model, load_file(as_path(path)), str(path))
+    tensors = load_file(as_path(path))
+    check_numbers(tensors, str(path))
+    load_tensors(model, tensors, str(path))
     model.strength = stored_strength(header) if strength is None else strength
     return model.to(device).eval()
 

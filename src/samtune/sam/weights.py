@@ -152,6 +152,7 @@ def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
         key: t for key, t in state.items() if key not in PIXEL_BUFFERS and not key.startswith(dead)
     }
     _check_fit(spec, expected, state, origin)
+    check_numbers(state, origin)
     taken = {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
     sam.load_state_dict(taken, strict=True, assign=True)
     return sam.freeze()
@@ -340,6 +341,28 @@ def _check_pixels(spec: SamSpec, state: State, origin: str) -> None:
                 f"{origin}: {key}={[round(v, 3) for v in given.tolist()]}: {spec.name} normalises "
                 f"with {list(getattr(spec, key))}; take {key} out of the file if that is right"
             )
+
+
+def check_numbers(state: State, origin: str) -> None:
+    """Refuses weights of which some are no number, as a training that diverged leaves them.
+
+    Raises:
+        InputError: It names the first such tensor and how many there are.
+    """
+    # a sum is finite if all values are, and takes no memory of its own
+    doubtful = [key for key, t in state.items() if t.is_floating_point() and not t.is_meta
+                and not _sum(t).isfinite()]  # fmt: skip
+    wrong = [key for key in doubtful if not bool(state[key].isfinite().all())]
+    if wrong:
+        more = f" and {len(wrong) - 1} more tensors" if wrong[1:] else ""
+        raise InputError(
+            f"{origin}: {wrong[0]}{more} hold NaN or infinity, as a training that diverged leaves "
+            "them; take weights of before"
+        )
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    return tensor.sum(dtype=torch.float32 if tensor.element_size() < 4 else None)
 
 
 def _check_fit(

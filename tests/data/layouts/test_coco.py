@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from samtune.data import DataConfig, read_mask, read_sample, scan, splits
+from samtune.data.check import check
 from samtune.data.layouts.base import layout_of
 from samtune.data.layouts.drawn import mask_of
 from samtune.runs.config import resolve
@@ -216,3 +217,144 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(h, w, seed, share):
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     text = {"size": [h, w], "counts": encoded["counts"].decode()}
     np.testing.assert_array_equal(mask_of(text, (h, w), "file"), mask)
+
+
+@pytest.fixture
+def changed(tmp_path, save_image, make_picture):
+    """Writes four images with an object each, and changes the tree: changed(change)."""
+
+    def make(change, encoding="utf-8", at="images"):
+        images, annotations = [], []
+        for i in range(4):
+            save_image(tmp_path / at / f"{i}.png", make_picture(seed=i))
+            images.append({"id": i, "file_name": f"{i}.png", "height": 12, "width": 16})
+            annotations.append(annotation(i, 7, [list(SQUARE[0])], id=i, iscrowd=0))
+        tree = {"images": images, "annotations": annotations, "categories": CATEGORIES[:1]}
+        change(tree)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        file = tmp_path / "annotations/instances_default.json"
+        file.write_text(json.dumps(tree), encoding)
+        return tmp_path
+
+    return make
+
+
+def of_all(part, **values):
+    return lambda tree: [entry.update(values) for entry in tree[part]]
+
+
+def texts(tree):
+    for entry in tree["images"] + tree["categories"]:
+        entry["id"] = str(entry["id"])
+
+
+def pairs(tree):
+    tree["annotations"][0]["segmentation"] = [[[2, 2], [6, 2], [6, 6], [2, 6]]]
+    tree["annotations"][1]["segmentation"] = [[2, 2], [6, 2], [6, 6], [2, 6]]
+    tree["annotations"][2]["segmentation"] = [2.0, 2, 6, 2, 6, 6, 2, 6]
+
+
+def elsewhere(tree):
+    for entry, before in zip(
+        tree["images"], ("D:\\set\\", "/home/x/", "./", "images%2F/"), strict=True
+    ):
+        entry["file_name"] = before + entry["file_name"]
+
+
+def again(tree):
+    tree["images"].append({**tree["images"][0], "id": 9})
+    tree["annotations"].append(annotation(9, 7, LARGE, id=8))
+    tree["annotations"].append({**tree["annotations"][1], "id": 7})
+    tree["annotations"][2]["id"] = 3
+
+
+def shared_name(tree):
+    tree["categories"].append({"id": 9, "name": "cat"})
+    tree["annotations"][0]["category_id"] = 9
+
+
+def hidden(tree):
+    tree["annotations"].append(annotation(0, 7, [[90, 90, 95, 90, 95, 95]], id=5))
+    tree["annotations"].append(annotation(1, 7, [[2, 2, 7, 2, 7, 6, 2, 6]], id=6))
+    tree["annotations"].append(annotation(1, 7, [[2, 2, 7, 2, 7, 6, 2, 6, 2, 5]], id=7))
+
+
+def crowded(tree):
+    tree["annotations"][1] |= {"iscrowd": 1, "attributes": {"occluded": False}}
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (of_all("images", width=None, height=None), set()),
+        (of_all("images", width="16", height=0), set()),
+        (lambda tree: [entry.pop("width") for entry in tree["images"]], set()),
+        (texts, set()),
+        (pairs, {"flat polygon"}),
+        (elsewhere, set()),
+        (shared_name, {"category name twice"}),
+        (crowded, {"crowds as objects"}),
+    ],
+)
+def test_what_tools_write_is_read_as_they_mean_it(changed, completed, change, kinds):
+    root = changed(change, "utf-8-sig")
+    found = check(completed(root))
+    assert not found.problems, found.problems
+    assert {row.kind for row in found.remarks} - {"single image split"} == kinds
+    assert [row["values"] for row in found.files] == [{0: 176, 1: 16}] * 4
+
+
+def test_what_is_there_twice_is_taken_once(changed, completed):
+    found = check(completed(changed(again)))
+    assert not found.problems
+    kinds = {row.kind for row in found.remarks}
+    assert kinds >= {"image listed again", "annotation twice", "annotation id twice"}
+    assert [row["objects"] for row in found.files] == [2, 1, 1, 1]
+
+
+def test_objects_that_nobody_sees_are_counted(changed, completed):
+    found = check(completed(changed(hidden)))
+    said = {row.kind: row.what for row in found.remarks}
+    assert "1 of 2 objects" in said["draws nothing"] and "annotation 5" in said["draws nothing"]
+    assert "1 of 3 objects" in said["covered object"] and "annotation 6" in said["covered object"]
+
+
+@pytest.mark.parametrize(
+    ("crowds", "objects", "kind"),
+    [("auto", 0, "crowds ignored"), ("ignore", 0, "crowds ignored"),
+     ("objects", 1, "crowds as objects")],
+)  # fmt: skip
+def test_crowds_as_the_setting_says(changed, completed, crowds, objects, kind):
+    def change(tree):
+        tree["annotations"][1]["iscrowd"] = "1"
+
+    found = check(completed(changed(change), crowds=crowds))
+    assert found.files[1]["objects"] == objects
+    (note,) = (row for row in found.remarks if row.kind == kind)
+    assert "1 annotations have iscrowd" in note.what and "data.crowds" in note.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tree: tree["images"][3].update(id=0), ["image id 0", "0.png and 3.png", "new ids"]),
+        (
+            lambda tree: tree["categories"].append({"id": 7, "name": "dog"}),
+            ["category 7 is both cat and dog", "new id"],
+        ),
+        (lambda tree: tree["images"].append({"id": 9, "file_name": "x/0.png"}), ["both", "0.png"]),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused(changed, completed, refused, change, words):
+    root = changed(change)
+    refused(["instances_default.json", *words], lambda: splits(completed(root)))
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[[1, 1, 4, 4]], [[1, 1, 4, float("nan"), 5, 5]], [[1e9, 1, 4, 4, 5, 5]], [["a"]]],
+)
+def test_outlines_that_cannot_be_drawn(changed, completed, segmentation):
+    root = changed(lambda tree: tree["annotations"][0].update(segmentation=segmentation))
+    (row,) = check(completed(root)).problems
+    assert row.kind == "wrong polygon" and "annotation 0" in row.what

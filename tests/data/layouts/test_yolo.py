@@ -1,8 +1,11 @@
+import shutil
+
 import numpy as np
 import pytest
 
 from samtune.data import read_mask, read_sample, scan, splits
 from samtune.data.layouts.base import layout_of
+from samtune.data.problems import remarked
 
 SQUARE = "1 0.125 0.25 0.5 0.25 0.5 0.75 0.125 0.75"
 YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: tree\n"
@@ -81,13 +84,14 @@ def test_wrong_labels(write, record_of, refused, label, words):
     [
         ("train: images/none\nnames: [a, b]", ["images/none", "not there"]),
         ("train: list.txt\nnames: [a, b]", ["list.txt", "1 of its 1", "x.jpg"]),
-        ("names: [a, b]", ["names no images"]),
+        ("path: .\nnames: [a, b]", ["names no images"]),
         ("train: images\nnames: [a, b]", ["holds no image"]),
     ],
 )
 def test_wrong_places(write, completed, refused, yaml, words):
     root = write(yaml=yaml)
     (root / "list.txt").write_text("x.jpg")
+    shutil.rmtree(root / "labels")
     refused(words, splits, completed(root, layout="yolo"))
 
 
@@ -108,4 +112,66 @@ def test_no_labels_at_all(write, completed, refused, tmp_path):
     (root / "labels/train/train1.txt").unlink()
     refused(["none of the 3 images of train", "labels/train"], splits, completed(root))
     (root / "data.yaml").unlink()
+    shutil.rmtree(root / "labels")
     refused([root, "data.yaml"], completed, root, layout="yolo")
+
+
+def named(yaml):
+    return f"train: images/train\nval: images/val\n{yaml}\n"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "names"),
+    [
+        ("names: [yes, no]", ("yes", "no")),
+        ("names: [on, 007]", ("on", "007")),
+        ("names:\n  1: tree\n  0: cat", ("cat", "tree")),
+        ("names: {'0': cat, '1': tree}", ("cat", "tree")),
+        ("names: {cat: 0, tree: 1}", ("cat", "tree")),
+        ("names: cat, tree", ("cat", "tree")),
+        ("names: \"['cat', 'tree']\"", ("cat", "tree")),
+        ("names:\n- cat\n- tree\nnc: '2'", ("cat", "tree")),
+        ("names: [null, ~]\nnc: 2", ("null", "~")),
+        ("nc: 3", ("class 0", "class 1", "class 2")),
+        ("names:", ("class 0", "class 1")),
+    ],
+)
+def test_every_way_to_name_classes(write, completed, yaml, names):
+    root = write(yaml="\ufeff" + named(yaml))
+    assert completed(root).class_names == names
+    assert scan(splits(completed(root))["val"], completed(root)).class_objects == {1: 1}
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "path: C:\\\\Users\\\\x\\\\set\ntrain: images\\train\nval: images\\val\nnames: [a, b]\n",
+        "train: D:\\set\\images\\train\nval: D:\\set\\images\\val\nnames: [a, b]\n",
+        "train: /home/x/set/images/train\nvalidation: /home/x/images/val\nnames: [a, b]\n",
+    ],
+)
+def test_places_of_other_machines(write, completed, yaml):
+    parts = splits(completed(write(yaml=yaml)))
+    assert [r.name for r in parts["val"]] == ["val0", "val1", "val2"]
+
+
+@pytest.mark.parametrize("names", ["", "cat\ntree\n"])
+@pytest.mark.parametrize("images", ["images/{}", "{}/images"])
+def test_a_folder_without_a_yaml_file(write, completed, names, images):
+    root = write(images=images)
+    (root / "data.yaml").unlink()
+    if names:
+        (root / "classes.txt").write_text(names)
+    assert layout_of(root).name == "yolo"
+    config = completed(root)
+    assert config.class_names == (("cat", "tree") if names else ("class 0", "class 1"))
+    assert scan(splits(config)["val"], config).class_objects == {1: 1}
+
+
+def test_lines_that_are_there_twice_and_text_beside_images(write, record_of, tmp_path):
+    root = write(f"\ufeff{SQUARE}\n{SQUARE}\n0.0 0 0 1 0 1 1 0 1\n", images="{}",
+                 yaml="train: train\nval: val\nnames: [cat, tree]\n")  # fmt: skip
+    record, config = record_of(root, "train1")
+    with remarked() as notes:
+        assert read_sample(record, config).labels.classes.tolist() == [1, 0]
+    assert {note.kind for note in notes} == {"annotation twice"}

@@ -3,7 +3,22 @@
 What the values of a mask mean stands in `data.labels`.
 """
 
-from samtune.data.layouts import beside, coco, folders, huggingface, nnunet, sa1b, table, voc, yolo
+from samtune.data.layouts import (
+    beside,
+    coco,
+    cvat,
+    folders,
+    huggingface,
+    label_studio,
+    labelme,
+    nnunet,
+    roboflow,
+    sa1b,
+    supervisely,
+    table,
+    voc,
+    yolo,
+)
 from samtune.data.layouts.base import (
     LAYOUTS,
     Layout,
@@ -13,7 +28,8 @@ from samtune.data.layouts.base import (
     with_defaults,
 )
 
-_ORDER = (nnunet, huggingface, sa1b, voc, yolo, coco, table, beside, folders)
+_TOOLS = (cvat, label_studio, supervisely, labelme, roboflow)
+_ORDER = (nnunet, huggingface, sa1b, voc, yolo, *_TOOLS, coco, table, beside, folders)
 LAYOUTS.update({each.LAYOUT.name: each.LAYOUT for each in _ORDER})
 
 __all__ = ["LAYOUTS", "Layout", "SplitRecords", "defaults_of", "find", "with_defaults"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from samtune.data.colours import colour_settings
 from samtune.data.config import DataConfig
 from samtune.data.object_files import ObjectFiles
 from samtune.data.problems import DataError, of_files
@@ -22,7 +23,7 @@ SplitRecords = dict[str | None, list[Record]]
 """Records by split, each list sorted by name; the key ``None`` if there are no splits."""
 Settings = Mapping[str, Any]
 """Settings of ``data`` by name, only those that somebody made."""
-SUPPLIED = ("masks", "classes", "class_names", "background", "ignore")
+SUPPLIED = ("masks", "classes", "class_names", "background", "ignore", "colors")
 """What a layout may know of itself."""
 
 
@@ -114,13 +115,16 @@ def defaults_of(settings: Settings) -> dict[str, Any]:
     root, name = settings.get("root"), settings.get("layout", "auto")
     if not isinstance(root, str) or name not in ("auto", *LAYOUTS):
         return {}
-    if set(SUPPLIED) <= set(settings):
+    if set(SUPPLIED) - {"colors"} <= set(settings):
         return {}
     path = as_path(root)
     if not path.exists() or settings.get("images") or settings.get("mask_files"):
         return {}
     try:
-        return dict(layout_of(path, name).defaults(path, settings))
+        known = dict(layout_of(path, name).defaults(path, settings))
+        if "colors" in settings:
+            known |= colour_settings(settings)
+        return known
     except InputError as error:
         raise of_files(error, root) from error
 

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
-from samtune.data.layouts.drawn import DrawnMask, Kind, Shape, class_settings, kind_of
-from samtune.data.problems import DataError, complain
+from samtune.data.layouts.coco_files import categories_of, entries_of, id_of, tree_of
+from samtune.data.layouts.drawn import Kind, ListedMask, class_settings, kind_of
+from samtune.data.layouts.places import Places
+from samtune.data.problems import DataError, complain, remark
 from samtune.data.sources import SPLIT_NAMES, Record
 from samtune.errors import InputError
 
 ROBOFLOW = "_annotations.coco.json"
-_WORDS = ("instances", "annotations", "annotation", "coco")
-
-
-@dataclass(frozen=True)
-class CocoMask(DrawnMask):
-    """The objects of one image, kept as the JSON text of their annotations."""
-
-    height: int
-    width: int
-    objects: str
-    """A list of ``[class, segmentation, crowd, name]``."""
-
-    def size(self) -> tuple[int, int]:
-        """As the annotation file says; other images are refused against the mask."""
-        return self.height, self.width
-
-    def shapes(self) -> list[Shape]:
-        """The objects in the order of the file."""
-        return [Shape(*each) for each in json.loads(self.objects)]
+_WORDS = ("instances", "annotations", "annotation", "coco", "result", "default")
 
 
 def _fits(root: Path) -> bool:
@@ -46,18 +29,19 @@ def _fits(root: Path) -> bool:
 def _find(root: Path, config: DataConfig) -> SplitRecords:
     files = _annotation_files(root)
     by_split: SplitRecords = {}
-    names = _class_names(files)
+    categories = categories_of(files)
     for split, file in files.items():
+        reading = _Reading(file, split, root, kind_of(config.masks), categories, config.crowds)
         try:
-            by_split[split] = _records(file, split, root, kind_of(config.masks), names)
+            by_split[split] = reading.records()
         except InputError as error:
             complain(error)
     return by_split
 
 
 def _defaults(root: Path, given: Settings) -> Settings:
-    names = _class_names(_annotation_files(root))
-    return class_settings(list(names.values()), given.get("masks", "auto"))
+    names = dict.fromkeys(categories_of(_annotation_files(root)).values())
+    return class_settings(list(names), given.get("masks", "auto"))
 
 
 def _annotation_files(root: Path) -> dict[str | None, Path]:
@@ -111,110 +95,189 @@ def _split_of(file: Path) -> str | None:
     return split if split or set(words) & set(_WORDS) else _NO
 
 
-@lru_cache(maxsize=4)
-def _loaded(file: Path, modified: int) -> dict[str, Any]:
-    try:
-        tree = json.loads(file.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        what = f"not readable as JSON ({str(error).splitlines()[0]})"
-        raise DataError(file, "unreadable list", what, "download it again") from error
-    parts = ("images", "annotations", "categories")
-    lists = isinstance(tree, dict) and all(isinstance(tree.get(part), list) for part in parts)
-    if not lists:
-        what = (
-            "not an annotation file of COCO, which has lists of images, annotations and categories"
-        )
-        raise DataError(file, "no annotation file", what, "export it as COCO instances")
-    return tree
+class _Reading:
+    """One annotation file on its way to records."""
 
+    def __init__(
+        self,
+        file: Path,
+        split: str | None,
+        root: Path,
+        kind: Kind,
+        categories: dict[str, str],
+        crowds: str,
+    ) -> None:
+        self.file, self.split, self.root, self.kind = file, split, root, kind
+        order = list(dict.fromkeys(categories.values()))
+        self.classes = {key: order.index(name) for key, name in categories.items()}
+        if len(order) < len(categories):
+            what = f"{len(categories)} categories have {len(order)} names"
+            remedy = "legal: those of one name are one class; rename one of them if they are not"
+            remark(file, "category name twice", what, remedy)
+        self.crowds_are_objects = crowds == "objects" or (crowds == "auto" and _is_of_cvat(file))
 
-def _tree(file: Path) -> dict[str, Any]:
-    return _loaded(file, file.stat().st_mtime_ns)
+    def records(self) -> list[Record]:
+        """The images with their objects."""
+        images, owner = self._images()
+        objects = self._objects(owner)
+        places = _places(self.file, self.split, self.root)
+        paths = {key: places.find(str(entry["file_name"])) for key, entry in images.items()}
+        there = {key: path for key, path in paths.items() if path is not None}
+        if not there:
+            first = str(next(iter(images.values()))["file_name"])
+            what = f"its image {first} was not found (looked in {some(places.folders, 6)})"
+            remedy = "put the images into images/ beside the file"
+            raise DataError(self.file, "missing image", what, remedy)
+        self._refuse_missing(images, there)
+        folder = Path(os.path.commonpath([path.parent for path in there.values()]))
+        labels = dict(zip(there, unique_names(there.values(), folder), strict=True))
+        records = [
+            Record(path, self._mask(images[key], objects[key], path), labels[key])
+            for key, path in there.items()
+        ]
+        return sorted(records, key=lambda record: record.name)
 
-
-def _class_names(files: dict[str | None, Path]) -> dict[int, str]:
-    """Names of the categories by id, in the order of ids; the same in all files."""
-    names: dict[int, str] = {}
-    first = next(iter(files.values()))
-    for file in files.values():
-        with_clear_errors = _each(file, "categories", ("id", "name"))
-        categories = dict(sorted((c["id"], str(c["name"])) for c in with_clear_errors))
-        if not categories:
-            remedy = "add those of its annotations"
-            raise DataError(file, "no categories", "has no categories", remedy)
-        if names and categories != names:
-            what, remedy = (
-                f"has other categories than {first.name}",
-                "give all splits the same list",
+    def _images(self) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """Entries by id, one for each file; and for each id the one under which its image is."""
+        images: dict[str, dict[str, Any]] = {}
+        by_name: dict[str, str] = {}
+        owner: dict[str, str] = {}
+        twice: list[tuple[str, str, str]] = []
+        again = 0
+        for entry in entries_of(self.file, "images", ("id", "file_name")):
+            key, name = id_of(entry["id"]), str(entry["file_name"])
+            if key in owner and str(images[owner[key]]["file_name"]) != name:
+                twice.append((key, str(images[owner[key]]["file_name"]), name))
+                continue
+            again += name in by_name
+            owner[key] = by_name.setdefault(name, key)
+            images.setdefault(owner[key], entry)
+        if twice:
+            key, first, other = twice[0]
+            more = f", and {len(twice) - 1} more ids are twice" if twice[1:] else ""
+            what = f"the image id {key} is both {first} and {other}{more}"
+            remedy = (
+                "its annotations cannot be told apart: give the images of one of the two exports, "
+                "and their annotations, new ids"
             )
-            raise DataError(file, "other categories", what, remedy)
-        names = categories
-    return names
+            complain(DataError(self.file, "image id twice", what, remedy))
+        if again:
+            what = f"lists {again} images again, whose objects are taken together"
+            remark(self.file, "image listed again", what, "legal; check that it was meant so")
+        if not images:
+            raise DataError(self.file, "empty list", "lists no image", "export it again")
+        return images, owner
+
+    def _objects(self, owner: dict[str, str]) -> dict[str, list[list[Any]]]:
+        """Classes, outlines, crowds and names of the objects of each image."""
+        of_image: dict[str, list[list[Any]]] = {key: [] for key in owner.values()}
+        earlier: dict[str, set[str]] = {key: set() for key in of_image}
+        ids: Counter[str] = Counter()
+        repeated = flat = crowds = 0
+        for entry in entries_of(self.file, "annotations", ("image_id", "category_id")):
+            wrong = self._fault(entry, owner)
+            if wrong:
+                complain(wrong)
+                continue
+            key, outline = owner[id_of(entry["image_id"])], entry["segmentation"]
+            category = self.classes[id_of(entry["category_id"])]
+            same = json.dumps([category, outline])
+            if same in earlier[key]:
+                repeated += 1
+                continue
+            earlier[key].add(same)
+            ids[id_of(entry.get("id", f"?{len(ids)}"))] += 1
+            crowd = _is_set(entry.get("iscrowd"))
+            crowds += crowd
+            flat += isinstance(outline, list) and isinstance(outline[0], int | float)
+            name = f"annotation {entry.get('id', '?')}"
+            of_image[key].append([category, outline, crowd and not self.crowds_are_objects, name])
+        self._remark_objects(repeated, flat, crowds, sum(n - 1 for n in ids.values()))
+        return of_image
+
+    def _remark_objects(self, repeated: int, flat: int, crowds: int, twice: int) -> None:
+        if repeated:
+            what = f"{repeated} annotations are there twice, and are taken once"
+            remark(self.file, "annotation twice", what, "legal; remove one of each two")
+        if twice:
+            what = f"{twice} annotations have the id of another"
+            remark(self.file, "annotation id twice", what, "legal: all are taken")
+        if flat:
+            what = f"{flat} annotations are one polygon without the list around it"
+            remark(self.file, "flat polygon", what, "legal; write segmentation: [[x, y, ...]]")
+        if crowds and self.crowds_are_objects:
+            what = f"{crowds} annotations have iscrowd: 1, and are taken as objects"
+            remedy = "legal; data.crowds=ignore leaves their pixels out as groups"
+            remark(self.file, "crowds as objects", what, remedy)
+        elif crowds:
+            what = f"{crowds} annotations have iscrowd: 1, so their pixels are ignored as groups"
+            remedy = "legal; data.crowds=objects takes each as one object"
+            remark(self.file, "crowds ignored", what, remedy)
+
+    def _fault(self, entry: dict[str, Any], owner: dict[str, str]) -> DataError | None:
+        """What is wrong with an annotation, if anything is."""
+        where = f"annotation {entry.get('id', '?')}"
+        if id_of(entry["image_id"]) not in owner:
+            what = f"{where} is of the image {entry['image_id']}, which the file does not list"
+            remedy = "add the image or remove the annotation"
+            return DataError(self.file, "unknown image", what, remedy)
+        if id_of(entry["category_id"]) not in self.classes:
+            what = f"{where} is of the unlisted category {entry['category_id']}"
+            return DataError(self.file, "unknown category", what, "add it to categories")
+        if not entry.get("segmentation"):
+            what = f"{where} has no segmentation, only a box"
+            remedy = "annotate masks, or remove what has none"
+            return DataError(self.file, "no outline", what, remedy)
+        return None
+
+    def _refuse_missing(self, images: dict[str, Any], there: dict[str, Path]) -> None:
+        names = [str(e["file_name"]) for key, e in images.items() if key not in there]
+        if names:
+            folder = next(iter(there.values())).parent
+            lacks = some(Path(name).name for name in names)
+            what = f"{len(names)} of its {len(images)} images are not in {folder} ({lacks})"
+            remedy = "download them, or remove them from the file"
+            files = [folder / Path(name).name for name in names]
+            complain(DataError(self.file, "missing image", what, remedy, files))
+        owner: dict[Path, str] = {}
+        for key, path in there.items():
+            other = owner.setdefault(path, key)
+            if other != key:
+                what = (
+                    f"{images[other]['file_name']} and {images[key]['file_name']} are both {path}"
+                )
+                remedy = "keep the folders that their names say"
+                complain(DataError(self.file, "one image for two", what, remedy))
+
+    def _mask(self, entry: dict[str, Any], objects: list[list[Any]], path: Path) -> ListedMask:
+        height, width = (_pixels(entry.get(key)) for key in ("height", "width"))
+        unknown = path if not height or not width else None
+        return ListedMask(self.file, self.kind, height, width, json.dumps(objects), unknown)
 
 
-def _each(file: Path, part: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    for i, entry in enumerate(_tree(file)[part]):
-        if not isinstance(entry, dict) or not set(keys) <= entry.keys():
-            what = f"entry {i} of {part} lacks one of {', '.join(keys)}"
-            complain(DataError(file, "incomplete entry", what, "export it again"))
-            continue
-        yield entry
+def _pixels(value: Any) -> int:
+    """A length in pixels; 0 if it is not said."""
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError):
+        return 0
 
 
-def _records(
-    file: Path, split: str | None, root: Path, kind: Kind, names: dict[int, str]
-) -> list[Record]:
-    images = {e["id"]: e for e in _each(file, "images", ("id", "file_name", "height", "width"))}
-    if not images:
-        raise DataError(file, "empty list", "lists no image", "export it again")
-    of_image: dict[Any, list[list[Any]]] = {key: [] for key in images}
-    number = {key: i for i, key in enumerate(names)}
-    for entry in _each(file, "annotations", ("image_id", "category_id")):
-        wrong = _fault(entry, file, of_image, number)
-        if wrong:
-            complain(wrong)
-            continue
-        crowd, name = bool(entry.get("iscrowd", 0)), f"annotation {entry.get('id', '?')}"
-        shape = [number[entry["category_id"]], entry["segmentation"], crowd, name]
-        of_image[entry["image_id"]].append(shape)
-    folder = _image_folder(file, split, root, [str(e["file_name"]) for e in images.values()])
-    paths = {key: folder / str(entry["file_name"]) for key, entry in images.items()}
-    missing = [path for path in paths.values() if not path.is_file()]
-    if missing:
-        lacks = some(p.name for p in missing)
-        what = f"{len(missing)} of its {len(paths)} images are not in {folder} ({lacks})"
-        remedy = "download them, or remove them from the file"
-        complain(DataError(file, "missing image", what, remedy, missing))
-        paths = {key: path for key, path in paths.items() if path.is_file()}
-    labels = dict(zip(paths, unique_names(paths.values(), folder), strict=True))
-    records = []
-    for key, path in paths.items():
-        size = int(images[key]["height"]), int(images[key]["width"])
-        mask = CocoMask(file, kind, *size, json.dumps(of_image[key]))
-        records.append(Record(path, mask, labels[key]))
-    return sorted(records, key=lambda record: record.name)
+def _is_set(value: Any) -> bool:
+    return str(value).strip().lower() in ("1", "1.0", "true")
 
 
-def _fault(
-    entry: dict[str, Any], file: Path, images: dict[Any, Any], categories: dict[int, int]
-) -> DataError | None:
-    """What is wrong with an annotation, if anything is."""
-    where = f"annotation {entry.get('id', '?')}"
-    if entry["image_id"] not in images:
-        what = f"{where} is of the image {entry['image_id']}, which the file does not list"
-        remedy = "add the image or remove the annotation"
-        return DataError(file, "unknown image", what, remedy)
-    if entry["category_id"] not in categories:
-        what = f"{where} is of the category {entry['category_id']}, which the file does not list"
-        return DataError(file, "unknown category", what, "add it to categories")
-    if not entry.get("segmentation"):
-        what = f"{where} has no segmentation, only a box"
-        return DataError(file, "no outline", what, "annotate masks, or remove what has none")
-    return None
+def _is_of_cvat(file: Path) -> bool:
+    """Whether CVAT wrote the file, which says of each object whether others cover it."""
+    for entry in tree_of(file)["annotations"]:
+        attributes = entry.get("attributes") if isinstance(entry, dict) else None
+        if isinstance(attributes, dict) and "occluded" in attributes:
+            return True
+    return False
 
 
-def _image_folder(file: Path, split: str | None, root: Path, names: list[str]) -> Path:
-    """The folder that the file names are relative to: of the usual ones that with the first."""
+def _places(file: Path, split: str | None, root: Path) -> Places:
+    """The usual folders that file names are relative to."""
     base = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
     tops = [file.parent, base, *([root] if root.is_dir() else [])]
     tops += [folder / "images" for folder in (base, file.parent)]
@@ -224,13 +287,7 @@ def _image_folder(file: Path, split: str | None, root: Path, names: list[str]) -
         for path in sorted(top.iterdir())
         if path.is_dir() and (_split_of(path) == split or path.stem in file.stem)
     ]  # fmt: skip
-    places = list(dict.fromkeys([*inner, *tops]))
-    for name in (names[0], *names[1:50]):
-        found = next((place for place in places if (place / name).is_file()), None)
-        if found:
-            return found
-    what = f"its image {names[0]} was not found (looked in {some(places, 6)})"
-    raise DataError(file, "missing image", what, "put the images into images/ beside the file")
+    return Places([*inner, *tops], base / "images")
 
 
 LAYOUT = Layout(

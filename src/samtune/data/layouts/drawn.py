@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.data.problems import DataError
+from samtune.data.problems import DataError, remark
+from samtune.data.reading import image_size
 from samtune.data.stored import Stored
 
 Kind = Literal["instance", "classes", "binary"]
+_FAR = 100
+"""Times an image's side: a corner farther away is a mistake, not an object at the edge."""
 IGNORED = -1
 """Value of the pixels of a crowd that no single object covers."""
 
@@ -30,13 +34,16 @@ class Shape(NamedTuple):
     """A group that is not told apart; its pixels are left out."""
     name: str = ""
     """What tells it apart in the file, for messages."""
+    level: int = 0
+    """Objects of a higher level lie over those of a lower one, of whatever size."""
 
 
 @dataclass(frozen=True)
 class DrawnMask(Stored):
-    """A label map of objects that may overlap: smaller ones lie over larger ones.
+    """A label map of objects that may overlap: of one level, smaller ones lie over larger ones.
 
-    Of two of the same area the later one lies on top. Crowds lie below all objects.
+    Of two of the same area the later one lies on top. Crowds lie below all objects. Objects that
+    have no pixel in the map are remarked.
     """
 
     kind: Kind
@@ -54,13 +61,32 @@ class DrawnMask(Stored):
         shapes = self.shapes()
         masks = self._masks(shapes, size)
         areas = np.array([mask.sum() for mask in masks], np.int64)
-        order = np.argsort(-areas, kind="stable").tolist()
+        order = sorted(range(len(shapes)), key=lambda i: (shapes[i].level, -areas[i]))
+        on_top = np.zeros(size, np.int32)
         for i in [i for i in order if shapes[i].crowd]:
             labels[masks[i]] = IGNORED
         for i in [i for i in order if not shapes[i].crowd]:
             category = shapes[i].category
             labels[masks[i]] = {"instance": i, "classes": category, "binary": 0}[self.kind] + 1
+            on_top[masks[i]] = i + 1
+        self._remark_invisible(shapes, areas, on_top)
         return labels
+
+    def _remark_invisible(
+        self, shapes: list[Shape], areas: NDArray[np.int64], on_top: NDArray[np.int32]
+    ) -> None:
+        """Remarks objects that draw nothing, and those that others cover."""
+        visible = np.bincount(on_top.ravel(), minlength=len(shapes) + 1)[1:]
+        hidden = [i for i, shape in enumerate(shapes) if not shape.crowd and not visible[i]]
+        for kind, which, what in (
+            ("draws nothing", [i for i in hidden if not areas[i]], "lie outside or have no area"),
+            ("covered object", [i for i in hidden if areas[i]], "lie wholly under others"),
+        ):
+            if which:
+                named = shapes[which[0]].name
+                first = f", {named} the first" if named else ""
+                said = f"{len(which)} of {len(shapes)} objects {what}{first}"
+                remark(self.path, kind, said, "legal; remove them, or draw them again")
 
     def _masks(self, shapes: list[Shape], size: tuple[int, int]) -> list[NDArray[np.bool_]]:
         """The mask of each object; of several that are wrong, the first names the number."""
@@ -77,6 +103,26 @@ class DrawnMask(Stored):
     def object_classes(self) -> tuple[int, ...] | None:
         """The class of each object of an instance map."""
         return tuple(s.category for s in self.shapes()) if self.kind == "instance" else None
+
+
+@dataclass(frozen=True)
+class ListedMask(DrawnMask):
+    """The objects of one image, kept as JSON text."""
+
+    height: int
+    width: int
+    objects: str
+    """A list of the fields of :class:`Shape` for each."""
+    image: Path | Stored | None = None
+    """If the file does not say its size."""
+
+    def size(self) -> tuple[int, int]:
+        """As the annotation file says; other images are refused against the mask."""
+        return image_size(self.image) if self.image else (self.height, self.width)
+
+    def shapes(self) -> list[Shape]:
+        """The objects in the order of the file."""
+        return [Shape(*each) for each in json.loads(self.objects)]
 
 
 def kind_of(masks: str) -> Kind:
@@ -123,13 +169,13 @@ def mask_of(
 
     h, w = size
     if isinstance(segmentation, list):
-        _check_polygons(segmentation, path, name)
-        outline = coco.merge(coco.frPyObjects(segmentation, h, w))
-        return _filled(_counts(outline["counts"].decode("ascii")), size, path, name)
+        outline = polygons_of(segmentation, size, path, name)
+        runs = coco.merge(coco.frPyObjects(outline, h, w))
+        return _filled(_counts(runs["counts"].decode("ascii")), size, path, name)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         what = "a segmentation is neither polygons nor run lengths with size and counts"
         raise _wrong(path, name, "no outline", what, "export it again as COCO instances")
-    if list(segmentation["size"]) != [h, w]:
+    if list(segmentation["size"] or ()) != [h, w]:
         what = (
             f"run lengths of size {segmentation['size']} for an image of {[h, w]} (height, width)"
         )
@@ -140,6 +186,14 @@ def mask_of(
 
 def _wrong(path: Path | str, name: str, kind: str, what: str, remedy: str) -> DataError:
     return DataError(path, kind, f"{name}: {what}" if name else what, remedy)
+
+
+def runs_of(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """The run lengths of a mask ``(h, w)``, not compressed."""
+    flat = np.concatenate([[False], mask.T.ravel()])
+    cuts = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff(np.concatenate([[0], cuts, [mask.size]])).tolist()
+    return {"size": list(mask.shape), "counts": counts}
 
 
 def _counts(text: str) -> list[int]:
@@ -174,13 +228,50 @@ def _filled(
     return np.repeat(inside, runs).reshape(w, h).T
 
 
-def _check_polygons(polygons: list[Any], path: Path | str, name: str) -> None:
-    if not polygons:
+def polygons_of(
+    segmentation: list[Any], size: tuple[int, int], path: Path | str, name: str = ""
+) -> list[list[float]]:
+    """Polygons ``[x0, y0, x1, y1, ...]`` in pixels, also if they are written in another way.
+
+    One polygon may lack the list around it, and corners may be pairs.
+
+    Args:
+        segmentation: As a file has it.
+        size: Height and width of the image.
+        path: The file, for messages.
+        name: What tells the object apart there.
+
+    Raises:
+        InputError: No polygon, too few corners, or corners that are no numbers of the image.
+    """
+    if not segmentation:
         remedy = "annotate masks, or make them from the boxes with samtune predict"
         raise _wrong(path, name, "no outline", "an object has a box but no outline", remedy)
-    for polygon in polygons:
-        numbers = isinstance(polygon, list) and all(isinstance(v, int | float) for v in polygon)
-        if not numbers or len(polygon) < 6 or len(polygon) % 2:
-            count = f"{len(polygon)} numbers" if numbers else repr(polygon)[:40]
+    if all(_is_number(v) for v in segmentation) or (
+        len(segmentation) > 2 and all(_is_pair(v) for v in segmentation)
+    ):
+        segmentation = [segmentation]
+    polygons = []
+    for polygon in segmentation:
+        flat = polygon
+        if isinstance(polygon, list) and polygon and all(_is_pair(pair) for pair in polygon):
+            flat = [value for pair in polygon for value in pair]
+        numbers = isinstance(flat, list) and all(_is_number(v) for v in flat)
+        if not numbers or len(flat) < 6 or len(flat) % 2:
+            count = f"{len(flat)} numbers" if numbers else repr(polygon)[:40]
             what = f"a polygon of {count}; each needs x and y of at least three corners"
             raise _wrong(path, name, "wrong polygon", what, "draw it again or remove it")
+        far = [v for v in flat if not abs(v) <= _FAR * max(size)]
+        if far:
+            what = f"a polygon with the corner {far[0]}, but the image is {size[1]}x{size[0]}"
+            raise _wrong(path, name, "wrong polygon", what, "draw it again or remove it")
+        polygons.append([float(v) for v in flat])
+    return polygons
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_is_number(v) for v in value)

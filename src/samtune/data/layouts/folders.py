@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from samtune.data.colours import colour_settings, file_beside
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, check_kind
 from samtune.data.object_files import ObjectFiles
@@ -17,14 +18,18 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     return {split: sliced(r, config.slice_axis) for split, r in layout.items()}
 
 
-def _defaults(root: Path, given: Settings) -> Settings:
-    """Instances, if each object has a mask file of its own."""
+def _defaults(root: Path, settings: Settings) -> Settings:
+    """Instances, if each object has a mask file of its own; classes by a file of colours."""
     layout: SplitRecords = {}
-    if "masks" not in given:
+    if settings.get("masks", "auto") in ("auto", "classes"):
         with complaints():  # what is wrong is said when the records are needed
             layout = find_layout(root)
-    masks = (record.mask for records in layout.values() for record in records)
-    return {"masks": "instance"} if any(isinstance(m, ObjectFiles) for m in masks) else {}
+    masks = [record.mask for records in layout.values() for record in records]
+    if "masks" not in settings and any(isinstance(mask, ObjectFiles) for mask in masks):
+        return {"masks": "instance"}
+    beside = file_beside(root, (mask for mask in masks if isinstance(mask, Path)))
+    known = {"colors": str(beside)}
+    return {**known, **colour_settings(known)} if beside and "colors" not in settings else {}
 
 
 LAYOUT = Layout(

@@ -37,7 +37,8 @@ class Channels(Stored):
             raise InputError(
                 f"{self.path}: its channels differ in size ({some(sorted(sizes))}); resample them"
             )
-        return np.concatenate([plane[..., :1] for plane in planes], axis=2)
+        join = np.ma.concatenate if any(map(np.ma.isMaskedArray, planes)) else np.concatenate
+        return join([plane[..., :1] for plane in planes], axis=2)
 
     def size(self) -> tuple[int, int]:
         """Height and width."""

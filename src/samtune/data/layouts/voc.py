@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.colours import VOC, ColourTable, objects_of, table_in, table_of
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some
 from samtune.data.problems import DataError, complain
-from samtune.data.reading import read_mask
+from samtune.data.reading import has_palette, read_channels, read_mask
 from samtune.data.sources import Record, by_stem, existing_folder, image_files
 from samtune.data.stored import Stored
 from samtune.errors import InputError
@@ -32,22 +33,29 @@ class VocObjects(Stored):
     """One picture of SegmentationObject, with the class of each object from SegmentationClass."""
 
     of_class: Path
+    table: ColourTable | None = None
+    """What the colours of SegmentationClass mean."""
 
     def read(self) -> NDArray[np.integer]:
-        """Palette indices: 0 background, 255 void."""
+        """Palette indices, or of colours the numbers from 1 on: 0 background, 255 void."""
+        colours = read_channels(self.path)
+        if colours.shape[2] > 2 and not has_palette(self.path):
+            return objects_of(colours, self.path, VOID)
         return read_mask(self.path)
 
     def object_classes(self) -> tuple[int, ...]:
         """The most frequent class under each object, from 0 for the first one."""
-        objects, classes = self.read(), read_mask(self.of_class)
+        objects, classes = self.read(), read_mask(self.of_class, self.table)
         if objects.shape != classes.shape:
             raise InputError(
                 f"{self.path}: differs in size from {self.of_class}; export both again"
             )
-        return tuple(
-            max(0, int(np.bincount(classes[objects == value], minlength=1).argmax()) - 1)
+        empty = 0 if self.table is None or not self.table.background else self.table.background
+        most = [
+            int(np.bincount(classes[objects == value], minlength=1).argmax())
             for value in range(1, int(objects.max()) + 1)
-        )
+        ]
+        return tuple(max(0, number - (number > empty)) for number in most)
 
 
 def _fits(root: Path) -> bool:
@@ -77,6 +85,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     objects = config.masks == "instance"
     masks = by_stem(image_files(_mask_folder(folder, _OF_OBJECT if objects else _OF_CLASS)))
     classes = by_stem(image_files(folder / _OF_CLASS)) if objects else masks
+    table = table_of(config)
     places = ((_IMAGES, images), (masks_of(objects), masks), (_OF_CLASS, classes))
     by_split: SplitRecords = {}
     for split, (source, names) in _lists(folder, sorted(masks)).items():
@@ -89,7 +98,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
                 complain(DataError(source, "listed but missing", what, remedy))
             if lacks:
                 continue
-            mask = VocObjects(masks[name], classes[name]) if objects else masks[name]
+            mask = VocObjects(masks[name], classes[name], table) if objects else masks[name]
             records.append(Record(images[name], mask, name))
         by_split[split] = records
     return by_split
@@ -121,7 +130,7 @@ def _lists(folder: Path, every: list[str]) -> dict[str | None, tuple[Path, list[
         return {None: (folder / _OF_CLASS, every)}
     lists = {}
     for split, file in files.items():
-        names = sorted({line.strip() for line in file.read_text("utf-8").splitlines()} - {""})
+        names = sorted({line.strip() for line in file.read_text("utf-8-sig").splitlines()} - {""})
         if not names:
             remedy = "give one name per line or remove the file"
             complain(DataError(file, "empty list", "lists no image", remedy))
@@ -136,25 +145,30 @@ def _defaults(root: Path, settings: Settings) -> Settings:
     names = _class_names(folder)
     masks = settings.get("masks", "classes")
     defaults: dict[str, Any] = {"masks": masks, "ignore": VOID}
+    known = folder / "labelmap.txt"
+    if "colors" not in settings:
+        defaults["colors"] = str(known) if known.is_file() else VOC
+    table = _table(folder)
+    empty = 0 if table is None or table.background is None else table.background
     if masks == "instance":
-        return {**defaults, "classes": len(names) - 1, "class_names": names[1:]}
+        names = (*names[:empty], *names[empty + 1 :])
+        return {**defaults, "classes": len(names), "class_names": names}
     if masks != "classes":
         return defaults
     named = settings.get("classes", len(names)) == len(names)
-    defaults |= {"background": 0, "classes": len(names)}
+    defaults |= {"background": empty, "classes": len(names)}
     return {**defaults, "class_names": names} if named else defaults
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    """VOC's own, or the first column of ``labelmap.txt``, which annotation tools write."""
+    """VOC's own, or those of ``labelmap.txt``, which annotation tools write."""
+    table = _table(folder)
+    return CLASSES if table is None else table.names
+
+
+def _table(folder: Path) -> ColourTable | None:
     file = folder / "labelmap.txt"
-    if not file.is_file():
-        return CLASSES
-    lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
-    names = tuple(line.split(":")[0] for line in lines if line and not line.startswith("#"))
-    if not names:
-        raise InputError(f"{file}: names no class; give one per line, or remove the file")
-    return names
+    return table_in(file) if file.is_file() else None
 
 
 LAYOUT = Layout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import yaml
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
 from samtune.data.layouts.drawn import DrawnMask, Shape, class_settings, kind_of, with_count
-from samtune.data.problems import DataError, complain
+from samtune.data.problems import DataError, complain, remark
 from samtune.data.reading import image_size
-from samtune.data.sources import Record, image_files
+from samtune.data.sources import SPLIT_NAMES, Record, image_files
 from samtune.errors import InputError
 
 _OUTSIDE = 0.01
@@ -37,15 +38,21 @@ class YoloMask(DrawnMask):
             return []
         h, w = self.size()
         shapes, wrong = [], []
-        for number, line in enumerate(self.path.read_text("utf-8").splitlines(), 1):
-            if words := line.split():
+        lines = list(enumerate(self.path.read_text("utf-8-sig").splitlines(), 1))
+        first = {" ".join(line.split()): number for number, line in reversed(lines)}
+        again = [n for n, line in lines if line.split() and first[" ".join(line.split())] != n]
+        for number, line in lines:
+            if (words := line.split()) and number not in again:
                 try:
                     category, corners = self._parsed(words, f"line {number}")
                 except DataError as error:
                     wrong.append(error)
                     continue
                 scaled = [v * (h if i % 2 else w) for i, v in enumerate(corners)]
-                shapes.append(Shape(category, [scaled]))
+                shapes.append(Shape(category, [scaled], name=f"line {number}"))
+        if again:
+            what = f"line {again[0]} is there before, as {len(again)} lines are; each is taken once"
+            remark(self.path, "annotation twice", what, "legal; remove the repeated lines")
         if wrong:
             raise with_count(wrong, "lines")
         return shapes
@@ -55,8 +62,11 @@ class YoloMask(DrawnMask):
             return DataError(self.path, kind, f"{where} {what}", remedy)
 
         try:
-            category, corners = int(words[0]), [float(word) for word in words[1:]]
-        except ValueError:
+            number, *corners = (float(word) for word in words)
+            category = int(number)
+            if category != number:
+                raise ValueError
+        except (ValueError, OverflowError):
             what = "is not a class number and corners"
             raise wrong("no polygon", what, "write it as 0 x y x y x y") from None
         if len(corners) == 4:
@@ -81,63 +91,168 @@ class YoloMask(DrawnMask):
 
 def _fits(root: Path) -> bool:
     file = _yaml_file(root)
-    return file is not None and {"names", "train"} <= _tree(file).keys()
+    if file is not None:
+        return bool(_tree(file).keys() & {"train", "val"}) or bool(_bare(root))
+    return bool(_bare(root))
 
 
 def _yaml_file(root: Path) -> Path | None:
     if root.is_file():
         return root if root.suffix in (".yaml", ".yml") else None
     places = (root / "data.yaml", root / "data.yml", root / "dataset.yaml")
-    return next((path for path in places if path.is_file()), None)
+    named = next((path for path in places if path.is_file()), None)
+    others = sorted(root.glob("*.y*ml")) if named is None and root.is_dir() else []
+    alike = [path for path in others if {"train", "names"} <= _tree(path).keys()]
+    return alike[0] if len(alike) == 1 else named
 
 
 def _tree(file: Path) -> dict[str, Any]:
+    """The file with all words as they are written: YAML takes yes, no and 007 for other things."""
     try:
-        tree = yaml.safe_load(file.read_text("utf-8"))
+        tree = yaml.load(file.read_text("utf-8-sig"), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         what, remedy = "not readable as YAML", "save it again as UTF-8 text"
         raise DataError(file, "unreadable list", what, remedy) from error
     return tree if isinstance(tree, dict) else {}
 
 
+def _bare(root: Path) -> dict[str | None, Path]:
+    """Folders of images by split beside folders of text files, where no data.yaml names them."""
+    if not root.is_dir():
+        return {}
+    parts = {name.lower(): split for name, split in SPLIT_NAMES.items()}
+    folders: dict[str | None, Path] = {}
+    labelled = False
+    for folder in sorted(p for p in root.rglob("images") if len(p.relative_to(root).parts) < 3):
+        above = folder.parent if folder.parent != root else None
+        inner = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in parts]
+        for part in inner or [folder]:
+            named = part if inner else above
+            split = parts.get(named.name.lower()) if named is not None else None
+            labels = _label_file(part / "x").parent
+            texts = labels.is_dir() and next(labels.glob("*.txt"), None) is not None
+            if not labels.is_dir() or not image_files(labels):
+                folders[split] = part
+                labelled = labelled or texts
+    order = (*SPLITS, None) if labelled else ()
+    return {split: folders[split] for split in order if split in folders}
+
+
 def _settings(root: Path) -> tuple[Path, dict[str, Any], list[str]]:
-    """The file, its content, and the class names in the order of their numbers."""
+    """The file or folder, its content, and the class names in the order of their numbers."""
     file = _yaml_file(root)
     if file is None:
-        raise InputError(f"{root}: has no data.yaml; set data.root to the folder that has it")
+        folders = _bare(root)
+        if not folders:
+            raise InputError(f"{root}: has no data.yaml; set data.root to the folder that has it")
+        return root, {}, _names_beside(root) or _numbered(_largest(folders.values()) + 1)
     tree = _tree(file)
-    names = tree.get("names")
-    if isinstance(names, dict) and list(names) == list(range(len(names))):
-        names = list(names.values())
-    if not isinstance(names, list) or not names:
-        what, remedy = (
-            "names no classes",
-            "must name the classes from number 0 on, as in names: [cat]",
-        )
-        raise DataError(file, "no classes", what, remedy)
-    if tree.get("nc", len(names)) != len(names):
+    names = _names(tree.get("names"), file) or _names_beside(file.parent)
+    count = _count(tree.get("nc"), file)
+    if not names:
+        if count is None:
+            places = [p for split in SPLITS for p in _folders_of(file, tree, split)]
+            count = _largest(places) + 1
+        if not count:
+            what, remedy = (
+                "names no classes",
+                "must name the classes from number 0 on, as in names: [cat]",
+            )
+            raise DataError(file, "no classes", what, remedy)
+        names = _numbered(count)
+    if count not in (None, len(names)):
         what = f"nc={tree['nc']}, but {len(names)} names"
         raise DataError(file, "other class count", what, "make both agree")
-    return file, tree, [str(name) for name in names]
+    return file, tree, names
+
+
+def _names(value: Any, file: Path) -> list[str]:
+    """Class names as they are written: a list, a mapping either way round, or text of one."""
+    if isinstance(value, str) and value.strip():
+        try:
+            inner = yaml.load(value, yaml.BaseLoader)
+        except yaml.YAMLError:
+            inner = value
+        value = [v.strip() for v in inner.split(",")] if isinstance(inner, str) else inner
+    if isinstance(value, dict):
+        numbers = all(_is_whole(key) for key in value)
+        turned = not numbers and all(_is_whole(number) for number in value.values())
+        by_number = {int(v): k for k, v in value.items()} if turned else {}
+        by_number = {int(k): v for k, v in value.items()} if numbers else by_number
+        if sorted(by_number) != list(range(len(value))):
+            what, remedy = (
+                "names no classes",
+                "must name the classes from number 0 on, as in names: [cat]",
+            )
+            raise DataError(file, "no classes", what, remedy)
+        value = [by_number[i] for i in range(len(by_number))]
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
+def _is_whole(value: Any) -> bool:
+    return str(value).strip().isdigit()
+
+
+def _count(value: Any, file: Path) -> int | None:
+    if value is None or not str(value).strip():
+        return None
+    if not _is_whole(value):
+        remedy = "write the number of classes, or leave it out"
+        raise DataError(file, "other class count", f"nc={value} is no number", remedy)
+    return int(value)
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"class {i}" for i in range(count)]
+
+
+def _names_beside(folder: Path) -> list[str]:
+    """Names of a list that annotation tools write beside the labels, one a line."""
+    for name in ("classes.txt", "obj.names", "classes.names", "labels/classes.txt"):
+        if (folder / name).is_file():
+            lines = [line.strip() for line in (folder / name).read_text("utf-8-sig").splitlines()]
+            return [line for line in lines if line]
+    return []
+
+
+def _largest(folders: Iterable[Path]) -> int:
+    """The greatest class number of the text files beside folders of images; -1 without any."""
+    largest = -1
+    for folder in folders:
+        labels = _label_file(folder / "x").parent
+        for file in sorted(labels.glob("*.txt")) if labels.is_dir() else ():
+            for line in file.read_text("utf-8-sig", "replace").splitlines():
+                word = line.split()[0] if line.split() else ""
+                largest = max(largest, int(word) if word.isdigit() else -1)
+    return largest
+
+
+def _folders_of(file: Path, tree: dict[str, Any], split: str) -> list[Path]:
+    entries = _entries(tree, split)
+    places = [_located(file, tree, entry) for entry in entries]
+    return [place for place in places if place is not None and place.is_dir()]
+
+
+def _entries(tree: dict[str, Any], split: str) -> list[str]:
+    """What the file gives for a split, under any of its usual names."""
+    names = [split, *(name for name, meant in SPLIT_NAMES.items() if meant == split)]
+    value = next((tree[name] for name in names if tree.get(name)), None)
+    listed = value if isinstance(value, list) else [value]
+    return [str(entry) for entry in listed if entry]
 
 
 def _find(root: Path, config: DataConfig) -> SplitRecords:
     file, tree, names = _settings(root)
     kind = kind_of(config.masks)
+    base = file.parent if file.is_file() else file
     by_split: SplitRecords = {}
-    for split in SPLITS:
-        given = tree.get(split)
-        if not given:
-            continue
-        images = _images(file, tree, split, given)
-        if not images:
-            continue
+    for split, images in _all_images(file, tree).items():
         labels = [_label_file(image) for image in images]
         if not any(label.is_file() for label in labels):
             what = f"none of the {len(images)} images of {split} has a text file in "
             what += str(labels[0].parent)
             complain(DataError(file, "split without labels", what, "put the labels there"))
-        labelled = zip(images, labels, unique_names(images, file.parent), strict=True)
+        labelled = zip(images, labels, unique_names(images, base), strict=True)
         by_split[split] = [
             Record(image, YoloMask(label, kind, image, len(names)), name)
             for image, label, name in labelled
@@ -147,19 +262,34 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     return by_split
 
 
-def _images(file: Path, tree: dict[str, Any], split: str, entries: Any) -> list[Path]:
+def _all_images(file: Path, tree: dict[str, Any]) -> dict[str | None, list[Path]]:
+    """The images of each split that has any."""
+    if not any(_entries(tree, split) for split in SPLITS):
+        folders = _bare(file.parent if file.is_file() else file)
+        return {split: image_files(folder) for split, folder in folders.items()}
+    by_split: dict[str | None, list[Path]] = {}
+    for split in SPLITS:
+        if entries := _entries(tree, split):
+            images = _images(file, tree, split, entries)
+            if images:
+                by_split[split] = images
+    return by_split
+
+
+def _images(file: Path, tree: dict[str, Any], split: str, entries: list[str]) -> list[Path]:
     """The images of a split: of folders, or of text files that list them."""
     images: list[Path] = []
     lost = False
-    for entry in entries if isinstance(entries, list) else [entries]:
-        place = _place(file, tree, split, str(entry))
+    for entry in entries:
+        place = _place(file, tree, split, entry)
         if place is None:
             lost = True
         elif place.is_dir():
-            images += image_files(place)
+            images += image_files(place) or image_files_below(place)
         else:
-            lines = [line.strip() for line in place.read_text("utf-8").splitlines()]
-            paths = [place.parent / line for line in lines if line]
+            lines = [line.strip() for line in place.read_text("utf-8-sig").splitlines()]
+            listed = [line for line in lines if line]
+            paths = [_image_of_list(place, file, tree, line) for line in listed]
             missing = [path for path in paths if not path.is_file()]
             lost = lost or bool(missing)
             if missing:
@@ -169,30 +299,56 @@ def _images(file: Path, tree: dict[str, Any], split: str, entries: Any) -> list[
                 complain(DataError(place, "missing image", what, remedy, missing))
             images += [path for path in paths if path.is_file()]
     if not images and not lost:
-        what = f"{split}: {entries} holds no image"
+        what = f"{split}: {', '.join(entries)} holds no image"
         complain(DataError(file, "no image", what, "put the images there"))
     return sorted(images)
 
 
+def image_files_below(folder: Path) -> list[Path]:
+    """The image files in the folder ``images`` of a split's folder."""
+    inner = folder / "images"
+    return image_files(inner) if inner.is_dir() else []
+
+
+def _image_of_list(place: Path, file: Path, tree: dict[str, Any], line: str) -> Path:
+    """An image that a list names, relative to the list, to the set, or on another machine."""
+    plain = place.parent / line.replace("\\", "/")
+    return plain if plain.is_file() else _located(file, tree, line) or plain
+
+
 def _place(file: Path, tree: dict[str, Any], split: str, entry: str) -> Path | None:
-    base = file.parent / str(tree.get("path") or "")
-    # Roboflow writes ../train/images for the folder beside the file; others another machine's path
-    inner = Path(entry).relative_to("..") if entry.startswith("../") else Path(entry)
-    for place in (base / entry, file.parent / entry, file.parent / inner):
+    place = _located(file, tree, entry)
+    if place is None:
+        remedy = f"set path and {split} to where the images are, relative to this file"
+        complain(DataError(file, "missing folder", f"{split}: {entry} is not there", remedy))
+    return place
+
+
+def _located(file: Path, tree: dict[str, Any], entry: str) -> Path | None:
+    """A file or folder that data.yaml names, if it is there.
+
+    Roboflow writes ../train/images for the folder beside the file, others a path of their machine:
+    the longest end of it that is there is meant.
+    """
+    entry = entry.replace("\\", "/")
+    base = file.parent / str(tree.get("path") or "").replace("\\", "/")
+    for place in (base / entry, file.parent / entry):
         if place.exists():
             return place
-    remedy = f"set path and {split} to where the images are, relative to this file"
-    complain(DataError(file, "missing folder", f"{split}: {entry} is not there", remedy))
-    return None
+    parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
+    ends = (Path(*parts[i:]) for i in range(len(parts)))
+    tops = (base, file.parent)
+    return next((top / end for end in ends for top in tops if (top / end).exists()), None)
 
 
 def _label_file(image: Path) -> Path:
-    """``images`` in the path, the last of them, becomes ``labels``."""
+    """``images`` in the path, the last of them, becomes ``labels``; or else beside the image."""
     parts = list(image.parts)
-    at = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+    at = [i for i, part in enumerate(parts[:-1]) if part.lower() == "images"]
     if at:
         parts[at[-1]] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    file, beside = Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")
+    return beside if beside.is_file() and not file.is_file() else file
 
 
 def _defaults(root: Path, given: Settings) -> Settings:
@@ -201,7 +357,7 @@ def _defaults(root: Path, given: Settings) -> Settings:
 
 LAYOUT = Layout(
     "yolo",
-    "YOLO segmentation: data.yaml, images/SPLIT, labels/SPLIT/*.txt with one polygon per line",
+    "YOLO segmentation: images/SPLIT, labels/SPLIT/*.txt with one polygon per line, data.yaml",
     _fits,
     _find,
     _defaults,

@@ -1,0 +1,58 @@
+"""What libraries say while they read a file stays off the screen; samtune says what matters."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from PIL import Image
+
+_LOGGERS = ("PIL", "nibabel", "nibabel.global", "pydicom", "rasterio", "tifffile")
+
+
+class _Silence:
+    """The state of the process while any thread reads: the first changes it, the last restores it.
+
+    Python's own context for warnings loses the state if threads overlap in it.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.depth, self.undo = threading.Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        """Counts a reader, and silences for the first one."""
+        with self.lock:
+            self.depth += 1
+            if self.depth > 1:
+                return
+            self.undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            for name in _LOGGERS:
+                logger = logging.getLogger(name)
+                self.undo.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.CRITICAL + 1)
+            self.undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = None
+
+    def leave(self) -> None:
+        """Counts a reader off, and restores after the last one."""
+        with self.lock:
+            self.depth -= 1
+            if not self.depth:
+                self.undo.close()
+
+
+_SILENCE = _Silence()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences warnings and logs of the libraries that read, and lifts Pillow's limit of pixels."""
+    _SILENCE.enter()
+    try:
+        yield
+    finally:
+        _SILENCE.leave()

@@ -1,0 +1,121 @@
+"""DICOM in its units wherever they stand, whatever its files are called."""
+
+import numpy as np
+import pytest
+
+from samtune.data import find_images, read_image
+from samtune.data.config import DataConfig
+from samtune.data.intensity import policy_of
+from samtune.data.volumes import load
+
+pydicom = pytest.importorskip("pydicom")
+uid = pydicom.uid
+PLANES = np.random.default_rng(0).integers(0, 2000, (4, 6, 8)).astype(np.uint16)
+
+
+def item(**values):
+    part = pydicom.Dataset()
+    for key, value in values.items():
+        setattr(part, key, value)
+    return part
+
+
+def write(path, values, **more):
+    """A file of stored values ``(h, w)``, frames ``(n, h, w)`` or colours ``(h, w, 3)``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = values.shape[-1] == 3
+    rows, columns = values.shape[:2] if colours else values.shape[-2:]
+    bits = 8 * values.dtype.itemsize
+    part = item(
+        SOPClassUID=uid.CTImageStorage, SOPInstanceUID=uid.generate_uid(),
+        SeriesInstanceUID="1.2.3", Rows=rows, Columns=columns,
+        SamplesPerPixel=3 if colours else 1, PhotometricInterpretation="MONOCHROME2",
+        BitsAllocated=bits, BitsStored=bits, HighBit=bits - 1,
+        PixelRepresentation=int(values.dtype.kind == "i"), PixelData=values.tobytes(),
+    )  # fmt: skip
+    if colours:
+        part.PlanarConfiguration = 0
+    elif values.ndim == 3:
+        part.NumberOfFrames = len(values)
+    part.file_meta = pydicom.dataset.FileMetaDataset()
+    part.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    part.file_meta.MediaStorageSOPClassUID = part.SOPClassUID
+    part.file_meta.MediaStorageSOPInstanceUID = part.SOPInstanceUID
+    for key, value in more.items():
+        setattr(part, key, value)
+    part.save_as(path, enforce_file_format=True)
+    return path
+
+
+def scale(slope, shift):
+    return item(PixelValueTransformationSequence=[item(RescaleSlope=slope, RescaleIntercept=shift)])
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"RescaleSlope": 2, "RescaleIntercept": -1024}, PLANES * 2.0 - 1024),
+        ({"SharedFunctionalGroupsSequence": [scale(1, -1024)]}, PLANES - 1024.0),
+        (
+            {"PerFrameFunctionalGroupsSequence": [scale(1 + i, -i) for i in range(4)]},
+            PLANES * np.arange(1, 5)[:, None, None] - np.arange(4.0)[:, None, None],
+        ),
+        ({"RescaleSlope": None, "RescaleIntercept": None, "NumberOfFrames": 4}, PLANES),
+        ({"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12}, 4095 - PLANES),
+        (
+            {"PhotometricInterpretation": "MONOCHROME1", "RescaleIntercept": -5},
+            65535.0 - PLANES - 5,
+        ),
+    ],
+)
+def test_frames_in_their_units(tmp_path, tags, expected):
+    np.testing.assert_array_equal(load(write(tmp_path / "a.dcm", PLANES, **tags)), expected)
+
+
+def test_zero_hounsfield_units_are_the_middle_of_the_window(tmp_path):
+    path = write(tmp_path / "a.dcm", np.full((2, 6, 8), 1024, np.uint16),
+                 SharedFunctionalGroupsSequence=[scale(1, -1024)])  # fmt: skip
+    policy = policy_of(DataConfig(intensity="window", window=(-1000.0, 1000.0)))
+    assert {int(read_image(r.image, policy).mean()) for r in find_images(path)} == {128}
+
+
+def test_signed_values_tables_and_colours(tmp_path):
+    signed = PLANES[0].astype(np.int16) - 1000
+    negative = write(tmp_path / "n.dcm", signed, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(load(negative), -1 - signed)
+    table = item(LUTDescriptor=[4, 0, 16], ModalityLUTType="HU", LUTData=[10, 20, 40, 80])
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "US"
+    steps = write(tmp_path / "t.dcm", np.arange(4, dtype=np.uint8).reshape(2, 2).repeat(4, 1),
+                  ModalityLUTSequence=[table])  # fmt: skip
+    assert np.unique(load(steps)).tolist() == [10, 20, 40, 80]
+    red, grey = np.zeros((6, 8, 3), np.uint8), np.full((6, 8, 3), 128, np.uint8)
+    red[..., 0] = 255
+    for name, values, kind in (("r", red, "RGB"), ("y", grey, "YBR_FULL")):
+        path = write(tmp_path / f"{name}.dcm", values, PhotometricInterpretation=kind)
+        np.testing.assert_array_equal(read_image(path)[0, 0], values[0, 0])
+    palette = {
+        f"{c}PaletteColorLookupTableDescriptor": [2, 0, 16] for c in ("Red", "Green", "Blue")
+    }
+    for c, data in (("Red", [0, 255 << 8]), ("Green", [0, 128 << 8]), ("Blue", [7 << 8, 0])):
+        palette[f"{c}PaletteColorLookupTableData"] = np.array(data, "<u2").tobytes()
+    indices = np.zeros((6, 8), np.uint8)
+    indices[2] = 1
+    path = write(tmp_path / "p.dcm", indices, PhotometricInterpretation="PALETTE COLOR", **palette)
+    assert read_image(path)[[0, 2], 0].tolist() == [[0, 0, 7], [255, 128, 0]]
+
+
+@pytest.mark.parametrize("name", ["IM{}.DCM", "IM000{}", "1.2.840.113619.{}", "s{}.ima", "{}.dcm"])
+def test_a_series_is_one_whatever_its_files_are_called(tmp_path, name):
+    """They are named against their positions; a DICOMDIR and a report lie beside them."""
+    for i, plane in enumerate(PLANES):
+        write(tmp_path / "ct" / name.format(9 - i), plane, ImagePositionPatient=[0, 0, i],
+              ImageOrientationPatient=[1, 0, 0, 0, 1, 0], RescaleSlope="",
+              RescaleIntercept=-3)  # fmt: skip
+    write(tmp_path / "ct/DICOMDIR", PLANES[0])
+    images = find_images(tmp_path / "ct")
+    assert [r.name for r in images] == [f"ct_{i:04d}" for i in range(4)]
+    np.testing.assert_array_equal(load(tmp_path / "ct"), PLANES - 3.0)
+    alone = sorted(p for p in (tmp_path / "ct").iterdir() if p.name != "DICOMDIR")
+    assert find_images(alone[0])[0].image.read().shape == (6, 8)
+    within = find_images(tmp_path)
+    assert [r.name for r in within] == [r.name for r in images]
