@@ -377,3 +377,15 @@ def test_shipped_base_is_loaded_only_as_it_was_released(tmp_path, monkeypatch, r
     refused(["nano.safetensors", "sha256", "install samtune again"], weights.load_sam, "nano")
     (assets / "nano.safetensors").unlink()
     refused(["nano.safetensors", "no file"], weights.load_sam, "nano")
+
+
+def test_weights_that_are_no_numbers_are_refused(state, tmp_path, refused):
+    """The tensor is named, whether one value is NaN or one of half precision is infinite."""
+    key = "image_encoder.neck.0.weight"
+    for value, half in ((float("nan"), False), (float("inf"), True)):
+        spoiled = {name: t.clone() for name, t in state.items()}
+        spoiled[key] = spoiled[key].half() if half else spoiled[key]
+        spoiled[key].view(-1)[3] = value
+        path = tmp_path / f"{value}.pth"
+        torch.save(spoiled, path)
+        refused([path, key, "NaN or infinity"], weights.load_sam, "tiny", path)

@@ -256,7 +256,7 @@ def pairs(tree):
 
 def elsewhere(tree):
     for entry, before in zip(
-        tree["images"], ("D:\\set\\", "/home/x/", "./", "images%2F/"), strict=True
+        tree["images"], ("D:\\set\\", "/srv/x/", "./", "images%2F/"), strict=True
     ):
         entry["file_name"] = before + entry["file_name"]
 

@@ -147,7 +147,7 @@ def test_every_way_to_name_classes(write, completed, yaml, names):
     [
         "path: C:\\\\Users\\\\x\\\\set\ntrain: images\\train\nval: images\\val\nnames: [a, b]\n",
         "train: D:\\set\\images\\train\nval: D:\\set\\images\\val\nnames: [a, b]\n",
-        "train: /home/x/set/images/train\nvalidation: /home/x/images/val\nnames: [a, b]\n",
+        "train: /srv/x/set/images/train\nvalidation: /srv/x/images/val\nnames: [a, b]\n",
     ],
 )
 def test_places_of_other_machines(write, completed, yaml):

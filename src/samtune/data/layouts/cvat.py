@@ -13,7 +13,15 @@ import numpy as np
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords
 from samtune.data.layouts.drawn import class_settings
-from samtune.data.layouts.entries import Area, Entry, ellipse, labels_of, records_of, within
+from samtune.data.layouts.entries import (
+    Area,
+    Entry,
+    ellipse,
+    form_of,
+    labels_of,
+    records_of,
+    within,
+)
 from samtune.data.layouts.places import Places
 from samtune.data.problems import DataError
 from samtune.data.reading import SUFFIXES
@@ -45,6 +53,11 @@ def _loaded(file: Path, modified: int) -> tuple[list[str], list[Entry]]:
     except ElementTree.ParseError as error:
         what = f"not readable as XML ({error})"
         raise DataError(file, "unreadable list", what, "export it again") from error
+    with form_of(file, "CVAT"):
+        return _read_tree(file, tree)
+
+
+def _read_tree(file: Path, tree: Element) -> tuple[list[str], list[Entry]]:
     labels = [
         label.findtext("name", "")
         for label in tree.iterfind("meta//labels/label")
@@ -92,7 +105,7 @@ def _add(entry: Entry, shape: Element, label: str, name: str) -> None:
     level = int(shape.get("z_order") or 0)
     try:
         outline = _outline(shape, entry.size)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # damage raises nearly any type
         reason = " ".join(str(error).split())[:80]
         entry.refuse(name, "wrong shape", f"cannot be read ({reason})", "draw it again")
         return

@@ -9,7 +9,8 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from samtune.data.layouts.places import Places
 from samtune.data.problems import DataError, complain, remark
 from samtune.data.sources import Record
 from samtune.data.stored import Stored
+from samtune.errors import InputError
 
 _CORNERS = 180
 """Of the polygon that stands for an ellipse."""
@@ -196,6 +198,23 @@ def json_head(file: Path, count: int = 1 << 16) -> str:
             return opened.read(count).lstrip()
     except OSError:
         return ""
+
+
+@contextmanager
+def form_of(file: Path, tool: str) -> Iterator[None]:
+    """Turns what reading a damaged export raises into one line.
+
+    Raises:
+        InputError: As inside, or that the file is not in the form of the tool.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # damage raises nearly any type
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:80]
+        what = f"is not in the form of {tool} ({reason})"
+        raise DataError(file, "other form", what, "export it again") from error
 
 
 def json_of(file: Path) -> Any:

@@ -18,6 +18,7 @@ from samtune.data.layouts.entries import (
     Area,
     Entry,
     ellipse,
+    form_of,
     json_head,
     json_of,
     labels_of,
@@ -61,8 +62,9 @@ def _file(root: Path) -> Path:
 
 @lru_cache(maxsize=4)
 def _loaded(file: Path, modified: int) -> tuple[Entry, ...]:
-    tasks = [task for task in json_of(file) if isinstance(task, dict)]
-    return tuple(entry for task in tasks if (entry := _entry(file, task)) is not None)
+    with form_of(file, "Label Studio"):
+        tasks = [task for task in json_of(file) if isinstance(task, dict)]
+        return tuple(entry for task in tasks if (entry := _entry(file, task)) is not None)
 
 
 def _entries(file: Path) -> tuple[Entry, ...]:
@@ -139,7 +141,7 @@ def _add(entry: Entry, result: dict[str, Any], labels: dict[Any, str], name: str
         width, height = int(result["original_width"]), int(result["original_height"])
         entry.size = entry.size or (height, width)
         entry.areas.append(Area(label, _outline(kind, value, (height, width)), name))
-    except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+    except Exception as error:  # damage raises nearly any type
         reason = " ".join(str(error).split())[:80]
         entry.refuse(name, "wrong region", f"of the kind {kind} cannot be read ({reason})",
                      "draw it again or remove it")  # fmt: skip

@@ -21,6 +21,7 @@ from samtune.data.layouts.entries import (
     Area,
     Entry,
     ellipse,
+    form_of,
     json_head,
     json_of,
     labels_of,
@@ -77,7 +78,11 @@ def _fits(root: Path) -> bool:
 
 @lru_cache(maxsize=8192)
 def _entry(file: Path, modified: int, split: str | None) -> Entry:
-    tree = json_of(file)
+    with form_of(file, "LabelMe"):
+        return _entry_of(json_of(file), file, split)
+
+
+def _entry_of(tree: dict[str, Any], file: Path, split: str | None) -> Entry:
     size = (int(tree.get("imageHeight") or 0), int(tree.get("imageWidth") or 0))
     picture = Embedded(file) if tree.get("imageData") else None
     entry = Entry(file, _image_of(tree, file), size if all(size) else None, split=split)
@@ -99,7 +104,8 @@ def _entry(file: Path, modified: int, split: str | None) -> Entry:
         area = _area(entry, shape, kind, name, i)
         if area is None:
             continue
-        key = (label, shape.get("group_id"))
+        group = shape.get("group_id")
+        key = (label, None if group is None else str(group))
         if key[1] is not None and key in groups:  # parts of one object
             entry.areas[groups[key]] = _union(entry, entry.areas[groups[key]], area)
             continue
@@ -122,7 +128,7 @@ def _area(entry: Entry, shape: dict[str, Any], kind: str, name: str, level: int)
     try:
         points = [(float(x), float(y)) for x, y in shape["points"]]
         outline = _outline(entry, shape, kind, points)
-    except (ValueError, TypeError, KeyError, IndexError, OSError, SyntaxError) as error:
+    except Exception as error:  # damage raises nearly any type
         reason = " ".join(str(error).split())[:80]
         entry.refuse(name, "wrong shape", f"of the kind {kind} cannot be drawn ({reason})",
                      "draw it again or remove it")  # fmt: skip

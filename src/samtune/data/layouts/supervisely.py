@@ -11,10 +11,11 @@ import numpy as np
 
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords
-from samtune.data.layouts.drawn import class_settings
+from samtune.data.layouts.drawn import class_settings, polygons_of
 from samtune.data.layouts.entries import (
     Area,
     Entry,
+    form_of,
     json_head,
     json_of,
     labels_of,
@@ -48,13 +49,14 @@ def _fits(root: Path) -> bool:
 
 @lru_cache(maxsize=8192)
 def _entry(file: Path, modified: int, split: str | None) -> Entry:
-    tree = json_of(file)
-    size = tree.get("size") or {}
-    sides = (int(size.get("height") or 0), int(size.get("width") or 0))
-    entry = Entry(file, file.stem, sides if all(sides) else None, split=split)
-    for i, thing in enumerate(tree.get("objects") or ()):
-        _add(entry, thing, i)
-    return entry
+    with form_of(file, "Supervisely"):
+        tree = json_of(file)
+        size = tree.get("size") or {}
+        sides = (int(size.get("height") or 0), int(size.get("width") or 0))
+        entry = Entry(file, file.stem, sides if all(sides) else None, split=split)
+        for i, thing in enumerate(tree.get("objects") or ()):
+            _add(entry, thing, i)
+        return entry
 
 
 def _add(entry: Entry, thing: dict[str, Any], i: int) -> None:
@@ -67,7 +69,7 @@ def _add(entry: Entry, thing: dict[str, Any], i: int) -> None:
     else:
         try:
             entry.areas.append(Area(label, _outline(entry, thing, kind), name, i))
-        except (ValueError, TypeError, KeyError, OSError, SyntaxError) as error:
+        except Exception as error:  # damage raises nearly any type
             reason = " ".join(str(error).split())[:80]
             entry.refuse(name, "wrong shape", f"of the kind {kind} cannot be drawn ({reason})",
                          "draw it again or remove it")  # fmt: skip
@@ -89,9 +91,9 @@ def _outline(entry: Entry, thing: dict[str, Any], kind: str) -> Any:
     points = thing["points"]
     for value, rings in ((1, [points["exterior"]]), (0, points.get("interior") or ())):
         for ring in rings:
-            if len(ring) < 3:
-                raise ValueError(f"{len(ring)} points, and a polygon has three or more")
-            cv2.fillPoly(mask, [np.round(np.asarray(ring, float)).astype(np.int32)], value)
+            (corners,) = polygons_of([ring], entry.size, entry.file)
+            around = np.round(np.reshape(corners, (-1, 2))).astype(np.int32)
+            cv2.fillPoly(mask, [around], value)
     return within(mask > 0, 0, 0, entry.size)
 
 
@@ -107,9 +109,12 @@ def _entries(root: Path) -> dict[Path, list[Entry]]:
 
 def _names(root: Path, by_folder: dict[Path, list[Entry]]) -> list[str]:
     file = _meta(root)
-    classes = json_of(file).get("classes", ()) if file is not None else ()
-    lines = [*_NO_AREAS[:-1], "rectangle"]
-    known = [str(c["title"]) for c in classes if c.get("shape") not in lines]
+    known: list[str] = []
+    if file is not None:
+        with form_of(file, "Supervisely"):
+            lines = [*_NO_AREAS[:-1], "rectangle"]
+            classes = json_of(file).get("classes", ())
+            known = [str(c["title"]) for c in classes if c.get("shape") not in lines]
     return labels_of((e for entries in by_folder.values() for e in entries), known)
 
 
