@@ -15,7 +15,7 @@ from samtune.data import (
     read_mask,
     read_sample,
 )
-from samtune.data.problems import remarked
+from samtune.data.problems import remarks
 from samtune.data.scan import look
 
 RNG = np.random.default_rng(0)
@@ -167,7 +167,7 @@ BLOB[2:7, 4:20] = 255
 def test_a_shape_in_the_alpha_channel_is_the_mask(tmp_path, refused, colour):
     flat = np.full((*BLOB.shape, len(colour)), colour, np.uint8)
     Image.fromarray(np.dstack([flat, BLOB])).save(tmp_path / "a.png")
-    with remarked() as notes:
+    with remarks() as notes:
         np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), BLOB)
     assert [note.kind for note in notes] == ["mask in alpha"]
     clear = np.full_like(BLOB, 255)  # an alpha channel without a shape says nothing

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from samtune.data import read_image, read_mask
 from samtune.data.config import DataConfig
 from samtune.data.intensity import policy_of
-from samtune.data.problems import remarked
+from samtune.data.problems import remarks
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 200, (20, 24)).astype(np.uint8)
@@ -97,7 +97,7 @@ def test_a_white_pixel_is_none_without_data(tmp_path):
 def test_overviews_and_compressions(tmp_path, compress):
     path = geotiff(tmp_path / "a.tif", RGB.transpose(2, 0, 1), compress=compress, tiled=True,
                    blockxsize=16, blockysize=16, BIGTIFF="YES", overviews=True)  # fmt: skip
-    with remarked() as notes:
+    with remarks() as notes:
         np.testing.assert_array_equal(read_image(path), RGB)
     assert notes == []
 
@@ -153,7 +153,7 @@ def test_pages(tmp_path, refused):
     with tifffile.TiffWriter(tmp_path / "two.tif") as file:
         file.write(RGB)
         file.write(RGB[:5, :7])
-    with remarked() as notes:
+    with remarks() as notes:
         np.testing.assert_array_equal(read_image(tmp_path / "two.tif"), RGB)
     assert [note.kind for note in notes] == ["several pages"]
 

@@ -13,7 +13,7 @@ from samtune.data import (
     splits,
 )
 from samtune.data.layouts.base import find, layout_of
-from samtune.data.problems import remarked
+from samtune.data.problems import remarks
 from samtune.data.volumes import load, stem_of
 from samtune.geometry import InputPolicy
 
@@ -142,7 +142,7 @@ def test_places_that_differ_are_remarked(tmp_path, change, kind):
         affine[1, 0] -= -0.2
         affine[:3, :2] /= np.linalg.norm(affine[:3, :2], axis=0)
     nifti(tmp_path / "masks/a.nii.gz", MASK, affine)
-    with remarked() as notes:
+    with remarks() as notes:
         find(DataConfig(root=str(tmp_path)))
     assert [note.kind for note in notes] == ([kind] if kind else [])
 

@@ -15,7 +15,7 @@ from samtune.data.config import SPLITS, DataConfig
 from samtune.data.labels import clear_threshold
 from samtune.data.layouts import SplitRecords, find
 from samtune.data.named import DATASETS, deviations
-from samtune.data.problems import Finding, complaints, of_files, remarked
+from samtune.data.problems import Finding, complaints, of_files, remarks
 from samtune.data.reading import has_palette, is_lossy
 from samtune.data.remarks import Parts, of_mask, of_training, splits_of
 from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
@@ -84,7 +84,7 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
     layout: SplitRecords = {}
     parts: Parts = {}
-    with remarked() as odd, complaints() as problems:
+    with remarks() as odd, complaints() as problems:
         layout = find(data)
     records = list(dict.fromkeys(r for records in layout.values() for r in records))
     all_looks: list[Look] = []

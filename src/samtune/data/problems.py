@@ -23,7 +23,7 @@ class Finding:
 
 
 _COLLECTED: ContextVar[list[InputError] | None] = ContextVar("collected", default=None)
-_REMARKED: ContextVar[list[Finding] | None] = ContextVar("remarked", default=None)
+_REMARKED: ContextVar[list[Finding] | None] = ContextVar("remarks", default=None)
 
 
 class DataError(InputError):
@@ -87,7 +87,7 @@ def complaints() -> Iterator[list[InputError]]:
 
 
 def remark(file: Path | str, kind: str, what: str, remedy: str) -> None:
-    """Notes what training bears and somebody should know; outside :func:`remarked` it is dropped.
+    """Notes what training bears and somebody should know; outside :func:`remarks` it is dropped.
 
     Args:
         file: The file that it is about.
@@ -101,7 +101,7 @@ def remark(file: Path | str, kind: str, what: str, remedy: str) -> None:
 
 
 @contextmanager
-def remarked() -> Iterator[list[Finding]]:
+def remarks() -> Iterator[list[Finding]]:
     """Gathers what is remarked inside the block, in this thread."""
     noted: list[Finding] = []
     token = _REMARKED.set(noted)

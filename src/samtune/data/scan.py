@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from samtune.data.config import DataConfig
 from samtune.data.intensity import policy_of
 from samtune.data.labels import areas, check_size, label_objects, read_values
-from samtune.data.problems import DataError, Finding, remarked
+from samtune.data.problems import DataError, Finding, remarks
 from samtune.data.reading import image_size, read_image
 from samtune.data.sources import Record
 from samtune.data.turning import remark_turn, upright
@@ -81,7 +81,7 @@ def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
         data: How masks are read.
         thorough: Decode the image too, and measure the objects.
     """
-    with remarked() as notes:  # in the thread that looks
+    with remarks() as notes:  # in the thread that looks
         met = _look(record, data, thorough)
     return replace(met, remarks=tuple(dict.fromkeys(notes)))
 

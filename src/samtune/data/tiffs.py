@@ -112,8 +112,8 @@ def _by_libtiff(path: Path, index: int, page: Any) -> _Decoded:
         try:
             with rasterio.open(f"GTIFF_DIR:{index + 1}:{path}") as file:
                 bands = np.moveaxis(file.read(), 0, -1)
-        except rasterio.errors.RasterioError:
-            return _by_pictures(path, index)
+        except rasterio.errors.RasterioError as error:
+            raise ValueError(f"{error}") from error
     ycbcr = page.photometric.name == "YCBCR"  # GDAL gives their colours
     bands = bands[..., :3] if ycbcr else bands
     return _Decoded(bands[..., 0] if bands.shape[2] == 1 else bands, "", ycbcr)

@@ -5,7 +5,7 @@ import pytest
 
 from samtune.data import read_mask, read_sample, scan, splits
 from samtune.data.layouts.base import layout_of
-from samtune.data.problems import remarked
+from samtune.data.problems import remarks
 
 SQUARE = "1 0.125 0.25 0.5 0.25 0.5 0.75 0.125 0.75"
 YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: tree\n"
@@ -172,6 +172,6 @@ def test_lines_that_are_there_twice_and_text_beside_images(write, record_of, tmp
     root = write(f"\ufeff{SQUARE}\n{SQUARE}\n0.0 0 0 1 0 1 1 0 1\n", images="{}",
                  yaml="train: train\nval: val\nnames: [cat, tree]\n")  # fmt: skip
     record, config = record_of(root, "train1")
-    with remarked() as notes:
+    with remarks() as notes:
         assert read_sample(record, config).labels.classes.tolist() == [1, 0]
     assert {note.kind for note in notes} == {"annotation twice"}
