@@ -166,7 +166,8 @@ def _unmeasured(split: str, summary: Summary, config: RunConfig) -> list[str]:
     """What has no number in a split for measuring, because it does not occur there."""
     data = config.data
     if not summary.objects:
-        return [f"{split}: no image has an object, so nothing is measured of any; add some"]
+        count = f"0 of {summary.images} images have an object"
+        return [f"{split}: {count}, so that there is no number of any; add some"]
     known = data.classes or len(data.class_names)
     values = [v for v in range(known) if v not in (data.background, data.ignore)]
     absent = [value for value in values if value not in summary.class_objects]
