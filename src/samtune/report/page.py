@@ -72,6 +72,8 @@ class Report:
     overlays: Sequence[Overlay] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    misfits: Sequence[Overlay] = ()
+    """Training images that the tuned model cannot fit, where ``summary`` has ``diagnoses``."""
     versions: Mapping[str, str] | None = None
     """Package -> version; by default those of this process."""
 
@@ -111,6 +113,7 @@ def render(report: Report) -> str:
             if groups
         },
         charts=charts(report.history, report.summary),
+        misfits=[_figure(o) for o in report.misfits],
         gallery=[_figure(o) for o in sorted(report.overlays, key=_tuned_iou)],
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         versions=versions() if report.versions is None else report.versions,

@@ -41,6 +41,7 @@ from samtune.runs.data_of_run import (
     parts_to_train_on,
     write_digests,
 )
+from samtune.runs.evidence import Examination
 from samtune.runs.folder import Log, check_output, finite, run_folder
 from samtune.runs.framing import choose_framing
 from samtune.runs.per_image import write_items
@@ -94,6 +95,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
     shapes = measure_objects(parts["train"], config.data)
     as_typed, (config, line) = config, with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
+    examination = Examination((baseline, model), parts, config, shapes)
     remarks += frame_remarks(model, baseline)
     settings, mode = judged_by(config)
     data = {
@@ -130,17 +132,17 @@ def _train(config: RunConfig, display: Display) -> Tree:
             measuring=config.eval,
         )
         summary, overlays = compare_with_base(baseline, model, test, config, display)
-        summary |= _costs(model, result.seconds)
-        summary |= {"checkpoint": str(folder / "best.safetensors"), "steps": result.steps}
+        summary |= {**_costs(model, result.seconds), "steps": result.steps}
+        summary |= {"checkpoint": str(folder / "best.safetensors"), "title": _title(config)}
         summary |= {"strength": model.strength, "selection": selection(result, settings)}
-        method = f"{config.adapter['name']} + {config.decoder['name']}"
-        summary["title"] = f"{method} on {data_name(config)}"
         about = verdict(result, settings)
         summary["verdict"] = about[0]
         remarks += [*_left_out(result, config), *about, *shortfalls(summary["by_prompt"])]
-        _tell([remark for remark in remarks if remark != about[0]], display)
+        summary["diagnoses"], misfits = examination.causes(log.rows, folder, display)
+        said = [remark for remark in remarks if remark != about[0]]
+        _tell(said, display, summary["diagnoses"])
         remarks = [*early, *remarks]
-        return _write_results(folder, summary, config, remarks, log.rows, overlays)
+        return _write_results(folder, summary, config, remarks, log.rows, overlays, misfits)
 
 
 def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
@@ -242,6 +244,10 @@ def with_framing(config: RunConfig, shapes: Shapes) -> tuple[RunConfig, list[str
     return framing.over(config), [str(framing)]
 
 
+def _title(config: RunConfig) -> str:
+    return f"{config.adapter['name']} + {config.decoder['name']} on {data_name(config)}"
+
+
 def _costs(model: FineTuned, seconds: float) -> Tree:
     return {
         "trainable_parameters": model.trainable(),
@@ -251,9 +257,11 @@ def _costs(model: FineTuned, seconds: float) -> Tree:
     }
 
 
-def _tell(remarks: Sequence[str], display: Display) -> None:
+def _tell(remarks: Sequence[str], display: Display, causes: Sequence[str] = ()) -> None:
     for remark in remarks:
         display.say(f"note: {remark}")
+    for cause in causes:
+        display.say(f"likely cause: {cause}")
 
 
 def _left_out(result: FitResult, config: RunConfig) -> list[str]:
@@ -272,6 +280,7 @@ def _write_results(
     remarks: list[str],
     history: list[dict[str, Any]],
     overlays: Sequence[Overlay],
+    misfits: Sequence[Overlay] = (),
 ) -> Tree:
     summary = {**summary, "remarks": remarks, "report": str(folder / "report.html")}
     items = summary.pop("items", [])
@@ -288,6 +297,7 @@ def _write_results(
         overlays=overlays,
         config=config.tree(),
         remarks=remarks,
+        misfits=misfits,
     )
     write_report(folder, report)
     write_items(folder, items)

@@ -1,0 +1,236 @@
+"""Why a tuning fails or disappoints: rules, each from what a run recorded to one sentence.
+
+A sentence names the likely cause, the numbers that speak for it, and a remedy. A run without a
+fault gets none; the bounds below are such that differences of chance do not reach them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOSS_RISES = 1.1
+"""The last third of the losses lies above the first by this factor."""
+WEIGHTS_GROW = 3.0
+"""The norm of all trained weights grows by this factor."""
+STILL_RISING = 0.15
+"""Share of the whole gain that the last third of the validations brought."""
+LEAST_RISE = 0.01
+"""A smaller rise of the validation is none."""
+SAME_ANSWER = 0.8
+"""IoU of two answers from which on they are the same; objects that share no more than half of it
+call for different ones."""
+GAP = 0.15
+"""How much better training images are answered than those of the validation, more than before."""
+MISFIT, FITS = 0.5, 0.5
+"""A training image is not fit below this fraction of the median IoU, where that is as high."""
+OTHER_COLOUR = 20.0
+"""Difference of two splits' mean colours, in 0..255, that is not left to chance."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """The mean colours of some images of a split: ``(n, 3)`` RGB in 0..255."""
+
+    means: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a training recorded, and what was measured after it; what is not known is left out."""
+
+    rows: Sequence[Mapping[str, Any]] = ()
+    """Of ``metrics.jsonl``: ``train`` (step, loss), ``val`` and ``zero_shot`` (the metric)."""
+    metric: str = "iou"
+    """The metric of the validation to look at; higher is better."""
+    lr: float = 1e-3
+    weights: tuple[float, float] | None = None
+    """Norm of all trained weights, before the first step and after the last."""
+    width: float | None = None
+    """Median width of the objects in tokens of the frame."""
+    wider: Sequence[tuple[str, float]] = ()
+    """Settings that would show objects larger, with their width then."""
+    pairs: Sequence[tuple[float, float]] = ()
+    """Of two prompts of one image the IoU between the answers, and between the objects."""
+    training: Mapping[str, float] = field(default_factory=dict)
+    """IoU of training images, asked as in evaluation, by name."""
+    training_before: float | None = None
+    """Their mean for the base, if it is looked for, see :func:`better_on_training`."""
+    colours: Mapping[str, Colours] = field(default_factory=dict)
+    """By split; ``train`` is compared with the others."""
+
+
+def diagnose(evidence: Evidence) -> list[str]:
+    """A sentence for each likely cause, the gravest first; none for a healthy run."""
+    sentences = (rule(evidence) for rule in RULES)
+    return [sentence for sentence in sentences if sentence is not None]
+
+
+def rate_too_high(evidence: Evidence) -> str | None:
+    """The loss rises or is no number, or the weights blow up."""
+    losses = [(row["step"], row["loss"]) for row in evidence.rows if row["event"] == "train"]
+    remedy = f"try train.lr={evidence.lr / 10:g}"
+    start = f"train.lr={evidence.lr:g} is too high"
+    for step, loss in losses:
+        if loss is None or not math.isfinite(loss):
+            return f"{start}: up to step {step} the loss was no number; {remedy}"
+    if len(losses) >= 3:
+        third = len(losses) // 3
+        first, last = (float(np.mean([v for _, v in part])) for part in
+                       (losses[:third], losses[-third:]))  # fmt: skip
+        if last > LOSS_RISES * first:
+            return f"{start}: the loss rises from {first:.3g} to {last:.3g}; {remedy}"
+    if evidence.weights is not None:
+        before, after = evidence.weights
+        if not after <= WEIGHTS_GROW * before:
+            grew = f"the norm of the trained weights grew from {before:.3g} to {after:.3g}"
+            return f"{start}: {grew}; {remedy}"
+    return None
+
+
+def too_few_steps(evidence: Evidence) -> str | None:
+    """The validation still rises at the end."""
+    curve = _validations(evidence, evidence.metric)
+    if len(curve) < 4:
+        return None
+    (_, start), (middle, between), (end, last) = curve[0], curve[-1 - len(curve) // 3], curve[-1]
+    rise = last - between
+    if last < max(value for _, value in curve) or rise < LEAST_RISE:
+        return None
+    if rise < STILL_RISING * (last - start):
+        return None
+    return (
+        f"too few steps: {evidence.metric} on the validation images still rises, from "
+        f"{between:.3f} at step {middle} to {last:.3f} at the last; try "
+        f"train.max_steps={2 * end}"
+    )
+
+
+def objects_too_narrow(evidence: Evidence) -> str | None:
+    """Objects are narrow in tokens, and a setting would show them larger."""
+    if evidence.width is None or not evidence.wider:
+        return None
+    others = ", ".join(f"{words} ({width:.2g})" for words, width in evidence.wider)
+    return (
+        f"objects are only {evidence.width:.2g} tokens wide in the frame (median), too narrow to "
+        f"be outlined; try {others}"
+    )
+
+
+def prompt_ignored(evidence: Evidence) -> str | None:
+    """Different prompts of one image get the same answer."""
+    pairs = [pair for pair in evidence.pairs if not math.isnan(pair[0])]
+    if len(pairs) < 3:
+        return None
+    answers, objects = (float(np.mean(values)) for values in zip(*pairs, strict=True))
+    if answers < SAME_ANSWER or objects > SAME_ANSWER / 2:
+        return None
+    return (
+        f"the prompt is ignored: answers to different prompts of one image are alike (IoU "
+        f"{answers:.2f}, of their objects {objects:.2f}, in {len(pairs)} pairs); give each object "
+        "a mask value of its own (data.masks=instance, or data.objects=component), or train with "
+        "prompts.train=none if all of the foreground is meant"
+    )
+
+
+def overfitted(evidence: Evidence) -> str | None:
+    """Training images are answered much better than others, and others no better than before."""
+    if evidence.training_before is None or not better_on_training(evidence):
+        return None
+    values = [value for _, value in _validations(evidence, "iou")]
+    train, before, val = _mean(evidence.training), values[0], max(values[1:])
+    gap = (train - val) - (evidence.training_before - before)
+    fell = values[-1] < val - 2 * LEAST_RISE
+    if gap < GAP or not (fell or val - before < LEAST_RISE or gap > 2 * GAP):
+        return None
+    return (
+        f"overfitted: IoU goes from {evidence.training_before:.3f} to {train:.3f} on training "
+        f"images, from {before:.3f} to {val:.3f} on those of the validation; add training images, "
+        "train fewer steps or at a smaller train.lr, or choose a smaller method (samtune methods)"
+    )
+
+
+def better_on_training(evidence: Evidence) -> bool:
+    """Whether training images are answered much better than those of the validation."""
+    values = [value for _, value in _validations(evidence, "iou")]
+    return len(values) >= 2 and _mean(evidence.training) - max(values[1:]) >= GAP / 2
+
+
+def labels_disagree(evidence: Evidence) -> str | None:
+    """A few training images are not fit, where the others are."""
+    names = misfits(evidence)
+    if not names:
+        return None
+    listed = ", ".join(f"{name} {evidence.training[name]:.2f}" for name in names[:4])
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    median = float(np.nanmedian(list(evidence.training.values())))
+    return (
+        f"labels disagree: of {len(evidence.training)} training images {len(names)} cannot be fit "
+        f"(IoU: {listed}{more}; median {median:.2f}); look at their masks, which the report shows"
+    )
+
+
+def misfits(evidence: Evidence) -> list[str]:
+    """The training images that are not fit where most are, the worst first."""
+    finite = {name: iou for name, iou in evidence.training.items() if not math.isnan(iou)}
+    if len(finite) < 4:
+        return []
+    median = float(np.median(list(finite.values())))
+    low = sorted((iou, name) for name, iou in finite.items() if iou < MISFIT * median)
+    few = len(low) <= len(finite) / 4
+    return [name for _, name in low] if median >= FITS and few else []
+
+
+def colours_differ(evidence: Evidence) -> str | None:
+    """Images of one split have other channels or another brightness than the training images."""
+    if "train" not in evidence.colours:
+        return None
+    train = evidence.colours["train"].means
+    for split, colours in evidence.colours.items():
+        other = colours.means
+        if split == "train" or not len(other):
+            continue
+        a, b = train.mean(0), other.mean(0)
+        chance = 4 * np.sqrt((train.std(0) ** 2) * (1 / len(train) + 1 / len(other)))
+        if (np.abs(a - b) <= np.maximum(OTHER_COLOUR, chance)).all():
+            continue
+        means = ["(" + ", ".join(f"{value:.0f}" for value in each) + ")" for each in (a, b)]
+        return (
+            f"images differ between splits: mean red, green and blue are {means[0]} in train and "
+            f"{means[1]} in {split}, {_kind_of_difference(a, b)}; save all alike, or see "
+            "data.intensity and data.bands"
+        )
+    return None
+
+
+def _mean(ious: Mapping[str, float]) -> float:
+    """The mean of what is a number; NaN of nothing."""
+    finite = [iou for iou in ious.values() if not math.isnan(iou)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _kind_of_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> str:
+    if np.abs(a - b[::-1]).max() < np.abs(a - b).max() / 2:
+        return "as if red and blue were exchanged"
+    if min(np.ptp(a), np.ptp(b)) < 1 and max(np.ptp(a), np.ptp(b)) > OTHER_COLOUR / 2:
+        return "grey in one and coloured in the other"
+    return "brighter" if b.mean() > a.mean() else "darker"
+
+
+def _validations(evidence: Evidence, metric: str) -> list[tuple[int, float]]:
+    """The steps and values of a metric, from zero-shot on."""
+    rows = (row for row in evidence.rows if row["event"] in ("zero_shot", "val"))
+    curve = [(int(row["step"]), row.get(metric)) for row in rows]
+    return [(step, float(v)) for step, v in curve if v is not None and not math.isnan(v)]
+
+
+RULES: tuple[Callable[[Evidence], str | None], ...] = (
+    rate_too_high, colours_differ, objects_too_narrow, labels_disagree, prompt_ignored, overfitted,
+    too_few_steps,
+)  # fmt: skip
+"""The rules, the gravest cause first."""
