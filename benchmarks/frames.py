@@ -1,7 +1,8 @@
 """What comes into the frame: whole images, a larger frame or tiles, on objects of all sizes.
 
     python benchmarks/frames.py run SET PROMPT FOLDER OUT [FRAME ...]   # what is finished is kept
-    python benchmarks/frames.py table OUT > benchmarks/results/frames.md
+    python benchmarks/frames.py results OUT                      # what the runs came to
+    python benchmarks/frames.py choices SET=FOLDER ...           # what auto chooses; trains nothing
 
 FOLDER is the set's: of kvasir, dsb2018 and isbi2012 ``images`` and ``masks``, of which a few are
 taken; of coco and camvid the folder as distributed; of vessels what ``vessels.py`` drew.
@@ -9,12 +10,18 @@ taken; of coco and camvid the folder as distributed; of vessels what ``vessels.p
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from samtune.data import splits
+from samtune.data.shapes import measure
+from samtune.runs.framing import choose_framing
+from samtune.runs.words import from_words
 
 STEPS = {"vessels": 80}
 """Steps of a set's trainings; others have 60. 80 are what 16 images get by default."""
@@ -80,7 +87,41 @@ def run(name: str, prompt: str, root: Path, out: Path, frames: Sequence[str]) ->
         subprocess.run(command, check=False)
 
 
+def choices(sets: Sequence[tuple[str, Path]]) -> str:
+    """What ``input.tiles=auto`` chooses for each set by its masks, in Markdown."""
+    rows = []
+    for name, root in sets:
+        title, settings = SETS[name]
+        words = [f"data.root={root}", *settings, "prompts.train=none", "prompts.eval=none"]
+        config = from_words(words)
+        shapes = measure(splits(config.data)["train"], config.data)
+        framing = choose_framing([config], shapes)
+        chosen = " ".join(f"`input.{key}={value}`" for key, value in framing.settings.items())
+        widths = f"{framing.pixels:.1f} | {framing.whole:.2f} | {framing.width:.2f}"
+        rows.append(f"| {title} | {len(shapes)} in {shapes.images} | {widths} | {chosen} |")
+    head = "| set | objects in masks | pixels wide | tokens, whole | tokens, chosen | chosen |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
+
+
+def results(out: Path) -> str:
+    """IoU on the test split by what comes into the frame, in Markdown."""
+    head = "| set, prompt | in the frame | zero-shot IoU | tuned IoU | s |"
+    rows = [head, "|---|---|---|---|---|"]
+    for name, (title, _) in SETS.items():
+        for path in sorted(out.glob(f"{name}-*/summary.json")):
+            summary = json.loads(path.read_text("utf-8"))
+            _, prompt, frame = path.parent.name.split("-", 2)
+            ious = (f"{summary[side]['iou']:.3f}" for side in ("zero_shot", "tuned"))
+            cells = (f"{title}, {prompt}", frame, *ious, f"{summary['seconds']:.0f}")
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 if __name__ == "__main__":
     part, *rest = sys.argv[1:]
     if part == "run":
         run(rest[0], rest[1], Path(rest[2]), Path(rest[3]), rest[4:])
+    elif part == "results":
+        print(results(Path(rest[0])))
+    else:
+        print(choices([(name, Path(root)) for name, root in (word.split("=") for word in rest)]))
