@@ -21,7 +21,7 @@ from samtune.sam.weights import spec_of
 ENOUGH = 0.4
 """Tokens that the median object is wide at least where the image is seen whole.
 
-In ``benchmarks/results/frames.md`` drawn vessels have 0.15 and come to an IoU of 0.25 so, to 0.54 in
+In ``benchmarks/results/frames.md`` drawn vessels have 0.15 and come to an IoU of 0.25, to 0.54 in
 tiles; the narrowest objects there that are no curves have 0.57. What lies between is not measured.
 """
 ENOUGH_IN_TILES = 0.6
