@@ -53,8 +53,8 @@ def test_trackers_write_into_the_run_folder_only(
     answer = samtune("train", *words, f"output={tmp_path / 'run'}", "--json")
     assert answer.code == 0, answer.err
     rows = (tmp_path / "run" / "trackers" / "samtune.txt").read_text().splitlines()
-    assert [row.split()[0] for row in rows] == ["2", "2"]
-    assert "'loss'" in rows[0] and "'iou'" in rows[1]
+    assert [row.split()[0] for row in rows] == ["0", "2", "2"]
+    assert "'iou'" in rows[0] and "'loss'" in rows[1] and "'iou'" in rows[2]
     assert not list((tmp_path / "here").iterdir())
 
 

@@ -142,8 +142,9 @@ class _Trainer:
             model.strength = 1
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
-        self.output, self.keeping = output, Keeping.of(config, model, train)
+        self.output = output
         self.accelerator = make_accelerator(config, cpu, output)
+        self.keeping = Keeping.of(config, model, train)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
@@ -379,8 +380,9 @@ class _Trainer:
         if self.accelerator.is_main_process:
             event = {**event, "total": self.total}
             self.on_event(event)
-            numbers = {k: v for k, v in event.items() if isinstance(v, int | float)}
-            self.accelerator.log(numbers, step=event["step"])
+            if event["event"] != "strength":  # trackers have one value a step
+                numbers = {k: v for k, v in event.items() if isinstance(v, int | float)}
+                self.accelerator.log(numbers, step=event["step"])
 
 
 def _on_cpu(model: FineTuned) -> dict[str, Tensor]:
