@@ -356,7 +356,7 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
 def test_memory_that_earlier_runs_freed_does_not_count():
     script = """
 from pathlib import Path
-from samtune.compare.jobs import _count_peak_anew
+from samtune.training.memory import count_peak_anew
 
 def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -366,7 +366,7 @@ blocks = [bytearray(50_000) for _ in range(8000)]
 pins = [bytearray(50_000) for _ in range(8000)][::400]
 del blocks
 before = status("VmRSS")
-_count_peak_anew()
+count_peak_anew()
 print(before, status("VmHWM"))
 """
     done = subprocess.run(

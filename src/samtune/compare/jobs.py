@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +34,7 @@ from samtune.runs.words import read_run
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
+from samtune.training.memory import count_peak_anew
 from samtune.training.state import COUNTERS
 
 if TYPE_CHECKING:
@@ -159,7 +156,7 @@ def _finished_summary(run: Run) -> Tree | None:
 
 
 def _train(run: Run, display: Display) -> Tree:
-    _count_peak_anew()
+    count_peak_anew()
     config = run.config
     if (run.folder / "last" / COUNTERS).is_file():
         config = replace(config, resume=str(run.folder))
@@ -167,18 +164,6 @@ def _train(run: Run, display: Display) -> Tree:
         clear(run.folder)
     with display.without_lines():
         return train(config, display)
-
-
-def _count_peak_anew() -> None:
-    """On Linux the process's peak of memory counts from here; elsewhere over all runs so far.
-
-    What earlier runs freed goes back to the system first, where the C library can: it would count.
-    """
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
 def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) -> Tree:

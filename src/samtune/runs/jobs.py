@@ -51,7 +51,8 @@ from samtune.runs.source import Source
 from samtune.runs.trees import Tree
 from samtune.runs.words import names_data
 from samtune.training.engine import fit
-from samtune.training.result import FitResult, peak_memory
+from samtune.training.memory import peak_memory
+from samtune.training.result import FitResult
 
 if TYPE_CHECKING:
     from samtune.data.record import Record

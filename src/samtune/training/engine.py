@@ -27,9 +27,10 @@ from samtune.training.average import add_to_mean, is_averaged
 from samtune.training.choice import Judge, choose, take_validation
 from samtune.training.interrupts import without_interrupts
 from samtune.training.keeping import Keeping
+from samtune.training.memory import peak_memory
 from samtune.training.objective import Objective
 from samtune.training.optimiser import parameter_groups
-from samtune.training.result import FitResult, peak_memory
+from samtune.training.result import FitResult
 from samtune.training.schedule import (
     AUTO,
     NONE,

@@ -1,13 +1,9 @@
-"""What a training gives back, and what it took."""
+"""What a training gives back."""
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,3 @@ class FitResult:
     """Which weights the curve is of: those of a step, or the mean of several."""
     curve: tuple[dict[str, Any], ...] = ()
     """The validations of these weights by ``strength``, from 0, the base, to 1."""
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most memory used so far, in bytes: the device's own, or the process's on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,57 @@
+"""The most memory that this process had, as each system tells it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory used so far, in bytes: the device's own, or the process's on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return _peak_of_windows()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def count_peak_anew() -> None:
+    """On Linux the process's peak of memory counts from here; elsewhere over all runs so far.
+
+    What earlier runs freed goes back to the system first, where the C library can: it would count.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError, TypeError):  # on Windows None names no library
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+class _Counters(ctypes.Structure):
+    """``PROCESS_MEMORY_COUNTERS`` of Windows."""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("page_faults", ctypes.c_uint32),
+        *((name, ctypes.c_size_t) for name in ("peak", "now", "a", "b", "c", "d", "e", "f")),
+    ]
+
+
+def _peak_of_windows() -> int:
+    """The peak of the working set; 0 if the system does not tell it."""
+    library = getattr(ctypes, "windll", None)
+    if library is None:
+        return 0
+    counters = _Counters(ctypes.sizeof(_Counters))
+    tell = library.kernel32.K32GetProcessMemoryInfo
+    this_process = ctypes.c_void_p(-1)  # what GetCurrentProcess gives
+    told = tell(this_process, ctypes.byref(counters), counters.size)
+    return int(counters.peak) if told else 0
