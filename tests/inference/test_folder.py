@@ -212,3 +212,18 @@ def test_a_volume_is_predicted_slice_by_slice(ask, tmp_path):
     names = [f"scan_{i:04}" for i in range(3)]
     assert [entry["image"] for entry in entries_of(out)] == names
     assert sorted(p.stem for p in out.glob("*.png")) == names
+
+
+def test_maps_of_more_classes_than_a_byte_holds(sam, tmp_path):
+    model = FineTuned(sam, "none", "semantic", decoder_options={"classes": 300}, prompts="none")
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    predictor = model.predictor()
+    predictor.set_image(image)
+    scores = predictor.predict(return_logits=True)[0]
+    predict_folder(predictor, str(tmp_path / "a.png"), tmp_path / "out", overlays=False)
+    written = Image.open(tmp_path / "out/a.png")
+    assert written.mode == "I;16"
+    classes = np.asarray(written)
+    assert classes.max() < 300
+    np.testing.assert_array_equal(classes, scores.argmax(0))

@@ -225,7 +225,13 @@ def _odd_values(look: Look, data: DataConfig) -> Iterator[Finding]:
         yield of_mask(look, "many mask values", what, "set data.threshold, or data.masks")
     if has_palette(look.record.mask):
         remedy = "check that the indices, not the colours, are the values you mean"
-        yield of_mask(look, "palette mask", "read by its palette's indices", remedy)
+        what = "read by its palette's indices"
+        if data.colors is not None:
+            what, remedy = (
+                "read by its palette's colours if all have a name, else by indices",
+                ("legal; check the classes that the counts below name"),
+            )
+        yield of_mask(look, "palette mask", what, remedy)
 
 
 def _mixed(sound: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
