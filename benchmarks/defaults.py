@@ -37,14 +37,17 @@ from drawn_sets import write
 
 from samtune.data import Example, SegmentationDataset, collate
 from samtune.data.layouts import find
+from samtune.data.shapes import measure as measure_objects
 from samtune.data.splits import divided, draw_shots
 from samtune.evaluation.image_results import pair_masks
 from samtune.inference.batches import prompted_batch
 from samtune.metrics import iou_dice
+from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import NONE
-from samtune.runs.assembly import dataset_of, plain, tuned
+from samtune.runs.assembly import dataset_of, tuned
 from samtune.runs.config import RunConfig
+from samtune.runs.jobs import with_framing
 from samtune.runs.words import from_words
 from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam
@@ -99,7 +102,7 @@ SETS = {
 """Whole foreground for kvasir-seg and vessels, a class of an image for camvid, instances else."""
 OLD = (
     "train.lr=1e-3", "train.epochs=20", "train.warmup=0.05", "train.weight_decay=1e-4",
-    "train.batch_size=4", "data.augment=standard", "adapter.name=lora",
+    "train.batch_size=4", "data.augment=standard", "adapter.name=lora", "input.tiles=whole",
 )  # fmt: skip
 """The defaults before they were chosen by measurement."""
 VARIANTS: dict[str, tuple[str, ...]] = {"old": OLD, "new": ()}
@@ -155,6 +158,7 @@ class Bench:
     def __init__(self, data: Path, out: Path, words: Sequence[str], steps: int | None) -> None:
         self.data, self.out, self.words, self.steps = data, out, tuple(words), steps
         self.sam: Sam = load_sam("nano", device="cpu")
+        self.kept = FeatureCache(2**30)
         self.parts: dict[str, dict[str, list[Any]]] = {}
         self.tests: dict[tuple[str, str], SegmentationDataset] = {}
         self.before: dict[tuple[str, str], list[float]] = {}
@@ -193,26 +197,31 @@ class Bench:
 
     def fits(self, cell: Cell) -> bool:
         """Whether the set has so many images, and more than the next smaller number of shots."""
-        return cell.shots == ALL or len(self.records(cell, self.config(cell))["train"]) > cell.shots
+        if cell.shots == ALL:
+            return True
+        whole = replace(cell, shots=ALL)
+        return len(self.records(whole, self.config(whole))["train"]) > int(cell.shots)
 
     def run(self, cell: Cell) -> None:
         """Trains a cell, and writes its line and those of the base that lack."""
         start = time.perf_counter()
         config = self.config(cell)
+        parts = self.records(cell, config)
+        config, _ = with_framing(config, measure_objects(parts["train"], config.data))
         torch.manual_seed(config.seed)
         model = tuned(config, self.sam)
-        parts = self.records(cell, config)
         train = dataset_of(config, model, parts["train"], True)
         val = self._test(cell, config, model, config.prompts.eval, "val")
         result = fit(
             model, train, val, self._budget(config, len(train)), seed=cell.draw, cpu=True,
             measuring=config.eval,
         )  # fmt: skip
+        model.cache = self.kept
         modes = self._modes(cell)
         tests = {mode: self._test(cell, config, model, mode, "test") for mode in modes}
         lacking = {m: d for m, d in tests.items() if (cell.set, m) not in self.before}
         if lacking:
-            for mode, iou in measure(plain(model), lacking).items():
+            for mode, iou in measure(model.plain(), lacking).items():
                 self.before[cell.set, mode] = iou
                 self._add({"kind": "zero_shot", "set": cell.set, "prompt": mode, "iou": iou})
         after = measure(model, tests)
@@ -246,7 +255,7 @@ class Bench:
     def _test(
         self, cell: Cell, config: RunConfig, model: FineTuned, mode: Any, split: str
     ) -> SegmentationDataset:
-        key = (f"{cell.set}-{split}", str(mode))
+        key = (f"{cell.set}-{split}", f"{mode}, {model.input}")
         if key not in self.tests:
             records = self.records(cell, config)[split]
             self.tests[key] = dataset_of(config, model, records, False, mode)

@@ -117,7 +117,7 @@ def test_a_bad_base(samtune, words, tmp_path, write):
 WRONG_SETTINGS = [
     ("train.lr=abc", "train.lr=abc", "number"),
     ("train.lr=-1", "train.lr=-1", "above 0"),
-    ("train.lr=nan", "train.lr=nan", "above 0; choose one such as 1e-3"),
+    ("train.lr=nan", "train.lr=nan", "above 0; choose one such as 1e-4"),
     ("train.lrr=1e-3", "train.lrr", "did you mean 'lr'"),
     ("trian.lr=1", "trian", "did you mean 'train'"),
     ("train.precision=fp8", "train.precision=fp8", "one of fp32, bf16, fp16"),
@@ -242,7 +242,7 @@ def test_a_full_disk_keeps_what_was_there_before(samtune, words, monkeypatch):
 def test_a_loss_that_stays_not_finite(samtune, words, monkeypatch):
     monkeypatch.setitem(LOSSES, "bce", lambda z, g, v: z.sum((1, 2)) * float("nan"))
     line = samtune("train", *words, "train.loss=bce", "train.max_steps=30").last
-    assert "train.lr=0.001" in line and "not finite 10 times" in line
+    assert "train.lr=0.0003" in line and "not finite 10 times" in line
 
 
 def test_a_fault_of_the_program_shows_itself(samtune, words, monkeypatch):

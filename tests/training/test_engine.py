@@ -386,7 +386,7 @@ class TestNotFinite:
 
     def test_many_in_a_row_end_it(self, sam, data, loss_of, refused):
         loss_of(*[math.nan] * 9, 1.0, *[math.nan] * 10)
-        said = ["train.lr=0.001", "10 times"]
+        said = ["train.lr=0.0003", "10 times"]
         c = config(max_steps=30, loss="bce", log_every=1)
         rows = []
         refused(said, fit, model_of(sam), data(True), None, c, on_event=rows.append)
@@ -473,9 +473,7 @@ def test_the_logged_rate_is_the_optimisers(sam, data, monkeypatch):
     rows = []
     fit(model_of(sam), data(True), None, config(log_every=1, warmup=0.5), on_event=rows.append)
     assert used == [row["lr"] for row in rows]
-    assert (
-        used[0] == pytest.approx(1e-3 / 3) and used[2] == 1e-3 and used[-1] == pytest.approx(1e-5)
-    )
+    assert used[0] == pytest.approx(1e-4) and used[2] == 3e-4 and used[-1] == pytest.approx(3e-6)
 
 
 def test_images_without_objects_are_legal(sam, data, pairs):

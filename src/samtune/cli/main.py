@@ -217,9 +217,15 @@ def methods(
     name: Annotated[
         str | None, typer.Argument(help="One adapter or decoder, for its options.")
     ] = None,
+    advise: Annotated[
+        bool, typer.Option("--advise", help="What to take when: a short list, as measured.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the adaptation methods and decoders, or one's options."""
+    if advise:
+        _advise(name, as_json)
+        return
     from samtune.cli import catalogue
 
     with speaking(as_json) as display:
@@ -235,6 +241,18 @@ def methods(
                 ("option", "default", "meaning"), catalogue.option_rows(rows[0]["options"])
             )
     answer(rows if name is None else rows[0], as_json)
+
+
+def _advise(name: str | None, as_json: bool) -> None:
+    """The short list of what to take when."""
+    from samtune.cli.advice import advice_lines, list_advice
+    from samtune.errors import InputError
+
+    with speaking(as_json) as display:
+        if name is not None:
+            raise InputError(f"{name}: --advise tells of all cases at once; leave the name out")
+        display.say(advice_lines())
+    answer(list_advice(), as_json)
 
 
 @app.command()

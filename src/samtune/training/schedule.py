@@ -69,7 +69,7 @@ class FitConfig:
     """What happens if the images of an epoch do not fill its last batch."""
     accumulate: Count = setting(1, level="expert")
     """Batches to add up before a step."""
-    lr: Annotated[float, Range(above=0, remedy="choose one such as 1e-3")] = 1e-3
+    lr: Annotated[float, Range(above=0, remedy="choose one such as 1e-4")] = 3e-4
     """Learning rate after the warm-up."""
     min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
