@@ -48,10 +48,12 @@ from samtune.prompts import NONE
 from samtune.runs.assembly import dataset_of, tuned
 from samtune.runs.config import RunConfig
 from samtune.runs.jobs import with_framing
+from samtune.runs.selection import judged_by
 from samtune.runs.words import from_words
 from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam
 from samtune.training.engine import fit
+from samtune.training.schedule import FitConfig, batches_per_epoch, total_steps
 
 ALL = "all"
 TEST, VAL = 24, 8
@@ -103,6 +105,7 @@ SETS = {
 OLD = (
     "train.lr=1e-3", "train.epochs=20", "train.warmup=0.05", "train.weight_decay=1e-4",
     "train.batch_size=4", "data.augment=standard", "adapter.name=lora", "input.tiles=whole",
+    "train.strength=none", "train.average=none", "train.keep=none",
 )  # fmt: skip
 """The defaults before they were chosen by measurement."""
 VARIANTS: dict[str, tuple[str, ...]] = {"old": OLD, "new": ()}
@@ -211,9 +214,10 @@ class Bench:
         torch.manual_seed(config.seed)
         model = tuned(config, self.sam)
         train = dataset_of(config, model, parts["train"], True)
-        val = self._test(cell, config, model, config.prompts.eval, "val")
+        settings, mode = judged_by(config)
+        val = self._test(cell, config, model, mode, "val")
         result = fit(
-            model, train, val, self._budget(config, len(train)), seed=cell.draw, cpu=True,
+            model, train, val, self._budget(settings, len(train)), seed=cell.draw, cpu=True,
             measuring=config.eval,
         )  # fmt: skip
         model.cache = self.kept
@@ -233,11 +237,8 @@ class Bench:
             "after": after, "seconds": round(time.perf_counter() - start, 1),
         })  # fmt: skip
 
-    def _budget(self, config: RunConfig, images: int) -> Any:
+    def _budget(self, fit_config: FitConfig, images: int) -> FitConfig:
         """The training's settings within the budget."""
-        from samtune.training.schedule import batches_per_epoch, total_steps
-
-        fit_config = config.train
         if self.steps is not None:
             most = min(self.steps, fit_config.max_steps or self.steps)
             fit_config = replace(fit_config, max_steps=most)

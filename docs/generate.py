@@ -11,7 +11,7 @@ from pathlib import Path
 
 from imports import SRC, picture
 
-from samtune.cli.advice import advice_table, measured_table
+from samtune.cli.advice import advice_table, evidence_table
 from samtune.cli.catalogue import decoders_table, methods_table
 from samtune.cli.recipe_list import recipes_table
 from samtune.cli.setting_list import EVERYDAY, everyday_help, settings_table
@@ -32,7 +32,7 @@ def tables() -> dict[str, str]:
     made["imports"] = picture()
     made["presets"] = presets_table()
     made["recipes"] = recipes_table()
-    made["advice"], made["measured"] = advice_table(), measured_table()
+    made["advice"], made["evidence"] = advice_table(), evidence_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from samtune.cli.advice import ADVICE, MEASURED, RESULTS, advice_table, measured_table
+from samtune.cli.advice import ADVICE, EVIDENCE, RESULTS, advice_table, evidence_table
 from samtune.runs.assembly import tuned
 from samtune.runs.config import RunConfig
 from samtune.runs.trees import leaves
@@ -22,7 +22,7 @@ def shapes_of(config):
         return tuned(config, Sam(spec_of(config.base.name)).freeze())
 
 
-@pytest.mark.parametrize("one", [one for one in (*ADVICE, *MEASURED) if one.page])
+@pytest.mark.parametrize("one", [one for one in (*ADVICE, *EVIDENCE) if one.page])
 def test_what_is_cited_is_there(one):
     titles = (ROOT / RESULTS / one.page).read_text("utf-8").splitlines()
     assert f"## {one.section}" in titles
@@ -39,8 +39,8 @@ def test_what_is_advised_can_be_trained():
 
 def test_defaults_are_those_of_a_run():
     values = leaves(RunConfig().tree())
-    for one in MEASURED:
-        assert f"| `{one.setting}` | `{values[one.setting]}` |" in measured_table()
+    for one in EVIDENCE:
+        assert f"| `{one.setting}` | `{values[one.setting]}` |" in evidence_table()
 
 
 def test_no_recipe_relies_on_a_default_that_was_chosen_by_measurement():
@@ -48,7 +48,7 @@ def test_no_recipe_relies_on_a_default_that_was_chosen_by_measurement():
     length = {"train.epochs", "train.max_steps"}
     for name, tree in recipes().items():
         stated = leaves({key: part for key, part in tree.items() if key != "recipe"})
-        lacks = {one.setting for one in MEASURED} - stated.keys()
+        lacks = {one.setting for one in EVIDENCE} - stated.keys()
         assert lacks <= length, name
         assert length & stated.keys(), name
 

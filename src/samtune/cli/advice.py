@@ -26,7 +26,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Evidence:
     """A default setting and the measurement that it rests on."""
 
     setting: str
@@ -73,18 +73,18 @@ ADVICE = (
         CLASSES,
     ),
 )
-MEASURED = (
-    Measured(
+EVIDENCE = (
+    Evidence(
         "train.lr",
         "3e-4 gains as much as 1e-3 without a prompt and does no harm with boxes; 1e-4 gains less",
         DEFAULTS_PAGE,
         RATE,
     ),
-    Measured("train.epochs", "20 if nothing is set; what all cells are bounded by is steps"),
-    Measured("train.batch_size", "cells have 2 or 4 images"),
-    Measured("train.warmup", "the same in all cells"),
-    Measured("train.weight_decay", "the same in all cells"),
-    Measured("data.augment", "with lora the same in all cells, with the decoder alone none"),
+    Evidence("train.epochs", "20 if nothing is set; what all cells are bounded by is steps"),
+    Evidence("train.batch_size", "cells have 2 or 4 images"),
+    Evidence("train.warmup", "the same in all cells"),
+    Evidence("train.weight_decay", "the same in all cells"),
+    Evidence("data.augment", "with lora the same in all cells, with the decoder alone none"),
 )
 
 
@@ -112,14 +112,14 @@ def advice_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured_table() -> str:
+def evidence_table() -> str:
     """The defaults and what they rest on as a Markdown table, for the documentation."""
     from samtune.runs.config import RunConfig
     from samtune.runs.trees import leaves
 
     values: dict[str, Any] = leaves(RunConfig().tree())
     lines = ["| setting | default | what was measured | where |", "|---" * 4 + "|"]
-    for one in MEASURED:
+    for one in EVIDENCE:
         link = _link(one.page, one.section) if one.page else "not varied"
         lines.append(f"| `{one.setting}` | `{values[one.setting]}` | {one.finding} | {link} |")
     return "\n".join(lines) + "\n"
