@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from samtune.cli.advice import ADVICE, EVIDENCE, RESULTS, advice_table, evidence_table
+from samtune.cli.advice import RESULTS, advice, advice_table, evidence, evidence_table
 from samtune.runs.assembly import tuned
 from samtune.runs.config import RunConfig
 from samtune.runs.trees import leaves
@@ -22,14 +22,14 @@ def shapes_of(config):
         return tuned(config, Sam(spec_of(config.base.name)).freeze())
 
 
-@pytest.mark.parametrize("one", [one for one in (*ADVICE, *EVIDENCE) if one.page])
+@pytest.mark.parametrize("one", [one for one in (*advice(), *evidence()) if one.page])
 def test_what_is_cited_is_there(one):
     titles = (ROOT / RESULTS / one.page).read_text("utf-8").splitlines()
     assert f"## {one.section}" in titles
 
 
 def test_what_is_advised_can_be_trained():
-    for one in ADVICE:
+    for one in advice():
         words = [*one.settings.split(), "prompts.train=none", "prompts.eval=none"]
         if "semantic" in one.settings:
             words += ["data.masks=classes", "data.classes=3"]
@@ -39,7 +39,7 @@ def test_what_is_advised_can_be_trained():
 
 def test_defaults_are_those_of_a_run():
     values = leaves(RunConfig().tree())
-    for one in EVIDENCE:
+    for one in evidence():
         assert f"| `{one.setting}` | `{values[one.setting]}` |" in evidence_table()
 
 
@@ -48,7 +48,7 @@ def test_no_recipe_relies_on_a_default_that_was_chosen_by_measurement():
     length = {"train.epochs", "train.max_steps"}
     for name, tree in recipes().items():
         stated = leaves({key: part for key, part in tree.items() if key != "recipe"})
-        lacks = {one.setting for one in EVIDENCE} - stated.keys()
+        lacks = {one.setting for one in evidence()} - stated.keys()
         assert lacks <= length, name
         assert length & stated.keys(), name
 
@@ -56,7 +56,7 @@ def test_no_recipe_relies_on_a_default_that_was_chosen_by_measurement():
 def test_on_the_command_line(samtune):
     told = samtune("methods", "--advise").out
     rows = samtune("methods", "--advise", "--json").json
-    assert len(rows) == len(ADVICE) >= 4
+    assert len(rows) == len(advice()) >= 4
     for row in rows:
         assert row["case"] in told and row["settings"] in told
     line = samtune("methods", "lora", "--advise").line
