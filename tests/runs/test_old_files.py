@@ -38,7 +38,8 @@ def test_a_configuration_file_keeps_its_meaning(path):
 
 def test_defaults_and_recipes_keep_their_meaning():
     plain = RECIPES["defaults"]
-    now = {"input.tiles": ("whole", "auto")}  # of recipes and of older runs it is whole still
+    # of recipes and of older runs they are what they were
+    now = {"input.tiles": ("whole", "auto"), "train.lr": (0.001, 0.0003)}
     assert changed(plain, resolve([]).tree()) == now
     assert set(RECIPES["recipes"]) <= set(recipes())
     # adapters and decoders have options of their own, which the file states in full
