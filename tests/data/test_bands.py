@@ -25,6 +25,14 @@ def test_a_check_says_which_bands_are_used(samtune, tmp_path, mode, line):
     assert f"bands of images, from 0: {line}" in answer.out
 
 
+def test_bands_are_told_of_pictures_that_pillow_finds_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow refuses twice as many
+    for i in range(3):
+        save(tmp_path / "images" / f"{i}.png", picture(seed=i))
+        save(tmp_path / "masks" / f"{i}.png", blob())
+    assert check(DataConfig(root=str(tmp_path))).counts["bands"] == ["3 in 3 images: all used"]
+
+
 def test_chosen_bands_are_told_from_the_others(tmp_path):
     for i in range(3):
         save(tmp_path / "masks" / f"{i}.png", blob())

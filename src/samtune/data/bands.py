@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from samtune.data.config import DataConfig
+from samtune.data.quiet import opened_picture
 from samtune.data.reading import TIFF, read_channels
 from samtune.data.scan import Look
 from samtune.data.stored import Stored
@@ -20,9 +21,7 @@ def channels_of(source: Path | Stored) -> int:
     """How many bands an image has, from the header if that says it; a palette is three."""
     if isinstance(source, Stored) or source.suffix.lower() in TIFF or is_volume(source):
         return read_channels(source).shape[2]
-    from PIL import Image
-
-    with Image.open(source) as opened:
+    with opened_picture(source) as opened:
         return _COLOURS if opened.mode == "P" else len(opened.getbands())
 
 

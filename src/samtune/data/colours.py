@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
 
 from samtune.data.config import DataConfig
 from samtune.data.problems import DataError, remark
+from samtune.data.quiet import opened_picture
 from samtune.errors import InputError
 from samtune.files import as_path
 
@@ -176,7 +176,7 @@ def file_beside(root: Path, masks: Iterable[Path]) -> Path | None:
 
 
 def _is_coloured(mask: Path) -> bool:
-    with suppress(Exception), Image.open(mask) as opened:
+    with suppress(Exception), opened_picture(mask) as opened:
         if opened.mode == "P":
             return True
         array = np.asarray(opened)

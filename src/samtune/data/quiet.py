@@ -7,8 +7,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 _LOGGERS = ("PIL", "nibabel", "nibabel.global", "pydicom", "rasterio", "tifffile")
 
@@ -56,3 +58,14 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _SILENCE.leave()
+
+
+@contextmanager
+def opened_picture(source: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
+    """A picture as Pillow opens it, of any size, while Pillow is silent.
+
+    Raises:
+        OSError: It cannot be read; as other usual kinds.
+    """
+    with quiet(), Image.open(source) as opened:
+        yield opened

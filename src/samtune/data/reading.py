@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from samtune.data.colours import ColourTable
 from samtune.data.intensity import to_rgb
 from samtune.data.problems import DataError, remark
-from samtune.data.quiet import quiet
-from samtune.data.stored import Stored, path_of
+from samtune.data.quiet import opened_picture, quiet
+from samtune.data.stored import Stored, as_source, path_of
 from samtune.data.tiffs import read_tiff, rgb_of
 from samtune.data.volumes import Whole, is_volume
 from samtune.errors import InputError
@@ -31,7 +31,7 @@ _JPEG_CHANNEL_NOISE = 8
 _END = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 
 
-def read_image(source: Path | Stored, policy: InputPolicy | None = None) -> NDArray[np.uint8]:
+def read_image(source: str | Path | Stored, policy: InputPolicy | None = None) -> NDArray[np.uint8]:
     """Reads an image as ``(h, w, 3)`` uint8 RGB, upright as its EXIF orientation says.
 
     Alpha is dropped and grey repeated. Values of more than 8 bits are scaled by the image's
@@ -45,11 +45,12 @@ def read_image(source: Path | Stored, policy: InputPolicy | None = None) -> NDAr
         InputError: The file is missing, broken, no single image, of more than 4 channels without a
             choice of bands, or against the policy.
     """
+    source = as_source(source)
     chosen = policy is not None and policy.bands is not None
     return to_rgb(read_channels(source, pages=chosen), policy, path_of(source))
 
 
-def read_channels(source: Path | Stored, pages: bool = True) -> NDArray:
+def read_channels(source: str | Path | Stored, pages: bool = True) -> NDArray:
     """Reads an image as ``(h, w, channels)`` with its values as stored; palettes as colours.
 
     Pixels without data, as a GeoTIFF tells them, are masked (``numpy.ma``).
@@ -61,13 +62,14 @@ def read_channels(source: Path | Stored, pages: bool = True) -> NDArray:
     Raises:
         InputError: The file is missing, broken, or no single image.
     """
+    source = as_source(source)
     with _clear_errors(path_of(source), "image"):
         if isinstance(source, Stored):
             return _stored(source)
         return _pixels(source, colours=True, pages=pages)
 
 
-def read_mask(source: Path | Stored, table: ColourTable | None = None) -> NDArray[np.integer]:
+def read_mask(source: str | Path | Stored, table: ColourTable | None = None) -> NDArray[np.integer]:
     """Reads a mask as an ``(h, w)`` map of integers: palette indices, grey values as stored.
 
     If all its colours are alike and its transparency is not, the transparency is the mask.
@@ -79,6 +81,7 @@ def read_mask(source: Path | Stored, table: ColourTable | None = None) -> NDArra
     Raises:
         InputError: The file is broken, or its colours are neither grey values nor in the table.
     """
+    source = as_source(source)
     path = path_of(source)
     with _clear_errors(path, "mask"):
         if table is not None and not isinstance(source, Stored):
@@ -120,13 +123,13 @@ def _coloured(path: Path) -> NDArray:
     """``(h, w, channels)`` of a mask with the colours of its palette, if it has one."""
     if path.suffix.lower() in TIFF or is_volume(path):
         return _pixels(path, colours=has_palette(path))
-    with Image.open(path) as opened:
+    with opened_picture(path) as opened:
         if opened.mode in ("P", "PA"):
             return pillow_pixels(opened, colours=True)
         return pillow_pixels(opened, colours=False)
 
 
-def image_size(source: Path | Stored) -> tuple[int, int]:
+def image_size(source: str | Path | Stored) -> tuple[int, int]:
     """``(height, width)`` as :func:`read_image` returns the image, from the header if possible.
 
     A file that does not end as its format should is decoded, so that truncation is found here.
@@ -134,16 +137,16 @@ def image_size(source: Path | Stored) -> tuple[int, int]:
     Raises:
         InputError: The file cannot be read.
     """
-    if isinstance(source, Stored):
-        with _clear_errors(source.path, "image"):
-            return source.size()
-    path = source
+    source = as_source(source)
+    path = path_of(source)
     with _clear_errors(path, "image"):
+        if isinstance(source, Stored):
+            return source.size()
         end = _END.get(path.suffix.lower())
         if end is None or end not in _tail(path):
             height, width = read_channels(path).shape[:2]
             return height, width
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             width, height = image.size
             swapped = image.getexif().get(_ORIENTATION, 1) in _SWAPPED
         return (width, height) if swapped else (height, width)
@@ -153,7 +156,7 @@ def orientation_of(source: Path | Stored) -> int:
     """The EXIF orientation by which a readable picture is turned upright; 1 if it is not."""
     if isinstance(source, Stored) or source.suffix.lower() in TIFF or is_volume(source):
         return 1  # of a TIFF image and its mask each has a tag of its own
-    with suppress(Exception), quiet(), Image.open(source) as opened:
+    with suppress(Exception), opened_picture(source) as opened:
         found = opened.getexif().get(_ORIENTATION, 1)
         return found if found in range(2, 9) else 1
     return 1
@@ -169,7 +172,7 @@ def has_palette(source: Path | Stored) -> bool:
     if isinstance(source, Stored):
         return False
     # some TIFFs are tifffile's alone
-    with suppress(OSError), quiet(), Image.open(source) as opened:
+    with suppress(OSError), opened_picture(source) as opened:
         return opened.mode in ("P", "PA")
     return False
 
@@ -191,7 +194,7 @@ def _pixels(path: Path, colours: bool, pages: bool = True) -> NDArray:
         return read_tiff(path, colours, pages)
     if is_volume(path):
         return _stored(Whole(path, "image" if colours else "mask"))
-    with Image.open(path) as opened:
+    with opened_picture(path) as opened:
         _check_memory(opened, path)
         if "16" in str(opened.tile[0][3] if opened.tile else "") and opened.mode[:3] == "RGB":
             return _opencv(path)  # Pillow would keep only the upper byte of each channel

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
+from samtune.files import as_path
+
 
 @dataclass(frozen=True)
 class Stored(ABC):
@@ -43,3 +45,8 @@ class Stored(ABC):
 def path_of(source: Path | Stored) -> Path:
     """The file that messages name."""
     return source.path if isinstance(source, Stored) else source
+
+
+def as_source(source: str | Path | Stored) -> Path | Stored:
+    """A file as a person names it, or the part of one."""
+    return source if isinstance(source, Stored) else as_path(source)

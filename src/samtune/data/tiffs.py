@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from samtune.data.problems import DataError, remark
+from samtune.data.quiet import opened_picture
 from samtune.errors import InputError
 
 _NODATA, _ORIENTATION, _INK_SET = 42113, 274, 332
@@ -120,7 +121,7 @@ def _by_libtiff(path: Path, index: int, page: Any) -> _Decoded:
 
 
 def _by_pictures(path: Path, index: int) -> _Decoded:
-    with suppress(OSError, ValueError, SyntaxError), Image.open(path) as opened:
+    with suppress(OSError, ValueError, SyntaxError), opened_picture(path) as opened:
         opened.seek(index)
         indices = opened.mode in ("P", "PA")
         colours = opened.mode in ("CMYK", "YCbCr", "LAB")
@@ -195,7 +196,7 @@ def _interpreted(array: NDArray, page: Any, path: Path, colours: bool) -> NDArra
         return _of_inks(array)
     if kind == "SEPARATED":  # inks by other names are bands
         return array
-    with suppress(OSError, ValueError), Image.open(path) as opened:
+    with suppress(OSError, ValueError), opened_picture(path) as opened:
         return np.asarray(rgb_of(opened))
     raise DataError(
         path,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.quiet import opened_picture
 from samtune.data.reading import SUFFIXES
 from samtune.data.sources import is_plain
 from samtune.errors import InputError
@@ -133,10 +134,8 @@ def _is_written_here(file: Path) -> bool:
 
 
 def _is_signed(file: Path) -> bool:
-    from PIL import Image
-
     try:
-        with Image.open(file) as opened:
+        with opened_picture(file) as opened:
             signature = opened.info.get(_SIGNATURE)
             return signature is not None and signature == _digest(np.asarray(opened))
     except (OSError, ValueError, SyntaxError):

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import SplitRecords, some, unique_names
 from samtune.data.layouts.drawn import ListedMask, kind_of, runs_of
 from samtune.data.layouts.places import Places
 from samtune.data.problems import DataError, complain, remark
+from samtune.data.quiet import opened_picture
 from samtune.data.sources import Record
 from samtune.data.stored import Stored
 from samtune.errors import InputError
@@ -181,7 +181,7 @@ def picture_mask(text: str) -> NDArray[np.bool_]:
     content = base64.b64decode(text.partition("base64,")[2] or text)
     if content[:1] == b"\x78":
         content = zlib.decompress(content)
-    with Image.open(io.BytesIO(content)) as opened:
+    with opened_picture(io.BytesIO(content)) as opened:
         array = np.asarray(opened)
     if array.ndim == 2:
         return array > 0

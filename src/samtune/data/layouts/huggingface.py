@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import Image
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, SplitRecords, some
+from samtune.data.quiet import opened_picture
 from samtune.data.reading import LOSSY, pillow_pixels
 from samtune.data.sources import SPLIT_NAMES, Record
 from samtune.data.stored import Stored
@@ -45,7 +45,7 @@ class Cell(Stored):
                 f"{self.path}: row {self.index} has no {self.column}; remove it with filter()"
             )
         source = io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
-        with Image.open(source) as opened:
+        with opened_picture(source) as opened:
             return pillow_pixels(opened, colours=self.role == "image")
 
     @property

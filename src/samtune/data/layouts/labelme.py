@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import Image
 
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords
@@ -31,6 +30,7 @@ from samtune.data.layouts.entries import (
 )
 from samtune.data.layouts.places import Places
 from samtune.data.problems import DataError, complain
+from samtune.data.quiet import opened_picture
 from samtune.data.reading import pillow_pixels
 from samtune.data.sources import SPLIT_NAMES
 from samtune.data.stored import Stored
@@ -48,7 +48,7 @@ class Embedded(Stored):
     def read(self) -> NDArray:
         """``(h, w, channels)`` as stored."""
         content = base64.b64decode(json_of(self.path)["imageData"])
-        with Image.open(io.BytesIO(content)) as opened:
+        with opened_picture(io.BytesIO(content)) as opened:
             return pillow_pixels(opened, colours=True)
 
 
