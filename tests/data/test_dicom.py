@@ -79,6 +79,78 @@ def test_zero_hounsfield_units_are_the_middle_of_the_window(tmp_path):
     assert {int(read_image(r.image, policy).mean()) for r in find_images(path)} == {128}
 
 
+def of_files(path):
+    """The bytes of all images of a path by the windows that its files say."""
+    policy = policy_of(DataConfig(intensity="window"))
+    return np.stack([read_image(r.image, policy)[..., 0] for r in find_images(path)])
+
+
+def voi(centre, width, **more):
+    return item(FrameVOILUTSequence=[item(WindowCenter=centre, WindowWidth=width, **more)])
+
+
+@pytest.mark.parametrize(
+    ("tags", "ends"),
+    [
+        ({"WindowCenter": 500.5, "WindowWidth": 401}, [(300, 700)] * 4),
+        ({"WindowCenter": [500.5, 9], "WindowWidth": [401, 9]}, [(300, 700)] * 4),
+        ({"WindowCenter": 500, "WindowWidth": 400, "VOILUTFunction": "LINEAR_EXACT"},
+         [(300, 700)] * 4),
+        ({"WindowCenter": 9, "WindowWidth": 9,
+          "SharedFunctionalGroupsSequence": [voi(500.5, 401)]}, [(300, 700)] * 4),
+        ({"PerFrameFunctionalGroupsSequence": [voi(500.5 + i, 401) for i in range(4)]},
+         [(300 + i, 700 + i) for i in range(4)]),
+        ({"RescaleIntercept": -100, "WindowCenter": 400.5, "WindowWidth": 401}, [(300, 700)] * 4),
+    ],
+)  # fmt: skip
+def test_the_window_is_the_files_own_wherever_it_stands(tmp_path, tags, ends):
+    shown = of_files(write(tmp_path / "a.dcm", PLANES, **tags))
+    for plane, frame, (low, high) in zip(PLANES, shown, ends, strict=True):
+        linear = (plane.astype(float) - low) / (high - low) * 255
+        np.testing.assert_allclose(frame, np.clip(linear, 0, 255), atol=0.51)
+
+
+def test_a_window_of_monochrome1_lies_at_the_same_stored_values(tmp_path):
+    tags = {"WindowCenter": 500.5, "WindowWidth": 401, "RescaleIntercept": -3, "BitsStored": 12}
+    plain = of_files(write(tmp_path / "a.dcm", PLANES, **tags))
+    turned = write(tmp_path / "b.dcm", PLANES, PhotometricInterpretation="MONOCHROME1", **tags)
+    np.testing.assert_allclose(of_files(turned), 255.0 - plain, atol=1)
+
+
+def test_windows_of_a_series_follow_the_order_of_its_slices(tmp_path):
+    for i in range(4):
+        write(tmp_path / f"ct/{9 - i}.dcm", PLANES[0], ImagePositionPatient=[0, 0, i],
+              ImageOrientationPatient=[1, 0, 0, 0, 1, 0], WindowCenter=500.5 + 100 * i,
+              WindowWidth=401)  # fmt: skip
+    means = of_files(tmp_path / "ct").mean((1, 2))
+    assert (np.diff(means) < 0).all()
+
+
+def test_what_has_no_window_is_refused(tmp_path, refused):
+    plain = write(tmp_path / "a.dcm", PLANES[0])
+    refused(["a.dcm", "no window", "data.window"], of_files, plain)
+    curve = write(tmp_path / "s.dcm", PLANES[0], WindowCenter=5, WindowWidth=9,
+                  VOILUTFunction="SIGMOID")  # fmt: skip
+    refused(["s.dcm", "SIGMOID", "data.window=[low,high]"], of_files, curve)
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_has_no_data(tmp_path, kind):
+    """A border of the padding value or range leaves the rest as it is without the border."""
+    signed = PLANES.astype(np.int16) - 1000
+    tags = {"PhotometricInterpretation": kind, "RescaleSlope": 2, "RescaleIntercept": -24}
+    alone = write(tmp_path / "a.dcm", signed, **tags)
+    wide = np.pad(signed, ((0, 0), (0, 0), (0, 2)), constant_values=-2000)
+    wide[..., -1] = -1990
+    padded = write(tmp_path / "p.dcm", wide, PixelPaddingValue=-2000,
+                   PixelPaddingRangeLimit=-1990, **tags)  # fmt: skip
+    for one, other in zip(find_images(alone), find_images(padded), strict=True):
+        expected, image = read_image(one.image), read_image(other.image)
+        np.testing.assert_array_equal(image[:, :8], expected)
+        assert not image[:, 8:].any()
+    assert not np.ma.isMaskedArray(load(padded, "mask"))
+
+
 def test_signed_values_tables_and_colours(tmp_path):
     signed = PLANES[0].astype(np.int16) - 1000
     negative = write(tmp_path / "n.dcm", signed, PhotometricInterpretation="MONOCHROME1")

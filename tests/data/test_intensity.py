@@ -67,7 +67,6 @@ def test_bytes_stay_under_percentile_only(tmp_path, save_image, make_picture):
     ("settings", "words"),
     [
         ({"bands": (0, 1)}, ["data.bands=[0, 1]", "one band or three"]),
-        ({"intensity": "window"}, ["needs data.window", "[-160,240]"]),
         ({"window": (0.0, 1.0)}, ["data.window=[0.0, 1.0]", "data.intensity=window"]),
         ({"range": (0.0, 1.0)}, ["data.range=[0.0, 1.0]", "data.intensity=fixed"]),
         ({"intensity": "fixed", "range": (2.0, 1.0)}, ["data.range=[2.0, 1.0]", "low"]),

@@ -77,9 +77,11 @@ class DataConfig:
         "percentile", level="expert"
     )
     """How values become 0..255: percentile keeps bytes and cuts deeper values at the 0.5th and
-    99.5th; zscore cuts at 3 standard deviations; window at data.window; fixed at data.range."""
+    99.5th; zscore cuts at 3 standard deviations; window at data.window, or at what a DICOM file
+    says; fixed at data.range."""
     window: tuple[float, float] | None = setting(None, level="expert")
-    """Low and high value of data.intensity=window, as in [-160,240] Hounsfield units."""
+    """Low and high value of data.intensity=window, as in [-160,240] Hounsfield units; by default
+    the window that a DICOM file itself has."""
     range: tuple[float, float] | None = setting(None, level="expert")
     """Low and high value of data.intensity=fixed; by default the range of the stored integers."""
     slice_axis: int = setting(0, level="expert")

@@ -37,16 +37,45 @@ def read_dicom(path: Path) -> NDArray:
     """A file as ``(h, w)``, ``(h, w, 3)`` or ``(n, h, w)``; a folder as ``(n, h, w)``.
 
     Values are in rescaled units, wherever the file says them: for all frames or for each. Of
-    MONOCHROME1 the range that can be stored is turned round, so that all slices are alike.
+    MONOCHROME1 the range that can be stored is turned round, so that all slices are alike. Pixels
+    with the padding value are masked (``numpy.ma``).
 
     Raises:
         InputError: Several series or sizes, an unknown order, or a compression that is not known.
     """
     pydicom = library("pydicom", "medical", path)
-    files = dicom_files(path)
+    parts = _parts(pydicom, path)
+    values = [_values(pydicom, part, file) for part, file in parts]
+    if len(parts) == 1:
+        return values[0] if not path.is_dir() or _frames(parts[0][0]) > 1 else values[0][None]
+    shapes = sorted({value.shape for value in values})
+    if len(shapes) > 1:
+        raise InputError(
+            f"{path}: holds slices of the sizes {', '.join(map(str, shapes))}; keep those of one"
+        )
+    return np.ma.stack(values) if any(map(np.ma.isMaskedArray, values)) else np.stack(values)
+
+
+def windows_of(path: Path) -> list[tuple[float, float] | None]:
+    """The values that each image of a file or series says to show as black and as white.
+
+    They are those of the first window (PS3.3 C.11.2.1.2) of the frame's own group, of the shared
+    group, or of the file itself, in the units and the order of :func:`read_dicom`; ``None`` if
+    there is no window.
+
+    Raises:
+        InputError: As :func:`read_dicom`, or a window that is no straight line.
+    """
+    parts = _parts(library("pydicom", "medical", path), path, pixels=False)
+    return [_window(part, i, file) for part, file in parts for i in range(_frames(part))]
+
+
+def _parts(pydicom: Any, path: Path, pixels: bool = True) -> list[tuple[Any, Path]]:
+    """The file, or the images of a series in the order of their places, each with its file."""
     if not path.is_dir():
-        return _values(pydicom, pydicom.dcmread(path), path)
-    read = [(pydicom.dcmread(file), file) for file in files]
+        return [(pydicom.dcmread(path, stop_before_pixels=not pixels), path)]
+    files = dicom_files(path)
+    read = [(pydicom.dcmread(file, stop_before_pixels=not pixels), file) for file in files]
     parts = [(part, file) for part, file in read if "Rows" in part]  # others are reports and lists
     if not parts:
         raise InputError(f"{path}: none of its DICOM files holds an image; give the image series")
@@ -55,18 +84,7 @@ def read_dicom(path: Path) -> NDArray:
         raise InputError(
             f"{path}: holds files of {len(series)} series; put each into a folder of its own"
         )
-    if len(parts) == 1:
-        alone = _values(pydicom, *parts[0])
-        several = int(parts[0][0].get("NumberOfFrames") or 1) > 1
-        return alone if several else alone[None]
-    order = sorted(parts, key=lambda each: _place(*each))
-    values = [_values(pydicom, part, file) for part, file in order]
-    shapes = sorted({value.shape for value in values})
-    if len(shapes) > 1:
-        raise InputError(
-            f"{path}: holds slices of the sizes {', '.join(map(str, shapes))}; keep those of one"
-        )
-    return np.stack(values)
+    return parts if len(parts) == 1 else sorted(parts, key=lambda each: _place(*each))
 
 
 def orientation_of_series(path: Path) -> tuple[NDArray, NDArray] | None:
@@ -111,25 +129,74 @@ def _values(pydicom: Any, part: Any, file: Path) -> NDArray:
     kind = str(part.get("PhotometricInterpretation", ""))
     if kind == "PALETTE COLOR":
         return _bytes(pydicom.pixels.apply_color_lut(values, part))
+    padding = _padding(part, values)
     if kind == "MONOCHROME1":  # white is the least value that can be stored
-        bits, signed = int(part.BitsStored), int(part.get("PixelRepresentation") or 0)
-        low = -(1 << bits - 1) if signed else 0
-        values = (2 * low + (1 << bits) - 1 - values.astype(np.int64)).astype(values.dtype)
+        values = (_mirror(part) - values.astype(np.int64)).astype(values.dtype)
+    if padding is not None:
+        values = np.ma.MaskedArray(values, padding)
     if part.get("ModalityLUTSequence"):
-        return pydicom.pixels.apply_modality_lut(values, part).astype(np.float32)
-    frames = int(part.get("NumberOfFrames") or 1)
-    scales = [_rescale(part, i) for i in range(frames)]
+        return _by_table(pydicom, part, values)
+    scales = [_rescale(part, i) for i in range(_frames(part))]
     if all(scale == (1.0, 0.0) for scale in scales):
         return values
-    if len(set(scales)) == 1 or frames == 1:
+    if len(set(scales)) == 1:
         slope, shift = scales[0]
         return (values * slope + shift).astype(np.float32)
-    return np.stack(
-        [
-            (frame * slope + shift).astype(np.float32)
-            for frame, (slope, shift) in zip(values, scales, strict=True)
-        ]
+    slopes, shifts = np.array(scales).T[:, :, None, None]
+    return (values * slopes + shifts).astype(np.float32)
+
+
+def _frames(part: Any) -> int:
+    return int(part.get("NumberOfFrames") or 1)
+
+
+def _mirror(part: Any) -> int:
+    """The sum of the least and the greatest value that can be stored."""
+    bits, signed = int(part.BitsStored), int(part.get("PixelRepresentation") or 0)
+    low = -(1 << bits - 1) if signed else 0
+    return 2 * low + (1 << bits) - 1
+
+
+def _padding(part: Any, values: NDArray) -> NDArray[np.bool_] | None:
+    """Where stored values are those that fill what the scanner did not see (PS3.3 C.7.5.1.1.2)."""
+    ends = [part.get("PixelPaddingValue"), part.get("PixelPaddingRangeLimit")]
+    if ends[0] in (None, "") or int(part.get("SamplesPerPixel") or 1) > 1:
+        return None
+    known = [int(end) for end in ends if end not in (None, "")]
+    if values.dtype.kind == "i":  # some scanners write a negative one without its sign
+        known = [int(np.array(end).astype(values.dtype)) for end in known]
+    padding = (values >= min(known)) & (values <= max(known))
+    return padding if padding.any() else None
+
+
+def _by_table(pydicom: Any, part: Any, values: NDArray) -> NDArray[np.float32]:
+    units = pydicom.pixels.apply_modality_lut(np.ma.getdata(values), part).astype(np.float32)
+    return np.ma.MaskedArray(units, values.mask) if np.ma.isMaskedArray(values) else units
+
+
+def _window(part: Any, frame: int, file: Path) -> tuple[float, float] | None:
+    group = _in_groups(part, "FrameVOILUTSequence", frame) or part
+    numbers = [group.get(key) for key in ("WindowCenter", "WindowWidth")]
+    if any(number in (None, "") for number in numbers):
+        return None
+    centre, width = (
+        float(number if isinstance(number, int | float | str) else number[0]) for number in numbers
     )
+    function = str(group.get("VOILUTFunction") or "LINEAR")
+    if function not in ("LINEAR", "LINEAR_EXACT") or width <= 0:
+        raise InputError(
+            f"{file}: its window (centre {centre:g}, width {width:g}, {function}) is no straight "
+            "line from black to white; set data.window=[low,high]"
+        )
+    half = width / 2
+    if function == "LINEAR":  # of whole numbers, of which the window holds so many
+        centre, half = centre - 0.5, (width - 1) / 2
+    low, high = centre - half, centre + half
+    if part.get("PhotometricInterpretation") == "MONOCHROME1":
+        slope, shift = _rescale(part, frame)
+        turned = slope * _mirror(part) + 2 * shift
+        low, high = turned - high, turned - low
+    return low, high
 
 
 def _bytes(colours: NDArray) -> NDArray[np.uint8]:

@@ -36,8 +36,6 @@ def reading(data: DataConfig) -> dict[str, Any]:
             )
         if limits is not None and not limits[0] < limits[1]:
             raise InputError(f"data.{key}={list(limits)}: must be the low and the high value")
-    if data.intensity == "window" and window is None:
-        raise InputError("data.intensity=window: needs data.window=[low,high], as in [-160,240]")
     return {
         "bands": bands,
         "intensity": data.intensity,
@@ -87,16 +85,16 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
 
     - ``percentile``: bytes stay; of deeper values the 0.5th percentile becomes 0, the 99.5th 255.
     - ``zscore``: three standard deviations below the mean become 0, three above 255.
-    - ``window`` and ``fixed``: the lower limit becomes 0, the upper one 255; for ``fixed`` by
-      default those of the stored integers.
+    - ``window`` and ``fixed``: the lower limit becomes 0, the upper one 255; by default those that
+      a DICOM file says for ``window``, those of the stored integers for ``fixed``.
 
     The statistics are those of the image, over its channels together; where bands are chosen,
     of each of these alone. Values beyond are cut. What is no number, infinite, or masked as without
     data is left out of them and becomes 0.
 
     Raises:
-        InputError: More than four channels and no choice, a band that is not there, or fractions
-            without a range.
+        InputError: More than four channels and no choice, a band that is not there, fractions
+            without a range, or no window.
     """
     bands = None if policy is None else policy.bands
     values = _take_bands(array, bands, path)
@@ -111,7 +109,7 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
     elif policy.intensity == "zscore":
         rgb = _spread(values, blank, bands is not None, _deviations)
     else:
-        limits = policy.limits or _of_type(values, path)
+        limits = policy.limits or _by_default(policy, values, path)
         rgb = _scaled(_finite(values), *limits)
     if blank is not None:
         rgb = np.where(blank, np.uint8(0), rgb)
@@ -185,7 +183,14 @@ def _deviations(values: NDArray[np.float32]) -> tuple[float, float]:
     return mean - DEVIATIONS * spread, mean + DEVIATIONS * spread
 
 
-def _of_type(array: NDArray, path: Path) -> tuple[float, float]:
+def _by_default(policy: InputPolicy, array: NDArray, path: Path) -> tuple[float, float]:
+    if policy.intensity == "window":
+        raise DataError(
+            path,
+            "no window",
+            "data.intensity=window: the file says no window of its own",
+            "set data.window=[low,high], as in [-160,240]",
+        )
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(
             f"{path}: holds {array.dtype} values, which have no range of their own; set "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,18 @@ def read_image(source: str | Path | Stored, policy: InputPolicy | None = None) -
     """
     source = as_source(source)
     chosen = policy is not None and policy.bands is not None
-    return to_rgb(read_channels(source, pages=chosen), policy, path_of(source))
+    values = read_channels(source, pages=chosen)
+    if policy is not None and policy.intensity == "window" and policy.limits is None:
+        policy = replace(policy, limits=_window(source))
+    return to_rgb(values, policy, path_of(source))
+
+
+def _window(source: Path | Stored) -> tuple[float, float] | None:
+    """The values that a file itself says to show as black and as white, as DICOM does."""
+    if not isinstance(source, Stored):
+        source = Whole(source, "image") if is_volume(source) else source
+    with _clear_errors(path_of(source), "image"):
+        return source.window() if isinstance(source, Stored) else None
 
 
 def read_channels(source: str | Path | Stored, pages: bool = True) -> NDArray:

@@ -36,6 +36,10 @@ class Stored(ABC):
         """The classes of an instance map, that of value ``k + 1`` at ``k``; ``None`` if alike."""
         return None
 
+    def window(self) -> tuple[float, float] | None:
+        """The values that the file itself says to show as black and as white; mostly none."""
+        return None
+
     @property
     def lossy(self) -> bool:
         """Whether the compression changes values, as JPEG's does."""

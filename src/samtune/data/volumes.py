@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.data.dicom import is_dicom, library, orientation_of_series, read_dicom
+from samtune.data.dicom import is_dicom, library, orientation_of_series, read_dicom, windows_of
 from samtune.data.problems import remark
 from samtune.data.quiet import quiet
 from samtune.data.stored import Stored
@@ -43,6 +43,18 @@ class Slice(Stored):
         height, width = np.delete(shape_of(self.path, self.role)[:3], self.axis).tolist()
         return height, width
 
+    def window(self) -> tuple[float, float] | None:
+        """What a DICOM file says of this slice, or of all slices that a plane across meets."""
+        windows = _windows(self.path)
+        if self.axis == 0 and windows:
+            return windows[self.index]
+        if len(set(windows)) > 1:
+            raise InputError(
+                f"{self.path}: its slices have windows of their own, so a plane across them has "
+                "none; set data.window=[low,high]"
+            )
+        return windows[0] if windows else None
+
 
 @dataclass(frozen=True)
 class Whole(Stored):
@@ -64,6 +76,11 @@ class Whole(Stored):
         """Height and width."""
         height, width = shape_of(self.path, self.role)[:2]
         return height, width
+
+    def window(self) -> tuple[float, float] | None:
+        """What a DICOM file says."""
+        windows = _windows(self.path)
+        return windows[0] if windows else None
 
 
 def is_volume(path: Path) -> bool:
@@ -195,7 +212,21 @@ def _loaded(path: Path, role: Role, modified: int) -> NDArray:
         array = _numpy(path, role)
     else:
         array = read_dicom(path)
+        array = array if role == "image" else np.ma.getdata(array)
     return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _windows(path: Path) -> list[tuple[float, float] | None]:
+    """What a DICOM file or series says of each of its images; nothing of other files."""
+    if path.name.lower().endswith((*NIFTI, *NUMPY)):
+        return []
+    with quiet():
+        return _windows_of(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _windows_of(path: Path, modified: int) -> list[tuple[float, float] | None]:
+    return windows_of(path)
 
 
 def shape_of(path: Path, role: Role) -> tuple[int, ...]:
