@@ -73,6 +73,30 @@ class Question:
 
 
 @dataclass(frozen=True)
+class ObjectMap:
+    """The ``N`` objects of one image, as one map in place of a mask for each."""
+
+    original: Tensor
+    """``(h0, w0)`` int32: 0 for no object, else the number of an object, in the original frame."""
+    fitted: Tensor
+    """``(h, w)`` int32: the same in the model's frame."""
+    numbers: Tensor
+    """``(N,)`` int32: the number of each object that is asked for."""
+
+    def originals(self, rows: slice) -> Tensor:
+        """Masks ``(n, h0, w0)`` bool of some of the objects in the original frame."""
+        return self.original == self.numbers[rows, None, None]
+
+    def targets(self, rows: slice) -> Tensor:
+        """Masks ``(n, h, w)`` bool of some of the objects in the model's frame."""
+        return self.fitted == self.numbers[rows, None, None]
+
+    def any(self) -> Tensor:
+        """``(h0, w0)`` bool: any of the objects."""
+        return torch.isin(self.original, self.numbers)
+
+
+@dataclass(frozen=True)
 class Batch:
     """``B`` images in the model's frame with their ``N`` prompts and what each should give."""
 
@@ -98,6 +122,9 @@ class Batch:
     """Per image ``(h0, w0)`` bool, the original frame's twin of ``valid``."""
     images: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0, 3)`` uint8; only kept for evaluation on tiles or crops."""
+    objects: tuple[ObjectMap, ...] = field(default=())
+    """Of each image its objects as a map, in place of ``targets`` and ``originals``, which then
+    have no rows; only in an evaluation, see :meth:`part`."""
     rehearsal: Question | None = None
     """What must not be forgotten: prompts that the model is not trained for; only in training."""
 
@@ -118,6 +145,34 @@ class Batch:
             valid=self.valid.to(device, non_blocking=True),
             classes=self.classes.to(device, non_blocking=True),
             rehearsal=None if self.rehearsal is None else self.rehearsal.to(device),
+        )
+
+    def spans(self, rows: slice) -> list[slice]:
+        """For each image which of its own prompts are among ``rows`` of all prompts."""
+        counts = self.prompts.image.bincount(minlength=len(self.names))
+        ends = counts.cumsum(0).tolist()
+        firsts = [end - count for end, count in zip(ends, counts.tolist(), strict=True)]
+        return [
+            slice(min(max(rows.start, first), end) - first, max(min(rows.stop, end), first) - first)
+            for first, end in zip(firsts, ends, strict=True)
+        ]
+
+    def part(self, rows: slice) -> Batch:
+        """The same images with some of their prompts, whose targets are masks.
+
+        Args:
+            rows: A range of the prompts, which lie in the order of their images.
+        """
+        spans, alike = self.spans(rows), self.prompts.only(torch.arange(rows.start, rows.stop))
+        part = replace(self, prompts=alike, classes=self.classes[rows], objects=())
+        if not self.objects:
+            originals = tuple(o[span] for o, span in zip(self.originals, spans, strict=True))
+            return replace(part, targets=self.targets[rows], originals=originals)
+        pairs = list(zip(self.objects, spans, strict=True))
+        return replace(
+            part,
+            targets=torch.cat([each.targets(span) for each, span in pairs]),
+            originals=tuple(each.originals(span) for each, span in pairs),
         )
 
     def asked_instead(self, question: Question) -> Batch:

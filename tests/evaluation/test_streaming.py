@@ -13,6 +13,7 @@ from samtune.data import DataConfig, SegmentationDataset, collate, find_records,
 from samtune.evaluation.streaming import evaluate, predict
 from samtune.geometry import InputPolicy
 from samtune.inference.clicks import central_clicks
+from samtune.inference.prompted import bytes_of_answer
 from samtune.metrics import GROUPS, MEASURES, Suite, iou_dice
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
@@ -250,6 +251,58 @@ def test_cat_sam_counts_small_objects_and_asks_empty_images_without_a_prompt(mod
         said, truth = predictor.predict(box=box, multimask_output=False)[0][0], mask > 0
         overlap, total = overlap + (said & truth).sum(), total + (said | truth).sum()
     assert found.metrics["iou_cat_sam"] == pytest.approx(overlap / total, abs=5e-3)
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """Three images of 7, 0 and 2 objects of two kinds, some with ignored pixels."""
+    from pictures import picture, save
+
+    root = tmp_path_factory.mktemp("crowded")
+    for name, boxes in {"a": range(7), "b": (), "c": (1, 5)}.items():
+        map_ = np.zeros((48, 64), np.uint8)
+        for k in boxes:
+            map_[4 + 5 * k : 8 + 5 * k, 3 + 8 * k : 10 + 8 * k] = k + 1
+        map_[:3] = 255
+        save(root / "images" / f"{name}.png", picture(48, 64, seed=ord(name)))
+        save(root / "masks" / f"{name}.png", map_)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("mode", "tiles"), [("box", "whole"), ("2_clicks", "tiled"), ("mask", "whole")]
+)
+def test_how_many_objects_are_answered_at_once_changes_nothing(sam, crowded, mode, tiles):
+    """The slow twin has all masks of an image in memory; here each comes alone."""
+    policy = InputPolicy((64, 64), tiles=tiles, scale=2.0 if tiles == "tiled" else 1.0)
+    model = FineTuned(sam, input=policy)
+    config = DataConfig(root=str(crowded), masks="instance", ignore=255)
+    how = {"mask_size": (32, 32), "mode": mode, "input": policy}
+    data = SegmentationDataset(find_records(crowded), config, (64, 64), **how)
+    names = [name for name in MEASURES if tiles == "whole" or "frame" not in MEASURES[name].needs]
+    together, alone, two = (
+        evaluate(
+            model,
+            data,
+            batch_size=3,
+            guesses=True,
+            measuring=EvalConfig(tuple(names), memory=memory),
+        )
+        for memory in (2**30, 1, 3 * bytes_of_answer(model, (48, 64), tiles == "tiled"))
+    )
+    assert together.metrics["objects"] == 9
+    for parted in (alone, two):
+        assert [row["objects"] for row in parted.items] == [
+            row["objects"] for row in together.items
+        ]
+        for name in names:
+            assert parted.metrics[name] == pytest.approx(
+                together.metrics[name], abs=0.5 if name == "hd95" else 5e-3, nan_ok=True
+            ), name
+        for guess, numbers in together.guesses.items():
+            assert parted.guesses[guess]["iou"] == numbers["iou"]
+            assert parted.guesses[guess].get("msa") == numbers.get("msa")
+        assert len(parted.by_click) == len(together.by_click)
 
 
 # --- streaming

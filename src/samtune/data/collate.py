@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samtune.batch import Batch, Question
+from samtune.batch import Batch, ObjectMap, Question
 from samtune.geometry import Geometry
 from samtune.prompts import Prompts
 
@@ -35,6 +35,8 @@ class Example:
     """``(h0, w0)`` bool; where ``original`` is."""
     image: Tensor | None = None
     """``(h0, w0, 3)`` uint8 RGB; only in evaluation on tiles or crops, which need all of it."""
+    objects: ObjectMap | None = None
+    """The objects as a map; then ``targets`` and ``original`` have no rows."""
     rehearsal: Question | None = None
     """What must not be forgotten, asked about the same image; only in training."""
 
@@ -59,6 +61,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         originals=tuple(e.original for e in examples if e.original is not None),
         original_valid=tuple(e.original_valid for e in examples if e.original_valid is not None),
         images=tuple(e.image for e in examples if e.image is not None),
+        objects=tuple(e.objects for e in examples if e.objects is not None),
         rehearsal=_rehearsal(examples),
     )
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
-from samtune.batch import Question
+from samtune.batch import ObjectMap, Question
 from samtune.data.changes import acts_in_frame, check_changes, check_own_size, training_frame
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig, targets_are_maps
@@ -36,6 +36,8 @@ class _Question(NamedTuple):
     targets: torch.Tensor
     originals: torch.Tensor
     classes: NDArray[np.int64]
+    map: ObjectMap | None = None
+    """In place of both."""
 
 
 class _Samples(dict[int, Sample]):
@@ -108,6 +110,8 @@ class SegmentationDataset(Dataset[Example]):
         """Whether the targets are maps of classes."""
         self.originals = not train
         """Whether examples have their targets in the original frame too."""
+        self.object_maps = False
+        """Whether examples have their objects as maps, see :meth:`with_object_maps`."""
         self.rounds = self.modes.rounds(self.prompts.clicks)
         """How often a model is to be asked, with a click more each time."""
         if self.class_maps and len(self.modes) > 1:
@@ -188,6 +192,16 @@ class SegmentationDataset(Dataset[Example]):
         other.originals = True
         return other
 
+    def with_object_maps(self) -> SegmentationDataset:
+        """The same images and prompts, each with its objects as one map, not a mask for each.
+
+        So an example is as large as its image, however many objects there are. Maps of classes are
+        maps already, and stay what they are.
+        """
+        other = copy.copy(self)
+        other.object_maps = not self.class_maps
+        return other
+
     def sample(self, index: int) -> Sample:
         """The files of one record, from the cache if there.
 
@@ -237,6 +251,7 @@ class SegmentationDataset(Dataset[Example]):
             original=question.originals if self.originals else None,
             original_valid=torch.from_numpy(everywhere) if self.originals else None,
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
+            objects=question.map,
             rehearsal=self._rehearsal(labels, geometry, draws),
         )
 
@@ -270,12 +285,8 @@ class SegmentationDataset(Dataset[Example]):
         sampling = Sampling(self.prompts, self.train, draws, self.mask_size)
         choices = tuple(mode for mode in modes if mode != NONE)
         if len(choices) < len(modes) and draws.mode(len(modes)) >= len(choices):
-            return _Question(
-                Prompts.of(count=1),
-                torch.from_numpy(objects.fitted > 0)[None],
-                torch.from_numpy(objects.map > 0)[None],
-                np.zeros(1, np.int64),
-            )
+            prompts, the_one = Prompts.of(count=1), np.zeros(1, np.int64)
+            return self._question(prompts, objects.as_one(), the_one, np.zeros(1, np.int64))
         which = self._objects(objects, draws)
         empty = self.prompts.ask_empty or self.data.crop is not None
         if self.train and empty and not len(which):
@@ -287,11 +298,24 @@ class SegmentationDataset(Dataset[Example]):
             )
         groups = assign(which, choices, draws, self.prompts.one_kind)
         which = np.concatenate([group for _, group in groups])
+        prompts = Prompts.cat([prompter(mode)(objects, group, sampling) for mode, group in groups])
+        return self._question(prompts, objects, which, labels.classes[which])
+
+    def _question(
+        self,
+        prompts: Prompts,
+        objects: Objects,
+        which: NDArray[np.int64],
+        classes: NDArray[np.int64],
+    ) -> _Question:
+        """The prompts with the targets of the objects ``which``, as masks or as a map."""
+        masks = which[:0] if self.object_maps else which
         return _Question(
-            Prompts.cat([prompter(mode)(objects, group, sampling) for mode, group in groups]),
-            objects.targets(which),
-            objects.originals(which if self.originals else which[:0]),
-            labels.classes[which],
+            prompts,
+            objects.targets(masks),
+            objects.originals(masks if self.originals else masks[:0]),
+            classes,
+            objects.as_map(which) if self.object_maps else None,
         )
 
     def _class_of(self, labels: Labels) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from samtune.batch import ObjectMap
 from samtune.data.config import PromptConfig
 from samtune.data.draws import Draws
 from samtune.data.labels import extents
@@ -22,6 +23,8 @@ from samtune.options import check_values, published_settings
 from samtune.prompts import PER_TOKEN, POSITIVE, Prompts, numbered_mode
 from samtune.registry import Registry
 
+AT_ONCE = 2**26
+"""Pixels of masks that prompts are drawn from together."""
 MASK_LOGIT = 6.0
 """Mask prompts range from minus to plus this."""
 MASK_NOISE = 1.0
@@ -54,6 +57,24 @@ class Objects:
     def originals(self, which: NDArray[np.int64]) -> Tensor:
         """``(N, h0, w0)`` bool masks of the objects ``which``, original frame."""
         return _masks_of(self.map, which)
+
+    def each(self, which: NDArray[np.int64], make: Callable[[NDArray[np.int64]], Tensor]) -> Tensor:
+        """What ``make`` gives for each of the objects, of which few have masks at a time."""
+        step = max(1, AT_ONCE // max(self.map.size, self.fitted.size))
+        parts = [make(which[k : k + step]) for k in range(0, max(1, len(which)), step)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def as_one(self) -> Objects:
+        """All of the objects as a single one."""
+        map, fitted = (side > 0 for side in (self.map, self.fitted))
+        return replace(self, map=map.view(np.uint8), fitted=fitted.view(np.uint8), count=1)
+
+    def as_map(self, which: NDArray[np.int64]) -> ObjectMap:
+        """The objects ``which``, without a mask for each."""
+        original, fitted, numbers = (
+            torch.from_numpy(values.astype(np.int32)) for values in (self.map, self.fitted, which)
+        )
+        return ObjectMap(original, fitted, numbers + 1)
 
 
 @dataclass(frozen=True)
@@ -110,7 +131,7 @@ class MaskRule(PromptRule):
         """The masks ``(N, 1, 4H, 4W)`` of the objects ``which``, at least one."""
         size = how.mask_size
         grid = (max(1, size[0] // PER_TOKEN), max(1, size[1] // PER_TOKEN))
-        soft = area_average(objects.targets(which)[:, None], size)
+        soft = objects.each(which, lambda part: area_average(objects.targets(part)[:, None], size))
         if how.train:
             soft = _dilated(soft, how.draws.swelling(SWELLING, len(which)))
         logits = (area_average(soft, grid) * 2 - 1) * MASK_LOGIT

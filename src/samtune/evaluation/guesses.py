@@ -13,7 +13,13 @@ from torch import Tensor
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset
 from samtune.evaluation.image_results import MaskPairs, Place, image_result
-from samtune.evaluation.sums import counter_on, draws_of, gather_items, suite_for
+from samtune.evaluation.sums import (
+    ImageSums,
+    counter_on,
+    draws_of,
+    gather_items,
+    suite_for,
+)
 from samtune.evaluation.uncertainty import Draws
 from samtune.inference.batches import Answers
 from samtune.metrics.config import EvalConfig
@@ -27,8 +33,18 @@ if TYPE_CHECKING:
 class Guess(Protocol):
     """Measures what needs no model. A result below it says nothing."""
 
-    def update(self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers) -> None:
-        """Adds an image: its batch and place, and the model's masks beside their targets."""
+    def update(
+        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, complete: bool
+    ) -> None:
+        """Adds an image, or a part of it.
+
+        Args:
+            batch: Its batch.
+            at: Its place.
+            pairs: The model's masks beside their targets.
+            answers: The model's answers.
+            complete: Whether no more of its masks follow.
+        """
 
     def results(self) -> tuple[dict[str, Any], Draws]:
         """The metrics over all processes, and their draws."""
@@ -74,27 +90,28 @@ class MaskGuess:
         config: EvalConfig,
     ) -> None:
         self.guess, self.dataset = guess, dataset
-        self.masks = counter_on(model.device)
-        self.suite = suite_for(model, dataset, config)
+        self.sums = ImageSums(counter_on(model.device), suite_for(model, dataset, config))
 
-    def update(self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers) -> None:
-        """Adds an image: its batch and place, and the model's masks beside their targets."""
+    def update(
+        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, complete: bool
+    ) -> None:
+        """Adds an image, see :class:`Guess`."""
         i = at.in_batch
         geometry = batch.geometries[i]
         boxes = batch.prompts.only(batch.prompts.image == i).boxes().reshape(-1, 2, 2)
         # Rounded: the way into the model's frame and back moves an edge by a hair.
         boxes = geometry.to_original(boxes).flatten(1).double().round(decimals=3)
         guessed = pairs._replace(masks=self.guess(boxes, geometry.original))
-        self.masks.update(at.in_dataset, *guessed)
-        if self.suite is not None:
-            needs = self.suite.needs
-            self.suite.update(image_result(self.dataset, batch, at, guessed, answers, needs))
+
+        result = partial(image_result, self.dataset, batch, at, guessed, answers)
+        self.sums.add(at.in_dataset, guessed, result, complete)
 
     def results(self) -> tuple[dict[str, Any], Draws]:
         """The metrics over all processes, and their draws."""
-        numbers = self.masks.metric.compute()
-        numbers |= {} if self.suite is None else self.suite.compute()
-        return numbers, draws_of(self.masks, self.suite)
+        masks, suite = self.sums.masks, self.sums.suite
+        numbers = masks.metric.compute()
+        numbers |= {} if suite is None else suite.compute()
+        return numbers, draws_of(masks, suite)
 
 
 class OneClass:
@@ -103,9 +120,13 @@ class OneClass:
     def __init__(self) -> None:
         self.areas: list[tuple[int, Tensor, Tensor]] = []
 
-    def update(self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers) -> None:
+    def update(
+        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, complete: bool
+    ) -> None:
         """Adds an image by the pixels of its classes: which class it is follows from all images."""
-        pixels = (pairs.targets & pairs.valid).sum((1, 2)).cpu()
+        from samtune.metrics.areas import areas_of
+
+        pixels = areas_of(pairs.targets, pairs.targets, pairs.valid)[:, 2].cpu()
         there = pixels > 0
         self.areas.append((at.in_dataset, pairs.classes.cpu()[there], pixels[there]))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,17 +24,21 @@ from samtune.evaluation.image_results import (
     image_result,
     pair_masks,
 )
-from samtune.evaluation.sums import counter_on, draws_of, gather_items, suite_for
+from samtune.evaluation.sums import (
+    ImageSums,
+    counter_on,
+    draws_of,
+    gather_items,
+    suite_for,
+)
 from samtune.evaluation.uncertainty import Draws
 from samtune.inference.batches import Answers, PromptedBatch, prompted_batch
 from samtune.inference.clicks import central_clicks
+from samtune.inference.prompted import bytes_of_answer
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision, autocast
 from samtune.prompts import Prompts
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
@@ -77,7 +81,8 @@ def evaluate(
 ) -> Evaluation:
     """Measures a model on a data set made with ``train=False``, at the original resolution.
 
-    Streams: memory grows by a few numbers an image, never by its pixels. In a distributed run each
+    Streams: memory grows by a few numbers an image, never by its pixels, and an image's objects are
+    answered and measured as many at once as ``measuring.memory`` holds. In a distributed run each
     process takes its share and all return the result over the whole.
 
     Args:
@@ -143,6 +148,7 @@ def evaluate_prompts(
     model.eval()
     rank, world = place()
     share = list(range(rank, len(datasets[0]), world))
+    datasets = [dataset.with_object_maps() for dataset in datasets]
     all_sums = [_Sums(model, each, measuring or EvalConfig(), guesses) for each in datasets]
     parts = [Subset(dataset, share) for dataset in datasets]
     how: dict[str, Any] = {"num_workers": workers, "collate_fn": collate}
@@ -167,9 +173,12 @@ def _add_batch(
     images = cache(lambda: prompted_batch(model, batches[0]))
     for batch, sums in zip(batches, all_sums, strict=True):
         how = (precision, multimask, sums.dataset.rounds)
-        rounds = sums.timed(_rounds(model, images, batch, *how))
         promptless = partial(_promptless, model, batch, precision, multimask)
-        sums.update(batch, share[len(sums.items) :], rounds, promptless)
+        indices = share[len(sums.items) :]
+        for rows in parts_of(model, batch, sums.memory):
+            part = batch.part(rows)
+            rounds = sums.timed(_rounds(model, images, part, *how))
+            sums.update(part, indices, complete_in(batch, rows), rounds, promptless)
 
 
 class _Sums:
@@ -178,10 +187,14 @@ class _Sums:
     def __init__(
         self, model: FineTuned, dataset: SegmentationDataset, config: EvalConfig, guesses: bool
     ) -> None:
-        self.dataset = dataset
-        self.by_round = [counter_on(model.device) for _ in range(dataset.rounds)]
-        self.guesses = guesses_for(model, dataset, config) if guesses else {}
+        self.dataset, self.memory = dataset, config.memory
         self.suite = suite_for(model, dataset, config)
+        last = dataset.rounds - 1
+        self.by_round = [
+            ImageSums(counter_on(model.device), self.suite if k == last else None)
+            for k in range(dataset.rounds)
+        ]
+        self.guesses = guesses_for(model, dataset, config) if guesses else {}
         self.items: list[dict[str, Any]] = []
         self.seconds = 0.0
 
@@ -197,37 +210,39 @@ class _Sums:
         self,
         batch: Batch,
         indices: Sequence[int],
+        complete: Mapping[int, bool],
         rounds: Iterator[Answers],
         promptless: Callable[[int], Tensor],
     ) -> None:
-        """Adds a batch: the masks of every round, all else of the last one.
+        """Adds a batch, or a part of it: the masks of every round, all else of the last one.
 
         Args:
             batch: Images with their targets.
             indices: Their places in the data set; more may follow.
+            complete: See :func:`complete_in`.
             rounds: The answers, see :func:`answers_by_round`.
             promptless: See :func:`samtune.evaluation.image_results.image_result`.
         """
-        dataset, suite = self.dataset, self.suite
-        for metrics, answers in zip(self.by_round, rounds, strict=True):
-            images = _images(dataset, batch, answers)
-            for index, pairs in zip(indices, images, strict=False):
-                metrics.update(index, *pairs)
-        for i, (index, pairs) in enumerate(zip(indices, images, strict=False)):
-            at = Place(i, index)
-            for guess in self.guesses.values():
-                guess.update(batch, at, pairs, answers)
-            if suite is not None:
-                needs = suite.needs
-                suite.update(image_result(dataset, batch, at, pairs, answers, needs, promptless))
-            self.items.append(_item(index, batch.names[i], pairs))
+        for sums, answers in zip(self.by_round, rounds, strict=True):
+            last = sums is self.by_round[-1]
+            for i, ends in complete.items():
+                at, pairs = Place(i, indices[i]), _pairs(self.dataset, batch, i, answers)
+                result = partial(
+                    image_result, self.dataset, batch, at, pairs, answers, promptless=promptless
+                )
+                areas = sums.add(at.in_dataset, pairs, result, ends)
+                for guess in self.guesses.values() if last else ():
+                    guess.update(batch, at, pairs, answers, ends)
+                if last and areas is not None:
+                    self.items.append(_item(at.in_dataset, batch.names[i], areas))
 
     def compute(self) -> Evaluation:
         """The numbers over all processes."""
-        numbers = [each.metric.compute() for each in self.by_round]
+        masks = [each.masks for each in self.by_round]
+        numbers = [each.metric.compute() for each in masks]
         others = {} if self.suite is None else self.suite.compute()
-        draws = [draws_of(each, None) for each in self.by_round[:-1]]
-        last = draws_of(self.by_round[-1], self.suite)
+        draws = [draws_of(each, None) for each in masks[:-1]]
+        last = draws_of(masks[-1], self.suite)
         several = len(numbers) > 1
         guesses = {name: guess.results() for name, guess in self.guesses.items()}
         return Evaluation(
@@ -243,18 +258,39 @@ class _Sums:
         )
 
 
-def _images(dataset: SegmentationDataset, batch: Batch, answers: Answers) -> list[MaskPairs]:
-    """Each image's masks beside its targets, in the original frame."""
-    return [
-        pair_masks(
-            dataset,
-            masks,
-            batch.originals[i],
-            batch.original_valid[i],
-            batch.classes[batch.prompts.image == i],
-        )
-        for i, masks in enumerate(answers.masks)
-    ]
+def parts_of(model: FineTuned, batch: Batch, memory: int) -> Iterator[slice]:
+    """Ranges of a batch's prompts that are answered together; at least one, if it has none.
+
+    Args:
+        model: That answers.
+        batch: Images with prompts.
+        memory: Bytes that the answers to one range may take; a single prompt may need more.
+    """
+    sizes = [geometry.original for geometry in batch.geometries]
+    most = max(bytes_of_answer(model, size, bool(batch.images)) for size in sizes)
+    step, count = max(1, memory // most), len(batch.prompts)
+    for start in range(0, max(1, count), step):
+        yield slice(start, min(start + step, count))
+
+
+def complete_in(batch: Batch, rows: slice) -> dict[int, bool]:
+    """The images that have prompts in a range, and of each whether its last one is among them.
+
+    An image without prompts belongs to the first range.
+    """
+    counts = batch.prompts.image.bincount(minlength=len(batch.names)).tolist()
+    return {
+        i: span.stop == count
+        for i, (span, count) in enumerate(zip(batch.spans(rows), counts, strict=True))
+        if span.start < span.stop or (count == 0 and rows.start == 0)
+    }
+
+
+def _pairs(dataset: SegmentationDataset, batch: Batch, i: int, answers: Answers) -> MaskPairs:
+    """The masks of image ``i`` beside its targets, in the original frame."""
+    classes = batch.classes[batch.prompts.image == i]
+    targets, valid = batch.originals[i], batch.original_valid[i]
+    return pair_masks(dataset, answers.masks[i], targets, valid, classes)
 
 
 def _promptless(model: FineTuned, batch: Batch, precision: str, multimask: bool, i: int) -> Tensor:
@@ -271,15 +307,12 @@ def _promptless(model: FineTuned, batch: Batch, precision: str, multimask: bool,
     return masks.any(0)
 
 
-def _item(index: int, name: str, pairs: MaskPairs) -> dict[str, Any]:
-    """An image's row, see :class:`Evaluation`."""
-    from samtune.metrics import iou_dice
+def _item(index: int, name: str, areas: Tensor) -> dict[str, Any]:
+    """An image's row, see :class:`Evaluation`, of the areas of its masks ``(N, 3)``."""
+    from samtune.metrics.areas import scores_of
 
-    means = [
-        float(scores.mean()) if len(scores) else math.nan
-        for scores in iou_dice(pairs.masks, pairs.targets, pairs.valid)
-    ]
-    row = {"index": index, "name": name, "objects": len(pairs.masks)}
+    means = [float(s.mean()) if len(s) else math.nan for s in scores_of(areas)]
+    row = {"index": index, "name": name, "objects": len(areas)}
     return {**row, "iou": means[0], "dice": means[1]}
 
 
@@ -297,6 +330,21 @@ def predict(
     """
     *_, answers = answers_by_round(model, batch, precision, multimask, rounds)
     return answers.masks
+
+
+def predict_in_parts(
+    model: FineTuned,
+    batch: Batch,
+    precision: str = "fp32",
+    multimask: bool = False,
+    rounds: int = 1,
+    memory: int = EvalConfig.memory,
+) -> Iterator[list[Tensor]]:
+    """The masks of :func:`predict`, of as many prompts at a time as ``memory`` bytes hold."""
+    images = cache(lambda: prompted_batch(model, batch))
+    for rows in parts_of(model, batch, memory):
+        *_, answers = _rounds(model, images, batch.part(rows), precision, multimask, rounds)
+        yield answers.masks
 
 
 @torch.no_grad()

@@ -1,10 +1,13 @@
-"""The sums of one evaluation: kept image by image, and gather_items from all processes."""
+"""The sums of one evaluation: kept image by image, and gathered from all processes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from samtune.data import SegmentationDataset
 from samtune.distributed import place
@@ -13,8 +16,71 @@ from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 
 if TYPE_CHECKING:
-    from samtune.metrics import Suite
+    from samtune.evaluation.image_results import MaskPairs
+    from samtune.metrics import ImageResult, Suite
+    from samtune.metrics.image_result import ResultInParts
     from samtune.metrics.per_image import PerImage, Resampling
+
+
+class ImageSums:
+    """Adds up the metrics of images, whose masks may come in several parts.
+
+    Args:
+        masks: IoU and Dice.
+        suite: The other metrics.
+    """
+
+    def __init__(self, masks: PerImage, suite: Suite | None = None) -> None:
+        self.masks, self.suite = masks, suite
+        self._areas: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        """Of images that are not complete the areas of masks, and their classes."""
+        self._parts: dict[int, ResultInParts] = {}
+        """What the suite will be given of them."""
+
+    def add(
+        self,
+        place: int,
+        pairs: MaskPairs,
+        result: Callable[[Collection[str]], ImageResult],
+        complete: bool = True,
+    ) -> Tensor | None:
+        """Adds masks of an image, all or some of them.
+
+        Args:
+            place: The image's place in the data set; its parts come in their order.
+            pairs: The masks.
+            result: Gives the same as the suite takes it, with what the suite needs.
+            complete: Whether no more follow.
+
+        Returns:
+            Pixels of overlap, prediction and target of all of the image's masks ``(N, 3)``, once it
+            is complete.
+        """
+        from samtune.metrics import MaskMetrics
+        from samtune.metrics.areas import areas_of
+        from samtune.metrics.image_result import ResultInParts
+
+        areas = areas_of(pairs.masks, pairs.targets, pairs.valid)
+        parts = [*self._areas.pop(place, ()), (areas, pairs.classes)]
+        if self.suite is not None:
+            earlier = self._parts.pop(place, None)
+            # all of the foreground is read once
+            image = result(self.suite.needs - ({"whole"} if earlier else set()))
+            if earlier is not None or not complete:
+                earlier = earlier or ResultInParts()
+                earlier.add(image)
+            if complete:
+                self.suite.update(earlier.whole_image() if earlier else image)
+            elif earlier:
+                self._parts[place] = earlier
+        if not complete:
+            self._areas[place] = parts
+            return None
+        areas, classes = (torch.cat(each) for each in zip(*parts, strict=True))
+        counts = self.masks.metric
+        assert isinstance(counts, MaskMetrics)
+        self.masks.note(place, partial(counts.add, areas, classes))
+        return areas
 
 
 def counter_on(device: torch.device) -> PerImage:

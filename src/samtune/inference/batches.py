@@ -105,19 +105,21 @@ class CutImages:
 
     def answer(self, prompts: Prompts, multimask: bool = False) -> Answers:
         """Answers the prompts image by image, see :class:`PromptedBatch`."""
-        parts = [
-            image.masks(self._in_original(prompts, i), multimask, best=True)
-            for i, image in enumerate(self.images)
-        ]
+        asked = prompts.image.unique().tolist() or range(len(self.images))
+        parts = {
+            i: self.images[i].masks(self._in_original(prompts, i), multimask, best=True)
+            for i in asked
+        }
+        nothing = [torch.zeros(0, *image.size, dtype=torch.bool) for image in self.images]
 
         def highest_of(i: int) -> Tensor:
             with torch.autocast(**self._arithmetic):
                 return self._highest(i, self._in_original(prompts, i), multimask)
 
         return Answers(
-            [masks.flatten(0, 1).cpu() for masks, _, _ in parts],
-            torch.cat([low for _, _, low in parts]),
-            torch.cat([iou.float().amax(1).cpu() for _, iou, _ in parts]),
+            [parts[i][0].flatten(0, 1).cpu() if i in parts else m for i, m in enumerate(nothing)],
+            torch.cat([low for _, _, low in parts.values()]),
+            torch.cat([iou.float().amax(1).cpu() for _, iou, _ in parts.values()]),
             highest_of,
             _no_frame,
         )

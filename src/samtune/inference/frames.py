@@ -14,7 +14,24 @@ from samtune.data.transforms import fit
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.ops.tiling import Window
-from samtune.prompts import Prompts
+from samtune.prompts import PER_TOKEN, Prompts
+
+
+def bytes_per_prompt(model: FineTuned, size: tuple[int, int], masks: int = 1) -> int:
+    """About how much memory one more prompt of an image takes while it is answered.
+
+    SAM's decoder has a copy of the embedding for each prompt, and about eight at its widest place;
+    its masks are brought through the frame to the image's own size.
+
+    Args:
+        model: Whose decoder answers.
+        size: Height and width of the image.
+        masks: How many are brought to the image's size for each prompt.
+    """
+    cells, frame, image = (h * w for h, w in (model.mask_size, model.input.size, size))
+    tokens = cells // PER_TOKEN**2
+    numbers = 8 * tokens * model.sam.spec.prompt_dim + masks * (cells + 2 * frame + 3 * image)
+    return 4 * numbers + 2 * masks * image
 
 
 class EncodedFrames:

@@ -17,7 +17,7 @@ from torch import Tensor
 from samtune.batch import Masks, inside
 from samtune.data.transforms import fit_geometry
 from samtune.geometry import Geometry
-from samtune.inference.frames import EncodedFrames
+from samtune.inference.frames import EncodedFrames, bytes_per_prompt
 from samtune.inference.views import OUTSIDE, Blend, View, cut_masks, local, views_of
 from samtune.model.finetuned import FineTuned
 from samtune.ops.tiling import Window, extent
@@ -27,7 +27,25 @@ AT_ONCE = 4
 """Views encoded and held at once."""
 
 LOGIT_BYTES = 2**30
-"""Most bytes of logits of the image's size at a time; a single prompt may need more."""
+"""Most bytes of logits, and of what they are decoded from, at a time; a single prompt may need
+more."""
+
+
+def bytes_of_answer(model: FineTuned, size: tuple[int, int], is_cut: bool, masks: int = 1) -> int:
+    """About how much memory one more prompt of an image takes until its masks are there.
+
+    Of an image that is cut these are logits of its size; how many prompts are decoded together in
+    its views is another matter.
+
+    Args:
+        model: That answers.
+        size: Height and width of the image.
+        is_cut: Whether it is cut into tiles or crops.
+        masks: How many masks each prompt gives.
+    """
+    if not is_cut:
+        return bytes_per_prompt(model, size, masks)
+    return 5 * masks * size[0] * size[1]
 
 
 class PromptedImage:
@@ -62,7 +80,7 @@ class PromptedImage:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Masks ``(N, K, h, w)`` bool, estimated IoU and low-resolution logits.
 
-        Of cut images only so many prompts are answered together as :data:`LOGIT_BYTES` holds.
+        Only so many prompts are answered together as :data:`LOGIT_BYTES` holds.
 
         Args:
             prompts: In the image's pixels.
@@ -70,10 +88,8 @@ class PromptedImage:
             threshold: Logits above it are inside.
             best: Keep only the best of them, see :meth:`samtune.batch.Masks.best`.
         """
-        count = len(prompts)
-        if self.is_cut:
-            logit = 4 * (3 if multimask else 1) * self.size[0] * self.size[1]
-            count = max(1, min(count, LOGIT_BYTES // logit))
+        each = bytes_of_answer(self.model, self.size, self.is_cut, 3 if multimask else 1)
+        count = max(1, min(len(prompts), LOGIT_BYTES // each))
         parts = []
         for rows in torch.arange(len(prompts)).split(count) if len(prompts) else [torch.arange(0)]:
             group = prompts.only(rows) if count < len(prompts) else prompts
@@ -110,14 +126,24 @@ class PromptedImage:
                     for i, (view, geometry) in enumerate(zip(group, frames.geometries, strict=True))
                 ]
             )
-            masks = frames.decode(local_prompts, multimask)
-            blend = blend or Blend(masks, len(prompts), self.size)
-            for i, view in enumerate(group):
-                rows = (local_prompts.image == i).to(masks.iou.device)
-                blend.add(view, frames.to_original(i, masks.logits[rows]), masks.iou[rows])
+            for part in torch.arange(max(1, len(local_prompts))).split(self._at_once(multimask)):
+                asked = local_prompts.only(part) if len(local_prompts) else local_prompts
+                masks = frames.decode(asked, multimask)
+                blend = blend or Blend(masks, len(prompts), self.size)
+                for i, view in enumerate(group):
+                    rows = (asked.image == i).to(masks.iou.device)
+                    before = int((local_prompts.image[: int(part[0])] == i).sum())
+                    logits = frames.to_original(i, masks.logits[rows])
+                    blend.add(view.some(before, len(logits)), logits, masks.iou[rows])
         assert blend is not None, "every prompt has a view"
         masks = blend.masks()
         return masks, self._low(masks.logits)
+
+    def _at_once(self, multimask: bool) -> int:
+        """How many prompts are decoded together in windows of a cut image."""
+        window = extent(self.model.input.size, self.model.input.scale, self.size)
+        each = bytes_per_prompt(self.model, window, 3 if multimask else 1)
+        return max(1, LOGIT_BYTES // each)
 
     def _encoded(self, windows: tuple[Window, ...]) -> EncodedFrames:
         """The encoded windows; those of the last call are still there."""

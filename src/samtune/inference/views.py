@@ -35,6 +35,11 @@ class View:
     across: Tensor
     """``(n, window width)``: the same by column. A pixel's weight is the product of both."""
 
+    def some(self, first: int, count: int) -> View:
+        """The same view with so many of its prompts."""
+        rows = slice(first, first + count)
+        return View(self.window, self.rows[rows], self.down[rows], self.across[rows])
+
 
 class Blend:
     """Adds up the answers of several views, each weighted.

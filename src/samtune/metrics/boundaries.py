@@ -52,14 +52,14 @@ class BoundaryMetrics(Streamed):
 
     def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        masks = (m.cpu().numpy() for m in image.without_ignored())
-        for predicted, target in zip(*masks, strict=True):
-            row = [1.0, 0.0, 0.0, 0.0]
-            if "boundary_iou" in self.metrics:
-                row[1] = boundary_iou(predicted, target, self.ratio)
-            if self.metrics & {"hd95", "nsd"}:
-                row[2:] = surface_scores(predicted, target, self.tolerance)
-            self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
+        for part in image.parts():
+            for predicted, target in zip(*(m.cpu().numpy() for m in part), strict=True):
+                row = [1.0, 0.0, 0.0, 0.0]
+                if "boundary_iou" in self.metrics:
+                    row[1] = boundary_iou(predicted, target, self.ratio)
+                if self.metrics & {"hd95", "nsd"}:
+                    row[2:] = surface_scores(predicted, target, self.tolerance)
+                self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
         """The numbers of R sums at once, see :meth:`Streamed.values`."""
@@ -83,9 +83,13 @@ def boundary_iou(predicted: Mask, target: Mask, ratio: float = 0.02) -> float:
         In 0..1; 1 where both masks are empty.
     """
     width = max(1, round(ratio * math.hypot(*target.shape)))
-    bands = [_band(mask, width) for mask in (predicted, target)]
+    either = predicted | target
+    if not either.any():
+        return 1.0
+    window = _window(either)
+    bands = [_band(mask[window], width) for mask in (predicted, target)]
     union = np.count_nonzero(bands[0] | bands[1])
-    return np.count_nonzero(bands[0] & bands[1]) / union if union else 1.0
+    return np.count_nonzero(bands[0] & bands[1]) / union
 
 
 def surface_scores(predicted: Mask, target: Mask, tolerance: float = 2.0) -> tuple[float, float]:
@@ -117,9 +121,7 @@ def surface_distances(predicted: Mask, target: Mask) -> tuple[NDArray[np.float64
     """
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
-    either = predicted | target
-    rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    window = _window(predicted | target)
     masks = [np.pad(mask[window], 1) for mask in (predicted, target)]
     edges = [mask & ~binary_erosion(mask) for mask in masks]
     away = [distance_transform_edt(~edge) for edge in edges]
@@ -139,6 +141,12 @@ def need_scipy(what: str) -> None:
 
     if find_spec("scipy") is None:
         raise InputError(f"eval.metrics={what}: need scipy; pip install 'samtune[metrics]'")
+
+
+def _window(mask: Mask) -> tuple[slice, slice]:
+    """The rows and columns that a mask, which is not empty, takes up."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _band(mask: Mask, width: int) -> Mask:

@@ -23,6 +23,10 @@ class EvalConfig:
     )
     """Greatest distance, in pixels, at which surfaces agree in the surface Dice."""
 
+    memory: Annotated[int, Range(at_least=1, note=" bytes")] = setting(2**30, level="expert")
+    """Bytes that the answers to an image's prompts may take at once; of more objects some are
+    answered and measured after the other. It changes no number."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """The metrics one by one, groups resolved."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samtune.metrics.areas import areas_of
 from samtune.metrics.image_result import ImageResult, probability_of
-from samtune.metrics.masks import areas_of
 from samtune.metrics.saliency import frame_of
 from samtune.metrics.streamed import RowMetric, Rows, Streamed
 
@@ -101,10 +101,10 @@ class AbsentClassIoU(Streamed):
         view = frame_of(image)
         if view.mapped:
             assert view.classes is not None
-            rows, areas = view.classes, areas_of(view.predicted, view.target, view.valid)
+            rows, areas = view.classes, view.areas()
         else:
-            inside = probability_of(view).to(view.target.device) >= 0.5
-            both = torch.stack([inside, view.union()[1]])
+            target = view.union()[1]
+            both = torch.stack([probability_of(view).to(target.device) >= 0.5, target])
             rows = torch.arange(2)
             sides = torch.stack([~both, both])
             areas = areas_of(sides[:, 0], sides[:, 1], view.valid)
@@ -180,5 +180,5 @@ class SoftClassIoU(RowMetric):
                 "no class probabilities: give ImageResult(shares=...), the logits' softmax"
             )
         target = torch.zeros(self.classes, *view.size, dtype=torch.bool)
-        target[view.classes.cpu()] = view.target.cpu()
+        target[view.classes.cpu()] = view.target[:].cpu()
         return view.shares.cpu().expand(self.classes, -1, -1), target

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from samtune.metrics.areas import areas_of
+from samtune.metrics.packed import PackedMasks
+
+AT_ONCE = 2**26
+"""Bytes of masks that metrics look at together; a single mask may need more."""
 
 
 @dataclass(frozen=True)
 class ImageResult:
     """One image's masks, predicted and true, all of one resolution.
 
+    Where an image has very many, they come packed, and metrics see some at a time (:meth:`parts`).
+
     Raises:
         ValueError: Masks that are not bool or differ in shape.
     """
 
-    predicted: Tensor
+    predicted: Tensor | PackedMasks
     """``(N, h, w)`` bool; N may be 0."""
-    target: Tensor
+    target: Tensor | PackedMasks
     """``(N, h, w)`` bool."""
     valid: Tensor | None = None
     """``(h, w)`` bool, false where the label is to be ignored."""
@@ -50,7 +59,7 @@ class ImageResult:
         if self.predicted.dtype != torch.bool or self.target.dtype != torch.bool:
             kinds = f"{self.predicted.dtype} and {self.target.dtype}"
             raise ValueError(f"masks of {kinds}: threshold them to bool")
-        if self.predicted.shape != self.target.shape or self.predicted.ndim != 3:
+        if self.predicted.shape != self.target.shape or len(self.predicted.shape) != 3:
             shapes = f"{tuple(self.predicted.shape)} and {tuple(self.target.shape)}"
             raise ValueError(f"masks of shapes {shapes}: bring both to (N, h, w)")
 
@@ -64,15 +73,71 @@ class ImageResult:
         """``(h, w)`` bool: the pixels that count."""
         return torch.ones(self.size, dtype=torch.bool) if self.valid is None else self.valid
 
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Predicted and true masks ``(n, h, w)`` bool without the ignored pixels, some at a time.
+
+        All in their order, as many together as :data:`AT_ONCE` holds; without any once ``n`` is 0.
+        """
+        counted = self.counted()
+        step = max(1, AT_ONCE // max(1, self.size[0] * self.size[1]))
+        for start in range(0, max(1, len(self.predicted)), step):
+            rows = slice(start, start + step)
+            yield self.predicted[rows] & counted, self.target[rows] & counted
+
+    def areas(self) -> Tensor:
+        """Pixels of overlap, prediction and target where they count: ``(N, 3)`` int64."""
+        return torch.cat([areas_of(*masks, None) for masks in self.parts()])
+
     def union(self) -> tuple[Tensor, Tensor]:
         """What any mask predicts and what any target has, where it counts: ``(h, w)`` bool each."""
-        predicted, target = self.without_ignored()
-        return predicted.any(0), target.any(0)
+        parts = self.parts()
+        predicted, target = (masks.any(0) for masks in next(parts))
+        for more in parts:
+            predicted, target = predicted | more[0].any(0), target | more[1].any(0)
+        return predicted, target
 
-    def without_ignored(self) -> tuple[Tensor, Tensor]:
-        """``(N, h, w)`` bool each: predicted and true masks without the ignored pixels."""
-        counted = self.counted()
-        return self.predicted & counted, self.target & counted
+
+class ResultInParts:
+    """The result of one image whose masks come some after the other; they are kept packed."""
+
+    def __init__(self) -> None:
+        self._parts: list[ImageResult] = []
+        """Each without masks, but for the shape of them."""
+        self._masks: tuple[PackedMasks, PackedMasks] | None = None
+        self._probability: Tensor | None = None
+        self._frame: ResultInParts | None = None
+
+    def add(self, part: ImageResult) -> None:
+        """Adds the next masks of the image, with all else that is known of them."""
+        if self._masks is None:
+            self._masks = PackedMasks(part.size), PackedMasks(part.size)
+        for all_masks, masks in zip(self._masks, (part.predicted, part.target), strict=True):
+            all_masks.extend(masks[:])
+        if part.probability is not None:
+            earlier = part.probability if self._probability is None else self._probability
+            self._probability = torch.maximum(earlier, part.probability)
+        if part.frame is not None:
+            self._frame = self._frame or ResultInParts()
+            self._frame.add(part.frame)
+        none = part.predicted[:0].clone()  # a view would hold on to all of them
+        self._parts.append(replace(part, predicted=none, target=none, probability=None, frame=None))
+
+    def whole_image(self) -> ImageResult:
+        """The result with the masks of all parts; at least one was added."""
+        assert self._masks is not None
+        first, every = self._parts[0], self._parts
+        predicted, target = self._masks
+        scores = [each.scores for each in every if each.scores is not None]
+        classes = [each.classes for each in every if each.classes is not None]
+        return replace(
+            first,
+            predicted=predicted,
+            target=target,
+            classes=torch.cat(classes) if classes else None,
+            scores=torch.cat(scores) if scores else None,
+            probability=self._probability,
+            frame=self._frame.whole_image() if self._frame else None,
+        )
 
 
 Seen = ImageResult

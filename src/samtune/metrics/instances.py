@@ -6,7 +6,7 @@ by a few numbers a mask and never by its pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ MOST = 100
 """Masks of an image and class that count, the highest scores first."""
 FIELDS = 4 + 2 * len(RANGES)
 
+PAIRS = 4_000_000
+"""Pairs of a mask and a target whose IoU is computed together."""
+
+RunLengths = dict[str, Any]
+"""A mask as pycocotools keeps it."""
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -57,26 +62,26 @@ class AveragePrecision(RowMetric):
         Raises:
             ValueError: Masks without scores, or a class out of range.
         """
-        predicted, target = (m.cpu().numpy() for m in image.without_ignored())
         if image.scores is None:
             raise ValueError(
                 "no scores: give ImageResult(scores=...), the estimated IoU of each mask"
             )
         scores = image.scores.double().cpu().numpy()
-        classes = (
-            np.zeros(len(target), int) if image.classes is None else image.classes.cpu().numpy()
-        )
+        count = len(image.target)
+        classes = np.zeros(count, int) if image.classes is None else image.classes.cpu().numpy()
         if len(classes) and not 0 <= classes.min() <= classes.max() < self.max_classes:
             raise ValueError(f"classes {classes.tolist()} must lie in 0 to {self.max_classes - 1}")
+        predicted, target = _encoded(image)
+        pixels = _areas(target)
         for index in np.unique(classes):
             mine = classes == index
-            real = mine & target.any((1, 2))
+            real = mine & (pixels > 0)
             order = np.flatnonzero(mine)[np.argsort(-scores[mine], kind="stable")][:MOST]
-            fates = _fates(predicted[order], target[real])
+            fates = _fates([predicted[i] for i in order], [target[i] for i in np.flatnonzero(real)])
             for place, (which, fate) in enumerate(zip(order, fates, strict=True)):
                 row = [image.index, place, index, scores[which], *fate]
                 self.keep(torch.tensor(row, dtype=torch.float64))
-            area = target[real].sum((1, 2))[:, None]
+            area = pixels[real][:, None]
             low, high = np.array(RANGES).T
             inside = ((area >= low) & (area <= high)).sum(0)
             self.targets[index] += torch.from_numpy(inside).to(self.targets)
@@ -129,9 +134,12 @@ class SegmentationAccuracy(Streamed):
 
     def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        predicted, target = (m[m.flatten(1).any(1)].cpu().numpy() for m in image.without_ignored())
-        if len(predicted) or len(target):
-            score = segmentation_accuracy(predicted, target)
+        predicted, target = (
+            [each for each, area in zip(masks, _areas(masks), strict=True) if area]
+            for masks in _encoded(image)
+        )
+        if predicted or target:
+            score = _accuracy(predicted, target)
             self.sums += torch.tensor([1.0, score], dtype=torch.float64).to(self.sums.device)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
@@ -139,45 +147,75 @@ class SegmentationAccuracy(Streamed):
         return {"msa": sums["sums"][:, 1] / sums["sums"][:, 0]}
 
 
-def segmentation_accuracy(predicted: Bools, target: Bools) -> float:
-    """The mean over thresholds for one image.
-
-    Args:
-        predicted: ``(D, h, w)``, none empty.
-        target: ``(G, h, w)``, none empty; D or G is not 0.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    iou = overlaps(predicted, target)
-    scores = []
-    for threshold in THRESHOLDS:
-        near = iou >= threshold
-        hits = int(near[linear_sum_assignment(near, maximize=True)].sum())
-        scores.append(hits / (len(predicted) + len(target) - hits))
-    return float(np.mean(scores))
-
-
 def overlaps(predicted: Bools, target: Bools) -> Floats:
     """IoU of every predicted mask with every target: ``(D, h, w)`` and ``(G, h, w)`` to (D, G)."""
+    return _ious(*(_run_lengths(torch.from_numpy(masks)) for masks in (predicted, target)))
+
+
+def _encoded(image: ImageResult) -> tuple[list[RunLengths], list[RunLengths]]:
+    """Each predicted mask and each target without the ignored pixels."""
+    parts = [tuple(map(_run_lengths, masks)) for masks in image.parts()]
+    return [each for p, _ in parts for each in p], [each for _, t in parts for each in t]
+
+
+def _run_lengths(masks: Tensor) -> list[RunLengths]:
+    from pycocotools import mask as coco
+
+    if not len(masks):
+        return []
+    return coco.encode(np.asfortranarray(masks.cpu().numpy().transpose(1, 2, 0).view(np.uint8)))
+
+
+def _areas(masks: Sequence[RunLengths]) -> NDArray[np.int64]:
+    """Pixels of each mask."""
+    from pycocotools import mask as coco
+
+    return np.asarray(coco.area(list(masks)) if len(masks) else [], np.int64)
+
+
+def _ious(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> Floats:
+    """IoU of every predicted mask with every target: ``(D, G)``."""
     from pycocotools import mask as coco
 
     if not len(predicted) or not len(target):
         return np.zeros((len(predicted), len(target)))
-    packed = [
-        coco.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-        for masks in (predicted, target)
-    ]
-    return np.asarray(coco.iou(*packed, [0] * len(target)), np.float64)
+    iou = coco.iou(list(predicted), list(target), [0] * len(target))
+    return np.asarray(iou, np.float64)
 
 
-def _fates(predicted: Bools, target: Bools) -> NDArray[np.int64]:
+def _accuracy(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> float:
+    """The mean over thresholds for one image: ``D`` and ``G`` masks, none empty, not both none."""
+    from scipy.sparse import coo_array, csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    none = np.zeros(0, np.int64)
+    rows, columns, values = [none], [none], [np.zeros(0)]
+    step = max(1, PAIRS // max(1, len(target)))
+    for start in range(0, len(predicted), step):  # of thousands of masks most pairs are apart
+        iou = _ious(predicted[start : start + step], target)
+        row, column = np.nonzero(iou >= THRESHOLDS[0])
+        rows.append(row + start)
+        columns.append(column)
+        values.append(iou[row, column])
+    at, value = (np.concatenate(rows), np.concatenate(columns)), np.concatenate(values)
+    scores = []
+    for threshold in THRESHOLDS:
+        near = value >= threshold
+        pairs = (np.ones(near.sum(), np.int8), (at[0][near], at[1][near]))
+        graph = csr_array(coo_array(pairs, shape=(len(predicted), len(target))))
+        hits = int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
+        scores.append(hits / (len(predicted) + len(target) - hits))
+    return float(np.mean(scores))
+
+
+def _fates(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> NDArray[np.int64]:
     """What becomes of each of an image's masks of one class, by falling score.
 
     Returns:
         ``(D, 8)``: for each range of area the thresholds passed and those without a count, as bits.
     """
-    iou = overlaps(predicted, target)
-    areas = [masks.sum((1, 2)) for masks in (predicted, target)]
+    iou = _ious(predicted, target)
+    areas = [_areas(masks) for masks in (predicted, target)]
     out = np.zeros((len(predicted), 2 * len(RANGES)), np.int64)
     for size, (low, high) in enumerate(RANGES):
         outside, ignored = ((area < low) | (area > high) for area in areas)

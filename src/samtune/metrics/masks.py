@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samtune.metrics.areas import areas_of, scores_of
 from samtune.metrics.streamed import Rows, Streamed
 
 OBJECTS, EMPTY, OVERLAP, PREDICTED, TARGET = range(5)
@@ -140,29 +141,6 @@ class MaskMetrics(Streamed):
                 f"{self.max_classes - 1}: raise max_classes"
             )
         return classes.to(device).long()
-
-
-def areas_of(predicted: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-    """Pixels of overlap, prediction and target: ``(N, 3)`` int64.
-
-    Arguments and errors are those of :func:`iou_dice`.
-    """
-    if predicted.dtype != torch.bool or target.dtype != torch.bool:
-        raise ValueError(f"masks of {predicted.dtype} and {target.dtype}: threshold them to bool")
-    if predicted.shape != target.shape or predicted.ndim != 3:
-        shapes = f"{tuple(predicted.shape)} and {tuple(target.shape)}"
-        raise ValueError(f"masks of shapes {shapes}: bring both to (N, h, w)")
-    if valid is not None:
-        predicted, target = predicted & valid, target & valid
-    return torch.stack([m.sum((1, 2)) for m in (predicted & target, predicted, target)], 1)
-
-
-def scores_of(areas: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and Dice ``(...)`` float64 of areas ``(..., 3)``; 1 where both masks are empty."""
-    overlap, predicted, target = areas.double().unbind(-1)
-    total = predicted + target
-    iou, dice = overlap / (total - overlap), 2 * overlap / total
-    return torch.where(total > 0, iou, 1.0), torch.where(total > 0, dice, 1.0)
 
 
 def _means(counts: Tensor, scores: Tensor) -> dict[str, Tensor]:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samtune.metrics.areas import areas_of, scores_of
 from samtune.metrics.image_result import ImageResult
-from samtune.metrics.masks import areas_of, scores_of
 from samtune.metrics.streamed import Rows, Streamed
 
 AREAS = (32**2, 96**2)
@@ -59,7 +59,7 @@ class RegionMetrics(Streamed):
         Raises:
             ValueError: A class out of range.
         """
-        areas = areas_of(image.predicted, image.target, image.valid)
+        areas = image.areas()
         scores = torch.stack(scores_of(areas), 1)
         rows = torch.zeros(len(areas), dtype=torch.long)
         rows = rows if image.classes is None else image.classes.long()

@@ -26,8 +26,12 @@ class BinaryMasks(MaskRule):
         (h, w), frame = how.mask_size, objects.fitted.shape
         h1, w1 = objects.resized or frame
         inner = (max(1, round(h * h1 / frame[0])), max(1, round(w * w1 / frame[1])))
-        masks = objects.originals(which)[:, None].float()
-        masks = F.interpolate(masks, inner, mode="bilinear", align_corners=False)
+
+        def reduced(part: NDArray[np.int64]) -> Tensor:
+            soft = objects.originals(part)[:, None].float()
+            return F.interpolate(soft, inner, mode="bilinear", align_corners=False)
+
+        masks = objects.each(which, reduced)
         if how.train:
             factor, threshold = how.config.binary_masks or (1, 0.5)
             noise = how.draws.mask_noise(tuple(masks.shape))

@@ -13,7 +13,7 @@ import torch
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset, collate
 from samtune.distributed import is_main
-from samtune.evaluation.streaming import Evaluation, evaluate, predict
+from samtune.evaluation.streaming import Evaluation, evaluate, predict_in_parts
 from samtune.evaluation.uncertainty import intervals_beside
 from samtune.metrics.contract import ALWAYS, contract
 from samtune.metrics.intervals import LEVEL, RESAMPLES
@@ -263,24 +263,27 @@ def answers_to_image(
 
     The answer is ``None`` without a model, or if the image has no prompt.
     """
+    dataset = dataset.with_object_maps()
     batch = collate([dataset[index]])
-    how = (config.train.precision, config.train.multimask, dataset.rounds)
+    how = (config.train.precision, config.train.multimask, dataset.rounds, config.eval.memory)
 
     def batch_for(model: FineTuned) -> Batch:
         of_model = in_frame_of(model, dataset)
         return batch if of_model is dataset else collate([of_model[index]])
 
+    def answer_of(model: FineTuned) -> np.ndarray:
+        parts = predict_in_parts(model, batch_for(model), *how)
+        return np.logical_or.reduce([_union(masks, dataset).numpy() for [masks] in parts])
+
     masks = [
-        _union(predict(model, batch_for(model), *how)[0], dataset).numpy()
-        if model is not None and len(batch.prompts)
-        else None
-        for model in models
+        answer_of(model) if model is not None and len(batch.prompts) else None for model in models
     ]
     boxes, points = original_prompts(batch.prompts, batch.geometries[0])
+    truth = batch.objects[0].any() if batch.objects else _union(batch.originals[0], dataset)
     overlay = Overlay(
         name=batch.names[0],
         image=dataset.sample(index).image,
-        truth=_union(batch.originals[0], dataset).numpy(),
+        truth=truth.numpy(),
         boxes=boxes,
         points=points,
     )

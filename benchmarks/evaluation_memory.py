@@ -1,0 +1,111 @@
+"""The most memory of an evaluation, by the number of objects and of images.
+
+    python benchmarks/evaluation_memory.py [--objects 50 500 5000] [--images 1 4 16] [--base nano]
+
+Each line is a process of its own, so that its peak is of that evaluation alone; what Python, torch
+and the base take before the first image is subtracted. Images are of 1024 x 1024 pixels, and their
+objects are squares that an instance map numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tables import table
+
+import samtune
+from samtune.data import DataConfig, SegmentationDataset, find_records
+from samtune.evaluation.streaming import Evaluation, evaluate
+from samtune.metrics.config import EvalConfig
+from samtune.model.finetuned import FineTuned
+from samtune.training.memory import count_peak_anew, peak_memory
+
+SIDE = 1024
+METRICS = ("regions", "boundary_iou", "msa", "ap", "mae")
+COLUMNS = ("objects of an image", "images", "prompt", "eval.memory", "peak MiB", "s", "s an object")
+
+
+def draw(folder: Path, objects: int, images: int) -> None:
+    """Images of noise, with so many squares each in an instance map of 16 bits."""
+    across = int(np.ceil(np.sqrt(objects)))
+    step = SIDE // across
+    ids = np.zeros((SIDE, SIDE), np.uint16)
+    for k in range(objects):
+        y, x = step * (k // across), step * (k % across)
+        ids[y : y + max(1, step - 2), x : x + max(1, step - 2)] = k + 1
+    random = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for i in range(images):
+        pixels = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png", compress_level=1)
+        Image.fromarray(ids).save(folder / "masks" / f"{i}.png", compress_level=1)
+
+
+def evaluated(model: FineTuned, objects: int, images: int, mode: str, memory: int) -> Evaluation:
+    """The evaluation of a drawn data set."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        draw(folder, objects, images)
+        data = SegmentationDataset(
+            find_records(folder),
+            DataConfig(root=place, masks="instance", cache=0),
+            model.input.size,
+            mask_size=model.mask_size,
+            mode=mode,
+            input=model.input,
+        )
+        return evaluate(model, data, guesses=True, measuring=EvalConfig(METRICS, memory=memory))
+
+
+def measure(objects: int, images: int, mode: str, memory: int, base: str) -> str:
+    """The cells of one line, measured in this process."""
+    model, cpu = FineTuned(samtune.load_sam(base), "none", "frozen"), torch.device("cpu")
+    evaluated(model, 1, 1, mode, memory)  # what is loaded late does not count
+    count_peak_anew()
+    before, start = peak_memory(cpu), time.perf_counter()
+    metrics = evaluated(model, objects, images, mode, memory).metrics
+    seconds, peak = time.perf_counter() - start, (peak_memory(cpu) - before) / 2**20
+    assert metrics["objects"] == objects * images
+    cells = [objects, images, mode, f"{memory / 2**20:.0f} MiB", f"{peak:.0f}", f"{seconds:.1f}"]
+    return "|".join(map(str, [*cells, f"{seconds / objects / images:.4f}"]))
+
+
+def main() -> None:
+    """Prints the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--objects", type=int, nargs="+", default=[50, 500, 5000])
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--modes", nargs="+", default=["box"])
+    parser.add_argument("--memory", type=int, nargs="+", default=[2**30, 2**28])
+    parser.add_argument("--base", default="nano")
+    parser.add_argument("--line", nargs=4)
+    options = parser.parse_args()
+    if options.line:
+        objects, images, mode, memory = options.line
+        print(measure(int(objects), int(images), mode, int(memory), options.base))
+        return
+    first = options.objects[0]
+    cases = [(n, 1, m, b) for b in options.memory for m in options.modes for n in options.objects]
+    cases += [(first, i, options.modes[0], options.memory[0]) for i in options.images if i > 1]
+    rows = []
+    for case in cases:
+        line = [sys.executable, __file__, "--base", options.base, "--line", *map(str, case)]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+        rows.append(done.stdout.strip().split("|"))
+        print(rows[-1], file=sys.stderr)
+    print("# Memory of an evaluation against the number of objects and images\n")
+    print(f"    {' '.join(['python', 'benchmarks/evaluation_memory.py', *sys.argv[1:]])}\n")
+    print(table(COLUMNS, rows))
+
+
+if __name__ == "__main__":
+    main()
