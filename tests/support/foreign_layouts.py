@@ -1,5 +1,6 @@
 """Checkpoints in other systems' layouts, made from models of ours on the tiny base."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -110,7 +111,7 @@ def fill(model: FineTuned) -> FineTuned:
 def layout(name: str, spec: SamSpec = tiny.TINY, hollow: bool = False) -> Layout:
     """A model with values by name, in the layout of a dialect; ``hollow`` has shapes alone."""
     dialect, (adapter, decoder) = DIALECTS[name], OPTIONS.get(name, ({}, {}))
-    with torch.device("meta" if hollow else "cpu"):
+    with shapes_alone() if hollow else nullcontext():
         model = FineTuned(
             Sam(spec).freeze() if hollow else tiny.base(spec),
             dialect.adapter,

@@ -31,9 +31,10 @@ class LayerNorm2d(nn.Module):
 
 
 class _NoValues(TorchFunctionMode):
-    """Leaves tensors unfilled: the first fill on the meta device imports a compiler (a second)."""
+    """Leaves tensors unfilled: the first fill on the meta device imports a compiler (seconds)."""
 
     fills = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
+    draws = (torch.rand, torch.randn)
 
     def __torch_function__(
         self, func: Callable, types: object, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -41,7 +42,7 @@ class _NoValues(TorchFunctionMode):
         given = kwargs or {}
         if func in self.fills or getattr(func, "__module__", None) == nn.init.__name__:
             return args[0] if args else given["tensor"]
-        return func(*args, **given)
+        return (torch.empty if func in self.draws else func)(*args, **given)
 
 
 @contextmanager

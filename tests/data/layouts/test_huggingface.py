@@ -1,4 +1,5 @@
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from PIL import Image
 from samtune.data import read_sample, scan, splits
 from samtune.data.layouts.base import layout_of
 
-datasets = pytest.importorskip("datasets")
+pytestmark = pytest.mark.skipif(find_spec("datasets") is None, reason="needs datasets")
 
 
 @pytest.fixture
@@ -15,6 +16,8 @@ def save_rows(tmp_path, make_picture, make_blob):
     """Saves data sets of four rows: save_rows(columns=, splits=) gives the folder."""
 
     def make(columns=("image", "mask"), parts=None, count=4, name="saved"):
+        import datasets
+
         image, mask = columns
         features = datasets.Features({image: datasets.Image(), mask: datasets.Image()})
         rows = {
