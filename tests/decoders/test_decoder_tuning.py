@@ -1,5 +1,7 @@
 """Decoder tuning against numbers measured on Kyyle2114's code with MobileSAM filled by rule."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import deterministic
@@ -15,9 +17,12 @@ from samtune.data.draws import Draws
 from samtune.data.labels import extents
 from samtune.data.prompters import Objects, Sampling, check_numbers, sample_box
 from samtune.data.sources import Record
+from samtune.decoders.base import Features
 from samtune.evaluation.streaming import evaluate
+from samtune.geometry import Geometry
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
+from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.published.scaled_boxes import scaled_boxes
@@ -25,6 +30,7 @@ from samtune.runs.words import from_words
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
+from samtune.training import engine
 from samtune.training.engine import fit
 from samtune.training.schedule import FitConfig
 
@@ -141,21 +147,79 @@ RUNS = {
 }
 
 
+def written(folder: Path) -> list[Record]:
+    """The pictures and their masks as files."""
+    records = []
+    for i, (image, mask) in enumerate(zip(images(), masks(), strict=True)):
+        files = [folder / f"{part}{i}.png" for part in ("image", "mask")]
+        for file, array in zip(files, (image, mask), strict=True):
+            Image.fromarray(array).save(file)
+        records.append(Record(*files, str(i)))
+    return records
+
+
+def pictures(records: list[Record], train: bool) -> SegmentationDataset:
+    prompts = PromptConfig(train="box", eval="box", box_jitter=0, box_scale=1)
+    config = DataConfig(masks="binary", augment="none")
+    return SegmentationDataset(records, config, (1024, 1024), prompts=prompts, train=train)
+
+
+def check_fit(model: FineTuned, records: list[Record], golden: Run, **more) -> None:
+    """Two steps of ``samtune.fit`` on the pictures as files."""
+    rows = []
+    config = FitConfig(
+        max_steps=2,
+        batch_size=2,
+        lr=2e-4,
+        warmup=0,
+        weight_decay=0.01,
+        decay_vectors=True,
+        loss="bce + iou",
+        loss_at="image",
+        clip=0,
+        log_every=1,
+        **more,
+    )
+    fit(model, pictures(records, True), None, config, on_event=rows.append, cpu=True)
+    assert rows[0]["loss"] == pytest.approx(sum(golden.first), abs=1e-5)
+    assert rows[1]["loss"] == pytest.approx(sum(golden.second), abs=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.golden("tuned")
-def test_training_as_published():
+def test_training_as_published(tmp_path, monkeypatch):
+    """With statistics of the batch, from files; then by hand on what the first step encoded."""
     golden, model = RUNS["batch"], FineTuned(mobile_sam(), "batch_norm", "tuned")
+    encode, seen = model.encode, []
+
+    def watched(pixels):
+        features = encode(pixels)
+        seen.append((pixels, features, means().clone()))
+        return features
+
+    def means():
+        return model.adapter.statistics["patch_embed-seq-0"].running_mean[:3]
+
+    monkeypatch.setattr(model, "encode", watched)
+    check_fit(model, written(tmp_path), golden)
+    assert len(seen) == 2
+
     fitted = [fit_image(image, (1024, 1024)) for image in images()]
-    pixels, geometry = torch.stack([p for p, _ in fitted]), fitted[0][1]
+    geometry, sizes = fitted[0][1], torch.tensor([fitted[0][1].resized] * 2)
+    mine = model.sam.preprocess(torch.stack([p for p, _ in fitted]), sizes)
+    pixels, features, after_one = seen[0]
+    order = [0, 1] if torch.equal(pixels[0], mine[0]) else [1, 0]
+    assert torch.equal(pixels[order], mine)
+    assert after_one.tolist() == pytest.approx([0.00984562, 0.0347126, -0.0396975], abs=1e-5)
+    check_by_hand(replace(features, embedding=features.embedding[order]), geometry, golden)
+
+
+def check_by_hand(features: Features, geometry: Geometry, golden: Run) -> None:
+    """Two steps of a decoder on the features of both pictures, term by term."""
+    model = FineTuned(mobile_sam(), "batch_norm", "tuned").train()
     target = torch.from_numpy(masks()).float()
     boxes = torch.tensor([drawn(mask) for mask in masks()])
     prompts = Prompts.of(boxes=boxes, image=torch.arange(2)).to_model(geometry)
-    with torch.no_grad():
-        sizes = torch.tensor([geometry.resized] * 2)
-        features = model.train().encode(model.sam.preprocess(pixels, sizes))
-    means = model.adapter.statistics["patch_embed-seq-0"].running_mean[:3].tolist()
-    assert means == pytest.approx([0.00984562, 0.0347126, -0.0396975], abs=1e-5)
-
     everywhere = [torch.ones(mask.shape, dtype=torch.bool) for mask in masks()]
     batch = tiny.own_size(prompts, [geometry] * 2, list(target[:, None].bool()), everywhere)
 
@@ -176,44 +240,18 @@ def test_training_as_published():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("adapter", "run"), [("none", "stored"), ("batch_norm", "batch")])
-def test_training_as_published_from_files(tmp_path, adapter, run):
-    """Two steps of ``samtune.fit`` on the pictures as files; before them it is plain SAM."""
-    records = []
-    for i, (image, mask) in enumerate(zip(images(), masks(), strict=True)):
-        files = [tmp_path / f"{part}{i}.png" for part in ("image", "mask")]
-        for file, array in zip(files, (image, mask), strict=True):
-            Image.fromarray(array).save(file)
-        records.append(Record(*files, str(i)))
-    prompts = PromptConfig(train="box", eval="box", box_jitter=0, box_scale=1)
-
-    def pictures(train):
-        config = DataConfig(masks="binary", augment="none")
-        return SegmentationDataset(records, config, (1024, 1024), prompts=prompts, train=train)
-
-    model = FineTuned(base(SPECS["vit_t"]), adapter, "tuned")
-    if run == "stored":  # a fresh batch_norm answers as its base does: see test_tiny_vit
-        metrics = ("dice_kyyle", "iou_kyyle")
-        found = evaluate(model, pictures(False), measuring=EvalConfig(metrics=metrics)).metrics
-        assert [found[name] for name in metrics] == pytest.approx(RUNS[run].overlap, abs=2e-5)
-    golden, rows = RUNS[run], []
-    config = FitConfig(
-        max_steps=2,
-        batch_size=2,
-        lr=2e-4,
-        warmup=0,
-        weight_decay=0.01,
-        decay_vectors=True,
-        loss="bce + iou",
-        loss_at="image",
-        clip=0,
-        log_every=1,
-        # statistics of the batch take part in each step, a frozen encoder's streams once
-        feature_cache=2**28 if adapter == "none" else 0,
-    )
-    fit(model, pictures(True), None, config, on_event=rows.append, cpu=True)
-    assert rows[0]["loss"] == pytest.approx(sum(golden.first), abs=1e-5)
-    assert rows[1]["loss"] == pytest.approx(sum(golden.second), abs=1e-3)
+def test_training_as_published_with_the_stored_statistics(tmp_path, monkeypatch):
+    """Plain SAM before, and two steps; one cache, so that each picture is encoded once."""
+    golden, records = RUNS["stored"], written(tmp_path)
+    model, cache = FineTuned(base(SPECS["vit_t"]), "none", "tuned"), FeatureCache(2**28)
+    monkeypatch.setattr(engine, "FeatureCache", lambda budget: cache)
+    model.cache = cache
+    metrics = ("dice_kyyle", "iou_kyyle")
+    measuring = EvalConfig(metrics=metrics)
+    found = evaluate(model, pictures(records, False), measuring=measuring).metrics
+    assert [found[name] for name in metrics] == pytest.approx(golden.overlap, abs=2e-5)
+    check_fit(model, records, golden, feature_cache=2**28)
+    assert len(cache) == 2
 
 
 def overlap(found: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from samtune.ops import attention, resize
 
@@ -85,6 +86,26 @@ def test_gradients_of_all_forms_are_the_numerical_ones():
         assert torch.autograd.gradcheck(lambda *t, f=form: run("extra keys", f, *t), given)
 
 
+@pytest.mark.parametrize("outer", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+def test_stripes_that_are_computed_again_have_the_gradients_of_the_textbook(half, outer):
+    """In autocast, and within a block that is computed again itself."""
+    given = inputs("wide", torch.float32)
+
+    def gradients(form: str) -> list[torch.Tensor]:
+        def block(*tensors):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                q, k, v = (t * 0.5 if not half else (t * 0.5).bfloat16() for t in tensors[:3])
+                return run("wide", form, q, k, v, *tensors[3:]).float()
+
+        out = checkpoint(block, *given, use_reentrant=False) if outer else block(*given)
+        return [out, *torch.autograd.grad(out.square().sum(), given)]
+
+    tolerance = 0.05 if half else 1e-5
+    for seen, wanted in zip(gradients("striped"), gradients("textbook"), strict=True):
+        assert (seen - wanted).norm() < tolerance * wanted.norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_its_type_and_the_tables_stay_float32(dtype):
     q, k, v, *tables = (t.detach() for t in inputs("extra keys", torch.float32))
@@ -101,8 +122,10 @@ def test_without_positions_it_is_plain_attention():
     torch.testing.assert_close(attention.attend(q, k, v, None, None), expected)
 
 
-@pytest.mark.parametrize(("side", "large"), [(31, "textbook"), (32, "folded")])
-def test_auto_folds_large_grids_for_gradients_and_stripes_without(monkeypatch, side, large):
+@pytest.mark.parametrize(
+    ("side", "here", "there"), [(31, "textbook", "textbook"), (32, "striped", "folded")]
+)
+def test_auto_stripes_on_the_cpu_and_folds_elsewhere(monkeypatch, side, here, there):
     called = []
     for form in FORMS:
         stub = lambda q, *rest, form=form: called.append(form) or q  # noqa: E731
@@ -115,7 +138,9 @@ def test_auto_folds_large_grids_for_gradients_and_stripes_without(monkeypatch, s
     attention.attend(q, q, q, rel.detach(), rel.detach())
     elsewhere = q.to("meta"), rel.detach().to("meta")
     attention.attend(*elsewhere[:1] * 3, *elsewhere[1:] * 2)
-    assert called == [large, "striped", "striped", large]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    attention.attend(q, q, q, rel, rel)
+    assert called == [here, "striped", "striped", there, there]
 
 
 def test_a_stripe_is_narrow(monkeypatch):
@@ -131,13 +156,13 @@ def test_a_stripe_is_narrow(monkeypatch):
     assert sizes == [3 * 20 * 400] * 6 + [2 * 20 * 400]
 
 
-def test_folded_stores_no_score_matrix():
+def test_only_the_textbook_stores_a_score_matrix():
     """Nothing of ``queries x keys`` is kept for the backward pass."""
     side = 40
     q, k, v = (torch.randn(1, 1, side * side, 8, requires_grad=True) for _ in range(3))
     rel = torch.randn(side, side, 8)
     largest = {}
-    for form in ("textbook", "folded"):
+    for form in FORMS:
         sizes = []
 
         def keep(tensor, sizes=sizes):
@@ -148,4 +173,4 @@ def test_folded_stores_no_score_matrix():
             attention.attend(q, k, v, rel, rel, form=form)
         largest[form] = max(sizes)
     assert largest["textbook"] >= side**4
-    assert largest["folded"] < side**4 / 10
+    assert largest["folded"] < side**4 / 10 and largest["striped"] < side**4 / 10

@@ -7,22 +7,25 @@ plain
 attention on ``q' = [q / sqrt(D), q R_h, q R_w]`` and ``k' = [k, onehot(row), onehot(column)]`` with
 scale 1, so that nothing ``N x N`` is stored (the general idea: FlashBias, arXiv:2505.12044).
 *striped* hands the bias of a few rows of queries at a time to the fused kernel; what it stores for
-a stripe stays in the processor's cache, and neither queries nor values grow wider.
+a stripe stays in the processor's cache, and neither queries nor values grow wider. The kernel has
+no gradient for a bias: if one is asked for, a stripe is the textbook's, computed again in the
+backward pass.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 Form = Literal["auto", "textbook", "folded", "striped"]
 
-FOLD_FROM = 1024
-"""``auto`` folds from this many queries on, if it does not stripe: smaller score matrices cost less
-than the wider heads."""
+LARGE = 1024
+"""From this many queries on ``auto`` stores no scores for a gradient: smaller matrices cost less
+than what it takes to do without them."""
 
 STRIPE = 2**22
 """Numbers in the bias of a stripe, which has one row of queries at least."""
@@ -46,8 +49,9 @@ def attend(
         rel_h: ``(H, kh, D)`` relative positions of the rows; ``None`` for plain attention.
         rel_w: ``(W, kw, D)`` relative positions of the columns.
         extra: How many keys at the end lie outside the grid.
-        form: ``textbook``, ``folded``, ``striped``, or ``auto``, which stripes on the CPU if no
-            gradient is asked for (the fused kernel has none for a bias) and else chooses by size.
+        form: ``textbook``, ``folded``, ``striped``, or ``auto``, which stripes large grids on the
+            CPU, and all of them if no gradient is asked for; elsewhere, and in compiled graphs,
+            which a loop would make long, it folds large grids.
 
     Returns:
         ``(B, heads, H * W, D)``.
@@ -56,18 +60,19 @@ def attend(
         return F.scaled_dot_product_attention(q, k, v)
     rel_h, rel_w = rel_h.to(q.dtype), rel_w.to(q.dtype)
     if form == "auto":
-        if q.device.type == "cpu" and not _is_traced(q, k, v, rel_h, rel_w):
-            form = "striped"
+        large = q.shape[2] >= LARGE
+        if q.device.type != "cpu" or torch.compiler.is_compiling():
+            form = "folded" if large else "textbook"
         else:
-            form = "folded" if q.shape[2] >= FOLD_FROM else "textbook"
+            small = not large and _is_differentiated(q, k, v, rel_h, rel_w)
+            form = "textbook" if small else "striped"
     by_form = {"textbook": _textbook, "folded": _folded, "striped": _striped}[form]
     return by_form(q, k, v, rel_h, rel_w, extra)
 
 
-def _is_traced(*tensors: Tensor) -> bool:
-    """Whether a gradient is asked for, or a graph is compiled, which a loop would make long."""
-    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return differentiated or torch.compiler.is_compiling()
+def _is_differentiated(*tensors: Tensor) -> bool:
+    """Whether a gradient is asked for."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _biases(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,14 +99,17 @@ def _textbook(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, ext
 def _striped(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
     width = rel_w.shape[0]
     rows = max(1, STRIPE // max(1, q[..., 0].numel() // rel_h.shape[0] * k.shape[2]))
+    stripe = _recomputed if _is_differentiated(q, k, v, rel_h, rel_w) else _fused
     stripes = zip(q.split(rows * width, 2), rel_h.split(rows), strict=True)
-    return torch.cat(
-        [
-            F.scaled_dot_product_attention(part, k, v, attn_mask=_bias(part, rel, rel_w, extra))
-            for part, rel in stripes
-        ],
-        2,
-    )
+    return torch.cat([stripe(part, k, v, rel, rel_w, extra) for part, rel in stripes], 2)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=_bias(q, rel_h, rel_w, extra))
+
+
+def _recomputed(*given: Any) -> Tensor:
+    return checkpoint(_textbook, *given, use_reentrant=False, preserve_rng_state=False)
 
 
 def _folded(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
