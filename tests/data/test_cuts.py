@@ -93,5 +93,5 @@ def test_a_data_set_shows_tiles_in_training_and_keeps_images_in_evaluation(make_
 )
 def test_settings_out_of_range(refused, wrong):
     ((name, value),) = wrong.items()
-    refused([f"input.{name}={value}", "choose"], check_cuts, InputConfig(**wrong))
+    refused([f"input.{name}={value}", "must be"], check_cuts, InputConfig(**wrong))
     check_cuts(InputConfig())
