@@ -145,6 +145,7 @@ def test_resume(samtune, trained, here):
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [(r["event"], r["step"]) for r in rows] == [
         ("zero_shot", 0), ("train", 2), ("val", 2), ("train", 4), ("val", 4),
+        ("strength", 4), ("strength", 4),
     ]  # fmt: skip
     line = samtune("train", "resume=run", "train.lr=5").line
     assert "train.lr=5.0" in line and "leave it out" in line
@@ -181,7 +182,7 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(samtune, trained, her
     def pressed(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("samtune.runs.jobs.measure", pressed)
+    monkeypatch.setattr("samtune.runs.jobs.measure_objects", pressed)
     answer = samtune("train", *settings(trained.root, trained.base))
     assert answer.code == 130 and answer.err.splitlines()[-1] == "samtune: interrupted"
     assert os.listdir() == []

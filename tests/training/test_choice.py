@@ -1,5 +1,6 @@
 """What is chosen after a training, with the validations' numbers put in."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +8,7 @@ from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
 from samtune.model.finetuned import FineTuned
 from samtune.training.engine import fit
 from samtune.training.schedule import FitConfig
+from samtune.training.validation import Measurement
 
 
 @pytest.fixture
@@ -31,7 +33,10 @@ def trained(sam, pairs, monkeypatch):
         def measure(self, model, modes):
             calls.append((model.strength, tuple(modes)))
             row = dict.fromkeys(("iou", "dice", "iou_pooled", "dice_pooled"), 0.5) | next(rows)
-            return row | {str(self.criterion): self.criterion.value(row)}
+            spread, images = row.pop("spread", 0.0), row.pop("images", 100)
+            draws = np.array([row["iou"] - spread, row["iou"] + spread])
+            row |= {str(self.criterion): self.criterion.value(row)}
+            return Measurement(row, images, lambda: draws)
 
         monkeypatch.setattr("samtune.training.validation.Validation.measure", measure)
         torch.manual_seed(1)
@@ -50,9 +55,9 @@ def numbers(*values, point=None):
 
 
 def test_the_best_strength_is_chosen(trained):
-    rows = numbers(0.5, 0.6, 0.5, 0.7, 0.65)
+    rows = numbers(0.5, 0.6, 0.5, 0.7, 0.65, 0.6)
     result, model, calls = trained(rows, average="none", keep="none")
-    assert [strength for strength, _ in calls] == [0, 1, 0.25, 0.5, 0.75]
+    assert [strength for strength, _ in calls] == [0, 1, 0.25, 0.5, 0.75, 1]
     assert [(row["strength"], row["iou"]) for row in result.curve] == [
         (0, 0.5), (0.25, 0.5), (0.5, 0.7), (0.75, 0.65), (1, 0.6),
     ]  # fmt: skip
@@ -60,30 +65,59 @@ def test_the_best_strength_is_chosen(trained):
     assert result.best["step"] == 2 and result.weights == "step 2"
 
 
+@pytest.mark.parametrize(
+    ("spread", "images", "strength"), [(0.05, 100, 1), (0.01, 100, 0.5), (0.01, 2, 1), (0, 1, 1)]
+)
+def test_less_than_all_takes_evidence(trained, spread, images, strength):
+    rows = numbers(0.5, 0.6, 0.55, 0.62, 0.58, 0.6)
+    rows[3] |= {"spread": spread, "images": images}
+    how = {"average": "none", "keep": "none"}
+    assert trained(rows, **how)[1].strength == strength
+    worse = numbers(0.7, 0.6, 0.65, 0.72, 0.58)
+    worse[3] |= {"spread": spread, "images": images}
+    assert trained(worse, **how)[1].strength == 0.5, "what harms in full is not compared with"
+
+
 def test_the_mean_of_the_last_weights_is_a_candidate(trained):
     how = {"average": 1.0, "keep": "none"}
-    rows = numbers(0.5, 0.6, 0.8, 0.1, 0.1, 0.1)
+    rows = numbers(0.5, 0.6, 0.8, 0.6, 0.1, 0.1, 0.1)
     result, mean, _ = trained(rows, **how)
     assert result.best["weights"] == result.weights == "mean of 2" and mean.strength == 1
     assert result.top["iou"] == 0.6
-    _, last, _ = trained(numbers(0.5, 0.6, 0.4, 0.1, 0.1, 0.1), **how)
     off = {"average": "none", "strength": "none", "keep": "none"}
-    _, first, _ = trained(numbers(0.5, 0.6), **off)
-    assert all(torch.equal(t, first.state_dict()[n]) for n, t in last.state_dict().items())
+    _, first, calls = trained(numbers(0.5, 0.6), **off)
+    assert len(calls) == 2
+    for at, of_mean in (0.4, 0.0), (0.61, 0.5):
+        rows = numbers(0.5, 0.6, at, 0.6, 0.1, 0.1, 0.1)
+        rows[2]["spread"] = of_mean
+        _, last, _ = trained(rows, **how)
+        assert all(torch.equal(t, first.state_dict()[n]) for n, t in last.state_dict().items())
     assert any(not torch.equal(t, last.state_dict()[n]) for n, t in mean.state_dict().items())
 
 
+def test_a_mean_that_forgets_nothing_is_taken_where_the_steps_forget(trained):
+    points = [0.62, 0.1, 0.62, 0.62, 0.62, 0.62]
+    rows = numbers(0.5, 0.9, 0.7, 0.6, 0.6, 0.6, point=points)
+    result, model, _ = trained(rows, average=1.0, keep=["point"])
+    assert result.best["weights"] == "mean of 2" and model.strength == 1
+
+
 def test_what_forgets_is_no_candidate_but_less_of_it_may_be(trained):
-    values, points = (0.5, 0.9, 0.6, 0.7, 0.8), [0.62, 0.57, 0.63, 0.6, 0.58]
+    values = (0.5, 0.9, 0.6, 0.7, 0.8, 0.65, 0.68, 0.66)
+    points = [0.62, 0.57, 0.63, 0.6, 0.58, 0.62, 0.6, 0.615]
     how = {"average": "none", "keep": ["point"]}
     result, model, calls = trained(numbers(*values, point=points), **how)
     assert all(modes == ("point", "box") for _, modes in calls)
     assert result.top["iou"] == 0.9 and result.kept_modes == ("point",)
-    assert model.strength == 0.25, "only there points are within 0.01 of the base's"
+    assert [strength for strength, _ in calls[5:]] == [0.375, 0.4375, 0.40625]
+    assert model.strength == 0.40625, "the most for which points are within 0.01 of the base's"
+    curve = [row["strength"] for row in result.curve]
+    assert curve == [0, 0.25, 0.375, 0.40625, 0.4375, 0.5, 0.75, 1]
     assert trained(numbers(*values, point=points), **how, forget=0.05)[1].strength == 1
-    lost = numbers(*values, point=[0.62, 0.1, 0.1, 0.1, 0.1])
-    result, model, _ = trained(lost, **how)
+    lost = numbers(*values, point=[0.62, *[0.1] * 7])
+    result, model, calls = trained(lost, **how)
     assert model.strength == 0 and result.best["step"] == 0
+    assert [strength for strength, _ in calls[5:]] == [0.125, 0.0625, 0.03125]
 
 
 def test_a_fixed_strength_is_the_only_one(trained, refused):

@@ -169,7 +169,7 @@ def test_a_finished_training_resumes_to_itself(sam, data, tmp_path):
     result = fit(
         again, data(True), data(False), config(), output=tmp_path, resume=True, on_event=rows.append
     )
-    assert rows == [] and result.steps == 6
+    assert {row["event"] for row in rows} == {"strength"} and result.steps == 6
     same(again.state_dict(), model.state_dict())
 
 

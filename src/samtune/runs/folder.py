@@ -86,9 +86,10 @@ class Log:
         self.path, self.display = folder / "metrics.jsonl", display
         self.rows: list[dict[str, Any]] = []
         if resume and is_main() and self.path.is_file():
-            # What was logged after the state was last saved comes once more.
+            # What was logged after the state was last saved comes once more, and so does the curve
+            # of strengths, which is another one if the training goes on.
             state = read_counters(folder / "last")
-            ends = {"train": state["step"], "val": state["validated"]}
+            ends = {"train": state["step"], "val": state["validated"], "strength": -1}
             rows = _rows(self.path.read_text("utf-8"))
             self.rows = [row for row in rows if row["step"] <= ends.get(row["event"], math.inf)]
             write_whole(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))

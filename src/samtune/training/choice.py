@@ -1,7 +1,8 @@
 """Which weights a training ends with, and how much of them acts.
 
 The base, at strength 0, is a candidate like every validation. After the last step come the mean of
-the last weights, and the best weights at other strengths. What forgets too much is none.
+the last weights, and the best weights at other strengths. What forgets too much is none. See
+:func:`choose`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -21,10 +23,12 @@ from samtune.training.criterion import key_of
 from samtune.training.keeping import Keeping
 from samtune.training.schedule import AUTO, NONE, FitConfig
 from samtune.training.state import TrainingState
-from samtune.training.validation import Row, Validation
+from samtune.training.validation import Measurement, Row, Validation
 
 STRENGTHS = (0.25, 0.5, 0.75)
 """The strengths that ``train.strength=auto`` tries between 0 and 1."""
+HALVINGS = 3
+"""So many more are tried where one forgets nothing and the next one does."""
 FEATURES = 2**30
 """Bytes for what the encoder gives, while decoders of several strengths are measured."""
 NOTHING = -math.inf
@@ -91,62 +95,157 @@ def take_validation(judge: Judge, state: TrainingState, row: Row, tensors: Tenso
     return improved
 
 
-def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) -> list[Row]:
+def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) -> None:
     """Chooses among all candidates after the last step: sets ``best`` and ``choice`` of a state.
+
+    What was trained acts in full if it may: if it is better than the base, and forgets nothing.
+    The mean of weights, or a lower strength, then takes its place only if it is better by more
+    than the standard error of the difference over the validation images, since the best of several
+    is otherwise mostly the luckiest. If it may not act in full, the best of what may is taken, and
+    between the highest strength that forgets nothing and the next one is looked further.
 
     Args:
         judge: Compares.
-        state: Of the training.
+        state: Of the training; the ``curve`` of its ``choice`` has the validations by strength of
+            the weights that were chosen, or that came nearest.
         model: To measure with; its weights and strength are others afterwards.
         last: The weights after the last step, on the CPU.
-
-    Returns:
-        The validations of the weights that were chosen, or that came nearest, by strength.
     """
-    config, raw = judge.config, _Weights(f"step {state.step}", last, None)
     if state.zero_shot is None or (judge.rank(state.zero_shot) == NOTHING and state.top is None):
-        state.choice = {"weights": raw.name, "curve": []}
-        return []
-    fixed = config.strength not in (AUTO, NONE)
-    if fixed and state.best is not None:
-        raw = _Weights(f"step {state.best['step']}", state.best_tensors, state.best)
-    elif state.top is not None:
-        raw = _Weights(f"step {state.top['step']}", state.top_tensors, state.top)
+        state.choice = {"weights": f"step {state.step}", "curve": []}
+        return
     with _features_kept(model):
-        if config.average != NONE and state.averaged > 1:
-            row = {"step": state.step, **_measure(judge, state, model, state.mean, 1.0)}
-            if judge.is_better(row, raw.row):
-                raw = _Weights(f"mean of {state.averaged}", state.mean, row)
-        curve = [{**state.zero_shot, "strength": 0.0}]
-        step = state.step if raw.row is None else raw.row["step"]
-        for strength in _strengths(config, model):
-            row = (
-                raw.row
-                if strength == 1 and raw.row is not None
-                else {
-                    "step": step,
-                    **_measure(judge, state, model, raw.tensors, strength),
-                }
-            )
-            curve.append({**row, "strength": strength})
-    if fixed:  # somebody has chosen
-        state.best, state.best_tensors = {**curve[-1], "weights": raw.name}, raw.tensors
-    for row in curve[1:] if not fixed else ():
-        if judge.is_better(row, state.best) and not judge.forgotten(row, state):
-            state.best, state.best_tensors = {**row, "weights": raw.name}, raw.tensors
-    if state.best is None or state.best["strength"] == 0:
-        state.best_tensors = raw.tensors
-    state.choice = {"weights": raw.name, "curve": curve}
-    return curve
+        _Candidates(judge, state, model).choose(last)
 
 
 @dataclass(frozen=True)
-class _Weights:
-    """Weights that may be chosen, and their validation at full strength, if they had one."""
+class _Candidate:
+    """Weights at a strength, and what they measured, with ``step`` and ``strength``."""
 
-    name: str
+    weights: str
     tensors: Tensors
-    row: Row | None
+    row: Row
+    measurement: Measurement | None = None
+    """Not kept of what was measured while training."""
+
+    @property
+    def strength(self) -> float:
+        return float(self.row["strength"])
+
+
+class _Candidates:
+    """Measures and compares what a training may end with."""
+
+    def __init__(self, judge: Judge, state: TrainingState, model: FineTuned) -> None:
+        self.judge, self.state, self.model = judge, state, model
+        assert state.zero_shot is not None
+        self.base = _Candidate("", {}, {**state.zero_shot, "strength": 0.0})
+        self.whole = self._of_training(state.best, state.best_tensors)
+        """What was trained, in full, if it may act so."""
+        self.chosen = self.whole or self.base
+        self._again: dict[str, Measurement] = {}
+
+    def choose(self, last: Tensors) -> None:
+        """See the function of this name."""
+        state, setting = self.state, self.judge.config.strength
+        raw = self._weights_to_turn_down(last)
+        self.chosen = self.whole or self.base
+        curve = [self.base]
+        for strength in _strengths(self.judge.config, self.model):
+            curve.append(raw if strength == 1 else self._measure(raw, strength))
+        if setting in (AUTO, NONE):
+            for candidate in curve[1:]:
+                self._take(candidate)
+            if len(curve) > 2:
+                curve += self._between(curve)
+        else:  # somebody has chosen
+            self.chosen = curve[-1]
+        if self.chosen is self.base:
+            state.best_tensors = raw.tensors
+        else:
+            state.best = {**self.chosen.row, "weights": self.chosen.weights}
+            state.best_tensors = self.chosen.tensors
+        rows = sorted((candidate.row for candidate in curve), key=lambda row: row["strength"])
+        state.choice = {"weights": raw.weights, "curve": rows}
+
+    def _weights_to_turn_down(self, last: Tensors) -> _Candidate:
+        """The best of what was trained, in full, whatever it forgets."""
+        state, config = self.state, self.judge.config
+        raw = self._of_training(state.top, state.top_tensors)
+        if config.strength not in (AUTO, NONE):
+            raw = self.whole or raw
+        if config.average != NONE and state.averaged > 1:
+            mean = _Candidate(f"mean of {state.averaged}", state.mean, {"step": state.step})
+            mean = self._measure(mean, 1.0)
+            if self._may_replace(mean, self.whole):
+                self.whole = raw = mean
+            elif raw is None or self._is_clearly_better(mean, raw):
+                raw = mean
+        if raw is None:
+            raw = _Candidate(f"step {state.step}", last, {"step": state.step})
+            raw = self._measure(raw, 1.0)
+        return raw
+
+    def _between(self, curve: Sequence[_Candidate]) -> list[_Candidate]:
+        """Strengths between the highest that forgets nothing and the next one, which does."""
+        edges = pairwise(curve)
+        low, high = next((pair for pair in edges if self._forgets(pair[1])), (None, None))
+        measured: list[_Candidate] = []
+        while low and high and len(measured) < HALVINGS:
+            if not self.judge.is_better(high.row, self.chosen.row):
+                break
+            middle = self._measure(high, (low.strength + high.strength) / 2)
+            measured.append(middle)
+            self._take(middle)
+            low, high = (low, middle) if self._forgets(middle) else (middle, high)
+        return measured
+
+    def _take(self, candidate: _Candidate) -> None:
+        """Chooses a candidate if it is better than what was chosen, clearly than the whole."""
+        better = self.judge.is_better(candidate.row, self.chosen.row)
+        if better and self._may_replace(candidate, self.whole):
+            self.chosen = candidate
+
+    def _may_replace(self, candidate: _Candidate, other: _Candidate | None) -> bool:
+        """Whether a candidate forgets nothing, and beats another one clearly or else the base."""
+        if self._forgets(candidate):
+            return False
+        if other is None:
+            return self.judge.is_better(candidate.row, self.base.row)
+        return self._is_clearly_better(candidate, other)
+
+    def _is_clearly_better(self, one: _Candidate, other: _Candidate) -> bool:
+        gain = self.judge.rank(one.row) - self.judge.rank(other.row)
+        if not gain > 0:
+            return False
+        return gain > self._measured(one).error_beside(self._measured(other))
+
+    def _forgets(self, candidate: _Candidate) -> bool:
+        return bool(self.judge.forgotten(candidate.row, self.state))
+
+    def _of_training(self, row: Row | None, tensors: Tensors) -> _Candidate | None:
+        """A validation that was better than all before it; the base's is none."""
+        if row is None or row.get("strength", 1.0) == 0:
+            return None
+        return _Candidate(f"step {row['step']}", tensors, {**row, "strength": 1.0})
+
+    def _measured(self, candidate: _Candidate) -> Measurement:
+        """What a candidate measured, once more if that was while training."""
+        if candidate.measurement is None and candidate.weights not in self._again:
+            self._again[candidate.weights] = self._measurement(candidate, candidate.strength)
+        return candidate.measurement or self._again[candidate.weights]
+
+    def _measure(self, weights: _Candidate, strength: float) -> _Candidate:
+        """The same weights at a strength."""
+        measurement = self._measurement(weights, strength)
+        row = {"step": weights.row["step"], **measurement.row, "strength": strength}
+        return replace(weights, row=row, measurement=measurement)
+
+    def _measurement(self, weights: _Candidate, strength: float) -> Measurement:
+        self.model.load_state_dict(weights.tensors)
+        share_buffers(self.model)
+        self.model.eval().strength = strength
+        return self.judge.validation.measure(self.model, self.judge.watched(self.state))
 
 
 def _strengths(config: FitConfig, model: FineTuned) -> Sequence[float]:
@@ -154,15 +253,6 @@ def _strengths(config: FitConfig, model: FineTuned) -> Sequence[float]:
     if config.strength == AUTO:
         return (1.0,) if no_middle(model) else (*STRENGTHS, 1.0)
     return (1.0,) if config.strength == NONE else (float(config.strength),)
-
-
-def _measure(
-    judge: Judge, state: TrainingState, model: FineTuned, tensors: Tensors, strength: float
-) -> Row:
-    model.load_state_dict(tensors)
-    share_buffers(model)
-    model.eval().strength = strength
-    return judge.validation.measure(model, judge.watched(state))
 
 
 @contextmanager

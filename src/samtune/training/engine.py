@@ -202,7 +202,7 @@ class _Trainer:
         if self.judge is None or state.zero_shot is not None:
             return
         self.model.strength = 0
-        row = self.judge.validation.measure(self.model, self.keeping.looked_at())
+        row = self.judge.validation.measure(self.model, self.keeping.looked_at()).row
         self.model.strength = 1
         state.zero_shot = {"step": 0, **row}
         state.kept_modes = list(self.keeping.modes_to_keep(row))
@@ -221,11 +221,10 @@ class _Trainer:
 
     def _finish(self) -> None:
         """Puts the weights that are best into the model, at their strength, and saves them."""
-        state, curve = self.state, []
-        last = _on_cpu(self.model)
+        state, last = self.state, _on_cpu(self.model)
         if self.judge is not None and state.choice is None:
             try:
-                curve = choose(self.judge, state, self.model, last)
+                choose(self.judge, state, self.model, last)
             finally:
                 self._put(last, 1.0)
         with without_interrupts():
@@ -235,9 +234,10 @@ class _Trainer:
             self._put(last, 1.0)
             self._save_last()
             self._put_best()
-            about = {"weights": (state.choice or {}).get("weights")}
-            for row in curve:
-                self._emit({**row, "event": "strength", "step": state.step, **about})
+            choice = state.choice or {"weights": "", "curve": []}
+            about = {"event": "strength", "step": state.step, "weights": choice["weights"]}
+            for row in choice["curve"]:
+                self._emit({**row, **about})
 
     def _put(self, tensors: Mapping[str, Tensor], strength: float) -> None:
         self.model.load_state_dict(tensors)
@@ -346,7 +346,7 @@ class _Trainer:
         state = self.state
         share_buffers(self.model)
         measured = self.judge.validation.measure(self.model.eval(), self.judge.watched(state))
-        row: Row = {"step": state.step, **measured}
+        row: Row = {"step": state.step, **measured.row}
         forgotten = self.judge.forgotten(row, state)
         with without_interrupts():
             state.validated = state.step

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
+import numpy as np
+
 from samtune.data import SegmentationDataset
-from samtune.evaluation.streaming import evaluate_prompts
+from samtune.evaluation.streaming import Evaluation, evaluate_prompts
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS
+from samtune.metrics.intervals import Floats, t_quantile
 from samtune.model.finetuned import FineTuned
 from samtune.training.criterion import Criterion, key_of
 from samtune.training.schedule import FitConfig
@@ -18,6 +24,36 @@ Row = dict[str, Any]
 """The numbers of one validation: metrics by name, those of a prompt mode as ``iou@point``."""
 OF_MODES = ("iou", "dice")
 """Measured of every prompt mode."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one validation measured, and how it varies with its images."""
+
+    row: Row
+    images: int
+    """How many images vary."""
+    draw: Callable[[], Floats]
+    """Gives :attr:`values`."""
+
+    @cached_property
+    def values(self) -> Floats:
+        """The criterion for draws of the images, ``(draws,)``; the same draws for every model."""
+        return self.draw()
+
+    def error_beside(self, other: Measurement) -> float:
+        """The standard error of the difference to the same images' other validation.
+
+        It is widened to what Student's distribution has for so few images, so that a difference
+        beyond it is as rare by chance whatever their number; infinite for a single image.
+        """
+        differences, n = self.values - other.values, self.images
+        known = differences[np.isfinite(differences)]
+        if n < 2 or 2 * len(known) < len(differences) or not len(known):
+            return math.inf
+        # a draw of n varies as a sample does whose variance is divided by n, not by n - 1
+        wide = math.sqrt(n / (n - 1)) * t_quantile(NormalDist().cdf(1), n - 1)
+        return wide * float(np.std(known))
 
 
 class Validation:
@@ -39,7 +75,7 @@ class Validation:
         """The prompt mode of its images as they were given, unless they have several."""
         return self.val.modes.names[0] if len(self.val.modes) == 1 else None
 
-    def measure(self, model: FineTuned, modes: Sequence[str]) -> Row:
+    def measure(self, model: FineTuned, modes: Sequence[str]) -> Measurement:
         """The numbers of a model at its strength, in the prompt modes that count.
 
         Args:
@@ -57,11 +93,25 @@ class Validation:
             workers=val.data.workers,
             measuring=self.measuring,
         )
-        measures, first = self.criterion.measures, evaluations[0].metrics
-        row = {key: first[key] for key in dict.fromkeys((*ALWAYS, *measures))}
-        others = iter(evaluations[1:])
-        for mode in names:
-            metrics = first if mode == self.own_mode else next(others).metrics
+        first, others = evaluations[0], iter(evaluations[1:])
+        by_mode = {mode: first if mode == self.own_mode else next(others) for mode in names}
+        measures = self.criterion.measures
+        row = {key: first.metrics[key] for key in dict.fromkeys((*ALWAYS, *measures))}
+        for mode, evaluation in by_mode.items():
             keys = dict.fromkeys((*OF_MODES, *measures))
-            row |= {key_of(key, mode): metrics[key] for key in keys}
-        return row | {str(self.criterion): self.criterion.value(row)}
+            row |= {key_of(key, mode): evaluation.metrics[key] for key in keys}
+        row |= {str(self.criterion): self.criterion.value(row)}
+        draws = first.draws
+        images = 0 if draws is None else draws.images
+        return Measurement(row, images, lambda: self._drawn(first, by_mode))
+
+    def _drawn(self, first: Evaluation, by_mode: Mapping[str, Evaluation]) -> Floats:
+        """The criterion for draws of the images, see :class:`Measurement`."""
+        by_key: dict[str, Floats] = {}
+        for term in self.criterion.terms:
+            draws = (first if term.mode is None else by_mode[term.mode]).draws
+            if draws is not None and term.measure in draws.values:
+                by_key[term.key] = draws.values[term.measure]
+        count = min(map(len, by_key.values()), default=0)
+        rows = ({key: values[i] for key, values in by_key.items()} for i in range(count))
+        return np.array([self.criterion.value(row) for row in rows])
