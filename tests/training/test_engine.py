@@ -3,6 +3,7 @@ import math
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from samtune.model.checkpoint import load
 from samtune.model.finetuned import FineTuned
 from samtune.training.engine import FitConfig, fit
 from samtune.training.schedule import UNSAFE
+from samtune.training.validation import Measurement
 
 OPTIONS = {"rank": 2, "dropout": 0.3}
 
@@ -260,7 +262,8 @@ class TestChoice:
 
             def measure(self, model, modes):
                 row = dict.fromkeys(("iou", "dice", "iou_pooled", "dice_pooled"), 0.5)
-                return {**row, key: next(values)}
+                row[key] = next(values)
+                return Measurement(row, 100, lambda: np.array([row[key]]))
 
             monkeypatch.setattr("samtune.training.validation.Validation.measure", measure)
 
