@@ -142,14 +142,14 @@ class _Candidates:
         self.base = _Candidate("", {}, {**state.zero_shot, "strength": 0.0})
         self.whole = self._of_training(state.best, state.best_tensors)
         """What was trained, in full, if it may act so."""
-        self.chosen = self.whole or self.base
+        self.winner = self.whole or self.base
         self._again: dict[str, Measurement] = {}
 
     def choose(self, last: Tensors) -> None:
         """See the function of this name."""
         state, setting = self.state, self.judge.config.strength
         raw = self._weights_to_turn_down(last)
-        self.chosen = self.whole or self.base
+        self.winner = self.whole or self.base
         curve = [self.base]
         for strength in _strengths(self.judge.config, self.model):
             curve.append(raw if strength == 1 else self._measure(raw, strength))
@@ -159,12 +159,12 @@ class _Candidates:
             if len(curve) > 2:
                 curve += self._between(curve)
         else:  # somebody has chosen
-            self.chosen = curve[-1]
-        if self.chosen is self.base:
+            self.winner = curve[-1]
+        if self.winner is self.base:
             state.best_tensors = raw.tensors
         else:
-            state.best = {**self.chosen.row, "weights": self.chosen.weights}
-            state.best_tensors = self.chosen.tensors
+            state.best = {**self.winner.row, "weights": self.winner.weights}
+            state.best_tensors = self.winner.tensors
         rows = sorted((candidate.row for candidate in curve), key=lambda row: row["strength"])
         state.choice = {"weights": raw.weights, "curve": rows}
 
@@ -190,21 +190,21 @@ class _Candidates:
         """Strengths between the highest that forgets nothing and the next one, which does."""
         edges = pairwise(curve)
         low, high = next((pair for pair in edges if self._forgets(pair[1])), (None, None))
-        measured: list[_Candidate] = []
-        while low and high and len(measured) < HALVINGS:
-            if not self.judge.is_better(high.row, self.chosen.row):
+        middles: list[_Candidate] = []
+        while low and high and len(middles) < HALVINGS:
+            if not self.judge.is_better(high.row, self.winner.row):
                 break
             middle = self._measure(high, (low.strength + high.strength) / 2)
-            measured.append(middle)
+            middles.append(middle)
             self._take(middle)
             low, high = (low, middle) if self._forgets(middle) else (middle, high)
-        return measured
+        return middles
 
     def _take(self, candidate: _Candidate) -> None:
         """Chooses a candidate if it is better than what was chosen, clearly than the whole."""
-        better = self.judge.is_better(candidate.row, self.chosen.row)
+        better = self.judge.is_better(candidate.row, self.winner.row)
         if better and self._may_replace(candidate, self.whole):
-            self.chosen = candidate
+            self.winner = candidate
 
     def _may_replace(self, candidate: _Candidate, other: _Candidate | None) -> bool:
         """Whether a candidate forgets nothing, and beats another one clearly or else the base."""
@@ -218,7 +218,7 @@ class _Candidates:
         gain = self.judge.rank(one.row) - self.judge.rank(other.row)
         if not gain > 0:
             return False
-        return gain > self._measured(one).error_beside(self._measured(other))
+        return gain > self._measurement_of(one).error_beside(self._measurement_of(other))
 
     def _forgets(self, candidate: _Candidate) -> bool:
         return bool(self.judge.forgotten(candidate.row, self.state))
@@ -229,19 +229,19 @@ class _Candidates:
             return None
         return _Candidate(f"step {row['step']}", tensors, {**row, "strength": 1.0})
 
-    def _measured(self, candidate: _Candidate) -> Measurement:
+    def _measurement_of(self, candidate: _Candidate) -> Measurement:
         """What a candidate measured, once more if that was while training."""
         if candidate.measurement is None and candidate.weights not in self._again:
-            self._again[candidate.weights] = self._measurement(candidate, candidate.strength)
+            self._again[candidate.weights] = self._validate(candidate, candidate.strength)
         return candidate.measurement or self._again[candidate.weights]
 
     def _measure(self, weights: _Candidate, strength: float) -> _Candidate:
         """The same weights at a strength."""
-        measurement = self._measurement(weights, strength)
+        measurement = self._validate(weights, strength)
         row = {"step": weights.row["step"], **measurement.row, "strength": strength}
         return replace(weights, row=row, measurement=measurement)
 
-    def _measurement(self, weights: _Candidate, strength: float) -> Measurement:
+    def _validate(self, weights: _Candidate, strength: float) -> Measurement:
         self.model.load_state_dict(weights.tensors)
         share_buffers(self.model)
         self.model.eval().strength = strength

@@ -103,9 +103,9 @@ class Validation:
         row |= {str(self.criterion): self.criterion.value(row)}
         draws = first.draws
         images = 0 if draws is None else draws.images
-        return Measurement(row, images, lambda: self._drawn(first, by_mode))
+        return Measurement(row, images, lambda: self._values(first, by_mode))
 
-    def _drawn(self, first: Evaluation, by_mode: Mapping[str, Evaluation]) -> Floats:
+    def _values(self, first: Evaluation, by_mode: Mapping[str, Evaluation]) -> Floats:
         """The criterion for draws of the images, see :class:`Measurement`."""
         by_key: dict[str, Floats] = {}
         for term in self.criterion.terms:
