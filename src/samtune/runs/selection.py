@@ -77,7 +77,7 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
     if result.kept_modes:
         remarks.append(
             f"{' and '.join(result.kept_modes)} kept: asked of the training images too, since the "
-            "base answers so already (train.keep)"
+            "base answers them already (train.keep)"
         )
     return remarks
 

@@ -150,7 +150,8 @@ class _Trainer:
         self.model = model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
         loss = Loss.parse(config.loss, config.loss_at)
-        objective = Objective(model, loss, config.multimask, train.rounds, config.rehearsal)
+        how = config.multimask, train.rounds, config.rehearsal, config.keep_to == "base"
+        objective = Objective(model, loss, *how)
         self.wrapped, self.optimizer = self.accelerator.prepare(objective, optimizer)
         size, share, last = config.batch_size, config.epoch_share, config.last_batch
         self.batches = batches_per_epoch(len(train), size, place()[1], share, last)

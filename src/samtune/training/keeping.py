@@ -1,7 +1,9 @@
 """What a training must not make the model forget: prompts that the base answers well.
 
-They are asked of the training images as well (rehearsal; Ratcliff 1990, doi:10.1037/0033-295X.97.2.
-285), measured in every validation, and weights that lose too much of them are not chosen.
+They are asked of the training images as well, and compared with the base's own answers (learning
+without forgetting, see :mod:`samtune.training.agreement`) or with the targets (rehearsal; Ratcliff
+1990, doi:10.1037/0033-295X.97.2.285). They are measured in every validation, and weights that lose
+too much of them are not chosen.
 """
 
 from __future__ import annotations

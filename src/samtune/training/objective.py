@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from samtune.batch import Batch, Masks
 from samtune.inference.clicks import random_clicks
 from samtune.losses import Loss
+from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
+from samtune.training.agreement import disagreement
 
 
 class Objective(nn.Module):
@@ -34,6 +36,8 @@ class Objective(nn.Module):
         rounds: How often each prompt is answered.
         rehearsal: The weight of the prompts that must not be forgotten, which are asked of the
             same encoded images, once each.
+        to_base: Compare the answers to those with the base's own instead of the targets; not where
+            the base cannot see the model's frame.
     """
 
     def __init__(
@@ -43,10 +47,12 @@ class Objective(nn.Module):
         multimask: bool,
         rounds: int = 1,
         rehearsal: float = 1.0,
+        to_base: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.multimask, self.rounds = model, loss, multimask, rounds
         self.rehearsal = rehearsal
+        self.base = model.plain() if to_base else None
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch on the model's device, a scalar."""
@@ -64,11 +70,30 @@ class Objective(nn.Module):
     def _rehearse(self, features: Any, batch: Batch) -> Tensor:
         """The weighted loss of the prompts that must not be forgotten, a scalar."""
         assert batch.rehearsal is not None
-        asked = batch.asked_instead(batch.rehearsal)
-        masks = self.model.read(features, asked.prompts, self.multimask)
+        question = batch.asked_instead(batch.rehearsal)
+        masks = self.model.read(features, question.prompts, self.multimask)
+        answers = self._base_answers(features, question)
         with torch.autocast(batch.pixels.device.type, enabled=False):
+            if answers is not None:
+                return self.rehearsal * disagreement(masks, answers, question)
             # what the adapter adds to the loss is in that of the other prompts
-            return self.rehearsal * self.loss(replace(masks, auxiliary=None), asked)
+            return self.rehearsal * self.loss(replace(masks, auxiliary=None), question)
+
+    @torch.no_grad()
+    def _base_answers(self, features: Any, batch: Batch) -> Masks | None:
+        """What the base answers to a batch, unless it is not asked or its stride does not fit."""
+        base, stride = self.base, self.model.sam.image_encoder.stride
+        if base is None or any(side % stride for side in batch.pixels.shape[-2:]):
+            return None
+        if (
+            self.model.cache is not None and base.cache is None
+        ):  # of its own: it reads other streams
+            base.cache = FeatureCache(self.model.cache.budget)
+        base.eval()
+        trained_encoder = any(True for _ in self.model.adapter.parameters())
+        if trained_encoder or base.input != self.model.input:  # else both encode alike
+            features = base.encode(base.preprocess(batch.pixels, batch.sizes))
+        return base.read(features, batch.prompts)
 
 
 @torch.no_grad()

@@ -96,6 +96,7 @@ class FitConfig:
     """Recompute each block in the backward pass: less memory, about a third more time."""
     feature_cache: Annotated[int, Range(at_least=0, note=" bytes")] = setting(0, level="expert")
     """Bytes of memory, of each process, to keep what the encoder gives for an image; 0 for none.
+    With an adapter that is trained train.keep_to=base takes as many again.
     Needs an adapter that leaves the encoder as it is, such as none, and training images that come
     the same in every epoch: data.augment=none without crops, or data.redraw=false."""
     multimask: bool = setting(False, level="expert")
@@ -117,6 +118,9 @@ class FitConfig:
     keep: str | list[str] = "auto"
     """Prompts that are not trained for and must not get worse: auto, box and point if the base
     answers them well; none; or a list. The training images are asked with them too."""
+    keep_to: Literal["base", "targets"] = setting("base", level="expert")
+    """What answers to the prompts of train.keep are compared with in training: the base's own
+    answers, which costs an encoding more, or the targets."""
     rehearsal: NotNegative = setting(1.0, level="expert")
     """Weight of the loss of the prompts of train.keep; with 0 they are only watched."""
     forget: NotNegative = setting(0.01, level="expert")
