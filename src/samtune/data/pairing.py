@@ -83,13 +83,19 @@ def is_mask_name(stem: str) -> bool:
     return without_word(stem, MASK_WORDS) is not None or object_stem(stem) is not None
 
 
+def is_mask_word(stem: str) -> bool:
+    """Whether a name is a mask's word and nothing else."""
+    return nfc(stem).lower() in MASK_WORDS
+
+
 def assign(images: Sequence[PairFile], masks: Sequence[PairFile]) -> Pairing:
     """Gives each mask to the image that its name or folder names.
 
     A name is tried as it is (of a mask that lies apart), without a mask's word, and with the
-    number of an object; first as it is written, then without an image's word, then in any case. A
-    folder that is called like an image holds masks of its objects, and so does a folder of masks
-    beside a single image whose name they do not have.
+    number of an object; first as it is written, then without an image's word, then in any case. One
+    that is only called ``mask`` is that of the only image beside it. A folder that is called like
+    an image holds masks of its objects, and so does a folder of masks beside a single image whose
+    name they do not have.
 
     Args:
         images: The images.
@@ -103,6 +109,8 @@ def assign(images: Sequence[PairFile], masks: Sequence[PairFile]) -> Pairing:
         if (worded := without_word(stem, MASK_WORDS)) is not None:
             plain.append(worded)
         image = index.first(mask.place, plain)
+        if image is None and not mask.apart and is_mask_word(stem):
+            image = index.alone_at(mask.place)
         if image is None and (named := object_stem(stem)) is not None:
             image = index.first(mask.place, [named])
             result.objects |= {mask.path} if image else set()
@@ -158,5 +166,9 @@ class _Index:
         place = tuple(map(nfc, place))
         if place and (image := self.first(place[:-1], [place[-1]])) is not None:
             return image
-        here = self.at_place.get(place, [])
-        return here[0] if place and len(here) == 1 else None
+        return self.alone_at(place) if place else None
+
+    def alone_at(self, place: Sequence[str]) -> Path | None:
+        """The only image that lies at a place."""
+        here = self.at_place.get(tuple(map(nfc, place)), [])
+        return here[0] if len(here) == 1 else None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from samtune.data.config import SPLITS
 from samtune.data.pairing import nfc
@@ -20,6 +19,7 @@ from samtune.errors import InputError
 __all__ = [
     "SPLIT_NAMES",
     "Record",
+    "by_lists",
     "by_stem",
     "existing_folder",
     "find_layout",
@@ -27,6 +27,7 @@ __all__ = [
     "image_files",
     "is_plain",
     "sliced",
+    "split_lists",
 ]
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
@@ -62,7 +63,7 @@ def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
     if parts:
         truths = {name: _mask_part(masks, name, path) for name, path in parts.items()}
         return {name: pair(parts[name], truth) for name, truth in truths.items() if truth}
-    lists = _split_lists(base)
+    lists = split_lists(base)
     if lists:
         return dict(_by_lists(images, masks, lists).items())
     return {None: pair(images, masks)}
@@ -149,7 +150,8 @@ def _mask_part(masks: Path, split: str, images: Path) -> Path | None:
     return parts.get(split)
 
 
-def _split_lists(base: Path) -> dict[str, Path]:
+def split_lists(base: Path) -> dict[str, Path]:
+    """The files at a root that list the images of a split, as ``train.txt``."""
     named = {SPLIT_NAMES[p.stem.lower()]: p for p in sorted(base.glob("*.txt"))
              if p.stem.lower() in SPLIT_NAMES}  # fmt: skip
     return {split: named[split] for split in SPLITS if split in named}
@@ -159,25 +161,47 @@ def _by_lists(images: Path, masks: Path, lists: Mapping[str, Path]) -> dict[str,
     files = named_files(images)
     pictures = {each.stem: each.path for each in files}
     records = {record.name: record for record in records_of_files(files, named_files(masks))[0]}
-    owner: dict[str, Path] = {}
+
+    def lacking(stem: str) -> tuple[Path, str]:
+        return (masks, "mask") if stem in pictures else (images, "image")
+
+    return by_lists(records, lists, lacking)
+
+
+def by_lists(
+    records: Mapping[str, Record],
+    lists: Mapping[str, Path],
+    lacking: Callable[[str], tuple[Path, str]],
+) -> dict[str, list[Record]]:
+    """The records that files list, by their split; what no file lists is not used.
+
+    Args:
+        records: By the names that a line may have, without their endings: stems, or paths with
+            slashes. A record may have several.
+        lists: The file of each split, with one name per line.
+        lacking: Where a listed name was looked for, and what is not there, image or mask.
+    """
+    owner: dict[Record, Path] = {}
     result = {}
     for split, file in lists.items():
-        stems = sorted({_listed_stem(line) for line in _lines(file)} - {""})
-        if not stems:
+        names = sorted({_name_on(line, records) for line in _lines(file)} - {""})
+        if not names:
             remedy = "give one name per line or remove the list"
             complain(DataError(file, "empty list", "lists no file", remedy))
-        there = [
-            stem
-            for stem in stems
-            if _is_there(stem, file, pictures, images, "image")
-            and _is_there(stem, file, records, masks, "mask")
-        ]
-        for stem in there:
-            other = owner.setdefault(stem, file)
+        for name in (name for name in names if name not in records):
+            folder, what = lacking(name)
+            found = f"lists {name!r}, but {folder} has no {what} of that stem"
+            complain(
+                DataError(file, "listed but missing", found, f"add the {what} or remove the line")
+            )
+        there = [name for name in names if name in records]
+        for name in there:
+            other = owner.setdefault(records[name], file)
             if other != file:
-                what = f"{stem!r} is also listed in {other.name}, but splits must not share files"
+                what = f"{name!r} is also listed in {other.name}, but splits must not share files"
                 complain(DataError(file, "listed twice", what, "keep it in one of the two"))
-        result[split] = [records[s] for s in there if owner[s] == file]
+        mine = (records[name] for name in there if owner[records[name]] == file)
+        result[split] = list(dict.fromkeys(mine))
     return result
 
 
@@ -189,17 +213,13 @@ def _lines(file: Path) -> list[str]:
         raise DataError(file, "unreadable list", what, remedy) from None
 
 
-def _listed_stem(line: str) -> str:
-    name = Path(line.strip()).name
-    known = Path(name).suffix.lower() in SUFFIXES or is_volume(Path(name))
-    return nfc(stem_of(Path(name)) if known else name)
-
-
-def _is_there(stem: str, file: Path, table: Mapping[str, Any], folder: Path, what: str) -> bool:
-    if stem not in table:
-        found = f"lists {stem!r}, but {folder} has no {what} of that stem"
-        complain(DataError(file, "listed but missing", found, f"add the {what} or remove the line"))
-    return stem in table
+def _name_on(line: str, records: Mapping[str, Record]) -> str:
+    """The name that a line has, with the folders before it if records are known by them."""
+    path = Path(line.strip().replace("\\", "/"))
+    known = path.suffix.lower() in SUFFIXES or is_volume(path)
+    stem = nfc(stem_of(path) if known else path.name)
+    whole = nfc(path.with_name(stem).as_posix()) if path.name else ""
+    return whole if whole in records else stem
 
 
 def _no_pair(part: Path) -> DataError:
@@ -217,5 +237,6 @@ def _nothing_found(base: Path) -> DataError:
         "no folders of images and masks found (looked for "
         f"{'|'.join(IMAGE_FOLDERS)} and {'|'.join(MASK_FOLDERS)}, also in train|val|test; "
         f"there is: {listing})",
-        "name the two folders so, e.g. images and masks",
+        "name the two folders so, e.g. images and masks, or say which files they are, as in "
+        "data.images='photos/*.jpg' data.masks='truth/*.png'",
     )

@@ -14,6 +14,7 @@ from samtune.data.pairing import (
     MASK_WORDS,
     PairFile,
     is_mask_name,
+    is_mask_word,
     nfc,
     object_stem,
     without_word,
@@ -21,6 +22,8 @@ from samtune.data.pairing import (
 from samtune.data.reading import LOSSY, read_channels
 from samtune.errors import InputError
 
+_PAIR = 2
+"""Files of a folder in which one is called only ``mask``."""
 _FEW_VALUES = 2
 """Values of a picture that is taken for a mask if another of its name has more."""
 
@@ -97,8 +100,11 @@ def _masks_by_name(files: Sequence[PairFile]) -> set[Path]:
             if stem is not None:
                 targets[each.place, stem] = True
     stems = Counter((each.place, each.stem) for each in files)
+    beside = Counter(each.place for each in files)
     by_name = set()
     for each in files:
+        if is_mask_word(each.stem) and beside[each.place] == _PAIR:
+            by_name.add(each.path)
         if is_mask_name(each.stem):
             mine = (without_word(each.stem, MASK_WORDS), object_stem(each.stem))
             lacks = not any((each.place, stem) in stems for stem in mine if stem is not None)

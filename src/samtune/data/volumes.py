@@ -313,7 +313,7 @@ def _loaded_axes(path: Path) -> tuple[str, ...] | None:
 def _numpy(path: Path, role: Role) -> NDArray:
     if path.suffix.lower() == ".npy":
         return np.load(path, mmap_mode="r")
-    with np.load(path) as archive:
+    with path.open("rb") as file, np.load(file) as archive:
         names = list(archive.files)
         key = names[0] if len(names) == 1 else next((k for k in _KEYS[role] if k in names), None)
         if key is None:

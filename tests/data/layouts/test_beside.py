@@ -56,6 +56,25 @@ def test_one_folder_for_each_case(pairs_at):
     assert names == {None: [f"patient {p:02}_img_{i}" for p in (1, 2) for i in (0, 1)]}
 
 
+def test_a_folder_for_each_case_with_a_file_called_mask(pairs_at):
+    names, found, _ = pairs_at(*[(f"c{i}/image.png", f"c{i}/Mask.tif") for i in range(3)])
+    assert names == {None: [f"c{i}_image" for i in range(3)]}
+    assert {record.mask.parent == record.image.parent for record in found[None]} == {True}
+
+
+@pytest.mark.parametrize("patterns", [{}, {"images": "*/*.jpg", "mask_files": "*/*_mask.png"}])
+def test_lists_at_the_root_say_the_splits(pairs_at, tmp_path, refused, patterns):
+    """By stems, names with their endings, or paths; what no list has is not used."""
+    (tmp_path / "train.txt").write_text("p1/a.jpg\np2\\a\n")
+    (tmp_path / "val.txt").write_text("b.jpg\n")
+    files = [("p1/a.jpg", "p1/a_mask.png"), ("p2/a.jpg", "p2/a_mask.png"),
+             ("p2/b.jpg", "p2/b_mask.png"), ("p2/c.jpg", "p2/c_mask.png")]  # fmt: skip
+    names, _, config = pairs_at(*files, **patterns)
+    assert names == {"train": ["p1_a", "p2_a"], "val": ["p2_b"]}
+    (tmp_path / "val.txt").write_text("b\nz.jpg\np1/a\n")
+    refused(["val.txt", "'z'"], find, config)
+
+
 @pytest.mark.parametrize(
     ("image", "masks"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from samtune.data.colours import colour_settings
 from samtune.data.config import DataConfig
 from samtune.data.object_files import ObjectFiles
+from samtune.data.pairing import nfc
 from samtune.data.problems import DataError, of_files
-from samtune.data.sources import Record, existing_folder, is_plain
+from samtune.data.sources import Record, by_lists, existing_folder, is_plain, split_lists
 from samtune.data.trees import role_of_folder
 from samtune.data.volumes import stem_of
 from samtune.data.walking import SPLIT_NAMES
@@ -152,6 +153,31 @@ def by_folder(records: Iterable[Record], root: Path) -> SplitRecords:
     if len(parts) > 1:
         parts.pop(None, None)
     return dict(parts)
+
+
+def splits_on_disk(records: Sequence[Record], root: Path) -> SplitRecords:
+    """Records by the lists at the root, as ``train.txt``, or else as :func:`by_folder` has them.
+
+    Raises:
+        InputError: A list without a name, or with one that is not there or in another list.
+    """
+    lists = split_lists(root)
+    if not lists:
+        return by_folder(records, root)
+    return dict(by_lists(_listable(records, root), lists, lambda name: (root, "pair")).items())
+
+
+def _listable(records: Sequence[Record], root: Path) -> dict[str, Record]:
+    """Records by what a list may call them: by their path below the root, or their stem."""
+    by_stem: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_stem[nfc(stem_of(record.file))].append(record)
+    names = {stem: alike[0] for stem, alike in by_stem.items() if len(alike) == 1}
+    names |= {record.name: record for record in records}
+    for record in records:
+        path = record.file.relative_to(root)
+        names[nfc(path.with_name(stem_of(path)).as_posix())] = record
+    return names
 
 
 def check_kind(records: Iterable[Record], config: DataConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from samtune.data.config import DataConfig
-from samtune.data.layouts.base import Layout, Settings, SplitRecords, by_folder, check_kind
+from samtune.data.layouts.base import Layout, Settings, SplitRecords, check_kind, splits_on_disk
 from samtune.data.pairing import assign
 from samtune.data.partners import records_of_files, refuse_alone
 from samtune.data.problems import DataError, complain
@@ -35,9 +35,8 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
         remedy = "name masks as NAME_mask, or say which files they are with data.masks=PATTERN"
         raise DataError(base, "no pairs", what, remedy)
     check_kind(records, config)
-    return {
-        split: sliced(part, config.slice_axis) for split, part in by_folder(records, base).items()
-    }
+    parts = splits_on_disk(records, base)
+    return {split: sliced(part, config.slice_axis) for split, part in parts.items()}
 
 
 def defaults(root: Path, given: Settings) -> Settings:

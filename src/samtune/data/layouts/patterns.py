@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.data.config import DataConfig
-from samtune.data.layouts.base import SplitRecords, by_folder, check_kind
+from samtune.data.layouts.base import SplitRecords, check_kind, splits_on_disk
 from samtune.data.pairing import PairFile, nfc
 from samtune.data.partners import named_files, names_of, records_of_files, refuse_alone
 from samtune.data.problems import DataError, complain
@@ -59,8 +59,8 @@ def find_by_patterns(root: Path, config: DataConfig) -> SplitRecords:
         complain(DataError(both, "mask not clear", what, "give patterns that tell them apart"))
     records = _by_wildcards(base, config, images, masks) or _by_names(base, images, masks)
     check_kind(records, config)
-    split = by_folder(records, base)
-    return {name: sliced(part, config.slice_axis) for name, part in split.items()}
+    parts = splits_on_disk(records, base)
+    return {split: sliced(part, config.slice_axis) for split, part in parts.items()}
 
 
 def _files(base: Path, pattern: str | None, key: str) -> list[Path] | None:
