@@ -53,6 +53,13 @@ def test_files_of_colours(tmp_path, file, text):
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png", table), MAP)
 
 
+def test_names_of_colours_in_yaml_are_words(tmp_path, refused):
+    (tmp_path / "c.yaml").write_text("yes: [128, 64, 128]\n007: [0, 0, 142]\n")
+    assert table_in(tmp_path / "c.yaml").names == ("background", "yes", "007")
+    (tmp_path / "c.yaml").write_text("car: [128, 64, 128]\ncar: [0, 0, 142]\n")
+    refused(["c.yaml", "line 2", "the key car is there twice"], table_in, tmp_path / "c.yaml")
+
+
 def test_colours_as_a_setting(tmp_path, refused):
     words = ["data.colors={road: [128,64,128], car: [0,0,142]}", "data.root=x"]
     assert from_words(words).data.colors == {"road": ROAD, "car": CAR}

@@ -54,6 +54,12 @@ def test_yolo_asks_with_boxes_and_those_of_polygons(written, tmp_path):
         ("p.json", '{"a": {"boxes": []}, "a": {"boxes": [[1, 2, 4, 8]]}}', ["a: is there twice"]),
         ("p.json", coco({"image_id": 9, "bbox": [1, 2, 3, 4]}), ["annotation 0", "no image"]),
         ("p.json", coco({"image_id": 7, "bbox": [1, 2, 0, 4]}), ["x/a.png", "x0 < x1"]),
+        ("p.json", coco({"image_id": 7, "bbox": [0.1, 0.2, 0.5, 0.5]}), ["first pixel", "times"]),
+        (
+            "p.json",
+            {"images": [{"id": 1, "file_name": n} for n in "ab"], "annotations": []},
+            ["image id 1", "both a and b"],
+        ),
         ("p.json", coco({"image_id": 7}), ["x/a.png", "[x, y, width, height]"]),
         ("p.json", [{"image_id": 3, "bbox": [1, 2, 3, 4]}], ["by number", "annotations"]),
         ("a.txt", "0 0.5 0.5\n", ["a.txt, line 1", "fractions"]),

@@ -17,6 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
+from samtune.data.plain_yaml import as_words
 from samtune.data.problems import DataError, remark
 from samtune.data.quiet import opened_picture
 from samtune.errors import InputError
@@ -198,7 +199,7 @@ def _read(file: Path, modified: int) -> ColourTable:
 def _rows(file: Path, text: str) -> Iterable[tuple[str, Any]]:
     if file.suffix.lower() in (".json", ".yaml", ".yml"):
         json_like = file.suffix.lower() == ".json"
-        yield from _of_tree(json.loads(text) if json_like else yaml.safe_load(text))
+        yield from _of_tree(json.loads(text) if json_like else as_words(text))
     elif file.suffix.lower() == ".csv":
         for row in csv.DictReader(text.splitlines(), skipinitialspace=True):
             cells = {str(key).strip().lower(): value for key, value in row.items()}
@@ -250,7 +251,7 @@ def _table(rows: Sequence[tuple[str, Any]], origin: str) -> ColourTable:
 
 
 def _colour(value: Any, name: str, origin: str) -> Colour | None:
-    if value is None or value == []:
+    if value in (None, [], "", "null", "~"):
         return None
     if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value.strip()):
         digits = value.strip()[1:]

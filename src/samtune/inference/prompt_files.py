@@ -66,7 +66,12 @@ def _coco(tree: Mapping[str, Any], origin: str) -> dict[str, Request]:
     for image in tree.get("images") or []:
         if not isinstance(image, dict) or not {"id", "file_name"} <= image.keys():
             raise InputError(f"{origin}: an image lacks its id or file_name; export it again")
-        names[image["id"]] = str(image["file_name"])
+        name = str(image["file_name"])
+        if names.setdefault(image["id"], name) != name:
+            raise InputError(
+                f"{origin}: the image id {image['id']} is both {names[image['id']]} and {name}; "
+                "give the images of one of the two, and their annotations, new ids"
+            )
     requests: dict[str, list[ObjectRequest]] = {name: [] for name in names.values()}
     for i, each in enumerate(tree["annotations"]):
         known = isinstance(each, dict) and each.get("image_id") in names
@@ -132,7 +137,7 @@ def _yolo_object(words: list[str], origin: str) -> ObjectRequest:
         raise InputError(
             f"{origin}: {words[1]} is no fraction of the image; divide pixels by its size"
         )
-    return ObjectRequest(checked_box(box, origin), relative=True)
+    return ObjectRequest(checked_box(box, origin, relative=True), relative=True)
 
 
 def _is_number(value: Any) -> bool:

@@ -72,8 +72,8 @@ def check_prompts(prompts: Any, origin: str) -> dict[str, Request]:
     }
 
 
-def checked_box(values: Any, origin: str) -> tuple[float, ...]:
-    """A box of four finite numbers in their order.
+def checked_box(values: Any, origin: str, relative: bool = False) -> tuple[float, ...]:
+    """A box of four finite numbers in their order, in pixels unless it is ``relative``.
 
     Raises:
         InputError: Anything else.
@@ -86,6 +86,11 @@ def checked_box(values: Any, origin: str) -> tuple[float, ...]:
     if box[2] <= box[0] or box[3] <= box[1]:
         raise InputError(
             f"{origin}: box={list(box)}: must be x0, y0, x1, y1 with x0 < x1 and y0 < y1"
+        )
+    if not relative and max(box) <= 1 and not all(v.is_integer() for v in box):
+        raise InputError(
+            f"{origin}: box={list(box)}: lies within the first pixel; give pixels, which are "
+            "fractions times the image's width and height"
         )
     return box
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from samtune.adapters import ADAPTERS
+from samtune.data.plain_yaml import as_words, check_keys
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.runs.config import RunConfig
@@ -22,6 +23,11 @@ _QUOTES = "'\""
 
 class Loader(yaml.SafeLoader):
     """YAML whose whole numbers are decimal: ``010`` is ten, and ``1:30`` is text."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys differ."""
+        check_keys(node)
+        return super().construct_mapping(node, deep=deep)
 
 
 Loader.yaml_implicit_resolvers = {
@@ -79,7 +85,7 @@ def value_of(key: str, text: str) -> Any:
         return _unquoted(text if bare else bare)
     try:
         if kind == "texts":
-            return yaml.load(text, yaml.BaseLoader)
+            return as_words(text)
         value = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{key}={text}: the value is not valid YAML; quote it") from error
@@ -97,7 +103,7 @@ def tree_of(text: str) -> Any:
         yaml.YAMLError: It is not YAML.
     """
     tree = yaml.load(text, Loader)
-    return _as_written(tree, yaml.load(text, yaml.BaseLoader), "")
+    return _as_written(tree, as_words(text), "")
 
 
 def _as_written(value: Any, texts: Any, key: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from samtune.data.plain_yaml import reason_of
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
 from samtune.runs.config import RunConfig, resolve
@@ -59,7 +60,9 @@ def read_tree(path: Path) -> Tree:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give a recipe's name or a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"{path}: not readable as YAML ({reason_of(error)}); correct it"
+        ) from error
     if not isinstance(tree, dict):
         raise InputError(f"{path}: must be a mapping of settings, as in a run's config.yaml")
     return tree

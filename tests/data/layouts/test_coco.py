@@ -343,6 +343,13 @@ def test_crowds_as_the_setting_says(changed, completed, crowds, objects, kind):
             ["category 7 is both cat and dog", "new id"],
         ),
         (lambda tree: tree["images"].append({"id": 9, "file_name": "x/0.png"}), ["both", "0.png"]),
+        (
+            lambda tree: [
+                row.update(segmentation=[[0, 0.1, 0.9, 0.1, 0.5, 0.5]])
+                for row in tree["annotations"]
+            ],
+            ["from 0 to 0.9", "multiply them"],
+        ),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(changed, completed, refused, change, words):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from samtune.data import read_mask, read_sample, scan, splits
+from samtune.data.layouts import find
 from samtune.data.layouts.base import layout_of
 from samtune.data.problems import remarks
 
@@ -100,7 +101,10 @@ def test_wrong_places(write, completed, refused, yaml, words):
     [
         ("train: images/train\nnames: [a, b]\nnc: 3", ["nc=3", "2 names"]),
         ("train: images/train\nnames: {1: a}", ["number 0"]),
-        ("names: [", ["not readable as YAML"]),
+        ("names: [", ["not readable as YAML (line 1"]),
+        ("names:\n\t- a", ["not readable as YAML (line 2", "cannot start any token"]),
+        ("names: [a, b]\nnames: [c, d]", ["line 2: the key names is there twice"]),
+        ("names: {0: a, 0: b}", ["line 1: the key 0 is there twice"]),
     ],
 )
 def test_wrong_settings(write, completed, refused, yaml, words):
@@ -166,6 +170,21 @@ def test_a_folder_without_a_yaml_file(write, completed, names, images):
     config = completed(root)
     assert config.class_names == (("cat", "tree") if names else ("class 0", "class 1"))
     assert scan(splits(config)["val"], config).class_objects == {1: 1}
+
+
+@pytest.mark.parametrize("images", ["{}", "."])
+def test_text_beside_images_without_any_yaml_file(write, completed, tmp_path, images):
+    root = write(images="{}")
+    (root / "data.yaml").unlink()
+    if images == ".":
+        for file in [*root.glob("train/*"), *root.glob("val/*")]:
+            file.rename(root / file.name)
+    assert layout_of(root).name == "yolo"
+    config = completed(root)
+    assert config.class_names == ("class 0", "class 1")
+    counts = {split: len(part) for split, part in find(config).items()}
+    assert sum(counts.values()) == 6 and (set(counts) == {None}) == (images == ".")
+    assert scan(find(config)[None if images == "." else "val"], config).objects > 0
 
 
 def test_lines_that_are_there_twice_and_text_beside_images(write, record_of, tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
@@ -174,6 +177,7 @@ class _Reading:
         earlier: dict[str, set[str]] = {key: set() for key in of_image}
         ids: Counter[str] = Counter()
         repeated = flat = crowds = 0
+        largest = 0.0
         for entry in entries_of(self.file, "annotations", ("image_id", "category_id")):
             wrong = self._fault(entry, owner)
             if wrong:
@@ -190,8 +194,13 @@ class _Reading:
             crowd = _is_set(entry.get("iscrowd"))
             crowds += crowd
             flat += isinstance(outline, list) and isinstance(outline[0], int | float)
+            largest = largest if largest > 1 else max(largest, _largest(outline))
             name = f"annotation {entry.get('id', '?')}"
             of_image[key].append([category, outline, crowd and not self.crowds_are_objects, name])
+        if 0 < largest <= 1:
+            what = f"all corners of its polygons are from 0 to {largest:g}, but COCO's are pixels"
+            remedy = "multiply them by the image's width and height"
+            complain(DataError(self.file, "corners as fractions", what, remedy))
         self._remark_objects(repeated, flat, crowds, sum(n - 1 for n in ids.values()))
         return of_image
 
@@ -261,6 +270,14 @@ def _pixels(value: Any) -> int:
         return max(0, int(value))
     except (TypeError, ValueError):
         return 0
+
+
+def _largest(outline: Any) -> float:
+    """The greatest number of polygons; infinity of what is none."""
+    try:
+        return float(np.concatenate([np.ravel(part) for part in outline]).max())
+    except (TypeError, ValueError):
+        return math.inf
 
 
 def _is_set(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
 from samtune.data.layouts.drawn import DrawnMask, Shape, class_settings, kind_of, with_count
+from samtune.data.plain_yaml import as_words, reason_of
 from samtune.data.problems import DataError, complain, remark
 from samtune.data.reading import image_size
 from samtune.data.sources import SPLIT_NAMES, Record, image_files
@@ -19,6 +21,9 @@ from samtune.errors import InputError
 
 _OUTSIDE = 0.01
 """Corners may lie outside of the image by this part of its side, as rounding leaves them."""
+
+
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,10 @@ def _yaml_file(root: Path) -> Path | None:
 def _tree(file: Path) -> dict[str, Any]:
     """The file with all words as they are written: YAML takes yes, no and 007 for other things."""
     try:
-        tree = yaml.load(file.read_text("utf-8-sig"), yaml.BaseLoader)
+        tree = as_words(file.read_text("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        what, remedy = "not readable as YAML", "save it again as UTF-8 text"
+        what = f"not readable as YAML ({reason_of(error)})"
+        remedy = "correct it, and save it as UTF-8 text"
         raise DataError(file, "unreadable list", what, remedy) from error
     return tree if isinstance(tree, dict) else {}
 
@@ -134,8 +140,31 @@ def _bare(root: Path) -> dict[str | None, Path]:
             if not labels.is_dir() or not image_files(labels):
                 folders[split] = part
                 labelled = labelled or texts
+    if not folders:
+        folders = _texts_beside(root)
+        labelled = bool(folders)
     order = (*SPLITS, None) if labelled else ()
     return {split: folders[split] for split in order if split in folders}
+
+
+def _texts_beside(root: Path) -> dict[str | None, Path]:
+    """The root, or its folders of splits, if text files of polygons lie beside their images."""
+    parts = {name.lower(): split for name, split in SPLIT_NAMES.items()}
+    places: dict[str | None, Path] = {None: root}
+    places |= {parts[p.name.lower()]: p for p in sorted(root.iterdir())
+               if p.is_dir() and p.name.lower() in parts}  # fmt: skip
+    return {split: place for split, place in places.items() if _holds_polygons(place)}
+
+
+def _holds_polygons(folder: Path) -> bool:
+    """Whether the first image with a text file has polygons, or boxes, in it."""
+    texts = (image.with_suffix(".txt") for image in image_files(folder))
+    for text in (path for path in texts if path.is_file()):
+        lines = text.read_text("utf-8-sig", "replace").splitlines()
+        words = next((line.split() for line in lines if line.strip()), [])
+        if words:
+            return len(words) > 4 and all(_NUMBER.fullmatch(word) for word in words)
+    return False
 
 
 def _settings(root: Path) -> tuple[Path, dict[str, Any], list[str]]:
@@ -170,7 +199,7 @@ def _names(value: Any, file: Path) -> list[str]:
     """Class names as they are written: a list, a mapping either way round, or text of one."""
     if isinstance(value, str) and value.strip():
         try:
-            inner = yaml.load(value, yaml.BaseLoader)
+            inner = as_words(value)
         except yaml.YAMLError:
             inner = value
         value = [v.strip() for v in inner.split(",")] if isinstance(inner, str) else inner
