@@ -20,7 +20,8 @@ BUDGET = "20 steps of 2 images, at most 8 objects of each, two validations."
 SECTIONS = (
     (
         "Old and new defaults",
-        f"{BUDGET} Settings are those of `samtune train`, but for the budget.",
+        f"{BUDGET} Settings are those of `samtune train`, but for the budget. Prompts that are "
+        "kept were asked with their targets here; since then they agree with the base's answers.",
         ("old", "new"),
     ),
     (
