@@ -47,7 +47,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.prompts import NONE
 from samtune.runs.assembly import dataset_of, tuned
 from samtune.runs.config import RunConfig
-from samtune.runs.jobs import with_framing
+from samtune.runs.plan import with_framing
 from samtune.runs.selection import judged_by
 from samtune.runs.words import from_words
 from samtune.sam.model import Sam

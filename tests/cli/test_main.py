@@ -182,7 +182,7 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(samtune, trained, her
     def pressed(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("samtune.runs.jobs.measure_objects", pressed)
+    monkeypatch.setattr("samtune.runs.plan.measure_objects", pressed)
     answer = samtune("train", *settings(trained.root, trained.base))
     assert answer.code == 130 and answer.err.splitlines()[-1] == "samtune: interrupted"
     assert os.listdir() == []

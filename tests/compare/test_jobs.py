@@ -100,6 +100,11 @@ class TestPlan:
         (run,) = plan_runs([*words, "methods=cat_sam_a", "seeds=1"])
         assert run.config.decoder["name"] == "hq"
 
+    def test_all_are_asked_in_what_is_trained(self, words):
+        asked = ["prompts.train=none,point", "prompts.eval=auto"]
+        (run,) = plan_runs([*words, *asked, "methods=lora", "seeds=1"])
+        assert run.config.prompts.eval == run.config.prompts.train == ["none", "point"]
+
     def test_a_read_out_alone_is_a_method(self, words):
         (run,) = plan_runs([*words, "methods=hq", "seeds=1"])
         assert (run.config.adapter["name"], run.config.decoder["name"]) == ("none", "hq")

@@ -336,3 +336,15 @@ def test_a_checkpoint_is_used_at_any_strength(samtune, trained, tmp_path, monkey
     assert "nothing was trained" in samtune("eval", *base, "strength=1").last
     train = ("train", f"data.root={trained.root}", "base.name=tiny", "strength=0.5")
     assert "train.strength" in samtune(*train).line
+
+
+def test_what_is_trained_and_what_is_kept_is_measured_by_default(
+    trained, tiny_registered, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = [*settings(trained.root, trained.base, 1), "prompts.train=none", "prompts.eval=auto"]
+    summary = train(from_words([*words, "train.keep=point"]), Display())
+    assert list(summary["by_prompt"]) == ["none", "point"] and summary["prompt"] == "none"
+    assert summary["selection"]["kept"] == ["point"]
+    again = evaluate_run(summary["checkpoint"], [], Display())
+    assert list(again["by_prompt"]) == ["none"], "a checkpoint by itself as it was trained"

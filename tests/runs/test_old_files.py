@@ -39,13 +39,20 @@ def test_a_configuration_file_keeps_its_meaning(path):
 def test_defaults_and_recipes_keep_their_meaning():
     plain = RECIPES["defaults"]
     # of recipes and of older runs they are what they were
-    now = {"input.tiles": ("whole", "auto"), "train.lr": (0.001, 0.0003)}
+    now = {
+        "input.tiles": ("whole", "auto"),
+        "train.lr": (0.001, 0.0003),
+        "prompts.eval": ("box", "auto"),
+    }
     assert changed(plain, resolve([]).tree()) == now
     assert set(RECIPES["recipes"]) <= set(recipes())
     # adapters and decoders have options of their own, which the file states in full
     shared = {k: v for k, v in leaves(plain).items() if not k.startswith(("adapter.", "decoder."))}
     for name, differs in RECIPES["recipes"].items():
         now = from_words([name]).tree()
+        prompts = now["prompts"]
+        if prompts["eval"] == "auto":  # what is trained
+            prompts["eval"] = prompts["train"]
         method = {part: now.pop(part) for part in ("adapter", "decoder")}
         assert changed({**shared, **differs}, {**now, **method}) == {}, name
         assert {"adapter.name": "lora", **differs}["adapter.name"] == method["adapter"]["name"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from samtune.adapters import ADAPTERS
+from samtune.data.config import AUTO
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.files import as_path, free_path
@@ -147,6 +148,9 @@ def _run(method: str, shots: int | None, seed: int, trees: Sequence[Tree], folde
         "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
     }  # fmt: skip
     config = resolve([*_with(method, trees), last])
+    if config.prompts.eval == AUTO:  # what each run keeps besides may differ, the table has one
+        prompts = replace(config.prompts, eval=config.prompts.train)
+        config = replace(config, prompts=prompts)
     return Run(method, shots, seed, config)
 
 

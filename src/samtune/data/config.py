@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 
 from samtune.geometry import InputConfig
 from samtune.options import Count, CountOrZero, Range, Rate, SwitchOrName, setting
-from samtune.prompts import NONE
+from samtune.prompts import NONE, PromptModes
 
 __all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig", "targets_are_maps"]
 
+AUTO = "auto"
+"""The value of ``prompts.eval`` that follows ``prompts.train``."""
 SPLITS = ("train", "val", "test")
 
 
@@ -139,9 +141,9 @@ class PromptConfig:
     train: str | list[str] = "box"
     """Prompts in training: box, point, 3_points (any number), mask, none, clicks (asked again with
     a click where the answer is wrong), mixed (box, point and mask), or a list to draw from."""
-    eval: str | list[str] = "box"
+    eval: str | list[str] = "auto"
     """Prompts in evaluation: these, jittered_box, noisy_mask, or all; those of a list are evaluated
-    one after another."""
+    one after another. auto is what is trained for, and after a training what it keeps as well."""
     box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
     """
@@ -169,3 +171,13 @@ class PromptConfig:
     """Also train on images that have no object to prompt: without a prompt, towards an empty mask.
     By default they add nothing to the loss. Crops of data.crop, and all images if the prompt is
     none, are trained on anyway."""
+
+    def modes(self, train: bool) -> PromptModes:
+        """The prompt modes of training or of evaluation, one after another.
+
+        Raises:
+            InputError: An unknown mode, or none.
+        """
+        if train or self.eval == AUTO:
+            return PromptModes.of(self.train, "prompts.train")
+        return PromptModes.of(self.eval, "prompts.eval")

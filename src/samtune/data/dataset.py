@@ -104,8 +104,7 @@ class SegmentationDataset(Dataset[Example]):
         """Height and width of its examples."""
         self.mask_size = mask_size
         key = "prompts.train" if train else "prompts.eval"
-        default = self.prompts.train if train else self.prompts.eval
-        self.modes = PromptModes.of(default if mode is None else mode, key)
+        self.modes = self.prompts.modes(train) if mode is None else PromptModes.of(mode, key)
         self.class_maps = targets_are_maps(data, self.modes)
         """Whether the targets are maps of classes."""
         self.originals = not train

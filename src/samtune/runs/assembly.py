@@ -90,7 +90,7 @@ def tuned(config: RunConfig, sam: Sam) -> FineTuned:
             input=policy,
             adapter_options=options["adapter"],
             decoder_options=options["decoder"],
-            prompts=str(PromptModes.of(config.prompts.train, "prompts.train")),
+            prompts=str(config.prompts.modes(train=True)),
         )
     except InputError:
         raise
@@ -192,4 +192,4 @@ def dataset_of(
 
 def evaluation_modes(config: RunConfig) -> PromptModes:
     """The prompt modes of evaluation, one after another; ``mixed`` is the three it mixes."""
-    return PromptModes.of(config.prompts.eval, "prompts.eval")
+    return config.prompts.modes(train=False)

@@ -13,7 +13,7 @@ from samtune.data.config import DataConfig, PromptConfig, targets_are_maps
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.losses import DEFAULT_LOSS, Loss
-from samtune.prompts import NONE, PromptModes
+from samtune.prompts import NONE
 from samtune.registry import settings
 
 CLASS_LOSS = "ce + multi_dice"
@@ -84,5 +84,4 @@ def _can_answer(decoder: Any) -> bool:
 
 def _all_modes(prompts: PromptConfig) -> set[str]:
     """The prompt modes of training and evaluation."""
-    train = PromptModes.of(prompts.train, "prompts.train")
-    return {*train, *PromptModes.of(prompts.eval, "prompts.eval")}
+    return {*prompts.modes(train=True), *prompts.modes(train=False)}

@@ -13,7 +13,6 @@ from samtune.data.shapes import Shapes
 from samtune.errors import InputError
 from samtune.geometry import RESIZES
 from samtune.ops.tiling import extent, starts
-from samtune.prompts import PromptModes
 from samtune.runs.config import RunConfig, resolve
 from samtune.sam.spec import SamSpec
 from samtune.sam.weights import spec_of
@@ -169,14 +168,7 @@ def _zoom(config: RunConfig, plain: Framing) -> float | None:
     tiles = replace(plain, settings={"tiles": "tiled", "scale": scale})
     if width_in_tokens(tiles.over(config), shapes) <= LARGER * plain.whole:
         return None
-    kinds = {
-        kind
-        for words, key in (
-            (config.prompts.train, "prompts.train"),
-            (config.prompts.eval, "prompts.eval"),
-        )
-        for kind in PromptModes.of(words, key).kinds
-    }
+    kinds = config.prompts.modes(train=True).kinds | config.prompts.modes(train=False).kinds
     long = float(np.quantile(shapes.lengths, 0.9)) * scale
     if "point" in kinds and long > min(frame) / 2:
         return None  # a point says nothing of what lies beyond its tile

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from samtune.data import (
+    SegmentationDataset,
     read_split,
     select,
     write_split,
 )
+from samtune.data.config import AUTO
 from samtune.data.layouts import find
-from samtune.data.shapes import Shapes
-from samtune.data.shapes import measure as measure_objects
 from samtune.distributed import is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
@@ -27,26 +27,21 @@ from samtune.model.finetuned import FineTuned
 from samtune.prompts import kind_of
 from samtune.report.terminal import Display
 from samtune.runs.assembly import (
-    dataset_of,
-    evaluation_modes,
     frame_remarks,
-    models,
 )
 from samtune.runs.baseline import compare_with_base
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
-    altered,
     check_splits,
     parts_to_train_on,
     write_digests,
 )
-from samtune.runs.evidence import Examination
 from samtune.runs.folder import Log, check_output, finite, run_folder
-from samtune.runs.framing import choose_framing
 from samtune.runs.per_image import write_items
+from samtune.runs.plan import Plan, plan_training, test_sets
 from samtune.runs.remarks import shortfalls
-from samtune.runs.selection import judged_by, selection, verdict
+from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
 from samtune.runs.words import names_data
@@ -88,62 +83,66 @@ def train(config: RunConfig, display: Display) -> Tree:
 
 
 def _train(config: RunConfig, display: Display) -> Tree:
-    records = find(config.data)
-    parts, remarks = parts_to_train_on(config, records)
-    look = check_splits(parts, config, carved=not {"val", "test"} <= records.keys())
-    remarks += look.remarks
-    remarks += altered(config.resume, look.looks)
-    shapes = measure_objects(parts["train"], config.data)
-    as_typed, (config, line) = config, with_framing(config, shapes)
-    model, baseline = models(config, to_train=True)
-    examination = Examination((baseline, model), parts, config, shapes)
-    remarks += frame_remarks(model, baseline)
-    settings, mode = judged_by(config)
-    data = {
-        "train": dataset_of(config, model, parts["train"], True),
-        "val": dataset_of(config, model, parts["val"], False, mode),
-    }
-    test = {
-        mode: dataset_of(config, model, parts["test"], False, mode)
-        for mode in evaluation_modes(config)
-    }
-    names = (config.adapter["name"], config.decoder["name"], config.base.name, data_name(config))
-    with run_folder(config.output, "-".join(names), config.resume) as folder:
-        display.settings(as_typed.differing(), str(folder / "config.yaml"))
-        display.say("\n".join([look.counts, *line]))
-        _tell(remarks, display)
-        early, remarks = remarks, []
+    plan = plan_training(config)
+    config, names = plan.config, (config.adapter["name"], config.decoder["name"])
+    name = "-".join([*names, config.base.name, data_name(config)])
+    with run_folder(config.output, name, config.resume) as folder:
+        _announce(plan, folder, display)
         log = Log(folder, display, resume=config.resume is not None)
-        if config.resume is None:
-            if is_main():
-                write_whole(folder / "config.yaml", _yaml(config.tree()))
-                write_split(folder / SPLIT, parts)
-                write_digests(folder, look.looks, [r for rs in records.values() for r in rs])
-        result = fit(
-            model,
-            data["train"],
-            data["val"],
-            settings,
-            output=folder,
-            resume=config.resume is not None,
-            seed=config.seed,
-            on_event=log,
-            header={"config": {**config.tree(), "output": None, "resume": None}},
-            cpu=config.device == "cpu",
-            measuring=config.eval,
-        )
-        summary, overlays = compare_with_base(baseline, model, test, config, display)
-        summary |= {**_costs(model, result.seconds), "steps": result.steps}
+        _write_plan(plan, folder)
+        result = _fit(plan, folder, log)
+        test = _with_kept(plan, result)
+        summary, overlays = compare_with_base(plan.baseline, plan.model, test, config, display)
+        summary |= {**_costs(plan.model, result.seconds), "steps": result.steps}
         summary |= {"checkpoint": str(folder / "best.safetensors"), "title": _title(config)}
-        summary |= {"strength": model.strength, "selection": selection(result, settings)}
-        about = verdict(result, settings)
-        summary["verdict"] = about[0]
-        remarks += [*_left_out(result, config), *about, *shortfalls(summary["by_prompt"])]
-        summary["diagnoses"], misfits = examination.causes(log.rows, folder, display)
-        said = [remark for remark in remarks if remark != about[0]]
-        _tell(said, display, summary["diagnoses"])
-        remarks = [*early, *remarks]
+        summary |= {"strength": plan.model.strength, "selection": selection(result, plan.settings)}
+        summary["verdict"], *about = verdict(result, plan.settings)
+        left_out, short = _left_out(result, config), shortfalls(summary["by_prompt"])
+        summary["diagnoses"], misfits = plan.examination.causes(log.rows, folder, display)
+        _tell([*left_out, *about, *short], display, summary["diagnoses"])
+        remarks = [*plan.remarks, *left_out, summary["verdict"], *about, *short]
         return _write_results(folder, summary, config, remarks, log.rows, overlays, misfits)
+
+
+def _announce(plan: Plan, folder: Path, display: Display) -> None:
+    """Tells what the training is about to do, and what is remarkable of its data."""
+    display.settings(plan.differing, str(folder / "config.yaml"))
+    display.say("\n".join(plan.lines))
+    _tell(plan.remarks, display)
+
+
+def _write_plan(plan: Plan, folder: Path) -> None:
+    """Writes settings, splits and digests of the files, unless the run goes on."""
+    if plan.config.resume is not None:
+        return
+    if is_main():
+        write_whole(folder / "config.yaml", _yaml(plan.config.tree()))
+        write_split(folder / SPLIT, plan.parts)
+        write_digests(folder, plan.looks, plan.files)
+
+
+def _fit(plan: Plan, folder: Path, log: Log) -> FitResult:
+    config = plan.config
+    return fit(
+        plan.model,
+        plan.train,
+        plan.val,
+        plan.settings,
+        output=folder,
+        resume=config.resume is not None,
+        seed=config.seed,
+        on_event=log,
+        header={"config": {**config.tree(), "output": None, "resume": None}},
+        cpu=config.device == "cpu",
+        measuring=config.eval,
+    )
+
+
+def _with_kept(plan: Plan, result: FitResult) -> dict[str, SegmentationDataset]:
+    """The data sets of the test, with ``prompts.eval=auto`` also for the prompts that were kept."""
+    test, first = plan.test, next(iter(plan.test.values()))
+    kept = result.kept_modes if plan.config.prompts.eval == AUTO else ()
+    return test | {mode: first.asked_in(mode) for mode in kept if mode not in test}
 
 
 def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
@@ -171,10 +170,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     records = select(parts, config.data.split)
     look = check_splits({config.data.split: records}, config)
     remarks += [*look.remarks, *frame_remarks(model, baseline)]
-    test = {
-        mode: dataset_of(config, model or baseline, records, False, mode)
-        for mode in evaluation_modes(config)
-    }
+    test = test_sets(config, model or baseline, records)
     display.say(look.counts)
     summary, overlays = compare_with_base(baseline, model, test, config, display)
     summary |= _costs(model or baseline, time.perf_counter() - start)
@@ -230,19 +226,6 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
         raise InputError(f"{word}: is one more source; give one image or one folder")
     origin = Source(source)
     return origin.model(origin.configure(words)).predictor(threshold)
-
-
-def with_framing(config: RunConfig, shapes: Shapes) -> tuple[RunConfig, list[str]]:
-    """A configuration whose frame is chosen, and a line about the choice if there was one.
-
-    Args:
-        config: The settings; ``input.tiles=auto`` is what is chosen.
-        shapes: The objects of the training masks.
-    """
-    if config.input.tiles != "auto":
-        return config, []
-    framing = choose_framing([config], shapes)
-    return framing.over(config), [str(framing)]
 
 
 def _title(config: RunConfig) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from samtune.prompts import PromptModes, kind_of
+from samtune.prompts import kind_of
 from samtune.report.quantities import metric
 from samtune.runs.assembly import evaluation_modes
 from samtune.runs.class_maps import has_class_maps
@@ -19,18 +19,21 @@ from samtune.training.schedule import NONE, FitConfig
 def judged_by(config: RunConfig) -> tuple[FitConfig, str]:
     """The settings of a training, and the prompt mode of its validation images.
 
-    It is the first of ``prompts.eval``. If nothing of its kind is trained, it would judge what the
-    training is not about: then the prompts that are trained count, by the mean over them.
+    Those of ``prompts.eval`` that are trained count, by the mean over them; without such the first,
+    if its kind is trained. Any other would judge what the training is not about: then all prompts
+    that are trained count. If nothing is kept, as in published trainings, it is always the first.
     """
-    settings, first = config.train, evaluation_modes(config).names[0]
-    modes = PromptModes.of(config.prompts.train, "prompts.train")
-    mapped = has_class_maps(config.data, config.prompts)
-    if settings.keep == NONE or mapped or kind_of(first) in modes.kinds:
-        return settings, first
+    settings, names = config.train, evaluation_modes(config).names
+    modes, mapped = config.prompts.modes(train=True), has_class_maps(config.data, config.prompts)
+    if settings.keep == NONE or mapped:
+        return settings, names[0]
+    judges = tuple(mode for mode in names if mode in modes)
+    if not judges:
+        judges = names[:1] if kind_of(names[0]) in modes.kinds else modes.names
     criterion = Criterion.parse(settings.metric)
-    if len(modes) > 1:
-        criterion = over_modes(criterion, modes.names)
-    return replace(settings, metric=str(criterion)), modes.names[0]
+    if len(judges) > 1:
+        criterion = over_modes(criterion, judges)
+    return replace(settings, metric=str(criterion)), judges[0]
 
 
 def selection(result: FitResult, settings: FitConfig) -> Tree:

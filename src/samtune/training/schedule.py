@@ -108,7 +108,7 @@ class FitConfig:
     metric: str = "iou"
     """The validation metric that chooses the best checkpoint, any of docs/metrics.md; over prompts
     as the mean, iou@none+iou@point, or the worst, min(iou@none,iou@point). Without a prompt it is
-    of the first of prompts.eval, and if none of its kind is trained, of the prompts that are."""
+    of those of prompts.eval that are trained, or of all that are, as the mean."""
     strength: Literal["auto", "none"] | Fraction = "auto"
     """How much of the training acts in the end, from 0 to 1: auto chooses it on the validation
     images; none is all of it, or 0 if the base validates better; a number holds whatever comes."""

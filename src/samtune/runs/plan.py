@@ -1,0 +1,117 @@
+"""What a training needs, read and checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from samtune.data import SegmentationDataset
+from samtune.data.layouts import find
+from samtune.data.shapes import Shapes
+from samtune.data.shapes import measure as measure_objects
+from samtune.model.finetuned import FineTuned
+from samtune.runs.assembly import dataset_of, evaluation_modes, frame_remarks, models
+from samtune.runs.config import RunConfig
+from samtune.runs.data_of_run import altered, check_splits, parts_to_train_on
+from samtune.runs.evidence import Examination
+from samtune.runs.framing import choose_framing
+from samtune.runs.selection import judged_by
+from samtune.runs.trees import Tree
+from samtune.training.schedule import FitConfig
+
+if TYPE_CHECKING:
+    from samtune.data.record import Record
+    from samtune.runs.data_of_run import Look
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a training needs, checked before its folder is made."""
+
+    config: RunConfig
+    differing: Tree
+    """The settings that somebody set."""
+    lines: list[str]
+    """What the reader is told of the data and the frame."""
+    remarks: list[str]
+    parts: dict[str, list[Record]]
+    looks: list[Look]
+    """At the images that are used."""
+    files: list[Record]
+    """All records, of whatever split."""
+    model: FineTuned
+    baseline: FineTuned
+    settings: FitConfig
+    """Those of the training, with the metric that judges it."""
+    train: SegmentationDataset
+    val: SegmentationDataset
+    test: dict[str, SegmentationDataset]
+    """By prompt mode."""
+    examination: Examination
+
+
+def plan_training(config: RunConfig) -> Plan:
+    """Reads and checks the data, chooses the frame, and builds models and data sets.
+
+    Args:
+        config: As it was typed; ``input.tiles=auto`` is what is chosen.
+
+    Raises:
+        InputError: Wrong data, settings or weights.
+    """
+    records = find(config.data)
+    parts, remarks = parts_to_train_on(config, records)
+    look = check_splits(parts, config, carved=not {"val", "test"} <= records.keys())
+    shapes = measure_objects(parts["train"], config.data)
+    differing, (config, line) = config.differing(), with_framing(config, shapes)
+    model, baseline = models(config, to_train=True)
+    settings, mode = judged_by(config)
+    return Plan(
+        config=config,
+        differing=differing,
+        lines=[look.counts, *line],
+        remarks=[
+            *remarks,
+            *look.remarks,
+            *altered(config.resume, look.looks),
+            *frame_remarks(model, baseline),
+        ],
+        parts=parts,
+        looks=look.looks,
+        files=[record for rows in records.values() for record in rows],
+        model=model,
+        baseline=baseline,
+        settings=settings,
+        train=dataset_of(config, model, parts["train"], True),
+        val=dataset_of(config, model, parts["val"], False, mode),
+        test=test_sets(config, model, parts["test"]),
+        examination=Examination((baseline, model), parts, config, shapes),
+    )
+
+
+def test_sets(
+    config: RunConfig, model: FineTuned, records: Sequence[Record]
+) -> dict[str, SegmentationDataset]:
+    """The images that are measured, by the prompt mode in which they are asked.
+
+    Args:
+        config: Says which modes.
+        model: Whose frame.
+        records: The files.
+    """
+    modes = evaluation_modes(config)
+    return {mode: dataset_of(config, model, records, False, mode) for mode in modes}
+
+
+def with_framing(config: RunConfig, shapes: Shapes) -> tuple[RunConfig, list[str]]:
+    """A configuration whose frame is chosen, and a line about the choice if there was one.
+
+    Args:
+        config: The settings; ``input.tiles=auto`` is what is chosen.
+        shapes: The objects of the training masks.
+    """
+    if config.input.tiles != "auto":
+        return config, []
+    framing = choose_framing([config], shapes)
+    return framing.over(config), [str(framing)]
