@@ -28,8 +28,19 @@ def as_path(text: str | Path) -> Path:
     """A path as a person writes it: ``~`` is the home folder, ``~name`` that of a user.
 
     Everything else is literal, and so is ``~name`` where that lies here or no such user is known.
+
+    Raises:
+        InputError: No system has such a path.
     """
     path = Path(text)
+    try:
+        impossible = b"\0" in os.fsencode(path)
+    except UnicodeEncodeError:
+        impossible = True
+    if impossible:
+        raise InputError(
+            f"{str(path)[:80]!r}: is no path; it has a character that no path can have"
+        )
     first = path.parts[:1]
     if first and first[0] != "~" and first[0].startswith("~") and Path(first[0]).exists():
         return path
@@ -161,7 +172,7 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
 
 
 def write_whole(path: str | Path, content: bytes | str, remedy: str = REMEDY) -> Path:
-    """Writes bytes, or text as UTF-8.
+    """Writes bytes, or text as UTF-8; a file's name that is none stands as its escaped bytes.
 
     Args:
         path: The file to write or to replace.
@@ -172,7 +183,9 @@ def write_whole(path: str | Path, content: bytes | str, remedy: str = REMEDY) ->
         InputError: The file could not be written.
     """
     with replacing(path, remedy) as partial:
-        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        partial.write_bytes(
+            content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+        )
     return Path(path)
 
 

@@ -382,7 +382,13 @@ class InputPolicy(InputConfig):
         tuples: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
         }
-        return cls(**tuples)
+        try:
+            return cls(**tuples)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"input={dict(values)}: is no way in which images enter a model ({error}); copy "
+                "the file that says so again"
+            ) from error
 
 
 def multiples(size: tuple[int, int], step: int) -> tuple[int, int]:

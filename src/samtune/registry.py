@@ -71,8 +71,10 @@ class Registry(Generic[T]):
         """The class of that name, or what stands in for the class of ``a+b``.
 
         Raises:
-            InputError: No such name; the nearest is suggested.
+            InputError: No such name, or no text; the nearest is suggested.
         """
+        if not isinstance(name, str):
+            raise InputError(f"{self.key}={as_yaml(name)}: must be one of {', '.join(self)}")
         if self.combine is not None and self.is_joint(name):
             return self.combine(name)
         if name not in self._classes:

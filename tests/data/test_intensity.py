@@ -1,9 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 
 from samtune.data import DataConfig, SegmentationDataset, read_image, splits
-from samtune.data.intensity import check_same, policy_of, reading, settings_of
+from samtune.data.intensity import (
+    NOT_FINITE,
+    check_same,
+    policy_of,
+    reading,
+    settings_of,
+    to_rgb,
+)
+from samtune.data.problems import remarks
+from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 
 
@@ -127,3 +138,26 @@ def test_compressions_for_rasterio(tmp_path):
     image = read(tmp_path / "lzw.tif", bands=(4, 1, 0), intensity="fixed", range=(0.0, 4000.0))
     expected = values[[4, 1, 0]].transpose(1, 2, 0) / 4000 * 255
     np.testing.assert_allclose(image, expected, atol=0.51)
+
+
+def test_what_is_no_number_is_counted_and_an_image_of_nothing_else_is_refused():
+    values = np.linspace(0, 1, 24).reshape(4, 6, 1)
+    plain = to_rgb(values, None, Path("a.tif"))
+    values = np.pad(values, ((0, 1), (0, 0), (0, 0)))
+    values[4, :, 0] = [np.nan, np.nan, np.inf, -np.inf, 1e300, -1e300]
+    with remarks() as notes:
+        shown = to_rgb(values, None, Path("a.tif"))
+    assert np.array_equal(shown[:4], plain) and not shown[4].any()
+    [note] = notes
+    assert note.kind == NOT_FINITE
+    assert note.what == "2 NaN, 2 infinite, 2 beyond 3.4e+38 of 30 values"
+    for nothing in (np.nan, np.inf):
+        with pytest.raises(InputError, match="all 8 values are NaN or infinite; export"):
+            to_rgb(np.full((2, 4, 1), nothing), None, Path("a.tif"))
+
+
+def test_values_as_large_as_single_precision_holds_keep_their_order():
+    values = np.linspace(-3e38, 3e38, 256, dtype=np.float32).reshape(16, 16, 1)
+    for policy in ("percentile", "zscore"):
+        shown = to_rgb(values, InputPolicy((1, 1), intensity=policy), Path("a.tif"))[..., 0]
+        assert (np.diff(shown.ravel().astype(int)) >= 0).all() and np.ptp(shown) > 100

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
-from errno import EACCES, EDQUOT, ENOSPC, EROFS
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,11 @@ from samtune.cli.console import Interrupted, Json, Words, answer, speaking, warn
 from samtune.cli.data import app as data_app
 from samtune.cli.setting_list import TakesSettings
 
-OF_THE_MACHINE = (ENOSPC, EDQUOT, EROFS, EACCES)
+OF_THE_MACHINE = tuple(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES")
+    if hasattr(errno, name)  # Windows has no quotas
+)
 """Errors of writing that the user can mend: a full disk, a folder that must not be written."""
 
 INTERRUPTED = 130
@@ -304,22 +310,45 @@ def main(args: list[str] | None = None) -> None:
     from samtune.distributed import is_main
 
     args = sys.argv[1:] if args is None else args
+    _prepare_streams()
     if not is_main() and args[:1] and args[0] in ALONE:
         raise SystemExit(0)
     try:
         code = app(args or ["--help"], prog_name="samtune", standalone_mode=False)
+        sys.stdout.flush()
     except Interrupted as error:
         code = _ended(str(error), INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         code = _ended("interrupted", INTERRUPTED)
     except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        code = _ended(f"{where}{error.strerror}; free some space or choose another output", 2)
+        code = _wrong_file(error)
     except Exception as error:
         code = _wrong_input(error)
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _prepare_streams() -> None:
+    """Gives output somewhere to go, and lets names of files be shown that are no text."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _wrong_file(error: OSError) -> int:
+    """One line for what the system says of a file; nothing if nobody reads the output any more."""
+    if error.errno == errno.EPIPE:
+        with suppress(OSError, ValueError):  # what is left would be written at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if error.errno not in OF_THE_MACHINE and error.filename is None:
+        raise error
+    where = f"{error.filename}: " if error.filename else ""
+    full = error.errno in OF_THE_MACHINE
+    remedy = "free some space or choose another output" if full else "check the path"
+    return _ended(f"{where}{error.strerror}; {remedy}", 2)
 
 
 def _wrong_input(error: Exception) -> int:

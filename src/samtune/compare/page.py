@@ -61,7 +61,7 @@ def write_page(
         config: Settings of the first run.
         command: What was typed.
     """
-    return write_whole(folder / "report.html", render(result, pictures, config, command).encode())
+    return write_whole(folder / "report.html", render(result, pictures, config, command))
 
 
 def render(

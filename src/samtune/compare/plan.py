@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from samtune.runs.folder import DEFAULT, check_output
 from samtune.runs.jobs import data_name
 from samtune.runs.trees import DEFAULTS, Tree
 from samtune.runs.words import layers, parse_override, recipes
+from samtune.texts import read_json
 
 OF_COMPARISON = ("methods", "shots", "seeds")
 """Settings of a comparison, beside those of a training."""
@@ -102,7 +102,7 @@ def _check_folder(folder: Path) -> None:
 
 def _is_comparison(file: Path) -> bool:
     try:
-        tree = json.loads(file.read_text("utf-8"))
+        tree = read_json(file)
     except (OSError, ValueError):
         return False
     return isinstance(tree, dict) and {"rows", "runs", "comparison"} <= tree.keys()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from samtune.data.problems import DataError, remark
 from samtune.data.quiet import opened_picture
 from samtune.errors import InputError
 from samtune.files import as_path
+from samtune.texts import parse_json, read_text
 
 Colour = tuple[int, int, int]
 FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "obj_class_to_machine_color.json")
@@ -188,9 +188,9 @@ def _is_coloured(mask: Path) -> bool:
 @lru_cache(maxsize=8)
 def _read(file: Path, modified: int) -> ColourTable:
     try:
-        text = file.read_text("utf-8-sig")
+        text = read_text(file)
         rows = list(_rows(file, text))
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:80]
         raise InputError(f"{file}: no table of names and colours ({reason}); {_REMEDY}") from error
     return _table(rows, str(file))
@@ -199,7 +199,7 @@ def _read(file: Path, modified: int) -> ColourTable:
 def _rows(file: Path, text: str) -> Iterable[tuple[str, Any]]:
     if file.suffix.lower() in (".json", ".yaml", ".yml"):
         json_like = file.suffix.lower() == ".json"
-        yield from _of_tree(json.loads(text) if json_like else as_words(text))
+        yield from _of_tree(parse_json(text) if json_like else as_words(text))
     elif file.suffix.lower() == ".csv":
         for row in csv.DictReader(text.splitlines(), skipinitialspace=True):
             cells = {str(key).strip().lower(): value for key, value in row.items()}
@@ -260,7 +260,7 @@ def _colour(value: Any, name: str, origin: str) -> Colour | None:
         r, g, b = (int(part) for part in value)
         if not all(0 <= part <= 255 for part in (r, g, b)):
             raise ValueError
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise InputError(
             f"{origin}: {name}={value}: a colour is red, green and blue of 0 to 255; {_REMEDY}"
         ) from None

@@ -10,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
-from samtune.data.problems import DataError
+from samtune.data.problems import DataError, remark
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 
+NOT_FINITE = "not finite"
+"""The kind of a remark about values that are no numbers."""
 PERCENTILES = (0.5, 99.5)
 """Range of values that deeper images keep under ``percentile``."""
+_SAFE = 1e18
+"""Beyond it the squares and differences of single precision overflow."""
 DEVIATIONS = 3.0
 """Standard deviations on each side of the mean that images keep under ``zscore``."""
 
@@ -99,6 +103,7 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
     bands = None if policy is None else policy.bands
     values = _take_bands(array, bands, path)
     blank = _blank(values, bands is not None)
+    _remark_numbers(values, path)
     values = np.ma.getdata(values)
     if policy is None or policy.intensity == "percentile":
         if values.dtype == bool:
@@ -116,6 +121,28 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
     return np.ascontiguousarray(rgb if rgb.shape[2] == 3 else rgb.repeat(3, axis=2))
 
 
+def _remark_numbers(values: NDArray, path: Path) -> None:
+    """Counts what is no number where there are data, and refuses an image of nothing else."""
+    if not np.issubdtype(values.dtype, np.inexact):
+        return
+    there = ~np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    data = np.ma.getdata(values)
+    data = data if there is None else data[there]
+    finite = np.isfinite(data)
+    most = np.finfo(np.float32).max
+    large = int((finite & (np.abs(data, where=finite, out=np.zeros_like(data)) > most)).sum())
+    nan, infinite = int(np.isnan(data).sum()), int(np.isinf(data).sum())
+    if data.size and not finite.any():
+        what = f"all {data.size} values are NaN or infinite"
+        raise DataError(path, "no numbers", what, "export the image again, or remove the pair")
+    kinds = ((nan, "NaN"), (infinite, "infinite"), (large, f"beyond {most:.2g}"))
+    met = [f"{count} {kind}" for count, kind in kinds if count]
+    if met:
+        what = f"{', '.join(met)} of {data.size} values"
+        remedy = "legal; they are left out of the scale, and black"
+        remark(path, NOT_FINITE, what, remedy)
+
+
 def _blank(values: NDArray, apart: bool) -> NDArray[np.bool_] | None:
     """``(h, w, channels)``: true where there are no data; ``None`` if there are everywhere.
 
@@ -128,7 +155,7 @@ def _blank(values: NDArray, apart: bool) -> NDArray[np.bool_] | None:
         if not apart and np.issubdtype(values.dtype, np.integer):
             blank = np.broadcast_to(blank.all(2, keepdims=True), values.shape)
     if np.issubdtype(values.dtype, np.inexact):
-        infinite = ~np.isfinite(np.ma.getdata(values))
+        infinite = ~(np.abs(np.ma.getdata(values)) <= np.finfo(np.float32).max)  # NaN too
         blank = infinite if blank is None else blank | infinite
     return blank if blank is not None and blank.any() else None
 
@@ -200,8 +227,13 @@ def _by_default(policy: InputPolicy, array: NDArray, path: Path) -> tuple[float,
     return float(info.min), float(info.max)
 
 
-def _finite(array: NDArray) -> NDArray[np.float32]:
-    return np.nan_to_num(array.astype(np.float32), posinf=0.0, neginf=0.0)
+def _finite(array: NDArray) -> NDArray[Any]:
+    """The values as floats, of double precision if differences could not be told else."""
+    most = np.finfo(np.float32).max
+    if np.issubdtype(array.dtype, np.inexact):
+        array = np.where(np.abs(array) <= most, array, 0)  # of NaN too
+    large = bool(array.size) and float(np.abs(array).max()) > _SAFE
+    return array.astype(np.float64 if large else np.float32)
 
 
 def _scaled(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:

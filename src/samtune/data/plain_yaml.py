@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from samtune.texts import parse_yaml
+
 
 def check_keys(node: yaml.MappingNode) -> None:
     """Refuses a mapping with a key twice, of which YAML's readers take the last without a word.
@@ -37,7 +39,7 @@ def as_words(text: str) -> Any:
     Raises:
         yaml.YAMLError: It is not YAML, or has a key twice.
     """
-    return yaml.load(text, WordLoader)
+    return parse_yaml(text, WordLoader)
 
 
 def reason_of(error: Exception) -> str:

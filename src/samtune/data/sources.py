@@ -15,6 +15,7 @@ from samtune.data.stored import Stored
 from samtune.data.volumes import Whole, is_volume, slices, stem_of
 from samtune.data.walking import SPLIT_NAMES, data_files, existing_folder, image_files
 from samtune.errors import InputError
+from samtune.texts import read_text
 
 __all__ = [
     "SPLIT_NAMES",
@@ -207,8 +208,8 @@ def by_lists(
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
+        return read_text(file).splitlines()
+    except (UnicodeDecodeError, OSError):
         what, remedy = "is not UTF-8 text", "save the list of names as UTF-8"
         raise DataError(file, "unreadable list", what, remedy) from None
 

@@ -18,6 +18,7 @@ from samtune.data.scan import usable
 from samtune.data.sources import Record
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
+from samtune.texts import read_json
 
 PUBLISHED = "published"
 """The ``shot_seed`` that stands for the images of a set's published experiments."""
@@ -90,7 +91,7 @@ def write_split(path: str | Path, parts: Mapping[str, list[Record]]) -> None:
 def read_split(path: str | Path) -> dict[str, list[str]]:
     """The names that :func:`write_split` wrote; none where there is no such file."""
     path = Path(path)
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[str, list[Record]]:
@@ -266,7 +267,7 @@ def _seeded_order(records: Iterable[Record], seed: int) -> list[Record]:
 
 
 def _hashed(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _by_name(records: Iterable[Record]) -> list[Record]:

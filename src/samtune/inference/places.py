@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -17,6 +16,7 @@ from samtune.data.reading import SUFFIXES
 from samtune.data.sources import is_plain
 from samtune.errors import InputError
 from samtune.files import as_path, free_path, lies_in, same_place
+from samtune.texts import read_json
 
 REMEDY = "free some space or choose another --out"
 ENTRIES = "predictions.json"
@@ -126,7 +126,7 @@ def _is_written_here(file: Path) -> bool:
     if file.name != ENTRIES:
         return _is_signed(file)
     try:
-        rows = json.loads(file.read_text("utf-8"))
+        rows = read_json(file)
     except (OSError, ValueError):
         return False
     keys = {"image", "segmentation", "bbox", "area", "score"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.inference.requests import ObjectRequest, Request, check_prompts, checked_box
+from samtune.texts import parse_json, read_text
 
 _FORM = '{"image.png": {"boxes": [[x0, y0, x1, y1]]}}'
 
@@ -33,7 +33,7 @@ def read_prompts(path: str | Path) -> dict[str, Request]:
     if place.suffix.lower() == ".txt":
         return {place.stem: _yolo(place)}
     try:
-        tree = json.loads(place.read_text("utf-8-sig"), object_pairs_hook=_Repeated.of)
+        tree = parse_json(read_text(place), _Repeated.of)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable JSON file; prompts look like {_FORM}") from error
     if isinstance(tree, dict) and isinstance(tree.get("annotations"), list):
@@ -107,7 +107,7 @@ def _corners(bbox: Any, origin: str) -> tuple[float, ...]:
 
 def _yolo(file: Path) -> Request:
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
+        lines = read_text(file).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not readable as text; export the labels again") from error
     return tuple(

@@ -21,6 +21,7 @@ from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
 from samtune.sam.weights import check_numbers, fingerprint, load_sam
+from samtune.texts import parse_json
 
 FORMAT = 1
 HEADER = "samtune"
@@ -100,7 +101,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        header = json.loads(metadata[HEADER])
+        header = parse_json(metadata[HEADER])
     except KeyError:
         raise InputError(
             f"{path}: not a samtune checkpoint; bring others' files in with `samtune import`, "
@@ -111,7 +112,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"{path}: not a readable checkpoint ({error}); it may be cut short, copy it again"
         ) from error
     header = header if isinstance(header, dict) else {}
-    if header.get("format", 0) > FORMAT:
+    if isinstance(number := header.get("format"), int) and number > FORMAT:
         raise InputError(
             f"{path}: written by samtune {header.get('samtune')}, newer than this one; "
             "upgrade with pip install -U samtune"
@@ -121,7 +122,26 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"{path}: not a samtune checkpoint, its header lacks entries; each has "
             f"{', '.join(ENTRIES)}"
         )
+    if wrong := _other_kinds(header):
+        raise InputError(
+            f"{path}: not a samtune checkpoint, its header has other kinds of values than samtune "
+            f"writes: {', '.join(wrong)}; copy it again"
+        )
     return header
+
+
+def _other_kinds(header: Mapping[str, Any]) -> list[str]:
+    """The entries of a header that are of another kind than :func:`save` writes."""
+    kinds: dict[str, Any] = {**dict.fromkeys(ENTRIES, dict), "format": int, "prompts": str}
+    kinds |= {"config": dict, "strength": (int, float)}
+    wrong = [key for key in kinds.keys() & header.keys() if not isinstance(header[key], kinds[key])]
+    names = {"base": ("name", "sha256"), "adapter": ("name",), "decoder": ("name",)}
+    for part, keys in names.items():
+        if part not in wrong:
+            wrong += [f"{part}.{key}" for key in keys if not isinstance(header[part].get(key), str)]
+    if "config" not in wrong and not isinstance(header.get("config", {}).get("data", {}), dict):
+        wrong.append("config.data")
+    return wrong
 
 
 def load(

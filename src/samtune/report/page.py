@@ -86,7 +86,7 @@ def write_report(folder: Path, report: Report) -> Path:
         InputError: A file could not be written.
     """
     overlays = sorted(report.overlays, key=_tuned_iou)
-    html = render(report).encode()
+    html = render(report).encode("utf-8", "backslashreplace")
     strips = {name: encoded(strip(o), "PNG") for name, o in _file_names(overlays).items()}
     for name, data in strips.items():
         write_whole(Path(folder) / "samples" / f"{name}.png", data)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from samtune.data.intensity import NOT_FINITE
 from samtune.data.layouts import SplitRecords
 from samtune.data.named import DATASETS, deviations
 from samtune.data.problems import DataError
@@ -18,6 +19,7 @@ from samtune.errors import InputError
 from samtune.files import as_path, write_whole
 from samtune.runs.config import RunConfig
 from samtune.runs.remarks import few_images
+from samtune.texts import read_json
 
 SPLIT = "split.json"
 """The file with the images that a run trained, validated and tested on."""
@@ -93,7 +95,7 @@ def _read(folder: Path) -> Mapping[str, dict[str, list[str]]]:
     if not file.is_file():
         return {}
     try:
-        tree = json.loads(file.read_text("utf-8"))
+        tree = read_json(file)
     except ValueError as error:
         what, remedy = "is not readable as JSON", "remove it to go on without what it says"
         raise DataError(file, "unreadable file", what, remedy) from error
@@ -159,6 +161,8 @@ def check_splits(
             counts[-1] += f" ({summary.empty} images without any)"
     if carved is not None:
         remarks += as_lines([*of_training([*looks.values()], parts, config.data, carved)])
+        notes = [note for each in looks.values() for note in each.remarks]
+        remarks += as_lines([note for note in notes if note.kind == NOT_FINITE])
     return SplitCheck("\n".join(counts), remarks, [*looks.values()])
 
 

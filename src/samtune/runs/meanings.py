@@ -15,6 +15,7 @@ from samtune.data.plain_yaml import as_words, check_keys
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.runs.config import RunConfig
+from samtune.texts import parse_yaml
 
 Kind = Literal["text", "texts", "yaml"]
 """A name or a path; several, or a list of them; anything else."""
@@ -86,11 +87,11 @@ def value_of(key: str, text: str) -> Any:
     try:
         if kind == "texts":
             return as_words(text)
-        value = yaml.load(text, Loader)
+        value = parse_yaml(text, Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{key}={text}: the value is not valid YAML; quote it") from error
     if isinstance(value, str) and "," in value and not any(c in value for c in " /\\"):
-        return [yaml.load(part, Loader) for part in value.split(",")]
+        return [parse_yaml(part, Loader) for part in value.split(",")]
     return value
 
 
@@ -102,7 +103,7 @@ def tree_of(text: str) -> Any:
     Raises:
         yaml.YAMLError: It is not YAML.
     """
-    tree = yaml.load(text, Loader)
+    tree = parse_yaml(text, Loader)
     return _as_written(tree, as_words(text), "")
 
 

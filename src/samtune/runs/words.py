@@ -26,6 +26,7 @@ from samtune.runs.trees import (
     named_parts,
     nested,
 )
+from samtune.texts import read_text
 from samtune.training.schedule import UNSAFE
 
 DATA_FILES = (".csv", ".json", ".tsv")
@@ -56,7 +57,7 @@ def read_tree(path: Path) -> Tree:
         InputError: No such file, or not a YAML mapping.
     """
     try:
-        tree = tree_of(path.read_text("utf-8-sig"))
+        tree = tree_of(read_text(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give a recipe's name or a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -133,7 +134,8 @@ def _data_root(roots: Sequence[str], overrides: Tree) -> Tree:
         InputError: There are several, or it has the name of a recipe.
     """
     stated = overrides.get("data", {})
-    others = [stated["root"]] if isinstance(stated, Mapping) and stated.get("root") else []
+    root = stated.get("root") if isinstance(stated, Mapping) else None
+    others = [root] if root and isinstance(root, str) else []  # others are refused with their kind
     known = list(dict.fromkeys([*others, *roots]))
     if len(known) > 1:
         raise InputError(

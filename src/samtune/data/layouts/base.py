@@ -123,7 +123,7 @@ def defaults_of(settings: Settings) -> dict[str, Any]:
         return {}
     try:
         known = dict(layout_of(path, name).defaults(path, settings))
-        if "colors" in settings:
+        if isinstance(settings.get("colors"), str | Mapping):
             known |= colour_settings(settings)
         return known
     except InputError as error:

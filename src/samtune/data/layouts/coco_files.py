@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from samtune.data.problems import DataError, complain
+from samtune.texts import read_json
 
 _NONE = ("", "none", "null")
 
@@ -16,7 +16,7 @@ _NONE = ("", "none", "null")
 @lru_cache(maxsize=4)
 def _loaded(file: Path, modified: int) -> dict[str, Any]:
     try:
-        tree = json.loads(file.read_text("utf-8-sig"))
+        tree = read_json(file)
     except (ValueError, OSError) as error:
         what = f"not readable as JSON ({str(error).splitlines()[0]})"
         raise DataError(file, "unreadable list", what, "download it again") from error

@@ -26,6 +26,7 @@ from samtune.data.layouts.places import Places
 from samtune.data.problems import DataError
 from samtune.data.reading import SUFFIXES
 from samtune.data.sources import SPLIT_NAMES
+from samtune.texts import read_bytes
 
 _NO_AREAS = ("polyline", "points", "cuboid", "skeleton")
 _SHAPES = ("polygon", "mask", "ellipse", "box", *_NO_AREAS)
@@ -49,8 +50,8 @@ def _is_cvat(file: Path) -> bool:
 def _loaded(file: Path, modified: int) -> tuple[list[str], list[Entry]]:
     """The labels that an area can have, and the images."""
     try:
-        tree = ElementTree.fromstring(file.read_bytes())
-    except ElementTree.ParseError as error:
+        tree = ElementTree.fromstring(read_bytes(file))
+    except (ElementTree.ParseError, OSError) as error:
         what = f"not readable as XML ({error})"
         raise DataError(file, "unreadable list", what, "export it again") from error
     with form_of(file, "CVAT"):

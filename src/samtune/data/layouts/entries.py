@@ -27,6 +27,7 @@ from samtune.data.quiet import opened_picture
 from samtune.data.sources import Record
 from samtune.data.stored import Stored
 from samtune.errors import InputError
+from samtune.texts import read_json
 
 _CORNERS = 180
 """Of the polygon that stands for an ellipse."""
@@ -224,7 +225,7 @@ def json_of(file: Path) -> Any:
         InputError: It is not readable as JSON.
     """
     try:
-        return json.loads(file.read_text("utf-8-sig"))
+        return read_json(file)
     except (ValueError, OSError) as error:
         what = f"not readable as JSON ({str(error).splitlines()[0]})"
         raise DataError(file, "unreadable list", what, "export it again") from error

@@ -35,6 +35,7 @@ from samtune.data.reading import pillow_pixels
 from samtune.data.sources import SPLIT_NAMES
 from samtune.data.stored import Stored
 from samtune.errors import InputError
+from samtune.texts import read_text
 
 _IGNORE, _BACKGROUND = "__ignore__", "_background_"
 """Labels that LabelMe's own export leaves out."""
@@ -217,7 +218,7 @@ def _of(root: Path, file: Path) -> Entry:
 def _names(root: Path, entries: list[Entry]) -> list[str]:
     """The classes of ``labels.txt``, as LabelMe takes it, or those that occur."""
     file = (root if root.is_dir() else root.parent) / "labels.txt"
-    lines = file.read_text("utf-8-sig").splitlines() if file.is_file() else []
+    lines = read_text(file, "replace").splitlines() if file.is_file() else []
     known = [line.strip() for line in lines if line.strip()]
     return labels_of(entries, (n for n in known if n not in (_IGNORE, _BACKGROUND)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from samtune.data.sources import Record, existing_folder, sliced
 from samtune.data.stored import Stored
 from samtune.data.volumes import is_volume
 from samtune.errors import InputError
+from samtune.texts import read_json
 
 _CHANNEL = re.compile(r"_(\d{4})$")
 
@@ -56,8 +56,8 @@ def _tree(root: Path) -> dict[str, Any]:
             f"{root}: has no dataset.json; set data.root to nnUNet_raw/DatasetNNN_NAME"
         )
     try:
-        tree = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+        tree = read_json(file)
+    except (ValueError, OSError) as error:
         raise InputError(f"{file}: not readable as JSON ({error}); write it again") from error
     wanted = ("channel_names", "labels", "file_ending")
     missing = [key for key in wanted if key not in tree]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from samtune.data.layouts.drawn import DrawnMask, Shape, class_settings, kind_of
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, existing_folder, image_files
 from samtune.errors import InputError
+from samtune.texts import read_json
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sa1bMask(DrawnMask):
 
 @lru_cache(maxsize=16)
 def _loaded(path: Path, modified: int) -> dict[str, Any]:
-    tree = json.loads(path.read_text("utf-8"))
+    tree = read_json(path)
     sized = isinstance(tree, dict) and {"height", "width"} <= set(tree.get("image", ()))
     masks = tree.get("annotations") if sized else None
     whole = isinstance(masks, list) and all(

@@ -12,6 +12,7 @@ from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record, existing_folder, sliced
 from samtune.errors import InputError
 from samtune.files import as_path
+from samtune.texts import read_text
 
 COLUMNS = ("image", "mask")
 _DELIMITERS = ",;\t"
@@ -102,7 +103,7 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
             "the first line names the columns image, mask and, if there are splits, split"
         )
     try:
-        text = file.read_text("utf-8-sig").splitlines()
+        text = read_text(file).splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
     delimiter = max(_DELIMITERS, key=text[0].count)

@@ -18,6 +18,7 @@ from samtune.data.problems import DataError, complain, remark
 from samtune.data.reading import image_size
 from samtune.data.sources import SPLIT_NAMES, Record, image_files
 from samtune.errors import InputError
+from samtune.texts import read_text
 
 _OUTSIDE = 0.01
 """Corners may lie outside of the image by this part of its side, as rounding leaves them."""
@@ -43,7 +44,7 @@ class YoloMask(DrawnMask):
             return []
         h, w = self.size()
         shapes, wrong = [], []
-        lines = list(enumerate(self.path.read_text("utf-8-sig").splitlines(), 1))
+        lines = list(enumerate(read_text(self.path).splitlines(), 1))
         first = {" ".join(line.split()): number for number, line in reversed(lines)}
         again = [n for n, line in lines if line.split() and first[" ".join(line.split())] != n]
         for number, line in lines:
@@ -114,8 +115,8 @@ def _yaml_file(root: Path) -> Path | None:
 def _tree(file: Path) -> dict[str, Any]:
     """The file with all words as they are written: YAML takes yes, no and 007 for other things."""
     try:
-        tree = as_words(file.read_text("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = as_words(read_text(file))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         what = f"not readable as YAML ({reason_of(error)})"
         remedy = "correct it, and save it as UTF-8 text"
         raise DataError(file, "unreadable list", what, remedy) from error
@@ -239,7 +240,7 @@ def _names_beside(folder: Path) -> list[str]:
     """Names of a list that annotation tools write beside the labels, one a line."""
     for name in ("classes.txt", "obj.names", "classes.names", "labels/classes.txt"):
         if (folder / name).is_file():
-            lines = [line.strip() for line in (folder / name).read_text("utf-8-sig").splitlines()]
+            lines = [line.strip() for line in read_text(folder / name, "replace").splitlines()]
             return [line for line in lines if line]
     return []
 
@@ -250,7 +251,7 @@ def _largest(folders: Iterable[Path]) -> int:
     for folder in folders:
         labels = _label_file(folder / "x").parent
         for file in sorted(labels.glob("*.txt")) if labels.is_dir() else ():
-            for line in file.read_text("utf-8-sig", "replace").splitlines():
+            for line in read_text(file, "replace").splitlines():
                 word = line.split()[0] if line.split() else ""
                 largest = max(largest, int(word) if word.isdigit() else -1)
     return largest
@@ -316,7 +317,7 @@ def _images(file: Path, tree: dict[str, Any], split: str, entries: list[str]) ->
         elif place.is_dir():
             images += image_files(place) or image_files_below(place)
         else:
-            lines = [line.strip() for line in place.read_text("utf-8-sig").splitlines()]
+            lines = [line.strip() for line in read_text(place, "surrogateescape").splitlines()]
             listed = [line for line in lines if line]
             paths = [_image_of_list(place, file, tree, line) for line in listed]
             missing = [path for path in paths if not path.is_file()]

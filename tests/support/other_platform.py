@@ -1,0 +1,37 @@
+"""Takes away what Windows has not, before samtune is imported, and runs command lines there."""
+
+import multiprocessing
+import os
+import signal
+import sys
+
+import accelerate  # noqa: F401 - what other packages need of this system is loaded by now
+import torch.utils.data  # noqa: F401
+import torchmetrics  # noqa: F401
+import typer  # noqa: F401
+
+for name in ("resource", "fcntl", "pwd", "grp", "termios"):
+    sys.modules[name] = None  # type: ignore[assignment]
+for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGPIPE", "SIGALRM"):
+    if hasattr(signal, name):
+        delattr(signal, name)
+for name in ("fork", "getuid", "geteuid", "statvfs", "mkfifo", "killpg", "getpgid"):
+    if hasattr(os, name):
+        delattr(os, name)
+
+
+def main() -> None:
+    """Runs each argument as a command line, words parted by spaces."""
+    from samtune.cli.main import main as run
+
+    for line in sys.argv[1:]:
+        try:
+            run(line.split(" "))
+        except SystemExit as end:
+            if end.code:
+                raise SystemExit(f"{line}: {end.code}") from None
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn", force=True)
+    main()
