@@ -152,3 +152,15 @@ def test_without_scipy_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"samtune\[metrics\]"):
         Suite(EvalConfig(("hd95",)))
+
+
+def test_more_masks_than_a_byte_counts():
+    """300 instances of one image, all but three of them as they should be."""
+    target = torch.zeros(300, 40, 40, dtype=torch.bool)
+    for k in range(300):
+        target[k, 2 * (k // 20) : 2 * (k // 20) + 2, 2 * (k % 20) : 2 * (k % 20) + 2] = True
+    predicted = target.clone()
+    predicted[:3] = False
+    suite = Suite(EvalConfig(("msa", "ap")))
+    suite.update(Seen(predicted, target, scores=torch.ones(300)))
+    assert suite.compute()["msa"] == pytest.approx(297 / 300)

@@ -170,7 +170,8 @@ def _areas(masks: Sequence[RunLengths]) -> NDArray[np.int64]:
     """Pixels of each mask."""
     from pycocotools import mask as coco
 
-    return np.asarray(coco.area(list(masks)) if len(masks) else [], np.int64)
+    # one by one: pycocotools counts a list's masks in a byte
+    return np.array([int(coco.area(mask)) for mask in masks], np.int64)
 
 
 def _ious(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> Floats:
