@@ -165,6 +165,7 @@ def test_no_gradient_is_kept(predictor):
     [
         ({"box": [1, 2, 3]}, "4 numbers"),
         ({"box": [5, 5, 5, 9]}, "x0 < x1"),
+        ({"box": [0.1, 0.2, 0.5, 0.7]}, "first pixel"),
         ({"box": [80, 5, 90, 9]}, "outside the image of 72x48"),
         ({"box": [-9, 5, 0, 9]}, "outside the image"),
         ({"box": [0, 50, 9, 60]}, "outside the image"),

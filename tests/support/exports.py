@@ -128,14 +128,14 @@ def labelme(root):
 def x_anylabeling(root):
     """X-AnyLabeling: rectangles of four corners, its own keys, two shapes as one object."""
     images(root / "images")
-    for name in "abc":
+    for name, turned in zip("abc", ("polygon", "rotation", "oriented_rectangle"), strict=True):
         more = {"score": None, "difficult": False, "attributes": {}, "kie_linking": [], "flags": {},
                 "description": ""}  # fmt: skip
         top = [[5, 10], [25, 10], [25, 20], [5, 20]]
         low = [[5, 20], [25, 20], [25, 30], [5, 30]]
         shapes = [
             {**more, "label": "tree", "shape_type": "rectangle", "points": top, "group_id": 1},
-            {**more, "label": "tree", "shape_type": "polygon", "points": low, "group_id": 1},
+            {**more, "label": "tree", "shape_type": turned, "points": low, "group_id": 1},
         ]
         tree = {"version": "3.2.1", "flags": {}, "checked": False, "shapes": shapes,
                 "imagePath": f"..\\images\\{name}.jpg", "imageData": None, "imageHeight": H,

@@ -17,6 +17,7 @@ from samtune.errors import InputError
 from samtune.geometry import Geometry
 from samtune.inference.images import as_rgb
 from samtune.inference.prompted import PromptedImage
+from samtune.inference.requests import FRACTIONS, is_of_fractions
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import NEGATIVE, POSITIVE, Prompts
 
@@ -229,6 +230,8 @@ def _check_places(prompts: Prompts, geometry: Geometry) -> None:
             continue
         if x1 <= x0 or y1 <= y0:
             raise InputError(f"box={box.tolist()}: must be x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+        if is_of_fractions((x0, y0, x1, y1)):
+            raise InputError(f"box={box.tolist()}: {FRACTIONS}")
         if x0 >= w or y0 >= h or x1 <= 0 or y1 <= 0:
             raise Outside(f"box={box.tolist()}", geometry.original, "xyxy")
     points = prompts.coords[(prompts.labels == NEGATIVE) | (prompts.labels == POSITIVE)]

@@ -15,6 +15,10 @@ from samtune.prompts import Prompts
 KINDS = ("boxes", "points", "labels")
 EVERY = "*"
 """The key whose prompts hold for all images that have none of their own."""
+FRACTIONS = (
+    "lies within the first pixel; give pixels, which are fractions times the image's width and "
+    "height"
+)
 FORM = "boxes [x0, y0, x1, y1], or points [x, y] with as many labels"
 
 
@@ -87,12 +91,14 @@ def checked_box(values: Any, origin: str, relative: bool = False) -> tuple[float
         raise InputError(
             f"{origin}: box={list(box)}: must be x0, y0, x1, y1 with x0 < x1 and y0 < y1"
         )
-    if not relative and max(box) <= 1 and not all(v.is_integer() for v in box):
-        raise InputError(
-            f"{origin}: box={list(box)}: lies within the first pixel; give pixels, which are "
-            "fractions times the image's width and height"
-        )
+    if not relative and is_of_fractions(box):
+        raise InputError(f"{origin}: box={list(box)}: {FRACTIONS}")
     return box
+
+
+def is_of_fractions(box: Sequence[float]) -> bool:
+    """Whether a box lies within the first pixel, as one of fractions of the image's sides does."""
+    return max(box) <= 1 and not all(float(v).is_integer() for v in box)
 
 
 def _request(entry: Any, origin: str) -> Request:

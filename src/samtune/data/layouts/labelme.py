@@ -39,6 +39,8 @@ from samtune.texts import read_text
 
 _IGNORE, _BACKGROUND = "__ignore__", "_background_"
 """Labels that LabelMe's own export leaves out."""
+_RECTANGLES = ("rectangle", "rotation", "oriented_rectangle")
+"""Upright by two corners or all; turned by all four, as X-AnyLabeling and LabelMe call it."""
 _NO_AREAS = ("line", "linestrip", "point", "points", "cuboid")
 
 
@@ -96,7 +98,7 @@ def _entry_of(tree: dict[str, Any], file: Path, split: str | None) -> Entry:
             entry.refuse(name, "incomplete entry", "lacks label or points", "draw it again")
             continue
         kind, label = shape.get("shape_type") or "polygon", str(shape["label"])
-        boxes += kind == "rectangle"
+        boxes += kind in _RECTANGLES
         if label == _BACKGROUND:
             continue
         if kind in _NO_AREAS:
@@ -152,7 +154,7 @@ def _outline(
     if kind == "rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
         return [[x0, y0, x1, y0, x1, y1, x0, y1]]
-    if kind not in ("polygon", "rectangle", "rotation", "quadrilateral", "brush"):
+    if kind not in ("polygon", "quadrilateral", "brush", *_RECTANGLES):
         raise ValueError("such shapes are not known")
     if len(points) < 3:
         raise ValueError(f"{len(points)} points, and a polygon has three or more")
