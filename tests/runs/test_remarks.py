@@ -58,3 +58,14 @@ def test_few_images_are_remarked_with_the_number_below_which_they_are_few():
     for split, what in (("val", "best step"), ("test", "intervals")):
         said = few_images(split, 8)
         assert said.startswith(f"{split}: 8 images are few (fewer than {FEW})") and what in said
+
+
+def test_chosen_metrics_without_a_number_are_named():
+    box = entry(0.80, 0.90, [0.05, 0.15])
+    box["metrics"] = {
+        "iou_small": {"zero_shot": math.nan, "tuned": math.nan, "guesses": {}},
+        "iou_large": {"zero_shot": None, "tuned": None},
+        "iou": {"zero_shot": 0.8, "tuned": 0.9},
+    }
+    said = "iou_small, iou_large: nothing to measure, so there is no number"
+    assert shortfalls({"box": box}) == [said]

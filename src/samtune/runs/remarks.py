@@ -58,6 +58,8 @@ class _Cell:
 def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
     """Remarks on where tuning did harm or nothing that can be told, or where no model does as well.
 
+    Chosen metrics that have no number are named too.
+
     Args:
         by_prompt: As :func:`samtune.runs.baseline.compare_with_base` gives it; without intervals
             numbers are compared as they are.
@@ -89,7 +91,22 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
                 f"the test images cannot tell {label} from what needs no model (IoU: "
                 f"{'; '.join(near)}): the {PERCENT} interval of the difference holds 0"
             )
+    if names := _without_number(by_prompt):
+        remarks.append(f"{', '.join(names)}: nothing to measure, so there is no number")
     return remarks
+
+
+def _without_number(by_prompt: Mapping[str, Tree]) -> list[str]:
+    """The chosen metrics without a number, as those of sizes that do not occur."""
+    names = []
+    for mode, entry in by_prompt.items():
+        for name, sides in (entry.get("metrics") or {}).items():
+            values = [sides[side] for side in ("tuned", "zero_shot") if side in sides]
+            if values and all(
+                v is None or (isinstance(v, float) and math.isnan(v)) for v in values
+            ):
+                names.append(f"{name} ({mode})" if len(by_prompt) > 1 else name)
+    return names
 
 
 def _gains(by_prompt: Mapping[str, Tree]) -> Iterator[_Cell]:
