@@ -13,6 +13,7 @@ from samtune.training.schedule import (
     epoch_order,
     images_per_epoch,
     learning_rate,
+    most_validations,
     stream_seed,
     total_steps,
     validates,
@@ -129,6 +130,17 @@ def test_processes_have_as_many_and_as_large_batches(last):
 def test_steps_of_validations(settings, batches, total, steps):
     config = FitConfig(**settings)
     assert [k for k in range(total + 1) if validates(config, k, total, batches)] == steps
+
+
+def test_validations_cost_no_more_than_the_training():
+    # 120 steps of 4 images, each thrice; 16 images whole, 100, and 16 in 36 tiles each
+    most = [most_validations(FitConfig(), 120, encodings) for encodings in (0, 16, 100, 16 * 36)]
+    assert most == [20, 20, 14, 4]
+    assert most_validations(FitConfig(), 120, 100, detached=True) == 4
+    assert most_validations(FitConfig(accumulate=2), 120, 400, world=2) == 14
+    steps = [k for k in range(121) if validates(FitConfig(), k, 120, 1, most[-1])]
+    assert steps == [30, 60, 90, 120]
+    assert validates(FitConfig(eval_every=7), 7, 120, 1, 4), "what somebody set holds"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_the_criterion_varies_with_the_images(sam, pairs):
     model = FineTuned(sam, "lora", "tuned")
     measured = Validation(val, config, EvalConfig()).measure(model, ["point"])
     assert {"iou", "iou@none", "iou@point"} <= measured.row.keys()
-    assert measured.images == len(records)
+    assert measured.images == measured.encodings == len(records), "once for all prompts"
     value = measured.row["2*iou+iou@none"]
     assert value == (2 * measured.row["iou"] + measured.row["iou@none"]) / 3
     assert float(measured.values.mean()) == pytest.approx(value, abs=0.02)

@@ -28,6 +28,9 @@ from samtune.geometry import Geometry, InputPolicy
 from samtune.options import as_yaml
 from samtune.prompts import NONE, PromptModes, Prompts
 
+REHEARSED = 4
+"""Objects of a training image that are asked in the modes to keep, at most."""
+
 
 class _Question(NamedTuple):
     """What one image is asked: prompts in the original frame, objects, targets in both frames."""
@@ -163,6 +166,7 @@ class SegmentationDataset(Dataset[Example]):
     def rehearsing(self, modes: Sequence[str]) -> SegmentationDataset:
         """The same images, each asked in further modes as well: of them one for each object.
 
+        At most :data:`REHEARSED` objects are, drawn anew each time, and none of an empty image.
         These prompts are drawn last, so that all else stays as it is without them.
 
         Args:
@@ -257,7 +261,7 @@ class SegmentationDataset(Dataset[Example]):
     def _rehearsal(self, labels: Labels, geometry: Geometry, draws: Draws) -> Question | None:
         if self._rehearsed is None:
             return None
-        further = self._ask(labels, geometry, draws, self._rehearsed)
+        further = self._ask(labels, geometry, draws, self._rehearsed, rehearsed=True)
         return Question(
             further.prompts.to_model(geometry),
             further.targets,
@@ -271,7 +275,12 @@ class SegmentationDataset(Dataset[Example]):
         return kind.of(self.seed, int(self._epoch[0]), index)
 
     def _ask(
-        self, labels: Labels, geometry: Geometry, draws: Draws, modes: PromptModes
+        self,
+        labels: Labels,
+        geometry: Geometry,
+        draws: Draws,
+        modes: PromptModes,
+        rehearsed: bool = False,
     ) -> _Question:
         fitted = fit_mask(labels.map, geometry)
         objects = Objects(labels.map, fitted, len(labels), geometry.resized)
@@ -286,8 +295,9 @@ class SegmentationDataset(Dataset[Example]):
         if len(choices) < len(modes) and draws.mode(len(modes)) >= len(choices):
             prompts, the_one = Prompts.of(count=1), np.zeros(1, np.int64)
             return self._question(prompts, objects.as_one(), the_one, np.zeros(1, np.int64))
-        which = self._objects(objects, draws)
-        empty = self.prompts.ask_empty or self.data.crop is not None
+        most = min(self.prompts.max_objects, REHEARSED) if rehearsed else self.prompts.max_objects
+        which = self._objects(objects, draws, most)
+        empty = not rehearsed and (self.prompts.ask_empty or self.data.crop is not None)
         if self.train and empty and not len(which):
             return _Question(
                 Prompts.of(count=1),
@@ -322,7 +332,7 @@ class SegmentationDataset(Dataset[Example]):
         none = -1 if self.data.background is None else self.data.background
         return np.concatenate([np.array([none], np.int64), labels.classes])
 
-    def _objects(self, objects: Objects, draws: Draws) -> NDArray[np.int64]:
+    def _objects(self, objects: Objects, draws: Draws, most: int) -> NDArray[np.int64]:
         """Which objects to ask for: in the order of the label map, or drawn where they are many."""
         pixels = areas(objects.map, objects.count)
         there = pixels >= max(1, self.data.min_area)
@@ -332,8 +342,8 @@ class SegmentationDataset(Dataset[Example]):
         if not self.originals:  # else it is compared at its own size
             there &= areas(objects.fitted, objects.count) > 0
         which = np.flatnonzero(there)
-        if len(which) > self.prompts.max_objects:
-            which = draws.some_of(which, self.prompts.max_objects)
+        if len(which) > most:
+            which = draws.some_of(which, most)
         return which
 
 

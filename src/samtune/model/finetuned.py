@@ -80,6 +80,8 @@ class FineTuned(nn.Module):
         self.prompt_modes = PromptModes.parse(prompts)
         self.checkpointing = False
         self.cache: FeatureCache | None = None
+        self.encodings = 0
+        """How many images or tiles went through the encoder so far; those of the cache do not."""
         """The cache of what the base gives to a detached adapter, if there is one."""
         # None: a module's options are unknown, so that no checkpoint can say how to rebuild it
         self.adapter_options: dict[str, Any] | None = None
@@ -184,6 +186,7 @@ class FineTuned(nn.Module):
         encoder, (adapter, decoder) = self.sam.image_encoder, self.acting
         taps: dict[int, Tensor] = {}
         stored, nothing = self._stored_streams(pixels), pixels.new_empty(0)
+        self.encodings += len(pixels) if stored is None else 0
         x = adapter.embed(encoder, pixels) if stored is None else stored.get(-1, nothing)
         state = adapter.begin(encoder, pixels, x, decoder.tokens)
         for i, block in enumerate(encoder.blocks):
@@ -235,6 +238,7 @@ class FineTuned(nn.Module):
     def _streams(self, pixels: Tensor) -> Streams:
         """The base's streams that are read, for ``(B, 3, h, w)`` normalised pixels."""
         encoder = self.sam.image_encoder
+        self.encodings += len(pixels)
         depth = len(encoder.blocks)
         read = self.adapter.reads(depth) | set(self.decoder.taps)
         x, streams = encoder.embed(pixels), {}

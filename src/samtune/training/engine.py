@@ -40,6 +40,7 @@ from samtune.training.schedule import (
     check_feature_cache,
     epoch_order,
     learning_rate,
+    most_validations,
     stream_seed,
     total_steps,
     validates,
@@ -143,8 +144,7 @@ class _Trainer:
             model.strength = 1
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
-        self.output = output
-        self.accelerator = make_accelerator(config, cpu, output)
+        self.output, self.accelerator = output, make_accelerator(config, cpu, output)
         self.keeping = Keeping.of(config, model, train)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
@@ -203,8 +203,8 @@ class _Trainer:
         if self.judge is None or state.zero_shot is not None:
             return
         self.model.strength = 0
-        row = self.judge.validation.measure(self.model, self.keeping.looked_at()).row
-        self.model.strength = 1
+        measured = self.judge.validation.measure(self.model, self.keeping.looked_at())
+        self.model.strength, row, state.encodings = 1, measured.row, measured.encodings
         state.zero_shot = {"step": 0, **row}
         state.kept_modes = list(self.keeping.modes_to_keep(row))
         free = self.config.strength in (AUTO, NONE)
@@ -339,7 +339,9 @@ class _Trainer:
             )
 
     def _due(self) -> bool:
-        due = validates(self.config, self.state.step, self.total, self.batches)
+        c, state, how = self.config, self.state, (place()[1], self.model.adapter.detached)
+        most = most_validations(c, self.total, state.encodings, *how)
+        due = validates(c, state.step, self.total, self.batches, most)
         return self.judge is not None and due
 
     def _validate(self) -> None:

@@ -32,6 +32,10 @@ AUTO, NONE = "auto", "none"
 UNSAFE = {"strength": NONE, "average": NONE, "keep": NONE}
 """The settings of a training in which only the best step counts: published ones, and those of
 version 0.1.0."""
+FORWARD, BACKWARD = 1, 2
+"""What an image costs in the encoder, in passes: the gradient takes two."""
+MOST_VALIDATIONS, LEAST_VALIDATIONS = 20, 4
+"""Of a training that says nothing of them."""
 DEFAULT_EPOCHS = 20
 """Where neither epochs nor max_steps is given."""
 
@@ -102,7 +106,9 @@ class FitConfig:
     multimask: bool = setting(False, level="expert")
     """Train and read SAM's three masks per prompt instead of its single one."""
     eval_every: Count | None = None
-    """Steps between validations; by default once an epoch, and not more than 20 times in all."""
+    """Steps between validations; by default once an epoch, and not more than 20 times in all. If so
+    many encode more images or tiles than the training, they are fewer, but 4; an image of the
+    training counts thrice, for its gradient, if the encoder is adapted."""
     eval_epochs: Count | None = setting(None, level="expert")
     """Epochs between validations, if eval_every is not set."""
     metric: str = "iou"
@@ -256,7 +262,30 @@ def batches_per_epoch(
     return LAST_BATCHES[last].batches(mine, batch_size)
 
 
-def validates(config: FitConfig, step: int, total: int, batches: int) -> bool:
+def most_validations(
+    config: FitConfig, total: int, encodings: int, world: int = 1, detached: bool = False
+) -> int:
+    """How many validations a training has at most, by default.
+
+    So many that they cost no more than the training does, and from 4 to 20.
+
+    Args:
+        config: The settings.
+        total: Steps of the whole training.
+        encodings: Images or tiles that one validation encodes; 0 if it is not known.
+        world: Processes.
+        detached: Whether the training has no gradient in the encoder.
+    """
+    if not encodings:
+        return MOST_VALIDATIONS
+    images = total * config.accumulate * config.batch_size * world
+    passes = images * (FORWARD if detached else FORWARD + BACKWARD)
+    return min(MOST_VALIDATIONS, max(LEAST_VALIDATIONS, passes // encodings))
+
+
+def validates(
+    config: FitConfig, step: int, total: int, batches: int, most: int = MOST_VALIDATIONS
+) -> bool:
     """Whether a validation follows step ``1..total``, with so many batches in an epoch.
 
     The last step has one; of epochs that end within a step each the step that ends it.
@@ -267,7 +296,7 @@ def validates(config: FitConfig, step: int, total: int, batches: int) -> bool:
         length = config.eval_epochs * batches
         before, now = ((k * config.accumulate) // length for k in (step - 1, step))
         return now > before
-    once = max(batches // config.accumulate, math.ceil(total / 20), 1)
+    once = max(batches // config.accumulate, math.ceil(total / most), 1)
     return step % (config.eval_every or once) == 0
 
 

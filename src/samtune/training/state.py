@@ -33,6 +33,8 @@ class TrainingState:
     """Optimiser steps done."""
     zero_shot: dict[str, Any] | None = None
     """The validation of the base, before the first step."""
+    encodings: int = 0
+    """Images or tiles that this validation encoded."""
     kept_modes: list[str] = field(default_factory=list)
     """The prompt modes that are rehearsed."""
     best: dict[str, Any] | None = None

@@ -13,6 +13,7 @@ import numpy as np
 
 from samtune.data import SegmentationDataset
 from samtune.evaluation.streaming import Evaluation, evaluate_prompts
+from samtune.evaluation.sums import gather_items
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS
 from samtune.metrics.intervals import Floats, t_quantile
@@ -35,6 +36,8 @@ class Measurement:
     """How many images vary."""
     draw: Callable[[], Floats]
     """Gives :attr:`values`."""
+    encodings: int = 0
+    """How many images or tiles were encoded for it, by all processes."""
 
     @cached_property
     def values(self) -> Floats:
@@ -84,6 +87,7 @@ class Validation:
         """
         c, val = self.config, self.val.in_frame(model.input.size, model.mask_size)
         names = tuple(dict.fromkeys((*self.criterion.modes, *modes)))
+        before = model.encodings
         evaluations = evaluate_prompts(
             model,
             [val, *(each for mode in names if (each := val.asked_in(mode)) is not val)],
@@ -101,9 +105,9 @@ class Validation:
             keys = dict.fromkeys((*OF_MODES, *measures))
             row |= {key_of(key, mode): evaluation.metrics[key] for key in keys}
         row |= {str(self.criterion): self.criterion.value(row)}
-        draws = first.draws
-        images = 0 if draws is None else draws.images
-        return Measurement(row, images, lambda: self._values(first, by_mode))
+        images = 0 if first.draws is None else first.draws.images
+        encodings = sum(gather_items([model.encodings - before]))
+        return Measurement(row, images, lambda: self._values(first, by_mode), encodings)
 
     def _values(self, first: Evaluation, by_mode: Mapping[str, Evaluation]) -> Floats:
         """The criterion for draws of the images, see :class:`Measurement`."""
