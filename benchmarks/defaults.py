@@ -139,13 +139,11 @@ class FewObjects(SegmentationDataset):
         if count <= OBJECTS or example.original is None:
             return example
         rows = torch.linspace(0, count - 1, OBJECTS).round().long()
-        return replace(
-            example,
-            prompts=example.prompts.only(rows),
-            targets=example.targets[rows],
-            classes=example.classes[rows],
-            original=example.original[rows],
-        )
+        some = replace(example, prompts=example.prompts.only(rows), classes=example.classes[rows])
+        if example.objects is not None:
+            objects = replace(example.objects, numbers=example.objects.numbers[rows])
+            return replace(some, objects=objects)
+        return replace(some, targets=example.targets[rows], original=example.original[rows])
 
 
 class Bench:
