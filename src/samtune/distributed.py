@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import socket
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from samtune.errors import InputError
 
 Result = TypeVar("Result")
+_others: list[Any] = []
+"""Host and process of each rank, once they have met."""
 HEADSTART = 10.0
 """Seconds in which the main process may say what is wrong before another one does."""
 
@@ -61,8 +67,50 @@ def together(cpu: bool) -> Iterator[None]:
     from accelerate import PartialState
 
     processes = PartialState(cpu=cpu)
+    _meet()
     yield  # after an error the launcher ends the others, and waiting for them would hang
     processes.destroy_process_group()
+
+
+def lost_processes() -> list[int]:
+    """The ranks of processes on this machine that have ended without a word, as if killed."""
+    here = socket.gethostname()
+    return [
+        rank
+        for rank, (host, pid) in enumerate(_others)
+        if host == here and not _is_running(pid) and not _end_of(pid).exists()
+    ]
+
+
+def end_in_order() -> None:
+    """Notes that this process ends by itself, so that others do not take it for killed."""
+    if _others:
+        with suppress(OSError):
+            _end_of(os.getpid()).touch()
+
+
+def _meet() -> None:
+    """Tells all processes where the others run."""
+    from torch import distributed
+
+    _end_of(os.getpid()).unlink(missing_ok=True)  # of an earlier process of this number
+    _others[:] = [None] * place()[1]
+    distributed.all_gather_object(_others, (socket.gethostname(), os.getpid()))
+
+
+def _end_of(pid: int) -> Path:
+    """A file that a process leaves when it ends by itself."""
+    port = os.environ.get("MASTER_PORT", "0")
+    return Path(tempfile.gettempdir()) / f"samtune-{port}-{pid}.end"
+
+
+def _is_running(pid: int) -> bool:
+    """Whether there is such a process; one that has ended may wait for its launcher."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        return fields[0] not in ("Z", "X")
+    except OSError:
+        return not Path("/proc/self/stat").exists()  # a system that does not tell
 
 
 def share_buffers(model: Any) -> None:
@@ -79,6 +127,34 @@ def share_buffers(model: Any) -> None:
 
     for buffer in model.buffers():
         distributed.broadcast(buffer, 0)
+
+
+def finite_mean(values: Sequence[float]) -> float:
+    """The mean of what is finite; NaN if nothing is."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def mean_over_processes(values: Sequence[float], device: Any) -> tuple[float, int]:
+    """The mean of the finite values of all processes, and how many are not finite.
+
+    Args:
+        values: Of this process, as many as of each other.
+        device: Of torch, on which the processes meet.
+    """
+    mean, not_finite = finite_mean(values), sum(not math.isfinite(value) for value in values)
+    if place()[1] == 1:
+        return mean, not_finite
+    import torch
+    from torch import distributed
+
+    finite = len(values) - not_finite
+    kind = torch.float32 if torch.device(device).type == "mps" else torch.float64
+    sums = torch.tensor([mean * finite if finite else 0.0, finite, not_finite], dtype=kind)
+    sums = sums.to(device)
+    distributed.all_reduce(sums)
+    total, count, bad = sums.tolist()
+    return total / count if count else math.nan, round(bad)
 
 
 def from_main(make: Callable[[], Result]) -> Result:

@@ -6,13 +6,15 @@ file, and what fails or is interrupted leaves the earlier one as it was.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from samtune.errors import InputError
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REMEDY = "free some space or choose another output"
+CHECKSUM = "checksum"
+"""The entry of a file that its other contents are checked with."""
 WRITTEN_BY = "samtune_verb"
 """The entry of a file of weights that names the verb which wrote it."""
 
@@ -195,7 +199,7 @@ def write_tensors(
     remedy: str = REMEDY,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """Writes tensors as safetensors.
+    """Writes tensors as safetensors, with a checksum of all that the file holds.
 
     Args:
         path: The file to write or to replace.
@@ -208,9 +212,82 @@ def write_tensors(
     """
     from safetensors.torch import save_file
 
+    notes = dict(metadata or {})
+    notes[CHECKSUM] = checksum_of(tensors, notes)
     with replacing(path, remedy) as partial:
-        save_file(dict(tensors), partial, metadata=metadata)
+        save_file(dict(tensors), partial, metadata=notes)
     return Path(path)
+
+
+def read_tensors(path: str | Path, remedy: str) -> dict[str, Tensor]:
+    """The tensors of a file of :func:`write_tensors`, on the CPU.
+
+    Args:
+        path: The file; what other or earlier programs wrote has no checksum, and is not checked.
+        remedy: What a reader can do about a damaged file, the end of its one line.
+
+    Raises:
+        InputError: It cannot be read, or holds something else than was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            notes = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, ValueError, SafetensorError) as error:
+        what = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
+        raise InputError(f"{path}: {what}; {remedy}") from error
+    written = notes.pop(CHECKSUM, None)
+    if written is not None and written != checksum_of(tensors, notes):
+        raise InputError(f"{path}: is damaged (its checksum is of other contents); {remedy}")
+    return tensors
+
+
+def checksum_of(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    """A hash of tensors with their names, kinds and shapes, and of what is noted beside them."""
+    import torch
+
+    total = blake2b(json.dumps(dict(notes), sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def sealed_json(tree: Mapping[str, Any]) -> str:
+    """A tree as JSON with a checksum of itself, see :func:`read_sealed`."""
+    return json.dumps({**tree, CHECKSUM: _checksum_of_tree(tree)}, indent=1) + "\n"
+
+
+def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
+    """What :func:`sealed_json` made a file of; one without a checksum is of an earlier version.
+
+    Args:
+        path: The file.
+        remedy: What a reader can do about a damaged file, the end of its one line.
+
+    Raises:
+        InputError: It is missing, no JSON object, or holds something else than was written.
+    """
+    try:
+        tree = json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: is missing; {remedy}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        what = f"is damaged, not readable as JSON ({str(error).splitlines()[0]})"
+        raise InputError(f"{path}: {what}; {remedy}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: is damaged, no JSON object; {remedy}")
+    written = tree.pop(CHECKSUM, None)
+    if written is not None and written != _checksum_of_tree(tree):
+        raise InputError(f"{path}: is damaged (its checksum is of other contents); {remedy}")
+    return tree
+
+
+def _checksum_of_tree(tree: Mapping[str, Any]) -> str:
+    return blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _is_of_writing(error: Exception) -> bool:

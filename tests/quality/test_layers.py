@@ -48,7 +48,7 @@ LAYERS = {
     " metrics model ops options prompts registry report sam texts training",
     "compare": "adapters data decoders files metrics model report runs sam texts training",
     "cli": "adapters assets compare data decoders distributed files foreign inference model options"
-    " registry report runs sam",
+    " registry report runs sam training",
     "__init__": "evaluation inference model moved prompts sam training",
     "__main__": "cli",
 }

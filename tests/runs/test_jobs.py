@@ -26,7 +26,7 @@ def test_a_run_folder_is_complete(trained):
         "samples", "report.html", "summary.json", "images.csv",
     }  # fmt: skip
     assert {p.name.split("-")[0] for p in (trained.folder / "last").iterdir()} == {
-        "state.json", "trained", "optimizer", "top", "mean",
+        "state.json", "previous.json", "trained", "optimizer", "top", "mean",
     }  # fmt: skip
     assert [p.name for p in (trained.folder / "samples").iterdir()]
     assert json.loads((trained.folder / "summary.json").read_text()) == trained.summary

@@ -1,11 +1,18 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
-from samtune.training.state import TrainingState, read_counters, read_state, write_state
+from samtune.training.state import (
+    TrainingState,
+    mend_state,
+    read_counters,
+    read_state,
+    write_state,
+)
 
 
 def stepped(seed, steps=2):
@@ -40,12 +47,83 @@ def test_a_state_comes_back_as_it_was(tmp_path, steps):
         assert all(torch.equal(value, theirs[index][name]) for name, value in values.items())
 
 
-def test_only_the_newest_is_kept(tmp_path):
-    for step in (1, 2):
+def names_in(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_the_newest_and_the_one_before_are_kept(tmp_path):
+    parts = ("optimizer", "trained")
+    for step in (1, 2, 3):
         write_state(tmp_path, TrainingState(step=step), *stepped(step))
-    names = ["optimizer-00000002.safetensors", "state.json", "trained-00000002.safetensors"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == names
-    assert read_counters(tmp_path)["step"] == 2
+        files = [f"{p}-{s:08d}.safetensors" for p in parts for s in (step - 1, step) if s]
+        files += ["previous.json"] * (step > 1) + ["state.json"]
+        assert names_in(tmp_path) == sorted(files)
+    assert read_counters(tmp_path)["step"] == 3
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*3.safetensors")}
+    top = {"0.bias": torch.ones(4)}
+    for best in (top, {"0.bias": torch.zeros(4)}):
+        state = TrainingState(step=3, top_tensors=top, best={"step": 3}, best_tensors=best)
+        write_state(tmp_path, state, *stepped(3))
+        found = read_state(tmp_path, *stepped(0))
+        assert torch.equal(found.best_tensors["0.bias"], best["0.bias"])
+        assert (found.best_tensors is found.top_tensors) == (best is top)
+    assert {p: p.stat().st_mtime_ns for p in before} == before, "what is the same stays"
+    write_state(tmp_path, TrainingState(step=3, top_tensors=best), *stepped(3))
+    assert "top-00000003-2.safetensors" in names_in(tmp_path), "the previous state keeps its own"
+    mine = read_state(tmp_path, *stepped(0))
+    assert torch.equal(mine.top_tensors["0.bias"], best["0.bias"])
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-9] + bytes([data[-9] ^ 4]) + data[-8:]
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "flipped": flipped,
+    "another encoding": lambda data: data.decode("latin1").encode("utf-16"),
+    "another type": lambda data: b"[1, 2]",
+}
+
+
+@pytest.mark.parametrize("file", ["state.json", "trained-00000002", "optimizer-00000002"])
+def test_after_any_damage_the_state_before_it_is_read(tmp_path, refused, file):
+    good = tmp_path / "good"
+    for step in (1, 2):
+        write_state(good, TrainingState(step=step), *stepped(step))
+    assert mend_state(good) is None
+    name = file if file.endswith(".json") else f"{file}.safetensors"
+    for what, damage in {**DAMAGES, "missing": None}.items():
+        folder = tmp_path / what
+        shutil.copytree(good, folder)
+        if damage is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(damage((folder / name).read_bytes()))
+        assert read_state(folder, *stepped(0)).step == 1, what
+        line = mend_state(folder)
+        assert name in line and "of step 1" in line, what
+        assert mend_state(folder) is None and read_counters(folder)["step"] == 1
+        write_state(folder, TrainingState(step=5), *stepped(5))
+        (folder / "state.json").write_text("{")
+        assert read_state(folder, *stepped(0)).step == 1, "the damaged one came never back"
+        (folder / "previous.json").write_text("{")
+        refused(["state.json", "previous.json"], read_state, folder, *stepped(0))
+
+
+def test_counters_of_wrong_types(tmp_path, refused):
+    write_state(tmp_path, TrainingState(step=1), *stepped(1))
+    tree = json.loads((tmp_path / "state.json").read_text())
+    del tree["checksum"]  # as of version 0.1.0
+    for key, value, words in (
+        ("step", "1", "step is '1'"),
+        ("losses", {}, "losses is {}"),
+        ("files", {"trained": 3}, "list of files"),
+        ("news", 1, "upgrade"),
+    ):
+        (tmp_path / "state.json").write_text(json.dumps({**tree, key: value}))
+        refused([tmp_path / "state.json", words], read_state, tmp_path, *stepped(0))
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3])

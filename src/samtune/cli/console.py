@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samtune.training.interrupts import exit_code_of, words_of
+
 if TYPE_CHECKING:
     from samtune.report.terminal import Display
 
@@ -20,7 +22,15 @@ Words = Annotated[
 
 
 class Interrupted(Exception):
-    """The user pressed Ctrl-C."""
+    """The user pressed Ctrl-C, or another signal ended the run.
+
+    Args:
+        error: What it raised.
+    """
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        super().__init__(words_of(error))
+        self.code = exit_code_of(error)
 
 
 @contextmanager
@@ -37,7 +47,7 @@ def speaking(as_json: bool) -> Iterator[Display]:
         with Display(json=as_json) as display:
             yield display
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted; {error}" if str(error) else "interrupted") from None
+        raise Interrupted(error) from None
 
 
 @contextmanager

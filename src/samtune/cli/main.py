@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from samtune.cli.console import Interrupted, Json, Words, answer, speaking, warning
+from samtune.cli.console import Json, Words, answer, speaking, warning
 from samtune.cli.data import app as data_app
+from samtune.cli.ending import end_of, prepare_streams
 from samtune.cli.setting_list import TakesSettings
 
-OF_THE_MACHINE = tuple(
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES")
-    if hasattr(errno, name)  # Windows has no quotas
-)
-"""Errors of writing that the user can mend: a full disk, a folder that must not be written."""
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, by the shells' custom."""
 ALONE = ("predict", "import", "merge")
 """Verbs whose work is not shared among processes: the main one does it."""
 
@@ -304,76 +293,25 @@ def _options(
 def main(args: list[str] | None = None) -> None:
     """Runs the command line; wrong input ends with one line and exit code 2.
 
+    A signal that ends the run does so with one line too, and exit code 128 and its number.
+
     Args:
         args: The words after ``samtune``; by default those of the process.
     """
     from samtune.distributed import is_main
+    from samtune.training.interrupts import heeding_signals
 
     args = sys.argv[1:] if args is None else args
-    _prepare_streams()
+    prepare_streams()
     if not is_main() and args[:1] and args[0] in ALONE:
         raise SystemExit(0)
     try:
-        code = app(args or ["--help"], prog_name="samtune", standalone_mode=False)
-        sys.stdout.flush()
-    except Interrupted as error:
-        code = _ended(str(error), INTERRUPTED)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _ended("interrupted", INTERRUPTED)
-    except OSError as error:
-        code = _wrong_file(error)
-    except Exception as error:
-        code = _wrong_input(error)
+        with heeding_signals():
+            code = app(args or ["--help"], prog_name="samtune", standalone_mode=False)
+            sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        code = end_of(error)
     raise SystemExit(code if isinstance(code, int) else 0)
-
-
-def _prepare_streams() -> None:
-    """Gives output somewhere to go, and lets names of files be shown that are no text."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the shell
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _wrong_file(error: OSError) -> int:
-    """One line for what the system says of a file; nothing if nobody reads the output any more."""
-    if error.errno == errno.EPIPE:
-        with suppress(OSError, ValueError):  # what is left would be written at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    if error.errno not in OF_THE_MACHINE and error.filename is None:
-        raise error
-    where = f"{error.filename}: " if error.filename else ""
-    full = error.errno in OF_THE_MACHINE
-    remedy = "free some space or choose another output" if full else "check the path"
-    return _ended(f"{where}{error.strerror}; {remedy}", 2)
-
-
-def _wrong_input(error: Exception) -> int:
-    """One line for wrong input; anything else is a fault of the program and goes on."""
-    from samtune.errors import InputError
-
-    # Typer's releases differ in where click lives, but export this subclass of its errors.
-    usage_error, click_error = typer.BadParameter.__mro__[1:3]
-    if isinstance(error, InputError):
-        return _ended(" ".join(str(error).split("\n")), 2)
-    if isinstance(error, click_error):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context and isinstance(error, usage_error) else "samtune"
-        line = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
-        return _ended(f"{line}; see {command} --help", 2)
-    raise error
-
-
-def _ended(line: str, code: int) -> int:
-    from samtune.distributed import is_main, main_has_spoken
-
-    # Ctrl-C reaches all of them at once, and the launcher too.
-    if is_main() or (code != INTERRUPTED and not main_has_spoken()):
-        print(f"samtune: {line}", file=sys.stderr)
-    return code
 
 
 def _run_training(words: list[str], as_json: bool, defaults: dict[str, Any] | None = None) -> None:

@@ -34,8 +34,9 @@ from samtune.runs.words import read_run
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
+from samtune.training.interrupts import with_hint
 from samtune.training.memory import count_peak_anew
-from samtune.training.state import COUNTERS
+from samtune.training.state import has_state
 
 if TYPE_CHECKING:
     from samtune.data import Record
@@ -91,9 +92,9 @@ def compare(words: Sequence[str], display: Display) -> Tree:
         for i, run in enumerate(runs, 1):
             display.say(f"[{i}/{len(runs)}] {run.title}")
             summaries.append(_finished_summary(run) or _train(run, display))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         done = f"{len(summaries)} of {len(runs)} runs are done"
-        raise KeyboardInterrupt(f"{done}; go on with the same command") from None
+        raise with_hint(error, f"{done}; go on with the same command") from None
     return _report(runs, summaries, display)
 
 
@@ -158,7 +159,7 @@ def _finished_summary(run: Run) -> Tree | None:
 def _train(run: Run, display: Display) -> Tree:
     count_peak_anew()
     config = run.config
-    if (run.folder / "last" / COUNTERS).is_file():
+    if has_state(run.folder / "last"):
         config = replace(config, resume=str(run.folder))
     elif (run.folder / "config.yaml").is_file():  # what else lies there is somebody's own
         clear(run.folder)

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from samtune.batch import Batch
-from samtune.data import SegmentationDataset, collate
+from samtune.data import SegmentationDataset
+from samtune.data.loading import batches
 from samtune.distributed import place
 from samtune.evaluation.guesses import guesses_for
 from samtune.evaluation.image_results import (
@@ -151,11 +152,10 @@ def evaluate_prompts(
     datasets = [dataset.with_object_maps() for dataset in datasets]
     all_sums = [_Sums(model, each, measuring or EvalConfig(), guesses) for each in datasets]
     parts = [Subset(dataset, share) for dataset in datasets]
-    how: dict[str, Any] = {"num_workers": workers, "collate_fn": collate}
-    loader, *others = (iter(DataLoader(part, batch_size, **how)) for part in parts)
+    loader, *others = (batches(part, workers, batch_size=batch_size) for part in parts)
     for first in loader:  # zip would hold on to a batch
-        batches = [first, *map(next, others)]
-        _add_batch(model, batches, all_sums, share, precision, multimask)
+        asked = [first, *map(next, others)]
+        _add_batch(model, asked, all_sums, share, precision, multimask)
         if progress is not None:
             progress(len(all_sums[0].items), len(share))
     return [sums.compute() for sums in all_sums]

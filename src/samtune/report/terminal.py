@@ -135,6 +135,7 @@ class Display:
         """A row of a training's log."""
         if event["event"] == "train":
             note = f"loss {event['loss']:.4f}  lr {event['lr']:.2g}"
+            note += f"  {event['not_finite']} not finite" if event.get("not_finite") else ""
             self.progress("train", event["step"], event["total"], note)
         elif event["event"] in ("zero_shot", "val", "strength"):
             self.errors.print(validation_line(event), markup=False)

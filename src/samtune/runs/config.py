@@ -100,7 +100,8 @@ class RunConfig:
     output: str | None = None
     """The run's folder; by default ``runs/`` and a name from method, base and data."""
     resume: str | None = None
-    """Folder of an interrupted run to go on with."""
+    """Folder of an interrupted run to go on with; true for the one in output, which begins if there
+    is none."""
     device: str = "auto"
     """cpu, cuda, mps, or auto."""
 
@@ -219,6 +220,8 @@ def _validated(tree: Tree) -> RunConfig:
     ):  # a list of one
         if isinstance(tree.get(part, {}).get(key), str):
             tree = {**tree, part: {**tree[part], key: [tree[part][key]]}}
+    if tree.get("resume") in (True, False, "false"):  # as YAML reads the words
+        tree = {**tree, "resume": "true" if tree["resume"] is True else None}
     metric = tree.get("train", {}).get("metric")
     if isinstance(metric, list):  # a word with commas, as min(iou@none,iou@point)
         tree = {**tree, "train": {**tree["train"], "metric": ",".join(map(str, metric))}}

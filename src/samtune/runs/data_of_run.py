@@ -20,6 +20,8 @@ from samtune.files import as_path, write_whole
 from samtune.runs.config import RunConfig
 from samtune.runs.remarks import few_images
 from samtune.texts import read_json
+from samtune.training.saves import LAST
+from samtune.training.state import has_state
 
 SPLIT = "split.json"
 """The file with the images that a run trained, validated and tested on."""
@@ -112,7 +114,8 @@ def parts_to_train_on(
     """The splits, those of the run that goes on if there is one; and what is to be said of them."""
     name = config.data.name
     remarks = list(deviations(name, records)) if name in DATASETS else []
-    if config.resume is None:
+    begun = config.resume is not None and has_state(as_path(config.resume) / LAST)
+    if config.resume is None or not (begun or (as_path(config.resume) / SPLIT).is_file()):
         return splits(config.data, records), remarks
     parts, more = parts_of_run(
         config.resume, [record for part in records.values() for record in part]

@@ -26,7 +26,7 @@ from samtune.runs.config import RunConfig
 from samtune.runs.diagnosis import Colours, Evidence, better_on_training, diagnose, misfits
 from samtune.runs.framing import wider_settings, width_in_tokens
 from samtune.runs.selection import judged_by
-from samtune.training.state import read_counters
+from samtune.training.state import trained_tensors
 
 IMAGES = 16
 """Training images that are answered, or as many as the test has if they are more."""
@@ -135,11 +135,7 @@ def norm_after(folder: Path) -> float:
     Args:
         folder: The run's.
     """
-    from safetensors.torch import load_file
-
-    state = folder / "last"
-    name = f"trained-{read_counters(state)['generation']}.safetensors"
-    return _norm(load_file(state / name).values())
+    return _norm(trained_tensors(folder / "last").values())
 
 
 def answer_pairs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +16,20 @@ from samtune.errors import InputError
 from samtune.files import as_path, free_path, lies_in, write_whole
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
-from samtune.training.state import COUNTERS, read_counters
+from samtune.runs.lock import LOCK, RunLock, refuse_running
+from samtune.training.faults import Diverged
+from samtune.training.interrupts import with_hint
+from samtune.training.saves import BEST, LAST
+from samtune.training.state import has_state, read_counters
 
 DEFAULT = Path("runs")
 """The folder of runs that name none."""
+METRICS = "metrics.jsonl"
+CONFIG = "config.yaml"
+SUMMARY = "summary.json"
 RUN_FILES = (
-    "config.yaml", SPLIT, DIGESTS, "metrics.jsonl", "best.safetensors", "last", "samples",
-    "report.html", "summary.json", "images.csv", "trackers",
+    CONFIG, SPLIT, DIGESTS, METRICS, BEST, LAST, "samples",
+    "report.html", SUMMARY, "images.csv", "trackers",
 )  # fmt: skip
 """The files and folders that a run writes."""
 
@@ -32,29 +40,61 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
 
     Of several processes the main one makes and removes it, and all get its path.
 
+    Meanwhile the folder is locked: no other run can use it.
+
     Args:
         output: The folder of the setting ``output``; it must not hold a run.
         name: Without that, ``runs/NAME`` or the next free one.
         resume: The folder of the run to go on with, instead of both.
 
     Raises:
-        InputError: The folder holds a run or cannot be made.
+        InputError: The folder holds a run, or one is going on in it, or it cannot be made.
         KeyboardInterrupt: With how to go on as its message.
     """
-    if resume is None:
-        folder = from_main(lambda: _fresh(output, name))
-    else:
-        folder = as_path(resume)
+    locks: list[RunLock] = []
+
+    def enter() -> Path:
+        folder = _fresh(output, name) if resume is None else as_path(resume)
+        option = f"resume={folder}" if resume is not None else f"output={folder}"
+        try:
+            locks.append(RunLock(folder, option))
+        except OSError as error:
+            raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
+        if output is not None and resume is None:
+            _refuse_begun(folder)
+        return folder
+
+    folder = from_main(enter)
     try:
-        yield folder
-    except (InputError, OSError, KeyboardInterrupt) as error:
-        resumable = (folder / "last" / COUNTERS).is_file()
-        if resume is None and not resumable and is_main():
+        with _told_how_to_go_on(folder, new=resume is None):
+            yield folder
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+@contextmanager
+def _told_how_to_go_on(folder: Path, new: bool) -> Iterator[None]:
+    """After an error the folder says how to go on, or is removed if there is nothing to go on."""
+    try:
+        yield
+    except Exception as error:
+        of_user = isinstance(error, InputError | OSError)
+        if has_state(folder / LAST) and not isinstance(error, Diverged):
+            error.add_note(_how_to_go_on(folder))
+        elif of_user and new and not has_state(folder / LAST) and is_main():
             clear(folder)
-        if resumable and isinstance(error, KeyboardInterrupt):
-            hint = f"go on with: samtune train resume={folder}"
-            raise KeyboardInterrupt(hint) from None
         raise
+    except KeyboardInterrupt as error:
+        if has_state(folder / LAST):
+            raise with_hint(error, _how_to_go_on(folder)) from None
+        if new and is_main():
+            clear(folder)
+        raise
+
+
+def _how_to_go_on(folder: Path) -> str:
+    return f"go on with: samtune train resume={shlex.quote(str(folder))}"
 
 
 def check_output(output: str | None, root: str | None) -> None:
@@ -80,19 +120,29 @@ def check_output(output: str | None, root: str | None) -> None:
 
 
 class Log:
-    """Appends events to ``metrics.jsonl`` and shows them; of several processes the main one."""
+    """Appends events to ``metrics.jsonl`` and shows them; of several processes the main one.
+
+    Args:
+        folder: The run's.
+        display: Where to show them.
+        resume: Whether the run goes on from its state, so that earlier rows stay.
+    """
 
     def __init__(self, folder: Path, display: Display, resume: bool) -> None:
-        self.path, self.display = folder / "metrics.jsonl", display
+        self.path, self.display = folder / METRICS, display
         self.rows: list[dict[str, Any]] = []
-        if resume and is_main() and self.path.is_file():
-            # What was logged after the state was last saved comes once more, and so does the curve
-            # of strengths, which is another one if the training goes on.
-            state = read_counters(folder / "last")
-            ends = {"train": state["step"], "val": state["validated"], "strength": -1}
-            rows = _rows(self.path.read_text("utf-8"))
-            self.rows = [row for row in rows if row["step"] <= ends.get(row["event"], math.inf)]
-            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        if not is_main():
+            return
+        if resume and self.path.is_file():
+            state = read_counters(folder / LAST)
+            rows, unreadable = _rows(self.path.read_text("utf-8", "replace"))
+            self.rows = [row for row in rows if not _comes_again(row, state)]
+            if unreadable:
+                display.warn(
+                    f"note: {self.path}: {len(unreadable)} lines cannot be read and are left out "
+                    f"(from line {unreadable[0]} on)"
+                )
+        write_whole(self.path, "".join(json.dumps(finite(row)) + "\n" for row in self.rows))
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Logs one row."""
@@ -104,19 +154,42 @@ class Log:
         self.display.event(event)
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
-    rows = []
-    for line in text.splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # cut off when the process was killed
-            break
-    return rows
+def _comes_again(row: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Whether a row is of what a state does not have yet: it was logged after that was saved.
+
+    So does the curve of strengths, which is another one if the training goes on.
+    """
+    ends = {"train": state["step"], "val": state["validated"], "strength": -1}
+    if row["event"] == "zero_shot" and state.get("zero_shot", {}) is None:
+        return True
+    return row["step"] > ends.get(row["event"], math.inf)
+
+
+def _rows(text: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The rows of a log, and the numbers of the lines that are none; a cut end is no such line."""
+    rows, unreadable = [], []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip() and number < len(lines):
+            unreadable.append(number)
+    return rows, unreadable
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(row, dict) and isinstance(row.get("event"), str)
+    return row if known and type(row.get("step")) is int else None
 
 
 def clear(folder: Path) -> None:
     """Removes what a run wrote, and the folder if nothing else is in it."""
-    for name in RUN_FILES:
+    for name in (*RUN_FILES, LOCK):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
         else:
@@ -127,20 +200,54 @@ def clear(folder: Path) -> None:
 
 
 def _fresh(output: str | None, name: str) -> Path:
-    if output is not None:
-        folder = as_path(output)
-        if any((folder / name_of_file).exists() for name_of_file in RUN_FILES):
-            raise InputError(
-                f"output={output}: holds a run already; choose another folder, or go on with "
-                f"resume={output}"
-            )
-    else:
-        folder = free_path(DEFAULT / name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output={folder}: cannot be made ({error}); choose another") from error
-    return folder
+    folder = DEFAULT / name if output is None else as_path(output)
+    while True:
+        path = free_path(folder) if output is None else folder
+        try:
+            path.mkdir(parents=True, exist_ok=output is not None)
+        except FileExistsError as error:
+            if output is None:  # another run took the name at the same moment
+                continue
+            raise InputError(f"output={path}: is a file; choose another") from error
+        except OSError as error:
+            raise InputError(f"output={path}: cannot be made ({error}); choose another") from error
+        return path
+
+
+def refuse_taken(output: str | None, resume: str | None) -> None:
+    """Refuses a folder that a new run cannot have, or in which one is going on, before any work.
+
+    Args:
+        output: The setting ``output``.
+        resume: The setting ``resume``.
+
+    Raises:
+        InputError: With what to do instead.
+    """
+    if resume is not None:
+        refuse_running(as_path(resume), f"resume={resume}")
+    elif output is not None:
+        refuse_running(as_path(output), f"output={output}")
+        _refuse_begun(as_path(output))
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run has left anything in a folder."""
+    return any((folder / name).exists() for name in RUN_FILES)
+
+
+def _refuse_begun(folder: Path) -> None:
+    if not has_begun(folder):
+        return
+    if (folder / CONFIG).is_file():
+        raise InputError(
+            f"output={folder}: holds a run already; choose another folder, or go on with "
+            f"resume={folder}"
+        )
+    raise InputError(
+        f"output={folder}: holds files of a run, but not its {CONFIG}; choose another folder, or "
+        f"copy {CONFIG} back and go on with resume={folder}"
+    )
 
 
 def finite(value: Any) -> Any:

@@ -19,7 +19,7 @@ from samtune.data import (
 )
 from samtune.data.config import AUTO
 from samtune.data.layouts import find
-from samtune.distributed import is_main, together
+from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
 from samtune.inference.predictor import Predictor, check_threshold
@@ -37,7 +37,16 @@ from samtune.runs.data_of_run import (
     parts_to_train_on,
     write_digests,
 )
-from samtune.runs.folder import Log, check_output, finite, run_folder
+from samtune.runs.finished import finished_summary, length_of
+from samtune.runs.folder import (
+    CONFIG,
+    SUMMARY,
+    Log,
+    check_output,
+    finite,
+    refuse_taken,
+    run_folder,
+)
 from samtune.runs.per_image import write_items
 from samtune.runs.plan import Plan, plan_training, test_sets
 from samtune.runs.remarks import shortfalls
@@ -48,6 +57,8 @@ from samtune.runs.words import names_data
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
 from samtune.training.result import FitResult
+from samtune.training.saves import LAST
+from samtune.training.state import has_state, mend_state
 
 if TYPE_CHECKING:
     from samtune.data.record import Record
@@ -78,6 +89,10 @@ def train(config: RunConfig, display: Display) -> Tree:
         )
     if config.resume is None:
         check_output(config.output, config.data.root)
+    refuse_taken(config.output, config.resume)
+    if (summary := finished_summary(config)) is not None:
+        display.say(f"all is done: {config.resume} has its {summary['steps']} steps")
+        return summary
     with together(config.device == "cpu"):
         return _train(config, display)
 
@@ -87,13 +102,17 @@ def _train(config: RunConfig, display: Display) -> Tree:
     config, names = plan.config, (config.adapter["name"], config.decoder["name"])
     name = "-".join([*names, config.base.name, data_name(config)])
     with run_folder(config.output, name, config.resume) as folder:
+        begun = config.resume is not None and has_state(folder / LAST)
+        plan.remarks.extend(from_main(lambda: _mended(folder)) if begun else [])
         _announce(plan, folder, display)
-        log = Log(folder, display, resume=config.resume is not None)
-        _write_plan(plan, folder)
-        result = _fit(plan, folder, log)
+        log = Log(folder, display, resume=begun)
+        if is_main() and not begun:
+            _write_plan(plan, folder)
+        result = _fit(plan, folder, log, begun)
         test = _with_kept(plan, result)
         summary, overlays = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, result.seconds), "steps": result.steps}
+        summary |= {"length": length_of(config)}
         summary |= {"checkpoint": str(folder / "best.safetensors"), "title": _title(config)}
         summary |= {"strength": plan.model.strength, "selection": selection(result, plan.settings)}
         summary["verdict"], *about = verdict(result, plan.settings)
@@ -106,22 +125,20 @@ def _train(config: RunConfig, display: Display) -> Tree:
 
 def _announce(plan: Plan, folder: Path, display: Display) -> None:
     """Tells what the training is about to do, and what is remarkable of its data."""
-    display.settings(plan.differing, str(folder / "config.yaml"))
+    display.settings(plan.differing, str(folder / CONFIG))
     display.say("\n".join(plan.lines))
     _tell(plan.remarks, display)
 
 
 def _write_plan(plan: Plan, folder: Path) -> None:
-    """Writes settings, splits and digests of the files, unless the run goes on."""
-    if plan.config.resume is not None:
-        return
-    if is_main():
-        write_whole(folder / "config.yaml", _yaml(plan.config.tree()))
-        write_split(folder / SPLIT, plan.parts)
-        write_digests(folder, plan.looks, plan.files)
+    """Writes settings, splits and digests of the files; those of a run that was cut off stay."""
+    if plan.config.resume is None:
+        write_whole(folder / CONFIG, _yaml(plan.config.tree()))
+    write_split(folder / SPLIT, plan.parts)
+    write_digests(folder, plan.looks, plan.files)
 
 
-def _fit(plan: Plan, folder: Path, log: Log) -> FitResult:
+def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
     config = plan.config
     return fit(
         plan.model,
@@ -129,7 +146,7 @@ def _fit(plan: Plan, folder: Path, log: Log) -> FitResult:
         plan.val,
         plan.settings,
         output=folder,
-        resume=config.resume is not None,
+        resume=begun,
         seed=config.seed,
         on_event=log,
         header={"config": {**config.tree(), "output": None, "resume": None}},
@@ -228,6 +245,12 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
     return origin.model(origin.configure(words)).predictor(threshold)
 
 
+def _mended(folder: Path) -> list[str]:
+    """A remark if the newest state of a run is damaged, which the one before then replaces."""
+    line = mend_state(folder / LAST)
+    return [line] if line else []
+
+
 def _title(config: RunConfig) -> str:
     return f"{config.adapter['name']} + {config.decoder['name']} on {data_name(config)}"
 
@@ -286,7 +309,7 @@ def _write_results(
     write_report(folder, report)
     write_items(folder, items)
     summary = finite(summary)
-    write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_whole(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
 
 

@@ -15,6 +15,7 @@ from samtune.data.plain_yaml import reason_of
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
 from samtune.runs.config import RunConfig, resolve
+from samtune.runs.folder import has_begun
 from samtune.runs.meanings import tree_of, value_of
 from samtune.runs.trees import (
     WHOLE,
@@ -33,9 +34,13 @@ DATA_FILES = (".csv", ".json", ".tsv")
 """Endings of files that list a data set, which may stand in the place of its folder."""
 FREE_ON_RESUME = {
     "resume", "output", "device", "base.weights", "data.root", "data.workers", "data.cache",
-    "train.max_steps", "train.epochs", "train.feature_cache",
+    "train.max_steps", "train.epochs", "train.feature_cache", "train.save_every",
 }  # fmt: skip
 """Settings that may change when a run is resumed: its length, and where and how it runs."""
+
+
+SAME = "true"
+"""The value of ``resume`` for the run in ``output``, whether it has begun or not."""
 
 
 def parse_override(word: str) -> Tree:
@@ -110,6 +115,15 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
     settings: Tree = {}
     for tree in trees:
         settings = lay_over(settings, tree)
+    if config.resume == SAME:
+        if config.output is None:
+            raise InputError(
+                f"resume={SAME}: begins a run or goes on with it, by its folder; name that with "
+                "output=FOLDER"
+            )
+        if not has_begun(as_path(config.output)):
+            return dataclasses.replace(config, resume=None)
+        config = dataclasses.replace(config, resume=config.output)
     return _resumed(config, settings)
 
 
@@ -181,7 +195,8 @@ def layers(words: Sequence[str]) -> list[Tree]:
 def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
     folder = as_path(str(config.resume))
     if not (folder / "config.yaml").is_file():
-        raise InputError(f"resume={config.resume}: no run here; give a folder with config.yaml")
+        what = "its config.yaml is missing; copy it back" if has_begun(folder) else "no run here"
+        raise InputError(f"resume={config.resume}: {what}; give a folder with config.yaml")
     tree = read_run(folder)
     # the file may have been edited, or lack a setting that is new
     earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from samtune.batch import Batch
-from samtune.data import SegmentationDataset, collate
+from samtune.data import SegmentationDataset
 from samtune.data.changes import images_vary
-from samtune.distributed import place, share_buffers
+from samtune.distributed import finite_mean, mean_over_processes, place, share_buffers
 from samtune.errors import InputError
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
-from samtune.model.checkpoint import save, under_current_names
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.training.accelerator import make_accelerator
 from samtune.training.average import add_to_mean, is_averaged
 from samtune.training.choice import Judge, choose, take_validation
+from samtune.training.faults import Diverged
 from samtune.training.interrupts import without_interrupts
 from samtune.training.keeping import Keeping
 from samtune.training.memory import peak_memory
 from samtune.training.objective import Objective
 from samtune.training.optimiser import parameter_groups
 from samtune.training.result import FitResult
+from samtune.training.saves import Saves
 from samtune.training.schedule import (
     AUTO,
     NONE,
@@ -38,14 +38,14 @@ from samtune.training.schedule import (
     batches_per_epoch,
     check,
     check_feature_cache,
-    epoch_order,
     learning_rate,
     most_validations,
     stream_seed,
     total_steps,
     validates,
 )
-from samtune.training.state import TrainingState, read_state, write_state
+from samtune.training.state import TrainingState
+from samtune.training.stream import batches_from
 from samtune.training.validation import Row, Validation
 
 Event = dict[str, Any]
@@ -82,18 +82,19 @@ def fit(
         resume: Go on from ``output/last``.
         seed: Of the order of images and of dropout.
         on_event: Called with each logged row: ``zero_shot`` (the base: step 0, metrics), ``train``
-            (step, loss, lr), ``val`` (step, metrics, what is ``forgotten``), and after the last
-            step ``strength`` (step, strength, weights, metrics).
+            (step, lr, the mean loss of all steps and processes since the last row, how many are
+            ``not_finite``), ``val`` (step, metrics, ``forgotten``), and after the last step
+            ``strength`` (step, strength, weights, metrics).
         header: Further values for the checkpoint's header.
         cpu: Stay on the CPU where there is a faster device.
         measuring: How ``config.metric`` is measured; which metrics it names makes no difference.
 
-    An interrupt (Ctrl-C) between two steps leaves ``output/last`` behind; a resumed training gives
-    the weights and rows of an uninterrupted one, with ``feature_cache`` up to rounding.
+    ``output/last`` is written before the first step, by time, at every validation, and when an
+    interrupt (Ctrl-C) or an error ends the training, unless that is of the weights themselves. A
+    resumed training gives what an uninterrupted one does, with ``feature_cache`` up to rounding.
 
     Raises:
-        InputError: Nothing to train, settings out of range, a loss that stays not finite, or no
-            state to resume.
+        InputError: Nothing to train, settings out of range, no state, or a loss not finite.
     """
     config = config or FitConfig()
     check(config)
@@ -101,7 +102,7 @@ def fit(
     on_event = on_event or (lambda event: None)
     model.strength = 1
     trainer = _Trainer(model, train, config, seed, on_event, cpu, folder)
-    trainer.header = header or {}
+    trainer.saves.header = header or {}
     if val is not None:
         trainer.judge = Judge(
             Validation(val, config, measuring or EvalConfig()), trainer.keeping, config
@@ -118,7 +119,6 @@ def fit(
 class _Trainer:
     """One training: its parts and where it stands."""
 
-    header: dict[str, Any]
     judge: Judge | None = None
     """Compares validations, if there are images for them."""
 
@@ -144,7 +144,8 @@ class _Trainer:
             model.strength = 1
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
-        self.output, self.accelerator = output, make_accelerator(config, cpu, output)
+        self.accelerator = make_accelerator(config, cpu, output)
+        self.saves = Saves(output, self.accelerator, config.save_every)
         self.keeping = Keeping.of(config, model, train)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
@@ -157,24 +158,30 @@ class _Trainer:
         self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
         self.total = total_steps(config, self.batches)
         self.state = TrainingState()
-        self._start = time.perf_counter()
+        self._whole = False
+        """Whether weights and counters agree, so that they can be saved."""
+        self._buffers: dict[str, Tensor] = {}
 
     def run(self) -> FitResult:
         """Trains to the end, or to an early stop; leaves the best weights in the model."""
-        self._start = time.perf_counter() - self.state.seconds
+        self.saves.begin(self.state.seconds)
         if self.model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         self.model.zero_grad()  # an interrupted training may have left some
-        self._measure_base()
-        self.train = self.train.rehearsing(self.state.kept_modes if self.config.rehearsal else ())
+        self._whole = True
         try:
+            if self.state.zero_shot is None:
+                self._save_last()
+            self._measure_base()
+            kept = self.state.kept_modes if self.config.rehearsal else ()
+            self.train = self.train.rehearsing(kept)
             self._loop()
-        except KeyboardInterrupt:
+            share_buffers(self.model)
             self._save_last()
+            self._finish()
+        except BaseException as error:
+            self._rescue(error)
             raise
-        share_buffers(self.model)
-        self._save_last()
-        self._finish()
         self.model.eval()
         for tracker in self.accelerator.trackers:
             tracker.finish()
@@ -182,18 +189,25 @@ class _Trainer:
 
     def restore(self) -> None:
         """Goes back to where ``output/last`` was written."""
-        if self.output is None:
-            raise InputError("resume: give the run's folder as output")
-        self.state = read_state(self.output / "last", self.model, self.optimizer.optimizer)
-        if self.state.scaler and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(self.state.scaler)
-        best = self.output / "best.safetensors"
-        if self.state.best is not None and best.is_file():
-            from safetensors.torch import load_file
-
-            self.state.best_tensors = under_current_names(self.model, load_file(best))
+        self.state = self.saves.read(self.model, self.optimizer.optimizer)
         if self.state.choice is not None and self.state.step < self.total:  # it goes on
             self.state.choice, self.state.averaged, self.state.mean = None, 0, {}
+
+    def _rescue(self, error: BaseException) -> None:
+        """Saves what an error or an interrupt would lose, unless it is of the weights."""
+        if not self._whole or isinstance(error, Diverged):
+            return
+        self.model.load_state_dict(self._buffers, strict=False)  # what half a step did to them
+        with suppress(InputError):  # a full disk: the error that there was says more
+            self._save_last()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """While weights and counters do not agree, nothing can be saved; not after an error."""
+        self._whole = False
+        yield
+        self._buffers = {}
+        self._whole = True
 
     def _measure_base(self) -> None:
         """Validates the base, the first candidate; from it follows what must not be forgotten."""
@@ -212,6 +226,7 @@ class _Trainer:
             state.best = {**state.zero_shot, "strength": 0.0}
         if state.step == 0:  # else it is a run of an earlier version, which goes on
             self._emit({"event": "zero_shot", **state.zero_shot, **self._warning(row)})
+            self._save_last()
 
     def _warning(self, row: Row) -> dict[str, str]:
         assert self.judge is not None
@@ -225,20 +240,19 @@ class _Trainer:
         state, last = self.state, _on_cpu(self.model)
         if self.judge is not None and state.choice is None:
             try:
-                choose(self.judge, state, self.model, last)
+                with self._changing():
+                    choose(self.judge, state, self.model, last)
             finally:
                 self._put(last, 1.0)
         with without_interrupts():
-            self._put_best()
-            if self.output is not None and self.accelerator.is_main_process:
-                save(self.model, self.output / "best.safetensors", **self.header)
-            self._put(last, 1.0)
-            self._save_last()
-            self._put_best()
             choice = state.choice or {"weights": "", "curve": []}
             about = {"event": "strength", "step": state.step, "weights": choice["weights"]}
             for row in choice["curve"]:
                 self._emit({**row, **about})
+            self._save_last()
+            with self._changing():
+                self._put_best()
+                self.saves.write_best(self.model)
 
     def _put(self, tensors: Mapping[str, Tensor], strength: float) -> None:
         self.model.load_state_dict(tensors)
@@ -268,32 +282,19 @@ class _Trainer:
         )
 
     def _loop(self) -> None:
-        stream = self._stream()
+        stream = batches_from(self.train, self.config, self.seed, self.state.step)
         if self._due() and self.state.validated < self.state.step:  # interrupted right before
             self._validate()
         while self.state.step < self.total and not self._out_of_patience():
+            self._buffers = {name: b.clone() for name, b in self.model.named_buffers()}
             parts = range(self.config.accumulate)
             losses = [self._micro_step(part, next(stream)) for part in parts]
             with without_interrupts():
                 self._update(losses)
             if self._due():
                 self._validate()
-
-    def _stream(self) -> Iterator[Batch]:
-        """Batches without end, from where the state stands; each epoch in its own seeded order."""
-        c, (rank, world) = self.config, place()
-        done = self.state.step * c.accumulate
-        while True:
-            epoch, skip = divmod(done, self.batches)
-            self.train.set_epoch(epoch)
-            how = rank, world, c.epoch_share, c.last_batch
-            order = epoch_order(len(self.train), c.batch_size, self.seed, epoch, *how)
-            workers = self.train.data.workers
-            for batch in DataLoader(
-                self.train, batch_sampler=order[skip:], num_workers=workers, collate_fn=collate
-            ):
-                done += 1
-                yield batch
+            elif self.saves.is_due():
+                self._save_last()
 
     def _micro_step(self, part: int, batch: Batch) -> float:
         """Adds the gradient of one batch, the ``part``-th of a step; returns its loss."""
@@ -309,34 +310,40 @@ class _Trainer:
     def _update(self, losses: Sequence[float]) -> None:
         """One step of the optimiser, from the gradients added up."""
         state, c = self.state, self.config
+        with self._changing():
+            self._step(losses)
+        if state.step % c.log_every == 0 or state.step == self.total:
+            row = {"event": "train", "step": state.step, "loss": finite_mean(state.losses)}
+            row |= {"lr": learning_rate(c, state.step, self.total, self.batches)}
+            row |= {"not_finite": state.not_finite} if state.not_finite else {}
+            state.losses, state.not_finite = [], 0
+            self._emit(row)
+
+    def _step(self, losses: Sequence[float]) -> None:
+        state, c = self.state, self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(c, state.step + 1, self.total, self.batches)
         parameters = self.wrapped.parameters()
         norm = float(self.accelerator.clip_grad_norm_(parameters, c.clip or math.inf))
         # fp16's scaler meets gradients that overflow by skipping the step itself
         scaled = c.precision == "fp16"
-        sound = all(map(math.isfinite, losses)) and (scaled or math.isfinite(norm))
+        mean, not_finite = mean_over_processes(losses, self.model.device)
+        sound = not not_finite and (scaled or math.isfinite(norm))
         if sound or scaled:  # a step on NaN would spoil the weights for good
             self.optimizer.step()
         self.optimizer.zero_grad()
         state.step += 1
         state.bad = 0 if sound else state.bad + 1
-        state.losses.append(_mean(losses))
-        self._guard()
+        state.losses.append(mean)
+        state.not_finite += not_finite
+        if state.bad >= BAD_STEPS:
+            raise Diverged(
+                f"train.lr={c.lr}: the loss was not finite {BAD_STEPS} times in a row; lower "
+                "train.lr, or use train.precision=fp32"
+            )
         if is_averaged(c, state.step, self.total):
             add_to_mean(state.mean, state.averaged, self.model)
             state.averaged += 1
-        if state.step % c.log_every == 0 or state.step == self.total:
-            row = {"event": "train", "step": state.step, "loss": _mean(state.losses)}
-            state.losses = []
-            self._emit({**row, "lr": learning_rate(c, state.step, self.total, self.batches)})
-
-    def _guard(self) -> None:
-        if self.state.bad >= BAD_STEPS:
-            raise InputError(
-                f"train.lr={self.config.lr}: the loss was not finite {BAD_STEPS} times in a row; "
-                "lower train.lr, or use train.precision=fp32"
-            )
 
     def _due(self) -> bool:
         c, state, how = self.config, self.state, (place()[1], self.model.adapter.detached)
@@ -352,33 +359,27 @@ class _Trainer:
         row: Row = {"step": state.step, **measured.row}
         forgotten = self.judge.forgotten(row, state)
         with without_interrupts():
+            improved = take_validation(self.judge, state, row, _on_cpu(self.model))
             state.validated = state.step
-            if take_validation(self.judge, state, row, _on_cpu(self.model)):
-                self._save_best()
-            self._save_last()
             self._emit({"event": "val", **row, **({"forgotten": forgotten} if forgotten else {})})
+            self._save_last()
+            if improved:
+                self._save_best()
 
     def _save_best(self) -> None:
         """Writes the present weights, if they are the best; turned down if the base is better."""
         state, best = self.state, self.state.best
         acts = best is not None and best["strength"] > 0
-        if self.output is None or not self.accelerator.is_main_process:
-            return
         if not acts or (best is not None and best["step"] == state.step):
-            self.model.strength = 1 if acts else 0
-            save(self.model, self.output / "best.safetensors", **self.header)
-            self.model.strength = 1
+            self.saves.write_best(self.model, 1 if acts else 0)
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience
         return patience is not None and self.state.since_best >= patience
 
     def _save_last(self) -> None:
-        self.state.seconds = time.perf_counter() - self._start
-        if self.accelerator.scaler is not None:
-            self.state.scaler = self.accelerator.scaler.state_dict()
-        if self.output is not None and self.accelerator.is_main_process:
-            write_state(self.output / "last", self.state, self.model, self.optimizer.optimizer)
+        with without_interrupts():
+            self.saves.write(self.state, self.model, self.optimizer.optimizer)
 
     def _emit(self, event: Event) -> None:
         if self.accelerator.is_main_process:
@@ -392,8 +393,3 @@ class _Trainer:
 def _on_cpu(model: FineTuned) -> dict[str, Tensor]:
     """Copies of all tensors that are saved."""
     return {key: t.detach().to("cpu", copy=True) for key, t in model.state_dict().items()}
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [v for v in values if math.isfinite(v)]
-    return sum(finite) / len(finite) if finite else math.nan

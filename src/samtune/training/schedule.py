@@ -136,6 +136,9 @@ class FitConfig:
     """Stop after this many validations without a better one."""
     log_every: Count = setting(10, level="expert")
     """Steps between logged training losses."""
+    save_every: NotNegative = setting(10.0, level="expert")
+    """Minutes between two states to resume from, besides those at validations; 0 for one after each
+    step."""
     trackers: tuple[str, ...] = setting((), level="expert")
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
 

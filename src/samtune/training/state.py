@@ -1,14 +1,15 @@
 """The state of a training on disk: everything that resuming needs, without a pickle.
 
 ``last/`` holds ``trained-STEP.safetensors`` (adapter and decoder), ``optimizer-STEP.safetensors``
-(its moments), where there are any ``top-STEP.safetensors`` and ``mean-STEP.safetensors`` (other
-weights that may be chosen), and ``state.json``, which names the step. Files are replaced whole, and
-``state.json`` last, so an interrupted write leaves the earlier state valid.
+(its moments), other weights that may be chosen (``top``, ``mean`` and ``best``, where they differ
+from each other), and ``state.json``, which names these files. A file of tensors is never changed;
+``state.json`` is replaced last, so an interrupted write leaves the earlier state valid. That stays
+as ``previous.json`` with its files: if the newest state is damaged, a training goes on from there.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-from samtune.files import write_tensors, write_whole
+from samtune.files import (
+    checksum_of,
+    read_sealed,
+    read_tensors,
+    sealed_json,
+    write_tensors,
+    write_whole,
+)
 from samtune.model.checkpoint import under_current_names
 
 COUNTERS = "state.json"
+PREVIOUS = "previous.json"
 TENSORS = ("best_tensors", "top_tensors", "mean")
 """What of a state are tensors, and in no JSON."""
+REMEDY = "copy it back, or start a new run"
 
 
 @dataclass
@@ -49,6 +59,8 @@ class TrainingState:
     """The step of the last validation."""
     losses: list[float] = field(default_factory=list)
     """The losses of the steps since the last logged row."""
+    not_finite: int = 0
+    """Losses since that row that were not finite."""
     seconds: float = 0.0
     """Spent so far."""
     scaler: dict[str, Any] = field(default_factory=dict)
@@ -68,13 +80,28 @@ class TrainingState:
     def candidates(self) -> dict[str, dict[str, Tensor]]:
         """The tensors that lie beside the trained ones, by the name of their file."""
         tensors = {"top": self.top_tensors, "mean": self.mean}
+        tensors |= {"best": self.best_tensors} if self.best_of == "best" else {}
         return {name: part for name, part in tensors.items() if part}
+
+    @property
+    def best_of(self) -> str | None:
+        """Which of the candidates the best tensors are."""
+        if not self.best_tensors:
+            return None
+        if self.best_tensors is self.top_tensors:
+            return "top"
+        return "mean" if self.best_tensors is self.mean else "best"
+
+
+def has_state(folder: Path) -> bool:
+    """Whether there is a state to go on from in ``last/``, or what was one."""
+    return any((folder / name).is_file() for name in (COUNTERS, PREVIOUS))
 
 
 def write_state(
     folder: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Writes ``last/``.
+    """Writes ``last/``; the state that was there before stays as the previous one.
 
     Raises:
         InputError: The disk is full or the folder cannot be written.
@@ -82,14 +109,22 @@ def write_state(
     trained = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
     generation = f"{state.step:08d}"
     counters = {key: value for key, value in vars(state).items() if key not in TENSORS}
-    text = json.dumps({"generation": generation, **counters})
     remedy = "free some space and resume"
     parts = {"trained": trained, "optimizer": _optimizer_tensors(optimizer), **state.candidates}
-    for name, tensors in parts.items():
-        write_tensors(folder / f"{name}-{generation}.safetensors", tensors, remedy)
-    write_whole(folder / COUNTERS, text, remedy)
+    earlier = _sound_counters(folder)
+    files: dict[str, tuple[str, str]] = {}
+    for part, tensors in parts.items():
+        name, checksum = files[part] = _file_of(folder, part, generation, tensors, earlier)
+        if not _is_listed(name, checksum, earlier) or not (folder / name).is_file():
+            write_tensors(folder / name, tensors, remedy)
+    tree = {"generation": generation, "files": files, "best_of": state.best_of, **counters}
+    if COUNTERS in earlier:
+        write_whole(folder / PREVIOUS, sealed_json(earlier[COUNTERS]), remedy)
+    write_whole(folder / COUNTERS, sealed_json(tree), remedy)
+    kept = earlier.get(COUNTERS) or earlier.get(PREVIOUS) or {}
+    names = {name for name, _ in files.values()} | {name for name, _ in _files(kept).values()}
     for old in folder.glob("*.safetensors"):
-        if not old.stem.endswith(generation):
+        if old.name not in names:
             old.unlink()
 
 
@@ -97,41 +132,166 @@ def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     """Reads ``last/`` back into a model and its optimiser.
 
     Raises:
-        InputError: No such state, or one of another model.
+        InputError: No such state, one of another model, or the newest and the previous one are
+            damaged.
     """
-    from safetensors.torch import load_file
-
-    counters = read_counters(folder)
-    generation = counters.pop("generation")
-    trained = load_file(folder / f"trained-{generation}.safetensors")
-    moments = load_file(folder / f"optimizer-{generation}.safetensors")
+    counters, tensors = _newest(folder)[:2]
+    for key in ("generation", "files"):
+        counters.pop(key, None)
+    best_of = str(counters.pop("best_of", None))
     try:
-        model.load_state_dict(under_current_names(model, trained), strict=True)
-        _load_optimizer(optimizer, moments)
-    except (RuntimeError, ValueError, KeyError) as error:
+        model.load_state_dict(under_current_names(model, tensors["trained"]), strict=True)
+        _load_optimizer(optimizer, tensors["optimizer"])
+    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"{folder}: the state is of another model or method; use the run's own config.yaml"
         ) from error
     state = TrainingState(**counters)
-    for name, key in (("top", "top_tensors"), ("mean", "mean")):
-        file = folder / f"{name}-{generation}.safetensors"
-        if file.is_file():
-            setattr(state, key, under_current_names(model, load_file(file)))
+    candidates = tensors.keys() & {"top", "mean", "best"}
+    named = {part: under_current_names(model, tensors[part]) for part in candidates}
+    state.top_tensors, state.mean = named.get("top", {}), named.get("mean", {})
+    state.best_tensors = named.get(best_of, {})
     return state
 
 
-def read_counters(folder: Path) -> dict[str, Any]:
-    """The counters of a state, see :class:`TrainingState`, and the ``generation`` of its tensors.
+def mend_state(folder: Path) -> str | None:
+    """Puts the previous state in the place of a damaged one; a line about it if there was one.
 
     Raises:
-        InputError: No state there.
+        InputError: There is no state, or both are damaged.
     """
-    path = folder / COUNTERS
-    if not path.is_file():
+    counters, _, damage = _newest(folder)
+    if damage is None:
+        return None
+    write_whole(folder / COUNTERS, sealed_json(counters))
+    return f"{damage}; the run goes on from the state before it, of step {counters['step']}"
+
+
+def read_counters(folder: Path, name: str = COUNTERS) -> dict[str, Any]:
+    """The counters of a state, see :class:`TrainingState`, and the ``generation`` of its tensors.
+
+    Args:
+        folder: ``last/`` of a run.
+        name: The file of the newest or of the previous state.
+
+    Raises:
+        InputError: No state there, or a damaged one.
+    """
+    if not has_state(folder):
         raise InputError(
             f"{folder}: no state to resume from; give the folder of an earlier run, or start anew"
         )
-    return json.loads(path.read_text("utf-8"))
+    tree = read_sealed(folder / name, REMEDY)
+    for key, value in tree.items():
+        if not isinstance(value, _KINDS.get(key, object)):
+            raise InputError(f"{folder / name}: is damaged ({key} is {value!r}); {REMEDY}")
+    if unknown := sorted(tree.keys() - _KINDS.keys()):
+        raise InputError(
+            f"{folder / name}: has {unknown[0]}, which this version does not know; upgrade with "
+            "pip install -U samtune"
+        )
+    return tree
+
+
+def trained_tensors(folder: Path) -> dict[str, Tensor]:
+    """The trained tensors of a state.
+
+    Args:
+        folder: ``last/`` of a run.
+
+    Raises:
+        InputError: As :func:`read_counters`.
+    """
+    return _newest(folder)[1]["trained"]
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("step", "validated", "since_best", "bad", "averaged", "not_finite"), int),
+    **dict.fromkeys(("zero_shot", "best", "top", "choice"), (dict, type(None))),
+    **dict.fromkeys(("seconds", "encodings"), (int, float)),
+    **{"losses": list, "kept_modes": list, "scaler": dict},
+    **{"generation": str, "files": dict, "best_of": (str, type(None))},
+}
+"""What the entries of ``state.json`` are."""
+
+
+def _newest(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]], str | None]:
+    """The counters and tensors of the newest state that is whole, and what is wrong with newer."""
+    try:
+        return *_whole(folder, COUNTERS), None
+    except InputError as error:
+        if not (folder / PREVIOUS).is_file():
+            raise
+        damage = str(error).rpartition("; ")[0]
+    try:
+        return *_whole(folder, PREVIOUS), damage
+    except InputError as error:
+        raise InputError(f"{damage}; and so is the state before it: {error}") from None
+
+
+def _whole(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    counters = read_counters(folder, name)
+    if "step" not in counters or not ({"generation", "files"} & counters.keys()):
+        raise InputError(f"{folder / name}: is damaged (it lacks entries); {REMEDY}")
+    parts = {}
+    try:
+        files = _files(counters)
+    except (TypeError, ValueError) as error:
+        what = "is damaged (its list of files)"
+        raise InputError(f"{folder / name}: {what}; {REMEDY}") from error
+    for part, (file, checksum) in files.items():
+        optional = checksum is None and part not in ("trained", "optimizer")
+        if optional and not (folder / file).is_file():
+            continue
+        parts[part] = read_tensors(folder / file, REMEDY)
+        if checksum not in (None, checksum_of(parts[part], {})):
+            raise InputError(f"{folder / file}: is of another state; {REMEDY}")
+    return counters, parts
+
+
+def _files(counters: Mapping[str, Any]) -> dict[str, tuple[str, str | None]]:
+    """The files of a state by part, and their checksums; those of version 0.1.0 have none."""
+    if "files" not in counters:
+        parts = ("trained", "optimizer", "top", "mean") if "generation" in counters else ()
+        return {part: (f"{part}-{counters['generation']}.safetensors", None) for part in parts}
+    listed = counters["files"].items()
+    return {part: (str(name), str(checksum)) for part, (name, checksum) in listed}
+
+
+def _sound_counters(folder: Path) -> dict[str, dict[str, Any]]:
+    """The counters of the newest and of the previous state, by their files, of those readable."""
+    readable = {}
+    for name in (COUNTERS, PREVIOUS):
+        try:
+            readable[name] = read_counters(folder, name)
+        except InputError:
+            continue
+    return readable
+
+
+def _is_listed(name: str, checksum: str, states: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any((name, checksum) in _files(each).values() for each in states.values())
+
+
+def _file_of(
+    folder: Path,
+    part: str,
+    generation: str,
+    tensors: Mapping[str, Tensor],
+    earlier: Mapping[str, Mapping[str, Any]],
+) -> tuple[str, str]:
+    """The file of some tensors and their checksum: the one that has them, or a new name."""
+    checksum = checksum_of(tensors, {})
+    for counters in earlier.values():
+        name, before = _files(counters).get(part, ("", None))
+        if before == checksum and (folder / name).is_file():
+            return name, checksum
+    taken = {name for counters in earlier.values() for name, _ in _files(counters).values()}
+    name, count = f"{part}-{generation}.safetensors", 1
+    while name in taken:
+        count += 1
+        name = f"{part}-{generation}-{count}.safetensors"
+    return name, checksum
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

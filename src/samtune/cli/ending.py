@@ -1,0 +1,113 @@
+"""How a command line ends: one line for what a user can mend, and the exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+
+import typer
+
+from samtune.cli.console import Interrupted
+
+OF_THE_MACHINE = tuple(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES")
+    if hasattr(errno, name)  # Windows has no quotas
+)
+"""Errors of writing that the user can mend: a full disk, a folder that must not be written."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, by the shells' custom: 128 and the number of the signal."""
+SIGNALLED = 128
+"""Exit codes above it are of signals."""
+
+
+def end_of(error: BaseException) -> int:
+    """Says in one line what ended a command, and gives the exit code.
+
+    Args:
+        error: What it raised; a fault of the program is raised again.
+    """
+    if isinstance(error, Interrupted):
+        return _ended(str(error), error.code)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _stopped(error)
+    return _wrong_file(error) if isinstance(error, OSError) else _wrong_input(error)
+
+
+def prepare_streams() -> None:
+    """Gives output somewhere to go, and lets names of files be shown that are no text."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _wrong_file(error: OSError) -> int:
+    """One line for what the system says of a file; nothing if nobody reads the output any more."""
+    if error.errno == errno.EPIPE:
+        with suppress(OSError, ValueError):  # what is left would be written at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if error.errno not in OF_THE_MACHINE and error.filename is None:
+        return _wrong_input(error)
+    where = f"{error.filename}: " if error.filename else ""
+    full = error.errno in OF_THE_MACHINE
+    remedy = "free some space or choose another output" if full else "check the path"
+    return _ended("; ".join([f"{where}{error.strerror}", remedy, *_notes(error)]), 2)
+
+
+def _wrong_input(error: BaseException) -> int:
+    """One line for wrong input; anything else is a fault of the program and goes on."""
+    from samtune.errors import InputError
+
+    # Typer's releases differ in where click lives, but export this subclass of its errors.
+    usage_error, click_error = typer.BadParameter.__mro__[1:3]
+    if isinstance(error, InputError):
+        return _ended(" ".join("; ".join([str(error), *_notes(error)]).split("\n")), 2)
+    if isinstance(error, click_error):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context and isinstance(error, usage_error) else "samtune"
+        line = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+        return _ended(f"{line}; see {command} --help", 2)
+    from samtune.distributed import end_in_order
+    from samtune.training.faults import in_words
+
+    fault = in_words(error)
+    if fault is None:
+        end_in_order()
+        raise error
+    return _ended("; ".join([fault, *_notes(error)]), 2)
+
+
+def _stopped(error: BaseException) -> int:
+    """The line of a signal that came when no verb was at work; typer makes an error of its own."""
+    from samtune.training.interrupts import exit_code_of, words_of
+
+    signalled = error if isinstance(error, KeyboardInterrupt) else error.__context__
+    if not isinstance(signalled, KeyboardInterrupt):
+        return _ended("interrupted", INTERRUPTED)
+    return _ended(words_of(signalled), exit_code_of(signalled))
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was noted about an error on its way, as how to go on."""
+    return getattr(error, "__notes__", [])
+
+
+def _ended(line: str, code: int) -> int:
+    from samtune.distributed import end_in_order, is_main, lost_processes, main_has_spoken
+
+    lost = lost_processes()
+    if lost:
+        line = f"process {lost[0]}, counted from 0, was killed or ran out of memory; {line}"
+    # Signals reach all of them at once, and the launcher too.
+    if is_main() or 0 in lost or (code < SIGNALLED and not main_has_spoken()):
+        with suppress(OSError):  # the terminal may be gone
+            print(f"samtune: {line}", file=sys.stderr, flush=True)
+    end_in_order()
+    return code

@@ -1,0 +1,49 @@
+"""Faults that are not of the input and that a user can do something about, in one line each."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from samtune.data.loading import SHARED, TOO_SMALL
+from samtune.errors import InputError
+
+
+class Diverged(InputError):
+    """The loss stays not finite, and would after any further step."""
+
+
+_MEMORY = re.compile(
+    "out of memory|can't allocate memory|not enough memory|bad_alloc|Cannot allocate memory", re.I
+)
+_LOADER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
+_PEER = re.compile("closed by peer|reset by peer|NCCL|gloo|TCPStore", re.IGNORECASE)
+
+
+def in_words(error: BaseException) -> str | None:
+    """One line about memory that ran out, or a process that ended; ``None`` of all else."""
+    from torch import OutOfMemoryError
+    from torch.distributed import DistBackendError, DistNetworkError
+
+    text = str(error)
+    first = text.splitlines()[0] if text else type(error).__name__
+    of_peer = isinstance(error, DistBackendError | DistNetworkError)
+    runtime = isinstance(error, RuntimeError | OSError)
+    if isinstance(error, OutOfMemoryError | MemoryError) or (runtime and _MEMORY.search(first)):
+        return (
+            f"memory has run out ({first}); lower train.batch_size or input.size, or set "
+            "train.checkpointing=true"
+        )
+    if runtime and "DataLoader worker" in first:
+        if SHARED in text or "Bus error" in text:
+            return TOO_SMALL
+        match = _LOADER.search(first)
+        how = match[1].rstrip(".") if match else "ended"
+        return (
+            f"data.workers: a process that loads data {how}, mostly since memory has run out; set "
+            "fewer data.workers, or 0"
+        )
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if together and runtime and (of_peer or _PEER.search(text)):
+        return "another process of the run has ended; start all of them again"
+    return None

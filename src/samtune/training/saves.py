@@ -1,0 +1,101 @@
+"""What a training leaves on disk: states to go on from, by time and on demand, and best weights."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from samtune.errors import InputError
+from samtune.files import read_tensors
+from samtune.model.checkpoint import save, under_current_names
+from samtune.model.finetuned import FineTuned
+from samtune.training.interrupts import is_asked_to_save
+from samtune.training.state import TrainingState, read_state, write_state
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+BEST = "best.safetensors"
+LAST = "last"
+
+
+class Saves:
+    """Writes and reads the run folder of one training; of several processes the main one writes.
+
+    Args:
+        output: The folder; nothing is written without it.
+        accelerator: Of the training.
+        minutes: Between two states.
+    """
+
+    header: dict[str, Any]
+    """Further values for the header of the best weights."""
+
+    def __init__(self, output: Path | None, accelerator: Accelerator, minutes: float) -> None:
+        self.output, self.accelerator, self.minutes = output, accelerator, minutes
+        self.header = {}
+        self._start = self._last = time.perf_counter()
+
+    def begin(self, seconds: float) -> None:
+        """Starts the clock.
+
+        Args:
+            seconds: Spent before.
+        """
+        self._last = time.perf_counter()
+        self._start = self._last - seconds
+
+    def is_due(self) -> bool:
+        """Whether a state should be written now, by time or since somebody asked for one."""
+        return is_asked_to_save() or time.perf_counter() - self._last >= 60 * self.minutes
+
+    def write(self, state: TrainingState, model: FineTuned, optimizer: Any) -> None:
+        """Writes a state.
+
+        Raises:
+            InputError: See :func:`write_state`.
+        """
+        state.seconds = time.perf_counter() - self._start
+        if self.accelerator.scaler is not None:
+            state.scaler = self.accelerator.scaler.state_dict()
+        if self.output is not None and self.accelerator.is_main_process:
+            write_state(self.output / LAST, state, model, optimizer)
+        self._last = time.perf_counter()
+
+    def write_best(self, model: FineTuned, strength: float | None = None) -> None:
+        """Writes the present weights as the best ones.
+
+        Args:
+            model: Stays as it is.
+            strength: Which the file says instead of the model's.
+        """
+        if self.output is None or not self.accelerator.is_main_process:
+            return
+        before = model.strength
+        model.strength = before if strength is None else strength
+        save(model, self.output / BEST, **self.header)
+        model.strength = before
+
+    def read(self, model: FineTuned, optimizer: Any) -> TrainingState:
+        """The newest state; its weights and moments are put into the model and the optimiser.
+
+        Raises:
+            InputError: No state, a damaged one, or best weights of which there is no copy.
+        """
+        if self.output is None:
+            raise InputError("resume: give the run's folder as output")
+        state = read_state(self.output / LAST, model, optimizer)
+        if state.scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state.scaler)
+        if not state.best_tensors and state.best is not None and state.best.get("strength", 1) > 0:
+            state.best_tensors = self._best_on_disk(model)
+        return state
+
+    def _best_on_disk(self, model: FineTuned) -> dict[str, Tensor]:
+        """The best weights of a run of version 0.1.0, whose states have no copy of them."""
+        assert self.output is not None
+        remedy = "copy it back, for nothing else can take the place of the best weights"
+        return under_current_names(model, read_tensors(self.output / BEST, remedy))

@@ -1,0 +1,36 @@
+"""The batches of a training, one epoch after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from samtune.batch import Batch
+from samtune.data import SegmentationDataset
+from samtune.data.loading import batches
+from samtune.distributed import place
+from samtune.training.schedule import FitConfig, batches_per_epoch, epoch_order
+
+
+def batches_from(
+    train: SegmentationDataset, config: FitConfig, seed: int, step: int
+) -> Iterator[Batch]:
+    """This process's batches without end; each epoch in its own seeded order.
+
+    Args:
+        train: The images.
+        config: How many make a batch, and an epoch.
+        seed: Of the order.
+        step: Steps of the optimiser that are done.
+    """
+    c, (rank, world) = config, place()
+    in_epoch = batches_per_epoch(len(train), c.batch_size, world, c.epoch_share, c.last_batch)
+    done = step * c.accumulate
+    while True:
+        epoch, skip = divmod(done, in_epoch)
+        train.set_epoch(epoch)
+        how = rank, world, c.epoch_share, c.last_batch
+        order = epoch_order(len(train), c.batch_size, seed, epoch, *how)
+        workers = train.data.workers
+        for batch in batches(train, workers, batch_sampler=order[skip:]):
+            done += 1
+            yield batch

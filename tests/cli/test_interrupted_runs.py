@@ -1,0 +1,135 @@
+"""A run that is ended by a signal or an error goes on, and one word does the right thing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import settings
+
+CODE = (
+    "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # as nohup does
+    "import tiny; from samtune.sam.model import SPECS; SPECS['tiny'] = tiny.TINY\n"
+    "from samtune.cli.main import main; main()"
+)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def step_of(folder="run"):
+    try:
+        return json.loads(Path(folder, "last/state.json").read_text())["step"]
+    except OSError:
+        return -1
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_signals(trained, here, samtune):
+    words = [*settings(trained.root, trained.base, 100_000), "output=run", "train.eval_every=50000"]
+    words += ["train.average=none"]
+    support = str(Path(__file__).parents[1] / "support")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, "train", *words, "resume=true"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([support, *sys.path])},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: step_of() == 0, process)
+        wait_for(Path("run/metrics.jsonl").is_file, process)
+        wait_for(lambda: '"train"' in Path("run/metrics.jsonl").read_text(), process)
+        assert step_of() == 0
+        process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: step_of() > 0, process)
+        saved = step_of()
+        process.send_signal(signal.SIGHUP)
+        line = samtune("train", *words).line
+        assert f"a run is going on here (process {process.pid}" in line
+        assert process.poll() is None
+        for number in (signal.SIGTERM, signal.SIGTERM):
+            process.send_signal(number)
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    last = said.splitlines()[-1]
+    assert last == "samtune: stopped by SIGTERM; go on with: samtune train resume=run"
+    assert "Traceback" not in said and step_of() > saved
+    assert not Path("run/run.lock").exists()
+
+
+def rows_of(folder):
+    lines = Path(folder, "metrics.jsonl").read_text().splitlines()
+    return [(row["event"], row["step"]) for row in map(json.loads, lines)]
+
+
+@pytest.mark.slow
+def test_one_word_starts_goes_on_and_says_that_all_is_done(samtune, trained, here, monkeypatch):
+    words = [*settings(trained.root, trained.base, 3), "train.eval_every=2", "resume=true"]
+    assert "output=FOLDER" in samtune("train", *words).line
+    whole = samtune("train", *words, "output=whole", "--json")
+    assert whole.code == 0, whole.err
+
+    words += ["output=run"]
+    with monkeypatch.context() as patch:
+        patch.setattr("samtune.training.saves.write_state", killed)
+        with pytest.raises(Killed):
+            samtune("train", *words)
+    assert Path("run/config.yaml").is_file() and step_of() == -1
+    with monkeypatch.context() as patch:
+        patch.setattr("samtune.training.engine._Trainer._micro_step", broken_after(2))
+        answer = samtune("train", "resume=run")  # nothing there yet but its settings
+    assert answer.last.endswith("copy it again; go on with: samtune train resume=run")
+    assert step_of() == 2
+    Path("run/last/state.json").write_text("{")  # and then it is damaged
+    answer = samtune("train", *words, "--json")
+    assert answer.code == 0, answer.err
+    assert "run/last/state.json: is damaged" in answer.err
+    assert rows_of("run") == rows_of("whole")
+    assert answer.json["tuned"] == whole.json["tuned"]
+
+    before = Path("run/report.html").stat().st_mtime_ns
+    again = samtune("train", *words)
+    assert again.code == 0 and "all is done: run has its 3 steps" in again.out + again.err
+    assert Path("run/report.html").stat().st_mtime_ns == before
+    Path("run/best.safetensors").unlink()
+    best = samtune("train", *words, "--json").json
+    assert best["tuned"] == whole.json["tuned"] and best["strength"] == whole.json["strength"]
+    assert samtune("train", *words, "train.lr=5").line.count("leave it out") == 1
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+def killed(*args):
+    raise Killed
+
+
+def broken_after(steps):
+    from samtune.errors import InputError
+    from samtune.training.engine import _Trainer
+
+    real, count = _Trainer._micro_step, iter(range(steps))
+
+    def step(self, part, batch):
+        if next(count, None) is None:
+            raise InputError("image.png: is cut short; copy it again")
+        return real(self, part, batch)
+
+    return step
