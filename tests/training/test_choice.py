@@ -41,7 +41,7 @@ def trained(sam, pairs, monkeypatch):
         monkeypatch.setattr("samtune.training.validation.Validation.measure", measure)
         torch.manual_seed(1)
         model = FineTuned(sam, adapter, decoder)
-        config = FitConfig(max_steps=2, batch_size=2, eval_every=2, **settings)
+        config = FitConfig(**{"max_steps": 2, "batch_size": 2, "eval_every": 2, **settings})
         return fit(model, train, val, config), model, calls
 
     return make
@@ -118,6 +118,15 @@ def test_what_forgets_is_no_candidate_but_less_of_it_may_be(trained):
     result, model, calls = trained(lost, **how)
     assert model.strength == 0 and result.best["step"] == 0
     assert [strength for strength, _ in calls[5:]] == [0.125, 0.0625, 0.03125]
+
+
+def test_less_of_what_forgets_needs_no_evidence_against_an_earlier_step(trained):
+    values = (0.5, 0.55, 0.9, 0.54, 0.7, 0.8, 0.57, 0.68, 0.58)
+    points = [0.62, 0.62, 0.5, 0.62, 0.6, 0.58, 0.62, 0.6, 0.62]
+    rows = [{**row, "spread": 0.3} for row in numbers(*values, point=points)]
+    how = {"average": "none", "keep": ["point"], "eval_every": 1}
+    result, model, _ = trained(rows, **how)
+    assert (model.strength, result.best["step"], result.best["iou"]) == (0.40625, 2, 0.58)
 
 
 def test_a_fixed_strength_is_the_only_one(trained, refused):

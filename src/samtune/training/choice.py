@@ -101,8 +101,9 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
     What was trained acts in full if it may: if it is better than the base, and forgets nothing.
     The mean of weights, or a lower strength, then takes its place only if it is better by more
     than the standard error of the difference over the validation images, since the best of several
-    is otherwise mostly the luckiest. If it may not act in full, the best of what may is taken, and
-    between the highest strength that forgets nothing and the next one is looked further.
+    is otherwise mostly the luckiest. If the best weights may not act in full, the best of what may
+    is taken, and between the highest strength that forgets nothing and the next one is looked
+    further.
 
     Args:
         judge: Compares.
@@ -201,9 +202,10 @@ class _Candidates:
         return middles
 
     def _take(self, candidate: _Candidate) -> None:
-        """Chooses a candidate if it is better than what was chosen, clearly than the whole."""
+        """Chooses a candidate if it is better than the winner, and clearly than its own whole."""
         better = self.judge.is_better(candidate.row, self.winner.row)
-        if better and self._may_replace(candidate, self.whole):
+        same = self.whole is not None and self.whole.weights == candidate.weights
+        if better and self._may_replace(candidate, self.whole if same else None):
             self.winner = candidate
 
     def _may_replace(self, candidate: _Candidate, other: _Candidate | None) -> bool:
