@@ -28,9 +28,6 @@ from samtune.geometry import Geometry, InputPolicy
 from samtune.options import as_yaml
 from samtune.prompts import NONE, PromptModes, Prompts
 
-REHEARSED = 4
-"""Objects of a training image that are asked in the modes to keep, at most."""
-
 
 class _Question(NamedTuple):
     """What one image is asked: prompts in the original frame, objects, targets in both frames."""
@@ -166,8 +163,8 @@ class SegmentationDataset(Dataset[Example]):
     def rehearsing(self, modes: Sequence[str]) -> SegmentationDataset:
         """The same images, each asked in further modes as well: of them one for each object.
 
-        At most :data:`REHEARSED` objects are, drawn anew each time, and none of an empty image.
-        These prompts are drawn last, so that all else stays as it is without them.
+        None is of an empty image. These prompts are drawn last, so that all else stays as it is
+        without them.
 
         Args:
             modes: As of ``prompts.train``; without any it is the data set itself.
@@ -295,8 +292,7 @@ class SegmentationDataset(Dataset[Example]):
         if len(choices) < len(modes) and draws.mode(len(modes)) >= len(choices):
             prompts, the_one = Prompts.of(count=1), np.zeros(1, np.int64)
             return self._question(prompts, objects.as_one(), the_one, np.zeros(1, np.int64))
-        most = min(self.prompts.max_objects, REHEARSED) if rehearsed else self.prompts.max_objects
-        which = self._objects(objects, draws, most)
+        which = self._objects(objects, draws)
         empty = not rehearsed and (self.prompts.ask_empty or self.data.crop is not None)
         if self.train and empty and not len(which):
             return _Question(
@@ -332,7 +328,7 @@ class SegmentationDataset(Dataset[Example]):
         none = -1 if self.data.background is None else self.data.background
         return np.concatenate([np.array([none], np.int64), labels.classes])
 
-    def _objects(self, objects: Objects, draws: Draws, most: int) -> NDArray[np.int64]:
+    def _objects(self, objects: Objects, draws: Draws) -> NDArray[np.int64]:
         """Which objects to ask for: in the order of the label map, or drawn where they are many."""
         pixels = areas(objects.map, objects.count)
         there = pixels >= max(1, self.data.min_area)
@@ -342,8 +338,8 @@ class SegmentationDataset(Dataset[Example]):
         if not self.originals:  # else it is compared at its own size
             there &= areas(objects.fitted, objects.count) > 0
         which = np.flatnonzero(there)
-        if len(which) > most:
-            which = draws.some_of(which, most)
+        if len(which) > self.prompts.max_objects:
+            which = draws.some_of(which, self.prompts.max_objects)
         return which
 
 
