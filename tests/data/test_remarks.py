@@ -19,7 +19,7 @@ def remarks(root, **settings):
     ("name", "pattern"),
     [
         ("patient {}/x{}", "^([^/]+)/"), ("images/p{}/x{}", "^images/([^/]+)/"),
-        ("images/patient{}_{}", "patient"),
+        ("images/patient{}_{}", "patient"), ("p{}/images/{}", "^([^/]+)/"),
     ],
 )  # fmt: skip
 def test_cases_on_both_sides_of_a_made_split(tmp_path, name, pattern):
@@ -37,6 +37,14 @@ def test_cases_on_both_sides_of_a_made_split(tmp_path, name, pattern):
 
 def test_folders_that_are_no_cases_are_not_remarked(make_pairs):
     assert "cases in two splits" not in remarks(make_pairs([f"img{i}" for i in range(6)]))
+
+
+def test_folders_of_splits_are_no_cases(tmp_path):
+    for split in ("train", "val"):
+        for i in range(4):
+            save(tmp_path / f"images/{split}/{split}{i}.png", picture(seed=len(split) * 10 + i))
+            save(tmp_path / f"masks/{split}/{split}{i}.png", blob())
+    assert "cases in two splits" not in remarks(tmp_path)
 
 
 def test_class_0_as_an_object(make_pairs):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from samtune.compare.exports import NAMES, write_exports
 from samtune.compare.notes import notes
 from samtune.compare.page import Entry, Picture, write_page
 from samtune.compare.plan import COMPARISON, REPORT, Run, plan_runs
@@ -183,8 +184,10 @@ def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) ->
         "output": str(folder),
         "comparison": str(folder / COMPARISON),
         "report": str(folder / REPORT),
+        **{kind: str(folder / name) for kind, name in NAMES.items()},
     })  # fmt: skip
     write_whole(folder / COMPARISON, json.dumps(result, indent=1) + "\n")
+    write_exports(folder, result)
     command = " ".join(["samtune", *sys.argv[1:]])
     write_page(folder, result, _gallery(runs), config.tree(), command)
     show(display, result)
@@ -198,7 +201,9 @@ def show(display: Display, result: Mapping[str, Any]) -> None:
     for note in notes(result):
         display.say(note)
     display.say(terms(result))
-    display.say(f"comparison: {result['comparison']}\nreport: {result['report']}")
+    for kind in ("comparison", *NAMES, "report"):
+        if kind in result:
+            display.say(f"{kind}: {result[kind]}")
 
 
 def _gallery(runs: Sequence[Run]) -> list[Picture]:

@@ -15,6 +15,7 @@ from samtune.data.scan import Look
 from samtune.data.splits import path_below
 from samtune.data.stored import Stored, path_of
 from samtune.data.trees import role_of_folder
+from samtune.data.walking import SPLIT_NAMES
 from samtune.files import as_path
 
 Parts = Mapping[str, Sequence[Record]]
@@ -116,11 +117,9 @@ def _parted_cases(parts: Parts, data: DataConfig) -> Iterator[Finding]:
 
 def _case_pattern(paths: Sequence[PurePosixPath]) -> str | None:
     """A regular expression for the cases of these images; ``None`` if nothing tells them."""
-    folders = [
-        [name for name in path.parts[:-1] if role_of_folder(name)[0] is None] for path in paths
-    ]
+    folders = [[name for name in path.parts[:-1] if not _is_of_layout(name)] for path in paths]
     if all(folders) and len(paths) >= _PARTS_OF_CASES * len({tuple(f) for f in folders}):
-        before = len(paths[0].parts[:-1]) - len(folders[0])
+        before = paths[0].parts.index(folders[0][0])
         first = {path.parts[:before] for path in paths}
         if len(first) == 1 and len({f[0] for f in folders}) > 1:
             above = "".join(f"{re.escape(name)}/" for name in first.pop())
@@ -130,6 +129,11 @@ def _case_pattern(paths: Sequence[PurePosixPath]) -> str | None:
     if all(cases) and 1 < len(known) and len(paths) >= _PARTS_OF_CASES * len(known):
         return _CASE_WORDS
     return None
+
+
+def _is_of_layout(folder: str) -> bool:
+    """Whether the name of a folder says images, masks or a split, and so no case."""
+    return role_of_folder(folder)[0] is not None or folder.lower() in SPLIT_NAMES
 
 
 def _class_zero(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:

@@ -71,12 +71,14 @@ class Places:
         files += [places.overlay(name) for name in names if overlays]
         read = [as_path(each) for each in (source, *sources) if each is not None]
         for file in (*files, places.entries):
-            if file.exists() and (
-                any(same_place(file, each) for each in read) or not _is_written_here(file)
-            ):
+            if not file.exists():
+                continue
+            is_read = any(same_place(file, each) for each in read)
+            if is_read or not _is_written_here(file):
+                why = "this command reads" if is_read else "no samtune predict wrote"
                 raise InputError(
-                    f"--out={out}: holds {file.relative_to(places.folder)}, which no samtune "
-                    f"predict wrote; choose another folder, as in --out={_beside(places.folder)}"
+                    f"--out={out}: holds {file.relative_to(places.folder)}, which {why}; choose "
+                    f"another folder, as in --out={_beside(places.folder)}"
                 )
         others = [p for p in _pictures(places.folder) if p not in files and not _is_signed(p)]
         if others:

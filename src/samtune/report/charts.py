@@ -104,7 +104,8 @@ def _chart(title: str, curves: Sequence[Curve], along: str = "step") -> dict[str
         return None
     left, top, right, bottom = FRAME
     xs, ys = zip(*(p for c in curves for p in c.points), strict=True)
-    x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs), whole=True), ticks(min(ys), max(ys))
+    whole = along == "step"
+    x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs), whole=whole), ticks(min(ys), max(ys))
     x_range, y_range = (min(0.0, *xs), max(1.0, *xs)), (y_ticks[0], y_ticks[-1])
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -117,7 +118,11 @@ def _chart(title: str, curves: Sequence[Curve], along: str = "step") -> dict[str
         "title": title,
         "along": along,
         "frame": FRAME,
-        "x": [(at(t, y_range[0])[0], count(t)) for t in x_ticks if t <= x_range[1]],
+        "x": [
+            (at(t, y_range[0])[0], count(t) if whole else f"{t:g}")
+            for t in x_ticks
+            if t <= x_range[1]
+        ],
         "y": [(at(0, t)[1], f"{t:.{digits}f}") for t in y_ticks],
         "curves": [(c, [at(x, y) for x, y in c.points]) for c in curves],
         "last": {c.label: c.points[-1][1] for c in curves},

@@ -18,7 +18,7 @@ def validation_line(event: Mapping[str, Any]) -> str:
     if len(modes) > 1:
         text += "; " + ", ".join(f"{mode} {metric(event[IOU_OF + mode])}" for mode in modes)
     if event.get("forgotten"):
-        text += f" (forgets {', '.join(event['forgotten'])})"
+        text += f" (below the base: {', '.join(event['forgotten'])})"
     return text
 
 

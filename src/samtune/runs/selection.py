@@ -68,7 +68,8 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
     if best["strength"] == 0:
         remarks.append(
             f"not worth it: on the validation images {_why_not(result, settings, values)}; the "
-            "checkpoint answers as the base (strength 0)"
+            "checkpoint answers as the base (strength 0); more images or another method may help, "
+            "see samtune methods --advise"
         )
     else:
         which = best.get("weights", f"step {best['step']}")
