@@ -10,15 +10,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from random_exports import TOOLS, stem_of
 
-from samtune.data import DataConfig, read_mask, with_defaults
+from samtune.data import DataConfig, read_mask, read_sample, with_defaults
 from samtune.data.check import check
 from samtune.data.layouts import find
 from samtune.errors import InputError
 
 SIZE = (6, 8)
 BOUNDED = settings(
-    max_examples=12, deadline=None, database=None, derandomize=True,
+    max_examples=6, deadline=None, database=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 NAMES = st.lists(
@@ -146,6 +147,26 @@ def test_a_tree_comes_back(write, names, seed):
             assert len(np.unique(stored)) == len(np.unique(masks[at]))
 
 
+@pytest.mark.parametrize("write", TOOLS)
+@given(names=NAMES, seed=st.integers(0, 9))
+@BOUNDED
+def test_an_export_comes_back(write, names, seed):
+    random.seed(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        expected = write(Path(folder), names)
+        config = with_defaults(DataConfig(root=folder))
+        records = [record for part in find(config).values() for record in part]
+        assert sorted(stem_of(record.image) for record in records) == sorted(names)
+        for record in records:
+            objects = expected[names.index(stem_of(record.image))]
+            labels = read_sample(record, config).labels
+            stored = {
+                (config.class_names[category], (labels.map == k + 1).tobytes())
+                for k, category in enumerate(labels.classes)
+            }
+            assert stored == {(name, mask.tobytes()) for name, mask in objects}, record
+
+
 def damage(root, seed):
     """Spoils up to three files: removed, cut, emptied, exchanged, moved, or made something else."""
     chance = random.Random(seed)
@@ -177,7 +198,7 @@ def damage(root, seed):
             file.mkdir()
 
 
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("write", (*WRITERS, *TOOLS))
 @given(names=NAMES, seed=st.integers(0, 999))
 @BOUNDED
 def test_damage_is_told_in_one_line(write, names, seed):
