@@ -92,8 +92,9 @@ def label_studio(root, names):
             if kind == "mask":
                 value = {"format": "rle", "rle": brush_code(mask)}
             results.append(
-                {"id": f"r{k}", "type": word, "value": {**value, word: [label]}, "image_rotation": 0,
-                 "original_width": W, "original_height": H, "from_name": "t", "to_name": "image"}
+                {"id": f"r{k}", "type": word, "value": {**value, word: [label]},
+                 "image_rotation": 0, "original_width": W, "original_height": H, "from_name": "t",
+                 "to_name": "image"}
             )  # fmt: skip
         done = [{"id": i, "completed_by": 1, "result": results, "was_cancelled": False}]
         image = f"/data/upload/3/{STAMP}-{name}.jpg"
@@ -116,7 +117,8 @@ def _labelme(root, names, version, kinds, place, more):
                 shape["mask"] = base64.b64encode(png(within(box, mask))).decode()
             shapes.append({**shape, **more})
         tree = {"version": version, "flags": {}, "shapes": shapes, "imageData": None,
-                "imagePath": f"{place[1]}{name}.jpg", "imageHeight": H, "imageWidth": W}  # fmt: skip
+                "imagePath": f"{place[1]}{name}.jpg", "imageHeight": H,
+                "imageWidth": W}  # fmt: skip
         write(root / place[2] / f"{name}.json", tree)
     return expected
 

@@ -159,8 +159,9 @@ def check_splits(
         few = few_images(name, summary.images)
         remarks += [few] if few else []
         remarks += _unmeasured(name, summary, config) if name != "train" else []
-        if summary.empty:
+        if summary.empty and summary.objects:  # of a split without any it is said already
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
+        if summary.empty:
             counts[-1] += f" ({summary.empty} images without any)"
     if carved is not None:
         remarks += as_lines([*of_training([*looks.values()], parts, config.data, carved)])
@@ -173,8 +174,8 @@ def _unmeasured(split: str, summary: Summary, config: RunConfig) -> list[str]:
     """What has no number in a split for measuring, because it does not occur there."""
     data = config.data
     if not summary.objects:
-        count = f"0 of {summary.images} images have an object"
-        return [f"{split}: {count}, so that there is no number of any; add some"]
+        count = f"{summary.images} of {summary.images} images have no object"
+        return [f"{split}: {count}, so that there is nothing to measure; add some"]
     known = data.classes or len(data.class_names)
     values = [v for v in range(known) if v not in (data.background, data.ignore)]
     absent = [value for value in values if value not in summary.class_objects]
