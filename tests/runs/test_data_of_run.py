@@ -64,22 +64,41 @@ def test_the_data_of_a_run(root, tmp_path, refused):
         return [*looks(find(config.data)[None], config.data, thorough=True)]
 
     write_digests(run, [each for each in seen() if each.record in parts["train"]], records)
-    assert parts_of_run(str(run), records) == (parts, []) and altered(str(run), seen()) == []
+    assert parts_of_run(run, records) == (parts, [], False) and altered(run, seen()) == []
     assert altered(None, seen()) == []
     save(root / "images/new.png", picture(seed=99))
     save(root / "masks/new.png", blob())
     first, second = (record.name for record in parts["train"][:2])
     save(root / "images" / f"{first}.png", picture(seed=98))
     save(root / "masks" / f"{second}.png", blob(value=255))
-    again, lines = parts_of_run(str(run), find(config.data)[None])
+    again, lines, _ = parts_of_run(run, find(config.data)[None])
     assert again == parts and "1 images are new" in lines[0] and "(new)" in lines[0]
-    images, masks = altered(str(run), seen())
+    refused([f"resume={run}", first, "resume_changed=true"], altered, run, seen())
+    images, masks = altered(run, seen(), allow=True)
     assert f"1 images have changed since the run began ({first})" in images
     assert f"1 masks have changed since the run began ({second})" in masks
+    whole = (run / "files.json").read_bytes()
+    for damage in (
+        b"",
+        whole[:50],
+        whole.replace(b"new", b"old"),
+        whole.replace(b"a1", b"a9"),
+        b"[]",
+    ):
+        if damage != whole:
+            (run / "files.json").write_bytes(damage)
+            refused("files.json", altered, run, seen())
     (run / "files.json").unlink()  # a run of an earlier version
     assert altered(str(run), seen()) == []
-    assert "are in no split of the run" in parts_of_run(str(run), find(config.data)[None])[1][0]
+    assert "are in no split of the run" in parts_of_run(str(run), find(config.data)[None]).lines[0]
     lacking = [record for record in records if record.name != first]
     refused([f"resume={run}", first, "put them back"], parts_of_run, str(run), lacking)
+    less = parts_of_run(run, lacking, allow=True)
+    assert less.changed and first in less.lines[0] and len(less.parts["train"]) == 5
+    assert parts_of_run(run, lacking, splits_used=("test",)).parts["test"] == parts["test"]
+    text = (run / "split.json").read_text()
+    for damage in ("", text[:40], "[]", '{"train": 3}', '{"train": [3]}', text + "x"):
+        (run / "split.json").write_text(damage)
+        refused("split.json", parts_of_run, run, records)
     (run / "split.json").unlink()
     refused([f"resume={run}", "split.json"], parts_of_run, str(run), records)

@@ -217,8 +217,17 @@ def test_a_run_that_goes_on_knows_its_data(samtune, pairs, tiny_weights, tmp_pat
     Image.fromarray(255 - pixels).save(file)
     other = pairs / "masks" / f"{split['train'][1]}.png"
     Image.open(other).save(other, compress_level=0)  # other bytes, the same mask
-    answer = samtune("train", "resume=r", "train.max_steps=2", "--json")
+    said = samtune("train", "resume=r", "train.max_steps=2").last
+    assert "have changed since the run began" in said and "resume_changed=true" in said
+    go_on = ["train", "resume=r", "train.max_steps=2", "resume_changed=true", "--json"]
+    answer = samtune(*go_on)
     assert answer.code == 0, answer.err
+    tested = pairs / "images" / f"{split['test'][0]}.png"
+    assert samtune("eval", "r/best.safetensors").code == 0  # the test images are as they were
+    Image.fromarray(255 - np.asarray(Image.open(tested))).save(tested)
+    assert split["test"][0] in samtune("eval", "r/best.safetensors").last
+    measured = samtune("eval", "r/best.safetensors", "resume_changed=true", "--json")
+    assert measured.code == 0 and "measured anew" in measured.err
     assert json.loads((tmp_path / "r/split.json").read_text()) == split
     said = [r for r in answer.json["remarks"] if "since the run began" in r]
     assert [line.split(" ")[:2] for line in said] == [["1", "images"], ["1", "images"]]

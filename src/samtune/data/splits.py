@@ -89,9 +89,22 @@ def write_split(path: str | Path, parts: Mapping[str, list[Record]]) -> None:
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:
-    """The names that :func:`write_split` wrote; none where there is no such file."""
+    """The names that :func:`write_split` wrote; none where there is no such file.
+
+    Raises:
+        InputError: It is damaged.
+    """
     path = Path(path)
-    return read_json(path) if path.is_file() else {}
+    try:
+        tree = read_json(path) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        tree = str(error).splitlines()[0]
+    lists = tree.values() if isinstance(tree, dict) else [None]
+    if not all(isinstance(one, list) and all(isinstance(n, str) for n in one) for one in lists):
+        raise InputError(
+            f"{path}: is damaged, no lists of names by split; copy it back, or start a new run"
+        )
+    return tree
 
 
 def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[str, list[Record]]:

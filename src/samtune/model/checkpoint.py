@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-from samtune.files import WRITTEN_BY, as_path, free_path, write_tensors
+from samtune.files import WRITTEN_BY, as_path, free_path, read_tensors, write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
@@ -167,8 +167,6 @@ def load(
         InputError: Not a checkpoint, another base, tensors that do not fit, or a strength that the
             model does not have.
     """
-    from safetensors.torch import load_file
-
     header = read_header(path)
     name = header["base"]["name"]
     sam = base if isinstance(base, Sam) else load_sam(name, base)
@@ -181,7 +179,7 @@ def load(
             "it was trained on with base.weights=, or accept any with base.any=true"
         )
     model = rebuild(sam, header)
-    tensors = load_file(as_path(path))
+    tensors = read_tensors(as_path(path), "copy it again from where it was made")
     check_numbers(tensors, str(path))
     load_tensors(model, tensors, str(path))
     model.strength = stored_strength(header) if strength is None else strength

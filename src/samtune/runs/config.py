@@ -102,6 +102,9 @@ class RunConfig:
     resume: str | None = None
     """Folder of an interrupted run to go on with; true for the one in output, which begins if there
     is none."""
+    resume_changed: bool = setting(False, level="expert")
+    """Go on, or measure a checkpoint, although images or masks of the run have changed or are gone;
+    what was measured before is then measured anew."""
     device: str = "auto"
     """cpu, cuda, mps, or auto."""
 

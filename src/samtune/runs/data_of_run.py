@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +15,9 @@ from samtune.data.remarks import as_lines, of_training
 from samtune.data.scan import Look, Summary, empty_split, no_objects, summary_of, usable
 from samtune.data.splits import read_split, splits
 from samtune.errors import InputError
-from samtune.files import as_path, write_whole
+from samtune.files import as_path, read_sealed, sealed_json, write_whole
 from samtune.runs.config import RunConfig
 from samtune.runs.remarks import few_images
-from samtune.texts import read_json
 from samtune.training.saves import LAST
 from samtune.training.state import has_state
 
@@ -28,6 +26,7 @@ SPLIT = "split.json"
 DIGESTS = "files.json"
 """The file with the digest of each of these images and its mask, and the images beside them."""
 _EXAMPLES = 3
+_GO_ON = "start a new run, or use what there is with resume_changed=true"
 Parts = dict[str, list[Record]]
 
 
@@ -42,18 +41,32 @@ def write_digests(folder: Path, looks: Sequence[Look], records: Sequence[Record]
     used = {look.record.name: [look.content, look.mask_content] for look in looks}
     others = sorted({record.name for record in records} - used.keys())
     tree = {"digests": dict(sorted(used.items())), "unused": others}
-    write_whole(folder / DIGESTS, json.dumps(tree, indent=1) + "\n")
+    write_whole(folder / DIGESTS, sealed_json(tree))
 
 
-def parts_of_run(folder: str, records: Sequence[Record]) -> tuple[Parts, list[str]]:
-    """The splits of a run that goes on, by its ``split.json``; and which images are new.
+class RunData(NamedTuple):
+    """The data that a run used, beside what there is now."""
+
+    parts: Parts
+    lines: list[str]
+    """What has been added or is gone, in words."""
+    changed: bool
+    """Whether images of the run are gone."""
+
+
+def parts_of_run(
+    folder: str | Path, records: Sequence[Record], allow: bool = False, splits_used: Any = None
+) -> RunData:
+    """The splits of a run, by its ``split.json``, and what is new or gone since it began.
 
     Args:
         folder: The run's folder.
         records: The images that there are now.
+        allow: Go on without images that are gone.
+        splits_used: The splits whose images are needed; by default all.
 
     Raises:
-        InputError: An image of the run is gone.
+        InputError: An image of the run is gone, or the file is missing or damaged.
     """
     place = as_path(folder)
     names = read_split(place / SPLIT)
@@ -63,45 +76,56 @@ def parts_of_run(folder: str, records: Sequence[Record]) -> tuple[Parts, list[st
         )
     there = {record.name: record for record in records}
     used = {name for part in names.values() for name in part}
-    gone = sorted(used - there.keys())
-    if gone:
-        raise InputError(
-            f"resume={folder}: {len(gone)} of the {len(used)} images of the run are gone "
-            f"({_some(gone)}); put them back, or start a new run"
-        )
+    needed = {name for split in splits_used or names for name in names.get(split, [])}
+    absent = sorted(needed - there.keys())
+    lines = [f"{len(absent)} of the {len(needed)} images of the run are gone ({_some(absent)})"]
+    if absent and not allow:
+        raise InputError(f"resume={folder}: {lines[0]}; put them back, {_GO_ON}")
     unused = _read(place).get("unused")
     new = sorted(there.keys() - used - set(unused or ()))
     # an earlier version did not write what it left unused
     what = "are new since the run began" if unused is not None else "are in no split of the run"
-    lines = [f"{len(new)} images {what} and are not used ({_some(new)})"] if new else []
-    return {split: [there[name] for name in part] for split, part in names.items()}, lines
+    lines = lines if absent else []
+    lines += [f"{len(new)} images {what} and are not used ({_some(new)})"] if new else []
+    parts = {s: [there[name] for name in part if name in there] for s, part in names.items()}
+    return RunData(parts, lines, bool(absent))
 
 
-def altered(folder: str | None, looks: Sequence[Look]) -> list[str]:
-    """A line if images or masks hold other values than when the run began; none of a new run."""
+def altered(folder: str | Path | None, looks: Sequence[Look], allow: bool = False) -> list[str]:
+    """A line if images or masks hold other values than when the run began; none of a new run.
+
+    Args:
+        folder: The run's folder.
+        looks: Thorough ones, at the images that are used.
+        allow: Say so, and go on.
+
+    Raises:
+        InputError: They do.
+    """
     before = {} if folder is None else _read(as_path(folder)).get("digests", {})
     lines = []
     for what, at in (("images", 0), ("masks", 1)):
         now = {look.record.name: (look.content, look.mask_content)[at] for look in looks}
         names = sorted(n for n in now if n in before and before[n][at] != now[n])
         if names:
-            lines.append(
-                f"{len(names)} {what} have changed since the run began ({_some(names)}), so that "
-                "what follows cannot be compared with what went before; start a new run for that"
-            )
-    return lines
+            lines.append(f"{len(names)} {what} have changed since the run began ({_some(names)})")
+    if lines and not allow:
+        raise InputError(f"resume={folder}: {' and '.join(lines)}; put them back, {_GO_ON}")
+    return [f"{line}: what follows is measured anew, on other images than before" for line in lines]
 
 
-def _read(folder: Path) -> Mapping[str, dict[str, list[str]]]:
+def _read(folder: Path) -> Mapping[str, Any]:
     file = folder / DIGESTS
-    if not file.is_file():
+    if not file.exists():
         return {}
-    try:
-        tree = read_json(file)
-    except ValueError as error:
-        what, remedy = "is not readable as JSON", "remove it to go on without what it says"
-        raise DataError(file, "unreadable file", what, remedy) from error
-    return tree if isinstance(tree, dict) else {}
+    tree = read_sealed(file, "remove it to go on without what it says")
+    digests, unused = tree.get("digests"), tree.get("unused")
+    rows = digests.values() if isinstance(digests, dict) else [None]
+    pairs = all(isinstance(row, list) and len(row) == 2 for row in rows)
+    if not pairs or not isinstance(unused, list):
+        what, remedy = "is damaged, no digests by image", "remove it to go on without what it says"
+        raise DataError(file, "unreadable file", what, remedy)
+    return tree
 
 
 def _some(names: Sequence[str]) -> str:
@@ -117,10 +141,9 @@ def parts_to_train_on(
     begun = config.resume is not None and has_state(as_path(config.resume) / LAST)
     if config.resume is None or not (begun or (as_path(config.resume) / SPLIT).is_file()):
         return splits(config.data, records), remarks
-    parts, more = parts_of_run(
-        config.resume, [record for part in records.values() for record in part]
-    )
-    return parts, [*remarks, *more]
+    everything = [record for part in records.values() for record in part]
+    run = parts_of_run(config.resume, everything, config.resume_changed)
+    return run.parts, [*remarks, *run.lines]
 
 
 class SplitCheck(NamedTuple):
@@ -133,7 +156,10 @@ class SplitCheck(NamedTuple):
 
 
 def check_splits(
-    parts: Mapping[str, Any], config: RunConfig, carved: bool | None = None
+    parts: Mapping[str, Any],
+    config: RunConfig,
+    carved: bool | None = None,
+    thorough: bool = False,
 ) -> SplitCheck:
     """Looks at every file once.
 
@@ -142,6 +168,7 @@ def check_splits(
         config: How their files are read.
         carved: Of splits for a training, whether they were made, not found on disk: what a check of
             the data remarks is remarked too.
+        thorough: Decode the images too, which a training does anyway.
 
     Raises:
         InputError: Training cannot use a file or a split.
@@ -150,7 +177,7 @@ def check_splits(
     for name, records in parts.items():
         if not records:
             raise empty_split(name, config.data)
-        mine = usable(records, config.data, thorough=carved is not None)
+        mine = usable(records, config.data, thorough=thorough or carved is not None)
         looks |= {each.record: each for each in mine}
         summary: Summary = summary_of(mine)
         counts.append(f"{name}: {summary.images} images, {summary.objects} objects")

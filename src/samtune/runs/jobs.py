@@ -33,7 +33,10 @@ from samtune.runs.baseline import compare_with_base
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
+    Parts,
+    altered,
     check_splits,
+    parts_of_run,
     parts_to_train_on,
     write_digests,
 )
@@ -146,7 +149,7 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
         plan.val,
         plan.settings,
         output=folder,
-        resume=begun,
+        resume="anew" if begun and config.resume_changed else begun,
         seed=config.seed,
         on_event=log,
         header={"config": {**config.tree(), "output": None, "resume": None}},
@@ -183,10 +186,11 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     start = time.perf_counter()
     whole = source.model(config)
     model, baseline = (None, whole) if source.is_base else (whole, whole.plain())
-    parts, remarks = parts_to_train_on(config, find(config.data))
+    parts, remarks, run = _parts_to_measure(source, config)
     records = select(parts, config.data.split)
-    look = check_splits({config.data.split: records}, config)
+    look = check_splits({config.data.split: records}, config, thorough=run is not None)
     remarks += [*look.remarks, *frame_remarks(model, baseline)]
+    remarks += altered(run, look.looks, config.resume_changed)
     test = test_sets(config, model or baseline, records)
     display.say(look.counts)
     summary, overlays = compare_with_base(baseline, model, test, config, display)
@@ -204,6 +208,17 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     stem = path.parent.name if path.name == "best.safetensors" else path.stem
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
         return _write_results(folder, summary, config, remarks, [], overlays)
+
+
+def _parts_to_measure(source: Source, config: RunConfig) -> tuple[Parts, list[str], Path | None]:
+    """The splits of the run that a checkpoint lies in, and its folder, or those of the data."""
+    records, run = find(config.data), source.run_beside(config)
+    if run is None:
+        return *parts_to_train_on(config, records), None
+    everything = [record for part in records.values() for record in part]
+    used = None if config.data.split == "all" else (config.data.split,)
+    data = parts_of_run(run, everything, config.resume_changed, used)
+    return data.parts, data.lines, run
 
 
 def _trained_on(source: Source, records: Sequence[Record], config: RunConfig) -> list[str]:

@@ -63,6 +63,7 @@ def plan_training(config: RunConfig) -> Plan:
     records = find(config.data)
     parts, remarks = parts_to_train_on(config, records)
     look = check_splits(parts, config, carved=not {"val", "test"} <= records.keys())
+    differences = altered(config.resume, look.looks, config.resume_changed)
     shapes = measure_objects(parts["train"], config.data)
     differing, (config, line) = config.differing(), with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
@@ -74,7 +75,7 @@ def plan_training(config: RunConfig) -> Plan:
         remarks=[
             *remarks,
             *look.remarks,
-            *altered(config.resume, look.looks),
+            *differences,
             *frame_remarks(model, baseline),
         ],
         parts=parts,

@@ -9,17 +9,19 @@ from typing import Any
 
 from samtune.data import InputConfig, intensity
 from samtune.errors import InputError
+from samtune.files import as_path
 from samtune.model.checkpoint import load, read_header
 from samtune.model.finetuned import PLAIN, FineTuned
 from samtune.options import changeable
 from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
 from samtune.runs.config import RunConfig, resolve
+from samtune.runs.data_of_run import SPLIT
 from samtune.runs.trees import WHOLE, Tree, lay_over, leaves
 from samtune.runs.words import layers
 from samtune.sam.spec import SPECS
 
-OF_THE_RUN = ("output", "resume", "device", "strength")
+OF_THE_RUN = ("output", "resume", "resume_changed", "device", "strength")
 """Settings that say where a training ran, or how it is used, which nothing that follows repeats."""
 
 
@@ -74,6 +76,21 @@ class Source:
     def training_data(self) -> Tree:
         """The data settings of the training; empty for a base, or for a model saved from Python."""
         return {} if self.is_base else read_header(self.word).get("config", {}).get("data", {})
+
+    def run_beside(self, config: RunConfig) -> Path | None:
+        """The folder of the run that a checkpoint lies in, if it was trained on the same data.
+
+        Args:
+            config: Says on which data the checkpoint is used.
+        """
+        folder = as_path(self.word).parent
+        if self.is_base or not (folder / SPLIT).exists():
+            return None
+        before, now = self.training_data(), config.tree()["data"]
+        roots = [as_path(str(data.get("root"))).resolve() for data in (before, now)]
+        of_use = ("root", "split", "workers", "cache")
+        same = all(before.get(k, value) == value for k, value in now.items() if k not in of_use)
+        return folder if same and roots[0] == roots[1] else None
 
     def configure(self, words: Sequence[str]) -> RunConfig:
         """The model's settings with those of a command line over them.

@@ -119,6 +119,26 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
         _Candidates(judge, state, model).choose(last)
 
 
+def measure_again(judge: Judge, state: TrainingState, model: FineTuned) -> None:
+    """Measures the best weights of a state anew, since scores of other images say nothing of them.
+
+    Args:
+        judge: Compares, on the images of today.
+        state: What it changes: ``best`` and ``top``; ``zero_shot`` and ``choice`` are forgotten.
+        model: To measure with; its weights and strength are others afterwards.
+    """
+    for name, tensors in (("best", state.best_tensors), ("top", state.top_tensors)):
+        row = getattr(state, name)
+        if row is None or not tensors or row.get("strength", 1.0) == 0:
+            setattr(state, name, None)
+            continue
+        model.load_state_dict(tensors)
+        model.eval().strength = row.get("strength", 1.0)
+        measured = judge.validation.measure(model, judge.watched(state)).row
+        setattr(state, name, {**row, **measured})
+    state.zero_shot, state.choice = None, None
+
+
 @dataclass(frozen=True)
 class _Candidate:
     """Weights at a strength, and what they measured, with ``step`` and ``strength``."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.training.accelerator import make_accelerator
 from samtune.training.average import add_to_mean, is_averaged
-from samtune.training.choice import Judge, choose, take_validation
+from samtune.training.choice import Judge, choose, measure_again, take_validation
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import without_interrupts
 from samtune.training.keeping import Keeping
@@ -61,7 +61,7 @@ def fit(
     config: FitConfig | None = None,
     *,
     output: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | Literal["anew"] = False,
     seed: int = 0,
     on_event: Callable[[Event], None] | None = None,
     header: dict[str, Any] | None = None,
@@ -79,7 +79,7 @@ def fit(
         val: Made with ``train=False``; ``None`` to keep the last weights.
         config: How to train.
         output: Folder for ``best.safetensors`` and ``last/``; nothing is written without it.
-        resume: Go on from ``output/last``.
+        resume: Go on from ``output/last``; ``anew`` measures what it has on images that changed.
         seed: Of the order of images and of dropout.
         on_event: Called with each logged row: ``zero_shot`` (the base: step 0, metrics), ``train``
             (step, lr, the mean loss of all steps and processes since the last row, how many are
@@ -108,7 +108,7 @@ def fit(
             Validation(val, config, measuring or EvalConfig()), trainer.keeping, config
         )
     if resume:
-        trainer.restore()
+        trainer.restore(measure_anew=resume == "anew")
     model.cache = FeatureCache(config.feature_cache) if config.feature_cache else None
     try:
         return trainer.run()
@@ -187,9 +187,13 @@ class _Trainer:
             tracker.finish()
         return self._result()
 
-    def restore(self) -> None:
+    def restore(self, measure_anew: bool) -> None:
         """Goes back to where ``output/last`` was written."""
         self.state = self.saves.read(self.model, self.optimizer.optimizer)
+        if measure_anew and self.judge is not None:
+            present = _on_cpu(self.model)
+            measure_again(self.judge, self.state, self.model)
+            self._put(present, 1.0)
         if self.state.choice is not None and self.state.step < self.total:  # it goes on
             self.state.choice, self.state.averaged, self.state.mean = None, 0, {}
 
