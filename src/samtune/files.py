@@ -138,6 +138,33 @@ def free_path(path: Path) -> Path:
     return path
 
 
+def check_room(folder: Path, remedy: str = REMEDY, room: int = 2**20) -> None:
+    """Refuses a folder that cannot be written, or a disk without any room, before any work.
+
+    What is tried is removed again, and so is the folder if it was made for that.
+
+    Args:
+        folder: Where something will be written.
+        remedy: See :func:`replacing`.
+        room: Bytes that must fit.
+
+    Raises:
+        InputError: They do not.
+    """
+    new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
+    probe = folder / f".{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(bytes(room))
+    except OSError as error:
+        raise InputError(f"{folder}: could not be written ({error.strerror}); {remedy}") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+            for each in new_folders:
+                each.rmdir()
+
+
 @contextmanager
 def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
     """Gives a block the path to write to; after the block that file takes the place of ``path``.

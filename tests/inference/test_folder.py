@@ -227,3 +227,77 @@ def test_maps_of_more_classes_than_a_byte_holds(sam, tmp_path):
     classes = np.asarray(written)
     assert classes.max() < 300
     np.testing.assert_array_equal(classes, scores.argmax(0))
+
+
+class Killed(BaseException):
+    """What no handler expects."""
+
+
+@pytest.mark.parametrize("cut", [0, 7])
+def test_what_was_stopped_goes_on_where_it_was(predictor, trained, tmp_path, monkeypatch, cut):
+    """The result is that of one call; a line that was cut off costs that image alone."""
+    source, asked = (
+        str(trained.root / "images"),
+        {"*": {"boxes": [[10, 6, 50, 40], [0, 0, 20, 20]]}},
+    )
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    predict_folder(predictor, source, whole, prompts=asked)
+
+    def killed(done, total):
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_folder(predictor, source, out, prompts=asked, progress=killed)
+    journal = out / "predictions.partial.jsonl"
+    assert len(journal.read_text().splitlines()) == 4 and (out / "02.png").is_file()
+    journal.write_bytes(journal.read_bytes()[: -cut or None])
+    encoded = []
+    set_image = predictor.set_image
+    monkeypatch.setattr(predictor, "set_image", lambda image: encoded.append(set_image(image)))
+    answer = predict_folder(predictor, source, out, prompts=asked)
+    assert len(encoded) == (6 if cut else 5) and answer["images"] == 8
+    assert answer["remarks"][0].startswith(f"note: {8 - len(encoded)} of 8 images were done by")
+    assert entries_of(out) == entries_of(whole) and not journal.exists()
+    assert (out / "predictions.json").read_bytes() == (whole / "predictions.json").read_bytes()
+    for file in whole.rglob("*.png"):
+        assert (out / file.relative_to(whole)).read_bytes() == file.read_bytes()
+
+
+def test_other_prompts_or_another_threshold_take_nothing_over(predictor, trained, tmp_path):
+    source, out = str(trained.root / "images"), tmp_path / "out"
+
+    def killed(done, total):
+        raise Killed
+
+    for again in ({"boxes": [[0, 0, 20, 20]]}, {"boxes": [[10, 6, 50, 40]]}):
+        with pytest.raises(Killed):
+            first = {"*": {"boxes": [[10, 6, 50, 40]]}}
+            predict_folder(predictor, source, out, prompts=first, progress=killed)
+        predictor.threshold = 0.5 if again == first["*"] else 0.0
+        assert predict_folder(predictor, source, out, prompts={"*": again})["remarks"] == []
+        predictor.threshold = 0.0
+
+
+def test_many_prompts_are_answered_some_at_a_time(predictor, trained, tmp_path, monkeypatch):
+    source = str(trained.root / "images" / "03.png")
+    asked = {"03": {"boxes": [[k, k, k + 20, k + 20] for k in range(7)]}}
+    predict_folder(predictor, source, tmp_path / "a", prompts=asked)
+    for place in ("folder", "prompted"):
+        monkeypatch.setattr(f"samtune.inference.{place}.LOGIT_BYTES", 1)
+    predict_folder(predictor, source, tmp_path / "b", prompts=asked)
+    pairs = zip(entries_of(tmp_path / "a"), entries_of(tmp_path / "b"), strict=True)
+    assert all(np.mean(decoded(a) != decoded(b)) < 0.01 for a, b in pairs)
+
+
+def test_a_disk_without_room_is_told_before_the_work(ask, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("samtune.inference.folder.read_image", lambda *_: pytest.fail("was read"))
+    answer, out = ask("--box=1,1,9,9")
+    assert answer.code == 2 and "could not be written (No space left" in answer.err
+    assert not out.exists()

@@ -39,7 +39,7 @@ LAYERS = {
     "losses": "batch geometry",
     "metrics": "options",
     "report": "distributed files metrics options",
-    "inference": "batch data files geometry model ops prompts report texts",
+    "inference": "batch data files geometry model ops prompts report sam texts",
     "evaluation": "batch data distributed inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",

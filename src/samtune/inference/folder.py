@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,14 @@ from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.inference.places import REMEDY, Places, signed_png
 from samtune.inference.predictor import Outside, Predictor
+from samtune.inference.progress import Journal, identity_of, key_of
+from samtune.inference.prompted import LOGIT_BYTES
 from samtune.inference.requests import EVERY, Request, check_prompts, prompts_of
 from samtune.prompts import Prompts
 from samtune.report.overlays import draw_overlay
+
+_IN_A_BYTE = 256
+"""So many classes have numbers of eight bits."""
 
 
 @dataclass
@@ -31,6 +35,8 @@ class _Counts:
 
     beyond: int = 0
     """Images of which a box reaches beyond the edge."""
+    earlier: int = 0
+    """Images that a call which was stopped has done."""
     not_in_prompts: int = 0
     """Images that the prompts do not name."""
 
@@ -42,10 +48,10 @@ class _Answer(NamedTuple):
     request: Request | None
     prompts: Prompts | None
     """``None`` if there is nothing to ask for."""
-    masks: NDArray[np.bool_]
-    """``(n, h, w)``: one mask per prompt, or per class if the decoder gives classes."""
-    scores: list[float]
-    of_classes: bool
+    entries: list[dict[str, Any]]
+    """One of each mask, see :func:`predict_folder`."""
+    values: NDArray[np.integer]
+    """``(h, w)``: 255 where any mask is, or the class if the decoder gives classes."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,7 +73,8 @@ def predict_folder(
 
     Writes ``NAME.png`` (0 and 255: the union over the prompts; of a model of several classes the
     class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: an entry for each prompt
-    with COCO's ``segmentation`` (run lengths), ``bbox``, ``area``, and ``score``.
+    with COCO's ``segmentation`` (run lengths), ``bbox``, ``area``, and ``score``. All is written
+    image by image; the same call after one that was stopped goes on with what is not there yet.
 
     Args:
         predictor: From ``samtune.load(...).predictor()``.
@@ -92,26 +99,41 @@ def predict_folder(
     records = _checked_names(pictures.records)
     requests = _by_record(check_prompts(prompts or {}, "prompts"), records)
     places = Places.of(out, source, [each.name for each in records], sources, overlays)
-    entries, failed = list[dict[str, Any]](), list[tuple[str, InputError]]()
+    journal = Journal(places.journal, identity_of(predictor, overlays=overlays), REMEDY)
+    keys = {each.name: key_of(each, requests.get(each.name)) for each in records}
+    failed = list[tuple[str, InputError]]()
     counts = _Counts(not_in_prompts=len(records) - len(requests) if prompts else 0)
     for done, record in enumerate(records, 1):
-        try:
-            answer = _predict(predictor, record, requests)
-        except InputError as error:
-            failed.append((str(record.file), error))
+        if keys[record.name] in journal and places.are_written(record.name):
+            counts.earlier += 1
         else:
-            counts.beyond += _reaches_beyond(answer.prompts, answer.size)
-            entries += _entries(record, answer)
-            _write_pictures(places, record.name, answer)
+            try:
+                answer = _predict(predictor, record, requests)
+            except InputError as error:
+                failed.append((str(record.file), error))
+            else:
+                counts.beyond += _reaches_beyond(answer.prompts, answer.size)
+                _write_pictures(places, record.name, answer)
+                journal.add(keys[record.name], answer.entries)
         (progress or _silent)(done, len(records))
-    if len(failed) < len(records):
-        write_whole(places.entries, json.dumps(entries) + "\n", REMEDY)
+    journal.finish(places.entries, list(keys.values()))
+    return _summary(places, len(records), pictures.masks, failed, counts)
+
+
+def _summary(
+    places: Places,
+    images: int,
+    masks: Sequence[Path],
+    failed: Sequence[tuple[str, InputError]],
+    counts: _Counts,
+) -> dict[str, Any]:
+    """What :func:`predict_folder` gives."""
     return {
-        "images": len(records) - len(failed),
+        "images": images - len(failed),
         "failed": [{"file": file, "reason": _reason(file, error)} for file, error in failed],
         "out": str(places.folder),
-        "left_out": [str(mask) for mask in pictures.masks],
-        "remarks": _remarks(failed, len(records), counts, pictures.masks),
+        "left_out": [str(mask) for mask in masks],
+        "remarks": _remarks(failed, images, counts, masks),
     }
 
 
@@ -119,25 +141,28 @@ def _silent(done: int, total: int) -> None:
     """Says nothing of the progress."""
 
 
-def _entries(record: Record, answer: _Answer) -> list[dict[str, Any]]:
-    count = len(answer.masks)
-    classes = range(count) if answer.of_classes else [None] * count
-    rows = zip(answer.masks, answer.scores, classes, strict=True)
-    return [_entry(record, mask, score, answer.size, category) for mask, score, category in rows]
-
-
 def _predict(predictor: Predictor, record: Record, requests: Mapping[str, Request]) -> _Answer:
     image = read_image(record.image, predictor.model.input)
-    size, mine = image.shape[:2], requests.get(record.name)
+    size, mine = (image.shape[0], image.shape[1]), requests.get(record.name)
+    entries, values = list[dict[str, Any]](), np.zeros(size, np.uint8)
     if mine == ():
-        return _Answer(image, mine, None, np.zeros((0, *size), bool), [], False)
+        return _Answer(image, mine, None, entries, values)
     prompts = prompts_of(mine, size)
     predictor.set_image(image)
-    masks, scores, _ = predictor.predict_torch(prompts)
     if predictor.model.acting.decoder.classes is not None:  # the same for every prompt
-        found = masks[0].cpu().numpy()
-        return _Answer(image, mine, prompts, found, scores[0].tolist(), True)
-    return _Answer(image, mine, prompts, masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), False)
+        masks, scores, _ = predictor.predict_torch(prompts)
+        of_classes = masks[0].cpu().numpy()
+        rows = enumerate(zip(of_classes, scores[0].tolist(), strict=True))
+        entries = [_entry(record, mask, score, size, number) for number, (mask, score) in rows]
+        kind = np.uint8 if len(of_classes) <= _IN_A_BYTE else np.uint16
+        return _Answer(image, mine, prompts, entries, of_classes.argmax(0).astype(kind))
+    at_once = max(1, LOGIT_BYTES // (4 * size[0] * size[1]))
+    for part in torch.arange(len(prompts)).split(at_once):
+        masks, scores, _ = predictor.predict_torch(prompts.only(part))
+        for mask, score in zip(masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), strict=True):
+            entries.append(_entry(record, mask, score, size, None))
+            values[mask] = 255
+    return _Answer(image, mine, prompts, entries, values)
 
 
 def _reaches_beyond(prompts: Prompts | None, size: Sequence[int]) -> bool:
@@ -173,6 +198,11 @@ def _remarks(
         lines.append(
             f"note: boxes reach beyond the edge of {counts.beyond} of {images} images; used as is"
         )
+    if counts.earlier:
+        lines.append(
+            f"note: {counts.earlier} of {images} images were done by an earlier call that was "
+            "stopped; they are as it left them"
+        )
     if counts.not_in_prompts:
         lines.append(
             f"note: {counts.not_in_prompts} of {images} images are not in the prompts, and were "
@@ -188,16 +218,13 @@ def _remarks(
 
 
 def _write_pictures(places: Places, name: str, answer: _Answer) -> None:
-    image, masks = answer.image, answer.masks
-    values = masks.argmax(0) if answer.of_classes else 255 * np.any(masks, axis=0)
-    kind = np.uint8 if len(masks) <= 256 or not answer.of_classes else np.uint16
-    write_whole(places.mask(name), signed_png(values.astype(kind)), REMEDY)
+    write_whole(places.mask(name), signed_png(answer.values), REMEDY)
     if places.overlays:
         mine = answer.request or ()
         prompts = answer.prompts or Prompts.of(count=0)
         boxes = [box.tolist() for box in prompts.boxes() if not box.isnan().any()]
         points = _points(mine, answer.size)
-        picture = draw_overlay(image, values > 0, boxes, points)
+        picture = draw_overlay(answer.image, answer.values > 0, boxes, points)
         write_whole(places.overlay(name), signed_png(picture), REMEDY)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,12 +16,15 @@ from samtune.data.quiet import opened_picture
 from samtune.data.reading import SUFFIXES
 from samtune.data.sources import is_plain
 from samtune.errors import InputError
-from samtune.files import as_path, free_path, lies_in, same_place
-from samtune.texts import read_json
+from samtune.files import as_path, check_room, free_path, lies_in, same_place
+from samtune.texts import parse_json, read_json
 
 REMEDY = "free some space or choose another --out"
 ENTRIES = "predictions.json"
+JOURNAL = "predictions.partial.jsonl"
 OVERLAYS = "overlays"
+_LONGEST = 1000
+"""Characters of a journal's first line at most."""
 _SIGNATURE = "samtune"
 """The entry of a written PNG that says that a prediction wrote it, with a digest of its pixels."""
 
@@ -36,6 +40,16 @@ class Places:
     def entries(self) -> Path:
         """The list of all masks."""
         return self.folder / ENTRIES
+
+    @property
+    def journal(self) -> Path:
+        """What is done, until all is."""
+        return self.folder / JOURNAL
+
+    def are_written(self, name: str) -> bool:
+        """Whether the pictures of an image are there as a prediction wrote them."""
+        files = [self.mask(name), *([self.overlay(name)] if self.overlays else [])]
+        return all(_is_signed(file) for file in files)
 
     def mask(self, name: str) -> Path:
         """The mask of an image."""
@@ -70,7 +84,7 @@ class Places:
         files = [places.mask(name) for name in names]
         files += [places.overlay(name) for name in names if overlays]
         read = [as_path(each) for each in (source, *sources) if each is not None]
-        for file in (*files, places.entries):
+        for file in (*files, places.entries, places.journal):
             if not file.exists():
                 continue
             is_read = any(same_place(file, each) for each in read)
@@ -86,6 +100,7 @@ class Places:
                 f"--out={out}: holds {others[0].name}, and masks would be among the pictures that "
                 f"are there; choose another folder, as in --out={_beside(places.folder)}"
             )
+        check_room(places.folder, REMEDY)
         return places
 
 
@@ -112,7 +127,7 @@ def refuse_source(out: str | Path, source: str | Path) -> None:
         )
 
 
-def signed_png(picture: NDArray[np.uint8]) -> bytes:
+def signed_png(picture: NDArray[np.integer]) -> bytes:
     """A picture as PNG that says that a prediction wrote it."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -125,6 +140,11 @@ def signed_png(picture: NDArray[np.uint8]) -> bytes:
 
 def _is_written_here(file: Path) -> bool:
     """Whether a prediction wrote a file, and nobody has changed it since."""
+    if file.name == JOURNAL:
+        with suppress(OSError, ValueError), file.open(encoding="utf-8") as opened:
+            row = parse_json(opened.readline(_LONGEST))
+            return isinstance(row, dict) and set(row) == {"of"}
+        return False
     if file.name != ENTRIES:
         return _is_signed(file)
     try:
@@ -144,7 +164,7 @@ def _is_signed(file: Path) -> bool:
         return False
 
 
-def _digest(picture: NDArray[np.uint8]) -> str:
+def _digest(picture: NDArray[np.integer]) -> str:
     return f"predict {blake2b(np.ascontiguousarray(picture).tobytes(), digest_size=16).hexdigest()}"
 
 

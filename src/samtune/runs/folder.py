@@ -7,13 +7,13 @@ import math
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
-from samtune.files import as_path, free_path, lies_in, write_whole
+from samtune.files import as_path, check_room, free_path, lies_in, write_whole
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.runs.lock import LOCK, RunLock, refuse_running
@@ -211,6 +211,12 @@ def _fresh(output: str | None, name: str) -> Path:
             raise InputError(f"output={path}: is a file; choose another") from error
         except OSError as error:
             raise InputError(f"output={path}: cannot be made ({error}); choose another") from error
+        try:
+            check_room(path)
+        except InputError:
+            with suppress(OSError):  # somebody's own files stay
+                path.rmdir()
+            raise
         return path
 
 

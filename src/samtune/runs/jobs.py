@@ -51,6 +51,7 @@ from samtune.runs.folder import (
     run_folder,
 )
 from samtune.runs.per_image import write_items
+from samtune.runs.places import without_places
 from samtune.runs.plan import Plan, plan_training, test_sets
 from samtune.runs.remarks import shortfalls
 from samtune.runs.selection import selection, verdict
@@ -152,7 +153,7 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
         resume="anew" if begun and config.resume_changed else begun,
         seed=config.seed,
         on_event=log,
-        header={"config": {**config.tree(), "output": None, "resume": None}},
+        header={"config": without_places(config.tree())},
         cpu=config.device == "cpu",
         measuring=config.eval,
     )
@@ -192,21 +193,22 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     remarks += [*look.remarks, *frame_remarks(model, baseline)]
     remarks += altered(run, look.looks, config.resume_changed)
     test = test_sets(config, model or baseline, records)
-    display.say(look.counts)
-    summary, overlays = compare_with_base(baseline, model, test, config, display)
-    summary |= _costs(model or baseline, time.perf_counter() - start)
-    path = Path(source.word)
-    summary |= {"checkpoint": None if model is None else source.word}
-    summary |= {} if model is None else {"strength": model.strength}
-    summary["title"] = f"{path.stem} on {data_name(config)}, {config.data.split}"
-    remarks += shortfalls(summary["by_prompt"])
-    if model is not None and not {kind_of(mode) for mode in test} & model.prompt_modes.kinds:
-        remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
     if model is not None and config.data.split in ("val", "test"):
         remarks += _trained_on(source, records, config)
-    _tell(remarks, display)
+    display.say(look.counts)
+    path = Path(source.word)
     stem = path.parent.name if path.name == "best.safetensors" else path.stem
+    # before anything is measured, which takes long: the folder, the disk
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
+        summary, overlays = compare_with_base(baseline, model, test, config, display)
+        summary |= _costs(model or baseline, time.perf_counter() - start)
+        summary |= {"checkpoint": None if model is None else source.word}
+        summary |= {} if model is None else {"strength": model.strength}
+        summary["title"] = f"{path.stem} on {data_name(config)}, {config.data.split}"
+        remarks += shortfalls(summary["by_prompt"])
+        if model is not None and not {kind_of(mode) for mode in test} & model.prompt_modes.kinds:
+            remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
+        _tell(remarks, display)
         return _write_results(folder, summary, config, remarks, [], overlays)
 
 

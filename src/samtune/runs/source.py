@@ -17,6 +17,7 @@ from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.data_of_run import SPLIT
+from samtune.runs.places import with_places
 from samtune.runs.trees import WHOLE, Tree, lay_over, leaves
 from samtune.runs.words import layers
 from samtune.sam.spec import SPECS
@@ -62,7 +63,8 @@ class Source:
             return {**WHOLE, "base": {"name": self.word}, **parts}
         header = read_header(self.word)
         if "config" in header:
-            of_run = {k: value for k, value in header["config"].items() if k not in OF_THE_RUN}
+            config = with_places(header["config"], as_path(self.word))
+            of_run = {k: value for k, value in config.items() if k not in OF_THE_RUN}
             return lay_over(WHOLE, of_run)
         # saved from Python: the header says what the model is, not how it was trained
         parts = {key: header[key] for key in ("adapter", "decoder")}
@@ -75,7 +77,8 @@ class Source:
 
     def training_data(self) -> Tree:
         """The data settings of the training; empty for a base, or for a model saved from Python."""
-        return {} if self.is_base else read_header(self.word).get("config", {}).get("data", {})
+        header = {} if self.is_base else read_header(self.word)
+        return with_places(header.get("config", {}), as_path(self.word)).get("data", {})
 
     def run_beside(self, config: RunConfig) -> Path | None:
         """The folder of the run that a checkpoint lies in, if it was trained on the same data.

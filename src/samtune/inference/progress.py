@@ -1,0 +1,135 @@
+"""What a prediction has done so far, so that one that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from samtune.data import Record
+from samtune.errors import InputError
+from samtune.files import replacing
+from samtune.inference.predictor import Predictor
+from samtune.model.checkpoint import describe
+from samtune.sam.weights import fingerprint
+from samtune.texts import parse_json
+
+Entry = dict[str, Any]
+
+
+class Journal:
+    """A file with a line for each image that is done, behind one that says of which prediction.
+
+    Lines are written to the disk as they come. A line that was cut off is of no image, and of
+    another prediction nothing is taken over.
+
+    Args:
+        path: The file; it is there until :meth:`finish`.
+        identity: What all of the images depend on, as :func:`identity_of` gives it.
+        remedy: See :func:`samtune.files.replacing`.
+    """
+
+    def __init__(self, path: Path, identity: str, remedy: str) -> None:
+        self.path, self.remedy = path, remedy
+        self._places: dict[str, int] = {}
+        """Where the line of each image begins, by its key."""
+        first = json.dumps({"of": identity})
+        self._end = self._read(first) if path.is_file() else 0
+        with replacing(path, remedy) as partial:
+            kept = path.read_bytes()[: self._end] if self._end else f"{first}\n".encode()
+            partial.write_bytes(kept)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def add(self, key: str, entries: Sequence[Entry]) -> None:
+        """Notes that an image is done.
+
+        Args:
+            key: Of :func:`key_of`.
+            entries: Of its masks.
+
+        Raises:
+            InputError: The disk is full.
+        """
+        line = f"{json.dumps({'key': key, 'entries': list(entries)})}\n"
+        try:
+            with self.path.open("a", encoding="ascii") as file:
+                place = file.tell()
+                file.write(line)
+        except OSError as error:
+            message = f"{self.path}: could not be written ({error.strerror}); {self.remedy}"
+            raise InputError(message) from error
+        self._places[key] = place
+
+    def finish(self, target: Path, keys: Sequence[str]) -> None:
+        """Writes the entries of all images as one list, and removes the journal.
+
+        If no image is done, nothing is written, and the folder goes if nothing else is in it.
+
+        Args:
+            target: The file of the list.
+            keys: The images in their order; those that are not done are left out.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        if not self._places:
+            self.path.unlink()
+            with suppress(OSError):
+                self.path.parent.rmdir()
+            return
+        with replacing(target, self.remedy) as partial, partial.open("w", encoding="ascii") as file:
+            texts = (json.dumps(entry) for entry in self._entries(keys))
+            file.write("[")
+            for number, text in enumerate(texts):
+                file.write(f"{', ' if number else ''}{text}")
+            file.write("]\n")
+        self.path.unlink()
+
+    def _entries(self, keys: Sequence[str]) -> Iterator[Entry]:
+        with self.path.open(encoding="ascii") as file:
+            for place in (self._places[key] for key in keys if key in self._places):
+                file.seek(place)
+                yield from json.loads(file.readline())["entries"]
+
+    def _read(self, first: str) -> int:
+        """Notes the images that are done, and gives the end of the last whole line."""
+        end = 0
+        with suppress(OSError), self.path.open("rb") as file:
+            if file.readline().decode("ascii", "replace").strip() != first:
+                return 0
+            end = file.tell()
+            for line in file:
+                row: Any = None
+                with suppress(ValueError):
+                    row = parse_json(line) if line.endswith(b"\n") else None
+                if not isinstance(row, dict) or not {"key", "entries"} <= row.keys():
+                    break
+                self._places[str(row["key"])] = end
+                end += len(line)
+        return end
+
+
+def identity_of(predictor: Predictor, **others: Any) -> str:
+    """A digest of the model at its strength, of the threshold, and of further settings."""
+    model = predictor.model
+    given = model.adapter_options is None or model.decoder_options is None  # as modules
+    header = {"base": fingerprint(model.sam)} if given else describe(model)
+    about = {**header, "threshold": predictor.threshold, **others}
+    digest = blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def key_of(record: Record, request: Any) -> str:
+    """A digest of an image's name, its file as it is now, and what is asked of it."""
+    state = record.file.stat() if record.file.is_file() else None
+    seen = None if state is None else (state.st_size, state.st_mtime_ns)
+    text = repr((record.name, seen, request)).encode("utf-8", "backslashreplace")
+    return blake2b(text, digest_size=16).hexdigest()

@@ -1,0 +1,53 @@
+"""Where files lie: what a run's folder knows, and a checkpoint that travels does not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from samtune.errors import InputError
+from samtune.files import as_path
+from samtune.runs.trees import Tree, add_up, leaves, nested
+from samtune.runs.words import read_run
+
+LEFT_OUT = ("output", "resume", "data.root")
+"""Settings that are places of the machine alone."""
+NAMES = ("base.weights", "data.colors")
+"""Settings of files whose names say which they are."""
+
+
+def without_places(tree: Tree) -> Tree:
+    """The settings of a run as its checkpoint has them: without folders of the machine."""
+    for key, value in leaves(tree).items():
+        if key in LEFT_OUT:
+            tree = add_up(tree, nested(key, None))
+        elif key in NAMES and isinstance(value, str) and as_path(value).exists():
+            tree = add_up(tree, nested(key, as_path(value).name))
+    return tree
+
+
+def with_places(tree: Tree, checkpoint: Path) -> Tree:
+    """The settings of a checkpoint with the places that its run's folder, if it lies there, knows.
+
+    Args:
+        tree: As :func:`without_places` gave it; of earlier versions it has places, and keeps them.
+        checkpoint: The file.
+    """
+    mine, run = leaves(tree), dict[str, object]()
+    if mine.get("data.root") is None and (checkpoint.parent / "config.yaml").is_file():
+        with suppress(InputError):  # it is damaged: then it knows nothing
+            run = leaves(read_run(checkpoint.parent))
+    if not _alike(mine, run):
+        return tree
+    for key in ("data.root", *NAMES):
+        value = run.get(key)
+        if isinstance(value, str) and (key in LEFT_OUT or as_path(value).name == mine.get(key)):
+            tree = add_up(tree, nested(key, value))
+    return tree
+
+
+def _alike(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Whether two runs are of one base and method, and start alike."""
+    keys = [key for key in one if key.startswith(("base.name", "adapter.", "decoder.", "seed"))]
+    return bool(other) and all(one[key] == other.get(key) for key in keys)
