@@ -56,3 +56,17 @@ def test_class_0_as_an_object(make_pairs):
     assert "data.background=0" in row.remedy
     for settings in ({"background": 0}, {"background": 1}, {"ignore": 0}):
         assert "class 0 as object" not in remarks(root, **CLASSES, **settings)
+
+
+def test_masks_of_several_regions(make_pairs):
+    mask = np.zeros((12, 16), np.uint8)
+    names = [f"a{i}" for i in range(4)]
+    mask[1:6, 1:6] = mask[7:10, 9:14] = 255
+    root = make_pairs(names, mask=mask)
+    row = remarks(root)["several regions in a mask"]
+    assert "4 of 4" in row.what and "data.objects=component" in row.remedy
+    for objects in ("component", "mask"):
+        assert "several regions in a mask" not in remarks(root, objects=objects)
+    mask[7, 9:14] = mask[8:10] = 0
+    mask[7, 9] = 255  # a speck
+    assert "several regions in a mask" not in remarks(make_pairs(names, mask=mask))

@@ -21,6 +21,8 @@ from samtune.files import as_path
 Parts = Mapping[str, Sequence[Record]]
 _CASE_WORDS = r"(?i:patient|pat|case|subject|sub|study|volume|vol|series)[ _-]?\d+"
 """What names a case in the name of a file, for a hint."""
+_MANY_REGIONS = 0.25
+"""The fraction of masks from which on several regions are remarked."""
 _PARTS_OF_CASES = 2
 """Images that a case has at least on average, for names to be taken for those of cases."""
 
@@ -62,6 +64,7 @@ def of_training(
     if carved:
         yield from _parted_cases(parts, data)
     yield from _class_zero(looks, data)
+    yield from _many_regions(looks, data)
 
 
 def repeated(looks: Sequence[Look], parts: Parts) -> Iterator[Finding]:
@@ -151,6 +154,19 @@ def _class_zero(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
         )
         remedy = "set data.background=0 if it is background; legal if it is a class like others"
         yield Finding(str(data.root), "class 0 as object", what, remedy)
+
+
+def _many_regions(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
+    """Masks of several regions that are taken for one object, if there are many of them."""
+    known = data.objects != "auto" or data.name in DATASETS
+    many = sum(each.regions > 1 for each in looks)
+    if not known and many >= _MANY_REGIONS * sum(each.regions > 0 for each in looks) > 0:
+        what = (
+            f"{many} of {len(looks)} masks have several regions, and one box or point asks for all "
+            "of them"
+        )
+        remedy = "set data.objects=component if each is an object; legal if they belong together"
+        yield Finding(str(data.root), "several regions in a mask", what, remedy)
 
 
 def as_lines(findings: Sequence[Finding]) -> list[str]:

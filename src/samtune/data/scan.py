@@ -27,6 +27,9 @@ from samtune.data.sources import Record
 from samtune.data.turning import remark_turn, upright
 from samtune.errors import InputError
 
+SPECK = 0.1
+"""A region so many times as large as the largest of its mask, or smaller, is no object."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -69,6 +72,8 @@ class Look:
     """A hash of the image's pixels and size; empty where it cannot be read."""
     mask_content: str = ""
     """The same of the mask's values."""
+    regions: int = 0
+    """Connected regions of a mask that is one object, without specks."""
     remarks: tuple[Finding, ...] = ()
     """What the readers of the files remarked."""
 
@@ -102,7 +107,7 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
     except InputError as error:
         return Look(record, size or (0, 0), problems=(*problems, error), content=content)
     histogram = _histogram(values) if thorough else {}
-    classes, pixels, ignored = (), (), 0
+    classes, pixels, ignored, regions = (), (), 0, 0
     try:
         if size is not None:
             values = upright(record, values, size, data)
@@ -114,6 +119,8 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
         classes = tuple(labels.classes.tolist())
         ignored = 0 if labels.valid is None else int((~labels.valid).sum())
         pixels = tuple(areas(labels.map, len(labels)).tolist()) if thorough else ()
+        if thorough and len(labels) == 1 and data.masks in ("auto", "binary"):
+            regions = _regions(labels.map > 0)
         if thorough and size is not None:
             remark_turn(record, values, size, data)
     except InputError as error:
@@ -128,7 +135,17 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
         histogram,
         content,
         _digest(values) if thorough else "",
+        regions,
     )
+
+
+def _regions(mask: NDArray[np.bool_]) -> int:
+    """Connected regions of a mask ``(h, w)``, but for those much smaller than the largest."""
+    import cv2
+
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    sizes = stats[1:, cv2.CC_STAT_AREA]
+    return int((sizes > SPECK * sizes.max(initial=0)).sum())
 
 
 def looks(
