@@ -126,6 +126,55 @@ def test_windows_of_a_series_follow_the_order_of_its_slices(tmp_path):
     assert (np.diff(means) < 0).all()
 
 
+def placed(position, shift, **more):
+    """The group of a frame: its place, its intercept, and a window."""
+    group = scale(1, shift)
+    group.FrameVOILUTSequence = [item(WindowCenter=500.5 + shift, WindowWidth=401)]
+    group.PlanePositionSequence = [item(ImagePositionPatient=position)]
+    for key, value in more.items():
+        setattr(group, key, value)
+    return group
+
+
+def turned(*axes):
+    return item(PlaneOrientationSequence=[item(ImageOrientationPatient=list(axes))])
+
+
+@pytest.mark.parametrize(
+    ("heights", "order"),
+    [((2, 0, 3, 1), [1, 3, 0, 2]), ((5, 5, 5.0001, 5), [0, 1, 2, 3]), ((1, 0, 1, 0), [1, 3, 0, 2])],
+)
+def test_frames_lie_in_the_order_of_their_places(tmp_path, heights, order):
+    """With their own intercepts and windows; those of one place stay in the order of the file."""
+    groups = [placed([0, 0, z], 10 * i) for i, z in enumerate(heights)]
+    shared = [turned(1, 0, 0, 0, 1, 0)]
+    path = write(tmp_path / "a.dcm", PLANES, PerFrameFunctionalGroupsSequence=groups,
+                 SharedFunctionalGroupsSequence=shared)  # fmt: skip
+    np.testing.assert_array_equal(load(path), (PLANES + 10.0 * np.arange(4)[:, None, None])[order])
+    plain = of_files(write(tmp_path / "p.dcm", PLANES, WindowCenter=500.5, WindowWidth=401))
+    np.testing.assert_array_equal(of_files(path), plain[order])
+
+
+def test_frames_seen_from_the_other_side_lie_the_other_way(tmp_path):
+    groups = [placed([0, 0, z], 0) for z in range(4)]
+    path = write(tmp_path / "a.dcm", PLANES, PerFrameFunctionalGroupsSequence=groups,
+                 SharedFunctionalGroupsSequence=[turned(1, 0, 0, 0, -1, 0)])  # fmt: skip
+    np.testing.assert_array_equal(load(path), PLANES[::-1])
+
+
+def test_frames_without_places_or_of_several_planes_stay_as_they_are(tmp_path):
+    across = turned(0, 1, 0, 0, 0, 1).PlaneOrientationSequence
+    flat = turned(1, 0, 0, 0, 1, 0)
+    for groups in (
+        [placed([0, 0, 9 - i], 0) for i in range(3)] + [scale(1, 0)],
+        [placed([0, 0, 9 - i], 0) for i in range(3)]
+        + [placed([0, 0, 0], 0, PlaneOrientationSequence=across)],
+    ):
+        path = write(tmp_path / "a.dcm", PLANES, PerFrameFunctionalGroupsSequence=groups,
+                     SharedFunctionalGroupsSequence=[flat])  # fmt: skip
+        np.testing.assert_array_equal(load(path), PLANES)
+
+
 def test_what_has_no_window_is_refused(tmp_path, refused):
     plain = write(tmp_path / "a.dcm", PLANES[0])
     refused(["a.dcm", "no window", "data.window"], of_files, plain)
@@ -157,9 +206,16 @@ def test_signed_values_tables_and_colours(tmp_path):
     np.testing.assert_array_equal(load(negative), -1 - signed)
     table = item(LUTDescriptor=[4, 0, 16], ModalityLUTType="HU", LUTData=[10, 20, 40, 80])
     table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "US"
-    steps = write(tmp_path / "t.dcm", np.arange(4, dtype=np.uint8).reshape(2, 2).repeat(4, 1),
-                  ModalityLUTSequence=[table])  # fmt: skip
-    assert np.unique(load(steps)).tolist() == [10, 20, 40, 80]
+    stored = np.arange(4, dtype=np.uint8).reshape(2, 2).repeat(4, 1)
+    steps = write(tmp_path / "t.dcm", stored, ModalityLUTSequence=[table])
+    np.testing.assert_array_equal(load(steps), np.array([10, 20, 40, 80])[stored])
+    window = {"WindowCenter": 30.5, "WindowWidth": 41, "ModalityLUTSequence": [table]}
+    seen = of_files(write(tmp_path / "w.dcm", stored, **window))
+    window["PhotometricInterpretation"] = "MONOCHROME1"
+    negative = write(tmp_path / "m.dcm", stored, PixelPaddingValue=3, **window)
+    np.testing.assert_array_equal(load(negative, "mask"), np.array([80, 70, 50, 10])[stored])
+    there = stored != 3
+    assert np.abs(of_files(negative)[0][there] - (255.0 - seen[0][there])).max() <= 1
     red, grey = np.zeros((6, 8, 3), np.uint8), np.full((6, 8, 3), 128, np.uint8)
     red[..., 0] = 255
     for name, values, kind in (("r", red, "RGB"), ("y", grey, "YBR_FULL")):

@@ -36,9 +36,11 @@ def dicom_files(path: Path) -> list[Path]:
 def read_dicom(path: Path) -> NDArray:
     """A file as ``(h, w)``, ``(h, w, 3)`` or ``(n, h, w)``; a folder as ``(n, h, w)``.
 
-    Values are in rescaled units, wherever the file says them: for all frames or for each. Of
-    MONOCHROME1 the range that can be stored is turned round, so that all slices are alike. Pixels
-    with the padding value are masked (``numpy.ma``).
+    Slices and frames lie in the order of their places along the normal of their plane; frames
+    whose places are not said, or not in one direction, in the file's order. Values are in rescaled
+    units, wherever the file says them: for all frames or for each. Of MONOCHROME1 the range that
+    can be stored, or that of the table of units, is turned round, so that all slices are alike.
+    Pixels with the padding value are masked (``numpy.ma``).
 
     Raises:
         InputError: Several series or sizes, an unknown order, or a compression that is not known.
@@ -46,6 +48,8 @@ def read_dicom(path: Path) -> NDArray:
     pydicom = library("pydicom", "medical", path)
     parts = _parts(pydicom, path)
     values = [_values(pydicom, part, file) for part, file in parts]
+    for i, (part, _) in enumerate(parts):
+        values[i] = values[i][_order(part)] if _frames(part) > 1 else values[i]
     if len(parts) == 1:
         return values[0] if not path.is_dir() or _frames(parts[0][0]) > 1 else values[0][None]
     shapes = sorted({value.shape for value in values})
@@ -67,7 +71,7 @@ def windows_of(path: Path) -> list[tuple[float, float] | None]:
         InputError: As :func:`read_dicom`, or a window that is no straight line.
     """
     parts = _parts(library("pydicom", "medical", path), path, pixels=False)
-    return [_window(part, i, file) for part, file in parts for i in range(_frames(part))]
+    return [_window(part, i, file) for part, file in parts for i in _order(part)]
 
 
 def _parts(pydicom: Any, path: Path, pixels: bool = True) -> list[tuple[Any, Path]]:
@@ -130,12 +134,18 @@ def _values(pydicom: Any, part: Any, file: Path) -> NDArray:
     if kind == "PALETTE COLOR":
         return _bytes(pydicom.pixels.apply_color_lut(values, part))
     padding = _padding(part, values)
-    if kind == "MONOCHROME1":  # white is the least value that can be stored
+    tabled, negative = bool(part.get("ModalityLUTSequence")), kind == "MONOCHROME1"
+    if tabled:
+        values = pydicom.pixels.apply_modality_lut(values, part).astype(np.float32)
+        values = np.float32(_sum_of_units(part, 0)) - values if negative else values
+    elif negative:  # white is the least value that can be stored
         values = (_mirror(part) - values.astype(np.int64)).astype(values.dtype)
     if padding is not None:
         values = np.ma.MaskedArray(values, padding)
-    if part.get("ModalityLUTSequence"):
-        return _by_table(pydicom, part, values)
+    return values if tabled else _rescaled(part, values)
+
+
+def _rescaled(part: Any, values: NDArray) -> NDArray:
     scales = [_rescale(part, i) for i in range(_frames(part))]
     if all(scale == (1.0, 0.0) for scale in scales):
         return values
@@ -157,6 +167,18 @@ def _mirror(part: Any) -> int:
     return 2 * low + (1 << bits) - 1
 
 
+def _sum_of_units(part: Any, frame: int) -> float:
+    """The sum of the units that the ends of the stored range stand for, or of a table's ends."""
+    if not part.get("ModalityLUTSequence"):
+        slope, shift = _rescale(part, frame)
+        return slope * _mirror(part) + 2 * shift
+    from pydicom.pixels import apply_modality_lut
+
+    count, first = (int(each) for each in part.ModalityLUTSequence[0].LUTDescriptor[:2])
+    units = apply_modality_lut(np.arange(first, first + (count or 1 << 16)), part)
+    return float(units.min()) + float(units.max())
+
+
 def _padding(part: Any, values: NDArray) -> NDArray[np.bool_] | None:
     """Where stored values are those that fill what the scanner did not see (PS3.3 C.7.5.1.1.2)."""
     ends = [part.get("PixelPaddingValue"), part.get("PixelPaddingRangeLimit")]
@@ -167,11 +189,6 @@ def _padding(part: Any, values: NDArray) -> NDArray[np.bool_] | None:
         known = [int(np.array(end).astype(values.dtype)) for end in known]
     padding = (values >= min(known)) & (values <= max(known))
     return padding if padding.any() else None
-
-
-def _by_table(pydicom: Any, part: Any, values: NDArray) -> NDArray[np.float32]:
-    units = pydicom.pixels.apply_modality_lut(np.ma.getdata(values), part).astype(np.float32)
-    return np.ma.MaskedArray(units, values.mask) if np.ma.isMaskedArray(values) else units
 
 
 def _window(part: Any, frame: int, file: Path) -> tuple[float, float] | None:
@@ -193,8 +210,7 @@ def _window(part: Any, frame: int, file: Path) -> tuple[float, float] | None:
         centre, half = centre - 0.5, (width - 1) / 2
     low, high = centre - half, centre + half
     if part.get("PhotometricInterpretation") == "MONOCHROME1":
-        slope, shift = _rescale(part, frame)
-        turned = slope * _mirror(part) + 2 * shift
+        turned = _sum_of_units(part, frame)
         low, high = turned - high, turned - low
     return low, high
 
@@ -234,15 +250,35 @@ def _groups(part: Any, frame: int) -> Iterator[Any]:
 
 def _place(part: Any, file: Path) -> float:
     """Where a slice lies along the normal of its plane; by its number if that is not said."""
-    place = _in_groups(part, "PlanePositionSequence", 0) or part
-    plane = _in_groups(part, "PlaneOrientationSequence", 0) or part
-    if place.get("ImagePositionPatient") and plane.get("ImageOrientationPatient"):
-        axes = np.array(plane.ImageOrientationPatient, float)
-        normal = np.cross(axes[:3], axes[3:])
-        return float(normal @ np.array(place.ImagePositionPatient, float))
+    known = _plane(part, 0)
+    if known is not None:
+        return known[1]
     if part.get("InstanceNumber") in (None, ""):
         raise InputError(
             f"{file}: says neither its position nor its number, so the order of the series is not "
             "known; export the series again"
         )
     return float(part.InstanceNumber)
+
+
+def _order(part: Any) -> list[int]:
+    """The frames of a file by their places; as stored if they have none or are turned apart."""
+    frames = list(range(_frames(part)))
+    planes = [_plane(part, frame) for frame in frames] if len(frames) > 1 else []
+    known = [plane for plane in planes if plane is not None]
+    if not known or len(known) < len(planes):
+        return frames
+    if not all(np.allclose(normal, known[0][0], atol=1e-3) for normal, _ in known):
+        return frames
+    return sorted(frames, key=lambda frame: round(known[frame][1], 3))  # of mm: films stay in time
+
+
+def _plane(part: Any, frame: int) -> tuple[NDArray, float] | None:
+    """The normal of a frame's plane and its place along it; ``None`` if they are not said."""
+    place = _in_groups(part, "PlanePositionSequence", frame) or part
+    plane = _in_groups(part, "PlaneOrientationSequence", frame) or part
+    if not (place.get("ImagePositionPatient") and plane.get("ImageOrientationPatient")):
+        return None
+    axes = np.array(plane.ImageOrientationPatient, float)
+    normal = np.cross(axes[:3], axes[3:])
+    return normal, float(normal @ np.array(place.ImagePositionPatient, float))
