@@ -29,7 +29,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.training.memory import count_peak_anew, peak_memory
 
 SIDE = 1024
-METRICS = ("regions", "boundary_iou", "msa", "ap", "mae")
+METRICS = ("regions", "msa", "ap", "mae")
 COLUMNS = ("objects of an image", "images", "prompt", "eval.memory", "peak MiB", "s", "s an object")
 
 
@@ -63,7 +63,7 @@ def evaluated(model: FineTuned, objects: int, images: int, mode: str, memory: in
             mode=mode,
             input=model.input,
         )
-        return evaluate(model, data, guesses=True, measuring=EvalConfig(METRICS, memory=memory))
+        return evaluate(model, data, measuring=EvalConfig(METRICS, memory=memory))
 
 
 def measure(objects: int, images: int, mode: str, memory: int, base: str) -> str:
