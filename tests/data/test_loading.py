@@ -71,7 +71,8 @@ def test_a_worker_that_is_killed_is_named_within_seconds():
         [*batches(Images(killed), 1, batch_size=2)]
     assert time.monotonic() - start < 10
     line = in_words(caught.value)
-    assert line.startswith("data.workers: a process that loads data is killed by signal: Killed")
+    ends = ("is killed by signal: Killed", "exited unexpectedly")  # whichever torch sees first
+    assert line.startswith(tuple(f"data.workers: a process that loads data {end}" for end in ends))
     assert "fewer data.workers" in line and "\n" not in line
 
 
@@ -90,7 +91,7 @@ def test_too_little_shared_memory_is_called_that(refused, monkeypatch):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "train.batch_size"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "CUDA out of memory"),
         (
-            RuntimeError("DataLoader worker (pid(s) 5, 6) exited unexpectedly"),
+            RuntimeError("DataLoader worker (pid(s) 5) exited unexpectedly"),
             "exited unexpectedly",
         ),
         (RuntimeError("a shape does not fit"), None),
