@@ -1,5 +1,6 @@
 """TIFF files mean what their tags say, whatever wrote them."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -11,6 +12,8 @@ from samtune.data import read_image, read_mask
 from samtune.data.config import DataConfig
 from samtune.data.intensity import policy_of
 from samtune.data.problems import remarks
+from samtune.data.tiffs import read_tiff
+from samtune.errors import InputError
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 200, (20, 24)).astype(np.uint8)
@@ -100,6 +103,47 @@ def test_overviews_and_compressions(tmp_path, compress):
     with remarks() as notes:
         np.testing.assert_array_equal(read_image(path), RGB)
     assert notes == []
+
+
+def test_without_rasterio_pixels_are_the_same_or_refused(tmp_path, monkeypatch, capfd):
+    """Pillow and OpenCV narrow 16 bits, drop bands and spread bits, of which none may be seen."""
+    deep = RNG.integers(0, 65536, (5, 20, 24)).astype(np.uint16)
+    kinds = {
+        "rgb": (deep[:3].astype(np.uint8), {"photometric": "RGB"}),
+        "rgb16": (deep[:3], {"photometric": "RGB"}),
+        "rgba16": (deep[:4], {"photometric": "RGB", "alpha": "YES"}),
+        "float": (deep[:1] / np.float32(3), {}), "double": (deep[:1] / 3, {}),
+        "signed": (deep[:1].astype(np.int16), {}), "int8": (deep[:1].astype(np.int8), {}),
+        "long": (deep[:1].astype(np.uint32) << 16, {}),
+        "white": (deep[:1], {"photometric": "MINISWHITE"}),
+        "white8": (deep[:1].astype(np.uint8), {"photometric": "MINISWHITE"}),
+        "bit": (deep[:1].astype(np.uint8) % 2, {"nbits": 1, "photometric": "MINISWHITE"}),
+        "bits": (deep[:1].astype(np.uint8) % 16, {"nbits": 4}),
+        "inks": (deep[:4].astype(np.uint8), {"photometric": "CMYK"}),
+    }  # fmt: skip
+    lost = {"two": deep[:2], "five": deep, "bytes": deep[:2].astype(np.uint8)}
+    for name, (bands, more) in kinds.items():
+        geotiff(tmp_path / f"{name}.tif", bands, compress="LZW", **more)
+    for name, bands in lost.items():
+        for order in ("PIXEL", "BAND"):
+            path = tmp_path / f"{name}_{order}.tif"
+            geotiff(path, bands, compress="LZW", interleave=order)
+    paths = [tmp_path / f"{name}.tif" for name in kinds]
+    expected = [(read_image(path), read_tiff(path, False)) for path in paths]
+    np.testing.assert_array_equal(expected[1][1], deep[:3].transpose(1, 2, 0))
+    inks = kinds["inks"][0].astype(float) / 255
+    light = ((1 - inks[:3]) * (1 - inks[3]) * 255).transpose(1, 2, 0)
+    np.testing.assert_allclose(expected[-1][1], light, atol=2)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    for path, (image, mask) in zip(paths, expected, strict=True):
+        close = 1 if path.stem == "inks" else 0
+        np.testing.assert_allclose(read_tiff(path, False), mask, atol=close, err_msg=path.stem)
+        np.testing.assert_allclose(read_image(path), image, atol=close, err_msg=path.stem)
+    for name in lost:
+        for order in ("PIXEL", "BAND"):
+            with pytest.raises(InputError, match=r"samtune\[geo\]"):
+                read_image(tmp_path / f"{name}_{order}.tif")
+    assert capfd.readouterr().err == ""
 
 
 def test_white_is_zero(tmp_path):

@@ -107,37 +107,74 @@ def _by_libtiff(path: Path, index: int, page: Any) -> _Decoded:
     try:
         import rasterio
     except ImportError:
-        return _by_pictures(path, index)
+        return _by_pictures(path, index, page)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             with rasterio.open(f"GTIFF_DIR:{index + 1}:{path}") as file:
                 bands = np.moveaxis(file.read(), 0, -1)
+                colours = [kind.name for kind in file.colorinterp[:3]]
         except rasterio.errors.RasterioError as error:
             raise ValueError(f"{error}") from error
-    ycbcr = page.photometric.name == "YCBCR"  # GDAL gives their colours
-    bands = bands[..., :3] if ycbcr else bands
-    return _Decoded(bands[..., 0] if bands.shape[2] == 1 else bands, "", ycbcr)
+    kind = getattr(page.photometric, "name", "")
+    converted = kind == "YCBCR" or (  # GDAL gives the colours of these, and of most inks
+        kind not in ("RGB", "PALETTE", *_GREY) and colours == ["red", "green", "blue"]
+    )
+    bands = bands[..., :3] if converted else bands
+    return _Decoded(bands[..., 0] if bands.shape[2] == 1 else bands, "", converted)
 
 
-def _by_pictures(path: Path, index: int) -> _Decoded:
+def _by_pictures(path: Path, index: int, page: Any) -> _Decoded:
+    """A page as Pillow or OpenCV reads it, if that is all that the tags say."""
     with suppress(OSError, ValueError, SyntaxError), opened_picture(path) as opened:
         opened.seek(index)
-        indices = opened.mode in ("P", "PA")
-        colours = opened.mode in ("CMYK", "YCbCr", "LAB")
-        array = np.asarray(rgb_of(opened) if colours else opened)
-        return _Decoded(array, "", not indices)
-    import cv2
+        if opened.mode in ("YCbCr", "LAB"):
+            return _Decoded(np.asarray(rgb_of(opened)), "", True)
+        if page.photometric.name == "YCBCR" and opened.mode == "RGB":
+            return _Decoded(np.asarray(opened), "", True)
+        array = _as_stored(np.asarray(opened), page)
+        if array is not None:
+            return _Decoded(array, "", False)
+    apart = page.planarconfig != 1 and page.samplesperpixel > 1
+    plain = page.photometric.name in ("RGB", "MINISBLACK") and not apart
+    if index == 0 and plain and page.samplesperpixel in (1, 3, 4) and page.bitspersample >= 8:
+        import cv2
 
-    pages = () if index else (cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED),)
-    if not pages or pages[0] is None:
-        raise InputError(
-            f"{path}: compressed as no installed library can read; pip install 'samtune[geo]' or "
-            "imagecodecs"
-        )
-    array = pages[0]
-    array = array[..., [2, 1, 0, *range(3, array.shape[2])]] if array.ndim > 2 else array
-    return _Decoded(array, "", True)
+        array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        if array is not None and array.dtype == page.dtype and _is_whole(array, page):
+            array = array[..., [2, 1, 0, *range(3, array.shape[2])]] if array.ndim > 2 else array
+            return _Decoded(array, "", False)
+    raise InputError(
+        f"{path}: compressed as no installed library can read; pip install 'samtune[geo]' or "
+        "imagecodecs"
+    )
+
+
+def _is_whole(array: NDArray, page: Any) -> bool:
+    size = (page.imagelength, page.imagewidth)
+    return array.shape[:2] == size and array.size == size[0] * size[1] * page.samplesperpixel
+
+
+def _as_stored(array: NDArray, page: Any) -> NDArray | None:
+    """Pillow's values as they are stored; ``None`` if it gave fewer bands or bits than there are.
+
+    Pillow turns white that is zero, of up to 8 bits, and spreads 2 and 4 bits over a byte.
+    """
+    deep, white_is_zero = int(page.bitspersample), page.photometric.name == "MINISWHITE"
+    if not _is_whole(array, page):
+        return None
+    if deep <= 8 and page.photometric.name in _GREY:
+        most = 2**deep - 1
+        array = array.astype(np.uint8) // (1 if array.dtype == bool else 255 // most)
+        array = (most - array).astype(np.uint8) if white_is_zero else array
+    if page.dtype.kind == "b" or array.dtype == page.dtype:
+        return array
+    if array.dtype.itemsize == page.dtype.itemsize and {array.dtype.kind, page.dtype.kind} <= {
+        "i", "u",
+    }:  # fmt: skip
+        return array.view(page.dtype)  # without or with a sign
+    narrow = array.astype(page.dtype)
+    return narrow if np.array_equal(narrow, array) and array.dtype.itemsize > 1 else None
 
 
 def rgb_of(image: Image.Image) -> Image.Image:
