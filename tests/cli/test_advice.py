@@ -43,10 +43,12 @@ def test_defaults_are_those_of_a_run():
         assert f"| `{one.setting}` | `{values[one.setting]}` |" in evidence_table()
 
 
-def test_no_recipe_relies_on_a_default_that_was_chosen_by_measurement():
+def test_no_published_recipe_relies_on_a_default_that_was_chosen_by_measurement():
     """So published trainings stay as published when a default changes."""
     length = {"train.epochs", "train.max_steps"}
     for name, tree in recipes().items():
+        if name == "demo":  # it shows what the defaults do
+            continue
         stated = leaves({key: part for key, part in tree.items() if key != "recipe"})
         lacks = {one.setting for one in evidence()} - stated.keys()
         assert lacks <= length, name
