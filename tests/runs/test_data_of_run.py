@@ -10,7 +10,7 @@ from samtune.data import splits
 from samtune.data.layouts import find
 from samtune.data.scan import looks
 from samtune.runs.config import resolve
-from samtune.runs.data_of_run import altered, check_splits, parts_of_run, write_digests
+from samtune.runs.data_of_run import altered, check_splits, leaks, parts_of_run, write_digests
 
 
 @pytest.fixture
@@ -50,6 +50,22 @@ def test_a_training_repeats_what_a_check_says(root):
     assert "is the same image as" in line and "remove one of the two" in line
     remarks = said(root, masks="classes", classes=2)[0].remarks
     assert any("class 0 is asked as an object in 8 of 8 images" in r for r in remarks)
+
+
+def test_an_evaluation_repeats_what_a_check_says_of_leaks(tmp_path):
+    for split, seeds in (("train", (0, 1, 2)), ("val", (1,)), ("test", (4, 2))):
+        for seed in seeds:
+            save(tmp_path / split / "images" / f"{split}{seed}.png", picture(seed=seed))
+            save(tmp_path / split / "masks" / f"{split}{seed}.png", blob())
+    config = resolve([{"data": {"root": str(tmp_path)}}])
+    layout = find(config.data)
+    (tmp_path / "train/images/train0.png").write_bytes(b"spoiled")  # of no concern here
+    (line,) = leaks(layout["test"], layout, config)
+    assert line.startswith("leak between splits: test2.png in test is the same image as train2.png")
+    assert "val" not in line and "remove one of the two" in line
+    (tmp_path / "train/images/train2.png").unlink()
+    assert leaks(layout["test"], layout, config) == []
+    assert leaks(layout["test"], {None: layout["test"]}, config) == []
 
 
 def test_the_data_of_a_run(root, tmp_path, refused):

@@ -19,6 +19,7 @@ from samtune.data.walking import SPLIT_NAMES
 from samtune.files import as_path
 
 Parts = Mapping[str, Sequence[Record]]
+LEAK = "leak between splits"
 _CASE_WORDS = r"(?i:patient|pat|case|subject|sub|study|volume|vol|series)[ _-]?\d+"
 """What names a case in the name of a file, for a hint."""
 _MANY_REGIONS = 0.25
@@ -76,14 +77,14 @@ def repeated(looks: Sequence[Look], parts: Parts) -> Iterator[Finding]:
         if len(mine) > 1:
             what = f"is both in {' and in '.join(mine)}"
             remedy = "add pairs, so that each split has its own"
-            yield of_image(each, "leak between splits", what, remedy)
+            yield of_image(each, LEAK, what, remedy)
         earlier = first[each.content]
         apart = [e for e in earlier if not set(where[e.record]) & set(mine)]
         if apart:
             there = f"{apart[0].record.file.name} in {', '.join(where[apart[0].record])}"
             what = f"in {', '.join(mine)} is the same image as {there}"
             remedy = "remove one of the two, or results are measured on known images"
-            yield of_image(each, "leak between splits", what, remedy)
+            yield of_image(each, LEAK, what, remedy)
         elif earlier:
             what = f"is the same image as {earlier[0].record.file.name}"
             yield of_image(each, "duplicate image", what, "remove one of the two")

@@ -11,8 +11,8 @@ from samtune.data.layouts import SplitRecords
 from samtune.data.named import DATASETS, deviations
 from samtune.data.problems import DataError
 from samtune.data.record import Record
-from samtune.data.remarks import as_lines, of_training
-from samtune.data.scan import Look, Summary, empty_split, no_objects, summary_of, usable
+from samtune.data.remarks import LEAK, as_lines, of_training, repeated
+from samtune.data.scan import Look, Summary, empty_split, looks, no_objects, summary_of, usable
 from samtune.data.splits import read_split, splits
 from samtune.errors import InputError
 from samtune.files import as_path, read_sealed, sealed_json, write_whole
@@ -195,6 +195,26 @@ def check_splits(
         notes = [note for each in looks.values() for note in each.remarks]
         remarks += as_lines([note for note in notes if note.kind == NOT_FINITE])
     return SplitCheck("\n".join(counts), remarks, [*looks.values()])
+
+
+def leaks(measured: Sequence[Record], layout: SplitRecords, config: RunConfig) -> list[str]:
+    """What a check says of images that are measured and lie in another split on disk too.
+
+    Args:
+        measured: The images of an evaluation.
+        layout: What lies on disk; nothing is said if no two splits do.
+        config: How the files are read; what cannot be read is left out.
+    """
+    parts = {name: records for name, records in layout.items() if name is not None}
+    if len(parts) < 2:
+        return []
+    there = {record for records in parts.values() for record in records}
+    mine = [record for record in measured if record in there]
+    records = [*sorted(there - set(mine), key=lambda record: record.name), *mine]
+    seen = [each for each in looks(records, config.data, thorough=True) if each.content]
+    files = {str(record.file) for record in mine}
+    rows = (row for row in repeated(seen, parts) if row.kind == LEAK and row.file in files)
+    return as_lines(list(rows))
 
 
 def _unmeasured(split: str, summary: Summary, config: RunConfig) -> list[str]:

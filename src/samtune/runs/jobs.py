@@ -18,7 +18,7 @@ from samtune.data import (
     write_split,
 )
 from samtune.data.config import AUTO
-from samtune.data.layouts import find
+from samtune.data.layouts import SplitRecords, find
 from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
@@ -36,6 +36,7 @@ from samtune.runs.data_of_run import (
     Parts,
     altered,
     check_splits,
+    leaks,
     parts_of_run,
     parts_to_train_on,
     write_digests,
@@ -187,9 +188,11 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     start = time.perf_counter()
     whole = source.model(config)
     model, baseline = (None, whole) if source.is_base else (whole, whole.plain())
-    parts, remarks, run = _parts_to_measure(source, config)
+    layout = find(config.data)
+    parts, remarks, run = _parts_to_measure(source, layout, config)
     records = select(parts, config.data.split)
     look = check_splits({config.data.split: records}, config, thorough=run is not None)
+    remarks += leaks(records, layout, config)
     remarks += [*look.remarks, *frame_remarks(model, baseline)]
     remarks += altered(run, look.looks, config.resume_changed)
     test = test_sets(config, model or baseline, records)
@@ -212,12 +215,14 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
         return _write_results(folder, summary, config, remarks, [], overlays)
 
 
-def _parts_to_measure(source: Source, config: RunConfig) -> tuple[Parts, list[str], Path | None]:
+def _parts_to_measure(
+    source: Source, layout: SplitRecords, config: RunConfig
+) -> tuple[Parts, list[str], Path | None]:
     """The splits of the run that a checkpoint lies in, and its folder, or those of the data."""
-    records, run = find(config.data), source.run_beside(config)
+    run = source.run_beside(config)
     if run is None:
-        return *parts_to_train_on(config, records), None
-    everything = [record for part in records.values() for record in part]
+        return *parts_to_train_on(config, layout), None
+    everything = [record for part in layout.values() for record in part]
     used = None if config.data.split == "all" else (config.data.split,)
     data = parts_of_run(run, everything, config.resume_changed, used)
     return data.parts, data.lines, run
