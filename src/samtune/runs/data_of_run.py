@@ -197,11 +197,11 @@ def check_splits(
     return SplitCheck("\n".join(counts), remarks, [*looks.values()])
 
 
-def leaks(measured: Sequence[Record], layout: SplitRecords, config: RunConfig) -> list[str]:
+def leaks(subset: Sequence[Record], layout: SplitRecords, config: RunConfig) -> list[str]:
     """What a check says of images that are measured and lie in another split on disk too.
 
     Args:
-        measured: The images of an evaluation.
+        subset: The images of an evaluation.
         layout: What lies on disk; nothing is said if no two splits do.
         config: How the files are read; what cannot be read is left out.
     """
@@ -209,7 +209,7 @@ def leaks(measured: Sequence[Record], layout: SplitRecords, config: RunConfig) -
     if len(parts) < 2:
         return []
     there = {record for records in parts.values() for record in records}
-    mine = [record for record in measured if record in there]
+    mine = [record for record in subset if record in there]
     records = [*sorted(there - set(mine), key=lambda record: record.name), *mine]
     seen = [each for each in looks(records, config.data, thorough=True) if each.content]
     files = {str(record.file) for record in mine}
