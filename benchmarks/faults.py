@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,6 +70,7 @@ class Setting:
         """Starts a training."""
         env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        pipes |= {"preexec_fn": _heed_ctrl_c} if os.name == "posix" else {}
         return subprocess.Popen(
             self.command(output),
             cwd=self.folder,
@@ -77,6 +78,11 @@ class Setting:
             text=True,
             **pipes,  # type: ignore[call-overload]
         )
+
+
+def _heed_ctrl_c() -> None:
+    """A job in the background inherits that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
@@ -206,26 +212,34 @@ def flip(data: bytes) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def faults(setting: Setting, kills: int) -> Iterator[Outcome]:
-    """Each fault, made in a run of its own."""
-    every, draw = setting.every, random.Random(0)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            yield by_signal(setting, name.lower(), getattr(signal, name), every + 1)
-    yield by_signal(setting, "before-a-state", signal.SIGKILL, -1)
+def faults(setting: Setting, kills: int) -> dict[str, Callable[[str], Outcome]]:
+    """How each fault is made, in a run of its own name."""
+
+    def ends(number: int, step: int, whom: str = "run") -> Callable[[str], Outcome]:
+        return lambda name: by_signal(setting, name, number, step, whom)
+
+    def damages(file: str, damage: Callable[[bytes], bytes]) -> Callable[[str], Outcome]:
+        return lambda name: by_damage(setting, name, file, damage)
+
+    after, draw = setting.every + 1, random.Random(0)
+    ways = {"sigint": ends(signal.SIGINT, after), "sigterm": ends(signal.SIGTERM, after)}
+    ways |= {"sighup": ends(signal.SIGHUP, after), "before-a-state": ends(signal.SIGKILL, -1)}
     if setting.workers:
-        yield by_signal(setting, "loader-killed", signal.SIGKILL, every + 1, "loader")
+        ways["loader-killed"] = ends(signal.SIGKILL, after, "loader")
     if setting.processes > 1:
-        yield by_signal(setting, "rank-killed", signal.SIGKILL, every + 1, "rank")
-    yield by_damage(setting, "state-cut", "last/state.json", lambda data: data[:50])
-    yield by_damage(setting, "state-emptied", "last/state.json", lambda data: b"")
-    yield by_damage(setting, "weights-flipped", "last/trained-*.safetensors", flip)
-    yield by_damage(setting, "moments-cut", "last/optimizer-*.safetensors", lambda data: data[:-9])
-    yield by_damage(setting, "best-emptied", "best.safetensors", lambda data: b"")
-    yield by_damage(setting, "log-garbled", "metrics.jsonl", lambda data: b"\xff\xfe{\n" + data)
-    for count in range(kills):
-        step = draw.randrange(setting.steps)
-        yield by_signal(setting, f"killed-{count + 1}", signal.SIGKILL, step)
+        ways["rank-killed"] = ends(signal.SIGKILL, after, "rank")
+    ways |= {
+        "state-cut": damages("last/state.json", lambda data: data[:50]),
+        "state-emptied": damages("last/state.json", lambda data: b""),
+        "weights-flipped": damages("last/trained-*.safetensors", flip),
+        "moments-cut": damages("last/optimizer-*.safetensors", lambda data: data[:-9]),
+        "best-emptied": damages("best.safetensors", lambda data: b""),
+        "log-garbled": damages("metrics.jsonl", lambda data: b"\xff\xfe{\n" + data),
+    }
+    return ways | {
+        f"killed-{count + 1}": ends(signal.SIGKILL, draw.randrange(setting.steps))
+        for count in range(kills)
+    }
 
 
 def main() -> None:
@@ -238,6 +252,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--every", type=int, default=4, help="steps between validations")
     parser.add_argument("--minutes", type=float, default=0.05, help="between states")
+    parser.add_argument("--only", default="", help="names of faults, with commas")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     args.work.mkdir(parents=True)
@@ -254,7 +269,10 @@ def main() -> None:
             said = whole.communicate()[1]
             if whole.returncode:
                 raise SystemExit(f"the training without a fault failed: {said}")
-            for outcome in faults(setting, args.kills):
+            for name, way in faults(setting, args.kills).items():
+                if args.only and name not in args.only.split(","):
+                    continue
+                outcome = way(name)
                 go_on(setting, outcome, folder / "whole")
                 text += outcome.row(setting) + "\n"
                 print(outcome.row(setting), flush=True)

@@ -17,6 +17,7 @@ from samtune.runs.assembly import evaluation_modes
 from samtune.runs.folder import Log, finite, run_folder
 from samtune.runs.jobs import evaluate_run, train
 from samtune.runs.words import from_words
+from samtune.training.interrupts import Stopped
 
 
 def test_a_run_folder_is_complete(trained):
@@ -263,6 +264,17 @@ class TestFolder:
             (folder / "metrics.jsonl").write_text("")
             raise error
         assert (tmp_path / "run" / "metrics.jsonl").exists()
+
+    def test_an_error_that_comes_up_while_a_run_is_stopped_is_the_stop(self, tmp_path):
+        (tmp_path / "last").mkdir()
+        (tmp_path / "last" / "state.json").write_text("{}")
+        with pytest.raises(Stopped, match="go on with: samtune train resume=") as caught:
+            with run_folder(None, "x", str(tmp_path)):
+                try:
+                    raise Stopped(15)
+                finally:  # torch's handler for its processes, which got the signal too
+                    raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Terminated")
+        assert caught.value.number == 15
 
     def test_numbers_that_json_has_not(self):
         nan = float("nan")

@@ -18,7 +18,7 @@ from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.runs.lock import LOCK, RunLock, refuse_running
 from samtune.training.faults import Diverged
-from samtune.training.interrupts import with_hint
+from samtune.training.interrupts import stop_behind, with_hint
 from samtune.training.saves import BEST, LAST
 from samtune.training.state import has_state, read_counters
 
@@ -79,6 +79,8 @@ def _told_how_to_go_on(folder: Path, new: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if (stop := stop_behind(error)) is not None and has_state(folder / LAST):
+            raise with_hint(stop, _how_to_go_on(folder)) from None
         of_user = isinstance(error, InputError | OSError)
         if has_state(folder / LAST) and not isinstance(error, Diverged):
             error.add_note(_how_to_go_on(folder))

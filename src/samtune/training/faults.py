@@ -38,7 +38,7 @@ def in_words(error: BaseException) -> str | None:
         if SHARED in text or "Bus error" in text:
             return TOO_SMALL
         match = _LOADER.search(first)
-        how = match[1].rstrip(".") if match else "ended"
+        how = match[1].rstrip(". ") if match else "ended"
         return (
             f"data.workers: a process that loads data {how}, mostly since memory has run out; set "
             "fewer data.workers, or 0"

@@ -41,6 +41,13 @@ def with_hint(error: KeyboardInterrupt, hint: str) -> KeyboardInterrupt:
     return Stopped(error.number, hint) if isinstance(error, Stopped) else KeyboardInterrupt(hint)
 
 
+def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The end of a run that an error came up in, as processes that load data end with the run."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
+
+
 def exit_code_of(error: KeyboardInterrupt) -> int:
     """128 and the signal's number, by the shells' custom."""
     return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
