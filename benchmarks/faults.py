@@ -133,10 +133,9 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
 
 
 def last_line(said: str) -> str:
-    """The last line of samtune's, or of all."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("samtune: ")]
-    return (own or lines or [""])[-1][:160]
+    """The last line of samtune's; a process that is killed has none."""
+    own = [line for line in said.splitlines() if line.startswith("samtune: ")]
+    return (own or [""])[-1][:200]
 
 
 def ranks_of(launcher: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from samtune.errors import InputError
 from samtune.files import read_tensors
-from samtune.model.checkpoint import save, under_current_names
+from samtune.model.checkpoint import read_header, save, under_current_names
 from samtune.model.finetuned import FineTuned
 from samtune.training.interrupts import is_asked_to_save
 from samtune.training.state import TrainingState, read_state, write_state
@@ -74,6 +75,11 @@ class Saves:
         """
         if self.output is None or not self.accelerator.is_main_process:
             return
+        try:
+            read_header(self.output / BEST)
+        except InputError:  # damaged; what is no checkpoint would not be replaced
+            with suppress(OSError):
+                (self.output / BEST).unlink()
         before = model.strength
         model.strength = before if strength is None else strength
         save(model, self.output / BEST, **self.header)
