@@ -236,6 +236,7 @@ def test_the_command_line_trains_evaluates_and_predicts_classes(samtune, tiny_we
     words = [f"data.root={root}", "data.ignore=255", *MAPPED, f"base.weights={tiny_weights}"]
     words += ["base.name=tiny", "adapter=none", "decoder.name=semantic", "decoder.classes=3"]
     words += ["train.loss=ce", "train.max_steps=2", "train.batch_size=2", "device=cpu"]
+    words += ["train.strength=1"]
     answer = samtune("train", *words, f"output={out}", "--json")
     assert answer.code == 0, answer.err
     assert answer.json["prompt"] == "none"

@@ -149,12 +149,15 @@ def test_a_second_ctrl_c_handler_waits_for_the_step(sam, data, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
         return step(self, *args, **kwargs)
 
+    # a shell has its background jobs ignore this signal, and so would the training
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     model, before = model_of(sam), signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(model, data(True), None, config(), output=tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, inherited)
     state = json.loads((tmp_path / "last" / "state.json").read_text())
     assert state["step"] == 1
     same(load_file(tmp_path / "last" / "trained-00000001.safetensors"), model.state_dict())

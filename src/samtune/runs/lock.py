@@ -85,7 +85,9 @@ class RunLock:
             if not _is_same(descriptor, self.path):
                 os.close(descriptor)
                 return None
-            if free is None and not self._exclusive(owner):
+            if free is None:
+                if self._exclusive(owner):  # which has written who holds it
+                    return descriptor
                 os.close(descriptor)
                 return None
             text = json.dumps(_this_process()).encode()

@@ -85,6 +85,7 @@ class Validation:
             model: Left in evaluation mode.
             modes: Which are measured besides those of the criterion.
         """
+        model.eval()  # in training mode its frame is that of full strength
         c, val = self.config, self.val.in_frame(model.input.size, model.mask_size)
         names = tuple(dict.fromkeys((*self.criterion.modes, *modes)))
         before = model.encodings
