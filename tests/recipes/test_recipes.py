@@ -213,9 +213,8 @@ def test_a_frame_that_the_method_divides_and_the_base_does_not(
         ({"data": {"crop": [20, 24]}}, "data.crop=[20, 24]"),
         ({"data": {"crop": [32, 32]}}, "larger than the model's frame of [24, 40]"),
     ):
-        changed = from_words(
-            [], {**made.tree(), **{k: {**made.tree()[k], **v} for k, v in wrong.items()}}
-        )
+        parts = {k: {**made.tree()[k], **v} for k, v in wrong.items()}
+        changed = from_words([], {**made.tree(), "output": str(tmp_path / "no"), **parts})
         refused(said, lambda changed=changed: train(changed, Display()))
 
 
