@@ -21,7 +21,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.model.strength import no_middle
 from samtune.training.criterion import key_of
 from samtune.training.keeping import Keeping
-from samtune.training.schedule import AUTO, NONE, FitConfig
+from samtune.training.schedule import NONE, FitConfig
 from samtune.training.state import TrainingState
 from samtune.training.validation import Measurement, Row, Validation
 
@@ -168,13 +168,13 @@ class _Candidates:
 
     def choose(self, last: Tensors) -> None:
         """See the function of this name."""
-        state, setting = self.state, self.judge.config.strength
+        state = self.state
         raw = self._weights_to_turn_down(last)
         self.winner = self.whole or self.base
         curve = [self.base]
         for strength in _strengths(self.judge.config, self.model):
             curve.append(raw if strength == 1 else self._measure(raw, strength))
-        if setting in (AUTO, NONE):
+        if self.judge.config.demanded_strength is None:
             for candidate in curve[1:]:
                 self._take(candidate)
             if len(curve) > 2:
@@ -193,7 +193,7 @@ class _Candidates:
         """The best of what was trained, in full, whatever it forgets."""
         state, config = self.state, self.judge.config
         raw = self._of_training(state.top, state.top_tensors)
-        if config.strength not in (AUTO, NONE):
+        if config.demanded_strength is not None:
             raw = self.whole or raw
         if config.average != NONE and state.averaged > 1:
             mean = _Candidate(f"mean of {state.averaged}", state.mean, {"step": state.step})
@@ -272,9 +272,9 @@ class _Candidates:
 
 def _strengths(config: FitConfig, model: FineTuned) -> Sequence[float]:
     """The strengths above 0 that are candidates, in ascending order."""
-    if config.strength == AUTO:
-        return (1.0,) if no_middle(model) else (*STRENGTHS, 1.0)
-    return (1.0,) if config.strength == NONE else (float(config.strength),)
+    if config.demanded_strength is not None:
+        return (config.demanded_strength,)
+    return (1.0,) if config.strength == NONE or no_middle(model) else (*STRENGTHS, 1.0)
 
 
 @contextmanager

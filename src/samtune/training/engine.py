@@ -32,8 +32,6 @@ from samtune.training.optimiser import parameter_groups
 from samtune.training.result import FitResult
 from samtune.training.saves import Saves
 from samtune.training.schedule import (
-    AUTO,
-    NONE,
     FitConfig,
     batches_per_epoch,
     check,
@@ -139,8 +137,8 @@ class _Trainer:
             )
         changes, detached = images_vary(train.data, train.input.tiles), model.adapter.detached
         check_feature_cache(config, model.adapter.name, detached, changes)
-        if config.strength not in (AUTO, NONE):
-            model.strength = float(config.strength)  # refused now if the model has no such
+        if config.demanded_strength is not None:
+            model.strength = config.demanded_strength  # refused now if the model has no such
             model.strength = 1
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
@@ -225,7 +223,7 @@ class _Trainer:
         self.model.strength, row, state.encodings = 1, measured.row, measured.encodings
         state.zero_shot = {"step": 0, **row}
         state.kept_modes = list(self.keeping.modes_to_keep(row))
-        free = self.config.strength in (AUTO, NONE)
+        free = self.config.demanded_strength is None
         if free and self.judge.is_better(state.zero_shot, state.best):
             state.best = {**state.zero_shot, "strength": 0.0}
         if state.step == 0:  # else it is a run of an earlier version, which goes on
@@ -263,9 +261,9 @@ class _Trainer:
         self.model.strength = strength
 
     def _put_best(self) -> None:
-        best, fixed = self.state.best, self.config.strength
+        best, demanded = self.state.best, self.config.demanded_strength
         tensors = self.state.best_tensors or self.model.state_dict()
-        unmeasured = 1.0 if fixed in (AUTO, NONE) else float(fixed)
+        unmeasured = 1.0 if demanded is None else demanded
         self._put(tensors, unmeasured if best is None else best.get("strength", 1.0))
 
     def _result(self) -> FitResult:

@@ -142,6 +142,11 @@ class FitConfig:
     trackers: tuple[str, ...] = setting((), level="expert")
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
 
+    @property
+    def demanded_strength(self) -> float | None:
+        """The strength that somebody has set; ``None`` if the validations choose it."""
+        return None if self.strength in (AUTO, NONE) else float(self.strength)
+
 
 def check(config: FitConfig) -> None:
     """Checks the settings one by one.
