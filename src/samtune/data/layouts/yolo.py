@@ -127,15 +127,16 @@ def _bare(root: Path) -> dict[str | None, Path]:
     """Folders of images by split beside folders of text files, where no data.yaml names them."""
     if not root.is_dir():
         return {}
-    parts = {name.lower(): split for name, split in SPLIT_NAMES.items()}
     folders: dict[str | None, Path] = {}
     labelled = False
     for folder in sorted(p for p in root.rglob("images") if len(p.relative_to(root).parts) < 3):
         above = folder.parent if folder.parent != root else None
-        inner = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in parts]
+        inner = [
+            p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in SPLIT_NAMES
+        ]
         for part in inner or [folder]:
             named = part if inner else above
-            split = parts.get(named.name.lower()) if named is not None else None
+            split = SPLIT_NAMES.get(named.name.lower()) if named is not None else None
             labels = _label_file(part / "x").parent
             texts = labels.is_dir() and next(labels.glob("*.txt"), None) is not None
             if not labels.is_dir() or not image_files(labels):
@@ -150,10 +151,9 @@ def _bare(root: Path) -> dict[str | None, Path]:
 
 def _texts_beside(root: Path) -> dict[str | None, Path]:
     """The root, or its folders of splits, if text files of polygons lie beside their images."""
-    parts = {name.lower(): split for name, split in SPLIT_NAMES.items()}
     places: dict[str | None, Path] = {None: root}
-    places |= {parts[p.name.lower()]: p for p in sorted(root.iterdir())
-               if p.is_dir() and p.name.lower() in parts}  # fmt: skip
+    places |= {SPLIT_NAMES[p.name.lower()]: p for p in sorted(root.iterdir())
+               if p.is_dir() and p.name.lower() in SPLIT_NAMES}  # fmt: skip
     return {split: place for split, place in places.items() if _holds_polygons(place)}
 
 
