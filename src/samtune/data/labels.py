@@ -234,7 +234,7 @@ def _binary(
             "data.masks=instance, or data.objects=component for connected parts"
         )
     if config.objects == "component":
-        return _components(foreground, config.connectivity)
+        return components(foreground, config.connectivity)
     any_object = int(foreground.any())
     return foreground.astype(np.uint8), np.zeros(any_object, np.int64)
 
@@ -280,7 +280,7 @@ def _instances(
             "data.masks=classes for whole classes, or data.masks=binary for all foreground"
         )
     if config.objects == "component":
-        return _components(values > 0, config.connectivity)
+        return components(values > 0, config.connectivity)
     if config.objects == "mask":
         return (values > 0).astype(np.uint8), np.zeros(int(values.any()), np.int64)
     labels, ids = _numbered(values)
@@ -335,7 +335,7 @@ def _parts(
     """The connected parts of what is of one class, with the class of each."""
     class_of = np.concatenate([np.array([-1], np.int64), classes])[labels]
     kinds = np.unique(classes)
-    parts = [_components(class_of == each, config.connectivity) for each in kinds]
+    parts = [components(class_of == each, config.connectivity) for each in kinds]
     counts = [len(each) for _, each in parts]
     result = np.zeros(labels.shape, np.min_scalar_type(sum(counts)))
     for k, (part, _) in enumerate(parts):
@@ -345,9 +345,10 @@ def _parts(
     return result, np.repeat(kinds, counts)
 
 
-def _components(
+def components(
     foreground: NDArray[np.bool_], connectivity: int
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Numbers the connected components of a mask ``(h, w)`` from 1; their classes are all 0."""
     import cv2
 
     count, labels = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=connectivity)

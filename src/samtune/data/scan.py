@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
 from samtune.data.intensity import policy_of
-from samtune.data.labels import areas, check_size, label_objects, read_values
+from samtune.data.labels import (
+    Labels,
+    areas,
+    check_size,
+    components,
+    label_objects,
+    read_values,
+)
 from samtune.data.problems import DataError, Finding, remarks
 from samtune.data.reading import image_size, read_image
 from samtune.data.sources import Record
@@ -120,7 +127,7 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
         ignored = 0 if labels.valid is None else int((~labels.valid).sum())
         pixels = tuple(areas(labels.map, len(labels)).tolist()) if thorough else ()
         if thorough and len(labels) == 1 and data.masks in ("auto", "binary"):
-            regions = _regions(labels.map > 0)
+            regions = _regions(labels, data)
         if thorough and size is not None:
             remark_turn(record, values, size, data)
     except InputError as error:
@@ -139,12 +146,10 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
     )
 
 
-def _regions(mask: NDArray[np.bool_]) -> int:
-    """Connected regions of a mask ``(h, w)``, but for those much smaller than the largest."""
-    import cv2
-
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    sizes = stats[1:, cv2.CC_STAT_AREA]
+def _regions(labels: Labels, data: DataConfig) -> int:
+    """What ``data.objects=component`` would make of one object, but for specks."""
+    numbers, classes = components(labels.map > 0, data.connectivity)
+    sizes = areas(numbers, len(classes))
     return int((sizes > SPECK * sizes.max(initial=0)).sum())
 
 
