@@ -81,7 +81,7 @@ class RunLock:
             free = _flock(descriptor)
             owner = _owner(self.path)
             if free is False or (owner is not None and _is_alive(owner, self.path)):
-                raise InputError(f"{option}: {_who(owner)}; wait for it, or choose another folder")
+                raise _refusal(option, owner)
             if not _is_same(descriptor, self.path):
                 os.close(descriptor)
                 return None
@@ -138,7 +138,11 @@ def refuse_running(folder: Path, option: str) -> None:
     path = folder / LOCK
     owner = _owner(path)
     if owner is not None and _is_alive(owner, path):
-        raise InputError(f"{option}: {_who(owner)}; wait for it, or choose another folder")
+        raise _refusal(option, owner)
+
+
+def _refusal(option: str, owner: dict[str, Any] | None) -> InputError:
+    return InputError(f"{option}: {_who(owner)}; wait for it, or choose another folder")
 
 
 def _flock(descriptor: int) -> bool | None:
