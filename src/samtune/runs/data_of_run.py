@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from samtune.data.intensity import NOT_FINITE
 from samtune.data.layouts import SplitRecords
 from samtune.data.named import DATASETS, deviations
 from samtune.data.problems import DataError
+from samtune.data.reading import image_size
 from samtune.data.record import Record
 from samtune.data.remarks import LEAK, as_lines, of_training, repeated
 from samtune.data.scan import Look, Summary, empty_split, looks, no_objects, summary_of, usable
@@ -210,11 +212,21 @@ def leaks(subset: Sequence[Record], layout: SplitRecords, config: RunConfig) -> 
         return []
     there = {record for records in parts.values() for record in records}
     mine = [record for record in subset if record in there]
-    records = [*sorted(there - set(mine), key=lambda record: record.name), *mine]
+    sizes = {_size(record) for record in mine}
+    # the same image has the same size, so that most headers spare the pixels
+    others = [record for record in there - set(mine) if _size(record) in sizes]
+    records = [*sorted(others, key=lambda record: record.name), *mine]
     seen = [each for each in looks(records, config.data, thorough=True) if each.content]
     files = {str(record.file) for record in mine}
     rows = (row for row in repeated(seen, parts) if row.kind == LEAK and row.file in files)
     return as_lines(list(rows))
+
+
+def _size(record: Record) -> tuple[int, int] | None:
+    """Height and width of an image; ``None`` if it cannot be read."""
+    with suppress(InputError):
+        return image_size(record.image)
+    return None
 
 
 def _unmeasured(split: str, summary: Summary, config: RunConfig) -> list[str]:
