@@ -37,6 +37,7 @@ from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
 from samtune.training.interrupts import with_hint
 from samtune.training.memory import count_peak_anew
+from samtune.training.saves import BEST
 from samtune.training.state import has_state
 
 if TYPE_CHECKING:
@@ -215,8 +216,7 @@ def _gallery(runs: Sequence[Run]) -> list[Picture]:
     records = spread(splits(config.data)["test"], GALLERY)
     dataset = dataset_of(config, plain, records, False)
     tuned_models = [
-        load(run.folder / "best.safetensors", plain.sam, device=str(plain.device))
-        for run in most_shots
+        load(run.folder / BEST, plain.sam, device=str(plain.device)) for run in most_shots
     ]
     pictures = []
     for index in range(len(dataset)):

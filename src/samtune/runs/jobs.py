@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from samtune.data import (
-    SegmentationDataset,
-    read_split,
-    select,
-    write_split,
-)
+from samtune.data import SegmentationDataset, read_split, select, write_split
 from samtune.data.config import AUTO
 from samtune.data.layouts import SplitRecords, find
 from samtune.distributed import from_main, is_main, together
@@ -26,9 +21,7 @@ from samtune.inference.predictor import Predictor, check_threshold
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import kind_of
 from samtune.report.terminal import Display
-from samtune.runs.assembly import (
-    frame_remarks,
-)
+from samtune.runs.assembly import frame_remarks
 from samtune.runs.baseline import compare_with_base
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
@@ -62,7 +55,7 @@ from samtune.runs.words import names_data
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
 from samtune.training.result import FitResult
-from samtune.training.saves import LAST
+from samtune.training.saves import BEST, LAST
 from samtune.training.state import has_state, mend_state
 
 if TYPE_CHECKING:
@@ -118,7 +111,7 @@ def _train(config: RunConfig, display: Display) -> Tree:
         summary, overlays = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, result.seconds), "steps": result.steps}
         summary |= {"length": length_of(config)}
-        summary |= {"checkpoint": str(folder / "best.safetensors"), "title": _title(config)}
+        summary |= {"checkpoint": str(folder / BEST), "title": _title(config)}
         summary |= {"strength": plan.model.strength, "selection": selection(result, plan.settings)}
         summary["verdict"], *about = verdict(result, plan.settings)
         left_out, short = _left_out(result, config), shortfalls(summary["by_prompt"])
@@ -200,7 +193,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
         remarks += _trained_on(source, records, config)
     display.say(look.counts)
     path = Path(source.word)
-    stem = path.parent.name if path.name == "best.safetensors" else path.stem
+    stem = path.parent.name if path.name == BEST else path.stem
     # before anything is measured, which takes long: the folder, the disk
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
         summary, overlays = compare_with_base(baseline, model, test, config, display)
