@@ -206,7 +206,7 @@ def _remarks(
     if counts.not_in_prompts:
         lines.append(
             f"note: {counts.not_in_prompts} of {images} images are not in the prompts, and were "
-            'requests without one; give "boxes": [] for an image with nothing in it'
+            'answered without a prompt; give "boxes": [] for an image with nothing in it'
         )
     if masks:
         shown = ", ".join(mask.name for mask in masks[:3]) + (", ..." if len(masks) > 3 else "")
