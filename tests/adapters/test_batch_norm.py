@@ -106,5 +106,5 @@ def test_another_base_has_none(sam):
     said = "base.name=tiny: batch_norm needs batch normalisations .*, which tiny does not have; "
     with pytest.raises(InputError, match=said):
         FineTuned(sam, "batch_norm")
-    with pytest.raises(InputError, match=r"adapter.name=vpt\+batch_norm: no base goes with all"):
+    with pytest.raises(InputError, match=r"adapter.name=vpt\+batch_norm: no base fits all"):
         FineTuned(base(), "vpt+batch_norm")

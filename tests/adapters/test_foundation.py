@@ -326,7 +326,7 @@ def test_a_stack_declares_what_its_adapters_declare(sam):
     assert stack.untrained == ("adapters.0.up", "adapters.2.down")
     same = declared(Marked("a"), Marked("b"))
     assert (same.identity_at_init, same.detached, same.decoders) == (True, True, None)
-    with pytest.raises(samtune.InputError, match="no decoder goes with all"):
+    with pytest.raises(samtune.InputError, match="no decoder fits all"):
         declared(Marked("a", decoders=("x",)), Marked("b", decoders=("z",)))
 
 

@@ -47,8 +47,8 @@ class Bottleneck(nn.Module):
 class AdaptFormer(Adapter):
     """A parallel bottleneck at every block's MLP; exact identity at the start.
 
-    Generalized SAM (arXiv:2408.12406) has another form of it: a quarter of the encoder's width
-    (``hidden=192`` for ViT-B), ``scale=0.5``, ``activation=gelu`` and ``zero_init=false``.
+    Generalized SAM (arXiv:2408.12406) has another form: bottlenecks of a quarter of the encoder's
+    width (``hidden=192`` for ViT-B), ``scale=0.5``, ``activation=gelu`` and ``zero_init=false``.
     """
 
     paper = "Chen et al. 2022, arXiv:2205.13535"
@@ -71,10 +71,10 @@ class AdaptFormer(Adapter):
         dropout: Rate = 0.0
         """Dropout inside the bottleneck while training."""
         activation: Literal["relu", "gelu"] = "relu"
-        """Between down and up: ``relu`` or ``gelu``."""
+        """Activation between the down- and up-projection: ``relu`` or ``gelu``."""
         zero_init: bool = True
-        """Start the up-projections at zero, so that the encoder starts as SAM's; if not, they start
-        at PyTorch's random initialisation."""
+        """Start the up-projections at zero, so that the untrained encoder equals SAM's; otherwise
+        they start at PyTorch's random initialisation."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an adapter is: the trainable half of a fine-tuned image encoder."""
+"""The interface of an adapter, the trainable half of a fine-tuned image encoder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from samtune.sam.spec import SPECS, SamSpec
 FORMER_NAMES = {
     "end": "is before_neck now; rename it",
     "finish": "is after_neck now; rename it",
-    "encoders": "names encoders, which no adapter does any more; say what it needs of one in uses",
+    "encoders": "names encoders, which adapters no longer do; list the needed abilities in uses",
 }
-"""What adapters of version 0.1.0 define under other names, with the remedy."""
+"""Attributes that adapters of version 0.1.0 define under older names, with the remedy for each."""
 
 
 class Adapter(nn.Module):
-    """Changes the frozen encoder from outside; every method's default reproduces plain SAM.
+    """Changes the frozen encoder from outside; the default of every hook reproduces plain SAM.
 
     A subclass is constructed as ``(sam, config)``, reads sizes from ``sam`` and keeps no reference
     to it. All of its parameters are trained.
@@ -35,47 +35,50 @@ class Adapter(nn.Module):
     paper: ClassVar[str] = ""
     """Authors, year and arXiv number or venue."""
     sits: ClassVar[str] = ""
-    """Where in the encoder it acts, in a few words."""
+    """The place in the encoder where it acts, in a few words."""
     identity_at_init: ClassVar[bool] = True
     """Whether a fresh adapter leaves the embedding exactly as it is."""
     changes_at_start: ClassVar[str] = ""
-    """Why a fresh one changes the embedding, in a clause, where it does or an option makes it."""
+    """The reason, as a clause, why a fresh adapter changes the embedding, if it does so by default
+    or with some option."""
     decoders: ClassVar[tuple[str, ...] | None] = None
-    """The decoders it can go with; ``None`` for all."""
+    """The decoders that it can be combined with; ``None`` for all."""
     uses: ClassVar[tuple[Ability, ...]] = ()
-    """What it needs of an image encoder, in the words of ``samtune.sam.encoder.ABILITIES``: the
-    fields of ``BlockEdits`` that it sets, and what else it reads."""
+    """The abilities that it needs from an image encoder, in the words of
+    ``samtune.sam.encoder.ABILITIES``: the fields of ``BlockEdits`` that it sets, and whatever else
+    it reads."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Modules that get no gradient under the default loss and prompts."""
     detached: ClassVar[bool] = False
     """Whether it only reads the streams: ``embed`` and ``edits`` are the defaults, and ``enter``,
-    ``leave`` and ``before_neck`` give back what they get. The base then runs without gradients, and
-    what it gives for an image never changes, so that it can be kept
-    (see ``model/feature_cache.py``)."""
+    ``leave`` and ``before_neck`` return their input. The base then runs without gradients, and its
+    output for an image never changes, so the output can be cached (see ``model/feature_cache.py``).
+    """
 
     key_grid: ClassVar[Literal["", "changes", "reads"]] = ""
-    """Whether its heads change the grid of keys, or take it for that of the tokens."""
+    """Whether its ``heads`` change the grid of keys, or rely on it being the grid of the tokens."""
     stride: ClassVar[int | None] = None
-    """Pixels from one token to the next where the method has its own; the encoder's if not."""
+    """Pixels from one token to the next, if the method sets its own; otherwise ``None``, for the
+    encoder's."""
     initial: ClassVar[tuple[str, ...]] = ()
-    """Options that only say where weights start: not kept in a checkpoint."""
+    """Options that only set initial weights; a checkpoint does not store them."""
     joins: ClassVar[tuple[str, ...]] = ()
-    """The names of the adapters that it joins, if it is several at once."""
+    """The names of the adapters that it combines, if it is a stack of several."""
     forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Its other forms, published or of another structure: options by a short name. A
+    """Other published or structurally different forms of the method: options under a short name. A
     subclass declares its own."""
     small: ClassVar[Mapping[str, Any]] = {}
-    """Options for a quick trial on a small base, where the defaults are too large for it."""
+    """Options for a quick trial on a small base, if the defaults are too large for it."""
 
     @dataclass(frozen=True)
     class Config:
         """No options."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuses a subclass with the names of version 0.1.0, which nothing would call or read.
+        """Refuses a subclass that uses names of version 0.1.0, which nothing would call or read.
 
         Raises:
-            TypeError: With the name that it has now.
+            TypeError: Such a name; the message says the current one.
         """
         super().__init_subclass__(**options)
         for name in FORMER_NAMES.keys() & vars(cls).keys():
@@ -86,12 +89,12 @@ class Adapter(nn.Module):
         """Refuses bases that the method does not fit, before their weights are read.
 
         Raises:
-            InputError: Such a base, with the reason.
+            InputError: The base does not fit; the message gives the reason.
         """
 
     @classmethod
     def stored_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that a checkpoint keeps: all but those of where weights start."""
+        """The options that a checkpoint stores: all except those that only set initial weights."""
         return {key: value for key, value in options.items() if key not in cls.initial}
 
     def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
@@ -99,46 +102,47 @@ class Adapter(nn.Module):
         return encoder.embed(pixels)
 
     def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Any:
-        """State of one forward pass, from the pixels, the first stream and the decoder's tokens."""
+        """Creates the state of one forward pass from pixels, first stream and decoder tokens."""
         return None
 
     def enter(self, i: int, x: Tensor, state: Any) -> Tensor:
-        """The stream ``(B, H, W, C)`` before block ``i``."""
+        """Returns the stream ``(B, H, W, C)`` that block ``i`` receives."""
         return x
 
     def edits(self, i: int, state: Any) -> BlockEdits:
-        """What changes inside block ``i``."""
+        """Returns the changes inside block ``i``."""
         return NONE
 
     def leave(self, i: int, x: Tensor, state: Any) -> Tensor:
-        """The stream ``(B, H, W, C)`` after block ``i``."""
+        """Returns the stream ``(B, H, W, C)`` that follows block ``i``."""
         return x
 
     def before_neck(self, x: Tensor, state: Any) -> Tensor:
-        """The stream ``(B, H, W, C)`` before the neck."""
+        """Returns the stream ``(B, H, W, C)`` that the neck receives."""
         return x
 
     def after_neck(self, embedding: Tensor, state: Any) -> Tensor:
-        """The image embedding ``(B, prompt_dim, H, W)`` after the neck."""
+        """Returns the image embedding ``(B, prompt_dim, H, W)`` that decoders receive."""
         return embedding
 
     def reads(self, depth: int) -> frozenset[int]:
-        """Which streams a detached one of ``depth`` blocks reads; of the others it gets empty ones.
+        """The streams that a detached adapter of ``depth`` blocks reads; others come empty.
 
-        -1 is the first, others have the number of the block before them; by default all.
+        -1 is the first stream; the others have the index of the block that they follow. By default
+        all.
         """
         return frozenset(range(-1, depth))
 
     def replaces(self) -> frozenset[str]:
-        """The tensors of blocks that it puts others in place of, as ``3.attn.qkv.bias``."""
+        """The names of the block tensors that it replaces, as ``3.attn.qkv.bias``."""
         return frozenset()
 
     def auxiliary(self, state: Any) -> Tensor | None:
-        """A scalar to add to the loss in training, from the state of a forward pass."""
+        """Returns a scalar to add to the training loss, from the state of a forward pass."""
         return None
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
-        """What to add to the base's tensors, by name, so that plain SAM computes the same.
+        """Returns the values to add to the base's tensors so that plain SAM computes the same.
 
         Raises:
             NotImplementedError: The method has no such closed form.
@@ -151,7 +155,7 @@ ADAPTERS: Registry[Adapter] = Registry("adapter")
 
 
 def lacking(method: Adapter | type[Adapter], spec: SamSpec) -> tuple[Ability, ...]:
-    """What a method uses and the image encoder of a base does not offer."""
+    """Returns the abilities that a method uses and the image encoder of a base does not offer."""
     offers = ENCODERS[spec.encoder].offers
     return tuple(word for word in method.uses if word not in offers)
 
@@ -160,7 +164,8 @@ def check_base(method: Adapter | type[Adapter], spec: SamSpec) -> None:
     """Refuses a base that a method does not fit, before any weight is read.
 
     Raises:
-        InputError: Such a base, with what it lacks, and the bases and methods that fit.
+        InputError: The base does not fit; the message names the missing abilities, and the bases
+            and methods that fit.
     """
     if missing := lacking(method, spec):
         needs = " and ".join(ABILITIES[word] for word in missing)

@@ -1,12 +1,12 @@
-r"""Batch normalisation by the batch, as published decoder tuning of MobileSAM trains.
+r"""Batch normalisation with batch statistics, as in published decoder tuning of MobileSAM.
 
 .. math:: y = g\,\frac{x - \mu_B}{\sqrt{\sigma^2_B + \epsilon}} + b,
     \qquad \mu \leftarrow (1 - m)\,\mu + m\,\mu_B
 
-In training :math:`\mu_B, \sigma^2_B` are those of the batch; afterwards the running means take
-their place, as torch has it. Kyyle2114's training puts the frozen TinyViT into that mode and does
-not save the statistics; here they are the method's own and travel with it. To put a new domain's
-statistics in place of the old ones' is AdaBN (Li et al. 2016, arXiv:1603.04779).
+In training :math:`\mu_B, \sigma^2_B` are the batch's; at inference the running statistics take
+their place, as in torch. Kyyle2114's training puts the frozen TinyViT into that mode and does not
+save the statistics; here the method owns them and saves them. Replacing the statistics by those of
+a new domain is AdaBN (Li et al. 2016, arXiv:1603.04779).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from samtune.sam.model import Sam
 
 
 class Statistics(nn.Module):
-    """Running statistics of one batch normalisation, from the base's on."""
+    """Running statistics of one batch normalisation, which start from the base's."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -40,12 +40,12 @@ class Statistics(nn.Module):
         """Normalises ``(B, C, H, W)`` with gain and bias of ``norm``.
 
         Args:
-            norm: The base's.
+            norm: The normalisation of the base.
             x: Its input.
-            again: Whether this batch is in the statistics already.
+            again: Whether the statistics already include this batch.
         """
         mean, var = self.running_mean, self.running_var
-        if self.training and again:  # in place of none: a block run again must save as many tensors
+        if self.training and again:  # a block that runs again must save as many tensors as before
             mean, var = mean.clone(), var.clone()
         affine = norm.weight, norm.bias
         return F.batch_norm(x, mean, var, *affine, self.training, self.momentum, norm.eps)
@@ -53,7 +53,7 @@ class Statistics(nn.Module):
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """Which normalisations one forward pass went through: blocks may run again for gradients."""
+    """The normalisations that one forward pass has run: blocks may run twice for gradients."""
 
     names: set[str] = field(default_factory=set)
 
@@ -88,7 +88,7 @@ class BatchNorm(Adapter):
     def begin(
         self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> ForwardPass:
-        """Nothing seen yet."""
+        """Starts a pass that has run no normalisation yet."""
         return ForwardPass()
 
     def edits(self, i: int, state: ForwardPass) -> BlockEdits:
@@ -96,7 +96,7 @@ class BatchNorm(Adapter):
         return self._edits(state)
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
-        """What its running statistics differ by from the base's."""
+        """The differences between its running statistics and the base's."""
         return {
             f"image_encoder.{name}.bn.{part}": getattr(self.statistics[_key(name)], part)
             - getattr(norm, part)
@@ -115,5 +115,5 @@ class BatchNorm(Adapter):
 
 
 def _key(name: str) -> str:
-    """A name of a module, which may hold no dot."""
+    """Returns a module's name without dots, which parameter names may not contain."""
     return name.replace(".", "-")

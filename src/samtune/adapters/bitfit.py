@@ -1,7 +1,7 @@
 r"""BitFit (Ben Zaken et al. 2022, arXiv:2106.10199): the biases are trained, the weights are not.
 
-Of every operation :math:`W x + b` of a block, and of its two norms, :math:`b` is trained, starting
-from the base's value.
+The bias :math:`b` of every operation :math:`W x + b` of a block, and of its two norms, is trained
+from the base's value on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BitFit(TunedTensors):
         which: str = "all"
         """``all`` biases, or some of ``q``, ``k``, ``v``, ``norm1``, ``proj``, ``norm2``, ``lin1``,
         ``lin2`` joined by ``+``; the paper's small subset is ``q+lin1``. A bias of keys has no
-        effect, for attention ignores what is the same for all keys."""
+        effect: attention ignores a term that all keys share."""
         blocks: tuple[int, ...] | str = "all"
         """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
         end)."""
@@ -50,7 +50,7 @@ class BitFit(TunedTensors):
         super().__init__(sam, config.blocks, [self.fused_bias] * bool(self.thirds) + names)
 
     def start(self, name: str, block: EncoderBlock) -> Tensor:
-        """A copy of a bias; of the fused projection's, only the chosen thirds."""
+        """Returns a copy of a bias; for the fused projection only the chosen thirds."""
         bias = super().start(name, block)
         if name != self.fused_bias:
             return bias

@@ -1,4 +1,4 @@
-"""Methods that put tensors of their own in the place of a block's: what they have in common."""
+"""The common part of methods that replace tensors of a block by their own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class FrozenEncoder:
 
 
 class BlockTensors(Adapter):
-    """Replaces tensors of the chosen blocks; what replaces them is all that a subclass says.
+    """Replaces tensors of the chosen blocks; a subclass only says by which values.
 
-    Since every edit is another value of a tensor that SAM has, merging is exact.
+    Every edit is another value of one of SAM's tensors, so merging is exact.
 
     Args:
         sam: The base.
@@ -42,23 +42,23 @@ class BlockTensors(Adapter):
         return frozenset(f"{i}.{name}" for i in self.blocks for name in self.in_block)
 
     def replacements(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
-        """The tensors in place of those of the frozen block ``i``, by their names within it."""
+        """Returns the replacements for tensors of the frozen block ``i``, by name within it."""
         raise NotImplementedError
 
     def begin(
         self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> FrozenEncoder:
-        """Keeps the frozen encoder at hand for this pass."""
+        """Keeps a reference to the frozen encoder for this pass."""
         return FrozenEncoder(encoder)
 
     def edits(self, i: int, state: FrozenEncoder) -> BlockEdits:
-        """The tensors in place of those of block ``i``, where it is chosen."""
+        """The replacements for the tensors of block ``i``, if it is chosen."""
         if i not in self.blocks:
             return NONE
         return BlockEdits(params=self.replacements(i, state.encoder.blocks[i]))
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
-        """What replaces each tensor less the base's own."""
+        """The difference between each replacement and the base's tensor."""
         deltas = {}
         for i in self.blocks:
             block = sam.image_encoder.blocks[i]
@@ -68,7 +68,7 @@ class BlockTensors(Adapter):
 
 
 class TunedTensors(BlockTensors):
-    """Trains copies of tensors of the chosen blocks, from the base's values on.
+    """Trains copies of tensors of the chosen blocks, starting from the base's values.
 
     Args:
         sam: The base.
@@ -86,7 +86,7 @@ class TunedTensors(BlockTensors):
             self.tuned[str(i)] = nn.ParameterDict(copies)
 
     def start(self, name: str, block: EncoderBlock) -> Tensor:
-        """What is trained in place of a tensor of the frozen block: a copy of it."""
+        """Returns the initial value of the trained tensor that replaces a frozen one: a copy."""
         return block.get_parameter(name).detach().clone()
 
     def replacements(self, i: int, block: EncoderBlock) -> dict[str, Tensor]:
@@ -96,10 +96,10 @@ class TunedTensors(BlockTensors):
 
 
 def chosen_parts(option: str, words: str, names: Iterable[str]) -> list[str]:
-    """The names that ``all``, or some joined by ``+``, stands for, in the order of ``names``.
+    """Returns the names that ``all``, or some joined by ``+``, stands for, as ``names`` is ordered.
 
     Raises:
-        InputError: A name that is not known, or one twice.
+        InputError: An unknown or a repeated name.
     """
     names = list(names)
     parts = names if words == "all" else words.split("+")

@@ -1,7 +1,7 @@
 r"""CAT-SAM (Xiao et al. 2024, arXiv:2402.03631): the decoder's token prompts the image encoder.
 
 Both variants read the high-quality token :math:`h` of the ``hq`` decoder through a *prompt bridge*;
-it is the decoder's own parameter, not detached, and so learns from both sides.
+the token is the decoder's own parameter and is not detached, so it gets gradients from both sides.
 
 ``cat_sam_t`` makes one prompt token for each block, a key and value of every window:
 
@@ -36,8 +36,8 @@ from samtune.sam.model import Sam
 class CatSamT(Adapter):
     """Prompt tokens from the decoder's token, in the attention of every block.
 
-    Not an identity at the start: the bridges are drawn as any linear layer and have no gate, so
-    the first token takes attention from the image at once.
+    Not an identity at the start: the bridges are initialised as ordinary linear layers and have no
+    gate, so the first token takes attention from the image at once.
     """
 
     paper = "Xiao et al. 2024, arXiv:2402.03631"
@@ -45,7 +45,7 @@ class CatSamT(Adapter):
     uses = ("tokens",)
     identity_at_init = False
     changes_at_start = (
-        "nothing weighs the token that all windows attend to, and its bridge starts as any layer"
+        "all windows attend to the token without a gate, and its bridge starts as an ordinary layer"
     )
     decoders = ("hq",)
 
@@ -65,17 +65,17 @@ class CatSamT(Adapter):
         )
 
     def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Tensor:
-        """The decoder's token ``(1, prompt_dim)``; the image has no part in it."""
+        """The decoder's token ``(1, prompt_dim)``; it does not depend on the image."""
         return _token_of(self, tokens)
 
     def edits(self, i: int, state: Tensor) -> BlockEdits:
-        """Block ``i``'s prompt token, made anew from the decoder's."""
+        """The prompt token of block ``i``, computed from the decoder's token."""
         return BlockEdits(tokens=self.bridges[i](state))
 
 
 @ADAPTERS.register("cat_sam_a")
 class CatSamA(SamAdapter):
-    """SAM-Adapter's prompts before every block, with a map from the decoder's token in them.
+    """SAM-Adapter's prompts before every block, plus a map from the decoder's token.
 
     Not an identity at the start: neither the shared up-projection nor the bridge is zero.
     """
@@ -91,9 +91,9 @@ class CatSamA(SamAdapter):
         """Options of :class:`CatSamA`."""
 
         scale_factor: Count = 32
-        """The prompts' inner width is the encoder's width over this."""
+        """Divisor of the encoder's width that gives the inner width of the prompts."""
         rate: Fraction = 0.25
-        """Fraction of the spectrum, around frequency zero, that is cut from the image."""
+        """Fraction of the spectrum, around frequency zero, that is removed from the image."""
         hidden: Count = 32
         """Width between the two layers of each bridge."""
 
@@ -109,9 +109,10 @@ class CatSamA(SamAdapter):
     def begin(
         self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> PromptFeatures:
-        """The features of the image and of the decoder's token, added."""
+        """The sum of the image's features and the decoder's token features."""
         image = super().begin(encoder, pixels, x, tokens).tokens
-        # The bridge writes the native grid; elsewhere its map is resampled as the positions are.
+        # The bridge writes the native grid; for another grid its map is resampled as the positions
+        # are.
         bridge = resize.positions(self.bridge(_token_of(self, tokens)), (x.shape[1], x.shape[2]))
         return PromptFeatures(image + bridge)
 

@@ -34,9 +34,9 @@ class Gate(nn.Module):
     """Noisy top-k gating, with the loss that balances the experts.
 
     Args:
-        rank: Width of what it reads.
-        experts: How many it chooses from.
-        top_k: How many it chooses.
+        rank: Width of its input.
+        experts: Number of experts to choose from.
+        top_k: Number of experts that it chooses.
     """
 
     def __init__(self, rank: int, experts: int, top_k: int) -> None:
@@ -46,11 +46,11 @@ class Gate(nn.Module):
         self.top_k = top_k
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``(b, rank)`` to weights ``(b, experts)``, 0 where not chosen, and the loss in training.
+        """Maps ``(b, rank)`` to weights ``(b, experts)``, 0 if not chosen, and the training loss.
 
         Noise is added in training only. The loss is the squared coefficient of variation of the
-        summed weights plus that of the expected load, which passes gradients where the choice does
-        not.
+        summed weights plus that of the expected load, which passes gradients although the choice
+        itself does not.
         """
         clean = features @ self.choice
         if not self.training:
@@ -68,16 +68,17 @@ class Gate(nn.Module):
         return torch.zeros_like(logits).scatter(1, top.indices, top.values.softmax(1))
 
     def _load(self, clean: Tensor, noisy: Tensor, spread: Tensor) -> Tensor:
-        """The probability of each to be chosen, were its own noise drawn again."""
+        """The probability that each expert is chosen if its own noise were drawn again."""
         top = noisy.topk(self.top_k + 1).values
         last_in, first_out = top[:, -2:-1], top[:, -1:]
-        # To be chosen it has to beat the k-th of the others, which depends on whether it is in.
+        # A chosen expert has to beat the k-th of the others; which one that is depends on whether
+        # it is chosen itself.
         rival = torch.where(noisy > first_out, first_out, last_in)
         return torch.special.ndtr((clean - rival) / spread)
 
 
 class Mixture(nn.Module):
-    """Convolutions at the scales 1, 2, 3, ... of a map, weighed by a gate's choice."""
+    """Convolutions at the scales 1, 2, 3, ... of a map, weighted by a gate."""
 
     def __init__(self, rank: int, experts: int) -> None:
         super().__init__()
@@ -89,8 +90,8 @@ class Mixture(nn.Module):
         """``(b, h, w, r)`` and ``(b, experts)`` to ``(b, h, w, r)``, the map itself added."""
         z = z.permute(0, 3, 1, 2)
         size, out = z.shape[-2:], z
-        # All experts run on all windows: together they are a small part of a block, and sending
-        # windows to the chosen ones alone would make the graph depend on the data.
+        # All experts run on all windows: together they cost little beside a block, and sending
+        # windows only to the chosen ones would make the graph depend on the data.
         for scale, (conv, weight) in enumerate(zip(self.convs, weights.unbind(1), strict=True), 1):
             if scale == 1:
                 answer = F.gelu(conv(z))
@@ -103,11 +104,11 @@ class Mixture(nn.Module):
 
 @dataclass
 class Routing:
-    """What the gates decided in one forward pass."""
+    """The decisions of the gates in one forward pass."""
 
     encoder: Encoder
     weights: dict[int, list[Tensor]] = field(default_factory=dict)
-    """By block, for each pair, ``(b, experts)``."""
+    """The weights ``(b, experts)`` of each pair, by block."""
     losses: list[Tensor] = field(default_factory=list)
 
 
@@ -115,8 +116,8 @@ class Routing:
 class ConvLoRA(Adapter):
     """LoRA with a mixture of convolutions in the bottleneck; exact identity at the start.
 
-    The gates add a loss of their own in training. In a stack, what other adapters change within a
-    block, or before it and later in the stack, reaches the bottleneck but not its gate.
+    The gates add a loss of their own in training. In a stack, changes by other adapters within a
+    block, or before it and later in the stack, reach the bottleneck but not its gate.
     """
 
     paper = "Zhong et al. 2024, arXiv:2401.17868"
@@ -131,16 +132,16 @@ class ConvLoRA(Adapter):
         """Options of :class:`ConvLoRA`."""
 
         target: str = "qkv"
-        """``qkv`` for one pair over the fused projection, as published, or parts with a pair each:
-        ``q+v``, ``q+k+v``, ..."""
+        """``qkv`` for one pair over the fused projection, as published, or several projections with
+        one pair each: ``q+v``, ``q+k+v``, ..."""
         rank: Count = 3
         """Width of the low-rank bottleneck."""
         alpha: float = 8.0
         """The update is scaled by alpha / rank."""
         experts: Count = 8
-        """How many convolutions; the ``e``-th works on the map enlarged ``e`` times."""
+        """Number of convolutions; the ``e``-th works on the map enlarged ``e`` times."""
         top_k: Annotated[int, Range(at_least=1, at_most="experts")] = 1
-        """How many of them each window uses."""
+        """Number of convolutions that each window uses."""
         balance: NotNegative = 0.01
         """Weight of the loss that keeps all experts in use."""
         blocks: tuple[int, ...] | str = "all"
@@ -159,17 +160,17 @@ class ConvLoRA(Adapter):
             self.gates[i] = nn.ModuleList(Gate(rank, config.experts, config.top_k) for _ in slots)
 
     def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Routing:
-        """Nothing is decided yet."""
+        """Starts without any decision."""
         return Routing(encoder)
 
     def enter(self, i: int, x: Tensor, state: Routing) -> Tensor:
         """Lets the gates of block ``i`` choose; the stream stays as it is."""
-        # Outside of the block, which may run twice: noise is drawn and the loss counted once. So
-        # the stream has to come as the block projects it, of one width and grid.
+        # Outside of the block, which may run twice, because noise must be drawn and the loss
+        # counted once. The stream must therefore have the width and grid that the block projects.
         if str(i) in self.updates:
             block = state.encoder.blocks[i]
             state.weights[i] = []
-            # A choice in half precision would differ between near equals.
+            # In half precision the choice between nearly equal experts would differ.
             with torch.autocast(x.device.type, enabled=False):
                 mean = _means(block, x.float())
                 pairs = zip(self.updates[str(i)].a, self.gates[str(i)], strict=True)  # type: ignore[call-overload]
@@ -180,7 +181,7 @@ class ConvLoRA(Adapter):
         return x
 
     def edits(self, i: int, state: Routing) -> BlockEdits:
-        """The update of block ``i``, where it has one."""
+        """The update of block ``i``, if it is adapted."""
         if str(i) not in self.updates:
             return NONE
         update, experts = self.updates[str(i)], self.experts[str(i)]
@@ -198,7 +199,7 @@ class ConvLoRA(Adapter):
 
 
 def _means(block: EncoderBlock, x: Tensor) -> Tensor:
-    """The means of what a block projects, over each of its windows: ``(b, C)``."""
+    """The means of a block's projected tokens over each of its windows: ``(b, C)``."""
     normed = block.operation("norm1")(x)
     if block.window:
         normed, _ = windows.partition(normed, block.window)

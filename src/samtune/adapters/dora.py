@@ -4,7 +4,7 @@ r"""DoRA (Liu et al. 2024, arXiv:2402.09353) on the fused query-key-value projec
     m = \lVert W \rVert \text{ and } B = 0 \text{ at first}
 
 Each row of a projection, which makes one feature of the queries, keys or values, is a direction and
-a magnitude; the low-rank update turns the direction, and :math:`m` is trained by itself. The norms
+a magnitude; the low-rank update turns the direction, and :math:`m` is trained separately. The norms
 are those of rows of torch's ``(out, in)`` weights; the paper writes them as columns of the
 transpose. As in its section 4.3 no gradient flows through the norm of :math:`V`.
 """
@@ -26,7 +26,7 @@ from samtune.sam.model import Sam
 
 
 class WeightDecomposition(nn.Module):
-    """The weights of a ``dim -> 3C`` projection as directions, which are updated, and magnitudes.
+    """The weights of a ``dim -> 3C`` projection, split into updated directions and magnitudes.
 
     Args:
         rows: ``(3C, dim)``, the frozen weights: all queries, then all keys, then all values.
@@ -45,7 +45,7 @@ class WeightDecomposition(nn.Module):
         self.m = nn.Parameter(norms[self.thirds].clone())  # (thirds, C)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """The frozen ``(3C, dim)`` to the weights in their place."""
+        """Maps the frozen weights ``(3C, dim)`` to those that replace them."""
         directions = rows + self.update.weight()
         norms = directions.detach().norm(dim=1)
         scales = torch.ones_like(norms).unflatten(0, (3, -1))

@@ -2,7 +2,7 @@ r"""FacT (Jie and Deng 2023, arXiv:2212.03145): weight updates that share factor
 
 The updates of all adapted projections, :math:`\Delta W \in R^{n \times C \times C}` with the update
 of :math:`x W_i` in its slice :math:`i`, are one tensor. FacT-TT factors it as a tensor train,
-FacT-TK by Tucker's decomposition; the factors are all that is trained:
+FacT-TK by Tucker's decomposition; only the factors are trained:
 
 .. math::
     \mathrm{TT:} \quad \Delta W_i &= s \, U \Sigma_i V^T,
@@ -51,7 +51,8 @@ class FacT(Adapter):
         form: Literal["tt", "tk"] = "tt"
         """``tt`` (tensor train) or ``tk`` (Tucker)."""
         target: str = "q+v"
-        """Projections that are updated: some of ``q``, ``k``, ``v`` joined by ``+``, or ``all``."""
+        """Projections that are updated: one or more of ``q``, ``k``, ``v`` joined by ``+``, or
+        ``all``."""
         rank: Count = 16
         """Width of all factors."""
         scale: float = 1.0
@@ -79,7 +80,7 @@ class FacT(Adapter):
             self.sigma = nn.Parameter(torch.empty(slices, rank, rank).uniform_(-bound, bound))
 
     def inner(self, i: int) -> Tensor:
-        """The middle factors of block ``i``, one for each updated projection: ``(parts, r, r)``."""
+        """The middle factors of block ``i``, one per updated projection: ``(n, r, r)``."""
         first = self.blocks.index(i) * len(self.parts)
         rows = slice(first, first + len(self.parts))
         if self.tucker:
@@ -96,7 +97,7 @@ class FacT(Adapter):
         return torch.cat(updates, -1)
 
     def edits(self, i: int, state: None) -> BlockEdits:
-        """The update of block ``i``, where it has one."""
+        """The update of block ``i``, if it is adapted."""
         return BlockEdits(qkv=partial(self.update, i)) if i in self.blocks else NONE
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:

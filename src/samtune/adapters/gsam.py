@@ -1,4 +1,4 @@
-r"""Generalized SAM (arXiv:2408.12406): input of any size, and cheap attention on few keys.
+r"""Generalized SAM (arXiv:2408.12406): input of any size, and cheap attention with few keys.
 
 With tokens :math:`t` at 8 pixels each and a convolutional map :math:`c` of ResNet-101:
 
@@ -33,13 +33,13 @@ from samtune.sam.layers import LayerNorm2d
 from samtune.sam.model import Sam
 
 POOLED = 3
-"""Keys and values of a grid are averaged to so many rows and columns."""
+"""Rows and columns to which the keys and values of a grid are averaged."""
 
 
 def pool_keys(
     q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
-    """Keys and values ``(b, heads, n, D)`` of a grid averaged to 3 by 3; queries as they are."""
+    """Averages keys and values ``(b, heads, n, D)`` of a grid to 3 by 3; queries stay unchanged."""
     few = (
         F.adaptive_avg_pool2d(t.flatten(0, 1).transpose(1, 2).unflatten(2, grid), POOLED)
         .flatten(2)
@@ -111,7 +111,7 @@ class GSAM(StridedAdapter):
     changes_at_start = "keys and values are pooled, positions replaced, a random stream is added"
     key_grid = "changes"
     initial = ("resnet",)
-    # Narrow bottlenecks may have all of a layer's ReLUs off by chance.
+    # In a narrow bottleneck all ReLUs of a layer may be off by chance.
     small: ClassVar[Mapping[str, Any]] = {"depth": 1, "ratio": 1.0}
 
     @dataclass(frozen=True)
@@ -119,12 +119,12 @@ class GSAM(StridedAdapter):
         """Options of :class:`GSAM`."""
 
         resnet: str | None = None
-        """File of torchvision's ResNet-101 (IMAGENET1K_V1) to start the CNN stream from."""
+        """File of torchvision's ResNet-101 (IMAGENET1K_V1) from which the CNN stream starts."""
         depth: Count = 23
         """Bottlenecks in the ResNet's third stage; 6 makes it the smaller ResNet-50."""
         train_peg: bool = False
-        """Train the convolution that stands for positions; the published code leaves it at its
-        random start."""
+        """Train the convolution that replaces positions; the published code leaves it at its random
+        start."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__(sam, config)
@@ -153,17 +153,17 @@ class GSAM(StridedAdapter):
         return ResidualStream(c if tuple(c.shape[-2:]) == grid else F.interpolate(c, grid))
 
     def enter(self, i: int, x: Tensor, state: ResidualStream) -> Tensor:
-        """The stream, which begins with the CNN stream added."""
+        """Adds the CNN stream to the first stream."""
         return x + state.c.permute(0, 2, 3, 1) if i == 0 else x
 
     def edits(self, i: int, state: ResidualStream) -> BlockEdits:
-        """Pooled keys and values and a bottleneck; in global blocks own relative positions."""
+        """Pooled keys and values and a bottleneck; trained relative positions in global blocks."""
         key = str(i)
         params = self.tables[key].params() if key in self.tables else {}  # type: ignore[operator]
         return BlockEdits(heads=pool_keys, mlp=self.bottlenecks[i], params=params)
 
     def leave(self, i: int, x: Tensor, state: ResidualStream) -> Tensor:
-        """The stream, with the convolution that stands for positions added after block 0."""
+        """Adds, after block 0, the convolution that replaces positions."""
         if str(i) in self.refine:
             state.c = self.refine[str(i)](state.c)
         if i > 0:
@@ -171,5 +171,5 @@ class GSAM(StridedAdapter):
         return x + self.peg(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def before_neck(self, x: Tensor, state: ResidualStream) -> Tensor:
-        """The stream with half of the CNN stream."""
+        """Adds half of the CNN stream to the stream."""
         return x + 0.5 * state.c.permute(0, 2, 3, 1)

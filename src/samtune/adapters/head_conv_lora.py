@@ -1,13 +1,13 @@
-r"""Low-rank residuals of each head with convolutions inside, as Generalized SAM has them.
+r"""Low-rank residuals with convolutions inside, for each head, as in Generalized SAM.
 
-Kato et al. 2024 (arXiv:2408.12406) name it ConvLoRA; the paper of that name (Zhong et al. 2024) has
-another form, ``conv_lora``. With ``z = t A`` as a map over the grid,
+Kato et al. 2024 (arXiv:2408.12406) call it ConvLoRA; the paper of that name (Zhong et al. 2024)
+describes another method, ``conv_lora``. With ``z = t A`` as a map over the grid,
 
 .. math:: t \leftarrow t + \frac{s}{r} \Big(\sum_{e=1}^{4} g_e \odot E_e(z)\Big) B,
     \quad g = \mathrm{softmax}(\mathrm{ReLU}(\mathrm{conv}(z)))
 
-where expert :math:`E_e` enlarges the map ``e`` times, convolves it and shrinks it again, both by
-nearest neighbours, and all experts weigh in at every place.
+where expert :math:`E_e` enlarges the map ``e`` times, convolves it and shrinks it again (nearest
+neighbours both times), and all experts contribute at every cell.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ EXPERTS = 4
 
 
 def _kernel_on_map(weight: Tensor) -> Tensor:
-    """A 3 x 3 kernel on a map enlarged by nearest neighbours, as a kernel on the map itself.
+    """Turns a 3 x 3 kernel on a map enlarged by nearest neighbours into a kernel on the map itself.
 
-    Shrinking keeps the first place of each cell. Around it the enlarged map holds, along each side,
-    the place before and twice the place itself, whatever the factor.
+    Shrinking keeps the first pixel of each cell. Around that pixel the enlarged map holds, along
+    each axis, the previous cell once and the cell itself twice, for every factor.
     """
     fold = weight.new_tensor([[1, 0, 0], [0, 1, 0], [0, 1, 0]])
     return fold.T @ weight @ fold
@@ -55,7 +55,7 @@ class HeadConvLowRank(HeadLowRank):
         weights = [conv.weight for conv in convs]
         weights[1:EXPERTS] = [_kernel_on_map(weight) for weight in weights[1:EXPERTS]]
         biases = [conv.bias for conv in convs if conv.bias is not None]
-        # One convolution for all: without it each expert would run on an enlarged map.
+        # One convolution for all experts, which would otherwise each run on an enlarged map.
         out = F.conv2d(z, torch.cat(weights), torch.cat(biases), padding=1)
         maps, gate = out[:, :-EXPERTS], out[:, -EXPERTS:].relu().softmax(1)
         mixed = (maps.unflatten(1, (EXPERTS, -1)) * gate[:, :, None]).sum(1)

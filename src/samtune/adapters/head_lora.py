@@ -1,7 +1,7 @@
-r"""Low-rank residuals of each head's queries, keys and values, as Generalized SAM has them.
+r"""Low-rank residuals of each head's queries, keys and values, as in Generalized SAM.
 
-Kato et al. 2024 (arXiv:2408.12406) name it LoRA; it is not LoRA on the weights. On ``t``, the
-queries, keys or values of one head after the frozen projection,
+Kato et al. 2024 (arXiv:2408.12406) call it LoRA, although it does not act on the weights. On ``t``,
+the queries, keys or values of one head after the frozen projection,
 
 .. math:: t \leftarrow t + \frac{s}{r} \, t A B, \quad A \in R^{D \times r}, \; B = 0
 
@@ -25,7 +25,7 @@ from samtune.sam.model import Sam
 
 
 class HeadLowRank(nn.Module):
-    """A low-rank residual of tokens of width ``D``; it starts as nothing.
+    """A low-rank residual of tokens of width ``D``; it is zero at the start.
 
     Args:
         dim: ``D``.
@@ -39,7 +39,8 @@ class HeadLowRank(nn.Module):
         super().__init__()
         self.a = nn.Parameter(torch.empty(dim, rank))
         self.b = nn.Parameter(torch.zeros(rank, dim))
-        # Its fan is the rank, for PyTorch reads weights as (out, in): U(-1/sqrt(r), 1/sqrt(r)).
+        # Its fan-in is the rank, because PyTorch reads weights as (out, in): U(-1/sqrt(r),
+        # 1/sqrt(r)).
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
         self.scale = scale / rank
 
@@ -62,7 +63,7 @@ class HeadUpdates(nn.Module):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
-        """``(b, heads, n, D)`` each, with their residuals added."""
+        """Adds the residuals to queries, keys and values, ``(b, heads, n, D)`` each."""
         return q + self.q(q, grid), k + self.k(k, grid), v + self.v(v, grid), grid
 
 
@@ -95,7 +96,7 @@ class PerHead(Adapter):
             self.updates[str(i)] = HeadUpdates(*residuals)
 
     def edits(self, i: int, state: None) -> BlockEdits:
-        """The residuals of block ``i``, where it has some."""
+        """The residuals of block ``i``, if it is adapted."""
         key = str(i)
         return BlockEdits(heads=self.updates[key]) if key in self.updates else NONE
 

@@ -2,9 +2,8 @@ r"""LoRA (Hu et al. 2021, arXiv:2106.09685) on the fused query-key-value project
 
 .. math:: W' = W + \frac{\alpha}{r} B A, \quad A \sim \mathrm{Kaiming}, \; B = 0
 
-Two forms are common on SAM and differ: one pair for the whole projection (``qkv``, what PEFT's
-LoRA on
-``SamModel`` does), and one pair each for queries and values (``q+v``, SAMed, arXiv:2304.13785).
+Two forms are common on SAM and differ: one pair for the whole projection (``qkv``, as PEFT's LoRA
+on ``SamModel``), and one pair each for queries and for values (``q+v``, SAMed, arXiv:2304.13785).
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ class LowRank(nn.Module):
     Args:
         dim: Width of the tokens that are projected.
         out: ``C``, the width of queries, keys and values each.
-        slots: The thirds each pair writes to: ``[(0, 1, 2)]`` for one pair over all,
-            ``[(0,), (2,)]`` for pairs of their own on queries and values.
+        slots: The thirds that each pair writes to: ``[(0, 1, 2)]`` for one pair over all,
+            ``[(0,), (2,)]`` for separate pairs on queries and on values.
         rank: Width of the bottleneck.
         alpha: The update is scaled by ``alpha / rank``, so that its size does not depend on the
             rank.
-        dropout: On the input of the update, in training.
+        dropout: Dropout rate on the update's input in training.
     """
 
     former_names: ClassVar = {r"down\.(\d)": r"a.\1", r"up\.(\d)": r"b.\1"}
@@ -64,7 +63,7 @@ class LowRank(nn.Module):
         return self.place([x @ a.T @ b.T for a, b in zip(self.a, self.b, strict=True)])
 
     def place(self, updates: list[Tensor]) -> Tensor:
-        """What each pair makes, scaled, in the thirds it writes to: ``(..., 3C)``."""
+        """Writes each pair's scaled output to its thirds of ``(..., 3C)``."""
         parts = [updates[0].new_zeros(())] * 3
         for slot, update in zip(self.slots, updates, strict=True):
             for third, part in zip(slot, (update * self.scale).split(self.out, -1), strict=True):
@@ -82,7 +81,7 @@ class LowRank(nn.Module):
 
 
 def chosen_blocks(choice: tuple[int, ...] | str, sam: Sam) -> set[int]:
-    """The block indices that ``all``, ``global``, ``windowed`` or a list of indices stands for.
+    """Returns the block indices for ``all``, ``global``, ``windowed`` or a list of indices.
 
     Raises:
         InputError: An index that the base does not have.
@@ -116,18 +115,18 @@ class LowRankConfig:
     """Options of low-rank updates of the projections."""
 
     target: str = "q+v"
-    """``qkv`` for one pair over the fused projection, or parts with a pair each: ``q+v``,
-    ``q+k+v``, ..."""
+    """``qkv`` for one pair over the fused projection, or several projections with one pair each:
+    ``q+v``, ``q+k+v``, ..."""
     rank: Count = 4
     """Width of the low-rank bottleneck."""
     alpha: float | None = None
-    """The update is scaled by alpha / rank; the rank itself when not given."""
+    """The update is scaled by alpha / rank; by default alpha is the rank."""
     blocks: tuple[int, ...] | str = "all"
     """``all``, ``global``, ``windowed``, or block indices (negative ones count from the end)."""
 
     @property
     def scaled_by(self) -> float:
-        """Alpha, or the rank."""
+        """Alpha, which is the rank by default."""
         return float(self.rank if self.alpha is None else self.alpha)
 
 
@@ -170,19 +169,19 @@ class LoRA(Adapter):
         """The thirds of the projection that each pair of a ``target`` writes to.
 
         Raises:
-            InputError: Not such a target.
+            InputError: An unknown target.
         """
         if target == "qkv":
             return [(0, 1, 2)]
         parts = target.split("+")
         if not set(parts) <= PARTS.keys() or len(set(parts)) != len(parts):
             raise InputError(
-                f"adapter.target={target}: must be qkv, or some of q, k, v joined by +"
+                f"adapter.target={target}: must be qkv, or one or more of q, k, v joined by +"
             )
         return [(PARTS[part],) for part in parts]
 
     def edits(self, i: int, state: None) -> BlockEdits:
-        """The update of block ``i``, where it has one."""
+        """The update of block ``i``, if it is adapted."""
         key = str(i)
         return BlockEdits(qkv=self.updates[key]) if key in self.updates else NONE
 

@@ -54,10 +54,10 @@ class MedSA(Adapter):
         scale: float = 0.5
         """Weight of the bottleneck beside the MLP."""
         activation: Literal["relu", "gelu"] = "relu"
-        """Between down and up: ``relu`` or ``gelu``."""
+        """Activation between the down- and up-projection: ``relu`` or ``gelu``."""
         zero_init: bool = True
-        """Start the up-projections at zero, so that the encoder starts as SAM's; if not, they start
-        at PyTorch's random initialisation."""
+        """Start the up-projections at zero, so that the untrained encoder equals SAM's; otherwise
+        they start at PyTorch's random initialisation."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()

@@ -20,9 +20,9 @@ class NoAdapter(Adapter):
         super().__init__()
 
     def reads(self, depth: int) -> frozenset[int]:
-        """None."""
+        """No stream."""
         return frozenset()
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
-        """Nothing to add."""
+        """No difference."""
         return {}

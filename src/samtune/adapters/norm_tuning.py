@@ -3,7 +3,7 @@ r"""Tuning of the layer norms (Qi et al. 2022, arXiv:2211.08682): their gain and
 .. math:: \mathrm{LN}(x) = g \odot \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + b
 
 with :math:`g` and :math:`b` of both norms of every block trained, starting from the base's values.
-On vision transformers it is LN-Tune (Basu et al. 2023, arXiv:2304.01917).
+For vision transformers the method is called LN-Tune (Basu et al. 2023, arXiv:2304.01917).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The first three stages of a ResNet (He et al. 2016, arXiv:1512.03385) at a stride of 8.
 
 Parameter names and the place of the stride, in the 3x3 convolution, are torchvision's, so that its
-ImageNet weights fit. There is no max-pooling after the first convolution, and neither the fourth
-stage nor the classifier: GSAM (arXiv:2408.12406) uses none of them.
+ImageNet weights fit. Max-pooling, the fourth stage and the classifier are left out, because GSAM
+(arXiv:2408.12406) does not use them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images to maps of 1024 channels at an eighth of their size, rounded up.
+    """Maps images to 1024 channels at an eighth of their size, rounded up.
 
     Args:
         depth: Bottlenecks in the third stage: 23 for ResNet-101, 6 for ResNet-50.
@@ -76,12 +76,12 @@ class ResNet(nn.Module):
         return self.layer3(self.layer2(self.layer1(x)))
 
     def read(self, path: str | Path) -> None:
-        """Takes the weights of a file with torchvision's names.
+        """Loads the weights of a file with torchvision's names.
 
         Raises:
-            InputError: No such file, or not those weights.
+            InputError: The file does not exist or holds other weights.
         """
-        with torch.device("cpu"):  # also where the model around it is built without values
+        with torch.device("cpu"):  # also if the model around it is built without values
             state = read_state(as_path(path))
         expected = self.state_dict()
         weights = {k: v for k, v in state.items() if not k.startswith(UNUSED)}

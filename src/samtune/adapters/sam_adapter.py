@@ -4,8 +4,8 @@ r"""SAM-Adapter (Chen et al. 2023, arXiv:2304.09148): prompts added to the strea
     F = W_{pe}\, \mathrm{patches}(I) + \mathrm{conv}(|\mathrm{highpass}(I)|), \quad
     x_i = \mathrm{block}_i(x_{i-1} + P_i)
 
-:math:`W_i` is each block's own, :math:`W_{up}` is shared. The patches are those before the
-positions are added. This is the authors' code; another published form is ``sam_adapter_kyyle``.
+:math:`W_i` belongs to one block, :math:`W_{up}` is shared. Patches are taken before positions are
+added. This is the authors' code; another published form is ``sam_adapter_kyyle``.
 """
 
 from __future__ import annotations
@@ -28,28 +28,30 @@ from samtune.sam.model import Sam
 
 @dataclass(frozen=True)
 class PromptFeatures:
-    """What all prompts of one forward pass are made from."""
+    """The features from which all prompts of one forward pass are made."""
 
     tokens: Tensor
-    """``(B, H, W, T)``: the patch embedding's and the high frequencies' features, added."""
+    """``(B, H, W, T)``: the sum of patch features and high-frequency features."""
 
 
 class HighPassPatches(nn.Module):
-    """Patches of the high frequencies of an image, projected.
+    """Projects patches of an image's high frequencies.
 
     Args:
         patch: Side of a patch in pixels.
-        width: Of the projection, ``T``.
-        rate: Fraction of the spectrum that is cut out around zero.
+        width: Width ``T`` of the projection.
+        rate: Fraction of the spectrum around frequency zero that is removed.
 
     Raises:
-        InputError: No width.
+        InputError: The width is below 1.
     """
 
     def __init__(self, patch: int, width: int, rate: float) -> None:
         super().__init__()
         if width < 1:
-            raise InputError(f"adapter: prompts of width {width}; choose options that leave 1")
+            raise InputError(
+                f"adapter: prompts of width {width}; choose options that give at least 1"
+            )
         self.embed = PatchEmbed(patch, width)
         self.rate = rate
 
@@ -59,11 +61,11 @@ class HighPassPatches(nn.Module):
 
 
 def mixed_cells(patches: Tensor) -> Tensor:
-    """The published code's reading of ``(B, H, W, C)``: channels first without moving anything.
+    """Reorders ``(B, H, W, C)`` as the published code does, which reads it as channels-first.
 
-    The numbers of an image in memory are taken for ``(C, H * W)``, so that feature ``c`` at cell
-    ``n`` is number ``c * H * W + n`` of the channels-last array: every cell sees a mixture of cells
-    and channels of the whole image.
+    An image's memory is read as ``(C, H * W)``, so feature ``c`` at cell ``n`` is number
+    ``c * H * W + n`` of the channels-last array: every cell sees a mixture of cells and channels of
+    the whole image.
     """
     b, h, w, c = patches.shape
     return patches.reshape(b, c, h * w).transpose(1, 2).reshape(b, h, w, c)
@@ -73,8 +75,8 @@ def mixed_cells(patches: Tensor) -> Tensor:
 class SamAdapter(Adapter):
     """Prompts from patch embedding and high frequencies before every block.
 
-    Not an identity at the start: the shared up-projection is drawn with a deviation of 0.02, which
-    makes the first prompts small (about 0.003), not zero.
+    Not an identity at the start: the shared up-projection is drawn with a standard deviation of
+    0.02, so the first prompts are small (about 0.003) but not zero.
     """
 
     paper = "Chen et al. 2023, arXiv:2304.09148"
@@ -82,19 +84,22 @@ class SamAdapter(Adapter):
     uses = ("uniform", "patches")
     forms: ClassVar = {"fixed": {"embedding_layout": "fixed"}}
     identity_at_init = False
-    changes_at_start = "the shared up-projection starts with a deviation of 0.02, not at zero"
+    changes_at_start = (
+        "the shared up-projection starts with a standard deviation of 0.02, not at zero"
+    )
 
     @dataclass(frozen=True)
     class Config:
         """Options of :class:`SamAdapter`."""
 
         scale_factor: Count = 32
-        """The prompts' inner width is the encoder's width over this."""
+        """Divisor of the encoder's width that gives the inner width of the prompts."""
         rate: Fraction = 0.25
-        """Fraction of the spectrum, around frequency zero, that is cut from the image."""
+        """Fraction of the spectrum, around frequency zero, that is removed from the image."""
         embedding_layout: Literal["reference", "fixed"] = "reference"
         """How the patch embedding is read: ``reference``, the published code's mixture of cells
-        over the whole image; ``fixed``, each cell its own embedding, as the paper means it."""
+        over the whole image; ``fixed``, each cell from its own embedding, as the paper describes.
+        """
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()

@@ -9,8 +9,8 @@ global block, the normed tokens :math:`n`:
     t &\leftarrow t + \mathrm{Attn}(n), \quad
     t \leftarrow t + \mathrm{MLP}(n_2) + s \, \mathrm{Adapter}(n_2)
 
-and :math:`t + c / 2` enters the neck. Windowed blocks stay as they are. The form here is that
-of the comparison in arXiv:2408.12406, whose encoder is the original's.
+and :math:`t + c / 2` enters the neck. Windowed blocks stay as they are. The form here is the one
+compared in arXiv:2408.12406; its encoder is the original's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from samtune.sam.layers import LayerNorm2d
 from samtune.sam.model import Sam
 
 WIDTHS = (64, 128, 256)
-"""Of the CNN stream's stages before the last, which has the encoder's."""
+"""Widths of the CNN stream's stages; the last stage has the encoder's width."""
 
 
 class CrossAttention(nn.Module):
@@ -43,7 +43,7 @@ class CrossAttention(nn.Module):
         self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Queries ``(B, H, W, C)`` over keys and values from ``(B, H, W, C)``: ``(B, H, W, C)``."""
+        """Attends from queries to keys and values, ``(B, H, W, C)`` each: ``(B, H, W, C)``."""
         q, k, v = (
             proj(t).flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for proj, t in ((self.q, x), (self.k, c), (self.v, c))
@@ -73,7 +73,7 @@ class SAMUS(StridedAdapter):
     sits = "a CNN stream that global blocks attend to; patch embedding, positions, global MLPs"
     uses = ("qkv", "mlp", "params", "uniform", "patches", "positions", "tables")
     changes_at_start = (
-        "patches overlap, positions pass a new convolution, a random stream is attended to"
+        "patches overlap, positions pass a new convolution, blocks attend to a random stream"
     )
 
     def __init__(self, sam: Sam, config: StridedAdapter.Config) -> None:
@@ -110,7 +110,7 @@ class SAMUS(StridedAdapter):
         return ConvolutionalStream(c, weights)
 
     def edits(self, i: int, state: ConvolutionalStream) -> BlockEdits:
-        """Cross-attention before the attention, a bottleneck, own positions: in global blocks."""
+        """In global blocks: cross-attention before attention, a bottleneck, trained positions."""
         key = str(i)
         if key not in self.cross:
             return NONE
@@ -121,18 +121,18 @@ class SAMUS(StridedAdapter):
         )
 
     def leave(self, i: int, x: Tensor, state: ConvolutionalStream) -> Tensor:
-        """The stream as it is; the CNN stream advances after global blocks."""
+        """Returns the stream as it is; the CNN stream advances after global blocks."""
         if str(i) in self.refine:
             state.c = self.refine[str(i)](state.c)
         return x
 
     def before_neck(self, x: Tensor, state: ConvolutionalStream) -> Tensor:
-        """The stream with half of the CNN stream."""
+        """Adds half of the CNN stream to the stream."""
         return x + 0.5 * state.c.permute(0, 2, 3, 1)
 
 
 def _attended_first(cross: nn.Module, c: Tensor, weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """What projecting ``n + cross(n)`` adds to projecting ``n``: the projection is linear."""
+    """The difference between projecting ``n + cross(n)`` and ``n``; the projection is linear."""
     tokens = c.permute(0, 2, 3, 1)
     return lambda n: F.linear(cross(n, tokens), weight)
 

@@ -26,7 +26,7 @@ DILATIONS = (1, 12, 24, 36)
 
 
 class Pyramid(nn.Module):
-    """Sums a map, its convolutions of four dilations, and one of its mean."""
+    """Sums a map, its convolutions at four dilations, and a convolution of its mean."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,8 +74,8 @@ class Bottleneck(nn.Module):
 class SMAdaptFormer(Adapter):
     """A bottleneck with dilated convolutions beside every MLP.
 
-    The published one starts at PyTorch's random initialisation, so a fresh adapter changes the
-    embedding; ``zero_init`` makes it start as nothing.
+    The published form starts at PyTorch's random initialisation, so a fresh adapter changes the
+    embedding; with ``zero_init`` its output starts at zero.
     """
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406"
@@ -94,7 +94,7 @@ class SMAdaptFormer(Adapter):
         scale: float = 0.5
         """Weight of the branch."""
         zero_init: bool = False
-        """Start the up-projections at zero, so that the encoder starts as SAM's."""
+        """Start the up-projections at zero, so that the untrained encoder equals SAM's."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
@@ -118,8 +118,10 @@ def bottleneck_width(dim: int, ratio: float) -> int:
     """A fraction of the width ``dim``, rounded down.
 
     Raises:
-        InputError: Nothing is left.
+        InputError: The width rounds down to 0.
     """
     if int(dim * ratio) < 1:
-        raise InputError(f"adapter.ratio={ratio}: leaves no width of {dim}; must be positive")
+        raise InputError(
+            f"adapter.ratio={ratio}: gives width 0 for a width of {dim}; set a larger fraction"
+        )
     return int(dim * ratio)

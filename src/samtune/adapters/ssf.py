@@ -2,13 +2,13 @@ r"""SSF (Lian et al. 2022, arXiv:2210.08823): scales and shifts the features aft
 
 .. math:: y \leftarrow \gamma \odot y + \beta
 
-after the patch embedding and, in every block, after both norms and the four linear layers. As each
-of them ends in :math:`W x + b`, or in a norm's gain and bias, the paper merges it for inference:
+after the patch embedding and, in every block, after both norms and the four linear layers. Each of
+them ends in :math:`W x + b`, or in a norm's gain and bias, so the paper merges it for inference:
 
 .. math:: \gamma \odot (W x + b) + \beta = (\gamma \odot W)\, x + (\gamma \odot b + \beta)
 
-In the blocks that form is used in training too: the features of a window's padding, made after the
-norm, then agree with the merged weights exactly.
+Blocks use the merged form in training too, so that the features of a window's padding, which are
+made after the norm, agree exactly with the merged weights.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from samtune.sam.model import Sam
 
 
 class ScaleShift(nn.Module):
-    """One scale and one shift for each channel.
+    """One scale and one shift per channel.
 
     Args:
-        channels: How many.
+        channels: Number of channels.
         std: Standard deviation of the scales around 1 and the shifts around 0 at the start.
     """
 
@@ -42,7 +42,7 @@ class ScaleShift(nn.Module):
             nn.init.normal_(self.shift, 0, std)
 
     def fold_into(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """An operation's weight ``(channels, ...)`` and bias with the scale and shift in them."""
+        """Folds the scale and shift into an operation's weight ``(channels, ...)`` and bias."""
         scale = self.scale.reshape(-1, *[1] * (weight.dim() - 1))
         return scale * weight, self.scale * bias + self.shift
 
@@ -61,11 +61,11 @@ class SSF(BlockTensors):
         """Options of :class:`SSF`."""
 
         which: str = "all"
-        """``all``, or the operations to follow: some of ``patch``, ``norm1``, ``qkv``, ``proj``,
-        ``norm2``, ``lin1``, ``lin2`` joined by ``+``."""
+        """``all``, or the operations to follow: one or more of ``patch``, ``norm1``, ``qkv``,
+        ``proj``, ``norm2``, ``lin1``, ``lin2`` joined by ``+``."""
         std: NotNegative = 0.0
         """Standard deviation of the scales around 1 and the shifts around 0 at the start; with 0
-        the encoder starts as SAM's."""
+        the untrained encoder equals SAM's."""
         blocks: tuple[int, ...] | str = "all"
         """``all``, ``global``, ``windowed``, or block indices (negative ones count from the
         end)."""
@@ -107,7 +107,7 @@ class SSF(BlockTensors):
         return tensors
 
     def deltas(self, sam: Sam) -> dict[str, Tensor]:
-        """The differences of the blocks' tensors, and of the patch embedding's."""
+        """The differences of the tensors of the blocks and of the patch embedding."""
         deltas = super().deltas(sam)
         if self.patch is not None:
             base = sam.image_encoder.patch_projection

@@ -1,6 +1,6 @@
-"""Several adapters at once: changes are chained in order, and what cannot chain is refused.
+"""Several adapters at once, chained in order; combinations that cannot chain are refused.
 
-By name, ``lora+adaptformer`` is both, each with options of its own: ``adapter.lora.rank=8``.
+The name ``lora+adaptformer`` means both, each with its own options: ``adapter.lora.rank=8``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Stack(Adapter):
 
     Raises:
         InputError: Two of them replace the patch embedding or the same tensor of a block, or one
-            pools the keys that a later one sees as an image.
+            pools keys that a later one treats as an image.
     """
 
     def __init__(self, adapters: Sequence[Adapter]) -> None:
@@ -66,7 +66,7 @@ class Stack(Adapter):
         return zip(self._each(), state.states, strict=True)
 
     def embed(self, encoder: Encoder, pixels: Tensor) -> Tensor:
-        """The embedding of the one adapter that has its own, or the encoder's."""
+        """The embedding of the one adapter that defines its own, or the encoder's."""
         if self._embedder is None:
             return encoder.embed(pixels)
         return self._each()[self._embedder].embed(encoder, pixels)
@@ -119,7 +119,7 @@ class Stack(Adapter):
         return frozenset().union(*(a.reads(depth) for a in self._each()))
 
     def auxiliary(self, state: StackState) -> Tensor | None:
-        """The sum of what the adapters add to the loss."""
+        """The sum of the adapters' additions to the loss."""
         terms = [a.auxiliary(part) for a, part in self._with_states(state)]
         summands = [term for term in terms if term is not None]
         return torch.stack(summands).sum() if summands else None
@@ -134,7 +134,7 @@ class Stack(Adapter):
 
 
 def _join(values: list[Any], join: Callable[[Any, Any], Any]) -> Any:
-    """The values that are set, joined from the first to the last; ``None`` if none is."""
+    """Joins the values that are set, from the first to the last; ``None`` if all are unset."""
     given = [v for v in values if v is not None]
     return reduce(join, given) if given else None
 
@@ -152,7 +152,7 @@ def _chain_heads(first: Heads, second: Heads) -> Heads:
 
 
 def _tokens(values: list[Tensor | None]) -> Tensor | None:
-    """All extra tokens side by side; those of one image are repeated for the batch if need be."""
+    """Joins all extra tokens; tokens of one image are repeated for the batch if needed."""
     given = [v for v in values if v is not None]
     batch = max([0, *(v.shape[0] for v in given if v.dim() == 3)])
     if batch:
@@ -161,11 +161,11 @@ def _tokens(values: list[Tensor | None]) -> Tensor | None:
 
 
 def _params(i: int, parts: list[BlockEdits]) -> dict[str, Tensor]:
-    """The tensors that all edits of block ``i`` put in place of the block's own."""
+    """The tensors with which all edits together replace those of block ``i``."""
     params: dict[str, Tensor] = {}
     for part in parts:
         twice = params.keys() & part.params.keys()
-        if twice:  # of adapters that do not declare what they replace
+        if twice:  # for adapters that do not declare their replacements
             raise InputError(
                 f"stack: two adapters replace {min(twice)} of block {i}; keep one of them"
             )
@@ -187,8 +187,8 @@ def _refuse_conflicts(adapters: Sequence[Adapter]) -> None:
         owner |= dict.fromkeys(adapter.replaces(), adapter)
         if adapter.key_grid == "reads" and pooling is not None:
             raise InputError(
-                f"stack: {pooling.name} pools the keys that {adapter.name} sees as an image; write "
-                f"{adapter.name}+{pooling.name}"
+                f"stack: {pooling.name} pools the keys that {adapter.name} treats as an image; "
+                f"write {adapter.name}+{pooling.name}"
             )
         pooling = adapter if adapter.key_grid == "changes" else pooling
 
@@ -197,22 +197,22 @@ def _common_decoders(name: str, parts: Sequence[Adapter | type[Adapter]]) -> Any
     limits = [set(part.decoders) for part in parts if part.decoders is not None]
     common = tuple(sorted(set.intersection(*limits))) if limits else None
     if common == ():
-        raise InputError(f"adapter.name={name}: no decoder goes with all of them; keep one of them")
+        raise InputError(f"adapter.name={name}: no decoder fits all of them; keep one of them")
     return common
 
 
 def _joint_uses(name: str, parts: Sequence[Adapter | type[Adapter]]) -> tuple[Ability, ...]:
     joint = tuple(word for word in ABILITIES if any(word in part.uses for part in parts))
     if not any(ENCODERS[kind].offers.issuperset(joint) for kind in ENCODERS):
-        raise InputError(f"adapter.name={name}: no base goes with all of them; keep one of them")
+        raise InputError(f"adapter.name={name}: no base fits all of them; keep one of them")
     return joint
 
 
 class Combination:
-    """Stands in for a class under the name ``a+b``: its options are those of its parts, by name.
+    """Stands in for a class under the name ``a+b``, with the options of both by adapter name.
 
     Raises:
-        InputError: An unknown part, one part twice, or no decoder or base that goes with all.
+        InputError: An unknown or repeated adapter, or no decoder or base fits all of them.
     """
 
     def __init__(self, name: str) -> None:
@@ -236,25 +236,25 @@ class Combination:
                 (p, c.Config, field(default_factory=c.Config))
                 for p, c in zip(self.joins, classes, strict=True)
             ],
-            namespace={"__doc__": f"Options of {name}, by part."},
+            namespace={"__doc__": f"Options of {name}, by adapter."},
             frozen=True,
         )
 
     def check(self, spec: SamSpec) -> None:
-        """Refuses bases that one of the parts does not fit.
+        """Refuses bases that one of the adapters does not fit.
 
         Raises:
-            InputError: Such a base, with the reason.
+            InputError: The base does not fit; the message gives the reason.
         """
         for part in self.joins:
             ADAPTERS[part].check(spec)
 
     def stored_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of each part that a checkpoint keeps."""
+        """The options of each adapter that a checkpoint stores."""
         return {part: ADAPTERS[part].stored_options(options[part]) for part in self.joins}
 
     def __call__(self, sam: Sam, config: Any) -> Stack:
-        """The stack of the parts, each built on ``sam`` with its own options."""
+        """The stack of the adapters, each built on ``sam`` with its own options."""
         made: list[Any] = [ADAPTERS[part] for part in self.joins]
         return Stack([c(sam, getattr(config, p)) for p, c in zip(self.joins, made, strict=True)])
 

@@ -1,4 +1,4 @@
-"""Tokens 8 pixels apart on a base with larger patches: what SAMUS and GSAM have in common."""
+"""Tokens 8 pixels apart on a base with larger patches: the common part of SAMUS and GSAM."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from samtune.sam.spec import SamSpec
 STRIDE = 8
 """Pixels from one token to the next."""
 TABLES = ("attn.rel_pos_h", "attn.rel_pos_w")
-"""A block's relative positions, by their names within it."""
+"""Names of a block's relative position tables, within the block."""
 
 
 def strided_patches(encoder: Encoder, pixels: Tensor) -> Tensor:
     """SAM's patch embedding with overlap: ``(B, 3, h, w)`` to ``(B, h // 8, w // 8, C)``.
 
-    The image is first enlarged by what a patch is longer than the stride, so that there are as many
-    patches as strides.
+    The image is first enlarged by the difference of patch and stride, so that there is one patch
+    per stride.
     """
     proj, extra = encoder.patch_projection, encoder.patch - STRIDE
     if extra:
@@ -48,7 +48,7 @@ class RelativeTables(nn.Module):
         )
 
     def params(self) -> dict[str, Tensor]:
-        """What to use in place of the block's own tables."""
+        """The tables to use in place of the block's own."""
         return dict(zip(TABLES, (self.h, self.w), strict=True))
 
 
@@ -71,15 +71,15 @@ class StridedAdapter(Adapter):
 
     @dataclass(frozen=True)
     class Config:
-        """Options of methods with such tokens."""
+        """Options of methods with tokens 8 pixels apart."""
 
         ratio: float = 0.25
         """Width of the bottlenecks as a fraction of the encoder's."""
         scale: float = 0.5
         """Weight of the bottlenecks beside the MLPs."""
         table_size: Annotated[int, Range(at_least=STRIDE, note=" pixels")] = 256
-        """Side in pixels of the image that the relative positions are resampled for; other images
-        work too, by resampling on the way."""
+        """Side in pixels of the image that the relative positions are resampled for; for other
+        image sizes they are resampled again on the fly."""
 
     @classmethod
     def check(cls, spec: SamSpec) -> None:

@@ -8,8 +8,8 @@ at four and two times the token grid:
     f_i &= x_i + \mathrm{ReLU}(\mathrm{BN}(W_1 z)), \quad
     z \leftarrow \mathrm{ReLU}(\mathrm{BN}(W_2 f_i)), \quad x_i \leftarrow f_i
 
-so the stream that the next frozen block reads is the fused one, and gradients pass through the
-frozen blocks. The ``fusion`` decoder reads :math:`z, m_2, m_4`.
+so the next frozen block reads the fused stream, and gradients pass through the frozen blocks. The
+``fusion`` decoder reads :math:`z, m_2, m_4`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SideStream:
 
     @property
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The maps at one, two and four times the token grid, once the pass is through."""
+        """The maps at one, two and four times the token grid, at the end of the pass."""
         assert self.twofold is not None and self.fourfold is not None
         return self.side, self.twofold, self.fourfold
 
@@ -53,13 +53,14 @@ class SideStream:
 
 
 class ConvolutionalSideAdapter(nn.Module):
-    """CSA: mixes a map of the ViT into the side map, and the side map into the ViT's.
+    """CSA: mixes a map of the ViT into the side map, and the side map into the ViT's map.
 
     Args:
         dim: Channels of the ViT's map.
         side: Channels of the side map that enters.
         out: Channels of the side map that leaves.
-        gated: Weigh what is mixed into the ViT's map, each channel starting at zero.
+        gated: Weigh the side map's contribution to the ViT's map by a factor per channel, starting
+            at zero.
     """
 
     def __init__(self, dim: int, side: int, out: int, gated: bool = False) -> None:
@@ -124,9 +125,7 @@ class TSSAM(Adapter):
     uses = ("uniform", "patches")
     forms: ClassVar = {"fft": {"fft": True}, "zero_init": {"zero_init": True}}
     identity_at_init = False
-    changes_at_start = (
-        "what is fed back has no zero initialisation as published; zero_init gives it one"
-    )
+    changes_at_start = "as published, the feedback is not initialised at zero; zero_init does that"
     decoders = ("fusion",)
 
     @dataclass(frozen=True)
@@ -134,16 +133,17 @@ class TSSAM(Adapter):
         """Options of :class:`TSSAM`."""
 
         fft: bool = False
-        """Start the side stream from the image's high frequencies too, as for shadow detection."""
+        """Start the side stream also from the image's high frequencies, as for shadow detection."""
         side_dim: Count | None = None
-        """Width of the side stream; by default that of the image embedding, 256 for SAM."""
+        """Width of the side stream; by default the width of the image embedding, 256 for SAM."""
         refined: Count = 12
-        """How many of the last blocks are read at finer scales."""
+        """Number of last blocks that are read at finer scales."""
         fix_stem_layout: bool = False
-        """Start each place of the side stream from its own patch; the published code reads the
-        patches in another memory order, and released weights need that."""
+        """Start each cell of the side stream from its own patch; the published code reads the
+        patches in another memory order, which released weights need."""
         zero_init: bool = False
-        """Learned gates on what is fed back, starting at zero: the encoder starts as SAM's."""
+        """Learned gates on the feedback, starting at zero, so that the untrained encoder equals
+        SAM's."""
         sync_batchnorm: bool = False
         """Batch statistics over all devices instead of each device's own."""
 
@@ -198,14 +198,14 @@ class TSSAM(Adapter):
         """Patches ``(B, H, W, C)`` to the first side map ``(B, S, H, W)``."""
         if self.fix_stem_layout:
             return self.csa_embedding(patches).permute(0, 3, 1, 2)
-        # The published code reads the channels-last memory as if it were channels-first: place p
-        # of the side stream starts from every (H W)-th value of the whole image.
+        # The published code reads the channels-last memory as if it were channels-first: cell p of
+        # the side stream starts from every (H W)-th value of the whole image.
         b, h, w, c = patches.shape
         scrambled = patches.reshape(b, c, h * w).transpose(1, 2)
         return self.csa_embedding(scrambled).transpose(1, 2).unflatten(2, (h, w))
 
     def _advance(self, i: int, x: Tensor, state: SideStream) -> Tensor:
-        """Reads the stream after block ``i`` and gives it with the side map mixed in."""
+        """Reads the stream after block ``i`` and returns it with the side map mixed in."""
         tap = x.permute(0, 3, 1, 2)
         if i >= self.first_refined:
             state.add(*self.mrm_blocks[i - self.first_refined](tap))
@@ -218,7 +218,7 @@ class TSSAMDetached(TSSAM):
     """TS-SAM's side network without the feedback: the base stays SAM and runs without gradients.
 
     Side tuning (Zhang et al. 2020, arXiv:1912.13503) with TS-SAM's modules, a variant of this
-    library. What the base gives for an image never changes, so it can be computed once and stored.
+    library. The base's output for an image never changes, so it can be computed once and stored.
     """
 
     paper = "after Yu et al. 2024, arXiv:2408.01835"
@@ -233,13 +233,14 @@ class TSSAMDetached(TSSAM):
         """Options of :class:`TSSAMDetached`."""
 
         fft: bool = False
-        """Start the side stream from the image's high frequencies too."""
+        """Start the side stream also from the image's high frequencies."""
         side_dim: Count | None = None
-        """Width of the side stream; by default that of the image embedding, 256 for SAM."""
+        """Width of the side stream; by default the width of the image embedding, 256 for SAM."""
         refined: Count = 12
-        """How many of the last blocks are read at finer scales."""
+        """Number of last blocks that are read at finer scales."""
         fix_stem_layout: bool = True
-        """Start each place of the side stream from its own patch; off, as TS-SAM's code does."""
+        """Start each cell of the side stream from its own patch; off by default, as in TS-SAM's
+        code."""
         sync_batchnorm: bool = False
         """Batch statistics over all devices instead of each device's own."""
 
@@ -248,7 +249,7 @@ class TSSAMDetached(TSSAM):
         self._build(sam, config, gated=False)
 
     def leave(self, i: int, x: Tensor, state: SideStream) -> Tensor:
-        """The stream as it is."""
+        """Returns the stream as it is."""
         self._advance(i, x, state)
         return x
 
@@ -258,7 +259,7 @@ def _doubling_layers(dim: int) -> tuple[nn.Module, ...]:
 
 
 def _initialise(module: nn.Module) -> None:
-    """He et al. 2015 for convolutions; transposed ones keep PyTorch's default, as published."""
+    """Initialises convolutions as He et al. 2015, except transposed ones, as published."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         assert module.bias is not None

@@ -1,16 +1,16 @@
 r"""Visual prompt tuning (Jia et al. 2022, arXiv:2203.12119): learned tokens beside the image's.
 
-*Deep*: every block has prompts :math:`P_i` of its own, and what it makes of them is dropped:
+*Deep*: every block has its own prompts :math:`P_i`, and its output for them is dropped:
 
 .. math:: [\_, x_{i+1}] = \mathrm{block}_i([P_i, x_i])
 
-*Shallow*: only the first block has prompts; each block passes on what it made of them:
+*Shallow*: only the first block has prompts; each block passes its output for them on:
 
 .. math:: [Z_{i+1}, x_{i+1}] = \mathrm{block}_i([Z_i, x_i]), \quad Z_0 = P
 
 The prompts pass each block's first norm with the stream and have no relative position. In windowed
-blocks every window sees them, and what passes on is the mean over an image's windows: the paper's
-rule for Swin.
+blocks every window sees them, and the mean over an image's windows is passed on: the paper's rule
+for Swin.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ class PromptStream:
     """The prompts of one forward pass."""
 
     encoder: Encoder
-    """The frozen encoder, whose norms and blocks the prompts pass."""
+    """The frozen encoder; the prompts pass its norms and blocks."""
     normed_prompts: list[Tensor]
-    """Normed prompts ``(P, C)`` or ``(B, P, C)`` of the blocks entered so far; deep: of all."""
+    """Normed prompts ``(P, C)`` or ``(B, P, C)`` of the blocks entered so far; with ``deep``, of
+    all."""
     carried_prompts: Tensor | None = None
-    """Shallow: the prompts before the block to come, ``(B, P, C)``."""
+    """With ``shallow``, the prompts before the next block, ``(B, P, C)``."""
 
 
 @ADAPTERS.register("vpt")
 class VPT(Adapter):
-    """Learned prompt tokens in every block's attention, fresh ones or the first block's carried on.
+    """Learned prompt tokens in the attention: new ones for every block, or the first block's only.
 
     Not an identity at the start: the prompts take attention from the image, whatever their values.
     """
@@ -61,10 +62,10 @@ class VPT(Adapter):
         """Options of :class:`VPT`."""
 
         depth: Literal["deep", "shallow"] = "deep"
-        """``deep``: prompts of its own for every block; ``shallow``: for the first one alone,
+        """``deep``: own prompts for every block; ``shallow``: prompts for the first block only,
         passed on from block to block."""
         tokens: Count = 5
-        """Prompts of a block."""
+        """Number of prompts per block."""
         dropout: Rate = 0.0
         """Dropout on the prompts while training."""
 
@@ -73,7 +74,7 @@ class VPT(Adapter):
         encoder = sam.image_encoder
         self.deep, self.dropout = config.depth == "deep", config.dropout
         count = len(encoder.blocks) if self.deep else 1
-        # One tensor of all prompts, as checkpoints have it: so blocks have to be of one width.
+        # One tensor holds all prompts, as checkpoints store it, so all blocks must have one width.
         self.prompts = nn.Parameter(torch.empty(count, config.tokens, encoder.dim))
         bound = math.sqrt(6 / (3 * encoder.patch**2 + encoder.dim))
         nn.init.uniform_(self.prompts, -bound, bound)
@@ -81,7 +82,7 @@ class VPT(Adapter):
     def begin(
         self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None
     ) -> PromptStream:
-        """The prompts, normed for the blocks whose prompts are known: all, or the first."""
+        """Norms the prompts of the blocks whose prompts are known: all, or the first."""
         prompts = F.dropout(self.prompts, self.dropout, self.training).unbind(0)
         blocks = list(encoder.blocks)[: len(prompts)]
         normed = [block.operation("norm1")(p) for block, p in zip(blocks, prompts, strict=True)]
@@ -89,7 +90,7 @@ class VPT(Adapter):
         return PromptStream(encoder, normed, carried)
 
     def enter(self, i: int, x: Tensor, state: PromptStream) -> Tensor:
-        """Leaves the stream alone; shallow prompts are taken through block ``i`` beside it."""
+        """Leaves the stream alone; passes shallow prompts through block ``i`` beside it."""
         blocks = state.encoder.blocks
         if state.carried_prompts is not None and i + 1 < len(blocks):
             state.carried_prompts = blocks[i].carry(x, state.carried_prompts)
@@ -97,5 +98,5 @@ class VPT(Adapter):
         return x
 
     def edits(self, i: int, state: PromptStream) -> BlockEdits:
-        """The prompts of block ``i`` as keys and values, which is all that the image sees."""
+        """The prompts of block ``i`` as keys and values; nothing else affects the image."""
         return BlockEdits(tokens=state.normed_prompts[i])

@@ -1,4 +1,4 @@
 """Pure functions on tensors: windows, attention, resampling.
 
-What knows anything of samtune stands above.
+Code that depends on the rest of samtune does not belong here.
 """

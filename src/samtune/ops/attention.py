@@ -2,14 +2,13 @@ r"""Attention with SAM's decomposed relative positions, in three forms that agre
 
 .. math:: \mathrm{softmax}(q k^\top / \sqrt{D} + q \cdot R_h + q \cdot R_w)\, v
 
-*textbook* builds the ``N x N`` bias. *folded* uses that the bias is linear in ``q``: it equals
-plain
-attention on ``q' = [q / sqrt(D), q R_h, q R_w]`` and ``k' = [k, onehot(row), onehot(column)]`` with
-scale 1, so that nothing ``N x N`` is stored (the general idea: FlashBias, arXiv:2505.12044).
-*striped* hands the bias of a few rows of queries at a time to the fused kernel; what it stores for
-a stripe stays in the processor's cache, and neither queries nor values grow wider. The kernel has
-no gradient for a bias: if one is asked for, a stripe is the textbook's, computed again in the
-backward pass.
+*textbook* builds the ``N x N`` bias. *folded* exploits that the bias is linear in ``q``: the result
+equals plain attention on ``q' = [q / sqrt(D), q R_h, q R_w]`` and
+``k' = [k, onehot(row), onehot(column)]`` with scale 1, so no ``N x N`` matrix is stored (the
+general idea: FlashBias, arXiv:2505.12044). *striped* passes the bias of a few query rows at a time
+to the fused kernel; the memory of a stripe fits in the processor's cache, and queries and values
+keep their width. The kernel has no gradient for a bias: if gradients are needed, a stripe uses the
+textbook form and is computed again in the backward pass.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from torch.utils.checkpoint import checkpoint
 Form = Literal["auto", "textbook", "folded", "striped"]
 
 LARGE = 1024
-"""From this many queries on ``auto`` stores no scores for a gradient: smaller matrices cost less
-than what it takes to do without them."""
+"""Number of queries from which ``auto`` avoids storing scores for the gradient; with fewer, storing
+them is cheaper."""
 
 STRIPE = 2**22
-"""Numbers in the bias of a stripe, which has one row of queries at least."""
+"""Numbers in the bias of a stripe, which has at least one row of queries."""
 
 
 def attend(
@@ -49,9 +48,9 @@ def attend(
         rel_h: ``(H, kh, D)`` relative positions of the rows; ``None`` for plain attention.
         rel_w: ``(W, kw, D)`` relative positions of the columns.
         extra: How many keys at the end lie outside the grid.
-        form: ``textbook``, ``folded``, ``striped``, or ``auto``, which stripes large grids on the
-            CPU, and all of them if no gradient is asked for; elsewhere, and in compiled graphs,
-            which a loop would make long, it folds large grids.
+        form: ``textbook``, ``folded``, ``striped``, or ``auto``. On the CPU ``auto`` stripes large
+            grids, and all grids if no gradient is needed. On other devices, and in compiled graphs,
+            where a loop would make the graph long, it folds large grids.
 
     Returns:
         ``(B, heads, H * W, D)``.
@@ -71,7 +70,7 @@ def attend(
 
 
 def _is_differentiated(*tensors: Tensor) -> bool:
-    """Whether a gradient is asked for."""
+    """Whether a gradient is needed."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
@@ -122,8 +121,7 @@ def _folded(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra
     columns = torch.eye(kw, dtype=k.dtype, device=k.device).repeat(kh, 1)
     place = F.pad(torch.cat([rows, columns], 1), (0, 0, 0, extra))
     wide_k = torch.cat([k, place.expand(*k.shape[:2], -1, -1)], dim=-1)
-    # The fused kernels on the CPU need values as wide as the keys; without them the scores are
-    # stored.
+    # The fused CPU kernels need values as wide as the keys; otherwise the scores are stored.
     wide_v = F.pad(v, (0, wide_k.shape[-1] - v.shape[-1]))
     out = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)
     return out[..., : v.shape[-1]]

@@ -1,6 +1,6 @@
-"""Position tables resampled to another token grid, and which pixels a zoom takes.
+"""Resampling of position tables to another token grid, and the pixels that a zoom reads.
 
-The native size gives a table back as it is.
+At the native size a table is returned unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from torch import Tensor
 def positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resamples absolute positions ``(1, H0, W0, C)`` to ``(1, H, W, C)``.
 
-    Bilinear without antialiasing, as the published variable-size SAM adaptations do.
+    The resampling is bilinear without antialiasing, as in the published variable-size adaptations
+    of SAM.
     """
     if tuple(table.shape[1:3]) == tuple(grid):
         return table
@@ -38,10 +39,10 @@ def relative(table: Tensor, queries: int, keys: int) -> Tensor:
 
 
 def nearest_in_zoom(source: int, target: int) -> Tensor:
-    """Which of ``source`` pixels each of ``target`` is, ``(target,)`` int64; -1 for none.
+    """The source index of each of ``target`` pixels: ``(target,)`` int64; -1 for none.
 
-    As ``scipy.ndimage.zoom`` of order 0 chooses along an axis, in its arithmetic: at some sizes it
-    rounds the last pixel out of the source and leaves it empty, as from 512 to 224.
+    It repeats the arithmetic of ``scipy.ndimage.zoom`` of order 0 along an axis, which at some
+    sizes (512 to 224) rounds the last pixel out of the source and leaves it empty.
     """
     step = (source - 1) / (target - 1) if target > 1 else 1.0
     at = torch.arange(target, dtype=torch.float64) * step
@@ -49,5 +50,5 @@ def nearest_in_zoom(source: int, target: int) -> Tensor:
 
 
 def _widened(table: Tensor) -> Tensor:
-    """Half precision as float32, for interpolation."""
+    """Converts half precision to float32, for interpolation."""
     return table.to(torch.promote_types(table.dtype, torch.float32))

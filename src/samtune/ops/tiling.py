@@ -1,4 +1,4 @@
-"""Cutting a large image into overlapping windows, and weights that blend what they answer.
+"""Cutting a large image into overlapping windows, and the weights that blend their results.
 
 Lengths and places are pixels of one axis; a window of an image is ``(y0, x0, y1, x1)``.
 """
@@ -13,17 +13,17 @@ from torch import Tensor
 
 Window = tuple[int, int, int, int]
 LEAST_CROP = 0.25
-"""Smallest side of a crop, as a fraction of a tile's: a smaller one would only show blur."""
+"""Smallest side of a crop as a fraction of a tile's side; a smaller crop would only show blur."""
 
 
 def extent(frame: tuple[int, int], scale: float, image: tuple[int, int]) -> tuple[int, int]:
-    """Height and width that a tile has in the image, at so many frame pixels for one of it."""
+    """Height and width of a tile in image pixels, for a zoom in frame pixels per image pixel."""
     h, w = (max(1, round(side / scale)) for side in frame)
     return min(h, image[0]), min(w, image[1])
 
 
 def starts(length: int, window: int, overlap: float) -> list[int]:
-    """Where windows start: as few as can be, evenly spaced from end to end.
+    """Start positions of windows: as few as possible, evenly spaced from end to end.
 
     Neighbours share at least ``overlap`` of a window, up to a pixel of rounding.
     """
@@ -35,10 +35,11 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
 
 
 def weights(length: int, window: int, begins: Sequence[int]) -> Tensor:
-    """How much each of some windows counts at each pixel: ``(windows, length)`` float64.
+    """The weight of each window at each pixel: ``(windows, length)`` float64.
 
-    A raised cosine over each window, made to sum to 1 wherever one of them lies; 0 elsewhere. Where
-    only one lies it counts alone, and it fades out towards its ends under the others.
+    Each window has a raised cosine. The weights are normalised to sum to 1 at every covered pixel
+    and are 0 elsewhere, so a window counts alone where no other lies and fades out under its
+    neighbours.
     """
     bump = torch.sin(torch.pi * (torch.arange(window, dtype=torch.float64) + 0.5) / window) ** 2
     table = torch.zeros(len(begins), length, dtype=torch.float64)
@@ -50,11 +51,11 @@ def weights(length: int, window: int, begins: Sequence[int]) -> Tensor:
 def around(
     box: Sequence[float], margin: float, least: tuple[int, int], image: tuple[int, int]
 ) -> Window:
-    """A square window about a box ``xyxy``, moved into the image; no larger than it.
+    """Returns a square window around a box ``xyxy``, moved into the image and no larger than it.
 
     Args:
         box: In pixels; it may reach out of the image.
-        margin: What is added on each side, as a fraction of the box's longer side.
+        margin: Margin on each side, as a fraction of the box's longer side.
         least: Smallest height and width.
         image: Its height and width.
     """
@@ -67,5 +68,5 @@ def around(
 
 
 def least_crop(tile: tuple[int, int]) -> tuple[int, int]:
-    """The smallest height and width of a crop, of those of a tile."""
+    """The smallest height and width of a crop, from those of a tile."""
     return max(1, int(LEAST_CROP * tile[0])), max(1, int(LEAST_CROP * tile[1]))

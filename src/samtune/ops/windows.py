@@ -1,4 +1,4 @@
-"""Cutting a token grid into the windows of SAM's local attention, and putting it back.
+"""Cutting a token grid into the windows of SAM's local attention, and joining them again.
 
 Li et al. 2022 (ViTDet, arXiv:2203.16527), as SAM uses it: the grid is zero-padded right and below.
 """

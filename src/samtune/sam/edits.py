@@ -1,4 +1,4 @@
-"""The seam: what one transformer block of the image encoder lets an adapter change."""
+"""The seam: the places of one transformer block that an adapter can change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Norm = Callable[[str, nn.BatchNorm2d, Tensor], Tensor]
 class BlockEdits:
     """What an adapter changes inside one block. An unset field changes nothing.
 
-    ``norm`` alone may keep statistics, and has to count a block that runs again once.
+    Only ``norm`` may keep statistics; it must count a block that runs a second time once.
 
         x - norm1 - qkv (+ qkv) - heads - attention (+ tokens) - attended - (+ x) - norm2 - mlp (+
         mlp) - (+ x)
@@ -40,8 +40,8 @@ class BlockEdits:
     params: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors used in place of the block's own, by their names within the block."""
     norm: Norm | None = None
-    """``name, module, B C H W -> B C H W``: in place of each batch normalisation, by its name in
-    the encoder; also of those before the blocks."""
+    """``name, module, B C H W -> B C H W``: replaces each batch normalisation, named as in the
+    encoder; also those before the blocks."""
 
 
 NONE = BlockEdits()

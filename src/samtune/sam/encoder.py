@@ -1,4 +1,4 @@
-"""What an image encoder is, and the words in which it says what it offers to adapters."""
+"""The interface of an image encoder, and the words for the abilities that it offers to adapters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ABILITIES: Mapping[Ability, str] = {
     "positions": "absolute positions",
     "tables": "tables of relative positions",
 }
-"""What an encoder may offer and an adapter may use, each as the object of "needs".
+"""The abilities that an encoder may offer and an adapter may use, each as the object of "needs".
 
 The first seven are the fields of :class:`~samtune.sam.edits.BlockEdits`. The others:
 
@@ -58,18 +58,18 @@ OPERATIONS = ("norm1", "qkv", "proj", "norm2", "lin1", "lin2")
 
 
 class EncoderBlock:
-    """One frozen block of the stream, as the loop runs it and as adapters see it.
+    """One frozen block of the stream, as the forward loop runs it and as adapters see it.
 
     A block that is a module inherits from ``nn.Module`` first; the defaults here are those of a
     block whose projection has all queries first, then all keys, then all values.
     """
 
     name: str = ""
-    """Within the encoder: what the names of its parameters begin with."""
+    """Its name within the encoder, with which the names of its parameters begin."""
     dim: int
-    """Width ``C`` of what its attention gives, of its MLP's input and of the stream after it."""
+    """Width ``C`` of its attention's output, of its MLP's input and of the stream after it."""
     heads: int
-    """Heads of its attention."""
+    """Number of attention heads."""
     window: int
     """Side of its windows in tokens; 0 for attention over the whole grid."""
     stride: int
@@ -100,9 +100,9 @@ class EncoderBlock:
         return self.get_submodule(self.places[short])
 
     def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows ``(3C, ...)`` of the projection as those of queries, keys and values, ``(C, ...)``.
+        """Splits rows ``(3C, ...)`` into those of queries, keys and values, ``(C, ...)`` each.
 
-        In each part the heads stand one after the other.
+        Within each of the three the heads follow one another.
         """
         q, k, v = rows.chunk(3)
         return q, k, v
@@ -112,7 +112,7 @@ class EncoderBlock:
         return torch.cat(list(parts))
 
     def carry(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """What the block makes of tokens ``(B, P, C)`` beside the stream ``(B, H, W, C)``.
+        """Returns the block's output for tokens ``(B, P, C)`` beside the stream ``(B, H, W, C)``.
 
         Raises:
             NotImplementedError: The encoder does not offer both ``tokens`` and ``uniform``.
@@ -130,13 +130,13 @@ class Encoder(nn.Module):
     name: ClassVar[str] = "unregistered"
     """Set by the registry; ``SamSpec.encoder`` chooses by it."""
     offers: ClassVar[frozenset[Ability]]
-    """What adapters may use."""
+    """The abilities that adapters may use."""
     resize: ClassVar[Literal["longest", "stretch"]] = "longest"
-    """How an image is brought to the native square unless a user says otherwise."""
+    """How an image is fitted to the native square by default."""
     anchor: ClassVar[str]
-    """A tensor that every file of such a base has, by its official name."""
+    """The official name of a tensor that every file of such a base contains."""
     unused: ClassVar[tuple[str, ...]] = ()
-    """What names begin with that official files hold and the model does not need."""
+    """Prefixes of names in official files that the model does not need."""
 
     patch: int
     """Pixels from one token to the next in the first stream."""
@@ -158,7 +158,7 @@ class Encoder(nn.Module):
 
         Args:
             pixels: The model's input.
-            edits: Of the batch normalisations before the blocks (``norm``); no other acts here.
+            edits: Only ``norm`` acts here, on the batch normalisations before the blocks.
 
         Raises:
             InputError: The stride does not divide ``h`` or ``w``.
@@ -167,7 +167,7 @@ class Encoder(nn.Module):
 
     @property
     def norms(self) -> dict[str, nn.BatchNorm2d]:
-        """Batch normalisations by the name under which edits get them: that of a layer, as ``bn``.
+        """Batch normalisations by the name that edits receive: that of a layer, as ``bn``.
 
         Empty if the encoder does not offer ``norm``.
         """
@@ -204,10 +204,10 @@ class Encoder(nn.Module):
 
     @classmethod
     def sizes(cls, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """The fields of a specification that the tensors of a base tell, by official names.
+        """Reads the fields of a specification from the tensors of a base, by official names.
 
         Args:
-            state: Tensors, the :attr:`anchor` among them.
+            state: Tensors, including the :attr:`anchor`.
         """
         return {}
 

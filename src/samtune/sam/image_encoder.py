@@ -2,8 +2,8 @@
 
 Kirillov et al. 2023 (arXiv:2304.02643); parameter names, epsilons and numerics are the official
 ones.
-Any input whose height and width the patch divides is taken: absolute positions and relative tables
-are resampled, and are used as they are at the native size.
+Height and width of the input must be multiples of the patch. Absolute positions and relative tables
+are resampled for sizes other than the native one.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Block(nn.Module, EncoderBlock):
             # Padding follows the norm, so padded tokens are zeros and their projection is the bias:
             # projecting the real tokens alone gives the same numbers for less work.
             parts, padded = windows.partition(F.linear(x, self.attn.qkv.weight), self.window)
-            parts = parts + self.attn.qkv.bias.to(parts.dtype)  # else autocast would widen it
+            parts = parts + self.attn.qkv.bias.to(parts.dtype)  # otherwise the sum would be float32
         return windows.merge(self.attn(parts, edits), padded, grid)
 
     def _project(self, x: Tensor, edits: BlockEdits) -> Tensor:
@@ -129,7 +129,7 @@ class Block(nn.Module, EncoderBlock):
         return qkv if edits.qkv is None else qkv + edits.qkv(x)
 
     def carry(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """What the block makes of tokens in the stream: its own queries of every window.
+        """Returns the block's output for tokens in the stream: their own queries in every window.
 
         The block itself runs on the image tokens alone, so their keys and values are projected a
         second time here.
@@ -210,7 +210,7 @@ class ImageEncoder(Encoder):
 
     @classmethod
     def sizes(cls, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """Width, patch and, if there are blocks among the tensors, depth."""
+        """Width, patch and, if the tensors include blocks, depth."""
         width, _, _, patch = state[cls.anchor].shape
         indices = [int(hit[1]) for key in state if (hit := BLOCK.match(key))]
         depth = {"depth": max(indices) + 1} if indices else {}

@@ -31,7 +31,7 @@ class LayerNorm2d(nn.Module):
 
 
 class _NoValues(TorchFunctionMode):
-    """Leaves tensors unfilled: the first fill on the meta device imports a compiler (seconds)."""
+    """Leaves tensors unfilled: filling on the meta device first imports a compiler (seconds)."""
 
     fills = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
     draws = (torch.rand, torch.randn)
@@ -47,7 +47,7 @@ class _NoValues(TorchFunctionMode):
 
 @contextmanager
 def shapes_alone() -> Iterator[None]:
-    """Within it modules are built on the meta device: nothing is stored, drawn or filled."""
+    """Context in which modules are built on the meta device: nothing is stored, drawn or filled."""
     with torch.device("meta"), _NoValues():
         yield
 
@@ -79,10 +79,10 @@ class PatchEmbed(nn.Module):
 
 
 def check_names(block: nn.Module, params: Mapping[str, Tensor]) -> None:
-    """Refuses tensors for parameters that a block does not have, which torch would ignore.
+    """Refuses tensors for parameters that a block does not have, because torch would ignore them.
 
     Raises:
-        ValueError: Such names.
+        ValueError: Unknown names.
     """
     own = [name for name, _ in block.named_parameters()]
     unknown = [name for name in params if name not in own]
@@ -94,7 +94,7 @@ def check_size(pixels: Tensor, patch: int) -> None:
     """Refuses an input ``(B, 3, h, w)`` that the patch does not divide.
 
     Raises:
-        InputError: Such a height or width.
+        InputError: The height or width is no multiple of the patch.
     """
     h, w = pixels.shape[-2:]
     if h % patch or w % patch:

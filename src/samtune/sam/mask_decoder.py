@@ -1,7 +1,7 @@
 """SAM's mask decoder: a two-way transformer between tokens and image, then one head per mask.
 
 Official parameter names and numerics (LayerNorm eps 1e-5 in the transformer, where transformers'
-``SamModel`` has 1e-6). Prompts of a whole batch go through in one call, each beside its image's
+``SamModel`` has 1e-6). All prompts of a batch are decoded in one call, each with its image's
 embedding.
 """
 
@@ -68,7 +68,7 @@ class TwoWayBlock(nn.Module):
         present: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """One round over ``tokens (N, T, C)`` and ``image (N, H*W, C)`` with their positions."""
-        if self.first:  # the queries carry no position of their own (SAM, skip_first_layer_pe)
+        if self.first:  # without positions on the queries (SAM, skip_first_layer_pe)
             tokens = self.self_attn(tokens, tokens, tokens, present)
         else:
             q = tokens + token_pe
@@ -84,7 +84,7 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Two rounds, then one last look of the tokens at the image."""
+    """Two rounds, then a final attention from the tokens to the image."""
 
     def __init__(self, dim: int, heads: int, hidden: int, depth: int = 2, reduce: int = 2) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class MaskDecoder(nn.Module):
         Args:
             embedding: ``(N, C, H, W)``, each prompt's own image embedding.
             positions: ``(1, C, H, W)`` dense position code.
-            prompts: Their embeddings.
+            prompts: The embeddings of the prompts.
             extra: ``(t, C)`` further output tokens, placed after SAM's own five.
 
         Returns:
@@ -180,15 +180,15 @@ class MaskDecoder(nn.Module):
         prompts: PromptEmbedding,
         multimask: bool = False,
     ) -> Masks:
-        """Masks for ``N`` prompts: token 0 alone, or tokens 1 to 3 when ``multimask``.
+        """Predicts masks for ``N`` prompts: token 0 alone, or tokens 1 to 3 with ``multimask``.
 
-        Only the masks asked for are computed, so heads that are not used get no gradient.
+        Only these masks are computed, so unused heads get no gradient.
         """
         tokens, image = self.transform(embedding, positions, prompts)
         return self.read(tokens, self.output_upscaling(image), multimask)
 
     def read(self, tokens: Tensor, upscaled: Tensor, multimask: bool = False) -> Masks:
-        """SAM's own masks from output tokens ``(N, 5 + t, C)`` and ``(N, C / 8, 4H, 4W)``."""
+        """Reads SAM's masks from tokens ``(N, 5 + t, C)`` and image ``(N, C / 8, 4H, 4W)``."""
         which = range(1, MASKS) if multimask else range(1)
         weights = torch.stack(
             [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in which], dim=1

@@ -19,8 +19,8 @@ __all__ = ["SPECS", "Sam", "SamSpec", "content_mask"]
 class Sam(nn.Module):
     """The Segment Anything Model with the official parameter names.
 
-    ``samtune.load_sam`` gives it frozen and in evaluation mode; nothing in samtune changes it
-    after that.
+    ``samtune.load_sam`` returns it frozen and in evaluation mode; samtune does not change it after
+    that.
     """
 
     def __init__(self, spec: SamSpec) -> None:
@@ -32,16 +32,16 @@ class Sam(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it lies."""
+        """The device of its parameters."""
         return self.prompt_encoder.no_mask_embed.weight.device
 
     @property
     def input_policy(self) -> InputPolicy:
-        """How images enter unless a user says otherwise: the native square, filled as trained."""
+        """How images enter by default: fitted to the native square, filled as in SAM's training."""
         return InputPolicy((self.spec.image_size,) * 2, self.image_encoder.resize)
 
     def freeze(self) -> Sam:
-        """Stops all gradients and fixes evaluation mode; returns itself."""
+        """Disables all gradients and fixes evaluation mode; returns itself."""
         return self.requires_grad_(False).eval()
 
     def preprocess(
@@ -56,8 +56,8 @@ class Sam(nn.Module):
         Args:
             pixels: ``(B, 3, h, w)`` RGB of any dtype.
             sizes: ``(B, 2)`` height and width of the content; ``None`` when nothing is padded.
-            mean: RGB in 0..255, in place of the specification's.
-            std: As ``mean``.
+            mean: RGB in 0..255; by default the specification's.
+            std: Standard deviations, like ``mean``.
         """
         like = self.prompt_encoder.no_mask_embed.weight
         shift, scale = (
@@ -76,11 +76,11 @@ class Sam(nn.Module):
         decoder: MaskDecoder | None = None,
         prompt_encoder: PromptEncoder | None = None,
     ) -> Masks:
-        """Masks of ``N`` prompts from the image embeddings ``(B, C, H, W)``.
+        """Predicts masks of ``N`` prompts from the image embeddings ``(B, C, H, W)``.
 
         Args:
-            embedding: From the image encoder.
-            prompts: In the pixels of ``frame``.
+            embedding: Output of the image encoder.
+            prompts: Prompts in pixels of ``frame``.
             frame: ``(h, w)`` of the model's input.
             multimask: Three masks instead of one.
             decoder: Another decoder of the same kind in place of the base's.
@@ -103,7 +103,7 @@ class Sam(nn.Module):
 
 
 def content_mask(sizes: Tensor, frame: torch.Size | tuple[int, ...]) -> Tensor:
-    """``(B, h, w)`` bool: true where the image is, false in the padding right of and below it."""
+    """``(B, h, w)`` bool: true on the image, false on the padding to its right and below it."""
     h, w = frame
     rows = torch.arange(h, device=sizes.device)[None, :, None] < sizes[:, 0, None, None]
     columns = torch.arange(w, device=sizes.device)[None, None] < sizes[:, 1, None, None]

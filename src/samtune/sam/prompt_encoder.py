@@ -1,7 +1,8 @@
 """SAM's prompt encoder: points, boxes and masks to sparse and dense embeddings.
 
 Official parameter names and numerics. A batch of ragged prompts is encoded in one call: slots
-labelled ``ABSENT`` are reported in the ``present`` mask, which the decoder's attention obeys.
+labelled ``ABSENT`` are marked in the ``present`` mask, which hides them from the decoder's
+attention.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class PromptEmbedding:
 
 
 class PositionEmbeddingRandom(nn.Module):
-    """Fourier features of coordinates (Tancik et al. 2020, arXiv:2006.10739), fixed at random."""
+    """Fourier features of coordinates (Tancik et al. 2020, arXiv:2006.10739), random but fixed."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -41,7 +42,7 @@ class PositionEmbeddingRandom(nn.Module):
         """Encodes ``(..., 2)`` coordinates in [0, 1] as ``(..., 2 * features)``."""
         along_x, along_y = self.positional_encoding_gaussian_matrix
         x, y = (2 * unit_xy - 1).split(1, dim=-1)
-        # Not a matrix product: autocast would run that in half precision, too coarse for angles.
+        # No matrix product, because autocast would run it in half precision, too coarse for angles.
         angles = 2 * torch.pi * (x * along_x + y * along_y)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 

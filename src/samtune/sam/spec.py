@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """The sizes of one stage of a hierarchical encoder; TinyViT's first has no heads."""
+    """The sizes of one stage of a hierarchical encoder; TinyViT's first stage has no heads."""
 
     dim: int
     depth: int
@@ -17,13 +17,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class SamSpec:
-    """The sizes that make one SAM; the defaults are common to the official three."""
+    """The sizes of one SAM; the defaults are common to the official three."""
 
     name: str
     embed_dim: int
-    """Width of the token stream; of a hierarchical encoder's at its end."""
+    """Width of the token stream; for a hierarchical encoder, the width at its end."""
     depth: int
-    """Blocks with attention."""
+    """Number of blocks with attention."""
     heads: int
     global_blocks: tuple[int, ...]
     image_size: int = 1024
@@ -36,7 +36,7 @@ class SamSpec:
     decoder_hidden: int = 2048
     iou_hidden: int = 256
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """RGB, in the 0..255 range."""
+    """Mean per channel, RGB, in the 0..255 range."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     encoder: str = "vit"
     """The kind of image encoder, by its name in :data:`samtune.sam.encoder.ENCODERS`."""

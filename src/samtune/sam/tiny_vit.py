@@ -1,9 +1,9 @@
 """MobileSAM's image encoder: TinyViT, convolutions first and then windowed attention.
 
 Wu et al. 2022 (TinyViT, arXiv:2207.10666); Zhang et al. 2023 (MobileSAM, arXiv:2306.14289), whose
-parameter names it has. The grid is halved between stages, but for the last, so that a token is 16
-pixels wide as in SAM's ViTs. There are no absolute positions, and each attention's biases are
-looked up by distance in every pass: a table kept from one pass would be stale after a load.
+parameter names are used. The grid is halved between stages except before the last, so a token is 16
+pixels wide as in SAM's ViTs. There are no absolute positions. Each attention looks its biases up by
+distance in every pass, because a cached table would be stale after loading weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from samtune.sam.layers import check_names, check_size, neck
 from samtune.sam.spec import SamSpec
 
 EXPANSION = 4
-"""Of the convolution blocks, and of the MLPs."""
+"""Expansion factor of the convolution blocks and of the MLPs."""
 STEM = 4
 """Pixels from one token to the next after the stem."""
 
@@ -33,7 +33,7 @@ class ConvNorm(nn.Module):
     """A convolution without bias and batch normalisation, which stays in evaluation mode."""
 
     name = ""
-    """Within the encoder."""
+    """Its name within the encoder."""
 
     def __init__(self, dim: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ConvNorm(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Two convolutions that halve the image each."""
+    """Two convolutions, each of which halves the image."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class MBConv(PatchMerging):
 
 
 class Attention(nn.Module):
-    """Multi-head attention in a window, with a bias for each head and distance along both axes."""
+    """Multi-head attention in a window, with a bias per head and per distance along both axes."""
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
@@ -99,14 +99,14 @@ class Attention(nn.Module):
         self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
 
     def bias(self) -> Tensor:
-        """What is added to the logits of each pair of tokens of a window: ``(heads, n, n)``."""
+        """The bias on the logits of each pair of tokens of a window: ``(heads, n, n)``."""
         along = torch.arange(self.window, device=self.attention_biases.device)
         row, column = along.repeat_interleave(self.window), along.repeat(self.window)
         down, right = (row[:, None] - row).abs(), (column[:, None] - column).abs()
         return self.attention_biases[:, down * self.window + right]
 
     def by_head(self, rows: Tensor, dim: int = -1) -> Tensor:
-        """``3C`` rows in SAM's order (all queries, keys, values) to this one's, head by head."""
+        """Reorders ``3C`` rows from SAM's order (queries, keys, values) to one head by head."""
         return (
             rows.unflatten(dim, (3, self.heads, -1))
             .transpose(dim - 2, dim - 1)
@@ -114,11 +114,11 @@ class Attention(nn.Module):
         )
 
     def by_part(self, rows: Tensor) -> Tensor:
-        """The inverse of :meth:`by_head`: ``(3C, ...)`` in this one's order to SAM's."""
+        """The inverse of :meth:`by_head`: reorders ``(3C, ...)`` to SAM's order."""
         return rows.unflatten(0, (self.heads, 3, -1)).transpose(0, 1).flatten(0, 2)
 
     def forward(self, x: Tensor, edits: BlockEdits) -> Tensor:
-        """Attends within windows ``(b, h, w, C)``; padding takes part, as in the official code."""
+        """Attends within windows ``(b, h, w, C)``, padding included, as in the official code."""
         b, h, w, _ = x.shape
         x = self.norm(x)
         qkv = self.qkv(x)
@@ -168,14 +168,14 @@ class Block(nn.Module, EncoderBlock):
     def forward(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
         """Maps the token stream ``(B, H, W, C)`` to the next one, with ``edits`` applied.
 
-        An added projection ``edits.qkv`` comes in SAM's order, all queries, all keys, all values.
+        ``edits.qkv`` returns rows in SAM's order: all queries, all keys, all values.
 
         Raises:
-            ValueError: An edit that this attention has no place for, or of a parameter that the
-                block does not have.
+            ValueError: An edit that this attention does not support, or a parameter that the block
+                does not have.
         """
         if edits.heads is not None or edits.tokens is not None:
-            raise ValueError("a TinyViT block has no place for edits of heads and for tokens")
+            raise ValueError("a TinyViT block does not support edits of heads or extra tokens")
         if edits.params:
             check_names(self, edits.params)
             plain = replace(edits, params={})
@@ -188,7 +188,7 @@ class Block(nn.Module, EncoderBlock):
         return x + self.mlp(x, edits)
 
     def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows ``(3C, ...)``, which stand head by head, as queries, keys and values."""
+        """Splits rows ``(3C, ...)``, ordered head by head, into queries, keys and values."""
         q, k, v = self.attn.by_part(rows).chunk(3)
         return q, k, v
 
@@ -199,12 +199,12 @@ class Block(nn.Module, EncoderBlock):
 
 
 class Step(EncoderBlock):
-    """One block of the stream, after the merging that its stage begins with, if it is the first.
+    """One block of the stream; the first of a stage includes the merging before it.
 
     Args:
-        name: Of the block within the encoder.
+        name: Name of the block within the encoder.
         block: The frozen block, whose operations and parameters are the step's.
-        merging: What halves the grid before it.
+        merging: The layer that halves the grid before it, if any.
         stride: Pixels from one of its tokens to the next.
     """
 
@@ -223,15 +223,15 @@ class Step(EncoderBlock):
         return self.block.get_submodule(target)
 
     def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As the block's."""
+        """Splits rows as the block does."""
         return self.block.parts(rows)
 
     def fused(self, parts: Sequence[Tensor]) -> Tensor:
-        """As the block's."""
+        """Fuses rows as the block does."""
         return self.block.fused(parts)
 
     def __call__(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
-        """The next stream ``(B, H, W, C)``, of half the grid and greater width after a merging."""
+        """The next stream ``(B, H, W, C)``; a merging halves the grid and widens the stream."""
         if self.merging is not None:
             x = self.merging(x.permute(0, 3, 1, 2), edits).permute(0, 2, 3, 1)
         return self.block(x, edits)
@@ -239,11 +239,11 @@ class Step(EncoderBlock):
 
 @ENCODERS.register("tiny_vit")
 class TinyViT(Encoder):
-    """Stages of growing width and of grids that are halved, all but the last.
+    """Stages of growing width; the grid is halved before each of them except the last.
 
-    ``blocks`` are those with attention, each with the merging before it where there is one; the
-    stage of convolutions belongs to ``embed``. The classifier that the official model carries
-    along, and never calls, is left out.
+    ``blocks`` are the blocks with attention, each with the merging before it if there is one; the
+    convolutional stage belongs to ``embed``. The official model's classifier, which is never
+    called, is left out.
     """
 
     offers = frozenset({"qkv", "attended", "mlp", "params", "norm"})
@@ -271,7 +271,7 @@ class TinyViT(Encoder):
                 assert isinstance(block, Block)
                 before = None if j else merging
                 steps.append(Step(f"layers.{i}.blocks.{j}", block, before, stride))
-        # Outside of the module tree, which holds the same blocks under the official names.
+        # Not in the module tree, which already holds these blocks under the official names.
         self.blocks = tuple(steps)
         self.neck = neck(self.dim, spec.prompt_dim)
         for name, module in self.named_modules():
@@ -292,11 +292,11 @@ class TinyViT(Encoder):
 
     @property
     def norms(self) -> dict[str, nn.BatchNorm2d]:
-        """The batch normalisations by the name under which edits get them."""
+        """The batch normalisations by the name that edits receive."""
         return {m.name: m.bn for m in self.modules() if isinstance(m, ConvNorm)}
 
     @classmethod
     def sizes(cls, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """Width of the last stage, which the neck tells."""
+        """Width of the last stage, read from the neck."""
         neck = state.get("image_encoder.neck.0.weight")
         return {} if neck is None else {"embed_dim": neck.shape[1]}

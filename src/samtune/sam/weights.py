@@ -1,7 +1,7 @@
-"""Reading a base: official ``.pth`` files, Hugging Face folders and ids, other wrappings.
+"""Reading a base: official ``.pth`` files, Hugging Face folders and ids, and other wrappings.
 
 Loading is strict: every missing, unexpected or wrongly shaped tensor is named. Pickles that hold
-code are refused, and nothing is downloaded unless the caller asks for it.
+code are refused, and nothing is downloaded unless the caller allows it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from samtune.sam.spec import SPECS, SamSpec
 
 State = Mapping[str, Tensor]
 Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
-"""Patterns and what takes their place."""
+"""Patterns of tensor names and their replacements."""
 
 HF_ANCHOR = "vision_encoder.patch_embed.projection.weight"
 TIMM_ANCHOR = "image_encoder.patch_embed.conv1.conv.weight"
-"""MobileSAM's with the names that timm has for TinyViT."""
+"""MobileSAM's anchor tensor, under timm's name."""
 WRAPPINGS = ("model", "state_dict", "model_state", "model_state_dict")
 FILES = (".pth", ".pt", ".bin", ".safetensors")
-"""Endings of files of weights: what ends so is a path, also where it looks like a hub id."""
+"""File endings of weights: a name with one of them is a path, even if it looks like a hub id."""
 PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
-"""Persistent in some dumps, constants of the specification here."""
+"""Buffers that some files store and that are constants of the specification here."""
 PACKAGED = {"nano": "44873993b33d7487d78995c59724cb456dbc0815f7b663a0945aafe37ac717c8"}
-"""sha256 of the files in ``assets``: what ships is loaded only as it was released."""
+"""sha256 of the files in ``assets``: a shipped file is loaded only if it is the released one."""
 
 _HF_NAMES: tuple[tuple[str, str], ...] = (
     (r"^vision_encoder\.", "image_encoder."),
@@ -71,7 +71,7 @@ TIMM_NAMES: Names = (
     (r"^(image_encoder\.patch_embed)\.conv1\.", r"\1.seq.0."),
     (r"^(image_encoder\.patch_embed)\.conv2\.", r"\1.seq.2."),
     (r"^(image_encoder\..*)\.conv\.weight$", r"\1.c.weight"),
-    (  # timm merges where a stage begins, MobileSAM where the one before ends
+    (  # timm merges at the start of a stage, MobileSAM at the end of the previous one
         r"^(image_encoder)\.stages\.(\d+)\.downsample\.",
         lambda match: f"{match[1]}.layers.{int(match[2]) - 1}.downsample.",
     ),
@@ -79,9 +79,9 @@ TIMM_NAMES: Names = (
     (r"^(image_encoder)\.head\.norm\.", r"\1.norm_head."),
     (r"^(image_encoder)\.head\.fc\.", r"\1.head."),
 )
-"""From timm's names of a TinyViT to MobileSAM's, which they leave as they are."""
+"""Patterns from timm's names of a TinyViT to MobileSAM's; MobileSAM's own names stay unchanged."""
 _LAYOUTS: dict[str, Names] = {HF_ANCHOR: _HF_NAMES, TIMM_ANCHOR: TIMM_NAMES}
-"""Beside the official ones, whose anchors the encoders declare."""
+"""Layouts besides the official ones, whose anchors the encoders declare."""
 
 
 def load_sam(
@@ -98,8 +98,8 @@ def load_sam(
         source: An official ``.pth`` or ``.safetensors`` file (of ``vit_t`` MobileSAM's
             ``mobile_sam.pt``), a Hugging Face ``SamModel`` folder, or a hub id ``owner/name``.
             ``nano`` ships with the package and needs none.
-        download: Whether a hub id may be fetched; otherwise only the local cache is looked at.
-        device: Where to put it.
+        download: Whether a hub id may be downloaded; otherwise only the local cache is used.
+        device: Device of the returned model.
 
     Raises:
         InputError: Unknown name, no such file, a pickle with code, not a SAM, or tensors that do
@@ -124,7 +124,7 @@ def spec_of(name: str) -> SamSpec:
 
 
 def fitting_specs(state: State) -> list[SamSpec]:
-    """The bases of which tensors under the official names have all the sizes that they tell."""
+    """The bases whose sizes match all sizes that the tensors (under official names) show."""
     return [
         spec
         for spec in SPECS.values()
@@ -134,14 +134,15 @@ def fitting_specs(state: State) -> list[SamSpec]:
 
 
 def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
-    """A frozen base from official names and tensors; the tensors are taken over, as fp32.
+    """Builds a frozen base from tensors under official names, which become its fp32 parameters.
 
-    What the encoder declares as ``unused``, as the classifier in the file of a ``vit_t``, is left
+    Tensors that the encoder declares as ``unused``, as the classifier in a ``vit_t`` file, are left
     out.
 
     Raises:
-        InputError: Missing, unexpected or wrongly shaped tensors: the base that it is, or else the
-            first eight. Or a normalisation of pixels other than the specification's.
+        InputError: Missing, unexpected or wrongly shaped tensors; the message names the base that
+            they fit, or the first eight. Or a pixel normalisation that differs from the
+            specification's.
     """
     with shapes_alone():
         sam = Sam(spec)
@@ -179,10 +180,10 @@ def read_state(path: Path) -> State:
 def official_names(state: State, origin: str = "state") -> State:
     """Brings a state dict of any known wrapping to the official names.
 
-    Tensors outside the prefix of the SAM keep their names, so that a strict check sees them.
+    Tensors outside the prefix of the SAM keep their names, so that a strict check reports them.
 
     Raises:
-        InputError: Neither the official, the Hugging Face nor the MobileSAM layout.
+        InputError: The layout is none of the official, the Hugging Face or the MobileSAM one.
     """
     official: dict[str, Names] = {ENCODERS[kind].anchor: () for kind in ENCODERS}
     for anchor, names in (official | _LAYOUTS).items():
@@ -205,8 +206,8 @@ _FINGERPRINTS: weakref.WeakKeyDictionary[Sam, str] = weakref.WeakKeyDictionary()
 def fingerprint(sam: Sam) -> str:
     """The sha256 of a base's tensors (names, shapes, fp32 values), whatever file they came from.
 
-    A half-precision file is another base than the float32 one that it was rounded from. Computed
-    once for each base, which is never changed.
+    A half-precision file is another base than the float32 file that it was rounded from. The hash
+    is computed once per base, because bases never change.
     """
     if sam not in _FINGERPRINTS:
         digest = hashlib.sha256()
@@ -241,7 +242,9 @@ def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
         folder = fetch(["*.safetensors", "config.json"])
         if not any(folder.glob("*.safetensors")):
             folder = fetch(["*.pth", "*.pt", "pytorch_model*.bin"])
-    except Exception as error:  # the hub client raises many types; each means: not to be had
+    except (
+        Exception
+    ) as error:  # the hub client raises many types; each means that the file cannot be fetched
         remedy = "check the id and the network" if download else "allow it with base.download=true"
         raise InputError(
             f"{source}: no such path, and this hub id is not in the local cache; {remedy}"
@@ -250,10 +253,10 @@ def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
 
 
 def _of_repository(folder: Path, spec: SamSpec, source: str) -> Path:
-    """The weights among a repository's files: safetensors before pickles, both as they are named.
+    """Chooses the weight files of a repository: safetensors before pickles.
 
     Raises:
-        InputError: None, or several pickles of which not just one bears the base's name.
+        InputError: No weights, or several pickles and not exactly one with the base's name.
     """
     if any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin")):
         return folder
@@ -302,7 +305,7 @@ def _read_pickle(path: Path) -> object:
             magic = file.read(4)
         if magic != b"PK\x03\x04" and magic[:1] != b"\x80":
             raise EOFError("neither a zip archive nor a pickle")
-        with warnings.catch_warnings():  # about pickle protocols, of which the user knows nothing
+        with warnings.catch_warnings():  # about pickle protocols, which means nothing to the user
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -310,7 +313,7 @@ def _read_pickle(path: Path) -> object:
             f"{path}: refused, this pickle holds more than tensors and could run code; "
             "save it again as a plain state dict or as safetensors"
         ) from error
-    except Exception as error:  # damaged bytes raise nearly any type
+    except Exception as error:  # damaged bytes raise almost any type
         reason = f"{error}".partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint ({reason}); fetch it again") from error
 
@@ -327,7 +330,7 @@ def _unwrap(loaded: object) -> State:
 
 
 def renamed(key: str, names: Names) -> str:
-    """A tensor's name after all the patterns, one after another."""
+    """Applies all patterns to a tensor's name, one after another."""
     for pattern, replacement in names:
         key = re.sub(pattern, replacement, key)
     return key
@@ -339,25 +342,25 @@ def _check_pixels(spec: SamSpec, state: State, origin: str) -> None:
         if given.shape != wanted.shape or not torch.allclose(given, wanted, rtol=1e-2):
             raise InputError(
                 f"{origin}: {key}={[round(v, 3) for v in given.tolist()]}: {spec.name} normalises "
-                f"with {list(getattr(spec, key))}; take {key} out of the file if that is right"
+                f"with {list(getattr(spec, key))}; remove {key} from the file if that is right"
             )
 
 
 def check_numbers(state: State, origin: str) -> None:
-    """Refuses weights of which some are no number, as a training that diverged leaves them.
+    """Refuses weights with NaN or infinite values, as a diverged training leaves them.
 
     Raises:
-        InputError: It names the first such tensor and how many there are.
+        InputError: The message names the first such tensor and the number of others.
     """
-    # a sum is finite if all values are, and takes no memory of its own
+    # a sum is finite if all values are, and needs no extra memory
     doubtful = [key for key, t in state.items() if t.is_floating_point() and not t.is_meta
                 and not _sum(t).isfinite()]  # fmt: skip
     wrong = [key for key in doubtful if not bool(state[key].isfinite().all())]
     if wrong:
         more = f" and {len(wrong) - 1} more tensors" if wrong[1:] else ""
         raise InputError(
-            f"{origin}: {wrong[0]}{more} hold NaN or infinity, as a training that diverged leaves "
-            "them; take weights of before"
+            f"{origin}: {wrong[0]}{more} hold NaN or infinity, as a diverged training leaves "
+            "them; use earlier weights"
         )
 
 
@@ -386,7 +389,7 @@ def _check_fit(
 
 
 def _other_spec(spec: SamSpec, state: State) -> str | None:
-    """The base whose width the tensors have, where that is another one."""
+    """The base whose width the tensors have, if it is another one."""
     for other in SPECS.values():
         encoder = ENCODERS[other.encoder]
         if other.name == spec.name or encoder.anchor not in state:
