@@ -27,7 +27,7 @@ LAYERS = {
     "ops": "",
     "recipes": "",
     "assets": "",
-    "geometry": "options registry",
+    "geometry": "ops options registry",
     "prompts": "geometry",
     "batch": "geometry prompts",
     "sam": "batch files geometry ops prompts registry",

@@ -38,6 +38,34 @@ def relative(table: Tensor, queries: int, keys: int) -> Tensor:
     return table[((q - k) + (keys - 1) * stretch_k).long()]
 
 
+def enlargement(low: int, frame: int, content: Tensor, original: Tensor) -> Tensor:
+    """What enlarging does along one axis, as a matrix ``(original, low)`` float32.
+
+    Values at ``low`` places come to a frame by bilinear interpolation, are cut to its content, and
+    come to the original size by bilinear interpolation again: SAM's post-processing. As a matrix it
+    needs no size ahead of time, so that a traced program fits images of any shape.
+
+    Args:
+        low: How many values there are.
+        frame: How many there are in the frame.
+        content: How many of those are kept, a number of any kind.
+        original: How many there shall be, a number of any kind.
+    """
+    values = torch.eye(low, device=content.device)
+    if low != frame:
+        values = F.interpolate(values[None], frame, mode="linear", align_corners=False)[0]
+    count = int(original.item())
+    torch._check(count >= 1)
+    at = torch.arange(count, dtype=torch.float64, device=content.device)
+    step = content.double() / original.double()
+    at = ((at + 0.5) * step - 0.5).clamp(min=0.0)
+    before = at.floor()
+    after = torch.minimum(before + 1, content.double() - 1)
+    part = (at - before).float()[:, None]
+    rows = values.T  # frame low
+    return rows[before.long()] * (1 - part) + rows[after.long()] * part
+
+
 def nearest_in_zoom(source: int, target: int) -> Tensor:
     """The source index of each of ``target`` pixels: ``(target,)`` int64; -1 for none.
 

@@ -15,6 +15,8 @@ from samtune.geometry import INPUT_RULES, Geometry, InputRule
 class PlainFloats(InputRule):
     """Images are floats, which plain bilinear interpolation resizes and nothing rounds."""
 
+    is_traceable = True
+
     def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
         """Brings an image ``(h0, w0, 3)`` uint8 into the frame as ``(3, H, W)`` float32."""
         (h, w), frame = geometry.resized, geometry.model

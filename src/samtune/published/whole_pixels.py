@@ -11,6 +11,12 @@ from samtune.geometry import INPUT_RULES, Geometry, InputRule
 class WholePixels(InputRule):
     """Coordinates in the model's frame are whole numbers."""
 
+    is_traceable = True
+
     def points(self, xy: Tensor, geometry: Geometry) -> Tensor:
         """Maps points ``(..., 2)`` from the original to whole pixels of the model frame."""
         return super().points(xy, geometry).round()
+
+    def traced_points(self, xy: Tensor) -> Tensor:
+        """Rounds points ``(..., 2)`` in the model frame."""
+        return super().traced_points(xy).round()

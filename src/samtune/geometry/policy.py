@@ -1,0 +1,185 @@
+"""How images enter a model: what can be set of it, and what a checkpoint keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from samtune.errors import InputError
+from samtune.geometry.ways import INPUT_RULES, RESIZES, Resize
+from samtune.options import (
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    changeable,
+    check_values,
+    published_settings,
+    setting,
+)
+from samtune.registry import Registry
+
+_Input = TypeVar("_Input", bound="InputConfig")
+MOST_OVERLAP = 0.9
+"""With more, an image would take hundreds of tiles."""
+
+
+class Preset:
+    """A bundle of settings of ``input``."""
+
+    settings: ClassVar[Mapping[str, Any]]
+    """Their values, as in a configuration file."""
+
+
+PRESETS: Registry[Preset] = Registry("preset", "input.preset", "samtune.published")
+"""The values of ``input.preset``."""
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How images enter a model: what can be set of it."""
+
+    size: int | tuple[int, int] | None = None
+    """Height and width of the model's frame in pixels, or one number; by default the base's."""
+    resize: str = setting("longest", names=RESIZES)
+    """How images come into the frame."""
+    antialias: bool = setting(True, level="published")
+    """Resize bytes as Pillow does; if not, floats by plain bilinear interpolation."""
+    round_prompts: bool = setting(False, level="published")
+    """Round the coordinates of prompts to whole pixels of the model's frame."""
+    direct_masks: bool = setting(False, level="published")
+    """Bring masks to the image in one interpolation instead of two, if nothing is padded."""
+    mean: tuple[float, float, float] | None = setting(None, level="expert")
+    """Mean by channel, in 0..255, to subtract from the pixels; by default the base's."""
+    std: tuple[Positive, Positive, Positive] | None = setting(None, level="expert")
+    """Standard deviation by channel, to divide by then; by default the base's."""
+    tiles: Literal["auto", "whole", "crop", "tiled"] = setting("auto", changeable=True)
+    """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
+    of the frame's size, whose answers are blended. auto chooses before a training, by the widths of
+    the objects in the training masks (docs/tiles.md); recipes and presets have whole images."""
+    overlap: Annotated[float, Range(at_least=0, at_most=MOST_OVERLAP)] = setting(
+        0.25, level="expert", changeable=True
+    )
+    """Each tile shares at least this fraction of itself with its neighbour."""
+    scale: Annotated[float, Range(above=0, remedy="1 is the original resolution")] = setting(
+        1.0, level="expert", changeable=True
+    )
+    """Zoom of the tiles: 0.5 shrinks the image by half."""
+    margin: NotNegative = setting(0.5, level="expert", changeable=True)
+    """Space of a crop around a prompt's box on each side, as a fraction of the longer one."""
+    first_size: tuple[Count, Count] | None = setting(None, level="published")
+    """Height and width to which images and labels are stretched before all else."""
+
+    def until_chosen(self: _Input) -> _Input:
+        """These settings with whole images if nothing has chosen yet what ``auto`` is."""
+        return replace(self, tiles="whole") if self.tiles == "auto" else self
+
+
+@dataclass(frozen=True)
+class InputPolicy(InputConfig):
+    """How images enter a model, in full; in the checkpoint, so that prediction repeats training.
+
+    Raises:
+        InputError: A value out of its range, no such way of resizing, or one that does itself what
+            another field says.
+    """
+
+    size: tuple[Count, Count] = field()
+    """``(h, w)`` of the model's frame in pixels."""
+    tiles: Literal["whole", "crop", "tiled"] = "whole"
+    """What comes into the frame; nothing is left to choose."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """The order in which the encoder gets them; ``mean`` and ``std`` are in that order too."""
+    native_raw: bool = setting(False, level="published")
+    """Whether an image of exactly ``size`` enters as it is: its bytes without ``mean`` and ``std``,
+    which then must be given, and its prompts not rounded."""
+    bands: tuple[int, ...] | None = None
+    """Channels of a file that are taken, one or three; ``None`` for those of a picture."""
+    intensity: Literal["percentile", "window", "zscore", "fixed"] = "percentile"
+    """How a file's values become bytes, see :func:`samtune.data.intensity.to_rgb`."""
+    limits: tuple[float, float] | None = None
+    """Values that become 0 and 255, where they are given."""
+    slice_axis: int = 0
+    """Along which axis a volume is cut into images."""
+
+    def __post_init__(self) -> None:
+        check_values(self, "input")
+        for name, only in RESIZES[self.resize].does_itself.items():
+            if (value := getattr(self, name)) != only:
+                raise InputError(
+                    f"input.{name}={value}: input.resize={self.resize} brings whole images to the "
+                    "frame, and masks back, in its own way; leave one of the two out"
+                )
+
+    @classmethod
+    def of_settings(
+        cls, settings: InputConfig, size: tuple[int, int], **others: Any
+    ) -> InputPolicy:
+        """The policy that settings describe.
+
+        Args:
+            settings: What was set.
+            size: ``(h, w)`` of the frame.
+            others: Fields that only a policy has.
+        """
+        settings = settings.until_chosen()
+        shared = {f.name: getattr(settings, f.name) for f in fields(InputConfig)}
+        return cls(**{**shared, "size": size, **others})
+
+    def cut_as(self, settings: InputConfig) -> InputPolicy:
+        """The same policy with the tiles or crops of the settings, which need no training.
+
+        Raises:
+            InputError: Tiles that the way of resizing does not allow, or a package that it lacks.
+        """
+        RESIZES[self.resize].check_installed()
+        cuts = changeable(InputConfig)
+        settings = settings.until_chosen()
+        return replace(self, **{name: getattr(settings, name) for name in cuts})
+
+    @classmethod
+    def of_preset(cls, name: str, size: tuple[int, int]) -> InputPolicy:
+        """The policy of a published system, but for the size of its frame.
+
+        Args:
+            name: One of :data:`PRESETS`.
+            size: ``(h, w)`` of the frame.
+        """
+        return cls.of({**PRESETS[name].settings, "size": size})
+
+    def way(self) -> Resize:
+        """How images are resized: ``resize``, with the steps that published settings change."""
+        way: Resize = RESIZES[self.resize]()
+        for name in published_settings(self):
+            way = INPUT_RULES[name](way, self)
+        return way
+
+    def differing(self) -> dict[str, Any]:
+        """Size, resize, and what differs from the defaults."""
+        return {
+            f.name: value
+            for f in fields(self)
+            if (value := getattr(self, f.name)) != f.default or f.name == "resize"
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> InputPolicy:
+        """The policy of a checkpoint's header, which has lists and may lack what is by default."""
+        given = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        tuples: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
+        }
+        try:
+            return cls(**tuples)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"input={dict(values)}: is no way in which images enter a model ({error}); copy "
+                "the file that says so again"
+            ) from error
+
+
+def multiples(size: tuple[int, int], step: int) -> tuple[int, int]:
+    """The next height and width, from below, that a step divides."""
+    h, w = (max(step, -(-side // step) * step) for side in size)
+    return h, w
