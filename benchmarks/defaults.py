@@ -3,6 +3,7 @@
     python benchmarks/defaults.py --data FOLDER --out FILE.jsonl --variant old
     python benchmarks/defaults.py --data FOLDER --out FILE.jsonl --variant rate3e-4 \
         --set dsb2018 scenes --shots 4 16 --prompts box none train.lr=3e-4
+    python benchmarks/defaults.py --data FOLDER --out FILE.jsonl --variant old new --cover
     python benchmarks/defaults_page.py FILE.jsonl > benchmarks/results/defaults.md
 
 A cell is one training: a variant of the settings, a data set, a number of images, a prompt, a draw
@@ -25,8 +26,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {"old": OLD, "new": ()}
 SHOTS = (16, 1, ALL, 4, 64)
 PROMPTS = ("none", "box", "point", "mixed")
 Row = dict[str, Any]
+Place = tuple[str, int | str, str, int]
+"""What a cell has beside its variant: set, images, prompt and draw."""
 
 
 @dataclass(frozen=True)
@@ -314,13 +318,41 @@ def key_of(row: Row) -> tuple[Any, ...]:
     return Cell(*(row[k] for k in ("variant", "set", "shots", "prompt", "draw"))).key()
 
 
-def cells(args: argparse.Namespace) -> Iterator[Cell]:
-    """The cells that the command line asks for, in order."""
-    for draw in range(args.draws):
-        for shots in args.shots:
-            for prompt in args.prompts:
-                for name in args.set:
-                    yield Cell(args.variant, name, shots, prompt, draw)
+def cells(args: argparse.Namespace, bench: Bench) -> Iterator[Cell]:
+    """The cells that the command line asks for, in order; those of one place together."""
+    places: Sequence[Place] = [
+        (name, shots, prompt, draw)
+        for draw in range(args.draws)
+        for shots in args.shots
+        for prompt in args.prompts
+        for name in args.set
+    ]
+    if args.cover:
+        places = cover([place for place in places if bench.fits(Cell("", *place))], bench.done)
+    for place in places:
+        for variant in args.variant:
+            yield Cell(variant, *place)
+
+
+def cover(places: Sequence[Place], done: Collection[tuple[Any, ...]]) -> list[Place]:
+    """Those that are measured, then few that meet every pair of set, images and prompt."""
+    there = {key[2:] for key in done if key[0] == "cell"}
+    chosen = [place for place in places if place in there]
+    rest = [place for place in places if place not in there]
+    met = {pair for place in chosen for pair in pairs_of(place)}
+    while rest:
+        best = max(rest, key=lambda place: len(pairs_of(place) - met))
+        if pairs_of(best) <= met:
+            break
+        met |= pairs_of(best)
+        rest.remove(best)
+        chosen.append(best)
+    return chosen
+
+
+def pairs_of(place: Place) -> set[tuple[Any, ...]]:
+    """What meets in a place, two by two."""
+    return set(combinations(zip(("set", "shots", "prompt"), place, strict=False), 2))
 
 
 def number(word: str) -> int | str:
@@ -335,11 +367,12 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--variant", default="new")
+    parser.add_argument("--variant", nargs="+", default=["new"])
     parser.add_argument("--set", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--shots", nargs="+", type=number, default=list(SHOTS))
     parser.add_argument("--prompts", nargs="+", default=list(PROMPTS))
     parser.add_argument("--draws", type=int, default=1)
+    parser.add_argument("--cover", action="store_true", help="few cells that meet every pair")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("settings", nargs="*", metavar="key=value")
@@ -347,7 +380,7 @@ def main(words: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     bench = Bench(args.data, args.out, args.settings, args.steps)
     end = time.monotonic() + 60 * args.minutes
-    for cell in cells(args):
+    for cell in cells(args, bench):
         if time.monotonic() > end:
             print("the time is up; the same command goes on", file=sys.stderr)
             break

@@ -236,10 +236,11 @@ def test_the_command_line_trains_evaluates_and_predicts_classes(samtune, tiny_we
     words = [f"data.root={root}", "data.ignore=255", *MAPPED, f"base.weights={tiny_weights}"]
     words += ["base.name=tiny", "adapter=none", "decoder.name=semantic", "decoder.classes=3"]
     words += ["train.loss=ce", "train.max_steps=2", "train.batch_size=2", "device=cpu"]
-    words += ["train.strength=1"]
     answer = samtune("train", *words, f"output={out}", "--json")
     assert answer.code == 0, answer.err
     assert answer.json["prompt"] == "none"
+    assert answer.json["strength"] == 1, "there is no base that could answer with classes instead"
+    assert answer.json["selection"]["curve"] == []
     assert set(answer.json["by_class"]) == {"class 0", "class 1", "class 2"}
     checkpoint = out / "best.safetensors"
     again = samtune(
@@ -255,6 +256,10 @@ def test_the_command_line_trains_evaluates_and_predicts_classes(samtune, tiny_we
     assert values.shape == (48, 64) and set(np.unique(values)) <= {0, 1, 2}
     entries = json.loads((masks / "predictions.json").read_text())
     assert [e["category_id"] for e in entries] == [0, 1, 2] * 5
+    off = samtune("predict", checkpoint, root / "images", "--out", masks, weights, "strength=0")
+    assert off.code == 2 and "the base knows no classes" in off.line
+    none = samtune("train", *words, f"output={tmp_path / 'none'}", "train.strength=0")
+    assert none.code == 2 and "the base knows no classes" in none.line
     areas = [int((values == k).sum()) for k in range(3)]
     assert [e["area"] for e in entries if e["image"] == "0.png"] == areas
 

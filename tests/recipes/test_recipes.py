@@ -193,7 +193,6 @@ def test_a_frame_that_the_method_divides_and_the_base_does_not(
     own = {"size": [24, 40], "resize": "stretch", "mean": [110.0, 115.0, 90.0]}
     base = {"name": "coarse", "weights": str(tmp_path / "coarse.safetensors")}
     tree |= {"base": base, "input": own, "data": {**tree["data"], "crop": [16, 24]}}
-    tree |= {"train": {**tree["train"], "strength": "1"}}  # two steps are hardly worth it
     made = from_words([], tree)
     said = "zero-shot sees images in a frame of 32x48: coarse's patch does not divide 24x40"
     summary = train(made, Display(json=True))

@@ -6,8 +6,11 @@ import torch
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
 from samtune.model.finetuned import FineTuned
+from samtune.runs.selection import selection, verdict
+from samtune.training.choice import Judge, drop_base
 from samtune.training.engine import fit
 from samtune.training.schedule import FitConfig
+from samtune.training.state import TrainingState
 from samtune.training.validation import Measurement
 
 
@@ -143,3 +146,27 @@ def test_what_has_nothing_between_is_all_or_none_of_it(trained):
     how = {"adapter": "cat_sam_a", "decoder": "hq", "average": "none", "keep": "none"}
     _, model, calls = trained(numbers(0.5, 0.6), **how)
     assert [s for s, _ in calls] == [0, 1] and model.strength == 1
+
+
+def test_a_base_that_cannot_answer_is_no_candidate(trained, monkeypatch):
+    reason = "the base knows no classes"
+    monkeypatch.setattr("samtune.training.engine.no_base", lambda model: reason)
+    how = {"keep": "none", "eval_every": 1}
+    result, model, calls = trained(numbers(0.5, 0.1, 0.3), **how, average="none")
+    assert [strength for strength, _ in calls] == [0, 1, 1]
+    assert (model.strength, result.best["step"], result.curve) == (1, 2, ())
+    said = verdict(result, FitConfig())[0]
+    assert said.startswith("not worth it: on the validation images no weights beat zero-shot")
+    assert "kept all the same, since the base knows no classes" in said
+    assert selection(result, FitConfig())["worth_it"] is False
+    result, _, _ = trained(numbers(0.5, 0.1, 0.3, 0.4, 0.3), **how, average=1.0)
+    assert result.best["weights"] == "mean of 2"
+    better, model, _ = trained(numbers(0.5, 0.6, 0.55), **how, average="none")
+    assert (model.strength, better.best["step"]) == (1, 1)
+    assert "zero-shot 0.500), step 1 of 2" in verdict(better, FitConfig())[0]
+    nothing, model, _ = trained(numbers(0.5, *[float("nan")] * 3), **how, average="none")
+    assert (nothing.best, model.strength) == (None, 1)
+    assert verdict(nothing, FitConfig())[0].startswith("no trained weights gave a number")
+    state = TrainingState(best={"strength": 0.0, "iou": 0.5}, top={"step": 1, "iou": 0.1})
+    drop_base(Judge(None, None, FitConfig(), reason), state)
+    assert state.best == {"step": 1, "iou": 0.1, "strength": 1.0}, "a run of an earlier version"

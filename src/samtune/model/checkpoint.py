@@ -19,6 +19,7 @@ from samtune.errors import InputError
 from samtune.files import WRITTEN_BY, as_path, free_path, read_tensors, write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
+from samtune.model.strength import check_demanded
 from samtune.sam.model import Sam
 from samtune.sam.weights import check_numbers, fingerprint, load_sam
 from samtune.texts import parse_json
@@ -182,6 +183,8 @@ def load(
     tensors = read_tensors(as_path(path), "copy it again from where it was made")
     check_numbers(tensors, str(path))
     load_tensors(model, tensors, str(path))
+    if strength is not None:
+        check_demanded(model, strength)
     model.strength = stored_strength(header) if strength is None else strength
     return model.to(device).eval()
 

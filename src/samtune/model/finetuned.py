@@ -80,9 +80,9 @@ class FineTuned(nn.Module):
         self.prompt_modes = PromptModes.parse(prompts)
         self.checkpointing = False
         self.cache: FeatureCache | None = None
+        """The cache of what the base gives to a detached adapter, if there is one."""
         self.encodings = 0
         """How many images or tiles went through the encoder so far; those of the cache do not."""
-        """The cache of what the base gives to a detached adapter, if there is one."""
         # None: a module's options are unknown, so that no checkpoint can say how to rebuild it
         self.adapter_options: dict[str, Any] | None = None
         self.decoder_options: dict[str, Any] | None = None

@@ -7,7 +7,8 @@ copied or computed from the base. Tensors that start at random stay as they were
 update is scaled by :math:`a`, and a tuned decoder lies on the line from SAM's to itself (WiSE-FT,
 Wortsman et al. 2022, arXiv:2109.01903). At 0 the base itself answers, at 1 what was trained.
 
-Only a model that starts as the base has anything in between: see :func:`no_middle`.
+Only a model that starts as the base has anything in between: see :func:`no_middle`. One that
+answers with classes cannot be turned down to the base either: see :func:`no_base`.
 """
 
 from __future__ import annotations
@@ -75,6 +76,19 @@ def check_strength(value: float) -> None:
         raise InputError(f"strength={value}: a fraction of the training; choose 0 to 1")
 
 
+def check_demanded(model: FineTuned, strength: float) -> None:
+    """Refuses a strength that somebody demands of a model, and the model does not have.
+
+    Raises:
+        InputError: As setting :attr:`FineTuned.strength`; or 0 where the base cannot answer.
+    """
+    before = model.strength
+    model.strength = strength
+    model.strength = before
+    if strength == 0 and (reason := no_base(model)):
+        raise InputError(f"strength=0: {reason}; set 1, or nothing")
+
+
 def plain_input(sam: Sam, policy: InputPolicy) -> InputPolicy:
     """How the base alone sees the images of a model: normalised as it was itself trained.
 
@@ -100,6 +114,17 @@ def no_middle(model: FineTuned) -> str:
     if model.tuned_input != plain_input(model.sam, model.tuned_input):
         return "images are normalised in another way than for the base"
     return ""
+
+
+def no_base(model: FineTuned) -> str:
+    """Why the base cannot answer in a model's place, as a clause; empty if it can.
+
+    Without a prompt, or whatever the start of an adapter or a decoder, the base has an answer of
+    the same kind: single masks. Of classes it knows nothing.
+    """
+    if model.decoder.classes is None:
+        return ""
+    return f"the base knows no classes, and {model.decoder.name} gives maps of them"
 
 
 def starts(model: FineTuned) -> dict[str, Tensor]:

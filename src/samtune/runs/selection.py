@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -38,12 +39,13 @@ def judged_by(config: RunConfig) -> tuple[FitConfig, str]:
 
 def selection(result: FitResult, settings: FitConfig) -> Tree:
     """What was chosen on the validation images, and from what, for the summary."""
-    best, watched = result.best, (*result.watched_modes, *Criterion.parse(settings.metric).modes)
+    best, criterion = result.best, Criterion.parse(settings.metric)
+    watched = (*result.watched_modes, *criterion.modes)
     sides = {"zero_shot": result.zero_shot or {}, "tuned": best or {}}
     return {
         "metric": settings.metric,
         "weights": None if best is None else best.get("weights", f"step {best['step']}"),
-        "worth_it": None if best is None else best["strength"] > 0,
+        "worth_it": None if best is None else _is_better(result, criterion),
         "kept": list(result.kept_modes),
         "watched": {
             mode: {side: row.get(key_of("iou", mode)) for side, row in sides.items()}
@@ -58,7 +60,9 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
     """What the reader should know of the choice, in sentences; the first says what came of it."""
     criterion, best, before = Criterion.parse(settings.metric), result.best, result.zero_shot
     if best is None:
+        measured = before is not None and criterion.rank(before) > -math.inf
         nothing = "" if before is None else "the validation images have nothing to measure, so "
+        nothing = "no trained weights gave a number, so " if measured else nothing
         return [f"{nothing}the last weights were kept, of step {result.steps}"]
     remarks = []
     values = {
@@ -70,6 +74,12 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
             f"not worth it: on the validation images {_why_not(result, settings, values)}; the "
             "checkpoint answers as the base (strength 0); more images or another method may help, "
             "see samtune methods --advise"
+        )
+    elif result.no_base and not _is_better(result, criterion):
+        remarks.append(
+            f"not worth it: on the validation images {_why_not(result, settings, values)}; the "
+            f"best trained ones are kept all the same, since {result.no_base}; more steps or "
+            "images may help, or another method, see samtune methods --advise"
         )
     else:
         which = best.get("weights", f"step {best['step']}")
@@ -84,6 +94,12 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
             "base answers them already (train.keep)"
         )
     return remarks
+
+
+def _is_better(result: FitResult, criterion: Criterion) -> bool:
+    """Whether what was chosen beats the base on the validation images."""
+    before = -math.inf if result.zero_shot is None else criterion.rank(result.zero_shot)
+    return result.best is not None and criterion.rank(result.best) > before
 
 
 def _why_not(result: FitResult, settings: FitConfig, values: Mapping[str, str]) -> str:

@@ -1,8 +1,8 @@
 """Which weights a training ends with, and how much of them acts.
 
-The base, at strength 0, is a candidate like every validation. After the last step come the mean of
-the last weights, and the best weights at other strengths. What forgets too much is none. See
-:func:`choose`.
+The base, at strength 0, is a candidate like every validation, if it can answer at all. After the
+last step come the mean of the last weights, and the best weights at other strengths. What forgets
+too much is none. See :func:`choose`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Judge:
     validation: Validation
     keeping: Keeping
     config: FitConfig
+    no_base: str = ""
+    """Why the base is no candidate, see :func:`samtune.model.strength.no_base`; empty if it is."""
 
     def rank(self, row: Row) -> float:
         """For comparing, higher is better."""
@@ -59,10 +61,11 @@ class Judge:
     def forgotten(self, row: Row, state: TrainingState) -> list[str]:
         """The watched prompt modes of which weights lose more than they may.
 
-        With a criterion over several prompts its own are watched too.
+        With a criterion over several prompts its own are watched too. What the base cannot answer
+        is not forgotten.
         """
         criterion, before = self.validation.criterion, state.zero_shot
-        if before is None:
+        if before is None or self.no_base:
             return []
         modes = self.watched(state)
         if len(criterion.terms) > 1:
@@ -103,7 +106,7 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
     than the standard error of the difference over the validation images, since the best of several
     is otherwise mostly the luckiest. If the best weights may not act in full, the best of what may
     is taken, and between the highest strength that forgets nothing and the next one is looked
-    further.
+    further. If the base is no candidate, what was trained acts in full.
 
     Args:
         judge: Compares.
@@ -117,6 +120,16 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
         return
     with _features_kept(model):
         _Candidates(judge, state, model).choose(last)
+
+
+def drop_base(judge: Judge, state: TrainingState) -> None:
+    """Puts the best of what was trained in the base's place, if that is no candidate.
+
+    Earlier versions took it for one.
+    """
+    if judge.no_base and state.best is not None and state.best.get("strength", 1.0) == 0:
+        state.best = None if state.top is None else {**state.top, "strength": 1.0}
+        state.best_tensors = state.top_tensors
 
 
 def measure_again(judge: Judge, state: TrainingState, model: FineTuned) -> None:
@@ -170,6 +183,11 @@ class _Candidates:
         """See the function of this name."""
         state = self.state
         raw = self._weights_to_turn_down(last)
+        if self.judge.no_base:  # there is nothing to turn it down to
+            state.choice = {"weights": raw.weights, "curve": []}
+            if self.judge.rank(raw.row) > NOTHING:
+                self._end_with(raw)
+            return
         self.winner = self.whole or self.base
         curve = [self.base]
         for strength in _strengths(self.judge.config, self.model):
@@ -184,10 +202,13 @@ class _Candidates:
         if self.winner is self.base:
             state.best_tensors = raw.tensors
         else:
-            state.best = {**self.winner.row, "weights": self.winner.weights}
-            state.best_tensors = self.winner.tensors
+            self._end_with(self.winner)
         rows = sorted((candidate.row for candidate in curve), key=lambda row: row["strength"])
         state.choice = {"weights": raw.weights, "curve": rows}
+
+    def _end_with(self, winner: _Candidate) -> None:
+        self.state.best = {**winner.row, "weights": winner.weights}
+        self.state.best_tensors = winner.tensors
 
     def _weights_to_turn_down(self, last: Tensors) -> _Candidate:
         """The best of what was trained, in full, whatever it forgets."""
@@ -233,7 +254,8 @@ class _Candidates:
         if self._forgets(candidate):
             return False
         if other is None:
-            return self.judge.is_better(candidate.row, self.base.row)
+            floor = None if self.judge.no_base else self.base.row
+            return self.judge.is_better(candidate.row, floor)
         return self._is_clearly_better(candidate, other)
 
     def _is_clearly_better(self, one: _Candidate, other: _Candidate) -> bool:

@@ -20,9 +20,10 @@ from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
+from samtune.model.strength import check_demanded, no_base
 from samtune.training.accelerator import make_accelerator
 from samtune.training.average import add_to_mean, is_averaged
-from samtune.training.choice import Judge, choose, measure_again, take_validation
+from samtune.training.choice import Judge, choose, drop_base, measure_again, take_validation
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import without_interrupts
 from samtune.training.keeping import Keeping
@@ -68,8 +69,9 @@ def fit(
 ) -> FitResult:
     """Trains a model's adapter and decoder; the model ends with its best validated weights.
 
-    The base is validated before the first step, and is a candidate like all that follows: if
-    nothing was better, the model ends at strength 0, and answers as the base.
+    The base is validated before the first step, and is a candidate like all that follows, unless
+    the model answers with classes, which the base does not know: if nothing was better, the model
+    ends at strength 0, and answers as the base.
 
     Args:
         model: From ``FineTuned``; its base is not touched.
@@ -102,9 +104,8 @@ def fit(
     trainer = _Trainer(model, train, config, seed, on_event, cpu, folder)
     trainer.saves.header = header or {}
     if val is not None:
-        trainer.judge = Judge(
-            Validation(val, config, measuring or EvalConfig()), trainer.keeping, config
-        )
+        validation = Validation(val, config, measuring or EvalConfig())
+        trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))
     if resume:
         trainer.restore(measure_anew=resume == "anew")
     model.cache = FeatureCache(config.feature_cache) if config.feature_cache else None
@@ -138,8 +139,7 @@ class _Trainer:
         changes, detached = images_vary(train.data, train.input.tiles), model.adapter.detached
         check_feature_cache(config, model.adapter.name, detached, changes)
         if config.demanded_strength is not None:
-            model.strength = config.demanded_strength  # refused now if the model has no such
-            model.strength = 1
+            check_demanded(model, config.demanded_strength)
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
         self.accelerator = make_accelerator(config, cpu, output)
@@ -188,6 +188,8 @@ class _Trainer:
     def restore(self, measure_anew: bool) -> None:
         """Goes back to where ``output/last`` was written."""
         self.state = self.saves.read(self.model, self.optimizer.optimizer)
+        if self.judge is not None:
+            drop_base(self.judge, self.state)
         if measure_anew and self.judge is not None:
             present = _on_cpu(self.model)
             measure_again(self.judge, self.state, self.model)
@@ -223,7 +225,7 @@ class _Trainer:
         self.model.strength, row, state.encodings = 1, measured.row, measured.encodings
         state.zero_shot = {"step": 0, **row}
         state.kept_modes = list(self.keeping.modes_to_keep(row))
-        free = self.config.demanded_strength is None
+        free = self.config.demanded_strength is None and not self.judge.no_base
         if free and self.judge.is_better(state.zero_shot, state.best):
             state.best = {**state.zero_shot, "strength": 0.0}
         if state.step == 0:  # else it is a run of an earlier version, which goes on
@@ -281,6 +283,7 @@ class _Trainer:
             state.top,
             choice["weights"],
             tuple(choice["curve"]),
+            "" if self.judge is None else self.judge.no_base,
         )
 
     def _loop(self) -> None:
