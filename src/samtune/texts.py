@@ -7,6 +7,7 @@ text of another form: with the errors that readers of such text have anyway.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +29,9 @@ def read_bytes(path: str | Path) -> bytes:
     path = Path(path)
     size = path.stat().st_size
     if not path.is_file():
-        raise OSError(f"{path} is no file")
+        raise OSError(errno.EINVAL, "is no file", str(path))
     if size > MOST_BYTES:
-        raise OSError(f"{path} has {size} bytes, more than any list")
+        raise OSError(errno.EFBIG, f"has {size} bytes, more than any list", str(path))
     return path.read_bytes()
 
 

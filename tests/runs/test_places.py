@@ -9,7 +9,8 @@ def settings(tmp_path):
     weights = tmp_path / "private" / "weights.pth"
     weights.parent.mkdir()
     weights.touch()
-    tree = {"data": {"root": str(tmp_path / "private")}, "output": str(tmp_path / "run"),
+    tree = {"data": {"root": str(tmp_path / "private"), "outside": True},
+            "output": str(tmp_path / "run"),
             "base": {"name": "vit_b", "weights": str(weights)}}  # fmt: skip
     return resolve([tree]).tree()
 
@@ -18,6 +19,7 @@ def test_no_place_is_left_and_names_are(tmp_path):
     tree = without_places(settings(tmp_path))
     assert "private" not in str(tree) and str(tmp_path) not in str(tree)
     assert tree["base"]["weights"] == "weights.pth"
+    assert tree["data"]["outside"] is False  # which was of that place
     hub = {**RunConfig().tree(), "base": {"weights": "facebook/sam-vit-base"}}
     assert without_places(hub)["base"]["weights"] == "facebook/sam-vit-base"
 

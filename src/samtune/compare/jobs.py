@@ -43,7 +43,7 @@ from samtune.training.state import has_state
 if TYPE_CHECKING:
     from samtune.data import Record
 
-MAY_DIFFER = ("output", "resume", "device", "data.workers", "data.cache")
+MAY_DIFFER = ("output", "resume", "device", "data.outside", "data.workers", "data.cache")
 """Settings in which a finished run may differ from the one asked for."""
 GALLERY = 4
 """Images in the gallery."""

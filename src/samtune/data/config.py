@@ -33,6 +33,9 @@ class DataConfig:
     names leave it open; a folder names all in it."""
     mask_files: str | None = setting(None, level="expert")
     """Pattern of the mask files; data.masks=PATTERN is the same."""
+    outside: bool = setting(False, level="expert")
+    """Also read files outside of the folder that its lists and annotations name, as file_name of
+    COCO, the paths of a table, or path of YOLO. Links in the folder are followed anyway."""
     group: str | None = setting(None, level="expert")
     """Regular expression for what of an image's path below the folder names its case, as in
     'patient \\d+'; made splits keep the images of a case together. Its first group counts if it has

@@ -27,6 +27,7 @@ __all__ = [
     "find_records",
     "image_files",
     "is_plain",
+    "lines_of",
     "sliced",
     "split_lists",
 ]
@@ -185,7 +186,7 @@ def by_lists(
     owner: dict[Record, Path] = {}
     result = {}
     for split, file in lists.items():
-        names = sorted({_name_on(line, records) for line in _lines(file)} - {""})
+        names = sorted({_name_on(line, records) for line in lines_of(file)} - {""})
         if not names:
             remedy = "give one name per line or remove the list"
             complain(DataError(file, "empty list", "lists no file", remedy))
@@ -206,12 +207,25 @@ def by_lists(
     return result
 
 
-def _lines(file: Path) -> list[str]:
+def lines_of(file: Path, errors: str = "strict") -> list[str]:
+    """The lines of a text, without spaces around them and without the empty ones.
+
+    Args:
+        file: Of UTF-8 text.
+        errors: What becomes of other bytes, as Python's ``bytes.decode`` takes it.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     try:
-        return read_text(file).splitlines()
-    except (UnicodeDecodeError, OSError):
-        what, remedy = "is not UTF-8 text", "save the list of names as UTF-8"
+        lines = [line.strip() for line in read_text(file, errors).splitlines()]
+    except OSError as error:
+        what = f"cannot be read ({error.strerror or error})"
+        raise DataError(file, "unreadable list", what, "write it again") from None
+    except UnicodeDecodeError:
+        what, remedy = "is not UTF-8 text", "save it as UTF-8"
         raise DataError(file, "unreadable list", what, remedy) from None
+    return [line for line in lines if line]
 
 
 def _name_on(line: str, records: Mapping[str, Record]) -> str:

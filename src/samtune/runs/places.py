@@ -13,6 +13,8 @@ from samtune.runs.words import read_run
 
 LEFT_OUT = ("output", "resume", "data.root")
 """Settings that are places of the machine alone."""
+OUTSIDE = "data.outside"
+"""What somebody allowed the data at one place, and not those at another."""
 NAMES = ("base.weights", "data.colors")
 """Settings of files whose names say which they are."""
 
@@ -24,6 +26,8 @@ def without_places(tree: Tree) -> Tree:
             tree = add_up(tree, nested(key, None))
         elif key in NAMES and isinstance(value, str) and as_path(value).exists():
             tree = add_up(tree, nested(key, as_path(value).name))
+        elif key == OUTSIDE:
+            tree = add_up(tree, nested(key, False))
     return tree
 
 
@@ -44,6 +48,8 @@ def with_places(tree: Tree, checkpoint: Path) -> Tree:
         value = run.get(key)
         if isinstance(value, str) and (key in LEFT_OUT or as_path(value).name == mine.get(key)):
             tree = add_up(tree, nested(key, value))
+    if mine.get("data.root") is None and run.get(OUTSIDE) is True:
+        tree = add_up(tree, nested(OUTSIDE, True))
     return tree
 
 

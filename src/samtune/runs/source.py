@@ -17,8 +17,8 @@ from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.data_of_run import SPLIT
-from samtune.runs.places import with_places
-from samtune.runs.trees import WHOLE, Tree, lay_over, leaves
+from samtune.runs.places import OUTSIDE, with_places
+from samtune.runs.trees import WHOLE, Tree, lay_over, leaves, nested
 from samtune.runs.words import layers
 from samtune.sam.spec import SPECS
 
@@ -91,7 +91,7 @@ class Source:
             return None
         before, now = self.training_data(), config.tree()["data"]
         roots = [as_path(str(data.get("root"))).resolve() for data in (before, now)]
-        of_use = ("root", "split", "workers", "cache")
+        of_use = ("root", "outside", "split", "workers", "cache")
         same = all(before.get(k, value) == value for k, value in now.items() if k not in of_use)
         return folder if same and roots[0] == roots[1] else None
 
@@ -102,6 +102,8 @@ class Source:
             InputError: A setting that contradicts the model.
         """
         settings, over = self.settings(), [_without_choice(tree) for tree in layers(words)]
+        if any("data.root" in leaves(layer) for layer in over):
+            settings = lay_over(settings, nested(OUTSIDE, False))
         config = resolve([settings, *over])
         # Its data may be gone by now, and says nothing of the model.
         alone = resolve([{**settings, "data": config.tree()["data"]}])

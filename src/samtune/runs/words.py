@@ -33,8 +33,9 @@ from samtune.training.schedule import UNSAFE
 DATA_FILES = (".csv", ".json", ".tsv")
 """Endings of files that list a data set, which may stand in the place of its folder."""
 FREE_ON_RESUME = {
-    "resume", "resume_changed", "output", "device", "base.weights", "data.root", "data.workers",
-    "data.cache", "train.max_steps", "train.epochs", "train.feature_cache", "train.save_every",
+    "resume", "resume_changed", "output", "device", "base.weights", "data.root", "data.outside",
+    "data.workers", "data.cache", "train.max_steps", "train.epochs", "train.feature_cache",
+    "train.save_every",
 }  # fmt: skip
 """Settings that may change when a run is resumed: its length, and where and how it runs."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
 from samtune.data.layouts.coco_files import categories_of, entries_of, id_of, tree_of
-from samtune.data.layouts.drawn import Kind, ListedMask, class_settings, kind_of
+from samtune.data.layouts.drawn import ListedMask, class_settings, kind_of
 from samtune.data.layouts.places import Places
 from samtune.data.problems import DataError, complain, remark
 from samtune.data.sources import SPLIT_NAMES, Record
@@ -34,7 +34,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     by_split: SplitRecords = {}
     categories = categories_of(files)
     for split, file in files.items():
-        reading = _Reading(file, split, root, kind_of(config.masks), categories, config.crowds)
+        reading = _Reading(file, split, root, categories, config)
         try:
             by_split[split] = reading.records()
         except InputError as error:
@@ -106,11 +106,11 @@ class _Reading:
         file: Path,
         split: str | None,
         root: Path,
-        kind: Kind,
         categories: dict[str, str],
-        crowds: str,
+        config: DataConfig,
     ) -> None:
-        self.file, self.split, self.root, self.kind = file, split, root, kind
+        self.file, self.kind, crowds = file, kind_of(config.masks), config.crowds
+        self.places = _places(file, split, root, config.outside)
         order = list(dict.fromkeys(categories.values()))
         self.classes = {key: order.index(name) for key, name in categories.items()}
         if len(order) < len(categories):
@@ -123,11 +123,13 @@ class _Reading:
         """The images with their objects."""
         images, owner = self._images()
         objects = self._objects(owner)
-        places = _places(self.file, self.split, self.root)
+        places = self.places
         paths = {key: places.find(str(entry["file_name"])) for key, entry in images.items()}
         there = {key: path for key, path in paths.items() if path is not None}
         if not there:
             first = str(next(iter(images.values()))["file_name"])
+            if outside := places.refusal(self.file, [first]):
+                raise outside
             what = f"its image {first} was not found (looked in {some(places.folders, 6)})"
             remedy = "put the images into images/ beside the file"
             raise DataError(self.file, "missing image", what, remedy)
@@ -241,7 +243,9 @@ class _Reading:
 
     def _refuse_missing(self, images: dict[str, Any], there: dict[str, Path]) -> None:
         names = [str(e["file_name"]) for key, e in images.items() if key not in there]
-        if names:
+        if outside := self.places.refusal(self.file, names):
+            complain(outside)
+        elif names:
             folder = next(iter(there.values())).parent
             lacks = some(Path(name).name for name in names)
             what = f"{len(names)} of its {len(images)} images are not in {folder} ({lacks})"
@@ -293,7 +297,7 @@ def _is_of_cvat(file: Path) -> bool:
     return False
 
 
-def _places(file: Path, split: str | None, root: Path) -> Places:
+def _places(file: Path, split: str | None, root: Path, outside: bool) -> Places:
     """The usual folders that file names are relative to."""
     base = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
     tops = [file.parent, base, *([root] if root.is_dir() else [])]
@@ -304,7 +308,7 @@ def _places(file: Path, split: str | None, root: Path) -> Places:
         for path in sorted(top.iterdir())
         if path.is_dir() and (_split_of(path) == split or path.stem in file.stem)
     ]  # fmt: skip
-    return Places([*inner, *tops], base / "images")
+    return Places([*inner, *tops], base / "images", outside)
 
 
 LAYOUT = Layout(

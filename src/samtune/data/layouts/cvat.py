@@ -148,7 +148,8 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
         raise DataError(file, "empty list", what, "export it with its images")
     folder = file.parent
     inner = sorted(p for p in (folder / "images").glob("*") if p.is_dir())
-    return records_of(entries, Places([folder / "images", folder, *inner], folder), config, names)
+    places = Places([folder / "images", folder, *inner], folder, config.outside)
+    return records_of(entries, places, config, names)
 
 
 def _defaults(root: Path, given: Settings) -> Settings:

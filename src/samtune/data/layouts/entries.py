@@ -107,6 +107,9 @@ def records_of(
         else:
             paths.append((entry, path))
     for file, lacking in missing.items():
+        if outside := places.refusal(file, lacking):
+            complain(outside)
+            continue
         what = f"{len(lacking)} of its images are not there ({some(lacking)})"
         remedy = f"put them into {places.folders[0]}"
         complain(DataError(file, "missing image", what, remedy))

@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from samtune.data.bounds import refuse_outside
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, SplitRecords, some
 from samtune.data.quiet import opened_picture
@@ -105,21 +106,23 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
         )
     whole = _whole(root)
     if hasattr(whole, "features"):
-        return {None: _records(root, None)}
+        return {None: _records(root, None, config.outside)}
     unknown = [name for name in whole if name.lower() not in SPLIT_NAMES]
     if unknown:
         raise InputError(
             f"{root}: has the split {some(unknown)}; call them train, validation and test"
         )
-    found = {SPLIT_NAMES[name.lower()]: _records(root, name) for name in whole}
+    found = {SPLIT_NAMES[name.lower()]: _records(root, name, config.outside) for name in whole}
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def _records(root: Path, split: str | None) -> list[Record]:
+def _records(root: Path, split: str | None, outside: bool) -> list[Record]:
     table = _table(root, split)
     image, mask = (_column(root, table.features, role) for role in COLUMNS)
     if not len(table):
         raise InputError(f"{root}: the split {split or 'all'} has no row; save it again")
+    for column in (image, mask):
+        refuse_outside(root, _elsewhere(table, column), root, outside)
     width = len(str(len(table) - 1))
     return [
         Record(
@@ -135,6 +138,13 @@ def _paths(table: Any, column: str) -> list[str | None]:
     """The file names that the pictures of a column had; reads no pictures."""
     cells = table.data.column(column).combine_chunks()
     return cells.field("path").to_pylist()
+
+
+def _elsewhere(table: Any, column: str) -> list[Path]:
+    """The files of pictures that are not within the table."""
+    cells = table.data.column(column).combine_chunks()
+    rows = cells.filter(cells.field("bytes").is_null()).field("path").to_pylist()
+    return [Path(path) for path in rows if path]
 
 
 def _column(root: Path, features: Any, role: Role) -> str:

@@ -220,7 +220,8 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     if not entries:
         raise DataError(file, "empty list", "holds no annotated image", "annotate some first")
     folder = file.parent
-    places = Places([folder / "images", folder, folder / "upload", folder / "data"], folder)
+    folders = [folder / "images", folder, folder / "upload", folder / "data"]
+    places = Places(folders, folder, config.outside)
     return records_of(entries, places, config, labels_of(entries))
 
 

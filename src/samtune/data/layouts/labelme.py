@@ -13,6 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from samtune.data.bounds import is_outside
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords
 from samtune.data.layouts.drawn import class_settings, mask_of, runs_of
@@ -32,10 +33,9 @@ from samtune.data.layouts.places import Places
 from samtune.data.problems import DataError, complain
 from samtune.data.quiet import opened_picture
 from samtune.data.reading import pillow_pixels
-from samtune.data.sources import SPLIT_NAMES
+from samtune.data.sources import SPLIT_NAMES, lines_of
 from samtune.data.stored import Stored
 from samtune.errors import InputError
-from samtune.texts import read_text
 
 _IGNORE, _BACKGROUND = "__ignore__", "_background_"
 """Labels that LabelMe's own export leaves out."""
@@ -121,9 +121,9 @@ def _entry_of(tree: dict[str, Any], file: Path, split: str | None) -> Entry:
 
 
 def _image_of(tree: dict[str, Any], file: Path) -> str:
-    """The image's name; it is another one if the files were renamed together."""
-    said = str(tree.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
-    return said or file.stem
+    """The image's path; it is another one if the files were renamed together."""
+    said = str(tree.get("imagePath") or "").replace("\\", "/")
+    return said if said.rpartition("/")[2] else file.stem
 
 
 def _area(entry: Entry, shape: dict[str, Any], kind: str, name: str, level: int) -> Area | None:
@@ -193,7 +193,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
         split_of = folder.name if folder.name.lower() in SPLIT_NAMES else "."
         sides += [above.parent / "images" / split_of, base / "images"]
         mine = [entry for entry in entries if entry.file.parent == folder]
-        places = Places(sides, base)
+        places = Places(sides, base, config.outside, [f for f in sides if is_outside(f, base)])
         for entry in mine:
             _renamed(entry, places)
         for split, records in records_of(mine, places, config, names).items():
@@ -220,8 +220,7 @@ def _of(root: Path, file: Path) -> Entry:
 def _names(root: Path, entries: list[Entry]) -> list[str]:
     """The classes of ``labels.txt``, as LabelMe takes it, or those that occur."""
     file = (root if root.is_dir() else root.parent) / "labels.txt"
-    lines = read_text(file, "replace").splitlines() if file.is_file() else []
-    known = [line.strip() for line in lines if line.strip()]
+    known = lines_of(file, "replace") if file.is_file() else []
     return labels_of(entries, (n for n in known if n not in (_IGNORE, _BACKGROUND)))
 
 

@@ -21,6 +21,8 @@ from samtune.errors import InputError
 from samtune.texts import read_json
 
 _CHANNEL = re.compile(r"_(\d{4})$")
+_KINDS = {"file_ending": str, "channel_names": dict, "labels": dict}
+"""What dataset.json must have, and of which kind."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,16 @@ def _tree(root: Path) -> dict[str, Any]:
         tree = read_json(file)
     except (ValueError, OSError) as error:
         raise InputError(f"{file}: not readable as JSON ({error}); write it again") from error
-    wanted = ("channel_names", "labels", "file_ending")
-    missing = [key for key in wanted if key not in tree]
+    missing = [key for key in _KINDS if not isinstance(tree, dict) or key not in tree]
     if missing:
         raise InputError(
             f"{file}: lacks {', '.join(missing)}, which nnU-Net v2 has; convert it with "
             "nnUNetv2_convert_old_nnUNet_dataset"
         )
+    for key, kind in _KINDS.items():
+        if not isinstance(tree[key], kind) or set(tree["file_ending"]) & set("/\\*?["):
+            what = f"{key}={str(tree[key])[:60]} is none"
+            raise DataError(file, "wrong entry", what, "write it as nnU-Net v2 does")
     return tree
 
 

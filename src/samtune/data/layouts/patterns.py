@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from samtune.data.bounds import is_outside
 from samtune.data.config import DataConfig
 from samtune.data.layouts.base import SplitRecords, check_kind, splits_on_disk
 from samtune.data.pairing import PairFile, nfc
@@ -67,10 +68,11 @@ def _files(base: Path, pattern: str | None, key: str) -> list[Path] | None:
     """The files that a pattern names, or that lie in the folder that it is."""
     if pattern is None:
         return None
-    if (base / pattern).is_dir() and not is_volume(base / pattern):
+    within = not is_outside(base / pattern, base)
+    if within and (base / pattern).is_dir() and not is_volume(base / pattern):
         return [each.path for each in named_files(base / pattern)]
     names = glob.glob(os.path.join(glob.escape(str(base)), pattern), recursive=True)
-    paths = [Path(name) for name in names]
+    paths = [Path(name) for name in names if not is_outside(Path(name), base)]
     files = [p for p in paths if is_volume(p) or (p.is_file() and p.suffix.lower() in SUFFIXES)]
     if not files:
         what = f"{key}={pattern} names no image file"

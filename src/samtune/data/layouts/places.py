@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
+from samtune.data.bounds import refusal
+from samtune.data.problems import DataError
 from samtune.data.reading import SUFFIXES
 
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
@@ -20,17 +22,29 @@ class Places:
     Args:
         folders: Where to look, the likelier first.
         top: Below it a file is looked for by the end of its path, if it is in none of the folders.
+        outside: Take a name first as it is written, also if it leads elsewhere.
+        beside: Those of the folders that are beside the data set, where only names count and no
+            paths.
     """
 
-    def __init__(self, folders: Sequence[Path], top: Path) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        top: Path,
+        outside: bool = False,
+        beside: Sequence[Path] = (),
+    ) -> None:
         self.folders = tuple(dict.fromkeys(folders))
-        self.top = top
+        self.top, self.outside, self.beside = top, outside, frozenset(beside)
 
     def find(self, name: str) -> Path | None:
         """The file of that name or path; ``None`` without one, or if several may be meant."""
+        if self.outside and (literal := self._literal(name)) is not None:
+            return literal
         for form in _forms(name):
             for folder in self.folders:
-                if (folder / form).is_file():
+                known = "/" not in form or folder not in self.beside
+                if known and (folder / form).is_file():
                     return folder / form
         for form in _forms(name):
             named = self._below.get(Path(form).name, [])
@@ -39,6 +53,22 @@ class Places:
             if len(deepest) == 1:
                 return deepest[0]
         return None
+
+    def refusal(self, file: Path, names: Iterable[str]) -> DataError | None:
+        """What is wrong if names that are not found lead to files outside of all folders.
+
+        Args:
+            file: That has the names.
+            names: Of images.
+        """
+        paths = [path for path in map(self._literal, names) if path is not None]
+        return refusal(file, paths, self.top, *(f for f in self.folders if f not in self.beside))
+
+    def _literal(self, name: str) -> Path | None:
+        """The file that a path names as it is written."""
+        path = _slashed(name)
+        place = next((f / path for f in self.folders if (f / path).is_file()), None)
+        return place.resolve() if place is not None and ".." in place.parts else place
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:
@@ -52,14 +82,18 @@ class Places:
 
 def _forms(name: str) -> Iterator[str]:
     """A path with slashes, unquoted, without its first folders, without the id of an upload."""
-    slashed = name.replace("\\", "/")
-    if "?d=" in slashed:  # Label Studio's local files
-        slashed = slashed.partition("?d=")[2].partition("&")[0]
+    slashed = _slashed(name)
     for whole in dict.fromkeys((slashed, unquote(slashed))):
         parts = [part for part in whole.split("/") if part not in ("", ".", "..")]
-        if not whole.startswith("/") and ".." not in whole:
+        if not Path(whole).is_absolute() and ".." not in whole:
             yield whole
         for i in range(len(parts)):
             yield "/".join(parts[i:])
         if parts and (plain := _UPLOADED.sub("", parts[-1])) != parts[-1]:
             yield plain
+
+
+def _slashed(name: str) -> str:
+    """A path with slashes; of an address of Label Studio's local files the path in it."""
+    slashed = name.replace("\\", "/")
+    return slashed.partition("?d=")[2].partition("&")[0] if "?d=" in slashed else slashed

@@ -8,8 +8,7 @@ from pathlib import Path
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some
 from samtune.data.problems import DataError, complain
-from samtune.data.sources import SPLIT_NAMES, Record, by_stem, image_files
-from samtune.texts import read_text
+from samtune.data.sources import SPLIT_NAMES, Record, by_stem, image_files, lines_of
 
 CLASSES = "_classes.csv"
 _ENDING = "_mask"
@@ -31,7 +30,7 @@ def _folders(root: Path) -> dict[str | None, Path]:
 def _names(folder: Path) -> list[str]:
     """Names by pixel value."""
     file = folder / CLASSES
-    rows = list(csv.reader(read_text(file).splitlines(), skipinitialspace=True))
+    rows = list(csv.reader(lines_of(file), skipinitialspace=True))
     try:
         names = {int(row[0]): row[1].strip() for row in rows[1:] if row}
     except (ValueError, IndexError) as error:

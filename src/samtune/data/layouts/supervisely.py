@@ -128,7 +128,8 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     for folder, entries in by_folder.items():
         for entry in entries:
             entry.image = _image_of(folder, entry)
-        parts = records_of(entries, Places([folder / "img"], folder / "img"), config, names)
+        places = Places([folder / "img"], folder / "img", config.outside)
+        parts = records_of(entries, places, config, names)
         for split, records in parts.items():
             by_split.setdefault(split, []).extend(records)
     return by_split

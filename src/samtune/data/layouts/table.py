@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from samtune.data.bounds import refusal
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, SplitRecords, some, unique_names
 from samtune.data.problems import DataError, complain
@@ -32,6 +33,8 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     for (line, row), image, name in zip(rows, paths, names, strict=True):
         mask = _path(file, row["mask"])
         faults = list(_faults(file, line, row, owner))
+        outside = None if config.outside or faults else refusal(file, (image, mask), file.parent)
+        faults += [outside] if outside else []
         for fault in faults:
             complain(fault)
         if not faults:

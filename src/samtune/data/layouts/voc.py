@@ -14,10 +14,9 @@ from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some
 from samtune.data.problems import DataError, complain
 from samtune.data.reading import has_palette, read_channels, read_mask
-from samtune.data.sources import Record, by_stem, existing_folder, image_files
+from samtune.data.sources import Record, by_stem, existing_folder, image_files, lines_of
 from samtune.data.stored import Stored
 from samtune.errors import InputError
-from samtune.texts import read_text
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -131,8 +130,7 @@ def _lists(folder: Path, every: list[str]) -> dict[str | None, tuple[Path, list[
         return {None: (folder / _OF_CLASS, every)}
     lists = {}
     for split, file in files.items():
-        lines = read_text(file, "surrogateescape").splitlines()
-        names = sorted({line.strip() for line in lines} - {""})
+        names = sorted(set(lines_of(file, "surrogateescape")))
         if not names:
             remedy = "give one name per line or remove the file"
             complain(DataError(file, "empty list", "lists no image", remedy))

@@ -13,10 +13,11 @@ import yaml
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
 from samtune.data.layouts.drawn import DrawnMask, Shape, class_settings, kind_of, with_count
+from samtune.data.layouts.yolo_places import YamlPlaces
 from samtune.data.plain_yaml import as_words, reason_of
 from samtune.data.problems import DataError, complain, remark
 from samtune.data.reading import image_size
-from samtune.data.sources import SPLIT_NAMES, Record, image_files
+from samtune.data.sources import SPLIT_NAMES, Record, image_files, lines_of
 from samtune.errors import InputError
 from samtune.texts import read_text
 
@@ -161,14 +162,13 @@ def _holds_polygons(folder: Path) -> bool:
     """Whether the first image with a text file has polygons, or boxes, in it."""
     texts = (image.with_suffix(".txt") for image in image_files(folder))
     for text in (path for path in texts if path.is_file()):
-        lines = text.read_text("utf-8-sig", "replace").splitlines()
-        words = next((line.split() for line in lines if line.strip()), [])
+        words = next((line.split() for line in lines_of(text, "replace")), [])
         if words:
             return len(words) > 4 and all(_NUMBER.fullmatch(word) for word in words)
     return False
 
 
-def _settings(root: Path) -> tuple[Path, dict[str, Any], list[str]]:
+def _settings(root: Path, outside: bool) -> tuple[Path, dict[str, Any], list[str]]:
     """The file or folder, its content, and the class names in the order of their numbers."""
     file = _yaml_file(root)
     if file is None:
@@ -181,8 +181,9 @@ def _settings(root: Path) -> tuple[Path, dict[str, Any], list[str]]:
     count = _count(tree.get("nc"), file)
     if not names:
         if count is None:
-            places = [p for split in SPLITS for p in _folders_of(file, tree, split)]
-            count = _largest(places) + 1
+            places = YamlPlaces(file, tree, outside)
+            folders_of = (_folders_of(places, _entries(tree, split)) for split in SPLITS)
+            count = _largest(place for folders in folders_of for place in folders) + 1
         if not count:
             what, remedy = (
                 "names no classes",
@@ -240,8 +241,7 @@ def _names_beside(folder: Path) -> list[str]:
     """Names of a list that annotation tools write beside the labels, one a line."""
     for name in ("classes.txt", "obj.names", "classes.names", "labels/classes.txt"):
         if (folder / name).is_file():
-            lines = [line.strip() for line in read_text(folder / name, "replace").splitlines()]
-            return [line for line in lines if line]
+            return lines_of(folder / name, "replace")
     return []
 
 
@@ -251,16 +251,15 @@ def _largest(folders: Iterable[Path]) -> int:
     for folder in folders:
         labels = _label_file(folder / "x").parent
         for file in sorted(labels.glob("*.txt")) if labels.is_dir() else ():
-            for line in read_text(file, "replace").splitlines():
-                word = line.split()[0] if line.split() else ""
+            for line in lines_of(file, "replace"):
+                word = line.split()[0]
                 largest = max(largest, int(word) if word.isdigit() else -1)
     return largest
 
 
-def _folders_of(file: Path, tree: dict[str, Any], split: str) -> list[Path]:
-    entries = _entries(tree, split)
-    places = [_located(file, tree, entry) for entry in entries]
-    return [place for place in places if place is not None and place.is_dir()]
+def _folders_of(places: YamlPlaces, entries: Iterable[str]) -> list[Path]:
+    there = [places.find(entry) for entry in entries]
+    return [place for place in there if place is not None and place.is_dir()]
 
 
 def _entries(tree: dict[str, Any], split: str) -> list[str]:
@@ -272,11 +271,11 @@ def _entries(tree: dict[str, Any], split: str) -> list[str]:
 
 
 def _find(root: Path, config: DataConfig) -> SplitRecords:
-    file, tree, names = _settings(root)
+    file, tree, names = _settings(root, config.outside)
     kind = kind_of(config.masks)
     base = file.parent if file.is_file() else file
     by_split: SplitRecords = {}
-    for split, images in _all_images(file, tree).items():
+    for split, images in _all_images(file, tree, config.outside).items():
         labels = [_label_file(image) for image in images]
         if not any(label.is_file() for label in labels):
             what = f"none of the {len(images)} images of {split} has a text file in "
@@ -292,7 +291,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     return by_split
 
 
-def _all_images(file: Path, tree: dict[str, Any]) -> dict[str | None, list[Path]]:
+def _all_images(file: Path, tree: dict[str, Any], outside: bool) -> dict[str | None, list[Path]]:
     """The images of each split that has any."""
     if not any(_entries(tree, split) for split in SPLITS):
         folders = _bare(file.parent if file.is_file() else file)
@@ -300,75 +299,55 @@ def _all_images(file: Path, tree: dict[str, Any]) -> dict[str | None, list[Path]
     by_split: dict[str | None, list[Path]] = {}
     for split in SPLITS:
         if entries := _entries(tree, split):
-            images = _images(file, tree, split, entries)
+            images = _images(YamlPlaces(file, tree, outside), split, entries)
             if images:
                 by_split[split] = images
     return by_split
 
 
-def _images(file: Path, tree: dict[str, Any], split: str, entries: list[str]) -> list[Path]:
+def _images(places: YamlPlaces, split: str, entries: list[str]) -> list[Path]:
     """The images of a split: of folders, or of text files that list them."""
     images: list[Path] = []
     lost = False
     for entry in entries:
-        place = _place(file, tree, split, entry)
+        place = places.find(entry)
         if place is None:
             lost = True
+            what = f"{split}: {entry} is not there"
+            remedy = f"set path and {split} to where the images are, relative to this file"
+            missing = DataError(places.file, "missing folder", what, remedy)
+            complain(places.refusal(places.file, [entry]) or missing)
         elif place.is_dir():
             images += image_files(place) or image_files_below(place)
         else:
-            lines = [line.strip() for line in read_text(place, "surrogateescape").splitlines()]
-            listed = [line for line in lines if line]
-            paths = [_image_of_list(place, file, tree, line) for line in listed]
-            missing = [path for path in paths if not path.is_file()]
-            lost = lost or bool(missing)
-            if missing:
-                count = f"{len(missing)} of its {len(paths)} images"
-                what = f"{count} are not there ({some(missing)})"
-                remedy = "add them, or remove the lines"
-                complain(DataError(place, "missing image", what, remedy, missing))
-            images += [path for path in paths if path.is_file()]
+            listed = _of_list(places, place)
+            images += [path for path in listed if path is not None]
+            lost = lost or None in listed
     if not images and not lost:
         what = f"{split}: {', '.join(entries)} holds no image"
-        complain(DataError(file, "no image", what, "put the images there"))
+        complain(DataError(places.file, "no image", what, "put the images there"))
     return sorted(images)
+
+
+def _of_list(places: YamlPlaces, listing: Path) -> list[Path | None]:
+    """The images that a text file lists, a path a line; ``None`` for each that cannot be read."""
+    lines, near = lines_of(listing, "surrogateescape"), listing.parent
+    paths = [places.find(line, near) for line in lines]
+    paths = [path if path is not None and path.is_file() else None for path in paths]
+    lacking = [line for line, path in zip(lines, paths, strict=True) if path is None]
+    if lacking:
+        absent = [near / line.replace("\\", "/") for line in lacking]
+        what = f"{len(absent)} of its {len(paths)} images are not there ({some(absent)})"
+        remedy = "add them, or remove the lines"
+        missing = DataError(listing, "missing image", what, remedy, absent)
+        complain(places.refusal(listing, lacking, near) or missing)
+    return paths
 
 
 def image_files_below(folder: Path) -> list[Path]:
     """The image files in the folder ``images`` of a split's folder."""
     inner = folder / "images"
     return image_files(inner) if inner.is_dir() else []
-
-
-def _image_of_list(place: Path, file: Path, tree: dict[str, Any], line: str) -> Path:
-    """An image that a list names, relative to the list, to the set, or on another machine."""
-    plain = place.parent / line.replace("\\", "/")
-    return plain if plain.is_file() else _located(file, tree, line) or plain
-
-
-def _place(file: Path, tree: dict[str, Any], split: str, entry: str) -> Path | None:
-    place = _located(file, tree, entry)
-    if place is None:
-        remedy = f"set path and {split} to where the images are, relative to this file"
-        complain(DataError(file, "missing folder", f"{split}: {entry} is not there", remedy))
-    return place
-
-
-def _located(file: Path, tree: dict[str, Any], entry: str) -> Path | None:
-    """A file or folder that data.yaml names, if it is there.
-
-    Roboflow writes ../train/images for the folder beside the file, others a path of their machine:
-    the longest end of it that is there is meant.
-    """
-    entry = entry.replace("\\", "/")
-    base = file.parent / str(tree.get("path") or "").replace("\\", "/")
-    for place in (base / entry, file.parent / entry):
-        if place.exists():
-            return place
-    parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
-    ends = (Path(*parts[i:]) for i in range(len(parts)))
-    tops = (base, file.parent)
-    return next((top / end for end in ends for top in tops if (top / end).exists()), None)
 
 
 def _label_file(image: Path) -> Path:
@@ -382,7 +361,8 @@ def _label_file(image: Path) -> Path:
 
 
 def _defaults(root: Path, given: Settings) -> Settings:
-    return class_settings(_settings(root)[2], given.get("masks", "auto"))
+    names = _settings(root, bool(given.get("outside")))[2]
+    return class_settings(names, given.get("masks", "auto"))
 
 
 LAYOUT = Layout(

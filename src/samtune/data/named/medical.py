@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from samtune.data.bounds import refuse_outside
 from samtune.data.config import DataConfig
 from samtune.data.named.arrays import FOLDER, LAYOUT, find_arrays
 from samtune.data.named.base import NamedSet, incomplete, register
 from samtune.data.named.folders import SplitRecords, bases, below, match_pairs
 from samtune.data.named.parts import ArchiveItem, StackPage, VolumeSlice, open_volume
 from samtune.data.problems import DataError, complain
-from samtune.data.sources import Record, by_stem, image_files
+from samtune.data.sources import Record, by_stem, image_files, lines_of
 
 _HELD_OUT = 3
 """Every third slice, from the first on, is for the test."""
@@ -112,23 +115,28 @@ def _synapse(root: Path, config: DataConfig) -> SplitRecords:
         arrays = below(base, FOLDER)
         if arrays:
             return find_arrays("synapse", root, arrays)
+        files = partial(_files, root, base, config.outside)
         slices, volumes = below(base, _SLICES), below(base, _CASES)
         if slices and volumes:
-            return {"train": _train(root, base, slices), "test": _test(root, base, volumes)}
+            train = _train(files(slices, ".npz", "train.txt"))
+            return {"train": train, "test": _test(root, files(volumes, ".npy.h5", "test_vol.txt"))}
         if slices or volumes:
             raise incomplete("synapse", root, [_CASES if slices else _SLICES])
     raise incomplete("synapse", root, [_SLICES, _CASES])
 
 
-def _files(root: Path, base: Path, folder: Path, ending: str, listing: str) -> list[Path]:
+def _files(
+    root: Path, base: Path, outside: bool, folder: Path, ending: str, listing: str
+) -> list[Path]:
     """The files that a list names, or all."""
     places = [below(root, "lists/lists_Synapse"), below(base, "lists/lists_Synapse")]
     places += [below(root, "lists_Synapse"), below(base, "lists_Synapse")]
     lists = [place / listing for place in places if place and (place / listing).is_file()]
     files = sorted(folder.glob(f"*{ending}"))
     if lists:
-        names = {line.strip() for line in lists[0].read_text("utf-8").splitlines()} - {""}
+        names = set(lines_of(lists[0]))
         files = sorted(folder / f"{name.removesuffix(ending)}{ending}" for name in names)
+        files = refuse_outside(lists[0], files, root, outside)
     lacks = [file for file in files if not file.is_file()]
     if lacks:
         missing = [f"{folder.name}/{file.name}" for file in lacks]
@@ -138,7 +146,7 @@ def _files(root: Path, base: Path, folder: Path, ending: str, listing: str) -> l
     return [file for file in files if file.is_file()]
 
 
-def _train(root: Path, base: Path, folder: Path) -> list[Record]:
+def _train(files: Sequence[Path]) -> list[Record]:
     return [
         Record(
             ArchiveItem(path, "image", unit=True),
@@ -146,13 +154,13 @@ def _train(root: Path, base: Path, folder: Path) -> list[Record]:
             path.stem,
             path.stem.split("_slice")[0],
         )
-        for path in _files(root, base, folder, ".npz", "train.txt")
+        for path in files
     ]
 
 
-def _test(root: Path, base: Path, folder: Path) -> list[Record]:
+def _test(root: Path, files: Sequence[Path]) -> list[Record]:
     records = []
-    for path in _files(root, base, folder, ".npy.h5", "test_vol.txt"):
+    for path in files:
         try:
             with open_volume(path) as file:
                 depth, labels = len(file["image"]), len(file["label"])

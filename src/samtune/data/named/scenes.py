@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from samtune.data.bounds import refuse_outside
 from samtune.data.config import DataConfig
 from samtune.data.named.base import NamedSet, incomplete, register
 from samtune.data.named.folders import (
@@ -19,7 +20,7 @@ from samtune.data.named.folders import (
 )
 from samtune.data.named.parts import Colour, Coloured, Renumbered
 from samtune.data.problems import complain
-from samtune.data.sources import Record, find_layout
+from samtune.data.sources import Record, find_layout, lines_of
 
 # The 32 colours of the original in the eleven classes of SegNet, the last being void.
 CAMVID: dict[str, list[Colour]] = {
@@ -74,7 +75,7 @@ def _camvid(root: Path, config: DataConfig) -> SplitRecords:
         if below(base, "images") and below(base, "masks"):
             return find_layout(base)
         if below(base, "list"):
-            return _by_lists(root, base)
+            return _by_lists(root, base, config)
         if any(below(base, folder) for folder in ("train_labels", "val_labels", "test_labels")):
             return find_packed("camvid", root, [_KAGGLE], _TOPS, _colours)
         if any(below(base, part.images) for part in _ORIGINAL[None]):
@@ -82,7 +83,7 @@ def _camvid(root: Path, config: DataConfig) -> SplitRecords:
     return find_packed("camvid", root, [_SEGNET], _TOPS)
 
 
-def _by_lists(root: Path, base: Path) -> SplitRecords:
+def _by_lists(root: Path, base: Path, config: DataConfig) -> SplitRecords:
     """Names of images in ``list/SPLIT_d.txt``, of labels in ``_l.txt``, both below ``image/``."""
     lists = {s: [base / "list" / f"{s}_{kind}.txt" for kind in "dl"] for s in _SPLITS}
     missing = [f"list/{path.name}" for pair in lists.values() for path in pair if not path.exists()]
@@ -91,13 +92,14 @@ def _by_lists(root: Path, base: Path) -> SplitRecords:
     result: SplitRecords = {}
     for split, pair in lists.items():
         images, labels = (
-            [base / "image" / line.strip().lstrip("/") for line in lines if line.strip()]
-            for lines in (path.read_text("utf-8").splitlines() for path in pair)
+            [base / "image" / line.lstrip("/") for line in lines_of(path)] for path in pair
         )
         if len(images) != len(labels):
             lines = f"lines of list/{split}_d.txt or _l.txt ({len(images)} and {len(labels)})"
             complain(incomplete("camvid", root, [lines]))
             continue
+        for listing, paths in zip(pair, (images, labels), strict=True):
+            refuse_outside(listing, paths, root, config.outside)
         lacks = [path for path in images + labels if not path.is_file()]
         if lacks:
             complain(incomplete("camvid", root, [f"image/{path.name}" for path in lacks], lacks))
