@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     __version__: str
     """Of the installed package."""
 
+    from samtune.data.config import DataConfig, PromptConfig
+    from samtune.data.opening import open_data
     from samtune.errors import InputError
+    from samtune.evaluation.prepare import prepare
     from samtune.evaluation.streaming import evaluate
+    from samtune.geometry import InputPolicy
     from samtune.inference.predictor import Predictor
+    from samtune.metrics.config import EvalConfig
     from samtune.model.checkpoint import load, save
     from samtune.model.finetuned import FineTuned
     from samtune.prompts import Prompts
@@ -23,28 +28,40 @@ if TYPE_CHECKING:
     from samtune.training.schedule import FitConfig
 
 _HOMES = {
+    "DataConfig": "data.config",
+    "EvalConfig": "metrics.config",
     "FineTuned": "model.finetuned",
     "FitConfig": "training.schedule",
     "InputError": "errors",
+    "InputPolicy": "geometry",
     "Predictor": "inference.predictor",
+    "PromptConfig": "data.config",
     "Prompts": "prompts",
     "evaluate": "evaluation.streaming",
     "fit": "training.engine",
     "load": "model.checkpoint",
     "load_sam": "sam.weights",
+    "open_data": "data.opening",
+    "prepare": "evaluation.prepare",
     "save": "model.checkpoint",
 }
 
 __all__ = [
+    "DataConfig",
+    "EvalConfig",
     "FineTuned",
     "FitConfig",
     "InputError",
+    "InputPolicy",
     "Predictor",
+    "PromptConfig",
     "Prompts",
     "evaluate",
     "fit",
     "load",
     "load_sam",
+    "open_data",
+    "prepare",
     "save",
 ]
 
@@ -58,6 +75,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'samtune' has no attribute {name!r}")
     return getattr(import_module(f"samtune.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *globals()} - {"annotations"})
 
 
 sys.meta_path.append(MovedModules())

@@ -40,7 +40,7 @@ LAYERS = {
     "metrics": "options",
     "report": "distributed files metrics options",
     "inference": "batch data files geometry model ops prompts report sam texts",
-    "evaluation": "batch data distributed inference metrics model precision prompts",
+    "evaluation": "batch data distributed geometry inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",
     "published": "data geometry ops training",
@@ -49,7 +49,7 @@ LAYERS = {
     "compare": "adapters data decoders files metrics model report runs sam texts training",
     "cli": "adapters assets compare data decoders distributed files foreign inference model options"
     " registry report runs sam training",
-    "__init__": "evaluation inference model moved prompts sam training",
+    "__init__": "data evaluation geometry inference metrics model moved prompts sam training",
     "__main__": "cli",
 }
 

@@ -66,7 +66,8 @@ class SegmentationDataset(Dataset[Example]):
         size: Height and width of the model's frame.
         resize: How images come into that frame.
         prompts: Jitter, number of points, number of objects.
-        mask_size: Height and width of mask prompts: four times the token grid of the frame.
+        mask_size: Height and width of mask prompts: four times the token grid of the frame, by
+            default that of tokens of 16 pixels.
         train: Training or evaluation.
         mode: Prompt mode or list of them; by default ``prompts.train`` or ``prompts.eval``.
         seed: Start of all random choices.
@@ -85,7 +86,7 @@ class SegmentationDataset(Dataset[Example]):
         *,
         resize: str = "longest",
         prompts: PromptConfig | None = None,
-        mask_size: tuple[int, int] = (256, 256),
+        mask_size: tuple[int, int] | None = None,
         train: bool = False,
         mode: str | list[str] | None = None,
         seed: int = 0,
@@ -102,7 +103,7 @@ class SegmentationDataset(Dataset[Example]):
             check_changes(data, self.input.tiles)
         self.frame = training_frame(data, self.input.size) if train else self.input.size
         """Height and width of its examples."""
-        self.mask_size = mask_size
+        self.mask_size = mask_size or (self.frame[0] // 4, self.frame[1] // 4)
         key = "prompts.train" if train else "prompts.eval"
         self.modes = self.prompts.modes(train) if mode is None else PromptModes.of(mode, key)
         self.class_maps = targets_are_maps(data, self.modes)
@@ -144,16 +145,16 @@ class SegmentationDataset(Dataset[Example]):
         other.input, other.mask_size = replace(self.input, size=size), mask_size
         return other
 
-    def asked_in(self, mode: str) -> SegmentationDataset:
-        """The same images with the prompts of another mode; itself if it has them already.
+    def asked_in(self, *names: str) -> SegmentationDataset:
+        """The same images with the prompts of other modes; itself if it has them already.
 
         Args:
-            mode: As of ``prompts.eval``.
+            names: As of ``prompts.eval``.
 
         Raises:
             InputError: An unknown mode.
         """
-        modes = PromptModes.of(mode, "prompts")
+        modes = PromptModes.of(names, "prompts")
         if modes.names == self.modes.names:
             return self
         other = copy.copy(self)

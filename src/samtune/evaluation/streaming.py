@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -25,6 +25,8 @@ from samtune.evaluation.image_results import (
     image_result,
     pair_masks,
 )
+from samtune.evaluation.prepare import Images, PromptSettings, test_images
+from samtune.evaluation.result import Evaluation
 from samtune.evaluation.sums import (
     ImageSums,
     counter_on,
@@ -32,7 +34,6 @@ from samtune.evaluation.sums import (
     gather_items,
     suite_for,
 )
-from samtune.evaluation.uncertainty import Draws
 from samtune.inference.batches import Answers, PromptedBatch, prompted_batch
 from samtune.inference.clicks import central_clicks
 from samtune.inference.prompted import bytes_of_answer
@@ -44,34 +45,11 @@ from samtune.prompts import Prompts
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The numbers of an evaluation."""
-
-    metrics: dict[str, Any]
-    """The values of :meth:`samtune.metrics.MaskMetrics.compute`, and of other metrics by name."""
-    images: int
-    items: list[dict[str, Any]] = field(default_factory=list)
-    """One row per image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""
-    by_click: list[dict[str, Any]] = field(default_factory=list)
-    """The metrics after each click, where there are several; ``metrics`` are those after the last.
-    """
-    guesses: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The metrics of masks that need no model, by the guess's name."""
-    draws: Draws | None = None
-    """The metrics of draws of the images, for intervals."""
-    click_draws: Sequence[Draws] = ()
-    """The same after each click."""
-    guess_draws: dict[str, Draws] = field(default_factory=dict)
-    """The same of each guess."""
-    images_per_second: float | None = None
-    """How many the model answers, of all processes; reading and measuring do not count."""
-
-
 def evaluate(
     model: FineTuned,
-    dataset: SegmentationDataset,
+    dataset: Images,
     *,
+    prompts: PromptSettings = None,
     batch_size: int = 4,
     precision: Precision = "fp32",
     multimask: bool = False,
@@ -80,7 +58,7 @@ def evaluate(
     guesses: bool = False,
     measuring: EvalConfig | None = None,
 ) -> Evaluation:
-    """Measures a model on a data set made with ``train=False``, at the original resolution.
+    """Measures a model on a split, or on prepared images, at the original resolution.
 
     Streams: memory grows by a few numbers an image, never by its pixels, and an image's objects are
     answered and measured as many at once as ``measuring.memory`` holds. In a distributed run each
@@ -88,7 +66,11 @@ def evaluate(
 
     Args:
         model: Left in evaluation mode.
-        dataset: Images with prompts and targets.
+        dataset: A split, as ``samtune.open_data("polyps").test``, or what :func:`samtune.prepare`
+            made with ``train=False``.
+        prompts: How objects are asked for: a mode, several as in ``"box,point"``, which are
+            measured one after another, or a :class:`samtune.PromptConfig`. By default as the model
+            is trained for, or as the images were prepared.
         batch_size: Images encoded at once.
         precision: Arithmetic of the forward pass.
         multimask: Take the best of three masks, by the decoder's own estimate.
@@ -99,11 +81,13 @@ def evaluate(
         measuring: Which metrics to compute besides IoU and Dice, of the last answers.
 
     Raises:
-        InputError: A metric that is unknown, has no meaning for the data, or lacks a package.
+        InputError: Files that cannot be used, images that were prepared for another model or for
+            training, or a metric that is unknown, has no meaning for the data, or lacks a package.
     """
-    [evaluation] = evaluate_prompts(
+    by_mode = test_images(model, dataset, prompts)
+    evaluations = evaluate_prompts(
         model,
-        [dataset],
+        list(by_mode.values()),
         batch_size=batch_size,
         precision=precision,
         multimask=multimask,
@@ -112,7 +96,8 @@ def evaluate(
         guesses=guesses,
         measuring=measuring,
     )
-    return evaluation
+    by_prompt = dict(zip(by_mode, evaluations, strict=True)) if len(by_mode) > 1 else {}
+    return replace(evaluations[0], by_prompt=by_prompt)
 
 
 def evaluate_prompts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ import torch
 from samtune.adapters import ADAPTERS
 from samtune.data import SegmentationDataset, intensity
 from samtune.data.changes import training_frame
+from samtune.data.split import Split
 from samtune.errors import InputError
+from samtune.evaluation.prepare import prepare
 from samtune.geometry import RESIZES, InputPolicy, multiples
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes
@@ -175,19 +178,11 @@ def dataset_of(
         train: For training, or for evaluation.
         mode: Of evaluation, the prompts; by default the first of ``prompts.eval``.
     """
-    frame = training_frame(config.data, model.input.size) if train else model.input.size
-    return SegmentationDataset(
-        records,
-        config.data,
-        model.input.size,
-        resize=model.input.resize,
-        input=model.input,
-        prompts=config.prompts,
-        mask_size=model.mask_size_of(frame),
-        train=train,
-        mode=mode if train or mode is not None else evaluation_modes(config).names[0],
-        seed=config.seed,
-    )
+    prompts = config.prompts
+    if not train:
+        prompts = replace(prompts, eval=mode or evaluation_modes(config).names[0])
+    split = Split(tuple(records), config.data)
+    return prepare(split, model, train, prompts=prompts, seed=config.seed)
 
 
 def evaluation_modes(config: RunConfig) -> PromptModes:

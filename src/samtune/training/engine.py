@@ -14,8 +14,10 @@ from torch import Tensor
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset
 from samtune.data.changes import images_vary
+from samtune.data.opening import DataSplits
 from samtune.distributed import finite_mean, mean_over_processes, place, share_buffers
 from samtune.errors import InputError
+from samtune.evaluation.prepare import Images, training_images
 from samtune.losses import Loss
 from samtune.metrics.config import EvalConfig
 from samtune.model.feature_cache import FeatureCache
@@ -31,7 +33,7 @@ from samtune.training.memory import peak_memory
 from samtune.training.objective import Objective
 from samtune.training.optimiser import parameter_groups
 from samtune.training.result import FitResult
-from samtune.training.saves import Saves
+from samtune.training.saves import Saves, tensors_of
 from samtune.training.schedule import (
     FitConfig,
     batches_per_epoch,
@@ -55,8 +57,8 @@ BAD_STEPS = 10
 
 def fit(
     model: FineTuned,
-    train: SegmentationDataset,
-    val: SegmentationDataset | None,
+    train: Images | DataSplits,
+    val: Images | FitConfig | None = None,
     config: FitConfig | None = None,
     *,
     output: str | Path | None = None,
@@ -75,18 +77,18 @@ def fit(
 
     Args:
         model: From ``FineTuned``; its base is not touched.
-        train: Made with ``train=True``.
-        val: Made with ``train=False``; ``None`` to keep the last weights.
-        config: How to train.
+        train: What :func:`samtune.open_data` gives, a split, or prepared images.
+        val: A split, or prepared images; without any the last weights stay.
+        config: How to train; it may stand in the place of ``val``.
         output: Folder for ``best.safetensors`` and ``last/``; nothing is written without it.
         resume: Go on from ``output/last``; ``anew`` measures what it has on images that changed.
-        seed: Of the order of images and of dropout.
+        seed: Of the order of images, of dropout, and of the draws of splits.
         on_event: Called with each logged row: ``zero_shot`` (the base: step 0, metrics), ``train``
             (step, lr, the mean loss of all steps and processes since the last row, how many are
             ``not_finite``), ``val`` (step, metrics, ``forgotten``), and after the last step
             ``strength`` (step, strength, weights, metrics).
         header: Further values for the checkpoint's header.
-        cpu: Stay on the CPU where there is a faster device.
+        cpu: Stay on the CPU if there is a faster device.
         measuring: How ``config.metric`` is measured; which metrics it names makes no difference.
 
     ``output/last`` is written before the first step, by time, at every validation, and when an
@@ -94,17 +96,17 @@ def fit(
     resumed training gives what an uninterrupted one does, with ``feature_cache`` up to rounding.
 
     Raises:
-        InputError: Nothing to train, settings out of range, no state, or a loss not finite.
+        InputError: Nothing to train, wrong settings or images, no state, or a loss not finite.
     """
-    config = config or FitConfig()
+    config, val = (val, None) if isinstance(val, FitConfig) else (config or FitConfig(), val)
     check(config)
-    folder = None if output is None else Path(output)
-    on_event = on_event or (lambda event: None)
     model.strength = 1
-    trainer = _Trainer(model, train, config, seed, on_event, cpu, folder)
+    images, others = training_images(model, train, val, seed)
+    how = on_event or (lambda event: None), cpu, None if output is None else Path(output)
+    trainer = _Trainer(model, images, config, seed, *how)
     trainer.saves.header = header or {}
-    if val is not None:
-        validation = Validation(val, config, measuring or EvalConfig())
+    if others is not None:
+        validation = Validation(others, config, measuring or EvalConfig())
         trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))
     if resume:
         trainer.restore(measure_anew=resume == "anew")
@@ -191,7 +193,7 @@ class _Trainer:
         if self.judge is not None:
             drop_base(self.judge, self.state)
         if measure_anew and self.judge is not None:
-            present = _on_cpu(self.model)
+            present = tensors_of(self.model)
             measure_again(self.judge, self.state, self.model)
             self._put(present, 1.0)
         if self.state.choice is not None and self.state.step < self.total:  # it goes on
@@ -241,7 +243,7 @@ class _Trainer:
 
     def _finish(self) -> None:
         """Puts the weights that are best into the model, at their strength, and saves them."""
-        state, last = self.state, _on_cpu(self.model)
+        state, last = self.state, tensors_of(self.model)
         if self.judge is not None and state.choice is None:
             try:
                 with self._changing():
@@ -364,7 +366,7 @@ class _Trainer:
         row: Row = {"step": state.step, **measured.row}
         forgotten = self.judge.forgotten(row, state)
         with without_interrupts():
-            improved = take_validation(self.judge, state, row, _on_cpu(self.model))
+            improved = take_validation(self.judge, state, row, tensors_of(self.model))
             state.validated = state.step
             self._emit({"event": "val", **row, **({"forgotten": forgotten} if forgotten else {})})
             self._save_last()
@@ -393,8 +395,3 @@ class _Trainer:
             if event["event"] != "strength":  # trackers have one value a step
                 numbers = {k: v for k, v in event.items() if isinstance(v, int | float)}
                 self.accelerator.log(numbers, step=event["step"])
-
-
-def _on_cpu(model: FineTuned) -> dict[str, Tensor]:
-    """Copies of all tensors that are saved."""
-    return {key: t.detach().to("cpu", copy=True) for key, t in model.state_dict().items()}

@@ -105,3 +105,8 @@ class Saves:
         assert self.output is not None
         remedy = "copy it back, for nothing else can take the place of the best weights"
         return under_current_names(model, read_tensors(self.output / BEST, remedy))
+
+
+def tensors_of(model: FineTuned) -> dict[str, Tensor]:
+    """Copies of all tensors that are saved."""
+    return {key: t.detach().to("cpu", copy=True) for key, t in model.state_dict().items()}

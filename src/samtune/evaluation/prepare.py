@@ -1,0 +1,261 @@
+"""Images for one model: what it is trained or measured on, and the check that they are its own.
+
+How images enter a model is stated in one place, the model: its frame, its way of resizing, its
+bands and their range. A data set takes all of it from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from samtune.data import SegmentationDataset
+from samtune.data.changes import training_frame
+from samtune.data.config import DataConfig, PromptConfig
+from samtune.data.intensity import reading
+from samtune.data.opening import DataSplits
+from samtune.data.scan import empty_split, no_objects, summary_of, usable
+from samtune.data.split import Split
+from samtune.errors import InputError
+from samtune.geometry import InputPolicy
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import PromptModes
+
+Images = Split | SegmentationDataset
+"""A split, or what :func:`prepare` made of one."""
+PromptSettings = str | Sequence[str] | PromptConfig | None
+"""Prompt modes, as ``"box,point"`` or a list; or all that can be set about prompts."""
+OF_THE_MODEL = frozenset({"mean", "std"})
+"""Fields of an input policy that act in the model, after the images have left the data set."""
+
+
+def prepare(
+    split: Split,
+    model: FineTuned,
+    train: bool = False,
+    *,
+    prompts: PromptSettings = None,
+    seed: int = 0,
+) -> SegmentationDataset:
+    """The images of a split as a model takes them: in its frame, with prompts and targets.
+
+    Frame, resizing, bands, intensity and the size of mask prompts are those of the model. A torch
+    data set comes out, which :func:`samtune.fit` and :func:`samtune.evaluate` take, and whose
+    examples :func:`samtune.data.collate` joins into the batches of an own loop.
+
+    Args:
+        split: As ``samtune.open_data("polyps").train``.
+        model: That will be trained or measured.
+        train: Whether it is to be trained: then images are augmented, objects are drawn, and the
+            prompts are those that the model is trained for.
+        prompts: How the objects are asked for: in an evaluation a mode or several to draw from, by
+            default the model's own; with a :class:`samtune.PromptConfig` also jitter, points and
+            numbers of objects.
+        seed: Start of all random choices.
+
+    Raises:
+        InputError: The split is empty, its settings say another way of reading images than the
+            model's, or a training asks in other prompts than the model says.
+    """
+    if not split:
+        raise empty_split(split.name, split.config)
+    policy = model.tuned_input if train else model.input
+    data = as_model_reads(split.config, model)
+    return SegmentationDataset(
+        split.records,
+        data,
+        policy.size,
+        resize=policy.resize,
+        input=policy,
+        prompts=_prompts(prompts, model, train),
+        mask_size=model.mask_size_of(training_frame(data, policy.size) if train else policy.size),
+        train=train,
+        seed=seed,
+    )
+
+
+def training_images(
+    model: FineTuned, train: Images | DataSplits, val: Images | None, seed: int = 0
+) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    """What :func:`samtune.fit` trains and validates on, of all that it takes.
+
+    Splits are looked at, file by file, before they are prepared; what is prepared is checked.
+
+    Args:
+        model: That will be trained.
+        train: Training images, or a whole data set.
+        val: Validation images; of a whole data set its own split by default.
+        seed: Start of all random choices, for splits.
+
+    Raises:
+        InputError: Files that cannot be used, or images that are prepared for something else.
+    """
+    if isinstance(train, DataSplits):
+        val = train.val if val is None else val
+        train = train.train
+    return (
+        _images(model, train, True, seed),
+        None if val is None else _images(model, val, False, seed),
+    )
+
+
+def test_images(
+    model: FineTuned, images: Images, prompts: PromptSettings = None, seed: int = 0
+) -> dict[str, SegmentationDataset]:
+    """What :func:`samtune.evaluate` measures on, by the prompt mode in which objects are asked for.
+
+    Prepared images that are asked for in several modes at once stay together, under their names.
+
+    Args:
+        model: That will be measured.
+        images: A split, or prepared images.
+        prompts: The modes, one after another; by default the model's, or those of the images.
+        seed: Start of all random choices, for splits.
+
+    Raises:
+        InputError: As :func:`training_images`.
+    """
+    if isinstance(images, DataSplits):
+        raise InputError("evaluate takes one split: give data.test, data.val or data.train")
+    dataset = _images(model, images, False, seed, prompts)
+    if prompts is None and not isinstance(images, Split):
+        return {",".join(dataset.modes): dataset}
+    return {mode: dataset.asked_in(mode) for mode in dataset.modes}
+
+
+def _images(
+    model: FineTuned, images: Images, train: bool, seed: int, prompts: PromptSettings = None
+) -> SegmentationDataset:
+    """Images for one purpose, from a split or as they were prepared."""
+    if isinstance(images, Split):
+        dataset = prepare(images, model, train, prompts=prompts, seed=seed)
+        look = summary_of(usable(images.records, dataset.data))
+        if train and not look.objects:
+            raise no_objects(look.images, dataset.data)
+        return dataset
+    if not isinstance(images, SegmentationDataset):
+        raise InputError(
+            f"{type(images).__name__}: is no images that a model can be "
+            f"{'trained' if train else 'measured'} on; give a split of samtune.open_data(...), or "
+            "what samtune.prepare makes of one"
+        )
+    check_prepared(images, model, train)
+    if prompts is None:
+        return images
+    if isinstance(prompts, PromptConfig):
+        raise InputError("prompts=PromptConfig(...): of prepared images it is set in prepare")
+    return images.asked_in(*prompt_modes(prompts))
+
+
+def as_model_reads(data: DataConfig, model: FineTuned) -> DataConfig:
+    """The settings of a data set with the model's bands and their range.
+
+    Args:
+        data: The settings; where they say nothing, the model decides.
+        model: States how images are read.
+
+    Raises:
+        InputError: They say another way than the model.
+    """
+    stated, silent = reading(data), reading(DataConfig())
+    policy = model.tuned_input
+    for key in ("bands", "intensity", "limits"):
+        if stated[key] not in (silent[key], getattr(policy, key)):
+            raise InputError(
+                f"{key}={_plain(stated[key])}: the model reads images with {key}="
+                f"{_plain(getattr(policy, key))}; make it with FineTuned(..., input="
+                f"{{{key!r}: {_plain(stated[key])!r}}}), or open the data without it"
+            )
+    limits = "window" if policy.intensity == "window" else "range"
+    own: dict[str, Any] = {"bands": policy.bands, "intensity": policy.intensity}
+    own[limits] = policy.limits
+    return replace(data, **own)
+
+
+def _prompts(prompts: PromptSettings, model: FineTuned, train: bool) -> PromptConfig:
+    """All settings of the prompts, with the modes of the model where none are named.
+
+    Raises:
+        InputError: An unknown mode, or a training in others than the model's.
+    """
+    settings = prompts if isinstance(prompts, PromptConfig) else PromptConfig()
+    if prompts is not None and not isinstance(prompts, PromptConfig):
+        modes = list(prompt_modes(prompts).as_written)
+        settings = PromptConfig(train=modes) if train else PromptConfig(eval=modes)
+    if settings.train == PromptConfig.train:
+        settings = replace(settings, train=list(model.prompt_modes.as_written))
+    if train:
+        check_trained_prompts(settings.modes(train=True), model)
+    return settings
+
+
+def prompt_modes(prompts: str | Sequence[str]) -> PromptModes:
+    """The modes that ``"box,point"`` or a list names.
+
+    Raises:
+        InputError: An unknown mode, or none.
+    """
+    names = prompts.split(",") if isinstance(prompts, str) else prompts
+    return PromptModes.of([name.strip() for name in names], "prompts")
+
+
+def check_trained_prompts(modes: PromptModes, model: FineTuned) -> None:
+    """Refuses a training in other prompts than those that its checkpoint will name.
+
+    Raises:
+        InputError: With both.
+    """
+    if set(modes.names) != set(model.prompt_modes.names):
+        raise InputError(
+            f"prompts={','.join(modes)}: the model is made for {','.join(model.prompt_modes)}, and "
+            f"its checkpoint says so; make it with FineTuned(..., prompts={'+'.join(modes)!r})"
+        )
+
+
+def check_prepared(dataset: SegmentationDataset, model: FineTuned, train: bool) -> None:
+    """Refuses images that were prepared for another model, or for the other purpose.
+
+    Args:
+        dataset: What a model is to be trained or measured on.
+        model: The model.
+        train: Whether it is to be trained.
+
+    Raises:
+        InputError: What differs, in one line.
+    """
+    what, call = ("training", "samtune.prepare(split, model, train=True)") if train else (
+        "validation and test", "samtune.prepare(split, model)"
+    )  # fmt: skip
+    if dataset.train != train:
+        raise InputError(
+            f"{what} images that are made with train={dataset.train}: "
+            + ("they would not be augmented" if train else "they change at random")
+            + f"; make them with {call}"
+        )
+    policies = (model.tuned_input,) if train else (model.input, model.tuned_input)
+    differences = [_differences(dataset, model, policy) for policy in policies]
+    if all(differences):
+        raise InputError(
+            f"{what} images that are made for another model: {differences[0]}; make them with "
+            f"{call}"
+        )
+    if train:
+        check_trained_prompts(dataset.modes, model)
+
+
+def _differences(dataset: SegmentationDataset, model: FineTuned, policy: InputPolicy) -> str:
+    """How a data set brings in images otherwise than a policy, in words; empty if it does not."""
+    names = [row.name for row in fields(InputPolicy) if row.name not in OF_THE_MODEL]
+    pairs = {name: (getattr(dataset.input, name), getattr(policy, name)) for name in names}
+    frame = dataset.frame if dataset.train else policy.size
+    pairs["mask_size"] = (dataset.mask_size, model.mask_size_of(frame))
+    return " and ".join(
+        f"{name}={_plain(its)}, where the model has {_plain(own)}"
+        for name, (its, own) in pairs.items()
+        if its != own
+    )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

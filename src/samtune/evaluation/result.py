@@ -1,0 +1,47 @@
+"""What an evaluation gives: its numbers, image by image, and how they vary with the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from samtune.evaluation.uncertainty import Draws
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """The numbers of an evaluation."""
+
+    metrics: dict[str, Any]
+    """The values of :meth:`samtune.metrics.MaskMetrics.compute`, and of other metrics by name."""
+    images: int
+    items: list[dict[str, Any]] = field(default_factory=list)
+    """One row per image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""
+    by_click: list[dict[str, Any]] = field(default_factory=list)
+    """The metrics after each click, where there are several; ``metrics`` are those after the last.
+    """
+    guesses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The metrics of masks that need no model, by the guess's name."""
+    draws: Draws | None = None
+    """The metrics of draws of the images, for intervals."""
+    click_draws: Sequence[Draws] = ()
+    """The same after each click."""
+    guess_draws: dict[str, Draws] = field(default_factory=dict)
+    """The same of each guess."""
+    images_per_second: float | None = None
+    """How many the model answers, of all processes; reading and measuring do not count."""
+    by_prompt: dict[str, Evaluation] = field(default_factory=dict)
+    """One evaluation for each prompt mode, where there are several; all else here is of the first.
+    """
+
+    def __repr__(self) -> str:
+        """A line for each prompt mode, with the means over all objects."""
+        rows = self.by_prompt or {"": self}
+        names = [mode if mode else "mean over objects" for mode in rows]
+        wide = max(map(len, names))
+        lines = [f"{'':<{wide}}     IoU    Dice"]
+        for name, row in zip(names, rows.values(), strict=True):
+            numbers = "  ".join(f"{row.metrics[key]:6.3f}" for key in ("iou", "dice"))
+            lines.append(f"{name:<{wide}}  {numbers}")
+        return "\n".join([f"Evaluation of {self.images} images", *lines])
