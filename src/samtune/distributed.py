@@ -157,6 +157,23 @@ def mean_over_processes(values: Sequence[float], device: Any) -> tuple[float, in
     return total / count if count else math.nan, round(bad)
 
 
+def any_process(flag: bool, device: Any) -> bool:
+    """Whether a flag is set in any of the processes, each of which asks at the same point.
+
+    Args:
+        flag: Of this process.
+        device: Of torch, on which the processes meet.
+    """
+    if place()[1] == 1:
+        return flag
+    import torch
+    from torch import distributed
+
+    flags = torch.tensor(int(flag), device=device)
+    distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+    return bool(flags)
+
+
 def from_main(make: Callable[[], Result]) -> Result:
     """Gives all processes the result of the main one; its ``InputError`` is raised in all.
 

@@ -93,7 +93,7 @@ def test_one_word_starts_goes_on_and_says_that_all_is_done(samtune, trained, her
             samtune("train", *words)
     assert Path("run/config.yaml").is_file() and step_of() == -1
     with monkeypatch.context() as patch:
-        patch.setattr("samtune.training.engine._Trainer._micro_step", broken_after(2))
+        patch.setattr("samtune.training.trainer.Trainer._micro_step", broken_after(2))
         answer = samtune("train", "resume=run")  # nothing there yet but its settings
     assert answer.last.endswith("copy it again; go on with: samtune train resume=run")
     assert step_of() == 2
@@ -124,9 +124,9 @@ def killed(*args):
 
 def broken_after(steps):
     from samtune.errors import InputError
-    from samtune.training.engine import _Trainer
+    from samtune.training.trainer import Trainer
 
-    real, count = _Trainer._micro_step, iter(range(steps))
+    real, count = Trainer._micro_step, iter(range(steps))
 
     def step(self, part, batch):
         if next(count, None) is None:

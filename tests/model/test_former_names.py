@@ -11,6 +11,7 @@ from steps import IMAGE
 import samtune
 from samtune.model.checkpoint import under_current_names
 from samtune.model.finetuned import FineTuned
+from samtune.training.optimiser import Optimisation
 from samtune.training.state import read_state
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "names"
@@ -42,7 +43,7 @@ def test_the_samples_have_former_names_and_files_of_today_have_none(sam, tmp_pat
 def test_a_training_goes_on_from_a_state_with_former_names(sam):
     model = FineTuned(sam, "lora", "frozen", adapter_options={"rank": 1, "blocks": [1]})
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    assert read_state(SAMPLES / "last", model, optimizer).step == 2
+    assert read_state(SAMPLES / "last", model, Optimisation(optimizer)).step == 2
     assert all(p.any() and optimizer.state[p]["exp_avg"].any() for p in model.parameters())
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert shapes["adapter.updates.1.a.0"] == (1, 32) and shapes["adapter.updates.1.b.1"] == (32, 1)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from samtune.training.optimiser import Optimisation
 from samtune.training.state import (
     TrainingState,
     mend_state,
@@ -23,7 +24,7 @@ def stepped(seed, steps=2):
         model(torch.randn(5, 3)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    return model, optimizer
+    return model, Optimisation(optimizer)
 
 
 @pytest.mark.parametrize("steps", [0, 2])
@@ -41,7 +42,7 @@ def test_a_state_comes_back_as_it_was(tmp_path, steps):
     assert repr(found) == repr(state)
     for one, two in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(one, two)
-    mine, theirs = optimizer.state_dict()["state"], its.state_dict()["state"]
+    mine, theirs = (each.optimizer.state_dict()["state"] for each in (optimizer, its))
     assert mine.keys() == theirs.keys()
     for index, values in mine.items():
         assert all(torch.equal(value, theirs[index][name]) for name, value in values.items())
@@ -157,7 +158,7 @@ def test_no_state(tmp_path, refused):
 def test_a_state_of_another_model(tmp_path, refused):
     write_state(tmp_path, TrainingState(), *stepped(0))
     other = nn.Linear(3, 4)
-    optimizer = torch.optim.AdamW(other.parameters())
+    optimizer = Optimisation(torch.optim.AdamW(other.parameters()))
     refused("another model", read_state, tmp_path, other, optimizer)
 
 

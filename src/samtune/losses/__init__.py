@@ -3,7 +3,9 @@
 What only measures stands in `metrics`.
 """
 
-from samtune.losses.expression import DEFAULT_LOSS, Loss, LossAt
+from samtune.losses.comparison import LossAt
+from samtune.losses.expression import DEFAULT_LOSS, Loss
+from samtune.losses.functions import FunctionLoss
 from samtune.losses.masks import (
     CLASS_LOSSES,
     IOU_HEAD,
@@ -28,6 +30,7 @@ __all__ = [
     "DEFAULT_LOSS",
     "IOU_HEAD",
     "LOSSES",
+    "FunctionLoss",
     "Loss",
     "LossAt",
     "MaskLoss",

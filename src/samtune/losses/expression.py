@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -13,10 +13,15 @@ from torch import Tensor
 from samtune.batch import Batch, Masks
 from samtune.errors import InputError, nearest
 from samtune.geometry import Geometry
+from samtune.losses.comparison import (
+    Comparison,
+    LossAt,
+    at_size_of,
+    check_alike,
+    mean_over_images,
+)
 from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, full_precision, iou_head
 
-LossAt = Literal["frame", "image"]
-"""Where a loss is taken: in the model's frame, or at each image's own size."""
 DEFAULT_LOSS = "bce + dice"
 """Binary cross-entropy and Dice, with equal weights: the loss where none is set."""
 
@@ -83,34 +88,12 @@ class Loss:
             InputError: Masks, targets and losses do not all stand for the same: single masks, or
                 maps of classes.
         """
-        image, size = batch.prompts.image, batch.pixels.shape[0]
         self._check_kind(masks, batch.targets)
-        if self.at == "image":
-            value = self._at_images(masks, batch)
-        else:
-            value = self._each(masks, batch.targets, batch.valid[image], batch.frame)
-        prompts = value.new_zeros(size).index_add(0, image, torch.ones_like(value))
-        value = (value / prompts[image]).sum() / size
-        if masks.auxiliary is None:
-            return value
-        return value + masks.auxiliary * (prompts > 0).to(value.dtype).mean()
+        return mean_over_images(self._each, masks, batch, self.at)
 
-    def _at_images(self, masks: Masks, batch: Batch) -> Tensor:
-        """The loss of each prompt at the size of its image: ``(N,)``."""
-        device, order, values = masks.logits.device, [], []
-        for i, geometry in enumerate(batch.geometries):
-            rows = (batch.prompts.image == i).nonzero()[:, 0]
-            of_image = replace(masks, logits=masks.logits[rows], iou=masks.iou[rows])
-            target = batch.originals[i].to(device, non_blocking=True)
-            valid = batch.original_valid[i]
-            valid = valid & geometry.has_logits()
-            valid = valid.to(device, non_blocking=True).expand(target.shape)
-            values.append(self._each(of_image, target, valid, geometry))
-            order.append(rows)
-        return torch.cat(values)[torch.cat(order).argsort()]
-
-    def _each(self, masks: Masks, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
-        """The loss of each prompt at the size to which ``geometry`` brings logits: ``(N,)``."""
+    def _each(self, part: Comparison) -> Tensor:
+        """The loss of each prompt: ``(N,)``."""
+        masks, target, valid, geometry = part.masks, part.targets, part.valid, part.geometry
         if masks.exclusive:
             logits = geometry.masks_to_original(full_precision(masks.logits))
             values = [w * CLASS_LOSSES[n](logits, target, valid) for n, w in self.terms]
@@ -123,20 +106,12 @@ class Loss:
         """The sum of the mask losses of ``(N, 4H, 4W)`` logits: ``(N,)``."""
         if all(name == IOU_HEAD for name, _ in self.terms):
             return full_precision(logits).new_zeros(len(logits))
-        logits = _at_size_of(logits, geometry)
+        logits = at_size_of(logits, geometry)
         values = [w * LOSSES[n](logits, target, valid) for n, w in self.terms if n != IOU_HEAD]
         return torch.stack(values).sum(0)
 
     def _check_kind(self, masks: Masks, target: Tensor) -> None:
-        mapped = target.dtype == torch.int64
-        if mapped != masks.exclusive:
-            has, gives = (
-                ("maps of classes", "single masks") if mapped else ("single masks", "classes")
-            )
-            raise InputError(
-                f"the data has {has}, but the decoder gives {gives}; class maps go with "
-                "decoder.name=semantic decoder.classes=K data.masks=classes and prompts none"
-            )
+        mapped = check_alike(masks, target)
         if mapped != self.of_classes:
             known = CLASS_LOSSES if mapped else LOSSES
             raise InputError(
@@ -163,7 +138,7 @@ class Loss:
             return 0.0
         each = []
         for k, mask in enumerate(masks.logits.detach().unbind(1)):
-            logits = _at_size_of(mask, geometry)[:, None]
+            logits = at_size_of(mask, geometry)[:, None]
             each.append(iou_head(masks.iou[:, k : k + 1], logits, target, valid))
         return weight * torch.stack(each).mean(0)
 
@@ -188,8 +163,3 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
             f"finite: leave out a term that should not count"
         )
     return name, weight
-
-
-def _at_size_of(logits: Tensor, geometry: Geometry) -> Tensor:
-    """Logits ``(N, 4H, 4W)`` at the size that is compared: ``(N, h, w)``."""
-    return geometry.masks_to_original(full_precision(logits)[:, None])[:, 0]

@@ -22,6 +22,7 @@ from samtune.options.fields import (
     published_settings,
     setting,
 )
+from samtune.options.functions import further_inputs, name_of
 from samtune.options.ranges import (
     Bound,
     Count,
@@ -52,7 +53,9 @@ __all__ = [
     "as_yaml",
     "changeable",
     "check_values",
+    "further_inputs",
     "level_of",
+    "name_of",
     "names_of",
     "published_settings",
     "ranges",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from samtune.batch import Batch, Masks
 from samtune.inference.clicks import random_clicks
-from samtune.losses import Loss
+from samtune.losses import FunctionLoss, Loss
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
@@ -43,7 +43,7 @@ class Objective(nn.Module):
     def __init__(
         self,
         model: FineTuned,
-        loss: Loss,
+        loss: Loss | FunctionLoss,
         multimask: bool,
         rounds: int = 1,
         rehearsal: float = 1.0,

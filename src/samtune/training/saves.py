@@ -14,6 +14,7 @@ from samtune.files import read_tensors
 from samtune.model.checkpoint import read_header, save, under_current_names
 from samtune.model.finetuned import FineTuned
 from samtune.training.interrupts import is_asked_to_save
+from samtune.training.optimiser import Optimisation
 from samtune.training.state import TrainingState, read_state, write_state
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Saves:
         """Whether a state should be written now, by time or since somebody asked for one."""
         return is_asked_to_save() or time.perf_counter() - self._last >= 60 * self.minutes
 
-    def write(self, state: TrainingState, model: FineTuned, optimizer: Any) -> None:
+    def write(self, state: TrainingState, model: FineTuned, optimisation: Optimisation) -> None:
         """Writes a state.
 
         Raises:
@@ -63,7 +64,7 @@ class Saves:
         if self.accelerator.scaler is not None:
             state.scaler = self.accelerator.scaler.state_dict()
         if self.output is not None and self.accelerator.is_main_process:
-            write_state(self.output / LAST, state, model, optimizer)
+            write_state(self.output / LAST, state, model, optimisation)
         self._last = time.perf_counter()
 
     def write_best(self, model: FineTuned, strength: float | None = None) -> None:
@@ -85,7 +86,7 @@ class Saves:
         save(model, self.output / BEST, **self.header)
         model.strength = before
 
-    def read(self, model: FineTuned, optimizer: Any) -> TrainingState:
+    def read(self, model: FineTuned, optimisation: Optimisation) -> TrainingState:
         """The newest state; its weights and moments are put into the model and the optimiser.
 
         Raises:
@@ -93,7 +94,7 @@ class Saves:
         """
         if self.output is None:
             raise InputError("resume: give the run's folder as output")
-        state = read_state(self.output / LAST, model, optimizer)
+        state = read_state(self.output / LAST, model, optimisation)
         if state.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
         if not state.best_tensors and state.best is not None and state.best.get("strength", 1) > 0:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
@@ -27,6 +26,7 @@ from samtune.files import (
     write_whole,
 )
 from samtune.model.checkpoint import under_current_names
+from samtune.training.optimiser import Optimisation
 
 COUNTERS = "state.json"
 PREVIOUS = "previous.json"
@@ -65,6 +65,9 @@ class TrainingState:
     """Spent so far."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """The state of fp16's loss scale."""
+    user_parts: dict[str, Any] = field(default_factory=dict)
+    """What an optimiser and a schedule of the user keep besides tensors, see
+    :meth:`samtune.training.optimiser.Optimisation.state`."""
     averaged: int = 0
     """How many weights are in the mean."""
     choice: dict[str, Any] | None = None
@@ -99,7 +102,7 @@ def has_state(folder: Path) -> bool:
 
 
 def write_state(
-    folder: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, state: TrainingState, model: nn.Module, optimisation: Optimisation
 ) -> None:
     """Writes ``last/``; the state that was there before stays as the previous one.
 
@@ -108,9 +111,11 @@ def write_state(
     """
     trained = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
     generation = f"{state.step:08d}"
-    counters = {key: value for key, value in vars(state).items() if key not in TENSORS}
+    moments, state.user_parts = optimisation.state()
+    left_out = TENSORS if state.user_parts else (*TENSORS, "user_parts")
+    counters = {key: value for key, value in vars(state).items() if key not in left_out}
     remedy = "free some space and resume"
-    parts = {"trained": trained, "optimizer": _optimizer_tensors(optimizer), **state.candidates}
+    parts = {"trained": trained, "optimizer": moments, **state.candidates}
     earlier = _sound_counters(folder)
     files: dict[str, tuple[str, str]] = {}
     for part, tensors in parts.items():
@@ -128,7 +133,7 @@ def write_state(
             old.unlink()
 
 
-def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
+def read_state(folder: Path, model: nn.Module, optimisation: Optimisation) -> TrainingState:
     """Reads ``last/`` back into a model and its optimiser.
 
     Raises:
@@ -141,7 +146,9 @@ def read_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     best_of = str(counters.pop("best_of", None))
     try:
         model.load_state_dict(under_current_names(model, tensors["trained"]), strict=True)
-        _load_optimizer(optimizer, tensors["optimizer"])
+        optimisation.load(tensors["optimizer"], counters.get("user_parts", {}))
+    except InputError:
+        raise
     except (RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"{folder}: the state is of another model or method; use the run's own config.yaml"
@@ -209,7 +216,7 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("step", "validated", "since_best", "bad", "averaged", "not_finite"), int),
     **dict.fromkeys(("zero_shot", "best", "top", "choice"), (dict, type(None))),
     **dict.fromkeys(("seconds", "encodings"), (int, float)),
-    **{"losses": list, "kept_modes": list, "scaler": dict},
+    **{"losses": list, "kept_modes": list, "scaler": dict, "user_parts": dict},
     **{"generation": str, "files": dict, "best_of": (str, type(None))},
 }
 """What the entries of ``state.json`` are."""
@@ -292,21 +299,3 @@ def _file_of(
         count += 1
         name = f"{part}-{generation}-{count}.safetensors"
     return name, checksum
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as flat tensors ``<parameter index>.<name>``."""
-    return {
-        f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous().clone()
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    current = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})

@@ -1,0 +1,374 @@
+"""One training, from its first validation to its best weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samtune.batch import Batch
+from samtune.data import SegmentationDataset
+from samtune.data.changes import images_vary
+from samtune.distributed import finite_mean, mean_over_processes, place, share_buffers
+from samtune.errors import InputError
+from samtune.model.finetuned import FineTuned
+from samtune.model.strength import check_demanded
+from samtune.training.accelerator import make_accelerator
+from samtune.training.average import add_to_mean, is_averaged
+from samtune.training.callbacks import ON_STEP, ON_VALIDATION, CallbackState
+from samtune.training.choice import Judge, choose, drop_base, measure_again, take_validation
+from samtune.training.faults import Diverged
+from samtune.training.interrupts import without_interrupts
+from samtune.training.keeping import Keeping
+from samtune.training.memory import peak_memory
+from samtune.training.objective import Objective
+from samtune.training.optimiser import make_optimisation
+from samtune.training.result import FitResult
+from samtune.training.saves import Saves, tensors_of
+from samtune.training.schedule import (
+    FitConfig,
+    batches_per_epoch,
+    check_feature_cache,
+    most_validations,
+    stream_seed,
+    total_steps,
+    validates,
+)
+from samtune.training.state import TrainingState
+from samtune.training.stream import batches_from
+from samtune.training.user_parts import UserParts
+from samtune.training.validation import Row
+
+Event = dict[str, Any]
+NOTHING = "the validation images have nothing to measure"
+BAD_STEPS = 10
+"""Training stops after this many steps in a row without a finite loss."""
+
+
+class Trainer:
+    """One training: its parts and where it stands."""
+
+    judge: Judge | None = None
+    """Compares validations, if there are images for them."""
+
+    def __init__(
+        self,
+        model: FineTuned,
+        train: SegmentationDataset,
+        config: FitConfig,
+        seed: int,
+        on_event: Callable[[Event], None],
+        cpu: bool,
+        output: Path | None,
+        parts: UserParts,
+    ) -> None:
+        if not model.trainable():
+            raise InputError(
+                f"nothing to train: adapter {model.adapter.name!r} with decoder "
+                f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
+            )
+        changes, detached = images_vary(train.data, train.input.tiles), model.adapter.detached
+        check_feature_cache(config, model.adapter.name, detached, changes)
+        if config.demanded_strength is not None:
+            check_demanded(model, config.demanded_strength)
+        self.config, self.seed, self.on_event = config, seed, on_event
+        self.train = train.with_originals() if config.loss_at == "image" else train
+        self.accelerator = make_accelerator(config, cpu, output)
+        self.saves = Saves(output, self.accelerator, config.save_every)
+        self.keeping = Keeping.of(config, model, train)
+        model.checkpointing = config.checkpointing
+        self.model = model.to(self.accelerator.device)
+        size, share, last = config.batch_size, config.epoch_share, config.last_batch
+        self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
+        self.total = total_steps(config, self.batches)
+        steps = self.total, self.batches
+        self.optimisation = make_optimisation(
+            model, config, *steps, parts.optimizer, parts.schedule
+        )
+        parts.place(self.accelerator.device)
+        how = config.multimask, train.rounds, config.rehearsal, config.keep_to == "base"
+        objective = Objective(model, parts.loss_of(config), *how)
+        both = self.accelerator.prepare(objective, self.optimisation.optimizer)
+        self.wrapped, self.optimizer = both
+        self.callbacks, self.stopping = parts.callbacks, False
+        self.state = TrainingState()
+        self._whole = False
+        """Whether weights and counters agree, so that they can be saved."""
+        self._buffers: dict[str, Tensor] = {}
+        self._loss, self._row = math.nan, Row()
+        """The mean loss of the last step, and the last validation."""
+
+    def run(self) -> FitResult:
+        """Trains to the end, or to an early stop; leaves the best weights in the model."""
+        self.saves.begin(self.state.seconds)
+        if self.model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        self.model.zero_grad()  # an interrupted training may have left some
+        self._whole = True
+        try:
+            if self.state.zero_shot is None:
+                self._save_last()
+            self._measure_base()
+            kept = self.state.kept_modes if self.config.rehearsal else ()
+            self.train = self.train.rehearsing(kept)
+            self._loop()
+            share_buffers(self.model)
+            self._save_last()
+            self._finish()
+        except BaseException as error:
+            self._rescue(error)
+            raise
+        self.model.eval()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        return self._result()
+
+    def restore(self, measure_anew: bool) -> None:
+        """Goes back to where ``output/last`` was written."""
+        self.state = self.saves.read(self.model, self.optimisation)
+        if self.judge is not None:
+            drop_base(self.judge, self.state)
+        if measure_anew and self.judge is not None:
+            present = tensors_of(self.model)
+            measure_again(self.judge, self.state, self.model)
+            self._put(present, 1.0)
+        if self.state.choice is not None and self.state.step < self.total:  # it goes on
+            self.state.choice, self.state.averaged, self.state.mean = None, 0, {}
+
+    def check_schedule(self) -> None:
+        """Refuses a user's schedule that needs validations of another kind, or any.
+
+        Raises:
+            InputError: See :meth:`samtune.training.optimiser.Optimisation.check_validation`.
+        """
+        criterion = None if self.judge is None else self.judge.validation.criterion
+        self.optimisation.check_validation(criterion)
+
+    def _rescue(self, error: BaseException) -> None:
+        """Saves what an error or an interrupt would lose, unless it is of the weights."""
+        if not self._whole or isinstance(error, Diverged):
+            return
+        self.model.load_state_dict(self._buffers, strict=False)  # what half a step did to them
+        with suppress(InputError):  # a full disk: the error that there was says more
+            self._save_last()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """While weights and counters do not agree, nothing can be saved; not after an error."""
+        self._whole = False
+        yield
+        self._buffers = {}
+        self._whole = True
+
+    def _measure_base(self) -> None:
+        """Validates the base, the first candidate; from it follows what must not be forgotten."""
+        state = self.state
+        if self.judge is None:
+            state.kept_modes = list(self.keeping.modes_to_keep({}))
+        if self.judge is None or state.zero_shot is not None:
+            return
+        self.model.strength = 0
+        measured = self.judge.validation.measure(self.model, self.keeping.looked_at())
+        self.model.strength, row, state.encodings = 1, measured.row, measured.encodings
+        state.zero_shot = {"step": 0, **row}
+        state.kept_modes = list(self.keeping.modes_to_keep(row))
+        free = self.config.demanded_strength is None and not self.judge.no_base
+        if free and self.judge.is_better(state.zero_shot, state.best):
+            state.best = {**state.zero_shot, "strength": 0.0}
+        if state.step == 0:  # else it is a run of an earlier version, which goes on
+            self._emit({"event": "zero_shot", **state.zero_shot, **self._warning(row)})
+            self._save_last()
+
+    def _warning(self, row: Row) -> dict[str, str]:
+        assert self.judge is not None
+        if self.judge.rank(row) > -math.inf:
+            return {}
+        what = f"train.metric={self.config.metric}"
+        return {"warning": f"{what}: {NOTHING}; the last weights will be kept, not the best"}
+
+    def _finish(self) -> None:
+        """Puts the weights that are best into the model, at their strength, and saves them."""
+        state, last = self.state, tensors_of(self.model)
+        if self.judge is not None and state.choice is None:
+            try:
+                with self._changing():
+                    choose(self.judge, state, self.model, last)
+            finally:
+                self._put(last, 1.0)
+        with without_interrupts():
+            choice = state.choice or {"weights": "", "curve": []}
+            about = {"event": "strength", "step": state.step, "weights": choice["weights"]}
+            for row in choice["curve"]:
+                self._emit({**row, **about})
+            self._save_last()
+            with self._changing():
+                self._put_best()
+                self.saves.write_best(self.model)
+
+    def _put(self, tensors: Mapping[str, Tensor], strength: float) -> None:
+        self.model.load_state_dict(tensors)
+        self.model.strength = strength
+
+    def _put_best(self) -> None:
+        best, demanded = self.state.best, self.config.demanded_strength
+        tensors = self.state.best_tensors or self.model.state_dict()
+        unmeasured = 1.0 if demanded is None else demanded
+        self._put(tensors, unmeasured if best is None else best.get("strength", 1.0))
+
+    def _result(self) -> FitResult:
+        state, cache, memory = self.state, self.model.cache, peak_memory(self.model.device)
+        choice = state.choice or {"weights": "", "curve": []}
+        return FitResult(
+            state.step,
+            state.best,
+            state.seconds,
+            memory,
+            0 if cache is None else cache.left_out,
+            state.zero_shot,
+            tuple(state.kept_modes),
+            () if self.judge is None else self.judge.watched(state),
+            state.top,
+            choice["weights"],
+            tuple(choice["curve"]),
+            "" if self.judge is None else self.judge.no_base,
+        )
+
+    def _loop(self) -> None:
+        stream = batches_from(self.train, self.config, self.seed, self.state.step)
+        if self._due() and self.state.validated < self.state.step:  # interrupted right before
+            self._validate()
+        while self.state.step < self.total and not (self.stopping or self._out_of_patience()):
+            self._buffers = {name: b.clone() for name, b in self.model.named_buffers()}
+            parts = range(self.config.accumulate)
+            losses = [self._micro_step(part, next(stream)) for part in parts]
+            with without_interrupts():
+                self._update(losses)
+            self._call(ON_STEP)
+            if self._due() or (self.stopping and self.judge is not None):
+                self._validate()
+            elif self.saves.is_due():
+                self._save_last()
+
+    def _micro_step(self, part: int, batch: Batch) -> float:
+        """Adds the gradient of one batch, the ``part``-th of a step; returns its loss."""
+        # Dropout depends on the step alone, so a resumed training draws what it would have drawn.
+        torch.manual_seed(stream_seed(self.seed, self.state.step, part, place()[0]))
+        self.model.train()
+        batch = batch.to(self.accelerator.device)
+        with self.accelerator.accumulate(self.wrapped):
+            loss = self.wrapped(batch)
+            self.accelerator.backward(loss)
+        return float(loss.detach())
+
+    def _update(self, losses: Sequence[float]) -> None:
+        """One step of the optimiser, from the gradients added up."""
+        state, c = self.state, self.config
+        with self._changing():
+            self._step(losses)
+        if state.step % c.log_every == 0 or state.step == self.total:
+            row = {"event": "train", "step": state.step, "loss": finite_mean(state.losses)}
+            row |= {"lr": self.optimisation.rate}
+            row |= {"not_finite": state.not_finite} if state.not_finite else {}
+            state.losses, state.not_finite = [], 0
+            self._emit(row)
+
+    def _step(self, losses: Sequence[float]) -> None:
+        state, c = self.state, self.config
+        self.optimisation.set_rates(state.step + 1)
+        parameters = self.wrapped.parameters()
+        norm = float(self.accelerator.clip_grad_norm_(parameters, c.clip or math.inf))
+        # fp16's scaler meets gradients that overflow by skipping the step itself
+        scaled = c.precision == "fp16"
+        mean, not_finite = mean_over_processes(losses, self.model.device)
+        sound = not not_finite and (scaled or math.isfinite(norm))
+        if sound or scaled:  # a step on NaN would spoil the weights for good
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.optimisation.end_step()
+        state.step += 1
+        self._loss = mean
+        state.bad = 0 if sound else state.bad + 1
+        state.losses.append(mean)
+        state.not_finite += not_finite
+        if state.bad >= BAD_STEPS:
+            raise Diverged(
+                f"train.lr={c.lr}: the loss was not finite {BAD_STEPS} times in a row; lower "
+                "train.lr, or use train.precision=fp32"
+            )
+        if is_averaged(c, state.step, self.total):
+            add_to_mean(state.mean, state.averaged, self.model)
+            state.averaged += 1
+
+    def _due(self) -> bool:
+        c, state, how = self.config, self.state, (place()[1], self.model.adapter.detached)
+        most = most_validations(c, self.total, state.encodings, *how)
+        due = validates(c, state.step, self.total, self.batches, most)
+        return self.judge is not None and due
+
+    def _validate(self) -> None:
+        assert self.judge is not None
+        state = self.state
+        share_buffers(self.model)
+        measured = self.judge.validation.measure(self.model.eval(), self.judge.watched(state))
+        row: Row = {"step": state.step, **measured.row}
+        forgotten = self.judge.forgotten(row, state)
+        self._row = row
+        self.optimisation.end_validation(self.judge.validation.criterion.value(row))
+        with without_interrupts():
+            improved = take_validation(self.judge, state, row, tensors_of(self.model))
+            state.validated = state.step
+            self._emit({"event": "val", **row, **({"forgotten": forgotten} if forgotten else {})})
+            self._save_last()
+            if improved:
+                self._save_best()
+        self._call(ON_VALIDATION)
+
+    def _call(self, hook: str) -> None:
+        """Calls the user's functions of one time, which may stop the training."""
+        if self.callbacks.call(hook, self._seen_by_user):
+            self.stopping = True
+
+    def _seen_by_user(self) -> CallbackState:
+        state = self.state
+        return CallbackState(
+            step=state.step,
+            total=self.total,
+            epoch=state.step * self.config.accumulate / self.batches,
+            loss=self._loss,
+            lr=self.optimisation.rate,
+            metrics=self._row,
+            best=state.best,
+            zero_shot=state.zero_shot,
+            model=self.model,
+            optimizer=self.optimisation.optimizer,
+            output=self.saves.output,
+            is_main=self.accelerator.is_main_process,
+        )
+
+    def _save_best(self) -> None:
+        """Writes the present weights, if they are the best; turned down if the base is better."""
+        state, best = self.state, self.state.best
+        acts = best is not None and best["strength"] > 0
+        if not acts or (best is not None and best["step"] == state.step):
+            self.saves.write_best(self.model, 1 if acts else 0)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.state.since_best >= patience
+
+    def _save_last(self) -> None:
+        with without_interrupts():
+            self.saves.write(self.state, self.model, self.optimisation)
+
+    def _emit(self, event: Event) -> None:
+        if self.accelerator.is_main_process:
+            event = {**event, "total": self.total}
+            self.on_event(event)
+            if event["event"] != "strength":  # trackers have one value a step
+                numbers = {k: v for k, v in event.items() if isinstance(v, int | float)}
+                self.accelerator.log(numbers, step=event["step"])
