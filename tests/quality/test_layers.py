@@ -36,7 +36,7 @@ LAYERS = {
     "model": "adapters batch decoders files geometry prompts sam texts",
     "foreign": "files geometry model sam",
     "data": "batch files geometry ops options prompts registry texts",
-    "losses": "batch geometry",
+    "losses": "batch geometry options",
     "metrics": "options",
     "report": "distributed files metrics options",
     "inference": "batch data files geometry model ops prompts report sam texts",
