@@ -68,7 +68,7 @@ class FunctionLoss:
                 "trained and saved; call its requires_grad_(False)"
             )
         self.function, self.at = function, at
-        self._checked = False
+        self._called_before = False
 
     def __str__(self) -> str:
         return name_of(self.function)
@@ -98,12 +98,12 @@ class FunctionLoss:
         if scalars and self.at == "frame":  # as it stands, whatever images have no prompts
             fraction = len(batch.prompts.image.unique()) / len(batch.pixels)
             loss = with_auxiliary(scalars[0], masks, fraction)
-        if not self._checked and not bool(loss.isfinite()):
+        if not self._called_before and not bool(loss.isfinite()):
             raise InputError(
                 f"loss: {self} is {float(loss.detach()):g} at the first step; guard its "
                 "logarithms and divisions"
             )
-        self._checked = True
+        self._called_before = True
         return loss
 
     def _value(self, part: Comparison, batch: Batch) -> Tensor:

@@ -109,13 +109,13 @@ def write_state(
     Raises:
         InputError: The disk is full or the folder cannot be written.
     """
-    trained = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
     generation = f"{state.step:08d}"
     moments, state.user_parts = optimisation.state()
     left_out = TENSORS if state.user_parts else (*TENSORS, "user_parts")
     counters = {key: value for key, value in vars(state).items() if key not in left_out}
     remedy = "free some space and resume"
-    parts = {"trained": trained, "optimizer": moments, **state.candidates}
+    weights = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
+    parts = {"trained": weights, "optimizer": moments, **state.candidates}
     earlier = _sound_counters(folder)
     files: dict[str, tuple[str, str]] = {}
     for part, tensors in parts.items():
