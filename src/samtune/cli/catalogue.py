@@ -57,8 +57,6 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
     cls: Any = registry[name]
     fits = [name for name, spec in SPECS.items() if _fits(cls, spec)]
     base = base if base in fits else fits[0]
-    with shapes_alone():
-        parameters = sum(p.numel() for p in cls(_hollow(base), cls.Config()).parameters())
     return {
         "name": name,
         "kind": registry.kind,
@@ -66,13 +64,20 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "paper": cls.paper,
         "sits": cls.sits,
         "changes_at_start": getattr(cls, "changes_at_start", ""),
-        "trainable_parameters": parameters,
+        "trainable_parameters": _size_of(cls, base),
         "sized_on": base,
         **_partners(name),
         "backbones": fits,
         "options": options(cls.Config),
         "forms": {form: dict(own) for form, own in registry.forms(name).items()},
     }
+
+
+@cache
+def _size_of(method: Any, base: str) -> int:
+    """The parameters of an adapter or a decoder with its defaults."""
+    with shapes_alone():
+        return sum(p.numel() for p in method(_hollow(base), method.Config()).parameters())
 
 
 @cache
@@ -240,6 +245,7 @@ def attribute_docs(cls: type) -> dict[str, str]:
     return {k: text for kind in cls.__mro__[-2::-1] for k, text in _docs_of(kind).items()}
 
 
+@cache
 def _docs_of(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)

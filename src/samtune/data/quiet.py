@@ -13,6 +13,8 @@ from typing import BinaryIO
 from PIL import Image, ImageFile
 
 _LOGGERS = ("PIL", "nibabel", "nibabel.global", "pydicom", "rasterio", "tifffile")
+_NOWHERE = logging.NullHandler()
+"""Without it, what a logger does not pass on would go to stderr."""
 
 
 class _Silence:
@@ -33,9 +35,13 @@ class _Silence:
             self.undo.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             for name in _LOGGERS:
+                # not by levels: to set one, logging forgets those of all loggers of the process
                 logger = logging.getLogger(name)
-                self.undo.callback(logger.setLevel, logger.level)
-                logger.setLevel(logging.CRITICAL + 1)
+                logger.addHandler(_NOWHERE)
+                self.undo.callback(logger.removeHandler, _NOWHERE)
+                for switch, off in (("disabled", True), ("propagate", False)):
+                    self.undo.callback(setattr, logger, switch, getattr(logger, switch))
+                    setattr(logger, switch, off)
             self.undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
             Image.MAX_IMAGE_PIXELS = None
 

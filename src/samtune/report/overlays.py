@@ -23,6 +23,10 @@ GAP, NAME_BAR, CAPTION_BAR, CELL = 8, 28, 24, 132
 """Pixels between pictures, of the two text bars, and the least width that holds a caption."""
 
 
+Pictures = list[tuple[str, np.ndarray]]
+"""Captions with pictures ``(h, w, 3)`` uint8 RGB."""
+
+
 @dataclass(frozen=True)
 class Overlay:
     """One image with what should come out and what does; whatever is ``None`` is left out."""
@@ -83,11 +87,16 @@ def draw_overlay(
     return canvas
 
 
-def strip(overlay: Overlay) -> np.ndarray:
-    """One row of pictures ``(h, w, 3)`` uint8 with captions: image, truth, before, after."""
+def strip(overlay: Overlay, drawn: Pictures | None = None) -> np.ndarray:
+    """One row of pictures ``(h, w, 3)`` uint8 with captions: image, truth, before, after.
+
+    Args:
+        overlay: What to show.
+        drawn: Its panels, if they are drawn already.
+    """
     from PIL import Image, ImageDraw
 
-    pictures = panels(overlay)
+    pictures = panels(overlay) if drawn is None else drawn
     height, width = pictures[0][1].shape[:2]
     cell = max(width, CELL)
     size = (len(pictures) * (cell + GAP) + GAP, NAME_BAR + CAPTION_BAR + height + GAP)
@@ -102,7 +111,7 @@ def strip(overlay: Overlay) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def panels(overlay: Overlay) -> list[tuple[str, np.ndarray]]:
+def panels(overlay: Overlay) -> Pictures:
     """Captioned pictures, small images enlarged by a whole factor before anything is drawn."""
     factor = max(1, PANEL // max(overlay.image.shape[:2]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 from samtune.adapters import ADAPTERS
@@ -194,7 +195,7 @@ def _of_the_data_set(tree: Tree) -> Tree:
 
 def _check_keys(tree: Mapping[str, Any], schema: Any, prefix: str) -> None:
     """Refuses unknown keys; the registries check those of adapter and decoder."""
-    hints = get_type_hints(schema)
+    hints = _hints(schema)
     known = [f.name for f in dataclasses.fields(schema)]
     for key, value in tree.items():
         if key not in known:
@@ -208,6 +209,11 @@ def _check_keys(tree: Mapping[str, Any], schema: Any, prefix: str) -> None:
                 example = f"{group}.{dataclasses.fields(hints[key])[0].name}={value}"
                 raise InputError(f"{group}={value}: {key} is a group; did you mean {example}?")
             _check_keys(value, hints[key], f"{prefix}{key}.")
+
+
+@cache
+def _hints(schema: Any) -> dict[str, Any]:
+    return get_type_hints(schema)
 
 
 def _validated(tree: Tree) -> RunConfig:

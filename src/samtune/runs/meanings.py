@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -103,8 +104,13 @@ def tree_of(text: str) -> Any:
     Raises:
         yaml.YAMLError: It is not YAML.
     """
-    tree = parse_yaml(text, Loader)
-    return _as_written(tree, as_words(text), "")
+    return copy.deepcopy(_tree_of(text))
+
+
+@lru_cache(maxsize=16)
+def _tree_of(text: str) -> Any:
+    """A command reads the file of a run more than once, and to parse it takes a while."""
+    return _as_written(parse_yaml(text, Loader), as_words(text), "")
 
 
 def _as_written(value: Any, texts: Any, key: str) -> Any:
