@@ -1,10 +1,14 @@
 """Fixtures that all tests may use; ``tiny`` holds what they are made of."""
 
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import tiny
 import torch
+import typer.main
 from commands import Answer, Trained, exit_code, train_once
 
 from samtune.errors import InputError
@@ -15,6 +19,13 @@ from samtune.sam.spec import SPECS, SamSpec
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parser_built_once() -> Iterator[None]:
+    """The parser of the command line, built once as a process of its own does."""
+    with mock.patch("typer.main.get_command", cache(typer.main.get_command)):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -87,16 +87,16 @@ def draw_overlay(
     return canvas
 
 
-def strip(overlay: Overlay, drawn: Pictures | None = None) -> np.ndarray:
+def strip(overlay: Overlay, row: Pictures | None = None) -> np.ndarray:
     """One row of pictures ``(h, w, 3)`` uint8 with captions: image, truth, before, after.
 
     Args:
         overlay: What to show.
-        drawn: Its panels, if they are drawn already.
+        row: Its panels; without them they are drawn here.
     """
     from PIL import Image, ImageDraw
 
-    pictures = panels(overlay) if drawn is None else drawn
+    pictures = panels(overlay) if row is None else row
     height, width = pictures[0][1].shape[:2]
     cell = max(width, CELL)
     size = (len(pictures) * (cell + GAP) + GAP, NAME_BAR + CAPTION_BAR + height + GAP)

@@ -88,28 +88,28 @@ def write_report(folder: Path, report: Report) -> Path:
         InputError: A file could not be written.
     """
     overlays = sorted(report.overlays, key=_tuned_iou)
-    drawn = [panels(o) for o in overlays]
-    html = render(report, drawn).encode("utf-8", "backslashreplace")
+    rows = [panels(o) for o in overlays]
+    html = render(report, rows).encode("utf-8", "backslashreplace")
     strips = {
-        name: encoded(strip(o, pictures), "PNG")
-        for (name, o), pictures in zip(_file_names(overlays).items(), drawn, strict=True)
+        name: encoded(strip(o, row), "PNG")
+        for (name, o), row in zip(_file_names(overlays).items(), rows, strict=True)
     }
     for name, data in strips.items():
         write_whole(Path(folder) / "samples" / f"{name}.png", data)
     return write_whole(Path(folder) / "report.html", html)
 
 
-def render(report: Report, drawn: Sequence[Pictures] | None = None) -> str:
+def render(report: Report, rows: Sequence[Pictures] | None = None) -> str:
     """The page's HTML; overlays run from the worst tuned IoU to the best.
 
     Args:
         report: What to show.
-        drawn: The panels of the overlays in this order, if they are drawn already.
+        rows: The panels of each overlay, in this order; without them they are drawn here.
     """
     import yaml
 
     overlays = sorted(report.overlays, key=_tuned_iou)
-    drawn = [panels(o) for o in overlays] if drawn is None else drawn
+    rows = [panels(o) for o in overlays] if rows is None else rows
     config = json.loads(json.dumps(dict(report.config), default=str))
     return page("report.html.j2").render(
         report=report,
@@ -127,7 +127,7 @@ def render(report: Report, drawn: Sequence[Pictures] | None = None) -> str:
         },
         charts=charts(report.history, report.summary),
         misfits=[_figure(o, panels(o)) for o in report.misfits],
-        gallery=[_figure(o, each) for o, each in zip(overlays, drawn, strict=True)],
+        gallery=[_figure(o, row) for o, row in zip(overlays, rows, strict=True)],
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         versions=versions() if report.versions is None else report.versions,
     )
@@ -268,7 +268,7 @@ def _tuned_iou(overlay: Overlay) -> tuple[float, str]:
     return (math.inf if iou is None or math.isnan(iou) else iou), overlay.name
 
 
-def _figure(overlay: Overlay, drawn: Pictures) -> dict[str, Any]:
+def _figure(overlay: Overlay, row: Pictures) -> dict[str, Any]:
     # JPEG smears the enlarged pixels of small images; PNG makes photographs five times larger.
     small = 2 * max(overlay.image.shape[:2]) <= PANEL
     kind = "PNG" if small else "JPEG"
@@ -278,7 +278,7 @@ def _figure(overlay: Overlay, drawn: Pictures) -> dict[str, Any]:
             f"data:image/{kind.lower()};base64,{base64.b64encode(encoded(p, kind)).decode()}",
             p.shape,
         )
-        for caption, p in drawn
+        for caption, p in row
     ]
     return {"overlay": overlay, "pictures": pictures}
 
