@@ -20,8 +20,7 @@ BUDGET = "20 steps of 2 images, at most 8 objects of each, two validations."
 SECTIONS = (
     (
         "Old and new defaults",
-        f"{BUDGET} Settings are those of `samtune train`, but for the budget. Prompts that are "
-        "kept were asked with their targets here; since then they agree with the base's answers.",
+        f"{BUDGET} Settings are those of `samtune train`, but for the budget.",
         ("old", "new"),
     ),
     (
@@ -49,6 +48,12 @@ SECTIONS = (
     ),
 )
 """Titles, what is the same in all, and the variants that are compared."""
+RATES = ("3e-4", "1e-3")
+"""Learning rates that methods were measured at, in variants named ``hq, lr=3e-4``."""
+RATES_TEXT = """20 epochs of batches of 4 images, at most 8 objects of each, two validations; the
+best of them is chosen, or the base, as always. `hq` and `semantic` without an adapter, with images
+that are not augmented and features kept. Gains of the prompt that is trained.
+"""
 SHOWN = ("old", "new")
 """Variants of the tables by data set."""
 WATCH_LIMIT = 0.01
@@ -177,6 +182,26 @@ def grid(rows: Sequence[Row], name: str, variants: Sequence[str]) -> str:
     return table(["images", "trained with", "asked with", "zero-shot", *variants], lines)
 
 
+def rates(rows: Sequence[Row]) -> str:
+    """Methods at several learning rates: a line for each cell that all of these have."""
+    names = [row["variant"].removesuffix(f", lr={RATES[0]}") for row in rows]
+    methods = [name for name, row in zip(names, rows, strict=True) if name != row["variant"]]
+    lines = []
+    for method in dict.fromkeys(methods):
+        shared = common(rows, [f"{method}, lr={rate}" for rate in RATES])
+        ordered = (sorted(cells, key=title_of) for cells in shared.values())
+        for cells in zip(*ordered, strict=True):
+            first, mode = cells[0], trained(cells[0])[0]
+            line = [f"`{method}`", first["set"], str(first["images"]), mode]
+            line += [str(first["steps"]), f"{before(first, mode):.3f}"]
+            for row in cells:
+                value, low, high = gain(row, mode)
+                line.append(f"{value:+.3f} ({low:+.3f} to {high:+.3f})")
+            lines.append(line)
+    columns = ["method", "set", "images", "trained with", "steps", "zero-shot"]
+    return table([*columns, *(f"gain at {rate}" for rate in RATES)], lines) if lines else ""
+
+
 def demands(rows: Sequence[Row]) -> str:
     """Which cells fall below the base, in words."""
     lines = [f"- trained, and below zero-shot by more than chance: {one}" for one in falls(rows)]
@@ -254,6 +279,8 @@ def main() -> None:
     print(f"{HEAD}\n{platform.machine()} without a GPU, torch {torch.__version__}.\n")
     for title, text, variants in SECTIONS:
         print(section(rows, title, text, variants), end="")
+    if of_rates := rates(rows):
+        print(f"## Learning rate of decoders that begin at random\n\n{RATES_TEXT}\n{of_rates}")
     print(f"## What does not hold of the new defaults\n\n{demands(of(rows, variant='new'))}\n")
     print(MISSING)
     for name, task in SETS.items():

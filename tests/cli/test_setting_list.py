@@ -49,7 +49,7 @@ def test_the_help_of_train_ends_with_the_everyday_settings_in_80_columns(samtune
     settings = out[out.index("Everyday settings") :].splitlines()
     assert max(map(len, settings)) <= 80
     said = "\n".join(settings)
-    assert "  train.lr=0.0003 " in said and "Learning rate after the warm-up" in said
+    assert "  train.lr=auto " in said and "Learning rate after the warm-up" in said
     assert "train.cosine" not in said and "docs/configuration.md" in said
 
 

@@ -52,6 +52,7 @@ class Stack(Adapter):
         self.identity_at_init = all(a.identity_at_init for a in adapters)  # type: ignore[misc]
         clauses = dict.fromkeys(a.changes_at_start for a in adapters if not a.identity_at_init)
         self.changes_at_start = "; ".join(clauses)  # type: ignore[misc]
+        self.learning_rate = _smallest_rate(adapters)  # type: ignore[misc]
         self.detached = all(a.detached for a in adapters)  # type: ignore[misc]
         self.decoders = _common_decoders(self.name, adapters)  # type: ignore[misc]
         self.uses = _joint_uses(self.name, adapters)  # type: ignore[misc]
@@ -208,6 +209,11 @@ def _joint_uses(name: str, parts: Sequence[Adapter | type[Adapter]]) -> tuple[Ab
     return joint
 
 
+def _smallest_rate(parts: Sequence[Adapter | type[Adapter]]) -> float | None:
+    rates = (part.learning_rate for part in parts if part.learning_rate is not None)
+    return min(rates, default=None)
+
+
 class Combination:
     """Stands in for a class under the name ``a+b``, with the options of both by adapter name.
 
@@ -227,6 +233,7 @@ class Combination:
         self.changes_at_start = "; ".join(clause for clause in clauses if clause)
         self.decoders = _common_decoders(name, classes)
         self.uses = _joint_uses(name, classes)
+        self.learning_rate = _smallest_rate(classes)
         self.detached = all(cls.detached for cls in classes)
         self.stride = next((cls.stride for cls in classes if cls.stride), None)
 

@@ -37,6 +37,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
     Returns:
         ``name``, ``kind`` (adapter or decoder), ``summary``, ``paper``, ``sits``,
         ``changes_at_start`` (why a fresh one changes the embedding; empty where it does not),
+        ``learning_rate`` (that it declares for ``train.lr=auto``, or ``None``),
         ``trainable_parameters`` (of this part alone, on ``sized_on``: ``base``, or the first that
         it fits), ``decoders`` or ``adapters`` that it goes with, ``backbones``, ``options``, and
         ``forms``: the options of its other forms by name.
@@ -64,6 +65,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "paper": cls.paper,
         "sits": cls.sits,
         "changes_at_start": getattr(cls, "changes_at_start", ""),
+        "learning_rate": cls.learning_rate,
         "trainable_parameters": _size_of(cls, base),
         "sized_on": base,
         **_partners(name),
@@ -163,6 +165,7 @@ def facts(row: dict[str, Any]) -> str:
             f"{'sits' if kind == 'adapter' else 'is'}: {row['sits']}",
             *([f"changes the embedding from the start: {changes}"] if changes else []),
             f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {row['sized_on']}",
+            *([f"train.lr=auto: {rate:g}"] if (rate := row["learning_rate"]) is not None else []),
             f"decoders: {', '.join(row['decoders'])}"
             if kind == "adapter"
             else f"adapters: {_all_or(row['adapters'], list(ADAPTERS))}",

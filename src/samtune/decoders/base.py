@@ -14,6 +14,10 @@ from samtune.registry import Registry
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 
+COPY_RATE = 3e-4
+"""The learning rate at which a trained copy of SAM's decoder gains without harm, measured in
+``benchmarks/results/defaults.md``."""
+
 
 @dataclass(frozen=True)
 class Features:
@@ -51,6 +55,8 @@ class Decoder(nn.Module):
     changes_at_start: ClassVar[str] = ""
     """Why a fresh one answers otherwise than SAM's own decoder, in a clause; empty if it does
     not."""
+    learning_rate: ClassVar[float | None] = COPY_RATE
+    """The learning rate that it bears, for ``train.lr=auto``; ``None`` if nothing is trained."""
     prompted: ClassVar[bool] = True
     """Whether its answer depends on the prompt."""
     classes: int | None = None

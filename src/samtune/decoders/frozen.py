@@ -16,6 +16,7 @@ class FrozenDecoder(Decoder):
 
     paper = "Kirillov et al. 2023, arXiv:2304.02643"
     sits = "SAM's mask decoder, untouched"
+    learning_rate = None
 
     def __init__(self, sam: Sam, config: Decoder.Config) -> None:
         super().__init__()

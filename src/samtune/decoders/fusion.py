@@ -29,6 +29,7 @@ class FusionDecoder(Decoder):
     paper = "Yu et al. 2024, arXiv:2408.01835"
     sits = "a convolutional decoder of three scales, in place of SAM's decoder"
     adapters = ("ts_sam", "ts_sam_detached")
+    learning_rate = 1e-3
     changes_at_start = "its convolutions start at random"
     prompted = False
 

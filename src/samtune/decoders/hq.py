@@ -39,6 +39,7 @@ class HqDecoder(Decoder):
     paper = "Ke et al. 2023, arXiv:2306.01567"
     sits = "a sixth token and its head, on the frozen decoder"
     forms: ClassVar = {"sum": {"combine": "sum"}}
+    learning_rate = 1e-3
     changes_at_start = "its token and its layers start at random"
 
     @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class SemanticDecoder(Decoder):
         "samed": {"tokens": "per_class", "train_dense": True},
     }
     untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
+    learning_rate = 1e-3
     changes_at_start = "it answers without prompts, and classes that SAM lacks start at random"
     prompted = False
 

@@ -18,6 +18,7 @@ from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.model.feature_cache import FeatureCache, Streams
+from samtune.model.rates import rate_of
 from samtune.model.strength import (
     PLAIN,
     Parts,
@@ -149,6 +150,11 @@ class FineTuned(nn.Module):
     def prompts(self) -> str:
         """The prompt modes that it is trained for, as a checkpoint writes them."""
         return str(self.prompt_modes)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that its adapter and decoder bear, see ``samtune.model.rates``."""
+        return rate_of(self.adapter, self.decoder).value
 
     @property
     def stride(self) -> int:

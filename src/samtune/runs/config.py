@@ -20,6 +20,7 @@ from samtune.metrics.config import EvalConfig
 from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
+from samtune.model.rates import Rate, rate_of
 from samtune.options import Fraction, Range, setting, validated
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
@@ -113,10 +114,16 @@ class RunConfig:
         """The configuration as plain values, fit for YAML and JSON."""
         return plain_values(dataclasses.asdict(self))
 
+    @property
+    def usual_rate(self) -> Rate:
+        """The learning rate that the adapter and the decoder bear, see ``train.lr``."""
+        return rate_of(ADAPTERS[self.adapter["name"]], DECODERS[self.decoder["name"]])
+
     def differing(self) -> Tree:
         """What differs from the defaults, and the names of base, method and decoder."""
-        parts = {"adapter": _choice(ADAPTERS, {"name": self.adapter["name"]})}
+        parts: Tree = {"adapter": _choice(ADAPTERS, {"name": self.adapter["name"]})}
         parts["decoder"] = _choice(DECODERS, {"name": self.decoder["name"]})
+        parts["train"] = {"lr": self.usual_rate.value}
         plain = {**leaves(RunConfig().tree()), **leaves(parts)}
         named = ("base.name", "adapter.name", "decoder.name")
         tree: Tree = {}
@@ -149,6 +156,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     )
     check_pair(config.adapter["name"], config.decoder["name"])
     check_fit(config.adapter["name"], config.decoder["name"], spec)
+    config = replace(config, train=config.train.with_rate(config.usual_rate.value))
     check_classes(config.data, config.prompts, config.decoder, config.train.loss)
     check_training(config.train)
     tiles = config.input.until_chosen().tiles

@@ -88,7 +88,7 @@ class Examination:
         after = measure(model, train, config, display, "tuned, training images")
         metric, wide = config.train.metric, len(self.shapes) > 0
         return Evidence(
-            lr=config.train.lr,
+            lr=config.train.peak_lr,
             metric=metric if metric in MEASURES and MEASURES[metric].higher else "iou",
             width=width_in_tokens(config, self.shapes) if wide else None,
             wider=wider_settings(config, self.shapes),

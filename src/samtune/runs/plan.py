@@ -71,7 +71,7 @@ def plan_training(config: RunConfig) -> Plan:
     return Plan(
         config=config,
         differing=differing,
-        lines=[look.counts, *line],
+        lines=[look.counts, *line, *_rate_line(config)],
         remarks=[
             *remarks,
             *look.remarks,
@@ -89,6 +89,12 @@ def plan_training(config: RunConfig) -> Plan:
         test=test_sets(config, model, parts["test"]),
         examination=Examination((baseline, model), parts, config, shapes),
     )
+
+
+def _rate_line(config: RunConfig) -> list[str]:
+    """A line about the learning rate if it is the method's own, and not that of most."""
+    rate = config.usual_rate
+    return [] if rate.is_usual or config.train.peak_lr != rate.value else [str(rate)]
 
 
 def test_sets(

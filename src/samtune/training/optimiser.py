@@ -45,7 +45,7 @@ def make_optimizer(
 
     Args:
         model: On its device.
-        config: Without a factory: rates and weight decay of AdamW.
+        config: Without a factory: rates and weight decay of AdamW; the rate is chosen.
         factory: Called with the list of all parameters that are trained; or an optimiser of them.
 
     Raises:
@@ -53,7 +53,7 @@ def make_optimizer(
             used without a closure; or a setting beside it that has no effect.
     """
     if factory is None:
-        return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
+        return torch.optim.AdamW(parameter_groups(model, config), lr=config.peak_lr)
     _refuse_settings(config, OF_OPTIMIZER, "optimizer")
     if isinstance(factory, Optimizer):
         optimizer = factory
@@ -67,9 +67,9 @@ def make_optimizer(
         )
     _check_optimizer(optimizer, model)
     rates = [float(group.get("lr") or 0.0) for group in optimizer.param_groups]
-    if config.lr not in (FitConfig.lr, *rates):
+    if config.peak_lr not in (model.learning_rate, *rates):
         raise InputError(
-            f"train.lr={config.lr:g}: has no effect, since the given optimizer has lr="
+            f"train.lr={config.peak_lr:g}: has no effect, since the given optimizer has lr="
             f"{' and '.join(f'{rate:g}' for rate in dict.fromkeys(rates))}; leave it out"
         )
     return optimizer
@@ -148,7 +148,7 @@ def make_optimisation(
     parts = Optimisation(made, of_user=optimizer is not None)
     if parts.of_user:
         rates = [group.get("lr") for group in made.param_groups]
-        parts.scales = [None if rate is None else float(rate) / config.lr for rate in rates]
+        parts.scales = [None if rate is None else float(rate) / config.peak_lr for rate in rates]
     parts.schedule = make_schedule(made, config, total, schedule)
     if parts.schedule is None:
         parts.rate_of = lambda step: learning_rate(config, step, total, batches)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from samtune.errors import InputError
 from samtune.losses import DEFAULT_LOSS, Loss, LossAt
+from samtune.model.rates import USUAL
 from samtune.options import (
     Count,
     Fraction,
@@ -73,8 +74,11 @@ class FitConfig:
     """What happens if the images of an epoch do not fill its last batch."""
     accumulate: Count = setting(1, level="expert")
     """Batches to add up before a step."""
-    lr: Annotated[float, Range(above=0, remedy="choose one such as 1e-4")] = 3e-4
-    """Learning rate after the warm-up."""
+    lr: Literal["auto"] | Annotated[float, Range(above=0, remedy="choose one such as 1e-4")] = (
+        "auto"
+    )
+    """Learning rate after the warm-up; auto is what the method declares (samtune methods NAME):
+    3e-4 for most."""
     min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
@@ -141,6 +145,15 @@ class FitConfig:
     step."""
     trackers: tuple[str, ...] = setting((), level="expert")
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate after the warm-up; the usual one until a model has chosen its own."""
+        return USUAL.value if self.lr == AUTO else float(self.lr)
+
+    def with_rate(self, rate: float) -> FitConfig:
+        """The settings with the rate of a method in the place of ``auto``."""
+        return replace(self, lr=rate) if self.lr == AUTO else self
 
     @property
     def demanded_strength(self) -> float | None:
@@ -241,9 +254,10 @@ def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) ->
     """
     warm = _warm_up(config, total)
     if step < warm:
-        return config.lr * step / warm
+        return config.peak_lr * step / warm
     along = COSINES[config.cosine].along(config, step, total, batches)
-    return config.lr * (config.min_lr + (1 - config.min_lr) * 0.5 * (1 + math.cos(math.pi * along)))
+    fall = 0.5 * (1 + math.cos(math.pi * along))
+    return config.peak_lr * (config.min_lr + (1 - config.min_lr) * fall)
 
 
 def _warm_up(config: FitConfig, total: int) -> int:

@@ -76,6 +76,7 @@ class Trainer:
         check_feature_cache(config, model.adapter.name, detached, changes)
         if config.demanded_strength is not None:
             check_demanded(model, config.demanded_strength)
+        config = config.with_rate(model.learning_rate)
         self.config, self.seed, self.on_event = config, seed, on_event
         self.train = train.with_originals() if config.loss_at == "image" else train
         self.accelerator = make_accelerator(config, cpu, output)
