@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from samtune.model.checkpoint import load, save
     from samtune.model.finetuned import FineTuned
     from samtune.prompts import Prompts
+    from samtune.registry import trust
     from samtune.sam.weights import load_sam
     from samtune.training.engine import fit
     from samtune.training.schedule import FitConfig
@@ -44,6 +45,7 @@ _HOMES = {
     "open_data": "data.opening",
     "prepare": "evaluation.prepare",
     "save": "model.checkpoint",
+    "trust": "registry",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "open_data",
     "prepare",
     "save",
+    "trust",
 ]
 
 

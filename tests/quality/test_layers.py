@@ -33,11 +33,11 @@ LAYERS = {
     "sam": "batch files geometry ops prompts registry",
     "adapters": "files ops options registry sam",
     "decoders": "batch options prompts registry sam",
-    "model": "adapters batch decoders files geometry prompts sam texts",
+    "model": "adapters batch decoders files geometry prompts registry sam texts",
     "foreign": "files geometry model sam",
     "data": "batch files geometry ops options prompts registry texts",
-    "losses": "batch geometry options",
-    "metrics": "options",
+    "losses": "batch geometry options registry",
+    "metrics": "options registry",
     "report": "distributed files metrics options",
     "inference": "batch data files geometry model ops prompts report sam texts",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
@@ -46,10 +46,11 @@ LAYERS = {
     "published": "data geometry ops training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
     " metrics model ops options prompts registry report sam texts training",
-    "compare": "adapters data decoders files metrics model report runs sam texts training",
-    "cli": "adapters assets compare data decoders distributed files foreign inference model options"
-    " registry report runs sam training",
-    "__init__": "data evaluation geometry inference metrics model moved prompts sam training",
+    "compare": "adapters data decoders files metrics model registry report runs sam texts training",
+    "cli": "adapters assets compare data decoders distributed files foreign inference losses"
+    " metrics model options registry report runs sam training",
+    "__init__": "data evaluation geometry inference metrics model moved prompts registry sam"
+    " training",
     "__main__": "cli",
 }
 

@@ -153,7 +153,13 @@ class Adapter(nn.Module):
         raise NotImplementedError(f"{self.name} has no form that plain SAM weights can express")
 
 
-ADAPTERS: Registry[Adapter] = Registry("adapter")
+def _unknown_needs(cls: type[Adapter]) -> str:
+    """What an adapter of another package says in ``uses`` that nobody knows, as a clause."""
+    unknown = [word for word in cls.uses if word not in ABILITIES]
+    return f"uses {unknown[0]!r}; the words are {', '.join(ABILITIES)}" if unknown else ""
+
+
+ADAPTERS: Registry[Adapter] = Registry("adapter", contract=Adapter, check=_unknown_needs)
 """All adaptation methods by name."""
 
 

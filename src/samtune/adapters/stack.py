@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
-from functools import cache, reduce
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from samtune.adapters.base import ADAPTERS, Adapter
 from samtune.errors import InputError
+from samtune.registry.places import key_of
 from samtune.sam.edits import BlockEdits, Fn, Heads
 from samtune.sam.encoder import ABILITIES, ENCODERS, Ability, Encoder
 from samtune.sam.model import Sam
@@ -222,10 +223,14 @@ class Combination:
     """
 
     def __init__(self, name: str) -> None:
-        self.name, self.joins = name, tuple(name.split("+"))
-        classes: list[type[Adapter]] = [ADAPTERS[part] for part in self.joins]
-        if len(set(self.joins)) < len(self.joins):
+        self.name = name
+        classes: list[type[Adapter]] = [ADAPTERS[part] for part in name.split("+")]
+        self.joins = tuple(cls.name for cls in classes)
+        self.keys = tuple(map(key_of, name.split("+")))
+        """What the options of each part are called."""
+        if len(set(self.keys)) < len(self.keys) or len(set(classes)) < len(classes):
             raise InputError(f"adapter.name={name}: names an adapter twice; name each once")
+        self._classes: dict[str, Any] = dict(zip(self.keys, classes, strict=True))
         self.__doc__ = f"Several adapters at once: {', '.join(self.joins)}."
         self.paper = "; ".join(cls.paper for cls in classes)
         self.sits = "; ".join(cls.sits for cls in classes)
@@ -239,10 +244,7 @@ class Combination:
 
         self.Config = make_dataclass(
             "Config",
-            [
-                (p, c.Config, field(default_factory=c.Config))
-                for p, c in zip(self.joins, classes, strict=True)
-            ],
+            [(p, c.Config, field(default_factory=c.Config)) for p, c in self._classes.items()],
             namespace={"__doc__": f"Options of {name}, by adapter."},
             frozen=True,
         )
@@ -253,17 +255,16 @@ class Combination:
         Raises:
             InputError: The base does not fit; the message gives the reason.
         """
-        for part in self.joins:
-            ADAPTERS[part].check(spec)
+        for cls in self._classes.values():
+            cls.check(spec)
 
     def stored_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of each adapter that a checkpoint stores."""
-        return {part: ADAPTERS[part].stored_options(options[part]) for part in self.joins}
+        return {part: c.stored_options(options[part]) for part, c in self._classes.items()}
 
     def __call__(self, sam: Sam, config: Any) -> Stack:
         """The stack of the adapters, each built on ``sam`` with its own options."""
-        made: list[Any] = [ADAPTERS[part] for part in self.joins]
-        return Stack([c(sam, getattr(config, p)) for p, c in zip(self.joins, made, strict=True)])
+        return Stack([c(sam, getattr(config, part)) for part, c in self._classes.items()])
 
 
-ADAPTERS.combine = cache(Combination)
+ADAPTERS.combine = Combination

@@ -15,7 +15,9 @@ from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
 from samtune.options import as_yaml, level_of, names_of, ranges
-from samtune.registry import settings
+from samtune.registry import Registry, installed, settings, trust
+from samtune.registry.outside import fitting, rows_in
+from samtune.registry.places import PLACE
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
@@ -39,24 +41,18 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         ``changes_at_start`` (why a fresh one changes the embedding; empty where it does not),
         ``learning_rate`` (that it declares for ``train.lr=auto``, or ``None``),
         ``trainable_parameters`` (of this part alone, on ``sized_on``: ``base``, or the first that
-        it fits), ``decoders`` or ``adapters`` that it goes with, ``backbones``, ``options``, and
-        ``forms``: the options of its other forms by name.
+        it fits), ``decoders`` or ``adapters`` that it goes with, ``backbones``, ``options``,
+        ``forms``: the options of its other forms by name, and ``packages``: where the parts of it
+        come from that are not samtune's own.
 
     Raises:
-        InputError: No such method.
+        InputError: No such method, or one of another package that is broken.
     """
-    known = [*ADAPTERS, *DECODERS]
-    whole, colon, _ = name.partition(":")
-    if colon and whole in known:
-        raise InputError(f"{name}: a form of {whole}, whose page lists it: samtune methods {whole}")
-    if name not in known and not ADAPTERS.is_joint(name):
-        raise InputError(
-            f"{name}: no such method{nearest(name, known)}; adapters are "
-            f"{', '.join(ADAPTERS)}, and decoders {', '.join(DECODERS)}"
-        )
-    registry: Any = DECODERS if name in DECODERS else ADAPTERS
+    registry = _registry_of(name)
     cls: Any = registry[name]
     fits = [name for name, spec in SPECS.items() if _fits(cls, spec)]
+    if not fits:
+        raise InputError(f"{name}: fits none of the bases {', '.join(SPECS)}; correct what it uses")
     base = base if base in fits else fits[0]
     return {
         "name": name,
@@ -68,11 +64,70 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "learning_rate": cls.learning_rate,
         "trainable_parameters": _size_of(cls, base),
         "sized_on": base,
-        **_partners(name),
+        **_partners(name, registry),
         "backbones": fits,
         "options": options(cls.Config),
         "forms": {form: dict(own) for form, own in registry.forms(name).items()},
+        "packages": rows_in({f"{registry.kind}.name": name}, (registry.kind,)),
     }
+
+
+def _registry_of(name: str) -> Registry[Any]:
+    """The adapters or the decoders, whichever has a method that a person names.
+
+    Raises:
+        InputError: None has it.
+    """
+    known = [*ADAPTERS.names(), *DECODERS.names()]
+    whole, colon, _ = name.partition(":")
+    if colon and whole in known:
+        raise InputError(f"{name}: a form of {whole}, whose page lists it: samtune methods {whole}")
+    trust(*PLACE.findall(name))
+    joint = ADAPTERS.is_joint(name)
+    registry = ADAPTERS if joint else fitting(name, (DECODERS, ADAPTERS), name)
+    if registry is None:
+        raise InputError(
+            f"{name}: no such method{nearest(name, known)}; adapters are "
+            f"{', '.join(ADAPTERS.names())}, and decoders {', '.join(DECODERS.names())}"
+        )
+    return registry
+
+
+def list_plugins() -> list[dict[str, str]]:
+    """What installed packages bring, as their metadata say: nothing is imported.
+
+    Returns:
+        For each ``kind``, ``name``, ``class``, ``package``, ``version``, and a ``remark`` where its
+        name leads elsewhere.
+    """
+    from samtune.data.layouts import LAYOUTS
+    from samtune.losses.plugins import PLUGIN_LOSSES
+    from samtune.metrics import MEASURES
+
+    outsides = (
+        ADAPTERS.outside,
+        DECODERS.outside,
+        PLUGIN_LOSSES,
+        MEASURES.outside,
+        LAYOUTS.outside,
+    )
+    rows = []
+    for outside in (each for each in outsides if each is not None):
+        for plugin in installed(outside.kind.name):
+            row = {"kind": plugin.kind, "name": plugin.name, "class": plugin.place}
+            row |= {"package": plugin.package, "version": plugin.version}
+            rows.append({**row, "remark": outside.remark(plugin)})
+    return rows
+
+
+def plugin_rows(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:
+    """The rows of :func:`list_plugins` for a terminal: first the titles of the columns."""
+    titles = ("plug-in", "kind", "package", "class")
+    cells = [
+        (row["name"], row["kind"], f"{row['package']} {row['version']}", row["class"])
+        for row in rows
+    ]
+    return [titles, *cells]
 
 
 @cache
@@ -89,21 +144,33 @@ def _hollow(base: str) -> Sam:
         return Sam(SPECS[base])
 
 
-def _partners(name: str) -> dict[str, list[str]]:
-    """The decoders that an adapter goes with, or the adapters of a decoder."""
-    if name in DECODERS:
-        return {"adapters": [a for a in ADAPTERS if name in _partners(a)["decoders"]]}
-    own: Any = ADAPTERS[name].decoders
-    return {"decoders": [d for d in own or DECODERS if name in (DECODERS[d].adapters or (name,))]}
+def _partners(name: str, registry: Registry[Any]) -> dict[str, list[str]]:
+    """The decoders that an adapter goes with, or the adapters of a decoder, of samtune's own."""
+    cls: Any = registry[name]
+    others: Registry[Any] = ADAPTERS if registry is DECODERS else DECODERS
+    return {f"{others.kind}s": [other for other in others if _go_together(cls, others[other])]}
+
+
+def _go_together(one: Any, other: Any) -> bool:
+    """Whether an adapter and a decoder, in either order, go with each other."""
+    adapter, decoder = (other, one) if _is_decoder(one) else (one, other)
+    fits, reads = adapter.decoders, decoder.adapters
+    wanted = reads is None or bool(set(reads) & {adapter.name, *adapter.joins})
+    return wanted and (fits is None or decoder.name in fits)
+
+
+def _is_decoder(method: Any) -> bool:
+    return isinstance(method, type) and issubclass(method, Decoder)
 
 
 def _fits(method: type[Adapter] | type[Decoder], spec: SamSpec) -> bool:
     """Whether a method can have a base; a decoder needs an adapter that can too."""
     try:
-        if isinstance(method, type) and issubclass(method, Decoder):
+        if _is_decoder(method):
             method.check(spec)
-            return any(_fits(ADAPTERS[a], spec) for a in _partners(method.name)["adapters"])
-        check_base(method, spec)
+            partners = (ADAPTERS[a] for a in ADAPTERS if _go_together(method, ADAPTERS[a]))
+            return any(_fits(partner, spec) for partner in partners)
+        check_base(method, spec)  # type: ignore[arg-type]
     except InputError:
         return False
     return True
@@ -170,10 +237,16 @@ def facts(row: dict[str, Any]) -> str:
             if kind == "adapter"
             else f"adapters: {_all_or(row['adapters'], list(ADAPTERS))}",
             f"bases: {', '.join(row['backbones'])}",
-            f"paper: {row['paper']}",
+            *([f"paper: {row['paper']}"] if row["paper"] else []),
+            *(f"of another package: {_origin(each)}" for each in row["packages"]),
             *([f"other forms: {', '.join(forms)}"] if forms else []),
         )
     )
+
+
+def _origin(row: dict[str, str]) -> str:
+    package = f"{row['package']} {row['version']}, " if "package" in row else ""
+    return f"{package}{row['class']}"
 
 
 def _all_or(names: list[str], known: list[str]) -> str:
@@ -250,7 +323,10 @@ def attribute_docs(cls: type) -> dict[str, str]:
 
 @cache
 def _docs_of(cls: type) -> dict[str, str]:
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    except (OSError, TypeError):  # no source, as of a class that was typed at a prompt
+        return {}
     assert isinstance(body, ast.ClassDef)
     docs = {}
     for here, below in zip(body.body, body.body[1:], strict=False):

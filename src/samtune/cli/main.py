@@ -193,6 +193,10 @@ def merge(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint of samtune.")],
     out: Annotated[Path, typer.Option("--out", help="The .pth or .safetensors file to write.")],
     base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option("--trust", help="A Python module whose class the checkpoint may name."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint and its base as one SAM file with the official names."""
@@ -202,7 +206,8 @@ def merge(
 
     with speaking(as_json) as display:
         place_of(out, (checkpoint, base))  # before any weights are read
-        merged = write(load(checkpoint, base), out, (checkpoint, base))
+        model = load(checkpoint, base, trust=trust or ())
+        merged = write(model, out, (checkpoint, base))
         display.say(f"{merged.file}: differs by at most {merged.max_difference:.2g} on a probe")
     answer({"file": str(merged.file), "max_difference": merged.max_difference}, as_json)
 
@@ -229,7 +234,14 @@ def methods(
             for found in (rows, catalogue.list_decoders()):
                 columns, *cells = catalogue.method_rows(found, brief=display.narrow)
                 display.listing(columns, cells, fixed=2)
+            plugins = catalogue.list_plugins()
+            if plugins:
+                columns, *cells = catalogue.plugin_rows(plugins)
+                display.listing(columns, cells, fixed=2)
+            for plugin in (plugin for plugin in plugins if plugin["remark"]):
+                display.say(f"note: {plugin['remark']}")
             display.say("samtune methods NAME tells all of one, with its options")
+            rows = [*rows, *plugins]
         else:
             display.say(f"{name}: {catalogue.facts(rows[0])}")
             display.table(

@@ -13,6 +13,9 @@ from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.files import as_path, free_path
 from samtune.model.finetuned import PLAIN
+from samtune.registry import trust
+from samtune.registry.outside import fitting
+from samtune.registry.places import PLACE
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.folder import DEFAULT, check_output
 from samtune.runs.jobs import data_name
@@ -77,6 +80,7 @@ def plan_runs(words: Sequence[str]) -> list[Run]:
     for name, values in (("methods", methods), ("shots", shots), ("seeds", seeds)):
         if len(set(values)) < len(values) or not values:
             raise InputError(f"{name}={settings[name]}: give each one once")
+    trust(*(place for name in methods for place in PLACE.findall(name)))
     common = resolve(_with(methods[0], trees))
     check_output(common.output, common.data.root)
     folder = as_path(common.output or DEFAULT / f"compare-{data_name(common)}")
@@ -161,7 +165,9 @@ def _with(method: str, trees: Sequence[Tree]) -> list[Tree]:
         InputError: No such method, or a decoder beside another one for all.
     """
     of_method, decoder = _method(method), trees[-1].get("decoder", {}).get("name")
-    if method.partition(":")[0] in DECODERS and decoder not in (None, of_method["decoder"]["name"]):
+    named = of_method.get("decoder", {}).get("name")
+    of_decoder = _split_form(method)[0] == named
+    if of_decoder and decoder not in (None, named):
         raise InputError(
             f"methods={method}: decoder.name={decoder} is another decoder for all methods; leave "
             "one of them out"
@@ -176,12 +182,12 @@ def _method(name: str) -> Tree:
         InputError: No such method.
     """
     shipped = recipes()
-    whole, colon, form = name.partition(":")
-    if colon and ADAPTERS.is_joint(name):
+    whole, form = _split_form(name)
+    if form and ADAPTERS.is_joint(name):
         raise InputError(
             f"methods={name}: adapters that are joined by + take no form; leave it out"
         )
-    if colon and (whole in DECODERS or whole in ADAPTERS):
+    if form and (whole in DECODERS or whole in ADAPTERS):
         return _in_form(whole, form)
     if name == DECODER:
         return {"adapter": {"name": PLAIN["adapter"]}, "decoder": {"name": DEFAULTS["decoder"]}}
@@ -190,10 +196,11 @@ def _method(name: str) -> Tree:
         learning = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGET}
         parts: Tree = {key: tree[key] for key in DEFAULTS if key in tree}
         return {**parts, "train": learning}
-    if name in DECODERS:
+    registry = ADAPTERS if ADAPTERS.is_joint(name) else _registry_of(name)
+    if registry is DECODERS:
         return {"adapter": {"name": PLAIN["adapter"]}, "decoder": {"name": name}}
-    if name not in ADAPTERS and not ADAPTERS.is_joint(name):
-        known = [DECODER, *ADAPTERS, *DECODERS, *shipped]
+    if registry is None:
+        known = [DECODER, *ADAPTERS.names(), *DECODERS.names(), *shipped]
         raise InputError(
             f"methods={name}: no such method{nearest(name, known)}; give {DECODER}, an adapter or "
             "decoder (samtune methods), also in another form as vpt:shallow, or a recipe "
@@ -206,14 +213,27 @@ def _method(name: str) -> Tree:
     return {"adapter": {"name": name}, "decoder": {"name": reads}}
 
 
+def _registry_of(name: str) -> Any:
+    """The decoders or the adapters, whichever has a name; ``None`` if none has it."""
+    if name.partition(":")[0] in (DECODER, *recipes()):  # they have no forms
+        return None
+    return fitting(name, (DECODERS, ADAPTERS), f"methods={name}")
+
+
+def _split_form(name: str) -> tuple[str, str]:
+    """A method's name and that of its form; an adapter's and a decoder's are written alike."""
+    registry = DECODERS if name.partition(":")[0] in list(DECODERS) else ADAPTERS
+    return registry.split_form(name)
+
+
 def _in_form(name: str, form: str) -> Tree:
     """The settings of another form of an adapter or a decoder.
 
     Raises:
         InputError: It has no such form.
     """
-    kind, registry = ("decoder", DECODERS) if name in DECODERS else ("adapter", ADAPTERS)
-    forms = registry.forms(name)
+    registry = _registry_of(name)
+    kind, forms = registry.kind, registry.forms(name)
     if form not in forms:
         has = f"its forms are {', '.join(forms)}" if forms else "it has one form alone"
         raise InputError(f"methods={name}:{form}: {has}{nearest(form, forms)}")

@@ -113,5 +113,5 @@ class Decoder(nn.Module):
         raise NotImplementedError(f"{self.name} does not define forward")
 
 
-DECODERS: Registry[Decoder] = Registry("decoder")
+DECODERS: Registry[Decoder] = Registry("decoder", contract=Decoder)
 """All decoders by name."""

@@ -21,13 +21,16 @@ from samtune.losses.comparison import (
     mean_over_images,
 )
 from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, full_precision, iou_head
+from samtune.losses.plugins import PLUGIN_LOSSES, is_of_classes, loss_of, names_of_losses
 
 DEFAULT_LOSS = "bce + dice"
 """Binary cross-entropy and Dice, with equal weights: the loss where none is set."""
 
 # The lookbehind keeps the sign of an exponent, as in 1e+3*dice, within its term.
 _PLUS = re.compile(r"(?<![\d.][eE])\+")
-_TERM = re.compile(r"(?:((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*)?([A-Za-z_]\w*)")
+_TERM = re.compile(
+    r"(?:((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*)?([A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?)"
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Loss:
             if name in terms:
                 raise InputError(f"loss {expression!r} names {name!r} twice: add up its weights")
             terms[name] = weight
-        if 0 < len(terms.keys() & CLASS_LOSSES.keys()) < len(terms):
+        if 0 < sum(map(is_of_classes, terms)) < len(terms):
             raise InputError(
                 f"loss {expression!r} sums losses of single masks and of class maps; "
                 f"{', '.join(CLASS_LOSSES)} go with each other only"
@@ -67,7 +70,7 @@ class Loss:
     @property
     def of_classes(self) -> bool:
         """Whether it judges class maps instead of single masks."""
-        return all(name in CLASS_LOSSES for name, _ in self.terms)
+        return all(is_of_classes(name) for name, _ in self.terms)
 
     def __str__(self) -> str:
         return " + ".join(n if w == 1 else f"{w:.15g}*{n}" for n, w in self.terms)
@@ -96,7 +99,7 @@ class Loss:
         masks, target, valid, geometry = part.masks, part.targets, part.valid, part.geometry
         if masks.exclusive:
             logits = geometry.masks_to_original(full_precision(masks.logits))
-            values = [w * CLASS_LOSSES[n](logits, target, valid) for n, w in self.terms]
+            values = [w * loss_of(n, CLASS_LOSSES)(logits, target, valid) for n, w in self.terms]
             return torch.stack(values).sum(0)
         best = self._best(masks.logits, target, valid, geometry)
         value = self._masks(best, target, valid, geometry)
@@ -107,8 +110,8 @@ class Loss:
         if all(name == IOU_HEAD for name, _ in self.terms):
             return full_precision(logits).new_zeros(len(logits))
         logits = at_size_of(logits, geometry)
-        values = [w * LOSSES[n](logits, target, valid) for n, w in self.terms if n != IOU_HEAD]
-        return torch.stack(values).sum(0)
+        terms = [(loss_of(n, LOSSES), w) for n, w in self.terms if n != IOU_HEAD]
+        return torch.stack([w * loss(logits, target, valid) for loss, w in terms]).sum(0)
 
     def _check_kind(self, masks: Masks, target: Tensor) -> None:
         mapped = check_alike(masks, target)
@@ -151,8 +154,8 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
             f"as in '20*focal + dice + iou_head'"
         )
     weight, name = float(match[1] or 1), match[2]
-    names = [*LOSSES, IOU_HEAD, *CLASS_LOSSES]
-    if name not in names:
+    names = names_of_losses()
+    if name not in names and name not in PLUGIN_LOSSES:
         raise InputError(
             f"loss {expression!r} names {name!r}; known are {', '.join(names)}"
             f"{nearest(name, names)}"

@@ -14,11 +14,13 @@ from samtune.metrics.contract import GROUPS, MEASURES, METRIC_CONTRACT, contract
 
 if TYPE_CHECKING:
     from samtune.metrics.guesses import filled_box, inscribed_ellipse, whole_image
+    from samtune.metrics.image_metric import ImageMetric
     from samtune.metrics.image_result import ImageResult, Seen
     from samtune.metrics.masks import MaskMetrics, iou_dice
     from samtune.metrics.suite import Suite
 
 _HOMES = {
+    "ImageMetric": "image_metric",
     "MaskMetrics": "masks",
     "Seen": "image_result",
     "ImageResult": "image_result",
@@ -33,6 +35,7 @@ __all__ = [
     "GROUPS",
     "MEASURES",
     "METRIC_CONTRACT",
+    "ImageMetric",
     "ImageResult",
     "MaskMetrics",
     "Seen",

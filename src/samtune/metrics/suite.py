@@ -48,6 +48,17 @@ FAMILIES: dict[str, Maker] = {
 :class:`~samtune.metrics.masks.MaskMetrics`, which evaluation always has."""
 
 
+def family_metric(
+    family: str, keys: list[str], config: EvalConfig, classes: int, options: dict[str, Any]
+) -> Streamed:
+    """The streaming metric of a family; of another package's it is the one that it brings."""
+    if family in FAMILIES:
+        return FAMILIES[family](keys, config, classes, options)
+    made_by = MEASURES[family].made_by
+    assert made_by is not None, family
+    return made_by(**options)
+
+
 class Suite:
     """Several metrics over the same images.
 
@@ -81,7 +92,7 @@ class Suite:
             keys.setdefault(MEASURES[name].family, []).append(MEASURES[name].key)
         options: dict[str, Any] = {"sync_on_compute": sync}
         self.families = {
-            family: FAMILIES[family](names, config, classes, options).to(device)
+            family: family_metric(family, names, config, classes, options).to(device)
             for family, names in keys.items()
         }
         self.per_image = {family: PerImage(metric) for family, metric in self.families.items()}

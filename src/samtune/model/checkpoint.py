@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from samtune.adapters import Adapter
+from samtune.decoders import Decoder
 from samtune.errors import InputError
 from samtune.files import WRITTEN_BY, as_path, free_path, read_tensors, write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
+from samtune.model.packages import REGISTRIES, check_packages, packages_of, wrong_rows
 from samtune.model.strength import check_demanded
+from samtune.registry import trust as allow
+from samtune.registry.outside import rows_in
 from samtune.sam.model import Sam
 from samtune.sam.weights import check_numbers, fingerprint, load_sam
 from samtune.texts import parse_json
@@ -52,10 +57,24 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
             f"{path}: holds a file that is no samtune checkpoint, as a base's weights; choose "
             f"another path, as in {free_path(place)}"
         )
-    header = json.dumps({**describe(model), **extra})
+    header = json.dumps(_with_packages_of_settings({**describe(model), **extra}))
     tensors = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
     signed = {} if verb is None else {WRITTEN_BY: verb}
     return write_tensors(place, tensors, metadata={HEADER: header, **signed})
+
+
+def _with_packages_of_settings(header: dict[str, Any]) -> dict[str, Any]:
+    """A header that also says where the loss, metrics and layout of its settings come from."""
+    settings = header.get("config")
+    groups = settings.items() if isinstance(settings, Mapping) else ()
+    flat = {
+        f"{group}.{name}": value
+        for group, part in groups
+        if isinstance(part, Mapping)
+        for name, value in part.items()
+    }
+    rows = [*header.get("packages", []), *rows_in(flat, ("loss", "metric", "layout"))]
+    return {**header, "packages": rows} if rows else header
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -76,15 +95,17 @@ def describe(model: FineTuned) -> dict[str, Any]:
                 f"the {kind} was given as a module, whose options a checkpoint cannot know; give "
                 f"FineTuned its registered name and {kind}_options"
             )
+    needed = packages_of(model.names, model.adapter, model.decoder)
     return {
         "format": FORMAT,
         "samtune": version("samtune"),
         "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
-        "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
-        "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
+        "adapter": {"name": model.names["adapter"], **(model.adapter_options or {})},
+        "decoder": {"name": model.names["decoder"], **(model.decoder_options or {})},
         "input": model.tuned_input.differing(),
         "prompts": model.prompts,
         **({} if model.strength == 1 else {"strength": model.strength}),
+        **({"packages": needed} if needed else {}),
     }
 
 
@@ -140,6 +161,8 @@ def _other_kinds(header: Mapping[str, Any]) -> list[str]:
     for part, keys in names.items():
         if part not in wrong:
             wrong += [f"{part}.{key}" for key in keys if not isinstance(header[part].get(key), str)]
+    if wrong_rows(header.get("packages", [])):
+        wrong.append("packages")
     if "config" not in wrong and not isinstance(header.get("config", {}).get("data", {}), dict):
         wrong.append("config.data")
     return wrong
@@ -152,8 +175,13 @@ def load(
     any_base: bool = False,
     device: str = "cpu",
     strength: float | None = None,
+    adapter: type[Adapter] | None = None,
+    decoder: type[Decoder] | None = None,
+    trust: str | Sequence[str] = (),
 ) -> FineTuned:
     """Rebuilds a fine-tuned model from its checkpoint, in evaluation mode.
+
+    What a file names is never imported unless its package is installed as a plug-in, or you say so.
 
     Args:
         path: A file that :func:`save` wrote.
@@ -163,12 +191,17 @@ def load(
         device: Where to put it.
         strength: How much of the training acts, see :attr:`FineTuned.strength`; by default as the
             checkpoint says.
+        adapter: The class of its adapter, if that is not one of samtune's or of a plug-in.
+        decoder: The class of its decoder, likewise.
+        trust: Modules that may be imported if the file names a class of them, as ``my_pkg``.
 
     Raises:
-        InputError: Not a checkpoint, another base, tensors that do not fit, or a strength that the
-            model does not have.
+        InputError: Not a checkpoint, another base, tensors that do not fit, a strength that the
+            model does not have, or a class that cannot be had or is not trusted.
     """
-    header = read_header(path)
+    header = with_classes(read_header(path), {"adapter": adapter, "decoder": decoder})
+    allow(*([trust] if isinstance(trust, str) else trust))
+    check_packages(header, str(path))
     name = header["base"]["name"]
     sam = base if isinstance(base, Sam) else load_sam(name, base)
     if sam.spec.name != name:
@@ -189,13 +222,38 @@ def load(
     return model.to(device).eval()
 
 
+def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:
+    """A header in which classes that are given stand for what the file names.
+
+    Args:
+        header: As :func:`read_header` gives it.
+        classes: By ``adapter`` and ``decoder`` a class, or ``None``.
+
+    Raises:
+        InputError: A class that cannot be such a part.
+    """
+    entries = {}
+    for kind, cls in classes.items():
+        if cls is None:
+            continue
+        name = REGISTRIES[kind].adopt(cls)
+        if "+" not in header[kind]["name"]:  # of several the name says which one it is
+            entries[kind] = {**header[kind], "name": name}
+    return {**header, **entries}
+
+
 def stored_strength(header: Mapping[str, Any]) -> float:
     """The strength that a checkpoint says; files without one are of models that act in full."""
     return float(header.get("strength", 1.0))
 
 
 def rebuild(sam: Sam, header: dict[str, Any]) -> FineTuned:
-    """The model that a header describes, freshly initialised."""
+    """The model that a header describes, freshly initialised.
+
+    Raises:
+        InputError: A part of it cannot be had or is not trusted, see :func:`check_packages`.
+    """
+    check_packages(header, "header")
     adapter, decoder = dict(header["adapter"]), dict(header["decoder"])
     return FineTuned(
         sam,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +31,8 @@ from samtune.model.strength import (
     weakened,
 )
 from samtune.prompts import PromptModes, Prompts, mask_size_over
+from samtune.registry import Registry, trust
+from samtune.registry.places import PLACE
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import EncoderBlock
 from samtune.sam.model import Sam
@@ -45,12 +47,13 @@ class FineTuned(nn.Module):
 
     Args:
         sam: The frozen base; several models may share it.
-        adapter: A registered name, several joined as in ``lora+adaptformer``, or a module.
-        decoder: A registered name, or a module.
+        adapter: A registered name, several joined as in ``lora+adaptformer``, a subclass of
+            ``samtune.adapters.Adapter`` or its place, as ``my_pkg.mod:Gain``, or a module.
+        decoder: The same, of decoders.
         input: How images enter; by default the base's native square, filled as its encoder says.
-        adapter_options: Options of a named adapter, see ``samtune methods NAME``; of several, by
-            name.
-        decoder_options: Options of a named decoder.
+        adapter_options: Options of a named adapter or of a class, see ``samtune methods NAME``, or
+            its ``Config``; of several, by name.
+        decoder_options: Options of a named decoder or of a class.
         prompts: The prompt modes that it is trained for, joined as in ``none+point``; they travel
             in the checkpoint.
 
@@ -62,17 +65,18 @@ class FineTuned(nn.Module):
     def __init__(
         self,
         sam: Sam,
-        adapter: str | Adapter = PLAIN["adapter"],
-        decoder: str | Decoder = PLAIN["decoder"],
+        adapter: str | type[Adapter] | Adapter = PLAIN["adapter"],
+        decoder: str | type[Decoder] | Decoder = PLAIN["decoder"],
         *,
         input: InputPolicy | None = None,
-        adapter_options: Mapping[str, Any] | None = None,
-        decoder_options: Mapping[str, Any] | None = None,
+        adapter_options: Any = None,
+        decoder_options: Any = None,
         prompts: str = "box",
     ) -> None:
         super().__init__()
-        check_pair(adapter, decoder)
-        check_fit(adapter, decoder, sam.spec)
+        method, reader = name_of(ADAPTERS, adapter), name_of(DECODERS, decoder)
+        check_pair(method, reader)
+        check_fit(method, reader, sam.spec)
         if any(p.requires_grad for p in sam.parameters()):
             raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
@@ -87,14 +91,18 @@ class FineTuned(nn.Module):
         # None: a module's options are unknown, so that no checkpoint can say how to rebuild it
         self.adapter_options: dict[str, Any] | None = None
         self.decoder_options: dict[str, Any] | None = None
-        if isinstance(adapter, str):
-            made, self.adapter_options = build_adapter(sam, adapter, adapter_options or {})
-            adapter = made
-        if isinstance(decoder, str):
-            reader, self.decoder_options = build_decoder(sam, decoder, decoder_options or {})
-            decoder = reader
-        self.adapter: Adapter = adapter
-        self.decoder: Decoder = decoder
+        self.names: dict[str, str] = {}
+        """Those under which adapter and decoder can be made again, as they were given."""
+        for kind, part in (("adapter", method), ("decoder", reader)):
+            self.names[kind] = part if isinstance(part, str) else part.name
+        if isinstance(method, str):
+            options = plain_options(adapter_options)
+            method, self.adapter_options = build_adapter(sam, method, options)
+        if isinstance(reader, str):
+            options = plain_options(decoder_options)
+            reader, self.decoder_options = build_decoder(sam, reader, options)
+        self.adapter: Adapter = method
+        self.decoder: Decoder = reader
         self._strength = 1.0
         self._acting: Parts | None = None  # a tuple, for the same reason as the base
 
@@ -289,6 +297,26 @@ class FineTuned(nn.Module):
         if probe.device != self.device:
             self.sam.to(probe.device)
         return self
+
+
+def name_of(registry: Registry[Any], part: Any) -> Any:
+    """The name of a class that stands for a part; a name or a module as it is.
+
+    A place that is named here may be imported from now on.
+
+    Raises:
+        InputError: A class that cannot be such a part.
+    """
+    if isinstance(part, type):
+        return registry.adopt(part)
+    if isinstance(part, str):
+        trust(*PLACE.findall(part))
+    return part
+
+
+def plain_options(options: Any) -> Mapping[str, Any]:
+    """Options by name: of a method's ``Config`` its fields."""
+    return asdict(options) if is_dataclass(options) else options or {}  # type: ignore[arg-type]
 
 
 def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:

@@ -165,8 +165,8 @@ def base_parts(sam: Sam) -> Parts:
 
 def _fresh_tensors(model: FineTuned, seed: int) -> dict[str, Tensor]:
     torch.default_generator.manual_seed(seed)  # modules are made on the CPU
-    adapter, _ = build_adapter(model.sam, model.adapter.name, model.adapter_options or {})
-    decoder, _ = build_decoder(model.sam, model.decoder.name, model.decoder_options or {})
+    adapter, _ = build_adapter(model.sam, model.names["adapter"], model.adapter_options or {})
+    decoder, _ = build_decoder(model.sam, model.names["decoder"], model.decoder_options or {})
     parts = Parts(adapter, decoder)._asdict()
     tensors = ((kind, part.state_dict()) for kind, part in parts.items())
     return {f"{kind}.{name}": t for kind, state in tensors for name, t in state.items()}

@@ -109,6 +109,9 @@ class RunConfig:
     what was measured before is then measured anew."""
     device: str = "auto"
     """cpu, cuda, mps, or auto."""
+    trust: tuple[str, ...] = setting((), level="expert")
+    """Python modules outside samtune, as my_pkg, whose code may be imported if a checkpoint or the
+    run to resume names it; what you name yourself, and installed plug-ins, need no trust."""
 
     def tree(self) -> Tree:
         """The configuration as plain values, fit for YAML and JSON."""
@@ -237,6 +240,8 @@ def _validated(tree: Tree) -> RunConfig:
     ):  # a list of one
         if isinstance(tree.get(part, {}).get(key), str):
             tree = {**tree, part: {**tree[part], key: [tree[part][key]]}}
+    if isinstance(tree.get("trust"), str):
+        tree = {**tree, "trust": [tree["trust"]]}
     if tree.get("resume") in (True, False, "false"):  # as YAML reads the words
         tree = {**tree, "resume": "true" if tree["resume"] is True else None}
     metric = tree.get("train", {}).get("metric")

@@ -20,6 +20,7 @@ from samtune.files import as_path, write_whole
 from samtune.inference.predictor import Predictor, check_threshold
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import kind_of
+from samtune.registry.places import key_of
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
 from samtune.runs.baseline import compare_with_base
@@ -98,7 +99,7 @@ def train(config: RunConfig, display: Display) -> Tree:
 def _train(config: RunConfig, display: Display) -> Tree:
     plan = plan_training(config)
     config, names = plan.config, (config.adapter["name"], config.decoder["name"])
-    name = "-".join([*names, config.base.name, data_name(config)])
+    name = "-".join([*map(short_name, names), config.base.name, data_name(config)])
     with run_folder(config.output, name, config.resume) as folder:
         begun = config.resume is not None and has_state(folder / LAST)
         plan.remarks.extend(from_main(lambda: _mended(folder)) if begun else [])
@@ -119,6 +120,11 @@ def _train(config: RunConfig, display: Display) -> Tree:
         _tell([*left_out, *about, *short], display, summary["diagnoses"])
         remarks = [*plan.remarks, *left_out, summary["verdict"], *about, *short]
         return _write_results(folder, summary, config, remarks, log.rows, overlays, misfits)
+
+
+def short_name(name: str) -> str:
+    """The name of a method for a folder: of places outside samtune their last words."""
+    return "+".join(map(key_of, name.split("+")))
 
 
 def _announce(plan: Plan, folder: Path, display: Display) -> None:
@@ -257,7 +263,7 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
     for word in (word for word in words if names_data(word)):
         raise InputError(f"{word}: is one more source; give one image or one folder")
     origin = Source(source)
-    return origin.model(origin.configure(words)).predictor(threshold)
+    return origin.model(origin.configure(words, measures=False)).predictor(threshold)
 
 
 def _mended(folder: Path) -> list[str]:

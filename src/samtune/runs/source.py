@@ -10,8 +10,10 @@ from typing import Any
 from samtune.data import InputConfig, intensity
 from samtune.errors import InputError
 from samtune.files import as_path
+from samtune.losses import Loss
 from samtune.model.checkpoint import load, read_header
 from samtune.model.finetuned import PLAIN, FineTuned
+from samtune.model.packages import check_packages, lacking_packages
 from samtune.options import changeable
 from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
@@ -21,8 +23,10 @@ from samtune.runs.places import OUTSIDE, with_places
 from samtune.runs.trees import WHOLE, Tree, lay_over, leaves, nested
 from samtune.runs.words import layers
 from samtune.sam.spec import SPECS
+from samtune.training.criterion import Criterion
+from samtune.training.schedule import FitConfig
 
-OF_THE_RUN = ("output", "resume", "resume_changed", "device", "strength")
+OF_THE_RUN = ("output", "resume", "resume_changed", "device", "strength", "trust")
 """Settings that say where a training ran, or how it is used, which nothing that follows repeats."""
 
 
@@ -62,10 +66,11 @@ class Source:
             parts = {part: {"name": PLAIN[part]} for part in PLAIN}
             return {**WHOLE, "base": {"name": self.word}, **parts}
         header = read_header(self.word)
+        check_packages(header, self.word)
         if "config" in header:
             config = with_places(header["config"], as_path(self.word))
             of_run = {k: value for k, value in config.items() if k not in OF_THE_RUN}
-            return lay_over(WHOLE, of_run)
+            return lay_over(WHOLE, _without_what_is_gone(of_run))
         # saved from Python: the header says what the model is, not how it was trained
         parts = {key: header[key] for key in ("adapter", "decoder")}
         known = {f.name for f in fields(InputConfig)}
@@ -95,16 +100,28 @@ class Source:
         same = all(before.get(k, value) == value for k, value in now.items() if k not in of_use)
         return folder if same and roots[0] == roots[1] else None
 
-    def configure(self, words: Sequence[str]) -> RunConfig:
+    def configure(self, words: Sequence[str], measures: bool = True) -> RunConfig:
         """The model's settings with those of a command line over them.
 
+        Args:
+            words: Those of the command line.
+            measures: Whether the model is measured on a data set, or only answers for images.
+
         Raises:
-            InputError: A setting that contradicts the model.
+            InputError: A setting that contradicts the model, or something outside samtune that
+                cannot be had.
         """
-        settings, over = self.settings(), [_without_choice(tree) for tree in layers(words)]
+        over = [_without_choice(tree) for tree in layers(words)]  # says what is trusted
+        settings = self.settings()
+        if not measures:
+            settings = _without_measuring(settings)
         if any("data.root" in leaves(layer) for layer in over):
             settings = lay_over(settings, nested(OUTSIDE, False))
-        config = resolve([settings, *over])
+        try:
+            config = resolve([settings, *over])
+        except InputError as error:
+            lacking = "" if self.is_base else lacking_packages(read_header(self.word))
+            raise InputError(f"{error}; {lacking}" if lacking else str(error)) from error
         # Its data may be gone by now, and says nothing of the model.
         alone = resolve([{**settings, "data": config.tree()["data"]}])
         before, after = leaves(alone.tree()), leaves(config.tree())
@@ -141,6 +158,31 @@ class Source:
         intensity.check_same(config.data, model.tuned_input)
         model.tuned_input = model.tuned_input.cut_as(config.input)
         return model
+
+
+def _without_what_is_gone(settings: Tree) -> Tree:
+    """Settings without a loss and a metric of the training that are not there any more.
+
+    They came from another package, and nothing that follows a training needs them.
+    """
+    train = settings.get("train")
+    if not isinstance(train, dict):
+        return settings
+    training = dict(train)
+    for name, parse in (("loss", Loss.parse), ("metric", Criterion.parse)):
+        try:
+            parse(str(train.get(name, getattr(FitConfig, name))))
+        except InputError:
+            del training[name]
+    return {**settings, "train": training}
+
+
+def _without_measuring(settings: Tree) -> Tree:
+    """Settings without what only an evaluation needs: metrics, and how the files of a set lie."""
+    data = settings.get("data", {})
+    of_images = {key: value for key, value in data.items() if key != "layout"}
+    rest = {key: value for key, value in settings.items() if key != "eval"}
+    return {**rest, "data": of_images}
 
 
 def _without_choice(tree: Tree) -> Tree:

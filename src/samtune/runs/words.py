@@ -14,6 +14,9 @@ import yaml
 from samtune.data.plain_yaml import reason_of
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
+from samtune.model.checkpoint import read_header
+from samtune.model.packages import check_packages
+from samtune.registry import named_in, trust
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.folder import has_begun
 from samtune.runs.meanings import tree_of, value_of
@@ -28,14 +31,15 @@ from samtune.runs.trees import (
     nested,
 )
 from samtune.texts import read_text
+from samtune.training.saves import BEST
 from samtune.training.schedule import UNSAFE
 
 DATA_FILES = (".csv", ".json", ".tsv")
 """Endings of files that list a data set, which may stand in the place of its folder."""
 FREE_ON_RESUME = {
-    "resume", "resume_changed", "output", "device", "base.weights", "data.root", "data.outside",
-    "data.workers", "data.cache", "train.max_steps", "train.epochs", "train.feature_cache",
-    "train.save_every",
+    "resume", "resume_changed", "output", "device", "trust", "base.weights", "data.root",
+    "data.outside", "data.workers", "data.cache", "train.max_steps", "train.epochs",
+    "train.feature_cache", "train.save_every",
 }  # fmt: skip
 """Settings that may change when a run is resumed: its length, and where and how it runs."""
 
@@ -190,7 +194,20 @@ def layers(words: Sequence[str]) -> list[Tree]:
                 f"{nearest(word, shipped)}; see samtune recipes"
             )
     overrides = add_up(overrides, _data_root(roots, overrides))
+    for tree in (*file_trees, overrides):
+        _trust_what_it_names(tree)
     return [*recipe_trees, *file_trees, in_full(overrides)]
+
+
+def _trust_what_it_names(tree: Tree) -> None:
+    """Allows the code outside samtune that the user's own settings name to be imported.
+
+    Raises:
+        InputError: ``trust`` is no name of a module, or no list of such names.
+    """
+    trusted = tree.get("trust") or []
+    names = trusted if isinstance(trusted, list) else [trusted]
+    trust(*map(str, names), *named_in(leaves(tree)))
 
 
 def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
@@ -199,6 +216,7 @@ def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
         what = "its config.yaml is missing; copy it back" if has_begun(folder) else "no run here"
         raise InputError(f"resume={config.resume}: {what}; give a folder with config.yaml")
     tree = read_run(folder)
+    _check_packages_of_run(folder)
     # the file may have been edited, or lack a setting that is new
     earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())
     for key in leaves(settings):
@@ -211,6 +229,19 @@ def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
     free = {key: value for key, value in leaves(settings).items() if key in FREE_ON_RESUME}
     trees = [nested(key, value) for key, value in free.items()]
     return resolve([tree, *trees, {"resume": str(folder)}])
+
+
+def _check_packages_of_run(folder: Path) -> None:
+    """Refuses a run whose method is of a package that is not there, or is not trusted.
+
+    Raises:
+        InputError: It names the package, which its checkpoint tells.
+    """
+    try:
+        header = read_header(folder / BEST)
+    except InputError:
+        return  # it has none yet, or a damaged one, which comes back from the state
+    check_packages(header, f"resume={folder}")
 
 
 def _recipe(text: str) -> Tree:

@@ -12,7 +12,9 @@ from samtune.errors import InputError, nearest
 from samtune.metrics.contract import MEASURES
 from samtune.prompts import PromptModes
 
-_TERM = re.compile(r"(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?([A-Za-z_]\w*)(?:\s*@\s*(\w+))?")
+_TERM = re.compile(
+    r"(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?([A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?)(?:\s*@\s*(\w+))?"
+)
 _WORST = re.compile(r"(min|max)\s*\((.*)\)")
 
 
@@ -147,7 +149,7 @@ def _terms(part: str, text: str) -> list[Term]:
     weight, measure, name = float(match[1] or 1), match[2], match[3]
     if measure not in MEASURES:
         raise InputError(
-            f"train.metric={text}: no such metric{nearest(measure, MEASURES)}; "
+            f"train.metric={text}: no such metric{nearest(measure, MEASURES.names())}; "
             "choose iou, dice or another of docs/metrics.md"
         )
     if not 0 < weight < math.inf:

@@ -19,6 +19,7 @@ from samtune.data.volumes import stem_of
 from samtune.data.walking import SPLIT_NAMES
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
+from samtune.registry import Members
 
 SplitRecords = dict[str | None, list[Record]]
 """Records by split, each list sorted by name; the key ``None`` if there are no splits."""
@@ -57,8 +58,20 @@ class Layout:
     """
 
 
-LAYOUTS: dict[str, Layout] = {}
-"""By name. ``auto`` takes the first that fits, so the general one comes last."""
+def _layout_itself(layout: Any, name: str) -> Layout:
+    """A layout that another package brings, under the name that it has here.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(layout, Layout):
+        raise TypeError("is no samtune.data.layouts.Layout; see docs/plugins.md")
+    return replace(layout, name=name)
+
+
+LAYOUTS: Members[Layout] = Members("layout", _layout_itself)
+"""By name. ``auto`` takes the first that fits, so the general one comes last; of those that other
+packages bring it takes none, so that nothing is imported unasked."""
 
 
 def find(config: DataConfig) -> SplitRecords:
@@ -94,7 +107,7 @@ def layout_of(root: Path, name: str = "auto") -> Layout:
         looks = (layout for layout in LAYOUTS.values() if not plain and layout.fits(root))
         return next(looks, LAYOUTS["folders"])
     if name not in LAYOUTS:
-        known = ["auto", *LAYOUTS]
+        known = ["auto", *LAYOUTS.names()]
         raise InputError(
             f"data.layout={name}: must be one of {', '.join(known)}{nearest(name, known)}"
         )
@@ -114,7 +127,7 @@ def defaults_of(settings: Settings) -> dict[str, Any]:
     if settings.get("name") in DATASETS:
         return dict(DATASETS[settings["name"]].defaults)
     root, name = settings.get("root"), settings.get("layout", "auto")
-    if not isinstance(root, str) or name not in ("auto", *LAYOUTS):
+    if not isinstance(root, str) or (name != "auto" and name not in LAYOUTS):
         return {}
     if set(SUPPLIED) - {"colors"} <= set(settings):
         return {}

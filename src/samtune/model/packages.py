@@ -1,0 +1,152 @@
+"""The packages that a checkpoint needs besides samtune, and whether they may be used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from samtune.adapters import ADAPTERS, Adapter, Stack
+from samtune.decoders import DECODERS, Decoder
+from samtune.errors import InputError
+from samtune.registry import Registry
+from samtune.registry.outside import row_of
+from samtune.registry.places import PLACE, is_ours, is_trusted
+
+REGISTRIES: Mapping[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
+"""Where the parts of a model have their names."""
+_PLAIN = re.compile(r"[A-Za-z0-9_.:+<>-]{1,200}")
+
+
+def packages_of(
+    names: Mapping[str, str], adapter: Adapter, decoder: Decoder
+) -> list[dict[str, str]]:
+    """What a checkpoint says of each part that is not samtune's own.
+
+    Args:
+        names: Those of the adapter and of the decoder, as they were given.
+        adapter: The one of that name; a stack has several parts.
+        decoder: The one of that name.
+
+    Returns:
+        A row for each, see :func:`samtune.registry.outside.row_of`.
+    """
+    parts = [*adapter.adapters] if isinstance(adapter, Stack) else [adapter]
+    given = names["adapter"].split("+")
+    of_parts = [("adapter", *pair) for pair in zip(given, parts, strict=True)]
+    return [
+        row_of(kind, name, type(part))
+        for kind, name, part in [*of_parts, ("decoder", names["decoder"], decoder)]
+        if not is_ours(type(part))
+    ]
+
+
+def check_packages(header: Mapping[str, Any], origin: str) -> None:
+    """Refuses a checkpoint of which a part cannot be had, or must not be without the user's word.
+
+    Args:
+        header: Of the checkpoint.
+        origin: What messages begin with: its path.
+
+    Raises:
+        InputError: It names the package, and what to do.
+    """
+    about = {(row["part"], row["name"]): row for row in header.get("packages", [])}
+    for kind, registry in REGISTRIES.items():
+        for name in _names(kind, header):
+            row = about.get((kind, name), {})
+            outside = registry.outside
+            if outside is None or name in list(registry) or outside.has_loaded(name):
+                continue
+            plugin = outside.plugin(name)
+            if plugin is not None and plugin.package != row.get("package", plugin.package):
+                raise InputError(
+                    f"{origin}: its {kind} {name} is of the package {_package(row)}, but "
+                    f"{plugin.origin} is installed, which has one of the same name; install the "
+                    "other, or give the class to samtune.load"
+                )
+            if plugin is None:
+                _check_place(kind, name, row, origin)
+
+
+def _names(kind: str, header: Mapping[str, Any]) -> Iterator[str]:
+    name = header[kind]["name"]
+    yield from name.split("+") if kind == "adapter" else [name]
+
+
+def _check_place(kind: str, name: str, row: Mapping[str, Any], origin: str) -> None:
+    """Refuses what no installed package declares, unless it is a place that the user trusts."""
+    if not PLACE.fullmatch(name):
+        if not row and ":" not in name:
+            return  # of a name that nobody knows the registry tells the nearest
+        if not row:
+            raise InputError(f"{origin}: {name!r} is no name of a {kind}; copy the file again")
+        what = f"needs the package {_package(row)} for its {kind} {name}"
+        remedy = (
+            f"if you trust it: pip install {row['package']}"
+            if "package" in row
+            else (f"it was in no package; give its class, as in samtune.load(..., {kind}=MyClass)")
+        )
+        raise InputError(f"{origin}: {what}; {remedy}")
+    module = name.partition(":")[0]
+    if module == "__main__":
+        raise InputError(
+            f"{origin}: its {kind} {name.partition(':')[2]} was defined in a script or notebook; "
+            f"give the class, as in samtune.load(..., {kind}={name.partition(':')[2]})"
+        )
+    whose = f" of the package {_package(row)}" if "package" in row else ""
+    if not is_trusted(name):
+        top = module.partition(".")[0]
+        raise InputError(
+            f"{origin}: needs the {kind} {name}{whose}, which is code outside samtune; if you "
+            f"trust it, add trust={top} (in Python samtune.load(..., trust={top!r}))"
+        )
+    try:
+        REGISTRIES[kind][name]
+    except InputError as error:
+        needs = f"needs the {kind} {name}{whose}"
+        remedy = (
+            f"pip install {row['package']}"
+            if "package" in row
+            else (f"put {module.partition('.')[0]} where Python finds it")
+        )
+        raise InputError(f"{origin}: {needs}, which cannot be had ({error}); {remedy}") from error
+
+
+def _package(row: Mapping[str, Any]) -> str:
+    if "package" not in row:
+        return f"of {row.get('class', 'nobody')}"
+    return f"{row['package']} {row.get('version', '')}".strip()
+
+
+def lacking_packages(header: Mapping[str, Any]) -> str:
+    """The packages that a checkpoint's settings need and that are not installed, as a clause.
+
+    Args:
+        header: Of a checkpoint; its adapter and decoder are left to :func:`check_packages`.
+    """
+    rows = [row for row in header.get("packages", []) if row["part"] not in REGISTRIES]
+    lacking = [row for row in rows if "package" in row and not _is_installed(row["package"])]
+    needs = [f"the package {_package(row)} for its {row['part']} {row['name']}" for row in lacking]
+    names = " ".join(dict.fromkeys(row["package"] for row in lacking))
+    return f"it needs {' and '.join(needs)}; if you trust it: pip install {names}" if needs else ""
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def wrong_rows(packages: Any) -> bool:
+    """Whether a header's ``packages`` are of another form than :func:`packages_of` gives."""
+    if not isinstance(packages, list):
+        return True
+    return not all(
+        isinstance(row, dict)
+        and {"part", "name", "class"} <= row.keys()
+        and all(isinstance(text, str) and _PLAIN.fullmatch(text) for text in row.values())
+        for row in packages
+    )

@@ -1,0 +1,20 @@
+"""Names for exchangeable parts: one decorator feeds config, help, docs and tests.
+
+What other packages bring of them stands behind the same names (:mod:`samtune.registry.outside`).
+"""
+
+from samtune.registry.names import Members, Registry, settings
+from samtune.registry.outside import Outside
+from samtune.registry.places import KINDS, Plugin, installed, named_in, trust
+
+__all__ = [
+    "KINDS",
+    "Members",
+    "Outside",
+    "Plugin",
+    "Registry",
+    "installed",
+    "named_in",
+    "settings",
+    "trust",
+]
