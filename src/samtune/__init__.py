@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     """Of the installed package."""
 
     from samtune.data.config import DataConfig, PromptConfig
+    from samtune.data.from_python import data_from
     from samtune.data.opening import open_data
     from samtune.errors import InputError
     from samtune.evaluation.prepare import prepare
@@ -38,6 +39,7 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "PromptConfig": "data.config",
     "Prompts": "prompts",
+    "data_from": "data.from_python",
     "evaluate": "evaluation.streaming",
     "fit": "training.engine",
     "load": "model.checkpoint",
@@ -58,6 +60,7 @@ __all__ = [
     "Predictor",
     "PromptConfig",
     "Prompts",
+    "data_from",
     "evaluate",
     "fit",
     "load",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from samtune.data.bands import band_lines
-from samtune.data.config import SPLITS, DataConfig
+from samtune.data.config import DataConfig
 from samtune.data.labels import clear_threshold
 from samtune.data.layouts import SplitRecords, find
 from samtune.data.named import DATASETS, deviations
@@ -67,7 +67,11 @@ class Check:
         return {"ok": self.ok, **rows, "counts": self.counts, "files": list(self.files)}
 
 
-def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) -> Check:
+def check(
+    data: DataConfig,
+    progress: Callable[[int, int], None] | None = None,
+    parts: Parts | None = None,
+) -> Check:
     """Decodes every image and mask of a data set, and says all that is wrong or odd at once.
 
     What is a problem here is what training refuses, because both find, look and split with the same
@@ -76,23 +80,25 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
     Args:
         data: Which files, and how masks are read.
         progress: Called with files looked at and files in all.
+        parts: The splits, if they come from Python code and not from a folder.
 
     Raises:
         InputError: No ``data.root``.
     """
+    if parts is not None:
+        records = list(dict.fromkeys(r for part in parts.values() for r in part))
+        all_looks = _look_at(records, data, progress)
+        problems = [problem for each in all_looks for problem in each.problems]
+        return _checked(all_looks, parts, data, [*problems, *_of_splits(parts, all_looks, data)])
     if not data.root:
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
     layout: SplitRecords = {}
-    parts: Parts = {}
+    parts = {}
     with remarks() as odd, complaints() as problems:
         layout = find(data)
     records = list(dict.fromkeys(r for records in layout.values() for r in records))
-    all_looks: list[Look] = []
-    for each in looks(records, data, thorough=True):
-        all_looks.append(each)
-        problems += each.problems
-        if progress is not None:
-            progress(len(all_looks), len(records))
+    all_looks = _look_at(records, data, progress)
+    problems += [problem for each in all_looks for problem in each.problems]
     if records:
         with complaints() as undivided:
             parts = divided(layout, data)
@@ -100,16 +106,38 @@ def check(data: DataConfig, progress: Callable[[int, int], None] | None = None) 
     if data.shots is not None and not problems:
         with complaints() as problems:
             with_shots({name: list(part) for name, part in parts.items()}, data)
-    sound = [each for each in all_looks if not each.problems]
-    rows = dict.fromkeys(row for problem in problems for row in findings(problem, data.root))
     carved = not {"val", "test"} <= layout.keys()
-    odd += [
-        *_of_copy(layout, data),
-        *_remarks(sound, parts, data, carved),
-        *_unread(records, rows, data),
-    ]
-    files = _facts(all_looks, parts, data)
-    return Check(tuple(rows), tuple(dict.fromkeys(odd)), _counts(sound, parts, data), files)
+    odd += _of_copy(layout, data)
+    met = _checked(all_looks, parts, data, problems, carved)
+    odd += [*met.remarks, *_unread(records, met.problems, data)]
+    return replace(met, remarks=tuple(dict.fromkeys(odd)))
+
+
+def _look_at(
+    records: Sequence[Record], data: DataConfig, progress: Callable[[int, int], None] | None
+) -> list[Look]:
+    all_looks: list[Look] = []
+    for each in looks(records, data, thorough=True):
+        all_looks.append(each)
+        if progress is not None:
+            progress(len(all_looks), len(records))
+    return all_looks
+
+
+def _checked(
+    all_looks: Sequence[Look],
+    parts: Parts,
+    data: DataConfig,
+    problems: Iterable[InputError],
+    carved: bool = False,
+) -> Check:
+    """All that can be said of the images and masks themselves."""
+    sound = [each for each in all_looks if not each.problems]
+    rows = dict.fromkeys(r for problem in problems for r in findings(problem, str(data.root)))
+    odd = dict.fromkeys(_remarks(sound, parts, data, carved))
+    return Check(
+        tuple(rows), tuple(odd), _counts(sound, parts, data), _facts(all_looks, parts, data)
+    )
 
 
 def values_kind(look: Look, data: DataConfig) -> str:
@@ -128,7 +156,7 @@ def values_kind(look: Look, data: DataConfig) -> str:
 
 
 def _of_splits(parts: Parts, found: Sequence[Look], data: DataConfig) -> list[InputError]:
-    problems: list[InputError] = [empty_split(n, data) for n in SPLITS if not parts[n]]
+    problems: list[InputError] = [empty_split(n, data) for n in parts if not parts[n]]
     train = set(parts["train"])
     mine = [each for each in found if each.record in train]
     if mine and not any(each.classes or each.problems for each in mine):

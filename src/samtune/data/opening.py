@@ -48,6 +48,9 @@ class DataSplits:
         It is what ``samtune data check`` does: ``check().ok`` tells whether a training accepts the
         data, ``problems`` and ``remarks`` hold what there is to say.
         """
+        if self.config.root is None:  # of Python code
+            parts = {n: list(getattr(self, n).records) for n in SPLITS if getattr(self, n)}
+            return check_files(self.config, parts=parts)
         return check_files(self.config)
 
     def __repr__(self) -> str:

@@ -93,7 +93,7 @@ def repeated(looks: Sequence[Look], parts: Parts) -> Iterator[Finding]:
 
 def _parted_cases(parts: Parts, data: DataConfig) -> Iterator[Finding]:
     """Images of one case in several made splits: in its folder, or with its name in theirs."""
-    if data.group is not None:
+    if data.group is not None or data.root is None:  # samples of Python code lie in no folder
         return
     root = as_path(str(data.root))
     paths = {

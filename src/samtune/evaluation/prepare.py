@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from torch.utils.data import Dataset
+
 from samtune.data import SegmentationDataset
 from samtune.data.changes import training_frame
 from samtune.data.config import DataConfig, PromptConfig
+from samtune.data.from_python import split_from
 from samtune.data.intensity import reading
 from samtune.data.opening import DataSplits
 from samtune.data.scan import empty_split, no_objects, summary_of, usable
@@ -22,8 +25,8 @@ from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes
 
-Images = Split | SegmentationDataset
-"""A split, or what :func:`prepare` made of one."""
+Images = Split | SegmentationDataset | Sequence[Any] | Dataset[Any]
+"""A split, what :func:`prepare` made of one, or samples as :func:`samtune.data_from` takes them."""
 PromptSettings = str | Sequence[str] | PromptConfig | None
 """Prompt modes, as ``"box,point"`` or a list; or all that can be set about prompts."""
 OF_THE_MODEL = frozenset({"mean", "std"})
@@ -31,7 +34,7 @@ OF_THE_MODEL = frozenset({"mean", "std"})
 
 
 def prepare(
-    split: Split,
+    split: Split | Sequence[Any] | Dataset[Any],
     model: FineTuned,
     train: bool = False,
     *,
@@ -45,7 +48,8 @@ def prepare(
     examples :func:`samtune.data.collate` joins into the batches of an own loop.
 
     Args:
-        split: As ``samtune.open_data("polyps").train``.
+        split: As ``samtune.open_data("polyps").train``; or samples that
+            :func:`samtune.data_from` could read without further settings.
         model: That will be trained or measured.
         train: Whether it is to be trained: then images are augmented, objects are drawn, and the
             prompts are those that the model is trained for.
@@ -58,6 +62,8 @@ def prepare(
         InputError: The split is empty, its settings say another way of reading images than the
             model's, or a training asks in other prompts than the model says.
     """
+    if not isinstance(split, Split):
+        split = split_from(split)
     if not split:
         raise empty_split(split.name, split.config)
     policy = model.tuned_input if train else model.input
@@ -128,6 +134,8 @@ def _images(
     model: FineTuned, images: Images, train: bool, seed: int, prompts: PromptSettings = None
 ) -> SegmentationDataset:
     """Images for one purpose, from a split or as they were prepared."""
+    if not isinstance(images, Split | SegmentationDataset) and hasattr(images, "__getitem__"):
+        images = split_from(images)
     if isinstance(images, Split):
         dataset = prepare(images, model, train, prompts=prompts, seed=seed)
         look = summary_of(usable(images.records, dataset.data))
