@@ -97,7 +97,8 @@ def test_training_and_validation_images_are_not_taken_for_each_other(data, model
     refused(["train=False", "not be augmented"], samtune.fit, model, val, None, QUICK)
     refused("train=True", samtune.evaluate, model, train)
     refused("give data.test", samtune.evaluate, model, data)
-    refused("list: is no images", samtune.fit, model, [1, 2], None, QUICK)
+    refused(["data[0]: is int", "(image, mask)"], samtune.fit, model, [1, 2], None, QUICK)
+    refused("int: is no images", samtune.fit, model, 1, None, QUICK)
 
 
 def test_a_broken_file_is_found_before_the_first_step(data, model, pairs, refused):

@@ -89,7 +89,7 @@ def check(
         records = list(dict.fromkeys(r for part in parts.values() for r in part))
         all_looks = _look_at(records, data, progress)
         problems = [problem for each in all_looks for problem in each.problems]
-        return _checked(all_looks, parts, data, [*problems, *_of_splits(parts, all_looks, data)])
+        return _check_of(all_looks, parts, data, [*problems, *_of_splits(parts, all_looks, data)])
     if not data.root:
         raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
     layout: SplitRecords = {}
@@ -108,7 +108,7 @@ def check(
             with_shots({name: list(part) for name, part in parts.items()}, data)
     carved = not {"val", "test"} <= layout.keys()
     odd += _of_copy(layout, data)
-    met = _checked(all_looks, parts, data, problems, carved)
+    met = _check_of(all_looks, parts, data, problems, carved)
     odd += [*met.remarks, *_unread(records, met.problems, data)]
     return replace(met, remarks=tuple(dict.fromkeys(odd)))
 
@@ -124,7 +124,7 @@ def _look_at(
     return all_looks
 
 
-def _checked(
+def _check_of(
     all_looks: Sequence[Look],
     parts: Parts,
     data: DataConfig,
