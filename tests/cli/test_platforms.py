@@ -25,7 +25,7 @@ def test_every_verb_runs_as_on_windows(tmp_path):
         "data list",
         "data check set",
         f"train set output=run data.workers=1 {quick}",
-        "eval run/best.safetensors output=again",
+        "eval run/best.safetensors output=again data.workers=0",
         "predict run/best.safetensors set/images --out masks --box 2,2,9,9",
         "merge run/best.safetensors --out merged.safetensors",
         f"compare set methods=decoder output=all {quick}",

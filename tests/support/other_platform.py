@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 
-import accelerate  # noqa: F401 - what other packages need of this system is loaded by now
-import torch.utils.data  # noqa: F401
-import torchmetrics  # noqa: F401
-import typer  # noqa: F401
+import torch.utils.data  # noqa: F401 - what other packages need of this system is loaded by now
+
+if __name__ == "__main__":  # processes that load data import this file too, and need no more
+    import accelerate  # noqa: F401
+    import torchmetrics  # noqa: F401
+    import typer  # noqa: F401
 
 for name in ("resource", "fcntl", "pwd", "grp", "termios"):
     sys.modules[name] = None  # type: ignore[assignment]
