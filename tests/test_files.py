@@ -68,7 +68,7 @@ def test_an_error_of_the_model_is_not_told_as_one_of_the_disk(tmp_path):
 
 @pytest.mark.parametrize("name", ["", ".", "/"])
 def test_a_folder_is_no_file(name):
-    with pytest.raises(InputError, match="is no name of a file"):
+    with pytest.raises(InputError, match="is not a file name"):
         write_whole(name, "")
 
 

@@ -10,7 +10,7 @@ from samtune.moved import MovedModules
 
 if TYPE_CHECKING:
     __version__: str
-    """Of the installed package."""
+    """Version of the installed package."""
 
     from samtune.data.config import DataConfig, PromptConfig
     from samtune.data.from_python import data_from

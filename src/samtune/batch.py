@@ -24,15 +24,15 @@ class Masks:
     iou: Tensor
     """``(N, K)``: the decoder's own estimate of each mask's IoU."""
     exclusive: bool = False
-    """Whether the K masks are classes, of which each pixel has the one of the highest logit,
-    instead of K answers to choose from."""
+    """Whether the K masks are mutually exclusive classes, each pixel belonging to the one of the
+    highest logit, instead of K candidates to choose from."""
     auxiliary: Tensor | None = None
     """A scalar that the encoder's adapter adds to the loss; only in training."""
 
     def best(self) -> Masks:
-        """The answer of highest estimated IoU to each prompt, so that K is 1.
+        """The mask of highest estimated IoU for each prompt, so that K is 1.
 
-        Classes are no answers to choose from: all of them stay.
+        Classes are not candidates, so all of them are kept.
         """
         if self.exclusive:
             return self
@@ -43,7 +43,7 @@ class Masks:
 
 
 def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
-    """Masks ``(N, K, h, w)`` bool of logits of any resolution, see :class:`Masks`."""
+    """Masks ``(N, K, h, w)`` bool from logits of any resolution, see :class:`Masks`."""
     if not exclusive:
         return logits > threshold
     return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(1, True), True)
@@ -51,19 +51,19 @@ def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
 
 @dataclass(frozen=True)
 class Question:
-    """Further prompts about the images of a batch, and what each should give."""
+    """Additional prompts for the images of a batch, with their targets."""
 
     prompts: Prompts
-    """In the model frame."""
+    """Prompts in the model's frame."""
     targets: Tensor
     """``(N, h, w)`` bool in the model frame."""
     classes: Tensor
     """``(N,)`` int64."""
     originals: tuple[Tensor, ...] = ()
-    """As those of the batch."""
+    """Targets in the original frame, as in the batch."""
 
     def to(self, device: torch.device | str) -> Question:
-        """The same with its model-frame tensors on another device."""
+        """A copy with its model-frame tensors on another device."""
         return replace(
             self,
             prompts=self.prompts.to(device),
@@ -74,14 +74,15 @@ class Question:
 
 @dataclass(frozen=True)
 class ObjectMap:
-    """The ``N`` objects of one image, as one map in place of a mask for each."""
+    """The ``N`` objects of one image, as one map instead of one mask per object."""
 
     original: Tensor
-    """``(h0, w0)`` int32: 0 for no object, else the number of an object, in the original frame."""
+    """``(h0, w0)`` int32: 0 for no object, otherwise the number of an object, in the original
+    frame."""
     fitted: Tensor
     """``(h, w)`` int32: the same in the model's frame."""
     numbers: Tensor
-    """``(N,)`` int32: the number of each object that is asked for."""
+    """``(N,)`` int32: the number of each prompted object."""
 
     def originals(self, rows: slice) -> Tensor:
         """Masks ``(n, h0, w0)`` bool of some of the objects in the original frame."""
@@ -98,44 +99,44 @@ class ObjectMap:
 
 @dataclass(frozen=True)
 class Batch:
-    """``B`` images in the model's frame with their ``N`` prompts and what each should give."""
+    """``B`` images in the model's frame with their ``N`` prompts and targets."""
 
     pixels: Tensor
-    """``(B, 3, h, w)`` RGB in 0..255, zero where padded: uint8, or float32 without
-    antialiasing and of splines."""
+    """``(B, 3, h, w)`` RGB in 0..255, zero in the padding: uint8, or float32 if images are resized
+    without antialiasing or by splines."""
     sizes: Tensor
     """``(B, 2)`` int64 height and width of the content; the rest is padding."""
     prompts: Prompts
-    """In the model frame."""
+    """Prompts in the model's frame."""
     targets: Tensor
-    """``(N, h, w)`` in the model frame: bool masks, or int64 maps of classes."""
+    """``(N, h, w)`` in the model's frame: bool masks, or int64 maps of classes."""
     valid: Tensor
-    """``(B, h, w)`` bool: false in the padding and where the label is to be ignored."""
+    """``(B, h, w)`` bool: false in the padding and where the label is ignored."""
     classes: Tensor
     """``(N,)`` int64 class of each prompt's object, from 0."""
     geometries: tuple[Geometry, ...]
     names: tuple[str, ...]
     originals: tuple[Tensor, ...] = field(default=())
-    """Per image ``(N_b, h0, w0)`` targets in the original frame; only kept for evaluation and for
-    a loss at the image's own size."""
+    """Per image ``(N_b, h0, w0)`` targets in the original frame; only kept for evaluation and for a
+    loss at the image's own size."""
     original_valid: tuple[Tensor, ...] = field(default=())
-    """Per image ``(h0, w0)`` bool, the original frame's twin of ``valid``."""
+    """Per image ``(h0, w0)`` bool, like ``valid`` in the original frame."""
     images: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0, 3)`` uint8; only kept for evaluation on tiles or crops."""
     objects: tuple[ObjectMap, ...] = field(default=())
-    """Of each image its objects as a map, in place of ``targets`` and ``originals``, which then
+    """For each image its objects as a map, instead of ``targets`` and ``originals``, which then
     have no rows; only in an evaluation, see :meth:`part`."""
     rehearsal: Question | None = None
-    """What must not be forgotten: prompts that the model is not trained for; only in training."""
+    """Prompts of the rehearsal, whose answers the training must not change; only in training."""
 
     @property
     def frame(self) -> Geometry:
-        """The geometry that brings logits to the size of ``targets``: the frame as an image."""
+        """The geometry that resizes logits to the size of ``targets``: the frame as an image."""
         size = (self.targets.shape[-2], self.targets.shape[-1])
         return Geometry(size, size, size)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its model-frame tensors on another device; the originals stay."""
+        """A copy with its model-frame tensors on another device; the originals stay."""
         return replace(
             self,
             pixels=self.pixels.to(device, non_blocking=True),
@@ -148,7 +149,7 @@ class Batch:
         )
 
     def spans(self, rows: slice) -> list[slice]:
-        """For each image which of its own prompts are among ``rows`` of all prompts."""
+        """For each image, the range of its own prompts that are among ``rows`` of all prompts."""
         counts = self.prompts.image.bincount(minlength=len(self.names))
         ends = counts.cumsum(0).tolist()
         firsts = [end - count for end, count in zip(ends, counts.tolist(), strict=True)]
@@ -158,10 +159,10 @@ class Batch:
         ]
 
     def part(self, rows: slice) -> Batch:
-        """The same images with some of their prompts, whose targets are masks.
+        """A copy with some of the prompts, whose targets are masks.
 
         Args:
-            rows: A range of the prompts, which lie in the order of their images.
+            rows: A range of the prompts, which are ordered by image.
         """
         spans, alike = self.spans(rows), self.prompts.only(torch.arange(rows.start, rows.stop))
         part = replace(self, prompts=alike, classes=self.classes[rows], objects=())
@@ -176,5 +177,5 @@ class Batch:
         )
 
     def asked_instead(self, question: Question) -> Batch:
-        """The same images with other prompts."""
+        """A copy with other prompts."""
         return replace(self, **vars(question), rehearsal=None)

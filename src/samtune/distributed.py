@@ -17,22 +17,22 @@ from samtune.errors import InputError
 
 Result = TypeVar("Result")
 _others: list[Any] = []
-"""Host and process of each rank, once they have met."""
+"""Host and process id of each rank, once the processes have connected."""
 HEADSTART = 10.0
-"""Seconds in which the main process may say what is wrong before another one does."""
+"""Seconds in which only the main process may report an error."""
 
 
 def is_main() -> bool:
-    """Whether this process speaks and writes; also before it has met the others."""
+    """Whether this process prints and writes; also works before the processes are connected."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def main_has_spoken() -> bool:
-    """Whether the main process has ended meanwhile, of which the launcher tells the others.
+    """Whether the main process has ended meanwhile, in which case the launcher stops the others.
 
-    The launcher ends all processes as soon as one of them fails. One that found wrong input must
-    not bring down the main process before it has said what was wrong; where the main process did
-    not find it, this one has to say it.
+    The launcher ends all processes as soon as one of them fails. A process that finds wrong input
+    must not end the main process before that one has reported the problem; if the main process did
+    not find it, this process has to report it.
     """
     signals: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
@@ -46,7 +46,7 @@ def main_has_spoken() -> bool:
 
 
 def place() -> tuple[int, int]:
-    """This process's rank and how many there are."""
+    """This process's rank, and the number of processes."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -56,10 +56,10 @@ def place() -> tuple[int, int]:
 
 @contextmanager
 def together(cpu: bool) -> Iterator[None]:
-    """Meets the other processes that the launcher started, each on its device; alone nothing.
+    """Connects to the other processes of the launcher, each on its device; alone it does nothing.
 
     Args:
-        cpu: Stay on the CPU where there is a faster device.
+        cpu: Stay on the CPU even if there is a faster device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -68,12 +68,12 @@ def together(cpu: bool) -> Iterator[None]:
 
     processes = PartialState(cpu=cpu)
     _meet()
-    yield  # after an error the launcher ends the others, and waiting for them would hang
+    yield  # after an error the launcher ends the others, so waiting for them would hang
     processes.destroy_process_group()
 
 
 def lost_processes() -> list[int]:
-    """The ranks of processes on this machine that have ended without a word, as if killed."""
+    """The ranks of processes on this machine that ended without notice, as if killed."""
     here = socket.gethostname()
     return [
         rank
@@ -83,40 +83,40 @@ def lost_processes() -> list[int]:
 
 
 def end_in_order() -> None:
-    """Notes that this process ends by itself, so that others do not take it for killed."""
+    """Records that this process ends by itself, so that others do not regard it as killed."""
     if _others:
         with suppress(OSError):
             _end_of(os.getpid()).touch()
 
 
 def _meet() -> None:
-    """Tells all processes where the others run."""
+    """Tells all processes the host and process id of each other."""
     from torch import distributed
 
-    _end_of(os.getpid()).unlink(missing_ok=True)  # of an earlier process of this number
+    _end_of(os.getpid()).unlink(missing_ok=True)  # left by an earlier process with this id
     _others[:] = [None] * place()[1]
     distributed.all_gather_object(_others, (socket.gethostname(), os.getpid()))
 
 
 def _end_of(pid: int) -> Path:
-    """A file that a process leaves when it ends by itself."""
+    """The path of the file that a process writes when it ends by itself."""
     port = os.environ.get("MASTER_PORT", "0")
     return Path(tempfile.gettempdir()) / f"samtune-{port}-{pid}.end"
 
 
 def _is_running(pid: int) -> bool:
-    """Whether there is such a process; one that has ended may wait for its launcher."""
+    """Whether a process exists; one that has ended may still wait for its launcher."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         return fields[0] not in ("Z", "X")
     except OSError:
-        return not Path("/proc/self/stat").exists()  # a system that does not tell
+        return not Path("/proc/self/stat").exists()  # a system that does not report it
 
 
 def share_buffers(model: Any) -> None:
-    """Gives all processes the first one's buffers, as DDP does before each forward pass.
+    """Copies the first process's buffers to all, as DDP does before each forward pass.
 
-    Running statistics are of each process's batches, and have gone apart since.
+    Each process updates running statistics from its own batches, so they differ by then.
 
     Args:
         model: A module of torch.
@@ -130,17 +130,17 @@ def share_buffers(model: Any) -> None:
 
 
 def finite_mean(values: Sequence[float]) -> float:
-    """The mean of what is finite; NaN if nothing is."""
+    """The mean of the finite values; NaN if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan
 
 
 def mean_over_processes(values: Sequence[float], device: Any) -> tuple[float, int]:
-    """The mean of the finite values of all processes, and how many are not finite.
+    """The mean of the finite values of all processes, and the number of values that are not finite.
 
     Args:
-        values: Of this process, as many as of each other.
-        device: Of torch, on which the processes meet.
+        values: The values of this process; every process has the same number of them.
+        device: The torch device on which the processes exchange data.
     """
     mean, not_finite = finite_mean(values), sum(not math.isfinite(value) for value in values)
     if place()[1] == 1:
@@ -178,7 +178,7 @@ def from_main(make: Callable[[], Result]) -> Result:
     """Gives all processes the result of the main one; its ``InputError`` is raised in all.
 
     Raises:
-        InputError: The main process's.
+        InputError: The main process raised it.
     """
     rank, world = place()
     if world == 1:

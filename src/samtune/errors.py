@@ -1,4 +1,4 @@
-"""The one error that means: what the user gave is wrong."""
+"""The one error for wrong input."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SYNONYMS = {
     "peft": "adapter",
     "head": "decoder",
 }
-"""Other systems' words for settings, where no rule leads from their word to ours."""
+"""Other systems' words for settings that no general rule maps to ours."""
 
 
 class InputError(ValueError):
-    """Wrong input: one line that says the value, the rule and the remedy.
+    """Wrong input: one line with the value, the rule and the remedy.
 
     The command line prints it without a traceback and ends with exit code 2.
     """
@@ -39,9 +39,9 @@ class InputError(ValueError):
 def nearest(word: str, words: Iterable[str]) -> str:
     """A hint ``; did you mean 'x'?`` with the closest of ``words``, or an empty string.
 
-    Closest is, in this order: the same but for case, hyphens and plural, a known synonym, initials
-    (``learning_rate`` and ``lr``), a part in common (``batch`` and ``batch_size``), and then the
-    letters.
+    The search goes in this order: the same word except for case, hyphens and plural; a known
+    synonym; initials (``learning_rate`` and ``lr``); a common part (``batch`` and ``batch_size``);
+    similar letters.
     """
     known, plain = list(words), word.lower().replace("-", "_")
     close = [

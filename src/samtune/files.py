@@ -1,7 +1,7 @@
 """Files that are written whole or not at all.
 
-Each is written under another name beside its place, and then renamed: a reader never sees half a
-file, and what fails or is interrupted leaves the earlier one as it was.
+Each file is written under another name in the same folder and then renamed. A reader never sees
+half a file, and a failed or interrupted write leaves the earlier file as it was.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
 REMEDY = "free some space or choose another output"
 CHECKSUM = "checksum"
-"""The entry of a file that its other contents are checked with."""
+"""The entry of a file with the checksum of its other contents."""
 WRITTEN_BY = "samtune_verb"
-"""The entry of a file of weights that names the verb which wrote it."""
+"""The entry of a weights file that names the verb that wrote it."""
 
 
 def as_path(text: str | Path) -> Path:
-    """A path as a person writes it: ``~`` is the home folder, ``~name`` that of a user.
+    """A path as people write it: ``~`` is the home folder, ``~name`` that of a user.
 
-    Everything else is literal, and so is ``~name`` where that lies here or no such user is known.
+    Everything else is literal; so is ``~name`` if a file of that name exists here or no such user
+    is known.
 
     Raises:
-        InputError: No system has such a path.
+        InputError: The text cannot be a path on any system.
     """
     path = Path(text)
     try:
@@ -43,7 +44,7 @@ def as_path(text: str | Path) -> Path:
         impossible = True
     if impossible:
         raise InputError(
-            f"{str(path)[:80]!r}: is no path; it has a character that no path can have"
+            f"{str(path)[:80]!r}: is not a path; it contains a character that paths cannot have"
         )
     first = path.parts[:1]
     if first and first[0] != "~" and first[0].startswith("~") and Path(first[0]).exists():
@@ -55,29 +56,29 @@ def as_path(text: str | Path) -> Path:
 
 
 def same_place(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file or folder, by links or by a file system without cases."""
+    """Whether two paths lead to one file or folder, by links or by a case-insensitive system."""
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there yet
+    except OSError:  # one of them does not exist yet
         return one.resolve() == other.resolve()
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or lies anywhere in it, also where the path is not there yet."""
+    """Whether a path is a folder or lies anywhere in it; the path need not exist yet."""
     real = path.resolve()
     return any(same_place(each, folder) for each in (real, *real.parents))
 
 
 def refuse_onto(option: str, target: Path, sources: Iterable[str | Path | None]) -> None:
-    """Refuses a file to write that is one of those to read.
+    """Refuses to write to a file that is one of the inputs.
 
     Args:
-        option: What the line calls the target, as in ``--out=model.pth``.
+        option: The target as messages name it, as in ``--out=model.pth``.
         target: The file to write.
-        sources: The files and folders that are read; those that are not there do not count.
+        sources: The files and folders that are read; missing ones are ignored.
 
     Raises:
-        InputError: It names another file.
+        InputError: The message suggests another name.
     """
     for source in (as_path(each) for each in sources if each is not None):
         within = source.is_dir() and lies_in(target, source)
@@ -91,15 +92,15 @@ def refuse_onto(option: str, target: Path, sources: Iterable[str | Path | None])
 
 
 def refuse_to_replace(option: str, target: Path, verb: str) -> None:
-    """Refuses to write where a file is that the verb did not write.
+    """Refuses to overwrite a file that the verb did not write.
 
     Args:
-        option: What the line calls the target, as in ``--out=model.pth``.
+        option: The target as messages name it, as in ``--out=model.pth``.
         target: The file to write.
         verb: The verb that may replace its own files, see :func:`written_by`.
 
     Raises:
-        InputError: It names another file.
+        InputError: The message suggests another name.
     """
     if os.path.lexists(target) and written_by(target) != verb:
         raise InputError(
@@ -109,11 +110,11 @@ def refuse_to_replace(option: str, target: Path, verb: str) -> None:
 
 
 def written_by(path: Path) -> str | None:
-    """The verb that wrote a file of weights, as the file itself says; ``None`` of any other."""
+    """The verb that wrote a weights file, as noted in the file; ``None`` for other files."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        if zipfile.is_zipfile(path):  # a file of torch.save
+        if zipfile.is_zipfile(path):  # a file written by torch.save
             with zipfile.ZipFile(path) as archive:
                 return archive.comment.decode("utf-8").partition(f"{WRITTEN_BY}=")[2] or None
         with safe_open(path, "pt") as file:
@@ -123,13 +124,13 @@ def written_by(path: Path) -> str | None:
 
 
 def sign_archive(path: Path, verb: str) -> None:
-    """Notes in a file of ``torch.save``, behind its tensors, which verb wrote it."""
+    """Notes in a ``torch.save`` file, behind its tensors, which verb wrote it."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = f"{WRITTEN_BY}={verb}".encode()
 
 
 def free_path(path: Path) -> Path:
-    """The path, or where that exists the first of ``NAME-2``, ``NAME-3``, ... that does not."""
+    """The path, or if it exists the first of ``NAME-2``, ``NAME-3``, ... that does not."""
     ending = path.suffix if path.is_file() else ""
     count, stem = 1, path.name.removesuffix(ending)
     while path.exists():
@@ -139,17 +140,17 @@ def free_path(path: Path) -> Path:
 
 
 def check_room(folder: Path, remedy: str = REMEDY, room: int = 2**20) -> None:
-    """Refuses a folder that cannot be written, or a disk without any room, before any work.
+    """Refuses a folder that cannot be written, or a full disk, before any work is done.
 
-    What is tried is removed again, and so is the folder if it was made for that.
+    The test file is removed again, and so is the folder if it was created for the test.
 
     Args:
         folder: Where something will be written.
         remedy: See :func:`replacing`.
-        room: Bytes that must fit.
+        room: Number of bytes that must fit.
 
     Raises:
-        InputError: They do not.
+        InputError: Writing failed.
     """
     new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
     probe = folder / f".{os.getpid()}.partial"
@@ -167,23 +168,22 @@ def check_room(folder: Path, remedy: str = REMEDY, room: int = 2**20) -> None:
 
 @contextmanager
 def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
-    """Gives a block the path to write to; after the block that file takes the place of ``path``.
+    """Gives a block a path to write to, and afterwards moves that file to ``path``.
 
-    The folder is made when missing. The permissions are those that the umask gives new files, also
-    where a writer such as safetensors grants fewer. After an error or Ctrl-C no partial file is
-    left.
+    A missing folder is created. The permissions follow the umask, even if a writer such as
+    safetensors grants fewer. After an error or Ctrl-C no partial file is left.
 
     Args:
         path: The file to write or to replace.
-        remedy: What a reader can do about a failure, the end of its one line.
+        remedy: The end of an error message: what the user can do about it.
 
     Raises:
         InputError: The file could not be written.
     """
     path = Path(path)
     if not path.name:
-        raise InputError(f"{path}: is no name of a file; give one, as in {path / 'NAME'}")
-    # One name per process: two that write the same file do not write into each other's.
+        raise InputError(f"{path}: is not a file name; give one, as in {path / 'NAME'}")
+    # One name per process, so that two processes that write the same file do not collide.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,16 +198,16 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
             raise
         raise InputError(f"{path}: could not be written ({error}); {remedy}") from error
     finally:
-        with suppress(OSError):  # its folder may be none
+        with suppress(OSError):  # its folder may not exist
             partial.unlink(missing_ok=True)
 
 
 def write_whole(path: str | Path, content: bytes | str, remedy: str = REMEDY) -> Path:
-    """Writes bytes, or text as UTF-8; a file's name that is none stands as its escaped bytes.
+    """Writes bytes, or text as UTF-8; undecodable bytes of file names are restored.
 
     Args:
         path: The file to write or to replace.
-        content: All of it.
+        content: The whole content.
         remedy: See :func:`replacing`.
 
     Raises:
@@ -226,13 +226,13 @@ def write_tensors(
     remedy: str = REMEDY,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """Writes tensors as safetensors, with a checksum of all that the file holds.
+    """Writes tensors as safetensors, with a checksum of the whole content.
 
     Args:
         path: The file to write or to replace.
-        tensors: By name, each contiguous and with memory of its own.
+        tensors: By name, each contiguous and in its own memory.
         remedy: See :func:`replacing`.
-        metadata: What the file's header says besides.
+        metadata: Additional entries of the file's header.
 
     Raises:
         InputError: The file could not be written.
@@ -247,14 +247,14 @@ def write_tensors(
 
 
 def read_tensors(path: str | Path, remedy: str) -> dict[str, Tensor]:
-    """The tensors of a file of :func:`write_tensors`, on the CPU.
+    """Reads a file of :func:`write_tensors` to the CPU.
 
     Args:
-        path: The file; what other or earlier programs wrote has no checksum, and is not checked.
-        remedy: What a reader can do about a damaged file, the end of its one line.
+        path: The file; files of other or earlier programs have no checksum and are not checked.
+        remedy: The end of an error message: what the user can do about a damaged file.
 
     Raises:
-        InputError: It cannot be read, or holds something else than was written.
+        InputError: The file cannot be read, or its contents have changed.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -267,12 +267,12 @@ def read_tensors(path: str | Path, remedy: str) -> dict[str, Tensor]:
         raise InputError(f"{path}: {what}; {remedy}") from error
     written = notes.pop(CHECKSUM, None)
     if written is not None and written != checksum_of(tensors, notes):
-        raise InputError(f"{path}: is damaged (its checksum is of other contents); {remedy}")
+        raise InputError(f"{path}: is damaged (its checksum does not match); {remedy}")
     return tensors
 
 
 def checksum_of(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    """A hash of tensors with their names, kinds and shapes, and of what is noted beside them."""
+    """A hash of tensors with their names, dtypes and shapes, and of the metadata."""
     import torch
 
     total = blake2b(json.dumps(dict(notes), sort_keys=True).encode(), digest_size=16)
@@ -289,14 +289,14 @@ def sealed_json(tree: Mapping[str, Any]) -> str:
 
 
 def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
-    """What :func:`sealed_json` made a file of; one without a checksum is of an earlier version.
+    """Reads a file of :func:`sealed_json`; a file without a checksum is of an earlier version.
 
     Args:
         path: The file.
-        remedy: What a reader can do about a damaged file, the end of its one line.
+        remedy: The end of an error message: what the user can do about a damaged file.
 
     Raises:
-        InputError: It is missing, no JSON object, or holds something else than was written.
+        InputError: The file is missing, is not a JSON object, or its contents have changed.
     """
     try:
         tree = json.loads(Path(path).read_text("utf-8"))
@@ -309,7 +309,7 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
         raise InputError(f"{path}: is damaged, no JSON object; {remedy}")
     written = tree.pop(CHECKSUM, None)
     if written is not None and written != _checksum_of_tree(tree):
-        raise InputError(f"{path}: is damaged (its checksum is of other contents); {remedy}")
+        raise InputError(f"{path}: is damaged (its checksum does not match); {remedy}")
     return tree
 
 
@@ -318,9 +318,9 @@ def _checksum_of_tree(tree: Mapping[str, Any]) -> str:
 
 
 def _is_of_writing(error: Exception) -> bool:
-    """Whether an error is the disk's: torch and safetensors have types of their own for those."""
+    """Whether an error comes from the disk, also as the types of torch and safetensors."""
     from safetensors import SafetensorError
 
-    # torch's writer of archives raises nothing more special than this.
+    # torch's archive writer raises no more specific type.
     of_torch = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
     return of_torch or isinstance(error, OSError | SafetensorError)

@@ -1,4 +1,4 @@
-"""The modules that version 0.1.0 documented, under the names that it had for them."""
+"""The modules that version 0.1.0 documented, importable under their names of that version."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ HOMES: dict[str, tuple[str, ...]] = {
     "samtune.predictor": ("samtune.inference.predictor",),
     "samtune.types": ("samtune.geometry", "samtune.prompts", "samtune.batch"),
 }
-"""Where the names of each are now."""
+"""The current modules that define the names of each former module."""
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds a moved module, and fills it with what its homes define."""
+    """Finds a moved module, and fills it with the definitions of its current modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Only those of :data:`HOMES`, which no file has."""
+        """Finds only the modules in :data:`HOMES`, for which there is no file."""
         return ModuleSpec(fullname, self) if fullname in HOMES else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Gives the module the public names that its homes define, and says where they are."""
+        """Fills the module with the public names of its current modules, and documents them."""
         homes = HOMES[module.__name__]
         module.__doc__ = f"Moved to {', '.join(homes)}."
         for home in homes:
@@ -37,7 +37,7 @@ class MovedModules(MetaPathFinder, Loader):
 
 
 def _defined_in(home: ModuleType) -> dict[str, Any]:
-    """The classes, functions and constants of a module, without what it imports."""
+    """The classes, functions and constants that a module defines, without its imports."""
     return {
         name: value
         for name, value in vars(home).items()

@@ -10,6 +10,6 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a forward pass has that precision; none for fp32."""
+    """The context that runs a forward pass in a precision; it does nothing for fp32."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")

@@ -19,8 +19,7 @@ from samtune.errors import InputError, nearest
 from samtune.geometry import Geometry
 
 ABSENT = -10
-"""Label of a slot that holds no point: it only fills a ragged batch and is hidden from
-attention."""
+"""Label of a slot without a point: it only fills a ragged batch and is hidden from attention."""
 
 NOT_A_POINT = -1
 """Label of the padding point that SAM appends when a prompt has points but no box."""
@@ -30,7 +29,7 @@ NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
 PER_TOKEN = 4
 """Pixels of a mask prompt along each side of a token."""
 NONE = "none"
-"""The mode, and the kind, of no prompt at all."""
+"""The mode, and the kind, without any prompt."""
 
 MODE_KINDS = {
     "box": "box",
@@ -41,7 +40,7 @@ MODE_KINDS = {
     "clicks": "point",
     NONE: NONE,
 }
-"""The kind of prompt that a model gets in each mode, see :meth:`Prompts.kinds`."""
+"""The kind of prompt that a model receives in each mode, see :meth:`Prompts.kinds`."""
 
 MODE_GROUPS = {
     "mixed": ("box", "point", "mask"),
@@ -250,13 +249,13 @@ class Prompts:
         return Prompts(coords, labels, image, masks, has_mask)
 
     def mask_flags(self) -> Tensor:
-        """``(N,)`` bool: which prompts carry a mask."""
+        """``(N,)`` bool: whether each prompt has a mask."""
         if self.has_mask is not None:
             return self.has_mask
         return torch.full((len(self),), self.masks is not None, device=self.coords.device)
 
     def boxes(self) -> Tensor:
-        """``(N, 4)`` xyxy; rows of NaN where a prompt has no box."""
+        """``(N, 4)`` xyxy; rows of NaN for prompts without a box."""
         corners = []
         for label in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT):
             hit = self.labels == label
@@ -283,7 +282,7 @@ class Prompts:
         return {kind for kind, which in by_kind.items() if bool(which.any())}
 
     def with_click(self, xy: Tensor, labels: Tensor, masks: Tensor | None = None) -> Prompts:
-        """The same prompts with a click more each, and the last answer as their mask.
+        """A copy with one more click per prompt, and the last answer as its mask.
 
         Args:
             xy: ``(N, 2)`` pixels.
@@ -299,15 +298,15 @@ class Prompts:
         )
 
     def at(self, index: int) -> Prompts:
-        """The same prompts, all belonging to image ``index``."""
+        """A copy in which all prompts belong to image ``index``."""
         return replace(self, image=torch.full_like(self.image, index))
 
     def to_model(self, geometry: Geometry) -> Prompts:
-        """Maps the coordinates from the original to the model frame (masks are there already)."""
+        """Maps the coordinates from the original to the model's frame (masks are already in it)."""
         return replace(self, coords=geometry.to_model(self.coords))
 
     def to(self, device: torch.device | str) -> Prompts:
-        """The same prompts on another device."""
+        """A copy on another device."""
         return replace(
             self,
             coords=self.coords.to(device, non_blocking=True),

@@ -1,8 +1,8 @@
-"""Text, JSON and YAML that others wrote, read within bounds.
+"""Text, JSON and YAML from elsewhere, read within bounds.
 
-Only files are read, never devices or pipes, which may have no end. What is nested so deeply that it
-would exhaust Python, or says the same thing so often that it would exhaust memory, is refused like
-text of another form: with the errors that readers of such text have anyway.
+Only files are read, never devices or pipes, which may have no end. Text that is nested too deeply
+for Python, or repeats itself until memory is full, is refused with the same errors as malformed
+text.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 2**32
-"""Larger files are no lists that a person or a tool wrote."""
+"""Largest size of a file; a list that a person or a tool wrote is never larger."""
 MOST_NODES = 5_000_000
-"""Values of a YAML text, those that are repeated by an alias counted each time."""
+"""Largest number of values in a YAML text; values repeated by an alias count each time."""
 TOO_DEEP = "it is nested too deeply"
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file.
+    """Reads the content of a file.
 
     Raises:
-        OSError: It is not there, no file, or larger than any list.
+        OSError: It is missing, not a file, or too large.
     """
     path = Path(path)
     size = path.stat().st_size
     if not path.is_file():
-        raise OSError(errno.EINVAL, "is no file", str(path))
+        raise OSError(errno.EINVAL, "is not a file", str(path))
     if size > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"has {size} bytes, more than any list", str(path))
+        raise OSError(errno.EFBIG, f"has {size} bytes, too large for a list", str(path))
     return path.read_bytes()
 
 
 def read_text(path: str | Path, errors: str = "strict") -> str:
-    """The content of a file of UTF-8 text, with or without a byte-order mark.
+    """Reads a file of UTF-8 text, with or without a byte-order mark.
 
     Raises:
-        OSError: As :func:`read_bytes`.
-        UnicodeDecodeError: It is of another encoding.
+        OSError: See :func:`read_bytes`.
+        UnicodeDecodeError: The text has another encoding.
     """
     return read_bytes(path).decode("utf-8-sig", errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file.
+    """Reads a JSON file.
 
     Raises:
-        OSError: As :func:`read_bytes`.
-        ValueError: As :func:`parse_json`, or text of another encoding.
+        OSError: See :func:`read_bytes`.
+        ValueError: See :func:`parse_json`; or the text has another encoding.
     """
     return parse_json(read_text(path))
 
@@ -58,11 +58,12 @@ def read_json(path: str | Path) -> Any:
 def parse_json(
     text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
 ) -> Any:
-    """The value of a JSON text.
+    """Parses a JSON text.
 
     Args:
-        text: All of it.
-        pairs: Makes something else than a dictionary of an object's members.
+        text: The whole text.
+        pairs: Called with an object's members; by default they become
+            a dictionary.
 
     Raises:
         ValueError: It is not JSON, or nested too deeply.
@@ -74,15 +75,15 @@ def parse_json(
 
 
 def parse_yaml(text: str, loader: Any = None) -> Any:
-    """The value of a YAML text.
+    """Parses a YAML text.
 
     Args:
         text: All of it.
         loader: A class of PyYAML, by default its ``SafeLoader``.
 
     Raises:
-        yaml.YAMLError: It is not YAML, has a tag whose value is of another type, is nested too
-            deeply, or repeats itself by aliases until it is too large.
+        yaml.YAMLError: It is not YAML, a tag does not fit its value, it is nested too deeply, or
+            its aliases make it too large.
     """
     import yaml
 
@@ -97,14 +98,14 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
     except RecursionError:
         raise yaml.YAMLError(TOO_DEEP) from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        # PyYAML takes the value of a tag such as !!int or !!timestamp for granted
+        # PyYAML does not check the value of a tag such as !!int or !!timestamp
         raise yaml.YAMLError(f"a tag does not fit its value ({error})") from error
     finally:
         reader.dispose()
 
 
 def _values(node: Any, counted: dict[int, float]) -> float:
-    """How many values a node stands for; infinitely many if it is part of itself."""
+    """Number of values that a node stands for; infinite if it contains itself."""
     if id(node) not in counted:
         counted[id(node)] = float("inf")
         inner = node.value if isinstance(node.value, list) else []

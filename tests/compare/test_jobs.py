@@ -135,13 +135,13 @@ class TestPlan:
         ("extra", "said"),
         [
             (["methods=vpt:shalow"], ["methods=vpt:shalow: its forms are shallow", "did you mean"]),
-            (["methods=samus:x"], ["methods=samus:x: it has one form alone"]),
-            (["methods=hq", "decoder.name=tuned"], ["methods=hq: decoder.name=tuned is another"]),
-            (["methods=hq:sum", "decoder.name=tuned"], ["methods=hq:sum: decoder.name=tuned"]),
-            (["methods=lora+vpt:shallow"], ["methods=lora+vpt:shallow", "take no form"]),
+            (["methods=samus:x"], ["methods=samus:x: it has only one form"]),
+            (["methods=hq", "decoder.name=tuned"], ["methods=hq: conflicts with"]),
+            (["methods=hq:sum", "decoder.name=tuned"], ["methods=hq:sum: conflicts with"]),
+            (["methods=lora+vpt:shallow"], ["methods=lora+vpt:shallow", "have no forms"]),
             (["methods=decoder:x"], ["methods=decoder:x: no such method"]),
             (["methods=lroa"], ["methods=lroa", "did you mean 'lora'"]),
-            (["methods=lora,lora"], ["give each one once"]),
+            (["methods=lora,lora"], ["give each once"]),
             (["shots=0"], ["shots=0", "all"]),
             (["shots=some"], ["shots=some"]),
             (["seeds=0"], ["seeds=0", "seeds=3"]),
@@ -186,7 +186,7 @@ def test_a_run_from_before_a_setting_has_its_default(words, refused):
     file.write_text(yaml.safe_dump(tree), "utf-8")
     assert _finished_summary(run) is None
     (other,) = plan_runs([*words, "methods=lora", "seeds=1", "train.last_batch=drop"])
-    refused("was run with train.last_batch=fill, not drop", _finished_summary, other)
+    refused("has train.last_batch=fill from an earlier run, not drop", _finished_summary, other)
 
 
 def test_rows_over_seeds(words):

@@ -116,7 +116,7 @@ def test_runs_that_kept_nothing_or_other_images_are_not_tested(tmp_path):
 def test_one_draw_says_nothing_of_others_and_few_images_are_remarked(tmp_path):
     _, rows, tests, result = comparison(tmp_path, {"a": 0.1, "b": 0.0}, images=8, seeds=1)
     said = "\n".join(notes(result))
-    assert "One draw of the shots" in said and "8 test images are few (fewer than 20)" in said
+    assert "only one draw of the shots" in said and "8 test images are few (fewer than 20)" in said
     assert rows[0]["intervals"]["tuned"]["iou"] is not None and tests[0]["draws"]["n"] == 1
 
 

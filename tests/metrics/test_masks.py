@@ -191,7 +191,7 @@ def test_an_image_without_prompts_adds_nothing(random):
 
 @pytest.mark.parametrize(
     ("classes", "rule"),
-    [([0, 3], "raise max_classes"), ([-1, 0], "must lie in 0 to 2"), ([0], "one each")],
+    [([0, 3], "raise max_classes"), ([-1, 0], "must lie in 0 to 2"), ([0], "one per mask")],
 )
 def test_classes_that_do_not_fit_are_refused(classes, rule, random):
     metrics = MaskMetrics(max_classes=3)

@@ -135,7 +135,7 @@ def test_the_contract_has_a_line_for_each_metric_used():
 def test_instances_are_said_to_be_of_prompted_targets(name):
     meaning = MEASURES[name].meaning
     assert "each mask is of one prompted target" in meaning
-    detector = "takes that target's class, so that it is not comparable with the AP of a detector"
+    detector = "takes that target's class, so the value is not comparable with a detector's AP"
     assert (detector in meaning) == name.startswith("ap")
 
 

@@ -1,6 +1,6 @@
-"""What ships with samtune: the small base, and the small data set of the demo.
+"""Files that ship with samtune: the small base, and the small data set of the demo.
 
-What is made while it runs goes into a run folder.
+Files made at run time go into a run folder.
 """
 
 from importlib.resources import files

@@ -1,6 +1,6 @@
-"""Many runs alike, and one table of them.
+"""Many trainings under equal conditions, and one table of them.
 
-A single run stands in `runs`.
+A single run belongs to `runs`.
 """
 
 from samtune.compare.jobs import compare

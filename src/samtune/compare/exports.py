@@ -16,23 +16,24 @@ from samtune.report.quantities import metric, span
 from samtune.runs.trees import Tree
 
 NAMES = {"markdown": "comparison.md", "csv": "comparison.csv", "latex": "comparison.tex"}
-"""The files, by the key of the comparison's JSON."""
+"""The file names, by the key in the comparison's JSON."""
 COLUMNS = (
     "method", "adapter", "decoder", "shots", "prompt", "draws", "iou_mean", "iou_std", "iou_low",
     "iou_high", "dice_mean", "dice_std", "dice_low", "dice_high", "gain_iou", "gain_low",
     "gain_high", "standing", "against_best_p_images", "against_best_p_draws",
     "trainable_parameters", "seconds", "images_per_second", "peak_memory_bytes",
 )  # fmt: skip
-"""Of the CSV: a row for each method, number of shots and prompt, first what needs no training."""
+"""Columns of the CSV, which has one row per method, number of shots and prompt; rows without
+training come first."""
 SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {"\\": r"\textbackslash{}"}
 
 
 def write_exports(folder: Path, result: Mapping[str, Any]) -> None:
-    """Writes all of them.
+    """Writes all of the files.
 
     Args:
-        folder: Where to.
+        folder: The target folder.
         result: See :func:`samtune.compare.jobs.compare`.
     """
     texts = {"markdown": markdown(result), "csv": as_csv(result), "latex": latex(result)}
@@ -41,7 +42,7 @@ def write_exports(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The tables of the page, and what the numbers mean."""
+    """The tables of the page, with the meaning of the metrics."""
     asked = f"Prompt {result['prompt']}, {result['images']} test images."
     parts = [f"# {result['title']}: methods compared", asked]
     for grid in (*main_grids(result), *grids(result), *paired_grid(result)):
@@ -51,7 +52,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _markdown_table(grid: Grid) -> str:
-    """A table; what is below a number stands behind it in brackets."""
+    """One table; a second line of a cell follows its value in brackets."""
     lines = [grid.columns, tuple("---" if not i else "---:" for i in range(len(grid.columns)))]
     rows = [[_in_line(cell).replace("|", "\\|") for cell in row] for row in (*lines, *grid.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -63,7 +64,7 @@ def _in_line(cell: str) -> str:
 
 
 def as_csv(result: Mapping[str, Any]) -> str:
-    """A row for each method, shots and prompt, with :data:`COLUMNS`; what is not known is empty."""
+    """One row per method, shots and prompt, with :data:`COLUMNS`; unknown values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -119,9 +120,10 @@ def _numbers(entry: Mapping[str, Any]) -> Tree:
 
 
 def latex(result: Mapping[str, Any]) -> str:
-    r"""A table for ``\input`` in a paper that loads ``booktabs``; the best in bold.
+    r"""A table for ``\input`` in a paper that loads ``booktabs``; the best value is bold.
 
-    A dagger marks what the test images cannot tell from the highest of as many shots.
+    A dagger marks methods that the test images cannot distinguish from the best with the same
+    shots.
     """
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -159,5 +161,5 @@ def _plus_minus(spread: Mapping[str, Any]) -> str:
 
 
 def paths(folder: Path) -> dict[str, str]:
-    """Where each of them is, by the key of the comparison's JSON."""
+    """The path of each file, by the key in the comparison's JSON."""
     return {kind: str(folder / name) for kind, name in NAMES.items()}

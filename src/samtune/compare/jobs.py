@@ -1,4 +1,4 @@
-"""Several methods on the same data with the same budget: every one for each draw of the shots."""
+"""Several methods on the same data with the same budget, each for every draw of the shots."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ if TYPE_CHECKING:
     from samtune.data import Record
 
 MAY_DIFFER = ("output", "resume", "device", "data.outside", "data.workers", "data.cache")
-"""Settings in which a finished run may differ from the one asked for."""
+"""Settings in which a finished run may differ from the requested one."""
 GALLERY = 4
-"""Images in the gallery."""
+"""Number of images in the gallery."""
 
 
 def compare(words: Sequence[str], display: Display) -> Tree:
     """Trains every method for every number of shots and seed, and writes one table of them.
 
-    Seed ``s`` draws the shots (``data.shot_seed``) and starts all else (``seed``). What is finished
-    already in the comparison's folder is read, what was interrupted goes on, so the same command
-    can be given again, also with more methods, shots or seeds.
+    Seed ``s`` draws the shots (``data.shot_seed``) and seeds everything else (``seed``). Finished
+    runs in the comparison's folder are read and interrupted ones are resumed, so the same command
+    can be repeated, also with more methods, shots or seeds.
 
     Args:
         words: ``methods=``, ``shots=`` and ``seeds=``, and settings as for training.
-        display: Where to speak.
+        display: The output for the user.
 
     Returns:
-        ``rows`` (one for each method and shots, see :func:`samtune.compare.rows.aggregate`),
+        ``rows`` (one per method and shots, see :func:`samtune.compare.rows.aggregate`),
         ``zero_shot``, ``metrics``, ``guesses`` and ``by_prompt`` (see
         :func:`samtune.compare.rows.zero_shot`), ``tests`` (see
         :func:`samtune.compare.sureness.add_sureness`), ``notes``, ``prompt``, ``contract``,
@@ -69,9 +69,9 @@ def compare(words: Sequence[str], display: Display) -> Tree:
         ``csv``, ``latex`` and ``report``.
 
     Raises:
-        InputError: A wrong setting, method or number of shots; all are checked before anything
-            runs. Or a folder that holds runs with other settings.
-        KeyboardInterrupt: With how to go on as its message.
+        InputError: A setting, method or number of shots is wrong; all are checked before anything
+            runs. Or the folder holds runs with other settings.
+        KeyboardInterrupt: The user stopped it; the message says how to continue.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
@@ -101,7 +101,7 @@ def compare(words: Sequence[str], display: Display) -> Tree:
 
 
 def _check(run: Run) -> None:
-    """Refuses a run that would fail later, without its weights: options, data, nothing to train."""
+    """Refuses a run that would fail later, without loading weights: options, data, training."""
     with shapes_alone():
         try:
             check_trainable(
@@ -114,9 +114,9 @@ def _check(run: Run) -> None:
 def _with_one_framing(
     runs: Sequence[Run], records: Sequence[Record], display: Display
 ) -> list[Run]:
-    """The runs with one and the same frame, chosen by the training images of all of them.
+    """Gives all runs the same frame, chosen from the training images of all of them.
 
-    A run that is in the comparison's folder already has the frame that was chosen before it.
+    A run that already exists in the comparison's folder has the frame that was chosen for it.
     """
     if runs[0].config.input.tiles != "auto":
         return list(runs)
@@ -136,7 +136,7 @@ def _with_one_framing(
 
 
 def _finished_summary(run: Run) -> Tree | None:
-    """The summary of a run that is complete in its folder.
+    """The summary of a run that is complete in its folder; ``None`` if it is not.
 
     Raises:
         InputError: The folder holds a run with other settings.
@@ -146,12 +146,13 @@ def _finished_summary(run: Run) -> Tree | None:
         return None
     earlier = leaves(
         resolve([read_run(run.folder)]).tree()
-    )  # a setting that is new has its default
+    )  # a setting that did not exist yet has its default
     wanted = leaves(run.config.tree())
     for key in sorted(earlier.keys() | wanted.keys()):
         if key not in MAY_DIFFER and earlier.get(key) != wanted.get(key):
             raise InputError(
-                f"{run.folder}: was run with {key}={earlier.get(key)}, not {wanted.get(key)}; "
+                f"{run.folder}: has {key}={earlier.get(key)} from an earlier run, not "
+                f"{wanted.get(key)}; "
                 "choose another output=, or remove the folder"
             )
     summary = run.folder / "summary.json"
@@ -163,7 +164,7 @@ def _train(run: Run, display: Display) -> Tree:
     config = run.config
     if has_state(run.folder / "last"):
         config = replace(config, resume=str(run.folder))
-    elif (run.folder / "config.yaml").is_file():  # what else lies there is somebody's own
+    elif (run.folder / "config.yaml").is_file():  # other files in the folder are the user's own
         clear(run.folder)
     with display.without_lines():
         return train(config, display)
@@ -196,7 +197,7 @@ def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) ->
 
 
 def show(display: Display, result: Mapping[str, Any]) -> None:
-    """The tables of a comparison, the best of each number of shots with a star."""
+    """The tables of a comparison; a star marks the best for each number of shots."""
     for grid in (*main_grids(result), *grids(result)):
         display.table(grid.columns, grid.rows, whole=True, title=grid.title, numbers=True)
     for note in notes(result):
@@ -208,7 +209,7 @@ def show(display: Display, result: Mapping[str, Any]) -> None:
 
 
 def _gallery(runs: Sequence[Run]) -> list[Picture]:
-    """The same test images by each method with the most shots, of the first seed."""
+    """Each method's answers, with the most shots and the first seed, to the same test images."""
     most = runs[-1].shots
     most_shots = [run for run in runs if run.shots == most and run.seed == runs[0].seed]
     config = most_shots[0].config

@@ -1,4 +1,4 @@
-"""What a reader should know of a comparison before believing its tables."""
+"""Remarks that a reader of a comparison should know before believing its tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from samtune.metrics.intervals import FEW, LEVEL, outside
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """What a reader of the tables should know, a sentence or two each.
+    """The remarks for a reader of the tables, a sentence or two each.
 
     Args:
         result: See :func:`samtune.compare.jobs.compare`.
@@ -25,7 +25,7 @@ def _of_spread(result: Mapping[str, Any]) -> Iterator[str]:
     if seeds > 1:
         yield f"\N{PLUS-MINUS SIGN} is the standard deviation over {seeds} draws of the shots."
     else:
-        yield "One draw of the shots: nothing here says how other draws would turn out."
+        yield "There is only one draw of the shots, so the results say nothing about other draws."
     if any(row.get("intervals") for row in rows):
         yield (
             f"Intervals cover {100 * LEVEL:.0f} %: bootstrap over test images and draws, paired "
@@ -35,8 +35,8 @@ def _of_spread(result: Mapping[str, Any]) -> Iterator[str]:
         yield "There are no intervals: some runs lack images.csv, or their test images differ."
     if result["images"] < FEW:
         yield (
-            f"{result['images']} test images are few (fewer than {FEW}): intervals are wide, and "
-            "in truth wider still."
+            f"{result['images']} test images are few (fewer than {FEW}): the intervals are wide, "
+            "and still too short."
         )
 
 
@@ -45,17 +45,20 @@ def _of_tests(result: Mapping[str, Any]) -> Iterator[str]:
         yield "* is the best of these shots, = is not distinguishable from the best."
     for test in (result.get("tests") or [])[:1]:
         yield (
-            "p is of a paired permutation test over test images, against the highest of the same "
-            f"shots and after Holm's correction; what is worse has p below {CHANCE:.2g} and an "
-            "interval without 0."
+            "p is of a paired permutation test over test images, against the best with the same "
+            f"shots, after Holm's correction; a method is worse if p is below {CHANCE:.2g} and the "
+            "interval excludes 0."
         )
         draws = test["draws"]
         if draws["n"] > 1 and draws["least"] >= CHANCE:
-            yield f"{draws['n']} draws give no p below {draws['least']:.2g} over draws; 6 would."
+            yield (
+                f"With {draws['n']} draws, p over draws cannot fall below {draws['least']:.2g}; "
+                "6 draws are enough."
+            )
 
 
 def _of_results(result: Mapping[str, Any]) -> Iterator[str]:
-    """Methods that are no better than zero-shot or than what needs no model."""
+    """Names methods that are no better than zero-shot or than a guess without a model."""
     guesses = {name: guess["iou"] for name, guess in (result.get("guesses") or {}).items()}
     known = {name: iou for name, iou in guesses.items() if iou is not None}
     top = max(known, key=lambda name: known[name], default=None)
@@ -74,4 +77,4 @@ def _of_results(result: Mapping[str, Any]) -> Iterator[str]:
     if unsure:
         yield f"Not distinguishable from zero-shot: {'; '.join(unsure)}."
     if under:
-        yield f"No better than the {top}, which needs no model: {'; '.join(under)}."
+        yield f"Not better than the {top}, which needs no model: {'; '.join(under)}."

@@ -21,8 +21,8 @@ from samtune.report.prompt_table import asked_with
 from samtune.report.quantities import duration, metric, quantity, rate_of
 
 DOT, BESIDE, LETTER, LINE, WIDTH = 5.0, 9.0, 6.8, 13.0, 580.0
-"""Sizes in a chart, in the pixels of its SVG: radius of a point, how far from it its label begins,
-about how wide a letter is, how high a label, and how wide the chart."""
+"""Sizes in a chart, in pixels of its SVG: radius of a point, distance of its label, approximate
+width of a letter, height of a label, and width of the chart."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Entry:
 
     method: str
     mask: np.ndarray | None
-    """``(h, w)`` bool; ``None`` where there is nothing to ask for."""
+    """``(h, w)`` bool; ``None`` if the image has no objects to prompt."""
     iou: float | None
-    """The IoU of the mask, which is the union of all objects."""
+    """The IoU of the mask, the union of all objects."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image with the truth and what each method answers."""
+    """One image with its ground truth and each method's answer."""
 
     overlay: Overlay
     """Image, truth and prompts."""
@@ -55,11 +55,11 @@ def write_page(
     """Writes ``report.html`` of a comparison.
 
     Args:
-        folder: Where to.
+        folder: The target folder.
         result: See :func:`samtune.compare.jobs.compare`.
-        pictures: The same images by each method.
+        pictures: The same images for each method.
         config: Settings of the first run.
-        command: What was typed.
+        command: The command line.
     """
     return write_whole(folder / "report.html", render(result, pictures, config, command))
 
@@ -70,7 +70,7 @@ def render(
     config: Mapping[str, Any],
     command: str = "",
 ) -> str:
-    """The page's HTML; arguments as of :func:`write_page`."""
+    """The page's HTML; for the arguments see :func:`write_page`."""
     import yaml
 
     shots = list(dict.fromkeys(row["shots"] for row in result["rows"]))
@@ -108,12 +108,12 @@ def scatter(
     """IoU against trainable parameters on a logarithmic axis, in the pixels of its SVG.
 
     Returns:
-        ``title``, ``frame``, ``beside`` (how far from its point a label begins), ``x`` and ``y``
+        ``title``, ``frame``, ``beside`` (distance of a label from its point), ``x`` and ``y``
         (position and label of each tick), ``zero_shot`` (the height of its line, or ``None``),
-        ``below`` (the base's IoU where it lies so far below the methods that they would lie on each
-        other on one axis with it), ``lines`` (what those of points are) and ``points``: method,
-        position, the ends of its line, on which side its label stands (none where it would lie on
-        another point or label, or leave the chart), and whether it is the best.
+        ``below`` (the base's IoU, if it is so far below the methods that they would overlap on a
+        common axis), ``lines`` (the meaning of the points' error bars) and ``points``: method,
+        position, the ends of its error bar, the side of its label (none if it would overlap another
+        point or label, or leave the chart), and whether it is the best.
     """
     known = [row for row in rows if row["iou"]["mean"] is not None]
     sizes = [max(1, row["trainable_parameters"]) for row in known]
@@ -161,7 +161,7 @@ def scatter(
 
 
 def _span(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The ends of a row's line: its interval, or without one a deviation up and down."""
+    """The ends of a row's error bar: its interval, or otherwise a deviation up and down."""
     ends = ((row.get("intervals") or {}).get("tuned") or {}).get("iou")
     if ends:
         return ends[0], ends[1]
@@ -176,9 +176,9 @@ def _meaning_of_lines(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _with_labels(points: list[dict[str, Any]], middle: float) -> list[dict[str, Any]]:
-    """Points with the ``side`` of their label: away from the middle, or towards it, or ``None``.
+    """Adds the ``side`` of each point's label: away from the middle, towards it, or ``None``.
 
-    The highest ones choose first.
+    The highest points choose first.
     """
     occupied = [_around(x, y, DOT, DOT) for x, y in (point["at"] for point in points)]
     sides: list[str | None] = [None] * len(points)
@@ -198,7 +198,7 @@ def _with_labels(points: list[dict[str, Any]], middle: float) -> list[dict[str, 
 
 
 def _around(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    """The edges of a box by its centre and half its sides."""
+    """The edges of a box, from its centre and half its sides."""
     return x - width, y - height, x + width, y + height
 
 
@@ -212,7 +212,7 @@ def _far_below(zero_shot: float, heights: Sequence[float]) -> bool:
 
 
 def _grid(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """Rows of pictures: image, truth, then a row for each method over the same images."""
+    """Rows of pictures: image, truth, then one row per method over the same images."""
     if not pictures:
         return []
     rows: list[dict[str, Any]] = [{"name": name, "cells": []} for name in ("image", "truth")]

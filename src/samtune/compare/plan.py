@@ -24,18 +24,18 @@ from samtune.runs.words import layers, parse_override, recipes
 from samtune.texts import read_json
 
 OF_COMPARISON = ("methods", "shots", "seeds")
-"""Settings of a comparison, beside those of a training."""
+"""Settings of a comparison, besides those of a training."""
 DECODER = "decoder"
 """The method that tunes the mask decoder and leaves the image encoder as it is."""
 COMPARISON, REPORT = "comparison.json", "report.html"
-"""The files of a comparison, beside the folders of its runs."""
+"""The files of a comparison, besides the folders of its runs."""
 ALL = "all"
-"""In place of a number of shots: the whole training split."""
+"""The word for the whole training split, instead of a number of shots."""
 BUDGET = {
     "max_steps", "epochs", "epoch_share", "batch_size", "last_batch", "accumulate", "precision",
     "eval_every", "eval_epochs", "patience", "metric",
 }  # fmt: skip
-"""Settings of training that are never a method's own."""
+"""Settings of training that a method never sets itself."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class Run:
 
     @property
     def title(self) -> str:
-        """For a person: method, shots and seed."""
+        """The run's name for people: method, shots and seed."""
         return f"{self.method}, {shots_name(self.shots)}, seed {self.seed}"
 
 
 def plan_runs(words: Sequence[str]) -> list[Run]:
-    """The runs that a command line asks for, each with its checked configuration.
+    """The runs of a command line, each with its checked configuration.
 
     Raises:
-        InputError: A wrong word, or a method that is not known or does not go with the settings.
+        InputError: A word is wrong, or a method is unknown or does not fit the settings.
     """
     settings = {key: value for word in words for key, value in _comparison_setting(word).items()}
     rest = [word for word in words if not _comparison_setting(word)]
@@ -71,7 +71,9 @@ def plan_runs(words: Sequence[str]) -> list[Run]:
     for key in ("adapter", "seed", "resume"):
         if key in trees[-1]:
             named = {"adapter": "methods=", "seed": "seeds="}.get(key, "the same command again")
-            raise InputError(f"{key}={trees[-1][key]}: a comparison sets it; use {named} instead")
+            raise InputError(
+                f"{key}={trees[-1][key]}: the comparison sets this itself; use {named} instead"
+            )
     seeds = _seeds(settings.get("seeds", 3))
     shots = [_shots(value) for value in _as_list(settings.get("shots", ALL))]
     methods = [
@@ -79,7 +81,7 @@ def plan_runs(words: Sequence[str]) -> list[Run]:
     ]
     for name, values in (("methods", methods), ("shots", shots), ("seeds", seeds)):
         if len(set(values)) < len(values) or not values:
-            raise InputError(f"{name}={settings[name]}: give each one once")
+            raise InputError(f"{name}={settings[name]}: has a value twice; give each once")
     trust(*(place for name in methods for place in PLACE.findall(name)))
     common = resolve(_with(methods[0], trees))
     check_output(common.output, common.data.root)
@@ -113,12 +115,12 @@ def _is_comparison(file: Path) -> bool:
 
 
 def shots_name(shots: int | None) -> str:
-    """For a person: ``1 shot``, ``16 shots``, ``all images``."""
+    """A number of shots in words: ``1 shot``, ``16 shots``, ``all images``."""
     return "all images" if shots is None else f"{shots} shot{'s' if shots > 1 else ''}"
 
 
 def _comparison_setting(word: str) -> Tree:
-    """``methods=``, ``shots=`` or ``seeds=``; empty for any other word."""
+    """The value of ``methods=``, ``shots=`` or ``seeds=``; empty for any other word."""
     return parse_override(word) if word.partition("=")[0] in OF_COMPARISON else {}
 
 
@@ -130,15 +132,19 @@ def _shots(value: Any) -> int | None:
     if value == ALL:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"shots={value}: numbers of images from 1 on, or {ALL}, as in shots=1,16")
+        raise InputError(
+            f"shots={value}: must be numbers of images, at least 1, or {ALL}, as in shots=1,16"
+        )
     return value
 
 
 def _seeds(value: Any) -> list[int]:
-    """``seeds=3`` is 0, 1, 2; a list is those themselves."""
+    """The seeds: ``seeds=3`` means 0, 1, 2; a list means itself."""
     seeds = value if isinstance(value, list) else list(range(value if _is_count(value) else 0))
     if not seeds or not all(_is_count(seed) for seed in seeds):
-        raise InputError(f"seeds={value}: how many, as in seeds=3, or a list of whole numbers")
+        raise InputError(
+            f"seeds={value}: must be a number of seeds, as in seeds=3, or a list of whole numbers"
+        )
     return seeds
 
 
@@ -152,41 +158,41 @@ def _run(method: str, shots: int | None, seed: int, trees: Sequence[Tree], folde
         "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
     }  # fmt: skip
     config = resolve([*_with(method, trees), last])
-    if config.prompts.eval == AUTO:  # what each run keeps besides may differ, the table has one
+    if (
+        config.prompts.eval == AUTO
+    ):  # runs may keep other prompts besides, but the table has one prompt
         prompts = replace(config.prompts, eval=config.prompts.train)
         config = replace(config, prompts=prompts)
     return Run(method, shots, seed, config)
 
 
 def _with(method: str, trees: Sequence[Tree]) -> list[Tree]:
-    """Settings with a method's below what the command itself says.
+    """Settings with a method's own below those of the command line.
 
     Raises:
-        InputError: No such method, or a decoder beside another one for all.
+        InputError: The method is unknown, or its decoder conflicts with one set for all methods.
     """
     of_method, decoder = _method(method), trees[-1].get("decoder", {}).get("name")
     named = of_method.get("decoder", {}).get("name")
     of_decoder = _split_form(method)[0] == named
     if of_decoder and decoder not in (None, named):
         raise InputError(
-            f"methods={method}: decoder.name={decoder} is another decoder for all methods; leave "
-            "one of them out"
+            f"methods={method}: conflicts with decoder.name={decoder}, which is for all methods; "
+            "leave one of them out"
         )
     return [*trees[:-1], of_method, trees[-1]]
 
 
 def _method(name: str) -> Tree:
-    """The settings of a method: adapter and decoder, and for a recipe those of its learning.
+    """The settings of a method: adapter and decoder, and for a recipe its training settings.
 
     Raises:
-        InputError: No such method.
+        InputError: The method is unknown.
     """
     shipped = recipes()
     whole, form = _split_form(name)
     if form and ADAPTERS.is_joint(name):
-        raise InputError(
-            f"methods={name}: adapters that are joined by + take no form; leave it out"
-        )
+        raise InputError(f"methods={name}: adapters joined by + have no forms; leave the form out")
     if form and (whole in DECODERS or whole in ADAPTERS):
         return _in_form(whole, form)
     if name == DECODER:
@@ -227,15 +233,15 @@ def _split_form(name: str) -> tuple[str, str]:
 
 
 def _in_form(name: str, form: str) -> Tree:
-    """The settings of another form of an adapter or a decoder.
+    """The settings of another form of an adapter or decoder.
 
     Raises:
-        InputError: It has no such form.
+        InputError: The form is unknown.
     """
     registry = _registry_of(name)
     kind, forms = registry.kind, registry.forms(name)
     if form not in forms:
-        has = f"its forms are {', '.join(forms)}" if forms else "it has one form alone"
+        has = f"its forms are {', '.join(forms)}" if forms else "it has only one form"
         raise InputError(f"methods={name}:{form}: {has}{nearest(form, forms)}")
     parts = _method(name)
     return {**parts, kind: {**parts[kind], **forms[form]}}

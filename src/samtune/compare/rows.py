@@ -1,4 +1,4 @@
-"""The results of a comparison: each method's numbers over its seeds, and the tables of them."""
+"""The results of a comparison: each method's metrics over its seeds, and tables of them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ SIDES = ("zero_shot", "tuned")
 
 
 def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
-    """A row for each method and number of shots, over its seeds, in the order of the runs.
+    """One row per method and number of shots, over its seeds, in the order of the runs.
 
     Its keys: ``method``, ``adapter``, ``decoder``, ``shots`` (a number or ``all``), ``seeds``;
     ``iou`` and ``dice``, each with ``mean``, ``std`` (of the sample, ``n - 1``; ``None`` for one
     seed) and ``values``; ``zero_shot`` means; ``metrics`` (by name ``zero_shot`` and ``tuned``,
     each such a spread) and ``by_prompt`` (by mode ``zero_shot`` and ``tuned`` with IoU and Dice,
     and ``metrics``); ``trainable_parameters``; ``seconds`` (mean of a training),
-    ``images_per_second`` (mean, of the first prompt; ``None`` if a run did not measure it),
-    ``peak_memory_bytes`` (greatest); ``runs``, the folders. What
-    :func:`samtune.compare.sureness.add_sureness` adds says how sure they are, and ``best``, whether
-    all others of those shots are worse.
+    ``images_per_second`` (mean, for the first prompt; ``None`` if a run did not measure it),
+    ``peak_memory_bytes`` (greatest); ``runs``, the folders.
+    :func:`samtune.compare.sureness.add_sureness` adds their uncertainty, and ``best``: whether all
+    others with the same shots are worse.
     """
     groups: dict[tuple[int | None, str], list[tuple[Run, Tree]]] = {}
     for run, summary in zip(runs, summaries, strict=True):
@@ -38,12 +38,12 @@ def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
 
 
 def zero_shot(summaries: Sequence[Tree]) -> Tree:
-    """The numbers that belong to no method: zero-shot means over all runs, and the boxes' guesses.
+    """The values that belong to no method: zero-shot means over all runs, and guesses from boxes.
 
     Returns:
         ``zero_shot`` (IoU and Dice), ``metrics`` (by name), ``guesses``, and ``by_prompt``: for
-        each mode ``zero_shot``, ``metrics``, ``guesses``, ``ground_truth`` and ``trained``; beside
-        each ``zero_shot`` the ``intervals`` of it and of the guesses, as the first run has them.
+        each mode ``zero_shot``, ``metrics``, ``guesses``, ``ground_truth`` and ``trained``; with
+        each ``zero_shot`` come the ``intervals`` of it and of the guesses, from the first run.
     """
     first = summaries[0]
     by_prompt = {}
@@ -68,7 +68,7 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
 
 
 def _untrained(entry: Tree) -> Tree:
-    """The intervals of what no method has a part in, over the test images."""
+    """The intervals, over the test images, of the values that belong to no method."""
     ends = entry.get("intervals") or {}
     return {key: ends[key] for key in ("zero_shot", "guesses") if key in ends}
 
@@ -95,11 +95,11 @@ class Grid:
 
 
 MARKS = {BEST: "*", HIGHEST: "=", ALIKE: "="}
-"""Behind a name: the best, and what the test images cannot tell from the highest."""
+"""Marks after a name: the best, and methods that are not distinguishable from the highest."""
 
 
 def main_grids(result: Mapping[str, Any]) -> list[Grid]:
-    """The main tables: what each method scores, and what it costs.
+    """The main tables: the scores of each method, and its costs.
 
     Args:
         result: See :func:`samtune.compare.jobs.compare`.
@@ -135,7 +135,7 @@ def main_grids(result: Mapping[str, Any]) -> list[Grid]:
 
 
 def _scored(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name, shots, IoU, Dice, gain and the p against the best of a row, intervals below numbers."""
+    """Name, shots, IoU, Dice, gain and p value against the best of a row, with intervals below."""
     ends = row.get("intervals") or {}
     of = ends.get("tuned") or {}
     sides = row["iou"]["mean"], row["zero_shot"]["iou"]
@@ -145,7 +145,7 @@ def _scored(row: Mapping[str, Any]) -> tuple[str, ...]:
         _marked(row["method"], row),
         str(row["shots"]),
         _below(with_deviation(row["iou"]), span(of.get("iou"))),
-        with_deviation(row["dice"]).replace(" ", "\n"),  # it has its interval on the page
+        with_deviation(row["dice"]).replace(" ", "\n"),  # the page shows its interval
         _below(metric(gain, sign=True), span((ends.get("difference") or {}).get("iou"), sign=True)),
         p_value(p),
     )
@@ -168,7 +168,7 @@ def p_value(p: float | None) -> str:
 
 
 def paired_grid(result: Mapping[str, Any]) -> list[Grid]:
-    """The table of paired tests, if there are any: of each two methods and against zero-shot."""
+    """The table of paired tests, if any: every two methods, and each against zero-shot."""
     tests = result.get("tests") or []
     several = len({test["prompt"] for test in tests}) > 1
     rows = [
@@ -188,7 +188,7 @@ def paired_grid(result: Mapping[str, Any]) -> list[Grid]:
 
 
 def grids(result: Mapping[str, Any]) -> list[Grid]:
-    """The tables beside the main ones: by prompt and by metric, where several were asked for.
+    """The additional tables: by prompt and by metric, if several were evaluated.
 
     Args:
         result: See :func:`samtune.compare.jobs.compare`.
@@ -197,7 +197,7 @@ def grids(result: Mapping[str, Any]) -> list[Grid]:
 
 
 def _prompt_grid(result: Mapping[str, Any]) -> Grid | None:
-    """IoU: a row for each method and shots, a column for each prompt."""
+    """A table of IoU with one row per method and shots, and one column per prompt."""
     by_mode: Mapping[str, Any] = result.get("by_prompt") or {}
     if len(by_mode) < 2:
         return None
@@ -236,7 +236,7 @@ def _iou_ends(entry: Mapping[str, Any], side: str) -> list[float] | None:
 
 
 def _metric_grid(result: Mapping[str, Any]) -> Grid | None:
-    """The metrics besides IoU and Dice, of the first prompt."""
+    """A table of the metrics besides IoU and Dice, for the first prompt."""
     names = [name for name in result.get("metrics") or {} if name not in HEADLINE]
     if not names:
         return None
@@ -252,7 +252,7 @@ def _metric_grid(result: Mapping[str, Any]) -> Grid | None:
     title = f"By metric, prompt {asked_with(result['prompt'])}"
     if len(names) <= len(rows):
         return Grid(title, ("method", "shots", *names), rows)
-    # Many metrics of few methods: a metric a row is easier to read.
+    # Many metrics of few methods are easier to read with one row per metric.
     heads = (_head(method, shots) for method, shots, *_ in rows)
     turned = [(name, *(row[i] for row in rows)) for i, name in enumerate(names, 2)]
     return Grid(title, ("metric", *heads), turned)
@@ -295,7 +295,7 @@ def _by_prompt(summaries: Sequence[Tree]) -> Tree:
 
 
 def _by_metric(entries: Sequence[Tree]) -> Tree:
-    """For each metric and side the spread over the seeds."""
+    """The spread over the seeds, by metric and side."""
     return {
         name: {side: _spread([e["metrics"][name][side] for e in entries]) for side in SIDES}
         for name in entries[0].get("metrics") or {}

@@ -1,4 +1,4 @@
-"""How sure a comparison is: intervals over test images and draws, and paired tests of methods."""
+"""The uncertainty of a comparison: intervals over test images and draws, and paired tests."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from samtune.runs.trees import Tree
 SIDES = ("zero_shot", "tuned")
 HEADLINE = ("iou", "dice")
 BEST, ALIKE, WORSE = "best", "not distinguishable from the best", "worse than the best"
-"""Where a method stands among those of as many shots; it is the best if all others are worse."""
+"""The standing of a method among those with the same shots; it is the best if all others are worse.
+"""
 HIGHEST = "highest, not distinguishable from others"
 CHANCE = 1 - LEVEL
-"""A corrected p below it is not taken for chance."""
+"""Differences with a corrected p value below this count as more than chance."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a method scored with one prompt on each test image, for each draw of the shots."""
+    """A method's scores with one prompt on each test image, for each draw of the shots."""
 
     images: tuple[str, ...]
     masks: Mapping[str, Floats]
-    """By side ``(draws, images)``: how many masks each image has."""
+    """By side ``(draws, images)``: number of masks per image."""
     sums: Mapping[str, Mapping[str, Floats]]
     """By side and metric ``(draws, images)``: their summed values."""
 
@@ -44,7 +45,7 @@ class Scores:
         return np.asarray((seeds * by_seed).sum(1))
 
     def by_image(self, side: str, key: str) -> Floats:
-        """What each image adds to the metric, ``(images,)``: they sum to it."""
+        """The contribution of each image to the metric, ``(images,)``: they sum to it."""
         totals = self.masks[side].sum(1, keepdims=True)
         return np.asarray((self.sums[side][key] / totals).mean(0))
 
@@ -57,7 +58,7 @@ class Scores:
         """By side, and for their ``difference``, the interval of each metric."""
         count = len(self.images)
         ends: Tree = {
-            # the weights of draws may be below 0; a fraction is not
+            # weights of draws may be negative, a fraction may not
             side: {key: interval(self.of_draws(side, key).clip(0, 1), count) for key in HEADLINE}
             for side in SIDES
         }
@@ -69,10 +70,10 @@ class Scores:
 
 
 def _weights(images: int, seeds: int) -> tuple[Floats, Floats]:
-    """For each draw how often it has each image and each seed; the latter sum to 1.
+    """How often each draw has each image and each seed; the weights of seeds sum to 1.
 
-    Few seeds vary less than what they stand for, by ``(n - 1) / n``; their weights are spread by as
-    much.
+    A sample of few seeds underestimates the variance by ``(n - 1) / n``; their weights are spread
+    to correct that.
     """
     of_images = np.concatenate(list(draws(images))).astype(np.float64)
     if seeds == 1:
@@ -82,10 +83,11 @@ def _weights(images: int, seeds: int) -> tuple[Floats, Floats]:
 
 
 def read_scores(runs: Sequence[Run]) -> dict[str, Scores]:
-    """By prompt mode what a method scored in each of its runs.
+    """A method's scores in each of its runs, by prompt mode.
 
     Returns:
-        Empty if a run kept no rows, as one of an earlier version, or if the runs differ in images.
+        The result is empty if a run kept no rows, as in earlier versions, or if the runs differ in
+        images.
     """
     tables = [_by_mode(read_items(run.folder)) for run in runs]
     scores: dict[str, Scores] = {}
@@ -117,18 +119,18 @@ def _array(rows: Sequence[Sequence[Tree]], key: str) -> Floats:
 
 
 def add_sureness(runs: Sequence[Run], rows: Sequence[Tree]) -> list[Tree]:
-    """Adds intervals and standing to each row, and tests every two methods of as many shots.
+    """Adds intervals and standing to each row, and tests all pairs of methods with equal shots.
 
     Each row gets, in itself and for each mode of its ``by_prompt``, ``intervals`` (``zero_shot``,
-    ``tuned``, ``difference``), ``standing`` among those of its shots and ``against_best`` (the test
-    against the highest); ``best`` is whether it is the best, all others being worse.
+    ``tuned``, ``difference``), ``standing`` among those with its shots and ``against_best`` (the
+    test against the highest); ``best`` says whether all others are worse.
 
     Args:
-        runs: In the order of the rows.
+        runs: The runs, in the order of the rows.
         rows: See :func:`samtune.compare.rows.aggregate`.
 
     Returns:
-        Of each test ``prompt``, ``shots``, ``methods`` (two, or one and ``zero-shot``),
+        For each test: ``prompt``, ``shots``, ``methods`` (two, or one and ``zero-shot``),
         ``difference`` in IoU (first minus second), its ``interval`` over images and draws, and
         ``images`` and ``draws``: each ``p`` and, after Holm, ``corrected``.
     """
@@ -151,7 +153,7 @@ def add_sureness(runs: Sequence[Run], rows: Sequence[Tree]) -> list[Tree]:
 
 
 def _tests(mode: str, scores: Mapping[tuple[Any, str], Scores | None]) -> list[Tree]:
-    """Every method against zero-shot, and every two methods of as many shots."""
+    """Tests of every method against zero-shot, and of every two methods with the same shots."""
     tests = []
     for (shots, method), each in scores.items():
         if each is not None:
@@ -195,7 +197,7 @@ def _test(
 
 
 def _correct(tests: Sequence[Tree]) -> None:
-    """Corrects the p of tests: those against zero-shot together, those of two methods together."""
+    """Corrects the p values: those against zero-shot together, those of two methods together."""
     for of_zero in (True, False):
         family = [test for test in tests if (test["methods"][1] == ZERO_SHOT) == of_zero]
         for over in ("images", "draws"):
@@ -211,7 +213,7 @@ def differs(test: Mapping[str, Any]) -> bool:
 
 
 def _stand(rows: Sequence[Tree], tests: Sequence[Tree]) -> None:
-    """Where each row of as many shots stands, for its own IoU and that of each prompt mode."""
+    """Sets the standing of rows with the same shots, for their own IoU and for each prompt mode."""
     modes = list(rows[0].get("by_prompt") or {})
     for mode in modes:
         of_mode = [(row["method"], row["by_prompt"][mode]) for row in rows]
@@ -245,14 +247,14 @@ def _rank(entries: Mapping[str, Tree], mode: str, shots: Any, tests: Sequence[Tr
 
 
 def _from_best(test: Tree, top: str) -> Tree:
-    """A test as that of a method against the best: negative where it is worse."""
+    """A test seen from a method against the best: negative if the method is worse."""
     sign = 1 if test["methods"][1] == top else -1
     ends = test["interval"] and sorted(sign * end for end in test["interval"])
     return {**test, "difference": sign * test["difference"], "interval": ends, "best": top}
 
 
 def _by_spread(rows: Sequence[Tree]) -> None:
-    """Of runs without rows of images: the best is named if it is so by more than the deviations."""
+    """Standing without rows of images: the best is marked if it leads by more than deviations."""
     alike = [row for row in rows if row["iou"]["mean"] is not None]
     if len(alike) < 2:
         return

@@ -1,6 +1,6 @@
 """Decoders, one per file; importing this package registers them all.
 
-What the encoder does stands in `adapters`.
+Changes of the encoder belong to `adapters`.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What a decoder is: how masks are read out of an image embedding."""
+"""The interface of a decoder, which predicts masks from an image embedding."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ COPY_RATE = 3e-4
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder gives a decoder for ``B`` images."""
+    """The encoder's output for ``B`` images, as a decoder receives it."""
 
     embedding: Tensor
     """``(B, C, H, W)``."""
     frame: tuple[int, int]
     """``(h, w)`` of the model's input in pixels."""
     taps: dict[int, Tensor]
-    """Streams ``(B, H, W, C)`` after the blocks that the decoder asked for."""
+    """Streams ``(B, H, W, C)`` after the blocks that the decoder requests."""
     state: Any = None
-    """The adapter's state, for decoders made for it."""
+    """The adapter's state, for decoders that work with that adapter only."""
 
 
 class Decoder(nn.Module):
-    """Reads masks out of :class:`Features`.
+    """Predicts masks from :class:`Features`.
 
-    Constructed as ``(sam, config)``; all its parameters are trained.
+    A subclass is constructed as ``(sam, config)``; all its parameters are trained.
     """
 
     name: ClassVar[str] = "unregistered"
@@ -44,24 +44,24 @@ class Decoder(nn.Module):
     paper: ClassVar[str] = ""
     """Authors, year and arXiv number or venue."""
     sits: ClassVar[str] = ""
-    """What it is, in a few words."""
+    """A short description."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Modules that get no gradient under the default loss and prompts."""
     forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Its other forms, published or of another structure: options by a short name. A
+    """Other published or structurally different forms of the decoder: options under a short name. A
     subclass declares its own."""
     adapters: ClassVar[tuple[str, ...] | None] = None
-    """The adapters whose state it reads; ``None`` for all."""
+    """The adapters whose state it can read; ``None`` for all."""
     changes_at_start: ClassVar[str] = ""
-    """Why a fresh one answers otherwise than SAM's own decoder, in a clause; empty if it does
-    not."""
+    """The reason, as a clause, why a fresh decoder answers differently from SAM's own; empty if it
+    does not."""
     learning_rate: ClassVar[float | None] = COPY_RATE
     """The learning rate that it bears, for ``train.lr=auto``; ``None`` if nothing is trained."""
     prompted: ClassVar[bool] = True
     """Whether its answer depends on the prompt."""
     classes: int | None = None
-    """How many classes its masks stand for, one mask per class; ``None`` if it gives single
-    masks."""
+    """Number of classes that its masks stand for, one mask per class; ``None`` if it predicts
+    single masks."""
 
     @dataclass(frozen=True)
     class Config:
@@ -69,23 +69,23 @@ class Decoder(nn.Module):
 
     @classmethod
     def check(cls, spec: SamSpec) -> None:
-        """Refuses bases that it cannot read, before their weights are.
+        """Refuses bases that it does not fit, before their weights are read.
 
         Raises:
-            InputError: Such a base, with the reason.
+            InputError: The base does not fit; the message gives the reason.
         """
 
     @classmethod
     def for_classes(cls, count: int) -> Mapping[str, Any] | None:
-        """Options with which it answers with a map of ``count`` classes; ``None`` if it has none.
+        """Options for a map of ``count`` classes; ``None`` if it cannot predict maps.
 
-        One that can has an option ``classes``.
+        A decoder that can has an option ``classes``.
         """
         return None
 
     @classmethod
     def class_count(cls, options: Mapping[str, Any]) -> int | None:
-        """The attribute ``classes`` under some options; what they leave out is the default."""
+        """The attribute ``classes`` under some options; unset options have their defaults."""
         return None
 
     @property
@@ -95,11 +95,11 @@ class Decoder(nn.Module):
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """Indices of the blocks whose output it wants."""
+        """Indices of the blocks whose output it requests."""
         return ()
 
     def sam_tensors(self) -> dict[str, Tensor]:
-        """The base's tensors that it has other values of, by name: with them plain SAM is it.
+        """The tensors, by name, with which plain SAM becomes this decoder.
 
         Raises:
             NotImplementedError: It is not SAM's own mask decoder.
@@ -109,7 +109,7 @@ class Decoder(nn.Module):
     def forward(
         self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
     ) -> Masks:
-        """Masks of ``N`` prompts, whose coordinates are in the pixels of ``features.frame``."""
+        """Predicts masks of ``N`` prompts, given in the pixels of ``features.frame``."""
         raise NotImplementedError(f"{self.name} does not define forward")
 
 

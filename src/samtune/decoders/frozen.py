@@ -1,4 +1,4 @@
-"""SAM's own decoder, frozen: only the adapter learns."""
+"""SAM's own decoder, frozen: only the adapter is trained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FrozenDecoder(Decoder):
         super().__init__()
 
     def sam_tensors(self) -> dict[str, Tensor]:
-        """None."""
+        """No tensor."""
         return {}
 
     def forward(

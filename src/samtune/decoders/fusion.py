@@ -1,6 +1,6 @@
 r"""TS-SAM's decoder (Yu et al. 2024, arXiv:2408.01835): three scales fused by convolutions.
 
-It replaces SAM's prompt encoder and mask decoder; no prompt enters.
+It replaces SAM's prompt encoder and mask decoder and takes no prompts.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from samtune.sam.model import Sam
 
 @DECODERS.register("fusion")
 class FusionDecoder(Decoder):
-    """One mask an image from TS-SAM's side maps; prompts do not change it.
+    """Predicts one mask per image from TS-SAM's side maps; prompts do not change it.
 
-    It has no IoU head: the estimate is what the predicted probabilities imply.
+    It has no IoU head: the estimated IoU follows from the predicted probabilities.
     """
 
     paper = "Yu et al. 2024, arXiv:2408.01835"
@@ -63,7 +63,7 @@ class FusionDecoder(Decoder):
         return Masks(logits, expected_iou(logits))
 
     def fuse(self, f1: Tensor, f2: Tensor, f4: Tensor) -> Tensor:
-        """Maps of the grid, twice and four times it, to ``(B, 1, 4H, 4W)`` logits.
+        """Fuses maps at one, two and four times the grid to ``(B, 1, 4H, 4W)`` logits.
 
         Args:
             f1: ``(B, prompt_dim, H, W)``.
@@ -78,10 +78,10 @@ class FusionDecoder(Decoder):
 
 
 def expected_iou(logits: Tensor) -> Tensor:
-    """The IoU of a mask with its truth, were the probabilities right: ``(N, K)``, no gradient.
+    """The IoU that a mask would have if the probabilities were right: ``(N, K)``, no gradient.
 
-    The ratio of the expected overlap and the expected union of ``logits > 0`` with a mask whose
-    pixels are foreground with the predicted probability.
+    It is the ratio of the expected overlap and the expected union of ``logits > 0`` and a mask
+    whose pixels are foreground with the predicted probability.
 
     Args:
         logits: ``(N, K, h, w)``.
@@ -93,7 +93,7 @@ def expected_iou(logits: Tensor) -> Tensor:
 
 
 def _maps(state: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The side maps, also where the adapter that makes them is one of a stack."""
+    """The side maps, also if the adapter that makes them is one of a stack."""
     for part in (state, *getattr(state, "states", ())):
         if hasattr(part, "maps"):
             return part.maps

@@ -1,4 +1,4 @@
-r"""SAM-HQ's decoder (Ke et al. 2023, arXiv:2306.01567): a token of its own on the frozen decoder.
+r"""SAM-HQ's decoder (Ke et al. 2023, arXiv:2306.01567): a new token on the frozen decoder.
 
 With SAM's upscaled image :math:`U`, its image embedding :math:`E`, the stream :math:`X` after the
 first global block and the decoder's last state :math:`h'` of the new token :math:`h`:
@@ -33,7 +33,8 @@ from samtune.sam.spec import SamSpec
 class HqDecoder(Decoder):
     """A high-quality token with its own head and image features; SAM's decoder stays frozen.
 
-    One mask for each prompt. Its estimated IoU is that of SAM's mask: the published head has none.
+    It predicts one mask per prompt. The estimated IoU is that of SAM's mask, because the published
+    head has no estimate.
     """
 
     paper = "Ke et al. 2023, arXiv:2306.01567"
@@ -47,15 +48,15 @@ class HqDecoder(Decoder):
         """Options of :class:`HqDecoder`."""
 
         combine: Literal["hq", "sum"] = "hq"
-        """The mask in evaluation: ``hq``, the new token's alone, as CAT-SAM; ``sum``, SAM's added
-        to it, as SAM-HQ. Training reads the new token's alone, as both do."""
+        """The mask in evaluation: ``hq``, the new token's mask, as CAT-SAM; ``sum``, its sum with
+        SAM's mask, as SAM-HQ. Training uses the new token's mask, as both do."""
 
     @classmethod
     def check(cls, spec: SamSpec) -> None:
         """Refuses bases without a global block.
 
         Raises:
-            InputError: Such a base.
+            InputError: The base has no global block.
         """
         if not spec.global_blocks:
             raise _no_global_block(spec)
@@ -78,26 +79,26 @@ class HqDecoder(Decoder):
 
     @property
     def tokens(self) -> Tensor:
-        """The high-quality token ``(1, prompt_dim)``, with its graph: adapters may train it."""
+        """The high-quality token ``(1, prompt_dim)``, with its graph: adapters can train it."""
         return self.hf_token.weight
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """The first global block."""
+        """The index of the first global block."""
         return (self._tap,)
 
     def fuse(self, features: Features) -> Tensor:
-        """Early and final features of each image, ``(B, prompt_dim / 8, 4H, 4W)``."""
+        """Fuses early and final features of each image, ``(B, prompt_dim / 8, 4H, 4W)``."""
         early = features.taps[self._tap].permute(0, 3, 1, 2)
         return self.embedding_encoder(features.embedding) + self.compress_vit_feat(early)
 
     def forward(
         self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
     ) -> Masks:
-        """One mask for each prompt.
+        """Predicts one mask per prompt.
 
-        ``multimask`` concerns SAM's part alone: the best of its three by estimated IoU takes the
-        place of its single mask.
+        ``multimask`` only affects SAM's mask: the best of its three masks by estimated IoU replaces
+        its single mask.
         """
         encoder, decoder = sam.prompt_encoder, sam.mask_decoder
         grid = (features.embedding.shape[-2], features.embedding.shape[-1])
@@ -117,7 +118,7 @@ class HqDecoder(Decoder):
 
 
 def _first_global_block(sam: Sam) -> int:
-    """The first one on the grid of the image embedding, with which its stream is fused."""
+    """The first global block on the grid of the image embedding, whose stream is fused with it."""
     encoder = sam.image_encoder
     for i, block in enumerate(encoder.blocks):
         if not block.window and block.stride == encoder.stride:

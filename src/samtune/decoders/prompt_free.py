@@ -1,7 +1,7 @@
-"""A trained mask decoder for use without prompts, as SAM-Adapter reads its masks out.
+"""A trained mask decoder for use without prompts, as in SAM-Adapter.
 
-Chen et al. 2023 (arXiv:2304.09148). There is no prompt encoder: the sparse embeddings are empty and
-the dense one is a learned vector, the same in every cell.
+Source: Chen et al. 2023 (arXiv:2304.09148). There is no prompt encoder: the sparse embeddings are
+    empty, and the dense embedding is one learned vector for all cells.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from samtune.sam.prompt_encoder import PositionEmbeddingRandom
 class PromptFreeDecoder(Decoder):
     """A trained copy of the base's mask decoder, with its own embedding for "no mask".
 
-    Prompts that are given all the same go through the base's frozen prompt encoder.
+    If prompts are given nevertheless, the base's frozen prompt encoder encodes them.
     """
 
     paper = "Chen et al. 2023 (SAM-Adapter), arXiv:2304.09148"
@@ -38,8 +38,8 @@ class PromptFreeDecoder(Decoder):
         """Options of :class:`PromptFreeDecoder`."""
 
         start: Literal["pretrained", "random"] = "pretrained"
-        """Where the "no mask" embedding and the position code come from: ``pretrained``, the base;
-        ``random``, drawn anew, as in the published code, which does not load them."""
+        """Initial "no mask" embedding and position code: ``pretrained``, the base's; ``random``,
+        drawn anew, as in the published code, which does not load them."""
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class PromptFreeDecoder(Decoder):
     def forward(
         self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
     ) -> Masks:
-        """One mask, or three, for each of ``N`` prompts, which are usually empty."""
+        """Predicts one mask, or three, for each of ``N`` prompts, which are usually empty."""
         grid = (features.embedding.shape[-2], features.embedding.shape[-1])
         tensors = {"no_mask_embed.weight": self.no_mask_embed.weight}
         positions = self.pe_layer or sam.prompt_encoder.pe_layer

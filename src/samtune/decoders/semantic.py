@@ -1,9 +1,9 @@
 """Several classes at once: one output token per class on SAM's mask decoder, without prompts.
 
-Two layouts are known. Generalized SAM (Kato et al. 2024, arXiv:2408.12406) puts ``C`` IoU tokens
-and ``4C + 1`` mask tokens in and reads the classes from the outputs 1 to ``C``: the IoU tokens but
-the first, and the first mask token; the others only take part in the attention. SAMed (Zhang and
-Liu 2023, arXiv:2304.13785) has one mask token for each class.
+Two token layouts exist. Generalized SAM (Kato et al. 2024, arXiv:2408.12406) takes ``C`` IoU tokens
+and ``4C + 1`` mask tokens and reads the classes from the outputs 1 to ``C``: the IoU tokens except
+the first, and the first mask token. The other tokens only take part in the attention. SAMed (Zhang
+and Liu 2023, arXiv:2304.13785) has one mask token per class.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from samtune.sam.prompt_encoder import PromptEmbedding
 
 @DECODERS.register("semantic")
 class SemanticDecoder(Decoder):
-    """A map of classes for each image; prompts do not change it.
+    """Predicts a map of classes for each image; prompts do not change it.
 
     With two classes in Generalized SAM's layout it is SAM's decoder with its single mask, for the
-    foreground. Tokens and heads start as SAM's where it has some, the others at random.
+    foreground. Tokens and heads start as SAM's if SAM has them, the others at random.
     """
 
     paper = "Kato et al. 2024 (Generalized SAM), arXiv:2408.12406; SAMed: arXiv:2304.13785"
@@ -49,25 +49,26 @@ class SemanticDecoder(Decoder):
         """Options of :class:`SemanticDecoder`."""
 
         classes: Annotated[int, Range(at_least=2, note=", background included")] = 2
-        """How many, with the background if the mask values have one; ``data.classes`` where that is
-        known and this is not set. The loss then is ``ce + multi_dice``, unless it is set."""
+        """Number of classes, including the background if the mask values have one; by default
+        ``data.classes``, if known. The loss is then ``ce + multi_dice``, unless another is set."""
         tokens: Literal["gsam", "per_class"] = "gsam"
         """``gsam``: Generalized SAM's layout; ``per_class``: one mask token per class, as SAMed."""
         positions: Literal["fourier", "conv"] = "fourier"
-        """Position code of the image: SAM's, or a convolution of the embedding, as GSAM has it."""
+        """Position code of the image: SAM's, or a convolution of the embedding, as in GSAM."""
         train_dense: bool = False
-        """Train an own embedding for "no mask", added to the image at every place, as SAMed."""
+        """Train an embedding for "no mask" that is added to every cell of the image embedding, as
+        SAMed does."""
         frozen: bool = False
-        """Keep everything at its start, as SAMUS was published over several classes."""
+        """Keep all values as initialised, as published for SAMUS with several classes."""
 
     @classmethod
     def for_classes(cls, count: int) -> Mapping[str, Any]:
-        """The count itself; two classes need a mask token per class to be a map."""
+        """Options for ``count`` classes; a map of two classes needs a mask token per class."""
         return {"classes": count, **({"tokens": "per_class"} if count == 2 else {})}
 
     @classmethod
     def class_count(cls, options: Mapping[str, Any]) -> int | None:
-        """As set; two classes in Generalized SAM's layout are a single mask."""
+        """The option's value; two classes in Generalized SAM's layout are a single mask."""
         options = {**asdict(cls.Config()), **options}
         single = options["classes"] == 2 and options["tokens"] == "gsam"
         return None if single else options["classes"]
@@ -95,9 +96,9 @@ class SemanticDecoder(Decoder):
     def forward(
         self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
     ) -> Masks:
-        """The classes of each prompt's image, ``(N, classes, 4H, 4W)``; one mask for two classes.
+        """Predicts the classes of each prompt's image, ``(N, classes, 4H, 4W)``, or one mask.
 
-        ``multimask`` changes nothing.
+        Two classes in Generalized SAM's layout give one mask. ``multimask`` has no effect.
         """
         embedding, decoder = features.embedding, self.mask_decoder
         if self.positions is None:
@@ -119,13 +120,13 @@ class SemanticDecoder(Decoder):
 
 
 def expected_iou(logits: Tensor) -> Tensor:
-    """The IoU of each class with its truth, were the probabilities right: ``(N, K)``, no gradient.
+    """The IoU that each class would have if the probabilities were right: ``(N, K)``, no gradient.
 
-    The ratio of the expected overlap and the expected union of the pixels where a class is the
-    likeliest with those that are of it.
+    It is the ratio of the expected overlap and the expected union of the pixels where a class is
+    the most likely and the pixels that belong to it.
 
     Args:
-        logits: ``(N, K, h, w)`` over classes that exclude each other.
+        logits: ``(N, K, h, w)`` over mutually exclusive classes.
     """
     p = logits.detach().float().softmax(1)
     inside = torch.zeros_like(p).scatter_(1, p.argmax(1, keepdim=True), 1.0)
@@ -134,7 +135,7 @@ def expected_iou(logits: Tensor) -> Tensor:
 
 
 def _extend(decoder: MaskDecoder, count: int, dim: int, layout: str) -> None:
-    """Gives a decoder tokens and heads for ``count`` classes."""
+    """Gives a decoder the tokens and heads for ``count`` classes."""
     if layout == "gsam":
         decoder.iou_token = nn.Embedding(count, dim)
         decoder.mask_tokens = nn.Embedding(4 * count + 1, dim)

@@ -1,4 +1,4 @@
-"""Decoder fine-tuning: an own copy of SAM's mask decoder, all of it trained."""
+"""Decoder fine-tuning: a fully trained copy of SAM's mask decoder."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class TunedDecoder(Decoder):
         )
 
     def sam_tensors(self) -> dict[str, Tensor]:
-        """All of its own: its parts have SAM's names."""
+        """All of its tensors, which have SAM's names."""
         return {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
 
     def forward(
         self, sam: Sam, features: Features, prompts: Prompts, multimask: bool = False
     ) -> Masks:
-        """The copy's masks."""
+        """Predicts the copy's masks."""
         return sam.decode(
             features.embedding,
             prompts,

@@ -1,6 +1,6 @@
-"""A model on a data set, streamed: its answers beside their targets.
+"""Measuring a model on a data set, streamed: its answers beside their targets.
 
-What a metric computes stands in `metrics`; what a run does with it in `runs`.
+The computation of metrics belongs to `metrics`, the use of results in a run to `runs`.
 """
 
 from samtune.evaluation.streaming import Evaluation, evaluate, predict

@@ -1,4 +1,4 @@
-"""The guesses that an evaluation measures beside the model, which need none."""
+"""The guesses without a model that an evaluation measures beside the model."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 
 class Guess(Protocol):
-    """Measures what needs no model. A result below it says nothing."""
+    """Measures a guess that needs no model; a model that scores lower has learned nothing."""
 
     def update(
         self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, complete: bool
     ) -> None:
-        """Adds an image, or a part of it.
+        """Adds an image, or some of its masks.
 
         Args:
-            batch: Its batch.
-            at: Its place.
+            batch: The batch.
+            at: Position of the image.
             pairs: The model's masks beside their targets.
             answers: The model's answers.
-            complete: Whether no more of its masks follow.
+            complete: Whether these are the last of its masks.
         """
 
     def results(self) -> tuple[dict[str, Any], Draws]:
@@ -53,10 +53,10 @@ class Guess(Protocol):
 def guesses_for(
     model: FineTuned, dataset: SegmentationDataset, config: EvalConfig
 ) -> dict[str, Guess]:
-    """What is to be beaten, by its name.
+    """The guesses that a model should beat, by name.
 
-    Of boxes it is what they alone give, of maps of classes the most frequent class everywhere, else
-    everything as one object.
+    For boxes these are the masks that the boxes alone give, for maps of classes the most frequent
+    class everywhere, otherwise the whole image as one object.
     """
     from samtune.metrics import filled_box, inscribed_ellipse, whole_image
     from samtune.metrics.contract import MEASURES
@@ -65,7 +65,7 @@ def guesses_for(
         return {"one class everywhere": OneClass()}
     boxed = all(kind_of(mode) == "box" for mode in dataset.modes)
     of_boxes = {"filled box": filled_box, "inscribed ellipse": inscribed_ellipse}
-    # A guess has a mask, but neither probabilities nor an estimate of its IoU.
+    # A guess has a mask, but no probabilities and no estimate of its IoU.
     names = tuple(name for name in config.names if set(MEASURES[name].needs) <= {"whole"})
     of_masks = replace(config, metrics=names)
     guesses = of_boxes if boxed else {"whole image": whole_image}
@@ -76,10 +76,10 @@ class MaskGuess:
     """A guess with a mask for each prompt.
 
     Args:
-        guess: Gives for boxes ``(N, 4)`` and the image's size the masks ``(N, h0, w0)``.
-        model: Says where sums lie.
+        guess: Maps boxes ``(N, 4)`` and the image's size to masks ``(N, h0, w0)``.
+        model: The model, for the device of the sums.
         dataset: The images.
-        config: What to measure.
+        config: The metrics.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class MaskGuess:
         i = at.in_batch
         geometry = batch.geometries[i]
         boxes = batch.prompts.only(batch.prompts.image == i).boxes().reshape(-1, 2, 2)
-        # Rounded: the way into the model's frame and back moves an edge by a hair.
+        # Rounded, because mapping to the model's frame and back moves an edge slightly.
         boxes = geometry.to_original(boxes).flatten(1).double().round(decimals=3)
         guessed = pairs._replace(masks=self.guess(boxes, geometry.original))
 
@@ -115,7 +115,7 @@ class MaskGuess:
 
 
 class OneClass:
-    """The guess that a map is of its data set's most frequent class everywhere."""
+    """The guess that a map has its data set's most frequent class everywhere."""
 
     def __init__(self) -> None:
         self.areas: list[tuple[int, Tensor, Tensor]] = []
@@ -123,7 +123,7 @@ class OneClass:
     def update(
         self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, complete: bool
     ) -> None:
-        """Adds an image by the pixels of its classes: which class it is follows from all images."""
+        """Adds the pixel counts of an image's classes; all images decide which class it is."""
         from samtune.metrics.areas import areas_of
 
         pixels = areas_of(pairs.targets, pairs.targets, pairs.valid)[:, 2].cpu()
@@ -147,13 +147,13 @@ class OneClass:
 
 
 def _add_one_class(metrics: MaskMetrics, guess: int, classes: Tensor, pixels: Tensor) -> None:
-    """Adds an image of which everything is said to be of one class.
+    """Adds an image that is predicted to be of one class everywhere.
 
     Args:
-        metrics: Where to.
-        guess: The class.
-        classes: ``(n,)`` int64: those that the image has.
-        pixels: ``(n,)`` int64: of each.
+        metrics: The metrics to update.
+        guess: The predicted class.
+        classes: ``(n,)`` int64: the classes in the image.
+        pixels: ``(n,)`` int64: their pixel counts.
     """
     if guess not in classes:
         classes = torch.cat([classes, torch.tensor([guess])])

@@ -32,7 +32,7 @@ class MaskPairs(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The places of an image, from 0."""
+    """The index of an image, from 0."""
 
     in_batch: int
     in_dataset: int
@@ -47,20 +47,20 @@ def image_result(
     needs: Collection[str],
     promptless: Callable[[int], Tensor] | None = None,
 ) -> ImageResult:
-    """An image's result with what the metrics need, and no more.
+    """An image's result with exactly the inputs that the metrics need.
 
     Args:
         dataset: The data set of the image.
         batch: The batch of the image.
-        place: Which image.
+        place: Position of the image in it.
         pairs: Its masks in the original frame.
         answers: The model's answers to the whole batch.
-        needs: See :class:`samtune.metrics.contract.Measure`.
-        promptless: Gives for image ``i`` of the batch the mask ``(h0, w0)`` bool that the model
-            answers without a prompt; called for images without objects.
+        needs: The needed inputs, see :class:`samtune.metrics.contract.Measure`.
+        promptless: Returns for image ``i`` of the batch the mask ``(h0, w0)`` bool that the model
+            predicts without a prompt; called for images without objects.
 
     Raises:
-        InputError: The model's frame is needed, and the image is cut into tiles or crops.
+        InputError: A metric needs the model's frame, but the image is cut into tiles or crops.
     """
     from samtune.metrics import ImageResult
 
@@ -78,7 +78,7 @@ def image_result(
         result = replace(result, probability=_probability(answers.highest(i)))
     if "whole" in needs:
         result = replace(result, whole=torch.from_numpy(dataset.sample(index).labels.foreground))
-        if not len(pairs.masks) and promptless is not None:  # the rule for what is empty
+        if not len(pairs.masks) and promptless is not None:  # the rule for empty masks
             result = replace(result, unasked=promptless(i))
     if "frame" not in needs:
         return result
@@ -94,12 +94,12 @@ def _in_frame(
     logits: Tensor,
     shares: bool,
 ) -> ImageResult:
-    """The result of image ``i`` in the model's frame, of its logits ``(n, K, h1, w1)`` there."""
+    """The result of image ``i`` in the model's frame, from its logits ``(n, K, h1, w1)`` there."""
     from samtune.metrics import ImageResult
 
     mapped, rows = dataset.class_maps, batch.prompts.image == i
     h, w = batch.geometries[i].resized
-    # of a map the classes exclude each other, unless one mask answers for all
+    # the classes of a map are exclusive, unless one mask answers for all
     masks = inside(logits, mapped and logits.shape[1] > 1).flatten(0, 1).cpu()
     targets, valid = batch.targets[rows][:, :h, :w], batch.valid[i, :h, :w]
     return ImageResult(
@@ -124,7 +124,7 @@ def pair_masks(
         classes: ``(N,)`` int64; for a map the classes follow from it.
 
     Raises:
-        InputError: A decoder of another number of classes.
+        InputError: The decoder has another number of classes.
     """
     if not dataset.class_maps:
         return MaskPairs(masks, targets, valid, classes)
@@ -137,21 +137,21 @@ def by_class(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Splits a map of classes into one mask per class, to compare with as many predicted ones.
 
-    Classes that are neither in the image nor predicted there are left out, so that the pooled IoU
-    of a class over all images is that of their confusion matrix. A single predicted mask, as plain
+    Classes that are neither in the image nor predicted in it are left out, so the pooled IoU of a
+    class over all images equals that of their confusion matrix. A single predicted mask, as plain
     SAM gives, answers for every class.
 
     Args:
         masks: ``(classes, h0, w0)`` or ``(1, h0, w0)`` bool.
         target: ``(1, h0, w0)`` int64.
         valid: ``(h0, w0)`` bool.
-        classes: How many classes the data has.
+        classes: Number of classes in the data.
 
     Returns:
         Masks and targets ``(n, h0, w0)`` bool, and the class of each.
 
     Raises:
-        InputError: A decoder of another number of classes.
+        InputError: The decoder has another number of classes.
     """
     if len(masks) not in (1, classes):
         raise InputError(
@@ -164,7 +164,7 @@ def by_class(
 
 
 def _probability(highest_logits: Tensor) -> Tensor:
-    """The probability map ``(h, w)`` of logits ``(h, w)``, on the CPU."""
+    """The probability map ``(h, w)`` from logits ``(h, w)``, on the CPU."""
     return highest_logits.float().sigmoid().cpu()
 
 

@@ -11,7 +11,7 @@ from samtune.evaluation.uncertainty import Draws
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """The numbers of an evaluation."""
+    """The results of an evaluation."""
 
     metrics: dict[str, Any]
     """The values of :meth:`samtune.metrics.MaskMetrics.compute`, and of other metrics by name."""
@@ -19,18 +19,18 @@ class Evaluation:
     items: list[dict[str, Any]] = field(default_factory=list)
     """One row per image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""
     by_click: list[dict[str, Any]] = field(default_factory=list)
-    """The metrics after each click, where there are several; ``metrics`` are those after the last.
-    """
+    """The metrics after each click, if there are several; ``metrics`` are those after the last."""
     guesses: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The metrics of masks that need no model, by the guess's name."""
     draws: Draws | None = None
     """The metrics of draws of the images, for intervals."""
     click_draws: Sequence[Draws] = ()
-    """The same after each click."""
+    """The metrics of draws after each click."""
     guess_draws: dict[str, Draws] = field(default_factory=dict)
-    """The same of each guess."""
+    """The metrics of draws for each guess."""
     images_per_second: float | None = None
-    """How many the model answers, of all processes; reading and measuring do not count."""
+    """Images per second that the model answers, over all processes, without reading and measuring.
+    """
     by_prompt: dict[str, Evaluation] = field(default_factory=dict)
     """One evaluation for each prompt mode, where there are several; all else here is of the first.
     """

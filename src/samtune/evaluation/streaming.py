@@ -60,29 +60,29 @@ def evaluate(
 ) -> Evaluation:
     """Measures a model on a split, or on prepared images, at the original resolution.
 
-    Streams: memory grows by a few numbers an image, never by its pixels, and an image's objects are
-    answered and measured as many at once as ``measuring.memory`` holds. In a distributed run each
-    process takes its share and all return the result over the whole.
+    The evaluation streams: memory grows by a few numbers per image, not by its pixels, and as many
+    of an image's objects are processed at once as ``measuring.memory`` allows. In a distributed run
+    each process evaluates some of the images, and all return the result over the whole.
 
     Args:
-        model: Left in evaluation mode.
+        model: The model; it is left in evaluation mode.
         dataset: A split, as ``samtune.open_data("polyps").test``, or what :func:`samtune.prepare`
             made with ``train=False``.
-        prompts: How objects are asked for: a mode, several as in ``"box,point"``, which are
-            measured one after another, or a :class:`samtune.PromptConfig`. By default as the model
-            is trained for, or as the images were prepared.
-        batch_size: Images encoded at once.
+        prompts: A prompt mode, several as in ``"box,point"``, which are measured one after another,
+            or a :class:`samtune.PromptConfig`. By default those of the model's training, or those
+            for which the images were prepared.
+        batch_size: Number of images encoded at once.
         precision: Arithmetic of the forward pass.
         multimask: Take the best of three masks, by the decoder's own estimate.
-        workers: Processes that load data.
-        progress: Called with images done and images in all.
-        guesses: Also measure masks that need no model: those that the prompts' boxes alone give,
-            or for other prompts the whole image.
-        measuring: Which metrics to compute besides IoU and Dice, of the last answers.
+        workers: Number of processes that load data.
+        progress: Called with the number of images done and in all.
+        guesses: Also measure masks that need no model: those from the prompts' boxes alone, or for
+            other prompts the whole image.
+        measuring: The metrics to compute besides IoU and Dice, for the last answers.
 
     Raises:
-        InputError: Files that cannot be used, images that were prepared for another model or for
-            training, or a metric that is unknown, has no meaning for the data, or lacks a package.
+        InputError: Files cannot be used, images were prepared for another model or for training, or
+            a metric is unknown, undefined for the data, or lacks a package.
     """
     by_mode = test_images(model, dataset, prompts)
     evaluations = evaluate_prompts(
@@ -112,24 +112,24 @@ def evaluate_prompts(
     guesses: bool = False,
     measuring: EvalConfig | None = None,
 ) -> list[Evaluation]:
-    """Measures a model on the same images with several kinds of prompts; encodes each image once.
+    """Measures a model on the same images with several kinds of prompts, encoding each image once.
 
     Args:
         model: Left in evaluation mode.
         datasets: The same images in the same frame; see ``SegmentationDataset.asked_in``.
-        batch_size: As for :func:`evaluate`, and so are all that follow.
+        batch_size: See :func:`evaluate`, also for the arguments that follow.
         precision: See there.
         multimask: See there.
-        workers: See there; so many for each of the data sets.
+        workers: See there; the number is for each of the data sets.
         progress: See there.
         guesses: See there.
         measuring: See there.
 
     Returns:
-        The numbers of each data set.
+        The results for each data set.
 
     Raises:
-        InputError: As :func:`evaluate`.
+        InputError: See :func:`evaluate`.
     """
     model.eval()
     rank, world = place()
@@ -138,7 +138,7 @@ def evaluate_prompts(
     all_sums = [_Sums(model, each, measuring or EvalConfig(), guesses) for each in datasets]
     parts = [Subset(dataset, share) for dataset in datasets]
     loader, *others = (batches(part, workers, batch_size=batch_size) for part in parts)
-    for first in loader:  # zip would hold on to a batch
+    for first in loader:  # zip would keep a batch alive
         asked = [first, *map(next, others)]
         _add_batch(model, asked, all_sums, share, precision, multimask)
         if progress is not None:
@@ -154,7 +154,7 @@ def _add_batch(
     precision: str,
     multimask: bool,
 ) -> None:
-    """Encodes a batch of images once, and adds the answers to each of their kinds of prompts."""
+    """Encodes a batch of images once, and adds the answers to each kind of prompt."""
     images = cache(lambda: prompted_batch(model, batches[0]))
     for batch, sums in zip(batches, all_sums, strict=True):
         how = (precision, multimask, sums.dataset.rounds)
@@ -167,7 +167,7 @@ def _add_batch(
 
 
 class _Sums:
-    """All that one evaluation adds up over the images of this process."""
+    """All sums of one evaluation over the images of this process."""
 
     def __init__(
         self, model: FineTuned, dataset: SegmentationDataset, config: EvalConfig, guesses: bool
@@ -184,9 +184,9 @@ class _Sums:
         self.seconds = 0.0
 
     def timed(self, rounds: Iterator[Answers]) -> Iterator[Answers]:
-        """The answers, while the time that the model takes for them is added up."""
+        """Yields the answers, and adds up the time that the model takes for them."""
         start = time.perf_counter()
-        for answers in rounds:  # their masks are on the CPU: all is done
+        for answers in rounds:  # their masks are on the CPU, so the computation is finished
             self.seconds += time.perf_counter() - start
             yield answers
             start = time.perf_counter()
@@ -199,11 +199,11 @@ class _Sums:
         rounds: Iterator[Answers],
         promptless: Callable[[int], Tensor],
     ) -> None:
-        """Adds a batch, or a part of it: the masks of every round, all else of the last one.
+        """Adds a batch, or some of its prompts: the masks of every round, all else of the last one.
 
         Args:
             batch: Images with their targets.
-            indices: Their places in the data set; more may follow.
+            indices: Their indices in the data set; there may be more indices than images.
             complete: See :func:`complete_in`.
             rounds: The answers, see :func:`answers_by_round`.
             promptless: See :func:`samtune.evaluation.image_results.image_result`.
@@ -222,7 +222,7 @@ class _Sums:
                     self.items.append(_item(at.in_dataset, batch.names[i], areas))
 
     def compute(self) -> Evaluation:
-        """The numbers over all processes."""
+        """The results over all processes."""
         masks = [each.masks for each in self.by_round]
         numbers = [each.metric.compute() for each in masks]
         others = {} if self.suite is None else self.suite.compute()
@@ -244,10 +244,10 @@ class _Sums:
 
 
 def parts_of(model: FineTuned, batch: Batch, memory: int) -> Iterator[slice]:
-    """Ranges of a batch's prompts that are answered together; at least one, if it has none.
+    """Ranges of a batch's prompts that are answered together; one range if there are no prompts.
 
     Args:
-        model: That answers.
+        model: The model that answers.
         batch: Images with prompts.
         memory: Bytes that the answers to one range may take; a single prompt may need more.
     """
@@ -259,7 +259,7 @@ def parts_of(model: FineTuned, batch: Batch, memory: int) -> Iterator[slice]:
 
 
 def complete_in(batch: Batch, rows: slice) -> dict[int, bool]:
-    """The images that have prompts in a range, and of each whether its last one is among them.
+    """The images with prompts in a range, and for each whether its last prompt is among them.
 
     An image without prompts belongs to the first range.
     """
@@ -293,7 +293,7 @@ def _promptless(model: FineTuned, batch: Batch, precision: str, multimask: bool,
 
 
 def _item(index: int, name: str, areas: Tensor) -> dict[str, Any]:
-    """An image's row, see :class:`Evaluation`, of the areas of its masks ``(N, 3)``."""
+    """An image's row, see :class:`Evaluation`, from the areas of its masks ``(N, 3)``."""
     from samtune.metrics.areas import scores_of
 
     means = [float(s.mean()) if len(s) else math.nan for s in scores_of(areas)]
@@ -308,7 +308,7 @@ def predict(
     multimask: bool = False,
     rounds: int = 1,
 ) -> list[Tensor]:
-    """The masks of each image in its original frame: ``(N_b, h0, w0)`` bool on the CPU.
+    """Predicts each image's masks in its original frame: ``(N_b, h0, w0)`` bool on the CPU.
 
     A decoder of classes gives one mask per class: ``(K, h0, w0)``. With several rounds the masks
     are those after the last click.
@@ -325,7 +325,7 @@ def predict_in_parts(
     rounds: int = 1,
     memory: int = EvalConfig.memory,
 ) -> Iterator[list[Tensor]]:
-    """The masks of :func:`predict`, of as many prompts at a time as ``memory`` bytes hold."""
+    """Like :func:`predict`, with as many prompts at a time as ``memory`` bytes hold."""
     images = cache(lambda: prompted_batch(model, batch))
     for rows in parts_of(model, batch, memory):
         *_, answers = _rounds(model, images, batch.part(rows), precision, multimask, rounds)
@@ -336,10 +336,10 @@ def predict_in_parts(
 def answers_by_round(
     model: FineTuned, batch: Batch, precision: str, multimask: bool, rounds: int
 ) -> Iterator[Answers]:
-    """The answers to each image's prompts in each of so many rounds.
+    """The answers to each image's prompts in each of several rounds.
 
-    From the second on, a prompt has one more click, in the middle of what is most wrong, and its
-    last answer as a mask; one answer is read of it, as SAM's own training does.
+    From the second round on, a prompt gets one more click, in the middle of the largest error, and
+    its last answer as a mask; one answer is read, as in SAM's own training.
     """
     images = cache(lambda: prompted_batch(model, batch))
     yield from _rounds(model, images, batch, precision, multimask, rounds)
@@ -354,7 +354,7 @@ def _rounds(
     multimask: bool,
     rounds: int,
 ) -> Iterator[Answers]:
-    """See :func:`answers_by_round`, of images that are encoded when they are first asked."""
+    """See :func:`answers_by_round`; images are encoded when they are first needed."""
     prompts = batch.prompts
     with autocast(model.device, precision):
         answers = images().answer(prompts, multimask)
@@ -367,7 +367,7 @@ def _rounds(
 
 
 def _with_clicks(prompts: Prompts, batch: Batch, answers: Sequence[Tensor], low: Tensor) -> Prompts:
-    """The prompts with one more click each, where their masks are wrong."""
+    """The prompts with one more click each, at an error of their masks."""
     xy, labels = prompts.coords.new_zeros(len(prompts), 2), prompts.labels.new_zeros(len(prompts))
     for i, (masks, geometry) in enumerate(zip(answers, batch.geometries, strict=True)):
         rows = prompts.image == i

@@ -1,4 +1,4 @@
-"""The sums of one evaluation: kept image by image, and gathered from all processes."""
+"""The sums of one evaluation, kept image by image and gathered from all processes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class ImageSums:
     def __init__(self, masks: PerImage, suite: Suite | None = None) -> None:
         self.masks, self.suite = masks, suite
         self._areas: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        """Of images that are not complete the areas of masks, and their classes."""
+        """For images that are not complete: the areas of masks, and their classes."""
         self._parts: dict[int, ResultInParts] = {}
-        """What the suite will be given of them."""
+        """The results of these images that the suite will receive."""
 
     def add(
         self,
@@ -44,13 +44,13 @@ class ImageSums:
         result: Callable[[Collection[str]], ImageResult],
         complete: bool = True,
     ) -> Tensor | None:
-        """Adds masks of an image, all or some of them.
+        """Adds some or all masks of an image.
 
         Args:
-            place: The image's place in the data set; its parts come in their order.
+            place: The image's index in the data set; its masks come in order.
             pairs: The masks.
-            result: Gives the same as the suite takes it, with what the suite needs.
-            complete: Whether no more follow.
+            result: Returns the same masks in the form that the suite takes, with its other inputs.
+            complete: Whether these are the last masks.
 
         Returns:
             Pixels of overlap, prediction and target of all of the image's masks ``(N, 3)``, once it
@@ -84,18 +84,18 @@ class ImageSums:
 
 
 def counter_on(device: torch.device) -> PerImage:
-    """An empty count of masks; over several processes it adds up all of theirs."""
+    """An empty mask counter; over several processes it adds up their counts."""
     from samtune.metrics import MaskMetrics
     from samtune.metrics.per_image import PerImage
 
     _, world = place()
     metrics = MaskMetrics(sync_on_compute=world > 1)
-    # Collectives need the sums where the model is; alone they stay on the CPU.
+    # Collectives need the sums on the model's device; a single process keeps them on the CPU.
     return PerImage(metrics.to(device) if world > 1 else metrics)
 
 
 def suite_for(model: FineTuned, dataset: SegmentationDataset, config: EvalConfig) -> Suite | None:
-    """The metrics besides those of every evaluation; ``None`` if there are none."""
+    """The metrics besides IoU and Dice; ``None`` if there are none."""
     from samtune.metrics import Suite
     from samtune.metrics.contract import ALWAYS
 
@@ -112,12 +112,12 @@ def suite_for(model: FineTuned, dataset: SegmentationDataset, config: EvalConfig
 
 
 def draws_of(masks: PerImage, suite: Suite | None, complete: bool = False) -> Draws:
-    """What is needed for draws of the images of all processes.
+    """The values needed for draws of the images of all processes.
 
     Args:
         masks: IoU and Dice.
         suite: The other metrics.
-        complete: This process has the images of all of them.
+        complete: Whether this process has all images.
     """
     from samtune.metrics.per_image import Resampling
 
@@ -130,7 +130,7 @@ def draws_of(masks: PerImage, suite: Suite | None, complete: bool = False) -> Dr
 
 
 def gather_items(items: list[Any]) -> list[Any]:
-    """Those of all processes."""
+    """Gathers the items of all processes."""
     from torch import distributed
 
     _, world = place()

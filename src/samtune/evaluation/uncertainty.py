@@ -1,4 +1,4 @@
-"""How sure an evaluation is: its numbers for draws of its images, and intervals from them."""
+"""The uncertainty of an evaluation: its metrics for draws of its images, and their intervals."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ Ends = list[float] | None
 
 @dataclass(frozen=True)
 class Draws:
-    """The numbers of an evaluation, each for many draws of its images.
+    """The metrics of an evaluation, each for many draws of its images.
 
-    Draws of as many images are the same for every model and guess, so that differences are paired.
+    For the same number of images the draws are the same for every model and guess, so differences
+    are paired.
     """
 
     masks: Resampling
-    """Of IoU and Dice, which every evaluation has."""
+    """The draws of IoU and Dice, which every evaluation has."""
     families: Mapping[str, Resampling] = field(default_factory=dict)
-    """Of the other metrics, by family."""
+    """The draws of the other metrics, by family."""
     names: tuple[str, ...] = ()
-    """Those metrics."""
+    """The names of the other metrics."""
 
     @property
     def images(self) -> int:
-        """Images of a draw."""
+        """Number of images per draw."""
         return self.masks.units
 
     @cached_property
@@ -49,7 +50,7 @@ class Draws:
 
     @cached_property
     def by_class(self) -> dict[int, dict[str, Floats]]:
-        """For each class that any image has by metric ``(draws,)``."""
+        """For each class in any image, by metric ``(draws,)``."""
         by_name = {
             name.removeprefix("class_"): each
             for name, each in self.masks.values.items()
@@ -66,13 +67,13 @@ def intervals(values: Mapping[str, Floats], images: int) -> dict[str, Ends]:
 
     Args:
         values: By metric ``(draws,)``.
-        images: Images of a draw.
+        images: Number of images per draw.
     """
     return {name: interval(each, images) for name, each in values.items()}
 
 
 def difference(after: Mapping[str, Floats], before: Mapping[str, Floats]) -> dict[str, Floats]:
-    """What each metric gains from one side to the other, of the same draws of images."""
+    """The gain of each metric from one side to the other, for the same draws of images."""
     gains = {}
     for name in (name for name in after if name in before):
         count = min(len(after[name]), len(before[name]))
@@ -86,16 +87,16 @@ def intervals_beside(
     names: Sequence[str],
     images: int,
 ) -> dict[str, Any]:
-    """Intervals of a row of a table: of its sides, of what they differ by, and of the guesses.
+    """Intervals of a table row: of its sides, their difference, and the guesses.
 
     Args:
-        sides: ``zero_shot`` and ``tuned``, of each by metric ``(draws,)``; either may be missing.
+        sides: ``zero_shot`` and ``tuned``, each by metric ``(draws,)``; either may be missing.
         guesses: The same by the guess's name.
         names: The metrics of the table.
-        images: Images of a draw.
+        images: Number of images per draw.
 
     Returns:
-        By side the interval of each metric; ``difference``, tuned minus zero-shot; of ``guesses``
+        By side the interval of each metric; ``difference``, tuned minus zero-shot; for ``guesses``
         by name, and ``above_guesses``: tuned minus the guess, or zero-shot if nothing was tuned.
     """
 

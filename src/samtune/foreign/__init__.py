@@ -1,6 +1,6 @@
 """Other systems' checkpoints, one dialect per file; importing this package registers them all.
 
-What samtune itself writes stands in `model`.
+samtune's own checkpoints belong to `model`.
 """
 
 from importlib import import_module

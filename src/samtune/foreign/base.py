@@ -1,4 +1,4 @@
-"""What a dialect is: how one system lays out its checkpoints, in the words of this library."""
+"""The definition of a dialect: how one system lays out its checkpoints, in samtune's terms."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that a file's tensors tell of."""
+    """The options that a file's tensors imply."""
 
     adapter: Options = field(default_factory=dict)
     decoder: Options = field(default_factory=dict)
 
 
 def no_options(state: State, spec: SamSpec) -> Settings:
-    """Nothing to tell."""
+    """No implied options."""
     return Settings()
 
 
 def native_side(spec: SamSpec) -> int:
-    """Of a base's native square, in pixels."""
+    """Native side of a base in pixels."""
     return spec.image_size
 
 
 def longest_policy(spec: SamSpec) -> InputPolicy:
-    """SAM's own: the longest side fitted, padded to the native square."""
+    """SAM's own input policy: the longest side fitted, padded to the native square."""
     return InputPolicy((spec.image_size,) * 2)
 
 
 def preset_policy(
     preset: str, side: Callable[[SamSpec], int] = native_side
 ) -> Callable[[SamSpec], InputPolicy]:
-    """The policy of a preset for each base.
+    """The input policy of a preset for each base.
 
     Args:
         preset: A value of ``input.preset``.
-        side: Of the square frame, in pixels; what the preset says of it is for one base.
+        side: Side of the square frame in pixels, because the preset's own is for one base only.
     """
     return lambda spec: InputPolicy.of_preset(preset, (side(spec),) * 2)
 
@@ -55,38 +55,38 @@ def preset_policy(
 class Dialect:
     """How one system writes its checkpoints.
 
-    What is trained is found by name: :meth:`theirs` gives the system's name of each tensor of our
-    model. All else in a file must be the frozen base, under the official names.
+    Trained tensors are found by name: :meth:`theirs` returns the system's name of each tensor of
+    our model. All other tensors of a file must be the frozen base, under the official names.
     """
 
     name: str
     system: str
-    """Whose checkpoints, in a few words."""
+    """The system, in a few words."""
     adapter: str
     decoder: str
     marks: tuple[str, ...]
-    """Names, as regular expressions, that a file of this dialect has."""
+    """Regular expressions for tensor names that every file of this dialect has."""
     names: Names = ()
     """Patterns from our names to theirs, applied one after another."""
     aliases: Names = ()
-    """Patterns from names that stand for the same tensor to the one that counts."""
+    """Patterns that map a second name of a tensor to the one that is used."""
     ignored_names: str = r"(?!)"
-    """Names of what the system stores and never uses."""
+    """Names of tensors that the system stores and never uses."""
     flattened_names: str = r"(?!)"
-    """Their names of convolutions that the system stores as linear layers over patches."""
+    """The system's names of convolutions that it stores as linear layers over patches."""
     absent_names: str = r"(?!)"
-    """Official names that a whole file of this dialect does not hold either."""
+    """Official names that even a complete file of this dialect does not hold."""
     optional_names: str = r"(?!)"
-    """Official names that some whole files of this dialect do not hold."""
+    """Official names that some complete files of this dialect do not hold."""
     holds: Literal["trained", "all", "either"] = "either"
-    """Whether the files have the frozen base too."""
+    """Whether the files include the frozen base."""
     settings: Callable[[State, SamSpec], Settings] = no_options
     policy: Callable[[SamSpec], InputPolicy] = longest_policy
     prompts: str = "box"
     variants: tuple[str, ...] = ()
-    """What an import can choose of its input: ``channels``, ``first_size``, ``native_raw``."""
+    """The choices about input that an import has: ``channels``, ``first_size``, ``native_raw``."""
     sized: bool = False
-    """Whether the system takes images of several sizes, which a file does not tell."""
+    """Whether the system supports several image sizes, which its files do not record."""
 
     def theirs(self, ours: str) -> str:
         """The system's name of a tensor that our model names ``ours``."""
@@ -108,6 +108,6 @@ def register(dialect: Dialect) -> Dialect:
 
 
 def count(state: State, pattern: str) -> int:
-    """How many members a list has whose index the pattern's group captures."""
+    """Number of members of a list whose index the pattern's group captures."""
     matches = (re.search(pattern, key) for key in state)
     return max((int(match[1]) + 1 for match in matches if match), default=0)

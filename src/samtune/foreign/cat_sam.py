@@ -1,7 +1,7 @@
-"""CAT-SAM's files, both forms: the whole state, where much stands under two names.
+"""CAT-SAM's files, both forms: the whole state, in which many tensors have two names.
 
 Images of exactly the native size enter the published model without normalisation, and their prompts
-are not rounded; this is repeated only where an import asks for it.
+are not rounded; an import repeats this only on request.
 """
 
 from samtune.foreign.base import Dialect, Settings, preset_policy, register
@@ -16,7 +16,7 @@ ALIASES = (
     (r"^prompt_encoder\.sam_prompt_encoder\.", "prompt_encoder."),
     (r"^image_encoder\.hq_token$", "mask_decoder.hf_token.weight"),
 )
-"""``ori_sam`` holds the frozen encoders once more, and each encoder holds the token."""
+"""``ori_sam`` holds the frozen encoders a second time, and each encoder holds the token."""
 TOKEN = r"^mask_decoder\.hf_token\.weight$"
 DECODER = ((r"^decoder\.", "mask_decoder."),)
 

@@ -1,4 +1,4 @@
-"""From another system's file to a checkpoint of ours: all checks first, then the writing."""
+"""Converts another system's file to a samtune checkpoint; all checks precede the writing."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from samtune.sam.weights import (
 
 VERB = "import"
 TENSORS_TOLD = 12
-"""How many tensors an error names of each kind."""
+"""Number of tensors of each kind that an error names."""
 
 
 class ImportRefused(InputError):
     """Tensors that do not fit; the message names the first of each kind.
 
     Args:
-        message: The one line.
-        lists: All names by what is wrong with them: ``missing``, ``unexpected``, ``of another
-            shape``, ``other values``; of another dialect what it has not, ``marks``, and all
-            that is ``found``.
+        message: One line for the user.
+        lists: All names by problem: ``missing``, ``unexpected``, ``of another shape``,
+            ``other values``. If the dialect is wrong: the ``marks`` that the file lacks, and the
+            names ``found``.
     """
 
     def __init__(self, message: str, lists: Mapping[str, Sequence[str]]) -> None:
@@ -57,16 +57,16 @@ class ImportRefused(InputError):
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made."""
+    """The results of an import."""
 
     dialect: Dialect
     checkpoint: Path
     base: Path
-    """The base that it needs: the one given, or the one split off."""
+    """The base that it needs: the one given, or the one split off the file."""
     model: FineTuned
 
     def summary(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The results as JSON values."""
         return {
             "checkpoint": str(self.checkpoint),
             "from": self.dialect.name,
@@ -91,23 +91,23 @@ def import_checkpoint(
     channels: str = "rgb",
     native_raw: bool = False,
 ) -> Imported:
-    """Brings another system's checkpoint in; nothing is written where anything does not fit.
+    """Imports another system's checkpoint; nothing is written unless everything fits.
 
     Args:
         file: A pickle or safetensors file as that system writes it.
         dialect: One of :data:`DIALECTS`.
         out: Where to write the checkpoint, a ``.safetensors`` file.
-        model: The base's name; by default what the tensors tell.
-        base: The base's weights. Frozen tensors that the file holds too must equal it.
+        model: The base's name; by default it is inferred from the tensors.
+        base: The base's weights. Frozen tensors in the file must equal them.
         save_base: Where to write the base that the file holds, under the official names.
-        size: Height and width of the input in pixels, where the system has several.
-        first_size: Height and width that images are stretched to before that (GSAM's Trans10k).
-        channels: ``bgr`` where the model was trained on such images (GSAM's Cityscapes).
+        size: Height and width of the input in pixels, if the system supports several.
+        first_size: Height and width to which images are stretched first (GSAM's Trans10k).
+        channels: ``bgr`` if the model was trained on such images (GSAM's Cityscapes).
         native_raw: Leave images of exactly the native size as they are, as CAT-SAM's code does.
 
     Raises:
-        InputError: Unknown dialect, an option that it has not, or no base.
-        ImportRefused: Another dialect, tensors that do not fit, or another base.
+        InputError: An unknown dialect, an option that it does not have, or no base.
+        ImportRefused: The file is of another dialect, tensors do not fit, or the base is another.
     """
     theirs = _dialect(dialect)
     paths = _places(Path(file), Path(out), base, save_base)
@@ -166,7 +166,7 @@ def _places(file: Path, out: Path, base: str | Path | None, save_base: str | Pat
     paths = _Paths(
         *(None if p is None else as_path(p) for p in (file, out, base, save_base))  # type: ignore[arg-type]
     )
-    # some file systems take capitals and small letters for the same
+    # some file systems do not distinguish capitals and small letters
     if paths.save_base is not None and f"{paths.out.resolve()}".casefold() == (
         f"{paths.save_base.resolve()}".casefold()
     ):
@@ -179,7 +179,7 @@ def _places(file: Path, out: Path, base: str | Path | None, save_base: str | Pat
 
 
 def canonical(state: State, dialect: Dialect, origin: str) -> State:
-    """One name for each tensor of a file: no wrapping of parallel training, no second names.
+    """Gives each tensor of a file one name: without wrappers of parallel training or aliases.
 
     Raises:
         InputError: Two names of the same tensor hold different values.
@@ -205,10 +205,10 @@ def _policy_options(
     channels: str,
     native_raw: bool,
 ) -> dict[str, Any]:
-    """What an import says of the input policy.
+    """The input options that an import sets.
 
     Raises:
-        InputError: Something that the dialect leaves no choice about.
+        InputError: An option that the dialect does not leave open.
     """
     if size is not None and not dialect.sized:
         raise InputError(f"--size={size[0]},{size[1]}: {dialect.name} has one size; leave it out")
@@ -245,7 +245,7 @@ def _build(sam: Sam, dialect: Dialect, state: State, changes: Mapping[str, Any])
 
 
 def _spec(state: State, origin: str) -> SamSpec:
-    """The base whose sizes the tensors have."""
+    """The base whose sizes match the tensors."""
     fitting = fitting_specs(state)
     if len(fitting) != 1:
         raise InputError(
@@ -258,7 +258,7 @@ def _spec(state: State, origin: str) -> SamSpec:
 def _sort(
     shapes: FineTuned, dialect: Dialect, state: State, origin: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A file's tensors as ours that are trained, and as the base's."""
+    """Splits a file's tensors into ours that are trained and those of the base."""
     tensors = shapes.state_dict()
     ours = {dialect.theirs(name): name for name in tensors}
     official = {
@@ -316,7 +316,7 @@ def _split_base(
     file: str,
     save_base: Path | None,
 ) -> Sam:
-    """The base that a file holds; a trained decoder stands in for the base's, which it lacks."""
+    """The base that a file holds; a trained decoder stands in for the base's missing one."""
     decoder = {dialect.theirs(k): t for k, t in tuned_state.items() if k.startswith("decoder.")}
     tensors = {**decoder, **of_base}
     expected = shapes.state_dict()
@@ -336,7 +336,7 @@ def _split_base(
 
 
 def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
-    """The base first under another name, so that a failure leaves neither file."""
+    """Writes the base first, under a temporary name, so that a failure leaves neither file."""
     from safetensors.torch import save_file
 
     origin = {"from": dialect.name, "file": paths.file.name}
@@ -354,7 +354,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _resembles(state: State, dialect: Dialect) -> str:
-    """Names the dialects whose marks a file has, those with the most of them."""
+    """Names the dialects with the most marks in a file."""
     others = [d for d in DIALECTS.values() if d is not dialect and not d.unmarked(state)]
     if not others:
         return ""

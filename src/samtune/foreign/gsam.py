@@ -1,7 +1,7 @@
-"""The files of Generalized SAM's code (arXiv:2408.12406): seven models, each with its whole state.
+"""Files of Generalized SAM's code (arXiv:2408.12406): seven models, each with its whole state.
 
-Images are normalised with other constants than SAM's. The size of the input is not stored: 1024,
-for SAMUS 256, and for GSAM that of each data set, which ``size`` gives.
+Images are normalised with other constants than SAM's. The files do not store the input size: it is
+1024, for SAMUS 256, and for GSAM it depends on the data set and is given by ``size``.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ NAMES: Names = (
     (r"^decoder\.positions\.", "positional_encoder.proj.0."),
     (r"^decoder\.mask_decoder\.", "mask_decoder."),
 )
-"""From this library's names to the published ones, in order; A and B of a residual are ``a`` and
-``b`` here, ``lora_A`` and ``lora_B`` there."""
+"""Patterns from this library's names to the published ones, in order; the factors A and B of a
+residual are ``a`` and ``b`` here, ``lora_A`` and ``lora_B`` there."""
 FOURTH = r"^mask_decoder\.output_hypernetworks_mlps\.3\."
-"""Files of three classes have three heads, where SAM has four."""
+"""The fourth head: files of three classes have three heads, SAM has four."""
 ALIASES: Names = (
     (r"^image_encoder\.cnn_embed\.(conv1|bn1)\.", r"image_encoder.cnn_embed.backbone.\1."),
     (
@@ -65,7 +65,7 @@ ALIASES: Names = (
         lambda match: f"image_encoder.cnn_embed.backbone.layer{int(match[1]) - 1}.",
     ),
 )
-"""The stages of the ResNet stand twice in GSAM's state."""
+"""GSAM's state stores the stages of the ResNet twice."""
 
 
 def _decoder(state: State) -> Options:
@@ -74,7 +74,7 @@ def _decoder(state: State) -> Options:
 
 
 def _ratio(width: int, of: int) -> float:
-    """The share that gives a width after rounding down."""
+    """The fraction that gives a width after rounding down."""
     return width / of if int(of * (width / of)) == width else (width + 0.5) / of
 
 

@@ -1,7 +1,7 @@
 """micro-sam's files: a fine-tuned SAM in the official layout, as trained or as exported.
 
-A decoder for automatic instance segmentation may lie beside it (``decoder_state``): it is no part
-of SAM, and is left out.
+A decoder for automatic instance segmentation may come with it (``decoder_state``); it is not part
+of SAM and is left out.
 """
 
 from samtune.foreign.base import Dialect, register

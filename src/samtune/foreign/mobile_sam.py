@@ -1,4 +1,4 @@
-"""MobileSAM's own file, also with timm's names: a base and nothing trained beside it."""
+"""MobileSAM's own file, also with timm's names: a base without trained additions."""
 
 from samtune.foreign.base import Dialect, register
 from samtune.sam.weights import TIMM_NAMES

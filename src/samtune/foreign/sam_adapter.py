@@ -1,4 +1,4 @@
-"""SAM-Adapter as its authors release it: the whole state, with no prompt encoder in it."""
+"""SAM-Adapter as its authors release it: the whole state, without a prompt encoder."""
 
 from samtune.foreign.base import Dialect, Settings, preset_policy, register
 from samtune.sam.spec import SamSpec
@@ -8,7 +8,7 @@ GENERATOR = "image_encoder.prompt_generator."
 
 
 def generator_names(adapter: str = r"^adapter\.") -> tuple[tuple[str, str], ...]:
-    """From our names of the prompts' layers to the authors', which CAT-SAM-A shares."""
+    """Patterns from our names of the prompts' layers to the authors', which CAT-SAM-A shares."""
     return (
         (adapter + r"high_pass\.embed\.", GENERATOR + "prompt_generator."),
         (adapter + r"embedding\.", GENERATOR + "embedding_generator."),
@@ -18,7 +18,7 @@ def generator_names(adapter: str = r"^adapter\.") -> tuple[tuple[str, str], ...]
 
 
 def scale_factor(state: State, spec: SamSpec) -> int:
-    """The encoder's width over that of the prompts' inner layers."""
+    """The encoder's width divided by the width of the prompts' inner layers."""
     return spec.embed_dim // state[GENERATOR + "embedding_generator.weight"].shape[0]
 
 

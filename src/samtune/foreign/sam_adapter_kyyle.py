@@ -1,4 +1,4 @@
-"""SAM-Adapter as Kyyle2114 saves it: a partial file of what is trained, or the whole state."""
+"""SAM-Adapter as Kyyle2114 saves it: a partial file of the trained tensors, or the whole state."""
 
 from samtune.foreign.base import Dialect, Settings, register
 from samtune.sam.spec import SamSpec
@@ -30,7 +30,7 @@ SAM_ADAPTER_KYYLE = register(
             (r"^adapter\.up\.", ENCODER + "task_adapter_up."),
             (r"^decoder\.", ""),
         ),
-        # The layer that all prompts share is stored once more with each of them.
+        # The layer that all prompts share is stored again with each of them.
         aliases=((r"task_adapter_blocks\.\d+\.up_projection\.", "task_adapter_up."),),
         flattened_names=r"^image_encoder\.HFC_tune\.weight$",
         settings=_settings,

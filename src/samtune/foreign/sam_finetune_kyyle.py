@@ -1,4 +1,4 @@
-"""Kyyle2114's fine-tuning of the mask decoder: a partial file of the decoder's parameters alone."""
+"""Kyyle2114's fine-tuned mask decoder: a partial file with only the decoder's parameters."""
 
 from samtune.foreign.base import Dialect, register
 

@@ -1,8 +1,8 @@
-"""SAMed's files: LoRA's pairs by number, with the prompt encoder and the mask decoder.
+"""SAMed's files: numbered LoRA pairs, with the prompt encoder and the mask decoder.
 
-Pairs are numbered over all blocks, the queries' and then the values' of each. Slices come as
-numbers in 0..1 without a normalisation; 512 x 512 is the published size. Others are brought to it
-and their classes back by SciPy's zoom.
+Pairs are numbered over all blocks, in each block queries before values. Slices enter as values in
+0..1 without normalisation, at the published size of 512 x 512. SciPy's zoom resizes others to it,
+and their classes back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from samtune.sam.weights import State
 
 
 def _pair(match: re.Match[str]) -> str:
-    """From LoRA's A and B of a block's pair to their number: ``updates.3.a.1`` is ``w_a_007``."""
+    """Numbers LoRA's A and B of a block's pair: ``updates.3.a.1`` is ``w_a_007``."""
     block, factor, pair = int(match[1]), match[2], int(match[3])
     return f"w_{factor}_{2 * block + pair:03d}"
 
@@ -44,7 +44,7 @@ SAMED = register(
             (r"^decoder\.no_mask_embed\.", "prompt_encoder.no_mask_embed."),
             (r"^decoder\.", ""),
         ),
-        # The estimate of each mask's IoU is computed and read by nothing.
+        # The system computes an IoU estimate of each mask but does not use it.
         ignored_names=r"^mask_decoder\.iou_prediction_head\.",
         absent_names=r"^(image_encoder|mask_decoder)\.",
         holds="all",

@@ -1,4 +1,4 @@
-"""TS-SAM's released files: the whole state, whose mask decoder is its own."""
+"""TS-SAM's released files: the whole state, with TS-SAM's own mask decoder."""
 
 from samtune.foreign.base import Dialect, Settings, count, preset_policy, register
 from samtune.sam.spec import SamSpec
@@ -6,7 +6,7 @@ from samtune.sam.weights import State
 
 
 def _settings(state: State, spec: SamSpec) -> Settings:
-    # Which blocks are refined is not stored: the published settings refine the last ones.
+    # The files do not store which blocks are refined; the published settings refine the last ones.
     return Settings(
         {
             "fft": any(key.startswith("image_encoder.fft_embedding.") for key in state),

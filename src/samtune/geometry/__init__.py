@@ -1,4 +1,4 @@
-"""Where an image lies in the model's frame, and how images enter a model.
+"""The position of an image in the model's frame, and how images enter a model.
 
 All sizes are ``(height, width)`` in pixels. Coordinates are ``xy`` floats in pixels, origin top
 left, as ``SamPredictor`` takes them (the prompt encoder adds the half pixel).

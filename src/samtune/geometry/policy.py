@@ -1,4 +1,4 @@
-"""How images enter a model: what can be set of it, and what a checkpoint keeps."""
+"""The position of an image in the model's frame, and how images enter a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from samtune.registry import Registry
 
 _Input = TypeVar("_Input", bound="InputConfig")
 MOST_OVERLAP = 0.9
-"""With more, an image would take hundreds of tiles."""
+"""Largest overlap of tiles; with more, an image would need hundreds of tiles."""
 
 
 class Preset:
@@ -38,26 +38,26 @@ PRESETS: Registry[Preset] = Registry("preset", "input.preset", "samtune.publishe
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How images enter a model: what can be set of it."""
+    """The settings of how images enter a model."""
 
     size: int | tuple[int, int] | None = None
     """Height and width of the model's frame in pixels, or one number; by default the base's."""
     resize: str = setting("longest", names=RESIZES)
     """How images come into the frame."""
     antialias: bool = setting(True, level="published")
-    """Resize bytes as Pillow does; if not, floats by plain bilinear interpolation."""
+    """Resize bytes as Pillow does; if false, resize floats by plain bilinear interpolation."""
     round_prompts: bool = setting(False, level="published")
     """Round the coordinates of prompts to whole pixels of the model's frame."""
     direct_masks: bool = setting(False, level="published")
-    """Bring masks to the image in one interpolation instead of two, if nothing is padded."""
+    """Resize masks to the image in one interpolation instead of two, if nothing is padded."""
     mean: tuple[float, float, float] | None = setting(None, level="expert")
-    """Mean by channel, in 0..255, to subtract from the pixels; by default the base's."""
+    """Mean per channel, in 0..255, to subtract from the pixels; by default the base's."""
     std: tuple[Positive, Positive, Positive] | None = setting(None, level="expert")
-    """Standard deviation by channel, to divide by then; by default the base's."""
+    """Standard deviation per channel, by which the result is divided; by default the base's."""
     tiles: Literal["auto", "whole", "crop", "tiled"] = setting("auto", changeable=True)
-    """What comes into the frame: the whole image, a crop around each prompt, or overlapping tiles
-    of the frame's size, whose answers are blended. auto chooses before a training, by the widths of
-    the objects in the training masks (docs/tiles.md); recipes and presets have whole images."""
+    """The content of the frame: the whole image, a crop around each prompt, or overlapping tiles of
+    the frame's size, whose answers are blended. auto chooses before a training, by the widths of
+    the objects in the training masks (docs/tiles.md); recipes and presets use whole images."""
     overlap: Annotated[float, Range(at_least=0, at_most=MOST_OVERLAP)] = setting(
         0.25, level="expert", changeable=True
     )
@@ -67,49 +67,50 @@ class InputConfig:
     )
     """Zoom of the tiles: 0.5 shrinks the image by half."""
     margin: NotNegative = setting(0.5, level="expert", changeable=True)
-    """Space of a crop around a prompt's box on each side, as a fraction of the longer one."""
+    """Margin of a crop around a prompt's box on each side, as a fraction of the box's longer side.
+    """
     first_size: tuple[Count, Count] | None = setting(None, level="published")
-    """Height and width to which images and labels are stretched before all else."""
+    """Height and width to which images and labels are stretched before any other step."""
 
     def until_chosen(self: _Input) -> _Input:
-        """These settings with whole images if nothing has chosen yet what ``auto`` is."""
+        """A copy with whole images if ``auto`` has not been resolved yet."""
         return replace(self, tiles="whole") if self.tiles == "auto" else self
 
 
 @dataclass(frozen=True)
 class InputPolicy(InputConfig):
-    """How images enter a model, in full; in the checkpoint, so that prediction repeats training.
+    """How images enter a model, in full; a checkpoint stores it, so prediction repeats training.
 
     Raises:
-        InputError: A value out of its range, no such way of resizing, or one that does itself what
-            another field says.
+        InputError: A value is out of its range, the way of resizing is unknown, or it fixes a value
+            that another field sets.
     """
 
     size: tuple[Count, Count] = field()
     """``(h, w)`` of the model's frame in pixels."""
     tiles: Literal["whole", "crop", "tiled"] = "whole"
-    """What comes into the frame; nothing is left to choose."""
+    """The content of the frame, with ``auto`` resolved."""
     channels: Literal["rgb", "bgr"] = "rgb"
-    """The order in which the encoder gets them; ``mean`` and ``std`` are in that order too."""
+    """The channel order that the encoder receives; ``mean`` and ``std`` are in that order too."""
     native_raw: bool = setting(False, level="published")
-    """Whether an image of exactly ``size`` enters as it is: its bytes without ``mean`` and ``std``,
-    which then must be given, and its prompts not rounded."""
+    """Whether an image of exactly ``size`` enters unchanged: its bytes without ``mean`` and
+    ``std``, which must then be set, and its prompts not rounded."""
     bands: tuple[int, ...] | None = None
-    """Channels of a file that are taken, one or three; ``None`` for those of a picture."""
+    """Channels of a file that are read, one or three; ``None`` for those of a picture."""
     intensity: Literal["percentile", "window", "zscore", "fixed"] = "percentile"
-    """How a file's values become bytes, see :func:`samtune.data.intensity.to_rgb`."""
+    """How a file's values are converted to bytes, see :func:`samtune.data.intensity.to_rgb`."""
     limits: tuple[float, float] | None = None
-    """Values that become 0 and 255, where they are given."""
+    """Values that become 0 and 255, if set."""
     slice_axis: int = 0
-    """Along which axis a volume is cut into images."""
+    """The axis along which a volume is cut into images."""
 
     def __post_init__(self) -> None:
         check_values(self, "input")
         for name, only in RESIZES[self.resize].does_itself.items():
             if (value := getattr(self, name)) != only:
                 raise InputError(
-                    f"input.{name}={value}: input.resize={self.resize} brings whole images to the "
-                    "frame, and masks back, in its own way; leave one of the two out"
+                    f"input.{name}={value}: input.resize={self.resize} resizes whole images and "
+                    "masks in its own way; leave one of the two out"
                 )
 
     @classmethod
@@ -119,7 +120,7 @@ class InputPolicy(InputConfig):
         """The policy that settings describe.
 
         Args:
-            settings: What was set.
+            settings: The settings.
             size: ``(h, w)`` of the frame.
             others: Fields that only a policy has.
         """
@@ -128,10 +129,10 @@ class InputPolicy(InputConfig):
         return cls(**{**shared, "size": size, **others})
 
     def cut_as(self, settings: InputConfig) -> InputPolicy:
-        """The same policy with the tiles or crops of the settings, which need no training.
+        """A copy with the tiles or crops of the settings, which need no training.
 
         Raises:
-            InputError: Tiles that the way of resizing does not allow, or a package that it lacks.
+            InputError: The way of resizing does not allow tiles, or a package is missing.
         """
         RESIZES[self.resize].check_installed()
         cuts = changeable(InputConfig)
@@ -140,7 +141,7 @@ class InputPolicy(InputConfig):
 
     @classmethod
     def of_preset(cls, name: str, size: tuple[int, int]) -> InputPolicy:
-        """The policy of a published system, but for the size of its frame.
+        """The policy of a published system, except for the size of its frame.
 
         Args:
             name: One of :data:`PRESETS`.
@@ -149,14 +150,14 @@ class InputPolicy(InputConfig):
         return cls.of({**PRESETS[name].settings, "size": size})
 
     def way(self) -> Resize:
-        """How images are resized: ``resize``, with the steps that published settings change."""
+        """The way of resizing: ``resize``, with the steps that published settings change."""
         way: Resize = RESIZES[self.resize]()
         for name in published_settings(self):
             way = INPUT_RULES[name](way, self)
         return way
 
     def differing(self) -> dict[str, Any]:
-        """Size, resize, and what differs from the defaults."""
+        """The size, the way of resizing, and the values that differ from the defaults."""
         return {
             f.name: value
             for f in fields(self)
@@ -165,7 +166,7 @@ class InputPolicy(InputConfig):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> InputPolicy:
-        """The policy of a checkpoint's header, which has lists and may lack what is by default."""
+        """The policy from a checkpoint's header, which has lists and may lack defaults."""
         given = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         tuples: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
@@ -174,12 +175,12 @@ class InputPolicy(InputConfig):
             return cls(**tuples)
         except (TypeError, KeyError, AttributeError) as error:
             raise InputError(
-                f"input={dict(values)}: is no way in which images enter a model ({error}); copy "
-                "the file that says so again"
+                f"input={dict(values)}: is not a valid input policy ({error}); copy the file that "
+                "contains it again"
             ) from error
 
 
 def multiples(size: tuple[int, int], step: int) -> tuple[int, int]:
-    """The next height and width, from below, that a step divides."""
+    """The nearest smaller and larger height and width that a step divides."""
     h, w = (max(step, -(-side // step) * step) for side in size)
     return h, w

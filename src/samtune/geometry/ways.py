@@ -1,4 +1,4 @@
-"""Ways of resizing: an image into the model's frame, and masks back to the image."""
+"""The position of an image in the model's frame, and how images enter a model."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _Array = TypeVar("_Array", bound=NDArray[Any])
 
 @dataclass(frozen=True)
 class Resize:
-    """How images and labels come into the model's frame, and masks back: one ``input.resize``.
+    """One way (``input.resize``) in which images and labels enter the frame, and masks return.
 
-    Here Pillow's antialiased bilinear resize and SAM's post-processing. A subclass says which size
-    an image gets within the frame, and whatever else it does in its own way.
+    This class has Pillow's antialiased bilinear resize and SAM's post-processing. A subclass
+    defines the size of an image within the frame, and overrides the steps in which it differs.
     """
 
     does_itself: ClassVar[Mapping[str, Any]] = {}
-    """Other settings of the input which this way of resizing decides, with their only value."""
+    """Other settings of the input that this way of resizing fixes, with their only value."""
 
     @property
     def leaves_pixels_out(self) -> bool:
-        """Whether masks may come back without logits for some pixels."""
+        """Whether returned masks may lack logits for some pixels."""
         return False
 
     @classmethod
     def check_installed(cls) -> None:
-        """Refuses to go on without a package that this way of resizing needs.
+        """Raises an error if a package that this way of resizing needs is missing.
 
         Raises:
-            InputError: With the package.
+            InputError: The package is missing.
         """
 
     def content(self, original: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
@@ -50,17 +50,17 @@ class Resize:
         return frame
 
     def place(self, original: tuple[int, int], frame: tuple[int, int]) -> Geometry:
-        """Where an image of size ``original`` comes to lie in a frame."""
+        """The geometry of an image of size ``original`` in a frame."""
         return Geometry(original, self.content(original, frame), frame, self)
 
     def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
-        """Brings an image ``(h0, w0, 3)`` uint8 into the model's frame.
+        """Resizes an image ``(h0, w0, 3)`` uint8 into the model's frame.
 
-        An image that fits already keeps its bytes.
+        An image that already fits keeps its bytes.
 
         Returns:
-            ``(3, H, W)``, zero where padded right and below; uint8, or float32 of a way whose
-            values are never rounded to bytes.
+            ``(3, H, W)``, zero in the padding on the right and below; uint8, or float32 if this way
+            of resizing does not round to bytes.
         """
         (h, w), frame = geometry.resized, geometry.model
         image = resized_bytes(image, (h, w))
@@ -69,14 +69,14 @@ class Resize:
         return pixels
 
     def labels(self, labels: _Array, geometry: Geometry) -> _Array:
-        """Brings a map ``(h0, w0)`` of labels or bools into the model's frame; 0 in the padding."""
+        """Resizes a map ``(h0, w0)`` of labels or bools into the model's frame; padding is 0."""
         (h, w) = geometry.resized
         placed = np.zeros(geometry.model, labels.dtype)
         placed[:h, :w] = self.pick(labels, (h, w))
         return placed  # type: ignore[return-value]
 
     def pick(self, labels: _Array, size: tuple[int, int]) -> _Array:
-        """A map of another size, each pixel the nearest one."""
+        """Resizes a map by taking the nearest pixel."""
         return nearest_pixels(labels, size)
 
     def points(self, xy: Tensor, geometry: Geometry) -> Tensor:
@@ -84,10 +84,10 @@ class Resize:
         return xy * geometry.scale(xy)
 
     def logits(self, logits: Tensor, geometry: Geometry) -> Tensor:
-        """Brings logits ``(N, K, h, w)`` of any resolution to the size of the image.
+        """Resizes logits ``(N, K, h, w)`` of any resolution to the size of the image.
 
-        SAM's post-processing: bilinear to the model frame, padding cut off, bilinear to the
-        original size.
+        It repeats SAM's post-processing: bilinear to the model's frame, padding removed, bilinear
+        to the original size.
         """
         (h, w), frame = geometry.resized, geometry.model
         if tuple(logits.shape[-2:]) != frame:
@@ -121,7 +121,7 @@ class Resize:
         return rows @ logits @ columns.T
 
     def unfit(self, logits: Tensor, geometry: Geometry) -> Tensor:
-        """Brings logits ``(N, K, h, w)`` of the content of the frame to the size of the image."""
+        """Resizes logits ``(N, K, h, w)`` of the frame's content to the size of the image."""
         if geometry.resized == geometry.original:
             return logits
         return F.interpolate(logits, geometry.original, mode="bilinear", align_corners=False)
@@ -133,10 +133,10 @@ RESIZES: Registry[Resize] = Registry("resize", "input.resize", "samtune.publishe
 
 @RESIZES.register("longest")
 class Longest(Resize):
-    """The longest side fits the frame, which is padded right and below."""
+    """The longest side fits the frame; the rest on the right or below is padding."""
 
     def content(self, original: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
-        """Each side rounded to the nearest pixel, as SAM's ``ResizeLongestSide``."""
+        """The size, each side rounded to the nearest pixel as in SAM's ``ResizeLongestSide``."""
         scale = min(frame[0] / original[0], frame[1] / original[1])
         h, w = (max(1, int(side * scale + 0.5)) for side in original)
         return min(h, frame[0]), min(w, frame[1])
@@ -159,10 +159,10 @@ class Stretch(Resize):
 
 @dataclass(frozen=True)
 class InputRule(Resize):
-    """A step in which another way of resizing is changed: one published setting of ``input``.
+    """A changed step in another way of resizing: one published setting of ``input``.
 
-    Here no step is: all goes that way. A subclass has the step that its setting changes. A traced
-    program has no such step unless the subclass says which.
+    This class passes every step on to the other way. A subclass overrides the step that its setting
+    changes. A traced program has no such step unless the subclass says which.
     """
 
     name: ClassVar[str]
@@ -175,27 +175,27 @@ class InputRule(Resize):
 
     @property
     def leaves_pixels_out(self) -> bool:
-        """As that way."""
+        """Passed on to the other way."""
         return self.way.leaves_pixels_out
 
     def content(self, original: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
-        """As that way."""
+        """Passed on to the other way."""
         return self.way.content(original, frame)
 
     def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
-        """As that way."""
+        """Passed on to the other way."""
         return self.way.image(image, geometry)
 
     def labels(self, labels: _Array, geometry: Geometry) -> _Array:
-        """As that way."""
+        """Passed on to the other way."""
         return self.way.labels(labels, geometry)
 
     def points(self, xy: Tensor, geometry: Geometry) -> Tensor:
-        """As that way."""
+        """Passed on to the other way."""
         return self.way.points(xy, geometry)
 
     def logits(self, logits: Tensor, geometry: Geometry) -> Tensor:
-        """As that way."""
+        """Passed on to the other way."""
         return self.way.logits(logits, geometry)
 
     def traced_content(self, original: Tensor, frame: tuple[int, int]) -> Tensor:
@@ -218,11 +218,11 @@ class InputRule(Resize):
 
 
 INPUT_RULES: Registry[InputRule] = Registry("input rule", "input", "samtune.published")
-"""Rules by the names of the settings of an :class:`InputPolicy` that turn each on."""
+"""Rules by the names of the :class:`InputPolicy` fields that turn each one on."""
 
 
 def resized_bytes(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image ``(h, w, 3)`` at another size, by Pillow's antialiased bilinear resize."""
+    """Resizes an image ``(h, w, 3)`` with Pillow's antialiased bilinear resize."""
     from PIL import Image
 
     if image.shape[:2] == size:
@@ -231,7 +231,7 @@ def resized_bytes(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
 
 
 def nearest_pixels(labels: _Array, size: tuple[int, int]) -> _Array:
-    """A map ``(h, w)`` of labels or bools at another size, each pixel the nearest one."""
+    """Resizes a map ``(h, w)`` of labels or bools by taking the nearest pixel."""
     if labels.shape == size:
         return labels
     rows, columns = (_nearest(a, b) for a, b in zip(labels.shape, size, strict=True))
@@ -245,7 +245,7 @@ def _nearest(source: int, target: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where an image lies in the model's frame: resized, then padded right and below.
+    """The position of an image in the model's frame: resized, then padded right and below.
 
     All sizes are ``(height, width)`` in pixels.
     """
@@ -254,7 +254,7 @@ class Geometry:
     resized: tuple[int, int]
     model: tuple[int, int]
     resize: Resize = Resize()
-    """How it came there, and how masks come back."""
+    """The way of resizing, for the image and for returned masks."""
 
     def scale(self, like: Tensor) -> Tensor:
         """The factors ``(x, y)`` from the original to the model frame, of ``like``'s dtype."""
@@ -270,9 +270,9 @@ class Geometry:
         return xy / self.scale(xy)
 
     def masks_to_original(self, logits: Tensor) -> Tensor:
-        """Brings mask logits ``(N, K, h, w)`` of any resolution into the original frame.
+        """Resizes mask logits ``(N, K, h, w)`` of any resolution into the original frame.
 
-        Logits are interpolated, never thresholded masks; see :meth:`Resize.logits`.
+        The logits are interpolated, not thresholded masks; see :meth:`Resize.logits`.
         """
         return self.resize.logits(logits, self)
 

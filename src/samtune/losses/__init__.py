@@ -1,6 +1,6 @@
 """Losses of masks and of class maps, and the expression that sums them.
 
-What only measures stands in `metrics`.
+Code that only measures belongs to `metrics`.
 """
 
 from samtune.losses.comparison import LossAt

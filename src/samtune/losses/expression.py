@@ -1,4 +1,4 @@
-"""The expression that sums losses, and what it gives for a batch."""
+"""The expression that sums losses, and its evaluation on a batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, full_precision,
 from samtune.losses.plugins import PLUGIN_LOSSES, is_of_classes, loss_of, names_of_losses
 
 DEFAULT_LOSS = "bce + dice"
-"""Binary cross-entropy and Dice, with equal weights: the loss where none is set."""
+"""The default loss: binary cross-entropy and Dice, with equal weights."""
 
 # The lookbehind keeps the sign of an exponent, as in 1e+3*dice, within its term.
 _PLUS = re.compile(r"(?<![\d.][eE])\+")
@@ -40,16 +40,16 @@ class Loss:
     terms: tuple[tuple[str, float], ...]
     """Names and weights, in the order given."""
     at: LossAt = "frame"
-    """Whose pixels are compared."""
+    """The pixels on which masks and targets are compared."""
 
     @staticmethod
     def parse(expression: str, at: LossAt = "frame") -> Loss:
         """Reads ``[weight *] name + [weight *] name + ...``.
 
         Raises:
-            InputError: Not such a sum, an unknown or repeated name, a weight that is not a
-                positive finite number, losses of masks and of class maps in one, or another
-                place than the two.
+            InputError: The text is not such a sum, a name is unknown or repeated, a weight is not
+                positive and finite, losses of masks and of class maps are mixed, or ``at`` is
+                unknown.
         """
         if at not in get_args(LossAt):
             known = " or ".join(get_args(LossAt))
@@ -62,14 +62,14 @@ class Loss:
             terms[name] = weight
         if 0 < sum(map(is_of_classes, terms)) < len(terms):
             raise InputError(
-                f"loss {expression!r} sums losses of single masks and of class maps; "
-                f"{', '.join(CLASS_LOSSES)} go with each other only"
+                f"loss {expression!r} sums losses of single masks and of class maps; combine "
+                f"{', '.join(CLASS_LOSSES)} only with each other"
             )
         return Loss(tuple(terms.items()), at)
 
     @property
     def of_classes(self) -> bool:
-        """Whether it judges class maps instead of single masks."""
+        """Whether it is a loss of class maps instead of single masks."""
         return all(is_of_classes(name) for name, _ in self.terms)
 
     def __str__(self) -> str:
@@ -78,24 +78,23 @@ class Loss:
     def __call__(self, masks: Masks, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar in at least fp32.
 
-        Logits are enlarged bilinearly to the frame of the targets, or brought to each image's own
-        size as predictions are (:meth:`samtune.geometry.Geometry.masks_to_original`), where
-        ``batch.originals`` and ``original_valid`` are what they are compared with. Of several masks
-        for a prompt the one with the least sum of mask losses counts (SAM's rule); ``iou_head``
-        judges all K.
-        The mean is taken over the prompts of each image, then over all B images, where one without
-        prompts counts 0. Without any prompt the result is a 0 that still has a graph. What the
-        adapter adds, ``masks.auxiliary``, counts by the fraction of images with prompts.
+        Logits are enlarged bilinearly to the frame of the targets, or resized to each image's own
+        size as predictions are (:meth:`samtune.geometry.Geometry.masks_to_original`) and compared
+        with ``batch.originals`` and ``original_valid``. If a prompt has several masks, the one with
+        the smallest sum of mask losses counts (SAM's rule); ``iou_head`` uses all K. The mean is
+        taken over the prompts of each image, then over all B images; an image without prompts
+        counts as 0. Without any prompt the result is a 0 that still has a graph. The adapter's
+        additional loss, ``masks.auxiliary``, is weighted by the fraction of images with prompts.
 
         Raises:
-            InputError: Masks, targets and losses do not all stand for the same: single masks, or
-                maps of classes.
+            InputError: Masks, targets and losses are not all for single masks or all for maps of
+                classes.
         """
         self._check_kind(masks, batch.targets)
         return mean_over_images(self._each, masks, batch, self.at)
 
     def _each(self, part: Comparison) -> Tensor:
-        """The loss of each prompt: ``(N,)``."""
+        """The loss of each prompt at the size that ``geometry`` maps logits to: ``(N,)``."""
         masks, target, valid, geometry = part.masks, part.targets, part.valid, part.geometry
         if masks.exclusive:
             logits = geometry.masks_to_original(full_precision(masks.logits))
@@ -123,8 +122,8 @@ class Loss:
             )
 
     def _best(self, logits: Tensor, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
-        """Of ``(N, K, 4H, 4W)`` the mask of least loss for each prompt: ``(N, 4H, 4W)``."""
-        # Choosing without a graph gives the gradient of the minimum at the memory of one mask.
+        """Chooses the mask with the smallest loss for each prompt: ``(N, 4H, 4W)``."""
+        # Choosing without a graph gives the gradient of the minimum with the memory of one mask.
         if logits.shape[1] == 1:
             return logits[:, 0]
         with torch.no_grad():
@@ -150,8 +149,8 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
     match = _TERM.fullmatch(term)
     if match is None:
         raise InputError(
-            f"loss {expression!r} has the term {term!r}; the rule is [weight *] name joined by +, "
-            f"as in '20*focal + dice + iou_head'"
+            f"loss {expression!r} has the term {term!r}; write [weight *] name, joined by +, as in "
+            "'20*focal + dice + iou_head'"
         )
     weight, name = float(match[1] or 1), match[2]
     names = names_of_losses()
@@ -162,7 +161,7 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
         )
     if not 0 < weight < math.inf:
         raise InputError(
-            f"loss {expression!r} weighs {name!r} with {match[1]}; weights are positive and "
-            f"finite: leave out a term that should not count"
+            f"loss {expression!r} weighs {name!r} with {match[1]}; weights must be positive and "
+            "finite; leave out terms that should not count"
         )
     return name, weight

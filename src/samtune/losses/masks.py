@@ -1,9 +1,9 @@
 """Losses on mask logits.
 
 Every mask loss is a pure function ``(logits, target, valid) -> (N,)`` with ``logits`` ``(N, h, w)``
-float, ``target`` ``(N, h, w)`` bool or float in [0, 1], ``valid`` ``(N, h, w)`` bool. It works in
-at least fp32 whatever the precision of the model. Pixels that are not valid change neither value
-nor gradient, whatever stands there; a row without a valid pixel gives 0.
+float, ``target`` ``(N, h, w)`` bool or float in [0, 1], ``valid`` ``(N, h, w)`` bool. It computes
+in at least fp32, whatever the model's precision. Invalid pixels change neither value nor gradient,
+whatever their values; a row without a valid pixel gives 0.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 MaskLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, MaskLoss] = {}
-"""The mask losses by the name that an expression uses."""
+"""The mask losses, by their names in expressions."""
 
 CLASS_LOSSES: dict[str, MaskLoss] = {}
-"""The losses of class maps: ``(N, K, h, w)`` logits over classes that exclude each other, and
+"""The losses of class maps, from ``(N, K, h, w)`` logits over mutually exclusive classes and
 ``(N, h, w)`` int64 targets, the class of each pixel."""
 
 IOU_HEAD = "iou_head"
@@ -55,10 +55,10 @@ def bce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def bbce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Balanced BCE: the mean of ``-(n⁻/n) g log p - (n⁺/n) (1 - g) log (1 - p)``.
 
-    Foreground and background weigh the same whatever their areas ``n⁺`` and ``n⁻``, counted over
-    all masks of the batch: shadow detection with SAM-Adapter (arXiv:2304.09148) and TS-SAM. So a
-    mask's loss depends on the others; ``bbce_per_mask`` counts in each mask alone. A loss at the
-    images' own sizes gives it the masks of one image at a time.
+    Foreground and background get equal weight whatever their areas ``n⁺`` and ``n⁻``, which are
+    counted over all masks of the batch, as in shadow detection with SAM-Adapter (arXiv:2304.09148)
+    and TS-SAM. A mask's loss therefore depends on the others; ``bbce_per_mask`` counts in each mask
+    separately. A loss at the images' own sizes receives the masks of one image at a time.
     """
     inside = torch.where(valid, full_precision(target), 0).sum()
     return _balanced(logits, target, valid, inside / valid.sum().clamp(min=1))
@@ -66,7 +66,7 @@ def bbce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 @register("bbce_per_mask")
 def bbce_per_mask(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Balanced BCE as ``bbce``, with the areas of each mask of its own."""
+    """Balanced BCE like ``bbce``, but with the areas of each mask alone."""
     share = _mean(full_precision(target), valid)
     return _balanced(logits, target, valid, share[:, None, None])
 
@@ -76,7 +76,7 @@ def dice(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> 
     """Soft Dice loss, ``1 - (2 Σpg + s) / (Σp + Σg + s)``.
 
     Milletari et al. 2016 (arXiv:1606.04797) without the squares in the denominator and with
-    smoothing ``s = 1``, as the training of SAM 2, SAM-HQ and CAT-SAM has it.
+    smoothing ``s = 1``, as in the training of SAM 2, SAM-HQ and CAT-SAM.
     """
     z, g = _clean(logits, target, valid)
     p = _probability(z, valid)
@@ -104,8 +104,8 @@ def focal(
 def iou(logits: Tensor, target: Tensor, valid: Tensor, eps: float = 1e-3) -> Tensor:
     """Soft IoU loss, ``1 - (Σpg + ε) / (Σp + Σg - Σpg + ε)``.
 
-    Rahman and Wang 2016. ``ε = 1e-3`` is what published SAM decoder tuning uses; SAM-Adapter and
-    TS-SAM have none, which differs by at most 1e-3 where the union is a pixel or more.
+    Source: Rahman and Wang 2016. Published SAM decoder tuning uses ``ε = 1e-3``; SAM-Adapter and
+        TS-SAM use none, which differs by at most 1e-3 if the union has a pixel or more.
     """
     z, g = _clean(logits, target, valid)
     p = _probability(z, valid)
@@ -119,13 +119,13 @@ def structure(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Weighted BCE plus weighted soft IoU (F3Net, Wei et al. 2020, arXiv:1911.11445).
 
     A pixel weighs ``1 + 5 |mean of the target over 31 x 31 around it - target|``, so edges and thin
-    parts count up to six times. F3Net's window reads the outside of the image as background; here
-    pixels that are not valid are outside too, so padding an image does not change its loss.
+    parts count up to six times. F3Net's window treats the outside of the image as background; here
+    invalid pixels count as outside too, so padding an image does not change its loss.
     """
     z, g = _clean(logits, target, valid)
     weight = _edge_weight(g, valid)
     entropy = F.binary_cross_entropy_with_logits(z, g, reduction="none")
-    # Every valid pixel weighs at least 1, so the clamp acts on rows without one only.
+    # Every valid pixel has a weight of at least 1, so the clamp only affects rows without one.
     weighted_bce = (weight * entropy).sum(_PIXELS) / weight.sum(_PIXELS).clamp(min=1)
     p = z.sigmoid()
     overlap = (weight * (p * g)).sum(_PIXELS)
@@ -144,9 +144,9 @@ def ce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def ce_pooled(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Cross-entropy over the classes: the mean over the valid pixels of all images together.
 
-    So an image counts as much as it has valid pixels, and its loss depends on the others: torch's
-    ``cross_entropy`` with a class to ignore, as in Generalized SAM (arXiv:2408.12406). The images
-    are those of one batch on one device; a loss at their own sizes gives it one at a time.
+    An image is weighted by its number of valid pixels, and its loss depends on the others. This is
+    torch's ``cross_entropy`` with an ignored class, as in Generalized SAM (arXiv:2408.12406). The
+    images are those of one batch on one device; a loss at their own sizes passes one at a time.
     """
     z, g = _clean_classes(logits, target, valid)
     each = torch.where(valid, F.cross_entropy(z, g, reduction="none"), 0).sum(_PIXELS)
@@ -157,8 +157,9 @@ def ce_pooled(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def multi_dice(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.0) -> Tensor:
     """The mean of :func:`dice` over all classes, of softmax probabilities.
 
-    A class that is not in the image counts too, so that predicting it costs. SAMed
-    (arXiv:2304.13785) sums it with cross-entropy as 0.8 : 0.2, with squares in the denominator.
+    A class that is not in the image counts too, so predicting it is penalised. SAMed
+    (arXiv:2304.13785) sums the loss with cross-entropy as 0.8 : 0.2, with squares in the
+    denominator.
     """
     z, g = _clean_classes(logits, target, valid)
     inside = valid[:, None]
@@ -172,8 +173,8 @@ def multi_dice(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.
 def iou_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Squared error of the decoder's estimate of its IoU (SAM, arXiv:2304.02643, appendix A).
 
-    The truth is the IoU of the mask ``logits > 0`` over the valid pixels, without gradient: 1 where
-    mask and target are both empty.
+    The true value is the IoU of the mask ``logits > 0`` over the valid pixels, without gradient; it
+    is 1 if mask and target are both empty.
 
     Args:
         predicted: ``(N, K)`` estimates.
@@ -195,18 +196,18 @@ def iou_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """In at least fp32."""
+    """Converts a tensor to at least fp32."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _clean(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and target in full precision, 0 where not valid, so that no NaN passes from there."""
+    """Logits and target in full precision, 0 at invalid pixels, so that no NaN comes from there."""
     z = full_precision(logits)
     return torch.where(valid, z, 0), torch.where(valid, target.to(z.dtype), 0)
 
 
 def _clean_classes(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits in full precision and targets, 0 where not valid."""
+    """Logits in full precision and targets, 0 at invalid pixels."""
     return torch.where(valid[:, None], full_precision(logits), 0), torch.where(valid, target, 0)
 
 
@@ -219,15 +220,15 @@ def _mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def _balanced(logits: Tensor, target: Tensor, valid: Tensor, share: Tensor) -> Tensor:
-    """BCE of which foreground counts as much as its complement's ``share`` of the pixels."""
+    """BCE with foreground weighted by ``1 - share`` of the pixels, background by ``share``."""
     z, g = _clean(logits, target, valid)
     inside, outside = -F.logsigmoid(z), -F.logsigmoid(-z)
     return _mean((1 - share) * g * inside + share * (1 - g) * outside, valid)
 
 
 def _edge_weight(g: Tensor, valid: Tensor) -> Tensor:
-    """F3Net's pixel weights, 0 where not valid."""
-    # The mean over a square is one over columns of one over rows: 62 reads per pixel, not 961.
+    """F3Net's pixel weights, 0 at invalid pixels."""
+    # The mean over a square is a mean over columns of means over rows: 62 reads per pixel, not 961.
     rows = F.avg_pool2d(g[:, None], (31, 1), stride=1, padding=(15, 0))
     mean = F.avg_pool2d(rows, (1, 31), stride=1, padding=(0, 15))[:, 0]
     return torch.where(valid, 1 + 5 * (mean - g).abs(), 0)

@@ -1,8 +1,8 @@
 """Metrics, streamed: sums over any number of images, exact over processes, of any batch size.
 
-What a model answers, and which files it was asked about, is unknown here.
-:mod:`~samtune.metrics.contract` says what each metric means, :class:`~samtune.metrics.suite.Suite`
-computes those of a list. What needs torchmetrics loads on first use, which takes seconds.
+Models and files do not belong here. :mod:`~samtune.metrics.contract` defines what each metric
+means, :class:`~samtune.metrics.suite.Suite` computes a list of them. Modules that need torchmetrics
+load on first use, which takes seconds.
 """
 
 from __future__ import annotations

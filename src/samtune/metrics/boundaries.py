@@ -1,4 +1,4 @@
-"""How well contours agree: boundary IoU, 95th percentile Hausdorff distance, surface Dice."""
+"""Agreement of contours: boundary IoU, 95th percentile Hausdorff distance, surface Dice."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ BOUNDARIES = ("boundary_iou", "hd95", "nsd")
 class BoundaryMetrics(Streamed):
     """Means over prompts of boundary IoU, HD95 and normalised surface Dice.
 
-    What an empty mask gives stands in :mod:`samtune.metrics.contract`.
+    :mod:`samtune.metrics.contract` says what empty masks score.
 
     Args:
-        metrics: Those to compute; surface distances take most of the time, and need scipy.
+        metrics: The metrics to compute; surface distances take most of the time, and need scipy.
         ratio: Width of boundary IoU's bands as a fraction of the image's diagonal.
-        tolerance: Of the surface Dice, in pixels.
+        tolerance: Tolerance of the surface Dice, in pixels.
         **kwargs: torchmetrics' own options.
 
     Raises:
-        InputError: A surface distance is asked for and scipy is missing.
+        InputError: A surface distance needs scipy, which is missing.
     """
 
     sums: Tensor
-    """``(4,)``: how many masks, and their summed values."""
+    """``(4,)``: number of masks, and their summed values."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class BoundaryMetrics(Streamed):
                 self.sums += torch.tensor(row, dtype=torch.float64).to(self.sums.device)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        """The metrics from R sums at once, see :meth:`Streamed.values`."""
         count, *totals = sums["sums"].unbind(-1)
         return {
             name: total / count
@@ -80,7 +80,7 @@ def boundary_iou(predicted: Mask, target: Mask, ratio: float = 0.02) -> float:
         ratio: Width of a band as a fraction of the image's diagonal; at least one pixel.
 
     Returns:
-        In 0..1; 1 where both masks are empty.
+        A value in 0..1; 1 if both masks are empty.
     """
     width = max(1, round(ratio * math.hypot(*target.shape)))
     either = predicted | target
@@ -101,7 +101,7 @@ def surface_scores(predicted: Mask, target: Mask, tolerance: float = 2.0) -> tup
         tolerance: Pixels up to which surfaces agree.
 
     Returns:
-        ``(0, 1)`` where both are empty, ``(diagonal, 0)`` where only one is.
+        ``(0, 1)`` if both are empty, ``(diagonal, 0)`` if only one is.
     """
     if not (predicted.any() and target.any()):
         both = predicted.any() == target.any()
@@ -113,7 +113,7 @@ def surface_scores(predicted: Mask, target: Mask, tolerance: float = 2.0) -> tup
 
 
 def surface_distances(predicted: Mask, target: Mask) -> tuple[NDArray[np.float64], ...]:
-    """From each surface pixel of either mask to the other's nearest, in pixels: two 1-D arrays.
+    """Distances from each surface pixel of either mask to the other's nearest: two 1-D arrays.
 
     Args:
         predicted: ``(h, w)``, not empty.
@@ -129,13 +129,13 @@ def surface_distances(predicted: Mask, target: Mask) -> tuple[NDArray[np.float64
 
 
 def need_scipy(what: str) -> None:
-    """Checks that scipy is there.
+    """Checks that scipy is installed.
 
     Args:
         what: The metrics that need it.
 
     Raises:
-        InputError: It is not.
+        InputError: It is missing.
     """
     from importlib.util import find_spec
 
@@ -144,13 +144,13 @@ def need_scipy(what: str) -> None:
 
 
 def _window(mask: Mask) -> tuple[slice, slice]:
-    """The rows and columns that a mask, which is not empty, takes up."""
+    """The rows and columns that a non-empty mask occupies."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _band(mask: Mask, width: int) -> Mask:
-    """The pixels of a mask within ``width`` steps of 8 neighbours from its outside."""
+    """The pixels of a mask within ``width`` steps (to 8 neighbours) of its outside."""
     import cv2
 
     padded = np.pad(mask, 1).astype(np.uint8)

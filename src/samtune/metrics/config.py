@@ -1,4 +1,4 @@
-"""What a user can set about measuring; each docstring is the help text."""
+"""The settings of evaluation; each docstring is the help text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from samtune.options import PositiveFraction, Range, check_values, setting
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What evaluation measures besides IoU and Dice, which it always does."""
+    """The metrics of an evaluation besides IoU and Dice, which are always measured."""
 
     metrics: tuple[str, ...] = ("iou", "dice")
     """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published; see
@@ -24,12 +24,12 @@ class EvalConfig:
     """Greatest distance, in pixels, at which surfaces agree in the surface Dice."""
 
     memory: Annotated[int, Range(at_least=1, note=" bytes")] = setting(2**30, level="expert")
-    """Bytes that the answers to an image's prompts may take at once; of more objects some are
-    answered and measured after the other. It changes no number."""
+    """Bytes that the answers to an image's prompts may take at once; more objects are processed in
+    several passes. It does not change results."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The metrics one by one, groups resolved."""
+        """The single metrics, with groups resolved."""
         return expand(self.metrics)
 
 
@@ -37,12 +37,12 @@ def check(config: EvalConfig, maps: bool = False, views: bool = False) -> None:
     """Checks the settings.
 
     Args:
-        config: To check.
+        config: The settings to check.
         maps: Whether the data are maps of classes.
         views: Whether images are cut into tiles or crops, which have no frame of the whole image.
 
     Raises:
-        InputError: As :func:`expand`, or the first setting out of its range.
+        InputError: See :func:`expand`; or a setting is out of its range.
     """
     expand(config.metrics, maps=maps, views=views)
     check_values(config, "eval")

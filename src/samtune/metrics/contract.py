@@ -1,4 +1,4 @@
-"""What numbers mean: names as users write them, and the contract printed beside numbers.
+"""The meaning of every metric: the registry of names, and the contract printed with results.
 
 Importing this module loads neither torch nor torchmetrics.
 """
@@ -25,17 +25,16 @@ __all__ = [
 def expand(
     names: Iterable[str], key: str = "eval.metrics", maps: bool = False, views: bool = False
 ) -> tuple[str, ...]:
-    """Names of metrics and of groups as names of metrics, each once, in their order.
+    """Resolves names of metrics and groups to names of metrics, each once, in their order.
 
     Args:
-        names: Of metrics and of groups.
+        names: Names of metrics and of groups.
         key: The setting that they come from.
         maps: Whether the data are maps of classes.
         views: Whether images are cut into tiles or crops, which have no frame of the whole image.
 
     Raises:
-        InputError: A name that is neither, or a metric that has no meaning for the data or for cut
-            images.
+        InputError: A name is unknown, or a metric is undefined for the data or for cut images.
     """
     expanded: dict[str, None] = {}
     for name in names:
@@ -43,7 +42,7 @@ def expand(
             known = [*GROUPS, *MEASURES.names()]
             of_plugins = [*MEASURES.outside]
             raise InputError(
-                f"{key}={name}: no such metric{nearest(name, known)}; choose of groups "
+                f"{key}={name}: no such metric{nearest(name, known)}; choose from the groups "
                 f"{', '.join(GROUPS)} or of the names in docs/metrics.md"
                 f"{', or of plug-ins ' if of_plugins else ''}{', '.join(of_plugins)}"
             )
@@ -52,7 +51,7 @@ def expand(
         measure = MEASURES[name]
         if maps and not measure.maps:
             raise InputError(
-                f"{key}={name}: has no meaning for maps of classes; choose of regions and "
+                f"{key}={name}: is undefined for maps of classes; choose from regions and "
                 "boundaries, or miou_gsam"
             )
         if views and "frame" in measure.needs:
@@ -64,7 +63,7 @@ def expand(
 
 
 def contract(names: Iterable[str]) -> str:
-    """What the numbers mean, for printing beside them: what holds for all, then a line for each.
+    """The meaning of the metrics as text: what holds for all, then one line per metric.
 
     Args:
         names: Metrics, as :func:`expand` gives them.
@@ -74,7 +73,7 @@ def contract(names: Iterable[str]) -> str:
     if len(terms) == 1:
         common = []
     head = [
-        "Ignored pixels are left out; values are fractions unless a unit is given",
+        "Ignored pixels are left out; values run from 0 to 1 unless a unit is shown",
         *common,
     ]
     lines = ["; ".join(head) + "."]
@@ -110,4 +109,4 @@ def metrics_table() -> str:
 
 
 METRIC_CONTRACT = contract(ALWAYS)
-"""What the numbers of every evaluation mean."""
+"""The meaning of the metrics that every evaluation prints."""

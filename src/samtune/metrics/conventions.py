@@ -1,4 +1,4 @@
-"""IoU and Dice by the conventions of published systems, each as its own code has it."""
+"""IoU and Dice by the conventions of published systems, as their code computes them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class PooledForeground(Streamed):
         self.add_sums(pixels=(3,))
 
     def update(self, image: ImageResult) -> None:
-        """Adds one image; its target is :attr:`ImageResult.whole` where that is given.
+        """Adds one image; its target is :attr:`ImageResult.whole` if that is set.
 
-        Of an image without prompts the prediction is :attr:`ImageResult.unasked`, where given.
+        For an image without prompts the prediction is :attr:`ImageResult.unasked`, if set.
         """
         predicted, target = image.union()
         if image.unasked is not None:
@@ -41,20 +41,20 @@ class PooledForeground(Streamed):
         self.pixels += areas_of(predicted[None], target[None], None)[0].to(self.pixels)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        """The metrics from R sums at once, see :meth:`Streamed.values`."""
         overlap, predicted, target = sums["pixels"].unbind(-1)
         return {"iou_cat_sam": overlap / (predicted + target - overlap + 1e-10)}
 
 
 class SmoothedPerImage(Streamed):
-    """IoU and Dice per image with 1e-3 above and below, as Kyyle2114 has them.
+    """IoU and Dice per image with 1e-3 above and below, as in Kyyle2114's code.
 
     Args:
         **kwargs: torchmetrics' own options.
     """
 
     sums: Tensor
-    """``(3,)``: how many images, and their summed IoU and Dice."""
+    """``(3,)``: number of images, and their summed IoU and Dice."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -69,7 +69,7 @@ class SmoothedPerImage(Streamed):
         self.sums += torch.stack([torch.ones_like(iou), iou, dice]).to(self.sums.device)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        """The metrics from R sums at once, see :meth:`Streamed.values`."""
         count, iou, dice = sums["sums"].unbind(-1)
         return {"iou": iou / count, "dice": dice / count}
 
@@ -78,15 +78,15 @@ class AbsentClassIoU(Streamed):
     """Generalized SAM's mIoU, in the model's frame, in which an absent class scores nearly -1.
 
     Args:
-        classes: How many there are, the background included; 2 for single masks.
+        classes: Number of classes, including the background; 2 for single masks.
         **kwargs: torchmetrics' own options.
     """
 
     BATCH = 4
-    """Images in a batch of the published evaluation, which drops the last one that is not full."""
+    """Images per batch of the published evaluation, which drops an incomplete last batch."""
 
     pixels: Tensor
-    """``(2, classes, 3)``: overlap, prediction and target; of all images, and of full batches."""
+    """``(2, classes, 3)``: overlap, prediction and target; for all images, and for full batches."""
 
     def __init__(self, classes: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -113,7 +113,7 @@ class AbsentClassIoU(Streamed):
             self.pixels[kind].index_add_(0, rows.to(self.pixels.device), areas.to(self.pixels))
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        """The metrics from R sums at once, see :meth:`Streamed.values`."""
         overlap, predicted, target = sums["pixels"].unbind(-1)  # R 2 classes
         hits = overlap + 1e-7
         means = (hits / (predicted + target - hits)).mean(-1)
@@ -122,10 +122,10 @@ class AbsentClassIoU(Streamed):
 
 
 class SoftClassIoU(RowMetric):
-    """Generalized SAM's other mIoU: of probabilities instead of masks, batch by batch.
+    """Generalized SAM's other mIoU: from probabilities instead of masks, batch by batch.
 
     Args:
-        classes: How many there are, the background included; 2 for single masks.
+        classes: Number of classes, including the background; 2 for single masks.
         **kwargs: torchmetrics' own options.
     """
 
@@ -133,7 +133,7 @@ class SoftClassIoU(RowMetric):
     drawn_together = AbsentClassIoU.BATCH
 
     rows: Any
-    """Of each image its batch, and of each class the sums of product and squares, see
+    """For each image its batch, and for each class the sums of product and squares, see
     :meth:`update`."""
 
     def __init__(self, classes: int = 2, **kwargs: Any) -> None:
@@ -142,7 +142,7 @@ class SoftClassIoU(RowMetric):
         self.fields = 1 + 3 * classes
 
     def update(self, image: ImageResult) -> None:
-        """Adds one image, unless it is of a last batch that is not full.
+        """Adds one image, unless it belongs to an incomplete last batch.
 
         Raises:
             ValueError: No view of the model's frame, or no probabilities.
@@ -158,7 +158,7 @@ class SoftClassIoU(RowMetric):
         self.keep(torch.cat([batch, *sums]))
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        """The metrics from R sums at once, see :meth:`Streamed.values`."""
         assert rows is not None
         _, which = rows.table[:, 0].unique(return_inverse=True)
         batches = int(which.max()) + 1 if len(which) else 0

@@ -1,4 +1,4 @@
-"""The guesses that need no model: what a box alone would score, or everything as one object."""
+"""Guesses that need no model: the filled box, its ellipse, and the whole image as one object."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def filled_box(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The guess that a box is all object: the pixels whose centre lies in it.
+    """Guesses that a box is all object: the pixels whose centre lies in it.
 
     Args:
-        boxes: ``(N, 4)`` xyxy in pixels, edges of the box: pixel i spans i to i + 1 with its
-            centre at i + 0.5, so the tight box of a mask ends one past its last pixel. NaN gives no
-            pixel.
+        boxes: ``(N, 4)`` xyxy in pixels, edges of the box: pixel i spans i to i + 1 with its centre
+            at i + 0.5, so the tight box of a mask ends one past its last pixel. NaN gives an empty
+            mask.
         size: Height and width in pixels.
 
     Returns:
@@ -24,9 +24,9 @@ def filled_box(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def inscribed_ellipse(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The guess that an object is the ellipse that touches its box's four sides.
+    """Guesses that an object is the ellipse that touches its box's four sides.
 
-    Arguments and result are those of :func:`filled_box`, of which it is a part.
+    For arguments and result see :func:`filled_box`, whose mask contains this one.
     """
     x, y = _centres(boxes, size)
     x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
@@ -36,7 +36,7 @@ def inscribed_ellipse(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def whole_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The guess that everything is object: all pixels, whatever the boxes ``(N, 4)``."""
+    """Guesses that everything is object: all pixels, whatever the boxes ``(N, 4)``."""
     return torch.ones(len(boxes), *size, dtype=torch.bool)
 
 

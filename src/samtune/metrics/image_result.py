@@ -1,4 +1,4 @@
-"""One image's masks as metrics get them."""
+"""One image's masks, in the form that metrics take."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from samtune.metrics.areas import areas_of
 from samtune.metrics.packed import PackedMasks
 
 AT_ONCE = 2**26
-"""Bytes of masks that metrics look at together; a single mask may need more."""
+"""Bytes of masks that metrics process at once; a single mask may need more."""
 
 
 @dataclass(frozen=True)
 class ImageResult:
     """One image's masks, predicted and true, all of one resolution.
 
-    Where an image has very many, they come packed, and metrics see some at a time (:meth:`parts`).
+    Very many masks are kept packed, and metrics process some at a time (:meth:`parts`).
 
     Raises:
         ValueError: Masks that are not bool or differ in shape.
@@ -30,24 +30,24 @@ class ImageResult:
     target: Tensor | PackedMasks
     """``(N, h, w)`` bool."""
     valid: Tensor | None = None
-    """``(h, w)`` bool, false where the label is to be ignored."""
+    """``(h, w)`` bool, false where the label is ignored."""
     classes: Tensor | None = None
     """``(N,)`` int64 class of each mask, from 0."""
     mapped: bool = False
-    """Whether the masks are the classes of one map, those met only."""
+    """Whether the masks are the classes of one map, only those that occur."""
     background: int | None = None
-    """Of a map the class that is no object."""
+    """The class of a map that is no object."""
     scores: Tensor | None = None
     """``(N,)`` the decoder's own estimate of each mask's IoU."""
     probability: Tensor | None = None
-    """``(h, w)`` in 0..1: of the foreground, the highest over the prompts."""
+    """``(h, w)`` in 0..1: probability of the foreground, the highest over the prompts."""
     shares: Tensor | None = None
-    """``(K, h, w)`` in 0..1: of a map the probability of each class, of one mask for all its own.
+    """``(K, h, w)`` in 0..1: for a map the probability of each class, for one mask its own classes.
     """
     whole: Tensor | None = None
-    """``(h, w)`` bool: all of the foreground, asked for or not."""
+    """``(h, w)`` bool: all of the foreground, prompted or not."""
     unasked: Tensor | None = None
-    """``(h, w)`` bool: what a model says without a prompt, of an image that has none."""
+    """``(h, w)`` bool: the prediction without a prompt, for an image that has none."""
     frame: ImageResult | None = None
     """The same image in the model's frame, without its padding."""
     index: int = 0
@@ -70,13 +70,14 @@ class ImageResult:
         return h, w
 
     def counted(self) -> Tensor:
-        """``(h, w)`` bool: the pixels that count."""
+        """``(h, w)`` bool: the pixels that are not ignored."""
         return torch.ones(self.size, dtype=torch.bool) if self.valid is None else self.valid
 
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Predicted and true masks ``(n, h, w)`` bool without the ignored pixels, some at a time.
 
-        All in their order, as many together as :data:`AT_ONCE` holds; without any once ``n`` is 0.
+        They come in order, as many at a time as :data:`AT_ONCE` allows; an image without masks
+        gives ``n`` = 0 once.
         """
         counted = self.counted()
         step = max(1, AT_ONCE // max(1, self.size[0] * self.size[1]))
@@ -85,11 +86,11 @@ class ImageResult:
             yield self.predicted[rows] & counted, self.target[rows] & counted
 
     def areas(self) -> Tensor:
-        """Pixels of overlap, prediction and target where they count: ``(N, 3)`` int64."""
+        """Pixels of overlap, prediction and target that are not ignored: ``(N, 3)`` int64."""
         return torch.cat([areas_of(*masks, None) for masks in self.parts()])
 
     def union(self) -> tuple[Tensor, Tensor]:
-        """What any mask predicts and what any target has, where it counts: ``(h, w)`` bool each."""
+        """The unions of predicted and of true masks, ignored pixels left out: ``(h, w)`` bool."""
         parts = self.parts()
         predicted, target = (masks.any(0) for masks in next(parts))
         for more in parts:
@@ -98,7 +99,7 @@ class ImageResult:
 
 
 class ResultInParts:
-    """The result of one image whose masks come some after the other; they are kept packed."""
+    """The result of one image whose masks arrive in several steps and are kept packed."""
 
     def __init__(self) -> None:
         self._parts: list[ImageResult] = []
@@ -108,7 +109,7 @@ class ResultInParts:
         self._frame: ResultInParts | None = None
 
     def add(self, part: ImageResult) -> None:
-        """Adds the next masks of the image, with all else that is known of them."""
+        """Adds the next masks of the image, with all other known values."""
         if self._masks is None:
             self._masks = PackedMasks(part.size), PackedMasks(part.size)
         for all_masks, masks in zip(self._masks, (part.predicted, part.target), strict=True):
@@ -119,11 +120,11 @@ class ResultInParts:
         if part.frame is not None:
             self._frame = self._frame or ResultInParts()
             self._frame.add(part.frame)
-        none = part.predicted[:0].clone()  # a view would hold on to all of them
+        none = part.predicted[:0].clone()  # a view would keep all of them in memory
         self._parts.append(replace(part, predicted=none, target=none, probability=None, frame=None))
 
     def whole_image(self) -> ImageResult:
-        """The result with the masks of all parts; at least one was added."""
+        """The result with all masks that were added; there must be at least one part."""
         assert self._masks is not None
         first, every = self._parts[0], self._parts
         predicted, target = self._masks
@@ -141,7 +142,7 @@ class ResultInParts:
 
 
 Seen = ImageResult
-"""Its name in version 0.1.0."""
+"""The name of :class:`ImageResult` in version 0.1.0."""
 
 
 def probability_of(image: ImageResult) -> Tensor:

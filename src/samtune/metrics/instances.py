@@ -1,7 +1,7 @@
-"""Instances: COCO's average precision, and mean segmentation accuracy as cell segmentation has it.
+"""Instances: COCO's average precision, and mean segmentation accuracy as for cell segmentation.
 
-Of each prompted mask only its score and which thresholds it passed are kept, so that memory grows
-by a few numbers a mask and never by its pixels.
+For each prompted mask only its score and the thresholds that it passed are kept, so memory grows by
+a few numbers per mask.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ RECALLS = np.linspace(0, 1, 101)
 RANGES = ((0.0, 1e10), (0.0, AREAS[0]), (AREAS[0], AREAS[1]), (AREAS[1], 1e10))
 """Pixels of area, both ends included as in COCO: all, small, medium, large."""
 MOST = 100
-"""Masks of an image and class that count, the highest scores first."""
+"""Masks per image and class that count, the highest scores first."""
 FIELDS = 4 + 2 * len(RANGES)
 
 PAIRS = 4_000_000
-"""Pairs of a mask and a target whose IoU is computed together."""
+"""Number of mask and target pairs whose IoU is computed at once."""
 
 RunLengths = dict[str, Any]
 """A mask as pycocotools keeps it."""
@@ -40,16 +40,16 @@ class AveragePrecision(RowMetric):
     """COCO's average precision (Lin et al. 2014, arXiv:1405.0312) of scored masks.
 
     Args:
-        max_classes: One more than the highest class index.
+        max_classes: Number of class indices: one more than the highest.
         **kwargs: torchmetrics' own options.
     """
 
     fields = FIELDS
     rows: Any
-    """Of each mask: image, place in it, class, score, and for each range of area which thresholds
-    it passed and at which it is not counted, as bits."""
+    """For each mask: image, position in it, class, score, and for each range of area, as bits, the
+    thresholds that it passed and those at which it is not counted."""
     targets: Tensor
-    """``(max_classes, 4)``: targets of each class and range of area."""
+    """``(max_classes, 4)``: targets per class and range of area."""
 
     def __init__(self, max_classes: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -89,7 +89,7 @@ class AveragePrecision(RowMetric):
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
         """The numbers of R sums at once, see :meth:`Streamed.values`."""
         assert rows is not None
-        # COCO's order: by score, ties by image and place there
+        # COCO's order: by score, ties by image and position in it
         keys = rows.table[:, [1, 0, 3]].T.numpy() * [[1], [1], [-1]]
         order = torch.from_numpy(np.lexsort(tuple(keys)))
         table, times, targets = rows.table[order], rows.times[:, order], sums["targets"]
@@ -114,8 +114,9 @@ class AveragePrecision(RowMetric):
 class SegmentationAccuracy(Streamed):
     """``TP / (TP + FP + FN)`` of one-to-one matches, over IoU thresholds 0.5 to 0.95 and images.
 
-    The score of the 2018 Data Science Bowl (Caicedo et al. 2019, doi:10.1038/s41592-019-0612-7).
-    Masks may overlap, so that the largest number of matches is looked for.
+    It is the score of the 2018 Data Science Bowl (Caicedo et al. 2019,
+    doi:10.1038/s41592-019-0612-7). Masks may overlap, so the largest number of matches is searched
+    for.
 
     Args:
         **kwargs: torchmetrics' own options.
@@ -125,7 +126,7 @@ class SegmentationAccuracy(Streamed):
     """
 
     sums: Tensor
-    """``(2,)``: how many images, and their summed score."""
+    """``(2,)``: number of images, and their summed score."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -153,7 +154,7 @@ def overlaps(predicted: Bools, target: Bools) -> Floats:
 
 
 def _encoded(image: ImageResult) -> tuple[list[RunLengths], list[RunLengths]]:
-    """Each predicted mask and each target without the ignored pixels."""
+    """Encodes each predicted mask and each target, without the ignored pixels."""
     parts = [tuple(map(_run_lengths, masks)) for masks in image.parts()]
     return [each for p, _ in parts for each in p], [each for _, t in parts for each in t]
 
@@ -170,7 +171,7 @@ def _areas(masks: Sequence[RunLengths]) -> NDArray[np.int64]:
     """Pixels of each mask."""
     from pycocotools import mask as coco
 
-    # one by one: pycocotools counts a list's masks in a byte
+    # one by one, because pycocotools counts a list's masks in a byte
     return np.array([int(coco.area(mask)) for mask in masks], np.int64)
 
 
@@ -185,14 +186,16 @@ def _ious(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> Floa
 
 
 def _accuracy(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> float:
-    """The mean over thresholds for one image: ``D`` and ``G`` masks, none empty, not both none."""
+    """The mean over thresholds for one image with ``D`` and ``G`` non-empty masks, not both 0."""
     from scipy.sparse import coo_array, csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
     none = np.zeros(0, np.int64)
     rows, columns, values = [none], [none], [np.zeros(0)]
     step = max(1, PAIRS // max(1, len(target)))
-    for start in range(0, len(predicted), step):  # of thousands of masks most pairs are apart
+    for start in range(
+        0, len(predicted), step
+    ):  # with thousands of masks, most pairs do not overlap
         iou = _ious(predicted[start : start + step], target)
         row, column = np.nonzero(iou >= THRESHOLDS[0])
         rows.append(row + start)
@@ -210,10 +213,11 @@ def _accuracy(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> 
 
 
 def _fates(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> NDArray[np.int64]:
-    """What becomes of each of an image's masks of one class, by falling score.
+    """The outcome of each of an image's masks of one class, by falling score.
 
     Returns:
-        ``(D, 8)``: for each range of area the thresholds passed and those without a count, as bits.
+        ``(D, 8)``: for each range of area, as bits, the thresholds passed and those at which the
+            mask is not counted.
     """
     iou = _ious(predicted, target)
     areas = [_areas(masks) for masks in (predicted, target)]
@@ -228,14 +232,14 @@ def _fates(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> NDA
 
 
 def _match(iou: Floats, ignored: Bools, outside: Bools, threshold: float) -> tuple[Bools, Bools]:
-    """Each mask takes the nearest target left, one that counts before one that does not."""
+    """Matches each mask with the closest free target, counted targets before uncounted ones."""
     passed, left_out = np.zeros(len(iou), bool), outside.copy()
     free = np.ones(iou.shape[1], bool)
     for mask, row in enumerate(iou):
         for kind in (~ignored, ignored):
             near = np.flatnonzero(free & kind & (row >= min(threshold, 1 - 1e-10)))
             if len(near):
-                best = near[row[near] == row[near].max()][-1]  # COCO takes the last of equals
+                best = near[row[near] == row[near].max()][-1]  # among equals, COCO takes the last
                 free[best] = False
                 passed[mask], left_out[mask] = True, ignored[best]
                 break
@@ -247,9 +251,9 @@ def _precision(passed: Tensor, times: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         passed: ``(n,)`` bool, by falling score.
-        times: ``(R, n)``: how often each counts. Copies of one lie beside each other: what is best
-            after the last of them is best after each.
-        targets: ``(R,)``; the result is NaN where there is none.
+        times: ``(R, n)``: how often each mask counts. Copies of a mask are adjacent, so the best
+            value after the last copy is the best after each.
+        targets: ``(R,)``; the result is NaN for 0.
     """
     hits, misses = (times * passed).cumsum(1), (times * ~passed).cumsum(1)
     precision = hits / (hits + misses + np.spacing(1))

@@ -1,9 +1,9 @@
-"""How sure a number is: bootstrap intervals over images (Efron & Tibshirani 1993).
+"""The uncertainty of a metric: bootstrap intervals over images (Efron & Tibshirani 1993).
 
-The images of a test set are drawn anew, as many and with replacement, and the same statistic is
-taken of each draw. An interval runs from one percentile of those values to another; as few images
-vary less than what they stand for, the percentiles lie further out the fewer there are (the
-expanded percentile interval, Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
+The images of a test set are drawn anew, the same number with replacement, and the statistic is
+computed for each draw. An interval runs from one percentile of these values to another. A small
+sample varies less than its population, so the percentiles lie further out the fewer images there
+are (the expanded percentile interval, Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 LEVEL = 0.95
-"""How often an interval covers what it estimates, if there are many images."""
+"""How often an interval covers the true value, if there are many images."""
 RESAMPLES = 2000
-"""Draws of an interval."""
+"""Number of draws for an interval."""
 SEED = 20
-"""Of the draws: the same images are drawn for every model, so that differences are paired."""
+"""Seed of the draws: every model sees the same draws, so differences are paired."""
 FEW = 20
-"""Fewer images than these are said to be few: there the intervals are known to be too short."""
+"""With fewer images than this, intervals are known to be too short, and reports say so."""
 ENTRIES = 2_000_000
-"""Draws times images that are held at once."""
+"""Number of draws times images that are held in memory at once."""
 
 
 def draws(images: int, count: int = RESAMPLES, stream: int = 0) -> Iterator[NDArray[np.int64]]:
     """How often each image is in each draw, as blocks ``(some draws, images)`` that sum to count.
 
-    The draws depend on the number of images and the stream alone.
+    The draws only depend on the number of images and the stream.
 
     Args:
-        images: How many there are, at least one.
-        count: How many draws.
-        stream: Another one for what is drawn beside images.
+        images: Number of images, at least one.
+        count: Number of draws.
+        stream: Number of the random stream; use another one for draws of anything besides images.
     """
     random = np.random.default_rng([SEED, stream])
     block = max(1, ENTRIES // images)
@@ -52,8 +52,8 @@ def interval(values: ArrayLike, images: int) -> list[float] | None:
     """The ends of an interval, lowest first.
 
     Args:
-        values: The statistic of each draw, ``(draws,)``; NaN for a draw that has none.
-        images: How many images each draw has.
+        values: The statistic of each draw, ``(draws,)``; NaN if a draw has none.
+        images: Number of images per draw.
 
     Returns:
         ``None`` for a single image, or if fewer than half of the draws have a value.
@@ -67,10 +67,10 @@ def interval(values: ArrayLike, images: int) -> list[float] | None:
 
 
 def expanded_tail(images: int) -> float:
-    """The fraction of draws below an interval: half of what lies outside, and less for few images.
+    """The fraction of draws below an interval: half of what lies outside, less for few images.
 
-    A draw of n varies as a sample does whose variance is divided by n, and its quantiles are those
-    of a normal distribution: both are set right here.
+    Bootstrap draws of n images underestimate the variance (division by n, not n - 1) and have
+    normal instead of Student quantiles; this corrects both.
     """
     wide = math.sqrt(images / (images - 1)) * t_quantile((1 + LEVEL) / 2, images - 1)
     return NormalDist().cdf(-wide)
@@ -79,7 +79,7 @@ def expanded_tail(images: int) -> float:
 def t_quantile(probability: float, freedom: int) -> float:
     """A quantile of Student's distribution, to a thousandth.
 
-    Above two degrees by the expansion of Abramowitz & Stegun 1964, 26.7.5.
+    Above two degrees of freedom it uses the expansion of Abramowitz & Stegun 1964, 26.7.5.
 
     Args:
         probability: Above 0 and below 1.
@@ -101,5 +101,5 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def outside(ends: list[float] | None) -> bool:
-    """Whether an interval of a difference leaves out zero: the difference is more than chance."""
+    """Whether an interval of a difference excludes zero: the difference is more than chance."""
     return ends is not None and (ends[0] > 0 or ends[1] < 0)

@@ -1,6 +1,6 @@
 """IoU and Dice of predicted masks, streamed.
 
-Importing this module imports torchmetrics, which takes seconds: import it where it is used.
+Importing this module imports torchmetrics, which takes seconds; import it only when needed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def iou_dice(
         valid: ``(h, w)`` or ``(N, h, w)`` bool; ``None`` means everywhere.
 
     Returns:
-        Two ``(N,)`` float64 in [0, 1]; 1 where both masks are empty on the valid pixels, 0 where
-        only one is.
+        Two ``(N,)`` float64 in [0, 1]; 1 if both masks are empty on the valid pixels, 0 if only one
+        is.
 
     Raises:
         ValueError: Masks that are not bool or differ in shape.
@@ -42,11 +42,12 @@ class MaskMetrics(Streamed):
     """Mean and pooled IoU and Dice over any number of masks, overall and by class.
 
     The result does not depend on how the masks are split into updates or over processes: only sums
-    are kept, and ``compute`` adds them up over all processes. What is averaged over what stands in
-    :mod:`samtune.metrics.contract`.
+    are kept, and ``compute`` adds them up over all processes. :mod:`samtune.metrics.contract`
+    defines the averages.
 
     Args:
-        max_classes: One more than the highest class index; memory is 56 bytes per class.
+        max_classes: Number of class indices, one more than the highest; memory is 56 bytes per
+            class.
         **kwargs: torchmetrics' own options.
     """
 
@@ -54,10 +55,10 @@ class MaskMetrics(Streamed):
     class_states = ("counts", "sums")
 
     counts: Tensor
-    """``(max_classes + 1, 5)`` int64, a row for each class and a last one for masks without:
-    how many masks and empty targets, and the pixels of overlap, prediction and target."""
+    """``(max_classes + 1, 5)`` int64, one row per class and a last one for masks without a class:
+    the number of masks and of empty targets, and the pixels of overlap, prediction and target."""
     sums: Tensor
-    """``(max_classes + 1, 2)`` float64, the same rows: summed IoU and Dice."""
+    """``(max_classes + 1, 2)`` float64, with the same rows: summed IoU and Dice."""
 
     def __init__(self, max_classes: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -78,7 +79,7 @@ class MaskMetrics(Streamed):
         Args:
             predicted: ``(N, h0, w0)`` bool at the original resolution; N may be 0.
             target: ``(N, h0, w0)`` bool.
-            valid: ``(h0, w0)`` or ``(N, h0, w0)`` bool, false where the label is to be ignored.
+            valid: ``(h0, w0)`` or ``(N, h0, w0)`` bool, false where the label is ignored.
             classes: ``(N,)`` int64 class of each mask, from 0.
 
         Raises:
@@ -87,7 +88,7 @@ class MaskMetrics(Streamed):
         self.add(areas_of(predicted, target, valid), classes)
 
     def add(self, areas: Tensor, classes: Tensor | None = None) -> None:
-        """Adds masks by their pixels of overlap, prediction and target, ``(N, 3)`` int64.
+        """Adds masks by their pixel counts of overlap, prediction and target, ``(N, 3)`` int64.
 
         Raises:
             ValueError: A class out of range.
@@ -101,19 +102,19 @@ class MaskMetrics(Streamed):
         self.sums.index_add_(0, rows, scores)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, and under ``class_iou`` etc. ``(R, classes)``."""
+        """The metrics from R sums at once, and under ``class_iou`` etc. ``(R, classes)``."""
         counts, scores = sums["counts"].double(), sums["sums"]
         by_class = _means(counts[:, :-1], scores[:, :-1])
         whole = _means(counts.sum(1), scores.sum(1))
         return whole | {f"class_{name}": value for name, value in by_class.items()}
 
     def compute(self) -> dict[str, Any]:
-        """The numbers so far, over all processes, as Python values.
+        """The metrics so far, over all processes, as Python values.
 
         Returns:
             ``iou``, ``dice``, ``iou_pooled``, ``dice_pooled`` (fractions; NaN without any mask),
-            ``objects``, ``empty`` (counts), and ``by_class``, which maps every class index met to
-            the same six.
+            ``objects``, ``empty`` (counts), and ``by_class``, which maps every class index that
+            occurs to the same six.
         """
         means = self.values(self.so_far())
         counts = self.counts.cpu()
@@ -133,7 +134,7 @@ class MaskMetrics(Streamed):
             return torch.full((len(areas),), self.max_classes, device=device)
         if classes.shape != areas.shape[:1]:
             raise ValueError(
-                f"{tuple(classes.shape)} classes for {len(areas)} masks: give one each"
+                f"{tuple(classes.shape)} classes for {len(areas)} masks: give one per mask"
             )
         if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < self.max_classes:
             raise ValueError(
@@ -144,7 +145,7 @@ class MaskMetrics(Streamed):
 
 
 def _means(counts: Tensor, scores: Tensor) -> dict[str, Tensor]:
-    """Mean and pooled IoU and Dice of counts ``(..., 5)`` and scores ``(..., 2)``, by name."""
+    """Mean and pooled IoU and Dice from counts ``(..., 5)`` and scores ``(..., 2)``, by name."""
     objects = counts[..., OBJECTS]
     pooled = [
         torch.where(objects > 0, score, torch.nan) for score in scores_of(counts[..., OVERLAP:])

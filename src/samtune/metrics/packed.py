@@ -1,4 +1,4 @@
-"""Masks of one size that are kept packed, so that thousands of an image fit into little memory."""
+"""Masks of one size in packed form, so that thousands per image fit into little memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class _Packed(NamedTuple):
 
 
 class PackedMasks:
-    """Masks ``(N, h, w)`` bool, of which a slice is a tensor.
+    """Masks ``(N, h, w)`` bool; a slice of them is a tensor.
 
     Args:
-        size: Height and width of all.
+        size: Height and width of all masks.
     """
 
     dtype = torch.bool

@@ -1,8 +1,8 @@
-"""Whether two models differ: paired permutation tests, and Holm's correction for many of them.
+"""Comparison of two models: paired permutation tests, with Holm's correction for many of them.
 
-If two models are alike, it is chance which of them answered an image better: the signs of the
-differences may as well be the other way round. A test counts how many of all such choices give a
-mean difference at least as large.
+If two models are equally good, chance decides which one answers an image better, so each difference
+could as well have the opposite sign. The test counts the fraction of all choices of signs whose
+mean difference is at least as large.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 EXACT = 14
-"""Up to so many pairs all choices of signs are counted, ``2**14`` of them."""
+"""Largest number of pairs for which all choices of signs are counted, ``2**14`` of them."""
 CHOICES = 19_999
-"""Choices of signs that are drawn where there are more."""
+"""Number of sign choices that are drawn for more pairs."""
 BLOCK = 2_000_000
-"""Choices times pairs that are held at once."""
+"""Number of choices times pairs that are held in memory at once."""
 SEED = 20
 
 Key = TypeVar("Key")
 
 
 def sign_flip(differences: ArrayLike) -> float | None:
-    """The two-sided p of a paired sign-flip test of the mean difference (Fisher 1935).
+    """The two-sided p value of a paired sign-flip test of the mean difference (Fisher 1935).
 
-    Exact for up to :data:`EXACT` differences that are not 0, else of :data:`CHOICES` drawn choices,
-    the observed one counted among them.
+    The value is exact for up to :data:`EXACT` non-zero differences. For more it is estimated from
+    :data:`CHOICES` drawn choices, including the observed one.
 
     Args:
-        differences: ``(n,)``, one for each image or draw; NaN are left out.
+        differences: ``(n,)``, one per image or draw; NaN are left out.
 
     Returns:
-        Above 0 and up to 1; 1 if all are 0, ``None`` without any.
+        A value above 0, up to 1; 1 if all differences are 0, ``None`` if there are none.
     """
     known = np.asarray(differences, np.float64)
     known = known[np.isfinite(known)]
     if not len(known):
         return None
-    apart = known[known != 0]  # the sign of a 0 changes nothing
+    apart = known[known != 0]  # the sign of a 0 has no effect
     if not len(apart):
         return 1.0
-    observed = abs(apart.sum()) - 1e-9 * np.abs(apart).sum()  # equal sums differ by rounding
+    observed = abs(apart.sum()) - 1e-9 * np.abs(apart).sum()  # equal sums may differ by rounding
     if len(apart) <= EXACT:
         bits = np.arange(2 ** len(apart))[:, None] >> np.arange(len(apart))
         return float((np.abs(_signs(bits & 1) @ apart) >= observed).mean())
@@ -56,15 +56,15 @@ def sign_flip(differences: ArrayLike) -> float | None:
 
 
 def least_p(pairs: int) -> float:
-    """The smallest p that so many pairs can give."""
+    """The smallest p value that a number of pairs can give."""
     return 2.0 ** (1 - pairs) if pairs <= EXACT else 1 / (CHOICES + 1)
 
 
 def holm(tests: Mapping[Key, float | None]) -> dict[Key, float | None]:
-    """The p of several tests, corrected for their number (Holm 1979).
+    """Corrects the p values of several tests for their number (Holm 1979).
 
     Args:
-        tests: By name; what was not tested (``None``) stays so and does not count.
+        tests: The p values by name; ``None`` for comparisons without a test, which do not count.
     """
     corrected: dict[Key, float | None] = dict.fromkeys(tests)
     known = {key: p for key, p in tests.items() if p is not None}
@@ -76,5 +76,5 @@ def holm(tests: Mapping[Key, float | None]) -> dict[Key, float | None]:
 
 
 def _signs(bits: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Bits as 1 and -1."""
+    """Converts bits to signs 1 and -1."""
     return 1 - 2 * bits.astype(np.float64)

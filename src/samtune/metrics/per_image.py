@@ -1,4 +1,4 @@
-"""What each image adds to a metric, so that the same statistic can be had of other images."""
+"""Each image's additions to a metric, from which the metric of other image samples is computed."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from samtune.metrics.intervals import RESAMPLES, Floats, draws
 from samtune.metrics.streamed import RowMetric, Rows, Streamed
 
 LEAST_DRAWS, ROWS_IN_ALL = 200, 4_000_000
-"""A metric that keeps rows is drawn so seldom that all draws have so many of them, but this often
-at least."""
+"""For metrics that keep rows: the least number of draws, and the number of rows that all draws
+together may have, above which fewer draws are taken."""
 CELLS = 1_000_000
-"""Numbers of the sums of draws that are held at once."""
+"""Numbers in the sums of draws that are held in memory at once."""
 
 
 class Addition(NamedTuple):
-    """What one image added to a metric."""
+    """The additions of one image to a metric."""
 
     place: int
-    """Its place in the data set."""
+    """The image's index in the data set."""
     sums: dict[str, tuple[NDArray[np.int64], Floats]]
-    """By state the places that changed, in the flattened state, and by how much."""
+    """For each state the flattened indices that changed, and by how much."""
     rows: Floats
     """``(k, fields)``: the rows that it added."""
 
 
 class PerImage:
-    """Updates a metric image by image, and keeps what each added.
+    """Updates a metric image by image, and keeps each image's additions.
 
     Args:
-        metric: Over images; its states are sums, and rows where it keeps some.
+        metric: A metric over images; its states are sums, and rows if it keeps some.
     """
 
     def __init__(self, metric: Streamed) -> None:
@@ -48,13 +48,13 @@ class PerImage:
         """Adds one image.
 
         Args:
-            place: Its place in the data set.
-            *image: What the metric's own ``update`` takes.
+            place: Its index in the data set.
+            *image: The arguments of the metric's own ``update``.
         """
         self.note(place, lambda: self.metric.update(*image))
 
     def note(self, place: int, add: Callable[[], None]) -> None:
-        """Has an image added in whatever way, and keeps what that changes."""
+        """Calls a function that adds an image, and keeps the resulting changes."""
         before = {name: state.clone() for name, state in self._sums().items()}
         rows = self.metric.rows if isinstance(self.metric, RowMetric) else []
         start = len(rows)
@@ -75,30 +75,31 @@ class PerImage:
 
 @dataclass(frozen=True)
 class Resampling:
-    """A metric's numbers of draws of the images, of all processes.
+    """A metric's values for draws of the images, over all processes.
 
-    Draws of as many images are the same for every model, so that values can be subtracted.
+    For the same number of images the draws are the same for every model, so values can be
+    subtracted.
     """
 
     metric: Streamed
-    """Says what the sums mean; how much it has seen itself does not matter."""
+    """The metric that interprets the sums; its own state is not used."""
     additions: Sequence[Addition]
-    """Of each image, in the order of the data set."""
+    """The additions of each image, in the order of the data set."""
 
     @cached_property
     def units(self) -> int:
-        """How many images are drawn, or groups of images that belong together."""
+        """Number of images that are drawn, or of groups of images that belong together."""
         return int(self._unit.max()) + 1 if len(self._unit) else 0
 
     @cached_property
     def _unit(self) -> NDArray[np.int64]:
-        """Of each image what it is drawn as."""
+        """For each image the unit with which it is drawn."""
         places = np.array([each.place for each in self.additions], np.int64)
         return np.unique(places // self.metric.drawn_together, return_inverse=True)[1]
 
     @cached_property
     def values(self) -> dict[str, Floats]:
-        """By name ``(draws,)``; of what is by class ``(draws, classes)``, see :attr:`classes`."""
+        """By name ``(draws,)``; for values by class ``(draws, classes)``, see :attr:`classes`."""
         if not self.additions:
             return {}
         tables = {name: torch.from_numpy(table) for name, table in self._tables().items()}
@@ -122,11 +123,11 @@ class Resampling:
 
     @cached_property
     def classes(self) -> list[int]:
-        """The classes that any image has, in the order of the values by class."""
+        """The classes that occur in any image, in the order of the values by class."""
         return [int(row) for row in self._class_rows[:-1]]
 
     def _tables(self) -> dict[str, Floats]:
-        """By state ``(images, ...)``: what each added, without the classes that no image has."""
+        """By state ``(images, ...)``: each image's additions, without classes that never occur."""
         tables = {}
         for name, state in self.metric.metric_state.items():
             if not isinstance(state, Tensor):
@@ -145,7 +146,7 @@ class Resampling:
         return tables
 
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """All rows ``(n, fields)``, and of each what it is drawn with."""
+        """All rows ``(n, fields)``, and for each row the unit with which it is drawn."""
         parts = [addition.rows for addition in self.additions if len(addition.rows)]
         owner = np.repeat(self._unit, [len(each.rows) for each in self.additions])
         table = np.concatenate(parts) if parts else np.zeros((0, 1))
@@ -153,13 +154,13 @@ class Resampling:
 
     @cached_property
     def _common(self) -> int:
-        """How many rows all states by class have."""
+        """Number of rows that all states by class have."""
         states = self.metric.metric_state
         return min((len(states[name]) for name in self.metric.class_states), default=0)
 
     @cached_property
     def _class_rows(self) -> NDArray[np.int64]:
-        """Of these the rows that any image changed, and the last one."""
+        """Those rows that any image changed, and the last one."""
         states = self.metric.metric_state
         present = {self._common - 1}
         for name in self.metric.class_states:

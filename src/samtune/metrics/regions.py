@@ -1,4 +1,4 @@
-"""IoU and Dice averaged in other ways: over images, over classes, by the size of the target."""
+"""IoU and Dice with other averages: over images, over classes, by the size of the target."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from samtune.metrics.image_result import ImageResult
 from samtune.metrics.streamed import Rows, Streamed
 
 AREAS = (32**2, 96**2)
-"""Pixels from which a target is medium and large, as COCO has them."""
+"""Pixels from which a target is medium and large, as in COCO."""
 SHARES = (0.01, 0.1)
-"""Parts of the image from which a target is medium and large."""
+"""Fractions of the image from which a target is medium and large."""
 
 
 class RegionMetrics(Streamed):
     """IoU and Dice per image, per class and by size, and mIoU with and without background.
 
-    What is averaged over what stands in :mod:`samtune.metrics.contract`.
+    :mod:`samtune.metrics.contract` defines the averages.
 
     Args:
-        max_classes: One more than the highest class index.
+        max_classes: Number of class indices: one more than the highest.
         **kwargs: torchmetrics' own options.
     """
 
     class_states = ("classes", "pixels", "background")
 
     images: Tensor
-    """``(3,)``: how many images, and their summed IoU and Dice."""
+    """``(3,)``: number of images, and their summed IoU and Dice."""
     classes: Tensor
     """``(max_classes, 3)``: masks of each class, and their summed IoU and Dice."""
     pixels: Tensor
     """``(max_classes + 1, 3)``: overlap, prediction and target of each class; the last row is the
-    background where no class is."""
+    background if no class is."""
     background: Tensor
-    """``(max_classes,)``: of how many images this class is the background."""
+    """``(max_classes,)``: number of images whose background is this class."""
     sizes: Tensor
-    """``(2, 3, 2)``: by area and by share, small to large: masks and summed IoU."""
+    """``(2, 3, 2)``: by area and by fraction of the image, small to large: masks and summed IoU."""
 
     def __init__(self, max_classes: int = 1024, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -85,17 +85,17 @@ class RegionMetrics(Streamed):
         for kind, (size, bounds) in enumerate(
             ((target.double(), AREAS), (target.double() / max(pixels, 1), SHARES))
         ):
-            # a target on a bound is of the larger kind
+            # a target exactly on a bound belongs to the larger size
             edges = torch.tensor(bounds, dtype=torch.float64)
             bins = torch.bucketize(size[there], edges, right=True).to(self.sizes.device)
             self.sizes[kind].index_add_(0, bins, values)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, each ``(R,)`` float64, NaN if there is nothing to average.
+        """The metrics from R sums at once, ``(R,)`` float64 each; NaN for an empty average.
 
         Args:
-            sums: By state ``(R, ...)`` on the CPU, of whatever images.
-            rows: None are kept.
+            sums: By state ``(R, ...)`` on the CPU, over any images.
+            rows: Unused, because the metric keeps no rows.
         """
         images, classes, pixels = sums["images"], sums["classes"], sums["pixels"]
         scores = {f"{key}_per_image": images[:, k] / images[:, 0] for k, key in KEYS}

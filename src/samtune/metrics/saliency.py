@@ -1,7 +1,7 @@
 """Measures of a saliency map against a binary foreground: MAE, S, E, F and weighted F.
 
-Each follows its paper with the conventions of the field's toolboxes: the map is stretched to 0..1,
-thresholds are the 256 levels of a byte.
+Each measure follows its paper and the conventions of common toolboxes: the map is stretched to
+0..1, and thresholds are the 256 levels of a byte.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ class SaliencyMetrics(Streamed):
     Ignored pixels are outside of both the map and the foreground.
 
     Args:
-        metrics: Those to compute; the weighted F takes most of the time, and needs scipy.
+        metrics: The measures to compute; the weighted F takes most of the time, and needs scipy.
         beta2: Weight of precision in F.
-        weighted_beta2: The same in the weighted F.
-        undefined: What the S-measure makes of a part with one pixel or none: its own score as a
-            uniform part, or, as the code of TS-SAM and SAM-Adapter, 0 for the whole image.
-        in_frame: Look at the image in the model's frame.
+        weighted_beta2: Weight of precision in the weighted F.
+        undefined: The S-measure of an image with a region of one pixel or none: score that region
+            as a uniform one, or, as in the code of TS-SAM and SAM-Adapter, 0 for the whole image.
+        in_frame: Measure in the model's frame.
         **kwargs: torchmetrics' own options.
 
     Raises:
-        InputError: The weighted F is asked for and scipy is missing.
+        InputError: The weighted F needs scipy, which is missing.
     """
 
     sums: Tensor
-    """``(6,)``: how many images, and the sums of what has one value per image."""
+    """``(6,)``: number of images, and the sums of the measures with one value per image."""
     curves: Tensor
     """``(2, 256)``: summed E and F at each threshold, from the highest to 0."""
 
@@ -91,7 +91,7 @@ class SaliencyMetrics(Streamed):
             self.curves += torch.from_numpy(curves).to(self.curves.device)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        """The metrics from R sums at once, see :meth:`Streamed.values`."""
         count, *totals = sums["sums"].unbind(-1)
         found = {name: total / count for name, total in zip(SINGLES, totals, strict=True)}
         curves = sums["curves"] / count[:, None, None]
@@ -120,7 +120,7 @@ def frame_of(image: ImageResult) -> ImageResult:
     """The same image in the model's frame.
 
     Raises:
-        ValueError: It was not handed over.
+        ValueError: The result does not have it.
     """
     if image.frame is None:
         raise ValueError("no view of the model's frame: give ImageResult(frame=...)")
@@ -128,7 +128,7 @@ def frame_of(image: ImageResult) -> ImageResult:
 
 
 def stretch(p: Map, counted: Mask | None = None) -> Map:
-    """A map with its values brought to 0..1, 0 where pixels do not count; a constant one stays.
+    """Stretches a map's values to 0..1; ignored pixels become 0, a constant map stays.
 
     Args:
         p: ``(h, w)`` in 0..1.
@@ -155,13 +155,13 @@ def e_measure(
     """The enhanced alignment of binary maps with a target (Fan et al. 2018, arXiv:1805.10421).
 
     Args:
-        hits: Pixels that each map takes on the target.
-        predicted: Pixels that it takes in all, of the same shape.
+        hits: Foreground pixels of each map that lie on the target.
+        predicted: All foreground pixels of each map, with the same shape.
         area: Pixels of the target.
         size: Pixels of the image.
 
     Returns:
-        One value a map; a perfect one is ``size / (size - 1)``, as in the authors' code.
+        One value per map; a perfect map scores ``size / (size - 1)``, as in the authors' code.
     """
     if area in (0, size):
         alike = predicted if area else size - predicted
@@ -183,9 +183,9 @@ def e_measure(
 def f_measure(
     hits: NDArray[np.int64], predicted: NDArray[np.int64], area: int, beta2: float
 ) -> NDArray[np.float64]:
-    """F of binary maps (Achanta et al. 2009): 0 where nothing of the target is taken.
+    """F of binary maps (Achanta et al. 2009): 0 if no target pixel is predicted.
 
-    Arguments are those of :func:`e_measure`; ``beta2`` weighs precision.
+    For arguments see :func:`e_measure`; ``beta2`` weighs precision.
     """
     precision, recall = hits / np.maximum(predicted, 1), hits / max(area, 1)
     below = beta2 * precision + recall
@@ -201,7 +201,7 @@ def s_measure(p: Map, target: Mask, undefined: Literal["part", "zero"] = "part")
         undefined: See :class:`SaliencyMetrics`.
 
     Returns:
-        In 0..1; without foreground 1 minus the map's mean, without background its mean.
+        A value in 0..1; without foreground 1 minus the map's mean, without background its mean.
     """
     share = target.mean()
     if share in (0, 1):
@@ -219,7 +219,7 @@ def s_measure(p: Map, target: Mask, undefined: Literal["part", "zero"] = "part")
 
 
 def weighted_f(p: Map, target: Mask, beta2: float = 1.0) -> float:
-    """F with errors weighted by where they lie (Margolin et al. 2014), 0 without foreground.
+    """F with errors weighted by their position (Margolin et al. 2014); 0 without foreground.
 
     Args:
         p: ``(h, w)`` in 0..1.
@@ -232,7 +232,7 @@ def weighted_f(p: Map, target: Mask, beta2: float = 1.0) -> float:
         return 0.0
     distance, nearest = distance_transform_edt(~target, return_indices=True)
     error = np.abs(p - target)
-    # An error outside counts as that at the nearest pixel inside while it is smoothed.
+    # For smoothing, an error outside is replaced by that of the nearest pixel inside.
     kernel = np.exp(-(np.arange(-3, 4) ** 2) / (2 * 5**2))
     kernel /= kernel.sum()
     smooth = error[tuple(nearest)]
@@ -246,13 +246,13 @@ def weighted_f(p: Map, target: Mask, beta2: float = 1.0) -> float:
 
 
 def _uniform(values: Map) -> float:
-    """How near values are to 1, and to each other."""
+    """Similarity of values to 1 and to each other."""
     mean, spread = values.mean(), values.std(ddof=1) if values.size > 1 else 0.0
     return 2 * mean / (mean**2 + 1 + spread + EPS)
 
 
 def _alike(p: Map, target: Mask) -> float:
-    """Similarity of one part of map and target: luminance times contrast times structure."""
+    """Similarity of one region of map and target: luminance times contrast times structure."""
     if not p.size:
         return 0.0
     x, y, below = p.mean(), target.mean(), p.size - 1 + EPS

@@ -1,4 +1,4 @@
-"""Balanced error rate, of shadows and any other foreground."""
+"""Balanced error rate, for shadows and any other foreground."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from samtune.metrics.streamed import Rows, Streamed
 class BalancedError(Streamed):
     """Balanced error rate, pooled and per image, as fractions.
 
-    The mean of the part of the foreground that is missed and the part of the background that is
-    taken, of the union of an image's masks.
+    It is the mean of the fraction of the foreground that is missed and the fraction of the
+    background that is predicted as foreground, for the union of an image's masks.
 
     Args:
-        threshold: Probability above which a pixel is inside, in the model's frame, and an image
-            without one of the two sides gives NaN; by default the masks as they are, and there the
-            other side's error stands alone.
+        threshold: Probability above which a pixel is foreground, in the model's frame; an image
+            without foreground or without background then gives NaN. By default the masks are used
+            as they are, and for such an image only the other error counts.
         **kwargs: torchmetrics' own options.
     """
 
     pixels: Tensor
-    """``(4,)``: foreground missed and in all, background taken and in all."""
+    """``(4,)``: foreground missed and in all, background predicted as foreground and in all."""
     images: Tensor
-    """``(2,)``: how many images, and their summed error."""
+    """``(2,)``: number of images, and their summed error."""
 
     def __init__(self, threshold: float | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -40,7 +40,8 @@ class BalancedError(Streamed):
         """Adds one image.
 
         Raises:
-            ValueError: A threshold, and no probability map or no view of the model's frame.
+            ValueError: A threshold is set, and the probability map or the view of the model's frame
+                is missing.
         """
         if self.threshold is not None:
             image = frame_of(image)
@@ -57,7 +58,7 @@ class BalancedError(Streamed):
             self.images += torch.stack([torch.ones_like(error), error]).to(self.images.device)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, see :meth:`Streamed.values`."""
+        """The metrics from R sums at once, see :meth:`Streamed.values`."""
         pixels, (count, total) = sums["pixels"], sums["images"].unbind(-1)
         return {
             "ber": _balanced(pixels, strict=False),

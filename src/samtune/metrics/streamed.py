@@ -1,4 +1,4 @@
-"""What all metrics over images have in common: sums, and the numbers of any such sums."""
+"""The common part of metrics over images: sums, and the metric's value from any such sums."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class Rows(NamedTuple):
-    """Rows that a metric keeps beside its sums, and how often each counts."""
+    """Rows that a metric keeps besides its sums, and how often each counts."""
 
     table: Tensor
     """``(n, fields)`` float64."""
     times: Tensor
-    """``(R, n)`` float64: for each of R draws of the images how often a row is in it."""
+    """``(R, n)`` float64: for each of R draws of the images, how often a row is in it."""
 
 
 class Streamed(Metric):
-    """A metric over images, of which any process may see none."""
+    """A metric over images; a process may have no images at all."""
 
     full_state_update: bool = False
     is_differentiable: bool = False
     class_states: tuple[str, ...] = ()
-    """States with a row for each class, of which rows of zeros change no number."""
+    """States with one row per class, in which rows of zeros do not change the value."""
     drawn_together: int = 1
-    """Images in a row that belong together, and are drawn as one for an interval."""
+    """Consecutive images that belong together and are drawn as one unit for an interval."""
 
     @property
     def update_called(self) -> bool:
-        """Always true: a process whose share of the data is empty is no reason to warn."""
+        """Always true, so that a process without data does not cause a warning."""
         return True
 
     def add_sums(self, **shapes: tuple[int, ...]) -> None:
@@ -42,11 +42,11 @@ class Streamed(Metric):
             self.add_state(name, zeros, dist_reduce_fx="sum")
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The numbers of R sums at once, each ``(R,)`` float64, NaN if there is nothing to average.
+        """The metrics from R sums at once, ``(R,)`` float64 each; NaN for an empty average.
 
         Args:
-            sums: By state ``(R, ...)`` on the CPU, of whatever images.
-            rows: For a metric that keeps rows.
+            sums: By state ``(R, ...)`` on the CPU, over any images.
+            rows: The rows, for a metric that keeps them.
         """
         raise NotImplementedError
 
@@ -56,7 +56,7 @@ class Streamed(Metric):
         return {name: state.cpu()[None] for name, state in states if isinstance(state, Tensor)}
 
     def compute(self) -> dict[str, Any]:
-        """The numbers so far, over all processes; NaN where there was nothing to average."""
+        """The metrics so far, over all processes; NaN if there is nothing to average."""
         return {name: float(value) for name, value in self.values(self.so_far()).items()}
 
 
@@ -68,7 +68,7 @@ class RowMetric(Streamed):
     """
 
     fields: int
-    """Numbers of a row."""
+    """Number of columns of a row."""
     rows: Any
     """List of flattened rows, float64."""
 
@@ -86,7 +86,7 @@ class RowMetric(Streamed):
         return rows.cpu().double().reshape(-1, self.fields)
 
     def compute(self) -> dict[str, Any]:
-        """The numbers so far, over all processes; NaN where there was nothing to average."""
+        """The metrics so far, over all processes; NaN if there is nothing to average."""
         table = self.table()
         rows = Rows(table, torch.ones(1, len(table), dtype=torch.float64))
         sums = {name: state for name, state in self.so_far().items() if name != "rows"}
@@ -95,7 +95,7 @@ class RowMetric(Streamed):
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None
     ) -> None:
-        # Gathering needs one dtype of all, and what is empty would come as float32.
+        # Gathering needs one dtype in all processes, and an empty list would become float32.
         if not self.rows:
             self.rows = [torch.zeros(0, dtype=torch.float64, device=self.device)]
         given = {} if dist_sync_fn is None else {"dist_sync_fn": dist_sync_fn}

@@ -1,4 +1,4 @@
-"""The metrics that are asked for, computed together: each family of them once."""
+"""Computes the requested metrics together, each family of them once."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ FAMILIES: dict[str, Maker] = {
     "gsam": lambda keys, s, classes, kw: AbsentClassIoU(classes=classes, **kw),
     "gsam_soft": lambda keys, s, classes, kw: SoftClassIoU(classes=classes, **kw),
 }
-"""How each family is made, from its keys, the settings and the number of classes; IoU and Dice are
-:class:`~samtune.metrics.masks.MaskMetrics`, which evaluation always has."""
+"""Constructors of the families, from their keys, the settings and the number of classes; IoU and
+Dice are :class:`~samtune.metrics.masks.MaskMetrics`, which evaluation always computes."""
 
 
 def family_metric(
@@ -63,15 +63,15 @@ class Suite:
     """Several metrics over the same images.
 
     Args:
-        config: Which metrics, and what they can be told; those of every evaluation are left to it.
+        config: The metrics and their settings; those that every evaluation has are left to it.
         maps: Whether the data are maps of classes.
-        classes: How many, the background included; 2 for single masks.
-        device: Where the sums lie.
+        classes: Number of classes, including the background; 2 for single masks.
+        device: Device of the sums.
         sync: Whether ``compute`` adds up over processes.
 
     Raises:
-        InputError: An unknown name, a metric that has no meaning for maps of classes, or one that
-            needs a package that is missing.
+        InputError: A name is unknown, a metric is undefined for maps of classes, or a package is
+            missing.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Suite:
         asked = expand(config.metrics, maps=maps)
         self.names = tuple(name for name in asked if name not in ALWAYS)
         self.needs = frozenset(need for name in self.names for need in MEASURES[name].needs)
-        """What :class:`ImageResult` must hold besides masks."""
+        """The fields that :class:`ImageResult` must have besides masks."""
         keys: dict[str, list[str]] = {}
         for name in self.names:
             keys.setdefault(MEASURES[name].family, []).append(MEASURES[name].key)
@@ -96,7 +96,7 @@ class Suite:
             for family, names in keys.items()
         }
         self.per_image = {family: PerImage(metric) for family, metric in self.families.items()}
-        """What each image adds to each family."""
+        """The additions of each image to each family."""
 
     def update(self, image: ImageResult) -> None:
         """Adds one image."""
@@ -104,6 +104,6 @@ class Suite:
             family.update(image.index, image)
 
     def compute(self) -> dict[str, float]:
-        """The numbers so far, over all processes, by name."""
+        """The metrics so far, over all processes, by name."""
         found = {family: metric.compute() for family, metric in self.families.items()}
         return {name: found[MEASURES[name].family][MEASURES[name].key] for name in self.names}

@@ -1,4 +1,4 @@
-"""Options as their types say: kinds, choices and ranges stand beside each field, and nowhere else.
+"""Options described by their types: kinds, choices and ranges stand beside each field only.
 
 A field of a settings dataclass carries its range in its type::
 
@@ -10,7 +10,7 @@ needs it, and which registry has its names::
 
     cosine: str = setting("step", level="published", names=COSINES)
 
-What an option means does not belong here.
+The meaning of options does not belong here.
 """
 
 from samtune.options.fields import (

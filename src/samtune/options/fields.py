@@ -1,4 +1,4 @@
-"""What a field of settings says of itself: who needs it, and which registry has its names."""
+"""The properties of a field of settings: who needs it, and which registry has its names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Level = Literal["everyday", "expert", "published"]
 
 
 class Names(Protocol):
-    """What knows the names that a setting takes, as a registry does."""
+    """A collection that knows the names that a setting takes, as a registry does."""
 
     def check(self, name: object) -> None:
         """Refuses a name that it does not know."""
@@ -33,18 +33,18 @@ def setting(
     """A field of a settings dataclass; a field with a plain default is an everyday one.
 
     Args:
-        default: Its value where nobody sets it.
+        default: The default value.
         level: Who needs it.
         names: The registry whose members are its values, or its place as ``module:NAME`` if its
             members build on these settings. Each member's docstring is part of the setting's help.
-        changeable: Whether it can be set anew for a trained model, as its tiles can.
+        changeable: Whether it can be changed for a trained model, as tiles can.
     """
     about = {"level": level, "names": names, "changeable": changeable}
     return field(default=default, metadata=about)
 
 
 def changeable(schema: type) -> tuple[str, ...]:
-    """The fields of a settings dataclass that can be set anew for a trained model."""
+    """The fields of a settings dataclass that can be changed for a trained model."""
     return tuple(row.name for row in dataclasses.fields(schema) if row.metadata.get("changeable"))
 
 
@@ -54,9 +54,9 @@ def level_of(row: dataclasses.Field[Any]) -> Level:
 
 
 def published_settings(settings: Any) -> list[str]:
-    """The fields of the level ``published`` that a dataclass has other values of than by default.
+    """The fields of level ``published`` that a dataclass sets to other values than the default.
 
-    They are what turns on rules that repeat published trainings.
+    They turn on rules that repeat published trainings.
     """
     rows = [row for row in dataclasses.fields(settings) if level_of(row) == "published"]
     return [row.name for row in rows if getattr(settings, row.name) != row.default]

@@ -1,4 +1,4 @@
-"""The numbers and switches that an option may be, as marks in its type."""
+"""Allowed numbers and switches of an option, as marks in its type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Bound = float | str | None
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers that an option may have, as a mark in its type: ``Annotated[int, Range(...)]``.
+    """The allowed numbers of an option, as a mark in its type: ``Annotated[int, Range(...)]``.
 
     NaN lies in no range.
     """
@@ -23,16 +23,17 @@ class Range:
     at_most: Bound = None
     below: Bound = None
     note: str = ""
-    """What follows the rule: a unit, or what counts."""
+    """Text after the rule: a unit, or what is counted."""
     remedy: str = ""
-    """What ends a message if the rule does not say it: what to choose, or what a bound means."""
+    """Text that ends a message if the rule does not say it: which value to choose, or what a bound
+    means."""
 
     def __str__(self) -> str:
         """The range in a few words, as ``at least 1``, ``0 to below 1`` or ``above 0, up to 1``."""
         return self.rule({})
 
     def rule(self, others: Mapping[str, Any]) -> str:
-        """The range in words, with the values of ``others`` beside bounds that name an option."""
+        """The range in words, with values from ``others`` after bounds that name an option."""
 
         def words(bound: Bound) -> str:
             named = isinstance(bound, str) and bound in others
@@ -61,25 +62,25 @@ class Range:
 Count = Annotated[int, Range(at_least=1)]
 """A whole number of things."""
 Rate = Annotated[float, Range(at_least=0, below=1)]
-"""A probability such as a dropout's, which leaves something over."""
+"""A probability below 1, such as a dropout rate."""
 Fraction = Annotated[float, Range(at_least=0, at_most=1)]
 """A fraction of a whole."""
 CountOrZero = Annotated[int, Range(at_least=0)]
 """A whole number of things, or none."""
 NotNegative = Annotated[float, Range(at_least=0)]
-"""A size or a weight that may be nothing."""
+"""A size or a weight that may be 0."""
 Positive = Annotated[float, Range(above=0)]
 """A size or a factor."""
 PositiveFraction = Annotated[float, Range(above=0, at_most=1)]
-"""A fraction of a whole that is never nothing."""
+"""A fraction of a whole, above 0."""
 
 
 class _SwitchFirst:
-    """A mark in the type of a union, for pydantic: its members are tried in their order."""
+    """A mark in the type of a union that makes pydantic try its members in their order."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         return {**handler(source), "mode": "left_to_right"}
 
 
 SwitchOrName = Annotated[bool | str, _SwitchFirst()]
-"""True or false, also as the quoted words of YAML (``"no"``), or else a name."""
+"""True or false, also as the quoted words of YAML (``"no"``), or otherwise a name."""

@@ -16,12 +16,13 @@ from samtune.options.ranges import Range
 
 
 def validated(schema: Any, prefix: str, values: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass from plain values: their kinds, choices and ranges are checked.
+    """Builds a dataclass from plain values, whose kinds, choices and ranges are checked.
 
     Args:
         schema: The dataclass, whose fields may be dataclasses themselves.
-        prefix: What stands before a field's name in a message, as ``adapter``.
-        values: Its fields' values.
+        prefix: The prefix of field names in messages, as ``adapter``.
+        values: The values of
+            its fields.
 
     Raises:
         InputError: The first value that its type does not allow, with the rule.
@@ -50,15 +51,15 @@ def _refuse_switches(schema: Any, prefix: str, values: Mapping[str, Any]) -> Non
 
 
 def _allows(hint: Any, kind: type) -> bool:
-    """Whether a type is, or has in it, a kind, or says nothing."""
+    """Whether a type is a kind, includes it, or does not restrict kinds."""
     return hint in (None, Any, kind) or any(_allows(part, kind) for part in get_args(hint))
 
 
 def _refusal(schema: Any, prefix: str, values: Any, place: Sequence[Any]) -> InputError:
-    """What is wrong with the field at a place in a dataclass, or in those within it.
+    """The error for the field at a place in a dataclass, or in a nested one.
 
     Raises:
-        InputError: The registry of that field has no such name.
+        InputError: The registry of that field does not have the name.
     """
     name, *within = place
     row = next(row for row in dataclasses.fields(schema) if row.name == name)
@@ -75,7 +76,7 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def _in_words(hint: Any) -> str:
-    """What values a type allows, in words, as ``a whole number or a list of 2 whole numbers``."""
+    """The values that a type allows, as ``a whole number or a list of 2 whole numbers``."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _in_words(parts[0])
@@ -94,26 +95,26 @@ def _in_words(hint: Any) -> str:
 
 
 def _choices(hint: Any) -> list[str]:
-    """The words among which a type chooses."""
+    """The words of a type's choices."""
     if get_origin(hint) is Literal:
         return [str(part) for part in get_args(hint)]
     return [word for part in get_args(hint) for word in _choices(part)]
 
 
 def as_yaml(value: Any) -> str:
-    """A default or an option as a command line takes it."""
+    """A default or an option in the form that a command line takes."""
     words = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def check_values(settings: Any, prefix: str) -> None:
-    """Refuses a dataclass of which a value is out of its range, no choice, not finite, or no name.
+    """Refuses a dataclass with a value out of range, not a choice, not finite, or an unknown name.
 
-    It is what :func:`validated` asks of values of the right kind, for what is made in Python.
+    It applies the checks of :func:`validated` to objects built in Python, whose kinds are right.
 
     Args:
         settings: An instance; fields that are dataclasses are checked too.
-        prefix: What stands before a field's name in a message, as ``adapter``.
+        prefix: The prefix of field names in messages, as ``adapter``.
 
     Raises:
         InputError: The first such value, with the rule.
@@ -124,11 +125,11 @@ def check_values(settings: Any, prefix: str) -> None:
 
 
 def check_ranges(settings: Any, prefix: str) -> None:
-    """Refuses a dataclass of which a field lies out of the :class:`Range` in its type, or choices.
+    """Refuses a dataclass with a field outside of its type's :class:`Range` or choices.
 
     Args:
         settings: An instance; fields that are dataclasses are checked too.
-        prefix: What stands before a field's name in a message, as ``adapter``.
+        prefix: The prefix of field names in messages, as ``adapter``.
 
     Raises:
         InputError: The first such field: its value and its range.
@@ -174,11 +175,11 @@ def _limited(hint: Any, value: Any) -> Iterator[tuple[Any, Range]]:
 
 
 def check_finite(settings: Any, prefix: str) -> None:
-    """Refuses a dataclass of which a number is NaN or infinite.
+    """Refuses a dataclass with a number that is NaN or infinite.
 
     Args:
         settings: An instance; fields that are dataclasses are checked too.
-        prefix: What stands before a field's name in a message, as ``adapter``.
+        prefix: The prefix of field names in messages, as ``adapter``.
 
     Raises:
         InputError: The first such number.
@@ -193,7 +194,7 @@ def check_finite(settings: Any, prefix: str) -> None:
 
 
 def _default(row: dataclasses.Field[Any]) -> str:
-    """The remedy that ends a message: the value to fall back on, if there is one."""
+    """The remedy at the end of a message: the default value, if there is one."""
     if row.default in (None, dataclasses.MISSING):
         return ""
     return f"; the default is {row.default}"
@@ -201,21 +202,21 @@ def _default(row: dataclasses.Field[Any]) -> str:
 
 @cache
 def _limiting(schema: type) -> dict[str, Any]:
-    """The types of a dataclass that have choices or ranges, by the fields' names."""
+    """The types of a dataclass that have choices or ranges, by field name."""
     hints = _hints(schema)
     return {k: h for k, h in hints.items() if get_origin(h) is Literal or k in ranges(schema)}
 
 
 @cache
 def ranges(schema: type) -> dict[str, tuple[Range, ...]]:
-    """The ranges that the fields of a dataclass have in their types, by the fields' names."""
+    """The ranges in the types of a dataclass, by field name."""
     hints = _hints(schema)
     marks = {field.name: tuple(_ranges(hints[field.name])) for field in dataclasses.fields(schema)}
     return {name: limits for name, limits in marks.items() if limits}
 
 
 def _ranges(hint: Any) -> Iterator[Range]:
-    """The marks of a type, also of a union's members."""
+    """The ranges of a type, including those of a union's members."""
     if get_origin(hint) is Annotated:
         yield from (mark for mark in hint.__metadata__ if isinstance(mark, Range))
     for part in get_args(hint):
@@ -235,13 +236,13 @@ def _adapter(schema: Any) -> Any:
 
 
 def check_names(settings: Any) -> None:
-    """Refuses a dataclass of which a field names a member that its registry does not have.
+    """Refuses a dataclass with a field that names an unknown member of its registry.
 
     Args:
         settings: An instance; fields that are dataclasses are checked too.
 
     Raises:
-        InputError: With the names that there are.
+        InputError: The name is unknown; the message lists the known ones.
     """
     for row in dataclasses.fields(settings):
         value, registry = getattr(settings, row.name), names_of(row)

@@ -10,19 +10,19 @@ from torch import Tensor
 from samtune.data.prompters import MASK_RULES, MaskRule, Objects, Sampling
 
 BAND = 0.01
-"""A mask is noisy where it loses this much in reduction."""
+"""A pixel gets noise if reduction changes its value by at least this much."""
 
 
 @MASK_RULES.register("binary_masks")
 class BinaryMasks(MaskRule):
     """Masks of 0 and 1: the object, interpolated bilinearly from the original to the mask's size.
 
-    In evaluation it is above one half, in training :func:`noisy_binary` of it.
+    Evaluation thresholds at one half, training uses :func:`noisy_binary`.
     """
 
     @staticmethod
     def masks(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Tensor:
-        """The masks ``(N, 1, 4H, 4W)`` of the objects; nothing in the padding."""
+        """The masks ``(N, 1, 4H, 4W)`` of the objects; 0 in the padding."""
         (h, w), frame = how.mask_size, objects.fitted.shape
         h1, w1 = objects.resized or frame
         inner = (max(1, round(h * h1 / frame[0])), max(1, round(w * w1 / frame[1])))
@@ -44,13 +44,14 @@ class BinaryMasks(MaskRule):
 def noisy_binary(soft: Tensor, factor: int, threshold: float, noise: Tensor) -> Tensor:
     """Masks of 0 and 1 with noise along the outline.
 
-    A value gets noise where reduction by ``factor`` and enlargement change it by 0.01 or more.
+    Noise is added to each value that reduction by ``factor`` and enlargement change by 0.01 or
+    more.
 
     Args:
         soft: ``(N, 1, h, w)`` in 0..1.
-        factor: How much smaller the masks become.
+        factor: Factor by which masks are reduced.
         threshold: Values above are 1.
-        noise: As ``soft``, standard normal.
+        noise: Standard normal noise of the shape of ``soft``.
     """
     h, w = soft.shape[-2:]
     small = F.interpolate(soft, (max(1, h // factor), max(1, w // factor)), mode="bilinear")

@@ -1,6 +1,6 @@
 """``data.corners=class_0``: Generalized SAM (Kato et al. 2024) rotates images and masks alike.
 
-Its masks are black in the corners too, which is class 0.
+Its masks become black in the corners too, which is class 0.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from samtune.data.labels import Labels
 
 @CORNERS.register("class_0")
 class CornersOfClass0(Corners):
-    """They get class 0, which is the background if masks have one."""
+    """The corners get class 0, which is the background if masks have one."""
 
     @staticmethod
     def label(labels: Labels, empty: NDArray[np.bool_], data: DataConfig) -> Labels:
-        """The labels in which the corners count and are of class 0."""
+        """The labels with the corners set to class 0 and not ignored."""
         valid = None if labels.valid is None else labels.valid | empty
         if data.masks != "classes" or data.background == 0:
             return Labels(np.where(empty, 0, labels.map), labels.classes, valid)

@@ -1,6 +1,6 @@
 """``train.cosine=kyyle``: the schedule of Kyyle2114's Fine-tuning-Segment-Anything.
 
-Its scheduler is built for as many steps as an epoch has batches, and stepped once an epoch.
+Its scheduler is built for as many steps as an epoch has batches, but is stepped once per epoch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``input.preset``: how images enter the models of published systems, as their recipes share it."""
+"""``input.preset``: how images enter the models of published systems, shared by their recipes."""
 
 from __future__ import annotations
 

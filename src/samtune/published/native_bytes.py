@@ -12,10 +12,10 @@ from samtune.geometry import INPUT_RULES, Geometry, InputRule, Resize
 
 @INPUT_RULES.register("native_raw")
 class NativeBytes(InputRule):
-    """An image of exactly the frame's size is neither normalised nor are its prompts rounded."""
+    """Images of exactly the frame's size are not normalised, and their prompts are not rounded."""
 
     def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
-        """Pixels ``(3, H, W)`` which the normalisation of a batch turns into bytes again."""
+        """Pixels ``(3, H, W)`` that the normalisation of a batch turns back into bytes."""
         pixels, policy = super().image(image, geometry), self.policy
         if geometry.original != geometry.model or policy.mean is None or policy.std is None:
             return pixels
@@ -23,7 +23,7 @@ class NativeBytes(InputRule):
         return pixels.float() * std + mean
 
     def points(self, xy: Tensor, geometry: Geometry) -> Tensor:
-        """Maps points ``(..., 2)`` to the model frame, which such an image fills as it is."""
+        """Maps points ``(..., 2)`` to the model's frame, which such an image fills exactly."""
         if geometry.original != geometry.model:
             return super().points(xy, geometry)
         return Resize.points(self, xy, geometry)

@@ -1,4 +1,4 @@
-"""``input.direct_masks``: CAT-SAM (Xiao et al. 2024) enlarges masks at once to the image."""
+"""``input.direct_masks``: CAT-SAM (Xiao et al. 2024) enlarges masks in one step to the image."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from samtune.ops.resize import enlargement
 
 @INPUT_RULES.register("direct_masks")
 class OneEnlargement(InputRule):
-    """Masks of an image without padding come back in one interpolation instead of two."""
+    """Masks of an image without padding are resized in one interpolation instead of two."""
 
     is_traceable = True
 
     def logits(self, logits: Tensor, geometry: Geometry) -> Tensor:
-        """Brings logits ``(N, K, h, w)`` to the size of the image."""
+        """Resizes logits ``(N, K, h, w)`` to the size of the image."""
         if geometry.resized != geometry.model:
             return super().logits(logits, geometry)
         return F.interpolate(logits, geometry.original, mode="bilinear", align_corners=False)

@@ -12,15 +12,15 @@ from samtune.data.augmentations import AUGMENTATIONS, Augmentation, turn
 from samtune.data.labels import Labels
 
 DEGREES, SHIFT, ZOOM = 45.0, 0.0625, 0.1
-"""Greatest rotation, shift as a fraction of the side, and change of scale."""
+"""Greatest rotation, greatest shift as a fraction of the side, and greatest change of scale."""
 
 
 @AUGMENTATIONS.register("kyyle")
 class OneOfFour(Augmentation):
-    """Half of the images stay; the others get one of four changes, each as often.
+    """Half of the images stay as they are; the others get one of four changes, equally likely.
 
-    They are mirrored left to right, or top to bottom, turned by quarters, or shifted, scaled and
-    rotated with the image mirrored at its edges.
+    The changes: mirrored left to right; mirrored top to bottom; turned by quarters; shifted, scaled
+    and rotated, with the image mirrored at its edges.
     """
 
     @staticmethod

@@ -13,7 +13,7 @@ from samtune.geometry import INPUT_RULES, Geometry, InputRule
 
 @INPUT_RULES.register("antialias")
 class PlainFloats(InputRule):
-    """Images are floats, which plain bilinear interpolation resizes and nothing rounds."""
+    """Images are converted to floats, resized by plain bilinear interpolation, and not rounded."""
 
     is_traceable = True
 

@@ -11,7 +11,7 @@ from samtune.data.prompters import BOX_RULES, BoxRule
 
 @BOX_RULES.register("box_scale")
 class ScaledBoxes(BoxRule):
-    """Boxes of another size about the same centre, in whole pixels, in evaluation too."""
+    """Boxes of another size around the same centre, in whole pixels, also in evaluation."""
 
     @staticmethod
     def boxes(
@@ -26,10 +26,10 @@ def scaled_boxes(
 ) -> NDArray[np.int64]:
     """Boxes of ``scale`` times the sides about the same centre, in whole pixels.
 
-    As ``make_box_prompt`` does it, with fractions of a pixel cut off: what
-    leaves the image left or above moves in with its size kept; a far side that reaches the image's
-    edge ends on the last pixel instead, even at scale 1. Boxes of negative size, which objects
-    without a pixel have, become ``0 0 0 0``.
+    It repeats ``make_box_prompt``, which drops fractions of a pixel. A box that leaves the image on
+    the left or above is moved inside and keeps its size; a far side that reaches the image's edge
+    ends on the last pixel instead, even at scale 1. Boxes of negative size, which objects without
+    pixels have, become ``0 0 0 0``.
 
     Args:
         boxes: ``(N, 4)`` xyxy, far edges exclusive.

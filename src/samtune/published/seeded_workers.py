@@ -1,8 +1,8 @@
 """``data.redraw=published``: the random numbers of CAT-SAM's training (Xiao et al. 2024).
 
-Its loader seeds each worker alike at the start of every epoch. So one image alone sees one view
-with one prompt in all epochs, and so does each of 16 if a worker has one image per epoch, as on
-the four GPUs that its authors name.
+Its loader gives each worker the same seed at the start of every epoch. A single training image
+therefore has the same augmentation and prompt in all epochs; so does each of 16 images if a worker
+has one image per epoch, as on the four GPUs that the authors name.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from samtune.data.labels import Labels
 from samtune.errors import InputError
 
 SEED = 3407
-"""Of all three generators, in every worker and every epoch."""
+"""Seed of all three generators, in every worker and every epoch."""
 GATE = 0.5
-"""A mirror is made if the number drawn for it is below."""
+"""The image is mirrored if the number drawn for it is below this."""
 
 
 @DRAWS.register("published")
 class SeededWorkers(Draws):
-    """As in CAT-SAM, every image of every epoch gets the same draws; needs data.augment=mirrors.
+    """As in CAT-SAM, every image gets the same draws in every epoch; needs data.augment=mirrors.
 
     Python's ``random`` decides on mirrors, crop and the mode of prompts, NumPy's old generator on
-    pixels and objects, torch's on the noise of masks. What CAT-SAM's training does not draw comes
-    from a NumPy generator of the same seed.
+    pixels and objects, torch's on the noise of masks. Draws that CAT-SAM's training does not have
+    come from a NumPy generator with the same seed.
     """
 
     cuts_apart = True
@@ -47,15 +47,15 @@ class SeededWorkers(Draws):
 
     @classmethod
     def of(cls, seed: int, epoch: int, index: int) -> Draws:
-        """The same for every image in every epoch."""
+        """The same draws for every image in every epoch."""
         return cls()
 
     @classmethod
     def check(cls, data: DataConfig) -> None:
-        """Refuses other changes than mirrors and crops by area.
+        """Refuses other changes of the image than mirrors and crops by area.
 
         Raises:
-            InputError: With what to set instead.
+            InputError: Other changes are set; the message says what to set instead.
         """
         if data.augment != "mirrors" or acts_in_frame(data):
             raise InputError(
@@ -73,42 +73,42 @@ class SeededWorkers(Draws):
         upside_down, left_right = (self._python.random() < GATE for _ in range(2))
         if crops:
             self._python.random()
-        # Two quarter turns swap both axes, so one of the two alone takes another swap.
+        # Two quarter turns swap both axes, so a single mirror takes one more swap.
         return turn(image, labels, 2 * upside_down, upside_down != left_right)
 
     def crop_area(self, low: float, high: float) -> float:
-        """From Python's generator."""
+        """Draws from Python's generator."""
         return self._python.uniform(low, high)
 
     def crop_corner(self, room: Sequence[int]) -> tuple[int, int]:
-        """From Python's generator."""
+        """Draws from Python's generator."""
         y, x = (self._python.randint(0, pixels) for pixels in room)
         return y, x
 
     def margin(self, low: float, high: float) -> float:
-        """From Python's generator."""
+        """Draws from Python's generator."""
         return self._python.uniform(low, high)
 
     def mode(self, count: int) -> int:
-        """From Python's generator."""
+        """Draws from Python's generator."""
         return self._python.randint(0, count - 1)
 
     def modes(self, count: int, objects: int) -> NDArray[np.int64]:
-        """From Python's generator."""
+        """Draws from Python's generator."""
         return np.array([self._python.randint(0, count - 1) for _ in range(objects)], np.int64)
 
     def one_of(self, values: NDArray[np.integer]) -> int:
-        """The first of a permutation."""
+        """Takes the first of a permutation."""
         return int(self._numpy.permutation(values)[0])
 
     def some_of(self, objects: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """The first of a permutation."""
+        """Takes the first of a permutation."""
         return np.resize(self._numpy.permutation(objects), count)
 
     def points(self, pixels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """The first of a permutation, and from its start again if there are too few."""
+        """Takes the first of a permutation, and starts again if there are too few."""
         return np.resize(self._numpy.permutation(pixels), count)
 
     def mask_noise(self, shape: tuple[int, ...]) -> Tensor:
-        """From torch's generator."""
+        """Draws from torch's generator."""
         return torch.randn(shape, generator=self._torch)

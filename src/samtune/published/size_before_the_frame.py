@@ -21,7 +21,7 @@ _Array = TypeVar("_Array", bound=NDArray[Any])
 
 @INPUT_RULES.register("first_size")
 class SizeBeforeTheFrame(InputRule):
-    """Images and labels are stretched to a size of their own before all else."""
+    """Images and labels are stretched to another size before any other step."""
 
     def _size(self, original: tuple[int, int]) -> tuple[int, int]:
         return self.policy.first_size or original

@@ -1,8 +1,8 @@
 """``input.resize=spline``: SAMed (Zhang and Liu 2023) resizes by ``scipy.ndimage.zoom``.
 
-It brings slices to the frame by cubic splines, and labels and class maps both ways by the nearest
-pixel. The corners' pixels lie on each other. Prompts go by the factor of the sides, which is less
-than half a coarser pixel away.
+Slices are resized to the frame by cubic splines; labels and class maps are resized both ways by
+taking the nearest pixel. The corner pixels of both sizes coincide. Prompts are scaled by the factor
+of the sides, which differs by less than half a coarser pixel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from samtune.geometry import RESIZES, Geometry, Resize
 from samtune.ops.resize import nearest_in_zoom
 
 NOWHERE = -10.0
-"""Logit of all masks where a zoom leaves a pixel empty: outside, and of classes the first one."""
+"""Logit of all masks at pixels that a zoom leaves empty: background, or the first class."""
 _Array = TypeVar("_Array", bound=NDArray[Any])
 
 
@@ -34,12 +34,12 @@ class Spline(Resize):
 
     @property
     def leaves_pixels_out(self) -> bool:
-        """A zoom finds no pixel for the last row or column of some sizes."""
+        """True, because for some sizes a zoom finds no pixel for the last row or column."""
         return True
 
     @classmethod
     def check_installed(cls) -> None:
-        """Asks for scipy.
+        """Checks that scipy is installed.
 
         Raises:
             InputError: It is missing.
@@ -48,7 +48,7 @@ class Spline(Resize):
             raise InputError("input.resize=spline: needs scipy; pip install 'samtune[metrics]'")
 
     def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:
-        """Brings an image ``(h0, w0, 3)`` uint8 into the frame as float32, which may leave 0..255.
+        """Resizes an image ``(h0, w0, 3)`` uint8 into the frame as float32, which may leave 0..255.
 
         Raises:
             InputError: scipy is missing.
@@ -63,7 +63,7 @@ class Spline(Resize):
         return torch.from_numpy(floats).float()
 
     def pick(self, labels: _Array, size: tuple[int, int]) -> _Array:
-        """The pixels of SciPy's zoom; a row or column that it leaves empty is 0."""
+        """Takes the pixels of SciPy's zoom; a row or column that it leaves empty is 0."""
         rows, columns = (
             nearest_in_zoom(a, b).numpy() for a, b in zip(labels.shape, size, strict=True)
         )
@@ -71,7 +71,7 @@ class Spline(Resize):
         return labels[rows][:, columns] * inside  # type: ignore[return-value]
 
     def unfit(self, logits: Tensor, geometry: Geometry) -> Tensor:
-        """The nearest pixels; where the zoom finds none all logits are :data:`NOWHERE`."""
+        """Takes the nearest pixels; where the zoom finds none all logits are :data:`NOWHERE`."""
         sides = zip(geometry.resized, geometry.original, strict=True)
         rows, columns = (nearest_in_zoom(a, b).to(logits.device) for a, b in sides)
         picked = logits[..., rows, :][..., columns]

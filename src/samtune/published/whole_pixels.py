@@ -9,7 +9,7 @@ from samtune.geometry import INPUT_RULES, Geometry, InputRule
 
 @INPUT_RULES.register("round_prompts")
 class WholePixels(InputRule):
-    """Coordinates in the model's frame are whole numbers."""
+    """Coordinates in the model's frame are rounded to whole numbers."""
 
     is_traceable = True
 

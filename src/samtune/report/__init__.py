@@ -1,4 +1,4 @@
-"""Pages, terminal output and pictures of numbers that others made.
+"""Pages, terminal output and pictures of results that other packages computed.
 
 Nothing here computes a result.
 """

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 from samtune.report.quantities import count, is_number
 
 CURVE_POINTS = 600
-"""Longer histories are averaged down to this many points a curve."""
+"""Longer histories are averaged down to this many points per curve."""
 
 FRAME = (52, 12, 548, 226)
 """Left, top, right and bottom of a chart's plot in the 560 x 270 units of its SVG."""
 
 
 IOU_OF = "iou@"
-"""What the IoU of a prompt mode is called by in a validation's row, followed by the mode."""
+"""The prefix of a prompt mode's IoU in a validation's row, followed by the mode."""
 PROMPT_STYLES = ("prompt1", "prompt2", "prompt3", "prompt4")
 """The CSS classes of the curves of several prompts."""
 
@@ -40,7 +40,7 @@ class Curve:
 def charts(
     history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The charts of a run: loss and validation, as far as its rows have them."""
+    """The charts of a run: loss and validation, as far as its rows contain them."""
     rows = {
         event: [row for row in history if row.get("event") == event]
         for event in ("train", "val", "zero_shot", "strength")
@@ -63,14 +63,14 @@ def charts(
 
 
 def _watched(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """A curve for each prompt that validations watch."""
+    """One curve per prompt that validations monitor."""
     keys = [key for key in (rows[0] if rows else {}) if key.startswith(IOU_OF)]
     styles = zip(keys, itertools.cycle(PROMPT_STYLES))
     return [Curve(key.removeprefix(IOU_OF), style, _series(rows, key)) for key, style in styles]
 
 
 def _strengths(rows: Sequence[Mapping[str, Any]], strength: float | None) -> dict[str, Any] | None:
-    """The validations of the last choice by strength, a curve for each prompt."""
+    """The validations of the last choice by strength, one curve per prompt."""
     rows = [{**row, "step": row["strength"]} for row in rows if row["step"] == rows[-1]["step"]]
     curves = _watched(rows) or [Curve("IoU", "after", _series(rows, "iou"))]
     curves = [replace(curve, dots=True) for curve in curves]
@@ -135,8 +135,8 @@ def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[
     Args:
         low: The least value.
         high: The greatest.
-        about: How many there are to be.
-        whole: Whole numbers alone.
+        about: Approximate number of ticks.
+        whole: Whether to use whole numbers only.
     """
     span = high - low or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / about))

@@ -1,7 +1,8 @@
 """Masks and prompts drawn over images: one picture, or a strip of image, truth, before and after.
 
-Colours are those of Okabe and Ito (2008), told apart with every common colour vision. One means the
-truth, one the zero-shot result (before), one the tuned result (after), in pictures and in curves.
+The colours are those of Okabe and Ito (2008), which people with all common kinds of colour vision
+can distinguish. In pictures and curves one colour means the truth, one the zero-shot result
+(before), one the tuned result (after).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ TRUTH, BEFORE, AFTER = (0, 158, 115), (230, 159, 0), (86, 180, 233)
 PANEL = 480
 """Longest side of one picture of a strip, in pixels."""
 GAP, NAME_BAR, CAPTION_BAR, CELL = 8, 28, 24, 132
-"""Pixels between pictures, of the two text bars, and the least width that holds a caption."""
+"""Pixels: gap between pictures, heights of the two text bars, and least width that holds a caption.
+"""
 
 
 Pictures = list[tuple[str, np.ndarray]]
@@ -29,13 +31,13 @@ Pictures = list[tuple[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Overlay:
-    """One image with what should come out and what does; whatever is ``None`` is left out."""
+    """One image with its target and the predictions; fields that are ``None`` are left out."""
 
     name: str
     image: np.ndarray
     """``(h, w, 3)`` uint8 RGB."""
     truth: np.ndarray | None = None
-    """``(h, w)`` bool, as ``before`` (zero-shot) and ``after`` (tuned)."""
+    """``(h, w)`` bool, like ``before`` (zero-shot) and ``after`` (tuned)."""
     before: np.ndarray | None = None
     after: np.ndarray | None = None
     boxes: Sequence[Sequence[float]] = ()
@@ -57,13 +59,13 @@ def draw_overlay(
 ) -> np.ndarray:
     """Draws a mask (tint and contour), prompts and another mask's outline over a copy of an image.
 
-    Lines are as thick as the image is large, so that they survive scaling to :data:`PANEL` pixels.
+    Line widths grow with the image, so that they survive scaling to :data:`PANEL` pixels.
 
     Args:
         image: ``(h, w, 3)`` uint8 RGB.
         mask: ``(h, w)`` bool.
         boxes: xyxy in pixels.
-        points: ``(x, y, label)`` in pixels: a plus where the label is 1, a cross where it is 0.
+        points: ``(x, y, label)`` in pixels: a plus for label 1, a cross for label 0.
         colour: RGB of the mask.
         outline: ``(h, w)`` bool, shown as a thin line in the colour of the truth.
 
@@ -75,7 +77,7 @@ def draw_overlay(
     inside = None if mask is None else _fitting(mask, canvas)
     if inside is not None:
         canvas[inside] = np.round(0.62 * canvas[inside] + 0.38 * np.array(colour))
-    # The outline lies under the contour: where it cannot be seen, the mask is right.
+    # The outline lies under the contour, so it is only visible where the mask is wrong.
     if outline is not None:
         _trace(canvas, _fitting(outline, canvas), TRUTH, max(1, round(0.6 * thick)))
     if inside is not None:
@@ -161,7 +163,7 @@ def _draw_box(canvas: np.ndarray, box: Sequence[float], thick: int) -> None:
     import cv2
 
     x0, y0, x1, y1 = (round(v) for v in box)
-    # White on black is seen on every image.
+    # White on black is visible on every image.
     for ink, width in (((0, 0, 0), thick + 2 * max(1, thick // 2)), ((255, 255, 255), thick)):
         cv2.rectangle(canvas, (x0, y0), (x1, y1), ink, width)
 
@@ -177,7 +179,7 @@ def _draw_point(canvas: np.ndarray, at: tuple[int, int], positive: bool, thick: 
 
 
 def _fitting(array: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """``array`` if it lies on the image's pixels; a mask becomes bool."""
+    """Returns ``array`` if it has the image's size; a mask becomes bool."""
     if array.shape[:2] != image.shape[:2]:
         raise ValueError(
             f"a mask of {array.shape[:2]} does not fit an image of {image.shape[:2]}: "

@@ -1,7 +1,6 @@
 """Results as one self-contained page: ``report.html``, and picture strips beside it.
 
-The page asks the network for nothing and holds no script; its pictures are embedded, its curves are
-SVG.
+The page needs no network and contains no script; its pictures are embedded, its curves are SVG.
 """
 
 from __future__ import annotations
@@ -54,28 +53,28 @@ PACKAGES = ("samtune", "torch", "accelerate", "numpy", "kornia", "transformers")
 
 @dataclass(frozen=True)
 class Report:
-    """All that one run has to show; only ``title`` and ``summary`` are needed."""
+    """The contents of one run's report; only ``title`` and ``summary`` are needed."""
 
     title: str
     summary: Mapping[str, Any]
     """The keys of the command line's JSON: ``zero_shot`` and ``tuned`` (metric name -> fraction),
-    ``intervals`` (by side and for their ``difference``, metric name -> ends), ``interval`` (what
-    they are), ``prompt``, ``images``, ``images_per_second``, ``split``, ``trainable_parameters``,
-    ``total_parameters``, ``seconds``, ``peak_memory_bytes``; ``guesses`` (what needs no model: name
-    -> metrics); ``by_class`` and ``by_prompt`` (name -> metrics, or name -> ``zero_shot`` and
-    ``tuned``, each metrics)."""
+    ``intervals`` (by side and for their ``difference``, metric name -> ends), ``interval`` (their
+    description), ``prompt``, ``images``, ``images_per_second``, ``split``,
+    ``trainable_parameters``, ``total_parameters``, ``seconds``, ``peak_memory_bytes``; ``guesses``
+    (masks that need no model: name -> metrics); ``by_class`` and ``by_prompt`` (name -> metrics, or
+    name -> ``zero_shot`` and ``tuned``, each metrics)."""
     subtitle: str = ""
     command: str = ""
     contract: str = ""
     """The definition of the metrics, in words."""
     history: Sequence[Mapping[str, Any]] = ()
     """Rows of ``metrics.jsonl`` by ``event``: ``train`` (step, loss, lr), ``val`` (step, iou, dice,
-    loss), and ``zero_shot`` (iou) where the baseline was measured on the validation images."""
+    loss), and ``zero_shot`` (iou) if the baseline was measured on the validation images."""
     overlays: Sequence[Overlay] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     misfits: Sequence[Overlay] = ()
-    """Training images that the tuned model cannot fit, where ``summary`` has ``diagnoses``."""
+    """Training images that the tuned model cannot fit, if ``summary`` has ``diagnoses``."""
     versions: Mapping[str, str] | None = None
     """Package -> version; by default those of this process."""
 
@@ -184,7 +183,7 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_metric(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics that were asked for, where there are others than IoU and Dice."""
+    """The requested metrics, if there are others than IoU and Dice."""
     metrics = summary.get("metrics") or {}
     if not set(metrics) - {"iou", "dice"}:
         return {}
@@ -208,7 +207,7 @@ def _prompts(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _group_table(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """A table with one row a group: flat metrics, or zero-shot, tuned and the difference."""
+    """A table with one row per group: flat metrics, or zero-shot, tuned and the difference."""
     in_pairs = any(
         "tuned" in v or "zero_shot" in v for v in groups.values() if isinstance(v, Mapping)
     )
@@ -269,7 +268,7 @@ def _tuned_iou(overlay: Overlay) -> tuple[float, str]:
 
 
 def _figure(overlay: Overlay, row: Pictures) -> dict[str, Any]:
-    # JPEG smears the enlarged pixels of small images; PNG makes photographs five times larger.
+    # JPEG blurs the enlarged pixels of small images; PNG makes photographs five times larger.
     small = 2 * max(overlay.image.shape[:2]) <= PANEL
     kind = "PNG" if small else "JPEG"
     pictures = [
@@ -295,7 +294,7 @@ def encoded(picture: np.ndarray, kind: str) -> bytes:
 
 
 def _file_names(overlays: Sequence[Overlay]) -> dict[str, Overlay]:
-    """A distinct plain file name for each overlay, whatever its own name holds."""
+    """A distinct plain file name for each overlay, whatever characters its own name has."""
     names: dict[str, Overlay] = {}
     for overlay in overlays:
         stem = re.sub(r"\.(png|jpe?g|tiff?|bmp|webp)$", "", overlay.name, flags=re.IGNORECASE)

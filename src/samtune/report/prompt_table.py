@@ -21,7 +21,7 @@ class Row:
     label: str
     """The mode, or for a line below it the guess or the click."""
     origin: str
-    """The prompts' origin: ``ground truth`` or ``nothing``; empty for a line below a mode."""
+    """The origin of the prompts: ``ground truth`` or ``nothing``; empty for a line below a mode."""
     zero_shot: Numbers
     tuned: Numbers
     intervals: Mapping[str, Any]
@@ -34,7 +34,7 @@ def asked_with(mode: str) -> str:
 
 
 def sureness(summary: Mapping[str, Any]) -> str:
-    """What the intervals of the tables are; empty for a summary of a version without them."""
+    """The meaning of the intervals in the tables; empty for summaries of versions without them."""
     of = summary.get("interval")
     if not of:
         return ""
@@ -45,10 +45,10 @@ def sureness(summary: Mapping[str, Any]) -> str:
 
 
 def with_guesses(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers by metric or class, and below each a row for what needs no model.
+    """Results by metric or class; a row for each guess without a model follows below.
 
     Args:
-        groups: By name what was measured; ``guesses`` in it, by name, become rows of their own.
+        groups: The results by name; ``guesses`` within them, by name, become separate rows.
     """
     rows: dict[str, Any] = {}
     for name, values in groups.items():
@@ -69,13 +69,13 @@ def _of_guess(intervals: Mapping[str, Any] | None, guess: str) -> dict[str, Any]
 def metric_rows(
     metrics: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, Any, Any, Mapping[str, Any]]]:
-    """A row for each metric; below it what needs no model.
+    """One row per metric, followed by the guesses without a model.
 
     Args:
         metrics: By name ``zero_shot``, ``tuned``, ``guesses`` by name, and ``intervals``.
 
     Returns:
-        Of each a label, the zero-shot and the tuned value, and the intervals.
+        For each a label, the zero-shot and the tuned value, and the intervals.
     """
     return [
         (label, values.get("zero_shot"), values.get("tuned"), values.get("intervals") or {})
@@ -84,7 +84,7 @@ def metric_rows(
 
 
 def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """A row for each prompt mode; below it the guesses, below clicks each click.
+    """One row per prompt mode, followed by the guesses, or by each click for clicks.
 
     Args:
         by_prompt: By mode ``zero_shot`` and ``tuned`` metrics, ``trained``, ``ground_truth``,

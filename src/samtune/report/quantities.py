@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers in the form in which people read them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, TypeGuard
 
 
 def metric(value: float | None, sign: bool = False) -> str:
-    """A fraction as ``0.812`` (``+0.812`` with ``sign``), a count as it is, a dash for nothing."""
+    """A fraction as ``0.812`` (``+0.812`` with ``sign``), a count as it is, a dash for ``None``."""
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     if isinstance(value, Integral):
         return str(value)
-    value = round(value, 3) + 0.0  # no difference has no sign
+    value = round(value, 3) + 0.0  # a difference of zero has no sign
     text = f"{value:+.3f}" if sign and value else f"{value:.3f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
 
 
 def rate_of(per_second: float | None) -> str:
-    """Things per second in three digits: ``0.412``, ``12.3``, ``840``; a dash for nothing."""
+    """A rate per second in three digits: ``0.412``, ``12.3``, ``840``; a dash for ``None``."""
     if per_second is None:
         return metric(None)
     digits = max(0, 2 - math.floor(math.log10(per_second))) if per_second > 0 else 0
@@ -63,5 +63,5 @@ def rate_of(per_second: float | None) -> str:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a number, and no truth value."""
+    """Whether a value is a number and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)

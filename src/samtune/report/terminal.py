@@ -1,4 +1,4 @@
-"""What a run prints: a progress bar on a terminal, plain lines elsewhere, tables at the end."""
+"""The output of a run: a progress bar on a terminal, plain lines elsewhere, tables at the end."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from samtune.report.quantities import duration, metric, quantity, span
 from samtune.report.validation import strength_note, validation_line
 
 PLAIN_SECONDS = 10.0
-"""Without a terminal, a line about progress at most this often."""
+"""Least seconds between progress lines if the output is not a terminal."""
 
 HEADLINE = ("iou", "dice")
 NOTHING = metric(None)
 READABLE = 80
-"""Columns of a paragraph of settings."""
+"""Width in columns of a paragraph of settings."""
 WIDE = 120
-"""Columns of a terminal that has room for details in a list."""
+"""Columns from which a terminal has room for details in a list."""
 
 
 class Display:
-    """Speaks to the person at the terminal; with ``json`` all of it goes to stderr.
+    """Prints for the person at the terminal; with ``json`` everything goes to stderr.
 
-    Of several processes only the main one speaks.
+    If there are several processes, only the main one prints.
 
     Use as a context manager, so that the bar is taken down whatever happens.
     """
@@ -60,7 +60,7 @@ class Display:
             TimeRemainingColumn(compact=True),
             console=self.errors,
             transient=True,
-            # Redirected to a file, stdout must not end up above the bar on the terminal.
+            # Lines of a redirected stdout must not appear above the bar on the terminal.
             redirect_stdout=sys.stdout.isatty(),
         )
         self._live = sys.stderr.isatty() and not quiet
@@ -82,12 +82,12 @@ class Display:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """One line for the reader."""
+        """Prints one line."""
         self.console.print(text, markup=False)
 
     @contextmanager
     def without_lines(self) -> Iterator[None]:
-        """Keeps back all lines but warnings and validations; the bar goes on."""
+        """Suppresses all lines except warnings and validations; the bar goes on."""
         before, self.console.quiet = self.console.quiet, True
         try:
             yield
@@ -95,26 +95,26 @@ class Display:
             self.console.quiet = before
 
     def warn(self, text: str) -> None:
-        """One line about what is wrong, on stderr."""
+        """Prints one line about a problem to stderr."""
         self.errors.print(text, markup=False)
 
     def settings(self, tree: Mapping[str, Any], where: str | None = None) -> None:
-        """Settings as a command line takes them, a paragraph for each group.
+        """Prints settings as a command line takes them, one paragraph per group.
 
-        What is not set is left out.
+        Unset ones are left out.
 
         Args:
-            tree: Those that differ from the defaults.
-            where: The file that has all of them.
+            tree: The settings that differ from the defaults.
+            where: The file that contains all settings.
         """
         if where is not None:
-            self.say(f"settings other than the defaults; all stand in {where}:")
+            self.say(f"settings that differ from the defaults (all are in {where}):")
         for group, value in tree.items():
             if words := _words(group, value):
                 self.say(_paragraph(words))
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """How far a long piece of work is."""
+        """Shows the progress of a long piece of work."""
         if self._live:
             if what not in self._tasks:
                 self._tasks[what] = self._bar.add_task(what, total=total, note=note)
@@ -125,14 +125,14 @@ class Display:
         if self.console.quiet:
             return
         now = time.monotonic()
-        # What has a note speaks at once; what is quickly done says nothing.
+        # Work with a note prints at once; quick work prints nothing.
         last = self._last_lines.setdefault(what, now - PLAIN_SECONDS if note else now)
         if now - last >= PLAIN_SECONDS or (note and done >= total):
             self._last_lines[what] = now
             self.errors.print(f"{what}: {done}/{total} {note}".rstrip(), markup=False)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """A row of a training's log."""
+        """Prints a row of a training's log."""
         if event["event"] == "train":
             note = f"loss {event['loss']:.4f}  lr {event['lr']:.2g}"
             note += f"  {event['not_finite']} not finite" if event.get("not_finite") else ""
@@ -143,7 +143,7 @@ class Display:
                 self.warn(event["warning"])
 
     def results(self, summary: Mapping[str, Any]) -> None:
-        """The closing table: guesses without a model, zero-shot, tuned, and what it cost."""
+        """Prints the closing table: guesses without a model, zero-shot, tuned, and the costs."""
         if summary.get("verdict"):
             self.say(summary["verdict"])
         table = Table(title=summary.get("title"), title_justify="left")
@@ -188,7 +188,7 @@ class Display:
     def _metrics(
         self, metrics: Mapping[str, Mapping[str, float | None]], prompt: str | None = None
     ) -> None:
-        """A row for each metric, where there are others than IoU and Dice; of which prompt."""
+        """Prints one row per metric, if there are others than IoU and Dice, for a prompt."""
         if not set(metrics) - {"iou", "dice"}:
             return
         sides = ["zero-shot", "tuned", "difference"]
@@ -205,13 +205,13 @@ class Display:
         self._numbers(table)
 
     def _prompts(self, summary: Mapping[str, Any]) -> None:
-        """A row for each prompt mode, where there are several or the clicks of one."""
+        """Prints one row per prompt mode, if there are several modes or clicks."""
         groups = summary.get("by_prompt") or {}
         if len(groups) < 2 and not any("by_click" in values for values in groups.values()):
             return
         rows = prompt_rows(groups)
         both = any(row.tuned for row in rows)
-        # with both sides there is no room for Dice, which the report has
+        # with both sides there is no room for Dice, which the report shows
         table = Table(title=IOU_TITLE if both else TITLE, title_justify="left")
         table.add_column("prompt", overflow="fold")
         columns = ("zero-shot", "tuned", "difference") if both else ("IoU", "Dice")
@@ -230,7 +230,7 @@ class Display:
         self._numbers(table)
 
     def matrix(self, summary: Mapping[str, Any]) -> None:
-        """How models of several prompts answer each prompt: IoU, a column for each model.
+        """Prints how several models answer each prompt: IoU, with one column per model.
 
         Args:
             summary: See :func:`samtune.runs.prompt_matrix.evaluate_several`.
@@ -239,7 +239,7 @@ class Display:
         names = [f"{n}: {row['trained_with'] or 'zero-shot'}" for n, row in enumerate(models, 1)]
         table = Table(Column("asked with", no_wrap=True), *names, title_justify="left")
         table.title = (
-            "IoU by trained and asked prompt (all but none are taken from the ground truth)"
+            "IoU by prompt of training and evaluation (all but none are from the ground truth)"
         )
         for mode in models[0]["by_prompt"]:
             ends = [((row.get("intervals") or {}).get(mode) or {}).get("iou") for row in models]
@@ -255,7 +255,7 @@ class Display:
         self.say(summary["contract"].rstrip())
 
     def _by_class(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
-        """A row for each class: its mean IoU, and that of the pixels of all images."""
+        """Prints one row per class: its mean IoU, and its IoU over the pixels of all images."""
         if not groups:
             return
         kinds = {"iou": "IoU", "iou_pooled": "pooled IoU"}
@@ -286,14 +286,14 @@ class Display:
         title: str | None = None,
         numbers: bool = False,
     ) -> None:
-        """A plain table; what stands in its first column is a name and never cut.
+        """Prints a plain table; the names in its first column are never cut.
 
         Args:
             columns: Their titles.
-            rows: A text for each column.
-            whole: As wide as it is where no terminal bounds it.
-            title: Above it.
-            numbers: All columns but the first are numbers, and stand below each other.
+            rows: One text per column.
+            whole: Print the full width if the output is not a terminal.
+            title: A title above the table.
+            numbers: Right-align all columns except the first, which are numbers.
         """
         side: Any = "right" if numbers else "left"
         others = (Column(name, overflow="fold", justify=side) for name in columns[1:])
@@ -306,12 +306,12 @@ class Display:
     def listing(
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], fixed: int = 1
     ) -> None:
-        """A line for each row: what a terminal has no room for is cut, elsewhere all is shown.
+        """Prints one line per row; a terminal cuts long lines, other outputs show all.
 
         Args:
             columns: Their titles.
             rows: A text for each column.
-            fixed: How many columns, from the first on, are never cut.
+            fixed: Number of columns, from the first on, that are never cut.
         """
         table = Table(*(Column(name, no_wrap=i < fixed) for i, name in enumerate(columns)))
         for row in rows:
@@ -320,11 +320,11 @@ class Display:
 
     @property
     def narrow(self) -> bool:
-        """Whether a terminal of few columns shows what is said."""
+        """Whether the output goes to a terminal with few columns."""
         return self.console.is_terminal and self.console.width < WIDE
 
     def _numbers(self, table: Table) -> None:
-        """A table as wide as it is, unless a terminal bounds it: a number that is cut is wrong."""
+        """A table of full width unless a terminal bounds it: a cut number would be wrong."""
         console = self.console
         if not console.is_terminal:
             console = Console(stderr=console.stderr, quiet=console.quiet, width=400)
@@ -332,7 +332,7 @@ class Display:
 
 
 def _sure(value: float | None, ends: Sequence[float] | None, sign: bool = False) -> str:
-    """A number, and below it its interval where there is one."""
+    """A number, with its interval below it if there is one."""
     below = span(ends, sign)
     return f"{metric(value, sign)}\n{below}" if below else metric(value, sign)
 
@@ -349,10 +349,10 @@ def _beside(before: float | None, after: float | None, ends: Mapping[str, Any]) 
 
 
 def terms(summary: Mapping[str, Any]) -> str:
-    """What the numbers of the closing tables mean; the report has all that was measured.
+    """The meaning of the numbers in the closing tables; the report covers all metrics.
 
     Args:
-        summary: With ``metrics`` by name, and ``by_class``, where there are any.
+        summary: With ``metrics`` by name, and ``by_class``, if there are any.
     """
     shown = ["iou", "dice", *(summary.get("metrics") or {})]
     if summary.get("by_class"):
@@ -361,7 +361,7 @@ def terms(summary: Mapping[str, Any]) -> str:
 
 
 def _paragraph(words: Sequence[str]) -> str:
-    """Words in lines of at most :data:`READABLE` columns where they can be."""
+    """Wraps words into lines of at most :data:`READABLE` columns if possible."""
     first, *others = words
     lines = [first]
     for word in others:
@@ -373,7 +373,7 @@ def _paragraph(words: Sequence[str]) -> str:
 
 
 def _words(key: str, value: Any) -> list[str]:
-    """A setting that is set, or each in a group, as ``key=value`` with the whole key."""
+    """A setting, or each setting in a group, as ``key=value`` with the whole key."""
     if isinstance(value, Mapping):
         return [word for inner, v in value.items() for word in _words(f"{key}.{inner}", v)]
     if value is None or value in ([], ""):
@@ -387,7 +387,7 @@ def _value(value: Any) -> str:
     joined = ",".join(map(as_yaml, value))
     if value == [joined]:
         return joined
-    # Without brackets one number is no list, and a text with spaces or slashes stays whole.
+    # Without brackets one number would be no list; text with spaces or slashes stays whole.
     return joined if "," in joined and not any(c in joined for c in " /\\") else f"[{joined}]"
 
 

@@ -1,4 +1,4 @@
-"""The validations of a training, and the strength that came of them, in a few words."""
+"""The validations of a training and the resulting strength, in a few words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from samtune.report.quantities import metric
 
 
 def validation_line(event: Mapping[str, Any]) -> str:
-    """A validation in one line: what was measured, and each prompt that is watched."""
+    """A validation in one line: its results, and each prompt that is monitored."""
     names = {"zero_shot": "zero-shot", "val": f"step {event['step']}"}
     name = names.get(event["event"]) or f"strength {event['strength']:g}"
     text = f"{name}: validation IoU {metric(event['iou'])}, Dice {metric(event['dice'])}"
@@ -23,6 +23,6 @@ def validation_line(event: Mapping[str, Any]) -> str:
 
 
 def strength_note(summary: Mapping[str, Any]) -> str:
-    """The strength of a checkpoint, unless it acts in full."""
+    """A note on the strength of a checkpoint, unless it acts in full."""
     strength = summary.get("strength", 1)
     return "" if strength == 1 else f" (strength {strength:g})"
