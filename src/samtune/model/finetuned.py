@@ -243,6 +243,18 @@ class FineTuned(nn.Module):
 
         return Predictor(self, threshold)
 
+    def merge(self) -> Sam:
+        """One plain SAM in memory that answers as this model does at its strength.
+
+        The base stays as it is. :func:`samtune.model.merging.merge` writes such a SAM to a file.
+
+        Raises:
+            InputError: The method has no form that plain SAM weights can express.
+        """
+        from samtune.model.merging import merged_sam
+
+        return merged_sam(self)
+
     def _stored_streams(self, pixels: Tensor) -> Streams | None:
         if self.cache is None or not self.adapter.detached:
             return None

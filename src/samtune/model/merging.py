@@ -22,6 +22,7 @@ from samtune.files import (
 )
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
+from samtune.sam.model import Sam
 from samtune.sam.weights import from_state
 
 ENDINGS = (".pth", ".safetensors")
@@ -59,6 +60,18 @@ def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None
     difference = _difference(model, plain.to(model.device))
     _write(state, path)
     return Merged(path, difference)
+
+
+def merged_sam(model: FineTuned) -> Sam:
+    """The plain SAM that computes what a model does at its strength, frozen, on its device.
+
+    Args:
+        model: As for :func:`merge`.
+
+    Raises:
+        InputError: See :func:`merged_state`.
+    """
+    return from_state(model.sam.spec, merged_state(model), "the merged model").to(model.device)
 
 
 def place_of(out: str | Path, sources: Sequence[str | Path | None] = ()) -> Path:
