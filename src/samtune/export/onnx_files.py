@@ -1,0 +1,146 @@
+"""ONNX files: traced from modules, made smaller, and run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from samtune.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OPSET = 18
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+def check_onnx_installed(asked_by: str) -> None:
+    """Refuses to go on without the packages that write and run ONNX files.
+
+    Args:
+        asked_by: What needs them, as ``--format=onnx``.
+
+    Raises:
+        InputError: With the packages that are missing.
+    """
+    missing = [p for p in ("onnx", "onnxscript", "onnxruntime") if find_spec(p) is None]
+    if missing:
+        raise InputError(
+            f"{asked_by}: needs {', '.join(missing)}; pip install 'samtune[onnx]'"
+        )
+
+
+@torch.no_grad()
+def write_onnx(
+    path: Path,
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic: Mapping[str, Mapping[int, str]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Traces a module into a file of opset 18.
+
+    Args:
+        path: Where to; weights of more than 2 GB lie beside it as ``NAME.onnx.data``.
+        module: Takes the inputs in their order.
+        inputs: Examples by name; a dynamic axis has at least two entries.
+        outputs: Names of what it returns.
+        dynamic: Of each input the axes of any length, with a name for each.
+        metadata: What the file says of itself.
+    """
+    axes: dict[str, Any] = {}
+    shapes = tuple(
+        {
+            axis: axes.setdefault(name, torch.export.Dim(name, min=1, max=2**16))
+            for axis, name in dynamic.get(key, {}).items()
+        }
+        or None
+        for key in inputs
+    )
+    with _hushed():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    assert program is not None, "torch.onnx.export returns a program with dynamo"
+    program.model.metadata_props.update(metadata)
+    program.save(path)
+
+
+def reduce_precision(path: Path, precision: Precision) -> None:
+    """Rewrites a file with weights of half precision, or of eight bits in its matrix products.
+
+    Args:
+        path: The file; its inputs and outputs stay float32.
+        precision: ``fp32`` leaves it as it is.
+    """
+    if precision == "fp32":
+        return
+    import onnx
+
+    with _hushed():
+        if precision == "fp16":
+            from onnxruntime.transformers.float16 import convert_float_to_float16
+
+            halved = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+            onnx.save(halved, path)
+            return
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        whole = path.with_name(f"{path.name}.fp32")
+        path.rename(whole)
+        quantize_dynamic(
+            whole, path, weight_type=QuantType.QUInt8, op_types_to_quantize=["MatMul", "Gemm"]
+        )
+        whole.unlink()
+
+
+class OnnxModel:
+    """A file that onnxruntime runs on the CPU.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.inputs = [each.name for each in self._session.get_inputs()]
+
+    def __call__(self, *arrays: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Its outputs for inputs in their order, each as float32."""
+        named = {
+            name: np.asarray(array, np.float32)
+            for name, array in zip(self.inputs, arrays, strict=True)
+        }
+        return list(self._session.run(None, named))
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps what exporters print of their own work from the user."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
