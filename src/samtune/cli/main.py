@@ -11,9 +11,10 @@ import typer
 from samtune.cli.console import Json, Words, answer, speaking, warning
 from samtune.cli.data import app as data_app
 from samtune.cli.ending import end_of, prepare_streams
+from samtune.cli.outward import export
 from samtune.cli.setting_list import TakesSettings
 
-ALONE = ("predict", "import", "merge")
+ALONE = ("predict", "import", "merge", "export")
 """Verbs whose work is not shared among processes: the main one does it."""
 
 SEE_TRAIN = "samtune train --help lists them."
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.command()(export)
 
 
 @app.command(epilog=f"Settings are those of a training; {SEE_TRAIN}")

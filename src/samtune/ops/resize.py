@@ -54,7 +54,7 @@ def enlargement(low: int, frame: int, content: Tensor, original: Tensor) -> Tens
     values = torch.eye(low, device=content.device)
     if low != frame:
         values = F.interpolate(values[None], frame, mode="linear", align_corners=False)[0]
-    count = int(original.item())
+    count = original.to(torch.int64).item()  # a symbol while traced
     torch._check(count >= 1)
     at = torch.arange(count, dtype=torch.float64, device=content.device)
     step = content.double() / original.double()

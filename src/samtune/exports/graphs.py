@@ -19,7 +19,8 @@ from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 
 Pixels = Literal["image", "normalised"]
-"""``image``: ``(h, w, 3)`` in 0..255, resized; ``normalised``: ``(1, 3, H, W)``, padded as SAM's."""
+"""``image``: ``(h, w, 3)`` in 0..255, resized; ``normalised``: ``(1, 3, H, W)``, padded, as SAM's
+own are."""
 
 
 def check_traceable(model: FineTuned) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,9 +36,7 @@ def check_onnx_installed(asked_by: str) -> None:
     """
     missing = [p for p in ("onnx", "onnxscript", "onnxruntime") if find_spec(p) is None]
     if missing:
-        raise InputError(
-            f"{asked_by}: needs {', '.join(missing)}; pip install 'samtune[onnx]'"
-        )
+        raise InputError(f"{asked_by}: needs {', '.join(missing)}; pip install 'samtune[onnx]'")
 
 
 @torch.no_grad()
@@ -68,17 +67,24 @@ def write_onnx(
         or None
         for key in inputs
     )
-    with _hushed():
-        program = torch.onnx.export(
-            module.eval(),
-            tuple(inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
+    try:
+        with _hushed():
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = f"{error.__cause__ or error}".strip().splitlines()[0]
+        raise InputError(
+            f"{path.name}: torch cannot trace this model ({cause}); samtune predict runs the "
+            "checkpoint, and so do the formats cvat and label-studio"
+        ) from error
     assert program is not None, "torch.onnx.export returns a program with dynamo"
     program.model.metadata_props.update(metadata)
     program.save(path)
@@ -137,9 +143,9 @@ class OnnxModel:
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Keeps what exporters print of their own work from the user."""
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

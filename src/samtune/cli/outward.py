@@ -1,0 +1,110 @@
+"""The verb that writes a model as the files of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samtune.cli.console import Json, answer, speaking
+
+if TYPE_CHECKING:
+    from samtune.report.terminal import Display
+
+
+def export(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A checkpoint, or a base's name.", show_default=False)
+    ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="base.weights=..., strength=..., and settings of the format."),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", "-f", help="See samtune export without arguments.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to write.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the files are called.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    threshold: Annotated[
+        float, typer.Option(help="Logits above it are inside; 0 is a probability of one half.")
+    ] = 0.0,
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", help="A folder of images to check with; else the demo's."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model as the files of another tool: ONNX, AnyLabeling, CVAT, ..."""
+    with speaking(as_json) as display:
+        if checkpoint is None:
+            rows = list_formats()
+            columns = ("format", "for", "writes")
+            display.listing(columns, [[row[key] for key in row] for row in rows], fixed=1)
+            display.say("samtune export CHECKPOINT --format FORMAT --out FOLDER")
+        else:
+            how = {
+                "format": format,
+                "out": out,
+                "name": name,
+                "precision": precision,
+                "threshold": threshold,
+                "check": check,
+            }
+            rows = [_export(checkpoint, words or [], how, display)]
+    answer(rows if checkpoint is None else rows[0], as_json)
+
+
+def list_formats() -> list[dict[str, Any]]:
+    """The formats of export, for the list of the command line and of the documentation."""
+    from samtune.exports.base import FORMATS
+
+    return [
+        {
+            "format": name,
+            "for": FORMATS[name].consumer,
+            "writes": FORMATS[name].writes,
+            "needs": f"samtune[{FORMATS[name].extra}]" if FORMATS[name].extra else "",
+            "precisions": ", ".join(FORMATS[name].precisions),
+        }
+        for name in FORMATS
+    ]
+
+
+def _export(source: str, words: list[str], how: dict[str, Any], display: Display) -> dict[str, Any]:
+    from samtune.errors import InputError
+    from samtune.exports.base import FORMATS
+    from samtune.exports.writing import export as write
+    from samtune.runs.source import Source
+    from samtune.runs.trees import Tree
+    from samtune.runs.words import layers
+
+    for option in ("format", "out"):
+        if how[option] is None:
+            listed = f"; the formats are {', '.join(FORMATS)}" if option == "format" else ""
+            raise InputError(f"--{option}: is missing, as in --format onnx --out exported{listed}")
+    FORMATS[how["format"]].check_installed()
+    mine = [word for word in words if word.startswith("format.")]
+    own: Tree = {}
+    for layer in layers([word.removeprefix("format.") for word in mine]):
+        own |= layer
+    origin = Source(source)
+    config = origin.configure([word for word in words if word not in mine])
+    model = origin.model(config)
+    exported = write(
+        model,
+        **how,
+        classes=config.data.class_names,
+        checkpoint=None if origin.is_base else source,
+        base=config.base.weights,
+        **own,
+    )
+    found = exported.findings
+    display.say(f"{exported.folder}: {', '.join(exported.files)}")
+    display.say(
+        f"checked on {len(found.checks)} prompts beside the model: logits differ by at most "
+        f"{found.difference:.2g}, IoU of the masks {found.iou:.4f}, as {how['format']} prepares "
+        f"images {found.consumer_iou:.4f}"
+    )
+    return exported.summary()

@@ -1,0 +1,141 @@
+"""What a format of export is, and the registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.errors import InputError
+from samtune.exports.onnx_files import Precision
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import NONE
+from samtune.registry import Registry
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to export, and how."""
+
+    model: FineTuned
+    """In evaluation mode, on the CPU."""
+    name: str
+    """What the files are called, without an ending."""
+    precision: Precision = "fp32"
+    threshold: float = 0.0
+    """Logits above it are inside; exported masks are cut at 0."""
+    classes: Sequence[str] = ()
+    """The names of the classes, if the model has some and they are known."""
+    checkpoint: Path | None = None
+    """The file that the model was read from."""
+    base: Path | None = None
+    """The file that its base was read from."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the format's own settings."""
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether the answer depends on prompts, so that two files are needed."""
+        kinds = self.model.prompt_modes.kinds
+        return self.model.acting.decoder.prompted and kinds != {NONE}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of one image in a check."""
+
+    kind: str
+    """``box``, ``point``, ``mask`` or ``none``."""
+    box: tuple[float, float, float, float] | None = None
+    """xyxy in the image's pixels."""
+    point: tuple[float, float] | None = None
+    """xy in the image's pixels, inside the object."""
+    mask: NDArray[np.float32] | None = None
+    """``(1, 4H, 4W)`` logits of an earlier answer."""
+
+
+class Answers(Protocol):
+    """Exported files at work, on one image at a time, as their consumer runs them."""
+
+    kinds: Sequence[str]
+    """The kinds of prompts that the consumer can ask with."""
+
+    def same_pixels(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:
+        """Logits ``(K, h, w)`` of the image's size, with pixels prepared as samtune does it.
+
+        Args:
+            image: ``(h, w, 3)`` RGB.
+            ask: What is asked.
+        """
+
+    def as_consumer(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32] | None:
+        """The same with pixels prepared as the consumer does it; ``None`` if that is the same.
+
+        Logits may be bools if the consumer gives masks.
+        """
+
+
+class Format:
+    """One consumer's files. A subclass is one module of ``samtune.exports.formats``."""
+
+    name: ClassVar[str]
+    """Set by the registry."""
+    consumer: ClassVar[str]
+    """The tools that read it, in a few words."""
+    writes: ClassVar[str]
+    """The files that it writes, in a few words."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Packages that it needs to be written and checked."""
+    extra: ClassVar[str] = ""
+    """The extra of samtune that installs them."""
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+
+    @dataclass(frozen=True)
+    class Config:
+        """No settings of its own."""
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Refuses to go on without a package that the format needs.
+
+        Raises:
+            InputError: With the packages that are missing.
+        """
+        missing = [package for package in cls.needs if find_spec(package) is None]
+        if missing:
+            raise InputError(
+                f"--format={cls.name}: needs {', '.join(missing)}; pip install "
+                f"'samtune[{cls.extra}]'"
+            )
+
+    def check(self, job: Job) -> None:
+        """Refuses what the format cannot express, before anything is written.
+
+        Raises:
+            InputError: With the reason, and what can be done instead.
+        """
+
+    def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
+        """Writes the files.
+
+        Args:
+            job: What to export.
+            folder: An empty folder.
+
+        Returns:
+            What ``export.json`` says of them besides, as JSON values.
+        """
+        raise NotImplementedError(f"{self.name} does not define write")
+
+    def answers(self, job: Job, folder: Path) -> Answers:
+        """The files of a folder at work, as their consumer runs them."""
+        raise NotImplementedError(f"{self.name} does not define answers")
+
+
+FORMATS: Registry[Format] = Registry("format", "--format", "samtune.exports.formats")
+"""All formats by name."""

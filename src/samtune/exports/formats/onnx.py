@@ -1,0 +1,203 @@
+"""ONNX files with the official names: an encoder and a decoder, or one file without prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samtune.data.transforms import fit
+from samtune.exports.base import FORMATS, Answers, Ask, Format, Job
+from samtune.exports.graphs import DecoderGraph, EncoderGraph, WholeGraph, check_traceable
+from samtune.exports.onnx_files import OPSET, OnnxModel, reduce_precision, write_onnx
+from samtune.geometry import Geometry
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
+
+SIDES = {0: "image_height", 1: "image_width"}
+"""The axes of an image that was resized but not padded."""
+
+
+@FORMATS.register("onnx")
+class Onnx(Format):
+    """An encoder and a decoder, or one file for a model without prompts.
+
+    The encoder takes an image that was resized to the frame and pads and normalises it itself; the
+    decoder has the inputs and outputs of the official ``SamOnnxModel``, for any number of prompts
+    and points and an image of any shape. See docs/export/onnx.md.
+    """
+
+    consumer = "onnxruntime, onnxruntime-web, and what is built on them"
+    writes = "NAME.encoder.onnx and NAME.decoder.onnx, or NAME.onnx without prompts"
+    needs = ("onnx", "onnxscript", "onnxruntime")
+    extra = "onnx"
+    precisions = ("fp32", "fp16", "int8")
+
+    def check(self, job: Job) -> None:
+        """Refuses what has no traced form.
+
+        Raises:
+            InputError: A way of resizing without one.
+        """
+        check_traceable(job.model)
+
+    def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
+        """Writes the files, see :class:`Onnx`."""
+        if job.is_prompted:
+            write_encoder(job, folder / f"{job.name}.encoder.onnx")
+            write_decoder(job, folder / f"{job.name}.decoder.onnx")
+        else:
+            write_whole(job, folder / f"{job.name}.onnx")
+        return {"opset": OPSET}
+
+    def answers(self, job: Job, folder: Path) -> Answers:
+        """The files in onnxruntime."""
+        return OnnxAnswers(job, folder)
+
+
+def write_encoder(job: Job, path: Path) -> None:
+    """Writes the encoder: ``input_image (h, w, 3)`` to ``image_embeddings (1, C, H, W)``."""
+    write_onnx(
+        path,
+        EncoderGraph(job.model),
+        {"input_image": resized_example(job.model)},
+        ["image_embeddings"],
+        {"input_image": SIDES} if job.model.input.resize == "longest" else {},
+        notes_of(job),
+    )
+    reduce_precision(path, job.precision)
+
+
+def write_decoder(job: Job, path: Path, graph: torch.nn.Module | None = None) -> None:
+    """Writes the decoder, whose inputs and outputs are those of :class:`DecoderGraph`.
+
+    Args:
+        job: What to export.
+        path: Where to.
+        graph: Another module of the same inputs and outputs.
+    """
+    write_onnx(
+        path,
+        graph or DecoderGraph(job.model, job.threshold),
+        decoder_inputs(job.model),
+        ["masks", "iou_predictions", "low_res_masks"],
+        {
+            "point_coords": {0: "num_prompts", 1: "num_points"},
+            "point_labels": {0: "num_prompts", 1: "num_points"},
+            "mask_input": {0: "num_prompts"},
+        },
+        notes_of(job),
+    )
+
+
+def write_whole(job: Job, path: Path) -> None:
+    """Writes one file: ``input_image (h, w, 3)`` and ``orig_im_size (2,)`` to ``logits``."""
+    write_onnx(
+        path,
+        WholeGraph(job.model, job.threshold),
+        {"input_image": resized_example(job.model), "orig_im_size": torch.tensor([120.0, 90.0])},
+        ["logits"],
+        {"input_image": SIDES} if job.model.input.resize == "longest" else {},
+        notes_of(job),
+    )
+    reduce_precision(path, job.precision)
+
+
+def resized_example(model: FineTuned) -> Tensor:
+    """An image ``(h, w, 3)`` as the encoder takes it; shorter than the frame if that is padded."""
+    h, w = model.input.size
+    down = max(2, h * 3 // 4) if model.input.resize == "longest" else h
+    return torch.full((down, w, 3), 127.0)
+
+
+def decoder_inputs(model: FineTuned) -> dict[str, Tensor]:
+    """Examples of a decoder's inputs: two prompts of three points each."""
+    spec, (h, w) = model.sam.spec, model.mask_size
+    blocks = model.sam.image_encoder.blocks
+    channels = spec.prompt_dim + sum(blocks[i].dim for i in model.acting.decoder.taps)
+    return {
+        "image_embeddings": torch.zeros(1, channels, h // 4, w // 4),
+        "point_coords": torch.full((2, 3, 2), 8.0),
+        "point_labels": torch.ones(2, 3),
+        "mask_input": torch.zeros(2, 1, h, w),
+        "has_mask_input": torch.zeros(1),
+        "orig_im_size": torch.tensor([120.0, 90.0]),
+    }
+
+
+def notes_of(job: Job) -> dict[str, str]:
+    """What a file says of itself, for programs that have nothing else."""
+    policy = job.model.input
+    return {
+        "samtune.prompts": job.model.prompts,
+        "samtune.resize": policy.resize,
+        "samtune.frame": f"{policy.size[0]},{policy.size[1]}",
+        "samtune.classes": ",".join(job.classes),
+        "samtune.threshold": f"{job.threshold:g}",
+    }
+
+
+class OnnxAnswers:
+    """The files of a folder in onnxruntime.
+
+    Args:
+        job: What was exported.
+        folder: Where the files lie.
+    """
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.model = job.model
+        if job.is_prompted:
+            self.kinds: Sequence[str] = ("box", "point", "mask", "none")
+            self.encoder = OnnxModel(folder / f"{job.name}.encoder.onnx")
+            self.decoder = OnnxModel(folder / f"{job.name}.decoder.onnx")
+        else:
+            self.kinds = ("none",)
+            self.whole = OnnxModel(folder / f"{job.name}.onnx")
+
+    def same_pixels(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:
+        """Logits ``(K, h, w)``, see :class:`samtune.exports.base.Answers`."""
+        pixels, geometry = resized(self.model, image)
+        size = np.array(geometry.original, np.float32)
+        if "box" not in self.kinds:
+            return self.whole(pixels, size)[0]
+        (embedding,) = self.encoder(pixels)
+        return self.decoder(embedding, *decoder_prompt(self.model, geometry, ask), size)[0][0]
+
+    def as_consumer(self, image: NDArray[np.uint8], ask: Ask) -> None:
+        """Nothing: whoever writes the program prepares pixels as the documentation says."""
+
+
+def resized(model: FineTuned, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Geometry]:
+    """An image as an exported encoder takes it, ``(h', w', 3)``, and where it lies in the frame."""
+    pixels, geometry = fit(image, replace(model.input, channels="rgb"))
+    h, w = geometry.resized
+    content = pixels[:, :h, :w].permute(1, 2, 0).float().numpy()
+    return content, Geometry(geometry.original, geometry.resized, geometry.model)
+
+
+def decoder_prompt(
+    model: FineTuned, geometry: Geometry, ask: Ask
+) -> tuple[NDArray[np.float32], ...]:
+    """A question as the decoder's four inputs of prompts.
+
+    Args:
+        model: Whose decoder is asked.
+        geometry: Of the image.
+        ask: The question.
+    """
+    coords, labels = [(0.0, 0.0)], [NOT_A_POINT if ask.point is not None else ABSENT]
+    if ask.box is not None:
+        coords, labels = [ask.box[:2], ask.box[2:]], [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]
+    if ask.point is not None:
+        coords, labels = [ask.point, *coords], [POSITIVE, *labels]
+    xy = geometry.to_model(torch.tensor([coords])).numpy()
+    has_mask = ask.mask is not None
+    mask = np.zeros((1, *model.mask_size), np.float32) if ask.mask is None else ask.mask
+    return xy, np.array([labels], np.float32), mask[None], np.array([has_mask], np.float32)

@@ -1,0 +1,242 @@
+"""Writes a format's files, checks them on real images, and only then keeps them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.assets import demo_data
+from samtune.errors import InputError
+from samtune.exports.base import FORMATS, Answers, Format, Job
+from samtune.exports.checks import (
+    LEAST_IOU,
+    LOGITS,
+    Ask,
+    Findings,
+    Reference,
+    asks,
+    check_images,
+    compare,
+)
+from samtune.exports.onnx_files import Precision
+from samtune.files import as_path, check_room, free_path, lies_in, write_whole
+from samtune.inference.predictor import check_threshold
+from samtune.model.finetuned import FineTuned
+from samtune.report.overlays import draw_overlay
+from samtune.sam.weights import fingerprint
+
+REMEDY = "free some space or choose another --out"
+PACKAGES = (
+    "samtune",
+    "torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "transformers",
+    "peft",
+)
+"""Whose versions ``export.json`` tells, if they are installed."""
+SUMMARY, PICTURE = "export.json", "check.png"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote."""
+
+    folder: Path
+    files: tuple[str, ...]
+    findings: Findings
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values."""
+        tree = self.findings.tree()
+        return {
+            "out": str(self.folder),
+            "files": list(self.files),
+            **{key: value for key, value in tree.items() if key != "checks"},
+        }
+
+
+def export(
+    model: FineTuned,
+    out: str | Path,
+    format: str = "onnx",
+    *,
+    name: str | None = None,
+    precision: Precision = "fp32",
+    threshold: float = 0.0,
+    classes: Sequence[str] = (),
+    check: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    base: str | Path | None = None,
+    **options: Any,
+) -> Exported:
+    """Writes a model as the files of another tool.
+
+    The files are run on real images as the tool runs them, beside the model; the folder appears
+    only if they agree. ``export.json`` has the differences, versions, the input policy, the prompts
+    that the model was trained for and the fingerprint of its base; ``check.png`` shows one mask.
+
+    Args:
+        model: With its strength; it is put into evaluation mode.
+        out: The folder to write, which must not be there yet, or be empty.
+        format: See ``samtune export --help`` for the formats.
+        name: What the files are called; by default method and base.
+        precision: ``fp32``, ``fp16`` or ``int8``, as far as the format has them.
+        threshold: Logits above it are inside.
+        classes: Names of the classes, for formats that tell them.
+        check: A folder of images to check with; by default those of the demo.
+        checkpoint: The file that the model was read from, for formats that load it.
+        base: The file of its base, for those.
+        options: Settings of the format.
+
+    Raises:
+        InputError: No such format, a model that it cannot express, a package that is missing, a
+            folder that is not empty, or files that answer otherwise than the model.
+    """
+    chosen = FORMATS[format]()
+    job = _job(chosen, model, name, precision, threshold, classes, (checkpoint, base), options)
+    folder = _place(out, (checkpoint, base, check))
+    chosen.check_installed()
+    chosen.check(job)
+    images = check_images(check or demo_data() / "images" / "test", model.input)
+    check_room(folder, REMEDY)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        notes = chosen.write(job, partial)
+        answers = chosen.answers(job, partial)
+        findings = compare(job, answers, images)
+        findings.refuse_difference(job, f"--format={format}")
+        _write_picture(job, answers, images[0][1], partial / PICTURE)
+        files = sorted(each for each in partial.rglob("*") if each.is_file())
+        about = _about(job, chosen, notes, findings, {f.relative_to(partial): f for f in files})
+        write_whole(partial / SUMMARY, json.dumps(about, indent=1) + "\n", REMEDY)
+        names = sorted(str(f.relative_to(partial)) for f in (*files, partial / SUMMARY))
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: could not be written ({error.strerror}); {REMEDY}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Exported(folder, tuple(names), findings)
+
+
+def _job(
+    chosen: Format,
+    model: FineTuned,
+    name: str | None,
+    precision: Precision,
+    threshold: float,
+    classes: Sequence[str],
+    sources: tuple[str | Path | None, str | Path | None],
+    options: Mapping[str, Any],
+) -> Job:
+    check_threshold(threshold)
+    if precision not in chosen.precisions:
+        raise InputError(
+            f"--precision={precision}: the format {chosen.name} has "
+            f"{', '.join(chosen.precisions)}; choose one of them"
+        )
+    name = name or f"{model.adapter.name}-{model.sam.spec.name}".replace("+", "-")
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name[0] == ".":
+        raise InputError(f"--name={name}: must be letters, digits, and - _ . between them")
+    settings = FORMATS.config(chosen.name, options)
+    checkpoint, base = (None if each is None else as_path(each) for each in sources)
+    return Job(
+        model.eval().to("cpu"),
+        name,
+        precision,
+        threshold,
+        tuple(classes),
+        checkpoint,
+        base,
+        vars(settings),
+    )
+
+
+def _place(out: str | Path, sources: Sequence[str | Path | None]) -> Path:
+    folder = as_path(out)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(
+            f"--out={out}: is there already; choose another folder, as in {free_path(folder)}"
+        )
+    for source in (as_path(each) for each in sources if each is not None):
+        if source.is_dir() and lies_in(folder, source):
+            raise InputError(f"--out={out}: lies in {source}, which is read; choose another folder")
+    return folder
+
+
+def _write_picture(job: Job, answers: Answers, image: NDArray[np.uint8], path: Path) -> None:
+    """An image with the consumer's mask, tinted, and the model's outline."""
+    from PIL import Image
+
+    reference = Reference(job, image)
+    ask: Ask = next(asks((image.shape[0], image.shape[1]), answers.kinds, reference))
+    seen = answers.as_consumer(image, ask)
+    logits = answers.same_pixels(image, ask) if seen is None else seen
+    boxes = [] if ask.box is None else [ask.box]
+    points = [] if ask.point is None else [(*ask.point, 1.0)]
+    mask, outline = (each[-1] > 0 for each in (np.asarray(logits), reference.logits(ask)))
+    Image.fromarray(draw_overlay(image, mask, boxes, points, outline=outline)).save(path)
+
+
+def _about(
+    job: Job,
+    chosen: Format,
+    notes: Mapping[str, Any],
+    findings: Findings,
+    files: Mapping[Path, Path],
+) -> dict[str, Any]:
+    model = job.model
+    return {
+        "format": chosen.name,
+        "precision": job.precision,
+        **notes,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
+        "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
+        "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
+        "strength": model.strength,
+        "prompts": model.prompts,
+        "input": model.input.differing(),
+        "threshold": job.threshold,
+        "classes": list(job.classes),
+        "tolerance": {"logits": LOGITS, "iou": LEAST_IOU[job.precision]},
+        **findings.tree(),
+        "files": {
+            str(name): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+            for name, path in files.items()
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _digest(path: Path) -> str:
+    total = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            total.update(piece)
+    return total.hexdigest()
