@@ -36,7 +36,8 @@ class Masks:
         """
         if self.exclusive:
             return self
-        rows = torch.arange(len(self.iou), device=self.iou.device)
+        # not len(), which would fix the number in a traced program
+        rows = torch.arange(self.iou.shape[0], device=self.iou.device)
         columns = self.iou.argmax(1)
         logits, iou = self.logits[rows, columns], self.iou[rows, columns]
         return replace(self, logits=logits[:, None], iou=iou[:, None])

@@ -1,0 +1,158 @@
+"""ONNX: one model with prompts and one without, as files beside the model."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from samtune.decoders import DECODERS
+from samtune.errors import InputError
+from samtune.exports.graphs import DecoderGraph, EncoderGraph, pack, unpack
+from samtune.exports.onnx_files import OnnxModel
+from samtune.exports.writing import export
+from samtune.geometry import InputPolicy
+from samtune.model.finetuned import FineTuned
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    pixels = tiny.pixels(1, (50, 90))[0].permute(1, 2, 0).byte().numpy()
+    Image.fromarray(pixels).save(folder / "a.png")
+    return folder
+
+
+def moved(model: FineTuned) -> FineTuned:
+    """A model whose trained weights are not those of its start."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.mark.slow
+def test_encoder_and_decoder_answer_as_the_model_does(picture, tmp_path):
+    model = moved(FineTuned(tiny.base(), "lora", "hq", prompts="box"))
+    exported = export(model, tmp_path / "out", name="polyps", threshold=0.5, check=picture)
+    assert exported.files == (
+        "check.png",
+        "export.json",
+        "polyps.decoder.onnx",
+        "polyps.encoder.onnx",
+    )
+    about = json.loads((tmp_path / "out/export.json").read_text())
+    assert about["largest_logit_difference"] == exported.findings.difference < 1e-3
+    shapes = {tuple(check["shape"]) for check in about["checks"]}
+    assert shapes == {(50, 90), (50, 36), (15, 90)}
+    assert {check["kind"] for check in about["checks"]} == {"box", "point", "mask", "none"}
+    _check_several_prompts_at_once(model, tmp_path / "out")
+
+
+def _check_several_prompts_at_once(model, folder):
+    """Three prompts of one point each, which the trace had never seen."""
+    encoder = OnnxModel(folder / "polyps.encoder.onnx")
+    decoder = OnnxModel(folder / "polyps.decoder.onnx")
+    image = torch.rand(40, 64, 3) * 255
+    (embedding,) = encoder(image.numpy())
+    graph = DecoderGraph(model, 0.5)
+    inputs = (
+        torch.rand(3, 1, 2) * 40,
+        torch.ones(3, 1),
+        torch.zeros(3, 1, *model.mask_size),
+        torch.tensor([-1.0]),  # what labelme says for "no mask"
+        torch.tensor([80.0, 128.0]),
+    )
+    with torch.no_grad():
+        packed = EncoderGraph(model)(image)
+        expected = graph(packed, *inputs)
+    answers = decoder(embedding, *(each.numpy() for each in inputs))
+    assert answers[0].shape == (3, 1, 80, 128)
+    for answer, one in zip(answers, expected, strict=True):
+        assert np.abs(answer - one.numpy()).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_model_of_classes_is_one_file(picture, tmp_path):
+    policy = InputPolicy((64, 96), "stretch", channels="bgr", mean=(90.0, 80.0, 70.0))
+    model = moved(
+        FineTuned(
+            tiny.base(),
+            "bitfit",
+            "semantic",
+            decoder_options={"classes": 3},
+            input=policy,
+            prompts="none",
+        )
+    )
+    exported = export(model, tmp_path / "out", precision="fp16", check=picture)
+    assert "bitfit-tiny.onnx" in exported.files
+    assert 0 < exported.findings.difference < 0.5
+    logits = OnnxModel(tmp_path / "out/bitfit-tiny.onnx")(np.zeros((64, 96, 3)), [30.0, 40.0])[0]
+    assert logits.shape == (3, 30, 40)
+
+
+@pytest.mark.parametrize("decoder", [d for d in DECODERS if DECODERS[d].prompted])
+def test_what_a_decoder_reads_goes_through_one_tensor(decoder):
+    model = FineTuned(tiny.base(), "none", decoder)
+    features = model.encode(tiny.pixels(1))
+    back = unpack(model, pack(features))
+    assert torch.equal(back.embedding, features.embedding)
+    assert back.taps.keys() == features.taps.keys()
+    assert all(torch.equal(back.taps[i], features.taps[i]) for i in back.taps)
+
+
+REFUSED = {
+    "another format": (dict(format="onx"), "--format=onx: must be one of .*did you mean 'onnx'"),
+    "another precision": (dict(precision="fp8"), "--precision=fp8: the format onnx has fp32"),
+    "no name": (dict(name="../x"), "--name=../x: must be letters"),
+    "no number": (dict(threshold=float("nan")), "threshold=nan"),
+    "a setting that it lacks": (dict(opset=11), "format.opset: onnx does not know it"),
+    "no images": (dict(check="nowhere"), "nowhere"),
+}
+
+
+@pytest.mark.parametrize("words, line", REFUSED.values(), ids=REFUSED.keys())
+def test_wrong_requests_leave_nothing(words, line, tmp_path):
+    model = FineTuned(tiny.base(), "lora")
+    with pytest.raises(InputError, match=line):
+        export(model, tmp_path / "out", **words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "a.txt").write_text("mine")
+    with pytest.raises(InputError, match="is there already; choose another folder"):
+        export(FineTuned(tiny.base()), tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_input_rule_without_a_traced_form_is_refused(tmp_path):
+    model = FineTuned(tiny.base(), input=InputPolicy((64, 64), "spline"))
+    with pytest.raises(InputError, match=r"input\.resize=spline: no traced program"):
+        export(model, tmp_path / "out")
+
+
+def test_files_that_answer_otherwise_are_not_kept(picture, tmp_path, monkeypatch):
+    monkeypatch.setattr("samtune.exports.formats.onnx.write_encoder", lambda job, path: None)
+    monkeypatch.setattr("samtune.exports.formats.onnx.write_decoder", lambda job, path: None)
+
+    class Wrong:
+        kinds = ("box",)
+
+        def __init__(self, job, folder):
+            pass
+
+        def same_pixels(self, image, ask):
+            return np.full((1, *image.shape[:2]), -5.0, np.float32)
+
+        def as_consumer(self, image, ask):
+            return None
+
+    monkeypatch.setattr("samtune.exports.formats.onnx.OnnxAnswers", Wrong)
+    with pytest.raises(InputError, match=r"logits differ by .* and at most 0\.001 is allowed"):
+        export(FineTuned(tiny.base()), tmp_path / "out", check=picture)
+    assert not (tmp_path / "out").exists()
