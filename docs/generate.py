@@ -13,6 +13,7 @@ from imports import SRC, picture
 
 from samtune.cli.advice import advice_table, evidence_table
 from samtune.cli.catalogue import decoders_table, methods_table
+from samtune.cli.outward import list_formats
 from samtune.cli.recipe_list import recipes_table
 from samtune.cli.setting_list import EVERYDAY, everyday_help, settings_table
 from samtune.data.named import datasets_table
@@ -32,6 +33,7 @@ def tables() -> dict[str, str]:
     made["imports"] = picture()
     made["presets"] = presets_table()
     made["recipes"] = recipes_table()
+    made["formats"] = formats_table()
     made["advice"], made["evidence"] = advice_table(), evidence_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
 
@@ -43,6 +45,16 @@ def presets_table() -> str:
         settings = PRESETS[name].settings.items()
         words = (f"`{key}={as_yaml(value).replace(' ', '')}`" for key, value in settings)
         lines.append(f"| `{name}` | {', '.join(words)} |")
+    return "\n".join(lines) + "\n"
+
+
+def formats_table() -> str:
+    """The formats of export, as a Markdown table."""
+    keys = ("format", "for", "writes", "precisions", "needs")
+    lines = ["| format | for | writes | precisions | needs |", "|---|---|---|---|---|"]
+    for row in list_formats():
+        cells = {**row, "format": f"`{row['format']}`", "needs": f"`{row['needs']}`"}
+        lines.append(f"| {' | '.join(cells[key] if row[key] else '' for key in keys)} |")
     return "\n".join(lines) + "\n"
 
 

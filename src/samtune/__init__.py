@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from samtune.errors import InputError
     from samtune.evaluation.prepare import prepare
     from samtune.evaluation.streaming import evaluate
+    from samtune.exports.writing import export
     from samtune.geometry import InputPolicy
     from samtune.inference.predictor import Predictor
     from samtune.metrics.config import EvalConfig
@@ -41,6 +42,7 @@ _HOMES = {
     "Prompts": "prompts",
     "data_from": "data.from_python",
     "evaluate": "evaluation.streaming",
+    "export": "exports.writing",
     "fit": "training.engine",
     "load": "model.checkpoint",
     "load_sam": "sam.weights",
@@ -62,6 +64,7 @@ __all__ = [
     "Prompts",
     "data_from",
     "evaluate",
+    "export",
     "fit",
     "load",
     "load_sam",

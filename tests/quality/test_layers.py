@@ -40,6 +40,8 @@ LAYERS = {
     "metrics": "options registry",
     "report": "distributed files metrics options",
     "inference": "batch data files geometry model ops prompts report sam texts",
+    "exports": "assets batch data decoders files geometry inference model prompts registry"
+    " report sam",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",
@@ -47,10 +49,10 @@ LAYERS = {
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
     " metrics model ops options prompts registry report sam texts training",
     "compare": "adapters data decoders files metrics model registry report runs sam texts training",
-    "cli": "adapters assets compare data decoders distributed files foreign inference losses"
-    " metrics model options registry report runs sam training",
-    "__init__": "data evaluation geometry inference metrics model moved prompts registry sam"
-    " training",
+    "cli": "adapters assets compare data decoders distributed exports files foreign inference"
+    " losses metrics model options registry report runs sam training",
+    "__init__": "data evaluation exports geometry inference metrics model moved prompts registry"
+    " sam training",
     "__main__": "cli",
 }
 

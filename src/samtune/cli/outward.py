@@ -85,12 +85,12 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
             listed = f"; the formats are {', '.join(FORMATS)}" if option == "format" else ""
             raise InputError(f"--{option}: is missing, as in --format onnx --out exported{listed}")
     FORMATS[how["format"]].check_installed()
-    mine = [word for word in words if word.startswith("format.")]
-    own: Tree = {}
-    for layer in layers([word.removeprefix("format.") for word in mine]):
-        own |= layer
+    of_format = [word for word in words if word.startswith("format.")]
+    settings: Tree = {}
+    for layer in layers([word.removeprefix("format.") for word in of_format]):
+        settings |= layer
     origin = Source(source)
-    config = origin.configure([word for word in words if word not in mine])
+    config = origin.configure([word for word in words if word not in of_format])
     model = origin.model(config)
     exported = write(
         model,
@@ -98,13 +98,13 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
         classes=config.data.class_names,
         checkpoint=None if origin.is_base else source,
         base=config.base.weights,
-        **own,
+        **settings,
     )
-    found = exported.findings
     display.say(f"{exported.folder}: {', '.join(exported.files)}")
+    checks = exported.findings
     display.say(
-        f"checked on {len(found.checks)} prompts beside the model: logits differ by at most "
-        f"{found.difference:.2g}, IoU of the masks {found.iou:.4f}, as {how['format']} prepares "
-        f"images {found.consumer_iou:.4f}"
+        f"checked on {len(checks.checks)} prompts beside the model: logits differ by at most "
+        f"{checks.difference:.2g}, IoU of the masks {checks.iou:.4f}, as {how['format']} prepares "
+        f"images {checks.consumer_iou:.4f}"
     )
     return exported.summary()

@@ -139,7 +139,7 @@ def _of_image(job: Job, answers: Answers, name: str, image: NDArray[np.uint8]) -
     for ask in asks(shape, answers.kinds, reference):
         logits = reference.logits(ask)
         same = np.asarray(answers.same_pixels(image, ask), np.float32)
-        seen = answers.as_consumer(image, ask)
+        as_consumer = answers.as_consumer(image, ask)
         exclusive = model.acting.decoder.classes is not None
         yield Check(
             name,
@@ -147,7 +147,9 @@ def _of_image(job: Job, answers: Answers, name: str, image: NDArray[np.uint8]) -
             ask.kind,
             float(np.abs(same - logits).max()),
             iou(same, logits, exclusive),
-            None if seen is None else iou(np.asarray(seen, np.float32), logits, exclusive),
+            None
+            if as_consumer is None
+            else iou(np.asarray(as_consumer, np.float32), logits, exclusive),
         )
 
 
@@ -201,13 +203,13 @@ def asks(shape: tuple[int, int], kinds: Sequence[str], reference: Reference) -> 
     h, w = shape
     box = (0.2 * w, 0.25 * h, 0.75 * w, 0.8 * h)
     boxed = Ask("box", box=box)
-    made = {
+    by_kind = {
         "box": lambda: boxed,
         "point": lambda: Ask("point", point=(0.5 * w, 0.45 * h)),
         "mask": lambda: Ask("mask", box=box, mask=reference.low_resolution(boxed)),
         "none": lambda: Ask("none"),
     }
-    yield from (made[kind]() for kind in kinds)
+    yield from (by_kind[kind]() for kind in kinds)
 
 
 def iou(one: NDArray[np.float32], other: NDArray[np.float32], exclusive: bool) -> float:

@@ -54,8 +54,8 @@ class EncoderGraph(nn.Module):
         self.model, self.pixels = model, pixels
         policy, spec = model.input, model.sam.spec
         self.frame, self.flips = policy.size, policy.channels == "bgr"
-        own = (policy.mean or spec.pixel_mean, policy.std or spec.pixel_std)
-        mean, std = (torch.tensor(value)[:, None, None] for value in own)
+        constants = (policy.mean or spec.pixel_mean, policy.std or spec.pixel_std)
+        mean, std = (torch.tensor(value)[:, None, None] for value in constants)
         # Consumers that normalise do it with SAM's constants.
         sam_mean, sam_std = (
             torch.tensor(value)[:, None, None] for value in (spec.pixel_mean, spec.pixel_std)
@@ -63,7 +63,7 @@ class EncoderGraph(nn.Module):
         plain = pixels == "image"
         self.register_buffer("gain", (1 if plain else sam_std) / std, persistent=False)
         self.register_buffer("shift", ((0 if plain else sam_mean) - mean) / std, persistent=False)
-        self.is_sam_normalised = own == (spec.pixel_mean, spec.pixel_std)
+        self.is_sam_normalised = constants == (spec.pixel_mean, spec.pixel_std)
 
     gain: Tensor
     shift: Tensor

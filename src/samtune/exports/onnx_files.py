@@ -68,7 +68,7 @@ def write_onnx(
         for key in inputs
     )
     try:
-        with _hushed():
+        with _silence():
             program = torch.onnx.export(
                 module.eval(),
                 tuple(inputs.values()),
@@ -101,7 +101,7 @@ def reduce_precision(path: Path, precision: Precision) -> None:
         return
     import onnx
 
-    with _hushed():
+    with _silence():
         if precision == "fp16":
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -141,7 +141,7 @@ class OnnxModel:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Keeps what exporters print of their own work from the user."""
     logging.disable(logging.ERROR)
     try:

@@ -106,25 +106,18 @@ def export(
         InputError: No such format, a model that it cannot express, a package that is missing, a
             folder that is not empty, or files that answer otherwise than the model.
     """
-    chosen = FORMATS[format]()
-    job = _job(chosen, model, name, precision, threshold, classes, (checkpoint, base), options)
+    target = FORMATS[format]()
+    job = _job(target, model, name, precision, threshold, classes, (checkpoint, base), options)
     folder = _place(out, (checkpoint, base, check))
-    chosen.check_installed()
-    chosen.check(job)
+    target.check_installed()
+    target.check(job)
     images = check_images(check or demo_data() / "images" / "test", model.input)
     check_room(folder, REMEDY)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        notes = chosen.write(job, partial)
-        answers = chosen.answers(job, partial)
-        findings = compare(job, answers, images)
-        findings.refuse_difference(job, f"--format={format}")
-        _write_picture(job, answers, images[0][1], partial / PICTURE)
-        files = sorted(each for each in partial.rglob("*") if each.is_file())
-        about = _about(job, chosen, notes, findings, {f.relative_to(partial): f for f in files})
-        write_whole(partial / SUMMARY, json.dumps(about, indent=1) + "\n", REMEDY)
-        names = sorted(str(f.relative_to(partial)) for f in (*files, partial / SUMMARY))
+        findings = _fill(partial, target, job, images)
+        names = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -135,8 +128,23 @@ def export(
     return Exported(folder, tuple(names), findings)
 
 
+def _fill(
+    folder: Path, target: Format, job: Job, images: Sequence[tuple[str, NDArray[np.uint8]]]
+) -> Findings:
+    """Writes all files of an export into a new folder, and checks them."""
+    notes = target.write(job, folder)
+    answers = target.answers(job, folder)
+    findings = compare(job, answers, images)
+    findings.refuse_difference(job, f"--format={target.name}")
+    _write_picture(job, answers, images[0][1], folder / PICTURE)
+    files = {f.relative_to(folder): f for f in sorted(folder.rglob("*")) if f.is_file()}
+    about = _about(job, target, notes, findings, files)
+    write_whole(folder / SUMMARY, json.dumps(about, indent=1) + "\n", REMEDY)
+    return findings
+
+
 def _job(
-    chosen: Format,
+    target: Format,
     model: FineTuned,
     name: str | None,
     precision: Precision,
@@ -146,15 +154,15 @@ def _job(
     options: Mapping[str, Any],
 ) -> Job:
     check_threshold(threshold)
-    if precision not in chosen.precisions:
+    if precision not in target.precisions:
         raise InputError(
-            f"--precision={precision}: the format {chosen.name} has "
-            f"{', '.join(chosen.precisions)}; choose one of them"
+            f"--precision={precision}: the format {target.name} has "
+            f"{', '.join(target.precisions)}; choose one of them"
         )
     name = name or f"{model.adapter.name}-{model.sam.spec.name}".replace("+", "-")
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name[0] == ".":
         raise InputError(f"--name={name}: must be letters, digits, and - _ . between them")
-    settings = FORMATS.config(chosen.name, options)
+    settings = FORMATS.config(target.name, options)
     checkpoint, base = (None if each is None else as_path(each) for each in sources)
     return Job(
         model.eval().to("cpu"),
@@ -186,8 +194,8 @@ def _write_picture(job: Job, answers: Answers, image: NDArray[np.uint8], path: P
 
     reference = Reference(job, image)
     ask: Ask = next(asks((image.shape[0], image.shape[1]), answers.kinds, reference))
-    seen = answers.as_consumer(image, ask)
-    logits = answers.same_pixels(image, ask) if seen is None else seen
+    as_consumer = answers.as_consumer(image, ask)
+    logits = answers.same_pixels(image, ask) if as_consumer is None else as_consumer
     boxes = [] if ask.box is None else [ask.box]
     points = [] if ask.point is None else [(*ask.point, 1.0)]
     mask, outline = (each[-1] > 0 for each in (np.asarray(logits), reference.logits(ask)))
@@ -196,14 +204,14 @@ def _write_picture(job: Job, answers: Answers, image: NDArray[np.uint8], path: P
 
 def _about(
     job: Job,
-    chosen: Format,
+    target: Format,
     notes: Mapping[str, Any],
     findings: Findings,
     files: Mapping[Path, Path],
 ) -> dict[str, Any]:
     model = job.model
     return {
-        "format": chosen.name,
+        "format": target.name,
         "precision": job.precision,
         **notes,
         "versions": {"python": platform.python_version(), **_versions()},
@@ -225,13 +233,13 @@ def _about(
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _digest(path: Path) -> str:

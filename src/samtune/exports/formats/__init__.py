@@ -1,1 +1,4 @@
-"""Formats of export, one consumer per file; each registers itself under the name of its format."""
+"""The formats of export, one consumer per file; each registers itself under its name.
+
+What several formats share lies one room up.
+"""
