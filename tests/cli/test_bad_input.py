@@ -142,7 +142,7 @@ WRONG_SETTINGS = [
     ("prompts.train=bx", "prompts.train=bx", "did you mean 'box'"),
     ("prompts.eval=box,bx", "prompts.eval=bx", "did you mean 'box'"),
     ("prompts.box_jitter=2", "prompts.box_jitter=2", "below 1"),
-    ("data.shots=0", "data.shots=0", "choose 1 to"),
+    ("data.shots=0", "data.shots=0", "must be at least 1"),
     ("data.shots=99", "data.shots=99", "choose 1 to"),
     ("data.root=nowhere", "nowhere", "does not exist"),
     ("data.masks=blobs", "data.masks=blobs", "one of auto, binary, instance, classes"),

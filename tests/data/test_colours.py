@@ -74,7 +74,8 @@ def test_colours_as_a_setting(tmp_path, refused):
     few = with_defaults(DataConfig(root=str(root), colors={"road": ROAD}))
     words = {row.what for row in check(few).problems if row.kind == "unknown colour"}
     assert words == {"the colour [0, 0, 142] means no class"}
-    for colors, said in (({"a": (1, 2)}, "0 to 255"), ({"a": ROAD, "b": ROAD}, "both"),
+    refused(["colors=", "must be a mapping"], DataConfig, colors={"a": (1, 2)})
+    for colors, said in (({"a": (1, 2, 256)}, "0 to 255"), ({"a": ROAD, "b": ROAD}, "both"),
                          ("none.txt", "no such file")):  # fmt: skip
         refused([said], table_of, DataConfig(colors=colors))
     both = with_defaults(DataConfig(root=str(root), masks="binary", colors={"r": ROAD, "c": CAR}))

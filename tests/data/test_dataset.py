@@ -327,9 +327,7 @@ def test_refused_data_sets(instances, refused):
     words = ["prompts.eval=box,none", "3 classes", "semantic"]
     refused(words, SegmentationDataset, records, classes, SIZE, mode=["box", "none"])
     SegmentationDataset(records, replace(classes, classes=1), SIZE, mode=["box", "none"])
-    prompts = PromptConfig(train="boxes")
-    words = ["prompts.train=boxes", "box"]
-    refused(words, SegmentationDataset, records, CONFIG, SIZE, prompts=prompts, train=True)
+    refused(["train=boxes", "box"], PromptConfig, train="boxes")
 
 
 def test_scan_counts(instances, make_pairs):

@@ -77,14 +77,14 @@ def test_bytes_stay_under_percentile_only(tmp_path, save_image, make_picture):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"bands": (0, 1)}, ["data.bands=[0, 1]", "one band or three"]),
-        ({"window": (0.0, 1.0)}, ["data.window=[0.0, 1.0]", "data.intensity=window"]),
-        ({"range": (0.0, 1.0)}, ["data.range=[0.0, 1.0]", "data.intensity=fixed"]),
-        ({"intensity": "fixed", "range": (2.0, 1.0)}, ["data.range=[2.0, 1.0]", "low"]),
+        ({"bands": (0, 1)}, ["bands=[0, 1]", "one band or three"]),
+        ({"window": (0.0, 1.0)}, ["window=[0.0, 1.0]", "for intensity=window"]),
+        ({"range": (0.0, 1.0)}, ["range=[0.0, 1.0]", "for intensity=fixed"]),
+        ({"intensity": "fixed", "range": (2.0, 1.0)}, ["range=[2.0, 1.0]", "low"]),
     ],
 )
 def test_settings_that_do_not_fit(settings, words, refused):
-    refused(words, reading, DataConfig(**settings))
+    refused(words, DataConfig, **settings)
 
 
 def test_files_that_do_not_fit(deep, tmp_path, refused):

@@ -249,14 +249,15 @@ def test_bad_lists(make_pairs, refused):
     ("change", "words"),
     [
         ({"shots": 9}, ["data.shots=9", "4 pairs"]),
-        ({"shots": 0}, ["data.shots=0"]),
-        ({"classes": 3, "class_names": ("a", "b")}, ["data.class_names", "2 names", "3 classes"]),
+        ({"shots": 0}, ["shots=0"]),
+        ({"classes": 3, "class_names": ("a", "b")}, ["class_names", "2 names", "3 classes"]),
         ({"val_fraction": 0.0}, ["data.val_fraction=0.0"]),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, ["_fraction=0.5", "less than 1"]),
     ],
 )
 def test_bad_numbers(make_pairs, refused, change, words):
-    refused(words, splits, DataConfig(root=str(make_pairs(SIX)), **change))
+    root = str(make_pairs(SIX))
+    refused(words, lambda: splits(DataConfig(root=root, **change)))
 
 
 def test_bad_selection(make_pairs, refused):

@@ -15,7 +15,7 @@ from tiny_vit_golden import TINY, base, check, classifier, mobile_sam
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, fit_geometry, fit_image
 from samtune.data.draws import Draws
 from samtune.data.labels import extents
-from samtune.data.prompters import Objects, Sampling, check_numbers, sample_box
+from samtune.data.prompters import Objects, Sampling, sample_box
 from samtune.data.sources import Record
 from samtune.decoders.base import Features
 from samtune.evaluation.streaming import evaluate
@@ -89,7 +89,7 @@ def test_the_setting_for_boxes_reaches_training_and_evaluation():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
 def test_scales_that_make_no_box_are_refused(refused, scale):
-    refused("prompts.box_scale", check_numbers, PromptConfig(box_scale=scale))
+    refused("box_scale", PromptConfig, box_scale=scale)
 
 
 def test_images_enter_as_published():

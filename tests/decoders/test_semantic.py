@@ -222,7 +222,9 @@ def test_fit_learns_three_classes_that_predict_and_load_give_back(sam, tmp_path)
 def test_a_base_without_classes_answers_each_with_its_one_mask(sam, tmp_path):
     root = write_classes(tmp_path / "data", count=2)
     config = DataConfig(str(root), masks="classes", classes=3, ignore=255)
-    data = SegmentationDataset(find_records(root), config, (64, 64), mode="none")
+    data = SegmentationDataset(
+        find_records(root), config, (64, 64), mask_size=(32, 32), mode="none"
+    )
     found = evaluate(FineTuned(sam), data).metrics
     assert found["objects"] == 6 and 0 <= found["iou"] < 1
 

@@ -1,20 +1,22 @@
 """An option's kind, choices and range stand in its type, and are checked alike at both doors."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+import pickle
+import re
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Literal, get_type_hints
 
 import numpy
 import pytest
 
 from samtune.adapters import ADAPTERS
 from samtune.cli.catalogue import option_rows, options
-from samtune.data.changes import check_changes
 from samtune.data.config import DataConfig
+from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.options import Count, Fraction, Range, Rate, check_values, ranges, validated
-from samtune.runs.config import resolve
+from samtune.runs.config import RunConfig, resolve
 from samtune.runs.words import from_words
 
 
@@ -94,8 +96,60 @@ def test_what_is_made_in_python_is_held_to_the_same_types(refused):
     refused("input.overlap=5: must be 0 to 0.9", InputPolicy, (8, 8), overlap=5)
     refused("input.tiles=tile: must be one of", InputPolicy, (8, 8), tiles="tile")
     refused("input.size=[0, 8]: 0 must be at least 1", InputPolicy, (0, 8))
-    data = [DataConfig(redraw="no"), "whole"]
-    refused("data.redraw=no: must be one of false, published, true", check_changes, *data)
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "line"),
+    [
+        ("train", {"lr": -1}, "lr=-1.0: must be above 0"),
+        ("train", {"batch_size": "many"}, "batch_size=many: must be a whole number"),
+        ("train", {"accumulate": True}, "accumulate=true: must be a whole number"),
+        ("train", {"checkpointing": "perhaps"}, "checkpointing=perhaps: must be true or false"),
+        ("train", {"cosine": "stop"}, "cosine=stop: must be one of"),
+        ("train", {"loss": "dise"}, "loss 'dise' names 'dise'"),
+        ("train", {"keep": "bix"}, "keep=bix: no such prompt"),
+        ("data", {"redraw": "no way"}, "redraw=no way: must be one of false, published, true"),
+        ("data", {"corners": "class_0"}, "corners=class_0: no corner becomes empty without rotate"),
+        ("data", {"range": (0, 1)}, "range=[0.0, 1.0]: only for intensity=fixed"),
+        ("data", {"class_names": ["a"], "classes": 2}, "class_names: 1 names for 2 classes"),
+        ("data", {"invert": True, "masks": "instance"}, "invert=true: masks=instance has no"),
+        ("prompts", {"eval": ["box", "bix"]}, "eval=bix: no such prompt"),
+        ("eval", {"metrics": ["ious"]}, "metrics=ious: no such metric"),
+        ("input", {"first_size": (8, 8), "tiles": "crop"}, "first_size=[8, 8]: tiles=crop cuts"),
+        ("base", {"download": 3}, "download=3: must be true or false"),
+        ("", {"seed": -1}, "seed=-1: must be 0 to below"),
+    ],
+)
+def test_settings_that_are_wrong_do_not_exist_and_are_named_as_they_were_typed(
+    refused, group, values, line
+):
+    schema = RunConfig if not group else get_type_hints(RunConfig)[group]
+    said = refused("", schema, **values)
+    assert said.startswith(line)
+    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+    in_words = refused("", resolve, [{group: plain} if group else plain])
+    names = "|".join(row.name for row in fields(schema))
+    assert re.sub(rf"\b{group or 'none'}\.({names})\b", r"\1", in_words) == said
+    assert group in in_words.split("=")[0] or "loss" in values
+
+
+@pytest.mark.parametrize("registry", [ADAPTERS, DECODERS])
+def test_options_of_a_method_that_are_wrong_do_not_exist(refused, registry):
+    for name in registry:
+        config = registry[name].Config
+        for option, limits in ranges(config).items():
+            wrong = [v for v in (-1.0, 0.0, 1e9) if not limits[0].holds(v, vars(config()))]
+            refused(f"{option}=", config, **{option: wrong[0]})
+
+
+def test_what_is_made_in_python_gets_the_kinds_of_its_fields(tmp_path):
+    made = DataConfig(root=tmp_path, class_names=["a", "b"], crop=[0.5, 1], shots=numpy.int64(3))
+    assert (made.root, made.class_names, made.crop) == (str(tmp_path), ("a", "b"), (0.5, 1.0))
+    assert type(made.shots) is int
+    assert replace(made, root="x").root == "x"
+    with pytest.raises(InputError, match=r"^shots="):
+        replace(made, shots="few")
+    assert pickle.loads(pickle.dumps(made)) == made
 
 
 def test_command_line_and_python_refuse_in_the_same_words(refused):

@@ -14,7 +14,7 @@ from samtune.data.prompters import BOX_RULES, MASK_RULES
 from samtune.geometry import INPUT_RULES, PRESETS, RESIZES
 from samtune.registry import Registry
 from samtune.training.last_batch import LAST_BATCHES
-from samtune.training.schedule import COSINES, FitConfig, check
+from samtune.training.schedule import COSINES, FitConfig
 
 
 @pytest.mark.slow
@@ -35,9 +35,9 @@ def test_a_name_of_core_loads_nothing_and_another_one_loads_the_room():
 
 
 def test_an_unknown_name_is_refused_with_all_that_there_are(refused):
-    said = ["train.cosine=kyle: must be one of epoch, kyyle, step", "did you mean 'kyyle'"]
-    refused(said, check, FitConfig(cosine="kyle"))
-    refused("train.last_batch=full", check, FitConfig(last_batch="full"))
+    said = ["cosine=kyle: must be one of epoch, kyyle, step", "did you mean 'kyyle'"]
+    refused(said, FitConfig, cosine="kyle")
+    refused("last_batch=full", FitConfig, last_batch="full")
     assert list(LAST_BATCHES) == ["drop", "fill", "short"]
 
 

@@ -499,7 +499,7 @@ def test_nothing_to_train(sam, data, refused):
 
 
 def test_settings_out_of_range(sam, data, refused):
-    refused("train.lr=-1.0", fit, model_of(sam), data(True), None, config(lr=-1.0))
+    refused("lr=-1.0", config, lr=-1.0)
 
 
 def test_resuming_needs_a_state(sam, data, refused, tmp_path):

@@ -10,7 +10,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.training import keeping
 from samtune.training.engine import fit
 from samtune.training.keeping import Keeping
-from samtune.training.schedule import FitConfig, check
+from samtune.training.schedule import FitConfig
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_a_decoder_that_ignores_prompts_keeps_none(sam, data, refused):
     assert Keeping.of(FitConfig(), model, data(True)).looked_at() == ()
     said = ["train.keep=box", "semantic", "train.keep=none"]
     refused(said, Keeping.of, FitConfig(keep=["box"]), model, data(True))
-    refused("train.keep=clicks", check, FitConfig(keep=["clicks"]))
-    refused(["train.keep=bocks", "box"], check, FitConfig(keep="bocks"))
+    refused("keep=clicks", FitConfig, keep=["clicks"])
+    refused(["keep=bocks", "box"], FitConfig, keep="bocks")
 
 
 def test_an_image_is_asked_in_kept_modes_as_well(data):

@@ -61,7 +61,7 @@ class AdaptFormer(Adapter):
     changes_at_start = "without zero_init the up-projections start at random"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`AdaptFormer`."""
 
         hidden: Count = 64

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from samtune.errors import InputError
+from samtune.options import Settings
 from samtune.registry import Registry
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.encoder import ABILITIES, ENCODERS, Ability, Encoder
@@ -74,8 +75,10 @@ class Adapter(nn.Module):
     """Options for a quick trial on a small base, if the defaults are too large for it."""
 
     @dataclass(frozen=True)
-    class Config:
-        """No options."""
+    class Config(Settings):
+        """No options; those of a method are built on it, and refused where they are wrong."""
+
+        section = "adapter"
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuses a subclass that uses names of version 0.1.0, which nothing would call or read.

@@ -68,7 +68,7 @@ class BatchNorm(Adapter):
     changes_at_start = "in training the batch's statistics take the place of the base's"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`BatchNorm`."""
 
         momentum: PositiveFraction = 0.1

@@ -29,7 +29,7 @@ class BitFit(TunedTensors):
     forms: ClassVar = {"paper": {"which": "q+lin1"}}
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(TunedTensors.Config):
         """Options of :class:`BitFit`."""
 
         which: str = "all"

@@ -50,7 +50,7 @@ class CatSamT(Adapter):
     decoders = ("hq",)
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`CatSamT`."""
 
         hidden: Count = 64
@@ -87,7 +87,7 @@ class CatSamA(SamAdapter):
     decoders = ("hq",)
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`CatSamA`."""
 
         scale_factor: Count = 32

@@ -128,7 +128,7 @@ class ConvLoRA(Adapter):
     untrained = ("experts",)
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`ConvLoRA`."""
 
         target: str = "qkv"

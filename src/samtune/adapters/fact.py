@@ -45,7 +45,7 @@ class FacT(Adapter):
     former_names: ClassVar = {"core": "c"}
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`FacT`."""
 
         form: Literal["tt", "tk"] = "tt"

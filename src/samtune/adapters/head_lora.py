@@ -74,7 +74,7 @@ class PerHead(Adapter):
     residual: type[HeadLowRank] = HeadLowRank
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of the methods that work on split heads."""
 
         ratio: float = 0.25

@@ -111,7 +111,7 @@ def chosen_blocks(choice: tuple[int, ...] | str, sam: Sam) -> set[int]:
 
 
 @dataclass(frozen=True)
-class LowRankConfig:
+class LowRankConfig(Adapter.Config):
     """Options of low-rank updates of the projections."""
 
     target: str = "q+v"

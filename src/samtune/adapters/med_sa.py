@@ -46,7 +46,7 @@ class MedSA(Adapter):
     changes_at_start = "without zero_init the up-projections start at random"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`MedSA`."""
 
         ratio: float = 0.25

@@ -24,7 +24,7 @@ class NormTuning(TunedTensors):
     uses = ("params",)
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(TunedTensors.Config):
         """Options of :class:`NormTuning`."""
 
         norms: str = "all"

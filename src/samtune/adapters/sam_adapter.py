@@ -89,7 +89,7 @@ class SamAdapter(Adapter):
     )
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`SamAdapter`."""
 
         scale_factor: Count = 32

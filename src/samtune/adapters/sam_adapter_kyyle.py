@@ -38,7 +38,7 @@ class SamAdapterKyyle(Adapter):
     changes_at_start = "the shared up-projection starts as an ordinary linear layer, not at zero"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`SamAdapterKyyle`."""
 
         width: Count = 192

@@ -86,7 +86,7 @@ class SMAdaptFormer(Adapter):
     changes_at_start = "up-projections start at random as published; zero_init starts them at zero"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`SMAdaptFormer`."""
 
         ratio: float = 0.25

@@ -57,7 +57,7 @@ class SSF(BlockTensors):
     changes_at_start = "with std, scales start around 1 and shifts around 0"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(BlockTensors.Config):
         """Options of :class:`SSF`."""
 
         which: str = "all"

@@ -245,6 +245,7 @@ class Combination:
         self.Config = make_dataclass(
             "Config",
             [(p, c.Config, field(default_factory=c.Config)) for p, c in self._classes.items()],
+            bases=(Adapter.Config,),
             namespace={"__doc__": f"Options of {name}, by adapter."},
             frozen=True,
         )

@@ -70,7 +70,7 @@ class StridedAdapter(Adapter):
     stride = STRIDE
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of methods with tokens 8 pixels apart."""
 
         ratio: float = 0.25

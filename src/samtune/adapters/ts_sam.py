@@ -129,7 +129,7 @@ class TSSAM(Adapter):
     decoders = ("fusion",)
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`TSSAM`."""
 
         fft: bool = False
@@ -229,7 +229,7 @@ class TSSAMDetached(TSSAM):
     detached = True
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`TSSAMDetached`."""
 
         fft: bool = False

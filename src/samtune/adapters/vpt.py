@@ -58,7 +58,7 @@ class VPT(Adapter):
     changes_at_start = "prompts take attention from the image, whatever their values"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Adapter.Config):
         """Options of :class:`VPT`."""
 
         depth: Literal["deep", "shallow"] = "deep"

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import re
+
 from samtune.data.config import DataConfig
 from samtune.data.draws import DRAWS
+from samtune.data.intensity import reading
 from samtune.errors import InputError
-from samtune.options import as_yaml, check_values
+from samtune.options import as_yaml
 
 
-def check_changes(data: DataConfig, tiles: str) -> None:
-    """Checks the settings of the data, above all those that change training images.
-
-    Args:
-        data: The settings.
-        tiles: How images are cut, ``input.tiles``.
+def check_settings(data: DataConfig) -> None:
+    """Checks the settings of the data against each other, above all those that change images.
 
     Raises:
-        InputError: A number out of its range, crop or rotation beside another cut, corners
-            without a rotation, draws that do not know the changes, or an inversion of masks without
-            a foreground.
+        InputError: No such layout, a group that is no regular expression, a crop that is none,
+            corners without a rotation, draws that do not know the changes, an inversion of masks
+            without a foreground, bands or a range that are none, or names for another number of
+            classes.
     """
-    check_values(data, "data")
+    reading(data)
+    _check_group(data)
+    if data.layout != "auto":
+        from samtune.data.layouts.base import check_layout
+
+        check_layout(data.layout)
+    if data.class_names and data.classes not in (None, len(data.class_names)):
+        raise InputError(
+            f"data.class_names: {len(data.class_names)} names for {data.classes} classes; give one "
+            "name per class"
+        )
     crop = data.crop
     if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
         raise InputError(
@@ -38,8 +48,30 @@ def check_changes(data: DataConfig, tiles: str) -> None:
             f"data.invert=true: data.masks={data.masks} has no foreground and background to "
             "exchange; leave it out, or set data.masks=binary"
         )
-    if tiles != "whole" and (crop or data.rotate):
-        name = "crop" if crop else "rotate"
+
+
+def _check_group(data: DataConfig) -> None:
+    try:
+        re.compile(data.group or "")
+    except re.error as error:
+        raise InputError(
+            f"data.group={data.group}: is no regular expression ({error}); give one as in "
+            "'patient_\\d+', or '^[^/]+' for the first folder"
+        ) from None
+
+
+def check_changes(data: DataConfig, tiles: str) -> None:
+    """Refuses changes of training images beside tiles or crops around prompts.
+
+    Args:
+        data: The settings.
+        tiles: How images are cut, ``input.tiles``.
+
+    Raises:
+        InputError: Such a change.
+    """
+    if tiles != "whole" and (data.crop or data.rotate):
+        name = "crop" if data.crop else "rotate"
         raise InputError(
             f"data.{name}: input.tiles={tiles} cuts the images already; leave one of them out"
         )

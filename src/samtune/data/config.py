@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from samtune.geometry import InputConfig
-from samtune.options import Count, CountOrZero, Range, Rate, SwitchOrName, setting
+from samtune.options import Count, CountOrZero, Range, Rate, Settings, SwitchOrName, setting
 from samtune.prompts import NONE, PromptModes
 
 __all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig", "targets_are_maps"]
@@ -18,8 +18,10 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which files are the data set, how masks are read, how the data is split and augmented."""
+
+    section = "data"
 
     root: str | None = None
     """Folder of the data set: images and masks side by side, with or without split folders."""
@@ -42,7 +44,7 @@ class DataConfig:
     one."""
     split: Literal["train", "val", "test", "all"] = "test"
     """Which split an evaluation uses."""
-    shots: int | None = None
+    shots: Count | None = None
     """Train on this many images only; by default on all of the training split."""
     shot_seed: int | Literal["published"] = setting(0, level="expert")
     """Seed that chooses the shots; with one seed, fewer shots are a subset of more. published: the
@@ -89,7 +91,7 @@ class DataConfig:
     the window that a DICOM file itself has."""
     range: tuple[float, float] | None = setting(None, level="expert")
     """Low and high value of data.intensity=fixed; by default the range of the stored integers."""
-    slice_axis: int = setting(0, level="expert")
+    slice_axis: Literal[0, 1, 2] = setting(0, level="expert")
     """Slices of a volume: 0 as they were taken (NIfTI: from feet to head), 1 or 2 across."""
     empty_slices: Literal["keep", "drop"] = setting("keep", level="expert")
     """Slices of a volume without any label; drop leaves them out of the training."""
@@ -99,9 +101,9 @@ class DataConfig:
     """Objects with fewer pixels count as background."""
     min_share: Rate = setting(0.0, level="expert")
     """Objects no larger than this fraction of the largest in an image are skipped."""
-    val_fraction: float = setting(0.1, level="expert")
+    val_fraction: Rate = setting(0.1, level="expert")
     """Fraction of the data for validation if the folder has no such split."""
-    test_fraction: float = setting(0.1, level="expert")
+    test_fraction: Rate = setting(0.1, level="expert")
     """Fraction of the data for the test if the folder has no such split."""
     split_seed: int = setting(0, level="expert")
     """Seed that deals files to splits if the folder has none."""
@@ -126,6 +128,12 @@ class DataConfig:
     workers: CountOrZero = 0
     """Processes that load data; 0 loads in the main one."""
 
+    def check_together(self) -> None:
+        """Refuses what cannot be read or changed so, see ``changes`` and ``intensity``."""
+        from samtune.data.changes import check_settings
+
+        check_settings(self)
+
 
 def targets_are_maps(data: DataConfig, modes: Container[str]) -> bool:
     """Whether targets are maps that give each pixel one of several classes.
@@ -138,8 +146,10 @@ def targets_are_maps(data: DataConfig, modes: Container[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class PromptConfig:
+class PromptConfig(Settings):
     """Which prompts are sampled from the masks."""
+
+    section = "prompts"
 
     train: str | list[str] = "box"
     """Prompts in training: box, point, 3_points (any number), mask, none, clicks (asked again with
@@ -174,6 +184,14 @@ class PromptConfig:
     """Also train on images that have no object to prompt: without a prompt, towards an empty mask.
     By default they add nothing to the loss. Crops of data.crop, and all images if the prompt is
     none, are trained on anyway."""
+
+    def check_together(self) -> None:
+        """Refuses unknown modes, and rules for prompts that exclude each other."""
+        from samtune.data.prompters import check_rules
+
+        self.modes(train=True)
+        self.modes(train=False)
+        check_rules(self)
 
     def modes(self, train: bool) -> PromptModes:
         """The prompt modes of training or of evaluation, one after another.

@@ -8,28 +8,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.data.config import InputConfig
 from samtune.data.draws import Draws
 from samtune.data.labels import Labels, extents
 from samtune.data.transforms import part
-from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.ops.tiling import Window, around, extent, least_crop
 from samtune.prompts import NONE
-
-
-def check_cuts(config: InputConfig) -> None:
-    """Checks the settings that say how images are cut, resized and normalised.
-
-    Raises:
-        InputError: A number out of its range, or two that do not go together.
-    """
-    InputPolicy.of_settings(config, (1, 1))  # refuses values that it does not take
-    if config.first_size is not None and config.tiles != "whole":
-        raise InputError(
-            f"input.first_size={list(config.first_size)}: input.tiles={config.tiles} cuts the "
-            "image as it is; leave one of them out"
-        )
 
 
 def drawn_view(

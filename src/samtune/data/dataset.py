@@ -20,7 +20,7 @@ from samtune.data.cuts import drawn_view
 from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
-from samtune.data.prompters import Objects, Sampling, assign, check_numbers, prompter
+from samtune.data.prompters import Objects, Sampling, assign, prompter
 from samtune.data.sources import Record
 from samtune.data.transforms import cropped_rotated, fit, fit_mask
 from samtune.errors import InputError
@@ -98,7 +98,6 @@ class SegmentationDataset(Dataset[Example]):
         self.resize, self.train, self.seed = resize, train, seed
         self.input = InputPolicy(size, resize, **reading(data)) if input is None else input
         self.prompts = prompts if prompts is not None else PromptConfig()
-        check_numbers(self.prompts)
         if train:
             check_changes(data, self.input.tiles)
         self.frame = training_frame(data, self.input.size) if train else self.input.size

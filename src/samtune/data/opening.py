@@ -15,7 +15,7 @@ from samtune.data.split import Split
 from samtune.data.splits import splits
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
-from samtune.options import validated
+from samtune.options import as_typed_in_python
 
 _WIDE = 78
 
@@ -88,9 +88,10 @@ def open_data(root: str | Path, **settings: Any) -> DataSplits:
                 "help(samtune.DataConfig)"
             )
     given = with_patterns({"root": str(root), **settings})
-    config = validated(DataConfig, "data", {**defaults_of(given), **given})
-    layout = find(config)
-    parts = splits(config, layout)
+    with as_typed_in_python(DataConfig):
+        config = DataConfig(**{**defaults_of(given), **given})
+        layout = find(config)
+        parts = splits(config, layout)
     train, val, test = (Split(tuple(parts[name]), config, name) for name in SPLITS)
     carved = tuple(name for name in ("val", "test") if name not in layout and parts[name])
     return DataSplits(train, val, test, config, carved)

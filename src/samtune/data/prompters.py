@@ -19,7 +19,7 @@ from samtune.data.draws import Draws
 from samtune.data.labels import extents
 from samtune.data.transforms import area_average
 from samtune.errors import InputError
-from samtune.options import check_values, published_settings
+from samtune.options import published_settings
 from samtune.prompts import PER_TOKEN, POSITIVE, Prompts, numbered_mode
 from samtune.registry import Registry
 
@@ -175,13 +175,12 @@ def prompter(mode: str) -> Prompter:
     return sample_click if name == "clicks" else partial(sample_point, count=number)
 
 
-def check_numbers(config: PromptConfig) -> None:
-    """Checks the ranges of a prompt setting's numbers.
+def check_rules(config: PromptConfig) -> None:
+    """Refuses settings of prompts that turn on several rules of one kind.
 
     Raises:
-        InputError: A number out of its range.
+        InputError: With their names.
     """
-    check_values(config, "prompts")
     rule_of(BOX_RULES, config)
     rule_of(MASK_RULES, config)
 

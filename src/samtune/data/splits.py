@@ -49,13 +49,8 @@ def divided(layout: SplitRecords, config: DataConfig) -> dict[str, list[Record]]
     """The records of a layout for ``train``, ``val`` and ``test``, before shots are drawn.
 
     Raises:
-        InputError: Too few pairs to split, bad fractions, or too few names of classes.
+        InputError: Too few pairs to split, or bad fractions.
     """
-    if config.class_names and config.classes not in (None, len(config.class_names)):
-        raise InputError(
-            f"data.class_names: {len(config.class_names)} names for {config.classes} classes; give "
-            "one name per class"
-        )
     given = {name: records for name, records in layout.items() if name is not None}
     whole = layout.get(None, given.get("train", []))
     by_split = {name: given.get(name, []) for name in SPLITS}
@@ -147,18 +142,11 @@ def cases_of(records: Sequence[Record], config: DataConfig) -> list[str]:
     """The case of each record: what ``data.group`` finds, or else its volume or itself.
 
     Raises:
-        InputError: ``data.group`` is no regular expression, or finds nothing in some images.
+        InputError: ``data.group`` finds nothing in some images.
     """
     if config.group is None:
         return [record.group or record.name for record in records]
-    try:
-        rule = re.compile(config.group)
-    except re.error as error:
-        raise InputError(
-            f"data.group={config.group}: is no regular expression ({error}); give one as in "
-            "'patient_\\d+', or '^[^/]+' for the first folder"
-        ) from None
-    root = as_path(config.root or "")
+    rule, root = re.compile(config.group), as_path(config.root or "")
     names = [path_below(record, root) for record in records]
     matches = [rule.search(name) for name in names]
     lacking = [name for name, match in zip(names, matches, strict=True) if match is None]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from samtune.batch import Masks
+from samtune.options import Settings
 from samtune.prompts import Prompts
 from samtune.registry import Registry
 from samtune.sam.model import Sam
@@ -64,8 +65,10 @@ class Decoder(nn.Module):
     single masks."""
 
     @dataclass(frozen=True)
-    class Config:
-        """No options."""
+    class Config(Settings):
+        """No options; those of a decoder are built on it, and refused where they are wrong."""
+
+        section = "decoder"
 
     @classmethod
     def check(cls, spec: SamSpec) -> None:

@@ -34,7 +34,7 @@ class FusionDecoder(Decoder):
     prompted = False
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Decoder.Config):
         """Options of :class:`FusionDecoder`."""
 
         sync_batchnorm: bool = False

@@ -44,7 +44,7 @@ class HqDecoder(Decoder):
     changes_at_start = "its token and its layers start at random"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Decoder.Config):
         """Options of :class:`HqDecoder`."""
 
         combine: Literal["hq", "sum"] = "hq"

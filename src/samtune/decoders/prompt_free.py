@@ -34,7 +34,7 @@ class PromptFreeDecoder(Decoder):
     untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Decoder.Config):
         """Options of :class:`PromptFreeDecoder`."""
 
         start: Literal["pretrained", "random"] = "pretrained"

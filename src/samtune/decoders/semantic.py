@@ -45,7 +45,7 @@ class SemanticDecoder(Decoder):
     prompted = False
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Decoder.Config):
         """Options of :class:`SemanticDecoder`."""
 
         classes: Annotated[int, Range(at_least=2, note=", background included")] = 2

@@ -22,7 +22,7 @@ class TunedDecoder(Decoder):
     untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Decoder.Config):
         """Options of :class:`TunedDecoder`."""
 
         prompt_encoder: bool = False

@@ -13,6 +13,7 @@ from samtune.options import (
     NotNegative,
     Positive,
     Range,
+    Settings,
     changeable,
     check_values,
     published_settings,
@@ -37,8 +38,10 @@ PRESETS: Registry[Preset] = Registry("preset", "input.preset", "samtune.publishe
 
 
 @dataclass(frozen=True)
-class InputConfig:
+class InputConfig(Settings):
     """The settings of how images enter a model."""
+
+    section = "input"
 
     size: int | tuple[int, int] | None = None
     """Height and width of the model's frame in pixels, or one number; by default the base's."""
@@ -71,6 +74,25 @@ class InputConfig:
     """
     first_size: tuple[Count, Count] | None = setting(None, level="published")
     """Height and width to which images and labels are stretched before any other step."""
+
+    def check_together(self) -> None:
+        """Refuses settings that the way of resizing decides, and a size of what is cut as it is.
+
+        Raises:
+            InputError: The first of them.
+        """
+        one = self.until_chosen()
+        for name, only in RESIZES[one.resize].does_itself.items():
+            if (value := getattr(one, name)) != only:
+                raise InputError(
+                    f"input.{name}={value}: input.resize={self.resize} resizes whole images and "
+                    "masks in its own way; leave one of the two out"
+                )
+        if one.first_size is not None and one.tiles != "whole":
+            raise InputError(
+                f"input.first_size={list(one.first_size)}: input.tiles={one.tiles} cuts the image "
+                "as it is; leave one of them out"
+            )
 
     def until_chosen(self: _Input) -> _Input:
         """A copy with whole images if ``auto`` has not been resolved yet."""
@@ -105,13 +127,9 @@ class InputPolicy(InputConfig):
     """The axis along which a volume is cut into images."""
 
     def __post_init__(self) -> None:
+        # With the names of the settings, at both doors: a model has it as its ``input``.
         check_values(self, "input")
-        for name, only in RESIZES[self.resize].does_itself.items():
-            if (value := getattr(self, name)) != only:
-                raise InputError(
-                    f"input.{name}={value}: input.resize={self.resize} resizes whole images and "
-                    "masks in its own way; leave one of the two out"
-                )
+        self.check_together()
 
     @classmethod
     def of_settings(

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from samtune.metrics.contract import expand
-from samtune.options import PositiveFraction, Range, check_values, setting
+from samtune.options import PositiveFraction, Range, Settings, setting
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(Settings):
     """The metrics of an evaluation besides IoU and Dice, which are always measured."""
+
+    section = "eval"
 
     metrics: tuple[str, ...] = ("iou", "dice")
     """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published; see
@@ -27,6 +29,10 @@ class EvalConfig:
     """Bytes that the answers to an image's prompts may take at once; more objects are processed in
     several passes. It does not change results."""
 
+    def check_together(self) -> None:
+        """Refuses names of metrics that do not exist."""
+        expand(self.metrics)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The single metrics, with groups resolved."""
@@ -34,7 +40,7 @@ class EvalConfig:
 
 
 def check(config: EvalConfig, maps: bool = False, views: bool = False) -> None:
-    """Checks the settings.
+    """Refuses metrics that have no meaning for the data.
 
     Args:
         config: The settings to check.
@@ -42,7 +48,6 @@ def check(config: EvalConfig, maps: bool = False, views: bool = False) -> None:
         views: Whether images are cut into tiles or crops, which have no frame of the whole image.
 
     Raises:
-        InputError: See :func:`expand`; or a setting is out of its range.
+        InputError: As :func:`expand`.
     """
     expand(config.metrics, maps=maps, views=views)
-    check_values(config, "eval")

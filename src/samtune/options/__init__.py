@@ -5,8 +5,8 @@ A field of a settings dataclass carries its range in its type::
     rank: Count = 4
     top_k: Annotated[int, Range(at_least=1, at_most="experts")] = 1
 
-:func:`validated` reads them, for the command line and for Python. A setting of a run also says who
-needs it, and which registry has its names::
+:func:`validated` reads them for the command line, :class:`Settings` for what is made in Python. A
+setting of a run also says who needs it, and which registry has its names::
 
     cosine: str = setting("step", level="published", names=COSINES)
 
@@ -35,6 +35,7 @@ from samtune.options.ranges import (
     Rate,
     SwitchOrName,
 )
+from samtune.options.settings import Settings, as_typed_in_python
 from samtune.options.validation import as_yaml, check_values, ranges, validated
 
 __all__ = [
@@ -49,7 +50,9 @@ __all__ = [
     "PositiveFraction",
     "Range",
     "Rate",
+    "Settings",
     "SwitchOrName",
+    "as_typed_in_python",
     "as_yaml",
     "changeable",
     "check_values",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from samtune.errors import InputError, nearest
 from samtune.options.fields import names_of
 from samtune.options.ranges import Range
+from samtune.options.settings import check_all_together, made_of_words
 
 
 def validated(schema: Any, prefix: str, values: Mapping[str, Any]) -> Any:
@@ -30,11 +31,13 @@ def validated(schema: Any, prefix: str, values: Mapping[str, Any]) -> Any:
     from pydantic import ValidationError
 
     _refuse_switches(schema, prefix, values)
-    try:
-        settings = _adapter(schema).validate_python(values)
-    except ValidationError as error:
-        raise _refusal(schema, prefix, values, error.errors()[0]["loc"]) from error
-    check_values(settings, prefix)
+    with made_of_words():
+        try:
+            settings = _adapter(schema).validate_python(values)
+        except ValidationError as error:
+            raise _refusal(schema, prefix, values, error.errors()[0]["loc"]) from error
+        check_values(settings, prefix)
+        check_all_together(settings)
     return settings
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any, get_type_hints
 from samtune.adapters import ADAPTERS
 from samtune.data.changes import check_changes, check_own_size, images_vary
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
-from samtune.data.cuts import check_cuts
 from samtune.data.layouts import defaults_of
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
@@ -21,7 +20,7 @@ from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
 from samtune.model.rates import Rate, rate_of
-from samtune.options import Fraction, Range, setting, validated
+from samtune.options import Fraction, Range, Settings, setting, validated
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
 from samtune.runs.trees import (
@@ -40,12 +39,13 @@ from samtune.sam.spec import SPECS
 from samtune.sam.weights import spec_of
 from samtune.training.criterion import Criterion
 from samtune.training.schedule import FitConfig, check_feature_cache
-from samtune.training.schedule import check as check_training
 
 
 @dataclass(frozen=True)
-class BaseConfig:
+class BaseConfig(Settings):
     """The frozen SAM."""
+
+    section = "base"
 
     name: str = "nano"
     """vit_b, vit_l, vit_h, vit_t (MobileSAM), or nano, which ships with samtune."""
@@ -72,10 +72,11 @@ class InputSettings(InputConfig):
             rows |= WHOLE["input"]
         for name, value in {**rows, **in_full({"input": settings})["input"]}.items():
             object.__setattr__(self, name, value)
+        self.__post_init__()
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """All that one run is made of."""
 
     base: BaseConfig = field(default_factory=BaseConfig)
@@ -161,7 +162,6 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_fit(config.adapter["name"], config.decoder["name"], spec)
     config = replace(config, train=config.train.with_rate(config.usual_rate.value))
     check_classes(config.data, config.prompts, config.decoder, config.train.loss)
-    check_training(config.train)
     tiles = config.input.until_chosen().tiles
     adapter, changes = config.adapter["name"], images_vary(config.data, tiles)
     check_feature_cache(config.train, adapter, ADAPTERS[adapter].detached, changes)
@@ -169,7 +169,6 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     cut = tiles != "whole"
     check_measuring(config.eval, mapped, cut)
     expand(Criterion.parse(config.train.metric).measures, "train.metric", mapped, cut)
-    check_cuts(config.input.until_chosen())
     check_changes(config.data, tiles)
     if config.train.loss_at == "image":
         check_own_size(config.data)

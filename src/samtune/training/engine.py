@@ -22,7 +22,6 @@ from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
 from samtune.training.result import FitResult
 from samtune.training.schedule import (
     FitConfig,
-    check,
 )
 from samtune.training.trainer import Event, Trainer
 from samtune.training.user_parts import UserParts
@@ -91,7 +90,6 @@ def fit(
     config, val = (val, None) if isinstance(val, FitConfig) else (config or FitConfig(), val)
     if isinstance(loss, str):
         config, loss = replace(config, loss=loss), None
-    check(config)
     model.strength = 1
     images, others = training_images(model, train, val, seed)
     how = on_event or (lambda event: None), cpu, None if output is None else Path(output)

@@ -19,7 +19,7 @@ from samtune.options import (
     NotNegative,
     PositiveFraction,
     Range,
-    check_values,
+    Settings,
     setting,
 )
 from samtune.precision import Precision
@@ -59,8 +59,10 @@ COSINES: Registry[Cosine] = Registry("cosine", "train.cosine", "samtune.publishe
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Settings):
     """How training goes; each docstring is the help text."""
+
+    section = "train"
 
     max_steps: Count | None = None
     """Optimiser steps in all; with epochs given too, whichever ends first."""
@@ -146,6 +148,12 @@ class FitConfig:
     trackers: tuple[str, ...] = setting((), level="expert")
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
 
+    def check_together(self) -> None:
+        """Refuses losses, metrics and prompts to keep that do not exist."""
+        Loss.parse(self.loss)
+        Criterion.parse(self.metric)
+        check_keep(self.keep)
+
     @property
     def peak_lr(self) -> float:
         """The learning rate after the warm-up; the usual one until a model has chosen its own."""
@@ -159,18 +167,6 @@ class FitConfig:
     def demanded_strength(self) -> float | None:
         """The strength that somebody has set; ``None`` if the validations choose it."""
         return None if self.strength in (AUTO, NONE) else float(self.strength)
-
-
-def check(config: FitConfig) -> None:
-    """Checks the settings one by one.
-
-    Raises:
-        InputError: The first that is out of its range, or names what is not there.
-    """
-    check_values(config, "train")
-    Loss.parse(config.loss)
-    Criterion.parse(config.metric)
-    check_keep(config.keep)
 
 
 def check_keep(setting: str | Sequence[str]) -> str | tuple[str, ...]:

@@ -196,7 +196,7 @@ def test_images_elsewhere_and_no_file_at_all(write, completed, tmp_path, refused
     refused(["0.png", "was not found", "images/"], splits, completed(tmp_path))
     root = tmp_path / "pictures"
     refused([root, "instances_*.json"], splits, DataConfig(root=str(root), layout="coco"))
-    refused(["data.layout=coc", "coco"], splits, DataConfig(root=str(root), layout="coc"))
+    refused(["layout=coc", "coco"], DataConfig, root=str(root), layout="coc")
 
 
 def test_an_image_of_another_size_than_the_file_says(

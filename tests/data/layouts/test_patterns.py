@@ -65,7 +65,8 @@ def test_a_case_is_on_one_side_of_a_made_split(tmp_path, refused):
         assert sum(map(len, parts.values())) == 18
 
     def refuse(group, *said):
-        refused([f"data.group={group}", *said], splits, DataConfig(root=str(tmp_path), group=group))
+        words = [f"group={group}", *said]
+        refused(words, lambda g=group: splits(DataConfig(root=str(tmp_path), group=g)))
 
     refuse("p (", "no regular expression")
     refuse("p [0-3]", "6 of 18 images", "p 4/x0.jpg")

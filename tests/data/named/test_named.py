@@ -234,9 +234,9 @@ def test_a_root_that_is_not_there_is_refused(tmp_path):
 
 def test_python_gets_the_sets_own_settings_as_the_command_line_does():
     defaults = DATASETS["camvid"].defaults
-    known = with_defaults(DataConfig(root="nowhere", name="camvid", classes=3))
-    assert known.classes == 3 and known.masks == defaults["masks"]
-    assert known.ignore == defaults["ignore"]
+    known = with_defaults(DataConfig(root="nowhere", name="camvid", ignore=99))
+    assert known.ignore == 99 and known.masks == defaults["masks"]
+    assert known.classes == defaults["classes"]
 
 
 @pytest.mark.parametrize("split_seed", range(4))  # with one of these the shot is for validation

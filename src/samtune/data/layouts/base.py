@@ -106,12 +106,21 @@ def layout_of(root: Path, name: str = "auto") -> Layout:
         plain = is_plain(root)
         looks = (layout for layout in LAYOUTS.values() if not plain and layout.fits(root))
         return next(looks, LAYOUTS["folders"])
-    if name not in LAYOUTS:
-        known = ["auto", *LAYOUTS.names()]
+    check_layout(name)
+    return LAYOUTS[name]
+
+
+def check_layout(name: str) -> None:
+    """Refuses a word that names no layout.
+
+    Raises:
+        InputError: With the names that there are.
+    """
+    known = ["auto", *LAYOUTS.names()]
+    if name != "auto" and name not in LAYOUTS:
         raise InputError(
             f"data.layout={name}: must be one of {', '.join(known)}{nearest(name, known)}"
         )
-    return LAYOUTS[name]
 
 
 def defaults_of(settings: Settings) -> dict[str, Any]:

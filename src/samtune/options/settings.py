@@ -1,0 +1,112 @@
+"""Dataclasses of settings that do not exist with a wrong value, at whichever door they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import PurePath
+from typing import Any, ClassVar
+
+from samtune.errors import InputError
+
+_BY_WORDS: ContextVar[bool] = ContextVar("settings are made of a command line's words")
+
+
+class Settings:
+    """What a frozen dataclass of settings is built on, so that making it checks it.
+
+    Values get the kinds of their fields, as a list becomes a tuple. In Python a message names a
+    setting as it was typed there, ``lr``; on a command line, with its section, ``train.lr``.
+
+    Raises:
+        InputError: The first value that its type does not allow, or that does not go with others.
+    """
+
+    section: ClassVar[str] = ""
+    """What stands before the names of its fields on a command line, as ``train``."""
+
+    def __post_init__(self) -> None:
+        if not _BY_WORDS.get(False):
+            with as_typed_in_python(type(self)):
+                _settle(self)
+
+    def check_together(self) -> None:
+        """Refuses values that do not go with each other, or mean nothing; with the section's name.
+
+        Raises:
+            InputError: The first of them.
+        """
+
+
+@contextmanager
+def made_of_words() -> Iterator[None]:
+    """While settings are read from words and files, whose names have sections before them."""
+    token = _BY_WORDS.set(True)
+    try:
+        yield
+    finally:
+        _BY_WORDS.reset(token)
+
+
+@contextmanager
+def as_typed_in_python(schema: type[Settings]) -> Iterator[None]:
+    """Errors within name the fields of a dataclass without its section, as Python does.
+
+    Raises:
+        InputError: With such names.
+    """
+    try:
+        yield
+    except InputError as error:
+        names = "|".join(row.name for row in dataclasses.fields(schema))  # type: ignore[arg-type]
+        pattern = rf"\b{re.escape(schema.section)}\.({names})\b"
+        if schema.section:
+            error.args = (re.sub(pattern, r"\1", str(error)),)
+        raise
+
+
+def check_all_together(settings: Any) -> None:
+    """Refuses values that do not go together, here and in the dataclasses within.
+
+    Raises:
+        InputError: The first of them.
+    """
+    if isinstance(settings, Settings):
+        settings.check_together()
+    for row in dataclasses.fields(settings):
+        value = getattr(settings, row.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check_all_together(value)
+
+
+def plain_kind(value: Any) -> Any:
+    """A value as a command line would give it: text for a path, Python's number for NumPy's."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: plain_kind(one) for key, one in value.items()}
+    return [plain_kind(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _settle(settings: Settings) -> None:
+    """Gives what was set the kinds of its fields, and checks it."""
+    from samtune.options.validation import validated
+
+    values = {
+        row.name: plain_kind(value)
+        for row in dataclasses.fields(settings)  # type: ignore[arg-type]
+        if not _is_default(row, value := getattr(settings, row.name))
+    }
+    if values:
+        checked = validated(type(settings), settings.section, values)
+        for name in values:
+            object.__setattr__(settings, name, getattr(checked, name))
+
+
+def _is_default(row: dataclasses.Field[Any], value: Any) -> bool:
+    return type(value) is type(row.default) and value == row.default
