@@ -129,6 +129,7 @@ def test_two_processes_are_one_with_the_doubled_batch(done, tmp_path):
         "last",
     ]
     assert second["losses"] == []  # one process speaks
+    assert len(first["losses"]) == 3  # the other one stopped the training of four steps
 
 
 @pytest.mark.slow

@@ -143,9 +143,9 @@ def test_it_trains_and_is_measured_with_every_prompt(sam, tmp_path):
     assert [item["name"] for item in many.items] == [f"val{i:05}" for i in range(4)]
     # the same without a data set around it
     samples = list(zip(IMAGES, MASKS, strict=True))
-    assert samtune.evaluate(model, samples, prompts="box").metrics["iou"] == pytest.approx(
-        many.metrics["iou"], abs=1e-6
-    )
+    alone = samtune.evaluate(model, samples)
+    assert list(alone.by_prompt) == ["box", "point", "mask", "none"]
+    assert alone.metrics["iou"] == pytest.approx(many.metrics["iou"], abs=1e-6)
     prepared = samtune.prepare(samples, model, train=True)
     again = pickle.loads(pickle.dumps(prepared))  # as workers that are spawned get it
     [one], [other] = (list(batches(each, 0, batch_size=4)) for each in (prepared, again))

@@ -12,7 +12,9 @@ from samtune.data import DataConfig, PromptConfig, SegmentationDataset
 from samtune.data.sources import find_layout
 from samtune.distributed import place
 from samtune.evaluation.streaming import evaluate
+from samtune.losses import bce, dice
 from samtune.model.finetuned import FineTuned
+from samtune.training.callbacks import CallbackState
 from samtune.training.engine import FitConfig, fit
 
 
@@ -26,14 +28,22 @@ def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> 
     (records,) = find_layout(root).values()
     data, prompts = DataConfig(root=root), PromptConfig()
     make = lambda part, train: SegmentationDataset(  # noqa: E731
-        part, data, (64, 64), prompts=prompts, mask_size=(32, 32), train=train
+        part, data, (64, 64), prompts=prompts, mask_size=model.mask_size, train=train
     )
     losses: list[float] = []
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return bce(logits, targets, valid) + dice(logits, targets, valid)
+
+    def stop(state: CallbackState) -> None:
+        rank, world = place()
+        if (state.step, rank) == (3, world - 1):  # one process alone, and all stop
+            state.stop()
+
     config = FitConfig(
-        max_steps=3,
+        max_steps=4,
         batch_size=batch_size,
         accumulate=accumulate,
-        lr=1e-2,
         warmup=0,
         log_every=1,
     )
@@ -45,6 +55,9 @@ def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> 
         output=Path(out) / "run",
         cpu=True,
         on_event=lambda event: losses.append(event["loss"]),
+        loss=loss,
+        optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2, weight_decay=1e-4),
+        on_step=stop,
     )
     rank, world = place()
     found = evaluate(model, make(records[4:], False), batch_size=2)

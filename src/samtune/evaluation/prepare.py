@@ -124,6 +124,7 @@ def test_images(
     """
     if isinstance(images, DataSplits):
         raise InputError("evaluate takes one split: give data.test, data.val or data.train")
+    images = _with_settings(images)
     dataset = _images(model, images, False, seed, prompts)
     if prompts is None and not isinstance(images, Split):
         return {",".join(dataset.modes): dataset}
@@ -134,8 +135,7 @@ def _images(
     model: FineTuned, images: Images, train: bool, seed: int, prompts: PromptSettings = None
 ) -> SegmentationDataset:
     """Images for one purpose, from a split or as they were prepared."""
-    if not isinstance(images, Split | SegmentationDataset) and hasattr(images, "__getitem__"):
-        images = split_from(images)
+    images = _with_settings(images)
     if isinstance(images, Split):
         dataset = prepare(images, model, train, prompts=prompts, seed=seed)
         look = summary_of(usable(images.records, dataset.data))
@@ -154,6 +154,12 @@ def _images(
     if isinstance(prompts, PromptConfig):
         raise InputError("prompts=PromptConfig(...): of prepared images it is set in prepare")
     return images.asked_in(*prompt_modes(prompts))
+
+
+def _with_settings(images: Images) -> Images:
+    """Samples of Python code as a split; all else as it is."""
+    raw = not isinstance(images, Split | SegmentationDataset) and hasattr(images, "__getitem__")
+    return split_from(images) if raw else images
 
 
 def as_model_reads(data: DataConfig, model: FineTuned) -> DataConfig:
