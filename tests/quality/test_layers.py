@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def allowed_of(part: str) -> set[str]:
     return {*LAYERS[part].split(), part, "errors"}
 
 
+@cache
+def imports_in(text: str, module: str, is_package: bool, root: Path) -> list[tuple[str, int, bool]]:
+    """The imports of a source, which several tests ask for."""
+    return list(imports_of(ast.parse(text), module, is_package, root))
+
+
 def violations(root: Path) -> list[str]:
     """Every import under ``root`` (the package's folder) that the table does not allow."""
     found = []
@@ -73,8 +80,7 @@ def violations(root: Path) -> list[str]:
         if part not in LAYERS:
             found.append(f"{path}: {part} has no layer; give it a line in the table")
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"), path)
-        for target, line, late in imports_of(tree, module, is_package, root):
+        for target, line, late in imports_in(path.read_text("utf-8"), module, is_package, root):
             goal = part_of(target)
             reasoned = late and f"{part} -> {goal}" in LATE
             if reasoned or goal in allowed_of(part):
@@ -97,8 +103,8 @@ def test_the_table_has_no_circle():
 def test_the_table_grants_nothing_that_no_import_uses():
     used: dict[str, set[str]] = {part: set() for part in LAYERS}
     for path, module, is_package in modules(SRC):
-        tree = ast.parse(path.read_text(encoding="utf-8"), path)
-        goals = {part_of(goal) for goal, _, _ in imports_of(tree, module, is_package, SRC)}
+        found = imports_in(path.read_text("utf-8"), module, is_package, SRC)
+        goals = {part_of(goal) for goal, _, _ in found}
         used[part_of(module)] |= goals
     idle = {part: set(LAYERS[part].split()) - used[part] for part in LAYERS}
     assert {part: goals for part, goals in idle.items() if goals} == {}
@@ -119,8 +125,8 @@ def test_what_works_on_any_backbone_knows_the_module_of_none():
     encoders = {ENCODERS[kind].__module__ for kind in ENCODERS}
     for path, module, is_package in modules(SRC):
         if part_of(module) in ("adapters", "decoders", "model") or module == "samtune.sam.model":
-            tree = ast.parse(path.read_text(encoding="utf-8"), path)
-            goals = {goal for goal, _, _ in imports_of(tree, module, is_package, SRC)}
+            found = imports_in(path.read_text("utf-8"), module, is_package, SRC)
+            goals = {goal for goal, _, _ in found}
             assert not goals & encoders, module
 
 
