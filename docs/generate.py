@@ -6,6 +6,7 @@ out of date.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from imports import SRC, picture
 
 from samtune.cli.advice import advice_table, evidence_table
 from samtune.cli.catalogue import decoders_table, methods_table
+from samtune.cli.completion import NAMES, completion_names
 from samtune.cli.outward import list_formats
 from samtune.cli.recipe_list import recipes_table
 from samtune.cli.setting_list import EVERYDAY, everyday_help, settings_table
@@ -71,6 +73,12 @@ def main() -> None:
         if filled(text, made) != text:
             path.write_text(filled(text, made), "utf-8")
     (SRC / "cli" / EVERYDAY).write_text(everyday_help(), "utf-8")
+    (SRC / "cli" / NAMES).write_text(names_file(), "utf-8")
+
+
+def names_file() -> str:
+    """The names that the shell completes, as the file that ships has them."""
+    return json.dumps(completion_names(), indent=1) + "\n"
 
 
 if __name__ == "__main__":

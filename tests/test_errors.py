@@ -45,6 +45,6 @@ def test_synonyms_name_settings_that_exist():
 
 def test_the_command_line_suggests_it(samtune):
     assert (
-        "train.learning_rate: no such setting; did you mean 'lr'?"
+        "train.learning_rate: no such setting; did you mean train.lr=1e-3?"
         in samtune("train", "train.learning_rate=1e-3").line
     )

@@ -25,6 +25,19 @@ SYNONYMS = {
     "method": "adapter",
     "peft": "adapter",
     "head": "decoder",
+    "bs": "batch_size",
+    "dataset": "root",
+    "data_dir": "root",
+    "augmentation": "augment",
+    "augmentations": "augment",
+    "image_size": "size",
+    "img_size": "size",
+    "out": "output",
+    "out_dir": "output",
+    "output_dir": "output",
+    "save_dir": "output",
+    "gpu": "device",
+    "cuda": "device",
 }
 """Other systems' words for settings that no general rule maps to ours."""
 
@@ -39,9 +52,23 @@ class InputError(ValueError):
 def nearest(word: str, words: Iterable[str]) -> str:
     """A hint ``; did you mean 'x'?`` with the closest of ``words``, or an empty string.
 
-    The search goes in this order: the same word except for case, hyphens and plural; a known
-    synonym; initials (``learning_rate`` and ``lr``); a common part (``batch`` and ``batch_size``);
-    similar letters.
+    See :func:`closest`.
+    """
+    close = closest(word, words)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def closest(word: str, words: Iterable[str], alike: float = 0.5) -> str | None:
+    """The closest of ``words``; ``None`` if none is close.
+
+    Closest is, in this order: the same but for case, hyphens and plural, a known synonym, initials
+    (``learning_rate`` and ``lr``), a part in common (``batch`` and ``batch_size``), and then the
+    letters.
+
+    Args:
+        word: What somebody wrote.
+        words: What there is.
+        alike: How alike the letters are at least, from 0 to 1.
     """
     known, plain = list(words), word.lower().replace("-", "_")
     close = [
@@ -49,9 +76,9 @@ def nearest(word: str, words: Iterable[str]) -> str:
         *(name for name in known if name == SYNONYMS.get(plain)),
         *(name for name in known if _initials(name) == plain or name == _initials(plain)),
         *(name for name in known if plain in name.split("_") or name in plain.split("_")),
-        *difflib.get_close_matches(plain, known, n=1, cutoff=0.5),
+        *difflib.get_close_matches(plain, known, n=1, cutoff=alike),
     ]
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return close[0] if close else None
 
 
 def _initials(name: str) -> str:

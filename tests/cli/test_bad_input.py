@@ -118,7 +118,7 @@ WRONG_SETTINGS = [
     ("train.lr=abc", "train.lr=abc", "number"),
     ("train.lr=-1", "train.lr=-1", "above 0"),
     ("train.lr=nan", "train.lr=nan", "above 0; choose one such as 1e-4"),
-    ("train.lrr=1e-3", "train.lrr", "did you mean 'lr'"),
+    ("train.lrr=1e-3", "train.lrr", "did you mean train.lr=1e-3?"),
     ("trian.lr=1", "trian", "did you mean 'train'"),
     ("train.precision=fp8", "train.precision=fp8", "one of fp32, bf16, fp16"),
     ("train.precision=fp16", "train.precision=fp16", "choose bf16"),
@@ -402,9 +402,17 @@ class TestPredict:
         assert "did you mean 'base'" in ask("bse.weights=x")
         assert "read the same way" in ask("data.intensity=zscore")
 
-    def test_out_is_needed(self, samtune, trained):
-        line = samtune("predict", trained.checkpoint, trained.root).line
-        assert "--out" in line and "samtune predict --help" in line
+    def test_settings_that_a_prediction_does_not_use(self, ask):
+        assert "ask with --box, --point or --prompts" in ask("prompts.eval=box")
+        assert "predict does not use train.lr" in ask("train.lr=1")
+        assert "give --out elsewhere" in ask("output=elsewhere")
+        assert "choose bf16 or fp32" in ask("train.precision=fp16")
+
+    def test_lists(self, ask, tmp_path):
+        (tmp_path / "list.txt").write_text("gone.png\n")
+        assert "list.txt, line 1: gone.png: no such file" in ask(source=tmp_path / "list.txt")
+        (tmp_path / "list.txt").write_text("\n")
+        assert "names no image" in ask(source=tmp_path / "list.txt")
 
 
 @pytest.mark.parametrize(

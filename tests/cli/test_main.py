@@ -111,7 +111,8 @@ def test_without_json_stdout_speaks_to_a_person(samtune, trained, here):
     words = settings(trained.root, trained.base, 1)
     out = samtune("train", *words, "train.lr=0.00025").out
     assert "zero-shot" in out and "tuned" in out and "report: runs/" in out
-    assert "lr=0.00025" in out and "name=lora" in out  # the resolved settings
+    assert "train.lr=0.00025" in out and "adapter.name" not in out  # what is not the default
+    assert "method    lora, decoder tuned" in out
     assert len(out.splitlines()) < 35
     assert "None" not in out and "{" not in out
 
@@ -229,9 +230,13 @@ def test_help(samtune, monkeypatch, verb):
     assert "--json" in answer.out if verb else HELP <= set(answer.out.split())
 
 
-def test_no_words_show_the_help(samtune):
+def test_no_words_show_five_things_to_do(samtune):
     answer = samtune()
-    assert answer.code == 0 and "Usage" in answer.out
+    assert answer.code == 0 and answer.err == ""
+    lines = answer.out.splitlines()
+    assert sum(line.startswith("  samtune ") for line in lines) == 5
+    assert max(map(len, lines)) <= 80
+    assert "Usage" in samtune("data").out
 
 
 def test_every_verb_and_option_says_what_it_is():

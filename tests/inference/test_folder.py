@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 
@@ -170,6 +171,43 @@ def test_a_box_beyond_the_edge_is_pointed_out_once(ask, box, said):
     assert answer.code == 0 and len(entries_of(out)) == 8
     line = "boxes reach beyond the edge of 8 of 8 images"
     assert answer.err.count(line) == len(answer.json["remarks"]) == said
+
+
+def test_one_image_that_does_not_hold_the_prompt_is_refused_before_weights_are_read(
+    samtune, trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    image = trained.root / "images" / "00.png"
+    said = samtune("predict", "vit_h", image, "--point=500,9").line  # whose weights are not there
+    assert "point=[500.0, 9.0]: lies outside the image of 64x48 pixels" in said
+    assert (
+        "fractions times the image's width"
+        in samtune("predict", "vit_h", image, "--point=0.5,0.5").line
+    )
+
+
+def test_several_files_lists_and_standard_input_are_sources(
+    samtune, trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    base = f"base.weights={trained.base}"
+    names = [str(trained.root / "images" / f"0{i}.png") for i in range(3)]
+    words = ["predict", "tiny", base, "--box=5,5,30,30", "--json"]
+    answer = samtune(*words[:2], *names, *words[2:])
+    assert answer.code == 0, answer.err
+    assert answer.json["images"] == 3 and answer.json["out"] == "masks"
+    whole = entries_of(tmp_path / "masks")
+    (trained.root / "some.txt").write_text("images/00.png\nimages/02.png\n")
+    answer = samtune(*words[:2], trained.root / "some.txt", *words[2:], "--out", "listed")
+    assert [row["image"] for row in entries_of(tmp_path / "listed")] == ["00.png", "02.png"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(names)))
+    answer = samtune(*words[:2], "-", *words[2:], "--out", "piped", "train.precision=bf16")
+    assert answer.code == 0, answer.err
+    piped = entries_of(tmp_path / "piped")
+    assert [row["image"] for row in piped] == [row["image"] for row in whole]
+    assert [row["score"] for row in piped] != [row["score"] for row in whole]  # of bf16
+    answer = samtune(*words[:2], names[0], *words[2:])
+    assert answer.json["out"] == "00-masks" and (tmp_path / "00-masks" / "00.png").is_file()
 
 
 def test_a_base_by_its_name(samtune, trained, tmp_path):

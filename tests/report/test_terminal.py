@@ -34,7 +34,8 @@ def test_results(capsys):
     for shown in ("lora on cells", "0.250", "0.750", "+0.500", "12 images", "cell", "none", "42",
                   "filled box, no model", "0.671"):  # fmt: skip
         assert shown in said.out
-    assert said.out.rstrip().endswith("report: run/report.html") and said.err == ""
+    end = "report: run/report.html\nwhat the numbers mean: run/report.html#contract"
+    assert said.out.rstrip().endswith(end) and said.err == ""
 
 
 def test_every_table_says_how_sure_it_is_within_80_columns(capsys, monkeypatch):
@@ -85,14 +86,23 @@ def test_results_without_numbers(capsys, missing):
     assert "│ gain" not in said and "0.250" in said
 
 
-def test_the_terminal_explains_the_numbers_that_it_shows(capsys):
-    Display().results(SUMMARY)
-    assert "\niou: " in (said := capsys.readouterr().out) and "pooled" not in said
+def test_metrics_beside_several_prompts_say_whose_they_are(capsys):
     Display().results({**SUMMARY, "metrics": {"hd95": {"zero_shot": 1.0, "tuned": 2.0}}})
-    assert "\nhd95: " in (said := capsys.readouterr().out) and said.count("prompt box") == 1
+    assert "hd95" in (said := capsys.readouterr().out) and said.count("prompt box") == 1
     both = {"box": {"zero_shot": {"iou": 0.1}}, "none": {"zero_shot": {"iou": 0.2}}}
     Display().results({**SUMMARY, "by_prompt": both, "metrics": {"hd95": {"zero_shot": 1.0}}})
-    assert capsys.readouterr().out.count("prompt box") == 2  # whose metrics these are
+    assert capsys.readouterr().out.count("prompt box") == 2
+
+
+def test_quiet_shows_what_came_out_and_what_is_wrong(capsys):
+    display = Display(quiet=True)
+    display.say("of no interest")
+    display.event({"event": "val", "step": 3, "iou": 0.5, "dice": 0.6})
+    display.warn("watch out")
+    display.results(SUMMARY)
+    said = capsys.readouterr()
+    assert said.err == "watch out\n" and "of no interest" not in said.out
+    assert "0.750" in said.out and said.out.endswith("report: run/report.html\n")
 
 
 def test_json_keeps_stdout_free(capsys):
@@ -150,19 +160,47 @@ def test_settings_are_paragraphs_of_80_columns_under_the_file_that_has_all(capsy
     assert rest[1].startswith(" train.setting_") and rest[-1] == "seed=3"
 
 
-def test_long_lines_are_not_broken(capsys, monkeypatch):
+def test_long_lines_are_broken_between_words_and_only_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    Display().say("word " * 30)
+    text = "note: " + "word " * 30
+    Display().say(text)
     assert capsys.readouterr().out.count("\n") == 1
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Display().say(text)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 3 and max(map(len, lines)) <= 40 and lines[1].startswith("  word")
 
 
-def test_plain_progress_speaks_seldom(capsys, monkeypatch):
-    clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr("samtune.report.terminal.time.monotonic", lambda: next(clock))
+def test_tables_in_a_pipe_heed_columns_if_they_are_set(capsys, monkeypatch):
+    rows = [("name", "words " * 30)]
+    Display().table(("name", "text"), rows, whole=True)
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 180
+    monkeypatch.setenv("COLUMNS", "60")
+    Display().table(("name", "text"), rows, whole=True)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that only pass when they are told to."""
+    now = [0.0]
+    monkeypatch.setattr("samtune.report.terminal.time.monotonic", lambda: now[0])
+
+    def passed(seconds):
+        now[0] += seconds
+
+    return passed
+
+
+def test_plain_progress_speaks_seldom(capsys, clock):
     display = Display()
     for done in range(1, 9):
         display.progress("test", done, 8)
-    assert capsys.readouterr().err.splitlines() == ["test: 4/8", "test: 7/8"]
+        clock(4)
+    assert capsys.readouterr().err.splitlines() == [
+        "test: 4/8 0.250 images/s, 16.0 s left",
+        "test: 7/8 0.250 images/s, 4.0 s left",
+    ]
 
 
 def test_quick_work_says_nothing(capsys):
@@ -172,18 +210,28 @@ def test_quick_work_says_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_training_says_its_first_and_last_loss(capsys):
+def test_a_training_says_how_long_it_will_take_once_it_is_known(capsys, clock):
     display = Display()
-    for step in (1, 2, 3):
-        row = {"event": "train", "step": step, "total": 3, "loss": 0.5, "lr": 1e-3}
+    for step in range(1, 11):
+        clock(20 if step == 5 else 4)  # a validation lay between two steps
+        row = {"event": "train", "step": step, "total": 10, "loss": 0.5, "lr": 1e-3}
         display.event(row)
-    display.event({"event": "val", "step": 3, "iou": 0.5, "dice": 0.6})
-    said = capsys.readouterr().err.splitlines()
-    assert said == [
-        "train: 1/3 loss 0.5000  lr 0.001",
-        "train: 3/3 loss 0.5000  lr 0.001",
-        "step 3: validation IoU 0.500, Dice 0.600",
-    ]
+        display.step(step, 10, images=8, memory=2_500_000_000)
+    display.event({"event": "val", "step": 10, "iou": 0.5, "dice": 0.6})
+    said = capsys.readouterr()
+    assert said.out == (
+        "speed     2.00 images per second in training, about 24.0 s to go; memory 2.5 GB so far\n"
+    )
+    assert (
+        said.err.splitlines()
+        == [
+            "train: 4/10 loss 0.5000  2.00 images/s, 24.0 s left",
+            "train: 5/10 loss 0.5000  2.00 images/s, 40.0 s left",
+            "train: 8/10 loss 0.5000  2.00 images/s, 12.6 s left",
+            "step 10: validation IoU 0.500, Dice 0.600",
+        ]
+        or len(said.err.splitlines()) == 4
+    )
 
 
 def test_the_bar_leaves_nothing_behind(monkeypatch):

@@ -160,7 +160,7 @@ def test_layers_keep_recipes_files_and_overrides_apart(tmp_path):
         ("[1, 2]", "mapping"),
         ("a: [", "not readable"),
         ("", "mapping"),
-        ("sed: 1", "did you mean 'seed'"),
+        ("sed: 1", "did you mean seed=1?"),
     ],
 )
 def test_bad_files(tmp_path, refused, text, said):

@@ -8,8 +8,9 @@ from commands import settings
 from samtune.data import DataConfig, SegmentationDataset
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
+from samtune.training import trackers
 from samtune.training.engine import FitConfig, fit
-from samtune.training.trackers import folders_below
+from samtune.training.trackers import check_trackers, folders_below
 
 
 class Written(tracking.GeneralTracker):
@@ -47,6 +48,7 @@ def test_trackers_write_into_the_run_folder_only(
     kind = tracking.LoggerType.TENSORBOARD
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, str(kind), Written)
     monkeypatch.setattr(tracking, "_available_trackers", [kind])
+    monkeypatch.setattr(trackers, "find_spec", lambda package: True)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     words = [*settings(pairs, tiny_weights), "train.trackers=tensorboard"]
@@ -74,3 +76,12 @@ def test_the_reader_s_own_environment_holds(tmp_path, monkeypatch, environment):
     assert all(
         Path(next(iter(values.values()))).is_relative_to(tmp_path) for values in options.values()
     )
+
+
+def test_a_tracker_without_its_package_is_refused(refused, monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda package: None)
+    refused("pip install tensorboard, or leave", check_trackers, ["tensorboard"])
+    refused("needs one of their packages", check_trackers, ["all"])
+    refused("did you mean 'wandb'", check_trackers, ["wandbb"])
+    monkeypatch.setattr(trackers, "find_spec", lambda package: package == "tensorboardX" or None)
+    check_trackers(["tensorboard", "all"])

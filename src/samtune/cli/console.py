@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samtune.cli.completion import complete_words
 from samtune.training.interrupts import exit_code_of, words_of
 
 if TYPE_CHECKING:
     from samtune.report.terminal import Display
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say only what came out, and what is wrong.")
+]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(help="A folder, recipe names, YAML files and key=value.", show_default=False),
+    typer.Argument(
+        help="A folder, recipe names, YAML files and key=value.",
+        show_default=False,
+        autocompletion=complete_words,
+    ),
 ]
 
 
@@ -34,8 +42,12 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def speaking(as_json: bool) -> Iterator[Display]:
+def speaking(as_json: bool, quiet: bool = False) -> Iterator[Display]:
     """The display of a verb; with ``as_json`` it leaves stdout to the answer.
+
+    Args:
+        as_json: Whether there is one.
+        quiet: Whether only results and warnings are shown.
 
     Raises:
         Interrupted: In place of ``KeyboardInterrupt``, of which typer's releases each make
@@ -44,7 +56,7 @@ def speaking(as_json: bool) -> Iterator[Display]:
     from samtune.report.terminal import Display
 
     try:
-        with Display(json=as_json) as display:
+        with Display(as_json, quiet) as display:
             yield display
     except KeyboardInterrupt as error:
         raise Interrupted(error) from None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 import typer
 
 from samtune.cli.console import Interrupted
+from samtune.cli.hints import meant
 
 OF_THE_MACHINE = tuple(
     getattr(errno, name)
@@ -24,17 +26,18 @@ SIGNALLED = 128
 """Exit codes above it are of signals."""
 
 
-def end_of(error: BaseException) -> int:
+def end_of(error: BaseException, args: Sequence[str] = ()) -> int:
     """Says in one line what ended a command, and gives the exit code.
 
     Args:
         error: What it raised; a fault of the program is raised again.
+        args: The words of the command.
     """
     if isinstance(error, Interrupted):
         return _ended(str(error), error.code)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _stopped(error)
-    return _wrong_file(error) if isinstance(error, OSError) else _wrong_input(error)
+    return _wrong_file(error) if isinstance(error, OSError) else _wrong_input(error, args)
 
 
 def prepare_streams() -> None:
@@ -61,7 +64,7 @@ def _wrong_file(error: OSError) -> int:
     return _ended("; ".join([f"{where}{error.strerror}", remedy, *_notes(error)]), 2)
 
 
-def _wrong_input(error: BaseException) -> int:
+def _wrong_input(error: BaseException, args: Sequence[str] = ()) -> int:
     """One line for wrong input; anything else is a fault of the program and goes on."""
     from samtune.errors import InputError
 
@@ -73,7 +76,7 @@ def _wrong_input(error: BaseException) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context and isinstance(error, usage_error) else "samtune"
         line = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
-        return _ended(f"{line}; see {command} --help", 2)
+        return _ended(f"{meant(error, args) or line}; see {command} --help", 2)
     from samtune.distributed import end_in_order
     from samtune.training.faults import in_words
 

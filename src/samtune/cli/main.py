@@ -8,14 +8,30 @@ from typing import Annotated, Any
 
 import typer
 
-from samtune.cli.console import Json, Words, answer, speaking, warning
+from samtune.cli.completion import complete_method, complete_recipe
+from samtune.cli.console import Json, Quiet, Words, answer, speaking
 from samtune.cli.data import app as data_app
 from samtune.cli.ending import end_of, prepare_streams
+from samtune.cli.hints import in_full
 from samtune.cli.outward import export
+from samtune.cli.predict import predict
 from samtune.cli.setting_list import TakesSettings
 
 ALONE = ("predict", "import", "merge", "export")
 """Verbs whose work is not shared among processes: the main one does it."""
+
+FIVE_THINGS = """\
+samtune fine-tunes the Segment Anything Model on your own images.
+
+  samtune demo                       see it work on what ships with samtune
+  samtune data check FOLDER          look at your images and masks
+  samtune train FOLDER               fine-tune, and measure what that brought
+  samtune eval RUN FOLDER            measure a trained model on other data
+  samtune predict RUN PHOTOS         write masks for new images
+
+RUN is the folder that a training names, as runs/lora-tuned-nano-polyps.
+All verbs: samtune --help; the settings of a training: samtune train --help"""
+"""What ``samtune`` alone says."""
 
 SEE_TRAIN = "samtune train --help lists them."
 """Ends the help of the other verbs that take settings."""
@@ -23,8 +39,6 @@ SEE_TRAIN = "samtune train --help lists them."
 app = typer.Typer(
     name="samtune",
     help="Fine-tune the Segment Anything Model. Settings are key=value words, as in train.lr=1e-4.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
@@ -32,26 +46,29 @@ app.command()(export)
 
 
 @app.command(epilog=f"Settings are those of a training; {SEE_TRAIN}")
-def demo(words: Words = None, as_json: Json = False) -> None:
+def demo(words: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
     from samtune.assets import demo_data
     from samtune.files import free_path
 
     defaults = {"data": {"root": str(demo_data())}, "output": str(free_path(Path("runs/demo")))}
-    _run_training(["demo", *(words or [])], as_json, defaults)
+    _run_training(["demo", *(words or [])], as_json, quiet, defaults)
 
 
 @app.command(cls=TakesSettings)
-def train(words: Words = None, as_json: Json = False) -> None:
+def train(words: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Fine-tune on your own folder of images and masks: samtune train FOLDER."""
-    _run_training(words or [], as_json)
+    _run_training(words or [], as_json, quiet)
 
 
 @app.command(name="eval", epilog=f"Settings are the checkpoint's unless set; {SEE_TRAIN}")
 def evaluate(
-    source: Annotated[str, typer.Argument(help="A checkpoint, or a base's name (zero-shot only).")],
+    source: Annotated[
+        str, typer.Argument(help="A checkpoint, the folder of a run, or a base (zero-shot only).")
+    ],
     words: Words = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a checkpoint, or several, beside the zero-shot base on a data set."""
     from samtune.runs.jobs import evaluate_run
@@ -60,7 +77,7 @@ def evaluate(
 
     more = [word for word in words or [] if Source.is_named_by(word)]
     settings = [word for word in words or [] if word not in more]
-    with speaking(as_json) as display:
+    with speaking(as_json, quiet) as display:
         if more:
             summary = evaluate_several([source, *more], settings, display)
             display.matrix(summary)
@@ -70,69 +87,17 @@ def evaluate(
     answer(summary, as_json)
 
 
-@app.command()
-def predict(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or a base's name.")],
-    source: Annotated[str, typer.Argument(help="An image, or a folder of images.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the masks.")],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(help="base.weights=..., strength=..., device=..., input.tiles=..."),
-    ] = None,
-    box: Annotated[
-        list[str] | None, typer.Option("--box", help="x0,y0,x1,y1 in pixels; for every image.")
-    ] = None,
-    point: Annotated[
-        list[str] | None, typer.Option("--point", help="x,y or x,y,0 (outside); for every image.")
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", help="JSON by image name, COCO's JSON, or YOLO's .txt files."),
-    ] = None,
-    overlays: Annotated[bool, typer.Option(help="Write overlay pictures too.")] = True,
-    threshold: Annotated[
-        float, typer.Option(help="Logits above it are inside; 0 is a probability of one half.")
-    ] = 0.0,
-    as_json: Json = False,
-) -> None:
-    """Write masks for images: PNG, overlays and COCO run lengths."""
-    from samtune.cli.numbers import prompts_of
-    from samtune.inference.folder import predict_folder
-    from samtune.inference.places import refuse_source
-    from samtune.runs.jobs import predictor_of
-
-    with speaking(as_json) as display, warning(display):
-        refuse_source(out, source)  # before any weights are read
-        all_prompts = prompts_of(box or [], point or [], prompts)
-        predictor = predictor_of(checkpoint, words or [], threshold)
-        result = predict_folder(
-            predictor,
-            source,
-            out,
-            prompts=all_prompts,
-            overlays=overlays,
-            progress=lambda done, total: display.progress("predict", done, total),
-            sources=(checkpoint, prompts),
-        )
-        for remark in result["remarks"]:
-            display.warn(f"samtune: {remark}")
-        if result["images"]:
-            strength = predictor.model.strength
-            note = "" if strength == 1 else f", at strength {strength:g}"
-            display.say(f"masks of {result['images']} images in {result['out']}{note}")
-    answer(result, as_json)
-    if result["failed"]:
-        raise typer.Exit(2)
+app.command()(predict)
 
 
 @app.command(
     epilog=f"Besides methods=, shots= and seeds= it takes the settings of a training; {SEE_TRAIN}"
 )
-def compare(words: Words = None, as_json: Json = False) -> None:
+def compare(words: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Train several methods alike and compare: methods=decoder,lora shots=1,16 seeds=3."""
     from samtune.compare.jobs import compare as run
 
-    with speaking(as_json) as display:
+    with speaking(as_json, quiet) as display:
         result = run(words or [], display)
     answer(result, as_json)
 
@@ -217,7 +182,10 @@ def merge(
 @app.command()
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="One adapter or decoder, for its options.")
+        str | None,
+        typer.Argument(
+            help="One adapter or decoder, for its options.", autocompletion=complete_method
+        ),
     ] = None,
     advise: Annotated[
         bool, typer.Option("--advise", help="What to take when: a short list, as measured.")
@@ -267,16 +235,35 @@ def _advise(name: str | None, as_json: bool) -> None:
 @app.command()
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="One recipe in full, or a word of several names.")
+        str | None,
+        typer.Argument(
+            help="One recipe in full, or a word of several names.", autocompletion=complete_recipe
+        ),
+    ] = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="One as a YAML file to start from: samtune train FILE.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where --yaml writes; by default NAME.yaml.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the shipped recipes with their published numbers, or show one in full."""
-    from samtune.cli.recipe_list import COLUMNS, brief, list_recipes, recipe_page, recipe_rows
+    from samtune.cli.recipe_list import (
+        COLUMNS,
+        brief,
+        list_recipes,
+        recipe_page,
+        recipe_rows,
+        write_recipe,
+    )
 
     with speaking(as_json) as display:
         rows = list_recipes(name)
-        if len(rows) == 1 and name is not None:
+        if as_yaml or out is not None:
+            file = write_recipe(name, rows, out)
+            display.say(f"{file}: edit it and start with: samtune train {file} data.root=FOLDER")
+        elif len(rows) == 1 and name is not None:
             display.say(recipe_page(rows[0]))
         else:
             shown = [COLUMNS, *recipe_rows(rows)]
@@ -294,14 +281,16 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(FIVE_THINGS)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -321,18 +310,20 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(0)
     try:
         with heeding_signals():
-            code = app(args or ["--help"], prog_name="samtune", standalone_mode=False)
+            code = app(in_full(args), prog_name="samtune", standalone_mode=False)
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        code = end_of(error)
+        code = end_of(error, args)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _run_training(words: list[str], as_json: bool, defaults: dict[str, Any] | None = None) -> None:
+def _run_training(
+    words: list[str], as_json: bool, quiet: bool, defaults: dict[str, Any] | None = None
+) -> None:
     from samtune.runs.jobs import train as run
     from samtune.runs.words import from_words
 
-    with speaking(as_json) as display:
+    with speaking(as_json, quiet) as display:
         config = from_words(words, defaults)
         summary = run(config, display)
         display.results(summary)

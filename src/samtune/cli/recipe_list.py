@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import yaml
 
 from samtune.errors import InputError, nearest
+from samtune.files import as_path, free_path, write_whole
+from samtune.runs.trees import WHOLE, in_full, lay_over
 from samtune.runs.words import recipes
 
 COLUMNS = ("recipe", "what", "data.name", "published", "reproduced")
@@ -69,6 +72,43 @@ def recipe_page(row: Mapping[str, Any]) -> str:
         row["settings"], sort_keys=False, default_flow_style=None, width=_WIDTH
     )
     return "\n".join([row["name"], *notes, "", settings, start(row)])
+
+
+def write_recipe(word: str | None, rows: Sequence[Mapping[str, Any]], out: Path | None) -> Path:
+    """Writes the settings of one recipe as a YAML file, with its notes as comments.
+
+    Args:
+        word: What was typed for its name.
+        rows: The recipes that it names.
+        out: The file; by default the recipe's name in the current folder.
+
+    Raises:
+        InputError: Several recipes, or a file that is there already.
+    """
+    if len(rows) != 1:
+        names = ", ".join(row["name"] for row in rows[:3])
+        raise InputError(
+            f"--yaml: writes one recipe, and {word or 'no name'} stands for {len(rows)} ({names}, "
+            "...); give the name of one, as samtune recipes lists it"
+        )
+    [row] = rows
+    file = as_path(out or f"{row['name']}.yaml")
+    if file.suffix not in (".yaml", ".yml"):
+        raise InputError(f"--out={file}: must end in .yaml, so that samtune train reads it")
+    if file.exists():
+        raise InputError(
+            f"--out={file}: is there already; choose another, as --out {free_path(file)}"
+        )
+    notes = [
+        fill(f"{key}: {text}", _WIDTH, initial_indent="# ", subsequent_indent="#   ")
+        for key, text in row.items()
+        if key != "settings"
+    ]
+    settings = yaml.safe_dump(
+        lay_over(WHOLE, in_full(row["settings"])), sort_keys=False, allow_unicode=True
+    )
+    write_whole(file, "\n".join([*notes, settings]))
+    return file
 
 
 def start(row: Mapping[str, Any]) -> str:

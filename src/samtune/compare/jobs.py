@@ -21,8 +21,8 @@ from samtune.data import splits
 from samtune.data.shapes import measure
 from samtune.errors import InputError
 from samtune.files import write_whole
-from samtune.model.checkpoint import load
-from samtune.report.terminal import Display, terms
+from samtune.model.checkpoint import BEST, load
+from samtune.report.terminal import Display, numbers_link
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.config import resolve
@@ -37,8 +37,8 @@ from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
 from samtune.training.interrupts import with_hint
 from samtune.training.memory import count_peak_anew
-from samtune.training.saves import BEST
 from samtune.training.state import has_state
+from samtune.training.trackers import check_trackers
 
 if TYPE_CHECKING:
     from samtune.data import Record
@@ -101,7 +101,8 @@ def compare(words: Sequence[str], display: Display) -> Tree:
 
 
 def _check(run: Run) -> None:
-    """Refuses a run that would fail later, without loading weights: options, data, training."""
+    """Refuses a run that would fail later, without its weights: options, data, nothing to train."""
+    check_trackers(run.config.train.trackers)
     with shapes_alone():
         try:
             check_trainable(
@@ -202,10 +203,11 @@ def show(display: Display, result: Mapping[str, Any]) -> None:
         display.table(grid.columns, grid.rows, whole=True, title=grid.title, numbers=True)
     for note in notes(result):
         display.say(note)
-    display.say(terms(result))
     for kind in ("comparison", *NAMES, "report"):
         if kind in result:
-            display.say(f"{kind}: {result[kind]}")
+            display.result(f"{kind}: {result[kind]}")
+    if "report" in result:
+        display.say(numbers_link(result))
 
 
 def _gallery(runs: Sequence[Run]) -> list[Picture]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.geometry import InputPolicy
 
+Paths = str | Path | Sequence[str | Path]
+"""A file or a folder, or several."""
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -28,32 +33,64 @@ class Pictures:
     """The files that are left out because they are plainly masks of these images."""
 
 
-def find_images(path: str | Path, policy: InputPolicy | None = None) -> list[Record]:
+def find_images(path: Paths, policy: InputPolicy | None = None) -> list[Record]:
     """The images to predict on, see :func:`pictures_in`.
 
     Raises:
-        InputError: The path does not exist or holds no image.
+        InputError: A path does not exist or holds no image.
     """
     return pictures_in(path, policy).records
 
 
-def pictures_in(path: str | Path, policy: InputPolicy | None = None) -> Pictures:
-    """The images of one file, or of a folder and those below, and the masks among them.
+def pictures_in(path: Paths, policy: InputPolicy | None = None) -> Pictures:
+    """The images of a file, of a folder and those below, or of several of them, and their masks.
 
-    A volume or DICOM series is as many images as it has slices. A file is a mask if it belongs to
-    one of the images by its name or folder, see :func:`.trees.roles_of`.
+    A volume or DICOM series is as many images as it has slices. A file in a folder is a mask if it
+    belongs to one of the images by its name or folder, see :func:`.trees.roles_of`. Images of
+    several paths are named by where they lie below the folder that they have in common.
 
     Args:
-        path: A file or folder.
+        path: A file or folder, or several.
         policy: Along which axis volumes are cut, and whether arrays have bands.
 
     Raises:
-        InputError: The path does not exist or holds no image.
+        InputError: A path does not exist or holds no image.
     """
-    start = as_path(path)
+    starts = [as_path(each) for each in ([path] if isinstance(path, str | Path) else path)]
     axis, whole = (0, False) if policy is None else (policy.slice_axis, policy.bands is not None)
+    files, masks = list[Path](), set[Path]()
+    for start in starts:
+        some, others = _files_of(start)
+        files, masks = [*files, *some], masks | set(others)
+    root = _root_of(starts)
+    records = [
+        Record(file, None, (_below(file, root) / stem_of(file)).as_posix())
+        for file in dict.fromkeys(files)
+    ]
+    return Pictures(sliced(records, axis, whole), sorted(masks))
+
+
+def _root_of(starts: Sequence[Path]) -> Path:
+    """The folder below which images are named: that itself, or what several have in common."""
+    alone = starts[0]
+    if len(starts) == 1 and alone.is_dir() and not is_volume(alone):
+        return alone
+    folders = {os.path.abspath(start.parent) for start in starts}
+    return alone.parent if len(folders) == 1 else Path(os.path.commonpath(folders))
+
+
+def _below(file: Path, root: Path) -> Path:
+    """The folder of a file below another one."""
+    folder = file.parent
+    if not folder.is_relative_to(root):
+        folder = Path(os.path.abspath(folder))
+    return folder.relative_to(root)
+
+
+def _files_of(start: Path) -> tuple[list[Path], list[Path]]:
+    """The images of a path, and the masks beside them, which a single file has none of."""
     if start.is_file() or (start.is_dir() and is_volume(start)):
-        return Pictures(sliced([Record(start, None, stem_of(start))], axis, whole), [])
+        return [start], []
     files = data_files_below(existing_folder(start))
     if not files:
         raise InputError(
@@ -63,9 +100,4 @@ def pictures_in(path: str | Path, policy: InputPolicy | None = None) -> Pictures
     roles = roles_of(files, start)
     paired = assign(roles.images, roles.masks).masks.values()
     masks = {mask for files_of_one in paired for mask in files_of_one}
-    records = [
-        Record(file, None, (file.parent.relative_to(start) / stem_of(file)).as_posix())
-        for file in files
-        if file not in masks
-    ]
-    return Pictures(sliced(records, axis, whole), sorted(masks))
+    return [file for file in files if file not in masks], sorted(masks)

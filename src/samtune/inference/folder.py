@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 
 from samtune.data import Record, read_image
 from samtune.data.pairing import nfc
-from samtune.data.pictures import pictures_in
+from samtune.data.pictures import Paths, pictures_in
+from samtune.data.reading import image_size
+from samtune.data.stored import Stored
 from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.inference.places import REMEDY, Places, signed_png
-from samtune.inference.predictor import Outside, Predictor
+from samtune.inference.predictor import Outside, Predictor, check_places
 from samtune.inference.progress import Journal, identity_of, key_of
 from samtune.inference.prompted import LOGIT_BYTES
 from samtune.inference.requests import EVERY, Request, check_prompts, prompts_of
 from samtune.prompts import Prompts
+from samtune.report.classes import Classes, draw_classes
 from samtune.report.overlays import draw_overlay
+from samtune.report.quantities import counted
 
 _IN_A_BYTE = 256
 """So many classes have numbers of eight bits."""
@@ -61,11 +65,12 @@ class _Answer(NamedTuple):
 
 def predict_folder(
     predictor: Predictor,
-    source: str,
+    source: Paths,
     out: str | Path,
     *,
     prompts: Mapping[str, Any] | None = None,
     overlays: bool = True,
+    classes: Classes | None = None,
     progress: Callable[[int, int], None] | None = None,
     sources: Sequence[str | Path | None] = (),
 ) -> dict[str, Any]:
@@ -78,12 +83,14 @@ def predict_folder(
 
     Args:
         predictor: From ``samtune.load(...).predictor()``.
-        source: An image or a folder of images; what are plainly their masks is left out.
+        source: An image or a folder of images, or several of them; what are plainly masks of the
+            images in a folder is left out.
         out: Where to write; made when missing.
         prompts: By image name, ``{"boxes": [[x0, y0, x1, y1], ...]}`` or ``{"points": [[x, y],
             ...], "labels": [1, ...]}`` in pixels, see docs/prompts.md; the key ``*`` holds for all
             other images. An image without an entry is asked without a prompt.
         overlays: Whether to write pictures too.
+        classes: Names for the pictures of a model that answers with classes.
         progress: Called with images done and images in all.
         sources: Further files that are read.
 
@@ -99,9 +106,12 @@ def predict_folder(
     records = _checked_names(pictures.records)
     requests = _by_record(check_prompts(prompts or {}, "prompts"), records)
     places = Places.of(out, source, [each.name for each in records], sources, overlays)
-    journal = Journal(places.journal, identity_of(predictor, overlays=overlays), REMEDY)
+    how = identity_of(predictor, overlays=overlays, precision=predictor.precision)
+    journal = Journal(places.journal, how, REMEDY)
     keys = {each.name: key_of(each, requests.get(each.name)) for each in records}
     failed = list[tuple[str, InputError]]()
+    maps = predictor.model.acting.decoder.classes is not None
+    of_classes = (classes or Classes()) if maps else None
     counts = _Counts(not_in_prompts=len(records) - len(requests) if prompts else 0)
     for done, record in enumerate(records, 1):
         if keys[record.name] in journal and places.are_written(record.name):
@@ -113,11 +123,34 @@ def predict_folder(
                 failed.append((str(record.file), error))
             else:
                 counts.beyond += _reaches_beyond(answer.prompts, answer.size)
-                _write_pictures(places, record.name, answer)
+                _write_pictures(places, record.name, answer, of_classes)
                 journal.add(keys[record.name], answer.entries)
         (progress or _silent)(done, len(records))
     journal.finish(places.entries, list(keys.values()))
     return _summary(places, len(records), pictures.masks, failed, counts)
+
+
+def refuse_outside(source: Paths, prompts: Mapping[str, Any]) -> None:
+    """Refuses prompts that lie outside the one image that they are for, by its header.
+
+    It needs no model, so that somebody who mistook the size hears of it at once.
+
+    Args:
+        source: See :func:`predict_folder`; of several images the prediction tells which failed.
+        prompts: See :func:`predict_folder`.
+
+    Raises:
+        InputError: There is no image, the prompts are malformed, or the image does not hold them.
+    """
+    records = pictures_in(source).records
+    requests = _by_record(check_prompts(prompts, "prompts"), records)
+    if len(records) != 1 or isinstance(records[0].image, Stored):
+        return
+    try:
+        size = image_size(records[0].image)
+        check_places(prompts_of(requests.get(records[0].name), size), size)
+    except Outside as error:
+        raise InputError(_reason(str(records[0].file), error)) from error
 
 
 def _summary(
@@ -194,32 +227,39 @@ def _remarks(
         "give pixels of these images, or --prompts with a box for each"
         for prompt, group in alike.items()
     ]
+    of_all = f"of {counted(images, 'image')}"
     if counts.beyond:
         lines.append(
-            f"note: boxes reach beyond the edge of {counts.beyond} of {images} images; used as is"
+            f"note: boxes reach beyond the edge of {counts.beyond} {of_all}; they are used as is"
         )
     if counts.earlier:
+        verb = "was" if counts.earlier == 1 else "were"
         lines.append(
-            f"note: {counts.earlier} of {images} images were done by an earlier call that was "
-            "stopped; they are as it left them"
+            f"note: {counts.earlier} {of_all} {verb} done by an earlier call that was stopped; "
+            "they stay as it left them"
         )
     if counts.not_in_prompts:
+        verb = "is" if counts.not_in_prompts == 1 else "are"
         lines.append(
-            f"note: {counts.not_in_prompts} of {images} images are not in the prompts, and were "
-            'answered without a prompt; give "boxes": [] for an image with nothing in it'
+            f"note: {counts.not_in_prompts} {of_all} {verb} not in the prompts, and answered "
+            'without one; give "boxes": [] for an image with nothing in it'
         )
     if masks:
         shown = ", ".join(mask.name for mask in masks[:3]) + (", ..." if len(masks) > 3 else "")
+        verb = "is left out as a mask" if len(masks) == 1 else "are left out as masks"
         lines.append(
-            f"note: {len(masks)} files are masks of these images and were left out ({shown}); "
-            "give one as the source to predict on it"
+            f"note: {counted(len(masks), 'file')} {verb} of these images ({shown}); give one as "
+            "the source to predict on it"
         )
     return lines
 
 
-def _write_pictures(places: Places, name: str, answer: _Answer) -> None:
+def _write_pictures(places: Places, name: str, answer: _Answer, classes: Classes | None) -> None:
     write_whole(places.mask(name), signed_png(answer.values), REMEDY)
-    if places.overlays:
+    if places.overlays and classes is not None:
+        picture = draw_classes(answer.image, answer.values, classes)
+        write_whole(places.overlay(name), signed_png(picture), REMEDY)
+    elif places.overlays:
         mine = answer.request or ()
         prompts = answer.prompts or Prompts.of(count=0)
         boxes = [box.tolist() for box in prompts.boxes() if not box.isnan().any()]

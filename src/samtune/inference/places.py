@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.pictures import Paths
 from samtune.data.quiet import opened_picture
 from samtune.data.reading import SUFFIXES
 from samtune.data.sources import is_plain
+from samtune.data.volumes import stem_of
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, same_place
 from samtune.texts import parse_json, read_json
@@ -62,7 +64,7 @@ class Places:
     @staticmethod
     def of(
         out: str | Path,
-        source: str | Path,
+        source: Paths,
         names: Sequence[str],
         sources: Iterable[str | Path | None] = (),
         overlays: bool = True,
@@ -71,7 +73,7 @@ class Places:
 
         Args:
             out: The folder.
-            source: The image or the folder of images to predict on.
+            source: The image or the folder of images to predict on, or several of them.
             names: The names of the images.
             sources: Further files that are read, as the model's.
             overlays: Whether pictures are written.
@@ -83,7 +85,7 @@ class Places:
         places = Places(as_path(out), overlays)
         files = [places.mask(name) for name in names]
         files += [places.overlay(name) for name in names if overlays]
-        read = [as_path(each) for each in (source, *sources) if each is not None]
+        read = [as_path(each) for each in (*paths_of(source), *sources) if each is not None]
         for file in (*files, places.entries, places.journal):
             if not file.exists():
                 continue
@@ -104,16 +106,37 @@ class Places:
         return places
 
 
-def refuse_source(out: str | Path, source: str | Path) -> None:
+def paths_of(source: Paths) -> list[str | Path]:
+    """One path or several, as a list."""
+    return [source] if isinstance(source, str | Path) else list(source)
+
+
+def default_out(source: Paths) -> Path:
+    """Where masks are written if nobody says it: ``NAME-masks``, after the image or the folder.
+
+    It lies in the current folder, unless that is what is read.
+    """
+    first = as_path(paths_of(source)[0])
+    name = f"{stem_of(first.resolve())}-masks" if len(paths_of(source)) == 1 else "masks"
+    here, folder = Path.cwd().resolve(), first.resolve()
+    return folder.parent / name if first.is_dir() and lies_in(here, folder) else Path(name)
+
+
+def refuse_source(out: str | Path, source: Paths) -> None:
     """Refuses to write into the folder of the images, or among the folders of their data set.
 
     Args:
         out: The folder to write to.
-        source: The image or the folder of images to predict on.
+        source: The image or the folder of images to predict on, or several of them.
 
     Raises:
         InputError: It names another folder.
     """
+    for each in paths_of(source):
+        _refuse_one(out, each)
+
+
+def _refuse_one(out: str | Path, source: str | Path) -> None:
     folder, origin = as_path(out), as_path(source)
     images = origin if origin.is_dir() else origin.parent
     onto = lies_in(folder, images) if origin.is_dir() else same_place(folder, images)

@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from samtune.errors import InputError
-from samtune.geometry import Geometry
 from samtune.inference.images import as_rgb
 from samtune.inference.prompted import PromptedImage
 from samtune.inference.requests import FRACTIONS, is_of_fractions
 from samtune.model.finetuned import FineTuned
+from samtune.precision import Precision, autocast
 from samtune.prompts import NEGATIVE, POSITIVE, Prompts
 
 
@@ -55,14 +55,20 @@ class Predictor:
     Args:
         model: Put into evaluation mode.
         threshold: Logits above it are inside.
+        precision: Arithmetic of the forward pass; masks and scores are fp32 all the same.
 
     Raises:
-        InputError: A threshold that is not finite.
+        InputError: A threshold that is not finite, or fp16 without a GPU.
     """
 
-    def __init__(self, model: FineTuned, threshold: float = 0.0) -> None:
+    def __init__(
+        self, model: FineTuned, threshold: float = 0.0, precision: Precision = "fp32"
+    ) -> None:
         check_threshold(threshold)
+        if precision == "fp16" and model.device.type == "cpu":
+            raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
         self.model = model.eval()
+        self.precision = precision
         self.threshold = threshold
         self._image: PromptedImage | None = None
         # plain SAM was trained for all of them
@@ -86,7 +92,8 @@ class Predictor:
         """
         rgb = as_rgb(image, image_format, self.model.input)
         self._image = PromptedImage(self.model, rgb)
-        self._image.encode()
+        with autocast(self.model.device, self.precision):
+            self._image.encode()
 
     @property
     def is_image_set(self) -> bool:
@@ -150,12 +157,14 @@ class Predictor:
         """
         if self._image is None:
             raise InputError("no image: call set_image before predict")
-        _check_places(prompts, self._image.whole)
+        check_places(prompts, self._image.whole.original)
         self._remark(prompts)
-        if not return_logits:
-            return self._image.masks(prompts, multimask_output, self.threshold)
-        found, low = self._image.answer(prompts, multimask_output)
-        return found.logits, found.iou, low
+        with autocast(self.model.device, self.precision):
+            if not return_logits:
+                masks, iou, low = self._image.masks(prompts, multimask_output, self.threshold)
+                return masks, iou.float(), low.float()
+            found, low = self._image.answer(prompts, multimask_output)
+        return found.logits.float(), found.iou.float(), low.float()
 
     def _remark(self, prompts: Prompts) -> None:
         """Warns, once, of prompts that the model was not trained for."""
@@ -164,9 +173,10 @@ class Predictor:
         other = prompts.kinds() - self.model.prompt_modes.kinds
         if other:
             self._foreign = False
-            asked = "none was given" if other == {"none"} else f"is asked with {', '.join(other)}"
+            kinds = " and ".join(sorted(prompts.kinds()))
+            asked = "none was given" if other == {"none"} else f"is asked with {kinds}"
             warnings.warn(
-                f"trained with prompt {self.model.prompts}, and {asked}: expect worse masks",
+                f"trained with prompt {self.model.prompts}, and {asked}: masks may be worse",
                 PromptMismatch,
                 stacklevel=4,
             )
@@ -219,8 +229,17 @@ def _check_labels(points: torch.Tensor | None, labels: torch.Tensor | None) -> N
         )
 
 
-def _check_places(prompts: Prompts, geometry: Geometry) -> None:
-    h, w = geometry.original
+def check_places(prompts: Prompts, size: tuple[int, int]) -> None:
+    """Checks that boxes and points lie on an image.
+
+    Args:
+        prompts: In the pixels of the image.
+        size: Its height and width.
+
+    Raises:
+        InputError: One is nowhere on it (:class:`Outside`), not finite, or no box.
+    """
+    h, w = size
     used = prompts.labels >= NEGATIVE
     if not bool(prompts.coords[used].isfinite().all()):
         raise InputError("a box or point is not finite: give pixels of this image")
@@ -233,8 +252,8 @@ def _check_places(prompts: Prompts, geometry: Geometry) -> None:
         if is_of_fractions((x0, y0, x1, y1)):
             raise InputError(f"box={box.tolist()}: {FRACTIONS}")
         if x0 >= w or y0 >= h or x1 <= 0 or y1 <= 0:
-            raise Outside(f"box={box.tolist()}", geometry.original, "xyxy")
+            raise Outside(f"box={box.tolist()}", size, "xyxy")
     points = prompts.coords[(prompts.labels == NEGATIVE) | (prompts.labels == POSITIVE)]
     for x, y in points.tolist():
         if not (0 <= x <= w and 0 <= y <= h):
-            raise Outside(f"point={[x, y]}", geometry.original, "xy")
+            raise Outside(f"point={[x, y]}", size, "xy")

@@ -96,9 +96,9 @@ def checked_box(values: Any, origin: str, relative: bool = False) -> tuple[float
     return box
 
 
-def is_of_fractions(box: Sequence[float]) -> bool:
-    """Whether a box lies within the first pixel, as one of fractions of the image's sides does."""
-    return max(box) <= 1 and not all(float(v).is_integer() for v in box)
+def is_of_fractions(numbers: Sequence[float]) -> bool:
+    """Whether a box or point lies within the first pixel, as one of fractions of the sides does."""
+    return max(numbers) <= 1 and not all(float(v).is_integer() for v in numbers)
 
 
 def _request(entry: Any, origin: str) -> Request:
@@ -182,6 +182,8 @@ def _points(points: Any, labels: Any, origin: str) -> Points:
             raise InputError(f"{origin}: {_brief(point)}: must be {FORM}")
         if not all(map(math.isfinite, point)):
             raise InputError(f"{origin}: point={point}: is not finite; give pixels of the image")
+        if min(point) >= 0 and is_of_fractions(point):
+            raise InputError(f"{origin}: point={list(point)}: {FRACTIONS}")
     labels = [1] * len(points) if labels is None else labels
     if not isinstance(labels, list | tuple) or len(labels) != len(points):
         raise InputError(f"{origin}: labels {_brief(labels)}: must be {FORM}")

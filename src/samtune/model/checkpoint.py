@@ -29,6 +29,8 @@ from samtune.sam.model import Sam
 from samtune.sam.weights import check_numbers, fingerprint, load_sam
 from samtune.texts import parse_json
 
+BEST = "best.safetensors"
+"""The checkpoint in the folder of a run."""
 FORMAT = 1
 HEADER = "samtune"
 ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
@@ -109,15 +111,26 @@ def describe(model: FineTuned) -> dict[str, Any]:
     }
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """The file of a checkpoint; of the folder of a run the best weights in it, if there are any."""
+    place = as_path(path)
+    return place / BEST if (place / BEST).is_file() else place
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of a checkpoint, without its tensors.
+    """The header of a checkpoint, or of that in the folder of a run, without its tensors.
 
     Raises:
         InputError: No such file, or not a checkpoint of samtune.
     """
     from safetensors import SafetensorError, safe_open
 
-    path = as_path(path)
+    path = checkpoint_file(path)
+    if path.is_dir():
+        raise InputError(
+            f"{path}: a folder without {BEST}, which a training writes at its validations; give a "
+            "checkpoint or the folder of a run that has one"
+        )
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the path of a .safetensors file")
     try:
@@ -184,7 +197,7 @@ def load(
     What a file names is never imported unless its package is installed as a plug-in, or you say so.
 
     Args:
-        path: A file that :func:`save` wrote.
+        path: A file that :func:`save` wrote, or the folder of a run.
         base: The base it was trained on: a loaded one, or the path of its weights; ``None`` where
             it ships with the package.
         any_base: Accept weights other than those it was trained on.
@@ -213,7 +226,7 @@ def load(
             "it was trained on with base.weights=, or accept any with base.any=true"
         )
     model = rebuild(sam, header)
-    tensors = read_tensors(as_path(path), "copy it again from where it was made")
+    tensors = read_tensors(checkpoint_file(path), "copy it again from where it was made")
     check_numbers(tensors, str(path))
     load_tensors(model, tensors, str(path))
     if strength is not None:

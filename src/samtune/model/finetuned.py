@@ -40,6 +40,7 @@ from samtune.sam.spec import SamSpec
 
 if TYPE_CHECKING:
     from samtune.inference.predictor import Predictor
+    from samtune.precision import Precision
 
 
 class FineTuned(nn.Module):
@@ -237,11 +238,11 @@ class FineTuned(nn.Module):
         auxiliary = adapter.auxiliary(features.state)
         return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)
 
-    def predictor(self, threshold: float = 0.0) -> Predictor:
+    def predictor(self, threshold: float = 0.0, precision: Precision = "fp32") -> Predictor:
         """A predictor over this model, with ``SamPredictor``'s signature."""
         from samtune.inference.predictor import Predictor
 
-        return Predictor(self, threshold)
+        return Predictor(self, threshold, precision)
 
     def merge(self) -> Sam:
         """One plain SAM in memory that answers as this model does at its strength.

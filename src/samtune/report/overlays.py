@@ -103,8 +103,8 @@ def strip(overlay: Overlay, row: Pictures | None = None) -> np.ndarray:
     cell = max(width, CELL)
     size = (len(pictures) * (cell + GAP) + GAP, NAME_BAR + CAPTION_BAR + height + GAP)
     sheet = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(sheet), _font(15)
-    title = _shortened(overlay.name, font, size[0] - 2 * GAP)
+    pen, font = ImageDraw.Draw(sheet), font_of(15)
+    title = shortened(overlay.name, font, size[0] - 2 * GAP)
     pen.text((GAP, NAME_BAR / 2), title, "black", font, anchor="lm")
     for i, (caption, picture) in enumerate(pictures):
         left = GAP + i * (cell + GAP) + (cell - width) // 2
@@ -188,13 +188,19 @@ def _fitting(array: np.ndarray, image: np.ndarray) -> np.ndarray:
     return array if array.ndim == 3 else array.astype(bool)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of captions.
+
+    Args:
+        size: Its height in pixels.
+    """
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """A text that is cut so that it is not wider than so many pixels; dots show that it was."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     short = text
     while font.getlength(short) > width and len(text) > 1:

@@ -43,6 +43,17 @@ def count(value: float) -> str:
     return str(whole)
 
 
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """A number of things: ``1 image``, ``3 images``.
+
+    Args:
+        number: How many.
+        noun: What one of them is called.
+        nouns: What several are called, if that is not the word with an ``s``.
+    """
+    return f"{number} {noun if number == 1 else nouns or f'{noun}s'}"
+
+
 def duration(seconds: float) -> str:
     """A time in its two largest units: ``8.4 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 59.95:

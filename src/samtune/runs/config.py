@@ -13,7 +13,7 @@ from samtune.data.changes import check_changes, check_own_size, images_vary
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.layouts import defaults_of
 from samtune.decoders import DECODERS
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError
 from samtune.geometry import PRESETS
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.config import check as check_measuring
@@ -23,6 +23,7 @@ from samtune.model.rates import Rate, rate_of
 from samtune.options import Fraction, Range, Settings, setting, validated
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
+from samtune.runs.setting_names import unknown
 from samtune.runs.trees import (
     DEFAULTS,
     WHOLE,
@@ -209,10 +210,7 @@ def _check_keys(tree: Mapping[str, Any], schema: Any, prefix: str) -> None:
     known = [f.name for f in dataclasses.fields(schema)]
     for key, value in tree.items():
         if key not in known:
-            raise InputError(
-                f"{prefix}{key}: no such setting{nearest(str(key), known)}; "
-                f"known are {', '.join(prefix + k for k in known)}"
-            )
+            raise unknown(str(key), value, prefix, schema, RunConfig)
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 group = f"{prefix}{key}"

@@ -18,6 +18,7 @@ from samtune.data.scan import Look, Summary, empty_split, looks, no_objects, sum
 from samtune.data.splits import read_split, splits
 from samtune.errors import InputError
 from samtune.files import as_path, read_sealed, sealed_json, write_whole
+from samtune.report.quantities import counted
 from samtune.runs.config import RunConfig
 from samtune.runs.remarks import few_images
 from samtune.training.saves import LAST
@@ -182,7 +183,8 @@ def check_splits(
         mine = usable(records, config.data, thorough=thorough or carved is not None)
         looks |= {each.record: each for each in mine}
         summary: Summary = summary_of(mine)
-        counts.append(f"{name}: {summary.images} images, {summary.objects} objects")
+        images, objects = counted(summary.images, "image"), counted(summary.objects, "object")
+        counts.append(f"{name}: {images}, {objects}")
         if name == "train" and not summary.objects:
             raise no_objects(summary.images, config.data)
         few = few_images(name, summary.images)
@@ -191,7 +193,7 @@ def check_splits(
         if summary.empty and summary.objects:  # of a split without any it is said already
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
         if summary.empty:
-            counts[-1] += f" ({summary.empty} images without any)"
+            counts[-1] += f" ({counted(summary.empty, 'image')} without any)"
     if carved is not None:
         remarks += as_lines([*of_training([*looks.values()], parts, config.data, carved)])
         notes = [note for each in looks.values() for note in each.remarks]

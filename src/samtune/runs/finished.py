@@ -7,11 +7,11 @@ from typing import Any
 
 from samtune.errors import InputError
 from samtune.files import as_path
-from samtune.model.checkpoint import read_header
+from samtune.model.checkpoint import BEST, read_header
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import SUMMARY
 from samtune.runs.trees import Tree
-from samtune.training.saves import BEST, LAST
+from samtune.training.saves import LAST
 from samtune.training.state import read_counters
 
 

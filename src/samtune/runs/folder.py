@@ -14,12 +14,13 @@ from typing import Any
 from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, write_whole
+from samtune.model.checkpoint import BEST
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.runs.lock import LOCK, RunLock, refuse_running
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import stop_behind, with_hint
-from samtune.training.saves import BEST, LAST
+from samtune.training.saves import LAST
 from samtune.training.state import has_state, read_counters
 
 DEFAULT = Path("runs")

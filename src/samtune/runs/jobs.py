@@ -17,7 +17,7 @@ from samtune.data.layouts import SplitRecords, find
 from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
-from samtune.inference.predictor import Predictor, check_threshold
+from samtune.model.checkpoint import BEST
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import kind_of
 from samtune.registry.places import key_of
@@ -36,6 +36,7 @@ from samtune.runs.data_of_run import (
     write_digests,
 )
 from samtune.runs.finished import finished_summary, length_of
+from samtune.runs.first_screen import images_per_step, of_evaluation, of_training
 from samtune.runs.folder import (
     CONFIG,
     SUMMARY,
@@ -52,12 +53,12 @@ from samtune.runs.remarks import shortfalls
 from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
-from samtune.runs.words import names_data
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
 from samtune.training.result import FitResult
-from samtune.training.saves import BEST, LAST
+from samtune.training.saves import LAST
 from samtune.training.state import has_state, mend_state
+from samtune.training.trackers import check_trackers
 
 if TYPE_CHECKING:
     from samtune.data.record import Record
@@ -86,6 +87,7 @@ def train(config: RunConfig, display: Display) -> Tree:
             f"strength={config.strength:g}: of a checkpoint that is used; set train.strength for "
             "that of a training"
         )
+    check_trackers(config.train.trackers)
     if config.resume is None:
         check_output(config.output, config.data.root)
     refuse_taken(config.output, config.resume)
@@ -129,8 +131,7 @@ def short_name(name: str) -> str:
 
 def _announce(plan: Plan, folder: Path, display: Display) -> None:
     """Tells what the training is about to do, and what is remarkable of its data."""
-    display.settings(plan.differing, str(folder / CONFIG))
-    display.say("\n".join(plan.lines))
+    display.say(of_training(plan, folder))
     _tell(plan.remarks, display)
 
 
@@ -143,7 +144,8 @@ def _write_plan(plan: Plan, folder: Path) -> None:
 
 
 def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
-    config = plan.config
+    config, display = plan.config, log.display
+    images = images_per_step(plan.settings)
     return fit(
         plan.model,
         plan.train,
@@ -153,6 +155,9 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
         resume="anew" if begun and config.resume_changed else begun,
         seed=config.seed,
         on_event=log,
+        on_step=lambda state: display.step(
+            state.step, state.total, images, peak_memory(plan.model.device)
+        ),
         header={"config": without_places(config.tree())},
         cpu=config.device == "cpu",
         measuring=config.eval,
@@ -177,9 +182,10 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
     Raises:
         InputError: Wrong checkpoint, configuration or data, or a setting against the checkpoint.
     """
-    config = Source(source).configure(words)
+    model = Source.of(source)
+    config = model.configure(words)
     with together(config.device == "cpu"):
-        return _evaluate(Source(source), config, display)
+        return _evaluate(model, config, display)
 
 
 def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
@@ -197,7 +203,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     test = test_sets(config, model or baseline, records)
     if model is not None and config.data.split in ("val", "test"):
         remarks += _trained_on(source, records, config)
-    display.say(look.counts)
+    display.say(of_evaluation(model or baseline, source.word, config, look.counts, test))
     path = Path(source.word)
     stem = path.parent.name if path.name == BEST else path.stem
     # before anything is measured, which takes long: the folder, the disk
@@ -245,25 +251,6 @@ def _trained_on(source: Source, records: Sequence[Record], config: RunConfig) ->
 
 def _place(folder: str) -> Path:
     return as_path(folder).resolve()
-
-
-def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> Predictor:
-    """A predictor over a checkpoint, or over a base by its name.
-
-    Args:
-        source: A checkpoint's path, or the name of a base.
-        words: ``base.*`` and ``device`` settings as ``key=value``.
-        threshold: Logits above it are inside.
-
-    Raises:
-        InputError: Wrong checkpoint, base, settings or threshold, or a setting against the
-            checkpoint.
-    """
-    check_threshold(threshold)  # before any weights are read
-    for word in (word for word in words if names_data(word)):
-        raise InputError(f"{word}: is one more source; give one image or one folder")
-    origin = Source(source)
-    return origin.model(origin.configure(words, measures=False)).predictor(threshold)
 
 
 def _mended(folder: Path) -> list[str]:

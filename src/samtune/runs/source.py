@@ -11,7 +11,7 @@ from samtune.data import InputConfig, intensity
 from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.losses import Loss
-from samtune.model.checkpoint import load, read_header
+from samtune.model.checkpoint import checkpoint_file, load, read_header
 from samtune.model.finetuned import PLAIN, FineTuned
 from samtune.model.packages import check_packages, lacking_packages
 from samtune.options import changeable
@@ -38,9 +38,18 @@ class Source:
     """The path of a ``.safetensors`` file, or the name of a base."""
 
     @staticmethod
+    def of(word: str) -> Source:
+        """The model that a word names, which may also be the folder of a run with a checkpoint."""
+        file = checkpoint_file(word)
+        return Source(str(file) if file != as_path(word) else word)
+
+    @staticmethod
     def is_named_by(word: str) -> bool:
-        """Whether a word of the command line names a model, and not a setting."""
-        return "=" not in word and (word.endswith(".safetensors") or word in SPECS)
+        """Whether a word of the command line names a model, and not a setting or data."""
+        if "=" in word:
+            return False
+        known = word.endswith(".safetensors") or word in SPECS
+        return known or checkpoint_file(word) != as_path(word)
 
     def __str__(self) -> str:
         return self.word

@@ -14,11 +14,11 @@ import yaml
 from samtune.data.plain_yaml import reason_of
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
-from samtune.model.checkpoint import read_header
+from samtune.model.checkpoint import BEST, read_header
 from samtune.model.packages import check_packages
 from samtune.registry import named_in, trust
 from samtune.runs.config import RunConfig, resolve
-from samtune.runs.folder import has_begun
+from samtune.runs.folder import CONFIG, DEFAULT, SUMMARY, has_begun
 from samtune.runs.meanings import tree_of, value_of
 from samtune.runs.trees import (
     WHOLE,
@@ -31,8 +31,9 @@ from samtune.runs.trees import (
     nested,
 )
 from samtune.texts import read_text
-from samtune.training.saves import BEST
+from samtune.training.saves import LAST
 from samtune.training.schedule import UNSAFE
+from samtune.training.state import has_state
 
 DATA_FILES = (".csv", ".json", ".tsv")
 """Endings of files that list a data set, which may stand in the place of its folder."""
@@ -85,7 +86,7 @@ def read_run(folder: Path) -> Tree:
     Raises:
         InputError: As :func:`read_tree`.
     """
-    tree = lay_over(WHOLE, read_tree(folder / "config.yaml"))
+    tree = lay_over(WHOLE, read_tree(folder / CONFIG))
     return lay_over({"train": UNSAFE}, tree)
 
 
@@ -124,12 +125,19 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
         if config.output is None:
             raise InputError(
                 f"resume={SAME}: begins a run or goes on with it, by its folder; name that with "
-                "output=FOLDER"
+                f"output=FOLDER{_runs_to_resume()}"
             )
         if not has_begun(as_path(config.output)):
             return dataclasses.replace(config, resume=None)
         config = dataclasses.replace(config, resume=config.output)
     return _resumed(config, settings)
+
+
+def _runs_to_resume() -> str:
+    """The runs in the usual folder that have not come to their end, as the end of a remedy."""
+    runs = sorted(DEFAULT.iterdir()) if DEFAULT.is_dir() else []
+    open_ones = [run for run in runs if has_state(run / LAST) and not (run / SUMMARY).is_file()]
+    return f", as in resume={' or resume='.join(map(str, open_ones))}" if open_ones else ""
 
 
 def names_data(word: str) -> bool:
@@ -163,6 +171,11 @@ def _data_root(roots: Sequence[str], overrides: Tree) -> Tree:
     for root in roots:
         if root in recipes():
             raise InputError(f"{root}: is a folder and a recipe; write ./{root} for the folder")
+        if (as_path(root) / CONFIG).is_file() and has_begun(as_path(root)):
+            raise InputError(
+                f"{root}: is the folder of a run; go on with it by samtune train resume={root}, or "
+                "give the folder of the data"
+            )
     return {"data": {"root": roots[0]}} if roots else {}
 
 
@@ -212,7 +225,7 @@ def _trust_what_it_names(tree: Tree) -> None:
 
 def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
     folder = as_path(str(config.resume))
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG).is_file():
         what = "its config.yaml is missing; copy it back" if has_begun(folder) else "no run here"
         raise InputError(f"resume={config.resume}: {what}; give a folder with config.yaml")
     tree = read_run(folder)

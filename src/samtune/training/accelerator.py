@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from samtune.errors import InputError
 from samtune.training.schedule import FitConfig
-from samtune.training.trackers import FOLDER, folders_below
+from samtune.training.trackers import FOLDER, check_trackers, folders_below
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,6 +30,7 @@ def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accel
 
     if config.trackers and output is None:
         raise InputError(f"train.trackers={','.join(config.trackers)}: write files; give an output")
+    check_trackers(config.trackers)
     folder = output / FOLDER if output is not None and config.trackers else None
     precision = "no" if config.precision == "fp32" else config.precision
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
@@ -45,10 +46,9 @@ def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accel
             log_with=list(config.trackers) or None,
             project_dir=folder,
         )
-    except ValueError as error:  # fp16 without a GPU, a tracker that is not there
-        setting = f"precision={config.precision}" if precision == "fp16" else "trackers"
+    except ValueError as error:  # fp16 without a GPU
         reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"train.{setting}: {reason}; choose another") from error
+        raise InputError(f"train.precision={precision}: {reason}; choose another") from error
     if precision == "fp16" and not accelerator.native_amp:  # accelerate would go on in fp32
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
     if folder is not None:

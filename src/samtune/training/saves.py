@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samtune.errors import InputError
 from samtune.files import read_tensors
-from samtune.model.checkpoint import read_header, save, under_current_names
+from samtune.model.checkpoint import BEST, read_header, save, under_current_names
 from samtune.model.finetuned import FineTuned
 from samtune.training.interrupts import is_asked_to_save
 from samtune.training.optimiser import Optimisation
@@ -20,7 +20,6 @@ from samtune.training.state import TrainingState, read_state, write_state
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-BEST = "best.safetensors"
 LAST = "last"
 
 

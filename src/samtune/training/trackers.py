@@ -3,11 +3,55 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from samtune.errors import InputError, nearest
+
+ALL = "all"
+"""Every tracker that is installed."""
 FOLDER = "trackers"
 """Within a run's folder."""
+PACKAGES = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "comet_ml": ("comet_ml",),
+    "wandb": ("wandb",),
+    "aim": ("aim",),
+    "mlflow": ("mlflow",),
+    "clearml": ("clearml",),
+    "dvclive": ("dvclive",),
+    "swanlab": ("swanlab",),
+    "trackio": ("trackio",),
+}
+"""The packages of which each of accelerate's trackers needs one."""
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuses a tracker that there is not, or whose package is not installed.
+
+    Without its package accelerate would go on and track nothing.
+
+    Args:
+        names: As in ``train.trackers``.
+
+    Raises:
+        InputError: With what to install.
+    """
+    for name in names:
+        if name not in PACKAGES and name != ALL:
+            known = ", ".join([*PACKAGES, ALL])
+            raise InputError(
+                f"train.trackers={name}: must be one of {known}{nearest(name, PACKAGES)}"
+            )
+        packages = PACKAGES.get(name) or [each for some in PACKAGES.values() for each in some]
+        if not any(map(find_spec, packages)):
+            what = f"the package {packages[0]}" if name != ALL else "one of their packages"
+            raise InputError(
+                f"train.trackers={name}: needs {what}, which is not installed; pip install "
+                f"{packages[0]}, or leave train.trackers out"
+            )
 
 
 def folders_below(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,70 @@
+"""A predictor as a command line asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from samtune.errors import InputError
+from samtune.inference.predictor import Predictor, check_threshold
+from samtune.report.classes import Classes
+from samtune.runs.config import RunConfig
+from samtune.runs.source import Source
+from samtune.runs.trees import leaves
+from samtune.runs.words import layers, parse_override
+
+PRECISION = "train.precision"
+USED = ("base", "adapter", "decoder", "input", "data", "strength", "device")
+"""The groups of settings that a prediction uses, or makes sure of, besides the precision."""
+
+_INSTEAD = ", and ask with --box, --point or --prompts"
+
+
+class Prediction(NamedTuple):
+    """What predicts, and how its answers are shown."""
+
+    predictor: Predictor
+    classes: Classes
+
+
+def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> Prediction:
+    """A predictor over a checkpoint, or over a base by its name.
+
+    Args:
+        source: A checkpoint's path, the folder of its run, or the name of a base.
+        words: Settings as ``key=value``; with ``train.precision`` the forward pass has that
+            precision, whatever the training had.
+        threshold: Logits above it are inside.
+
+    Raises:
+        InputError: Wrong checkpoint, base, settings or threshold, or a setting against the
+            checkpoint or of no use to a prediction.
+    """
+    check_threshold(threshold)  # before any weights are read
+    for word in words:
+        _refuse_unused(word)
+    origin = Source.of(source)
+    config = origin.configure(words, measures=False)
+    chosen = any(PRECISION in leaves(tree) for tree in layers(words))
+    precision = config.train.precision if chosen else "fp32"
+    predictor = origin.model(config).predictor(threshold, precision)
+    return Prediction(predictor, classes_of(config))
+
+
+def classes_of(config: RunConfig) -> Classes:
+    """The names of the classes that a model was trained for."""
+    return Classes(config.data.class_names, config.data.background)
+
+
+def _refuse_unused(word: str) -> None:
+    """Refuses a setting that would change nothing."""
+    if "=" not in word:
+        return
+    key = next(iter(leaves(parse_override(word))), "")
+    if key == "output":
+        raise InputError(f"{word}: predict writes to --out; give --out {word.partition('=')[2]}")
+    group = key.partition(".")[0]
+    known = {name.partition(".")[0] for name in RunConfig.__dataclass_fields__}
+    if group in known and group not in USED and key != PRECISION:
+        instead = _INSTEAD if group == "prompts" else ""
+        raise InputError(f"{word}: predict does not use {key}; leave it out{instead}")
