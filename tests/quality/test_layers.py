@@ -34,13 +34,13 @@ LAYERS = {
     "sam": "batch files geometry ops prompts registry",
     "adapters": "files ops options registry sam",
     "decoders": "batch options prompts registry sam",
-    "model": "adapters batch decoders files geometry prompts registry sam texts",
+    "model": "adapters batch decoders files geometry precision prompts registry sam texts",
     "foreign": "files geometry model sam",
     "data": "batch files geometry ops options prompts registry texts",
     "losses": "batch geometry options registry",
     "metrics": "options registry",
-    "report": "distributed files metrics options",
-    "inference": "batch data files geometry model ops prompts report sam texts",
+    "report": "distributed files options",
+    "inference": "batch data files geometry model ops precision prompts report sam texts",
     "exports": "assets batch data decoders files geometry inference model prompts registry"
     " report sam",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
@@ -51,7 +51,7 @@ LAYERS = {
     " metrics model ops options prompts registry report sam texts training",
     "compare": "adapters data decoders files metrics model registry report runs sam texts training",
     "cli": "adapters assets compare data decoders distributed exports files foreign inference"
-    " losses metrics model options registry report runs sam training",
+    " losses metrics model options registry report runs sam texts training",
     "__init__": "data evaluation exports geometry inference metrics model moved prompts registry"
     " sam training",
     "__main__": "cli",

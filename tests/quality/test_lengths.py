@@ -8,6 +8,8 @@ FUNCTION_LINES, FILE_LINES = 60, 400
 
 # "sam/model.py" or "sam/model.py:Sam.forward": the reason why it is longer.
 REASONS: dict[str, str] = {
+    "inference/folder.py:predict_folder": "half is its signature and a line about each argument",
+    "cli/predict.py:predict": "two thirds are its options and their help",
     "training/engine.py:fit": "four fifths are its signature and a line about each argument",
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import re
 import textwrap
 from functools import cache
 from typing import Any
@@ -193,13 +192,16 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
 
     Args:
         rows: Of adapters or decoders.
-        brief: Without what it is, and only whose paper it is, and of when.
+        brief: Only the name, the size, and where it sits or what it is.
     """
     kind = rows[0]["kind"]
     other = "decoders" if kind == "adapter" else "adapters"
     known = list(DECODERS) if kind == "adapter" else list(ADAPTERS)
     place = "where it sits" if kind == "adapter" else "what it is"
-    about = [] if brief or kind == "decoder" else ["what it is"]
+    if brief:
+        columns: tuple[str, ...] = (kind, "size, vit_b", place)
+        return [columns] + [(row["name"], _sized(row), row["sits"]) for row in rows]
+    about = [] if kind == "decoder" else ["what it is"]
     columns = (kind, f"{kind} alone,\nvit_b", *about, place, other, "bases", "paper")
     return [columns] + [
         (
@@ -209,7 +211,7 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
             row["sits"],
             _all_or(row[other], known),
             _all_or(row["backbones"], list(SPECS)),
-            re.split(r",| \(", row["paper"])[0] if brief else row["paper"],
+            row["paper"],
         )
         for row in rows
     ]

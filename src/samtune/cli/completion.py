@@ -23,7 +23,7 @@ def completion_names() -> dict[str, Any]:
     from samtune.runs.setting_names import choices_of
     from samtune.sam.spec import SPECS
 
-    chosen = choices_of(RunConfig)
+    choices = choices_of(RunConfig)
     known = {
         "base.name": [*SPECS],
         "adapter.name": [*ADAPTERS],
@@ -32,7 +32,7 @@ def completion_names() -> dict[str, Any]:
         "device": ["auto", "cpu", "cuda", "mps"],
     }
     settings = {
-        row["name"]: known.get(row["name"]) or row["names"] or chosen.get(row["name"], [])
+        row["name"]: known.get(row["name"]) or row["names"] or choices.get(row["name"], [])
         for row in setting_rows()
     }
     return {"settings": settings, "adapters": [*ADAPTERS], "decoders": [*DECODERS]}

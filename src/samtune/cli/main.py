@@ -203,11 +203,17 @@ def methods(
         if name is None:
             for found in (rows, catalogue.list_decoders()):
                 columns, *cells = catalogue.method_rows(found, brief=display.narrow)
-                display.listing(columns, cells, fixed=2)
+                if display.narrow:
+                    display.table(columns, cells)
+                else:
+                    display.listing(columns, cells, fixed=2)
             plugins = catalogue.list_plugins()
             if plugins:
                 columns, *cells = catalogue.plugin_rows(plugins)
-                display.listing(columns, cells, fixed=2)
+                if display.narrow:
+                    display.table(columns, cells)
+                else:
+                    display.listing(columns, cells, fixed=2)
             for plugin in (plugin for plugin in plugins if plugin["remark"]):
                 display.say(f"note: {plugin['remark']}")
             display.say("samtune methods NAME tells all of one, with its options")

@@ -61,7 +61,7 @@ class Display:
         self._tasks: dict[str, Any] = {}
         self._paces: dict[str, Pace] = {}
         self._loss = ""
-        self._told = False
+        self._speed_shown = False
         self._last_lines: dict[str, float] = {}
 
     def __enter__(self) -> Display:
@@ -175,12 +175,12 @@ class Display:
         """
         if TRAIN not in self._paces:
             self._paces[TRAIN] = Pace(images)
-            self._told = False
+            self._speed_shown = False
         self.progress(TRAIN, done, total, self._loss)
         pace = self._paces.get(TRAIN)
         left = None if pace is None else pace.seconds_left(total)
-        if left is not None and pace is not None and not self._told:
-            self._told = True
+        if left is not None and pace is not None and not self._speed_shown:
+            self._speed_shown = True
             if left >= PLAIN_SECONDS:
                 rate = rate_of(pace.images_per_second)
                 self.say(

@@ -20,7 +20,7 @@ from samtune.training.schedule import FitConfig, batches_per_epoch, total_steps
 
 COLUMN = 10
 """Where the text begins, behind the name of the matter."""
-TOLD = ("data.root", "output", "resume", "resume_changed")
+ELSEWHERE = ("data.root", "output", "resume", "resume_changed")
 """Settings that other lines tell."""
 NAMES = ("base.name", "adapter.name", "decoder.name")
 """Settings that a configuration tells in any case; the defaults among them were not changed."""
@@ -80,14 +80,15 @@ def of_evaluation(
         counts: What the data hold, a line for each split.
         test: The images by prompt mode.
     """
-    asked = f"measured with {', '.join(test)}"
-    trained = f"trained with {model.prompts}, " if model.trainable() else ""
+    prompts = f"measured with {', '.join(test)}"
+    if model.trainable():
+        prompts = f"trained with {model.prompts}, {prompts}"
     return "\n".join(
         (
             line("model", f"{source} on {model.sam.spec.name}"),
             *([line("method", _method(model))] if model.trainable() else []),
             of_data(config, counts),
-            line("prompt", f"{trained}{asked}"),
+            line("prompt", prompts),
             line("device", f"{model.device}, {config.train.precision}"),
         )
     )
@@ -118,7 +119,7 @@ def changed_words(differing: Tree) -> list[str]:
     kept = {
         key: value
         for key, value in leaves(differing).items()
-        if key not in TOLD and not (key in NAMES and value == plain.get(key))
+        if key not in ELSEWHERE and not (key in NAMES and value == plain.get(key))
     }
     return [word for key, value in kept.items() for word in words_of(key, value)]
 
@@ -134,10 +135,10 @@ def _frame(model: FineTuned) -> str:
 
 
 def _method(model: FineTuned) -> str:
-    trained = model.trainable()
-    whole = trained + sum(parameter.numel() for parameter in model.sam.parameters())
+    part = model.trainable()
+    whole = part + sum(parameter.numel() for parameter in model.sam.parameters())
     return (
-        f"{model.adapter.name}, decoder {model.decoder.name}; {quantity(trained)} of "
+        f"{model.adapter.name}, decoder {model.decoder.name}; {quantity(part)} of "
         f"{quantity(whole)} parameters are trained"
     )
 
