@@ -1,4 +1,4 @@
-"""Every metric by name, and what its number means.
+"""The meaning of every metric: the registry of names, and the contract printed with results.
 
 Importing this module loads neither torch nor torchmetrics.
 """
@@ -12,47 +12,47 @@ from typing import Any
 from samtune.registry import Members
 
 ALWAYS = ("iou", "dice", "iou_pooled", "dice_pooled")
-"""Measured in every evaluation."""
+"""Metrics that every evaluation measures."""
 HALF = "logit above 0 (probability above 0.5)"
 ORIGINAL, FRAME = "the original image", "the model's frame, targets brought there by nearest pixel"
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric: what its number means and who computes it."""
+    """One metric: the meaning of its value, and the class that computes it."""
 
     group: str
     meaning: str
-    """In one line."""
+    """The meaning in one line."""
     averaged: str
-    """What is averaged over what."""
+    """The averaging: of which values, over what."""
     empty: str
-    """What an empty target or prediction gives."""
+    """The value for an empty target or prediction."""
     family: str
     """The streaming metric that computes it, see :mod:`samtune.metrics.suite`."""
     key: str
-    """Its name there."""
+    """Its name within the family."""
     higher: bool = True
     """Whether a higher number is better."""
     resolution: str = ORIGINAL
     threshold: str = HALF
     needs: tuple[str, ...] = ()
-    """What evaluation has to hand over besides masks: ``probability``, ``shares`` (that of each
+    """The inputs that it needs besides masks: ``probability``, ``shares`` (the probability of each
     class of a map), ``whole`` (all of the foreground), ``scores`` (the decoder's own estimates),
-    ``frame`` (everything in the model's frame too)."""
+    ``frame`` (all of these in the model's frame too)."""
     source: str = ""
     maps: bool = True
-    """Whether it has a meaning for maps of classes."""
+    """Whether it is defined for maps of classes."""
     made_by: Callable[..., Any] | None = None
     """Makes the streaming metric of one that another package brings."""
 
 
-_BOTH = "1 where prediction and target are empty, 0 where only one is"
-_PROMPTS = "mean over prompts, all prompts of all images weighing the same"
+_BOTH = "1 if prediction and target are both empty, 0 if only one is"
+_PROMPTS = "mean over all prompts of all images, with equal weights"
 _POOLED = "pixels added up over all prompts first, so that large objects weigh more"
 _IMAGES = "mean over images"
 _SIZES = "mean over the prompts whose target is of this size"
-_GROUPS = "mean over classes, each the mean over its prompts"
+_GROUPS = "mean over classes of the mean over each class's prompts"
 
 
 def _regions() -> dict[str, Measure]:
@@ -70,7 +70,7 @@ def _regions() -> dict[str, Measure]:
             f"{key}_by_class": (f"{title} of each class", _GROUPS, _BOTH, "regions"),
         }
         measures |= {name: Measure("regions", *row, name) for name, row in rows.items()}
-    absent = "classes that are neither in a target nor predicted are left out"
+    absent = "classes that occur in no target and no prediction are left out"
     pooled = "pixels added up over all images for each class, then the mean over classes"
     measures["miou"] = Measure(
         "regions",
@@ -112,14 +112,14 @@ def _boundaries() -> dict[str, Measure]:
             "boundaries",
             "the larger of the two directed 95th percentiles of surface distance, in pixels; "
             f"{edge}; {outside}",
-            *(_PROMPTS, "0 where both are empty, the image's diagonal where only one is"),
+            *(_PROMPTS, "0 if both are empty, the image's diagonal if only one is"),
             *("boundaries", "hd95"),
             higher=False,
             source="Huttenlocher et al. 1993, doi:10.1109/34.232073",
         ),
         "nsd": Measure(
             "boundaries",
-            "part of both surfaces within eval.nsd_tolerance pixels of the other (normalised "
+            "fraction of both surfaces within eval.nsd_tolerance pixels of the other (normalised "
             f"surface Dice); {edge}; {outside}",
             *(_PROMPTS, _BOTH, "boundaries", "nsd"),
             source="Nikolov et al. 2018, arXiv:1809.04430",
@@ -130,7 +130,7 @@ def _boundaries() -> dict[str, Measure]:
 def _saliency() -> dict[str, Measure]:
     blank = "an image without foreground scores 0"
     inverse = "without foreground 1 minus the map's mean"
-    alike = "without foreground the part predicted as background"
+    alike = "without foreground the fraction predicted as background"
     curves = f"over 256 thresholds of the map, {_IMAGES} at each"
     adaptive = "map at least twice its mean (at most 1)"
     rows = {
@@ -166,12 +166,12 @@ def _saliency() -> dict[str, Measure]:
 
 
 def _shadow() -> dict[str, Measure]:
-    gone = "a side without pixels is left out: the error of the other stands alone"
+    gone = "if foreground or background has no pixels, only the other's error counts"
     rows = {
-        "ber": ("balanced error rate: mean of both", "both sides' pixels added up first", gone),
+        "ber": ("balanced error rate: mean of both", "pixels added up first", gone),
         "ber_per_image": ("balanced error rate of each image", _IMAGES, gone),
-        "shadow_error": ("part of the foreground missed", "pixels added up first", "NaN"),
-        "lit_error": ("part of the background taken", "pixels added up first", "NaN"),
+        "shadow_error": ("fraction of the foreground missed", "pixels added up first", "NaN"),
+        "lit_error": ("fraction of background missed", "pixels added up first", "NaN"),
     }
     return {
         name: Measure("shadow", *row, "shadow", name, higher=False, maps=False)
@@ -184,8 +184,9 @@ def _instances() -> dict[str, Measure]:
     flat = "overlapping annotations are flattened first, the smaller over the larger"
     one_prompt = "each mask is of one prompted target"
     scored = (
-        f"{one_prompt} and takes that target's class, so that it is not comparable with the AP of "
-        f"a detector; scored by the decoder's own estimate, at most 100 an image and class; {flat}"
+        f"{one_prompt} and takes that target's class, so the value is not comparable with a "
+        "detector's AP; scored by the decoder's own estimate, at most 100 per image and class; "
+        f"{flat}"
     )
     row = {
         "ap": ("average precision (COCO)", averaged),
@@ -206,10 +207,10 @@ def _instances() -> dict[str, Measure]:
     }
     measures["msa"] = Measure(
         "instances",
-        "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, whatever the "
-        f"class; {one_prompt}; {flat}",
+        "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, ignoring classes; "
+        f"{one_prompt}; {flat}",
         "mean over IoU thresholds 0.5, 0.55 .. 0.95, then over images",
-        *("images without targets and predictions are left out", "accuracy", "msa"),
+        *("images with neither targets nor predictions are left out", "accuracy", "msa"),
         maps=False,
         source="2018 Data Science Bowl, doi:10.1038/s41592-019-0612-7",
     )
@@ -221,10 +222,10 @@ def _published_measures() -> dict[str, Measure]:
         "iou_cat_sam": Measure(
             "published",
             "CAT-SAM's mIoU: foreground IoU of the union of an image's masks against all of its "
-            "foreground, also what was too small to ask for; of an image with nothing to ask for "
-            "the mask that is given without a prompt counts",
+            "foreground, including objects too small to be prompted; for an image without prompts, "
+            "the mask predicted without a prompt counts",
             "one 2 x 2 confusion matrix over all images; 1e-10 below",
-            *("0 where there is no pixel at all", "pooled", "iou_cat_sam"),
+            *("0 if there is no pixel at all", "pooled", "iou_cat_sam"),
             needs=("whole",),
             maps=False,
         )
@@ -241,13 +242,13 @@ def _published_measures() -> dict[str, Measure]:
     matrix = "one confusion matrix over all pixels, then the mean over all classes; 1e-7 added"
     for name, images in (
         ("miou_gsam", "over all images"),
-        ("miou_gsam_dropped", "without the last images that fill no batch of 4, as published"),
+        ("miou_gsam_dropped", "without an incomplete last batch of 4, as published"),
     ):
         measures[name] = Measure(
             "published",
             f"Generalized SAM's mIoU with the background, {images}",
             *(matrix, rule, "gsam", name),
-            threshold="probability 0.5 or above; of classes the highest",
+            threshold="probability 0.5 or above; for classes, the highest",
             resolution=FRAME,
             needs=("probability", "frame"),
         )
@@ -256,8 +257,8 @@ def _published_measures() -> dict[str, Measure]:
         "Generalized SAM's other mIoU, of probabilities p and targets y of 0 and 1: sum(p y) / "
         "(sum(p^2) + sum(y^2) - sum(p y)); p of single masks is the probability and its "
         "complement, where the published code fails",
-        "sums over each batch of 4 images in the data set's order, without the last that is not "
-        "full; 1e-7 added above and below; then the mean over all classes, then over batches",
+        "sums over each batch of 4 images in the data set's order, without an incomplete last "
+        "batch; 1e-7 added above and below; then the mean over all classes, then over batches",
         *("a class neither in target nor prediction scores nearly 0, not left out", "gsam_soft"),
         "miou_gsam_soft",
         threshold="none",
@@ -270,10 +271,10 @@ def _published_measures() -> dict[str, Measure]:
 def _side_networks() -> dict[str, Measure]:
     rows = {
         "mae": ("mae", "mean absolute error", "no special case", "none"),
-        "s_measure": ("s_measure", "S-measure; 0 where a part has one pixel or none",
+        "s_measure": ("s_measure", "S-measure; 0 if a quadrant or side has one pixel or none",
                       "without foreground 1 minus the map's mean", "none"),
         "e_measure": ("e_mean", "E-measure, mean over 256 thresholds of the images' mean",
-                      "without foreground the part predicted as background", "256 levels"),
+                      "without foreground the fraction predicted as background", "256 levels"),
         "weighted_f": ("weighted_f", "weighted F-measure, beta^2 0.3, not comparable with beta^2 1",
                        "an image without foreground scores 0", "none"),
         "ber": ("ber_per_image", "balanced error rate of each image", "NaN as soon as an image "
