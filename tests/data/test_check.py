@@ -244,7 +244,7 @@ def a_leak(root):
     two.image.unlink()
     cv2.imwrite(str(two.image.with_suffix(".bmp")), cv2.imread(str(one.image)))
     name = max(one.image.name, two.image.with_suffix(".bmp").name)
-    return {}, (name, "leak between splits"), "known images"
+    return {}, (name, "leak between splits"), "training images"
 
 
 def an_empty_mask(root):

@@ -57,7 +57,7 @@ def test_names_of_colours_in_yaml_are_words(tmp_path, refused):
     (tmp_path / "c.yaml").write_text("yes: [128, 64, 128]\n007: [0, 0, 142]\n")
     assert table_in(tmp_path / "c.yaml").names == ("background", "yes", "007")
     (tmp_path / "c.yaml").write_text("car: [128, 64, 128]\ncar: [0, 0, 142]\n")
-    refused(["c.yaml", "line 2", "the key car is there twice"], table_in, tmp_path / "c.yaml")
+    refused(["c.yaml", "line 2", "the key car appears twice"], table_in, tmp_path / "c.yaml")
 
 
 def test_colours_as_a_setting(tmp_path, refused):
@@ -73,7 +73,7 @@ def test_colours_as_a_setting(tmp_path, refused):
     assert found.files[0]["classes"] == {0: 192 - 28, 1: 24, 2: 4}
     few = with_defaults(DataConfig(root=str(root), colors={"road": ROAD}))
     words = {row.what for row in check(few).problems if row.kind == "unknown colour"}
-    assert words == {"the colour [0, 0, 142] means no class"}
+    assert words == {"the colour [0, 0, 142] stands for no class"}
     refused(["colors=", "must be a mapping"], DataConfig, colors={"a": (1, 2)})
     for colors, said in (({"a": (1, 2, 256)}, "0 to 255"), ({"a": ROAD, "b": ROAD}, "both"),
                          ("none.txt", "no such file")):  # fmt: skip

@@ -78,8 +78,8 @@ def test_bytes_stay_under_percentile_only(tmp_path, save_image, make_picture):
     ("settings", "words"),
     [
         ({"bands": (0, 1)}, ["bands=[0, 1]", "one band or three"]),
-        ({"window": (0.0, 1.0)}, ["window=[0.0, 1.0]", "for intensity=window"]),
-        ({"range": (0.0, 1.0)}, ["range=[0.0, 1.0]", "for intensity=fixed"]),
+        ({"window": (0.0, 1.0)}, ["window=[0.0, 1.0]", "needs intensity=window"]),
+        ({"range": (0.0, 1.0)}, ["range=[0.0, 1.0]", "needs intensity=fixed"]),
         ({"intensity": "fixed", "range": (2.0, 1.0)}, ["range=[2.0, 1.0]", "low"]),
     ],
 )

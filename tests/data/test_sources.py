@@ -220,7 +220,7 @@ def test_split_of_images_without_masks(make_pairs, refused):
 def test_split_folder_without_masks(make_pairs, refused):
     root = make_pairs(["a"], "train/images", "train/masks")
     make_pairs(["b"], "test/images", "elsewhere")
-    refused([root / "test", "as the other splits"], find_records, root)
+    refused([root / "test", "the other splits have"], find_records, root)
 
 
 def test_duplicate_stems(make_pairs, save_image, make_picture, refused):
@@ -252,7 +252,7 @@ def test_bad_lists(make_pairs, refused):
         ({"shots": 0}, ["shots=0"]),
         ({"classes": 3, "class_names": ("a", "b")}, ["class_names", "2 names", "3 classes"]),
         ({"val_fraction": 0.0}, ["data.val_fraction=0.0"]),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, ["_fraction=0.5", "less than 1"]),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, ["_fraction=0.5", "both together below 1"]),
     ],
 )
 def test_bad_numbers(make_pairs, refused, change, words):

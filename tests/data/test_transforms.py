@@ -176,12 +176,12 @@ def test_the_same_generator_gives_the_same_part(make_picture):
 @pytest.mark.parametrize(
     ("settings", "tiles", "said"),
     [
-        ({"crop": (0.0, 1.0)}, "whole", "crop=[0.0, 1.0]: neither"),
+        ({"crop": (0.0, 1.0)}, "whole", "crop=[0.0, 1.0]: must be"),
         ({"crop": (0.5, 0.1)}, "whole", "crop"),
         ({"crop": (0.5, 256.0)}, "whole", "crop"),
         ({"crop": (25.5, 30.0)}, "whole", "crop"),
         ({"rotate": 200.0}, "whole", "rotate=200.0"),
-        ({"corners": "class_0"}, "whole", "corners=class_0: no corner becomes empty"),
+        ({"corners": "class_0"}, "whole", "corners=class_0: corners only become empty"),
         ({"crop": (0.1, 1.0)}, "tiled", "data.crop: input.tiles=tiled"),
         ({"rotate": 10.0}, "crop", "data.rotate: input.tiles=crop"),
     ],

@@ -209,7 +209,7 @@ def test_volumes_that_do_not_fit(tmp_path, refused, save_image, make_blob):
 def test_series_that_do_not_fit(tmp_path, refused):
     dicom(tmp_path / "two", VALUES[:2])
     dicom(tmp_path / "two", VALUES[:1], SeriesInstanceUID="1.2.4")
-    refused([tmp_path / "two", "2 series", "folder of its own"], find_images, tmp_path / "two")
+    refused([tmp_path / "two", "2 series", "its own folder"], find_images, tmp_path / "two")
     dicom(tmp_path / "sizes", VALUES[:2])
     dicom(tmp_path / "sizes", VALUES[:1, :5])
     refused([tmp_path / "sizes", "(5, 16)", "(12, 16)"], find_images, tmp_path / "sizes")

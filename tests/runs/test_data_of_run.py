@@ -49,7 +49,7 @@ def test_a_training_repeats_what_a_check_says(root):
     (line,) = (r for r in said(root)[0].remarks if r.startswith("leak between splits"))
     assert "is the same image as" in line and "remove one of the two" in line
     remarks = said(root, masks="classes", classes=2)[0].remarks
-    assert any("class 0 is asked as an object in 8 of 8 images" in r for r in remarks)
+    assert any("class 0 is prompted as an object in 8 of 8 images" in r for r in remarks)
 
 
 def test_an_evaluation_repeats_what_a_check_says_of_leaks(tmp_path):

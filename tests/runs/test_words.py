@@ -36,7 +36,7 @@ def test_a_name_in_yaml_needs_no_quotes(text, tmp_path):
 def test_a_key_that_is_there_twice_is_refused(tmp_path, refused):
     file = tmp_path / "a.yaml"
     file.write_text("data:\n  root: x\ntrain: {lr: 1}\ndata:\n  root: y\n")
-    refused(["a.yaml", "line 4: the key data is there twice"], read_tree, file)
+    refused(["a.yaml", "line 4: the key data appears twice"], read_tree, file)
 
 
 def test_what_is_no_name_is_read_as_yaml():

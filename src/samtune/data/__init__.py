@@ -1,6 +1,6 @@
 """Files become samples, samples become batches.
 
-Models are unknown here.
+Models do not belong here.
 """
 
 from samtune.data.augmentations import augment

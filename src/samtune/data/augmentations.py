@@ -12,9 +12,9 @@ from samtune.data.labels import Labels
 from samtune.registry import Registry
 
 DEGREES, SHIFT, ZOOM = 15.0, 0.05, (0.8, 1.25)
-"""Range of the affine change: rotation, shift as a fraction of the side, scale."""
+"""Ranges of the affine change: rotation, shift as a fraction of the side, scale."""
 TONE, GAMMA = 0.2, (0.8, 1.25)
-"""Range of brightness and contrast around 1, and of gamma."""
+"""Ranges of brightness and contrast around 1, and of gamma."""
 _Array = TypeVar("_Array", bound=NDArray[Any])
 
 
@@ -22,12 +22,12 @@ class Augmentation:
     """A random change of an image ``(h, w, 3)`` uint8 RGB together with its labels.
 
     It draws from torch's generator, which :func:`augment` seeds, and keeps the number of objects:
-    one that leaves the image has no pixel left.
+    an object that leaves the image stays without a pixel.
     """
 
     @staticmethod
     def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """The image and its labels, changed alike."""
+        """The changed image, with its labels changed in the same way."""
         raise NotImplementedError
 
 
@@ -45,11 +45,11 @@ def augment(
     Args:
         image: ``(h, w, 3)`` uint8 RGB.
         labels: Its labels.
-        seed: Of all random choices.
-        strength: Which of :data:`AUGMENTATIONS`.
+        seed: Seed of all random choices.
+        strength: One of :data:`AUGMENTATIONS`.
 
     Raises:
-        InputError: No such augmentation.
+        InputError: The augmentation is unknown.
     """
     augmentation = AUGMENTATIONS[strength]
     with torch.random.fork_rng(devices=[]):
@@ -63,28 +63,28 @@ class NoChange(Augmentation):
 
     @staticmethod
     def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """Both as they are."""
+        """Returns both unchanged."""
         return image, labels
 
 
 @AUGMENTATIONS.register("hflip")
 class LeftRight(Augmentation):
-    """Left and right swap, in half of the cases."""
+    """Left and right are swapped with probability 1/2."""
 
     @staticmethod
     def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """Mirrored or not."""
+        """Mirrors in half of the cases."""
         _, mirrored, _, _ = _choices()
         return turn(image, labels, 0, mirrored)
 
 
 @AUGMENTATIONS.register("mirrors")
 class Mirrors(Augmentation):
-    """Left and right swap, and top and bottom, each in half of the cases."""
+    """Left and right are swapped, and top and bottom, each with probability 1/2."""
 
     @staticmethod
     def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """One of four."""
+        """Applies one of the four combinations."""
         turns, mirrored, _, _ = _choices()
         return turn(image, labels, 2 * (turns % 2), mirrored)
 
@@ -95,22 +95,22 @@ class Flips(Augmentation):
 
     @staticmethod
     def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """One of eight."""
+        """Applies one of the eight."""
         turns, mirrored, _, _ = _choices()
         return turn(image, labels, turns, mirrored)
 
 
 @AUGMENTATIONS.register("standard")
 class Standard(Augmentation):
-    """As flips, then in half of the cases each another tone and a small affine change.
+    """Flips, and each with probability 1/2 a change of tone and a small affine change.
 
-    Tone is brightness, contrast and gamma. What an affine change brings in from outside is black
-    and not valid.
+    Tone means brightness, contrast and gamma. Areas that an affine change brings in from outside
+    are black and ignored.
     """
 
     @staticmethod
     def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """Turned, toned and warped."""
+        """Turns, changes the tone and warps."""
         turns, mirrored, warped, toned = _choices()
         image, labels = turn(image, labels, turns, mirrored)
         if toned:
@@ -119,7 +119,7 @@ class Standard(Augmentation):
 
 
 def _choices() -> tuple[int, int, int, int]:
-    """Quarter turns 0 to 3; then 0 or 1 for mirrored, warped and toned."""
+    """Random choices: quarter turns 0 to 3; then 0 or 1 for mirrored, warped and toned."""
     turns, mirrored, warped, toned = (torch.rand(4) * torch.tensor([4, 2, 2, 2])).int().tolist()
     return turns, mirrored, warped, toned
 
@@ -127,7 +127,7 @@ def _choices() -> tuple[int, int, int, int]:
 def turn(
     image: NDArray[np.uint8], labels: Labels, turns: int, mirrored: bool | int
 ) -> tuple[NDArray[np.uint8], Labels]:
-    """An image and its labels by so many quarter turns, then left and right swapped or not."""
+    """Turns an image and its labels by quarter turns, then swaps left and right or not."""
     valid = None if labels.valid is None else _turned(labels.valid, turns, mirrored)
     moved = Labels(_turned(labels.map, turns, mirrored), labels.classes, valid)
     return _turned(image, turns, mirrored), moved

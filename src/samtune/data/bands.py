@@ -1,4 +1,4 @@
-"""Which bands of an image a model sees, and which it does not."""
+"""The bands of an image that a model uses, and those that it does not."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from samtune.data.stored import Stored
 from samtune.data.volumes import is_volume
 
 _COLOURS, _WITH_ALPHA = 3, (2, 4)
-"""Channels of a colour image; of a grey or colour image with alpha."""
+"""Channel counts of colour images, and of grey or colour images with alpha."""
 
 
 def channels_of(source: Path | Stored) -> int:
-    """How many bands an image has, from the header if that says it; a palette is three."""
+    """Number of bands of an image, from the header if it says so; a palette counts as three."""
     if isinstance(source, Stored) or source.suffix.lower() in TIFF or is_volume(source):
         return read_channels(source).shape[2]
     with opened_picture(source) as opened:
@@ -26,14 +26,14 @@ def channels_of(source: Path | Stored) -> int:
 
 
 def bands_read(channels: int, data: DataConfig) -> tuple[int, ...]:
-    """The bands of an image of so many that a model sees, counted from 0."""
+    """The bands, counted from 0, that a model uses of an image with a number of bands."""
     if data.bands is not None:
         return tuple(data.bands)
     return tuple(range(channels - 1 if channels in _WITH_ALPHA else channels))
 
 
 def band_lines(looks: Sequence[Look], data: DataConfig) -> list[str]:
-    """A line for each number of bands: in how many images, which are used, and which are not."""
+    """One line per number of bands: the number of images, and which bands are used and not used."""
     counted = Counter(channels_of(each.record.image) for each in looks)
     lines = []
     for channels, images in sorted(counted.items()):

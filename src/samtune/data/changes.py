@@ -1,4 +1,4 @@
-"""Which changes training images get: what settings go together, and where changes act."""
+"""Changes of training images: which settings can be combined, and where changes act."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def check_settings(data: DataConfig) -> None:
     crop = data.crop
     if crop is not None and not (0 < crop[0] <= crop[1] <= 1 or in_pixels(crop)):
         raise InputError(
-            f"data.crop={list(crop)}: neither a range of areas nor a size; choose such as [0.1,1], "
-            "or height and width in pixels such as [256,256]"
+            f"data.crop={list(crop)}: must be a range of areas such as [0.1,1], or a height and "
+            "width in pixels such as [256,256]"
         )
     if data.corners != "ignore" and not data.rotate:
         raise InputError(
-            f"data.corners={data.corners}: no corner becomes empty without data.rotate; set it, "
-            "such as data.rotate=90"
+            f"data.corners={data.corners}: corners only become empty with data.rotate; set it, as "
+            "in data.rotate=90"
         )
     DRAWS[as_yaml(data.redraw)].check(data)
     if data.invert and data.masks not in ("auto", "binary"):
@@ -61,7 +61,7 @@ def _check_group(data: DataConfig) -> None:
 
 
 def check_changes(data: DataConfig, tiles: str) -> None:
-    """Refuses changes of training images beside tiles or crops around prompts.
+    """Checks the settings of the data, especially those that change training images.
 
     Args:
         data: The settings.
@@ -73,7 +73,7 @@ def check_changes(data: DataConfig, tiles: str) -> None:
     if tiles != "whole" and (data.crop or data.rotate):
         name = "crop" if data.crop else "rotate"
         raise InputError(
-            f"data.{name}: input.tiles={tiles} cuts the images already; leave one of them out"
+            f"data.{name}: input.tiles={tiles} already cuts the images; leave one of the two out"
         )
 
 
@@ -89,15 +89,15 @@ def images_vary(data: DataConfig, tiles: str) -> bool:
 
 
 def check_own_size(data: DataConfig) -> None:
-    """Checks that images keep a size of their own until they are fitted into the model's frame.
+    """Checks that images keep their own size until they are fitted into the model's frame.
 
     Raises:
-        InputError: They change in that frame, which has resampled their masks by then.
+        InputError: They change in the frame, after their masks were resampled.
     """
     if acts_in_frame(data):
         name = f"rotate={data.rotate:g}" if data.rotate else f"crop={list(data.crop or ())}"
         raise InputError(
-            f"data.{name}: changes images in the model's frame, where no loss can be taken at "
+            f"data.{name}: changes images in the model's frame, so the loss cannot be computed at "
             "their own size; leave it out, or set train.loss_at=frame"
         )
 
@@ -108,12 +108,12 @@ def in_pixels(crop: tuple[float, float]) -> bool:
 
 
 def acts_in_frame(data: DataConfig) -> bool:
-    """Whether crops and rotations act in the model's frame, and not on the image before it."""
+    """Whether crops and rotations act in the model's frame instead of on the original image."""
     return bool(data.rotate) or (data.crop is not None and in_pixels(data.crop))
 
 
 def training_frame(data: DataConfig, frame: tuple[int, int]) -> tuple[int, int]:
-    """The frame of training: a crop's where it has a size, the model's otherwise."""
+    """The frame of training: the crop's size if it has one, otherwise the model's."""
     if data.crop is None or not in_pixels(data.crop):
         return frame
     return int(data.crop[0]), int(data.crop[1])

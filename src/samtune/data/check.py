@@ -1,4 +1,4 @@
-"""All that can be said of a data set's files at once: why training would fail, and what is odd."""
+"""Reports everything about a data set's files at once: why training would fail, and oddities."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ from samtune.errors import InputError
 from samtune.files import as_path
 
 TINY = 16
-"""Objects of fewer pixels are remarked."""
+"""Objects with fewer pixels get a remark."""
 MOST_VALUES = 256
-"""Of masks with more values they are not listed."""
+"""The values of a mask are listed only if there are at most this many."""
 DAMAGED = "0/255 damaged by JPEG"
 _ENDS = {(0, 1): "0/1", (0, 255): "0/255", (0, 65535): "0/65535"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a look at every file of a data set found."""
+    """The findings of a check of every file of a data set."""
 
     problems: tuple[Finding, ...]
-    """Each of them makes training fail."""
+    """Findings that make training fail."""
     remarks: tuple[Finding, ...]
-    """What training bears, and somebody should know."""
+    """Findings that do not stop training but that users should know."""
     counts: dict[str, Any]
-    """``images``; ``masks``, how many hold which kind of values; ``splits``, for each the fields of
-    :class:`~samtune.data.scan.Summary`; ``classes``, for each ``class``, ``name``, ``pixels``,
-    ``share`` of all labelled pixels, ``images`` and ``objects``; ``bands``, a line for each number
-    of bands that says which are used. Of files without a problem."""
+    """``images``; ``masks``, the number of masks per kind of values; ``splits``, for each the
+    fields of :class:`~samtune.data.scan.Summary`; ``classes``, for each ``class``, ``name``,
+    ``pixels``, ``share`` (fraction of all labelled pixels), ``images`` and ``objects``; ``bands``,
+    one line per number of bands that says which are used. Only files without a problem are counted.
+    """
     files: tuple[dict[str, Any], ...] = ()
-    """For each image, also of those with a problem: ``name``, ``file``, ``mask`` (its file),
-    ``splits`` it is in, ``ok``, ``size`` (height and width), ``kind`` of mask values, ``values``
-    (pixels of each; none where there are over 256), ``classes`` (pixels of each class that occurs),
-    ``objects`` and ``empty``; what could not be read is none."""
+    """For each image, including those with a problem: ``name``, ``file``, ``mask`` (its file), the
+    ``splits`` that contain it, ``ok``, ``size`` (height and width), ``kind`` of mask values,
+    ``values`` (pixels of each; none if there are over 256), ``classes`` (pixels of each class that
+    occurs), ``objects`` and ``empty``; values that could not be read are none."""
 
     @property
     def ok(self) -> bool:
@@ -59,7 +60,7 @@ class Check:
         return not self.problems
 
     def tree(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Everything as plain values."""
         rows = {
             key: [asdict(row) for row in found]
             for key, found in (("problems", self.problems), ("remarks", self.remarks))
@@ -72,14 +73,15 @@ def check(
     progress: Callable[[int, int], None] | None = None,
     parts: Parts | None = None,
 ) -> Check:
-    """Decodes every image and mask of a data set, and says all that is wrong or odd at once.
+    """Decodes every image and mask of a data set, and reports all problems and oddities at once.
 
-    What is a problem here is what training refuses, because both find, look and split with the same
-    functions. All files are looked at, also where ``data.shots`` would take few of them.
+    Problems are the same as those that training refuses, because both use the same functions to
+    find, read and split files. All files are checked, even if ``data.shots`` would use few of them.
 
     Args:
-        data: Which files, and how masks are read.
-        progress: Called with files looked at and files in all.
+        data: The files, and how masks are read.
+        progress: Called with the number of files
+            checked and in all.
         parts: The splits, if they come from Python code and not from a folder.
 
     Raises:
@@ -141,7 +143,7 @@ def _check_of(
 
 
 def values_kind(look: Look, data: DataConfig) -> str:
-    """What the values of a mask look like: ``0/1``, ``0/255``, ... or how they are read."""
+    """The kind of a mask's values: ``0/1``, ``0/255``, ... or the way in which they are read."""
     if data.masks not in ("auto", "binary"):
         return data.masks
     values = sorted(set(look.values) - {data.ignore})
@@ -165,7 +167,7 @@ def _of_splits(parts: Parts, found: Sequence[Look], data: DataConfig) -> list[In
 
 
 def findings(problem: InputError, root: str) -> list[Finding]:
-    """A row for each file of a problem; one that names no file is of the ``root``."""
+    """One row per file of a problem; a problem that names no file belongs to the ``root``."""
     error = of_files(problem, root)
     several = len(error.files) > 1 or error.files[0] != error.file
     what = error.kind if several else error.what
@@ -185,7 +187,7 @@ def _remarks(
 
 
 def _of_copy(layout: SplitRecords, data: DataConfig) -> Iterator[Finding]:
-    """Splits of a published set of other sizes than its authors give, or names nearly its own."""
+    """Splits of a published data set with other sizes than published, or nearly the set's name."""
     near = get_close_matches((data.name or "").lower(), DATASETS, n=1, cutoff=0.75)
     if data.name not in DATASETS and near:
         remedy = "legal; write it as samtune data list does to read the folder as that set"
@@ -199,7 +201,7 @@ def _of_copy(layout: SplitRecords, data: DataConfig) -> Iterator[Finding]:
         if called in (name.translate(plain), entry.title.lower().translate(plain))
     ]
     if not data.name and likely:
-        what = f"is called like a published set, {DATASETS[likely[0]].title}"
+        what = f"has the name of a published data set, {DATASETS[likely[0]].title}"
         remedy = f"legal; data.name={likely[0]} reads it with that set's classes and splits"
         yield Finding(str(data.root), "known name", what, remedy)
     for line in deviations(data.name, layout) if data.name in DATASETS else ():
@@ -210,13 +212,13 @@ def _of_copy(layout: SplitRecords, data: DataConfig) -> Iterator[Finding]:
 def _unread(
     records: Sequence[Record], problems: Iterable[Finding], data: DataConfig
 ) -> Iterator[Finding]:
-    """What lies among the files and is not read; of a published set others may do so."""
+    """Files among the data that are not read; for published data sets such files are legal."""
     if data.name in DATASETS:
         return
     whats = {
-        "unused file": "is in no split or lacks its entry, so that it is never read",
-        "unused folder": "holds images, but is not looked into",
-        "unknown ending": "is of no format that is read here",
+        "unused file": "is in no split or has no entry, so it is never read",
+        "unused folder": "contains images, but is not read",
+        "unknown ending": "has a format that samtune does not read",
     }
     remedy = "legal; check that it was not meant to be used, or move it elsewhere"
     known = {row.file for row in problems}
@@ -228,13 +230,15 @@ def _odd_objects(look: Look, data: DataConfig) -> Iterator[Finding]:
     h, w = look.size
     if look.ignored == h * w:
         what = f"every pixel has the ignored value {data.ignore}"
-        yield of_mask(look, "all ignored", what, "it teaches nothing: label it, or remove it")
+        yield of_mask(
+            look, "all ignored", what, "training learns nothing from it: label it, or remove it"
+        )
     elif not look.classes:
         yield of_mask(look, "empty mask", "has no object", "legal; check that none was forgotten")
     few = [area for area in look.areas if area < TINY]
     if few:
         what = f"{len(few)} of {len(look.areas)} objects under {TINY} pixels, least {min(few)}"
-        remedy = f"check them; data.min_area={TINY} makes them background"
+        remedy = f"check them; data.min_area={TINY} turns them into background"
         yield of_mask(look, "tiny objects", what, remedy)
 
 
@@ -252,18 +256,18 @@ def _odd_values(look: Look, data: DataConfig) -> Iterator[Finding]:
         what = f"{len(look.values)} values, of which those above {cut} are read as foreground"
         yield of_mask(look, "many mask values", what, "set data.threshold, or data.masks")
     if has_palette(look.record.mask):
-        remedy = "check that the indices, not the colours, are the values you mean"
-        what = "read by its palette's indices"
+        remedy = "check that you mean the indices and not the colours"
+        what = "read as its palette's indices"
         if data.colors is not None:
             what, remedy = (
-                "read by its palette's colours if all have a name, else by indices",
-                ("legal; check the classes that the counts below name"),
+                "read as its palette's colours if all have a name, otherwise as indices",
+                ("legal; check the classes in the counts below"),
             )
         yield of_mask(look, "palette mask", what, remedy)
 
 
 def _mixed(sound: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
-    """Masks of 0/1 among masks of 0/255: legal, but often two exports mixed up."""
+    """Masks of 0/1 among masks of 0/255, which are legal but often two exports mixed up."""
     kinds = [(each, values_kind(each, data).replace(DAMAGED, "0/255")) for each in sound]
     counted = Counter(kind for _, kind in kinds if kind in _ENDS.values())
     if len(counted) < 2:
@@ -281,7 +285,9 @@ def _odd_splits(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterat
     for name, records in parts.items():
         if len(records) == 1:
             what = f"the {name} split has a single image"
-            yield Finding(root, "single image split", what, "add pairs: one image says little")
+            yield Finding(
+                root, "single image split", what, "add pairs, because one image says little"
+            )
     if data.masks != "classes":
         return
     train = set(parts.get("train", ()))
@@ -312,7 +318,7 @@ def _counts(sound: Sequence[Look], parts: Parts, data: DataConfig) -> dict[str, 
 
 
 def _facts(found: Sequence[Look], parts: Parts, data: DataConfig) -> tuple[dict[str, Any], ...]:
-    """A row for each image, see :class:`Check`."""
+    """One row per image, see :class:`Check`."""
     where = splits_of(parts)
     rows = []
     for each in found:
@@ -338,7 +344,7 @@ def _facts(found: Sequence[Look], parts: Parts, data: DataConfig) -> tuple[dict[
 
 
 def _class_rows(sound: Sequence[Look], data: DataConfig) -> list[dict[str, Any]]:
-    """Pixels, images and objects of each class, where there are several."""
+    """Pixels, images and objects of each class, if there are several."""
     if data.masks != "classes" and len(data.class_names) < 2:
         return []
     pixels, images, objects = Counter[int](), Counter[int](), Counter[int]()

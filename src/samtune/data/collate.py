@@ -15,34 +15,36 @@ from samtune.prompts import Prompts
 
 @dataclass(frozen=True)
 class Example:
-    """One image in the model's frame with its ``N`` prompts, which may be none."""
+    """One image in the model's frame with its ``N`` prompts; ``N`` may be 0."""
 
     pixels: Tensor
     """``(3, h, w)`` uint8 RGB."""
     prompts: Prompts
-    """In the model's frame."""
+    """Prompts in the model's frame."""
     targets: Tensor
     """``(N, h, w)`` bool."""
     valid: Tensor
-    """``(h, w)`` bool: false in the padding and where ignored."""
+    """``(h, w)`` bool: false in the padding and at ignored pixels."""
     classes: Tensor
     """``(N,)`` int64."""
     geometry: Geometry
     name: str
     original: Tensor | None = None
-    """``(N, h0, w0)`` targets in the original frame; in evaluation, and where training asks."""
+    """``(N, h0, w0)`` targets in the original frame; in evaluation, and in training if needed."""
     original_valid: Tensor | None = None
-    """``(h0, w0)`` bool; where ``original`` is."""
+    """``(h0, w0)`` bool; set together with ``original``."""
     image: Tensor | None = None
-    """``(h0, w0, 3)`` uint8 RGB; only in evaluation on tiles or crops, which need all of it."""
+    """``(h0, w0, 3)`` uint8 RGB; only in evaluation on tiles or crops, which need the whole image.
+    """
     objects: ObjectMap | None = None
     """The objects as a map; then ``targets`` and ``original`` have no rows."""
     rehearsal: Question | None = None
-    """What must not be forgotten, asked about the same image; only in training."""
+    """Rehearsal prompts for the same image, whose answers the training must not change; only in
+    training."""
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """One batch of several images; their prompts become one flat set with image indices.
+    """Joins several images into one batch; their prompts become one flat set with image indices.
 
     Raises:
         ValueError: ``examples`` is empty.
@@ -67,7 +69,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def _rehearsal(examples: Sequence[Example]) -> Question | None:
-    """The further prompts of all images as one, if they have some."""
+    """The rehearsal prompts of all images as one, if there are any."""
     parts = [example.rehearsal for example in examples if example.rehearsal is not None]
     if not parts:
         return None

@@ -1,4 +1,4 @@
-"""Masks whose classes are colours, by a table in the settings or of an annotation tool."""
+"""Masks whose classes are colours, by a table from the settings or from an annotation tool."""
 
 from __future__ import annotations
 
@@ -25,50 +25,52 @@ from samtune.texts import parse_json, read_text
 
 Colour = tuple[int, int, int]
 FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "obj_class_to_machine_color.json")
-"""Of CVAT, CamVid and CVAT's export of it, Kaggle's copies of CamVid, and Supervisely."""
+"""Names of colour files: of CVAT, CamVid and CVAT's export of it, Kaggle's copies of CamVid, and
+Supervisely."""
 BACKGROUND = ("background", "_background_", "__background__", "bg", "unlabeled", "unlabelled")
 """Names of the class that is no object, in lower case."""
 VOC = "voc"
-"""The word for Pascal VOC's colours, of which 255 is the line around objects."""
+"""The word for Pascal VOC's colours, where 255 is the line around objects."""
 _BLACK = (0, 0, 0)
 _FIRST = 8
-"""Masks that are looked at for colours, where a file of them lies beside."""
+"""Number of masks that are checked for colours if a colour file lies beside them."""
 _NEAR = 40
-"""In a JPEG file, the distance up to which a colour is a damaged one of the table."""
+"""Largest distance at which a colour of a JPEG file counts as a damaged one of the table."""
 _REMEDY = "write it as data.colors={road: [128,64,128]}, or as a file with a name and a colour each"
 
 
 @dataclass(frozen=True)
 class ColourTable:
-    """Which colour means which number of a class map."""
+    """The class numbers of colours."""
 
     colours: Mapping[Colour, int] = field(hash=False)
-    """Numbers by red, green and blue."""
+    """Class numbers by red, green and blue."""
     names: tuple[str, ...] = ()
     """Names of the classes by their numbers."""
 
     @property
     def background(self) -> int | None:
-        """The class that is no object: by its name, or else the black one."""
+        """The class that is no object: the one with such a name, otherwise the black one."""
         named = [i for i, name in enumerate(self.names) if name.lower() in BACKGROUND]
         return named[0] if named else self.colours.get(_BLACK)
 
     def knows(self, array: NDArray) -> bool:
-        """Whether all colours ``(h, w, 3)`` of a palette mask are of the table."""
+        """Whether the table contains all colours ``(h, w, 3)`` of a palette mask."""
         return {tuple(c) for c in np.unique(array.reshape(-1, 3), axis=0).tolist()} <= set(
             self.colours
         )
 
     def has_greys(self, array: NDArray) -> bool:
-        """Whether all values of a grey mask are colours of the table, and not numbers of it."""
+        """Whether all values of a grey mask are colours of the table, rather than class numbers."""
         values = np.unique(array[..., 0])
         greys = all((int(v),) * 3 in self.colours for v in values.tolist())
         return greys and bool((values >= max(1, len(self.names))).any())
 
     def numbers(self, array: NDArray, path: Path, lossy: bool) -> NDArray[np.integer]:
-        """The map ``(h, w)`` of a mask of grey or colours ``(h, w, channels)``.
+        """The class map ``(h, w)`` of a mask in grey or colours ``(h, w, channels)``.
 
-        Clear pixels are background; colours of a lossy file are the nearest of the table.
+        Transparent pixels are background; colours of a lossy file are mapped to the nearest of the
+        table.
 
         Raises:
             InputError: A colour that is not in the table.
@@ -92,7 +94,7 @@ class ColourTable:
             raise DataError(
                 path,
                 "unknown colour",
-                f"the colour {colour}{more} means no class",
+                f"the colour {colour}{more} stands for no class",
                 "add it to data.colors or to the file of colours, or export the mask as PNG",
             )
         kind = np.min_scalar_type(max(self.colours.values()))
@@ -112,7 +114,7 @@ class ColourTable:
 
 
 def voc_colours(count: int = 256) -> list[Colour]:
-    """Pascal VOC's colours by number, which LabelMe takes too: the bits of a number, spread."""
+    """Pascal VOC's colours by number, which LabelMe uses too: the bits of the number, spread."""
     spread = []
     for number in range(count):
         parts = [0, 0, 0]
@@ -127,7 +129,7 @@ def table_of(config: DataConfig) -> ColourTable | None:
     """The table of ``data.colors``, if that is set.
 
     Raises:
-        InputError: No such file, or no colours.
+        InputError: The file does not exist or has no colours.
     """
     if config.colors is None:
         return None
@@ -140,10 +142,10 @@ def table_of(config: DataConfig) -> ColourTable | None:
 
 
 def table_in(file: Path) -> ColourTable:
-    """The table of a file, of any of the known kinds.
+    """The table in a file of any known form.
 
     Raises:
-        InputError: No such file, or none of the kinds.
+        InputError: The file does not exist or has none of these forms.
     """
     if not file.is_file():
         raise InputError(f"data.colors={file}: no such file; {_REMEDY}")
@@ -151,10 +153,10 @@ def table_in(file: Path) -> ColourTable:
 
 
 def colour_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of ``data`` that the table of colours in ``settings`` means.
+    """The settings of ``data`` that follow from the table of colours in ``settings``.
 
     Raises:
-        InputError: No such file, or no colours.
+        InputError: The file does not exist or has no colours.
     """
     if settings.get("masks", "classes") not in ("auto", "classes"):
         return {}
@@ -169,7 +171,7 @@ def colour_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_beside(root: Path, masks: Iterable[Path]) -> Path | None:
-    """The file of colours that lies at a data set's root, if its first masks are coloured."""
+    """The colour file at a data set's root, if its first masks are coloured."""
     file = next((root / name for name in FILES if (root / name).is_file()), None)
     if file is None:
         return None
@@ -234,7 +236,7 @@ def _table(rows: Sequence[tuple[str, Any]], origin: str) -> ColourTable:
     colours = [_colour(value, name, origin) for name, (_, value) in zip(names, rows, strict=True)]
     if not names:
         raise InputError(f"{origin}: names no class; {_REMEDY}")
-    if all(colour is None for colour in colours):  # names alone mean VOC's colours
+    if all(colour is None for colour in colours):  # names without colours mean VOC's colours
         colours = list(voc_colours(len(names)))
     if _BLACK not in colours and not any(name.lower() in BACKGROUND for name in names):
         names, colours = ["background", *names], [_BLACK, *colours]
@@ -268,12 +270,12 @@ def _colour(value: Any, name: str, origin: str) -> Colour | None:
 
 
 def objects_of(array: NDArray, path: Path, void: int) -> NDArray[np.int32]:
-    """Numbers from 1 for each colour but black of a map of objects; VOC's line is ``void``.
+    """Object numbers from 1, one per colour except black, of a map; VOC's line is ``void``.
 
     Args:
         array: ``(h, w, channels)``.
         path: The file, for remarks.
-        void: The number for what is not to be counted.
+        void: The number of pixels that do not count.
     """
     codes = array[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     codes_there, where = np.unique(codes, return_inverse=True)

@@ -27,21 +27,21 @@ class DataConfig(Settings):
     """Folder of the data set: images and masks side by side, with or without split folders."""
     name: str | None = None
     """A published data set, to read the folder as its authors distribute it (samtune data list);
-    any other is a name for reports, by default the folder's."""
+    any other name is only used in reports; by default it is the folder's."""
     layout: str = "auto"
-    """How the files lie: auto, or one of those that samtune data list names."""
+    """How the files are arranged: auto, or a layout that samtune data list names."""
     images: str | None = setting(None, level="expert")
-    """Pattern of the image files below the folder, as in 'scans/*_t1.png' or '**/*.jpg', if their
-    names leave it open; a folder names all in it."""
+    """Pattern of the image files below the folder, as in 'scans/*_t1.png' or '**/*.jpg', if file
+    names alone do not tell images from masks; a folder stands for all files in it."""
     mask_files: str | None = setting(None, level="expert")
     """Pattern of the mask files; data.masks=PATTERN is the same."""
     outside: bool = setting(False, level="expert")
     """Also read files outside of the folder that its lists and annotations name, as file_name of
     COCO, the paths of a table, or path of YOLO. Links in the folder are followed anyway."""
     group: str | None = setting(None, level="expert")
-    """Regular expression for what of an image's path below the folder names its case, as in
-    'patient \\d+'; made splits keep the images of a case together. Its first group counts if it has
-    one."""
+    """Regular expression for the part of an image's path (below the folder) that names its case, as
+    in 'patient \\d+'; splits that samtune makes keep a case's images together. If the expression
+    has a group, its first group is used."""
     split: Literal["train", "val", "test", "all"] = "test"
     """Which split an evaluation uses."""
     shots: Count | None = None
@@ -50,53 +50,55 @@ class DataConfig(Settings):
     """Seed that chooses the shots; with one seed, fewer shots are a subset of more. published: the
     images of the data set's published few-shot experiments."""
     masks: Literal["auto", "binary", "instance", "classes"] = "auto"
-    """What mask values mean: foreground, one per object, or one per class; auto: 0/1 or 0/255."""
+    """What mask values mean: foreground, one value per object, or one per class; auto accepts 0/1
+    and 0/255."""
     threshold: int | None = setting(None, level="expert")
-    """Binary masks: values above are foreground; by default any but 0, and above 127 for 0..255."""
+    """Binary masks: values above it are foreground; by default any value except 0, and above 127
+    for 0..255."""
     invert: bool = setting(False, level="expert")
-    """Binary masks: what is not above the threshold is foreground instead."""
+    """Binary masks: values up to the threshold are foreground instead."""
     classes: Count | None = None
     """Number of classes of a class map: values 0 to classes - 1."""
     class_names: tuple[str, ...] = ()
     """Names of the classes for reports, in the order of their values."""
     colors: dict[str, tuple[int, int, int]] | str | None = None
-    """What the colours of coloured masks mean: {road: [128,64,128]} with a name for each class, or
-    a file of names and colours, as labelmap.txt of CVAT; by default such a file beside the masks.
-    """
+    """Classes of coloured masks: {road: [128,64,128]} with a name for each class, or a file of
+    names and colours, such as labelmap.txt of CVAT; by default such a file beside the masks."""
     background: int | None = None
     """Value of a class map that is no object; by default every class is one."""
     ignore: int | None = None
     """Mask value whose pixels are left out of losses and metrics."""
     crowds: Literal["auto", "ignore", "objects"] = setting("auto", level="expert")
-    """COCO annotations with iscrowd: groups to ignore, or objects; auto: groups, but objects in
-    files of CVAT, which marks every brushed mask so."""
+    """COCO annotations with iscrowd: ignore them as groups, or use them as objects; auto ignores
+    them, except in files of CVAT, which marks every brushed mask so."""
     turn_masks: bool = setting(False, level="expert")
-    """Masks are of the pixels as stored, and are turned as EXIF turns their images; by default only
-    if their size fits no other way."""
+    """Masks have the orientation of the stored pixels, and are turned by EXIF like their images; by
+    default only if their size fits no other way."""
     objects: Literal["auto", "mask", "component", "instance"] = "auto"
     """What one object is: the whole foreground or class, a connected component (an object that a
     training crop cuts apart counts as two), or an instance; auto: instance for instance maps, mask
     otherwise."""
     bands: tuple[int, ...] | None = setting(None, level="expert")
-    """Channels of an image that the model sees, one or three, counted from 0; each is then scaled
-    by its own values. By default those of a grey or colour image."""
+    """Channels of an image for the model, one or three, counted from 0; each is then scaled by its
+    own values. By default those of a grey or colour image."""
     intensity: Literal["percentile", "window", "zscore", "fixed"] = setting(
         "percentile", level="expert"
     )
-    """How values become 0..255: percentile keeps bytes and cuts deeper values at the 0.5th and
-    99.5th; zscore cuts at 3 standard deviations; window at data.window, or at what a DICOM file
-    says; fixed at data.range."""
+    """How values become 0..255: percentile keeps bytes and scales deeper values between the 0.5th
+    and 99.5th percentile; zscore cuts at 3 standard deviations; window uses data.window, or the
+    window in a DICOM file; fixed uses data.range."""
     window: tuple[float, float] | None = setting(None, level="expert")
     """Low and high value of data.intensity=window, as in [-160,240] Hounsfield units; by default
-    the window that a DICOM file itself has."""
+    the window in the DICOM file."""
     range: tuple[float, float] | None = setting(None, level="expert")
     """Low and high value of data.intensity=fixed; by default the range of the stored integers."""
     slice_axis: Literal[0, 1, 2] = setting(0, level="expert")
-    """Slices of a volume: 0 as they were taken (NIfTI: from feet to head), 1 or 2 across."""
+    """Axis of a volume's slices: 0 as they were acquired (NIfTI: from feet to head), 1 or 2 across
+    them."""
     empty_slices: Literal["keep", "drop"] = setting("keep", level="expert")
-    """Slices of a volume without any label; drop leaves them out of the training."""
+    """Slices of a volume without any label; drop leaves them out of training."""
     connectivity: Literal[4, 8] = setting(8, level="expert")
-    """Which neighbours of a pixel connect to it: 4 beside it, or 8 with the diagonal ones."""
+    """Neighbours that connect to a pixel: 4 adjacent ones, or 8 with the diagonal ones."""
     min_area: CountOrZero = setting(1, level="expert")
     """Objects with fewer pixels count as background."""
     min_share: Rate = setting(0.0, level="expert")
@@ -106,21 +108,21 @@ class DataConfig(Settings):
     test_fraction: Rate = setting(0.1, level="expert")
     """Fraction of the data for the test if the folder has no such split."""
     split_seed: int = setting(0, level="expert")
-    """Seed that deals files to splits if the folder has none."""
+    """Seed that assigns files to splits if the folder has none."""
     augment: str = setting("standard", names="samtune.data.augmentations:AUGMENTATIONS")
-    """How training images change."""
+    """How training images are augmented."""
     redraw: SwitchOrName = setting(True, level="expert", names="samtune.data.draws:DRAWS")
-    """When an image's random choices are drawn: its changes, its prompts, and which objects."""
+    """When an image's random choices are drawn: its augmentation, its prompts, and its objects."""
     crop: tuple[float, float] | None = setting(None, level="expert")
     """A random crop of each training image: [0.1,1] is the least and greatest fraction of its area,
-    at its aspect; [256,256] is a size in pixels of the model's frame, and becomes the frame of
-    training. A crop without an object is trained without a prompt, towards an empty mask.
-    Evaluation sees whole images."""
+    at its aspect ratio; [256,256] is a size in pixels of the model's frame, and becomes the frame
+    of training. A crop without an object is trained without a prompt, with an empty mask as the
+    target. Evaluation uses whole images."""
     rotate: Annotated[float, Range(at_least=0, at_most=180, note=" degrees")] = setting(
         0.0, level="expert"
     )
-    """Degrees by which training images turn at most, either way, in the model's frame; corners that
-    become empty are black."""
+    """Largest rotation of training images in degrees, in either direction, in the model's frame;
+    corners that become empty are black."""
     corners: str = setting("ignore", level="published", names="samtune.data.corners:CORNERS")
     """How the corners that a rotation leaves empty are labelled."""
     cache: CountOrZero = setting(1_000_000_000, level="expert")
@@ -147,43 +149,45 @@ def targets_are_maps(data: DataConfig, modes: Container[str]) -> bool:
 
 @dataclass(frozen=True)
 class PromptConfig(Settings):
-    """Which prompts are sampled from the masks."""
+    """The prompts that are sampled from the masks."""
 
     section = "prompts"
 
     train: str | list[str] = "box"
-    """Prompts in training: box, point, 3_points (any number), mask, none, clicks (asked again with
-    a click where the answer is wrong), mixed (box, point and mask), or a list to draw from."""
+    """Prompts in training: box, point, 3_points (any number), mask, none, clicks (each next click
+    corrects an error of the answer), mixed (box, point and mask), or a list from which one is
+    drawn."""
     eval: str | list[str] = "auto"
     """Prompts in evaluation: these, jittered_box, noisy_mask, or all; those of a list are evaluated
-    one after another. auto is what is trained for, and after a training what it keeps as well."""
+    one after another. auto uses the prompts of training, and after a training also those of
+    train.keep."""
     box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
     """
     box_scale: Annotated[float, Range(above=0, remedy="1 is the tight box")] | None = setting(
         None, level="published"
     )
-    """Sides of every box as a fraction of the tight one's, cut in whole pixels to end on the last
-    one; by default tight boxes on pixel edges."""
+    """Sides of every box as a fraction of the tight box's, in whole pixels, ending on the last
+    pixel; by default boxes are tight, on pixel edges."""
     inclusive_boxes: bool = setting(False, level="published")
-    """Boxes end on the last pixel, not on its far edge."""
+    """Boxes end on the last pixel instead of its far edge."""
     binary_masks: tuple[Count, Rate] | None = setting(None, level="published")
-    """Mask prompts are 0 and 1 instead of logits, by a factor and a threshold, as in [8,0.5]. In
-    training, noise is added to the pixels that change if the mask is shrunk by the factor and
-    enlarged again; then pixels above the threshold become 1. Evaluation adds no noise and takes 0.5
-    as the threshold."""
+    """Mask prompts are 0 and 1 instead of logits, made with a factor and a threshold, as in
+    [8,0.5]. In training, noise is added to the pixels that change if the mask is shrunk by the
+    factor and enlarged again; then pixels above the threshold become 1. Evaluation adds no noise
+    and uses 0.5 as the threshold."""
     one_kind: bool = setting(False, level="published")
     """If prompts.train is a list, one kind is drawn per image instead of one per object."""
     points: Count = 1
     """Points per object for the prompt point."""
     clicks: Count = 5
-    """Clicks per object for the prompt clicks, the first one included."""
+    """Clicks per object for the prompt clicks, including the first one."""
     max_objects: Count = 16
     """Objects per training image, drawn anew each time; evaluation uses all."""
     ask_empty: bool = setting(False, level="expert")
-    """Also train on images that have no object to prompt: without a prompt, towards an empty mask.
-    By default they add nothing to the loss. Crops of data.crop, and all images if the prompt is
-    none, are trained on anyway."""
+    """Also train on images without an object to prompt: without a prompt, with an empty mask as the
+    target. By default they add nothing to the loss. Crops of data.crop, and all images if the
+    prompt is none, are always trained on."""
 
     def check_together(self) -> None:
         """Refuses unknown modes, and rules for prompts that exclude each other."""

@@ -1,4 +1,4 @@
-"""What the corners of a training image are that become empty when it is rotated."""
+"""The labels of the corners that become empty when a training image is rotated."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Corners:
-    """The labels of corners without a pixel of the image; they are black in the image."""
+    """The labels of the empty corners; in the image they are black."""
 
     @staticmethod
     def label(labels: Labels, empty: NDArray[np.bool_], data: DataConfig) -> Labels:
-        """The labels with those of the corners.
+        """The labels, with those of the corners set.
 
         Args:
-            labels: Of the rotated image, where corners are not valid.
+            labels: The labels of the rotated image, in which corners are ignored.
             empty: ``(h, w)``, true in the corners.
             data: The settings.
         """
@@ -35,9 +35,9 @@ CORNERS: Registry[Corners] = Registry("corners", "data.corners", "samtune.publis
 
 @CORNERS.register("ignore")
 class IgnoredCorners(Corners):
-    """They are left out of losses and metrics."""
+    """The corners are left out of losses and metrics."""
 
     @staticmethod
     def label(labels: Labels, empty: NDArray[np.bool_], data: DataConfig) -> Labels:
-        """The labels as they are."""
+        """Returns the labels unchanged."""
         return labels

@@ -1,4 +1,4 @@
-"""Training on parts of images, as they are cut when a model is used: tiles, and crops."""
+"""Training on views of images, cut as in inference: tiles and crops."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def drawn_view(
     draws: Draws,
     modes: Container[str],
 ) -> tuple[NDArray[np.uint8], Labels]:
-    """One random view of an image, with its part of the labels.
+    """One random view of an image, with its region of the labels.
 
-    ``tiled``: a tile at a random place that holds a random pixel of a random object, since only
-    such tiles are asked; without prompts every tile is, and half of them lie anywhere. ``crop``:
-    the window about a random object's box, with this object alone, moved and enlarged or reduced a
-    little. ``whole``, and ``crop`` without prompts: the image as it is.
+    ``tiled``: a tile at a random position that contains a random pixel of a random object, because
+        inference only prompts such tiles; without prompts it uses every tile, so half of the tiles
+        lie anywhere. ``crop``: the window around a random object's box, only with this object,
+        slightly moved and scaled. ``whole``, and ``crop`` without prompts: the image as it is.
     """
     free = NONE in modes
     if policy.tiles == "whole" or (policy.tiles == "crop" and free):

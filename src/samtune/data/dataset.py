@@ -30,18 +30,18 @@ from samtune.prompts import NONE, PromptModes, Prompts
 
 
 class _Question(NamedTuple):
-    """What one image is asked: prompts in the original frame, objects, targets in both frames."""
+    """The prompts of one image in the original frame, with objects, and targets in both frames."""
 
     prompts: Prompts
     targets: torch.Tensor
     originals: torch.Tensor
     classes: NDArray[np.int64]
     map: ObjectMap | None = None
-    """In place of both."""
+    """The object map that replaces both targets."""
 
 
 class _Samples(dict[int, Sample]):
-    """Files kept in memory, by index; data sets that share them share their count of bytes."""
+    """Samples kept in memory, by index; data sets with the same files share the byte count."""
 
     nbytes = 0
 
@@ -49,33 +49,34 @@ class _Samples(dict[int, Sample]):
 class SegmentationDataset(Dataset[Example]):
     """Images with prompts and targets, sampled anew each epoch.
 
-    An example depends on ``(seed, epoch, index)``, or on fewer of them as ``data.redraw`` says, and
-    not on the number of workers. In training images are augmented, cropped and rotated, at
-    most ``max_objects`` objects are drawn, and an object that the fit into the model's frame leaves
-    without a pixel is not asked for. Where the input policy cuts images, one view is drawn
-    (:func:`samtune.data.cuts.drawn_view`). Evaluation changes nothing, asks for all objects, and
-    keeps the targets in the original frame as well.
+    An example depends on ``(seed, epoch, index)``, or on fewer of them if ``data.redraw`` says so,
+    and not on the number of workers. In training images are augmented, cropped and rotated, at most
+    ``max_objects`` objects are drawn, and objects that have no pixel left in the model's frame get
+    no prompt. If the input policy cuts images, one view is drawn
+    (:func:`samtune.data.cuts.drawn_view`). Evaluation does not change images, prompts all objects,
+    and keeps the targets in the original frame as well.
 
     Without prompts an image is one example with one target: the mask of all its objects, or, over
-    several classes, their map ``(1, h, w)`` int64. Pixels without a class are of the class
-    ``data.background``, or not valid where there is none.
+    several classes, their map ``(1, h, w)`` int64. Pixels without a class belong to the class
+    ``data.background``, or are ignored if there is none.
 
     Args:
         records: The files.
         data: How masks are read, augmentation, cache.
         size: Height and width of the model's frame.
-        resize: How images come into that frame.
+        resize: How images are resized into that frame.
         prompts: Jitter, number of points, number of objects.
         mask_size: Height and width of mask prompts: four times the token grid of the frame, by
             default that of tokens of 16 pixels.
-        train: Training or evaluation.
+        train: Whether examples are for training or for evaluation.
         mode: Prompt mode or list of them; by default ``prompts.train`` or ``prompts.eval``.
-        seed: Start of all random choices.
-        input: All of how images enter, in place of ``size`` and ``resize``.
+        seed: Seed of all random choices.
+        input: The whole input policy, instead of ``size`` and ``resize``.
 
     Raises:
-        InputError: No records, an unknown mode, a prompt setting out of range, ``none`` beside
-            other modes over several classes, or changes of training images that do not go together.
+        InputError: There are no records, a mode is unknown, a prompt setting is out of range,
+            ``none`` is combined with other modes over several classes, or changes of training
+            images conflict.
     """
 
     def __init__(
@@ -108,11 +109,11 @@ class SegmentationDataset(Dataset[Example]):
         self.class_maps = targets_are_maps(data, self.modes)
         """Whether the targets are maps of classes."""
         self.originals = not train
-        """Whether examples have their targets in the original frame too."""
+        """Whether examples also have their targets in the original frame."""
         self.object_maps = False
         """Whether examples have their objects as maps, see :meth:`with_object_maps`."""
         self.rounds = self.modes.rounds(self.prompts.clicks)
-        """How often a model is to be asked, with a click more each time."""
+        """Number of rounds in which a model is prompted, with one more click each time."""
         if self.class_maps and len(self.modes) > 1:
             raise InputError(
                 f"{key}={','.join(self.modes)}: over {data.classes} classes none asks for a map of "
@@ -131,11 +132,11 @@ class SegmentationDataset(Dataset[Example]):
         self._epoch[0] = epoch
 
     def in_frame(self, size: tuple[int, int], mask_size: tuple[int, int]) -> SegmentationDataset:
-        """The same images and prompts for a model of another frame; itself where they agree.
+        """The same images and prompts for a model of another frame; itself if the frames agree.
 
         Args:
             size: Height and width of the other frame.
-            mask_size: As the data set's.
+            mask_size: Height and width of mask prompts in it.
         """
         if (size, mask_size) == (self.input.size, self.mask_size):
             return self
@@ -145,7 +146,7 @@ class SegmentationDataset(Dataset[Example]):
         return other
 
     def asked_in(self, *names: str) -> SegmentationDataset:
-        """The same images with the prompts of other modes; itself if it has them already.
+        """The same images with the prompts of another mode; itself if it already has them.
 
         Args:
             names: As of ``prompts.eval``.
@@ -161,13 +162,13 @@ class SegmentationDataset(Dataset[Example]):
         return other
 
     def rehearsing(self, modes: Sequence[str]) -> SegmentationDataset:
-        """The same images, each asked in further modes as well: of them one for each object.
+        """The same images with additional rehearsal prompts, one object per further mode.
 
-        None is of an empty image. These prompts are drawn last, so that all else stays as it is
+        Empty images get none. These prompts are drawn last, so that everything else is the same as
         without them.
 
         Args:
-            modes: As of ``prompts.train``; without any it is the data set itself.
+            modes: Values of ``prompts.train``; without any the result is the data set itself.
 
         Raises:
             InputError: An unknown mode.
@@ -179,13 +180,14 @@ class SegmentationDataset(Dataset[Example]):
         return other
 
     def with_originals(self) -> SegmentationDataset:
-        """The same images and prompts, with their targets in the original frame too.
+        """The same images and prompts, with their targets in the original frame as well.
 
-        In training that is the image as changed and cropped, before it is fitted into the model's
+        In training that is the augmented and cropped image, before it is fitted into the model's
         frame.
 
         Raises:
-            InputError: Images change in the model's frame, where none has a size of its own.
+            InputError: Images change in the model's frame, where they no longer have their own
+                size.
         """
         check_own_size(self.data)
         other = copy.copy(self)
@@ -193,20 +195,20 @@ class SegmentationDataset(Dataset[Example]):
         return other
 
     def with_object_maps(self) -> SegmentationDataset:
-        """The same images and prompts, each with its objects as one map, not a mask for each.
+        """The same images and prompts, each with its objects as one map instead of masks.
 
-        So an example is as large as its image, however many objects there are. Maps of classes are
-        maps already, and stay what they are.
+        An example is then as large as its image, however many objects there are. Maps of classes
+        stay as they are.
         """
         other = copy.copy(self)
         other.object_maps = not self.class_maps
         return other
 
     def sample(self, index: int) -> Sample:
-        """The files of one record, from the cache if there.
+        """The sample of one record, from the cache if it is there.
 
         Raises:
-            InputError: A broken file or mask values against the rules.
+            InputError: A file is broken, or mask values violate the rules.
         """
         if index in self._cache:
             return self._cache[index]
@@ -233,7 +235,7 @@ class SegmentationDataset(Dataset[Example]):
         policy = self.input
         if policy.size != self.frame:
             policy = replace(policy, size=self.frame)
-        if self.train and acts_in_frame(self.data):  # it has been through the first size
+        if self.train and acts_in_frame(self.data):  # the first size was applied before
             policy = replace(policy, first_size=None)
         pixels, geometry = fit(image, policy)
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
@@ -329,13 +331,13 @@ class SegmentationDataset(Dataset[Example]):
         return np.concatenate([np.array([none], np.int64), labels.classes])
 
     def _objects(self, objects: Objects, draws: Draws) -> NDArray[np.int64]:
-        """Which objects to ask for: in the order of the label map, or drawn where they are many."""
+        """The objects to prompt: in the order of the label map, or drawn if there are many."""
         pixels = areas(objects.map, objects.count)
         there = pixels >= max(1, self.data.min_area)
         there &= pixels > self.data.min_share * pixels.max(initial=0)
         if not self.train:
             return np.flatnonzero(there)
-        if not self.originals:  # else it is compared at its own size
+        if not self.originals:  # otherwise it is compared at its own size
             there &= areas(objects.fitted, objects.count) > 0
         which = np.flatnonzero(there)
         if len(which) > self.prompts.max_objects:

@@ -1,4 +1,4 @@
-"""DICOM files and series: their units, their order, and what their greys and colours mean."""
+"""DICOM files and series: their units, their order, and the meaning of greys and colours."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from samtune.errors import InputError
 
 _ENDINGS = (".dcm", ".dicom", ".dic", ".ima")
 _MAGIC = b"DICM"
-"""After 128 bytes, in every file that PACS and disks exchange."""
+"""The marker after 128 bytes in every file that PACS and disks exchange."""
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is one of DICOM: by its ending, or if it has none, by its first bytes."""
+    """Whether a file is a DICOM file: by its ending, or without one by its first bytes."""
     name = path.name.lower()
     if name.endswith(_ENDINGS):
         return not path.is_dir()
@@ -36,14 +36,14 @@ def dicom_files(path: Path) -> list[Path]:
 def read_dicom(path: Path) -> NDArray:
     """A file as ``(h, w)``, ``(h, w, 3)`` or ``(n, h, w)``; a folder as ``(n, h, w)``.
 
-    Slices and frames lie in the order of their places along the normal of their plane; frames
-    whose places are not said, or not in one direction, in the file's order. Values are in rescaled
-    units, wherever the file says them: for all frames or for each. Of MONOCHROME1 the range that
-    can be stored, or that of the table of units, is turned round, so that all slices are alike.
-    Pixels with the padding value are masked (``numpy.ma``).
+    Slices and frames are ordered by their positions along the normal of their plane; frames without
+    positions, or with positions in several directions, keep the file's order. Values are in
+    rescaled units, whether the file defines them for all frames or for each. MONOCHROME1 is
+    inverted within the range that can be stored, or that of the table of units, so all slices have
+    the same sense. Pixels with the padding value are masked (``numpy.ma``).
 
     Raises:
-        InputError: Several series or sizes, an unknown order, or a compression that is not known.
+        InputError: There are several series or sizes, or the order or the compression is unknown.
     """
     pydicom = library("pydicom", "medical", path)
     parts = _parts(pydicom, path)
@@ -55,44 +55,46 @@ def read_dicom(path: Path) -> NDArray:
     shapes = sorted({value.shape for value in values})
     if len(shapes) > 1:
         raise InputError(
-            f"{path}: holds slices of the sizes {', '.join(map(str, shapes))}; keep those of one"
+            f"{path}: holds slices of the sizes {', '.join(map(str, shapes))}; keep those of one "
+            "size"
         )
     return np.ma.stack(values) if any(map(np.ma.isMaskedArray, values)) else np.stack(values)
 
 
 def windows_of(path: Path) -> list[tuple[float, float] | None]:
-    """The values that each image of a file or series says to show as black and as white.
+    """The display window (values of black and of white) of each image of a file or series.
 
-    They are those of the first window (PS3.3 C.11.2.1.2) of the frame's own group, of the shared
-    group, or of the file itself, in the units and the order of :func:`read_dicom`; ``None`` if
-    there is no window.
+    The window is the first one (PS3.3 C.11.2.1.2) in the frame's own group, in the shared group, or
+    in the file itself, in the units and the order of :func:`read_dicom`; ``None`` if there is none.
 
     Raises:
-        InputError: As :func:`read_dicom`, or a window that is no straight line.
+        InputError: See :func:`read_dicom`; or the window is not linear.
     """
     parts = _parts(library("pydicom", "medical", path), path, pixels=False)
     return [_window(part, i, file) for part, file in parts for i in _order(part)]
 
 
 def _parts(pydicom: Any, path: Path, pixels: bool = True) -> list[tuple[Any, Path]]:
-    """The file, or the images of a series in the order of their places, each with its file."""
+    """The file, or the images of a series ordered by position, each with its file."""
     if not path.is_dir():
         return [(pydicom.dcmread(path, stop_before_pixels=not pixels), path)]
     files = dicom_files(path)
     read = [(pydicom.dcmread(file, stop_before_pixels=not pixels), file) for file in files]
-    parts = [(part, file) for part, file in read if "Rows" in part]  # others are reports and lists
+    parts = [
+        (part, file) for part, file in read if "Rows" in part
+    ]  # other files are reports and lists
     if not parts:
         raise InputError(f"{path}: none of its DICOM files holds an image; give the image series")
     series = {str(part.get("SeriesInstanceUID", "")) for part, _ in parts}
     if len(series) > 1:
         raise InputError(
-            f"{path}: holds files of {len(series)} series; put each into a folder of its own"
+            f"{path}: holds files of {len(series)} series; put each into its own folder"
         )
     return parts if len(parts) == 1 else sorted(parts, key=lambda each: _place(*each))
 
 
 def orientation_of_series(path: Path) -> tuple[NDArray, NDArray] | None:
-    """The directions of rows and columns of a series or file; ``None`` if they are not said."""
+    """The directions of rows and columns of a series or file; ``None`` if unknown."""
     files = dicom_files(path)
     if not files or not is_dicom(files[0]):
         return None
@@ -101,16 +103,16 @@ def orientation_of_series(path: Path) -> tuple[NDArray, NDArray] | None:
         header = pydicom.dcmread(files[0], stop_before_pixels=True)
         group = _in_groups(header, "PlaneOrientationSequence", 0) or header
         x, y = np.array(group.ImageOrientationPatient, float).reshape(2, 3)
-    except Exception:  # what cannot be read is refused when its values are
+    except Exception:  # unreadable files are refused when their values are read
         return None
     return x, y
 
 
 def library(name: str, extra: str, path: Path) -> Any:
-    """A package that reading a file needs.
+    """Imports a package that reading a file needs.
 
     Raises:
-        InputError: It is not installed; the extra that brings it.
+        InputError: It is not installed; the message names the extra to install.
     """
     import importlib
 
@@ -127,7 +129,7 @@ def _values(pydicom: Any, part: Any, file: Path) -> NDArray:
         values = pydicom.pixels.pixel_array(part)  # colours of YBR become red, green and blue
     except (RuntimeError, NotImplementedError) as error:
         raise InputError(
-            f"{file}: compressed as no installed library can read; pip install pylibjpeg "
+            f"{file}: has a compression that no installed library can read; pip install pylibjpeg "
             "pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it"
         ) from error
     kind = str(part.get("PhotometricInterpretation", ""))
@@ -168,7 +170,7 @@ def _mirror(part: Any) -> int:
 
 
 def _sum_of_units(part: Any, frame: int) -> float:
-    """The sum of the units that the ends of the stored range stand for, or of a table's ends."""
+    """The sum of the units at the ends of the stored range, or at the ends of a table."""
     if not part.get("ModalityLUTSequence"):
         slope, shift = _rescale(part, frame)
         return slope * _mirror(part) + 2 * shift
@@ -180,12 +182,12 @@ def _sum_of_units(part: Any, frame: int) -> float:
 
 
 def _padding(part: Any, values: NDArray) -> NDArray[np.bool_] | None:
-    """Where stored values are those that fill what the scanner did not see (PS3.3 C.7.5.1.1.2)."""
+    """Where stored values mark areas outside of the scanner's field of view (PS3.3 C.7.5.1.1.2)."""
     ends = [part.get("PixelPaddingValue"), part.get("PixelPaddingRangeLimit")]
     if ends[0] in (None, "") or int(part.get("SamplesPerPixel") or 1) > 1:
         return None
     known = [int(end) for end in ends if end not in (None, "")]
-    if values.dtype.kind == "i":  # some scanners write a negative one without its sign
+    if values.dtype.kind == "i":  # some scanners write a negative value without its sign
         known = [int(np.array(end).astype(values.dtype)) for end in known]
     padding = (values >= min(known)) & (values <= max(known))
     return padding if padding.any() else None
@@ -202,11 +204,11 @@ def _window(part: Any, frame: int, file: Path) -> tuple[float, float] | None:
     function = str(group.get("VOILUTFunction") or "LINEAR")
     if function not in ("LINEAR", "LINEAR_EXACT") or width <= 0:
         raise InputError(
-            f"{file}: its window (centre {centre:g}, width {width:g}, {function}) is no straight "
-            "line from black to white; set data.window=[low,high]"
+            f"{file}: its window (centre {centre:g}, width {width:g}, {function}) is not linear; "
+            "set data.window=[low,high]"
         )
     half = width / 2
-    if function == "LINEAR":  # of whole numbers, of which the window holds so many
+    if function == "LINEAR":  # of whole numbers; the window contains this many of them
         centre, half = centre - 0.5, (width - 1) / 2
     low, high = centre - half, centre + half
     if part.get("PhotometricInterpretation") == "MONOCHROME1":
@@ -216,12 +218,12 @@ def _window(part: Any, frame: int, file: Path) -> tuple[float, float] | None:
 
 
 def _bytes(colours: NDArray) -> NDArray[np.uint8]:
-    """Colours of a palette, which are mostly of 16 bits, as bytes."""
+    """Converts the colours of a palette, which mostly have 16 bits, to bytes."""
     return (colours >> 8).astype(np.uint8) if colours.dtype == np.uint16 else colours
 
 
 def _rescale(part: Any, frame: int) -> tuple[float, float]:
-    """Slope and intercept of a frame: of its own group, the shared group, or the file itself."""
+    """Slope and intercept of a frame: from its own group, the shared group, or the file itself."""
     groups = [_in_groups(part, "PixelValueTransformationSequence", frame), part]
     found = []
     for key, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
@@ -231,7 +233,7 @@ def _rescale(part: Any, frame: int) -> tuple[float, float]:
 
 
 def _in_groups(part: Any, name: str, frame: int) -> Any:
-    """A group of attributes of a frame, of its own or shared by all; ``None`` without one."""
+    """A group of a frame's attributes, its own or the shared one; ``None`` if there is neither."""
     for group in _groups(part, frame):
         inner = group.get(name)
         if inner:
@@ -249,20 +251,20 @@ def _groups(part: Any, frame: int) -> Iterator[Any]:
 
 
 def _place(part: Any, file: Path) -> float:
-    """Where a slice lies along the normal of its plane; by its number if that is not said."""
+    """The position of a slice along the normal of its plane; its number if that is missing."""
     known = _plane(part, 0)
     if known is not None:
         return known[1]
     if part.get("InstanceNumber") in (None, ""):
         raise InputError(
-            f"{file}: says neither its position nor its number, so the order of the series is not "
-            "known; export the series again"
+            f"{file}: has neither a position nor a number, so the order of the series is unknown; "
+            "export the series again"
         )
     return float(part.InstanceNumber)
 
 
 def _order(part: Any) -> list[int]:
-    """The frames of a file by their places; as stored if they have none or are turned apart."""
+    """The frames of a file by position; as stored if positions are missing or not parallel."""
     frames = list(range(_frames(part)))
     planes = [_plane(part, frame) for frame in frames] if len(frames) > 1 else []
     known = [plane for plane in planes if plane is not None]
@@ -274,7 +276,7 @@ def _order(part: Any) -> list[int]:
 
 
 def _plane(part: Any, frame: int) -> tuple[NDArray, float] | None:
-    """The normal of a frame's plane and its place along it; ``None`` if they are not said."""
+    """The normal of a frame's plane and its position along it; ``None`` if they are missing."""
     place = _in_groups(part, "PlanePositionSequence", frame) or part
     plane = _in_groups(part, "PlaneOrientationSequence", frame) or part
     if not (place.get("ImagePositionPatient") and plane.get("ImageOrientationPatient")):

@@ -19,28 +19,29 @@ if TYPE_CHECKING:
 
 
 class Draws:
-    """All that is drawn at random for one example, here from a NumPy generator.
+    """All random choices for one example, here from a NumPy generator.
 
-    A published training whose random numbers are repeated overrides what it draws in another way.
+    A class that repeats the random numbers of a published training overrides the choices that
+    differ.
 
     Args:
         generator: The source of the numbers.
     """
 
     varies: ClassVar[bool] = False
-    """Whether an image gets others in every epoch."""
+    """Whether an image gets other choices in every epoch."""
     cuts_apart: ClassVar[bool] = False
-    """Whether objects are looked for after the changes, also without a crop that cuts them."""
+    """Whether objects are determined after the changes even without a crop that cuts them."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self.generator = generator
 
     @classmethod
     def of(cls, seed: int, epoch: int, index: int) -> Draws:
-        """The choices of one example: here the same in every epoch.
+        """The choices of one example; here the same in every epoch.
 
         Args:
-            seed: Of the data set.
+            seed: Seed of the data set.
             epoch: The pass over the data, from 0.
             index: The image's number.
         """
@@ -48,10 +49,10 @@ class Draws:
 
     @classmethod
     def check(cls, data: DataConfig) -> None:
-        """Refuses changes of images that these choices do not know.
+        """Refuses changes of images that these choices do not support.
 
         Raises:
-            InputError: With what to set instead.
+            InputError: A change is not supported; the message says what to set instead.
         """
 
     def change(
@@ -72,16 +73,16 @@ class Draws:
         return float(self.generator.uniform(low, high))
 
     def crop_corner(self, room: Sequence[int]) -> tuple[int, int]:
-        """The upper left corner ``y, x`` of a crop, each from 0 to the pixels that it leaves."""
+        """The upper left corner ``y, x`` of a crop, each from 0 to the pixels left over."""
         y, x = (int(self.generator.integers(pixels + 1)) for pixels in room)
         return y, x
 
     def angle(self, most: float) -> float:
-        """The degrees of a rotation, at most so many either way."""
+        """The angle of a rotation in degrees, at most a given one in either direction."""
         return float(self.generator.uniform(-most, most))
 
     def lies_anywhere(self) -> bool:
-        """Whether a tile need not hold an object; in half of the cases."""
+        """Whether a tile need not contain an object; true in half of the cases."""
         return bool(self.generator.random() < 0.5)
 
     def one_of(self, values: NDArray[np.integer]) -> int:
@@ -95,7 +96,7 @@ class Draws:
         return y, x
 
     def shift(self, most: float) -> NDArray[np.float64]:
-        """How far a crop around an object moves, ``(2,)``, at most so many pixels either way."""
+        """The shift of a crop around an object, ``(2,)``, at most a number of pixels."""
         return self.generator.uniform(-most, most, 2)
 
     def margin(self, low: float, high: float) -> float:
@@ -103,23 +104,23 @@ class Draws:
         return float(self.generator.uniform(low, high))
 
     def mode(self, count: int) -> int:
-        """Which of so many prompt modes an image gets."""
+        """The index of the prompt mode for an image, among a number of modes."""
         return int(self.generator.integers(count))
 
     def modes(self, count: int, objects: int) -> NDArray[np.int64]:
-        """Which of so many prompt modes each object gets, ``(objects,)``."""
+        """The index of the prompt mode for each object, ``(objects,)``."""
         return self.generator.integers(count, size=objects)
 
     def some_of(self, objects: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """So many of an image's objects, each at most once."""
+        """A number of an image's objects, each at most once."""
         return self.generator.choice(objects, count, replace=False)
 
     def points(self, pixels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """So many of an object's pixels, ``(count,)``."""
+        """A number of an object's pixels, ``(count,)``."""
         return self.generator.choice(pixels, count)
 
     def jitter(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """By which fraction of the most that is allowed each side of a box moves, -1 to 1."""
+        """The shift of each side of a box as a fraction of the allowed maximum, -1 to 1."""
         return self.generator.uniform(-1, 1, shape)
 
     def swelling(self, most: int, objects: int) -> NDArray[np.int64]:
@@ -137,12 +138,12 @@ DRAWS: Registry[Draws] = Registry("draws", "data.redraw", "samtune.published")
 
 @DRAWS.register("false")
 class FirstDraws(Draws):
-    """An image keeps the changes and prompts of the first epoch."""
+    """An image keeps the augmentation and prompts of the first epoch."""
 
 
 @DRAWS.register("true")
 class EpochDraws(Draws):
-    """Each epoch draws changes and prompts anew."""
+    """Each epoch draws augmentation and prompts anew."""
 
     varies = True
 

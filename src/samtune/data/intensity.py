@@ -1,4 +1,4 @@
-"""Which bands of an image a model sees, and how their values become bytes."""
+"""The bands of an image that a model uses, and the conversion of their values to bytes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 
 NOT_FINITE = "not finite"
-"""The kind of a remark about values that are no numbers."""
+"""The kind of a remark about NaN and infinite values."""
 PERCENTILES = (0.5, 99.5)
-"""Range of values that deeper images keep under ``percentile``."""
+"""Percentiles between which ``percentile`` scales images of more than 8 bits."""
 _SAFE = 1e18
-"""Beyond it the squares and differences of single precision overflow."""
+"""Magnitude above which squares and differences overflow in single precision."""
 DEVIATIONS = 3.0
-"""Standard deviations on each side of the mean that images keep under ``zscore``."""
+"""Standard deviations on each side of the mean that ``zscore`` keeps."""
 
 
 def reading(data: DataConfig) -> dict[str, Any]:
-    """The fields of an input policy that say how files are read.
+    """The fields of an input policy about reading files.
 
     Raises:
-        InputError: Settings that do not go together.
+        InputError: Settings conflict.
     """
     bands, window, fixed = data.bands, data.window, data.range
     if bands is not None and (len(bands) not in (1, 3) or min(bands) < 0):
@@ -36,7 +36,7 @@ def reading(data: DataConfig) -> dict[str, Any]:
     for key, limits, policy in (("window", window, "window"), ("range", fixed, "fixed")):
         if limits is not None and data.intensity != policy:
             raise InputError(
-                f"data.{key}={list(limits)}: only for data.intensity={policy}; set that too"
+                f"data.{key}={list(limits)}: needs data.intensity={policy}; set that too"
             )
         if limits is not None and not limits[0] < limits[1]:
             raise InputError(f"data.{key}={list(limits)}: must be the low and the high value")
@@ -49,16 +49,16 @@ def reading(data: DataConfig) -> dict[str, Any]:
 
 
 def policy_of(data: DataConfig) -> InputPolicy:
-    """How files are read, where no frame is needed.
+    """An input policy for reading files without a frame.
 
     Raises:
-        InputError: As :func:`reading`.
+        InputError: See :func:`reading`.
     """
     return InputPolicy((1, 1), **reading(data))
 
 
 def settings_of(header: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of ``data`` for which :func:`reading` gives this stored input policy."""
+    """The settings of ``data`` for which :func:`reading` returns this stored input policy."""
     stored = InputPolicy.of(header)
     found: dict[str, Any] = {"intensity": stored.intensity, "slice_axis": stored.slice_axis}
     if stored.bands is not None:
@@ -69,10 +69,10 @@ def settings_of(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same(data: DataConfig, policy: InputPolicy) -> None:
-    """Refuses settings under which files would be read otherwise than in training.
+    """Refuses settings with which files would be read differently than in training.
 
     Raises:
-        InputError: Naming the first setting that differs.
+        InputError: A setting differs; the message names the first one.
     """
     for key, value in reading(data).items():
         trained = getattr(policy, key)
@@ -85,20 +85,20 @@ def check_same(data: DataConfig, policy: InputPolicy) -> None:
 
 
 def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np.uint8]:
-    """Takes the policy's bands of ``(h, w, channels)`` and brings them to ``(h, w, 3)`` bytes.
+    """Selects the policy's bands of ``(h, w, channels)`` and converts them to ``(h, w, 3)`` bytes.
 
-    - ``percentile``: bytes stay; of deeper values the 0.5th percentile becomes 0, the 99.5th 255.
+    - ``percentile``: bytes stay; for deeper values the 0.5th percentile becomes 0, the 99.5th 255.
     - ``zscore``: three standard deviations below the mean become 0, three above 255.
-    - ``window`` and ``fixed``: the lower limit becomes 0, the upper one 255; by default those that
-      a DICOM file says for ``window``, those of the stored integers for ``fixed``.
+    - ``window`` and ``fixed``: the lower limit becomes 0, the upper one 255; by default the DICOM
+      file's own for ``window``, those of the stored integers for ``fixed``.
 
-    The statistics are those of the image, over its channels together; where bands are chosen,
-    of each of these alone. Values beyond are cut. What is no number, infinite, or masked as without
-    data is left out of them and becomes 0.
+    The statistics are computed over all channels of the image together; if bands are chosen, for
+    each band separately. Values beyond the limits are clipped. NaN, infinite values and pixels
+    masked as without data are left out of the statistics and become 0.
 
     Raises:
-        InputError: More than four channels and no choice, a band that is not there, fractions
-            without a range, or no window.
+        InputError: There are more than four channels without a choice, a band does not exist,
+            floats have no range, or there is no window.
     """
     bands = None if policy is None else policy.bands
     values = _take_bands(array, bands, path)
@@ -122,7 +122,7 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
 
 
 def _remark_numbers(values: NDArray, path: Path) -> None:
-    """Counts what is no number where there are data, and refuses an image of nothing else."""
+    """Counts values that are not finite, and refuses an image without any finite value."""
     if not np.issubdtype(values.dtype, np.inexact):
         return
     there = ~np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
@@ -144,10 +144,10 @@ def _remark_numbers(values: NDArray, path: Path) -> None:
 
 
 def _blank(values: NDArray, apart: bool) -> NDArray[np.bool_] | None:
-    """``(h, w, channels)``: true where there are no data; ``None`` if there are everywhere.
+    """``(h, w, channels)``: true at pixels without data; ``None`` if there are none.
 
-    A colour of whole numbers has none where all its channels have none, because one of them may
-    well have the value that stands for nothing.
+    A pixel with whole-number colours is blank only if all its channels are, because a single
+    channel may well have the nodata value.
     """
     blank = None
     if isinstance(values, np.ma.MaskedArray):
@@ -167,8 +167,8 @@ def _take_bands(array: NDArray, bands: tuple[int, ...] | None, path: Path) -> ND
             raise DataError(
                 path,
                 "many channels",
-                f"the image has {count} channels, but a model sees three",
-                "choose with data.bands=[i,j,k], or save each slice as a file of its own",
+                f"the image has {count} channels, but a model takes three",
+                "choose with data.bands=[i,j,k], or save each slice as a separate file",
             )
         return array[..., :3] if count > 2 else array[..., :1]
     if max(bands) >= count:
@@ -215,12 +215,12 @@ def _by_default(policy: InputPolicy, array: NDArray, path: Path) -> tuple[float,
         raise DataError(
             path,
             "no window",
-            "data.intensity=window: the file says no window of its own",
+            "data.intensity=window: the file contains no window",
             "set data.window=[low,high], as in [-160,240]",
         )
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(
-            f"{path}: holds {array.dtype} values, which have no range of their own; set "
+            f"{path}: holds {array.dtype} values, which have no natural range; set "
             "data.range=[low,high]"
         )
     info = np.iinfo(array.dtype)
@@ -228,10 +228,10 @@ def _by_default(policy: InputPolicy, array: NDArray, path: Path) -> tuple[float,
 
 
 def _finite(array: NDArray) -> NDArray[Any]:
-    """The values as floats, of double precision if differences could not be told else."""
+    """The values as floats, in double precision if single would lose differences."""
     most = np.finfo(np.float32).max
     if np.issubdtype(array.dtype, np.inexact):
-        array = np.where(np.abs(array) <= most, array, 0)  # of NaN too
+        array = np.where(np.abs(array) <= most, array, 0)  # also for NaN
     large = bool(array.size) and float(np.abs(array).max()) > _SAFE
     return array.astype(np.float64 if large else np.float32)
 

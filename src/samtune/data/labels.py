@@ -1,4 +1,4 @@
-"""Turns a mask file's values into objects, by rules that refuse what they do not understand."""
+"""Converts a mask file's values to objects, by rules that refuse unclear values."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 
 _FEW = 8
-"""Up to so many objects, one pass over the map for each is faster than one over all pixels."""
+"""Number of objects up to which one pass over the map per object is faster than one over all
+pixels."""
 _SPARSE = 1 << 20
-"""Ids above this are counted by sorting; below by a table, which is faster."""
+"""Ids above this are counted by sorting, others by a table, which is faster."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,19 @@ class Labels:
     map: NDArray[np.integer]
     """``(h, w)``: 0 for no object, ``k + 1`` for object ``k``."""
     classes: NDArray[np.int64]
-    """``(K,)``: the class of each object, 0 where there is only one."""
+    """``(K,)``: the class of each object; 0 if there is only one class."""
     valid: NDArray[np.bool_] | None = None
-    """``(h, w)``: false where the label is to be ignored; ``None`` if it counts everywhere."""
+    """``(h, w)``: false at ignored pixels; ``None`` if no pixel is ignored."""
     small: NDArray[np.bool_] | None = None
-    """``(h, w)``: true where an object under ``min_area`` was, as the file has it; ``None`` if
-    none was, and once the image is augmented."""
+    """``(h, w)``: true at objects below ``min_area``, as in the file; ``None`` if there are none,
+    and after augmentation."""
 
     def __len__(self) -> int:
         return len(self.classes)
 
     @property
     def foreground(self) -> NDArray[np.bool_]:
-        """``(h, w)``: all that is foreground, also what is too small for an object."""
+        """``(h, w)``: all foreground, including objects below ``min_area``."""
         return self.map > 0 if self.small is None else (self.map > 0) | self.small
 
     @property
@@ -76,10 +77,10 @@ def read_sample(record: Record, config: DataConfig, policy: InputPolicy | None =
     Args:
         record: The files.
         config: How masks are read.
-        policy: How the image is, of the model that sees it; by default as ``config`` says.
+        policy: How the image is read, from the model's input policy; by default as ``config`` says.
 
     Raises:
-        InputError: A broken file, different sizes, or mask values against the rules.
+        InputError: A file is broken, sizes differ, or mask values violate the rules.
     """
     image = read_image(record.image, policy_of(config) if policy is None else policy)
     labels = read_labels(record, config, (image.shape[0], image.shape[1]))
@@ -90,7 +91,7 @@ def read_labels(record: Record, config: DataConfig, size: tuple[int, int]) -> La
     """Reads the mask of an image of ``size`` (height, width).
 
     Raises:
-        InputError: A broken file, another size, or values against the rules.
+        InputError: The file is broken, its size differs, or values violate the rules.
     """
     values, source = read_values(record, config)
     values = upright(record, values, size, config)
@@ -99,10 +100,10 @@ def read_labels(record: Record, config: DataConfig, size: tuple[int, int]) -> La
 
 
 def read_values(record: Record, config: DataConfig) -> tuple[NDArray[np.integer], Path | Stored]:
-    """The values of a record's mask as stored, and where they come from.
+    """The values of a record's mask as stored, and their source.
 
     Raises:
-        InputError: There is no mask, or it is broken, or its colours are not known.
+        InputError: The mask is missing or broken, or its colours are unknown.
     """
     if record.mask is None:
         raise DataError(
@@ -115,7 +116,7 @@ def check_size(record: Record, values: NDArray[np.integer], size: tuple[int, int
     """Refuses a mask of another height and width than its image.
 
     Raises:
-        InputError: It names both sizes.
+        InputError: The sizes differ; the message names both.
     """
     if values.shape == size:
         return
@@ -129,21 +130,21 @@ def check_size(record: Record, values: NDArray[np.integer], size: tuple[int, int
 
 
 def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path | Stored) -> Labels:
-    """Objects of a map of mask values.
+    """The objects of a map of mask values.
 
-    - ``binary``: every value but 0, or above ``threshold``, is foreground. Values all within 15
-      of 0 or 255, as JPEG leaves a 0/255 mask, are cut at 127; in a lossless file only if some
-      lie in 240..254, since 255 beside small values is mostly a class map's ignored value. With
-      ``invert`` all else is foreground.
-    - ``auto``: only masks that are clearly binary: 0/1, 0/255, 0/65535 or JPEG-damaged 0/255.
-    - ``instance``: every value but 0 is an object; of the class that ``source`` knows for it.
+    - ``binary``: every value except 0, or above ``threshold``, is foreground. If all values are
+      within 15 of 0 or 255, as in a 0/255 mask damaged by JPEG, the threshold is 127; in a lossless
+      file only if some lie in 240..254, because 255 beside small values is mostly a class map's
+      ignored value. ``invert`` exchanges foreground and background.
+    - ``auto``: accepts only clearly binary masks: 0/1, 0/255, 0/65535 or JPEG-damaged 0/255.
+    - ``instance``: every value except 0 is an object, with the class that ``source`` gives it.
     - ``classes``: value ``c`` is class ``c``.
 
-    Pixels of the value ``ignore`` are not valid and belong to no object. Objects of fewer than
+    Pixels of the value ``ignore`` are ignored and belong to no object. Objects of fewer than
     ``min_area`` pixels become background.
 
     Raises:
-        InputError: Values against the rules; it names the file, the values and the remedy.
+        InputError: Values violate the rules; the message names the file, the values and the remedy.
     """
     valid, path, lossy = None, path_of(source), is_lossy(source)
     if config.ignore is not None:
@@ -172,12 +173,12 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path 
 
 
 def areas(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
-    """``(count,)`` pixels of each object of a label map."""
+    """Pixel counts ``(count,)`` of the objects of a label map."""
     return np.bincount(labels.ravel(), minlength=count + 1)[1 : count + 1]
 
 
 def extents(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
-    """``(count, 4)`` boxes xyxy around each object, right and lower edges exclusive.
+    """Boxes ``(count, 4)`` xyxy around the objects, right and lower edges exclusive.
 
     An object without a pixel gets a box of negative size.
     """
@@ -213,7 +214,7 @@ def _binary(
         threshold = config.threshold
     elif threshold is None and config.masks == "auto":
         soft = (
-            "data.threshold=127 cuts their soft edges in the middle; or "
+            "data.threshold=127 thresholds their soft edges in the middle; or "
             if _has_soft_edges(values)
             else ""
         )
@@ -223,7 +224,7 @@ def _binary(
             f"mask values {_list(np.unique(values))} are not 0/1 or 0/255",
             f"{soft}set data.masks=instance for one value per object, data.masks=classes "
             "data.classes=K for one mask per class, data.ignore=V for a value to ignore, or "
-            "data.masks=binary for foreground wherever not 0",
+            "data.masks=binary if every value except 0 is foreground",
         )
     foreground = values > (threshold or 0)
     if config.invert:
@@ -240,7 +241,7 @@ def _binary(
 
 
 def _has_soft_edges(values: NDArray[np.integer]) -> bool:
-    """Whether a mask is 0 and 255 with shades between them at its edges, as drawing smooths it."""
+    """Whether a mask is 0 and 255 with shades between them at its edges, as by anti-aliasing."""
     counts = np.bincount(values.ravel()) if values.dtype == np.uint8 else np.zeros(256, int)
     between = counts[1:255]
     return (
@@ -251,7 +252,7 @@ def _has_soft_edges(values: NDArray[np.integer]) -> bool:
 
 
 def clear_threshold(values: NDArray[np.integer], lossy: bool) -> int | None:
-    """The cut of a clearly binary mask; ``None`` for any other."""
+    """The threshold of a clearly binary mask; ``None`` for any other mask."""
     low, high = int(values.min()), int(values.max())
     if low < 0:
         return None
@@ -308,8 +309,8 @@ def _classes(
             path,
             "class out of range",
             f"class values {_list(np.unique(wrong))} are not in 0..{config.classes - 1}",
-            "set data.classes higher, or data.ignore to the value that means nothing; masks of 0 "
-            "and 255 alone are one foreground: data.masks=binary",
+            "set data.classes higher, or data.ignore to a value without meaning; masks of only 0 "
+            "and 255 have one foreground: data.masks=binary",
         )
     labels, ids = _numbered(values.astype(np.int32) + 1, valid)
     if config.background is not None:
@@ -319,9 +320,9 @@ def _classes(
 
 
 def cut_apart(labels: Labels, config: DataConfig) -> Labels:
-    """Labels of which each connected part is an object of its own, where components are objects.
+    """Labels in which each connected component is a separate object, if components are objects.
 
-    An object that a crop cuts apart so counts as two, and all are numbered anew.
+    An object that a crop cuts apart counts as two, and all objects are renumbered.
     """
     if config.objects != "component":
         return labels
@@ -332,7 +333,7 @@ def cut_apart(labels: Labels, config: DataConfig) -> Labels:
 def _parts(
     labels: NDArray[np.integer], classes: NDArray[np.int64], config: DataConfig
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    """The connected parts of what is of one class, with the class of each."""
+    """The connected components of each class, with their classes."""
     class_of = np.concatenate([np.array([-1], np.int64), classes])[labels]
     kinds = np.unique(classes)
     parts = [components(class_of == each, config.connectivity) for each in kinds]
@@ -358,7 +359,7 @@ def components(
 def _numbered(
     values: NDArray[np.integer], valid: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    """Renumbers the values other than 0 to 1..K in their order; also the K values themselves."""
+    """Renumbers the values except 0 to 1..K in their order; also returns the K values."""
     if valid is not None:
         values = np.where(valid, values, 0)
     if int(values.max()) > _SPARSE:

@@ -1,4 +1,4 @@
-"""Batches of a data set, read here or by other processes; an error is the same line either way."""
+"""Batches of a data set, loaded here or by other processes, with the same one-line errors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from samtune.data.collate import Example, collate
 from samtune.errors import InputError
 
 SHARED = "shared memory"
-"""What the errors of torch call the place through which processes hand over batches."""
+"""Words by which torch's errors name the memory that passes batches between processes."""
 TOO_SMALL = (
-    "data.workers: the shared memory (/dev/shm) is too small for the batches of processes that "
-    "load data; give a container more, as in docker run --shm-size=8g, or set data.workers=0"
+    "data.workers: the shared memory (/dev/shm) is too small for the batches of the loading "
+    "processes; give a container more, as in docker run --shm-size=8g, or set data.workers=0"
 )
 
 
@@ -26,11 +26,11 @@ def batches(dataset: Dataset[Example], workers: int, **how: Any) -> Iterator[Bat
 
     Args:
         dataset: Examples by index.
-        workers: Processes that load them; with 0 this one does.
-        how: Which examples make a batch, as torch's ``DataLoader`` takes it.
+        workers: Number of processes that load them; with 0 this process does.
+        how: The examples of each batch, as arguments of torch's ``DataLoader``.
 
     Raises:
-        InputError: What reading a file raised, from whichever process; or too little shared memory.
+        InputError: Reading a file failed, in any process; or shared memory is too small.
     """
     if not workers:
         yield from DataLoader(dataset, collate_fn=collate, **how)
@@ -44,13 +44,13 @@ def batches(dataset: Dataset[Example], workers: int, **how: Any) -> Iterator[Bat
 
 @dataclass(frozen=True)
 class _Failure:
-    """What is wrong with a file, on its way from another process: errors do not travel whole."""
+    """The error of a file, on its way from another process; exceptions do not travel whole."""
 
     line: str
 
 
 class _Guarded(Dataset[Any]):
-    """A data set that gives what is wrong in the place of an example."""
+    """A data set that returns an error in the place of an example."""
 
     def __init__(self, dataset: Dataset[Example]) -> None:
         self.dataset = dataset
@@ -72,7 +72,7 @@ def _join(examples: Sequence[Example | _Failure]) -> Batch | _Failure:
         return failures[0]
     batch = collate(whole)
     try:
-        # torch would do so later, in a thread of which no error comes back
+        # torch would do this later, in a thread whose errors are lost
         if get_worker_info() is not None:
             _share(batch)
     except (RuntimeError, OSError) as error:

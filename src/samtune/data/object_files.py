@@ -1,4 +1,4 @@
-"""Masks of which each object has a file of its own."""
+"""Masks in which each object has its own file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from samtune.data.stored import Stored
 
 @dataclass(frozen=True)
 class ObjectFiles(Stored):
-    """The mask files of one image's objects as one instance map: the file ``k`` is ``k + 1``.
+    """The mask files of one image's objects as one instance map: file ``k`` becomes ``k + 1``.
 
-    Smaller objects lie over larger ones, of two of the same area the later one.
+    Smaller objects cover larger ones; of two with the same area, the later one covers the other.
     """
 
     files: tuple[Path, ...]
-    """One for each object, each 0 and one other value."""
+    """One file per object, each with 0 and one other value."""
 
     def read(self) -> NDArray[np.int32]:
         """``(h, w)``, see the class.
 
         Raises:
-            InputError: A file of another size than the first, or of several values.
+            InputError: A file differs in size from the first, or has several values.
         """
         masks = [_foreground(file) for file in self.files]
         labels = np.zeros(masks[0].shape, np.int32)
@@ -54,8 +54,9 @@ def _foreground(file: Path) -> NDArray[np.bool_]:
             raise DataError(
                 file,
                 "several values",
-                f"is one of several masks of its image, one for each object, but holds {shown}",
-                "save each object as 0 and 255, or all objects in one mask with a value for each",
+                f"is one of several masks of its image, one per object, but holds {shown}",
+                "save each object as 0 and 255, or all objects in one mask with one value per "
+                "object",
             )
         threshold = 0
     return values > threshold

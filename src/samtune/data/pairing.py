@@ -1,4 +1,4 @@
-"""Which mask belongs to which image, as the names of their files tell it."""
+"""Finds the image of each mask by file names."""
 
 from __future__ import annotations
 
@@ -15,52 +15,53 @@ MASK_WORDS = (
     "mask", "masks", "msk", "gt", "gts", "groundtruth", "ground_truth", "truth", "label", "labels",
     "lbl", "seg", "segmentation", "annotation", "annotations",
 )  # fmt: skip
-"""What stands before or behind a mask's name and not its image's."""
+"""Words before or after a mask's name that its image's name lacks."""
 IMAGE_WORDS = ("image", "images", "img", "im", "photo", "rgb", "sat", "orig", "original", "input")
-"""What stands before or behind an image's name and not its mask's."""
+"""Words before or after an image's name that its mask's name lacks."""
 _COPY = re.compile(r"(?P<name>.+?)(?P<copy>\s*\(\d+\))?", re.DOTALL)
-"""A name, and the number in brackets that file managers put behind it."""
+"""A name with the number in brackets that file managers append to copies."""
 _NUMBERED = re.compile(r"(?P<name>.+?)[ _.\-]?(?P<number>\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class PairFile:
-    """A file, and what its pairing goes by."""
+    """A file, with the properties by which it is paired."""
 
     path: Path
     place: tuple[str, ...] = ()
-    """The folders that it lies in, without those that say image or mask."""
+    """The folders that contain it, without those that say image or mask."""
     apart: bool = True
-    """Of a mask: whether its name may be its image's, because something else tells them apart."""
+    """For a mask: whether it may have the same name as its image, because something else tells them
+    apart."""
 
     @property
     def stem(self) -> str:
-        """Its name without its ending, nfc as NFC has it: file systems differ in that."""
+        """Its name without its ending, with ``nfc`` in NFC: file systems differ in that."""
         return nfc(stem_of(self.path))
 
 
 @dataclass
 class Pairing:
-    """The masks of each image, and what stays alone."""
+    """The masks of each image, and files without a partner."""
 
     masks: dict[Path, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    """By image; several if each object has a mask file of its own, or if two are in conflict."""
+    """Masks by image; several if each object has a mask file, or if two masks conflict."""
     objects: set[Path] = field(default_factory=set)
-    """The masks that hold one object each, as their numbers or folders say."""
+    """Masks of one object each, according to their numbers or folders."""
     alone: list[Path] = field(default_factory=list)
-    """Masks of no image."""
+    """Masks without an image."""
 
 
 def nfc(name: str) -> str:
-    """A name in Unicode's nfc form (NFC), in which equal letters are equal."""
+    """A name in Unicode's NFC form, in which equal letters have equal codes."""
     return unicodedata.normalize("NFC", name)
 
 
 def without_word(stem: str, words: Sequence[str]) -> str | None:
     """A name without the word before or behind it, or ``None`` if it has none of them.
 
-    ``a_mask``, ``mask-a``, ``a.mask`` and ``a (1)_mask`` have one, in any case; of ``a_mask (1)``
-    the number stays.
+    ``a_mask``, ``mask-a``, ``a.mask`` and ``a (1)_mask`` have one, in upper or lower case; the
+    number in ``a_mask (1)`` is kept.
     """
     match = _COPY.fullmatch(stem)
     name, copy = (match["name"], match["copy"] or "") if match else (stem, "")
@@ -73,33 +74,33 @@ def without_word(stem: str, words: Sequence[str]) -> str | None:
 
 
 def object_stem(stem: str) -> str | None:
-    """The image's name in that of a mask of one object: ``a`` in ``a_mask_3`` and ``a_mask3``."""
+    """The image's name in the name of a one-object mask: ``a`` in ``a_mask_3`` and ``a_mask3``."""
     match = _NUMBERED.fullmatch(stem)
     return without_word(match["name"], MASK_WORDS) if match else None
 
 
 def is_mask_name(stem: str) -> bool:
-    """Whether a name has a mask's word."""
+    """Whether a name contains a word for masks."""
     return without_word(stem, MASK_WORDS) is not None or object_stem(stem) is not None
 
 
 def is_mask_word(stem: str) -> bool:
-    """Whether a name is a mask's word and nothing else."""
+    """Whether a name is only a word for masks."""
     return nfc(stem).lower() in MASK_WORDS
 
 
 def assign(images: Sequence[PairFile], masks: Sequence[PairFile]) -> Pairing:
-    """Gives each mask to the image that its name or folder names.
+    """Assigns each mask to an image by the mask's name or folder.
 
-    A name is tried as it is (of a mask that lies apart), without a mask's word, and with the
-    number of an object; first as it is written, then without an image's word, then in any case. One
-    that is only called ``mask`` is that of the only image beside it. A folder that is called like
-    an image holds masks of its objects, and so does a folder of masks beside a single image whose
-    name they do not have.
+    A mask's name is tried as it is (if the mask lies apart), without the word for masks, and with
+    an object's number; first literally, then without a word for images, then in any case. A file
+    named only ``mask`` belongs to the only image beside it. A folder with the name of an image
+    contains masks of its objects, and so does a folder of masks beside a single image with another
+    name.
 
     Args:
         images: The images.
-        masks: The masks, which may be of no image.
+        masks: The masks; some may belong to no image.
     """
     index, result = _Index(images), Pairing()
     numbered: dict[Path, list[Path]] = defaultdict(list)
@@ -127,7 +128,7 @@ def assign(images: Sequence[PairFile], masks: Sequence[PairFile]) -> Pairing:
         else:
             numbered[image].append(mask.path)
     for image, numbers in numbered.items():
-        if image in result.masks:  # it has its mask: these are of other images, which lack
+        if image in result.masks:  # it has its mask already; these are of missing images
             result.alone += numbers
         else:
             result.masks[image] = numbers
@@ -151,7 +152,7 @@ class _Index:
                 table[place, form].append(image.path)
 
     def first(self, place: Sequence[str], stems: Iterable[str]) -> Path | None:
-        """The image of the first of these names that there is, if it is one alone."""
+        """The image with the first of these names that exists, if it is unique."""
         place, stems = tuple(map(nfc, place)), list(stems)
         for stem in stems:
             worded = without_word(stem, IMAGE_WORDS) or stem
@@ -162,13 +163,13 @@ class _Index:
         return None
 
     def of_folder(self, place: Sequence[str]) -> Path | None:
-        """The image that the folder is called like, or the only one that lies at its place."""
+        """The image with the name of the folder, or the only image at its place."""
         place = tuple(map(nfc, place))
         if place and (image := self.first(place[:-1], [place[-1]])) is not None:
             return image
         return self.alone_at(place) if place else None
 
     def alone_at(self, place: Sequence[str]) -> Path | None:
-        """The only image that lies at a place."""
+        """The only image at a place."""
         here = self.at_place.get(tuple(map(nfc, place)), [])
         return here[0] if len(here) == 1 else None

@@ -19,11 +19,11 @@ _EXAMPLES = 3
 def pair(images: Path, masks: Path) -> list[Record]:
     """Pairs the images of one folder with the masks of another; every file needs its partner.
 
-    If the files lie in folders below, they are paired within folders of the same name. An image
-    may have several masks if each is of one object, see :func:`.pairing.assign`.
+    Files in subfolders are paired within folders of the same name. An image may have several masks
+    if each shows one object, see :func:`.pairing.assign`.
 
     Raises:
-        InputError: A missing partner, two files of one stem, or no files.
+        InputError: A partner is missing, two files have the same stem, or there are no files.
     """
     pictures, truths = named_files(images), named_files(masks)
     if not pictures and not truths:
@@ -38,7 +38,7 @@ def pair(images: Path, masks: Path) -> list[Record]:
 def records_of_files(
     pictures: Sequence[PairFile], truths: Sequence[PairFile]
 ) -> tuple[list[Record], list[Path], list[Path]]:
-    """The records of images and masks, sorted by name; images without a mask; masks of no image.
+    """The records of images and masks, sorted by name; images without masks; masks without images.
 
     Args:
         pictures: The images.
@@ -70,7 +70,7 @@ def records_of_files(
 
 
 def names_of(files: Sequence[PairFile]) -> list[str]:
-    """A name for each file: its stem, or with its folders before it if stems repeat."""
+    """A name for each file: its stem, preceded by its folders if stems repeat."""
     names = [each.stem for each in files]
     for joint in ("_", "__", "-"):
         if len(set(names)) == len(names):
@@ -80,7 +80,7 @@ def names_of(files: Sequence[PairFile]) -> list[str]:
 
 
 def named_files(folder: Path) -> list[PairFile]:
-    """The files of a folder, or if none lies directly in it those of the folders below."""
+    """The files of a folder, or if it contains none directly those of its subfolders."""
     if files := data_files(folder):
         return [PairFile(file) for file in files]
     below = data_files_below(folder)
@@ -103,12 +103,12 @@ def by_stem(files: Iterable[Path], stems: Iterable[str] | None = None) -> dict[s
 
 
 def refuse_alone(files: Sequence[Path], partner: str, folder: Path) -> None:
-    """Complains of files without their partner.
+    """Reports files without their partner.
 
     Args:
-        files: Images or masks that stay alone; there may be none.
-        partner: What they lack, image or mask.
-        folder: Where it was looked for.
+        files: Images or masks without a partner; there may be none.
+        partner: The missing partner, image or mask.
+        folder: The folder that was searched.
 
     Raises:
         InputError: There are such files.

@@ -1,4 +1,4 @@
-"""The images to predict on: of one file, or of a folder and those below."""
+"""The images to predict on: one file, or the files of a folder and its subfolders."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a path holds."""
+    """The images and masks at a path."""
 
     records: list[Record]
-    """The images, without masks; the names of those in folders below have these before them, with
-    slashes."""
+    """The images, without masks; names of images in subfolders include the folders, with slashes.
+    """
     masks: list[Path]
-    """The files that are left out because they are plainly masks of these images."""
+    """The files that are left out because they are clearly masks of these images."""
 
 
 def find_images(path: Paths, policy: InputPolicy | None = None) -> list[Record]:
@@ -43,15 +43,15 @@ def find_images(path: Paths, policy: InputPolicy | None = None) -> list[Record]:
 
 
 def pictures_in(path: Paths, policy: InputPolicy | None = None) -> Pictures:
-    """The images of a file, of a folder and those below, or of several of them, and their masks.
+    """The images at one file, or in a folder and its subfolders, and the masks among them.
 
-    A volume or DICOM series is as many images as it has slices. A file in a folder is a mask if it
-    belongs to one of the images by its name or folder, see :func:`.trees.roles_of`. Images of
-    several paths are named by where they lie below the folder that they have in common.
+    A volume or DICOM series gives one image per slice. A file in a folder is a mask if it belongs
+    to one of the images by its name or folder, see :func:`.trees.roles_of`. Images of several paths
+    are named by where they lie below the folder that they have in common.
 
     Args:
         path: A file or folder, or several.
-        policy: Along which axis volumes are cut, and whether arrays have bands.
+        policy: The axis along which volumes are cut, and whether arrays have bands.
 
     Raises:
         InputError: A path does not exist or holds no image.

@@ -1,4 +1,4 @@
-"""YAML as people write it: a key that is there twice is refused, and words can stay words."""
+"""YAML as people write it: a repeated key is refused, and words can stay words."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from samtune.texts import parse_yaml
 
 
 def check_keys(node: yaml.MappingNode) -> None:
-    """Refuses a mapping with a key twice, of which YAML's readers take the last without a word.
+    """Refuses a mapping with a repeated key, because YAML readers silently use the last one.
 
     Raises:
-        yaml.YAMLError: It names the key and its line.
+        yaml.YAMLError: A key is repeated; the message names it and its line.
     """
     keys: set[str] = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode) and key.value != "<<":
             if key.value in keys:
                 line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"line {line}: the key {key.value} is there twice")
+                raise yaml.YAMLError(f"line {line}: the key {key.value} appears twice")
             keys.add(key.value)
 
 
 class WordLoader(yaml.BaseLoader):
-    """All scalars as they are written: YAML takes yes, no and 007 for other things."""
+    """Keeps all scalars as they are written: YAML converts yes, no and 007 to other values."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys differ."""
+        """A mapping with distinct keys."""
         check_keys(node)
         return super().construct_mapping(node, deep=deep)
 
 
 def as_words(text: str) -> Any:
-    """A YAML text with all its scalars as texts.
+    """A YAML text with all its scalars as strings.
 
     Raises:
         yaml.YAMLError: It is not YAML, or has a key twice.
@@ -43,7 +43,7 @@ def as_words(text: str) -> Any:
 
 
 def reason_of(error: Exception) -> str:
-    """What is wrong with a YAML text, with its line, for one line of a message."""
+    """The reason why a YAML text is invalid, with its line, as part of a one-line message."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return str(error).splitlines()[0]

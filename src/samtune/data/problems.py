@@ -1,4 +1,4 @@
-"""What is wrong with the files of a data set: raised one by one, or collected by a check."""
+"""Problems of a data set's files: raised one by one, or collected by a check."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from samtune.errors import InputError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about one file."""
+    """One finding about one file."""
 
     file: str
     kind: str
-    """In two or three words, the same for all files that it holds for."""
+    """The kind in two or three words, shared by all files with this finding."""
     what: str
     remedy: str
 
@@ -27,14 +27,14 @@ _REMARKED: ContextVar[list[Finding] | None] = ContextVar("remarks", default=None
 
 
 class DataError(InputError):
-    """Files against the rules, as one line that names the file, what is wrong, and the remedy.
+    """Files that violate the rules, as one line with the file, the problem and the remedy.
 
     Args:
         file: The file or folder that the message names.
-        kind: What is wrong in two or three words, the same for all files it happens to.
-        what: What is wrong, with the values met.
+        kind: The kind of problem in two or three words, shared by all files that have it.
+        what: The problem, with the values found.
         remedy: What to do.
-        files: All files that it holds for, where the message names their folder.
+        files: All files with the problem, if the message names their folder.
     """
 
     def __init__(
@@ -51,18 +51,18 @@ class DataError(InputError):
 
 
 def of_files(error: InputError, root: Path | str) -> DataError:
-    """An error as one of files: its line taken apart, of the ``root`` where it names no file."""
+    """An error split into a finding; it belongs to the ``root`` if its line names no file."""
     if isinstance(error, DataError):
         return error
     file, colon, rest = str(error).partition(": ")
     what, semicolon, remedy = (rest if colon else file).rpartition("; ")
     if not semicolon:
-        what, remedy = remedy, "see what the message names"
+        what, remedy = remedy, "see the message"
     return DataError(file if colon else root, "against the rules", what, remedy)
 
 
 def complain(error: InputError) -> None:
-    """Raises the error; inside :func:`complaints` it notes it instead, and the caller goes on.
+    """Raises the error; inside :func:`complaints` it records the error instead and continues.
 
     Raises:
         InputError: The error itself.
@@ -75,7 +75,7 @@ def complain(error: InputError) -> None:
 
 @contextmanager
 def complaints() -> Iterator[list[InputError]]:
-    """Gathers what is complained of inside the block, raised errors too, which end the block."""
+    """Collects the errors that are recorded or raised inside the block; a raised one ends it."""
     found: list[InputError] = []
     token = _COLLECTED.set(found)
     try:
@@ -87,13 +87,13 @@ def complaints() -> Iterator[list[InputError]]:
 
 
 def remark(file: Path | str, kind: str, what: str, remedy: str) -> None:
-    """Notes what training bears and somebody should know; outside :func:`remarks` it is dropped.
+    """Records a finding that does not stop training; outside :func:`remarks` it is dropped.
 
     Args:
-        file: The file that it is about.
-        kind: In two or three words, the same for all files that it holds for.
-        what: What was met.
-        remedy: What to do, or why nothing need be done.
+        file: The file.
+        kind: The kind in two or three words, shared by all files with this finding.
+        what: The finding.
+        remedy: What to do, or why nothing has to be done.
     """
     noted = _REMARKED.get()
     if noted is not None:
@@ -102,7 +102,7 @@ def remark(file: Path | str, kind: str, what: str, remedy: str) -> None:
 
 @contextmanager
 def remarks() -> Iterator[list[Finding]]:
-    """Gathers what is remarked inside the block, in this thread."""
+    """Collects the remarks made inside the block, in this thread."""
     noted: list[Finding] = []
     token = _REMARKED.set(noted)
     try:

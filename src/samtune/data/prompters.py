@@ -24,13 +24,13 @@ from samtune.prompts import PER_TOKEN, POSITIVE, Prompts, numbered_mode
 from samtune.registry import Registry
 
 AT_ONCE = 2**26
-"""Pixels of masks that prompts are drawn from together."""
+"""Pixels of masks from which prompts are drawn together."""
 MASK_LOGIT = 6.0
-"""Mask prompts range from minus to plus this."""
+"""Mask prompts range from minus to plus this value."""
 MASK_NOISE = 1.0
 """Standard deviation of the noise on a training mask prompt, in logits at the token grid."""
 SWELLING = 2
-"""Mask pixels by which a training mask prompt grows or shrinks at most."""
+"""Largest number of mask pixels by which a training mask prompt grows or shrinks."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Objects:
     fitted: NDArray[np.integer]
     """``(h, w)`` the same in the model's frame."""
     count: int
-    """Objects in the map, also those without a pixel left."""
+    """Number of objects in the map, including those without a pixel left."""
     resized: tuple[int, int] | None = None
     """``(h1, w1)`` of the image within ``fitted``, the rest being padding; ``None``: no padding."""
 
@@ -59,18 +59,18 @@ class Objects:
         return _masks_of(self.map, which)
 
     def each(self, which: NDArray[np.int64], make: Callable[[NDArray[np.int64]], Tensor]) -> Tensor:
-        """What ``make`` gives for each of the objects, of which few have masks at a time."""
+        """The results of ``make`` for each object, with few masks in memory at a time."""
         step = max(1, AT_ONCE // max(self.map.size, self.fitted.size))
         parts = [make(which[k : k + step]) for k in range(0, max(1, len(which)), step)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def as_one(self) -> Objects:
-        """All of the objects as a single one."""
+        """All objects as a single one."""
         map, fitted = (side > 0 for side in (self.map, self.fitted))
         return replace(self, map=map.view(np.uint8), fitted=fitted.view(np.uint8), count=1)
 
     def as_map(self, which: NDArray[np.int64]) -> ObjectMap:
-        """The objects ``which``, without a mask for each."""
+        """The objects ``which`` as one map, instead of one mask each."""
         original, fitted, numbers = (
             torch.from_numpy(values.astype(np.int32)) for values in (self.map, self.fitted, which)
         )
@@ -79,7 +79,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How prompts are sampled: with which settings and random choices."""
+    """How prompts are sampled: the settings and random choices."""
 
     config: PromptConfig
     train: bool
@@ -90,14 +90,14 @@ class Sampling:
 
 
 class PromptRule:
-    """How one kind of prompt is taken from an object's mask."""
+    """How one kind of prompt is computed from an object's mask."""
 
     says: ClassVar[str]
     """The rule in words, for a message."""
 
 
 class BoxRule(PromptRule):
-    """Where the boxes of objects end: here on the pixels' edges."""
+    """Where the boxes of objects end; here on the pixels' edges."""
 
     says = "where boxes end"
 
@@ -116,15 +116,15 @@ class BoxRule(PromptRule):
 
 
 class MaskRule(PromptRule):
-    """What mask prompts are: here coarse logits within about +-6.
+    """The form of mask prompts; here coarse logits within about +-6.
 
-    The object's fraction of each token's cell (four by four mask pixels), interpolated bilinearly
-    to the mask's size: so a mask prompt tells where an object is, not its outline. In training the
-    object is first dilated or eroded by up to two mask pixels (erosion never removes it), and noise
-    of standard deviation 1 logit is added at the token grid.
+    A mask prompt is the object's fraction of each token's cell (four by four mask pixels),
+    interpolated bilinearly to the mask's size. It therefore shows where an object is, but not its
+    outline. In training the object is first dilated or eroded by up to two mask pixels (erosion
+    never removes it), and noise of standard deviation 1 logit is added at the token grid.
     """
 
-    says = "what mask prompts are"
+    says = "the form of mask prompts"
 
     @staticmethod
     def masks(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Tensor:
@@ -141,8 +141,8 @@ class MaskRule(PromptRule):
 
 
 BOX_RULES: Registry[BoxRule] = Registry("box rule", "prompts", "samtune.published")
-"""Rules for boxes: ``plain``, and others by the name of the setting of ``prompts`` that turns each
-on."""
+"""Rules for boxes: ``plain``, and others by the name of the ``prompts`` setting that turns them on.
+"""
 BOX_RULES.register("plain")(BoxRule)
 MASK_RULES: Registry[MaskRule] = Registry("mask rule", "prompts", "samtune.published")
 """Rules for mask prompts, in the same way."""
@@ -160,8 +160,8 @@ def rule_of(rules: Registry[_Rule], config: PromptConfig) -> type[_Rule]:
     names = [name for name in rules if name in turned_on] if turned_on else []
     if len(names) > 1:
         raise InputError(
-            f"prompts.{names[1]}: prompts.{names[0]} says {rules[names[0]].says}; leave one of "
-            "them out"
+            f"prompts.{names[1]}: prompts.{names[0]} also sets {rules[names[0]].says}; leave one "
+            "of the two out"
         )
     return rules[names[0] if names else "plain"]
 
@@ -202,7 +202,7 @@ def assign(
 
 
 def sample_box(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Prompts:
-    """Boxes of the objects, original frame, as the rule of the settings draws them.
+    """Boxes of the objects in the original frame, by the rule of the settings.
 
     By default they are tight, on pixel edges. In training each side moves by up to ``box_jitter``
     of the box's width or height, within the image; a box keeps at least half a pixel.
@@ -224,8 +224,9 @@ def sample_point(
 ) -> Prompts:
     """``count`` or ``config.points`` pixels inside each object, original frame, all positive.
 
-    Training draws them evenly. Evaluation takes the pixel farthest from the object's boundary (the
-    image's edge is one), then each time the pixel farthest from boundary and points taken.
+    Training draws them uniformly. Evaluation takes the pixel farthest from the object's boundary
+    (the image's edge counts as one), then each time the pixel farthest from the boundary and the
+    earlier points.
     """
     count = how.config.points if count is None else count
     boxes = objects.boxes()
@@ -242,7 +243,7 @@ def sample_point(
 def sample_mask(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Prompts:
     """Mask prompts ``(N, 1, 4H, 4W)`` over the whole model frame, by the rule of the settings.
 
-    By default those of :class:`MaskRule`.
+    The default rule is :class:`MaskRule`.
     """
     if not len(which):
         return Prompts.of(masks=torch.zeros(0, 1, *how.mask_size))
@@ -250,17 +251,17 @@ def sample_mask(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Pr
 
 
 def sample_click(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Prompts:
-    """The first of several clicks; the next ones answer what the model makes of it."""
+    """The first of several clicks; the next ones correct the model's answer."""
     return sample_point(objects, which, how, count=1)
 
 
 def sample_jittered_box(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Prompts:
-    """Boxes as in training, in evaluation too: the same in each, drawn with the data's seed."""
+    """Boxes as in training, but also in evaluation: always the same, from the data's seed."""
     return sample_box(objects, which, replace(how, train=True))
 
 
 def sample_noisy_mask(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Prompts:
-    """Masks as in training, in evaluation too: the same in each, drawn with the data's seed."""
+    """Masks as in training, but also in evaluation: always the same, from the data's seed."""
     return sample_mask(objects, which, replace(how, train=True))
 
 
@@ -274,16 +275,16 @@ PROMPTERS: dict[str, Prompter] = {
     "noisy_mask": sample_noisy_mask,
     "clicks": sample_click,
 }
-"""The modes that ask for one object each; ``none`` asks for all of them and has no prompt."""
+"""The modes with one prompt per object; ``none`` has no prompt and targets all objects."""
 
 
 def central(inside: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-    """``(count, 2)`` xy of the most central pixels of a mask; repeated when it has too few."""
+    """``(count, 2)`` xy of the most central pixels of a mask; repeated if it has too few."""
     import cv2
 
     padded = np.pad(inside, 1).astype(np.uint8)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    # Squares of distances between pixels are whole numbers, so that ties are ties everywhere.
+    # Squared distances between pixels are whole numbers, so ties are the same on every machine.
     squares = np.where(inside, np.rint(distance.astype(np.float64) ** 2), -1).astype(np.int64)
     ys, xs = np.indices(inside.shape)
     points = np.zeros((count, 2), np.int64)
@@ -302,7 +303,7 @@ def _random_pixels(inside: NDArray[np.bool_], count: int, draws: Draws) -> NDArr
 
 
 def _dilated(masks: Tensor, radius: NDArray[np.int64]) -> Tensor:
-    """Grey dilation of each mask by its radius in pixels, erosion where that is negative."""
+    """Grey dilation of each mask by its radius in pixels; erosion if the radius is negative."""
     result = masks.clone()
     for r in np.unique(radius[radius != 0]):
         rows = torch.from_numpy(radius == r)
@@ -315,5 +316,5 @@ def _dilated(masks: Tensor, radius: NDArray[np.int64]) -> Tensor:
 
 
 def _masks_of(labels: NDArray[np.integer], which: NDArray[np.int64]) -> Tensor:
-    ids = (which + 1).astype(labels.dtype)  # of one type the comparison is several times faster
+    ids = (which + 1).astype(labels.dtype)  # comparing values of one type is several times faster
     return torch.from_numpy(labels[None] == ids[:, None, None])

@@ -1,4 +1,4 @@
-"""What libraries say while they read a file stays off the screen; samtune says what matters."""
+"""Hides the output of libraries while they read a file; samtune reports what matters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOWHERE = logging.NullHandler()
 
 
 class _Silence:
-    """The state of the process while any thread reads: the first changes it, the last restores it.
+    """The state of the process while any thread reads: the first sets it, the last restores it.
 
     Python's own context for warnings loses the state if threads overlap in it.
     """
@@ -27,7 +27,7 @@ class _Silence:
         self.lock, self.depth, self.undo = threading.Lock(), 0, ExitStack()
 
     def enter(self) -> None:
-        """Counts a reader, and silences for the first one."""
+        """Counts a reader, and silences the output for the first one."""
         with self.lock:
             self.depth += 1
             if self.depth > 1:
@@ -46,7 +46,7 @@ class _Silence:
             Image.MAX_IMAGE_PIXELS = None
 
     def leave(self) -> None:
-        """Counts a reader off, and restores after the last one."""
+        """Counts a reader off, and restores the output after the last one."""
         with self.lock:
             self.depth -= 1
             if not self.depth:
@@ -68,10 +68,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def opened_picture(source: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
-    """A picture as Pillow opens it, of any size, while Pillow is silent.
+    """A picture of any size, opened by Pillow without its warnings.
 
     Raises:
-        OSError: It cannot be read; as other usual kinds.
+        OSError: It cannot be read; other usual error types occur too.
     """
     with quiet(), Image.open(source) as opened:
         yield opened

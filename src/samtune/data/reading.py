@@ -36,15 +36,15 @@ def read_image(source: str | Path | Stored, policy: InputPolicy | None = None) -
     """Reads an image as ``(h, w, 3)`` uint8 RGB, upright as its EXIF orientation says.
 
     Alpha is dropped and grey repeated. Values of more than 8 bits are scaled by the image's
-    percentiles, or as the policy says; see :func:`samtune.data.intensity.to_rgb`.
+    percentiles or by the policy; see :func:`samtune.data.intensity.to_rgb`.
 
     Args:
         source: A file, or a part of one.
-        policy: Which bands, and how their values become bytes, as a model's ``input`` says.
+        policy: The bands, and the conversion of their values to bytes, as in a model's ``input``.
 
     Raises:
-        InputError: The file is missing, broken, no single image, of more than 4 channels without a
-            choice of bands, or against the policy.
+        InputError: The file is missing, broken or not a single image, has more than 4 channels
+            without a choice of bands, or does not fit the policy.
     """
     source = as_source(source)
     chosen = policy is not None and policy.bands is not None
@@ -55,7 +55,7 @@ def read_image(source: str | Path | Stored, policy: InputPolicy | None = None) -
 
 
 def _window(source: Path | Stored) -> tuple[float, float] | None:
-    """The values that a file itself says to show as black and as white, as DICOM does."""
+    """The display window (values of black and of white) stored in a file, as in DICOM."""
     if not isinstance(source, Stored):
         source = Whole(source, "image") if is_volume(source) else source
     with _clear_errors(path_of(source), "image"):
@@ -65,14 +65,14 @@ def _window(source: Path | Stored) -> tuple[float, float] | None:
 def read_channels(source: str | Path | Stored, pages: bool = True) -> NDArray:
     """Reads an image as ``(h, w, channels)`` with its values as stored; palettes as colours.
 
-    Pixels without data, as a GeoTIFF tells them, are masked (``numpy.ma``).
+    Pixels without data, as marked in a GeoTIFF, are masked (``numpy.ma``).
 
     Args:
-        source: A file, or a part of one.
+        source: A file, or an image within one.
         pages: Whether several pages of a TIFF file are bands of one image.
 
     Raises:
-        InputError: The file is missing, broken, or no single image.
+        InputError: The file is missing, broken, or not a single image.
     """
     source = as_source(source)
     with _clear_errors(path_of(source), "image"):
@@ -82,16 +82,16 @@ def read_channels(source: str | Path | Stored, pages: bool = True) -> NDArray:
 
 
 def read_mask(source: str | Path | Stored, table: ColourTable | None = None) -> NDArray[np.integer]:
-    """Reads a mask as an ``(h, w)`` map of integers: palette indices, grey values as stored.
+    """Reads a mask as an ``(h, w)`` map of integers: palette indices, or grey values as stored.
 
-    If all its colours are alike and its transparency is not, the transparency is the mask.
+    If all its colours are the same but its transparency varies, the transparency is the mask.
 
     Args:
         source: A file, or a part of one.
-        table: What the colours of a mask mean, if they mean anything.
+        table: The meaning of the mask's colours, if they have one.
 
     Raises:
-        InputError: The file is broken, or its colours are neither grey values nor in the table.
+        InputError: The file is broken, or its colours are not grey and not in the table.
     """
     source = as_source(source)
     path = path_of(source)
@@ -106,7 +106,7 @@ def read_mask(source: str | Path | Stored, table: ColourTable | None = None) -> 
 
 
 def _plane(array: NDArray, path: Path, lossy: bool) -> NDArray:
-    """The one plane of a mask's channels that holds it."""
+    """The one channel that holds the mask."""
     colours, alpha = array, None
     if array.shape[2] in (2, 4):
         colours, alpha = array[..., :-1], array[..., -1]
@@ -132,7 +132,7 @@ def _plane(array: NDArray, path: Path, lossy: bool) -> NDArray:
 
 
 def _coloured(path: Path) -> NDArray:
-    """``(h, w, channels)`` of a mask with the colours of its palette, if it has one."""
+    """``(h, w, channels)`` of a mask in the colours of its palette, if it has one."""
     if path.suffix.lower() in TIFF or is_volume(path):
         return _pixels(path, colours=has_palette(path))
     with opened_picture(path) as opened:
@@ -144,7 +144,7 @@ def _coloured(path: Path) -> NDArray:
 def image_size(source: str | Path | Stored) -> tuple[int, int]:
     """``(height, width)`` as :func:`read_image` returns the image, from the header if possible.
 
-    A file that does not end as its format should is decoded, so that truncation is found here.
+    A file without its format's end marker is decoded, so that truncation is detected here.
 
     Raises:
         InputError: The file cannot be read.
@@ -165,9 +165,9 @@ def image_size(source: str | Path | Stored) -> tuple[int, int]:
 
 
 def orientation_of(source: Path | Stored) -> int:
-    """The EXIF orientation by which a readable picture is turned upright; 1 if it is not."""
+    """The EXIF orientation that turns a readable picture upright; 1 if there is none."""
     if isinstance(source, Stored) or source.suffix.lower() in TIFF or is_volume(source):
-        return 1  # of a TIFF image and its mask each has a tag of its own
+        return 1  # a TIFF image and its mask each have their own tag
     with suppress(Exception), opened_picture(source) as opened:
         found = opened.getexif().get(_ORIENTATION, 1)
         return found if found in range(2, 9) else 1
@@ -180,10 +180,10 @@ def is_lossy(source: Path | Stored) -> bool:
 
 
 def has_palette(source: Path | Stored) -> bool:
-    """Whether a readable mask file's numbers are indices into a table of colours."""
+    """Whether the numbers in a readable mask file are indices into a colour table."""
     if isinstance(source, Stored):
         return False
-    # some TIFFs are tifffile's alone
+    # only tifffile reads some TIFFs
     with suppress(OSError), opened_picture(source) as opened:
         return opened.mode in ("P", "PA")
     return False
@@ -214,8 +214,8 @@ def _pixels(path: Path, colours: bool, pages: bool = True) -> NDArray:
 
 
 def _check_memory(opened: Image.Image, path: Path) -> None:
-    """Refuses what is larger than the machine's memory, before any of it is decoded."""
-    if not hasattr(os, "sysconf"):  # Windows says so in another way
+    """Refuses a file that is larger than the machine's memory, before decoding it."""
+    if not hasattr(os, "sysconf"):  # Windows has another way to ask
         return
     width, height = opened.size
     needed = width * height * len(opened.getbands())
@@ -247,7 +247,7 @@ def _opencv(path: Path) -> NDArray:
 
     array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
-        raise ValueError("the content is no image")
+        raise ValueError("the content is not an image")
     if array.ndim == 2:
         return array[..., None]
     return array[..., [2, 1, 0]] if array.shape[2] > 2 else array
@@ -270,7 +270,7 @@ def _integers(array: NDArray, path: Path) -> NDArray[np.integer]:
                 path,
                 "mask without numbers",
                 "the mask holds NaN or infinity, but a mask holds whole numbers",
-                "save the pixels that mean nothing as a number, and name it with data.ignore",
+                "save the pixels without meaning as a number, and name it with data.ignore",
             )
         whole = np.round(array)
         if not np.array_equal(whole, array):
@@ -293,7 +293,7 @@ def _clear_errors(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError(path, f"missing {what}", f"no such {what} file", "check the path") from None
-    except Exception as error:  # readers of damaged files raise nearly any type
+    except Exception as error:  # readers of damaged files raise almost any type
         reason = " ".join(str(error).split()).replace(str(path), "the file")
         raise DataError(
             path,

@@ -15,9 +15,9 @@ class Record:
     image: Path | Stored
     mask: Path | Stored | None
     name: str
-    """The image file's stem, or what stands for it."""
+    """The stem of the image file, or another unique name."""
     group: str | None = None
-    """The volume that it is a slice of; made splits do not part it."""
+    """The volume of which it is a slice; splits made by samtune keep it together."""
 
     @property
     def file(self) -> Path:
@@ -26,5 +26,5 @@ class Record:
 
     @property
     def label(self) -> str:
-        """What tells it apart: the file's name, or of a slice its own."""
+        """A distinguishing name for messages: the file's name, or for a slice its own."""
         return self.file.name if self.group is None else self.name

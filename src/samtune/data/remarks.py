@@ -1,4 +1,4 @@
-"""What training bears and somebody should know of a data set, for its check and for training."""
+"""Findings about a data set that do not stop training, for its check and for training."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from samtune.files import as_path
 Parts = Mapping[str, Sequence[Record]]
 LEAK = "leak between splits"
 _CASE_WORDS = r"(?i:patient|pat|case|subject|sub|study|volume|vol|series)[ _-]?\d+"
-"""What names a case in the name of a file, for a hint."""
+"""Words that precede a case's number in file names, for a hint."""
 _MANY_REGIONS = 0.25
-"""The fraction of masks from which on several regions are remarked."""
+"""The fraction of masks from which several regions are remarked."""
 _PARTS_OF_CASES = 2
-"""Images that a case has at least on average, for names to be taken for those of cases."""
+"""Average number of images per case from which names count as names of cases."""
 
 
 def of_mask(look: Look, kind: str, what: str, remedy: str) -> Finding:
@@ -42,7 +42,7 @@ def of_image(look: Look, kind: str, what: str, remedy: str) -> Finding:
 
 
 def splits_of(parts: Parts) -> dict[Record, list[str]]:
-    """The splits that each record is in."""
+    """The splits that contain each record."""
     where: dict[Record, list[str]] = defaultdict(list)
     for split, records in parts.items():
         for record in records:
@@ -53,13 +53,13 @@ def splits_of(parts: Parts) -> dict[Record, list[str]]:
 def of_training(
     looks: Sequence[Look], parts: Parts, data: DataConfig, carved: bool
 ) -> Iterator[Finding]:
-    """What a check and a training both say: leaks, cases in two splits, class 0 as an object.
+    """Findings of both check and training: leaks, cases in two splits, class 0 as an object.
 
     Args:
-        looks: At the images without a problem, thorough ones.
+        looks: Thorough looks at the images without a problem.
         parts: The splits.
         data: How masks are read.
-        carved: Whether the splits were made, not found on disk.
+        carved: Whether samtune made the splits, rather than finding them on disk.
     """
     yield from repeated(looks, parts)
     if carved:
@@ -69,7 +69,7 @@ def of_training(
 
 
 def repeated(looks: Sequence[Look], parts: Parts) -> Iterator[Finding]:
-    """The same image twice, within a split or, which falsifies results, in two."""
+    """Images that occur twice, within a split or, which falsifies results, in two splits."""
     where = splits_of(parts)
     first: dict[str, list[Look]] = defaultdict(list)
     for each in looks:
@@ -83,7 +83,7 @@ def repeated(looks: Sequence[Look], parts: Parts) -> Iterator[Finding]:
         if apart:
             there = f"{apart[0].record.file.name} in {', '.join(where[apart[0].record])}"
             what = f"in {', '.join(mine)} is the same image as {there}"
-            remedy = "remove one of the two, or results are measured on known images"
+            remedy = "remove one of the two, otherwise results are measured on training images"
             yield of_image(each, LEAK, what, remedy)
         elif earlier:
             what = f"is the same image as {earlier[0].record.file.name}"
@@ -92,7 +92,7 @@ def repeated(looks: Sequence[Look], parts: Parts) -> Iterator[Finding]:
 
 
 def _parted_cases(parts: Parts, data: DataConfig) -> Iterator[Finding]:
-    """Images of one case in several made splits: in its folder, or with its name in theirs."""
+    """Cases with images in several made splits: in one folder, or with one name in theirs."""
     if data.group is not None or data.root is None:  # samples of Python code lie in no folder
         return
     root = as_path(str(data.root))
@@ -120,7 +120,7 @@ def _parted_cases(parts: Parts, data: DataConfig) -> Iterator[Finding]:
 
 
 def _case_pattern(paths: Sequence[PurePosixPath]) -> str | None:
-    """A regular expression for the cases of these images; ``None`` if nothing tells them."""
+    """A regular expression for the cases of these images; ``None`` if names do not show any."""
     folders = [[name for name in path.parts[:-1] if not _is_of_layout(name)] for path in paths]
     if all(folders) and len(paths) >= _PARTS_OF_CASES * len({tuple(f) for f in folders}):
         before = paths[0].parts.index(folders[0][0])
@@ -136,12 +136,12 @@ def _case_pattern(paths: Sequence[PurePosixPath]) -> str | None:
 
 
 def _is_of_layout(folder: str) -> bool:
-    """Whether the name of a folder says images, masks or a split, and so no case."""
+    """Whether a folder's name stands for images, masks or a split, and therefore not for a case."""
     return role_of_folder(folder)[0] is not None or folder.lower() in SPLIT_NAMES
 
 
 def _class_zero(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
-    """Class 0 as an object, if nothing says whether it is background."""
+    """Class 0 as an object, if no setting says whether it is background."""
     known = data.name in DATASETS or data.background is not None or data.ignore == 0
     if data.masks != "classes" or known:
         return
@@ -150,7 +150,8 @@ def _class_zero(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
     zeros = sum(each.classes.count(0) for each in looks)
     if zeros_in:
         what = (
-            f"class 0 is asked as an object in {len(zeros_in)} of {len(looks)} images: {objects} "
+            f"class 0 is prompted as an object in {len(zeros_in)} of {len(looks)} images: "
+            f"{objects} "
             f"objects, {objects - zeros} without it"
         )
         remedy = "set data.background=0 if it is background; legal if it is a class like others"
@@ -158,20 +159,20 @@ def _class_zero(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
 
 
 def _many_regions(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
-    """Masks of several regions that are taken for one object, if there are many of them."""
+    """Masks with several regions that are treated as one object, if there are many of them."""
     known = data.objects != "auto" or data.name in DATASETS
     many = sum(each.regions > 1 for each in looks)
     if not known and many >= _MANY_REGIONS * sum(each.regions > 0 for each in looks) > 0:
         what = (
-            f"{many} of {len(looks)} masks have several regions, and one box or point asks for all "
-            "of them"
+            f"{many} of {len(looks)} masks have several regions, and one box or point stands for "
+            "all of them"
         )
         remedy = "set data.objects=component if each is an object; legal if they belong together"
         yield Finding(str(data.root), "several regions in a mask", what, remedy)
 
 
 def as_lines(findings: Sequence[Finding]) -> list[str]:
-    """One line for each kind of finding, with the first of them."""
+    """One line per kind of finding, with the first of them."""
     lines = []
     for kind in dict.fromkeys(row.kind for row in findings):
         alike = [row for row in findings if row.kind == kind]

@@ -1,7 +1,6 @@
-"""One look at every file before training starts, so that nothing is found broken half way.
+"""A check of every file before training starts, so that no broken file stops it half way.
 
-Training and ``samtune data check`` look with the same function, so that one accepts what the other
-does.
+Training and ``samtune data check`` use the same function, so both accept the same files.
 """
 
 from __future__ import annotations
@@ -35,32 +34,32 @@ from samtune.data.turning import remark_turn, upright
 from samtune.errors import InputError
 
 SPECK = 0.1
-"""A region so many times as large as the largest of its mask, or smaller, is no object."""
+"""Fraction of a mask's largest region below which a region is too small to count as an object."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a data set holds."""
+    """The contents of a data set."""
 
     images: int
     objects: int
     empty: int
-    """Images without any object; they are legal."""
+    """Number of images without any object, which are legal."""
     class_objects: dict[int, int]
     """Objects of each class that occurs."""
     most_objects: int
-    """Objects of the image that has most."""
+    """Largest number of objects in one image."""
     smallest: tuple[int, int]
     """Least height and least width of the images."""
     largest: tuple[int, int]
     """Greatest height and greatest width."""
     ignored: float
-    """Part of all pixels whose label is to be ignored."""
+    """Fraction of all pixels whose label is ignored."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one pair of files holds, and all that is wrong with it."""
+    """The contents of one pair of files, and all of its problems."""
 
     record: Record
     size: tuple[int, int] = (0, 0)
@@ -68,32 +67,32 @@ class Look:
     classes: tuple[int, ...] = ()
     """The class of each object."""
     ignored: int = 0
-    """Pixels whose label is to be ignored."""
+    """Number of pixels whose label is ignored."""
     problems: tuple[InputError, ...] = ()
-    """Why training cannot use the pair."""
+    """The reasons why training cannot use the pair."""
     areas: tuple[int, ...] = ()
-    """Pixels of each object; as all below, of a thorough look alone."""
+    """Pixel count of each object; like all fields below, only set by a thorough look."""
     values: Mapping[int, int] = field(default_factory=dict)
     """Mask value -> its pixels, as stored."""
     content: str = ""
-    """A hash of the image's pixels and size; empty where it cannot be read."""
+    """A hash of the image's pixels and size; empty if it cannot be read."""
     mask_content: str = ""
-    """The same of the mask's values."""
+    """A hash of the mask's values."""
     regions: int = 0
-    """Connected regions of a mask that is one object, without specks."""
+    """Number of connected regions of a one-object mask, without specks."""
     remarks: tuple[Finding, ...] = ()
-    """What the readers of the files remarked."""
+    """The remarks of the file readers."""
 
 
 def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
-    """Reads a mask, and of the image the header and the end where the format has both.
+    """Reads a mask, and of the image the header and the end if the format has both.
 
     Args:
-        record: The files; what is wrong with them is in the answer, not raised.
+        record: The files; problems are returned, not raised.
         data: How masks are read.
         thorough: Decode the image too, and measure the objects.
     """
-    with remarks() as notes:  # in the thread that looks
+    with remarks() as notes:  # in the thread that reads
         met = _look(record, data, thorough)
     return replace(met, remarks=tuple(dict.fromkeys(notes)))
 
@@ -147,7 +146,7 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
 
 
 def _regions(labels: Labels, data: DataConfig) -> int:
-    """What ``data.objects=component`` would make of one object, but for specks."""
+    """The objects into which ``data.objects=component`` would split one object, without specks."""
     numbers, classes = components(labels.map > 0, data.connectivity)
     sizes = areas(numbers, len(classes))
     return int((sizes > SPECK * sizes.max(initial=0)).sum())
@@ -156,7 +155,7 @@ def _regions(labels: Labels, data: DataConfig) -> int:
 def looks(
     records: Sequence[Record], data: DataConfig, thorough: bool = False
 ) -> Generator[Look, None, None]:
-    """Looks at all records with several threads, and yields what is found in their order."""
+    """Looks at all records with several threads, and yields the results in order."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         jobs = [pool.submit(look, record, data, thorough) for record in records]
         try:
@@ -167,12 +166,12 @@ def looks(
 
 
 def scan(records: Sequence[Record], data: DataConfig) -> Summary:
-    """Checks all files: readable, sizes equal, mask values legal; and counts.
+    """Checks all files (readable, sizes equal, mask values legal), and counts their contents.
 
-    Masks are read; of images the header and the end, where the format has both.
+    Masks are read completely; of images only the header and the end, if the format has both.
 
     Raises:
-        InputError: For the first record, in their order, that cannot be used, or if there is none.
+        InputError: A record cannot be used (the first one is named), or there is none.
     """
     if not records:
         raise InputError(f"{data.root}: the data set is empty; add image and mask pairs")
@@ -180,13 +179,13 @@ def scan(records: Sequence[Record], data: DataConfig) -> Summary:
 
 
 def usable(records: Sequence[Record], data: DataConfig, thorough: bool = False) -> list[Look]:
-    """Looks at all records.
+    """Looks at all records and refuses unusable ones.
 
     Raises:
-        InputError: For the first record, in their order, that training cannot use.
+        InputError: Training cannot use a record; the first one is named.
     """
     all_looks = []
-    with closing(looks(records, data, thorough)) as each_look:  # an error stops the looks that wait
+    with closing(looks(records, data, thorough)) as each_look:  # an error cancels the pending looks
         for each in each_look:
             if each.problems:
                 raise each.problems[0]
@@ -195,7 +194,7 @@ def usable(records: Sequence[Record], data: DataConfig, thorough: bool = False) 
 
 
 def summary_of(all_looks: Sequence[Look]) -> Summary:
-    """What the pairs hold together; at least one."""
+    """The contents of all pairs together; there must be at least one."""
     sizes = np.array([each.size for each in all_looks])
     counts = [len(each.classes) for each in all_looks]
     least, most = sizes.min(0), sizes.max(0)
@@ -212,13 +211,13 @@ def summary_of(all_looks: Sequence[Look]) -> Summary:
 
 
 def empty_split(name: str, data: DataConfig) -> InputError:
-    """Why training does not start: a split of it has no pair."""
+    """The error for a split without a pair."""
     remedy = "add pairs, or let one split be made of all"
     return DataError(str(data.root), "empty split", f"the {name} split is empty", remedy)
 
 
 def no_objects(images: int, data: DataConfig) -> InputError:
-    """Why training does not start: nothing in its masks."""
+    """The error for training masks without any object."""
     what = f"none of the {images} training masks has an object"
     return DataError(str(data.root), "no objects", what, "check the masks and data.masks")
 

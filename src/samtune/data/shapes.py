@@ -1,4 +1,4 @@
-"""How wide and how long the objects of some masks are: what a model's frame has to show of them."""
+"""Widths and lengths of the objects in some masks, which a model's frame has to resolve."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from samtune.data.labels import areas, extents, label_objects, read_values
 from samtune.data.sources import Record
 
 MOST_IMAGES = 64
-"""Masks that are measured of a data set, evenly from its first to its last."""
+"""Number of masks that are measured in a data set, spread evenly from first to last."""
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The objects of some masks, one each at a place of the arrays."""
+    """The objects of some masks; each has one index in the arrays."""
 
     sizes: NDArray[np.int64]
-    """``(N, 2)``: height and width in pixels of the image that each object lies in."""
+    """``(N, 2)``: height and width in pixels of the image that contains each object."""
     widths: NDArray[np.float64]
     """``(N,)`` in pixels, see :func:`widths_of`."""
     lengths: NDArray[np.float64]
     """``(N,)`` in pixels: the longer side of the box around each object."""
     images: int
-    """How many masks were measured."""
+    """Number of masks measured."""
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -37,12 +37,12 @@ def measure(records: Sequence[Record], data: DataConfig, most_images: int = MOST
     """Measures the objects of some masks.
 
     Args:
-        records: Whose masks; of more than ``most_images`` as many, evenly spread.
+        records: The records; if there are more than ``most_images``, an evenly spread selection.
         data: How masks are read.
-        most_images: The bound.
+        most_images: The largest number of masks.
 
     Raises:
-        InputError: A mask that cannot be read.
+        InputError: A mask cannot be read.
     """
     places = np.unique(np.linspace(0, len(records) - 1, min(len(records), most_images)).round())
     sizes, widths, lengths = [], [], []
@@ -53,7 +53,7 @@ def measure(records: Sequence[Record], data: DataConfig, most_images: int = MOST
         lengths.append((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0))
         widths.append(widths_of(labels.map, len(labels)))
         sizes.append(np.tile(np.array(labels.map.shape, np.int64), (len(labels), 1)))
-    there = np.concatenate(widths) > 0  # an object without a pixel has neither
+    there = np.concatenate(widths) > 0  # an object without a pixel has no width and no length
     return Shapes(
         sizes=np.concatenate(sizes)[there],
         widths=np.concatenate(widths)[there],
@@ -65,8 +65,8 @@ def measure(records: Sequence[Record], data: DataConfig, most_images: int = MOST
 def widths_of(labels: NDArray[np.integer], count: int) -> NDArray[np.float64]:
     r"""``(count,)``: the mean width in pixels of each object of a label map, ``2 area / outline``.
 
-    Of a line or a curve that is its width, whatever way it winds and branches; of a disc half of
-    its diameter. The outline's length is Cauchy's and Crofton's estimate: :math:`\pi/4` of the
+    For a line or a curve this is its width, however it winds and branches; for a disc it is half
+    the diameter. The outline's length is Cauchy's and Crofton's estimate: :math:`\pi/4` of the
     edges between pixels of the object and others; those on the border of the image do not count.
 
     An object without a pixel, or without an outline, has width 0 or the image's shorter side.

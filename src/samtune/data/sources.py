@@ -39,7 +39,7 @@ MASK_FOLDERS = ("masks", "mask", "gt", "labels", "label", "annotations")
 def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
     """All pairs of a data set by split, each list sorted by name; key ``None`` if it has no splits.
 
-    Known layouts, folder names in any case and any of the usual spellings:
+    The known layouts, with folder names in upper or lower case and any of the usual spellings:
 
     - ``ROOT/images`` and ``ROOT/masks``, optionally with ``ROOT/train.txt``, ``val.txt`` or
       ``validation.txt``, ``test.txt`` that list file names or stems, one per line;
@@ -47,8 +47,8 @@ def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
     - ``ROOT/{train,val,test}/images`` and ``.../masks``.
 
     Raises:
-        InputError: No known layout, a missing partner, two files of one stem, a listed file that
-            is not there, or no pair at all.
+        InputError: The layout is unknown, a partner is missing, two files have the same stem, a
+            listed file does not exist, or there are no pairs.
     """
     base = existing_folder(root)
     folders = _pair_of_folders(base)
@@ -72,10 +72,10 @@ def find_layout(root: str | Path) -> dict[str | None, list[Record]]:
 
 
 def find_records(root: str | Path, split: str | None = None) -> list[Record]:
-    """The pairs of one split of a folder as it lies on disk, or of all splits.
+    """The pairs of one split of a folder, or of all splits.
 
     Raises:
-        InputError: As :func:`find_layout`, or the folder has no such split.
+        InputError: See :func:`find_layout`; or the folder does not have the split.
     """
     layout = find_layout(root)
     if split is None:
@@ -89,10 +89,10 @@ def find_records(root: str | Path, split: str | None = None) -> list[Record]:
 
 
 def sliced(records: Iterable[Record], axis: int = 0, whole: bool = False) -> list[Record]:
-    """The records with volumes in place of pictures taken apart, see :func:`.volumes.slices`.
+    """The records, with volumes replaced by their slices, see :func:`.volumes.slices`.
 
     Raises:
-        InputError: A volume that cannot be read, or that does not go with its mask.
+        InputError: A volume cannot be read or does not fit its mask.
     """
     pieces = []
     for record in records:
@@ -175,13 +175,13 @@ def by_lists(
     lists: Mapping[str, Path],
     lacking: Callable[[str], tuple[Path, str]],
 ) -> dict[str, list[Record]]:
-    """The records that files list, by their split; what no file lists is not used.
+    """The records listed in files, by split; unlisted records are not used.
 
     Args:
-        records: By the names that a line may have, without their endings: stems, or paths with
-            slashes. A record may have several.
+        records: The records by the names that a line may contain, without endings: stems, or paths
+            with slashes. A record may have several names.
         lists: The file of each split, with one name per line.
-        lacking: Where a listed name was looked for, and what is not there, image or mask.
+        lacking: For messages: the folder that was searched, and the missing kind, image or mask.
     """
     owner: dict[Record, Path] = {}
     result = {}
@@ -200,7 +200,9 @@ def by_lists(
         for name in there:
             other = owner.setdefault(records[name], file)
             if other != file:
-                what = f"{name!r} is also listed in {other.name}, but splits must not share files"
+                what = (
+                    f"{name!r} is also listed in {other.name}, but a file can only be in one split"
+                )
                 complain(DataError(file, "listed twice", what, "keep it in one of the two"))
         mine = (records[name] for name in there if owner[records[name]] == file)
         result[split] = list(dict.fromkeys(mine))
@@ -229,7 +231,7 @@ def lines_of(file: Path, errors: str = "strict") -> list[str]:
 
 
 def _name_on(line: str, records: Mapping[str, Record]) -> str:
-    """The name that a line has, with the folders before it if records are known by them."""
+    """The name on a line, including its folders if records are known by them."""
     path = Path(line.strip().replace("\\", "/"))
     known = path.suffix.lower() in SUFFIXES or is_volume(path)
     stem = nfc(stem_of(path) if known else path.name)
@@ -238,7 +240,7 @@ def _name_on(line: str, records: Mapping[str, Record]) -> str:
 
 
 def _no_pair(part: Path) -> DataError:
-    what = "has no folders of images and masks as the other splits have"
+    what = "lacks the folders of images and masks that the other splits have"
     remedy = "add them or move this folder elsewhere"
     return DataError(part, "split without masks", what, remedy)
 
@@ -252,6 +254,6 @@ def _nothing_found(base: Path) -> DataError:
         "no folders of images and masks found (looked for "
         f"{'|'.join(IMAGE_FOLDERS)} and {'|'.join(MASK_FOLDERS)}, also in train|val|test; "
         f"there is: {listing})",
-        "name the two folders so, e.g. images and masks, or say which files they are, as in "
+        "rename the two folders, e.g. images and masks, or give patterns for the files, as in "
         "data.images='photos/*.jpg' data.masks='truth/*.png'",
     )

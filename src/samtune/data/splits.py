@@ -1,4 +1,4 @@
-"""Which pairs are for training, validation and test: given on disk, or made the same each time."""
+"""The pairs for training, validation and test: given on disk, or made reproducibly."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from samtune.files import as_path, write_whole
 from samtune.texts import read_json
 
 PUBLISHED = "published"
-"""The ``shot_seed`` that stands for the images of a set's published experiments."""
+"""The ``shot_seed`` for the images of a data set's published experiments."""
 
 
 def splits(config: DataConfig, layout: SplitRecords | None = None) -> dict[str, list[Record]]:
-    """The records for ``train``, ``val`` and ``test`` of a data set; the one entry to its files.
+    """The records for ``train``, ``val`` and ``test`` of a data set; the only entry to its files.
 
-    Splits on disk are kept. A missing validation or test split is carved out of the training
-    split, of a size by ``val_fraction`` and ``test_fraction`` and at least one pair; the choice
-    depends only on file stems and ``split_seed``. Two pairs become one for training and one that is
-    both validation and test; slices of a volume stay together. A folder with a test or validation
-    split alone serves evaluation: the others are empty. ``shots`` are drawn last, from the training
-    split.
+    Splits on disk are kept. A missing validation or test split is taken from the training split,
+    with the size of ``val_fraction`` and ``test_fraction`` and at least one pair; the choice
+    depends only on file stems and ``split_seed``. If there are only two pairs, one is for training
+    and one for both validation and test; slices of a volume stay together. A folder with only a
+    test or validation split can be evaluated: the other splits are empty. ``shots`` are drawn last,
+    from the training split.
 
     Args:
         config: The settings.
-        layout: What :func:`samtune.data.layouts.find` gave for them, where that is known.
+        layout: The result of :func:`samtune.data.layouts.find` for them, if known.
 
     Raises:
-        InputError: Files as :func:`samtune.data.layouts.find`, too few pairs to split, bad
-            fractions, more shots than training pairs, no published shots, or too few names.
+        InputError: Files violate the rules (see :func:`samtune.data.layouts.find`), there are too
+            few pairs to split, fractions are wrong, there are more shots than training pairs or no
+            published shots, or names are missing.
     """
     return with_shots(divided(find(config) if layout is None else layout, config), config)
 
@@ -78,13 +79,13 @@ def select(parts: Mapping[str, list[Record]], split: str) -> list[Record]:
 
 
 def write_split(path: str | Path, parts: Mapping[str, list[Record]]) -> None:
-    """Writes the names of each split's images as JSON: what exactly a run used."""
+    """Writes the names of each split's images as JSON: the exact images of a run."""
     names = {split: [record.name for record in records] for split, records in parts.items()}
     write_whole(path, json.dumps(names, indent=1) + "\n")
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:
-    """The names that :func:`write_split` wrote; none where there is no such file.
+    """The names that :func:`write_split` wrote; empty if the file does not exist.
 
     Raises:
         InputError: It is damaged.
@@ -97,7 +98,8 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
     lists = tree.values() if isinstance(tree, dict) else [None]
     if not all(isinstance(one, list) and all(isinstance(n, str) for n in one) for one in lists):
         raise InputError(
-            f"{path}: is damaged, no lists of names by split; copy it back, or start a new run"
+            f"{path}: is damaged: it has no lists of names by split; copy it back, or start a new "
+            "run"
         )
     return tree
 
@@ -107,15 +109,16 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
     for name in missing:
         if not 0 < fractions[name] < 1 or sum(fractions[m] for m in missing) >= 1:
             raise InputError(
-                f"data.{name}_fraction={fractions[name]}: a made split takes more than 0 and, with "
-                "the other, less than 1 of the data; set e.g. 0.1"
+                f"data.{name}_fraction={fractions[name]}: the fraction of a made split must be "
+                "above 0, and both together below 1; set e.g. 0.1"
             )
     rest = _units(whole, config)
     if missing and len(rest) < 2:
         what = "case" if config.group else "volume" if whole[0].group else "pair"
         raise InputError(
-            f"{whole[0].file}: the only {what} cannot make training and {' and '.join(missing)} "
-            f"splits; add {what}s, or give split folders"
+            f"{whole[0].file}: the only {what} cannot be divided into training and "
+            f"{' and '.join(missing)} "
+            f"splits; add {what}s, or provide split folders"
         )
     if len(rest) <= len(missing):
         return {"train": _of_units(rest[1:]), **{name: _of_units(rest[:1]) for name in missing}}
@@ -129,7 +132,7 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
 
 
 def _units(records: Sequence[Record], config: DataConfig) -> list[list[Record]]:
-    """What a split must not part, a case, the slices of a volume or one pair, in a seeded order."""
+    """The units that a split keeps together, in seeded order: a case, a volume or one pair."""
     units: dict[str, list[Record]] = {}
     for record, case in zip(records, cases_of(records, config), strict=True):
         units.setdefault(case, []).append(record)
@@ -139,7 +142,7 @@ def _units(records: Sequence[Record], config: DataConfig) -> list[list[Record]]:
 
 
 def cases_of(records: Sequence[Record], config: DataConfig) -> list[str]:
-    """The case of each record: what ``data.group`` finds, or else its volume or itself.
+    """The case of each record: the match of ``data.group``, otherwise its volume or itself.
 
     Raises:
         InputError: ``data.group`` finds nothing in some images.
@@ -152,8 +155,8 @@ def cases_of(records: Sequence[Record], config: DataConfig) -> list[str]:
     lacking = [name for name, match in zip(names, matches, strict=True) if match is None]
     if lacking:
         raise InputError(
-            f"data.group={config.group}: finds nothing in {len(lacking)} of {len(names)} images, "
-            f"as in {lacking[0]}; give what names the case in each path"
+            f"data.group={config.group}: matches nothing in {len(lacking)} of {len(names)} images, "
+            f"as in {lacking[0]}; it must match the name of the case in each path"
         )
     return [match[1 if rule.groups else 0] or match[0] for match in matches if match]
 
@@ -169,7 +172,7 @@ def _of_units(units: Iterable[list[Record]]) -> list[Record]:
 
 
 def _labelled(records: Iterable[Record], config: DataConfig) -> list[Record]:
-    """The records without those slices of volumes whose mask has no label."""
+    """The records without slices of volumes whose mask has no label."""
     empty = [v for v in (0, config.background, config.ignore) if v is not None]
     return [
         record
@@ -179,11 +182,11 @@ def _labelled(records: Iterable[Record], config: DataConfig) -> list[Record]:
 
 
 def with_shots(by_split: dict[str, list[Record]], config: DataConfig) -> dict[str, list[Record]]:
-    """The splits with the shots alone as training, where ``config`` asks for some.
+    """The splits with only the shots as training, if ``config`` requests shots.
 
     Raises:
-        InputError: As :func:`draw_shots`; or no published shots of this number are known, or they
-            are not all there for training.
+        InputError: See :func:`draw_shots`; or there are no published shots of this number, or some
+            of them are not available for training.
     """
     if config.shot_seed == PUBLISHED:
         return _published(by_split, config)
@@ -195,13 +198,14 @@ def with_shots(by_split: dict[str, list[Record]], config: DataConfig) -> dict[st
 def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
     """``config.shots`` of the training records, drawn by ``config.shot_seed`` and sorted by name.
 
-    Over several classes the draw is balanced: next comes the image that raises the class seen least
-    so far, among equals the one after it, and so on; what ties is taken in the seeded order. This
-    reads the masks of the whole training split. Either way fewer shots of one seed are a subset of
-    more.
+    With several classes the draw is balanced: the next image is the one that adds most to the class
+    with the fewest pixels so far, with ties broken by the class after it, and so on, and finally by
+    the seeded order. This reads the masks of the whole training split. In both cases fewer shots
+    with one seed are a subset of more.
 
     Raises:
-        InputError: More shots than records, or, over several classes, a mask that cannot be read.
+        InputError: There are more shots than records or, with several classes, a mask cannot be
+            read.
     """
     shots = config.shots or 0
     if not 1 <= shots <= len(train):
@@ -215,17 +219,17 @@ def draw_shots(train: Sequence[Record], config: DataConfig) -> list[Record]:
 
 
 def _published(by_split: dict[str, list[Record]], config: DataConfig) -> dict[str, list[Record]]:
-    """The splits with the published shots as training, which a made validation split gives up.
+    """The splits with the published shots as training, taken from a made validation split too.
 
     Raises:
-        InputError: None are known of this number, or some are missing or in the test split.
+        InputError: None are known for this number, or some are missing or in the test split.
     """
     known = DATASETS[str(config.name)].shots if config.name in DATASETS else {}
     if config.shots is None or config.shots not in known:
         of = ", ".join(f"{name} ({' and '.join(map(str, s.shots))})" for name, s in _with_shots())
         raise InputError(
             f"data.shot_seed={PUBLISHED}: no published images for data.name={config.name} "
-            f"data.shots={config.shots}; they are known of {of}; or give a number, as in "
+            f"data.shots={config.shots}; they exist for {of}; or give a number, as in "
             "data.shot_seed=0"
         )
     shot_names = frozenset(known[config.shots])
@@ -248,13 +252,13 @@ def _with_shots() -> list[tuple[str, NamedSet]]:
 
 
 def _balanced(order: Sequence[Record], shots: int, config: DataConfig) -> list[Record]:
-    """The first ``shots`` of a greedy order in which the least seen class comes first."""
+    """The first ``shots`` of a greedy order in which the least frequent class comes first."""
     classes = [set(found.classes) for found in usable(order, config)]
     occurs = np.array([[c in each for c in sorted(set().union(*classes))] for each in classes], int)
     counts, left, selection = np.zeros(occurs.shape[1], np.int64), list(range(len(order))), []
     for _ in range(shots):
         after = np.sort(counts + occurs[left], axis=1)
-        # the greatest by the least count, then by the next; lexsort's last key weighs most
+        # the greatest by the least count, then by the next; lexsort's last key has priority
         keys = [-np.arange(len(left)), *after.T[::-1]]
         best = left.pop(int(np.lexsort(keys)[-1]))
         counts = counts + occurs[best]
@@ -263,7 +267,7 @@ def _balanced(order: Sequence[Record], shots: int, config: DataConfig) -> list[R
 
 
 def _seeded_order(records: Iterable[Record], seed: int) -> list[Record]:
-    """A seeded order by hash of the stem: alike on every machine, stable when files are added."""
+    """A seeded order by hash of the stem: the same everywhere, stable when files are added."""
     return sorted(records, key=lambda record: _hashed(record.name, seed))
 
 

@@ -1,4 +1,4 @@
-"""Images and masks that are no picture file of their own: a volume's slice, a drawn polygon."""
+"""Images and masks that are not picture files themselves: a volume's slice, a drawn polygon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from samtune.files import as_path
 
 @dataclass(frozen=True)
 class Stored(ABC):
-    """A part of a file that is read when it is asked for.
+    """An image or mask within a file, which is read on demand.
 
     Subclasses are frozen dataclasses of plain values, so that they can be compared, hashed and
     sent to the processes that load data. Errors of reading may be of any of the usual kinds
@@ -28,16 +28,16 @@ class Stored(ABC):
         """``(h, w)`` or ``(h, w, channels)`` as stored, any bit depth."""
 
     def size(self) -> tuple[int, int]:
-        """Height and width; override where they are known without reading all."""
+        """Height and width; subclasses override it if they know them without reading everything."""
         height, width = self.read().shape[:2]
         return height, width
 
     def object_classes(self) -> tuple[int, ...] | None:
-        """The classes of an instance map, that of value ``k + 1`` at ``k``; ``None`` if alike."""
+        """The class of object ``k + 1`` of an instance map at index ``k``; or ``None``."""
         return None
 
     def window(self) -> tuple[float, float] | None:
-        """The values that the file itself says to show as black and as white; mostly none."""
+        """The display window (values of black and of white) stored in the file; usually none."""
         return None
 
     @property
@@ -52,5 +52,5 @@ def path_of(source: Path | Stored) -> Path:
 
 
 def as_source(source: str | Path | Stored) -> Path | Stored:
-    """A file as a person names it, or the part of one."""
+    """A file as a user names it, or an image within one."""
     return source if isinstance(source, Stored) else as_path(source)

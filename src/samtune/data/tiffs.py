@@ -17,29 +17,30 @@ from samtune.errors import InputError
 
 _NODATA, _ORIENTATION, _INK_SET = 42113, 274, 332
 _CMYK = 1
-"""The ink set that four channels without another name have."""
+"""The ink set of four channels without other names."""
 _GREY = ("MINISBLACK", "MINISWHITE", "MASK")
 _ALPHA = (1, 2)
-"""Kinds of an extra sample that is transparency, premultiplied or not."""
+"""Kinds of extra samples that are transparency, premultiplied or not."""
 _FLIPS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True),
           8: (1, False)}  # fmt: skip
-"""Of each EXIF orientation the quarter turns, counterclockwise, then whether left becomes right."""
+"""For each EXIF orientation the quarter turns, counterclockwise, then whether left becomes right.
+"""
 
 
 class _Decoded(NamedTuple):
     array: NDArray
     axes: str
-    """A letter for each axis, as tifffile has them."""
+    """One letter per axis, as in tifffile."""
     converted: bool
-    """Whether the values are grey or red, green and blue already."""
+    """Whether the values are already grey or red, green and blue."""
 
 
 def read_tiff(path: Path, colours: bool, pages: bool = True) -> NDArray:
     """``(h, w, channels)``: an image's colours, or a mask's numbers.
 
-    White that is stored as zero is turned round; CMYK, YCbCr, LAB and palettes become red, green
-    and blue (of a mask, a palette's numbers stay). An image's pixels without data, as a nodata tag,
-    a mask of GDAL or an alpha channel says, are masked: a ``numpy.ma.MaskedArray``.
+    Images that store white as zero are inverted; CMYK, YCbCr, LAB and palettes become red, green
+    and blue (a mask keeps its palette's indices). Pixels of an image without data, according to a
+    nodata tag, a GDAL mask or an alpha channel, are masked: a ``numpy.ma.MaskedArray``.
 
     Args:
         path: The file.
@@ -47,16 +48,16 @@ def read_tiff(path: Path, colours: bool, pages: bool = True) -> NDArray:
         pages: Whether several pages of one size are the bands of an image.
 
     Raises:
-        InputError: Several images, or an interpretation or compression that is not known.
-        OSError: It cannot be read; as other usual kinds.
+        InputError: There are several images, or the interpretation or compression is unknown.
+        OSError: It cannot be read; other usual error types occur too.
     """
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         page, series = file.pages.first, file.series[0]
         if len(file.series) > 1 and not _only_views(file):
-            what = f"holds {len(file.series)} images of different sizes, of which the first is read"
-            remark(path, "several pages", what, "legal; save each image as a file of its own")
+            what = f"holds {len(file.series)} images of different sizes; the first is read"
+            remark(path, "several pages", what, "legal; save each image as a separate file")
         decoded = _decoded(path, file, series)
         array = _channels_last(decoded, tuple(series.shape), path, colours, pages)
         blank = _blank(path, file, page, array) if colours else None
@@ -71,7 +72,7 @@ def read_tiff(path: Path, colours: bool, pages: bool = True) -> NDArray:
 
 
 def turned(array: NDArray, orientation: int) -> NDArray:
-    """Stored rows and columns as an EXIF orientation of 2 to 8 has them seen."""
+    """Stored rows and columns, turned upright by an EXIF orientation of 2 to 8."""
     quarters, mirror = _FLIPS[orientation]
     array = np.rot90(array, quarters)
     return array[:, ::-1] if mirror else array
@@ -85,13 +86,13 @@ def _only_views(file: Any) -> bool:
 
 def _decoded(path: Path, file: Any, series: Any) -> _Decoded:
     pages = [page for page in series.pages if page is not None]
-    if len(pages) == 2 and pages[1].subfiletype & 4:  # an image of bits and the mask of it
+    if len(pages) == 2 and pages[1].subfiletype & 4:  # a one-bit image and its mask
         pages = pages[:1]
     try:
         if len(pages) == 1:
             return _Decoded(pages[0].asarray(), pages[0].axes, False)
         return _Decoded(series.asarray(), series.axes, False)
-    except (ValueError, ImportError) as error:  # of a codec that is not installed
+    except (ValueError, ImportError) as error:  # the codec is not installed
         if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
     planes = [_by_libtiff(path, page.index, file.pages.first) for page in pages]
@@ -103,7 +104,7 @@ def _decoded(path: Path, file: Any, series: Any) -> _Decoded:
 
 
 def _by_libtiff(path: Path, index: int, page: Any) -> _Decoded:
-    """A page in a compression that needs libtiff: GDAL's, or else Pillow's or OpenCV's."""
+    """A page with a compression that needs libtiff: read by GDAL, otherwise by Pillow or OpenCV."""
     try:
         import rasterio
     except ImportError:
@@ -117,7 +118,7 @@ def _by_libtiff(path: Path, index: int, page: Any) -> _Decoded:
         except rasterio.errors.RasterioError as error:
             raise ValueError(f"{error}") from error
     kind = getattr(page.photometric, "name", "")
-    converted = kind == "YCBCR" or (  # GDAL gives the colours of these, and of most inks
+    converted = kind == "YCBCR" or (  # GDAL converts these, and most inks, to colours
         kind not in ("RGB", "PALETTE", *_GREY) and colours == ["red", "green", "blue"]
     )
     bands = bands[..., :3] if converted else bands
@@ -125,7 +126,7 @@ def _by_libtiff(path: Path, index: int, page: Any) -> _Decoded:
 
 
 def _by_pictures(path: Path, index: int, page: Any) -> _Decoded:
-    """A page as Pillow or OpenCV reads it, if that is all that the tags say."""
+    """A page as read by Pillow or OpenCV, if the tags contain nothing else."""
     with suppress(OSError, ValueError, SyntaxError), opened_picture(path) as opened:
         opened.seek(index)
         if opened.mode in ("YCbCr", "LAB"):
@@ -145,7 +146,8 @@ def _by_pictures(path: Path, index: int, page: Any) -> _Decoded:
             array = array[..., [2, 1, 0, *range(3, array.shape[2])]] if array.ndim > 2 else array
             return _Decoded(array, "", False)
     raise InputError(
-        f"{path}: compressed as no installed library can read; pip install 'samtune[geo]' or "
+        f"{path}: has a compression that no installed library can read; pip install 'samtune[geo]' "
+        "or "
         "imagecodecs"
     )
 
@@ -156,9 +158,10 @@ def _is_whole(array: NDArray, page: Any) -> bool:
 
 
 def _as_stored(array: NDArray, page: Any) -> NDArray | None:
-    """Pillow's values as they are stored; ``None`` if it gave fewer bands or bits than there are.
+    """Pillow's values as stored; ``None`` if it returned fewer bands or bits.
 
-    Pillow turns white that is zero, of up to 8 bits, and spreads 2 and 4 bits over a byte.
+    Pillow inverts images of up to 8 bits that store white as zero, and scales 2 and 4 bits to a
+    byte.
     """
     deep, white_is_zero = int(page.bitspersample), page.photometric.name == "MINISWHITE"
     if not _is_whole(array, page):
@@ -178,7 +181,7 @@ def _as_stored(array: NDArray, page: Any) -> NDArray | None:
 
 
 def rgb_of(image: Image.Image) -> Image.Image:
-    """An opened picture in red, green and blue; LAB by its white of D50."""
+    """An opened picture in red, green and blue; LAB is converted with the D50 white point."""
     if image.mode != "LAB":
         return image.convert("RGB")
     profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
@@ -231,14 +234,14 @@ def _interpreted(array: NDArray, page: Any, path: Path, colours: bool) -> NDArra
     ink = page.tags.get(_INK_SET)
     if kind == "SEPARATED" and array.shape[2] > 3 and (ink is None or int(ink.value) == _CMYK):
         return _of_inks(array)
-    if kind == "SEPARATED":  # inks by other names are bands
+    if kind == "SEPARATED":  # inks with other names are bands
         return array
     with suppress(OSError, ValueError), opened_picture(path) as opened:
         return np.asarray(rgb_of(opened))
     raise DataError(
         path,
         "unknown colours",
-        f"its colours are of the kind {kind} (tag PhotometricInterpretation)",
+        f"its colours have the unsupported kind {kind} (tag PhotometricInterpretation)",
         "save it as RGB",
     )
 
@@ -259,7 +262,7 @@ def _grey(array: NDArray, page: Any, white_is_zero: bool, colours: bool) -> NDAr
 
 
 def _of_inks(array: NDArray) -> NDArray:
-    """Cyan, magenta, yellow and black as light, without a profile of colours."""
+    """Converts cyan, magenta, yellow and black to RGB, without a colour profile."""
     most = float(np.iinfo(array.dtype).max) if np.issubdtype(array.dtype, np.integer) else 1.0
     inks = array[..., :4].astype(np.float32) / most
     light = (1 - inks[..., :3]) * (1 - inks[..., 3:]) * most
@@ -268,7 +271,7 @@ def _of_inks(array: NDArray) -> NDArray:
 
 
 def _blank(path: Path, file: Any, page: Any, array: NDArray) -> NDArray[np.bool_] | None:
-    """``(h, w, channels)`` as stored: true where the file says that there are no data."""
+    """``(h, w, channels)`` as stored: true where the file marks pixels without data."""
     blank = np.zeros(array.shape, bool)
     value = _nodata(page, array.dtype)
     if value is not None:
@@ -290,13 +293,13 @@ def _blank(path: Path, file: Any, page: Any, array: NDArray) -> NDArray[np.bool_
 
 
 def _nodata(page: Any, dtype: np.dtype[Any]) -> Any:
-    """The value of GDAL's tag as one of the pixels' type; ``None`` if there is none."""
+    """The value of GDAL's nodata tag in the pixels' type; ``None`` if there is none."""
     tag = page.tags.get(_NODATA)
     try:
         value = float(str(tag.value).strip(" \0\n")) if tag is not None else None
     except ValueError:
         return None
-    if value is None or np.isnan(value):  # NaN is left out anyway
+    if value is None or np.isnan(value):  # NaN is always left out
         return None
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)

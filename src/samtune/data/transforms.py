@@ -1,4 +1,4 @@
-"""From the original to the model's frame, and random parts of images with their masks."""
+"""From the original to the model's frame, and random views of images with their masks."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _Array = TypeVar("_Array", bound=NDArray[Any])
 def fit_geometry(
     original: tuple[int, int], size: tuple[int, int], resize: str = "longest"
 ) -> Geometry:
-    """Where an image of ``original`` (height, width) comes to lie in a frame of ``size``.
+    """The geometry of an image of ``original`` (height, width) in a frame of ``size``.
 
     Args:
         original: The image's height and width.
         size: The frame's.
-        resize: How it comes there, as ``input.resize``.
+        resize: The way of resizing, a value of ``input.resize``.
 
     Raises:
-        InputError: No such way of resizing.
+        InputError: The way of resizing is unknown.
     """
     return RESIZES[resize]().place(original, size)
 
@@ -42,25 +42,25 @@ def fit_geometry(
 def fit_image(
     image: NDArray[np.uint8], size: tuple[int, int], resize: str = "longest"
 ) -> tuple[Tensor, Geometry]:
-    """Brings an image ``(h, w, 3)`` uint8 RGB into the model's frame.
+    """Resizes an image ``(h, w, 3)`` uint8 RGB into the model's frame.
 
-    By default by Pillow's antialiased bilinear resize, as ``SamPredictor``; an image that fits
-    already keeps its bytes.
+    The default is Pillow's antialiased bilinear resize, as in ``SamPredictor``; an image that
+    already fits keeps its bytes.
 
     Returns:
         Pixels ``(3, H, W)``, zero where padded right and below, uint8 (float32 with ``spline``),
         and the geometry.
 
     Raises:
-        InputError: No such way of resizing, or a package that it needs is missing.
+        InputError: The way of resizing is unknown, or a package that it needs is missing.
     """
     return fit(image, InputPolicy(size, resize))
 
 
 def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry]:
-    """Brings an image into the model's frame as its input policy says, see :func:`fit_image`.
+    """Resizes an image into the model's frame by its input policy, see :func:`fit_image`.
 
-    Pixels are float32 too if the policy forgoes antialiasing or feeds bytes as they are.
+    Pixels are also float32 if the policy turns off antialiasing or feeds bytes unchanged.
     """
     if policy.channels == "bgr":
         image = np.ascontiguousarray(image[..., ::-1])
@@ -70,9 +70,9 @@ def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry
 
 
 def fit_mask(mask: _Array, geometry: Geometry) -> _Array:
-    """Brings a map ``(h, w)`` of labels or bools into the model's frame: nearest pixel, 0 outside.
+    """Resizes a map ``(h, w)`` of labels or bools into the model's frame: nearest pixel, 0 outside.
 
-    A valid map of ones fitted so is false in the padding.
+    A valid map of ones therefore becomes false in the padding.
     """
     return geometry.resize.labels(mask, geometry)
 
@@ -84,9 +84,9 @@ def cropped_rotated(
     policy: InputPolicy,
     draws: Draws,
 ) -> tuple[NDArray[np.uint8], Labels]:
-    """A random part of an image with its labels, rotated: ``data.crop`` and ``data.rotate``.
+    """A random crop of an image with its labels, rotated: ``data.crop`` and ``data.rotate``.
 
-    Where either acts in the model's frame the result lies in it, without padding.
+    If either acts in the model's frame, the result is in that frame, without padding.
     """
     if acts_in_frame(data):
         image, labels = _in_frame(image, labels, policy)
@@ -103,7 +103,7 @@ def cropped_rotated(
 def _in_frame(
     image: NDArray[np.uint8], labels: Labels, policy: InputPolicy
 ) -> tuple[NDArray[np.uint8], Labels]:
-    # What comes out is fitted once more, which is when channels and raw bytes are seen to.
+    # The result is fitted again later, which handles channels and raw bytes.
     pixels, geometry = fit(image, replace(policy, channels="rgb", native_raw=False))
     h, w = geometry.resized
     bytes_ = pixels[:, :h, :w].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
@@ -124,7 +124,7 @@ def _crop_window(crop: tuple[float, float], size: tuple[int, ...], draws: Draws)
 def part(
     image: NDArray[np.uint8], labels: Labels, window: Window
 ) -> tuple[NDArray[np.uint8], Labels]:
-    """What of an image and its labels lies in a window ``(y0, x0, y1, x1)`` of whole pixels."""
+    """The region of an image and its labels in a window ``(y0, x0, y1, x1)`` of whole pixels."""
     y0, x0, y1, x1 = window
     cut = (slice(y0, y1), slice(x0, x1))
     valid = None if labels.valid is None else labels.valid[cut]
@@ -136,7 +136,7 @@ def part(
 def _rotated(
     image: NDArray[np.uint8], labels: Labels, degrees: float
 ) -> tuple[NDArray[np.uint8], Labels, NDArray[np.bool_]]:
-    # Pillow's default: the nearest pixel, zero outside; of the image too, as published
+    # Pillow's default: the nearest pixel, zero outside; for the image too, as published
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         return np.array(Image.fromarray(array).rotate(degrees))
 

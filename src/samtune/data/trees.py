@@ -1,4 +1,4 @@
-"""Images and masks in one tree of folders: told apart by the folders' names and their own."""
+"""Images and masks in one tree of folders, told apart by the names of folders and files."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from samtune.data.reading import LOSSY, read_channels
 from samtune.errors import InputError
 
 _PAIR = 2
-"""Files of a folder in which one is called only ``mask``."""
+"""Number of files in a folder in which one is named only ``mask``."""
 _FEW_VALUES = 2
-"""Values of a picture that is taken for a mask if another of its name has more."""
+"""Number of values up to which a picture counts as a mask if another with its name has more."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """The files of a tree by what they are."""
+    """The files of a tree by role."""
 
     images: list[PairFile]
     masks: list[PairFile]
     unclear: list[tuple[Path, Path]]
-    """Two files of one name, of which nothing says which one is the mask."""
+    """Two files with the same name, if nothing tells which one is the mask."""
 
 
 def roles_of(files: Iterable[Path], root: Path) -> Roles:
-    """Which files below a folder are images, and which are masks.
+    """Determines which files below a folder are images, and which are masks.
 
-    A folder's word comes first (``images``, ``train_masks``), then the file's (``a_mask``). Of two
-    files of one name the picture of two values is the mask, beside a JPEG the other one.
+    Words in folder names come first (``images``, ``train_masks``), then those in file names
+    (``a_mask``). Of two files with the same name, the picture with two values is the mask; if one
+    is a JPEG, the other one is.
 
     Args:
         files: The files, each below the root.
@@ -73,7 +74,7 @@ def roles_of(files: Iterable[Path], root: Path) -> Roles:
 
 
 def role_of_folder(name: str) -> tuple[str | None, str]:
-    """What a folder's name says its files are, ``image`` or ``mask``, and the rest of the name."""
+    """The role that a folder's name gives its files, and the rest of the name."""
     lower = nfc(name).lower()
     for role, words in (("mask", MASK_WORDS), ("image", (*IMAGE_WORDS, "imgs"))):
         if lower in words:
@@ -84,7 +85,7 @@ def role_of_folder(name: str) -> tuple[str | None, str]:
 
 
 def _role_of_folders(folders: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The role that the innermost folder with one says; the folders without that word."""
+    """The role from the innermost folder that has one; the folders without that word."""
     for i in range(len(folders) - 1, -1, -1):
         role, rest = role_of_folder(folders[i])
         if role is not None:
@@ -93,7 +94,7 @@ def _role_of_folders(folders: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 
 
 def _masks_by_name(files: Sequence[PairFile]) -> set[Path]:
-    """Those with a mask's word, unless they are only images that are called so, as ``gas_mask``."""
+    """Files with a word for masks, unless they are images with such a name, as ``gas_mask``."""
     targets: dict[tuple[tuple[str, ...], str], bool] = {}
     for each in files:
         for stem in (without_word(each.stem, MASK_WORDS), object_stem(each.stem)):
@@ -117,7 +118,7 @@ def _masks_by_name(files: Sequence[PairFile]) -> set[Path]:
 def _mask_of_twins(
     twins: Sequence[PairFile], known: dict[frozenset[str], str | None]
 ) -> PairFile | None:
-    """The mask of two files of one name; ``known`` is what was seen of their endings before."""
+    """The mask of two files with the same name; ``known`` are findings about their endings."""
     endings = [each.path.suffix.lower() for each in twins]
     if endings[0] == endings[1]:
         return None

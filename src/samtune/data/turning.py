@@ -1,4 +1,4 @@
-"""Masks of images that EXIF turns: of the pixels as stored, or upright."""
+"""Masks of images that EXIF turns: in the orientation of the stored pixels, or upright."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from samtune.data.tiffs import turned
 def upright(
     record: Record, values: NDArray[np.integer], size: tuple[int, int], config: DataConfig
 ) -> NDArray[np.integer]:
-    """Mask values ``(h, w)`` turned as EXIF turns the image, if they are of its stored pixels.
+    """Turns mask values ``(h, w)`` like the image if they have the orientation of stored pixels.
 
-    That is so if only the stored image has their size, or ``data.turn_masks`` says it.
+    That is the case if only the stored image has their size, or if ``data.turn_masks`` is set.
 
     Args:
         record: The files.
@@ -48,14 +48,14 @@ def upright(
 def remark_turn(
     record: Record, values: NDArray[np.integer], size: tuple[int, int], data: DataConfig
 ) -> None:
-    """Remarks an image that EXIF turns although its mask fits the stored pixels as well."""
+    """Remarks an image that EXIF turns although its mask also fits the stored pixels."""
     orientation = orientation_of(record.image)
     if orientation == 1 or data.turn_masks or not values.any():
         return
     if orientation <= 4 or size[0] == size[1]:
         what = f"EXIF turns the image (orientation {orientation}), and its mask fits both ways"
         remedy = (
-            "legal; look at an overlay, and set data.turn_masks=true if masks are of the pixels as "
-            "stored"
+            "legal; look at an overlay, and set data.turn_masks=true if masks have the orientation "
+            "of the stored pixels"
         )
         remark(record.file, "EXIF orientation", what, remedy)

@@ -1,4 +1,4 @@
-"""Files that lie among those of a data set and are not read, so that nobody takes them for used."""
+"""Files among those of a data set that are not read, so that nobody believes they are used."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from samtune.data.stored import Stored
 from samtune.data.volumes import is_volume
 
 _TEXTS = frozenset({".csv", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
-"""Endings of lists and annotations, which may lie anywhere."""
+"""Endings of lists and annotations, which may be anywhere."""
 
 
 def unread_files(
     records: Iterable[Record], root: Path, known: Collection[str] = ()
 ) -> Iterator[tuple[Path, str]]:
-    """Files and folders beside those of the records that none of them reads, with the kind of each.
+    """Files and folders that no record reads, with the kind of each.
 
-    Looked at are the folders of images and of mask pictures, and those above them below ``root``.
+    It searches the folders of images and of mask pictures, and their parents below ``root``.
 
     Args:
-        records: What is read.
+        records: The records that are read.
         root: The data set's folder.
-        known: Files to leave out, as they are complained of already.
+        known: Files to leave out because they are reported already.
     """
     used: set[Path] = set()
     folders: set[Path] = set()
@@ -58,7 +58,7 @@ def _is_data(path: Path) -> bool:
 
 
 def _paths(value: Any) -> Iterator[Path]:
-    """The files that an image or mask is read from, those of its parts too."""
+    """The files from which an image or mask is read."""
     if isinstance(value, Path):
         yield value
     elif isinstance(value, Stored):

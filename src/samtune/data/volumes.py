@@ -19,9 +19,9 @@ from samtune.errors import InputError
 Role = Literal["image", "mask"]
 NIFTI, NUMPY = (".nii", ".nii.gz"), (".npy", ".npz")
 _TURNED = ("L", "P", "S")
-"""Where the axes of a NIfTI file point once it is turned."""
+"""The directions of a NIfTI file's axes after it is turned."""
 _TOWARDS = ("LPS", "RAI")
-"""Of each axis of the patient the side that rising and falling numbers lead to."""
+"""For each axis of the patient, the sides towards which rising and falling numbers lead."""
 _KEYS = {"image": ("image", "img"), "mask": ("mask", "label", "gt")}
 
 
@@ -44,14 +44,14 @@ class Slice(Stored):
         return height, width
 
     def window(self) -> tuple[float, float] | None:
-        """What a DICOM file says of this slice, or of all slices that a plane across meets."""
+        """The DICOM window of this slice, or of all slices that a plane across intersects."""
         windows = _windows(self.path)
         if self.axis == 0 and windows:
             return windows[self.index]
         if len(set(windows)) > 1:
             raise InputError(
-                f"{self.path}: its slices have windows of their own, so a plane across them has "
-                "none; set data.window=[low,high]"
+                f"{self.path}: its slices have different windows, so a plane across them has none; "
+                "set data.window=[low,high]"
             )
         return windows[0] if windows else None
 
@@ -67,8 +67,8 @@ class Whole(Stored):
         array = load(self.path, self.role)
         if array.ndim > 3 or (array.ndim == 3 and self.path.name.endswith(NIFTI)):
             raise InputError(
-                f"{self.path}: a volume of shape {array.shape} is no single image; read its slices "
-                "with samtune.data.find_images"
+                f"{self.path}: a volume of shape {array.shape} is not a single image; read its "
+                "slices with samtune.data.find_images"
             )
         return array
 
@@ -78,7 +78,7 @@ class Whole(Stored):
         return height, width
 
     def window(self) -> tuple[float, float] | None:
-        """What a DICOM file says."""
+        """The window of a DICOM file."""
         windows = _windows(self.path)
         return windows[0] if windows else None
 
@@ -93,29 +93,29 @@ def is_volume(path: Path) -> bool:
 
 
 def stem_of(path: Path) -> str:
-    """The name without its ending, of which ``.nii.gz`` is one."""
+    """The name without its ending; ``.nii.gz`` counts as one ending."""
     if path.name.lower().endswith(".nii.gz"):
         return path.name[: -len(".nii.gz")]
-    named = path.suffix and not path.suffix[1:].isdigit()  # 1.2.840.1 is a name without ending
+    named = path.suffix and not path.suffix[1:].isdigit()  # 1.2.840.1 is a name without an ending
     return path.stem if named and not path.is_dir() else path.name
 
 
 def slices(
     image: Path, mask: Path | None, axis: int = 0, whole: bool = False
 ) -> list[tuple[Stored, Stored | None]]:
-    """The images that a file holds, each with its mask if there is one.
+    """The images in a file, each with its mask if there is one.
 
-    A file is one image if its mask is flat. Without a mask, it is if it has two axes, or three of
-    which the last has up to four channels, or any number where ``whole`` says so.
+    A file is one image if its mask has two axes. Without a mask, it is one image if it has two
+    axes, or three with up to four channels in the last (any number of channels with ``whole``).
 
     Args:
         image: NIfTI, ``.npy`` ``(n, h, w)`` or ``(n, h, w, channels)``, or a DICOM series.
-        mask: The same without channels.
-        axis: 0 for slices as they were taken, 1 and 2 for planes across.
-        whole: Whether three axes are an image's with channels.
+        mask: The same forms, without channels.
+        axis: 0 for slices as they were acquired, 1 and 2 for planes across.
+        whole: Whether an array with three axes is an image with channels.
 
     Raises:
-        InputError: Image and mask differ in shape or orientation, or too few or too many axes.
+        InputError: Image and mask differ in shape or orientation, or have too few or too many axes.
     """
     shape = shape_of(image, "image")
     medical = image.name.lower().endswith(NIFTI) or image.is_dir()
@@ -129,7 +129,8 @@ def slices(
         return [(Whole(image, "image"), None if mask is None else Whole(mask, "mask"))]
     if len(shape) not in (3, 4):
         raise InputError(
-            f"{image}: an array of shape {shape} is no volume; save it as (slices, height, width) "
+            f"{image}: an array of shape {shape} is not a volume; save it as (slices, height, "
+            "width) "
             "or (slices, height, width, channels)"
         )
     if not 0 <= axis < 3:
@@ -149,8 +150,8 @@ def _check_pair(image: Path, mask: Path, shape: tuple[int, ...]) -> None:
     own = shape_of(mask, "mask")
     if own != shape[: len(own)] or len(own) not in (2, 3) or len(shape) - len(own) > 1:
         raise InputError(
-            f"{mask}: the mask is of shape {own}, but {image.name} of {shape}; both must have the "
-            "same, so export the mask again or remove the pair"
+            f"{mask}: the mask has shape {own}, but {image.name} has {shape}; both must have the "
+            "same shape, so export the mask again or remove the pair"
         )
     _remark_places(image, mask)
     codes = [_orientation(path) for path in (image, mask)]
@@ -169,7 +170,7 @@ def _check_pair(image: Path, mask: Path, shape: tuple[int, ...]) -> None:
 
 
 def _remark_places(image: Path, mask: Path) -> None:
-    """Remarks NIfTI files of one shape that lie at different places of the patient."""
+    """Remarks NIfTI files of the same shape at different positions of the patient."""
     if not all(path.name.lower().endswith(NIFTI) for path in (image, mask)):
         return
     nib = library("nibabel", "medical", mask)
@@ -196,8 +197,8 @@ def load(path: Path, role: Role = "image") -> NDArray:
     lies in an axial DICOM series; a fourth axis holds channels. DICOM is in its rescaled units.
 
     Raises:
-        InputError: The library that reads it is missing, or it is no single image or volume.
-        OSError: It cannot be read; as other usual kinds.
+        InputError: The library that reads it is missing, or it is not a single image or volume.
+        OSError: It cannot be read; other usual error types occur too.
     """
     with quiet():
         return _loaded(path, role, path.stat().st_mtime_ns)
@@ -217,7 +218,7 @@ def _loaded(path: Path, role: Role, modified: int) -> NDArray:
 
 
 def _windows(path: Path) -> list[tuple[float, float] | None]:
-    """What a DICOM file or series says of each of its images; nothing of other files."""
+    """The DICOM window of each image of a file or series; empty for other files."""
     if path.name.lower().endswith((*NIFTI, *NUMPY)):
         return []
     with quiet():
@@ -230,10 +231,10 @@ def _windows_of(path: Path, modified: int) -> list[tuple[float, float] | None]:
 
 
 def shape_of(path: Path, role: Role) -> tuple[int, ...]:
-    """The shape that :func:`load` gives, from the header if possible.
+    """The shape that :func:`load` returns, from the header if possible.
 
     Raises:
-        InputError: As :func:`load`, or the file cannot be read.
+        InputError: See :func:`load`; or the file cannot be read.
     """
     try:
         if path.name.lower().endswith(NIFTI):
@@ -248,7 +249,7 @@ def shape_of(path: Path, role: Role) -> tuple[int, ...]:
         return tuple(load(path, role).shape)
     except InputError:
         raise
-    except Exception as error:  # readers raise what they like
+    except Exception as error:  # readers raise many types of errors
         reason = " ".join(str(error).split()).replace(str(path), "the file")[:200]
         raise InputError(
             f"{path}: cannot be read ({reason or type(error).__name__}); replace the file, or "
@@ -257,7 +258,7 @@ def shape_of(path: Path, role: Role) -> tuple[int, ...]:
 
 
 def _opened(path: Path) -> tuple[Any, NDArray]:
-    """A NIfTI file, and how its axes change places to point left, back and up."""
+    """A NIfTI file, and the permutation of axes that makes them point left, back and up."""
     nib = library("nibabel", "medical", path)
     image = nib.load(path)
     if len(_nifti_shape(image)) > 4:
@@ -271,7 +272,7 @@ def _opened(path: Path) -> tuple[Any, NDArray]:
 
 
 def _nifti_shape(image: Any) -> tuple[int, ...]:
-    """Three axes, and a fourth if it has more than one channel; axes of one beyond are nothing."""
+    """Three axes, and a fourth if it has several channels; further axes of one are dropped."""
     shape = [int(n) for n in image.shape]
     inner, outer = [*shape[:3], 1, 1][: max(3, len(shape[:3]))], shape[3:]
     return (*inner, *(n for n in outer if n != 1))
@@ -298,7 +299,7 @@ def _orientation(path: Path) -> tuple[str, ...] | None:
 
 
 def _loaded_axes(path: Path) -> tuple[str, ...] | None:
-    """Where x, y and z of the values that :func:`load` gives point; ``None`` if not known."""
+    """The directions of x, y and z of the values that :func:`load` returns; ``None`` if unknown."""
     if path.name.lower().endswith(NIFTI):
         return _TURNED
     said = orientation_of_series(path)

@@ -20,7 +20,7 @@ def existing_folder(path: str | Path) -> Path:
     """The path as a folder that exists.
 
     Raises:
-        InputError: There is no such folder.
+        InputError: The folder does not exist.
     """
     folder = as_path(path)
     if not folder.is_dir():
@@ -48,9 +48,9 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def data_files_below(folder: Path) -> list[Path]:
-    """The files of :func:`data_files` in a folder and all folders below it, sorted.
+    """The files of :func:`data_files` in a folder and all its subfolders, sorted.
 
-    Hidden folders are left out, and so are those that a link leads to a second time.
+    Hidden folders are left out, and so are folders that a link reaches a second time.
     """
     return sorted(_below(folder, set()))
 

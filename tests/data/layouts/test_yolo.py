@@ -103,8 +103,8 @@ def test_wrong_places(write, completed, refused, yaml, words):
         ("train: images/train\nnames: {1: a}", ["number 0"]),
         ("names: [", ["not readable as YAML (line 1"]),
         ("names:\n\t- a", ["not readable as YAML (line 2", "cannot start any token"]),
-        ("names: [a, b]\nnames: [c, d]", ["line 2: the key names is there twice"]),
-        ("names: {0: a, 0: b}", ["line 1: the key 0 is there twice"]),
+        ("names: [a, b]\nnames: [c, d]", ["line 2: the key names appears twice"]),
+        ("names: {0: a, 0: b}", ["line 1: the key 0 appears twice"]),
     ],
 )
 def test_wrong_settings(write, completed, refused, yaml, words):
