@@ -157,6 +157,8 @@ def test_it_trains_and_is_measured_with_every_prompt(sam, tmp_path):
     [
         (iter([]), {}, ["no len() and []", "list(...)"]),
         ([], {}, "has no sample"),
+        ("folder", {}, ["train=folder", "samtune.open_data"]),
+        ({"train": []}, {}, ["dictionary with 'train'", "data_from(sets['train']"]),
         ((IMAGES, MASKS[:3]), {}, "4 images and 3 masks"),
         ([(IMAGES[0],)], {}, ["train[0]", "1 values", "(image, mask)"]),
         ([{"pixel_values": 1, "label": 2}], {}, ["train[0]: has no 'image'", "label", "keys="]),

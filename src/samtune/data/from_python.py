@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from os import PathLike
 from pathlib import Path
@@ -122,6 +122,14 @@ def _records(samples: Any, split: str, items: Items) -> list[Record]:
                 f"{split}: {len(images)} images and {len(masks)} masks; give one mask per image"
             )
         items.samples = samples = _Pairs(images, masks)
+    if isinstance(samples, str | PathLike):
+        raise InputError(f"{split}={samples}: is a path; open a folder with samtune.open_data(...)")
+    if isinstance(samples, Mapping):
+        has = ", ".join(map(repr, samples))
+        raise InputError(
+            f"{split}: is a dictionary with {has}; give each split by itself, as in "
+            "data_from(sets['train'], sets['validation']), and samples as a list"
+        )
     if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
         raise InputError(
             f"{split}: a {type(samples).__name__} has no len() and []; give a map-style data set "

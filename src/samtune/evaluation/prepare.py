@@ -145,8 +145,8 @@ def _images(
     if not isinstance(images, SegmentationDataset):
         raise InputError(
             f"{type(images).__name__}: is no images that a model can be "
-            f"{'trained' if train else 'measured'} on; give a split of samtune.open_data(...), or "
-            "what samtune.prepare makes of one"
+            f"{'trained' if train else 'measured'} on; give a split of samtune.open_data(...), "
+            "samples as samtune.data_from takes them, or what samtune.prepare makes of either"
         )
     check_prepared(images, model, train)
     if prompts is None:

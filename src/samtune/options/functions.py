@@ -30,7 +30,9 @@ def further_inputs(
         InputError: It takes fewer inputs, or needs one that nothing gives.
     """
     if not callable(function):
-        raise InputError(f"{what}={function!r}: is no function; give one of ({', '.join(inputs)})")
+        raise InputError(
+            f"{what}={function!r}: is no function; give one that takes ({', '.join(inputs)})"
+        )
     try:
         called = getattr(function, "forward", function)
         parameters = list(inspect.signature(called).parameters.values())
