@@ -63,7 +63,10 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "groups" else pytest.mark.slow) for name in OPTIMIZERS],
+)
 def test_a_training_with_ones_own_optimiser_and_schedule_resumes_as_if_not_interrupted(
     sam, data, tmp_path, name
 ):
