@@ -7,6 +7,7 @@ import pytest
 
 from samtune.cli.setting_list import everyday_help, rows_of, setting_rows, settings_table
 from samtune.data.augmentations import AUGMENTATIONS
+from samtune.metrics import MEASURES
 from samtune.options import Level
 from samtune.runs.config import RunConfig
 from samtune.runs.trees import leaves
@@ -20,6 +21,7 @@ def test_every_setting_is_on_one_level_and_has_a_help():
     assert set(names) == set(leaves(RunConfig().tree()))
     assert sorted(names) == sorted(row["name"] for level in LEVELS for row in rows_of(level))
     assert all(row["help"] for row in rows)
+    assert not any("docs/" in row["help"] for row in rows)  # pip does not install the pages
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_the_help_of_train_ends_with_the_everyday_settings_in_80_columns(samtune
     assert max(map(len, settings)) <= 80
     said = "\n".join(settings)
     assert "  train.lr=auto " in said and "Learning rate after the warm-up" in said
-    assert "train.cosine" not in said and "docs/configuration.md" in said
+    assert "train.cosine" not in said and "samtune settings" in said
 
 
 def test_the_help_is_of_the_present_settings_and_loads_no_torch():
@@ -87,3 +89,14 @@ def test_verbs_whose_defaults_differ_say_so_and_where_settings_are_listed(
 
 def test_other_verbs_say_nothing_of_settings(samtune):
     assert everyday_help().splitlines()[0] not in samtune("merge", "--help").out
+
+
+def test_all_settings_and_metrics_are_a_verb_away(samtune):
+    rows = samtune("settings", "--json").json
+    assert [row["name"] for row in rows] == [row["name"] for row in setting_rows()]
+    out = samtune("settings", "train.warmup").out
+    assert "train.warmup" in out and "- expert" in out and "train.lr" not in out
+    assert "did you mean 'lr'" in samtune("settings", "learning_rate").line
+    assert {row["metric"] for row in samtune("metrics", "--json").json} == set(MEASURES)
+    assert "higher is better" in samtune("metrics", "boundary_iou").out
+    assert "did you mean 'iou'" in samtune("metrics", "iuo").line

@@ -15,6 +15,7 @@ from samtune.cli.ending import end_of, prepare_streams
 from samtune.cli.hints import in_full
 from samtune.cli.outward import export
 from samtune.cli.predict import predict
+from samtune.cli.reference import list_metrics, list_settings
 from samtune.cli.setting_list import TakesSettings
 
 ALONE = ("predict", "import", "merge", "export")
@@ -43,6 +44,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(export)
+app.command(name="settings")(list_settings)
+app.command(name="metrics")(list_metrics)
 
 
 @app.command(epilog=f"Settings are those of a training; {SEE_TRAIN}")

@@ -11,8 +11,8 @@ from typer.core import TyperCommand
 
 WIDTH = 80
 """Columns of the help."""
-WHERE = "docs/configuration.md"
-"""The page that has all settings."""
+WHERE = "samtune settings"
+"""The verb that lists all settings."""
 
 
 EVERYDAY = "everyday_settings.txt"

@@ -60,7 +60,7 @@ class InputConfig(Settings):
     tiles: Literal["auto", "whole", "crop", "tiled"] = setting("auto", changeable=True)
     """The content of the frame: the whole image, a crop around each prompt, or overlapping tiles of
     the frame's size, whose answers are blended. auto chooses before a training, by the widths of
-    the objects in the training masks (docs/tiles.md); recipes and presets use whole images."""
+    the objects in the training masks; recipes and presets use whole images."""
     overlap: Annotated[float, Range(at_least=0, at_most=MOST_OVERLAP)] = setting(
         0.25, level="expert", changeable=True
     )

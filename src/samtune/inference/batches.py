@@ -154,5 +154,5 @@ def whole_frame(geometry: Geometry) -> Geometry:
 def _no_frame(i: int) -> Tensor:
     raise InputError(
         "eval.metrics: some are measured in the model's frame, which an image that is cut has not; "
-        "set input.tiles=whole or leave them out, see docs/metrics.md"
+        "set input.tiles=whole or leave them out"
     )

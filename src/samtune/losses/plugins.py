@@ -36,7 +36,7 @@ class PluginLoss:
             except Exception as error:
                 raise TypeError(f"cannot be made without arguments ({error})") from error
         if not callable(function):
-            raise TypeError("is no function (logits, targets, valid); see docs/plugins.md")
+            raise TypeError("is no function (logits, targets, valid)")
         self.function, self.name = function, name
         self.of_classes = bool(getattr(function, "classes", False))
         """Whether it judges maps of classes."""

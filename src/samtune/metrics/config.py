@@ -16,8 +16,8 @@ class EvalConfig(Settings):
     section = "eval"
 
     metrics: tuple[str, ...] = ("iou", "dice")
-    """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published; see
-    docs/metrics.md."""
+    """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published;
+    samtune metrics lists them all."""
     boundary_ratio: PositiveFraction = setting(0.02, level="expert")
     """Width of boundary IoU's bands as a fraction of the image's diagonal."""
     nsd_tolerance: Annotated[float, Range(at_least=0, note=" pixels")] = setting(

@@ -43,7 +43,7 @@ def expand(
             of_plugins = [*MEASURES.outside]
             raise InputError(
                 f"{key}={name}: no such metric{nearest(name, known)}; choose from the groups "
-                f"{', '.join(GROUPS)} or of the names in docs/metrics.md"
+                f"{', '.join(GROUPS)} or of the names that samtune metrics lists"
                 f"{', or of plug-ins ' if of_plugins else ''}{', '.join(of_plugins)}"
             )
         expanded |= dict.fromkeys(GROUPS.get(name, (name,)))

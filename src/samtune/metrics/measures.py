@@ -305,7 +305,7 @@ def _measure_of(cls: Any, name: str) -> Measure:
     from samtune.metrics.image_metric import ImageMetric
 
     if not (isinstance(cls, type) and issubclass(cls, ImageMetric)):
-        raise TypeError("is no subclass of samtune.metrics.ImageMetric; see docs/plugins.md")
+        raise TypeError("is no subclass of samtune.metrics.ImageMetric")
     meaning = cls.meaning or (vars(cls).get("__doc__") or "").strip().split("\n")[0].rstrip(".")
     for what, text in (("a docstring", meaning), ("empty", cls.empty)):
         if not text:

@@ -149,7 +149,7 @@ class Registry(Generic[T]):
             contract: Any = self._contract
             raise TypeError(
                 f"is no subclass of {contract.__module__.removesuffix('.base')}."
-                f"{contract.__qualname__}; see docs/plugins.md"
+                f"{contract.__qualname__}"
             )
         config = getattr(cls, "Config", None)
         if not (isinstance(config, type) and dataclasses.is_dataclass(config)):

@@ -208,5 +208,5 @@ def fitting(name: str, registries: Sequence[Any], key: str) -> Any:
     fits = next((registry for registry in registries if registry.takes(thing)), None)
     if fits is None:
         kinds = " nor ".join(registry.kind for registry in registries)
-        raise InputError(f"{key}: {name} is neither {kinds}; see docs/plugins.md")
+        raise InputError(f"{key}: {name} is neither {kinds}")
     return fits

@@ -150,7 +150,7 @@ def _terms(part: str, text: str) -> list[Term]:
     if measure not in MEASURES:
         raise InputError(
             f"train.metric={text}: no such metric{nearest(measure, MEASURES.names())}; "
-            "choose iou, dice or another of docs/metrics.md"
+            "choose iou, dice or another that samtune metrics lists"
         )
     if not 0 < weight < math.inf:
         raise InputError(f"train.metric={text}: weighs {measure} with {match[1]}; leave it out")

@@ -118,7 +118,7 @@ class FitConfig(Settings):
     eval_epochs: Count | None = setting(None, level="expert")
     """Epochs between validations, if eval_every is not set."""
     metric: str = "iou"
-    """The validation metric that chooses the best checkpoint, any of docs/metrics.md; over prompts
+    """The validation metric that chooses the best checkpoint, any of samtune metrics; over prompts
     as the mean, iou@none+iou@point, or the worst, min(iou@none,iou@point). Without a prompt it is
     of those of prompts.eval that are trained, or of all that are, as the mean."""
     strength: Literal["auto", "none"] | Fraction = "auto"

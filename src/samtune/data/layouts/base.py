@@ -65,7 +65,7 @@ def _layout_itself(layout: Any, name: str) -> Layout:
         TypeError: It is none.
     """
     if not isinstance(layout, Layout):
-        raise TypeError("is no samtune.data.layouts.Layout; see docs/plugins.md")
+        raise TypeError("is no samtune.data.layouts.Layout")
     return replace(layout, name=name)
 
 
