@@ -1,22 +1,27 @@
-"""Files of version 0.1.0 are read as they were meant: settings, checkpoints, a run folder, recipes.
+"""Files of earlier versions are read as they were meant: settings, checkpoints, runs, recipes.
 
-They were written by that version; `tests/samples/README.md` says how.
+They were written by those versions; `tests/samples/README.md` says how.
 """
 
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from plugins import fresh_process, install
 
 from samtune.assets import demo_data
+from samtune.errors import InputError
 from samtune.model.checkpoint import load, read_header
 from samtune.report.terminal import Display
 from samtune.runs.config import resolve
 from samtune.runs.jobs import evaluate_run, train
 from samtune.runs.trees import leaves
 from samtune.runs.words import from_words, recipes
+from samtune.training.state import has_state, mend_state
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 CONFIGS = sorted((SAMPLES / "configs").glob("*.yaml"))
@@ -92,3 +97,42 @@ def test_a_run_folder_is_resumed(run):
     told = {"resume": str(run), "output": None}
     assert set(changed({**tree, **told}, config.tree())) <= {"train.max_steps", "output"}
     assert train(config, Display(json=True))["steps"] == 3
+
+
+def answers(model):
+    """What a model says of an image that is drawn here: every 101st logit, and its own estimate."""
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
+    disc = ((y - 48) ** 2 + (x - 64) ** 2 < 30**2) * 120.0
+    image = (disc + 60 + x / 4).clamp(0, 255).byte().numpy()
+    predictor = model.predictor()
+    predictor.set_image(np.stack([image] * 3, -1))
+    _, iou, logits = predictor.predict(box=np.array([30, 14, 98, 82]), multimask_output=False)
+    return {"logits": logits.ravel()[::101].tolist(), "iou": iou.ravel().tolist()}
+
+
+def test_models_of_version_0_2_answer_as_they_did(tmp_path):
+    folder = SAMPLES / "0.2"
+    expected = json.loads((folder / "answers.json").read_text("utf-8"))
+    paths = {"run": folder / "run" / "best.safetensors", "plugin": folder / "plugin.safetensors"}
+    with fresh_process(install(tmp_path / "site")):
+        for name, path in paths.items():
+            now = answers(load(path))
+            for part, values in expected[name].items():
+                assert now[part] == pytest.approx(values, abs=2e-3), (name, part)
+    header = read_header(paths["run"])
+    assert changed(header["config"], resolve([header["config"]]).tree()) == {}
+    with fresh_process(), pytest.raises(InputError, match="needs the package samtune-gain"):
+        load(paths["plugin"])
+
+
+def test_a_run_of_version_0_2_can_be_resumed(tmp_path, monkeypatch):
+    shutil.copytree(SAMPLES / "0.2" / "run", tmp_path / "run")
+    (tmp_path / "nuclei").symlink_to(demo_data())
+    monkeypatch.chdir(tmp_path)
+    config = from_words(["resume=run", "train.max_steps=3"])
+    tree = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text("utf-8"))
+    told = {"resume": "run", "output": None}
+    assert set(changed({**tree, **told}, config.tree())) <= {"train.max_steps", "output"}
+    assert has_state(tmp_path / "run" / "last") and not mend_state(tmp_path / "run" / "last")
+    summary = train(from_words(["resume=run"]), Display(json=True))  # all of its steps are done
+    assert summary["steps"] == 2
