@@ -209,7 +209,7 @@ def test_what_a_training_alone_needed_is_not_needed_afterwards(site, tmp_path):
         config = Source(str(path)).configure([], measures=False)
         assert config.train.loss == "bce + dice" and config.train.metric == "iou"
         line = refusal(Source(str(path)).configure, [])
-        assert "eval.metrics=missed" in line and "pip install samtune-gain" in line
+        assert "needs the package samtune-gain 0.3" in line and "pip install samtune-gain" in line
 
 
 def test_losses_metrics_and_layouts_do_their_work(site, tmp_path):
@@ -230,7 +230,7 @@ def test_losses_metrics_and_layouts_do_their_work(site, tmp_path):
         suite.update(ImageResult(predicted, target, index=index))
     suite.update(ImageResult(target, target & False, index=2))  # left out
     assert suite.compute() == {"missed": 0.5}
-    assert "no meaning for maps of classes" in refusal(Suite, EvalConfig(("missed",)), maps=True)
+    assert "is undefined for maps of classes" in refusal(Suite, EvalConfig(("missed",)), maps=True)
     pairs = tmp_path / "data" / "pairs"
     pairs.mkdir(parents=True)
     for name in ("a_image.png", "a_mask.png"):
