@@ -1,44 +1,63 @@
 """Makes faults of a training, goes on, and writes what each of them cost: a table.
 
-python benchmarks/faults.py WORK [--kills 20] [--processes 1,2] [--workers 0,2] [--steps 40]
+python benchmarks/faults.py WORK [--kills 20] [--processes 1,2] [--workers 0,2] [--only NAMES]
 
-Each fault is made in a training of its own on the small base and data that ship with samtune. It
-then goes on with the same command, and its weights are compared with those of a training that was
-left alone: nothing may be lost but the steps since the last state, which are made again.
+Each fault is made in a training of its own on the small base that ships with samtune. It then goes
+on with the same command, and its weights and its log are compared with those of a training that
+was left alone: nothing may be lost but the steps since the last state, which are made again.
+
+So that hundreds of trainings take minutes, all but those under a launcher are forks of this
+process, which has imported everything once. Full disks and a small shared memory are file systems
+of this process alone; they need Linux and root, and are left out elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
 from safetensors.torch import load_file
-
-from samtune.assets import demo_data
 
 RESULTS = Path(__file__).parent / "results" / "faults.md"
 LIMIT = 600.0
 """Seconds that one training may take."""
+SOON = 120.0
+"""Seconds after a fault in which a training must have ended."""
+SIDE, TRAIN, OTHERS = 64, 6, 2
+EVERY = 4
+"""Steps between validations."""
 HEAD = """# Faults of a training, and what they cost
 
-Written by `benchmarks/faults.py`. Each row is a training on the small base and data that ship with
-samtune, {steps} steps, with a state every {minutes:g} minutes and validations every {every} steps.
-"went on" is the same command with `resume=true`; "the same" means that the weights are those of a
-training without a fault, bit for bit. The lost work is that of the steps made twice.
-
-| processes | workers | fault | how it was made | exit | line | went on | weights | steps again |
-|---|---|---|---|---|---|---|---|---|
+Written by `benchmarks/faults.py`. Each row is a training of {steps} steps on the small base that
+ships with samtune and {images} pictures made on the spot, with a state every {minutes:g} minutes
+and validations every {every} steps. "went on" is the same command with `resume=true` after the
+fault was mended; "the same" means that weights and logged losses are those of a training without a fault,
+bit for bit. The lost work is that of the steps made twice. Seconds are those from the fault to the
+line, or to the end if nothing is said, on a machine with {cores} cores that others used at the same
+time. The kills are at random moments between the making of the folder and the end. What says
+"launcher" ran under `torchrun`. The processes meet by gloo: NCCL, which needs GPUs, was not tried.
 """
+COLUMNS = (
+    "processes", "workers", "fault", "how it was made", "exit", "s", "line", "went on",
+    "weights and log", "steps again",
+)  # fmt: skip
+_UNSHARE_MOUNTS, _PRIVATE = 0x00020000, 0x4000 | 0x40000
 
 
 @dataclass(frozen=True)
@@ -46,163 +65,392 @@ class Setting:
     """How the trainings of one part of the table run."""
 
     folder: Path
-    data: Path
     processes: int
     workers: int
     steps: int
-    every: int
     minutes: float
 
-    def command(self, output: str) -> list[str]:
+    def words(self, data: Path, output: Path) -> list[str]:
         """The command line of a training that begins or goes on."""
-        count = f"--nproc-per-node={self.processes}"
-        launcher = ["-m", "torch.distributed.run", "--standalone", count]
-        start = [sys.executable, *(launcher if self.processes > 1 else []), "-m", "samtune"]
         return [
-            *start, "train", f"data.root={self.data}", "data.masks=instance", f"output={output}",
-            "resume=true", "device=cpu", "input.size=128", "input.tiles=whole", "train.strength=1",
-            f"data.workers={self.workers}", f"train.max_steps={self.steps}", "train.batch_size=1",
-            f"train.eval_every={self.every}", f"train.save_every={self.minutes}",
-            "train.log_every=1", "data.augment=flips",
+            "train", f"data.root={data}", f"output={output}", "resume=true", "device=cpu",
+            f"input.size={SIDE}", "input.tiles=whole", "train.strength=1", "train.keep=none",
+            f"data.workers={self.workers}", "data.cache=0", f"train.max_steps={self.steps}",
+            "train.batch_size=1", f"train.eval_every={EVERY}", f"train.save_every={self.minutes}",
+            "train.log_every=1", "data.augment=flips", "base.name=nano",
         ]  # fmt: skip
 
-    def start(self, output: str) -> subprocess.Popen[str]:
-        """Starts a training."""
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        pipes |= {"preexec_fn": _heed_ctrl_c} if os.name == "posix" else {}
-        return subprocess.Popen(
-            self.command(output),
-            cwd=self.folder,
-            env=env,
-            text=True,
-            **pipes,  # type: ignore[call-overload]
-        )
+
+class Run:
+    """A training, of one or several processes.
+
+    Args:
+        setting: How it runs.
+        name: Of the fault, after which its folders are called.
+        disk: Where its output lies, if not beside its data.
+    """
+
+    def __init__(self, setting: Setting, name: str, disk: Path | None = None) -> None:
+        self.setting, self.name = setting, name
+        self.data = setting.folder / f"{name}-data"
+        self.output = (disk or setting.folder) / name
+        self.processes: list[int] = []
+        self.spoke: float | None = None
+        """When it had said its line."""
+        self._said = setting.folder / f"{name}.txt"
+        if not self.data.exists():
+            shutil.copytree(setting.folder.parent / "data", self.data)
+
+    def start(self, launcher: bool = False, before: Callable[[], None] | None = None) -> None:
+        """Starts it: under a launcher, or as forks of this process.
+
+        Args:
+            launcher: Whether ``torchrun`` starts its processes.
+            before: What a process does before it begins.
+        """
+        self._said.unlink(missing_ok=True)
+        self.spoke = None
+        words, count = self.setting.words(self.data, self.output), self.setting.processes
+        if launcher:
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+            command += [f"--nproc-per-node={count}", "-m", "samtune", *words]
+            self.processes = [self._fork(lambda: os.execv(sys.executable, command))]
+            return
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        several = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+        self.processes = []
+        for rank in range(count):
+            env = {**several, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
+            self.processes.append(self._fork(lambda env=env: _train(words, env, before)))
+
+    def _fork(self, act: Callable[[], None]) -> int:
+        if pid := os.fork():
+            return pid
+        try:
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has others ignore
+            out = os.open(self._said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(out, 2)
+            act()
+        finally:
+            os._exit(70)
+
+    def is_over(self) -> bool:
+        """Whether its first process has ended."""
+        return not _is_running(self.processes[0])
+
+    def kill(self) -> None:
+        """Kills all of it, as a power cut does."""
+        for process in self.processes:
+            for each in (*_below(process), process):
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+
+    def end(self, seconds: float = LIMIT) -> int:
+        """Waits for its end, and gives the exit code of the first process that failed."""
+        limit, codes = time.monotonic() + seconds, []
+        for process in self.processes:
+            done, status = 0, 0
+            while not done:
+                done, status = os.waitpid(process, os.WNOHANG)
+                if self.spoke is None and self.line:
+                    self.spoke = time.monotonic()
+                if not done and time.monotonic() > limit:
+                    self.kill()
+                    status = os.waitpid(process, 0)[1]
+                    break
+                time.sleep(0 if done else 0.02)
+            codes.append(os.waitstatus_to_exitcode(status))
+        return next((code for code in codes if code), 0)
+
+    @property
+    def line(self) -> str:
+        """The last line of samtune's; a process that is killed has none."""
+        said = self._said.read_text("utf-8", "replace") if self._said.exists() else ""
+        mine = [line for line in said.splitlines() if line.startswith("samtune: ")]
+        text = (mine or [""])[-1].replace(f"{self.setting.folder}/", "").replace("|", "/")
+        return text if len(text) < 260 else f"{text[:260]}..."
+
+    def rows(self) -> list[dict]:
+        """The rows of its log that are whole."""
+        rows = []
+        with suppress(OSError):
+            for text in (self.output / "metrics.jsonl").read_text("utf-8", "replace").split("\n"):
+                with suppress(ValueError):
+                    row = json.loads(text)
+                    rows += [row] if isinstance(row, dict) and "event" in row else []
+        return rows
+
+    def reached(self) -> int:
+        """The step of the last row of its log."""
+        return max((row["step"] for row in self.rows() if row["event"] == "train"), default=0)
+
+    def saved(self) -> int:
+        """The step of the newest state that is whole."""
+        for name in ("state.json", "previous.json"):
+            with suppress(OSError, ValueError, KeyError):
+                return int(json.loads((self.output / "last" / name).read_text("utf-8"))["step"])
+        return 0
+
+    def result(self) -> tuple[dict, list]:
+        """Its weights, and what it logged of each step."""
+        losses = [(row["step"], row["loss"]) for row in self.rows() if row["event"] == "train"]
+        return load_file(self.output / "best.safetensors"), losses
+
+    def wait(self, moment: Callable[[Run], bool], pause: float = 0.005) -> None:
+        """Waits for a moment, or for its end."""
+        limit = time.monotonic() + LIMIT
+        while not self.is_over() and time.monotonic() < limit and not moment(self):
+            time.sleep(pause)
 
 
-def _heed_ctrl_c() -> None:
-    """A job in the background inherits that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _train(words: list[str], env: dict[str, str], before: Callable[[], None] | None) -> None:
+    from samtune.cli.main import main
+
+    os.environ.update(env)
+    if before is not None:
+        before()
+    sys.argv = ["samtune", *words]
+    try:
+        main()
+    except SystemExit as end:
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+    os._exit(0)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+    except OSError:
+        return []
+    mine = sorted(map(int, text.split()))
+    return [*(each for child in mine for each in _below(child)), *mine]
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+        return sorted(map(int, text.split()))
+    return []
+
+
+class Came(NamedTuple):
+    """What a fault came to, before the training goes on."""
+
+    how: str
+    code: int
+    seconds: float
+    line: str
+    again: int
 
 
 @dataclass
 class Outcome:
-    """What one fault came to."""
+    """One row of the table."""
 
-    fault: str
-    how: str
-    code: int | None
-    line: str
-    on: int | None = None
+    came: Came
+    on: int = 0
+    line: str = ""
     same: bool = False
-    again: int = 0
-    steps: list[int] = field(default_factory=list)
 
-    def row(self, setting: Setting) -> str:
-        """Its row of the table."""
-        cells = [setting.processes, setting.workers, self.fault, self.how, self.code]
-        cells += [self.line.replace("|", "/"), "yes" if self.on == 0 else f"no ({self.on})"]
-        cells += ["the same" if self.same else "other", self.again]
+    def row(self, setting: Setting, name: str) -> str:
+        """It as Markdown."""
+        came = self.came
+        line = f"{came.line} / then: {self.line}" if self.on else came.line
+        cells = [setting.processes, setting.workers, name, came.how, came.code]
+        cells += [f"{came.seconds:.1f}", line, "yes" if self.on == 0 else f"no ({self.on})"]
+        cells += ["the same" if self.same else "other", came.again]
         return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def step_logged(folder: Path) -> int:
-    """The step of the last row of a run's log."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text("utf-8", "replace").splitlines()
-        return max([json.loads(line)["step"] for line in lines if line.endswith("}")], default=-1)
-    except (OSError, ValueError, KeyError):
-        return -1
+def _ended(run: Run, how: str, since: float, seconds: float = SOON) -> Came:
+    code = run.end(seconds)
+    took = (run.spoke or time.monotonic()) - since
+    return Came(how, code, took, run.line, max(0, run.reached() - run.saved()))
 
 
-def step_saved(folder: Path) -> int:
-    """The step of the newest state that is whole."""
-    for name in ("state.json", "previous.json"):
-        try:
-            return int(json.loads((folder / "last" / name).read_text("utf-8"))["step"])
-        except (OSError, ValueError, KeyError):
-            continue
-    return 0
+Moment = Callable[[Run], bool]
+Fault = Callable[[Run], Came]
 
 
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
-    """Waits until a run has logged a step, or ends."""
-    end = time.monotonic() + LIMIT
-    while process.poll() is None and time.monotonic() < end and step_logged(folder) < step:
-        time.sleep(0.02)
+def at_step(step: int) -> Moment:
+    """When a step has been logged."""
+    return lambda run: run.reached() >= step
 
 
-def last_line(said: str) -> str:
-    """The last line of samtune's; a process that is killed has none."""
-    own = [line for line in said.splitlines() if line.startswith("samtune: ")]
-    return (own or [""])[-1][:200]
+def by_signal(number: int, step: int, launcher: bool) -> Fault:
+    """A signal to the first process, or to the launcher."""
+
+    def make(run: Run) -> Came:
+        run.start(launcher)
+        run.wait(at_step(step))
+        since = time.monotonic()
+        for process in run.processes:  # as a terminal, and a scheduler, send it to all
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+        whom = "launcher" if launcher else "run"
+        return _ended(run, f"{signal.Signals(number).name} to the {whom} after step {step}", since)
+
+    return make
 
 
-def ranks_of(launcher: int) -> list[int]:
-    """The processes that a process has started, in the order of their numbers."""
-    path = Path(f"/proc/{launcher}/task/{launcher}/children")
-    return sorted(map(int, path.read_text("ascii").split()))
+def by_kill(moment: Moment, words: str, pause: float = 0.005) -> Fault:
+    """A power cut at a moment."""
+
+    def make(run: Run) -> Came:
+        run.start()
+        run.wait(moment, pause)
+        since, over = time.monotonic(), run.is_over()
+        run.kill()
+        how = f"SIGKILL {words}, after step {run.reached()}"
+        return _ended(run, f"{how}{' (it had ended)' if over else ''}", since)
+
+    return make
 
 
-def by_signal(setting: Setting, name: str, number: int, step: int, whom: str = "run") -> Outcome:
-    """A signal to a run, to one of its ranks, or to a process that loads data."""
-    folder = setting.folder / name
-    process = setting.start(name)
-    wait_for_step(process, folder, step)
-    target = process.pid
-    if whom != "run":
-        ranks = ranks_of(process.pid) if setting.processes > 1 else [process.pid]
-        target = ranks[-1]
+def by_random_kill(draw: float, length: float) -> Fault:
+    """A power cut at a random part of what a training takes."""
+
+    def make(run: Run) -> Came:
+        run.start()
+        run.wait(has("config.yaml"))
+        time.sleep(draw * length)
+        since, over = time.monotonic(), run.is_over()
+        run.kill()
+        how = f"SIGKILL at {draw:.0%} of the time, after step {run.reached()}"
+        return _ended(run, f"{how}{' (it had ended)' if over else ''}", since)
+
+    return make
+
+
+def by_loss_of(whom: str, rank: int, step: int, launcher: bool) -> Fault:
+    """A kill of one rank, or of a process that loads its data."""
+
+    def make(run: Run) -> Came:
+        run.start(launcher)
+        run.wait(at_step(step))
+        ranks = _children(run.processes[0]) if launcher else run.processes
+        target = ranks[min(rank, len(ranks) - 1)]
         if whom == "loader":
-            loaders: list[int] = []
-            end = time.monotonic() + 60
-            while not loaders and process.poll() is None and time.monotonic() < end:
-                loaders = ranks_of(target)
+            limit = time.monotonic() + 60
+            while not (loaders := _children(target)) and time.monotonic() < limit:
+                time.sleep(0.001)
             target = loaders[0] if loaders else target
-    os.kill(target, number)
-    try:
-        said = process.communicate(timeout=60)[1]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said = process.communicate()[1] + "\nit did not end within a minute"
-    reached = step_logged(folder)
-    how = f"{signal.Signals(number).name} to the {whom} after step {step}"
-    outcome = Outcome(name, how, process.returncode, last_line(said))
-    outcome.again = max(0, reached - step_saved(folder))
-    return outcome
+        since = time.monotonic()
+        os.kill(target, signal.SIGKILL)
+        under = ", under the launcher" if launcher else ""
+        return _ended(run, f"SIGKILL to the {whom} {rank} after step {step}{under}", since)
+
+    return make
 
 
-def by_damage(setting: Setting, name: str, file: str, damage: Callable[[bytes], bytes]) -> Outcome:
-    """A run that is killed, of which a file is damaged before it goes on."""
-    outcome = by_signal(setting, name, signal.SIGKILL, setting.every + 2)
-    folder = setting.folder / name
-    for path in sorted(folder.glob(file))[-1:]:
+def by_damage(file: str, damage: Callable[[bytes], bytes], what: str) -> Fault:
+    """A power cut, and then a file of the run that is damaged."""
+
+    def make(run: Run) -> Came:
+        came = by_kill(at_step(EVERY + 2), "")(run)
+        path = sorted(run.output.glob(file))[-1]
         path.write_bytes(damage(path.read_bytes()))
-        outcome.how = (
-            f"SIGKILL after step {setting.every + 2}, and {path.relative_to(folder)} {name}"
-        )
-    outcome.again = max(0, step_logged(folder) - step_saved(folder))
-    return outcome
+        name = path.relative_to(run.output)
+        again = max(0, run.reached() - run.saved())
+        return came._replace(how=f"{came.how.replace(' ,', ',')}; {name} {what}", again=again)
+
+    return make
 
 
-def go_on(setting: Setting, outcome: Outcome, whole: Path) -> None:
-    """Goes on with a run, and compares what it comes to."""
-    process = setting.start(outcome.fault)
+def by_bad_image(run: Run) -> Came:
+    """Images that break while a training reads them."""
+    run.start()
+    run.wait(at_step(EVERY - 1))
+    files = sorted((run.data / "images/train").iterdir())
+    since, kept = time.monotonic(), {file: file.read_bytes() for file in files}
+    for file, content in kept.items():
+        file.write_bytes(content[: len(content) // 2])
+    came = _ended(run, f"all training images cut after step {EVERY - 1}", since)
+    for file, content in kept.items():
+        file.write_bytes(content)
+    return came
+
+
+def by_changed_data(run: Run) -> Came:
+    """An image that is another one when a training goes on; then it is put back."""
+    by_kill(at_step(EVERY + 2), "")(run)
+    again = max(0, run.reached() - run.saved())
+    file = sorted((run.data / "images/train").iterdir())[0]
+    content = file.read_bytes()
+    Image.fromarray(255 - np.asarray(Image.open(file))).save(file)
+    since = time.monotonic()
+    run.start()
+    came = _ended(run, "SIGKILL, then another image in place of one", since)
+    file.write_bytes(content)
+    return came._replace(again=again)
+
+
+def by_second_run(run: Run) -> Came:
+    """Two trainings with the same output; the line is the second one's."""
+    run.start()
+    run.wait(at_step(2))
+    other = Run(run.setting, run.name)
+    other._said = run.setting.folder / "second.txt"
+    since = time.monotonic()
+    other.start()
+    came = _ended(other, "the same command again while it runs", since)
+    run.end()
+    return came._replace(again=0)
+
+
+def by_full_disk(run: Run) -> Came:
+    """A disk that is full from a step on."""
+    ballast = run.output.parent / "ballast"
+    run.start()
+    run.wait(at_step(EVERY - 2))
+    since = time.monotonic()
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(2**16)):
+            pass
+    came = _ended(run, f"disk full after step {EVERY - 2}", since)
+    ballast.unlink()
+    return came
+
+
+def by_small_memory(run: Run) -> Came:
+    """Too small a shared memory for what loaders hand over."""
+    since = time.monotonic()
+    run.start(before=_shrink_shared_memory)
+    return _ended(run, "/dev/shm of 32 KiB", since, LIMIT)
+
+
+def _mount(folder: Path, size: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+
+
+def _mounts_of_its_own() -> bool:
+    """Whether this process could have mounts that no other process sees."""
     try:
-        said = process.communicate(timeout=LIMIT)[1]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said = process.communicate()[1]
-    outcome.on = process.returncode
-    if process.returncode:
-        outcome.line += f" / then: {last_line(said)}"
-        return
-    mine, theirs = (
-        load_file(f / "best.safetensors") for f in (setting.folder / outcome.fault, whole)
-    )
-    outcome.same = mine.keys() == theirs.keys() and all(
-        bool((mine[key] == theirs[key]).all()) for key in mine
-    )
+        libc = ctypes.CDLL(None, use_errno=True)
+        apart = libc.unshare(_UNSHARE_MOUNTS) == 0
+        return apart and libc.mount(b"none", b"/", None, _PRIVATE, None) == 0
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def _shrink_shared_memory() -> None:
+    _mounts_of_its_own()
+    _mount(Path("/dev/shm"), "32k")
 
 
 def flip(data: bytes) -> bytes:
@@ -211,71 +459,145 @@ def flip(data: bytes) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def faults(setting: Setting, kills: int) -> dict[str, Callable[[str], Outcome]]:
-    """How each fault is made, in a run of its own name."""
+def has(*names: str) -> Moment:
+    """When files of a run are there."""
+    return lambda run: any(next(run.output.glob(name), None) for name in names)
 
-    def ends(number: int, step: int, whom: str = "run") -> Callable[[str], Outcome]:
-        return lambda name: by_signal(setting, name, number, step, whom)
 
-    def damages(file: str, damage: Callable[[bytes], bytes]) -> Callable[[str], Outcome]:
-        return lambda name: by_damage(setting, name, file, damage)
+def has_logged(event: str) -> Moment:
+    """When a row of some kind is in the log."""
+    return lambda run: any(row["event"] == event for row in run.rows())
 
-    after, draw = setting.every + 1, random.Random(0)
-    ways = {"sigint": ends(signal.SIGINT, after), "sigterm": ends(signal.SIGTERM, after)}
-    ways |= {"sighup": ends(signal.SIGHUP, after), "before-a-state": ends(signal.SIGKILL, -1)}
+
+def faults(setting: Setting, kills: list[float], length: float, apart: bool) -> dict[str, Fault]:
+    """How each fault is made, by its name."""
+    several, after = setting.processes > 1, EVERY + 1
+    ways: dict[str, Fault] = {
+        "sigint": by_signal(signal.SIGINT, after, several),
+        "sigterm": by_signal(signal.SIGTERM, after, several),
+        "sighup": by_signal(signal.SIGHUP, after, several),
+    }
     if setting.workers:
-        ways["loader-killed"] = ends(signal.SIGKILL, after, "loader")
-    if setting.processes > 1:
-        ways["rank-killed"] = ends(signal.SIGKILL, after, "rank")
+        ways["loader-killed"] = by_loss_of("loader", setting.processes - 1, after, several)
+    if several:
+        ways["rank-1-killed"] = by_loss_of("rank", 1, after, True)
+        ways["rank-0-killed"] = by_loss_of("rank", 0, after, True)
+    partial = has("last/*.partial", "*.partial")
     ways |= {
-        "state-cut": damages("last/state.json", lambda data: data[:50]),
-        "state-emptied": damages("last/state.json", lambda data: b""),
-        "weights-flipped": damages("last/trained-*.safetensors", flip),
-        "moments-cut": damages("last/optimizer-*.safetensors", lambda data: data[:-9]),
-        "best-emptied": damages("best.safetensors", lambda data: b""),
-        "log-garbled": damages("metrics.jsonl", lambda data: b"\xff\xfe{\n" + data),
+        "bad-image": by_bad_image,
+        "changed-data": by_changed_data,
+        "second-run": by_second_run,
+        "before-a-state": by_kill(has("config.yaml"), "when the folder is made"),
+        "in-base": by_kill(has("last/state.json"), "while the base is validated"),
+        "in-write": by_kill(
+            lambda run: run.reached() > 1 and partial(run), "while a file is written", 0
+        ),
+        "in-validation": by_kill(at_step(EVERY), "while it validates", 0),
+        "at-the-end": by_kill(has_logged("strength"), "while it measures the test images", 0),
+        "state-cut": by_damage("last/state.json", lambda data: data[:50], "cut"),
+        "state-emptied": by_damage("last/state.json", lambda data: b"", "emptied"),
+        "weights-flipped": by_damage("last/trained-*.safetensors", flip, "with a flipped bit"),
+        "moments-cut": by_damage("last/optimizer-*.safetensors", lambda data: data[:-9], "cut"),
+        "best-emptied": by_damage("best.safetensors", lambda data: b"", "emptied"),
+        "log-garbled": by_damage("metrics.jsonl", lambda data: b"\xff\xfe{\n" + data, "garbled"),
     }
-    return ways | {
-        f"killed-{count + 1}": ends(signal.SIGKILL, draw.randrange(setting.steps))
-        for count in range(kills)
-    }
+    if apart:
+        ways["full-disk"] = by_full_disk
+        ways |= {"small-shm": by_small_memory} if setting.workers else {}
+    ways |= {f"kill-{i + 1}": by_random_kill(draw, length) for i, draw in enumerate(kills)}
+    return ways
+
+
+def outcome_of(run: Run, fault: Fault, whole: tuple[dict, list]) -> Outcome:
+    """Makes a fault, goes on, and compares."""
+    outcome = Outcome(fault(run))
+    run.start()
+    outcome.on = run.end()
+    outcome.line = run.line if outcome.on else ""
+    if outcome.on == 0:
+        (mine, losses), (theirs, expected) = run.result(), whole
+        alike = mine.keys() == theirs.keys() and losses == expected
+        outcome.same = alike and all(bool((mine[key] == theirs[key]).all()) for key in mine)
+    return outcome
+
+
+def write_data(folder: Path) -> None:
+    """Pictures of a disc each, in three splits."""
+    draw = np.random.default_rng(0)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    for split, count in (("train", TRAIN), ("val", OTHERS), ("test", OTHERS)):
+        for i in range(count):
+            cy, cx = draw.uniform(20, 44, 2)
+            disc = (y - cy) ** 2 + (x - cx) ** 2 < draw.uniform(8, 16) ** 2
+            noise = draw.integers(0, 80, (SIDE, SIDE, 3)) + disc[..., None] * [120, 60, 20]
+            for kind, array in (("images", noise), ("masks", disc * 255)):
+                (folder / kind / split).mkdir(parents=True, exist_ok=True)
+                file = folder / kind / split / f"{split}{i}.png"
+                Image.fromarray(array.astype(np.uint8)).save(file)
+
+
+def measure(setting: Setting, kills: list[float], args: argparse.Namespace, apart: bool) -> None:
+    """Makes the faults of one setting, and adds a row of each to the table."""
+    setting.folder.mkdir()
+    alone = Run(setting, "whole")
+    alone.start()
+    alone.wait(has("config.yaml"))
+    start = time.monotonic()
+    if alone.end():
+        raise SystemExit(f"the training without a fault failed: {alone.line}")
+    length = time.monotonic() - start
+    whole = alone.result()
+    disk = setting.folder / "disk"
+    for name, fault in faults(setting, kills, length, apart).items():
+        if args.only and name not in args.only.split(","):
+            continue
+        full = name == "full-disk"
+        if full:
+            disk.mkdir()
+            _mount(disk, "64m")
+        run = Run(setting, name, disk if full else None)
+        row = outcome_of(run, fault, whole).row(setting, name)
+        print(row, flush=True)
+        with args.out.open("a", encoding="utf-8") as file:
+            file.write(row + "\n")
+        shutil.rmtree(run.output, ignore_errors=True)
+        if full:
+            subprocess.run(["umount", str(disk)], check=True)
 
 
 def main() -> None:
-    """Makes all faults of the settings asked for, and writes the table after each row."""
+    """Makes all faults of the settings asked for, and writes the table row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path, help="a new folder for the runs")
-    parser.add_argument("--kills", type=int, default=20, help="random kills of each setting")
+    parser.add_argument("--kills", type=int, default=20, help="random kills of all settings")
     parser.add_argument("--processes", default="1,2")
     parser.add_argument("--workers", default="0,2")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--every", type=int, default=4, help="steps between validations")
-    parser.add_argument("--minutes", type=float, default=0.05, help="between states")
+    parser.add_argument("--minutes", type=float, default=0.02, help="between states")
     parser.add_argument("--only", default="", help="names of faults, with commas")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
+    import samtune.report.page
+    import samtune.runs.jobs  # noqa: F401  # once, for all forks
+
+    os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     args.work.mkdir(parents=True)
-    data = args.work / "data"
-    shutil.copytree(demo_data(), data)
-    text = HEAD.format(steps=args.steps, minutes=args.minutes, every=args.every)
-    for processes in map(int, args.processes.split(",")):
-        for workers in map(int, args.workers.split(",")):
-            folder = (args.work / f"{processes}-{workers}").resolve()
-            folder.mkdir()
-            how = (processes, workers, args.steps, args.every, args.minutes)
-            setting = Setting(folder, data.resolve(), *how)
-            whole = setting.start("whole")
-            said = whole.communicate()[1]
-            if whole.returncode:
-                raise SystemExit(f"the training without a fault failed: {said}")
-            for name, way in faults(setting, args.kills).items():
-                if args.only and name not in args.only.split(","):
-                    continue
-                outcome = way(name)
-                go_on(setting, outcome, folder / "whole")
-                text += outcome.row(setting) + "\n"
-                print(outcome.row(setting), flush=True)
-                args.out.write_text(text, "utf-8")
+    work = args.work.resolve()
+    write_data(work / "data")
+    apart = os.name == "posix" and _mounts_of_its_own()
+    facts = {"steps": args.steps, "minutes": args.minutes, "every": EVERY, "cores": os.cpu_count()}
+    head = HEAD.format(images=TRAIN + 2 * OTHERS, **facts)
+    head += "" if apart else "\nNo file systems of its own could be made: no full disks.\n"
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    args.out.write_text("\n".join([head, *lines, ""]), "utf-8")
+    sizes = [(p, w) for p in map(int, args.processes.split(","))
+             for w in map(int, args.workers.split(","))]  # fmt: skip
+    draw = random.Random(0)
+    draws = [draw.random() for _ in range(args.kills)]
+    for i, (processes, workers) in enumerate(sizes):
+        folder = work / f"{processes}-{workers}"
+        setting = Setting(folder, processes, workers, args.steps, args.minutes)
+        measure(setting, draws[i :: len(sizes)], args, apart)
 
 
 if __name__ == "__main__":

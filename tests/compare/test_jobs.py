@@ -184,7 +184,7 @@ def test_a_run_from_before_a_setting_has_its_default(words, refused):
     del tree["data"]["invert"], tree["train"]["last_batch"]
     run.folder.mkdir(parents=True)
     file.write_text(yaml.safe_dump(tree), "utf-8")
-    assert _finished_summary(run) is None
+    assert _finished_summary(run) == (None, None)
     (other,) = plan_runs([*words, "methods=lora", "seeds=1", "train.last_batch=drop"])
     refused("has train.last_batch=fill from an earlier run, not drop", _finished_summary, other)
 

@@ -20,14 +20,15 @@ from samtune.compare.sureness import add_sureness
 from samtune.data import splits
 from samtune.data.shapes import measure
 from samtune.errors import InputError
-from samtune.files import write_whole
+from samtune.files import check_room, write_whole
 from samtune.model.checkpoint import BEST, load
 from samtune.report.terminal import Display, numbers_link
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.config import resolve
 from samtune.runs.data_of_run import check_splits
-from samtune.runs.folder import clear, finite
+from samtune.runs.finished import read_summary
+from samtune.runs.folder import SUMMARY, clear, finite
 from samtune.runs.framing import choose_framing
 from samtune.runs.jobs import data_name, train
 from samtune.runs.trees import Tree, leaves
@@ -79,6 +80,7 @@ def compare(words: Sequence[str], display: Display) -> Tree:
             "it alone, or train each method with samtune train"
         )
     runs = plan_runs(words)
+    check_room(runs[0].folder.parent)
     for run in runs:
         _check(run)
     records = []
@@ -88,12 +90,13 @@ def compare(words: Sequence[str], display: Display) -> Tree:
         records += parts["train"]
     runs = _with_one_framing(runs, list(dict.fromkeys(records)), display)
     for run in runs:
-        _finished_summary(run)
+        if (damage := _finished_summary(run)[1]) is not None:
+            display.warn(f"note: {damage}; the run is measured again")
     summaries = []
     try:
         for i, run in enumerate(runs, 1):
             display.say(f"[{i}/{len(runs)}] {run.title}")
-            summaries.append(_finished_summary(run) or _train(run, display))
+            summaries.append(_finished_summary(run)[0] or _train(run, display))
     except KeyboardInterrupt as error:
         done = f"{len(summaries)} of {len(runs)} runs are done"
         raise with_hint(error, f"{done}; go on with the same command") from None
@@ -136,15 +139,15 @@ def _with_one_framing(
     ]
 
 
-def _finished_summary(run: Run) -> Tree | None:
-    """The summary of a run that is complete in its folder; ``None`` if it is not.
+def _finished_summary(run: Run) -> tuple[Tree | None, str | None]:
+    """Gives the summary of a run that is complete in its folder, and what is wrong with it.
 
     Raises:
         InputError: The folder holds a run with other settings.
     """
     file = run.folder / "config.yaml"
     if not file.is_file():
-        return None
+        return None, None
     earlier = leaves(
         resolve([read_run(run.folder)]).tree()
     )  # a setting that did not exist yet has its default
@@ -156,8 +159,12 @@ def _finished_summary(run: Run) -> Tree | None:
                 f"{wanted.get(key)}; "
                 "choose another output=, or remove the folder"
             )
-    summary = run.folder / "summary.json"
-    return json.loads(summary.read_text("utf-8")) if summary.is_file() else None
+    if not (run.folder / SUMMARY).is_file():
+        return None, None
+    try:
+        return read_summary(run.folder), None
+    except InputError as error:
+        return None, str(error).rpartition("; ")[0]
 
 
 def _train(run: Run, display: Display) -> Tree:

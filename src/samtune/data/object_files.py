@@ -28,16 +28,19 @@ class ObjectFiles(Stored):
         Raises:
             InputError: A file differs in size from the first, or has several values.
         """
-        masks = [_foreground(file) for file in self.files]
-        labels = np.zeros(masks[0].shape, np.int32)
-        for file, mask in zip(self.files, masks, strict=True):
-            if mask.shape != labels.shape:
-                sizes = [f"{side.shape[1]}x{side.shape[0]}" for side in (mask, masks[0])]
+        labels = uppermost = np.zeros((0, 0), np.int32)
+        for number, file in enumerate(self.files, 1):  # one at a time, for there may be thousands
+            mask = _foreground(file)
+            if number == 1:
+                labels = np.zeros(mask.shape, np.int32)
+                uppermost = np.full(mask.shape, mask.size + 1, np.int64)
+            elif mask.shape != labels.shape:
+                sizes = [f"{side.shape[1]}x{side.shape[0]}" for side in (mask, labels)]
                 what = f"the mask is {sizes[0]} pixels but {self.files[0].name} is {sizes[1]}"
                 raise DataError(file, "size mismatch", what, "export the masks of the image again")
-        order = np.argsort([-int(mask.sum()) for mask in masks], kind="stable")
-        for i in order.tolist():
-            labels[masks[i]] = i + 1
+            area = int(np.count_nonzero(mask))
+            over = mask & (uppermost >= area)
+            labels[over], uppermost[over] = number, area
         return labels
 
 

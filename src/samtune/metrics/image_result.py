@@ -69,6 +69,11 @@ class ImageResult:
         h, w = self.predicted.shape[1:]
         return h, w
 
+    @property
+    def at_once(self) -> int:
+        """How many of its masks metrics look at together."""
+        return max(1, AT_ONCE // max(1, self.size[0] * self.size[1]))
+
     def counted(self) -> Tensor:
         """``(h, w)`` bool: the pixels that are not ignored."""
         return torch.ones(self.size, dtype=torch.bool) if self.valid is None else self.valid
@@ -80,9 +85,8 @@ class ImageResult:
         gives ``n`` = 0 once.
         """
         counted = self.counted()
-        step = max(1, AT_ONCE // max(1, self.size[0] * self.size[1]))
-        for start in range(0, max(1, len(self.predicted)), step):
-            rows = slice(start, start + step)
+        for start in range(0, max(1, len(self.predicted)), self.at_once):
+            rows = slice(start, start + self.at_once)
             yield self.predicted[rows] & counted, self.target[rows] & counted
 
     def areas(self) -> Tensor:

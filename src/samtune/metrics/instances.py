@@ -6,7 +6,7 @@ a few numbers per mask.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from samtune.metrics.boundaries import need_scipy
 from samtune.metrics.image_result import ImageResult
+from samtune.metrics.packed import PackedMasks
 from samtune.metrics.regions import AREAS
 from samtune.metrics.streamed import RowMetric, Rows, Streamed
 
@@ -71,13 +72,15 @@ class AveragePrecision(RowMetric):
         classes = np.zeros(count, int) if image.classes is None else image.classes.cpu().numpy()
         if len(classes) and not 0 <= classes.min() <= classes.max() < self.max_classes:
             raise ValueError(f"classes {classes.tolist()} must lie in 0 to {self.max_classes - 1}")
-        predicted, target = _encoded(image)
+        target = [mask for part in _encoded(image, image.target) for mask in part]
         pixels = _areas(target)
+        counted = image.counted()
         for index in np.unique(classes):
             mine = classes == index
             real = mine & (pixels > 0)
             order = np.flatnonzero(mine)[np.argsort(-scores[mine], kind="stable")][:MOST]
-            fates = _fates([predicted[i] for i in order], [target[i] for i in np.flatnonzero(real)])
+            predicted = [_run_lengths(image.predicted[i : i + 1] & counted)[0] for i in order]
+            fates = _fates(predicted, [target[i] for i in np.flatnonzero(real)])
             for place, (which, fate) in enumerate(zip(order, fates, strict=True)):
                 row = [image.index, place, index, scores[which], *fate]
                 self.keep(torch.tensor(row, dtype=torch.float64))
@@ -135,12 +138,9 @@ class SegmentationAccuracy(Streamed):
 
     def update(self, image: ImageResult) -> None:
         """Adds one image."""
-        predicted, target = (
-            [each for each, area in zip(masks, _areas(masks), strict=True) if area]
-            for masks in _encoded(image)
-        )
-        if predicted or target:
-            score = _accuracy(predicted, target)
+        target = [mask for part in _encoded(image, image.target) for mask in _filled(part)]
+        score = _accuracy(map(_filled, _encoded(image, image.predicted)), target)
+        if score is not None:
             self.sums += torch.tensor([1.0, score], dtype=torch.float64).to(self.sums.device)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
@@ -153,10 +153,15 @@ def overlaps(predicted: Bools, target: Bools) -> Floats:
     return _ious(*(_run_lengths(torch.from_numpy(masks)) for masks in (predicted, target)))
 
 
-def _encoded(image: ImageResult) -> tuple[list[RunLengths], list[RunLengths]]:
-    """Encodes each predicted mask and each target, without the ignored pixels."""
-    parts = [tuple(map(_run_lengths, masks)) for masks in image.parts()]
-    return [each for p, _ in parts for each in p], [each for _, t in parts for each in t]
+def _encoded(image: ImageResult, masks: Tensor | PackedMasks) -> Iterator[list[RunLengths]]:
+    """Encodes masks of an image without the ignored pixels, some at a time."""
+    counted, step = image.counted(), image.at_once
+    for start in range(0, len(masks), step):
+        yield _run_lengths(masks[start : start + step] & counted)
+
+
+def _filled(masks: Sequence[RunLengths]) -> list[RunLengths]:
+    return [mask for mask, area in zip(masks, _areas(masks), strict=True) if area]
 
 
 def _run_lengths(masks: Tensor) -> list[RunLengths]:
@@ -185,30 +190,39 @@ def _ious(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> Floa
     return np.asarray(iou, np.float64)
 
 
-def _accuracy(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> float:
-    """The mean over thresholds for one image with ``D`` and ``G`` non-empty masks, not both 0."""
+def _accuracy(
+    predicted: Iterable[Sequence[RunLengths]], target: Sequence[RunLengths]
+) -> float | None:
+    """Gives the mean over thresholds for one image; ``None`` if there is no mask at all.
+
+    Args:
+        predicted: ``D`` masks in several parts, none empty: those of noise take much memory.
+        target: ``G`` masks, none empty.
+    """
     from scipy.sparse import coo_array, csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
     none = np.zeros(0, np.int64)
     rows, columns, values = [none], [none], [np.zeros(0)]
-    step = max(1, PAIRS // max(1, len(target)))
-    for start in range(
-        0, len(predicted), step
-    ):  # with thousands of masks, most pairs do not overlap
-        iou = _ious(predicted[start : start + step], target)
-        row, column = np.nonzero(iou >= THRESHOLDS[0])
-        rows.append(row + start)
-        columns.append(column)
-        values.append(iou[row, column])
+    count, step = 0, max(1, PAIRS // max(1, len(target)))
+    for part in predicted:
+        for start in range(0, len(part), step):  # of thousands of masks most pairs are apart
+            iou = _ious(part[start : start + step], target)
+            row, column = np.nonzero(iou >= THRESHOLDS[0])
+            rows.append(row + count + start)
+            columns.append(column)
+            values.append(iou[row, column])
+        count += len(part)
+    if not count and not target:
+        return None
     at, value = (np.concatenate(rows), np.concatenate(columns)), np.concatenate(values)
     scores = []
     for threshold in THRESHOLDS:
         near = value >= threshold
         pairs = (np.ones(near.sum(), np.int8), (at[0][near], at[1][near]))
-        graph = csr_array(coo_array(pairs, shape=(len(predicted), len(target))))
+        graph = csr_array(coo_array(pairs, shape=(count, len(target))))
         hits = int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
-        scores.append(hits / (len(predicted) + len(target) - hits))
+        scores.append(hits / (count + len(target) - hits))
     return float(np.mean(scores))
 
 

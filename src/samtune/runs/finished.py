@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
-from samtune.files import as_path
-from samtune.model.checkpoint import BEST, read_header
+from samtune.files import as_path, read_sealed, read_tensors
+from samtune.model.checkpoint import BEST
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import SUMMARY
+from samtune.runs.per_image import read_items
 from samtune.runs.trees import Tree
 from samtune.training.saves import LAST
 from samtune.training.state import read_counters
+
+OF_A_TRAINING: dict[str, Any] = {
+    "steps": int, "seconds": (int, float), "images": int, "prompt": str, "contract": str,
+    "zero_shot": dict, "tuned": dict, "trainable_parameters": int,
+}  # fmt: skip
+"""What a training's summary has, for those who read it, and of which kind."""
+
+
+def read_summary(folder: Path) -> Tree:
+    """The summary of a training, if that and all that was measured with it is whole.
+
+    Args:
+        folder: Of its run.
+
+    Raises:
+        InputError: The summary, the rows of images or the best weights are missing or damaged.
+    """
+    remedy = f"go on with resume={folder}, which writes it again"
+    tree = read_sealed(folder / SUMMARY, remedy)
+    read_items(folder)
+    read_tensors(folder / BEST, remedy)
+    for key, kind in OF_A_TRAINING.items():
+        if not isinstance(tree.get(key), kind):
+            what = f"is damaged ({key} is {str(tree.get(key))[:40]!r})"
+            raise InputError(f"{folder / SUMMARY}: {what}; {remedy}")
+    return tree
 
 
 def length_of(config: RunConfig) -> Tree:
@@ -29,13 +56,11 @@ def finished_summary(config: RunConfig) -> Tree | None:
         return None
     folder = as_path(config.resume)
     try:
-        summary = json.loads((folder / SUMMARY).read_text("utf-8"))
-        read_header(folder / BEST)
+        summary = read_summary(folder)
         chosen = read_counters(folder / LAST).get("choice")
-    except (OSError, ValueError, InputError):
+    except InputError:
         return None
-    known = isinstance(summary, dict) and isinstance(summary.get("steps"), int)
-    whole = known and chosen is not None and (folder / "report.html").is_file()
+    whole = chosen is not None and (folder / "report.html").is_file()
     return summary if whole and _is_as_long(config, summary) else None
 
 

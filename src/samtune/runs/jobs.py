@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from samtune.data.config import AUTO
 from samtune.data.layouts import SplitRecords, find
 from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
-from samtune.files import as_path, write_whole
+from samtune.files import as_path, sealed_json, write_whole
 from samtune.model.checkpoint import BEST
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import kind_of
@@ -317,7 +316,7 @@ def _write_results(
     write_report(folder, report)
     write_items(folder, items)
     summary = finite(summary)
-    write_whole(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    write_whole(folder / SUMMARY, sealed_json(summary))
     return summary
 
 

@@ -8,8 +8,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.runs.trees import Tree
+from samtune.texts import read_text
 
 PER_IMAGE = "images.csv"
 """The file of a run folder with a row for each prompt and test image."""
@@ -30,14 +32,24 @@ def write_items(folder: Path, items: Sequence[Tree]) -> Path | None:
 
 
 def read_items(folder: Path) -> list[Tree]:
-    """The rows of a run's test images; empty for a run that has none, as those of version 0.1.0."""
+    """The rows of a run's test images; empty for a run that has none, as those of version 0.1.0.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     file = folder / PER_IMAGE
     if not file.is_file():
         return []
-    with file.open(encoding="utf-8", newline="") as lines:
-        return [
-            {key: _value(key, cell) for key, cell in row.items()} for row in csv.DictReader(lines)
-        ]
+    remedy = f"go on with resume={folder}, which writes it again"
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(file)), strict=True)
+        items = [{key: _value(key, cell) for key, cell in row.items()} for row in rows]
+    except (ValueError, TypeError, OSError, csv.Error) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise InputError(f"{file}: is damaged ({reason}); {remedy}") from error
+    if not items or not all({*TEXTS} <= row.keys() for row in items):
+        raise InputError(f"{file}: is damaged (it has no rows of images); {remedy}")
+    return items
 
 
 def _cell(value: object) -> object:

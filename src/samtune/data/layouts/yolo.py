@@ -45,7 +45,7 @@ class YoloMask(DrawnMask):
             return []
         h, w = self.size()
         shapes, wrong = [], []
-        lines = list(enumerate(read_text(self.path).splitlines(), 1))
+        lines = list(enumerate(read_text(self.path, "replace").splitlines(), 1))
         first = {" ".join(line.split()): number for number, line in reversed(lines)}
         again = [n for n, line in lines if line.split() and first[" ".join(line.split())] != n]
         for number, line in lines:
