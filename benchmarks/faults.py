@@ -47,11 +47,11 @@ HEAD = """# Faults of a training, and what they cost
 Written by `benchmarks/faults.py`. Each row is a training of {steps} steps on the small base that
 ships with samtune and {images} pictures made on the spot, with a state every {minutes:g} minutes
 and validations every {every} steps. "went on" is the same command with `resume=true` after the
-fault was mended; "the same" means that weights and logged losses are those of a training without a fault,
-bit for bit. The lost work is that of the steps made twice. Seconds are those from the fault to the
-line, or to the end if nothing is said, on a machine with {cores} cores that others used at the same
-time. The kills are at random moments between the making of the folder and the end. What says
-"launcher" ran under `torchrun`. The processes meet by gloo: NCCL, which needs GPUs, was not tried.
+fault was mended; "the same" means that weights and logged losses are those of a training without a
+fault, bit for bit. The lost work is that of the steps made twice. Seconds are those from the fault
+to the line, or to the end if nothing is said, on a machine with {cores} cores that others used at
+the same time. The kills are at random moments between the making of the folder and the end. What
+says "launcher" ran under `torchrun`. Processes meet by gloo: NCCL, which needs GPUs, was not tried.
 """
 COLUMNS = (
     "processes", "workers", "fault", "how it was made", "exit", "s", "line", "went on",

@@ -5,10 +5,11 @@ import hierarchical
 import pytest
 import yaml
 
+from samtune.files import sealed_json
 from samtune.geometry import PRESETS
 from samtune.runs.assembly import tuned
 from samtune.runs.config import InputSettings, resolve
-from samtune.runs.words import from_words, layers, parse_override, recipes
+from samtune.runs.words import from_words, layers, parse_override, recipes, settings_digest
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
@@ -184,6 +185,15 @@ class TestResume:
         config = from_words([f"resume={run}"])
         assert (config.train.lr, config.train.max_steps, config.seed) == (0.5, 10, 4)
         assert config.resume == str(run)
+
+    def test_a_file_of_settings_that_holds_others_is_told(self, run, refused):
+        notes = {"digests": {}, "unused": [], "settings": settings_digest(run)}
+        (run / "files.json").write_text(sealed_json(notes))
+        file, text = run / "config.yaml", (run / "config.yaml").read_text()
+        file.write_text(text.replace("max_steps: 10", "max_steps: 12"))
+        assert from_words([f"resume={run}"]).train.max_steps == 12
+        file.write_text(text.replace("lr: 0.5", "lr: 0.7"))
+        refused(["config.yaml", "other settings", "copy it back"], from_words, [f"resume={run}"])
 
     def test_its_length_and_places_may_differ(self, run):
         config = from_words([f"resume={run}", "train.max_steps=20", "data.root=here", "device=cpu"])

@@ -79,7 +79,7 @@ def test_the_data_of_a_run(root, tmp_path, refused):
     def seen():
         return [*looks(find(config.data)[None], config.data, thorough=True)]
 
-    write_digests(run, [each for each in seen() if each.record in parts["train"]], records)
+    write_digests(run, [each for each in seen() if each.record in parts["train"]], records, "")
     assert parts_of_run(run, records) == (parts, [], False) and altered(run, seen()) == []
     assert altered(None, seen()) == []
     save(root / "images/new.png", picture(seed=99))

@@ -115,6 +115,7 @@ def test_what_was_chosen_is_kept_and_used_from_then_on(
     # a run from before there was a choice has whole images
     del config["input"]["tiles"]
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "run/files.json").unlink()  # nor had it a digest of its settings
     assert from_words(["resume=run"]).input.tiles == "whole"
     assert Source("tiny").configure([]).input.tiles == "whole"
 

@@ -33,18 +33,30 @@ _GO_ON = "start a new run, or use what there is with resume_changed=true"
 Parts = dict[str, list[Record]]
 
 
-def write_digests(folder: Path, looks: Sequence[Look], records: Sequence[Record]) -> None:
+def write_digests(
+    folder: Path, looks: Sequence[Look], records: Sequence[Record], settings: str
+) -> None:
     """Writes what the files of a run hold.
 
     Args:
         folder: The run's folder.
         looks: At the images that it uses, thorough ones.
         records: All images that there are.
+        settings: The digest of its settings.
     """
     used = {look.record.name: [look.content, look.mask_content] for look in looks}
     others = sorted({record.name for record in records} - used.keys())
-    tree = {"digests": dict(sorted(used.items())), "unused": others}
+    tree = {"digests": dict(sorted(used.items())), "unused": others, "settings": settings}
     write_whole(folder / DIGESTS, sealed_json(tree))
+
+
+def noted_settings(folder: Path) -> str | None:
+    """The digest of the settings that a run began with; ``None`` of an earlier version's.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    return _read(folder).get("settings")
 
 
 class RunData(NamedTuple):

@@ -52,6 +52,7 @@ from samtune.runs.remarks import shortfalls
 from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
+from samtune.runs.words import settings_digest
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
 from samtune.training.result import FitResult
@@ -139,7 +140,7 @@ def _write_plan(plan: Plan, folder: Path) -> None:
     if plan.config.resume is None:
         write_whole(folder / CONFIG, _yaml(plan.config.tree()))
     write_split(folder / SPLIT, plan.parts)
-    write_digests(folder, plan.looks, plan.files)
+    write_digests(folder, plan.looks, plan.files, settings_digest(folder))
 
 
 def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from samtune.model.checkpoint import BEST, read_header
 from samtune.model.packages import check_packages
 from samtune.registry import named_in, trust
 from samtune.runs.config import RunConfig, resolve
+from samtune.runs.data_of_run import noted_settings
 from samtune.runs.folder import CONFIG, DEFAULT, SUMMARY, has_begun
 from samtune.runs.meanings import tree_of, value_of
 from samtune.runs.trees import (
@@ -229,6 +232,11 @@ def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
         what = "its config.yaml is missing; copy it back" if has_begun(folder) else "no run here"
         raise InputError(f"resume={config.resume}: {what}; give a folder with config.yaml")
     tree = read_run(folder)
+    if noted_settings(folder) not in (None, settings_digest(folder)):
+        raise InputError(
+            f"{folder / CONFIG}: is damaged or edited, it has other settings than the run began "
+            "with; copy it back, or start a new run"
+        )
     _check_packages_of_run(folder)
     # the file may have been edited, or lack a setting that is new
     earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())
@@ -255,6 +263,18 @@ def _check_packages_of_run(folder: Path) -> None:
     except InputError:
         return  # it has none yet, or a damaged one, which comes back from the state
     check_packages(header, f"resume={folder}")
+
+
+def settings_digest(folder: Path) -> str:
+    """A digest of the settings in a run's ``config.yaml`` that stay when it is resumed.
+
+    Raises:
+        InputError: As :func:`read_tree`.
+    """
+    kept = leaves(read_tree(folder / CONFIG))
+    kept = {key: value for key, value in kept.items() if key not in FREE_ON_RESUME}
+    text = json.dumps(kept, sort_keys=True, default=str)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _recipe(text: str) -> Tree:
