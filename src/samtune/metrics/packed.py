@@ -1,4 +1,4 @@
-"""Masks of one size that are kept packed, so that thousands of an image fit into little memory.
+"""Masks of one size in packed form, so that thousands per image fit into little memory.
 
 What is more than that goes to a temporary file.
 """
