@@ -12,12 +12,16 @@ import torch
 from safetensors import safe_open
 
 import samtune
-from samtune.adapters import Stack
+from samtune.adapters import Adapter, Stack
 from samtune.adapters.lora import LoRA
+from samtune.adapters.resnet import ResNet
 from samtune.decoders.frozen import FrozenDecoder
 from samtune.geometry import InputPolicy
 from samtune.model import checkpoint
 from samtune.model.finetuned import FineTuned
+from samtune.runs.config import RunConfig
+from samtune.runs.places import without_places
+from samtune.runs.source import Source
 from samtune.sam.weights import fingerprint
 
 
@@ -155,16 +159,67 @@ def test_adapters_joined_by_name_come_back_with_their_options(sam, tmp_path):
     assert torch.equal(loaded(image, box).logits, model(image, box).logits)
 
 
+class Gain(Adapter):
+    """An adapter without a name: one gain per channel of the embedding, which has two names."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gain = self.twin = torch.nn.Parameter(torch.ones(channels, 1, 1))
+
+    def after_neck(self, embedding, state):
+        return embedding * self.gain
+
+
 @pytest.mark.parametrize("kind", ["adapter", "decoder"])
-def test_modules_with_unknown_options_are_not_saved(sam, tmp_path, refused, kind):
-    module = {
-        "adapter": LoRA(sam, LoRA.Config(alpha=9.0)),
-        "decoder": FrozenDecoder(sam, FrozenDecoder.Config()),
-    }[kind]
-    model = FineTuned(sam, **{kind: module})
-    refused([f"the {kind} was given as a module", f"{kind}_options"], samtune.save, model,
-            tmp_path / "x.safetensors")  # fmt: skip
-    assert os.listdir(tmp_path) == []
+def test_own_modules_are_saved_and_loaded_into_a_module(sam, tmp_path, refused, kind):
+    def module():
+        return Gain(32) if kind == "adapter" else FrozenDecoder(sam, FrozenDecoder.Config())
+
+    model = FineTuned(sam, **{kind: module()}).eval()
+    for p in model.parameters():
+        p.data += 1
+    path = samtune.save(model, tmp_path / "own.safetensors")
+    cls = type(getattr(model, kind))
+    assert checkpoint.read_header(path)[kind]["module"] == f"{cls.__module__}:{cls.__qualname__}"
+    loaded = samtune.load(path, sam, **{kind: module()})
+    image, box = tiny.pixels(1), tiny.boxes([0])
+    assert torch.equal(loaded(image, box).logits, model(image, box).logits)
+    said = [cls.__qualname__, f"samtune.load(path, {kind}=module)"]
+    refused(said, samtune.load, path, sam)
+    refused(said, Source(str(path)).settings)
+    again = samtune.save(loaded, tmp_path / "again.safetensors")
+    assert checkpoint.read_header(again) == checkpoint.read_header(path)
+    for key, tensor in safetensors.torch.load_file(path).items():
+        assert torch.equal(tensor, safetensors.torch.load_file(again)[key])
+
+
+def test_what_is_no_adapter_or_holds_the_base_is_refused_before_any_step(sam, refused):
+    refused(["adapter=Linear: is no adapter", "built on"], FineTuned, sam, torch.nn.Linear(2, 2))
+    refused("decoder=Gain: is no decoder", FineTuned, sam, "none", Gain(32))
+    greedy = Gain(32)
+    greedy.base = sam
+    refused(["adapter=Gain: holds tensors of the base", "tuple"], FineTuned, sam, greedy)
+
+
+def test_a_file_of_initial_weights_is_needed_only_at_the_start(sam, tmp_path, monkeypatch):
+    weights, given = tmp_path / "resnet.safetensors", {"depth": 1, "ratio": 1.0}
+    state = ResNet(1).state_dict()
+    safetensors.torch.save_file(state, weights)
+    options = {"gsam": {**given, "resnet": str(weights)}}
+    model = FineTuned(sam, "lora+gsam", adapter_options=options).eval()
+    config = RunConfig(adapter={"name": "lora+gsam", "lora": {"rank": 4}, **options}).tree()
+    paths = [samtune.save(model, tmp_path / "new.safetensors", config=without_places(config))]
+    assert str(tmp_path) not in json.dumps(checkpoint.read_header(paths[0]))
+    described = checkpoint.describe(model)  # files of earlier versions had the path
+    old = {**described, "adapter": {**described["adapter"], **options}}
+    monkeypatch.setattr(checkpoint, "describe", lambda model: old)
+    paths.append(samtune.save(model, tmp_path / "old.safetensors", config=config))
+    assert str(weights) in json.dumps(checkpoint.read_header(paths[1]))
+    weights.unlink()
+    for path in paths:
+        loaded = samtune.load(path, sam)
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(loaded.state_dict()[key], tensor), key
 
 
 # --- writing

@@ -261,7 +261,8 @@ class Combination:
 
     def stored_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of each adapter that a checkpoint stores."""
-        return {part: c.stored_options(options[part]) for part, c in self._classes.items()}
+        parts = {p: o for p, o in options.items() if p in self._classes and isinstance(o, Mapping)}
+        return {**options, **{p: self._classes[p].stored_options(o) for p, o in parts.items()}}
 
     def __call__(self, sam: Sam, config: Any) -> Stack:
         """The stack of the adapters, each built on ``sam`` with its own options."""

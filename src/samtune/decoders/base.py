@@ -60,6 +60,8 @@ class Decoder(nn.Module):
     """The learning rate that it bears, for ``train.lr=auto``; ``None`` if nothing is trained."""
     prompted: ClassVar[bool] = True
     """Whether its answer depends on the prompt."""
+    initial: ClassVar[tuple[str, ...]] = ()
+    """Options that only say where weights start: not kept in a checkpoint."""
     classes: int | None = None
     """Number of classes that its masks stand for, one mask per class; ``None`` if it predicts
     single masks."""
@@ -69,6 +71,11 @@ class Decoder(nn.Module):
         """No options; those of a decoder are built on it, and refused where they are wrong."""
 
         section = "decoder"
+
+    @classmethod
+    def stored_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that a checkpoint keeps: all but those of where weights start."""
+        return {key: value for key, value in options.items() if key not in cls.initial}
 
     @classmethod
     def check(cls, spec: SamSpec) -> None:

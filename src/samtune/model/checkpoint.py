@@ -22,7 +22,7 @@ from samtune.files import WRITTEN_BY, as_path, free_path, read_tensors, write_te
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.model.packages import REGISTRIES, check_packages, packages_of, wrong_rows
-from samtune.model.strength import check_demanded
+from samtune.model.strength import PLAIN, check_demanded
 from samtune.registry import trust as allow
 from samtune.registry.outside import rows_in
 from samtune.sam.model import Sam
@@ -33,6 +33,8 @@ BEST = "best.safetensors"
 """The checkpoint in the folder of a run."""
 FORMAT = 1
 HEADER = "samtune"
+MODULE = "module"
+"""The entry of an adapter or decoder that was a module: its class, by module and name."""
 ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
 """The entries that every header has."""
 
@@ -43,15 +45,15 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
     The tensors are those of full strength; the header says at which one the model acts.
 
     Args:
-        model: Its adapter and decoder must have been given by name.
+        model: Of an adapter or decoder that was given as a module, the file has the tensors alone:
+            :func:`load` then takes such a module.
         path: Where to; the folder is made when missing.
         verb: The verb of the command line that writes it, if one does.
         extra: Further JSON values to keep in the header (``config``, ``metrics``, ``classes``,
             ...).
 
     Raises:
-        InputError: The adapter or decoder was given as a module, the disk is full, or the path
-            holds a file that is no checkpoint.
+        InputError: The disk is full, or the path holds a file that is no checkpoint.
     """
     place = as_path(path)
     if place.is_file() and not _is_checkpoint(place):
@@ -60,9 +62,21 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
             f"another path, as in {free_path(place)}"
         )
     header = json.dumps(_with_packages_of_settings({**describe(model), **extra}))
-    tensors = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
+    tensors = _in_own_memory(model.state_dict())
     signed = {} if verb is None else {WRITTEN_BY: verb}
     return write_tensors(place, tensors, metadata={HEADER: header, **signed})
+
+
+def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU; those of one memory, as tied weights of an own module, one by one."""
+    seen: set[int] = set()
+    parts: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        one = tensor.detach().cpu().contiguous()
+        place = one.untyped_storage().data_ptr()
+        parts[key] = one.clone() if place in seen else one
+        seen.add(place)
+    return parts
 
 
 def _with_packages_of_settings(header: dict[str, Any]) -> dict[str, Any]:
@@ -91,19 +105,13 @@ def _is_checkpoint(path: Path) -> bool:
 
 def describe(model: FineTuned) -> dict[str, Any]:
     """The header of a model's checkpoint: everything but the tensors, as JSON values."""
-    for kind in ("adapter", "decoder"):
-        if getattr(model, f"{kind}_options") is None:
-            raise InputError(
-                f"the {kind} was given as a module, whose options a checkpoint cannot know; give "
-                f"FineTuned its registered name and {kind}_options"
-            )
     needed = packages_of(model.names, model.adapter, model.decoder)
     return {
         "format": FORMAT,
         "samtune": version("samtune"),
         "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
-        "adapter": {"name": model.names["adapter"], **(model.adapter_options or {})},
-        "decoder": {"name": model.names["decoder"], **(model.decoder_options or {})},
+        "adapter": _entry(model, "adapter", model.adapter_options),
+        "decoder": _entry(model, "decoder", model.decoder_options),
         "input": model.tuned_input.differing(),
         "prompts": model.prompts,
         **({} if model.strength == 1 else {"strength": model.strength}),
@@ -115,6 +123,34 @@ def checkpoint_file(path: str | Path) -> Path:
     """The file of a checkpoint; of the folder of a run the best weights in it, if there are any."""
     place = as_path(path)
     return place / BEST if (place / BEST).is_file() else place
+
+
+def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How an adapter or a decoder is made again; of a module its class, for the reader."""
+    name = model.names[kind]
+    if options is not None:
+        return {"name": name, **options}
+    cls = type(getattr(model, kind))
+    return {"name": name, MODULE: f"{cls.__module__}:{cls.__qualname__}"}
+
+
+def check_modules(header: Mapping[str, Any], origin: str, given: Sequence[str] = ()) -> None:
+    """Refuses a checkpoint of an own module, which only Python code can make again.
+
+    Args:
+        header: As :func:`read_header` gives it.
+        origin: What the message names.
+        given: The parts for which there is a module: ``adapter``, ``decoder``.
+
+    Raises:
+        InputError: With the call that loads it.
+    """
+    for kind in ("adapter", "decoder"):
+        if MODULE in header[kind] and kind not in given:
+            raise InputError(
+                f"{origin}: its {kind} is a module of Python, {header[kind][MODULE]}, which no "
+                f"file can hold; make one, and give it as samtune.load(path, {kind}=module)"
+            )
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -188,8 +224,8 @@ def load(
     any_base: bool = False,
     device: str = "cpu",
     strength: float | None = None,
-    adapter: type[Adapter] | None = None,
-    decoder: type[Decoder] | None = None,
+    adapter: type[Adapter] | Adapter | None = None,
+    decoder: type[Decoder] | Decoder | None = None,
     trust: str | Sequence[str] = (),
 ) -> FineTuned:
     """Rebuilds a fine-tuned model from its checkpoint, in evaluation mode.
@@ -204,7 +240,8 @@ def load(
         device: Where to put it.
         strength: How much of the training acts, see :attr:`FineTuned.strength`; by default as the
             checkpoint says.
-        adapter: The class of its adapter, if that is not one of samtune's or of a plug-in.
+        adapter: The class of its adapter, if that is not one of samtune's or of a plug-in; or, if
+            it was trained as a module, such a module, which gets the tensors of the file.
         decoder: The class of its decoder, likewise.
         trust: Modules that may be imported if the file names a class of them, as ``my_pkg``.
 
@@ -212,9 +249,13 @@ def load(
         InputError: Not a checkpoint, another base, tensors that do not fit, a strength that the
             model does not have, or a class that cannot be had or is not trusted.
     """
-    header = with_classes(read_header(path), {"adapter": adapter, "decoder": decoder})
+    parts: dict[str, Any] = {"adapter": adapter, "decoder": decoder}
+    modules = {kind: part for kind, part in parts.items() if isinstance(part, nn.Module)}
+    classes = {kind: part for kind, part in parts.items() if kind not in modules}
+    header = with_classes(read_header(path), classes)
+    check_modules(header, str(path), list(modules))
     allow(*([trust] if isinstance(trust, str) else trust))
-    check_packages(header, str(path))
+    check_packages(_without(header, modules), str(path))
     name = header["base"]["name"]
     sam = base if isinstance(base, Sam) else load_sam(name, base)
     if sam.spec.name != name:
@@ -225,7 +266,7 @@ def load(
             f"{header['base']['sha256'][:12]}..., given {fingerprint(sam)[:12]}...); give the file "
             "it was trained on with base.weights=, or accept any with base.any=true"
         )
-    model = rebuild(sam, header)
+    model = rebuild(sam, header, modules)
     tensors = read_tensors(checkpoint_file(path), "copy it again from where it was made")
     check_numbers(tensors, str(path))
     load_tensors(model, tensors, str(path))
@@ -260,23 +301,35 @@ def stored_strength(header: Mapping[str, Any]) -> float:
     return float(header.get("strength", 1.0))
 
 
-def rebuild(sam: Sam, header: dict[str, Any]) -> FineTuned:
+def rebuild(
+    sam: Sam, header: dict[str, Any], modules: Mapping[str, nn.Module] | None = None
+) -> FineTuned:
     """The model that a header describes, freshly initialised.
+
+    Args:
+        sam: The base.
+        header: As :func:`read_header` gives it.
+        modules: By ``adapter`` and ``decoder``, what stands for the part that the header names.
 
     Raises:
         InputError: A part of it cannot be had or is not trusted, see :func:`check_packages`.
     """
-    check_packages(header, "header")
-    adapter, decoder = dict(header["adapter"]), dict(header["decoder"])
-    return FineTuned(
-        sam,
-        adapter.pop("name"),
-        decoder.pop("name"),
-        input=InputPolicy.of(header["input"]),
-        adapter_options=adapter,
-        decoder_options=decoder,
-        prompts=header["prompts"],
-    )
+    modules = modules or {}
+    check_modules(header, "header", list(modules))
+    check_packages(_without(header, modules), "header")
+    parts: dict[str, Any] = dict(modules)
+    for kind, registry in REGISTRIES.items():
+        if kind not in modules:
+            options = dict(header[kind])
+            parts[kind] = name = options.pop("name")
+            # files of earlier versions may name a file of initial weights, which is not needed
+            parts[f"{kind}_options"] = registry[name].stored_options(options)
+    return FineTuned(sam, input=InputPolicy.of(header["input"]), prompts=header["prompts"], **parts)
+
+
+def _without(header: dict[str, Any], modules: Mapping[str, Any]) -> dict[str, Any]:
+    """A header with the plain parts in place of those for which there is a module."""
+    return {**header, **{kind: {"name": PLAIN[kind]} for kind in modules}}
 
 
 def load_tensors(model: FineTuned, tensors: dict[str, Any], origin: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,7 @@ class FineTuned(nn.Module):
         if isinstance(reader, str):
             options = plain_options(decoder_options)
             reader, self.decoder_options = build_decoder(sam, reader, options)
+        check_parts(sam, (method, reader))
         self.adapter: Adapter = method
         self.decoder: Decoder = reader
         self._strength = 1.0
@@ -324,7 +325,34 @@ def name_of(registry: Registry[Any], part: Any) -> Any:
         return registry.adopt(part)
     if isinstance(part, str):
         trust(*PLACE.findall(part))
+        return part
+    kind = Adapter if registry is ADAPTERS else Decoder
+    if not isinstance(part, kind):
+        raise InputError(
+            f"{registry.kind}={type(part).__name__}: is no {registry.kind}; give a name, or a "
+            f"module whose class is built on samtune.{registry.kind}s.{kind.__name__}"
+        )
     return part
+
+
+def check_parts(sam: Sam, parts: Sequence[Any]) -> None:
+    """Refuses modules that cannot be an adapter and a decoder, or that hold the base.
+
+    Args:
+        sam: The base, which every model shares.
+        parts: The adapter and the decoder.
+
+    Raises:
+        InputError: With what to do.
+    """
+    base = {id(tensor) for tensor in sam.parameters()}
+    for kind, part in zip(("adapter", "decoder"), parts, strict=True):
+        if any(id(tensor) in base for tensor in part.parameters()):
+            raise InputError(
+                f"{kind}={type(part).__name__}: holds tensors of the base among its own, which "
+                "would be trained and saved with it; copy what it needs, or keep the base in a "
+                "tuple, as self.base = (sam,)"
+            )
 
 
 def plain_options(options: Any) -> Mapping[str, Any]:

@@ -63,7 +63,8 @@ def build_decoder(
         InputError: An unknown name or option.
     """
     config = DECODERS.config(name, dict(options))
-    return DECODERS[name](sam, config), asdict(config)  # type: ignore[call-arg,arg-type]
+    kept = DECODERS[name].stored_options(asdict(config))
+    return DECODERS[name](sam, config), kept  # type: ignore[call-arg,arg-type]
 
 
 def check_strength(value: float) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from samtune.adapters import ADAPTERS
+from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.files import as_path
+from samtune.registry import Registry
 from samtune.runs.trees import Tree, add_up, leaves, nested
 from samtune.runs.words import read_run
 
@@ -15,12 +19,14 @@ LEFT_OUT = ("output", "resume", "data.root")
 """Settings that are places of the machine alone."""
 OUTSIDE = "data.outside"
 """What somebody allowed the data at one place, and not those at another."""
+PARTS: dict[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
 NAMES = ("base.weights", "data.colors")
 """Settings of files whose names say which they are."""
 
 
 def without_places(tree: Tree) -> Tree:
     """The settings of a run as its checkpoint has them: without folders of the machine."""
+    tree = {**tree, **{kind: _stored(part, tree[kind]) for kind, part in PARTS.items()}}
     for key, value in leaves(tree).items():
         if key in LEFT_OUT:
             tree = add_up(tree, nested(key, None))
@@ -29,6 +35,12 @@ def without_places(tree: Tree) -> Tree:
         elif key == OUTSIDE:
             tree = add_up(tree, nested(key, False))
     return tree
+
+
+def _stored(registry: Registry[Any], part: Tree) -> Tree:
+    """A method with the options that a checkpoint keeps: none that is a file to start from."""
+    options = {key: value for key, value in part.items() if key != "name"}
+    return {"name": part["name"], **registry[part["name"]].stored_options(options)}
 
 
 def with_places(tree: Tree, checkpoint: Path) -> Tree:

@@ -11,7 +11,7 @@ from samtune.data import InputConfig, intensity
 from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.losses import Loss
-from samtune.model.checkpoint import checkpoint_file, load, read_header
+from samtune.model.checkpoint import check_modules, checkpoint_file, load, read_header
 from samtune.model.finetuned import PLAIN, FineTuned
 from samtune.model.packages import check_packages, lacking_packages
 from samtune.options import changeable
@@ -75,6 +75,7 @@ class Source:
             parts = {part: {"name": PLAIN[part]} for part in PLAIN}
             return {**WHOLE, "base": {"name": self.word}, **parts}
         header = read_header(self.word)
+        check_modules(header, self.word)
         check_packages(header, self.word)
         if "config" in header:
             config = with_places(header["config"], as_path(self.word))
