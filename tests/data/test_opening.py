@@ -79,3 +79,7 @@ def test_the_check_finds_what_the_command_line_finds(pairs):
     result = samtune.open_data(pairs).check()
     assert not result.ok
     assert [row.kind for row in result.problems] == ["unreadable mask"]
+    lines = repr(result).splitlines()
+    assert lines[0].startswith("train: ")
+    assert any(line.startswith("problem: unreadable mask: ") for line in lines)
+    assert lines[-1] == "not ok: 1 problem, training would fail; 2 remarks"

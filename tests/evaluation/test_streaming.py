@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from predicting import one_mask
 
 from samtune.batch import Masks
 from samtune.data import DataConfig, SegmentationDataset, collate, find_records, splits
@@ -116,7 +117,7 @@ def test_clicks_ask_again_with_the_last_answer(model, pairs):
     predictor.set_image(asked.sample(1).image)
     xy, labels, low = geometry.to_original(batch.prompts.coords)[0, :1], torch.ones(1), None
     for _ in range(3):
-        masks, _, low = predictor.predict(xy.numpy(), labels.numpy(), mask_input=low)
+        masks, _, low = one_mask(predictor, xy.numpy(), labels.numpy(), mask_input=low)
         at, label = central_clicks(
             torch.from_numpy(masks), batch.originals[0], batch.original_valid[0]
         )
@@ -168,7 +169,7 @@ def test_tiles_and_crops_equal_the_predictor(sam, pairs, tiles):
     for i, found in enumerate(predict(model, batch)):
         predictor.set_image(batch.images[i].numpy())
         boxes = batch.geometries[i].to_original(batch.prompts.coords[batch.prompts.image == i])
-        masks, _, _ = predictor.predict(box=boxes.flatten())
+        masks, _, _ = one_mask(predictor, box=boxes.flatten())
         assert (torch.from_numpy(masks) == found).all() and masks.any()
 
 

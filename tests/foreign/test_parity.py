@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from foreign_layouts import layout, written
+from predicting import one_mask
 from scipy.ndimage import zoom
 
 from samtune.data.transforms import fit
@@ -76,11 +77,11 @@ def test_samed_zooms_slices_of_another_size(tmp_path, tiny_weights, size):
     assert len(np.unique(classes)) > 2 or min(size) == 1
     predictor = model.predictor()
     predictor.set_image(image)
-    masks, _, low = predictor.predict()
+    masks, _, low = one_mask(predictor)
     assert np.array_equal(masks, classes == np.arange(5)[:, None, None])
     ours = F.interpolate(torch.from_numpy(low)[None], frame, mode="bilinear", align_corners=False)
     torch.testing.assert_close(ours, framed, rtol=0, atol=1e-4)
-    logits = predictor.predict(return_logits=True)[0]
+    logits = one_mask(predictor, return_logits=True)[0]
     for of_image, of_frame in zip(logits, framed[0].numpy(), strict=True):
         # zoomed beside where it is empty, for a logit is never exactly 0
         there = of_frame if size == frame else zoom(of_frame, np.divide(size, frame), order=0)

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from predicting import one_mask
 from pycocotools import mask as coco
 
 from samtune.data import read_image
@@ -69,7 +70,7 @@ def test_a_folder_with_several_boxes(ask, trained, predictor):
     predictor.set_image(read_image(trained.root / "images" / "03.png"))
     mine = [entry for entry in entries if entry["image"] == "03.png"]
     for entry, box in zip(mine, BOXES, strict=True):
-        masks, scores, _ = predictor.predict(box=[float(v) for v in box.split(",")])
+        masks, scores, _ = one_mask(predictor, box=[float(v) for v in box.split(",")])
         mask = decoded(entry)
         assert mask.shape == (48, 64)
         assert (mask != masks[0]).mean() < 0.01  # two prompts at once: other rounding
@@ -120,8 +121,8 @@ def test_points_with_labels(ask, trained, predictor):
     [entry] = entries_of(out)
     predictor.set_image(read_image(trained.root / "images" / "00.png"))
     with pytest.warns(PromptMismatch, match="trained with prompt box, and is asked with point"):
-        masks, scores, _ = predictor.predict([[30, 20], [5, 5]], [1, 0])
-    predictor.predict([[30, 20], [5, 5]], [1, 0])  # said once
+        masks, scores, _ = one_mask(predictor, [[30, 20], [5, 5]], [1, 0])
+    one_mask(predictor, [[30, 20], [5, 5]], [1, 0])  # said once
     assert np.array_equal(decoded(entry), masks[0]) and masks.any()
     assert entry["score"] == pytest.approx(scores[0], abs=1e-5)
     assert not (out / "overlays").exists()
@@ -258,7 +259,7 @@ def test_maps_of_more_classes_than_a_byte_holds(sam, tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
     predictor = model.predictor()
     predictor.set_image(image)
-    scores = predictor.predict(return_logits=True)[0]
+    scores = one_mask(predictor, return_logits=True)[0]
     predict_folder(predictor, str(tmp_path / "a.png"), tmp_path / "out", overlays=False)
     written = Image.open(tmp_path / "out/a.png")
     assert written.mode == "I;16"

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predicting import one_mask
 
+import samtune
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, read_image, splits
 from samtune.evaluation.streaming import predict
 from samtune.geometry import InputPolicy
+from samtune.inference.predictor import PromptMismatch
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 
@@ -39,9 +42,63 @@ def test_it_has_the_signature_of_sam_predictor(predictor):
     names = ["point_coords", "point_labels", "box", "mask_input", "multimask_output"]
     signature = inspect.signature(predictor.predict)
     assert list(signature.parameters) == [*names, "return_logits"]
+    assert signature.parameters["multimask_output"].default is True
+    torch_names = [name.replace("box", "boxes") for name in names]
+    signature = inspect.signature(predictor.predict_torch)
+    assert list(signature.parameters) == [*torch_names, "return_logits"]
+    assert signature.parameters["multimask_output"].default is True
     assert list(inspect.signature(predictor.set_image).parameters) == ["image", "image_format"]
+    assert list(inspect.signature(predictor.set_torch_image).parameters) == [
+        "transformed_image",
+        "original_image_size",
+    ]
 
 
+def test_it_has_the_attributes_of_sam_predictor(model, predictor, image, refused):
+    assert (predictor.original_size, predictor.input_size) == ((48, 72), (43, 64))
+    assert predictor.device == model.device
+    assert predictor.get_image_embedding().shape == (1, 32, 8, 8)
+    assert torch.equal(predictor.features, predictor.get_image_embedding())
+    predictor.reset_image()
+    assert predictor.features is None
+    refused("set_image", predictor.get_image_embedding)
+    cut = FineTuned(model.sam, input=InputPolicy((64, 64), tiles="crop")).predictor()
+    cut.set_image(image)
+    refused(["input.tiles=crop", "no embedding"], cut.get_image_embedding)
+
+
+def test_code_for_sam_predictor_in_the_frame_gets_the_same_masks(predictor, image, refused):
+    boxes = torch.tensor([BOX, [0, 0, 20, 20]])
+    expected = predictor.answer(Prompts.of(boxes=boxes.float()), return_logits=True)
+    other = predictor.model.predictor()
+    resized = other.transform.apply_image(image)
+    other.set_torch_image(torch.as_tensor(resized).permute(2, 0, 1)[None], image.shape[:2])
+    framed = other.transform.apply_boxes_torch(boxes, image.shape[:2])
+    how = {"multimask_output": False, "return_logits": True}
+    for one, two in zip(expected, other.predict_torch(None, None, framed, **how), strict=True):
+        np.testing.assert_allclose(one.numpy(), two.numpy(), atol=1e-4)
+    xy = other.transform.apply_coords(np.array([[[30.0, 20.0]]]), image.shape[:2])
+    low = other.predict_torch(torch.tensor(xy), torch.tensor([[1]]), **how)[2]
+    np.testing.assert_allclose(low[0].numpy(), one_mask(predictor, [[30, 20]], [1])[2], atol=1e-4)
+    refused("must be (1, 3, 43, 64)", other.set_torch_image, torch.zeros(1, 3, 9, 9), (48, 72))
+
+
+def test_three_masks_of_a_model_trained_for_one_are_told_once(model, image, tmp_path):
+    predictor = model.predictor()
+    predictor.set_image(image)
+    with pytest.warns(PromptMismatch, match="multimask_output=False"):
+        assert predictor.predict(box=BOX)[0].shape == (3, 48, 72)
+    predictor.predict(box=BOX)
+    trained = FineTuned(model.sam, "lora", "tuned")
+    trained.multimask = True
+    path = samtune.save(trained, tmp_path / "three.safetensors")
+    for silent in (samtune.load(path, model.sam), FineTuned(model.sam)):
+        asked = silent.predictor()
+        asked.set_image(image)
+        assert asked.predict(box=BOX)[0].shape == (3, 48, 72)
+
+
+@pytest.mark.filterwarnings("ignore::samtune.inference.predictor.PromptMismatch")
 @pytest.mark.parametrize("multimask", [False, True])
 def test_shapes_types_and_frames(predictor, multimask):
     masks, scores, low = predictor.predict(box=BOX, multimask_output=multimask)
@@ -83,27 +140,27 @@ def test_it_equals_the_evaluation(sam, model, pairs, resize, mode):
         "point": lambda: {"point_coords": xy[:1], "point_labels": [1]},
         "none": dict,
     }[mode]()
-    masks, _, _ = predictor.predict(**asked)
+    masks, _, _ = one_mask(predictor, **asked)
     assert np.array_equal(masks, expected.numpy()) and 0 < masks.mean() < 1
 
 
 def test_without_a_prompt_nothing_is_pointed_at(predictor):
-    free = predictor.predict(return_logits=True)[0]
+    free = one_mask(predictor, return_logits=True)[0]
     assert free.shape == (1, 48, 72)
-    assert not np.allclose(free, predictor.predict(box=BOX, return_logits=True)[0])
+    assert not np.allclose(free, one_mask(predictor, box=BOX, return_logits=True)[0])
 
 
 def test_every_prompt_counts(predictor):
     ask = {"return_logits": True}
-    low = predictor.predict(box=BOX)[2]
+    low = one_mask(predictor, box=BOX)[2]
     answers = [
-        predictor.predict(box=BOX, **ask)[0],
-        predictor.predict(point_coords=[[30, 20]], point_labels=[1], **ask)[0],
-        predictor.predict(point_coords=[[30, 20]], point_labels=[0], **ask)[0],
-        predictor.predict(point_coords=[[30, 20], [5, 5]], point_labels=[1, 0], **ask)[0],
-        predictor.predict(point_coords=[[30, 20]], point_labels=[1], box=BOX, **ask)[0],
-        predictor.predict(box=BOX, mask_input=low, **ask)[0],
-        predictor.predict(mask_input=low, **ask)[0],
+        one_mask(predictor, box=BOX, **ask)[0],
+        one_mask(predictor, point_coords=[[30, 20]], point_labels=[1], **ask)[0],
+        one_mask(predictor, point_coords=[[30, 20]], point_labels=[0], **ask)[0],
+        one_mask(predictor, point_coords=[[30, 20], [5, 5]], point_labels=[1, 0], **ask)[0],
+        one_mask(predictor, point_coords=[[30, 20]], point_labels=[1], box=BOX, **ask)[0],
+        one_mask(predictor, box=BOX, mask_input=low, **ask)[0],
+        one_mask(predictor, mask_input=low, **ask)[0],
     ]
     for i, one in enumerate(answers):
         for other in answers[:i]:
@@ -112,9 +169,9 @@ def test_every_prompt_counts(predictor):
 
 def test_many_prompts_at_once_answer_as_one_by_one(predictor):
     boxes = torch.tensor([BOX, [0, 0, 20, 20]]).float()
-    masks, scores, low = predictor.predict_torch(Prompts.of(boxes=boxes), return_logits=True)
+    masks, scores, low = predictor.answer(Prompts.of(boxes=boxes), return_logits=True)
     for i, box in enumerate(boxes):
-        single = predictor.predict(box=box.numpy(), return_logits=True)
+        single = one_mask(predictor, box=box.numpy(), return_logits=True)
         for many, one in zip((masks, scores, low), single, strict=True):
             np.testing.assert_allclose(many[i].numpy(), one, atol=1e-4)
 
@@ -124,17 +181,17 @@ def test_bgr(model, image):
     for order, picture in (("RGB", image), ("BGR", image[..., ::-1]), ("RGB", image[..., ::-1])):
         predictor = model.predictor()
         predictor.set_image(picture, order)
-        answers.append(predictor.predict(box=BOX, return_logits=True)[0])
+        answers.append(one_mask(predictor, box=BOX, return_logits=True)[0])
     assert np.array_equal(answers[0], answers[1])
     assert not np.allclose(answers[0], answers[2])
 
 
 def test_the_threshold_is_of_logits(model, image, predictor):
-    logits = predictor.predict(box=BOX, return_logits=True)[0]
+    logits = one_mask(predictor, box=BOX, return_logits=True)[0]
     cut = float(np.median(logits))
     stricter = model.predictor(threshold=cut)
     stricter.set_image(image)
-    assert np.array_equal(stricter.predict(box=BOX)[0], logits > cut)
+    assert np.array_equal(one_mask(stricter, box=BOX)[0], logits > cut)
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -float("inf")])
@@ -147,16 +204,16 @@ def test_an_image_is_set_replaced_and_forgotten(model, image, refused):
     assert not predictor.is_image_set
     refused("set_image", predictor.predict, box=BOX)
     predictor.set_image(image)
-    first = predictor.predict(box=BOX, return_logits=True)[0]
+    first = one_mask(predictor, box=BOX, return_logits=True)[0]
     predictor.set_image(np.ascontiguousarray(image[:, ::-1]))
-    assert not np.allclose(first, predictor.predict(box=BOX, return_logits=True)[0])
+    assert not np.allclose(first, one_mask(predictor, box=BOX, return_logits=True)[0])
     predictor.reset_image()
     assert not predictor.is_image_set
     refused("set_image", predictor.predict)
 
 
 def test_no_gradient_is_kept(predictor):
-    masks, _, _ = predictor.predict_torch(Prompts.of(count=1), return_logits=True)
+    masks, _, _ = predictor.answer(Prompts.of(count=1), return_logits=True)
     assert not masks.requires_grad
 
 
@@ -182,11 +239,11 @@ def test_no_gradient_is_kept(predictor):
     ],
 )
 def test_malformed_prompts(predictor, refused, asked, said):
-    refused(said, lambda: predictor.predict(**asked))
+    refused(said, lambda: one_mask(predictor, **asked))
 
 
 def test_a_box_may_reach_over_the_edge(predictor):
-    assert predictor.predict(box=[-5, -5, 90, 60])[0].shape == (1, 48, 72)
+    assert one_mask(predictor, box=[-5, -5, 90, 60])[0].shape == (1, 48, 72)
 
 
 @pytest.mark.parametrize(
@@ -224,9 +281,9 @@ def test_what_people_have_as_an_image(model, image, tmp_path):
         answers = []
         for each in alike:
             predictor.set_image(each)
-            answers.append(predictor.predict(box=BOX, return_logits=True)[0])
+            answers.append(one_mask(predictor, box=BOX, return_logits=True)[0])
         assert all(np.array_equal(answers[0], answer) for answer in answers)
     predictor.set_image(np.ascontiguousarray(clear[..., [2, 1, 0, 3]]), "BGR")
-    first = predictor.predict(box=BOX, return_logits=True)[0]
+    first = one_mask(predictor, box=BOX, return_logits=True)[0]
     predictor.set_image(image)
-    np.testing.assert_array_equal(predictor.predict(box=BOX, return_logits=True)[0], first)
+    np.testing.assert_array_equal(one_mask(predictor, box=BOX, return_logits=True)[0], first)

@@ -87,6 +87,8 @@ def show(display: Display, result: Check, root: str = "") -> None:
         result: What to show.
         root: What file names are shown without.
     """
+    from samtune.data.findings import first_lines
+
     counts = result.counts
     if counts["splits"]:
         columns = ("split", "images", "objects", "empty", "height", "width", "ignored")
@@ -102,19 +104,13 @@ def show(display: Display, result: Check, root: str = "") -> None:
         absent = [row["name"] for row in counts["classes"] if not row["images"]]
         if absent:
             display.say(f"classes without a pixel: {', '.join(absent)}")
-    groups = [
-        (f"{title}: {kind}", [row for row in findings if row.kind == kind])
-        for title, findings in (("problem", result.problems), ("remark", result.remarks))
-        for kind in dict.fromkeys(row.kind for row in findings)
-    ]
+    groups = result.groups()
     for heading, alike in groups:
         if len(groups) > FEW_KINDS:
-            _show_first(display, heading, alike, root)
+            display.say("\n".join(first_lines(heading, alike, root)))
         else:
             _show_kind(display, heading, alike, root)
-    n = len(result.problems)
-    end = f"not ok: {n} problem{'s' if n > 1 else ''}, training would fail" if n else "ok"
-    display.say(end + (f"; {len(result.remarks)} remarks" if result.remarks else ""))
+    display.say(result.verdict())
 
 
 def _unread(refused: Sequence[Exception]) -> Check:
@@ -146,13 +142,6 @@ def _show_kind(display: Display, title: str, rows: Sequence[Finding], root: str)
         display.say(f"  {row.file.removeprefix(root)}: {row.what}")
     if len(rows) > FILES_SHOWN:
         display.say(f"  ... and {len(rows) - FILES_SHOWN} more; --json lists them all")
-    display.say(f"  -> {rows[0].remedy}")
-
-
-def _show_first(display: Display, title: str, rows: Sequence[Finding], root: str) -> None:
-    """One of a kind's files and its remedy, where there are so many that all must fit a screen."""
-    count = f", {len(rows)} times, first" if len(rows) > 1 else ""
-    display.say(f"{title}{count}: {rows[0].file.removeprefix(root)}: {rows[0].what}")
     display.say(f"  -> {rows[0].remedy}")
 
 

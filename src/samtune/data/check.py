@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from samtune.data.bands import band_lines
 from samtune.data.config import DataConfig
+from samtune.data.findings import Check
 from samtune.data.labels import clear_threshold
 from samtune.data.layouts import SplitRecords, find
 from samtune.data.named import DATASETS, deviations
@@ -32,40 +33,6 @@ MOST_VALUES = 256
 """The values of a mask are listed only if there are at most this many."""
 DAMAGED = "0/255 damaged by JPEG"
 _ENDS = {(0, 1): "0/1", (0, 255): "0/255", (0, 65535): "0/65535"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """The findings of a check of every file of a data set."""
-
-    problems: tuple[Finding, ...]
-    """Findings that make training fail."""
-    remarks: tuple[Finding, ...]
-    """Findings that do not stop training but that users should know."""
-    counts: dict[str, Any]
-    """``images``; ``masks``, the number of masks per kind of values; ``splits``, for each the
-    fields of :class:`~samtune.data.scan.Summary`; ``classes``, for each ``class``, ``name``,
-    ``pixels``, ``share`` (fraction of all labelled pixels), ``images`` and ``objects``; ``bands``,
-    one line per number of bands that says which are used. Only files without a problem are counted.
-    """
-    files: tuple[dict[str, Any], ...] = ()
-    """For each image, including those with a problem: ``name``, ``file``, ``mask`` (its file), the
-    ``splits`` that contain it, ``ok``, ``size`` (height and width), ``kind`` of mask values,
-    ``values`` (pixels of each; none if there are over 256), ``classes`` (pixels of each class that
-    occurs), ``objects`` and ``empty``; values that could not be read are none."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether training accepts the data set."""
-        return not self.problems
-
-    def tree(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        rows = {
-            key: [asdict(row) for row in found]
-            for key, found in (("problems", self.problems), ("remarks", self.remarks))
-        }
-        return {"ok": self.ok, **rows, "counts": self.counts, "files": list(self.files)}
 
 
 def check(

@@ -183,7 +183,7 @@ def _predict(predictor: Predictor, record: Record, requests: Mapping[str, Reques
     prompts = prompts_of(mine, size)
     predictor.set_image(image)
     if predictor.model.acting.decoder.classes is not None:  # the same for every prompt
-        masks, scores, _ = predictor.predict_torch(prompts)
+        masks, scores, _ = predictor.answer(prompts)
         of_classes = masks[0].cpu().numpy()
         rows = enumerate(zip(of_classes, scores[0].tolist(), strict=True))
         entries = [_entry(record, mask, score, size, number) for number, (mask, score) in rows]
@@ -191,7 +191,7 @@ def _predict(predictor: Predictor, record: Record, requests: Mapping[str, Reques
         return _Answer(image, mine, prompts, entries, of_classes.argmax(0).astype(kind))
     at_once = max(1, LOGIT_BYTES // (4 * size[0] * size[1]))
     for part in torch.arange(len(prompts)).split(at_once):
-        masks, scores, _ = predictor.predict_torch(prompts.only(part))
+        masks, scores, _ = predictor.answer(prompts.only(part))
         for mask, score in zip(masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), strict=True):
             entries.append(_entry(record, mask, score, size, None))
             values[mask] = 255

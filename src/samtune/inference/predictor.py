@@ -17,6 +17,7 @@ from samtune.errors import InputError
 from samtune.inference.images import as_rgb
 from samtune.inference.prompted import PromptedImage
 from samtune.inference.requests import FRACTIONS, is_of_fractions
+from samtune.inference.transform import FrameTransform
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision, autocast
 from samtune.prompts import NEGATIVE, POSITIVE, Prompts
@@ -49,8 +50,8 @@ class Predictor:
     All coordinates are pixels of the image that was set; masks come back in its frame. Where the
     model's input policy cuts images into tiles or crops, a prompt is encoded where it points.
 
-    A prompt of another kind than the model was trained for is answered with one
-    :class:`PromptMismatch` warning.
+    A prompt of another kind than the model was trained for, or three masks of one that was trained
+    for one, is answered with one :class:`PromptMismatch` warning.
 
     Args:
         model: Put into evaluation mode.
@@ -73,6 +74,7 @@ class Predictor:
         self._image: PromptedImage | None = None
         # plain SAM was trained for all of them
         self._foreign = model.trainable() > 0
+        self._single = self._foreign and not model.multimask
 
     @torch.no_grad()
     def set_image(
@@ -100,6 +102,67 @@ class Predictor:
         """Whether there is an image to ask about."""
         return self._image is not None
 
+    @torch.no_grad()
+    def set_torch_image(
+        self, transformed_image: torch.Tensor, original_image_size: tuple[int, int]
+    ) -> None:
+        """Encodes an image that :attr:`transform` has brought to its size in the frame.
+
+        Args:
+            transformed_image: ``(1, 3, h, w)`` RGB in 0..255.
+            original_image_size: ``(h, w)`` of the image, in whose frame the masks come back.
+
+        Raises:
+            InputError: Another shape than the transform gives, or a model that cuts images.
+        """
+        size = (int(original_image_size[0]), int(original_image_size[1]))
+        with autocast(self.model.device, self.precision):
+            self._image = PromptedImage.of_content(self.model, transformed_image, size)
+
+    @property
+    def transform(self) -> FrameTransform:
+        """Brings images and coordinates into the model's frame."""
+        return FrameTransform(self.model.input)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
+
+    @property
+    def original_size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self._present().size
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the image within the model's frame, without padding."""
+        return self._present().whole.resized
+
+    @property
+    def features(self) -> torch.Tensor | None:
+        """The embedding ``(1, C, H, W)``; ``None`` without an image."""
+        return None if self._image is None else self.get_image_embedding()
+
+    def get_image_embedding(self) -> torch.Tensor:
+        """The embedding ``(1, C, H, W)`` of the image.
+
+        Raises:
+            InputError: No image set, or one that is cut into tiles or crops, which has several.
+        """
+        image = self._present()
+        if image.is_cut:
+            raise InputError(
+                f"input.tiles={self.model.input.tiles}: an image that is cut has no embedding of "
+                "its own; use a model with input.tiles=whole"
+            )
+        return image.frames().features.embedding
+
+    def _present(self) -> PromptedImage:
+        if self._image is None:
+            raise InputError("no image: call set_image before predict")
+        return self._image
+
     def reset_image(self) -> None:
         """Forgets the image."""
         self._image = None
@@ -110,7 +173,7 @@ class Predictor:
         point_labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
         mask_input: NDArray[np.float32] | None = None,
-        multimask_output: bool = False,
+        multimask_output: bool = True,
         return_logits: bool = False,
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
         """Masks for one prompt; without arguments, the prompt-free answer.
@@ -120,7 +183,9 @@ class Predictor:
             point_labels: ``(n,)``, 1 inside the object, 0 outside.
             box: ``(4,)`` xyxy pixels.
             mask_input: ``(1, 4H, 4W)`` logits, the ``low_res`` of an earlier call.
-            multimask_output: Three masks instead of one.
+            multimask_output: Three masks, as SAM has them for a prompt that leaves open what is
+                meant. A model that is trained for one mask answers best with False. Decoders of one
+                mask (``hq``, ``fusion``) give it, and those of classes all of these, either way.
             return_logits: Masks as logits instead of bools.
 
         Returns:
@@ -139,14 +204,28 @@ class Predictor:
             labels=labels,
             masks=self._mask(mask_input),
         )
-        masks, scores, low_res = self.predict_torch(prompts, multimask_output, return_logits)
+        masks, scores, low_res = self.answer(prompts, multimask_output, return_logits)
         return masks[0].cpu().numpy(), scores[0].cpu().numpy(), low_res[0].cpu().numpy()
 
-    @torch.no_grad()
     def predict_torch(
-        self, prompts: Prompts, multimask_output: bool = False, return_logits: bool = False
+        self,
+        point_coords: torch.Tensor | Prompts | None = None,
+        point_labels: torch.Tensor | None = None,
+        boxes: torch.Tensor | None = None,
+        mask_input: torch.Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Masks for ``N`` prompts in the image's pixels, in one call.
+        """Masks for ``N`` prompts in one call, as ``SamPredictor`` takes them.
+
+        Args:
+            point_coords: ``(N, n, 2)`` xy in the model's frame, as :attr:`transform` brings them
+                there; or, in place of all four, :class:`samtune.Prompts` in the image's pixels.
+            point_labels: ``(N, n)``, 1 inside the object, 0 outside, -1 for no point.
+            boxes: ``(N, 4)`` xyxy in the model's frame.
+            mask_input: ``(N, 1, 4H, 4W)`` logits of an earlier call.
+            multimask_output: As in :meth:`predict`.
+            return_logits: Masks as logits instead of bools.
 
         Returns:
             Masks ``(N, K, h, w)``, estimated IoU ``(N, K)``, low-resolution logits ``(N, K, 4H,
@@ -155,16 +234,50 @@ class Predictor:
         Raises:
             InputError: No image set, or a box or point outside the image.
         """
-        if self._image is None:
-            raise InputError("no image: call set_image before predict")
-        check_places(prompts, self._image.whole.original)
+        image = self._present()
+        if isinstance(point_coords, Prompts):
+            return self.answer(point_coords, multimask_output, return_logits)
+        back = image.whole.to_original
+        prompts = Prompts.of(
+            boxes=None if boxes is None else back(boxes.reshape(-1, 2, 2)).flatten(1),
+            points=None if point_coords is None else back(point_coords),
+            labels=point_labels,
+            masks=mask_input,
+        )
+        return self.answer(prompts, multimask_output, return_logits)
+
+    @torch.no_grad()
+    def answer(
+        self, prompts: Prompts, multimask: bool = False, return_logits: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Masks for ``N`` prompts in the image's pixels; returns and errors as `predict_torch`.
+
+        Raises:
+            InputError: No image set, or a box or point outside the image.
+        """
+        image = self._present()
+        check_places(prompts, image.whole.original)
         self._remark(prompts)
         with autocast(self.model.device, self.precision):
             if not return_logits:
-                masks, iou, low = self._image.masks(prompts, multimask_output, self.threshold)
-                return masks, iou.float(), low.float()
-            found, low = self._image.answer(prompts, multimask_output)
-        return found.logits.float(), found.iou.float(), low.float()
+                masks, scores, low = image.masks(prompts, multimask, self.threshold)
+            else:
+                answer, low = image.answer(prompts, multimask)
+                masks, scores = answer.logits.float(), answer.iou
+        if multimask and self.model.acting.decoder.classes is None and masks.shape[1] > 1:
+            self._remark_three()
+        return masks, scores.float(), low.float()
+
+    def _remark_three(self) -> None:
+        """Warns, once, of three masks of a model that was trained for one."""
+        if self._single and self.model.strength:
+            self._single = False
+            warnings.warn(
+                "trained for one mask per prompt, and is asked for three: they may be worse; set "
+                "multimask_output=False",
+                PromptMismatch,
+                stacklevel=4,
+            )
 
     def _remark(self, prompts: Prompts) -> None:
         """Warns, once, of prompts that the model was not trained for."""

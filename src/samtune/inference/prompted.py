@@ -16,6 +16,7 @@ from torch import Tensor
 
 from samtune.batch import Masks, inside
 from samtune.data.transforms import fit_geometry
+from samtune.errors import InputError
 from samtune.geometry import Geometry
 from samtune.inference.frames import EncodedFrames, bytes_per_prompt
 from samtune.inference.views import OUTSIDE, Blend, View, cut_masks, local, views_of
@@ -65,10 +66,33 @@ class PromptedImage:
         self.is_cut = policy.tiles == "crop" or (policy.tiles == "tiled" and tile != self.size)
         self._frames: tuple[tuple[Window, ...], EncodedFrames] | None = None
 
+    @classmethod
+    def of_content(cls, model: FineTuned, content: Tensor, size: tuple[int, int]) -> PromptedImage:
+        """An image of ``(h, w)`` whose content ``(1, 3, h', w')`` is in the frame, not yet padded.
+
+        Raises:
+            InputError: The content has another shape, or the model cuts images.
+        """
+        image = cls(model, np.broadcast_to(np.uint8(0), (*size, 3)))  # it takes no memory
+        wanted = (1, 3, *image.whole.resized)
+        if image.is_cut or tuple(content.shape) != wanted:
+            rule = f"must be {wanted}, as predictor.transform.apply_image resizes it"
+            if image.is_cut:
+                rule = "this model cuts images; give them to set_image"
+            raise InputError(f"transformed_image of shape {tuple(content.shape)}: {rule}")
+        (h, w), (height, width) = image.whole.resized, image.whole.model
+        pixels = F.pad(content, (0, width - w, 0, height - h))
+        image._frames = ((0, 0, *size),), EncodedFrames(model, pixels, [image.whole])
+        return image
+
     def encode(self) -> None:
         """Encodes the image ahead of prompts, unless it is cut where they point."""
         if not self.is_cut:
-            self._encoded(((0, 0, *self.size),))
+            self.frames()
+
+    def frames(self) -> EncodedFrames:
+        """The image as it was encoded; of one that is not cut."""
+        return self._encoded(((0, 0, *self.size),))
 
     def masks(
         self,
@@ -111,7 +135,7 @@ class PromptedImage:
             ``(N, K, 4H, 4W)`` in the whole image's frame, fit for mask prompts.
         """
         if not self.is_cut:
-            frames = self._encoded(((0, 0, *self.size),))
+            frames = self.frames()
             masks = frames.decode(prompts.to_model(frames.geometries[0]), multimask)
             return replace(masks, logits=frames.to_original(0, masks.logits)), masks.logits
         blend: Blend | None = None

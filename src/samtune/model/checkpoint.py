@@ -69,13 +69,13 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
 
 def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors on the CPU; those of one memory, as tied weights of an own module, one by one."""
-    seen: set[int] = set()
+    places: set[int] = set()
     parts: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         one = tensor.detach().cpu().contiguous()
         place = one.untyped_storage().data_ptr()
-        parts[key] = one.clone() if place in seen else one
-        seen.add(place)
+        parts[key] = one.clone() if place in places else one
+        places.add(place)
     return parts
 
 
@@ -114,6 +114,7 @@ def describe(model: FineTuned) -> dict[str, Any]:
         "decoder": _entry(model, "decoder", model.decoder_options),
         "input": model.tuned_input.differing(),
         "prompts": model.prompts,
+        **({"multimask": True} if model.multimask else {}),
         **({} if model.strength == 1 else {"strength": model.strength}),
         **({"packages": needed} if needed else {}),
     }
@@ -134,19 +135,19 @@ def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> di
     return {"name": name, MODULE: f"{cls.__module__}:{cls.__qualname__}"}
 
 
-def check_modules(header: Mapping[str, Any], origin: str, given: Sequence[str] = ()) -> None:
+def check_modules(header: Mapping[str, Any], origin: str, modules: Sequence[str] = ()) -> None:
     """Refuses a checkpoint of an own module, which only Python code can make again.
 
     Args:
         header: As :func:`read_header` gives it.
         origin: What the message names.
-        given: The parts for which there is a module: ``adapter``, ``decoder``.
+        modules: The parts for which there is a module: ``adapter``, ``decoder``.
 
     Raises:
         InputError: With the call that loads it.
     """
     for kind in ("adapter", "decoder"):
-        if MODULE in header[kind] and kind not in given:
+        if MODULE in header[kind] and kind not in modules:
             raise InputError(
                 f"{origin}: its {kind} is a module of Python, {header[kind][MODULE]}, which no "
                 f"file can hold; make one, and give it as samtune.load(path, {kind}=module)"
@@ -272,6 +273,7 @@ def load(
     load_tensors(model, tensors, str(path))
     if strength is not None:
         check_demanded(model, strength)
+    model.multimask = _multimask(header)
     model.strength = stored_strength(header) if strength is None else strength
     return model.to(device).eval()
 
@@ -299,6 +301,13 @@ def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str
 def stored_strength(header: Mapping[str, Any]) -> float:
     """The strength that a checkpoint says; files without one are of models that act in full."""
     return float(header.get("strength", 1.0))
+
+
+def _multimask(header: Mapping[str, Any]) -> bool:
+    """Whether a model is trained for three masks; earlier versions said so in the settings."""
+    train = header.get("config", {}).get("train", {})
+    earlier = isinstance(train, Mapping) and train.get("multimask") is True
+    return header.get("multimask") is True or earlier
 
 
 def rebuild(

@@ -84,6 +84,8 @@ class FineTuned(nn.Module):
         self.tuned_input = input or sam.input_policy
         """How images enter the tuned model, whatever the strength."""
         self.prompt_modes = PromptModes.parse(prompts)
+        self.multimask = False
+        """Whether it is trained for three masks per prompt, as ``train.multimask`` says."""
         self.checkpointing = False
         self.cache: FeatureCache | None = None
         """The cache of what the base gives to a detached adapter, if there is one."""

@@ -90,7 +90,7 @@ def fit(
     config, val = (val, None) if isinstance(val, FitConfig) else (config or FitConfig(), val)
     if isinstance(loss, str):
         config, loss = replace(config, loss=loss), None
-    model.strength = 1
+    model.strength, model.multimask = 1, config.multimask
     images, others = training_images(model, train, val, seed)
     how = on_event or (lambda event: None), cpu, None if output is None else Path(output)
     own = UserParts(loss, optimizer, schedule, Callbacks(on_step, on_validation, callbacks))
