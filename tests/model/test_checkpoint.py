@@ -259,7 +259,7 @@ def test_saving_again_replaces(sam, model, path):
 def test_what_is_no_checkpoint_is_refused(sam, path, tiny_weights, tmp_path, refused):
     refused([tmp_path / "no.safetensors", "no such checkpoint"], samtune.load,
             tmp_path / "no.safetensors")  # fmt: skip
-    refused("no such checkpoint", samtune.load, tmp_path)
+    refused("without best.safetensors", samtune.load, tmp_path)
     refused([tiny_weights, "not a samtune checkpoint"], samtune.load, tiny_weights)
     refused("not a samtune checkpoint", samtune.load, rewritten(path, format="pt"), sam)
     text = tmp_path / "text.safetensors"
