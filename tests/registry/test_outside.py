@@ -28,7 +28,15 @@ from samtune.sam.spec import SPECS
 
 MARKED = "raise SystemExit('imported')\n"
 """A module that nobody may import."""
-PLACED = "import samtune_gain\n\n\nclass Own(samtune_gain.Gain):\n    '''A gain.'''\n"
+PLACED = """
+from dataclasses import replace
+import samtune_gain
+class Own(samtune_gain.Gain):
+    '''A gain.'''
+class OwnMetric(samtune_gain.Missed):
+    '''The fraction that is missed.'''
+OWN_LAYOUT = replace(samtune_gain.SIDE_BY_SIDE, name="own_layout")
+"""
 
 
 @pytest.fixture
@@ -237,6 +245,20 @@ def test_losses_metrics_and_layouts_do_their_work(site, tmp_path):
         (pairs / name).touch()
     (record,) = find(DataConfig(root=str(tmp_path / "data"), layout="side_by_side"))[None]
     assert record.mask == pairs / "a_mask.png"
+
+
+def test_a_metric_and_a_layout_are_taken_in_python(site, tmp_path):
+    from placed import OWN_LAYOUT, OwnMetric
+
+    assert EvalConfig(("iou", OwnMetric)).metrics == ("iou", "placed:OwnMetric")
+    assert "is no subclass of samtune.metrics.ImageMetric" in refusal(EvalConfig, (str,))
+    pairs = tmp_path / "data" / "pairs"
+    pairs.mkdir(parents=True)
+    for name in "abcd":
+        for end in ("image", "mask"):
+            (pairs / f"{name}_{end}.png").touch()
+    data = samtune.open_data(tmp_path / "data", layout=OWN_LAYOUT, masks="binary")
+    assert sum(data.counts.values()) == 4 and data.config.layout == "own_layout"
 
 
 def test_comparisons_take_names_places_and_forms(site):

@@ -9,7 +9,7 @@ from typing import Any
 from samtune.data.check import Check
 from samtune.data.check import check as check_files
 from samtune.data.config import SPLITS, DataConfig
-from samtune.data.layouts import defaults_of, find
+from samtune.data.layouts import LAYOUTS, Layout, defaults_of, find
 from samtune.data.layouts.patterns import with_patterns
 from samtune.data.split import Split
 from samtune.data.splits import splits
@@ -75,7 +75,7 @@ def open_data(root: str | Path, **settings: Any) -> DataSplits:
         root: A folder of images and masks in any layout that ``samtune data list`` names, or a file
             that lists them.
         settings: Any of :class:`samtune.DataConfig`, as in ``name="kvasir"``, ``masks="instance"``,
-            ``val_fraction=0.2`` or ``augment="none"``.
+            ``val_fraction=0.2`` or ``augment="none"``; ``layout`` can be a ``Layout`` of your own.
 
     Raises:
         InputError: No such folder or setting, a value out of its range, or files that do not fit.
@@ -87,13 +87,15 @@ def open_data(root: str | Path, **settings: Any) -> DataSplits:
                 f"{key}={value!r}: open_data has no such setting{nearest(key, known)}; see "
                 "help(samtune.DataConfig)"
             )
+    if isinstance(layout := settings.get("layout"), Layout):
+        settings = {**settings, "layout": LAYOUTS.outside.adopt(layout)}
     given = with_patterns({"root": str(root), **settings})
     with as_typed_in_python(DataConfig):
         config = DataConfig(**{**defaults_of(given), **given})
-        layout = find(config)
-        parts = splits(config, layout)
+        records = find(config)
+        parts = splits(config, records)
     train, val, test = (Split(tuple(parts[name]), config, name) for name in SPLITS)
-    carved = tuple(name for name in ("val", "test") if name not in layout and parts[name])
+    carved = tuple(name for name in ("val", "test") if name not in records and parts[name])
     return DataSplits(train, val, test, config, carved)
 
 

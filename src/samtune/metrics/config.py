@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from samtune.metrics.contract import expand
+from samtune.metrics.contract import MEASURES, expand
 from samtune.options import PositiveFraction, Range, Settings, setting
 
 
@@ -28,6 +28,14 @@ class EvalConfig(Settings):
     memory: Annotated[int, Range(at_least=1, note=" bytes")] = setting(2**30, level="expert")
     """Bytes that the answers to an image's prompts may take at once; more objects are processed in
     several passes. It does not change results."""
+
+    def __post_init__(self) -> None:
+        """Puts names in the place of classes, which Python can give among the metrics."""
+        if isinstance(self.metrics, list | tuple):
+            adopt = MEASURES.outside.adopt
+            names = [adopt(each) if isinstance(each, type) else each for each in self.metrics]
+            object.__setattr__(self, "metrics", tuple(names))
+        super().__post_init__()
 
     def check_together(self) -> None:
         """Refuses names of metrics that do not exist."""
