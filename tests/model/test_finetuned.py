@@ -201,7 +201,7 @@ def test_pairs_that_do_not_fit_are_refused(sam, refused):
         name = "needs"
         adapters = ("only_tuned",)
 
-    words = ["decoder.name=frozen", "only_tuned goes with tuned", "decoder.name=tuned"]
+    words = ["decoder.name=frozen", "only_tuned only works with tuned", "decoder.name=tuned"]
     refused(words, FineTuned, sam, OnlyTuned(), "frozen")
     assert FineTuned(sam, OnlyTuned(), "tuned")
     refused(["decoder.name=needs", "lora", "adapter.name=only_tuned"], FineTuned, sam, "lora",

@@ -119,7 +119,7 @@ def test_another_normalisation_leaves_nothing_between(sam, refused):
     assert model.input.mean is None and model.tuned_input.mean == policy.mean
     assert torch.equal(answer(model), answer(FineTuned(sam).eval()))
     for wrong in (-0.1, 1.5, float("nan")):
-        refused("choose 0 to 1", setattr, model, "strength", wrong)
+        refused("from 0 to 1", setattr, model, "strength", wrong)
 
 
 def test_the_strength_travels_in_the_checkpoint(sam, tmp_path, refused):

@@ -1,5 +1,5 @@
-"""One image, or a folder of images, and prompts: what a person asks of a model.
+"""Applying a model to prompts on one image or a folder of images.
 
-Nothing here knows metrics, losses or how a model is trained; a click may be put where an answer
-differs from a target.
+Metrics, losses and training do not belong here; a click may be placed where an answer differs from
+a target.
 """

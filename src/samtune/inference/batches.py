@@ -23,7 +23,7 @@ from samtune.prompts import Prompts
 class Answers:
     """A model's answers to the ``N`` prompts of a batch: the best mask of each.
 
-    Of a decoder of classes all masks count, since each pixel has one of the classes.
+    For a decoder of classes all masks count, because each pixel has one of the classes.
     """
 
     masks: list[Tensor]
@@ -34,27 +34,30 @@ class Answers:
     scores: Tensor
     """``(N,)`` on the CPU: the decoder's own estimate of the IoU of each prompt's mask."""
     highest: Callable[[int], Tensor]
-    """Gives for image ``i`` the highest of all its prompts' logits ``(h0, w0)``, in the original
-    frame; minus infinity without prompts. Computed when called."""
+    """A function that returns, for image ``i``, the highest of all its prompts' logits
+    ``(h0, w0)``, in the original frame; minus infinity without prompts. It computes them when
+    called."""
     in_frame: Callable[[int], Tensor]
-    """Gives for image ``i`` the logits ``(n, K, h1, w1)`` in the model's frame without its padding.
-    Computed when called; an image that is cut has none, and raises ``InputError``."""
+    """A function that returns, for image ``i``, the logits ``(n, K, h1, w1)`` in the model's frame
+    without its padding. It computes them when called; for an image that is cut it raises
+    ``InputError``."""
 
 
 class PromptedBatch(Protocol):
     """Images that answer prompts."""
 
     def answer(self, prompts: Prompts, multimask: bool = False) -> Answers:
-        """Answers prompts in the model's frame; with ``multimask`` with the best of three masks."""
+        """Answers prompts in the model's frame; with ``multimask``, the best of three masks."""
         ...
 
 
 def prompted_batch(model: FineTuned, batch: Batch) -> PromptedBatch:
-    """Encodes a batch's images as the model's input policy says.
+    """Encodes a batch's images by the model's input policy.
 
     Args:
-        model: In evaluation mode.
-        batch: In the model's frame; with ``images`` if they are to be cut.
+        model: The model, in evaluation mode.
+        batch: A batch in the model's frame; with
+            ``images`` if they have to be cut.
     """
     return CutImages(model, batch) if batch.images else WholeImages(model, batch)
 
@@ -140,19 +143,19 @@ class CutImages:
 
 
 def highest(logits: Tensor) -> Tensor:
-    """The highest of logits ``(n, K, h, w)`` at each pixel ``(h, w)``; minus infinity of none."""
+    """The highest of logits ``(n, K, h, w)`` at each pixel ``(h, w)``; minus infinity if n is 0."""
     if not len(logits):
         return torch.full(logits.shape[-2:], -math.inf)
     return logits.flatten(0, 1).amax(0)
 
 
 def whole_frame(geometry: Geometry) -> Geometry:
-    """The geometry of an image that is as large as its content in the model's frame."""
+    """The geometry of an image with the size of its content in the model's frame."""
     return replace(geometry, original=geometry.resized)
 
 
 def _no_frame(i: int) -> Tensor:
     raise InputError(
-        "eval.metrics: some are measured in the model's frame, which an image that is cut has not; "
-        "set input.tiles=whole or leave them out"
+        "eval.metrics: some are measured in the model's frame, which an image that is cut does not "
+        "have; set input.tiles=whole or leave them out"
     )

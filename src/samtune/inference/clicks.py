@@ -1,4 +1,4 @@
-"""Iterative clicks: each asks again where the last answer is wrong.
+"""Iterative clicks: each next click is placed where the last answer is wrong.
 
 The evaluation's click is in the middle of the largest wrong region; the training's is drawn from
 the whole wrong area, as SAM was trained (Kirillov et al. 2023, arXiv:2304.02643, appendix A).
@@ -16,16 +16,16 @@ from samtune.prompts import ABSENT, NEGATIVE, POSITIVE
 
 
 def central_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """A click in the middle of each mask's largest wrong region, missed or too much.
+    """A click in the middle of each mask's largest error, a missed or an extra region.
 
     Args:
         masks: ``(N, h, w)`` bool, the last answers.
         targets: ``(N, h, w)`` bool.
-        valid: ``(h, w)`` bool; what is wrong elsewhere does not count.
+        valid: ``(h, w)`` bool; errors elsewhere do not count.
 
     Returns:
-        Pixels ``(N, 2)`` xy, and labels ``(N,)``: 1 where the object was missed, 0 where too much
-        was taken, ``ABSENT`` where nothing is wrong.
+        Pixels ``(N, 2)`` xy, and labels ``(N,)``: 1 where the object was missed, 0 on extra
+        foreground, ``ABSENT`` if there is no error.
     """
     xy, labels = torch.zeros(len(masks), 2), torch.full((len(masks),), ABSENT)
     for row, (mask, target) in enumerate(zip(masks, targets, strict=True)):
@@ -39,7 +39,7 @@ def central_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tenso
 
 
 def random_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """A click drawn evenly from each mask's wrong pixels, by torch's random numbers.
+    """A click drawn uniformly from each mask's wrong pixels, with torch's random numbers.
 
     Args:
         masks: ``(N, h, w)`` bool, the last answers.
@@ -52,7 +52,7 @@ def random_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor
     xy = torch.zeros(len(masks), 2, device=masks.device)
     labels = torch.full((len(masks),), ABSENT, device=masks.device)
     width = masks.shape[-1]
-    for row, wrong in enumerate((masks ^ targets) & valid):  # one by one: a float per pixel is much
+    for row, wrong in enumerate((masks ^ targets) & valid):  # one by one: floats need memory
         lots = torch.rand(wrong.numel(), device=wrong.device).masked_fill_(~wrong.flatten(), -1.0)
         lot, pixel = lots.max(0)
         xy[row, 0], xy[row, 1] = pixel % width, pixel // width

@@ -30,19 +30,19 @@ from samtune.report.overlays import draw_overlay
 from samtune.report.quantities import counted
 
 _IN_A_BYTE = 256
-"""So many classes have numbers of eight bits."""
+"""Number of classes that fit into eight bits."""
 
 
 @dataclass
 class _Counts:
-    """What the reader should know, counted over all images."""
+    """Counts over all images for the remarks."""
 
     beyond: int = 0
-    """Images of which a box reaches beyond the edge."""
+    """Number of images with a box that reaches beyond the edge."""
     earlier: int = 0
-    """Images that a call which was stopped has done."""
+    """Number of images that an interrupted earlier call has finished."""
     not_in_prompts: int = 0
-    """Images that the prompts do not name."""
+    """Number of images that the prompts do not name."""
 
 
 class _Answer(NamedTuple):
@@ -51,9 +51,9 @@ class _Answer(NamedTuple):
     image: NDArray[np.uint8]
     request: Request | None
     prompts: Prompts | None
-    """``None`` if there is nothing to ask for."""
+    """``None`` if there is nothing to predict."""
     entries: list[dict[str, Any]]
-    """One of each mask, see :func:`predict_folder`."""
+    """One entry per mask, see :func:`predict_folder`."""
     values: NDArray[np.integer]
     """``(h, w)``: 255 where any mask is, or the class if the decoder gives classes."""
 
@@ -74,33 +74,34 @@ def predict_folder(
     progress: Callable[[int, int], None] | None = None,
     sources: Sequence[str | Path | None] = (),
 ) -> dict[str, Any]:
-    """Predicts masks for one image or all images of a folder and those below.
+    """Predicts masks for one image, or for all images of a folder and its subfolders.
 
-    Writes ``NAME.png`` (0 and 255: the union over the prompts; of a model of several classes the
+    Writes ``NAME.png`` (0 and 255: the union over the prompts; for a model of several classes the
     class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: an entry for each prompt
-    with COCO's ``segmentation`` (run lengths), ``bbox``, ``area``, and ``score``. All is written
-    image by image; the same call after one that was stopped goes on with what is not there yet.
+    with COCO's ``segmentation`` (run lengths), ``bbox``, ``area``, and ``score``. Results are
+    written image by image; after an interruption the same call continues with the missing images.
 
     Args:
         predictor: From ``samtune.load(...).predictor()``.
         source: An image or a folder of images, or several of them; what are plainly masks of the
             images in a folder is left out.
-        out: Where to write; made when missing.
+        out: The output folder; it is created if missing.
         prompts: By image name, ``{"boxes": [[x0, y0, x1, y1], ...]}`` or ``{"points": [[x, y],
             ...], "labels": [1, ...]}`` in pixels, see docs/prompts.md; the key ``*`` holds for all
             other images. An image without an entry is asked without a prompt.
-        overlays: Whether to write pictures too.
+        overlays: Whether to write overlays too.
         classes: Names for the pictures of a model that answers with classes.
-        progress: Called with images done and images in all.
-        sources: Further files that are read.
+        progress: Called with the number of images done and in all.
+        sources: Other input files, which must not be overwritten.
 
     Returns:
         ``images``, ``failed`` (``file`` and ``reason``), ``out``, ``left_out`` (masks among the
-        images), and ``remarks``, with what holds for several images said once.
+        images), and ``remarks``, one per kind for several images.
 
     Raises:
-        InputError: No images, malformed prompts, or an output that cannot be written or holds what
-            no prediction wrote. Single images that cannot be read are listed instead.
+        InputError: There are no images, prompts are malformed, or the output cannot be written or
+            contains files that no prediction wrote. Unreadable single images are listed in
+            ``failed`` instead.
     """
     pictures = pictures_in(source, predictor.model.input)
     records = _checked_names(pictures.records)
@@ -160,7 +161,7 @@ def _summary(
     failed: Sequence[tuple[str, InputError]],
     counts: _Counts,
 ) -> dict[str, Any]:
-    """What :func:`predict_folder` gives."""
+    """The result of :func:`predict_folder`."""
     return {
         "images": images - len(failed),
         "failed": [{"file": file, "reason": _reason(file, error)} for file, error in failed],
@@ -171,7 +172,7 @@ def _summary(
 
 
 def _silent(done: int, total: int) -> None:
-    """Says nothing of the progress."""
+    """Shows no progress."""
 
 
 def _predict(predictor: Predictor, record: Record, requests: Mapping[str, Request]) -> _Answer:
@@ -182,7 +183,7 @@ def _predict(predictor: Predictor, record: Record, requests: Mapping[str, Reques
         return _Answer(image, mine, None, entries, values)
     prompts = prompts_of(mine, size)
     predictor.set_image(image)
-    if predictor.model.acting.decoder.classes is not None:  # the same for every prompt
+    if predictor.model.acting.decoder.classes is not None:  # the same value for every prompt
         masks, scores, _ = predictor.answer(prompts)
         of_classes = masks[0].cpu().numpy()
         rows = enumerate(zip(of_classes, scores[0].tolist(), strict=True))
@@ -215,7 +216,7 @@ def _reason(file: str, error: InputError) -> str:
 def _remarks(
     failed: Sequence[tuple[str, InputError]], images: int, counts: _Counts, masks: Sequence[Path]
 ) -> list[str]:
-    """One line for each failure and remark; a prompt outside of several images has one line."""
+    """One line per failure and remark; a prompt outside of several images gets one line."""
     alike: dict[str, list[tuple[str, InputError]]] = {}
     for file, error in failed:
         key = error.prompt if isinstance(error, Outside) else file
@@ -325,12 +326,12 @@ def _by_record(prompts: Mapping[str, Request], records: Sequence[Record]) -> dic
 
 
 def _label(record: Record) -> str:
-    """What an image is called in files: its path below the source, or of a slice its name."""
+    """The name of an image in files: its path below the source, or for a slice its own name."""
     return record.name if record.group else str(Path(record.name).with_name(record.file.name))
 
 
 def _checked_names(records: Sequence[Record]) -> Sequence[Record]:
-    """The records, of which no two may write the same file."""
+    """The records, whose output files must differ."""
     by_name: dict[str, Record] = {}
     for record in records:
         if record.name in by_name:

@@ -1,4 +1,4 @@
-"""Encode, decode, and back to the image: the one way through a model, for all that asks it."""
+"""Encoding, decoding, and mapping back to the image: the only way through a model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from samtune.prompts import PER_TOKEN, Prompts
 
 
 def bytes_per_prompt(model: FineTuned, size: tuple[int, int], masks: int = 1) -> int:
-    """About how much memory one more prompt of an image takes while it is answered.
+    """Approximate memory for one more prompt of an image while it is answered.
 
-    SAM's decoder has a copy of the embedding for each prompt, and about eight at its widest place;
-    its masks are brought through the frame to the image's own size.
+    SAM's decoder holds a copy of the embedding per prompt, and about eight at its widest point; its
+    masks are resized through the frame to the image's own size.
 
     Args:
-        model: Whose decoder answers.
+        model: The model.
         size: Height and width of the image.
-        masks: How many are brought to the image's size for each prompt.
+        masks: Number of masks per prompt that are resized to the image's size.
     """
     cells, frame, image = (h * w for h, w in (model.mask_size, model.input.size, size))
     tokens = cells // PER_TOKEN**2
@@ -35,12 +35,12 @@ def bytes_per_prompt(model: FineTuned, size: tuple[int, int], masks: int = 1) ->
 
 
 class EncodedFrames:
-    """Images, or windows of one image, that lie in the model's frame and are encoded together.
+    """Images, or windows of one image, in the model's frame, encoded together.
 
     Args:
         model: In evaluation mode.
         pixels: ``(B, 3, h, w)`` RGB in 0..255, in the model's frame.
-        geometries: Where the content of each lies in it.
+        geometries: The geometry of each in the frame.
     """
 
     @torch.no_grad()
@@ -53,17 +53,17 @@ class EncodedFrames:
     def of_windows(
         cls, model: FineTuned, image: NDArray[np.uint8], windows: Sequence[Window]
     ) -> EncodedFrames:
-        """Fits windows of an image ``(h, w, 3)`` uint8 RGB into the model's frame, one each."""
+        """Fits windows of an image ``(h, w, 3)`` uint8 RGB into the model's frame."""
         fitted = [fit(image[y0:y1, x0:x1], model.input) for y0, x0, y1, x1 in windows]
         pixels = torch.stack([pixels for pixels, _ in fitted])
         return cls(model, pixels, [geometry for _, geometry in fitted])
 
     @torch.no_grad()
     def decode(self, prompts: Prompts, multimask: bool = False) -> Masks:
-        """Masks of ``N`` prompts in the model's frame, each of the image that it belongs to."""
+        """Masks of ``N`` prompts in the model's frame, each decoded from its image."""
         model = self.model
         return model.acting.decoder(model.sam, self.features, prompts.to(model.device), multimask)
 
     def to_original(self, i: int, logits: Tensor) -> Tensor:
-        """Brings logits ``(n, K, 4H, 4W)`` of image ``i`` to its size ``(n, K, h0, w0)``."""
+        """Resizes logits ``(n, K, 4H, 4W)`` of image ``i`` to its size ``(n, K, h0, w0)``."""
         return self.geometries[i].masks_to_original(logits.float())

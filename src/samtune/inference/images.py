@@ -1,4 +1,4 @@
-"""What people have as an image, as the bytes that a model is asked about."""
+"""Conversion of images of many kinds to the bytes that a model takes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def as_rgb(image: object, image_format: str, policy: InputPolicy) -> NDArray[np.
         policy: How files and deep values are read.
 
     Raises:
-        InputError: It is none of these, or of another shape or kind of values.
+        InputError: It is none of these, or has another shape or kind of values.
     """
     if image_format not in ("RGB", "BGR"):
         raise InputError(f"image_format={image_format}: must be RGB or BGR")

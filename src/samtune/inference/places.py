@@ -1,4 +1,4 @@
-"""Where predictions are written: never onto what is read, never over what others wrote."""
+"""Output places of predictions, which never overwrite input or files of others."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ENTRIES = "predictions.json"
 JOURNAL = "predictions.partial.jsonl"
 OVERLAYS = "overlays"
 _LONGEST = 1000
-"""Characters of a journal's first line at most."""
+"""Maximum number of characters in a journal's first line."""
 _SIGNATURE = "samtune"
-"""The entry of a written PNG that says that a prediction wrote it, with a digest of its pixels."""
+"""The entry of a PNG that marks it as written by a prediction, with a digest of its pixels."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """The files of one prediction."""
+    """The output files of one prediction."""
 
     folder: Path
     overlays: bool
@@ -45,11 +45,11 @@ class Places:
 
     @property
     def journal(self) -> Path:
-        """What is done, until all is."""
+        """The list of finished images, until all are finished."""
         return self.folder / JOURNAL
 
     def are_written(self, name: str) -> bool:
-        """Whether the pictures of an image are there as a prediction wrote them."""
+        """Whether an image's pictures exist as a prediction wrote them."""
         files = [self.mask(name), *([self.overlay(name)] if self.overlays else [])]
         return all(_is_signed(file) for file in files)
 
@@ -69,17 +69,17 @@ class Places:
         sources: Iterable[str | Path | None] = (),
         overlays: bool = True,
     ) -> Places:
-        """The places below a folder, which nothing of somebody else's may be in the way of.
+        """The places below a folder, after checking that they collide with nothing else.
 
         Args:
             out: The folder.
             source: The image or the folder of images to predict on, or several of them.
             names: The names of the images.
-            sources: Further files that are read, as the model's.
+            sources: Other input files, such as the model's.
             overlays: Whether pictures are written.
 
         Raises:
-            InputError: The folder lies in the source, or a file is there that no prediction wrote.
+            InputError: The folder lies in the source, or contains a file that no prediction wrote.
         """
         refuse_source(out, source)
         places = Places(as_path(out), overlays)
@@ -99,8 +99,8 @@ class Places:
         others = [p for p in _pictures(places.folder) if p not in files and not _is_signed(p)]
         if others:
             raise InputError(
-                f"--out={out}: holds {others[0].name}, and masks would be among the pictures that "
-                f"are there; choose another folder, as in --out={_beside(places.folder)}"
+                f"--out={out}: holds {others[0].name}, and masks would be mixed with those "
+                f"pictures; choose another folder, as in --out={_beside(places.folder)}"
             )
         check_room(places.folder, REMEDY)
         return places
@@ -123,14 +123,14 @@ def default_out(source: Paths) -> Path:
 
 
 def refuse_source(out: str | Path, source: Paths) -> None:
-    """Refuses to write into the folder of the images, or among the folders of their data set.
+    """Refuses an output folder that is the images' folder, or among their data set's folders.
 
     Args:
         out: The folder to write to.
         source: The image or the folder of images to predict on, or several of them.
 
     Raises:
-        InputError: It names another folder.
+        InputError: The message suggests another folder.
     """
     for each in paths_of(source):
         _refuse_one(out, each)
@@ -151,7 +151,7 @@ def _refuse_one(out: str | Path, source: str | Path) -> None:
 
 
 def signed_png(picture: NDArray[np.integer]) -> bytes:
-    """A picture as PNG that says that a prediction wrote it."""
+    """A picture as PNG, marked as written by a prediction."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -162,7 +162,7 @@ def signed_png(picture: NDArray[np.integer]) -> bytes:
 
 
 def _is_written_here(file: Path) -> bool:
-    """Whether a prediction wrote a file, and nobody has changed it since."""
+    """Whether a prediction wrote a file and it has not changed since."""
     if file.name == JOURNAL:
         with suppress(OSError, ValueError), file.open(encoding="utf-8") as opened:
             row = parse_json(opened.readline(_LONGEST))
@@ -198,6 +198,6 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _beside(folder: Path) -> Path:
-    """A free folder beside another, for a remedy."""
+    """A free folder beside another, to suggest in a message."""
     place = folder if folder.name not in ("", "..") else folder.resolve()
     return free_path(place.with_name(f"{place.name}-predicted"))

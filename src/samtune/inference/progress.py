@@ -1,4 +1,4 @@
-"""What a prediction has done so far, so that one that was stopped goes on where it was."""
+"""The journal of a prediction, with which an interrupted one continues."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Entry = dict[str, Any]
 
 
 class Journal:
-    """A file with a line for each image that is done, behind one that says of which prediction.
+    """A file with one line per finished image, after a line that identifies the prediction.
 
-    Lines are written to the disk as they come. A line that was cut off is of no image, and of
-    another prediction nothing is taken over.
+    Lines are written to disk at once. An incomplete line is dropped, and lines of another
+    prediction are not used.
 
     Args:
         path: The file; it is there until :meth:`finish`.
-        identity: What all of the images depend on, as :func:`identity_of` gives it.
+        identity: A digest of everything that affects all images, from :func:`identity_of`.
         remedy: See :func:`samtune.files.replacing`.
     """
 
     def __init__(self, path: Path, identity: str, remedy: str) -> None:
         self.path, self.remedy = path, remedy
         self._places: dict[str, int] = {}
-        """Where the line of each image begins, by its key."""
+        """The position of each image's line, by its key."""
         first = json.dumps({"of": identity})
         self._end = self._read(first) if path.is_file() else 0
         with replacing(path, remedy) as partial:
@@ -46,11 +46,11 @@ class Journal:
         return key in self._places
 
     def add(self, key: str, entries: Sequence[Entry]) -> None:
-        """Notes that an image is done.
+        """Records that an image is finished.
 
         Args:
-            key: Of :func:`key_of`.
-            entries: Of its masks.
+            key: The key from :func:`key_of`.
+            entries: The entries of its masks.
 
         Raises:
             InputError: The disk is full.
@@ -68,11 +68,11 @@ class Journal:
     def finish(self, target: Path, keys: Sequence[str]) -> None:
         """Writes the entries of all images as one list, and removes the journal.
 
-        If no image is done, nothing is written, and the folder goes if nothing else is in it.
+        If no image is finished, nothing is written, and an empty folder is removed.
 
         Args:
             target: The file of the list.
-            keys: The images in their order; those that are not done are left out.
+            keys: The images in order; unfinished ones are left out.
 
         Raises:
             InputError: It cannot be written.
@@ -97,7 +97,7 @@ class Journal:
                 yield from json.loads(file.readline())["entries"]
 
     def _read(self, first: str) -> int:
-        """Notes the images that are done, and gives the end of the last whole line."""
+        """Reads the finished images, and returns the end of the last complete line."""
         end = 0
         with suppress(OSError), self.path.open("rb") as file:
             if file.readline().decode("ascii", "replace").strip() != first:
@@ -128,7 +128,7 @@ def identity_of(predictor: Predictor, **others: Any) -> str:
 
 
 def key_of(record: Record, request: Any) -> str:
-    """A digest of an image's name, its file as it is now, and what is asked of it."""
+    """A digest of an image's name, its file's current state, and its prompts."""
     state = record.file.stat() if record.file.is_file() else None
     seen = None if state is None else (state.st_size, state.st_mtime_ns)
     text = repr((record.name, seen, request)).encode("utf-8", "backslashreplace")

@@ -17,12 +17,13 @@ _FORM = '{"image.png": {"boxes": [[x0, y0, x1, y1]]}}'
 def read_prompts(path: str | Path) -> dict[str, Request]:
     """A file of prompts, or a folder of YOLO's text files.
 
-    A JSON file maps image names to boxes, points and labels; or it is COCO's, of annotations or of
-    results, whose boxes are asked. A text file is YOLO's of one image: a line is a class and then a
-    box (centre, width and height), or a polygon, whose box is asked, in fractions of the image.
+    A JSON file maps image names to boxes, points and labels; or it has COCO's form of annotations
+    or results, whose boxes become prompts. A text file has YOLO's form for one image: each line is
+    a class and then a box (centre, width and height) or a polygon, whose box becomes the prompt, in
+    fractions of the image.
 
     Raises:
-        InputError: No such file, or none of these forms.
+        InputError: The file does not exist or has none of these forms.
     """
     place = as_path(path)
     if place.is_dir():
@@ -46,7 +47,7 @@ def read_prompts(path: str | Path) -> dict[str, Request]:
 
 
 class _Repeated(dict[str, Any]):
-    """A JSON object that knows the keys which it was given twice."""
+    """A JSON object that records repeated keys."""
 
     repeated: tuple[str, ...] = ()
 
@@ -61,7 +62,7 @@ class _Repeated(dict[str, Any]):
 
 
 def _coco(tree: Mapping[str, Any], origin: str) -> dict[str, Request]:
-    """COCO's annotations: an image without any has nothing to ask for; crowds are left out."""
+    """Prompts from COCO's annotations: an image without any gets none; crowds are left out."""
     names: dict[Any, str] = {}
     for image in tree.get("images") or []:
         if not isinstance(image, dict) or not {"id", "file_name"} <= image.keys():
@@ -76,7 +77,7 @@ def _coco(tree: Mapping[str, Any], origin: str) -> dict[str, Request]:
     for i, each in enumerate(tree["annotations"]):
         known = isinstance(each, dict) and each.get("image_id") in names
         if not known:
-            raise InputError(f"{origin}: annotation {i} is of no image that the file lists")
+            raise InputError(f"{origin}: annotation {i} belongs to no image in the file")
         if not each.get("iscrowd"):
             name = names[each["image_id"]]
             requests[name].append(ObjectRequest(_corners(each.get("bbox"), f"{origin}: {name}")))
@@ -84,7 +85,7 @@ def _coco(tree: Mapping[str, Any], origin: str) -> dict[str, Request]:
 
 
 def _results(rows: list[dict[str, Any]], origin: str) -> dict[str, Request]:
-    """COCO's results, and what ``samtune predict`` writes, which names the image itself."""
+    """Prompts from COCO's results, or from those of ``samtune predict``, which name images."""
     requests: dict[str, list[ObjectRequest]] = {}
     for row in rows:
         name = row.get("image", row.get("file_name", row.get("image_id")))

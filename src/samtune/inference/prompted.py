@@ -25,24 +25,24 @@ from samtune.ops.tiling import Window, extent
 from samtune.prompts import Prompts
 
 AT_ONCE = 4
-"""Views encoded and held at once."""
+"""Number of views that are encoded and kept at once."""
 
 LOGIT_BYTES = 2**30
-"""Most bytes of logits, and of what they are decoded from, at a time; a single prompt may need
-more."""
+"""Largest number of bytes of logits, and of their decoder inputs, at a time; a single prompt may
+need more."""
 
 
 def bytes_of_answer(model: FineTuned, size: tuple[int, int], is_cut: bool, masks: int = 1) -> int:
-    """About how much memory one more prompt of an image takes until its masks are there.
+    """Approximate memory for one more prompt of an image until its masks are finished.
 
-    Of an image that is cut these are logits of its size; how many prompts are decoded together in
-    its views is another matter.
+    For an image that is cut these are logits of its size; the number of prompts decoded together in
+    its views is limited separately.
 
     Args:
-        model: That answers.
+        model: The model.
         size: Height and width of the image.
         is_cut: Whether it is cut into tiles or crops.
-        masks: How many masks each prompt gives.
+        masks: Number of masks per prompt.
     """
     if not is_cut:
         return bytes_per_prompt(model, size, masks)
@@ -50,7 +50,7 @@ def bytes_of_answer(model: FineTuned, size: tuple[int, int], is_cut: bool, masks
 
 
 class PromptedImage:
-    """An image that answers prompts, cut or not as its model's input policy says.
+    """An image that answers prompts, cut or whole by its model's input policy.
 
     Args:
         model: In evaluation mode.
@@ -86,7 +86,7 @@ class PromptedImage:
         return image
 
     def encode(self) -> None:
-        """Encodes the image ahead of prompts, unless it is cut where they point."""
+        """Encodes the image before any prompt, unless prompts decide where it is cut."""
         if not self.is_cut:
             self.frames()
 
@@ -104,7 +104,7 @@ class PromptedImage:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Masks ``(N, K, h, w)`` bool, estimated IoU and low-resolution logits.
 
-        Only so many prompts are answered together as :data:`LOGIT_BYTES` holds.
+        Only as many prompts are answered together as :data:`LOGIT_BYTES` allows.
 
         Args:
             prompts: In the image's pixels.
@@ -164,20 +164,20 @@ class PromptedImage:
         return masks, self._low(masks.logits)
 
     def _at_once(self, multimask: bool) -> int:
-        """How many prompts are decoded together in windows of a cut image."""
+        """Number of prompts that are decoded together in windows of a cut image."""
         window = extent(self.model.input.size, self.model.input.scale, self.size)
         each = bytes_per_prompt(self.model, window, 3 if multimask else 1)
         return max(1, LOGIT_BYTES // each)
 
     def _encoded(self, windows: tuple[Window, ...]) -> EncodedFrames:
-        """The encoded windows; those of the last call are still there."""
+        """The encoded windows; those of the last call are reused."""
         if self._frames is None or self._frames[0] != windows:
-            self._frames = None  # frees their memory before that of the next ones is taken
+            self._frames = None  # frees their memory before the next ones need theirs
             self._frames = (windows, EncodedFrames.of_windows(self.model, self.image, windows))
         return self._frames[1]
 
     def _in_view(self, prompts: Prompts, view: View, geometry: Geometry) -> Prompts:
-        """A view's prompts in the model's frame, into which the view is fitted."""
+        """A view's prompts in the model's frame."""
         rows = torch.tensor(view.rows, dtype=torch.long)
         of_view = local(prompts.only(rows), view.window)
         if of_view.masks is not None:

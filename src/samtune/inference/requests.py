@@ -1,4 +1,4 @@
-"""What is asked of each image: objects by boxes and points, by the names of images."""
+"""The prompts for each image: objects by boxes and points, by image name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from samtune.prompts import Prompts
 
 KINDS = ("boxes", "points", "labels")
 EVERY = "*"
-"""The key whose prompts hold for all images that have none of their own."""
+"""The key whose prompts are used for all images without their own."""
 FRACTIONS = (
     "lies within the first pixel; give pixels, which are fractions times the image's width and "
     "height"
@@ -24,14 +24,14 @@ FORM = "boxes [x0, y0, x1, y1], or points [x, y] with as many labels"
 
 @dataclass(frozen=True)
 class ObjectRequest:
-    """One object: a box, points, or a box that points correct."""
+    """One object: a box, points, or a box corrected by points."""
 
     box: tuple[float, ...] | None = None
     """``x0, y0, x1, y1``."""
     points: tuple[tuple[float, float], ...] = ()
     """``x, y``."""
     labels: tuple[int, ...] = ()
-    """One for each point, 1 inside and 0 outside."""
+    """One label per point, 1 inside and 0 outside."""
     relative: bool = False
     """Whether the coordinates are fractions of the image's width and height, not pixels."""
 
@@ -47,11 +47,11 @@ class ObjectRequest:
 
 
 Request = tuple[ObjectRequest, ...]
-"""The objects of one image; none says that there is nothing."""
+"""The objects of one image; an empty one means that there is nothing to segment."""
 
 
 def prompts_of(request: Request | None, size: Sequence[int]) -> Prompts:
-    """One prompt for each object; of ``None`` the prompt that asks for nothing in particular."""
+    """One prompt per object; for ``None`` the empty prompt."""
     if request is None:
         return Prompts.of(count=1)
     return Prompts.cat([each.prompts(size) for each in request])
@@ -61,12 +61,12 @@ def check_prompts(prompts: Any, origin: str) -> dict[str, Request]:
     """Reads a mapping of images to boxes, points and labels.
 
     Args:
-        prompts: By image ``boxes``, ``points`` and ``labels``, see docs/prompts.md; or what this
-            function gave.
-        origin: What messages call them, as the name of their file.
+        prompts: By image ``boxes``, ``points`` and ``labels``, see docs/prompts.md; or a result of
+            this function.
+        origin: Their name in messages, such as the file's.
 
     Raises:
-        InputError: Another form; it names the image and the form that is meant.
+        InputError: The form is wrong; the message names the image and the right form.
     """
     if not isinstance(prompts, Mapping):
         raise InputError(f"{origin}: must map image names to boxes or points")
@@ -80,7 +80,7 @@ def checked_box(values: Any, origin: str, relative: bool = False) -> tuple[float
     """A box of four finite numbers in their order, in pixels unless it is ``relative``.
 
     Raises:
-        InputError: Anything else.
+        InputError: The values are anything else.
     """
     if not _is_numbers(values, 4):
         raise InputError(f"{origin}: {_brief(values)}: must be {FORM}")
@@ -97,7 +97,7 @@ def checked_box(values: Any, origin: str, relative: bool = False) -> tuple[float
 
 
 def is_of_fractions(numbers: Sequence[float]) -> bool:
-    """Whether a box or point lies within the first pixel, as one of fractions of the sides does."""
+    """Whether a box lies within the first pixel, which suggests fractions of the image's sides."""
     return max(numbers) <= 1 and not all(float(v).is_integer() for v in numbers)
 
 
@@ -139,7 +139,7 @@ Points = tuple[tuple[tuple[float, float], ...], tuple[int, ...]]
 
 
 def _objects(entry: Mapping[str, Any], origin: str) -> list[Points]:
-    """The points of each object with their labels; flat points are of one object."""
+    """The points of each object with their labels; flat points belong to one object."""
     points, labels = entry.get("points"), entry.get("labels")
     if points in (None, []):
         if labels not in (None, []):
@@ -155,7 +155,7 @@ def _objects(entry: Mapping[str, Any], origin: str) -> list[Points]:
 
 
 def _labels_of_groups(groups: Sequence[Any], labels: Any, origin: str) -> list[Any]:
-    """Labels for points that are nested by object: nested alike, or one list over all points."""
+    """Labels for points nested by object: nested in the same way, or one list over all points."""
     if labels is None:
         return [None] * len(groups)
     if _depth(labels) == 2:
@@ -176,7 +176,7 @@ def _labels_of_groups(groups: Sequence[Any], labels: Any, origin: str) -> list[A
 
 
 def _points(points: Any, labels: Any, origin: str) -> Points:
-    """One object's points with their labels, which are 1 if none are said."""
+    """One object's points with their labels, 1 by default."""
     for point in points:
         if not _is_numbers(point, 2):
             raise InputError(f"{origin}: {_brief(point)}: must be {FORM}")
@@ -195,7 +195,7 @@ def _points(points: Any, labels: Any, origin: str) -> Points:
 
 
 def _rows(value: Any, width: int, origin: str) -> list[Any]:
-    """A list of rows; a single row may stand without its list."""
+    """A list of rows; a single row may come without its list."""
     if value is None:
         return []
     if not isinstance(value, list | tuple):
@@ -212,7 +212,7 @@ def _is_numbers(value: Any, count: int) -> bool:
 
 
 def _depth(value: Any) -> int:
-    """How many lists lie in each other, along the first member that has some."""
+    """The nesting depth of lists, along the first non-empty member."""
     if not isinstance(value, list | tuple):
         return 0
     return 1 + max((_depth(member) for member in value), default=0)

@@ -25,7 +25,7 @@ OUTSIDE = -10.0
 
 @dataclass(frozen=True)
 class View:
-    """A window of the image, the prompts answered there, and how much each answer counts."""
+    """A window of the image, the prompts answered in it, and the weight of each answer."""
 
     window: Window
     rows: tuple[int, ...]
@@ -33,22 +33,22 @@ class View:
     down: Tensor
     """``(n, window height)``: the weight of each prompt's answer by the pixel's row."""
     across: Tensor
-    """``(n, window width)``: the same by column. A pixel's weight is the product of both."""
+    """``(n, window width)``: the same by column. A pixel's weight is the product of the two."""
 
     def some(self, first: int, count: int) -> View:
-        """The same view with so many of its prompts."""
+        """A copy with some of its prompts."""
         rows = slice(first, first + count)
         return View(self.window, self.rows[rows], self.down[rows], self.across[rows])
 
 
 class Blend:
-    """Adds up the answers of several views, each weighted.
+    """Adds up the weighted answers of several views.
 
     Pixels that no view of a prompt covers keep the logit :data:`OUTSIDE`.
 
     Args:
         like: The answer of any view, for the number of masks per prompt, and the device.
-        count: How many prompts there are in all.
+        count: Number of prompts in all.
         size: Height and width of the image.
     """
 
@@ -62,7 +62,7 @@ class Blend:
     def add(self, view: View, logits: Tensor, iou: Tensor) -> None:
         """Adds one view's answers ``(n, K, window height, width)`` and their IoUs ``(n, K)``."""
         y0, x0, y1, x1 = view.window
-        foreground = (logits > 0).sum((2, 3)) + 1  # an empty view says little of the whole
+        foreground = (logits > 0).sum((2, 3)) + 1  # an empty view tells little about the whole
         for i, row in enumerate(view.rows):
             down, across = view.down[i].to(logits), view.across[i].to(logits)
             weight = down[:, None] * across
@@ -80,8 +80,8 @@ def views_of(
 ) -> list[View]:
     """The views in which prompts are answered, in reading order; one empty view without prompts.
 
-    A prompt is answered in each tile that holds a part of its box or mask or one of its points, or
-    in one crop around all of these.
+    A prompt is answered in each tile that overlaps its box or mask or contains one of its points,
+    or in one crop around all of these.
 
     Args:
         prompts: In the image's pixels, on the CPU.
@@ -117,7 +117,7 @@ def views_of(
 
 
 def local(prompts: Prompts, window: Window) -> Prompts:
-    """Prompts in the pixels of a window: boxes cut off at its edges, points elsewhere absent."""
+    """Prompts in the pixels of a window: boxes are clipped, points outside become absent."""
     y0, x0, y1, x1 = window
     size = torch.tensor([x1 - x0, y1 - y0], dtype=prompts.coords.dtype)
     coords = prompts.coords - torch.tensor([x0, y0])
@@ -138,10 +138,10 @@ def cut_masks(masks: Tensor, whole: Geometry, window: Window, view: Geometry) ->
     """Cuts mask prompts ``(N, 1, 4H, 4W)`` of the whole image down to a window's.
 
     Args:
-        masks: Over the frame into which the whole image is fitted.
-        whole: Where the image lies in that frame.
-        window: The part of the image.
-        view: Where the window lies in the frame into which it is fitted.
+        masks: Mask prompts over the frame of the whole image.
+        whole: The geometry of the whole image in that frame.
+        window: The window of the image.
+        view: The geometry of the window in the frame.
     """
     y0, x0, _, _ = window
     h, w = masks.shape[-2:]
@@ -157,7 +157,7 @@ def cut_masks(masks: Tensor, whole: Geometry, window: Window, view: Geometry) ->
 
 
 def _places(prompts: Prompts, whole: Geometry) -> list[tuple[float, ...] | None]:
-    """The place of each prompt, ``xyxy`` in the image; ``None`` for a prompt without a place.
+    """The place of each prompt as ``xyxy`` in the image; ``None`` for a prompt without a place.
 
     It is the box around all positive points, box corners and mask pixels of the prompt, or around
     its negative points if it has no other.
@@ -202,7 +202,7 @@ def _tile(window: Window, weighted: Sequence[tuple[int, Tensor, Tensor]]) -> Vie
 
 
 def _empty(window: Window) -> View:
-    """A view in which nothing is asked."""
+    """A view without prompts."""
     y0, x0, y1, x1 = window
     return View(window, (), torch.zeros(0, y1 - y0), torch.zeros(0, x1 - x0))
 
@@ -219,6 +219,6 @@ def _overlapping(begins: Sequence[int], window: int, low: float, high: float) ->
 
 
 def _says_something(prompts: Prompts, row: int, window: Window) -> bool:
-    """Whether a part of a prompt lies in a window; an empty prompt counts in every window."""
+    """Whether some of a prompt lies in a window; an empty prompt counts in every window."""
     prompt = prompts.only(torch.tensor([row]))
     return prompt.kinds() == {NONE} or local(prompt, window).kinds() != {NONE}

@@ -1,7 +1,7 @@
 """One self-describing file a model: what was trained, and how to rebuild the rest.
 
-A ``.safetensors`` file with the tensors ``adapter.*`` and ``decoder.*``; its header holds the
-recipe of the model and the sha256 of the base. Nothing is ever pickled.
+It is a ``.safetensors`` file with the tensors ``adapter.*`` and ``decoder.*``; its header contains
+the description of the model and the sha256 of the base. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
 
 
 def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: Any) -> Path:
-    """Writes the trained tensors and how to rebuild the model, atomically.
+    """Writes the trained tensors and the description of the model, atomically.
 
-    The tensors are those of full strength; the header says at which one the model acts.
+    The tensors have full strength; the header contains the strength at which the model acts.
 
     Args:
         model: Of an adapter or decoder that was given as a module, the file has the tensors alone:
             :func:`load` then takes such a module.
-        path: Where to; the folder is made when missing.
-        verb: The verb of the command line that writes it, if one does.
+        path: The file to write; a missing folder is created.
+        verb: The verb of the command line that writes it, if any.
         extra: Further JSON values to keep in the header (``config``, ``metrics``, ``classes``,
             ...).
 
@@ -58,7 +58,7 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
     place = as_path(path)
     if place.is_file() and not _is_checkpoint(place):
         raise InputError(
-            f"{path}: holds a file that is no samtune checkpoint, as a base's weights; choose "
+            f"{path}: is a file but not a samtune checkpoint, perhaps a base's weights; choose "
             f"another path, as in {free_path(place)}"
         )
     header = json.dumps(_with_packages_of_settings({**describe(model), **extra}))
@@ -158,7 +158,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """The header of a checkpoint, or of that in the folder of a run, without its tensors.
 
     Raises:
-        InputError: No such file, or not a checkpoint of samtune.
+        InputError: The file does not exist or is not a checkpoint of samtune.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -231,24 +231,25 @@ def load(
 ) -> FineTuned:
     """Rebuilds a fine-tuned model from its checkpoint, in evaluation mode.
 
-    What a file names is never imported unless its package is installed as a plug-in, or you say so.
+    Classes that a file names are only imported if their package is installed as a plug-in, or if
+    you allow it.
 
     Args:
         path: A file that :func:`save` wrote, or the folder of a run.
-        base: The base it was trained on: a loaded one, or the path of its weights; ``None`` where
-            it ships with the package.
-        any_base: Accept weights other than those it was trained on.
-        device: Where to put it.
-        strength: How much of the training acts, see :attr:`FineTuned.strength`; by default as the
-            checkpoint says.
+        base: The base it was trained on: a loaded one, or the path of its weights; ``None`` if it
+            ships with the package.
+        any_base: Accept other weights than those it was trained on.
+        device: Device of the returned model.
+        strength: The fraction of the training that acts, see :attr:`FineTuned.strength`; by default
+            the checkpoint's.
         adapter: The class of its adapter, if that is not one of samtune's or of a plug-in; or, if
             it was trained as a module, such a module, which gets the tensors of the file.
         decoder: The class of its decoder, likewise.
         trust: Modules that may be imported if the file names a class of them, as ``my_pkg``.
 
     Raises:
-        InputError: Not a checkpoint, another base, tensors that do not fit, a strength that the
-            model does not have, or a class that cannot be had or is not trusted.
+        InputError: The file is not a checkpoint, the base is another, tensors do not fit, the model
+            does not support the strength, or a class is not available or not trusted.
     """
     parts: dict[str, Any] = {"adapter": adapter, "decoder": decoder}
     modules = {kind: part for kind, part in parts.items() if isinstance(part, nn.Module)}
@@ -279,7 +280,7 @@ def load(
 
 
 def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:
-    """A header in which classes that are given stand for what the file names.
+    """A header in which given classes replace the names in the file.
 
     Args:
         header: As :func:`read_header` gives it.
@@ -299,7 +300,7 @@ def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str
 
 
 def stored_strength(header: Mapping[str, Any]) -> float:
-    """The strength that a checkpoint says; files without one are of models that act in full."""
+    """The strength in the checkpoint; files without one are of models that act in full."""
     return float(header.get("strength", 1.0))
 
 
@@ -321,7 +322,7 @@ def rebuild(
         modules: By ``adapter`` and ``decoder``, what stands for the part that the header names.
 
     Raises:
-        InputError: A part of it cannot be had or is not trusted, see :func:`check_packages`.
+        InputError: A part is not available or not trusted, see :func:`check_packages`.
     """
     modules = modules or {}
     check_modules(header, "header", list(modules))
@@ -345,7 +346,8 @@ def load_tensors(model: FineTuned, tensors: dict[str, Any], origin: str) -> None
     """Fills a model's adapter and decoder, strictly.
 
     Raises:
-        InputError: Missing, unexpected or wrongly shaped tensors, the first of them named.
+        InputError: Tensors are missing, unexpected or wrongly shaped; the message names the first
+            ones.
     """
     tensors = under_current_names(model, tensors)
     expected = model.state_dict()
@@ -360,14 +362,14 @@ def load_tensors(model: FineTuned, tensors: dict[str, Any], origin: str) -> None
 
 
 def under_current_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a model's file under today's names, whatever version wrote them.
+    """The tensors of a model's file under today's names, whichever version wrote them.
 
     A module whose tensors had other names declares them in ``former_names``: patterns of whole
-    names within the module, and what stands for them now.
+    names within the module, and their current names.
 
     Args:
         model: The whole model, or another module whose state the tensors are.
-        tensors: By name, as a file has them.
+        tensors: The tensors by their names in the file.
     """
     former = [
         (rf"{re.escape(f'{place}.' if place else '')}{pattern}", f"{place}.{name}".lstrip("."))

@@ -1,7 +1,7 @@
-"""A cache in memory of what a frozen encoder computes for each image.
+"""A memory cache of the results of a frozen encoder for each image.
 
-It serves adapters that only read the encoder's streams (``Adapter.detached``): such streams depend
-on the pixels and the base alone, so each image needs to be encoded once.
+It serves adapters that only read the encoder's streams (``Adapter.detached``): such streams only
+depend on the pixels and the base, so each image has to be encoded only once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ embedding ``(B, C, H, W)``."""
 class FeatureCache:
     """Streams by a digest of the pixels, on the CPU, in the dtype in which they were computed.
 
-    Images that came first stay. If more images than fit are read in random order, a cache of the
-    latest ones would drop most of what is needed next. Images of validation are needed less often:
-    they make room for images of training.
+    The first images stay. If more images than fit are read in random order, a cache of the latest
+    images would drop most of those needed next. Validation images are needed less often, so they
+    make room for training images.
 
     Args:
         budget: Bytes that all streams together may take.
@@ -35,7 +35,7 @@ class FeatureCache:
         """Bytes that the streams take."""
         self._streams: dict[bytes, Streams] = {}
         self._yielding: dict[bytes, None] = {}
-        """The keys of images of validation, in the order in which they came."""
+        """The keys of validation images, in the order in which they came."""
         self._left_out: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class FeatureCache:
 
     @property
     def left_out(self) -> int:
-        """How many images did not fit."""
+        """Number of images that did not fit."""
         return len(self._left_out)
 
     def streams(
@@ -87,7 +87,7 @@ class FeatureCache:
         self._left_out.discard(key)
         if yielding:
             self._yielding[key] = None
-        # a copy, since a row of a batch would hold on to the whole batch
+        # a copy, because a row of a batch would keep the whole batch in memory
         self._streams[key] = {n: t.to("cpu", copy=True) for n, t in streams.items()}
         self.used += size
 
@@ -101,7 +101,7 @@ def _join(parts: list[Streams], device: torch.device) -> Streams:
 
 
 def _batch(rows: list[Tensor], device: torch.device) -> Tensor:
-    """Rows ``(1, ...)`` as a batch that lies in memory as they do: kernels round by layout."""
+    """Rows ``(1, ...)`` as a batch with their memory layout, because kernels round by layout."""
     one = rows[0]
     size, stride = (len(rows), *one.shape[1:]), (one.numel(), *one.stride()[1:])
     batch = torch.empty_strided(size, stride, dtype=one.dtype, device=device)

@@ -49,18 +49,19 @@ class FineTuned(nn.Module):
     Args:
         sam: The frozen base; several models may share it.
         adapter: A registered name, several joined as in ``lora+adaptformer``, a subclass of
-            ``samtune.adapters.Adapter`` or its place, as ``my_pkg.mod:Gain``, or a module.
-        decoder: The same, of decoders.
-        input: How images enter; by default the base's native square, filled as its encoder says.
+            ``samtune.adapters.Adapter`` or its path, as ``my_pkg.mod:Gain``, or a module.
+        decoder: A decoder, in the same forms.
+        input: The input policy; by default the base's native square, filled as its encoder
+            requires.
         adapter_options: Options of a named adapter or of a class, see ``samtune methods NAME``, or
             its ``Config``; of several, by name.
         decoder_options: Options of a named decoder or of a class.
-        prompts: The prompt modes that it is trained for, joined as in ``none+point``; they travel
-            in the checkpoint.
+        prompts: The prompt modes of its training, joined as in ``none+point``; checkpoints store
+            them.
 
     Raises:
-        InputError: Unknown names, options or prompts, or a base, an adapter and a decoder that do
-            not go together.
+        InputError: Names, options or prompts are unknown, or base, adapter and decoder do not fit
+            together.
     """
 
     def __init__(
@@ -82,20 +83,21 @@ class FineTuned(nn.Module):
             raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
         self.tuned_input = input or sam.input_policy
-        """How images enter the tuned model, whatever the strength."""
+        """The input policy of the tuned model, whatever the strength."""
         self.prompt_modes = PromptModes.parse(prompts)
         self.multimask = False
         """Whether it is trained for three masks per prompt, as ``train.multimask`` says."""
         self.checkpointing = False
         self.cache: FeatureCache | None = None
-        """The cache of what the base gives to a detached adapter, if there is one."""
+        """The cache of the base's results for a detached adapter, if there is one."""
         self.encodings = 0
-        """How many images or tiles went through the encoder so far; those of the cache do not."""
-        # None: a module's options are unknown, so that no checkpoint can say how to rebuild it
+        """Number of images or tiles that the encoder has processed; those from the cache do not
+        count."""
+        # None, because a module's options are unknown, so no checkpoint can describe it
         self.adapter_options: dict[str, Any] | None = None
         self.decoder_options: dict[str, Any] | None = None
         self.names: dict[str, str] = {}
-        """Those under which adapter and decoder can be made again, as they were given."""
+        """The names under which adapter and decoder can be built again, as they were given."""
         for kind, part in (("adapter", method), ("decoder", reader)):
             self.names[kind] = part if isinstance(part, str) else part.name
         if isinstance(method, str):
@@ -117,9 +119,10 @@ class FineTuned(nn.Module):
 
     @property
     def strength(self) -> float:
-        """How much of the training acts, from 0, the base itself, to 1, all of it.
+        """The fraction of the training that acts, from 0, the base itself, to 1, all of it.
 
-        See ``samtune.model.strength``. In training mode all of it acts, whatever the strength.
+        See ``samtune.model.strength``. In training mode the whole training acts, whatever the
+        strength.
 
         Raises:
             InputError: Setting a value that is not in 0 to 1, or one in between of a model that
@@ -136,7 +139,7 @@ class FineTuned(nn.Module):
 
     @property
     def acting(self) -> Parts:
-        """The adapter and decoder that answer at the present strength."""
+        """The adapter and decoder that answer at the current strength."""
         if self.training or self._strength == 1:
             return Parts(self.adapter, self.decoder)
         if self._acting is None:
@@ -146,7 +149,7 @@ class FineTuned(nn.Module):
 
     @property
     def input(self) -> InputPolicy:
-        """How images enter, at the present strength: at 0 as :meth:`plain` takes them."""
+        """The input policy at the current strength; at 0 it is that of :meth:`plain`."""
         whole = self.training or self._strength > 0
         return self.tuned_input if whole else plain_input(self.sam, self.tuned_input)
 
@@ -155,12 +158,12 @@ class FineTuned(nn.Module):
         self.tuned_input = policy
 
     def plain(self) -> FineTuned:
-        """The base alone, to stand beside this model: it sees the same images as it was trained."""
+        """The base alone, for comparison with this model, on images normalised for the base."""
         return FineTuned(self.sam, input=plain_input(self.sam, self.tuned_input))
 
     @property
     def prompts(self) -> str:
-        """The prompt modes that it is trained for, as a checkpoint writes them."""
+        """The prompt modes of its training, as a checkpoint writes them."""
         return str(self.prompt_modes)
 
     @property
@@ -179,7 +182,7 @@ class FineTuned(nn.Module):
         return self.mask_size_of(self.input.size)
 
     def mask_size_of(self, frame: tuple[int, int]) -> tuple[int, int]:
-        """The same for another frame, as that of a training crop.
+        """The size of mask prompts for another frame, such as that of a training crop.
 
         Args:
             frame: Height and width in pixels.
@@ -188,19 +191,19 @@ class FineTuned(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The device on which the base lies."""
+        """The device of the base."""
         return self.sam.device
 
     def trainable(self) -> int:
-        """How many parameters are trained."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters())
 
     def preprocess(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Normalises pixels in 0..255 as the input policy says, see :meth:`Sam.preprocess`."""
+        """Normalises pixels in 0..255 by the input policy, see :meth:`Sam.preprocess`."""
         return self.sam.preprocess(pixels, sizes, self.input.mean, self.input.std)
 
     def encode(self, pixels: Tensor) -> Features:
-        """The image encoder with the adapter: ``(B, 3, h, w)`` normalised pixels to features."""
+        """Encodes ``(B, 3, h, w)`` normalised pixels to features, with the adapter."""
         encoder, (adapter, decoder) = self.sam.image_encoder, self.acting
         taps: dict[int, Tensor] = {}
         stored, nothing = self._stored_streams(pixels), pixels.new_empty(0)
@@ -224,25 +227,25 @@ class FineTuned(nn.Module):
     def forward(
         self, pixels: Tensor, prompts: Prompts, sizes: Tensor | None = None, multimask: bool = False
     ) -> Masks:
-        """Masks of ``N`` prompts over ``B`` images; each image is encoded once.
+        """Predicts masks of ``N`` prompts over ``B`` images; each image is encoded once.
 
         Args:
             pixels: ``(B, 3, h, w)`` RGB in 0..255, in the model's frame.
-            prompts: In the model's frame.
-            sizes: ``(B, 2)`` height and width of the content; ``None`` when nothing is padded.
-            multimask: Three masks for each prompt instead of one.
+            prompts: Prompts in the model's frame.
+            sizes: ``(B, 2)`` height and width of the content; ``None`` if nothing is padded.
+            multimask: Three masks per prompt instead of one.
         """
         return self.read(self.encode(self.preprocess(pixels, sizes)), prompts, multimask)
 
     def read(self, features: Features, prompts: Prompts, multimask: bool = False) -> Masks:
-        """Masks of ``N`` prompts in the model's frame, out of images that have been encoded."""
+        """Decodes masks of ``N`` prompts in the model's frame from encoded images."""
         adapter, decoder = self.acting
         masks = decoder(self.sam, features, prompts, multimask)
         auxiliary = adapter.auxiliary(features.state)
         return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)
 
     def predictor(self, threshold: float = 0.0, precision: Precision = "fp32") -> Predictor:
-        """A predictor over this model, with ``SamPredictor``'s signature."""
+        """A predictor for this model, with the interface of ``SamPredictor``."""
         from samtune.inference.predictor import Predictor
 
         return Predictor(self, threshold, precision)
@@ -287,19 +290,19 @@ class FineTuned(nn.Module):
         return block(x, edits)
 
     def train(self, mode: bool = True) -> FineTuned:
-        """As every module; what acts at another strength follows the weights that are trained."""
+        """Sets the mode of the module; parts at another strength follow the trained weights."""
         if mode:
             self._acting = None
         return super().train(mode)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As every module."""
+        """Loads tensors, as in every module."""
         self._acting = None
         return super().load_state_dict(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FineTuned:
         new = memo[id(self)] = type(self).__new__(type(self))
-        memo[id(self.sam)] = self.sam  # never changed, so a copy shares it
+        memo[id(self.sam)] = self.sam  # a copy shares the base, which never changes
         new.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return new
 
@@ -358,23 +361,23 @@ def check_parts(sam: Sam, parts: Sequence[Any]) -> None:
 
 
 def plain_options(options: Any) -> Mapping[str, Any]:
-    """Options by name: of a method's ``Config`` its fields."""
+    """Options by name; for a method's ``Config`` its fields."""
     return asdict(options) if is_dataclass(options) else options or {}  # type: ignore[arg-type]
 
 
 def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:
-    """Refuses an adapter and a decoder that do not go together, before any weight is read.
+    """Refuses an adapter and a decoder that do not fit together, before any weight is read.
 
     Raises:
-        InputError: With the decoders, or the adapters, that would fit.
+        InputError: They do not fit; the message names decoders or adapters that would.
     """
     method = ADAPTERS[adapter] if isinstance(adapter, str) else adapter
     reader = DECODERS[decoder] if isinstance(decoder, str) else decoder
     fits, reads = method.decoders, reader.adapters
     if fits is not None and reader.name not in fits:
         raise InputError(
-            f"decoder.name={reader.name}: {method.name} goes with {', '.join(fits)} only; "
-            f"set decoder.name={fits[0]}"
+            f"decoder.name={reader.name}: {method.name} only works with {', '.join(fits)}; set "
+            f"decoder.name={fits[0]}"
         )
     if reads is not None and not set(reads) & {method.name, *method.joins}:
         raise InputError(
@@ -387,7 +390,7 @@ def check_fit(adapter: str | Adapter, decoder: str | Decoder, spec: SamSpec) -> 
     """Refuses a base that the adapter or the decoder does not fit, before any weight is read.
 
     Raises:
-        InputError: Such a base, with the reason.
+        InputError: The base does not fit; the message gives the reason.
     """
     check_base(ADAPTERS[adapter] if isinstance(adapter, str) else adapter, spec)
     (DECODERS[decoder] if isinstance(decoder, str) else decoder).check(spec)

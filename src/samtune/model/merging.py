@@ -1,4 +1,4 @@
-"""A fine-tuned model as one plain SAM file, where its method has a closed form."""
+"""A fine-tuned model as one plain SAM file, if its method has a closed form."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ VERB = "merge"
 
 @dataclass(frozen=True)
 class Merged:
-    """The file that merging wrote."""
+    """The file written by merging."""
 
     file: Path
     max_difference: float
-    """The greatest difference of the two models' mask logits and estimated IoUs on a probe."""
+    """The largest difference of the two models' mask logits and estimated IoUs on a random image.
+    """
 
 
 def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None] = ()) -> Merged:
-    """Writes a model as one SAM with Meta's names, which ``load_sam`` and others read.
+    """Writes a model as one SAM with Meta's names, which ``load_sam`` and other programs read.
 
-    A ``.pth`` is a plain state dict. Both models answer the same prompts on the same random image
-    at the model's input size; what they differ by at most is measured, not assumed.
+    A ``.pth`` file is a plain state dict. Both models answer the same prompts on the same random
+    image at the model's input size, and their largest difference is returned.
 
     Args:
-        model: With one of SAM's own decoders, and a method whose effect weights can express; its
-            strength counts.
-        out: Where to; ``.pth`` or ``.safetensors``.
+        model: A model with one of SAM's own decoders, and a method that weights can express, at its
+            current strength.
+        out: The file to write; ``.pth`` or ``.safetensors``.
         sources: See :func:`place_of`.
 
     Raises:
-        InputError: As :func:`place_of`, no closed form, or a place that cannot be written.
+        InputError: See :func:`place_of`; or there is no closed form, or the file cannot be written.
     """
     path = place_of(out, sources)
     model = model.eval()
@@ -66,7 +67,7 @@ def merged_sam(model: FineTuned) -> Sam:
     """The plain SAM that computes what a model does at its strength, frozen, on its device.
 
     Args:
-        model: As for :func:`merge`.
+        model: See :func:`merge`.
 
     Raises:
         InputError: See :func:`merged_state`.
@@ -75,14 +76,15 @@ def merged_sam(model: FineTuned) -> Sam:
 
 
 def place_of(out: str | Path, sources: Sequence[str | Path | None] = ()) -> Path:
-    """Where a merged model may be written.
+    """The path for a merged model, if it may be written.
 
     Args:
-        out: Where to; ``.pth`` or ``.safetensors``.
-        sources: The files that the model was read from, which are never written over.
+        out: The file to write; ``.pth`` or ``.safetensors``.
+        sources: The files from which the model was read, which are never overwritten.
 
     Raises:
-        InputError: Another ending, one of the sources, or a file that merging did not write.
+        InputError: The ending is another, or the file is one of the sources or was not written by
+            merging.
     """
     path = as_path(out)
     if path.suffix not in ENDINGS:
@@ -94,11 +96,11 @@ def place_of(out: str | Path, sources: Sequence[str | Path | None] = ()) -> Path
 
 @torch.no_grad()
 def merged_state(model: FineTuned) -> dict[str, Tensor]:
-    """The tensors of the plain SAM that computes what the model does, on the CPU.
+    """The tensors of the plain SAM that computes the same as the model, on the CPU.
 
     Raises:
-        InputError: The decoder is not SAM's, the method has no closed form, or the model
-            normalises pixels in another way than its base.
+        InputError: The decoder is not SAM's, the method has no closed form, or the model normalises
+            pixels differently from its base.
     """
     spec, policy, (adapter, decoder) = model.sam.spec, model.input, model.acting
     try:

@@ -1,4 +1,4 @@
-"""The packages that a checkpoint needs besides samtune, and whether they may be used."""
+"""The packages besides samtune that a checkpoint needs, and whether they may be used."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from samtune.registry.outside import row_of
 from samtune.registry.places import PLACE, is_ours, is_trusted
 
 REGISTRIES: Mapping[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
-"""Where the parts of a model have their names."""
+"""The registries with the names of a model's parts."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:+<>-]{1,200}")
 
 
 def packages_of(
     names: Mapping[str, str], adapter: Adapter, decoder: Decoder
 ) -> list[dict[str, str]]:
-    """What a checkpoint says of each part that is not samtune's own.
+    """A checkpoint's entries about parts that are not samtune's own.
 
     Args:
-        names: Those of the adapter and of the decoder, as they were given.
-        adapter: The one of that name; a stack has several parts.
-        decoder: The one of that name.
+        names: The names of the adapter and of the decoder, as they were given.
+        adapter: The adapter with that name; a stack has several parts.
+        decoder: The decoder with that name.
 
     Returns:
-        A row for each, see :func:`samtune.registry.outside.row_of`.
+        One row per part, see :func:`samtune.registry.outside.row_of`.
     """
     parts = [*adapter.adapters] if isinstance(adapter, Stack) else [adapter]
     given = names["adapter"].split("+")
@@ -43,14 +43,14 @@ def packages_of(
 
 
 def check_packages(header: Mapping[str, Any], origin: str) -> None:
-    """Refuses a checkpoint of which a part cannot be had, or must not be without the user's word.
+    """Refuses a checkpoint with a part that is not available or needs the user's consent.
 
     Args:
-        header: Of the checkpoint.
-        origin: What messages begin with: its path.
+        header: The header of the checkpoint.
+        origin: The start of messages: its path.
 
     Raises:
-        InputError: It names the package, and what to do.
+        InputError: A part is refused; the message names the package and the remedy.
     """
     about = {(row["part"], row["name"]): row for row in header.get("packages", [])}
     for kind, registry in REGISTRIES.items():
@@ -76,12 +76,12 @@ def _names(kind: str, header: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_place(kind: str, name: str, row: Mapping[str, Any], origin: str) -> None:
-    """Refuses what no installed package declares, unless it is a place that the user trusts."""
+    """Refuses a path that no installed package declares, unless the user trusts it."""
     if not PLACE.fullmatch(name):
         if not row and ":" not in name:
-            return  # of a name that nobody knows the registry tells the nearest
+            return  # for an unknown name the registry suggests the nearest
         if not row:
-            raise InputError(f"{origin}: {name!r} is no name of a {kind}; copy the file again")
+            raise InputError(f"{origin}: {name!r} is not the name of a {kind}; copy the file again")
         what = f"needs the package {_package(row)} for its {kind} {name}"
         remedy = (
             f"if you trust it: pip install {row['package']}"
@@ -124,7 +124,7 @@ def lacking_packages(header: Mapping[str, Any]) -> str:
     """The packages that a checkpoint's settings need and that are not installed, as a clause.
 
     Args:
-        header: Of a checkpoint; its adapter and decoder are left to :func:`check_packages`.
+        header: The header of a checkpoint; :func:`check_packages` handles its adapter and decoder.
     """
     rows = [row for row in header.get("packages", []) if row["part"] not in REGISTRIES]
     lacking = [row for row in rows if "package" in row and not _is_installed(row["package"])]
@@ -141,7 +141,7 @@ def _is_installed(package: str) -> bool:
 
 
 def wrong_rows(packages: Any) -> bool:
-    """Whether a header's ``packages`` are of another form than :func:`packages_of` gives."""
+    """Whether a header's ``packages`` have another form than :func:`packages_of` returns."""
     if not isinstance(packages, list):
         return True
     return not all(

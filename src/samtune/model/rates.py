@@ -1,9 +1,10 @@
-"""The learning rate that a method bears, for ``train.lr=auto``.
+"""The learning rate that a method tolerates, for ``train.lr=auto``.
 
-Each adapter and decoder may declare one (``learning_rate``). The smallest that a part of the model
-declares holds for all of it, so that none is trained faster than it bears. Adapters declare none
-unless they say so, a decoder the one at which a trained copy of SAM's does no harm, so a method
-only departs from that with a decoder, or an adapter over SAM's frozen one, that declares its own.
+Each adapter and decoder may declare one (``learning_rate``). The smallest rate that a part of the
+model declares is used for the whole model, so that no part is trained faster than it tolerates. By
+default an adapter declares none, and a decoder declares the rate at which a trained copy of SAM's
+does no harm. A method therefore only deviates from that rate if its decoder, or its adapter over
+SAM's frozen decoder, declares another.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ class Rate(NamedTuple):
     source: str = ""
 
     def __str__(self) -> str:
-        """For a person."""
+        """The rate in words."""
         return f"train.lr={self.value:g}: the default with {self.source}"
 
     @property
     def is_usual(self) -> bool:
-        """Whether it is what most methods have."""
+        """Whether it is the rate of most methods."""
         return self.value == COPY_RATE
 
 
 USUAL = Rate(COPY_RATE)
-"""What holds if no part declares a rate."""
+"""The rate if no part declares one."""
 
 
 def rate_of(adapter: Adapter | type[Adapter], decoder: Decoder | type[Decoder]) -> Rate:

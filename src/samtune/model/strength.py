@@ -1,14 +1,15 @@
-r"""How much of a training acts: nothing, which is the base, all of it, or a part in between.
+r"""The strength of a training: 0 is the base, 1 is the whole training, with values in between.
 
 .. math:: w(a) = w_0 + a\,(w_1 - w_0), \quad 0 < a < 1
 
-for every trained tensor :math:`w_1` whose start :math:`w_0` is known: zeros, ones, and what was
-copied or computed from the base. Tensors that start at random stay as they were trained. So LoRA's
-update is scaled by :math:`a`, and a tuned decoder lies on the line from SAM's to itself (WiSE-FT,
-Wortsman et al. 2022, arXiv:2109.01903). At 0 the base itself answers, at 1 what was trained.
+for every trained tensor :math:`w_1` whose start :math:`w_0` is known: zeros, ones, and copies or
+functions of the base's tensors. Tensors that start at random keep their trained values. LoRA's
+update is therefore scaled by :math:`a`, and a tuned decoder is interpolated between SAM's and
+itself (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). At 0 the base itself answers, at 1 the
+trained model.
 
-Only a model that starts as the base has anything in between: see :func:`no_middle`. One that
-answers with classes cannot be turned down to the base either: see :func:`no_base`.
+Only a model that starts as the base has values in between: see :func:`no_middle`. A model that
+answers with classes cannot be reduced to the base: see :func:`no_base`.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class Parts(NamedTuple):
 def build_adapter(
     sam: Sam, name: str, options: Mapping[str, Any]
 ) -> tuple[Adapter, dict[str, Any]]:
-    """A fresh adapter by its name, and the options with which it can be made again.
+    """A new adapter by its name, and the options with which it can be built again.
 
     Raises:
-        InputError: An unknown name or option.
+        InputError: A name or option is unknown.
     """
     config = ADAPTERS.config(name, dict(options))
     kept = ADAPTERS[name].stored_options(asdict(config))
@@ -57,10 +58,10 @@ def build_adapter(
 def build_decoder(
     sam: Sam, name: str, options: Mapping[str, Any]
 ) -> tuple[Decoder, dict[str, Any]]:
-    """A fresh decoder by its name, and the options with which it can be made again.
+    """A new decoder by its name, and the options with which it can be built again.
 
     Raises:
-        InputError: An unknown name or option.
+        InputError: A name or option is unknown.
     """
     config = DECODERS.config(name, dict(options))
     kept = DECODERS[name].stored_options(asdict(config))
@@ -68,20 +69,20 @@ def build_decoder(
 
 
 def check_strength(value: float) -> None:
-    """Refuses what is no strength.
+    """Refuses an invalid strength.
 
     Raises:
-        InputError: Not a number from 0 to 1.
+        InputError: It is not a number from 0 to 1.
     """
     if not 0 <= value <= 1:
-        raise InputError(f"strength={value}: a fraction of the training; choose 0 to 1")
+        raise InputError(f"strength={value}: must be a fraction of the training, from 0 to 1")
 
 
 def check_demanded(model: FineTuned, strength: float) -> None:
-    """Refuses a strength that somebody demands of a model, and the model does not have.
+    """Refuses a requested strength that the model does not support.
 
     Raises:
-        InputError: As setting :attr:`FineTuned.strength`; or 0 where the base cannot answer.
+        InputError: See :attr:`FineTuned.strength`; or it is 0 and the base cannot answer.
     """
     before = model.strength
     model.strength = strength
@@ -91,45 +92,45 @@ def check_demanded(model: FineTuned, strength: float) -> None:
 
 
 def plain_input(sam: Sam, policy: InputPolicy) -> InputPolicy:
-    """How the base alone sees the images of a model: normalised as it was itself trained.
+    """The input policy of the base alone on a model's images: normalised as in its own training.
 
-    Its frame is the model's, or the next larger one that the stride of its encoder divides.
+    Its frame is the model's, or the next larger one that is a multiple of its encoder's stride.
     """
     size = multiples(policy.size, sam.image_encoder.stride)
     return replace(policy, size=size, mean=None, std=None)
 
 
 def no_middle(model: FineTuned) -> str:
-    """Why a model has no strength between 0 and 1, as a clause; empty if it has.
+    """The reason, as a clause, why a model has no strength between 0 and 1; empty if it has.
 
-    With a small strength it would not answer as the base does, or nobody knows how it started.
+    Such a model would not answer like the base at a small strength, or its start is unknown.
     """
     adapter, decoder = model.adapter, model.decoder
     for kind in ("adapter", "decoder"):
         if getattr(model, f"{kind}_options") is None:
-            return f"the {kind} was given as a module, of which the start is not known"
+            return f"the {kind} was given as a module, whose start is unknown"
     if not adapter.identity_at_init:
         return f"{adapter.name} does not start as the base: {adapter.changes_at_start}"
     if decoder.changes_at_start:
         return f"the decoder {decoder.name} does not start as SAM's: {decoder.changes_at_start}"
     if model.tuned_input != plain_input(model.sam, model.tuned_input):
-        return "images are normalised in another way than for the base"
+        return "images are normalised differently than for the base"
     return ""
 
 
 def no_base(model: FineTuned) -> str:
-    """Why the base cannot answer in a model's place, as a clause; empty if it can.
+    """The reason, as a clause, why the base cannot answer in a model's place; empty if it can.
 
-    Without a prompt, or whatever the start of an adapter or a decoder, the base has an answer of
-    the same kind: single masks. Of classes it knows nothing.
+    The base has an answer of the same kind (single masks) even without a prompt, and whatever the
+    start of an adapter or a decoder. It has no answer for classes.
     """
     if model.decoder.classes is None:
         return ""
-    return f"the base knows no classes, and {model.decoder.name} gives maps of them"
+    return f"the base knows no classes, and {model.decoder.name} predicts maps of them"
 
 
 def starts(model: FineTuned) -> dict[str, Tensor]:
-    """The trained tensors' start, of those that start alike whatever the seed; by their names."""
+    """The initial values, by name, of the trained tensors that do not depend on the seed."""
     before = torch.get_rng_state()
     try:
         first, second = (_fresh_tensors(model, seed) for seed in (0, 1))
@@ -139,11 +140,11 @@ def starts(model: FineTuned) -> dict[str, Tensor]:
 
 
 def weakened(model: FineTuned, strength: float) -> Parts:
-    """Copies of a model's adapter and decoder, a part of the way from their start.
+    """Copies of a model's adapter and decoder, interpolated from their start.
 
     Args:
-        model: One that starts as its base, see :func:`no_middle`.
-        strength: Above 0 and below 1.
+        model: A model that starts as its base, see :func:`no_middle`.
+        strength: A value above 0 and below 1.
     """
     parts = {name: copy.deepcopy(getattr(model, name)).eval() for name in Parts._fields}
     first = starts(model)

@@ -1,6 +1,6 @@
-"""Ways in which data sets lie on disk; each finds the records of a folder, by split.
+"""Layouts: ways in which data sets lie on disk; each finds the records of a folder, by split.
 
-What the values of a mask mean stands in `data.labels`.
+The meaning of mask values belongs to `data.labels`.
 """
 
 from samtune.data.layouts import (

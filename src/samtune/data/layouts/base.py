@@ -1,4 +1,4 @@
-"""The contract of a layout, and the choice of one."""
+"""The interface of a layout, and the choice of one."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from samtune.registry import Members
 SplitRecords = dict[str | None, list[Record]]
 """Records by split, each list sorted by name; the key ``None`` if there are no splits."""
 Settings = Mapping[str, Any]
-"""Settings of ``data`` by name, only those that somebody made."""
+"""Settings of ``data`` by name, only those that were set."""
 SUPPLIED = ("masks", "classes", "class_names", "background", "ignore", "colors")
-"""What a layout may know of itself."""
+"""Settings that a layout may derive from its files."""
 
 
 def nothing(root: Path, given: Settings) -> Settings:
-    """The defaults of a layout that knows nothing of what its values mean."""
+    """The defaults of a layout whose files do not describe their values."""
     return {}
 
 
@@ -40,29 +40,28 @@ class Layout:
 
     name: str
     about: str
-    """One line: what lies where."""
+    """One line that describes the files."""
     fits: Callable[[Path], bool]
-    """Whether a folder or file looks like it; cheap, for ``data.layout=auto``."""
+    """Whether a folder or file looks like this layout; must be cheap, for ``data.layout=auto``."""
     find: Callable[[Path, DataConfig], SplitRecords]
     """The records.
 
     Raises:
-        InputError: What is missing or wrong, with its file and remedy.
+        InputError: Something is missing or wrong; the message names the file and the remedy.
     """
     defaults: Callable[[Path, Settings], Settings] = nothing
-    """Some of :data:`SUPPLIED` as the files say them, given what is set already; they stand below
-    that.
+    """Some of :data:`SUPPLIED` from the files, given the settings so far, which override them.
 
     Raises:
-        InputError: As ``find``.
+        InputError: See ``find``.
     """
 
 
 def _layout_itself(layout: Any, name: str) -> Layout:
-    """A layout that another package brings, under the name that it has here.
+    """A layout of another package, under its name here.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not a layout.
     """
     if not isinstance(layout, Layout):
         raise TypeError("is no samtune.data.layouts.Layout")
@@ -70,15 +69,15 @@ def _layout_itself(layout: Any, name: str) -> Layout:
 
 
 LAYOUTS: Members[Layout] = Members("layout", _layout_itself)
-"""By name. ``auto`` takes the first that fits, so the general one comes last; of those that other
-packages bring it takes none, so that nothing is imported unasked."""
+"""Layouts by name. ``auto`` uses the first that fits, so the general one comes last; it never uses
+those of other packages, so that nothing is imported without a request."""
 
 
 def find(config: DataConfig) -> SplitRecords:
-    """The records of ``config.root``: as ``data.name`` or ``data.layout`` says, or as it looks.
+    """The records of ``config.root``, by ``data.name`` or ``data.layout``, or by the folder's look.
 
     Raises:
-        InputError: No root, an unknown layout, or what the layout refuses.
+        InputError: There is no root, the layout is unknown, or the layout refuses the files.
     """
     from samtune.data.named import DATASETS
 
@@ -95,9 +94,9 @@ def find(config: DataConfig) -> SplitRecords:
 
 
 def layout_of(root: Path, name: str = "auto") -> Layout:
-    """The layout of that name, or the one that a folder or file looks like.
+    """The layout of a name, or the one that a folder or file looks like.
 
-    A folder of images beside one of mask pictures is never taken for anything else.
+    A folder of images beside one of mask pictures always has the plain layout.
 
     Raises:
         InputError: An unknown name.
@@ -111,10 +110,10 @@ def layout_of(root: Path, name: str = "auto") -> Layout:
 
 
 def check_layout(name: str) -> None:
-    """Refuses a word that names no layout.
+    """Refuses a word that is not the name of a layout.
 
     Raises:
-        InputError: With the names that there are.
+        InputError: The name is unknown; the message lists the known ones.
     """
     known = ["auto", *LAYOUTS.names()]
     if name != "auto" and name not in LAYOUTS:
@@ -124,12 +123,12 @@ def check_layout(name: str) -> None:
 
 
 def defaults_of(settings: Settings) -> dict[str, Any]:
-    """What a published set, or else the files at ``data.root``, say of themselves.
+    """The settings that a published set, or otherwise the files at ``data.root``, imply.
 
-    Empty where there is no such folder or layout: :func:`find` says so in its turn.
+    The result is empty if the folder or layout does not exist; :func:`find` reports that.
 
     Raises:
-        DataError: What the layout refuses.
+        DataError: The layout refuses the files.
     """
     from samtune.data.named import DATASETS
 
@@ -153,10 +152,10 @@ def defaults_of(settings: Settings) -> dict[str, Any]:
 
 
 def with_defaults(config: DataConfig) -> DataConfig:
-    """The settings with what the files say of themselves, as the command line completes them.
+    """The settings completed by those that the files imply, as on the command line.
 
     Raises:
-        InputError: As :func:`defaults_of`.
+        InputError: See :func:`defaults_of`.
     """
     given = {f.name: getattr(config, f.name) for f in fields(config)}
     given = {f.name: given[f.name] for f in fields(config) if given[f.name] != f.default}
@@ -165,9 +164,9 @@ def with_defaults(config: DataConfig) -> DataConfig:
 
 
 def by_folder(records: Iterable[Record], root: Path) -> SplitRecords:
-    """Records by the split that a folder above their image is called like.
+    """Records by the split named by a folder above their image.
 
-    If some are in such a folder, the others are in no split and are not used.
+    If some images are in such folders, the others are in no split and are not used.
     """
     parts: SplitRecords = defaultdict(list)
     for record in records:
@@ -178,10 +177,10 @@ def by_folder(records: Iterable[Record], root: Path) -> SplitRecords:
 
 
 def splits_on_disk(records: Sequence[Record], root: Path) -> SplitRecords:
-    """Records by the lists at the root, as ``train.txt``, or else as :func:`by_folder` has them.
+    """Records by the lists at the root, as ``train.txt``, otherwise by :func:`by_folder`.
 
     Raises:
-        InputError: A list without a name, or with one that is not there or in another list.
+        InputError: A list is empty, or a name in it does not exist or is in another list.
     """
     lists = split_lists(root)
     if not lists:
@@ -190,7 +189,7 @@ def splits_on_disk(records: Sequence[Record], root: Path) -> SplitRecords:
 
 
 def _listable(records: Sequence[Record], root: Path) -> dict[str, Record]:
-    """Records by what a list may call them: by their path below the root, or their stem."""
+    """Records by the names that a list may use: their path below the root, or their stem."""
     by_stem: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_stem[nfc(stem_of(record.file))].append(record)
@@ -203,14 +202,14 @@ def _listable(records: Sequence[Record], root: Path) -> dict[str, Record]:
 
 
 def check_kind(records: Iterable[Record], config: DataConfig) -> None:
-    """Refuses to read mask files of single objects as maps of classes.
+    """Refuses to read mask files of single objects as class maps.
 
     Raises:
-        InputError: It names the first.
+        InputError: There are such files; the message names the first.
     """
     first = next((r.mask for r in records if isinstance(r.mask, ObjectFiles)), None)
     if first is not None and config.masks == "classes":
-        what = "is a mask of one object, of which no class is known"
+        what = "is a mask of one object, whose class is unknown"
         remedy = "set data.masks=instance, or data.masks=binary for one foreground"
         raise DataError(first.path, "object files", what, remedy)
 
@@ -224,7 +223,7 @@ def _split_of(file: Path, root: Path) -> str | None:
 
 
 def unique_names(paths: Iterable[Path], root: Path) -> list[str]:
-    """Names of files for records: the stems, or below ``root`` the whole paths if those repeat."""
+    """Unique names for records: the stems, or the paths below ``root`` if stems repeat."""
     paths = list(paths)
     stems = [stem_of(path) for path in paths]
     if len(set(stems)) == len(stems):

@@ -40,7 +40,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
 
 
 def defaults(root: Path, given: Settings) -> Settings:
-    """Instances, if each object has a mask file of its own."""
+    """Instance masks, if each object has its own mask file."""
     roles = _roles(root)
     of_objects = bool(assign(roles.images, roles.masks).objects)
     return {"masks": "instance"} if of_objects and "masks" not in given else {}

@@ -1,4 +1,4 @@
-"""COCO's instance annotations: one JSON file a split, with images in folders beside it."""
+"""COCO's instance annotations: one JSON file per split, with images in folders beside it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _annotation_files(root: Path) -> dict[str | None, Path]:
 
 
 def _files(root: Path) -> dict[str | None, Path]:
-    """Annotation files by split, at the three places where they are usual."""
+    """Annotation files by split, at the three usual places."""
     if not root.is_dir():
         return {}
     folders = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
@@ -92,14 +92,14 @@ _NO = "no annotation file"
 
 
 def _split_of(file: Path) -> str | None:
-    """The split in a file's name; ``None`` if it names none but is of annotations."""
+    """The split in the name of an annotation file; ``None`` if the name has none."""
     words = [word for word in re.split("[^a-z]+", file.stem.lower()) if word]
     split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
     return split if split or set(words) & set(_WORDS) else _NO
 
 
 class _Reading:
-    """One annotation file on its way to records."""
+    """The state of reading one annotation file into records."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class _Reading:
         return sorted(records, key=lambda record: record.name)
 
     def _images(self) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        """Entries by id, one for each file; and for each id the one under which its image is."""
+        """Entries by id, one per file; and for each id the one that holds its image."""
         images: dict[str, dict[str, Any]] = {}
         by_name: dict[str, str] = {}
         owner: dict[str, str] = {}
@@ -167,8 +167,8 @@ class _Reading:
             )
             complain(DataError(self.file, "image id twice", what, remedy))
         if again:
-            what = f"lists {again} images again, whose objects are taken together"
-            remark(self.file, "image listed again", what, "legal; check that it was meant so")
+            what = f"lists {again} images again; their objects are combined"
+            remark(self.file, "image listed again", what, "legal; check that this is intended")
         if not images:
             raise DataError(self.file, "empty list", "lists no image", "export it again")
         return images, owner
@@ -208,7 +208,7 @@ class _Reading:
 
     def _remark_objects(self, repeated: int, flat: int, crowds: int, twice: int) -> None:
         if repeated:
-            what = f"{repeated} annotations are there twice, and are taken once"
+            what = f"{repeated} annotations are repeated, and are used once"
             remark(self.file, "annotation twice", what, "legal; remove one of each two")
         if twice:
             what = f"{twice} annotations have the id of another"
@@ -217,27 +217,27 @@ class _Reading:
             what = f"{flat} annotations are one polygon without the list around it"
             remark(self.file, "flat polygon", what, "legal; write segmentation: [[x, y, ...]]")
         if crowds and self.crowds_are_objects:
-            what = f"{crowds} annotations have iscrowd: 1, and are taken as objects"
+            what = f"{crowds} annotations have iscrowd: 1, and are used as objects"
             remedy = "legal; data.crowds=ignore leaves their pixels out as groups"
             remark(self.file, "crowds as objects", what, remedy)
         elif crowds:
             what = f"{crowds} annotations have iscrowd: 1, so their pixels are ignored as groups"
-            remedy = "legal; data.crowds=objects takes each as one object"
+            remedy = "legal; data.crowds=objects uses each as one object"
             remark(self.file, "crowds ignored", what, remedy)
 
     def _fault(self, entry: dict[str, Any], owner: dict[str, str]) -> DataError | None:
-        """What is wrong with an annotation, if anything is."""
+        """The error of an annotation, or nothing."""
         where = f"annotation {entry.get('id', '?')}"
         if id_of(entry["image_id"]) not in owner:
-            what = f"{where} is of the image {entry['image_id']}, which the file does not list"
+            what = f"{where} belongs to the image {entry['image_id']}, which the file does not list"
             remedy = "add the image or remove the annotation"
             return DataError(self.file, "unknown image", what, remedy)
         if id_of(entry["category_id"]) not in self.classes:
-            what = f"{where} is of the unlisted category {entry['category_id']}"
+            what = f"{where} has the unlisted category {entry['category_id']}"
             return DataError(self.file, "unknown category", what, "add it to categories")
         if not entry.get("segmentation"):
             what = f"{where} has no segmentation, only a box"
-            remedy = "annotate masks, or remove what has none"
+            remedy = "annotate masks, or remove the annotation"
             return DataError(self.file, "no outline", what, remedy)
         return None
 
@@ -269,7 +269,7 @@ class _Reading:
 
 
 def _pixels(value: Any) -> int:
-    """A length in pixels; 0 if it is not said."""
+    """A length in pixels; 0 if the file does not give it."""
     try:
         return max(0, int(value))
     except (TypeError, ValueError):
@@ -277,7 +277,7 @@ def _pixels(value: Any) -> int:
 
 
 def _largest(outline: Any) -> float:
-    """The greatest number of polygons; infinity of what is none."""
+    """The largest coordinate of polygons; infinity if they are invalid."""
     try:
         return float(np.concatenate([np.ravel(part) for part in outline]).max())
     except (TypeError, ValueError):
@@ -289,7 +289,7 @@ def _is_set(value: Any) -> bool:
 
 
 def _is_of_cvat(file: Path) -> bool:
-    """Whether CVAT wrote the file, which says of each object whether others cover it."""
+    """Whether CVAT wrote the file; CVAT records for each object whether others cover it."""
     for entry in tree_of(file)["annotations"]:
         attributes = entry.get("attributes") if isinstance(entry, dict) else None
         if isinstance(attributes, dict) and "occluded" in attributes:
@@ -298,7 +298,7 @@ def _is_of_cvat(file: Path) -> bool:
 
 
 def _places(file: Path, split: str | None, root: Path, outside: bool) -> Places:
-    """The usual folders that file names are relative to."""
+    """The usual folders to which file names are relative."""
     base = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
     tops = [file.parent, base, *([root] if root.is_dir() else [])]
     tops += [folder / "images" for folder in (base, file.parent)]

@@ -34,7 +34,7 @@ def tree_of(file: Path) -> dict[str, Any]:
     """The whole file.
 
     Raises:
-        InputError: It is not readable, or not COCO's.
+        InputError: It is not readable, or not a COCO file.
     """
     return _loaded(file, file.stat().st_mtime_ns)
 
@@ -72,7 +72,7 @@ def _categories_of(file: Path) -> dict[str, str]:
 
 
 def _super_of_all(files: list[Path], names: dict[str, str]) -> str | None:
-    """The id of the entry that Roboflow writes above all classes, which nothing is annotated as."""
+    """The id of the entry that Roboflow adds above all classes and never uses."""
     entries = [e for file in files for e in entries_of(file, "categories", ("id", "name"))]
     tops = {id_of(e["id"]) for e in entries if str(e.get("supercategory") or "").lower() in _NONE}
     below = [e for e in entries if id_of(e["id"]) not in tops]
@@ -92,7 +92,7 @@ def id_of(value: Any) -> str:
 
 
 def entries_of(file: Path, part: str, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The entries of a part that have all these keys; the others are complained of."""
+    """The entries of a list that have all these keys; others are reported."""
     for i, entry in enumerate(tree_of(file)[part]):
         if not isinstance(entry, dict) or not set(keys) <= entry.keys():
             what = f"entry {i} of {part} lacks one of {', '.join(keys)}"

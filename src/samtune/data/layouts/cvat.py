@@ -78,7 +78,7 @@ def _entry(file: Path, image: Element) -> Entry:
 
 
 def _of_video(file: Path, tree: Element) -> list[Entry]:
-    """The frames of a video that lie as images, with the shapes of all tracks."""
+    """The frames of a video that exist as images, with the shapes of all tracks."""
     size = tree.find("meta//original_size")
     h, w = (int(size.findtext(k, "0")) if size is not None else 0 for k in ("height", "width"))
     by_frame: dict[int, Entry] = {}
@@ -106,7 +106,7 @@ def _add(entry: Entry, shape: Element, label: str, name: str) -> None:
     level = int(shape.get("z_order") or 0)
     try:
         outline = _outline(shape, entry.size)
-    except Exception as error:  # damage raises nearly any type
+    except Exception as error:  # damaged data raise almost any type
         reason = " ".join(str(error).split())[:80]
         entry.refuse(name, "wrong shape", f"cannot be read ({reason})", "draw it again")
         return
@@ -124,7 +124,7 @@ def _outline(shape: Element, size: tuple[int, int] | None) -> object:
         counts = [int(count) for count in shape.get("rle", "").split(",")]
         if sum(counts) != w * h:
             raise ValueError(f"run lengths add up to {sum(counts)}, not to {w}x{h} pixels")
-        inside = np.arange(len(counts)) % 2 == 1  # by rows, from what is outside
+        inside = np.arange(len(counts)) % 2 == 1  # by rows, starting with background
         return within(np.repeat(inside, counts).reshape(h, w), left, top, size)
     corners = [float(v) for pair in shape.get("points", "").split(";") for v in pair.split(",")]
     if len(corners) < 6:

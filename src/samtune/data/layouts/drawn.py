@@ -1,4 +1,4 @@
-"""Masks that are given as outlines or run lengths of objects, and drawn when they are read."""
+"""Masks stored as outlines or run lengths of objects, and drawn when they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from samtune.data.stored import Stored
 
 Kind = Literal["instance", "classes", "binary"]
 _FAR = 100
-"""Times an image's side: a corner farther away is a mistake, not an object at the edge."""
+"""Distance in image sides from which a corner is a mistake, not an object at the edge."""
 IGNORED = -1
 """Value of the pixels of a crowd that no single object covers."""
 
@@ -29,21 +29,21 @@ class Shape(NamedTuple):
     category: int
     """Its class, from 0."""
     segmentation: Any
-    """As COCO has it: a list of polygons ``[x0, y0, x1, y1, ...]`` in pixels, or run lengths."""
+    """COCO's form: a list of polygons ``[x0, y0, x1, y1, ...]`` in pixels, or run lengths."""
     crowd: bool = False
-    """A group that is not told apart; its pixels are left out."""
+    """Whether it is a group of objects that are not separated; its pixels are ignored."""
     name: str = ""
-    """What tells it apart in the file, for messages."""
+    """Its name within the file, for messages."""
     level: int = 0
-    """Objects of a higher level lie over those of a lower one, of whatever size."""
+    """Objects of a higher level cover those of a lower one, whatever their size."""
 
 
 @dataclass(frozen=True)
 class DrawnMask(Stored):
-    """A label map of objects that may overlap: of one level, smaller ones lie over larger ones.
+    """A label map of objects that may overlap: within a level, smaller ones cover larger ones.
 
-    Of two of the same area the later one lies on top. Crowds lie below all objects. Objects that
-    have no pixel in the map are remarked.
+    Of two objects with the same area, the later one covers the other. Crowds lie below all objects.
+    Objects without a pixel in the map get a remark.
     """
 
     kind: Kind
@@ -75,7 +75,7 @@ class DrawnMask(Stored):
     def _remark_invisible(
         self, shapes: list[Shape], areas: NDArray[np.int64], on_top: NDArray[np.int32]
     ) -> None:
-        """Remarks objects that draw nothing, and those that others cover."""
+        """Remarks objects that draw nothing, and objects that others cover completely."""
         visible = np.bincount(on_top.ravel(), minlength=len(shapes) + 1)[1:]
         hidden = [i for i, shape in enumerate(shapes) if not shape.crowd and not visible[i]]
         for kind, which, what in (
@@ -89,7 +89,7 @@ class DrawnMask(Stored):
                 remark(self.path, kind, said, "legal; remove them, or draw them again")
 
     def _masks(self, shapes: list[Shape], size: tuple[int, int]) -> list[NDArray[np.bool_]]:
-        """The mask of each object; of several that are wrong, the first names the number."""
+        """The mask of each object; if several are wrong, the first error gives their number."""
         masks, wrong = [], []
         for shape in shapes:
             try:
@@ -112,12 +112,12 @@ class ListedMask(DrawnMask):
     height: int
     width: int
     objects: str
-    """A list of the fields of :class:`Shape` for each."""
+    """A list of the fields of :class:`Shape` per object."""
     image: Path | Stored | None = None
-    """If the file does not say its size."""
+    """The image, if the file does not give its size."""
 
     def size(self) -> tuple[int, int]:
-        """As the annotation file says; other images are refused against the mask."""
+        """The size from the annotation file; images of another size are refused later."""
         return image_size(self.image) if self.image else (self.height, self.width)
 
     def shapes(self) -> list[Shape]:
@@ -126,12 +126,12 @@ class ListedMask(DrawnMask):
 
 
 def kind_of(masks: str) -> Kind:
-    """What to draw for ``data.masks``: ``auto`` means objects."""
+    """The kind of map to draw for ``data.masks``; ``auto`` means objects."""
     return "instance" if masks == "auto" else masks  # type: ignore[return-value]
 
 
 def class_settings(names: list[str], masks: str) -> dict[str, Any]:
-    """Settings of ``data`` for named classes of which ``masks`` wants a map or objects."""
+    """Settings of ``data`` for named classes, for a class map or objects as ``masks`` requests."""
     if masks == "binary":
         return {"masks": masks, "ignore": IGNORED}
     if masks == "classes":
@@ -143,7 +143,7 @@ def class_settings(names: list[str], masks: str) -> dict[str, Any]:
 
 
 def with_count(wrong: Sequence[DataError], what: str) -> DataError:
-    """The first of several errors of one file, which says how many more there are."""
+    """The first of several errors of one file, with the number of the others."""
     first, more = wrong[0], len(wrong) - 1
     if not more:
         return first
@@ -157,13 +157,13 @@ def mask_of(
     """Draws polygons or run lengths, compressed or not, into a mask ``(h, w)``.
 
     Args:
-        segmentation: As :class:`Shape` has it.
+        segmentation: In the form of :class:`Shape`.
         size: Height and width.
         path: The file, for messages.
-        name: What tells the object apart there.
+        name: The object's name in it.
 
     Raises:
-        InputError: Neither of these, or run lengths that do not fill the size.
+        InputError: It has neither form, or run lengths do not fill the size.
     """
     from pycocotools import mask as coco
 
@@ -189,7 +189,7 @@ def _wrong(path: Path | str, name: str, kind: str, what: str, remedy: str) -> Da
 
 
 def runs_of(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """The run lengths of a mask ``(h, w)``, not compressed."""
+    """The uncompressed run lengths of a mask ``(h, w)``."""
     flat = np.concatenate([[False], mask.T.ravel()])
     cuts = np.flatnonzero(flat[1:] != flat[:-1])
     counts = np.diff(np.concatenate([[0], cuts, [mask.size]])).tolist()
@@ -197,9 +197,9 @@ def runs_of(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def _counts(text: str) -> list[int]:
-    """Run lengths of COCO's text, written as pycocotools' ``maskApi.c`` says.
+    """Run lengths from COCO's text, encoded as in pycocotools' ``maskApi.c``.
 
-    pycocotools decodes text that is cut short without a word, so it is read here.
+    They are decoded here because pycocotools accepts truncated text silently.
     """
     counts: list[int] = []
     value = shift = 0
@@ -231,18 +231,19 @@ def _filled(
 def polygons_of(
     segmentation: list[Any], size: tuple[int, int], path: Path | str, name: str = ""
 ) -> list[list[float]]:
-    """Polygons ``[x0, y0, x1, y1, ...]`` in pixels, also if they are written in another way.
+    """Polygons ``[x0, y0, x1, y1, ...]`` in pixels, also from other ways of writing them.
 
     One polygon may lack the list around it, and corners may be pairs.
 
     Args:
-        segmentation: As a file has it.
+        segmentation: The polygons as in the file.
         size: Height and width of the image.
         path: The file, for messages.
-        name: What tells the object apart there.
+        name: The object's name in it.
 
     Raises:
-        InputError: No polygon, too few corners, or corners that are no numbers of the image.
+        InputError: There is no polygon, it has too few corners, or corners are not numbers within
+            reach of the image.
     """
     if not segmentation:
         remedy = "annotate masks, or make them from the boxes with samtune predict"

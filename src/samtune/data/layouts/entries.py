@@ -1,4 +1,4 @@
-"""What annotation tools say of each image, on its way to records."""
+"""The annotations of each image by annotation tools, in a common form for records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from samtune.errors import InputError
 from samtune.texts import read_json
 
 _CORNERS = 180
-"""Of the polygon that stands for an ellipse."""
+"""Number of corners of the polygon for an ellipse."""
 
 
 class Area(NamedTuple):
@@ -38,12 +38,12 @@ class Area(NamedTuple):
 
     label: str
     segmentation: Any
-    """As COCO has it, in pixels."""
+    """COCO's form, in pixels."""
     name: str
-    """What tells it apart in the file, for messages."""
+    """Its name within the file, for messages."""
     level: int = 0
     ignored: bool = False
-    """Whether its pixels are left out."""
+    """Whether its pixels are ignored."""
 
 
 @dataclass
@@ -52,25 +52,25 @@ class Entry:
 
     file: Path
     image: str
-    """Its name or path, as the tool has it."""
+    """Its name or path as the tool wrote it."""
     size: tuple[int, int] | None
-    """Height and width; ``None`` if the file does not say them."""
+    """Height and width; ``None`` if the file does not give them."""
     areas: list[Area] = field(default_factory=list)
     split: str | None = None
     faults: list[DataError] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    """Annotations that are no areas, by their kind."""
+    """Annotations that are not areas, by their kind."""
     notes: list[tuple[str, str, str]] = field(default_factory=list)
-    """Kind, what was met and what to do, for remarks."""
+    """Remarks: kind, finding and remedy."""
     picture: Stored | None = None
-    """The image within the annotation file, if it is there too."""
+    """The image within the annotation file, if the file contains it."""
 
     def refuse(self, name: str, kind: str, what: str, remedy: str) -> None:
-        """Notes an object that cannot be read."""
+        """Records an object that cannot be read."""
         self.faults.append(DataError(self.file, kind, f"{name} {what}", remedy))
 
     def refuse_box(self, name: str) -> None:
-        """Notes a box where an outline is needed."""
+        """Records a box that should be an outline."""
         remedy = "draw a polygon or mask, or make one from the box with samtune predict"
         self.refuse(name, "box, no outline", "is a box without an outline", remedy)
 
@@ -88,7 +88,7 @@ def records_of(
     """The records of annotated images by split.
 
     Raises:
-        InputError: Images that are not there, and whatever the entries complain of.
+        InputError: Images are missing, or entries have errors.
     """
     paths: list[tuple[Entry, Path | Stored]] = []
     missing: dict[Path, list[str]] = {}
@@ -99,7 +99,7 @@ def records_of(
             remark(entry.file, kind, what, remedy)
         if entry.left_out:
             said = ", ".join(f"{count} {kind}" for kind, count in sorted(entry.left_out.items()))
-            what = f"holds {said}, which are no areas and are left out"
+            what = f"contains {said}, which are not areas and are left out"
             remark(entry.file, "no areas", what, "legal; draw polygons or masks to use them")
         path = places.find(entry.image) or entry.picture
         if path is None:
@@ -120,7 +120,7 @@ def records_of(
     for (entry, path), stem in zip(paths, stems, strict=True):
         mask = _mask(entry, path, number, config)
         by_split.setdefault(entry.split, []).append(Record(path, mask, stem))
-    if None in by_split and len(by_split) > 1:  # of what is in no split, training may be made
+    if None in by_split and len(by_split) > 1:  # images in no split may be used for training
         by_split.setdefault("train", []).extend(by_split.pop(None))
     order = {split: sorted(records, key=lambda r: r.name) for split, records in by_split.items()}
     return {split: order[split] for split in (*SPLITS, None) if split in order}
@@ -167,7 +167,7 @@ def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> l
 
 
 def within(inner: NDArray[np.bool_], left: int, top: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Run lengths of a mask that is a part of its image; what lies outside is cut."""
+    """Run lengths of a mask placed in its image; pixels outside are removed."""
     whole = np.zeros(size, bool)
     y0, x0 = max(0, top), max(0, left)
     y1, x1 = min(size[0], top + inner.shape[0]), min(size[1], left + inner.shape[1])
@@ -177,10 +177,10 @@ def within(inner: NDArray[np.bool_], left: int, top: int, size: tuple[int, int])
 
 
 def picture_mask(text: str) -> NDArray[np.bool_]:
-    """The mask of a picture as base64, perhaps deflated or a data URL: in alpha, or what is not 0.
+    """The mask in a base64 picture, perhaps deflated or a data URL: in alpha, or what is not 0.
 
     Raises:
-        ValueError: It is no picture; as other usual kinds.
+        ValueError: It is not a picture; other usual error types occur too.
     """
     content = base64.b64decode(text.partition("base64,")[2] or text)
     if content[:1] == b"\x78":
@@ -196,7 +196,7 @@ def picture_mask(text: str) -> NDArray[np.bool_]:
 
 
 def json_head(file: Path, count: int = 1 << 16) -> str:
-    """The beginning of a JSON file, which tells what wrote it; empty if it cannot be read."""
+    """The beginning of a JSON file, which shows the tool that wrote it; empty if unreadable."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as opened:
             return opened.read(count).lstrip()
@@ -206,16 +206,16 @@ def json_head(file: Path, count: int = 1 << 16) -> str:
 
 @contextmanager
 def form_of(file: Path, tool: str) -> Iterator[None]:
-    """Turns what reading a damaged export raises into one line.
+    """Turns the errors of reading a damaged export into one line.
 
     Raises:
-        InputError: As inside, or that the file is not in the form of the tool.
+        InputError: The error from inside, or the file does not have the tool's form.
     """
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # damage raises nearly any type
+    except Exception as error:  # damaged data raise almost any type
         reason = " ".join(f"{type(error).__name__} {error}".split())[:80]
         what = f"is not in the form of {tool} ({reason})"
         raise DataError(file, "other form", what, "export it again") from error

@@ -1,4 +1,4 @@
-"""Images and masks in folders of their own, paired by file stem."""
+"""Images and masks in separate folders, paired by file stem."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
 
 
 def _defaults(root: Path, settings: Settings) -> Settings:
-    """Instances, if each object has a mask file of its own; classes by a file of colours."""
+    """Instance masks, if each object has its own mask file; classes from a file of colours."""
     layout: SplitRecords = {}
     if settings.get("masks", "auto") in ("auto", "classes"):
-        with complaints():  # what is wrong is said when the records are needed
+        with complaints():  # errors are reported when the records are needed
             layout = find_layout(root)
     masks = [record.mask for records in layout.values() for record in records]
     if "masks" not in settings and any(isinstance(mask, ObjectFiles) for mask in masks):

@@ -24,7 +24,7 @@ COLUMNS: dict[Role, tuple[str, ...]] = {
     "image": ("image", "img", "images", "pixel_values"),
     "mask": ("mask", "label", "annotation", "segmentation", "segmentation_mask", "masks", "labels"),
 }
-"""Names of the columns, the likelier first."""
+"""Names of the columns, the more likely first."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Cell(Stored):
     index: int
     role: Role
     suffix: str = ""
-    """Of the file that it was made of, if there was one."""
+    """Ending of the file from which it was made, if there was one."""
 
     def read(self) -> NDArray:
         """``(h, w)`` or ``(h, w, channels)`` as stored; palettes as indices in a mask."""
@@ -65,7 +65,7 @@ def _loaded(path: Path, modified: int) -> Any:
         ) from error
     try:
         return datasets.load_from_disk(str(path))
-    except Exception as error:  # it raises what its readers raise
+    except Exception as error:  # it raises the errors of its readers
         reason = " ".join(str(error).split()).replace(str(path), "the folder")[:200]
         raise InputError(f"{path}: cannot be read ({reason}); save it again") from error
 
@@ -141,7 +141,7 @@ def _paths(table: Any, column: str) -> list[str | None]:
 
 
 def _elsewhere(table: Any, column: str) -> list[Path]:
-    """The files of pictures that are not within the table."""
+    """The files of pictures that are not stored within the table."""
     cells = table.data.column(column).combine_chunks()
     rows = cells.filter(cells.field("bytes").is_null()).field("path").to_pylist()
     return [Path(path) for path in rows if path]

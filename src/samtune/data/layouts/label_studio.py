@@ -1,4 +1,4 @@
-"""Label Studio's exports as JSON, of tasks with their annotations or, as JSON-MIN, without."""
+"""Label Studio's exports as JSON (tasks with their annotations) or JSON-MIN."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _entries(file: Path) -> tuple[Entry, ...]:
 
 
 def _entry(file: Path, task: dict[str, Any]) -> Entry | None:
-    """The image of a task, of which one annotation counts; none if nobody annotated it."""
+    """The image of a task, with the one annotation that counts; none if it has no annotation."""
     inner = task.get("data")
     data = inner if isinstance(inner, dict) else task
     image = _image_of(data)
@@ -85,7 +85,7 @@ def _entry(file: Path, task: dict[str, Any]) -> Entry | None:
             return None
         best = [a for a in made if a.get("ground_truth")] or made[-1:]
         if len(made) > 1:
-            what = f"task {task.get('id', '?')} has {len(made)} annotations, of which one is taken"
+            what = f"task {task.get('id', '?')} has {len(made)} annotations; one of them is used"
             remedy = "legal: it is the ground truth, or else the last; delete the others"
             entry.notes.append(("several annotations", what, remedy))
         results = best[0]["result"]
@@ -100,7 +100,7 @@ def _entry(file: Path, task: dict[str, Any]) -> Entry | None:
 
 
 def _image_of(data: dict[str, Any]) -> str | None:
-    """The first value that looks like an image's place."""
+    """The first value that looks like the location of an image."""
     named = [data[key] for key in ("image", "img", "image_url") if key in data]
     for value in (*named, *data.values()):
         if isinstance(value, str) and Path(value.partition("?X-")[0]).suffix.lower() in SUFFIXES:
@@ -109,7 +109,7 @@ def _image_of(data: dict[str, Any]) -> str | None:
 
 
 def _of_minimal(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """The regions of JSON-MIN, brought to the form of JSON."""
+    """The regions of JSON-MIN, converted to the form of JSON."""
     lists = (value for value in task.values() if isinstance(value, list))
     regions = (r for value in lists for r in value if isinstance(r, dict))
     return [{**region, "value": region, "type": ""} for region in regions]
@@ -123,7 +123,7 @@ def _add(entry: Entry, result: dict[str, Any], labels: dict[Any, str], name: str
             kind = _kind_of(value)
         elif {"x", "y", "width", "height"} <= value.keys():
             kind = "rectangle"
-        else:  # choices, texts and the like are of the whole image
+        else:  # choices, texts and the like belong to the whole image
             return
     named = value.get(f"{kind}labels") or value.get("labels")
     label = str(named[0]) if named else labels.get(result.get("id"), "object")
@@ -169,14 +169,14 @@ def _outline(kind: str, value: dict[str, Any], size: tuple[int, int]) -> Any:
 
 
 def brushed(code: list[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A brush's mask ``(h, w)`` from Label Studio's code of a picture with alpha.
+    """Decodes a brush's mask ``(h, w)`` from Label Studio's encoding of a picture with alpha.
 
-    The bits say: 32 for how many values follow, 5 for the bits of a value, 4 each for four lengths;
-    then blocks, of a bit that tells repetition from a list, 2 for which length, the count, and one
-    value or as many as the count. Of each four values the last is alpha.
+    The bits are: 32 for the number of values, 5 for the bits per value, 4 each for four lengths;
+    then blocks with one bit for repetition or list, 2 for the index of the length, the count, and
+    one value or as many as the count. The last of every four values is alpha.
 
     Raises:
-        ValueError: The code ends too early, or is of another size.
+        ValueError: The code ends too early, or has another size.
     """
     bits = np.unpackbits(np.asarray(code, np.uint8))
     take = _reader(bits)
@@ -199,7 +199,7 @@ def brushed(code: list[int], size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _reader(bits: NDArray[np.uint8]) -> Any:
-    """A function that takes the next bits as a number."""
+    """A function that returns the next bits as a number."""
     stream: Iterator[int] = iter(bits.tolist())
 
     def take(count: int) -> int:

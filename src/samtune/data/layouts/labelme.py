@@ -1,4 +1,4 @@
-"""LabelMe's and X-AnyLabeling's JSON files, one for each image."""
+"""LabelMe's and X-AnyLabeling's JSON files, one per image."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ from samtune.errors import InputError
 _IGNORE, _BACKGROUND = "__ignore__", "_background_"
 """Labels that LabelMe's own export leaves out."""
 _RECTANGLES = ("rectangle", "rotation", "oriented_rectangle")
-"""Upright by two corners or all; turned by all four, as X-AnyLabeling and LabelMe call it."""
+"""Names of rectangles: upright with two or four corners; rotated with four, in X-AnyLabeling and
+LabelMe."""
 _NO_AREAS = ("line", "linestrip", "point", "points", "cuboid")
 
 
 @dataclass(frozen=True)
 class Embedded(Stored):
-    """The image within a JSON file, where it does not lie beside it."""
+    """The image within a JSON file, if there is no image file beside it."""
 
     def read(self) -> NDArray:
         """``(h, w, channels)`` as stored."""
@@ -56,7 +57,7 @@ class Embedded(Stored):
 
 
 def _files(root: Path) -> list[Path]:
-    """The JSON files of a folder and of those in it, two levels deep."""
+    """The JSON files of a folder and its subfolders, two levels deep."""
     if root.is_file():
         return [root] if _is_labelme(root) else []
     if not root.is_dir():
@@ -115,13 +116,13 @@ def _entry_of(tree: dict[str, Any], file: Path, split: str | None) -> Entry:
         groups[key] = len(entry.areas)
         entry.areas.append(area)
     if boxes:
-        what = f"{boxes} shapes are rectangles, whose whole inside is taken as the object"
+        what = f"{boxes} shapes are rectangles; their whole inside is used as the object"
         entry.notes.append(("rectangles", what, "legal; draw polygons if they are only boxes"))
     return entry
 
 
 def _image_of(tree: dict[str, Any], file: Path) -> str:
-    """The image's path; it is another one if the files were renamed together."""
+    """The image's path; another one if the files were renamed together."""
     said = str(tree.get("imagePath") or "").replace("\\", "/")
     return said if said.rpartition("/")[2] else file.stem
 
@@ -202,7 +203,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
 
 
 def _renamed(entry: Entry, places: Places) -> None:
-    """Takes the image of the JSON file's own name, if that which it names is not there."""
+    """Uses the image with the JSON file's own name if the named one does not exist."""
     if places.find(entry.image) is None:
         for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"):
             for name in (entry.file.stem + suffix, entry.file.stem + suffix.upper()):
@@ -218,7 +219,7 @@ def _of(root: Path, file: Path) -> Entry:
 
 
 def _names(root: Path, entries: list[Entry]) -> list[str]:
-    """The classes of ``labels.txt``, as LabelMe takes it, or those that occur."""
+    """The classes in ``labels.txt``, which LabelMe reads, or those that occur."""
     file = (root if root.is_dir() else root.parent) / "labels.txt"
     known = lines_of(file, "replace") if file.is_file() else []
     return labels_of(entries, (n for n in known if n not in (_IGNORE, _BACKGROUND)))
@@ -229,14 +230,14 @@ def _defaults(root: Path, settings: Settings) -> Settings:
     for file in _files(root):
         try:
             entries.append(_of(root if root.is_dir() else root.parent, file))
-        except InputError:  # said when the records are looked for
+        except InputError:  # reported when the records are searched
             continue
     return class_settings(_names(root, entries), settings.get("masks", "auto"))
 
 
 LAYOUT = Layout(
     "labelme",
-    "LabelMe and X-AnyLabeling: a JSON file with shapes for each image",
+    "LabelMe and X-AnyLabeling: one JSON file with shapes per image",
     _fits,
     _find,
     _defaults,

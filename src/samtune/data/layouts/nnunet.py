@@ -22,12 +22,12 @@ from samtune.texts import read_json
 
 _CHANNEL = re.compile(r"_(\d{4})$")
 _KINDS = {"file_ending": str, "channel_names": dict, "labels": dict}
-"""What dataset.json must have, and of which kind."""
+"""Required entries of dataset.json, with their types."""
 
 
 @dataclass(frozen=True)
 class Channels(Stored):
-    """An image of which each channel is a file or slice of its own."""
+    """An image whose channels are separate files or slices."""
 
     parts: tuple[Path | Stored, ...]
 
@@ -75,7 +75,7 @@ def _tree(root: Path) -> dict[str, Any]:
 
 
 def _class_names(root: Path) -> tuple[list[str], int | None]:
-    """Names in the order of their values, and the value to ignore."""
+    """Names in the order of their values, and the ignored value."""
     labels = dict(_tree(root)["labels"])
     file = root / "dataset.json"
     regions = [name for name, value in labels.items() if not isinstance(value, int)]
@@ -131,7 +131,8 @@ def _records(root: Path, part: str, tree: dict[str, Any], config: DataConfig) ->
             continue
         if len(files) not in (1, 3) and config.bands is None:
             raise InputError(
-                f"{root}: has the channels {some(names, 9)}, but a model sees three; choose one or "
+                f"{root}: has the channels {some(names, 9)}, but a model takes three; choose one "
+                "or "
                 "three with data.bands, as in data.bands=[0]"
             )
         if case in masks:
@@ -140,7 +141,7 @@ def _records(root: Path, part: str, tree: dict[str, Any], config: DataConfig) ->
 
 
 def _cases(folder: Path, ending: str) -> dict[str, list[Path]]:
-    """The files of each case in the order of their channels."""
+    """The files of each case, ordered by channel."""
     cases: dict[str, list[Path]] = {}
     files = sorted(existing_folder(folder).glob("*" + ending))
     if not files:
@@ -164,7 +165,7 @@ def _case(case: str, files: list[Path], mask: Path, config: DataConfig) -> list[
     """The images of one case: a picture, or the slices of a volume, with all channels."""
     channels = [sliced([Record(file, mask, case)], config.slice_axis) for file in files]
     first = channels[0]
-    if len(files) == 1 or not all(channels):  # one of which was complained of
+    if len(files) == 1 or not all(channels):  # one of them was reported
         return first if len(files) == 1 else []
     return [
         Record(Channels(files[0], parts), first[i].mask, first[i].name, first[i].group)

@@ -1,4 +1,4 @@
-"""Images and masks as patterns name them, if their own names leave it open."""
+"""Images and masks selected by patterns, if file names alone do not tell them apart."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _OF_WILD = {"**/": "((?:.*/)?)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
 
 
 def is_pattern(value: object) -> bool:
-    """Whether a value of ``data.masks`` is a pattern of files, not what mask values mean."""
+    """Whether a value of ``data.masks`` is a file pattern and not a kind of mask values."""
     return isinstance(value, str) and any(sign in value for sign in "*?/\\[.")
 
 
 def with_patterns(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of ``data`` in which a pattern as ``masks`` is ``mask_files``."""
+    """Settings of ``data`` with a pattern in ``masks`` moved to ``mask_files``."""
     if not is_pattern(data.get("masks")):
         return dict(data)
     rest = {key: value for key, value in data.items() if key != "masks"}
@@ -40,13 +40,13 @@ def with_patterns(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_by_patterns(root: Path, config: DataConfig) -> SplitRecords:
-    """The records of ``data.images`` and ``data.mask_files``; what one leaves out are the others.
+    """The records of ``data.images`` and ``data.mask_files``; without one, all other files count.
 
-    With as many wildcards in both, an image and a mask belong together for which these stand for
-    the same; otherwise names decide as always.
+    If both have the same number of wildcards, an image and a mask belong together if their
+    wildcards match the same text; otherwise names decide as usual.
 
     Raises:
-        InputError: A pattern without a file, or a file without its partner.
+        InputError: A pattern matches no file, or a file has no partner.
     """
     base = existing_folder(root)
     images, masks = (_files(base, p, key) for p, key in (
@@ -65,7 +65,7 @@ def find_by_patterns(root: Path, config: DataConfig) -> SplitRecords:
 
 
 def _files(base: Path, pattern: str | None, key: str) -> list[Path] | None:
-    """The files that a pattern names, or that lie in the folder that it is."""
+    """The files that match a pattern, or all files of a folder."""
     if pattern is None:
         return None
     within = not is_outside(base / pattern, base)
@@ -84,7 +84,7 @@ def _files(base: Path, pattern: str | None, key: str) -> list[Path] | None:
 def _by_wildcards(
     base: Path, config: DataConfig, images: Sequence[Path], masks: Sequence[Path]
 ) -> list[Record]:
-    """The records by what the wildcards stand for; none if the patterns cannot be compared."""
+    """The records by the text that the wildcards match; none if the patterns cannot be compared."""
     patterns = (config.images, config.mask_files)
     if None in patterns or len({len(_WILD.findall(str(p))) for p in patterns}) > 1:
         return []
@@ -129,7 +129,7 @@ def _by_names(base: Path, images: Sequence[Path], masks: Sequence[Path]) -> list
 
 
 def _roles(files: Sequence[Path], base: Path) -> list[PairFile]:
-    """The files with the folders that count, whatever their names say that they are."""
+    """The files with the folders that count, whatever roles their names suggest."""
     roles = roles_of(files, base)
     return [PairFile(each.path, each.place) for each in (*roles.images, *roles.masks)]
 

@@ -1,4 +1,4 @@
-"""Where an image lies that an annotation file names, also if it was written on another machine."""
+"""Finds the images that an annotation file names, also if it was written on another machine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from samtune.data.problems import DataError
 from samtune.data.reading import SUFFIXES
 
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
-"""What Label Studio puts before the name of an uploaded file."""
+"""The prefix that Label Studio adds to the names of uploaded files."""
 
 
 class Places:
-    """Finds image files by the names that others wrote.
+    """Finds image files by names from annotation files.
 
     Args:
-        folders: Where to look, the likelier first.
-        top: Below it a file is looked for by the end of its path, if it is in none of the folders.
+        folders: The folders to search, the more likely first.
+        top: If the folders do not have a file, it is searched below this one by the end of its
+            path.
         outside: Take a name first as it is written, also if it leads elsewhere.
         beside: Those of the folders that are beside the data set, where only names count and no
             paths.
@@ -38,7 +39,7 @@ class Places:
         self.top, self.outside, self.beside = top, outside, frozenset(beside)
 
     def find(self, name: str) -> Path | None:
-        """The file of that name or path; ``None`` without one, or if several may be meant."""
+        """The file with a name or path; ``None`` if there is none or several match."""
         if self.outside and (literal := self._literal(name)) is not None:
             return literal
         for form in _forms(name):
@@ -65,7 +66,7 @@ class Places:
         return refusal(file, paths, self.top, *(f for f in self.folders if f not in self.beside))
 
     def _literal(self, name: str) -> Path | None:
-        """The file that a path names as it is written."""
+        """The file at a path, taken literally."""
         path = _slashed(name)
         place = next((f / path for f in self.folders if (f / path).is_file()), None)
         return place.resolve() if place is not None and ".." in place.parts else place
@@ -81,7 +82,7 @@ class Places:
 
 
 def _forms(name: str) -> Iterator[str]:
-    """A path with slashes, unquoted, without its first folders, without the id of an upload."""
+    """A path with slashes and unquoted, without its first folders, without the id of an upload."""
     slashed = _slashed(name)
     for whole in dict.fromkeys((slashed, unquote(slashed))):
         parts = [part for part in whole.split("/") if part not in ("", ".", "..")]
@@ -94,6 +95,6 @@ def _forms(name: str) -> Iterator[str]:
 
 
 def _slashed(name: str) -> str:
-    """A path with slashes; of an address of Label Studio's local files the path in it."""
+    """A path with slashes; for an address of Label Studio's local files the path within it."""
     slashed = name.replace("\\", "/")
     return slashed.partition("?d=")[2].partition("&")[0] if "?d=" in slashed else slashed

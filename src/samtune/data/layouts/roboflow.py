@@ -28,13 +28,13 @@ def _folders(root: Path) -> dict[str | None, Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    """Names by pixel value."""
+    """Class names by pixel value."""
     file = folder / CLASSES
     rows = list(csv.reader(lines_of(file), skipinitialspace=True))
     try:
         names = {int(row[0]): row[1].strip() for row in rows[1:] if row}
     except (ValueError, IndexError) as error:
-        what = "is no list of pixel values and classes"
+        what = "is not a list of pixel values and classes"
         raise DataError(file, "unreadable list", what, "export it again") from error
     return [names.get(i, f"class {i}") for i in range(max(names, default=-1) + 1)]
 

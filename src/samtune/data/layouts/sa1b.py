@@ -1,4 +1,4 @@
-"""SA-1B: pictures with a JSON file each that holds the run lengths of its masks."""
+"""SA-1B: pictures, each with a JSON file that holds the run lengths of its masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sa1bMask(DrawnMask):
     """The masks of one JSON file."""
 
     def size(self) -> tuple[int, int]:
-        """As the file says."""
+        """The size from the file."""
         image = _tree(self.path)["image"]
         return int(image["height"]), int(image["width"])
 
@@ -30,7 +30,7 @@ class Sa1bMask(DrawnMask):
         return [Shape(0, entry["segmentation"]) for entry in _tree(self.path)["annotations"]]
 
     def object_classes(self) -> None:
-        """All are of one class."""
+        """One class for all."""
 
 
 @lru_cache(maxsize=16)
@@ -54,7 +54,7 @@ def _tree(path: Path) -> dict[str, Any]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folder itself, or those in it, that hold JSON files beside pictures."""
+    """The folder itself, or its subfolders, that hold JSON files beside pictures."""
     folders = [root, *sorted(p for p in root.iterdir() if p.is_dir())] if root.is_dir() else []
     return [folder for folder in folders if next(folder.glob("sa_*.json"), None)]
 

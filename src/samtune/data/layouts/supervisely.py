@@ -1,4 +1,4 @@
-"""Supervisely's projects: meta.json, and folders of images with a JSON file for each."""
+"""Supervisely's projects: meta.json, and folders of images with one JSON file per image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NO_AREAS = ("line", "polyline", "point", "graph", "cuboid", "cuboid_3d", "any")
 
 
 def _datasets(root: Path) -> list[Path]:
-    """The folders of a project that hold ``ann`` and ``img``, nested ones too."""
+    """The folders of a project that contain ``ann`` and ``img``, including nested ones."""
     if not root.is_dir():
         return []
     found = [path.parent for path in [root / "ann", *root.rglob("ann")] if path.is_dir()]
@@ -69,7 +69,7 @@ def _add(entry: Entry, thing: dict[str, Any], i: int) -> None:
     else:
         try:
             entry.areas.append(Area(label, _outline(entry, thing, kind), name, i))
-        except Exception as error:  # damage raises nearly any type
+        except Exception as error:  # damaged data raise almost any type
             reason = " ".join(str(error).split())[:80]
             entry.refuse(name, "wrong shape", f"of the kind {kind} cannot be drawn ({reason})",
                          "draw it again or remove it")  # fmt: skip
@@ -86,7 +86,7 @@ def _outline(entry: Entry, thing: dict[str, Any], kind: str) -> Any:
         raise ValueError("such shapes are not known")
     import cv2
 
-    # corners are pixels here, which belong to the object, and holes lose theirs
+    # corners are pixels here: they belong to the object, and holes lose theirs
     mask = np.zeros(entry.size, np.uint8)
     points = thing["points"]
     for value, rings in ((1, [points["exterior"]]), (0, points.get("interior") or ())):
@@ -136,7 +136,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
 
 
 def _image_of(folder: Path, entry: Entry) -> str:
-    """``a.jpg.json`` is of ``a.jpg``; older projects have ``a.json``."""
+    """The image of ``a.jpg.json`` is ``a.jpg``; older projects use ``a.json``."""
     stem = entry.file.stem
     if re.search(r"\.\w{3,4}$", stem) and (folder / "img" / stem).is_file():
         return stem

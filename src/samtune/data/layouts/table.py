@@ -1,4 +1,4 @@
-"""A CSV file with a line for each pair of files."""
+"""A CSV file with one line per pair of files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
 def _faults(
     file: Path, line: int, row: dict[str, str], owner: dict[Path, int]
 ) -> Iterator[DataError]:
-    """What is wrong with a line, of which the image becomes the line's own."""
+    """The errors of a line; its image is recorded for that line."""
     image = _path(file, row["image"])
     first = owner.setdefault(image, line)
     if first != line:
@@ -74,7 +74,7 @@ def _table(root: Path) -> Path:
     files = _tables(existing_folder(root))
     alone = list(root.glob("*.csv"))
     if not files and len(alone) == 1:
-        return alone[0]  # what its first line lacks is said of it
+        return alone[0]  # missing columns are reported for it
     if len(files) != 1:
         what = f"several CSV files ({some(f.name for f in files)})" if files else "no CSV file"
         raise InputError(
@@ -97,7 +97,7 @@ def _header(file: Path) -> list[str]:
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """The filled lines with their numbers, by column name in lower case."""
+    """The non-empty lines with their numbers, by column name in lower case."""
     columns = _header(file)
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
@@ -122,7 +122,7 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
         if not lacking:
             rows.append((line, row))
     if not rows:
-        raise InputError(f"{file}: lists no pair; give one image and mask a line")
+        raise InputError(f"{file}: lists no pair; write one image and mask per line")
     return rows
 
 

@@ -23,7 +23,7 @@ CLASSES = (
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
     "train", "tvmonitor",
 )  # fmt: skip
-"""Everingham et al. 2010, in the order of the palette."""
+"""The classes of Everingham et al. 2010, in the order of the palette."""
 VOID = 255
 _IMAGES, _OF_CLASS, _OF_OBJECT = "JPEGImages", "SegmentationClass", "SegmentationObject"
 
@@ -34,10 +34,10 @@ class VocObjects(Stored):
 
     of_class: Path
     table: ColourTable | None = None
-    """What the colours of SegmentationClass mean."""
+    """The meaning of SegmentationClass's colours."""
 
     def read(self) -> NDArray[np.integer]:
-        """Palette indices, or of colours the numbers from 1 on: 0 background, 255 void."""
+        """Palette indices, or for colours the numbers from 1 on: 0 background, 255 void."""
         colours = read_channels(self.path)
         if colours.shape[2] > 2 and not has_palette(self.path):
             return objects_of(colours, self.path, VOID)
@@ -118,7 +118,7 @@ def _mask_folder(folder: Path, name: str) -> Path:
 
 
 def _lists(folder: Path, every: list[str]) -> dict[str | None, tuple[Path, list[str]]]:
-    """Names by split with the file that lists them; without lists all that have a mask."""
+    """Names by split, with the file that lists them; without lists all that have a mask."""
     sets = folder / "ImageSets" / "Segmentation"
     files: dict[str | None, Path] = {s: sets / f"{s}.txt" for s in SPLITS}
     files = {split: file for split, file in files.items() if file.is_file()}
@@ -161,7 +161,7 @@ def _defaults(root: Path, settings: Settings) -> Settings:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    """VOC's own, or those of ``labelmap.txt``, which annotation tools write."""
+    """VOC's own names, or those of ``labelmap.txt``, which annotation tools write."""
     table = _table(folder)
     return CLASSES if table is None else table.names
 

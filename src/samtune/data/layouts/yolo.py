@@ -22,7 +22,7 @@ from samtune.errors import InputError
 from samtune.texts import read_text
 
 _OUTSIDE = 0.01
-"""Corners may lie outside of the image by this part of its side, as rounding leaves them."""
+"""Fraction of the image's side by which corners may lie outside, as rounding leaves them."""
 
 
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?")
@@ -30,13 +30,13 @@ _NUMBER = re.compile(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class YoloMask(DrawnMask):
-    """The polygons of one text file; an image without one has no object."""
+    """The polygons of one text file; an image without a file has no object."""
 
     image: Path
     classes: int
 
     def size(self) -> tuple[int, int]:
-        """That of the image: polygons are parts of its sides."""
+        """The size of the image, because polygons are fractions of its sides."""
         return image_size(self.image)
 
     def shapes(self) -> list[Shape]:
@@ -58,7 +58,7 @@ class YoloMask(DrawnMask):
                 scaled = [v * (h if i % 2 else w) for i, v in enumerate(corners)]
                 shapes.append(Shape(category, [scaled], name=f"line {number}"))
         if again:
-            what = f"line {again[0]} is there before, as {len(again)} lines are; each is taken once"
+            what = f"line {again[0]} is a repetition, as {len(again)} lines are; each is used once"
             remark(self.path, "annotation twice", what, "legal; remove the repeated lines")
         if wrong:
             raise with_count(wrong, "lines")
@@ -89,7 +89,7 @@ class YoloMask(DrawnMask):
         if outside:
             what = f"has the corner {outside[0]}"
             remedy = (
-                "corners are parts of width and height, from 0 to 1, so divide pixels by the "
+                "corners are fractions of width and height, from 0 to 1, so divide pixels by the "
                 "image's size"
             )
             raise wrong("corner outside", what, remedy)
@@ -114,7 +114,7 @@ def _yaml_file(root: Path) -> Path | None:
 
 
 def _tree(file: Path) -> dict[str, Any]:
-    """The file with all words as they are written: YAML takes yes, no and 007 for other things."""
+    """The file with all words as written, because YAML converts yes, no and 007 to other values."""
     try:
         tree = as_words(read_text(file))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -125,7 +125,7 @@ def _tree(file: Path) -> dict[str, Any]:
 
 
 def _bare(root: Path) -> dict[str | None, Path]:
-    """Folders of images by split beside folders of text files, where no data.yaml names them."""
+    """Folders of images by split beside folders of text files, without a data.yaml for them."""
     if not root.is_dir():
         return {}
     folders: dict[str | None, Path] = {}
@@ -159,7 +159,7 @@ def _texts_beside(root: Path) -> dict[str | None, Path]:
 
 
 def _holds_polygons(folder: Path) -> bool:
-    """Whether the first image with a text file has polygons, or boxes, in it."""
+    """Whether the first image with a text file has polygons rather than boxes."""
     texts = (image.with_suffix(".txt") for image in image_files(folder))
     for text in (path for path in texts if path.is_file()):
         words = next((line.split() for line in lines_of(text, "replace")), [])
@@ -169,7 +169,7 @@ def _holds_polygons(folder: Path) -> bool:
 
 
 def _settings(root: Path, outside: bool) -> tuple[Path, dict[str, Any], list[str]]:
-    """The file or folder, its content, and the class names in the order of their numbers."""
+    """The file or folder, its content, and the class names ordered by number."""
     file = _yaml_file(root)
     if file is None:
         folders = _bare(root)
@@ -198,7 +198,7 @@ def _settings(root: Path, outside: bool) -> tuple[Path, dict[str, Any], list[str
 
 
 def _names(value: Any, file: Path) -> list[str]:
-    """Class names as they are written: a list, a mapping either way round, or text of one."""
+    """Class names as written: a list, a mapping in either direction, or text of one of these."""
     if isinstance(value, str) and value.strip():
         try:
             inner = as_words(value)
@@ -238,7 +238,7 @@ def _numbered(count: int) -> list[str]:
 
 
 def _names_beside(folder: Path) -> list[str]:
-    """Names of a list that annotation tools write beside the labels, one a line."""
+    """Names from a list beside the labels, one per line, as annotation tools write it."""
     for name in ("classes.txt", "obj.names", "classes.names", "labels/classes.txt"):
         if (folder / name).is_file():
             return lines_of(folder / name, "replace")
@@ -246,7 +246,7 @@ def _names_beside(folder: Path) -> list[str]:
 
 
 def _largest(folders: Iterable[Path]) -> int:
-    """The greatest class number of the text files beside folders of images; -1 without any."""
+    """The largest class number in the text files beside folders of images; -1 if there is none."""
     largest = -1
     for folder in folders:
         labels = _label_file(folder / "x").parent
@@ -263,7 +263,7 @@ def _folders_of(places: YamlPlaces, entries: Iterable[str]) -> list[Path]:
 
 
 def _entries(tree: dict[str, Any], split: str) -> list[str]:
-    """What the file gives for a split, under any of its usual names."""
+    """The entries of the file for a split, under any of its usual names."""
     names = [split, *(name for name, meant in SPLIT_NAMES.items() if meant == split)]
     value = next((tree[name] for name in names if tree.get(name)), None)
     listed = value if isinstance(value, list) else [value]
@@ -306,7 +306,7 @@ def _all_images(file: Path, tree: dict[str, Any], outside: bool) -> dict[str | N
 
 
 def _images(places: YamlPlaces, split: str, entries: list[str]) -> list[Path]:
-    """The images of a split: of folders, or of text files that list them."""
+    """The images of a split, from folders or from text files that list them."""
     images: list[Path] = []
     lost = False
     for entry in entries:
@@ -330,7 +330,7 @@ def _images(places: YamlPlaces, split: str, entries: list[str]) -> list[Path]:
 
 
 def _of_list(places: YamlPlaces, listing: Path) -> list[Path | None]:
-    """The images that a text file lists, a path a line; ``None`` for each that cannot be read."""
+    """The images in a text file, one path per line; ``None`` for each that is not found."""
     lines, near = lines_of(listing, "surrogateescape"), listing.parent
     paths = [places.find(line, near) for line in lines]
     paths = [path if path is not None and path.is_file() else None for path in paths]
@@ -351,7 +351,7 @@ def image_files_below(folder: Path) -> list[Path]:
 
 
 def _label_file(image: Path) -> Path:
-    """``images`` in the path, the last of them, becomes ``labels``; or else beside the image."""
+    """The label file: the last ``images`` in the path becomes ``labels``; or beside the image."""
     parts = list(image.parts)
     at = [i for i, part in enumerate(parts[:-1]) if part.lower() == "images"]
     if at:

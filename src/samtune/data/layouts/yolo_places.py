@@ -1,4 +1,4 @@
-"""Where the folders, lists and images lie that a data.yaml names."""
+"""Finds the folders, lists and images that a data.yaml names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from samtune.data.problems import DataError
 
 
 class YamlPlaces:
-    """Finds what a data.yaml and the lists that it names have written.
+    """Finds the files for the entries of a data.yaml and of the lists that it names.
 
-    Roboflow writes ../train/images for the folder beside the file, others a path of their machine:
-    the longest end of it that is there is meant.
+    Roboflow writes ../train/images for the folder beside the file; others write a path of their
+    machine, of which the longest existing end is used.
 
     Args:
         file: The data.yaml.
@@ -28,7 +28,7 @@ class YamlPlaces:
         self._tops = (base, file.parent)
 
     def find(self, entry: str, *near: Path) -> Path | None:
-        """The file or folder that an entry names; ``None`` without one that may be read.
+        """The file or folder of an entry; ``None`` if none exists that may be read.
 
         Args:
             entry: A path as it is written.

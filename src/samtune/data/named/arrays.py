@@ -16,11 +16,11 @@ LAYOUT = "datamodel/{train,val,test}_{data,label}_1.npy"
 def find_arrays(name: str, root: Path, folder: Path) -> SplitRecords:
     """The records of ``{train,val,test}_data_1.npy`` and ``_label_1.npy``, each of all images.
 
-    Their shapes are not documented; ``(n, h, w)`` and ``(n, h, w, channels)`` of whole numbers are
-    read, others refused.
+    Their shapes are not documented; whole numbers of shape ``(n, h, w)`` or ``(n, h, w, channels)``
+    are read, other arrays are refused.
 
     Raises:
-        InputError: A missing or unexpected file, or another number of labels than of images.
+        InputError: A file is missing or unexpected, or the numbers of labels and images differ.
     """
     names = {
         split: (folder / f"{split}_data_1.npy", folder / f"{split}_label_1.npy")

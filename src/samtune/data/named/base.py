@@ -1,4 +1,4 @@
-"""What is known of a published data set."""
+"""The description of a published data set."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ class NamedSet:
     """A published data set in the layout in which its authors distribute it."""
 
     name: str
-    """What ``data.name`` calls it: lower snake case."""
+    """Its value of ``data.name``, in lower snake case."""
     title: str
-    """As its paper writes it."""
+    """Its name as its paper writes it."""
     task: str
-    """What is segmented, in a few words."""
+    """The segmented objects, in a few words."""
     paper: str
     """Authors, year, and where it appeared."""
     url: str
-    """Its page."""
+    """The address of its page."""
     layout: tuple[str, ...]
-    """Paths below the root that are read, one per line; shown when something is missing."""
+    """Paths below the root that are read, one per line; shown if something is missing."""
     splits: Mapping[str, int]
-    """How many images its authors give to each split; ``all`` if they make none."""
+    """Number of images per official split; ``all`` if its authors make none."""
     find: Callable[[Path, DataConfig], dict[str | None, list[Record]]]
     """The records by official split.
 
     Raises:
-        InputError: A wrong or partial download; it says what is missing.
+        InputError: The download is wrong or partial; the message says what is missing.
     """
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of ``data`` that belong to the set: mask rule, classes, names, ignored value. They
-    stand below a recipe's and the user's."""
+    """Settings of ``data`` that belong to the set: mask rule, classes, names, ignored value.
+    Settings of a recipe and of the user override them."""
     shots: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    """The names of the images of published few-shot experiments, by their number."""
+    """The names of the images in published few-shot experiments, by number of shots."""
 
 
 DATASETS: dict[str, NamedSet] = {}
-"""By name."""
+"""The published data sets by name."""
 _EXAMPLES = 6
 
 
 def register(entry: NamedSet) -> None:
-    """Makes a data set known by its name."""
+    """Registers a data set under its name."""
     if entry.name in DATASETS:
         raise ValueError(f"two data sets are named {entry.name}")
     DATASETS[entry.name] = entry
@@ -60,13 +60,13 @@ def register(entry: NamedSet) -> None:
 def incomplete(
     name: str, root: Path, missing: Iterable[str], files: Sequence[Path] = ()
 ) -> DataError:
-    """The refusal of a wrong or partial download: what is missing, how a whole one looks.
+    """The error for a wrong or partial download: what is missing, and how a complete one looks.
 
     Args:
         name: The data set's.
         root: Its folder.
         missing: What it lacks.
-        files: Those that lack a partner, or are not there, where that is known.
+        files: Files without a partner or missing files, if known.
     """
     entry, lacks = DATASETS[name], list(missing)
     rest = len(lacks) - _EXAMPLES
@@ -75,7 +75,7 @@ def incomplete(
         root,
         "missing or alone" if files else "incomplete download",
         f"not a whole copy of {entry.title}: missing {examples}",
-        ("complete them or remove what stands alone; " if files else "")
+        ("complete them or remove files without a partner; " if files else "")
         + f"expected below it: {' or '.join(entry.layout)}; get it from {entry.url}",
         files,
     )
@@ -84,7 +84,8 @@ def incomplete(
 def deviations(name: str, by_split: Mapping[str | None, list[Record]]) -> list[str]:
     """Splits of another size than published, one line each with the remedy.
 
-    Subsets are legal, but to be said: a number measured on one is not the published one.
+    Subsets are legal but reported, because a result on a subset cannot be compared with the
+    published one.
     """
     entry = DATASETS[name]
     sizes: dict[str, int] = {str(s): len(records) for s, records in by_split.items() if s}

@@ -16,7 +16,8 @@ from samtune.data.named.folders import Packing, Part, SplitRecords, packed
 TASK = "camouflaged objects"
 IMAGES, MASKS = "Imgs|Image|Images|img", "GT|gt_object|masks"
 BINARY = {"masks": "binary", "threshold": 127}
-"""Some copies have grey levels at the edges; half of white is the usual cut."""
+"""The rule for masks: some copies have grey levels at edges; half of white is the usual threshold.
+"""
 _COD10K, _CAMO = "COD10K-CAM-", "camou?r?flage_"
 _BUNDLE = "TrainDataset/{Imgs,GT}, TestDataset/%s/{Imgs,GT}"
 

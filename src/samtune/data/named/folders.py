@@ -16,7 +16,7 @@ from samtune.data.stored import Stored
 SplitRecords = dict[str | None, list[Record]]
 """Records by split; the key ``None`` if the authors make none."""
 Source = Callable[[Path], Path | Stored]
-"""How a mask file is read: the path itself, or a part of it."""
+"""How a mask file is read: the path itself, or an image within it."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Part:
     images: str
     masks: str
     stems: str = ""
-    """Pattern of the images that belong to the set, where the folder holds others too."""
+    """Pattern of the images that belong to the set, if the folder holds others too."""
     ending: str = ""
-    """What a mask's stem has after the image's."""
+    """The suffix that a mask's stem has after the image's."""
     prefix: str = ""
-    """Before the stem in a record's name, where other folders may have the same stems."""
+    """The prefix of a record's name, if other folders may have the same stems."""
 
 
 Packing = Mapping[str | None, Sequence[Part]]
@@ -40,12 +40,12 @@ Packing = Mapping[str | None, Sequence[Part]]
 def packed(
     name: str, *packings: Packing, tops: Sequence[str] = (), mask: Source = lambda path: path
 ) -> Callable[[Path, DataConfig], SplitRecords]:
-    """How to find a data set that comes as folders.
+    """A function that finds a data set that is distributed as folders.
 
     Args:
         name: The data set's.
-        packings: The ways in which it is packed; the first whole one is taken.
-        tops: Folders that an archive unpacks to: the root may hold one of them, or be it.
+        packings: The ways in which it is packed; the first complete one is used.
+        tops: Folders that an archive unpacks to: the root may contain or be one of them.
         mask: How a mask file is read.
     """
 
@@ -62,10 +62,10 @@ def find_packed(
     tops: Sequence[str] = (),
     mask: Source = lambda path: path,
 ) -> SplitRecords:
-    """The records of the first packing that is there as a whole; see :func:`packed`.
+    """The records of the first complete packing; see :func:`packed`.
 
     Raises:
-        InputError: There is none; it names what the nearest one lacks.
+        InputError: There is none; the message says what the nearest one lacks.
     """
     nearest: tuple[float, list[str]] = (0.0, [])
     for base in bases(root, tops):
@@ -105,12 +105,13 @@ def match_pairs(
     Args:
         name: The data set's.
         root: Its folder.
-        pictures: Image files by what a mask has in common with them.
-        truths: Mask files by the same.
+        pictures: Image files by the key that they share with their mask.
+        truths: Mask files by the same key.
         where: The folder of both, for the message.
 
     Raises:
-        InputError: There is none, or one lacks its partner: a download or unpacking that stopped.
+        InputError: There is none, or one lacks its partner, as after an interrupted download or
+            unpacking.
     """
     lonely = {f"the mask of {p.name}": p for key, p in pictures.items() if key not in truths}
     lonely |= {f"the image of {p.name}": p for key, p in truths.items() if key not in pictures}
@@ -122,13 +123,13 @@ def match_pairs(
 
 
 def by_split(*splits: str | tuple[str, str], images: str, masks: str, **kinds: str) -> Packing:
-    """A packing whose folders differ by the split's name, ``{}`` in ``images`` and ``masks``.
+    """A packing whose folders differ in the split's name, ``{}`` in ``images`` and ``masks``.
 
     Args:
-        splits: Names of splits, with what the folders call them if that differs.
+        splits: Names of splits, with the name in folders if it differs.
         images: Pattern of the image folder.
         masks: Pattern of the mask folder.
-        kinds: More of :class:`Part`.
+        kinds: Further fields of :class:`Part`.
     """
     named = [(split, split) if isinstance(split, str) else split for split in splits]
     return {
@@ -163,7 +164,8 @@ def _records(name: str, root: Path, base: Path, packing: Packing, mask: Source) 
             pictures = by_stem(f for f in image_files(images) if re.match(part.stems, f.stem))
             truths = _truths(folder, part)
             rest = unused.setdefault(part.masks, dict(truths))
-            # Splits may share a folder of masks, so that what one leaves is another's.
+            # Splits may share a folder of masks, so masks unused by one split may belong to
+            # another.
             mine = {key: path for key, path in truths.items() if key in pictures}
             for key in mine:
                 rest.pop(key, None)

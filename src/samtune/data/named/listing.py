@@ -1,4 +1,4 @@
-"""The published data sets as rows, for the command line and the documentation."""
+"""The published data sets as table rows, for the command line and the documentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from samtune.data.named.base import DATASETS, NamedSet
 
 
 def list_datasets() -> list[dict[str, Any]]:
-    """Every published set, by name: what it is and how it lies on disk; plain values for JSON.
+    """Every published set by name, with its description and files; plain values for JSON.
 
     ``classes`` counts the values of a class map, background included, and is 1 for a foreground.
     """

@@ -17,20 +17,21 @@ from samtune.data.problems import DataError, complain
 from samtune.data.sources import Record, by_stem, image_files, lines_of
 
 _HELD_OUT = 3
-"""Every third slice, from the first on, is for the test."""
+"""Every third slice, from the first on, belongs to the test."""
 ORGANS = (
     "background", "aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas",
     "spleen", "stomach",
 )  # fmt: skip
-"""In the order of TransUNet's tables, taken for that of the label values; not documented there."""
+"""In the order of TransUNet's tables, assumed to be that of the label values; not documented there.
+"""
 _CASES, _SLICES = "test_vol_h5", "train_npz"
 
 
 def _isbi2012(root: Path, config: DataConfig) -> SplitRecords:
     """ISBI 2012 with the split of Generalized SAM: slices 0, 3, 6 ... are the test.
 
-    The authors label 30 slices and keep back the labels of 30 more, which are not read. Values
-    above 149 are cell interior, others membrane.
+    The authors publish the labels of 30 slices; 30 more slices without labels are not read. Values
+    above 149 are cell interior, other values membrane.
     """
     for base in bases(root, ("data", "ISBI2012")):
         stack, truth = (base / f"train-{what}.tif" for what in ("volume", "labels"))
@@ -74,7 +75,7 @@ def _pages(root: Path, stack: Path, truth: Path) -> list[list[Record]]:
 
 
 def _slices(root: Path, images: Path, labels: Path) -> list[list[Record]]:
-    """The pairs of each group: of files in two folders each is one, or each subfolder is."""
+    """The pairs of each group: one group of files in two folders, or one per subfolder."""
     if image_files(images):
         return [[record] for record in _numbered(root, images, labels, "")]
     groups = {p.name: p for p in images.iterdir() if p.is_dir()}
@@ -85,7 +86,7 @@ def _slices(root: Path, images: Path, labels: Path) -> list[list[Record]]:
 
 
 def _numbered(root: Path, images: Path, labels: Path, prefix: str) -> list[Record]:
-    """Pairs by the number that ends the names: ``train-volume07`` and ``train-labels07``."""
+    """Pairs by the number at the end of names: ``train-volume07`` and ``train-labels07``."""
     tables = []
     for folder in (images, labels):
         files = image_files(folder)
@@ -108,8 +109,8 @@ def _natural(text: str) -> list[tuple[int, str]]:
 def _synapse(root: Path, config: DataConfig) -> SplitRecords:
     """Synapse as TransUNet prepares it: slices for training, volumes for the test; or arrays.
 
-    Images are windowed there to 0..1, which is black to white; what lies outside is cut off. The
-    lists are used where they are, and all files else. Slices of a case stay in one split.
+    Images are windowed to 0..1, black to white, and clipped. The lists are used if they exist,
+    otherwise all files. Slices of a case stay in one split.
     """
     for base in bases(root, ("Synapse", "data/Synapse")):
         arrays = below(base, FOLDER)
@@ -128,7 +129,7 @@ def _synapse(root: Path, config: DataConfig) -> SplitRecords:
 def _files(
     root: Path, base: Path, outside: bool, folder: Path, ending: str, listing: str
 ) -> list[Path]:
-    """The files that a list names, or all."""
+    """The files in a list, or all files."""
     places = [below(root, "lists/lists_Synapse"), below(base, "lists/lists_Synapse")]
     places += [below(root, "lists_Synapse"), below(base, "lists_Synapse")]
     lists = [place / listing for place in places if place and (place / listing).is_file()]

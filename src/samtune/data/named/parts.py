@@ -1,4 +1,4 @@
-"""Images and masks inside the files of published sets: arrays, volumes, coded labels."""
+"""Images and masks within the files of published sets: arrays, volumes, coded labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Coloured(Stored):
     """A mask that is a picture with one colour per class."""
 
     values: tuple[tuple[Colour, int], ...]
-    """The value of each colour (red, green, blue)."""
+    """The value for each colour (red, green, blue)."""
 
     def read(self) -> NDArray[np.uint8]:
         """``(h, w)`` values.
@@ -71,15 +71,15 @@ class Channel(Stored):
 
 @dataclass(frozen=True)
 class Renumbered(Stored):
-    """A mask picture whose values stand for others."""
+    """A mask picture whose values are replaced by others."""
 
     values: tuple[tuple[int, int], ...]
-    """Stored value and what it stands for."""
+    """Pairs of stored value and replacement."""
     other: int
-    """What all remaining values stand for."""
+    """The replacement for all remaining values."""
 
     def read(self) -> NDArray[np.uint8]:
-        """``(h, w)`` values after the exchange."""
+        """``(h, w)`` values after the replacement."""
         stored = read_mask(self.path)
         out = np.full(stored.shape, self.other, np.uint8)
         for old, new in self.values:
@@ -98,7 +98,7 @@ class ArrayItem(Stored):
     index: int
 
     def read(self) -> NDArray:
-        """``(h, w)`` or ``(h, w, channels)``; only this item is read from the disk."""
+        """``(h, w)`` or ``(h, w, channels)``; only this item is read from disk."""
         return np.array(open_array(self.path)[self.index])
 
     def size(self) -> tuple[int, int]:
@@ -113,7 +113,7 @@ class ArchiveItem(Stored):
 
     key: str
     unit: bool = False
-    """Whether 0 to 1 is black to white."""
+    """Whether the values 0 to 1 mean black to white."""
 
     def read(self) -> NDArray:
         """``(h, w)`` as stored, or ``unit`` values as 8 bits."""
@@ -128,7 +128,7 @@ class VolumeSlice(Stored):
     key: str
     index: int
     unit: bool = False
-    """Whether 0 to 1 is black to white."""
+    """Whether the values 0 to 1 mean black to white."""
 
     def read(self) -> NDArray:
         """``(h, w)`` as stored, or ``unit`` values as 8 bits; only this slice is read."""
@@ -160,13 +160,13 @@ def open_array(path: Path) -> NDArray:
     """An ``.npy`` file of images, mapped into memory: ``(n, h, w)`` or ``(n, h, w, channels)``.
 
     Raises:
-        InputError: It is no array, of another shape, or of fractions, whose range is not known.
+        InputError: It is not an array, has another shape, or holds floats, whose range is unknown.
     """
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         remedy = "download it again"
-        raise DataError(path, "unreadable array", f"no .npy array ({error})", remedy) from error
+        raise DataError(path, "unreadable array", f"not an .npy array ({error})", remedy) from error
     if array.ndim not in (3, 4) or not np.issubdtype(array.dtype, np.integer):
         raise DataError(
             path,
@@ -178,7 +178,7 @@ def open_array(path: Path) -> NDArray:
 
 
 def open_volume(path: Path) -> Any:
-    """An HDF5 file, to be used in a ``with``.
+    """An HDF5 file, to be used in a ``with`` statement.
 
     Raises:
         InputError: h5py is not installed.

@@ -29,7 +29,7 @@ _SHOTS = (
 
 
 def _find(root: Path, config: DataConfig) -> SplitRecords:
-    """Kvasir-SEG itself, with lists of splits if there are any; PraNet's packing; or arrays."""
+    """Kvasir-SEG itself, with lists of splits if they exist; PraNet's packing; or arrays."""
     for base in bases(root, _TOPS):
         arrays = below(base, FOLDER)
         if arrays:

@@ -1,4 +1,4 @@
-"""Salient objects: DUTS for training; ECSSD, DUT-OMRON, HKU-IS and PASCAL-S for tests alone."""
+"""Salient objects: DUTS for training; ECSSD, DUT-OMRON, HKU-IS and PASCAL-S only for tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from samtune.data.named.folders import Packing, Part, by_split, packed
 
 TASK = "salient objects"
 BINARY = {"masks": "binary", "threshold": 127}
-"""Masks have grey levels at edges, and those of PASCAL-S are averages over annotators."""
+"""The rule for masks, which have grey levels at edges; those of PASCAL-S are averages over
+annotators."""
 
 
 def _test_only(

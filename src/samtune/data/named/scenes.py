@@ -22,7 +22,7 @@ from samtune.data.named.parts import Colour, Coloured, Renumbered
 from samtune.data.problems import complain
 from samtune.data.sources import Record, find_layout, lines_of
 
-# The 32 colours of the original in the eleven classes of SegNet, the last being void.
+# The 32 colours of the original, mapped to SegNet's eleven classes and void.
 CAMVID: dict[str, list[Colour]] = {
     "sky": [(128, 128, 128)],
     "building": [(128, 0, 0), (0, 128, 64), (64, 192, 0), (64, 0, 64), (192, 0, 128)],
@@ -37,7 +37,7 @@ CAMVID: dict[str, list[Colour]] = {
     "bicyclist": [(0, 128, 192), (192, 0, 192)],
     "void": [(0, 0, 0)],
 }
-"""Colours by class: the grouping that MathWorks' example documents, with SegNet's own pavement."""
+"""Colours by class: the grouping documented in MathWorks' example, with SegNet's own pavement."""
 _COLOURS = tuple((colour, i) for i, group in enumerate(CAMVID.values()) for colour in group)
 _CAMVID_VOID = 11
 
@@ -47,7 +47,7 @@ CITYSCAPES = {
     "person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31,
     "motorcycle": 32, "bicycle": 33,
 }  # fmt: skip
-"""The label id of each of the 19 classes that are scored, in the order of their train ids."""
+"""The label ids of the 19 scored classes, in the order of their train ids."""
 _VOID = 255
 
 TRANS10K: dict[str, Colour] = {
@@ -67,9 +67,9 @@ def _colours(path: Path) -> Coloured:
 
 
 def _camvid(root: Path, config: DataConfig) -> SplitRecords:
-    """CamVid as SegNet has it (folders, lists, or split folders of images and masks), or coloured.
+    """CamVid in SegNet's form (folders, lists, or split folders of images and masks), or coloured.
 
-    A label of SegNet's kind holds the class as its value.
+    Labels in SegNet's form hold the class as their value.
     """
     for base in bases(root, _TOPS):
         if below(base, "images") and below(base, "masks"):
@@ -110,10 +110,10 @@ def _by_lists(root: Path, base: Path, config: DataConfig) -> SplitRecords:
 
 
 def _cityscapes(root: Path, config: DataConfig) -> SplitRecords:
-    """The two parts whose labels are public; the validation part is the test.
+    """The two splits whose labels are public; the validation split serves as the test.
 
-    The labels of the official test are kept back, and published results are of the validation
-    part. So that nothing is chosen on it, a validation split is taken from training.
+    The labels of the official test are not public, and published results use the validation split.
+    A validation split is therefore taken from training, so that nothing is chosen on the test.
     """
     ignored = _VOID if config.ignore is None else config.ignore
     values = tuple((old, new) for new, old in enumerate(CITYSCAPES.values()))
