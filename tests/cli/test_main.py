@@ -107,6 +107,20 @@ def test_recipes(samtune):
     assert "demo" in {row["name"] for row in samtune("recipes", "--json").json}
 
 
+def test_a_recipe_as_a_file_to_start_from(samtune, here):
+    from samtune.runs.words import from_words
+
+    answer = samtune("recipes", "demo", "--yaml")
+    assert answer.code == 0 and "samtune train demo.yaml data.root=FOLDER" in answer.out
+    assert from_words(["demo.yaml"]) == from_words(["demo"])
+    assert Path("demo.yaml").read_text().startswith("# name: demo\n# about: ")
+    assert (
+        "is there already; choose another, as --out demo-2.yaml"
+        in samtune("recipes", "demo", "--yaml").line
+    )
+    assert "give the name of one" in samtune("recipes", "lora", "--yaml").line
+
+
 def test_without_json_stdout_speaks_to_a_person(samtune, trained, here):
     words = settings(trained.root, trained.base, 1)
     out = samtune("train", *words, "train.lr=0.00025").out

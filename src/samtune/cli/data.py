@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samtune.cli.console import Json, Words, answer, speaking
+from samtune.report.quantities import counted
 
 if TYPE_CHECKING:
     from samtune.data.check import Check
@@ -94,7 +95,7 @@ def show(display: Display, result: Check, root: str = "") -> None:
         columns = ("split", "images", "objects", "empty", "height", "width", "ignored")
         display.table(columns, [_split_row(n, s) for n, s in counts["splits"].items()])
     if counts["masks"]:
-        kinds = ", ".join(f"{kind} in {n} files" for kind, n in counts["masks"].items())
+        kinds = ", ".join(f"{kind} in {counted(n, 'file')}" for kind, n in counts["masks"].items())
         display.say(f"mask values: {kinds}")
     if counts["bands"]:
         display.say(f"bands of images, from 0: {'; '.join(counts['bands'])}")
@@ -137,12 +138,14 @@ def _layouts() -> Mapping[str, Any]:
 
 
 def _show_kind(display: Display, title: str, rows: Sequence[Finding], root: str) -> None:
-    display.say(f"{title}, {len(rows)} time{'s' if len(rows) > 1 else ''}")
-    for row in rows[:FILES_SHOWN]:
+    display.say(f"{title}, {counted(len(rows), 'time')}")
+    shown = rows[:FILES_SHOWN]
+    for row in shown:
         display.say(f"  {row.file.removeprefix(root)}: {row.what}")
     if len(rows) > FILES_SHOWN:
         display.say(f"  ... and {len(rows) - FILES_SHOWN} more; --json lists them all")
-    display.say(f"  -> {rows[0].remedy}")
+    for remedy in dict.fromkeys(row.remedy for row in shown):
+        display.say(f"  -> {remedy}")
 
 
 def _split_row(name: str, summary: Mapping[str, Any]) -> tuple[str, ...]:

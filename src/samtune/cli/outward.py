@@ -89,7 +89,7 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
     settings: Tree = {}
     for layer in layers([word.removeprefix("format.") for word in of_format]):
         settings |= layer
-    origin = Source(source)
+    origin = Source.of(source)
     config = origin.configure([word for word in words if word not in of_format])
     model = origin.model(config)
     exported = write(

@@ -46,7 +46,10 @@ def predict(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", help="JSON by image name, COCO's JSON, or YOLO's .txt files."),
+        typer.Option(
+            "--prompts",
+            help="JSON by image name, COCO's JSON, or YOLO's .txt files; see docs/prompts.md.",
+        ),
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures too.")] = True,
     threshold: Annotated[

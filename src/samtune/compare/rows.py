@@ -127,7 +127,7 @@ def main_grids(result: Mapping[str, Any]) -> list[Grid]:
     return [
         Grid(
             f"{result['title']}, {asked}, {result['images']} test images",
-            ("method", "shots", "IoU", "Dice", "gain in IoU", "p"),
+            ("method", "shots", "IoU", "Dice", "gain in IoU", "p value"),
             scored,
         ),
         Grid("What it takes", ("method", "shots", "trained", "time", "images/s", "memory"), costs),

@@ -85,6 +85,8 @@ class Display:
 
     def result(self, text: str) -> None:
         """A line of what came out, which ``quiet`` shows too."""
+        if self.console.quiet:
+            return
         # The bar makes room for what its own console prints, on the same terminal.
         console = self.errors if self._live and sys.stdout.isatty() else self.console
         console.print(self._broken(text, console), markup=False)
@@ -156,7 +158,7 @@ class Display:
             if done >= total:
                 self._bar.remove_task(self._tasks.pop(what))
             return
-        if self._quiet or self.errors.quiet:
+        if self._quiet or self.console.quiet:
             return
         now = time.monotonic()
         last = self._last_lines.setdefault(what, now)  # what is quickly done says nothing

@@ -192,7 +192,11 @@ def check_splits(
     for name, records in parts.items():
         if not records:
             raise empty_split(name, config.data)
-        mine = usable(records, config.data, thorough=thorough or carved is not None)
+        try:
+            mine = usable(records, config.data, thorough=thorough or carved is not None)
+        except InputError as error:
+            error.add_note(f"samtune data check {config.data.root} lists all that is wrong")
+            raise
         looks |= {each.record: each for each in mine}
         summary: Summary = summary_of(mine)
         images, objects = counted(summary.images, "image"), counted(summary.objects, "object")

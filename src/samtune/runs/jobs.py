@@ -212,7 +212,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
         summary |= _costs(model or baseline, time.perf_counter() - start)
         summary |= {"checkpoint": None if model is None else source.word}
         summary |= {} if model is None else {"strength": model.strength}
-        summary["title"] = f"{path.stem} on {data_name(config)}, {config.data.split}"
+        summary["title"] = f"{stem} on {data_name(config)}, {config.data.split}"
         remarks += shortfalls(summary["by_prompt"])
         if model is not None and not {kind_of(mode) for mode in test} & model.prompt_modes.kinds:
             remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
