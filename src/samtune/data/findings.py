@@ -59,7 +59,8 @@ class Check:
         """Whether training accepts the data, and how many findings there are, in a line."""
         n = len(self.problems)
         end = f"not ok: {n} problem{'s' if n > 1 else ''}, training would fail" if n else "ok"
-        return end + (f"; {len(self.remarks)} remarks" if self.remarks else "")
+        m = len(self.remarks)
+        return end + (f"; {m} remark{'s' if m > 1 else ''}" if m else "")
 
     def __repr__(self) -> str:
         """Counts, the first finding of each kind, and the verdict."""
