@@ -55,6 +55,18 @@ def test_what_is_prepared_takes_its_frame_bands_and_prompts_from_the_model(data,
     )
 
 
+def test_a_model_reads_images_as_its_input_says(data, sam, refused):
+    windowed = replace(data.train, config=replace(data.config, intensity="fixed", range=(0, 99)))
+    stated = {"size": 32, "intensity": "fixed", "limits": (0, 99)}
+    model = samtune.FineTuned(sam, "lora", "tuned", input=stated)
+    assert model.input == samtune.InputPolicy((32, 32), intensity="fixed", limits=(0, 99))
+    train = samtune.prepare(windowed, model, train=True)
+    assert train.data.range == (0, 99)
+    assert samtune.prepare(data.train, model).data.range == (0, 99)  # it is silent
+    said = ["input.band: no such setting", "did you mean 'bands'"]
+    refused(said, samtune.FineTuned, sam, input={"band": 1})
+
+
 def test_splits_and_prepared_images_train_alike(data, sam):
     weights = []
     for images in (data.train, None):

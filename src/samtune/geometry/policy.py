@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from samtune.errors import InputError
+from samtune.errors import InputError, nearest
 from samtune.geometry.ways import INPUT_RULES, RESIZES, Resize
 from samtune.options import (
     Count,
@@ -145,6 +145,31 @@ class InputPolicy(InputConfig):
         settings = settings.until_chosen()
         shared = {f.name: getattr(settings, f.name) for f in fields(InputConfig)}
         return cls(**{**shared, "size": size, **others})
+
+    def changed_by(self, settings: InputPolicy | Mapping[str, Any] | None) -> InputPolicy:
+        """The same policy but for some settings, in which one number as the size is a square.
+
+        Args:
+            settings: By name; none for the policy itself, and another policy stands for itself.
+
+        Raises:
+            InputError: No such setting, or a value that is refused.
+        """
+        if isinstance(settings, InputPolicy):
+            return settings
+        settings = settings or {}
+        known = [row.name for row in fields(self)]
+        for name in settings.keys() - set(known):
+            raise InputError(
+                f"input.{name}: no such setting{nearest(name, known)}; known are {', '.join(known)}"
+            )
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in settings.items()
+        }
+        if isinstance(values.get("size"), int):
+            values["size"] = (values["size"], values["size"])
+        return replace(self, **values)
 
     def cut_as(self, settings: InputConfig) -> InputPolicy:
         """A copy with the tiles or crops of the settings, which need no training.

@@ -51,8 +51,8 @@ class FineTuned(nn.Module):
         adapter: A registered name, several joined as in ``lora+adaptformer``, a subclass of
             ``samtune.adapters.Adapter`` or its path, as ``my_pkg.mod:Gain``, or a module.
         decoder: A decoder, in the same forms.
-        input: The input policy; by default the base's native square, filled as its encoder
-            requires.
+        input: The input policy, or what differs from the base's native square, filled as its
+            encoder requires, as in ``{"size": 512, "bands": (3, 2, 1)}``.
         adapter_options: Options of a named adapter or of a class, see ``samtune methods NAME``, or
             its ``Config``; of several, by name.
         decoder_options: Options of a named decoder or of a class.
@@ -70,7 +70,7 @@ class FineTuned(nn.Module):
         adapter: str | type[Adapter] | Adapter = PLAIN["adapter"],
         decoder: str | type[Decoder] | Decoder = PLAIN["decoder"],
         *,
-        input: InputPolicy | None = None,
+        input: InputPolicy | Mapping[str, Any] | None = None,
         adapter_options: Any = None,
         decoder_options: Any = None,
         prompts: str = "box",
@@ -82,7 +82,7 @@ class FineTuned(nn.Module):
         if any(p.requires_grad for p in sam.parameters()):
             raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
-        self.tuned_input = input or sam.input_policy
+        self.tuned_input = sam.input_policy.changed_by(input)
         """The input policy of the tuned model, whatever the strength."""
         self.prompt_modes = PromptModes.parse(prompts)
         self.multimask = False
