@@ -352,7 +352,10 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
     # nothing is cut, however narrow the console
     for shown in ("0.500 ±0.012", "0.600", "±0.012", "a_method_of_a_long_name", " 0.000", "memory"):
         assert shown in said
-    assert "prompt box (from the ground truth), 3 test images" in said and "\niou: " in said
+    assert (
+        "prompt box (from the ground truth), 3 test images" in said
+        and "what the numbers mean: r.html#contract" in said
+    )
     assert said.index("filled box") < said.index("0.674") < said.index("zero-shot")
 
 

@@ -5,11 +5,9 @@ import pytest
 from accelerate import tracking
 from commands import settings
 
-from samtune.data import DataConfig, SegmentationDataset
-from samtune.geometry import InputPolicy
-from samtune.model.finetuned import FineTuned
 from samtune.training import trackers
-from samtune.training.engine import FitConfig, fit
+from samtune.training.accelerator import make_accelerator
+from samtune.training.engine import FitConfig
 from samtune.training.trackers import check_trackers, folders_below
 
 
@@ -60,12 +58,10 @@ def test_trackers_write_into_the_run_folder_only(
     assert not list((tmp_path / "here").iterdir())
 
 
-def test_without_a_folder_they_are_refused(sam, refused):
-    data = SegmentationDataset.__new__(SegmentationDataset)
-    data.data, data.input = DataConfig(), InputPolicy((64, 64))
+def test_without_a_folder_they_are_refused(refused):
     config = FitConfig(trackers=("tensorboard",))
-    refused(["train.trackers=tensorboard", "give an output"], fit, FineTuned(sam, "lora"), data,
-            None, config)  # fmt: skip
+    said = ["train.trackers=tensorboard", "give an output"]
+    refused(said, make_accelerator, config, True, None)
 
 
 def test_the_reader_s_own_environment_holds(tmp_path, monkeypatch, environment):
