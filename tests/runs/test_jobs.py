@@ -355,7 +355,7 @@ def test_a_checkpoint_is_used_at_any_strength(samtune, trained, tmp_path, monkey
     assert samtune(*words, "strength=1").json["tuned"] == trained.summary["tuned"]
     assert "strength=1.5" in samtune(*words, "strength=1.5").line
     base = ["tiny", f"data.root={trained.root}", f"base.weights={trained.base}"]
-    assert "nothing was trained" in samtune("eval", *base, "strength=1").last
+    assert "is a base without a training" in samtune("eval", *base, "strength=1").last
     train = ("train", f"data.root={trained.root}", "base.name=tiny", "strength=0.5")
     assert "train.strength" in samtune(*train).line
 

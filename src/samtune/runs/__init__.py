@@ -1,4 +1,4 @@
-"""Settings become jobs, and jobs leave a run folder behind.
+"""Settings become jobs, and jobs leave a run folder.
 
-How results are shown stands in `report`, which verb asks for them in `cli`.
+The presentation of results belongs to `report`, the verbs to `cli`.
 """

@@ -1,4 +1,4 @@
-"""Models and data sets as a configuration describes them."""
+"""Builds models and data sets from a configuration."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from samtune.sam.weights import load_sam, spec_of
 
 
 def models(config: RunConfig, to_train: bool = False) -> tuple[FineTuned, FineTuned]:
-    """The model to tune and the plain base beside it, over one and the same frozen base.
+    """The model to tune and the plain base, over one shared frozen base.
 
     Args:
-        config: What they are made of.
-        to_train: Refuse a model without anything to train.
+        config: The configuration.
+        to_train: Whether to refuse a model without trainable parts.
 
     Raises:
-        InputError: As :func:`tuned` and :func:`check_trainable`, before any weights are read; or
-            wrong weights.
+        InputError: See :func:`tuned` and :func:`check_trainable`, before any weights are read; or
+            the weights are wrong.
     """
     base = config.base
     device = device_of(config)
     if config.train.precision == "fp16" and device == "cpu":
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
     with shapes_alone(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a file given as an option is read into nothing
+        warnings.simplefilter("ignore")  # a file in an option is read without its values
         sketch = tuned(config, Sam(spec_of(base.name)).freeze())
     if to_train:
         check_trainable(config, sketch)
@@ -51,10 +51,10 @@ def models(config: RunConfig, to_train: bool = False) -> tuple[FineTuned, FineTu
 
 
 def check_trainable(config: RunConfig, model: FineTuned) -> None:
-    """Refuses a model of which nothing would be trained.
+    """Refuses a model without trainable parameters.
 
     Raises:
-        InputError: With what to set instead.
+        InputError: Nothing is trained; the message says what to set instead.
     """
     if not model.trainable():
         raise InputError(
@@ -73,14 +73,14 @@ def frame_remarks(model: FineTuned | None, baseline: FineTuned) -> list[str]:
 
 
 def tuned(config: RunConfig, sam: Sam) -> FineTuned:
-    """The model to tune over a base that is there.
+    """The model to tune, built over a given base.
 
     Raises:
-        InputError: An option that the method does not bear, or a frame that does not fit the base.
+        InputError: The method does not support an option, or the frame does not fit the base.
     """
     frame = _frame(config, sam)
     policy = InputPolicy.of_settings(config.input, frame, **intensity.reading(config.data))
-    RESIZES[policy.resize].check_installed()  # once, and not at each image
+    RESIZES[policy.resize].check_installed()  # once, rather than for each image
     options = {
         part: {key: value for key, value in tree.items() if key != "name"}
         for part, tree in (("adapter", config.adapter), ("decoder", config.decoder))
@@ -97,7 +97,7 @@ def tuned(config: RunConfig, sam: Sam) -> FineTuned:
         )
     except InputError:
         raise
-    except ValueError as error:  # a layer of torch refuses an option's value
+    except ValueError as error:  # a torch layer refuses an option's value
         words = " ".join(f"adapter.{key}={value}" for key, value in options["adapter"].items())
         raise InputError(
             f"{words}: {error}; see samtune methods {config.adapter['name']}"
@@ -125,7 +125,7 @@ def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
 
 
 def _step_word(sam: Sam) -> str:
-    """What a frame is made of whole multiples of: the patch, unless later tokens are wider."""
+    """The step of which a frame's sides are multiples: the patch, or the stride of later tokens."""
     encoder = sam.image_encoder
     return "patch" if encoder.patch == encoder.stride else "stride"
 
@@ -139,10 +139,10 @@ def _check_divided(frame: tuple[int, int], step: int, what: str, whose: str) -> 
 
 
 def device_of(config: RunConfig) -> str:
-    """The device to work on, by its name in torch.
+    """The device to work on, by its torch name.
 
     Raises:
-        InputError: The one asked for is not there.
+        InputError: The requested device does not exist.
     """
     if config.device != "auto":
         return _named_device(config.device)
@@ -155,7 +155,7 @@ def _named_device(name: str) -> str:
     try:
         torch.empty(1, device=name)
         if name.startswith("cuda:"):
-            torch.cuda.set_device(name)  # where accelerate puts the model
+            torch.cuda.set_device(name)  # the device on which accelerate puts the model
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise InputError(f"device={name}: {reason}; choose cpu, cuda, mps or auto") from error
@@ -173,10 +173,10 @@ def dataset_of(
 
     Args:
         config: Data, prompts and seed.
-        model: Whose frame and input policy.
+        model: The model, for its frame and input policy.
         records: The files.
-        train: For training, or for evaluation.
-        mode: Of evaluation, the prompts; by default the first of ``prompts.eval``.
+        train: Whether it is for training or for evaluation.
+        mode: The prompts of evaluation; by default the first of ``prompts.eval``.
     """
     prompts = config.prompts
     if not train:

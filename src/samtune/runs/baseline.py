@@ -1,4 +1,4 @@
-"""Zero-shot beside tuned: numbers by prompt and class, guesses that need no model, and pictures."""
+"""Zero-shot beside tuned: metrics by prompt and class, guesses without a model, and pictures."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from samtune.runs.config import RunConfig
 from samtune.runs.trees import Tree
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
-"""The numbers of each class; the last comes from the confusion matrix, its mean is ``miou``."""
+"""The metrics of each class; the last comes from the confusion matrix, and its mean is ``miou``."""
 INTERVAL = {"level": LEVEL, "draws": RESAMPLES, "over": "images", "method": "expanded percentile"}
-"""What an interval of a summary is, see :mod:`samtune.metrics.intervals`."""
+"""The kind of interval in a summary, see :mod:`samtune.metrics.intervals`."""
 HEADLINE = ("iou", "dice")
-"""The numbers that every table has."""
+"""The metrics that every table has."""
 GALLERY = 8
-"""Images in the report's gallery."""
+"""Number of images in the report's gallery."""
 
 
 def measure(
@@ -68,9 +68,9 @@ def compare_with_base(
     config: RunConfig,
     display: Display,
 ) -> tuple[Tree, list[Overlay]]:
-    """Zero-shot beside tuned for each prompt mode, and the pictures for the first of them.
+    """Zero-shot beside tuned for each prompt mode, and pictures for the first mode.
 
-    In the summary ``items`` has a row for each prompt mode and image.
+    In the summary, ``items`` has one row per prompt mode and image.
     """
     items: list[Tree] = []
     by_prompt: dict[str, Tree] = {}
@@ -104,7 +104,7 @@ def compare_with_base(
 
 
 def numbers(evaluation: Evaluation) -> dict[str, float]:
-    """The headline numbers of an evaluation, as fractions."""
+    """The headline metrics of an evaluation, as fractions."""
     return {key: evaluation.metrics[key] for key in ALWAYS}
 
 
@@ -138,7 +138,7 @@ def _of_prompt(
 
 
 def _pair(before: Any, tuned: Any, after: Evaluation | None) -> dict[str, Any]:
-    """Both sides of a table, or the one that there is."""
+    """Both sides of a table, or the only one."""
     return {"zero_shot": before, **({"tuned": tuned} if after else {})}
 
 
@@ -152,7 +152,7 @@ def _intervals(before: Evaluation, after: Evaluation | None, names: Sequence[str
 
 
 def _items(mode: str, before: Evaluation, after: Evaluation | None) -> list[Tree]:
-    """A row for each image: its name, and of each side its masks and their mean IoU and Dice."""
+    """One row per image: its name, and for each side its masks and their mean IoU and Dice."""
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
     rows = {item["index"]: {"prompt": mode, "image": item["name"]} for item in before.items}
     for side, evaluation in sides.items():
@@ -167,7 +167,7 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _by_metric(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
-    """For each metric both models' values, and those of the guesses that have one."""
+    """For each metric the values of both models, and of the guesses that have the metric."""
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
     by_name: Tree = {}
     ends = _intervals(before, after, config.eval.names)
@@ -196,7 +196,7 @@ def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -
         return {}
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
     classes_by_side = {side: each.metrics["by_class"] for side, each in sides.items()}
-    # of class maps one model may answer with a class that the other never does
+    # with class maps one model may predict a class that the other never predicts
     out = {}
     for index in sorted(set().union(*classes_by_side.values())):
         name = names[index] if index < len(names) else f"class {index}"
@@ -291,9 +291,9 @@ def answers_to_image(
 
 
 def _union(masks: torch.Tensor, dataset: SegmentationDataset) -> torch.Tensor:
-    """``(h, w)`` bool for a picture: all objects, or all classes but the background.
+    """``(h, w)`` bool for a picture: all objects, or all classes except the background.
 
-    Without a class named as the background, it is the first.
+    If no class is set as the background, it is the first one.
     """
     if not dataset.class_maps:
         return masks.any(0)
@@ -304,7 +304,7 @@ def _union(masks: torch.Tensor, dataset: SegmentationDataset) -> torch.Tensor:
 
 
 def original_prompts(prompts: Any, geometry: Any) -> tuple[list[list[float]], list[list[float]]]:
-    """Boxes ``xyxy`` and points ``(x, y, label)`` of prompts, back in the original frame."""
+    """Boxes ``xyxy`` and points ``(x, y, label)`` of prompts, in the original frame."""
     corners = geometry.to_original(prompts.boxes().reshape(-1, 2, 2)).flatten(1)
     boxes = [box.tolist() for box in corners if not box.isnan().any()]
     xy = geometry.to_original(prompts.coords)
@@ -314,7 +314,7 @@ def original_prompts(prompts: Any, geometry: Any) -> tuple[list[list[float]], li
 
 
 def spread(items: list[Any], count: int) -> list[Any]:
-    """Some of a ranked list, from its first to its last, evenly."""
+    """Some members of a ranked list, evenly spaced from first to last."""
     if len(items) <= count:
         return items
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]

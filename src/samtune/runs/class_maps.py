@@ -1,7 +1,7 @@
-"""Maps of classes: the settings of data, prompts, decoder and loss that go together.
+"""Maps of classes: the settings of data, prompts, decoder and loss that must fit together.
 
-A map gives each pixel one class. It is the target if the masks' values are classes and the prompt
-is ``none``; it needs a decoder that answers with classes and a loss over classes.
+A map gives each pixel one class. It is the target if mask values are classes and the prompt is
+``none``; it needs a decoder that predicts classes and a loss over classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from samtune.prompts import NONE
 from samtune.registry import settings
 
 CLASS_LOSS = "ce + multi_dice"
-"""The loss over maps of classes where none is set."""
+"""The default loss over maps of classes."""
 
 
 def has_class_maps(data: DataConfig, prompts: PromptConfig) -> bool:
@@ -29,7 +29,7 @@ def class_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of decoder and loss that follow from the data set's classes.
 
     Args:
-        tree: A configuration as plain values, with what its data set says of itself.
+        tree: A configuration as plain values, including the settings that its data set implies.
     """
     data, decoder = (
         part if isinstance(part := tree.get(key), Mapping) else {} for key in ("data", "decoder")
@@ -46,16 +46,16 @@ def class_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
 def check_classes(
     data: DataConfig, prompts: PromptConfig, decoder: Mapping[str, Any], loss: str
 ) -> None:
-    """Refuses settings of which some are for maps of classes and some for single masks.
+    """Refuses a mixture of settings for maps of classes and for single masks.
 
     Raises:
-        InputError: The first setting that does not go with the others.
+        InputError: A setting conflicts with the others; the message names the first.
     """
     mapped, modes = has_class_maps(data, prompts), _all_modes(prompts)
     of_maps = Loss.parse(loss).of_classes
     if data.masks == "classes" and not data.classes and (of_maps or _can_answer(decoder["name"])):
         raise InputError(
-            "data.masks=classes: nothing says how many classes there are; set data.classes=K, for "
+            "data.masks=classes: the number of classes is unknown; set data.classes=K, for "
             "mask values 0 to K - 1"
         )
     answers = DECODERS[decoder["name"]].class_count(decoder)
@@ -78,7 +78,7 @@ def check_classes(
 
 
 def _can_answer(decoder: Any) -> bool:
-    """Whether there is a decoder of that name that can answer with maps of classes."""
+    """Whether a decoder of that name exists and can predict maps of classes."""
     return decoder in DECODERS and DECODERS[decoder].for_classes(2) is not None
 
 

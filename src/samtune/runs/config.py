@@ -53,17 +53,17 @@ class BaseConfig(Settings):
     weights: str | None = None
     """File or folder of its weights, or a hub id; nano needs none."""
     download: bool = False
-    """Allow a hub id to be fetched."""
+    """Allow downloading a hub id."""
     any: bool = setting(False, level="expert")
-    """Accept other weights than those that a checkpoint was trained on."""
+    """Accept other weights than those on which a checkpoint was trained."""
 
 
 @dataclass(frozen=True, init=False)
 class InputSettings(InputConfig):
-    """How images enter the model."""
+    """The settings of how images enter the model."""
 
     preset: str | None = setting(None, level="published", names=PRESETS)
-    """One word for the input settings of a published system; those set beside it win."""
+    """Name for the input settings of a published system; individual settings override it."""
 
     def __init__(self, **settings: Any) -> None:
         rows = {row.name: row.default for row in dataclasses.fields(self)}
@@ -78,14 +78,14 @@ class InputSettings(InputConfig):
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    """All that one run is made of."""
+    """All settings of one run."""
 
     base: BaseConfig = field(default_factory=BaseConfig)
     """The frozen SAM."""
     adapter: Tree = field(default_factory=lambda: {"name": DEFAULTS["adapter"]})
     """The method in the image encoder: its name and options, see ``samtune methods``."""
     decoder: Tree = field(default_factory=lambda: {"name": DEFAULTS["decoder"]})
-    """How masks are read from the embedding: its name and options, see ``samtune methods``."""
+    """The mask decoder: its name and options, see ``samtune methods``."""
     input: InputSettings = field(default_factory=InputSettings)
     """How images enter the model."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -93,22 +93,22 @@ class RunConfig(Settings):
     prompts: PromptConfig = field(default_factory=PromptConfig)
     """Prompts in training and evaluation."""
     train: FitConfig = field(default_factory=FitConfig)
-    """How training goes."""
+    """The training."""
     eval: EvalConfig = field(default_factory=EvalConfig)
-    """What is measured."""
+    """The measured metrics."""
     strength: Fraction | None = None
-    """How much of a checkpoint's training acts when it is evaluated or predicts, from 0, the base,
-    to 1; by default as the checkpoint says. That of a training is train.strength."""
+    """Fraction of a checkpoint's training that acts when it is evaluated or predicts, from 0, the
+    base, to 1; by default the checkpoint's. For a training, set train.strength."""
     seed: Annotated[int, Range(at_least=0, below=2**63)] = 0
-    """Start of all random choices."""
+    """Seed of all random choices."""
     output: str | None = None
-    """The run's folder; by default ``runs/`` and a name from method, base and data."""
+    """The run's folder; by default below ``runs/``, named by method, base and data."""
     resume: str | None = None
-    """Folder of an interrupted run to go on with; true for the one in output, which begins if there
-    is none."""
+    """Folder of an interrupted run to continue; true for the run in output, which is started if it
+    does not exist."""
     resume_changed: bool = setting(False, level="expert")
-    """Go on, or measure a checkpoint, although images or masks of the run have changed or are gone;
-    what was measured before is then measured anew."""
+    """Continue, or measure a checkpoint, although images or masks of the run have changed or are
+    missing; earlier measurements are then repeated."""
     device: str = "auto"
     """cpu, cuda, mps, or auto."""
     trust: tuple[str, ...] = setting((), level="expert")
@@ -121,11 +121,11 @@ class RunConfig(Settings):
 
     @property
     def usual_rate(self) -> Rate:
-        """The learning rate that the adapter and the decoder bear, see ``train.lr``."""
+        """The learning rate for the adapter and the decoder, see ``train.lr``."""
         return rate_of(ADAPTERS[self.adapter["name"]], DECODERS[self.decoder["name"]])
 
     def differing(self) -> Tree:
-        """What differs from the defaults, and the names of base, method and decoder."""
+        """The settings that differ from the defaults, and the names of base, method and decoder."""
         parts: Tree = {"adapter": _choice(ADAPTERS, {"name": self.adapter["name"]})}
         parts["decoder"] = _choice(DECODERS, {"name": self.decoder["name"]})
         parts["train"] = {"lr": self.usual_rate.value}
@@ -142,8 +142,8 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     """Checks and joins configurations, later ones over earlier ones.
 
     Raises:
-        InputError: An unknown key (the nearest is named), a value of the wrong kind, an unknown
-            method, or a method and decoder that do not go together.
+        InputError: A key is unknown (the message names the nearest), a value has the wrong kind, a
+            method is unknown, or method and decoder do not fit together.
     """
     merged: Tree = {}
     for tree in trees:
@@ -177,19 +177,19 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
 
 
 def _of_the_base(tree: Tree) -> Tree:
-    """The setting that the base's encoder states; every other source overrides it."""
+    """The setting that the base's encoder implies; every other source overrides it."""
     base = tree.get("base", {})
     name = base.get("name", BaseConfig.name) if isinstance(base, Mapping) else None
     if not isinstance(name, str) or name not in SPECS:
-        return {}  # it is refused with the other values
+        return {}  # it is refused later, with the other values
     return {"input": {"resize": ENCODERS[SPECS[name].encoder].resize}}
 
 
 def _as_published(config: RunConfig) -> RunConfig:
-    """The configuration with whole images, instead of a choice, if images enter as published.
+    """The configuration with whole images instead of a choice, if images enter as published.
 
-    That is, in another way than the base's: with a setting, other than the frame's size, which a
-    preset has too.
+    Images enter as published if a setting that presets have, other than the frame's size, differs
+    from the base's.
     """
     encoder = ENCODERS[spec_of(config.base.name).encoder]
     plain = InputSettings(resize=encoder.resize)
@@ -199,7 +199,7 @@ def _as_published(config: RunConfig) -> RunConfig:
 
 
 def _of_the_data_set(tree: Tree) -> Tree:
-    """The settings that the data set itself states; every other source overrides them."""
+    """The settings that the data set itself implies; every other source overrides them."""
     data = tree.get("data")
     return {"data": defaults_of(data)} if isinstance(data, Mapping) else {}
 
@@ -248,7 +248,7 @@ def _validated(tree: Tree) -> RunConfig:
 
 
 def _choice(registry: Registry[Any], part: Tree) -> Tree:
-    """A registered part's name with all of its options, checked and with defaults filled in."""
+    """A registered name with all of its options, checked and with defaults filled in."""
     options = {key: value for key, value in part.items() if key != "name"}
     config = registry.config(part["name"], options)
     return {"name": part["name"], **plain_values(dataclasses.asdict(config))}

@@ -1,4 +1,4 @@
-"""The data of a run: its splits, what its files held, and what has changed when it goes on."""
+"""The data of a run: its splits, the digests of its files, and their changes since."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from samtune.training.saves import LAST
 from samtune.training.state import has_state
 
 SPLIT = "split.json"
-"""The file with the images that a run trained, validated and tested on."""
+"""The file that lists the images of a run's training, validation and test."""
 DIGESTS = "files.json"
-"""The file with the digest of each of these images and its mask, and the images beside them."""
+"""The file with digests of these images and masks, and with the other images of the data set."""
 _EXAMPLES = 3
 _GO_ON = "start a new run, or use what there is with resume_changed=true"
 Parts = dict[str, list[Record]]
@@ -36,12 +36,12 @@ Parts = dict[str, list[Record]]
 def write_digests(
     folder: Path, looks: Sequence[Look], records: Sequence[Record], settings: str
 ) -> None:
-    """Writes what the files of a run hold.
+    """Writes the digests of a run's files.
 
     Args:
         folder: The run's folder.
-        looks: At the images that it uses, thorough ones.
-        records: All images that there are.
+        looks: Thorough looks at the images that it uses.
+        records: All existing images.
         settings: The digest of its settings.
     """
     used = {look.record.name: [look.content, look.mask_content] for look in looks}
@@ -60,28 +60,28 @@ def noted_settings(folder: Path) -> str | None:
 
 
 class RunData(NamedTuple):
-    """The data that a run used, beside what there is now."""
+    """The data that a run used, compared with the existing data."""
 
     parts: Parts
     lines: list[str]
-    """What has been added or is gone, in words."""
+    """Added and missing images, in words."""
     changed: bool
-    """Whether images of the run are gone."""
+    """Whether images of the run are missing."""
 
 
 def parts_of_run(
     folder: str | Path, records: Sequence[Record], allow: bool = False, splits_used: Any = None
 ) -> RunData:
-    """The splits of a run, by its ``split.json``, and what is new or gone since it began.
+    """The splits of a run from its ``split.json``, and the files that are new or missing since.
 
     Args:
         folder: The run's folder.
-        records: The images that there are now.
-        allow: Go on without images that are gone.
+        records: The existing images.
+        allow: Continue without missing images.
         splits_used: The splits whose images are needed; by default all.
 
     Raises:
-        InputError: An image of the run is gone, or the file is missing or damaged.
+        InputError: An image of the run is missing, or the file is missing or damaged.
     """
     place = as_path(folder)
     names = read_split(place / SPLIT)
@@ -98,7 +98,7 @@ def parts_of_run(
         raise InputError(f"resume={folder}: {lines[0]}; put them back, {_GO_ON}")
     unused = _read(place).get("unused")
     new = sorted(there.keys() - used - set(unused or ()))
-    # an earlier version did not write what it left unused
+    # an earlier version did not list unused images
     what = "are new since the run began" if unused is not None else "are in no split of the run"
     lines = lines if absent else []
     lines += [f"{len(new)} images {what} and are not used ({_some(new)})"] if new else []
@@ -107,15 +107,15 @@ def parts_of_run(
 
 
 def altered(folder: str | Path | None, looks: Sequence[Look], allow: bool = False) -> list[str]:
-    """A line if images or masks hold other values than when the run began; none of a new run.
+    """A line if images or masks have changed since the run began; none for a new run.
 
     Args:
         folder: The run's folder.
-        looks: Thorough ones, at the images that are used.
-        allow: Say so, and go on.
+        looks: Thorough looks at the images that are used.
+        allow: Report it and continue.
 
     Raises:
-        InputError: They do.
+        InputError: They have changed.
     """
     before = {} if folder is None else _read(as_path(folder)).get("digests", {})
     lines = []
@@ -150,7 +150,7 @@ def _some(names: Sequence[str]) -> str:
 def parts_to_train_on(
     config: RunConfig, records: SplitRecords
 ) -> tuple[dict[str, list[Record]], list[str]]:
-    """The splits, those of the run that goes on if there is one; and what is to be said of them."""
+    """The splits, those of the resumed run if there is one, and remarks about them."""
     name = config.data.name
     remarks = list(deviations(name, records)) if name in DATASETS else []
     begun = config.resume is not None and has_state(as_path(config.resume) / LAST)
@@ -162,10 +162,10 @@ def parts_to_train_on(
 
 
 class SplitCheck(NamedTuple):
-    """What a look at all files of some splits gave."""
+    """The result of checking all files of some splits."""
 
     counts: str
-    """For a person, a line for each split."""
+    """One line per split for people."""
     remarks: list[str]
     looks: list[Look]
 
@@ -176,14 +176,14 @@ def check_splits(
     carved: bool | None = None,
     thorough: bool = False,
 ) -> SplitCheck:
-    """Looks at every file once.
+    """Checks every file once.
 
     Args:
         parts: The splits.
         config: How their files are read.
-        carved: Of splits for a training, whether they were made, not found on disk: what a check of
-            the data remarks is remarked too.
-        thorough: Decode the images too, which a training does anyway.
+        carved: For a training: whether samtune made the splits; the remarks of a data check are
+            then added. ``None`` otherwise.
+        thorough: Whether to decode the images too, which a training does anyway.
 
     Raises:
         InputError: Training cannot use a file or a split.
@@ -206,7 +206,7 @@ def check_splits(
         few = few_images(name, summary.images)
         remarks += [few] if few else []
         remarks += _unmeasured(name, summary, config) if name != "train" else []
-        if summary.empty and summary.objects:  # of a split without any it is said already
+        if summary.empty and summary.objects:  # a split without any object is reported already
             remarks.append(f"{name}: {summary.empty} of {summary.images} images have no object")
         if summary.empty:
             counts[-1] += f" ({counted(summary.empty, 'image')} without any)"
@@ -218,12 +218,12 @@ def check_splits(
 
 
 def leaks(subset: Sequence[Record], layout: SplitRecords, config: RunConfig) -> list[str]:
-    """What a check says of images that are measured and lie in another split on disk too.
+    """Remarks about measured images that are also in another split on disk.
 
     Args:
         subset: The images of an evaluation.
-        layout: What lies on disk; nothing is said if no two splits do.
-        config: How the files are read; what cannot be read is left out.
+        layout: The splits on disk; there are no remarks if there are fewer than two.
+        config: How the files are read; unreadable files are left out.
     """
     parts = {name: records for name, records in layout.items() if name is not None}
     if len(parts) < 2:
@@ -231,7 +231,7 @@ def leaks(subset: Sequence[Record], layout: SplitRecords, config: RunConfig) -> 
     there = {record for records in parts.values() for record in records}
     mine = [record for record in subset if record in there]
     sizes = {_size(record) for record in mine}
-    # the same image has the same size, so that most headers spare the pixels
+    # equal images have equal sizes, so for most images the header is enough
     others = [record for record in there - set(mine) if _size(record) in sizes]
     records = [*sorted(others, key=lambda record: record.name), *mine]
     seen = [each for each in looks(records, config.data, thorough=True) if each.content]
@@ -248,7 +248,7 @@ def _size(record: Record) -> tuple[int, int] | None:
 
 
 def _unmeasured(split: str, summary: Summary, config: RunConfig) -> list[str]:
-    """What has no number in a split for measuring, because it does not occur there."""
+    """Classes and objects without a score in a split, because they do not occur in it."""
     data = config.data
     if not summary.objects:
         count = f"{summary.images} of {summary.images} images have no object"

@@ -1,7 +1,7 @@
-"""Why a tuning fails or disappoints: rules, each from what a run recorded to one sentence.
+"""Reasons why a training fails or disappoints: rules that map a run's records to one sentence.
 
-A sentence names the likely cause, the numbers that speak for it, and a remedy. A run without a
-fault gets none; the bounds below are such that differences of chance do not reach them.
+A sentence names the likely cause, the numbers that support it, and a remedy. A healthy run gets
+none: the bounds below are too large to be reached by chance.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOSS_RISES = 1.1
-"""The last third of the losses lies above the first by this factor."""
+"""Factor by which the last third of the losses exceeds the first."""
 WEIGHTS_GROW = 3.0
-"""The norm of all trained weights grows by this factor."""
+"""Factor by which the norm of all trained weights grows."""
 STILL_RISING = 0.15
-"""Share of the whole gain that the last third of the validations brought."""
+"""Fraction of the whole gain that came in the last third of the validations."""
 LEAST_RISE = 0.01
-"""A smaller rise of the validation is none."""
+"""Smallest rise of the validation that counts."""
 SAME_ANSWER = 0.8
-"""IoU of two answers from which on they are the same; objects that share no more than half of it
-call for different ones."""
+"""IoU from which two answers count as the same; objects that overlap by at most half of it should
+get different answers."""
 GAP = 0.15
-"""How much better training images are answered than those of the validation, more than before."""
+"""How much better training images are answered than validation images, beyond the base's
+difference."""
 MISFIT, FITS = 0.5, 0.5
-"""A training image is not fit below this fraction of the median IoU, where that is as high."""
+"""A training image counts as not fitted below this fraction of the median IoU, if the median is
+this high."""
 OTHER_COLOUR = 20.0
-"""Difference of two splits' mean colours, in 0..255, that is not left to chance."""
+"""Difference of two splits' mean colours, in 0..255, that counts as more than chance."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,12 @@ class Colours:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a training recorded, and what was measured after it; what is not known is left out."""
+    """The records of a training, and measurements after it; unknown values are left out."""
 
     rows: Sequence[Mapping[str, Any]] = ()
-    """Of ``metrics.jsonl``: ``train`` (step, loss), ``val`` and ``zero_shot`` (the metric)."""
+    """Rows of ``metrics.jsonl``: ``train`` (step, loss), ``val`` and ``zero_shot`` (the metric)."""
     metric: str = "iou"
-    """The metric of the validation to look at; higher is better."""
+    """The metric of the validations to use; higher is better."""
     lr: float = 1e-3
     weights: tuple[float, float] | None = None
     """Norm of all trained weights, before the first step and after the last."""
@@ -56,23 +58,23 @@ class Evidence:
     wider: Sequence[tuple[str, float]] = ()
     """Settings that would show objects larger, with their width then."""
     pairs: Sequence[tuple[float, float]] = ()
-    """Of two prompts of one image the IoU between the answers, and between the objects."""
+    """For two prompts of one image, the IoU between the answers, and between the objects."""
     training: Mapping[str, float] = field(default_factory=dict)
-    """IoU of training images, asked as in evaluation, by name."""
+    """IoU of training images by name, with the prompts of evaluation."""
     training_before: float | None = None
-    """Their mean for the base, if it is looked for, see :func:`better_on_training`."""
+    """Their mean for the base, if measured, see :func:`better_on_training`."""
     colours: Mapping[str, Colours] = field(default_factory=dict)
-    """By split; ``train`` is compared with the others."""
+    """Colours by split; ``train`` is compared with the others."""
 
 
 def diagnose(evidence: Evidence) -> list[str]:
-    """A sentence for each likely cause, the gravest first; none for a healthy run."""
+    """A sentence for each likely cause, the most serious first; none for a healthy run."""
     sentences = (rule(evidence) for rule in RULES)
     return [sentence for sentence in sentences if sentence is not None]
 
 
 def rate_too_high(evidence: Evidence) -> str | None:
-    """The loss rises or is no number, or the weights blow up."""
+    """The loss rises or is not a number, or the weights grow without bound."""
     losses = [(row["step"], row["loss"]) for row in evidence.rows if row["event"] == "train"]
     remedy = f"try train.lr={evidence.lr / 10:g}"
     start = f"train.lr={evidence.lr:g} is too high"
@@ -94,7 +96,7 @@ def rate_too_high(evidence: Evidence) -> str | None:
 
 
 def too_few_steps(evidence: Evidence) -> str | None:
-    """The validation still rises at the end."""
+    """The validation metric still rises at the end."""
     curve = _validations(evidence, evidence.metric)
     if len(curve) < 4:
         return None
@@ -176,7 +178,7 @@ def labels_disagree(evidence: Evidence) -> str | None:
 
 
 def misfits(evidence: Evidence) -> list[str]:
-    """The training images that are not fit where most are, the worst first."""
+    """The training images that are not fitted although most are, the worst first."""
     finite = {name: iou for name, iou in evidence.training.items() if not math.isnan(iou)}
     if len(finite) < 4:
         return []
@@ -209,7 +211,7 @@ def colours_differ(evidence: Evidence) -> str | None:
 
 
 def _mean(ious: Mapping[str, float]) -> float:
-    """The mean of what is a number; NaN of nothing."""
+    """The mean of the values that are numbers; NaN if there are none."""
     finite = [iou for iou in ious.values() if not math.isnan(iou)]
     return sum(finite) / len(finite) if finite else math.nan
 
@@ -233,4 +235,4 @@ RULES: tuple[Callable[[Evidence], str | None], ...] = (
     rate_too_high, colours_differ, objects_too_narrow, labels_disagree, prompt_ignored, overfitted,
     too_few_steps,
 )  # fmt: skip
-"""The rules, the gravest cause first."""
+"""The rules, the most serious cause first."""

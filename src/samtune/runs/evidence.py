@@ -1,4 +1,4 @@
-"""What a training's diagnosis rests on: measured on a few images once it is over."""
+"""Measurements for a training's diagnosis: on a few images, once the training is over."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from samtune.runs.selection import judged_by
 from samtune.training.state import trained_tensors
 
 IMAGES = 16
-"""Training images that are answered, or as many as the test has if they are more."""
+"""Number of training images that are answered, or as many as the test has if that is more."""
 IMAGES_IN_TILES = 4
-"""The same if each of them is many tiles."""
+"""The number if each of them is many tiles."""
 MOST_IMAGES = 32
 COLOURED = 16
-"""Images of each split whose colours are measured."""
+"""Number of images per split whose colours are measured."""
 PICTURES = 4
-"""Training images that the report shows."""
+"""Number of training images in the report."""
 
 
 class Examination:
-    """Looks for the causes of what a training comes to; it is begun before the first step.
+    """Looks for the causes of a training's result; it is created before the first step.
 
     Args:
         models: The base and the model to tune.
@@ -58,7 +58,7 @@ class Examination:
     ) -> None:
         self.models, self.parts, self.config, self.shapes = models, parts, config, shapes
         self.mode = judged_by(config)[1]
-        """The prompts of the validation, so that training images compare with it."""
+        """The prompts of the validation, so that training images are comparable with it."""
         self.norm = _norm(models[1].state_dict().values())
 
     def causes(
@@ -67,13 +67,13 @@ class Examination:
         """The likely causes in words, and pictures of training images that cannot be fit.
 
         Args:
-            rows: What the training recorded.
-            folder: The run's, with the state after the last step.
-            display: Where to show progress.
+            rows: The records of the training.
+            folder: The run's folder, with the state after the last step.
+            display: The output for progress.
         """
         model = self.models[1]
         strength = model.strength
-        model.strength = strength or 1.0  # of a training that was not worth it, what it came to
+        model.strength = strength or 1.0  # the trained weights, even if not worth it
         evidence = replace(self.measure(display), rows=rows)
         evidence = replace(evidence, weights=(self.norm, norm_after(folder)))
         if better_on_training(evidence):
@@ -83,7 +83,7 @@ class Examination:
         return sentences, pictures
 
     def measure(self, display: Display) -> Evidence:
-        """What is measured afterwards: on training images, between prompts, between splits."""
+        """Measurements after the training: on training images, between prompts, between splits."""
         config, model, train = self.config, self.models[1], self._some_training_images()
         after = measure(model, train, config, display, "tuned, training images")
         metric, wide = config.train.metric, len(self.shapes) > 0
@@ -130,10 +130,10 @@ class Examination:
 
 
 def norm_after(folder: Path) -> float:
-    """The norm of all trained tensors after a training's last step, from its state.
+    """The norm of all trained tensors after the last step of a training, from its state.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
     """
     return _norm(trained_tensors(folder / "last").values())
 
@@ -141,7 +141,7 @@ def norm_after(folder: Path) -> float:
 def answer_pairs(
     model: FineTuned, dataset: SegmentationDataset, config: RunConfig
 ) -> list[tuple[float, float]]:
-    """Of two prompts of one image the IoU between the answers, and between the objects.
+    """For two prompts of one image, the IoU between the answers, and between the objects.
 
     The first prompt is compared with the last, the second with the last but one, and so on; a few
     of a few images.

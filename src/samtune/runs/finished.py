@@ -1,4 +1,4 @@
-"""Whether a run has come to its end, so that nothing is left to do."""
+"""Whether a run has finished, so that nothing is left to do."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ def read_summary(folder: Path) -> Tree:
 
 
 def length_of(config: RunConfig) -> Tree:
-    """The settings that say how long a training is."""
+    """The settings for the length of a training."""
     return {"max_steps": config.train.max_steps, "epochs": config.train.epochs}
 
 
 def finished_summary(config: RunConfig) -> Tree | None:
-    """The summary of the run to resume, if it has all the steps that are asked for.
+    """The summary of the run to resume, if it has all requested steps.
 
-    Nothing if a file of its results is missing or damaged: the run then goes on, and writes it.
+    The result is ``None`` if a file of its results is missing or damaged: the run is then resumed,
+    and writes the file.
     """
     if config.resume is None:
         return None

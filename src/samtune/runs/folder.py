@@ -1,4 +1,4 @@
-"""A run's folder: it is made, filled with the log, and removed if the run comes to nothing."""
+"""A run's folder: created, filled with the log, and removed if the run produces nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from samtune.training.saves import LAST
 from samtune.training.state import has_state, read_counters
 
 DEFAULT = Path("runs")
-"""The folder of runs that name none."""
+"""The folder of runs without a set output folder."""
 METRICS = "metrics.jsonl"
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
@@ -37,20 +37,20 @@ RUN_FILES = (
 
 @contextmanager
 def run_folder(output: str | None, name: str, resume: str | None = None) -> Iterator[Path]:
-    """The run's folder, made now; removed again when the run ends before it can be resumed.
+    """The run's folder, created now; removed again if the run ends before it can be resumed.
 
-    Of several processes the main one makes and removes it, and all get its path.
+    With several processes, the main one creates and removes it, and all get its path.
 
     Meanwhile the folder is locked: no other run can use it.
 
     Args:
         output: The folder of the setting ``output``; it must not hold a run.
-        name: Without that, ``runs/NAME`` or the next free one.
-        resume: The folder of the run to go on with, instead of both.
+        name: If ``output`` is not set, ``runs/NAME`` or the next free name.
+        resume: The folder of the run to continue, instead of both.
 
     Raises:
-        InputError: The folder holds a run, or one is going on in it, or it cannot be made.
-        KeyboardInterrupt: With how to go on as its message.
+        InputError: The folder contains a run, a run is active in it, or it cannot be created.
+        KeyboardInterrupt: The user stopped it; the message says how to continue.
     """
     locks: list[RunLock] = []
 
@@ -76,7 +76,7 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
 
 @contextmanager
 def _told_how_to_go_on(folder: Path, new: bool) -> Iterator[None]:
-    """After an error the folder says how to go on, or is removed if there is nothing to go on."""
+    """Adds to an error how to continue, or removes the folder if there is nothing to continue."""
     try:
         yield
     except Exception as error:
@@ -101,14 +101,14 @@ def _how_to_go_on(folder: Path) -> str:
 
 
 def check_output(output: str | None, root: str | None) -> None:
-    """Refuses a run folder that would lie within the data that the run reads.
+    """Refuses a run folder inside the data that the run reads.
 
     Args:
         output: The setting ``output``; without it the run lies below :data:`DEFAULT`.
         root: The setting ``data.root``.
 
     Raises:
-        InputError: It names a folder beside the data.
+        InputError: The message suggests a folder beside the data.
     """
     if root is None or not (data := as_path(root)).is_dir():
         return
@@ -123,12 +123,12 @@ def check_output(output: str | None, root: str | None) -> None:
 
 
 class Log:
-    """Appends events to ``metrics.jsonl`` and shows them; of several processes the main one.
+    """Appends events to ``metrics.jsonl`` and shows them; with several processes, in the main one.
 
     Args:
         folder: The run's.
-        display: Where to show them.
-        resume: Whether the run goes on from its state, so that earlier rows stay.
+        display: The output.
+        resume: Whether the run continues from its state, so earlier rows stay.
     """
 
     def __init__(self, folder: Path, display: Display, resume: bool) -> None:
@@ -158,9 +158,9 @@ class Log:
 
 
 def _comes_again(row: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
-    """Whether a row is of what a state does not have yet: it was logged after that was saved.
+    """Whether a row is later than the state: it was logged after the state was saved.
 
-    So does the curve of strengths, which is another one if the training goes on.
+    The curve of strengths is also dropped, because it changes if the training continues.
     """
     ends = {"train": state["step"], "val": state["validated"], "strength": -1}
     if row["event"] == "zero_shot" and state.get("zero_shot", {}) is None:
@@ -169,7 +169,7 @@ def _comes_again(row: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
 
 
 def _rows(text: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """The rows of a log, and the numbers of the lines that are none; a cut end is no such line."""
+    """The rows of a log, and the numbers of unreadable lines, except an incomplete last line."""
     rows, unreadable = [], []
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
@@ -191,7 +191,7 @@ def _row(line: str) -> dict[str, Any] | None:
 
 
 def clear(folder: Path) -> None:
-    """Removes what a run wrote, and the folder if nothing else is in it."""
+    """Removes the files that a run wrote, and the folder if nothing else is in it."""
     for name in (*RUN_FILES, LOCK):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
@@ -217,14 +217,14 @@ def _fresh(output: str | None, name: str) -> Path:
         try:
             check_room(path)
         except InputError:
-            with suppress(OSError):  # somebody's own files stay
+            with suppress(OSError):  # the user's own files stay
                 path.rmdir()
             raise
         return path
 
 
 def refuse_taken(output: str | None, resume: str | None) -> None:
-    """Refuses a folder that a new run cannot have, or in which one is going on, before any work.
+    """Refuses, before any work, a folder that a new run cannot use or in which a run is active.
 
     Args:
         output: The setting ``output``.
@@ -241,7 +241,7 @@ def refuse_taken(output: str | None, resume: str | None) -> None:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a run has left anything in a folder."""
+    """Whether a folder contains files of a run."""
     return any((folder / name).exists() for name in RUN_FILES)
 
 
@@ -260,7 +260,7 @@ def _refuse_begun(folder: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Replaces NaN and infinity by ``None``: JSON has no NaN, so what was not measured is null."""
+    """Replaces NaN and infinity, which JSON lacks, by ``None``; unmeasured values are null."""
     if isinstance(value, Mapping):
         return {key: finite(v) for key, v in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""``input.tiles=auto``: what comes into the frame, by the widths of the objects in the masks."""
+"""``input.tiles=auto``: chooses the content of the frame by the widths of the objects in masks."""
 
 from __future__ import annotations
 
@@ -18,51 +18,50 @@ from samtune.sam.spec import SamSpec
 from samtune.sam.weights import spec_of
 
 ENOUGH = 0.4
-"""Tokens that the median object is wide at least where the image is seen whole.
+"""Width in tokens of the median object from which whole images are used.
 
-In ``benchmarks/results/frames.md`` drawn vessels have 0.15 and come to an IoU of 0.25, to 0.54 in
-tiles; the narrowest objects there that are no curves have 0.57. What lies between is not measured.
-"""
+In ``benchmarks/results/frames.md`` drawn vessels have a width of 0.15 and reach an IoU of 0.25, and
+0.54 in tiles; the narrowest objects there that are not curves have 0.57. Widths in between were not
+measured."""
 ENOUGH_IN_TILES = 0.6
-"""The same in tiles at the image's own resolution; narrower objects are shown twice as large.
+"""The same width in tiles at the image's own resolution; narrower objects are enlarged twice.
 
-The vessels have 0.34 there and come to 0.43; twice as large to 0.54.
-"""
+The vessels have a width of 0.34 there and reach 0.43; enlarged twice, 0.54."""
 MOST_ZOOM = 2.0
-"""Frame pixels for one of the image in tiles at most: beyond, there is nothing more to see."""
+"""Largest number of frame pixels per image pixel in tiles; more shows no further detail."""
 LARGER = 1.2
-"""What shows objects less than so many times as large is not worth its cost."""
+"""Least enlargement of objects that is worth its cost."""
 LARGEST_FRAME = 2.0
-"""Side of a larger frame at most, in sides of the base's: attention costs its fourth power."""
+"""Largest side of a larger frame, in sides of the base's: attention costs its fourth power."""
 MOST_TILES = 64
-"""Tiles of the largest image at most; beyond that a smaller zoom is taken."""
+"""Largest number of tiles for the largest image; beyond that a smaller zoom is used."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """What comes into the frame, and how wide objects are there."""
+    """The content of the frame, and the width of objects in it."""
 
     settings: dict[str, Any]
     """Values of ``input.tiles``, ``input.size`` and ``input.scale``, for those that it sets."""
     whole: float
-    """Median width of the objects in tokens where the image is seen whole."""
+    """Median width of the objects in tokens with whole images."""
     width: float
-    """The same with these settings."""
+    """Median width of the objects in tokens with these settings."""
     pixels: float
-    """The same in pixels of the image; NaN without objects, as the two above."""
+    """Median width in pixels of the image; NaN without objects, like the two above."""
     shapes: Shapes
     hindrance: str = ""
-    """Why images are seen whole although objects are narrow there, in a clause."""
+    """The reason, as a clause, why whole images are used although objects are narrow."""
 
     def over(self, config: RunConfig) -> RunConfig:
         """A configuration with these settings."""
         return replace(config, input=replace(config.input, **self.settings))
 
     def __str__(self) -> str:
-        """One line for the reader: what was chosen, by which numbers, and how to undo it."""
+        """One line for the user: the choice, the numbers behind it, and how to undo it."""
         of = f"median of {len(self.shapes)} in {self.shapes.images} masks"
         if not len(self.shapes):
-            return "input.tiles=auto: whole images, for no mask shows how wide objects are"
+            return "input.tiles=auto: whole images, because no mask shows how wide objects are"
         if self.settings["tiles"] == "whole" and "size" not in self.settings:
             line = f"input.tiles=auto: whole images, where objects are {self.whole:.2g} tokens wide"
             if not self.hindrance:
@@ -83,14 +82,14 @@ class Framing:
 
 
 def choose_framing(configs: Sequence[RunConfig], shapes: Shapes) -> Framing:
-    """Chooses what comes into the frame of some trainings alike.
+    """Chooses the same content of the frame for some trainings.
 
     Args:
-        configs: The trainings; they differ in what has nothing to do with the frame.
+        configs: The trainings; they only differ in settings unrelated to the frame.
         shapes: The objects of their training masks.
     """
     first = configs[0]
-    if not len(shapes) or min(_frame(first)) < 1:  # a frame of nothing is refused with the model
+    if not len(shapes) or min(_frame(first)) < 1:  # an empty frame is refused later, with the model
         return Framing({"tiles": "whole"}, math.nan, math.nan, math.nan, shapes)
     whole, pixels = width_in_tokens(first, shapes), float(np.median(shapes.widths))
     plain = Framing({"tiles": "whole"}, whole, whole, pixels, shapes)
@@ -109,9 +108,9 @@ def choose_framing(configs: Sequence[RunConfig], shapes: Shapes) -> Framing:
 
 
 def wider_settings(config: RunConfig, shapes: Shapes) -> list[tuple[str, float]]:
-    """Settings that show objects larger, each with their width in tokens then.
+    """Settings that enlarge objects, each with the resulting width in tokens.
 
-    None if they are wide enough already, or if images are cropped around prompts.
+    The result is empty if objects are wide enough already, or if images are cropped around prompts.
     """
     if not len(shapes) or config.input.tiles == "crop":
         return []
@@ -134,7 +133,7 @@ def _nothing_larger(config: RunConfig) -> str:
 def width_in_tokens(config: RunConfig, shapes: Shapes) -> float:
     """Median width of objects in tokens of the frame, as a configuration fills it.
 
-    With crops around prompts it is that of whole images.
+    With crops around prompts it is the width in whole images.
     """
     spec, frame = spec_of(config.base.name), _frame(config)
     if config.input.tiles == "tiled":
@@ -147,7 +146,7 @@ def width_in_tokens(config: RunConfig, shapes: Shapes) -> float:
 
 
 def _larger(config: RunConfig, plain: Framing) -> list[Framing]:
-    """What would show objects larger, the best first: tiles, and a larger frame."""
+    """Settings that enlarge objects, the best first: tiles, and a larger frame."""
     spec, options = spec_of(config.base.name), []
     if (scale := _zoom(config, plain)) is not None:
         options.append({"tiles": "tiled", "scale": scale})
@@ -158,7 +157,7 @@ def _larger(config: RunConfig, plain: Framing) -> list[Framing]:
 
 
 def _zoom(config: RunConfig, plain: Framing) -> float | None:
-    """The scale of tiles, or nothing if they show objects no larger, or cut those of points."""
+    """The scale of tiles; ``None`` if they do not enlarge objects, or cut those of points."""
     frame, shapes = _frame(config), plain.shapes
     largest = int(shapes.sizes[:, 0].max()), int(shapes.sizes[:, 1].max())
     at_full = plain.pixels / spec_of(config.base.name).patch_size
@@ -171,7 +170,7 @@ def _zoom(config: RunConfig, plain: Framing) -> float | None:
     kinds = config.prompts.modes(train=True).kinds | config.prompts.modes(train=False).kinds
     long = float(np.quantile(shapes.lengths, 0.9)) * scale
     if "point" in kinds and long > min(frame) / 2:
-        return None  # a point says nothing of what lies beyond its tile
+        return None  # a point gives no information about areas beyond its tile
     return scale
 
 

@@ -68,18 +68,18 @@ if TYPE_CHECKING:
 def train(config: RunConfig, display: Display) -> Tree:
     """Fine-tunes, measures zero-shot and tuned on the test split, and writes the run folder.
 
-    Of several processes the main one writes, and each returns the summary.
+    With several processes, the main one writes, and each returns the summary.
 
-    All of the data and the base are checked before the folder is made, and a run that ends before
-    there is anything to resume leaves no folder.
+    All data and the base are checked before the folder is created, and a run that ends before it
+    can be resumed leaves no folder.
 
     Args:
         config: With ``resume`` set, that of the earlier run; see
             :func:`samtune.runs.words.from_words`.
-        display: Where to speak.
+        display: The output for the user.
 
     Raises:
-        InputError: Wrong configuration, data, weights or folder.
+        InputError: The configuration, data, weights or folder are wrong.
         KeyboardInterrupt: With how to go on as its message.
     """
     if config.strength is not None:
@@ -136,7 +136,7 @@ def _announce(plan: Plan, folder: Path, display: Display) -> None:
 
 
 def _write_plan(plan: Plan, folder: Path) -> None:
-    """Writes settings, splits and digests of the files; those of a run that was cut off stay."""
+    """Writes settings, splits and digests of the files; those of an interrupted run stay."""
     if plan.config.resume is None:
         write_whole(folder / CONFIG, _yaml(plan.config.tree()))
     write_split(folder / SPLIT, plan.parts)
@@ -165,7 +165,7 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
 
 
 def _with_kept(plan: Plan, result: FitResult) -> dict[str, SegmentationDataset]:
-    """The data sets of the test, with ``prompts.eval=auto`` also for the prompts that were kept."""
+    """The test data sets, with ``prompts.eval=auto`` also for the prompts that were kept."""
     test, first = plan.test, next(iter(plan.test.values()))
     kept = result.kept_modes if plan.config.prompts.eval == AUTO else ()
     return test | {mode: first.asked_in(mode) for mode in kept if mode not in test}
@@ -177,10 +177,11 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
     Args:
         source: A checkpoint's path, or the name of a base for its zero-shot result alone.
         words: ``key=value`` and YAML files, over the settings of the checkpoint.
-        display: Where to speak.
+        display: The output for the user.
 
     Raises:
-        InputError: Wrong checkpoint, configuration or data, or a setting against the checkpoint.
+        InputError: The checkpoint, configuration or data are wrong, or a setting contradicts the
+            checkpoint.
     """
     model = Source.of(source)
     config = model.configure(words)
@@ -206,7 +207,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     display.say(of_evaluation(model or baseline, source.word, config, look.counts, test))
     path = Path(source.word)
     stem = path.parent.name if path.name == BEST else path.stem
-    # before anything is measured, which takes long: the folder, the disk
+    # the folder and the disk, before the long measurement
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
         summary, overlays = compare_with_base(baseline, model, test, config, display)
         summary |= _costs(model or baseline, time.perf_counter() - start)
@@ -223,7 +224,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
 def _parts_to_measure(
     source: Source, layout: SplitRecords, config: RunConfig
 ) -> tuple[Parts, list[str], Path | None]:
-    """The splits of the run that a checkpoint lies in, and its folder, or those of the data."""
+    """The splits of a checkpoint's run, and its folder; or the splits of the data."""
     run = source.run_beside(config)
     if run is None:
         return *parts_to_train_on(config, layout), None
@@ -234,9 +235,10 @@ def _parts_to_measure(
 
 
 def _trained_on(source: Source, records: Sequence[Record], config: RunConfig) -> list[str]:
-    """A remark if images that are measured were trained on.
+    """A remark if measured images were used in training.
 
-    A split that is made moves when files are added; what a run used stands beside its checkpoint.
+    Splits made by samtune change when files are added; the list of a run's images is beside its
+    checkpoint.
     """
     roots = [_place(str(r)) for r in (source.training_data().get("root"), config.data.root)]
     used = read_split(Path(source.word).parent / SPLIT).get("train", [])
@@ -254,7 +256,7 @@ def _place(folder: str) -> Path:
 
 
 def _mended(folder: Path) -> list[str]:
-    """A remark if the newest state of a run is damaged, which the one before then replaces."""
+    """A remark if the newest state of a run is damaged and the previous one replaces it."""
     line = mend_state(folder / LAST)
     return [line] if line else []
 
@@ -322,7 +324,7 @@ def _write_results(
 
 
 def data_name(config: RunConfig) -> str:
-    """The data set's name in reports and folders."""
+    """The name of the data set in reports and folders."""
     return config.data.name or _place(config.data.root or "data").name
 
 

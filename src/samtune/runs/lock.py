@@ -1,8 +1,8 @@
-"""One folder, one run: a lock that holds as long as its process lives, and no longer.
+"""The lock of a run folder, which lasts as long as its process.
 
-Where the file system knows ``flock``, the system itself lets go of a lock whose process has ended.
-What the lock's file says (host, process, and when both were started) decides elsewhere, and across
-hosts its age does: who holds a lock touches it.
+If the file system supports ``flock``, the system itself releases the lock of a process that has
+ended. Otherwise the content of the lock file decides (host, process, and their start times), and
+across hosts its age, because the holder of a lock touches the file.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 from samtune.errors import InputError
 
 LOCK = "run.lock"
-"""The file, which is there while a run is."""
+"""The lock file, which exists while a run is active."""
 HEARTBEAT = 20.0
-"""Seconds between two touches of the file."""
+"""Seconds between two updates of the file's time."""
 STALE = 120.0
-"""Seconds after which a lock of another host, which is not touched, counts no longer."""
+"""Seconds without an update after which the lock of another host is ignored."""
 TRIES = 20
 _descriptors: set[int] = set()
 
 
 def _let_go_in_child() -> None:
-    """Processes that load data must not hold the lock when the run itself is killed."""
+    """Releases the lock in processes that load data, which may outlive a killed run."""
     for descriptor in _descriptors:
         with suppress(OSError):
             os.close(descriptor)
@@ -46,11 +46,11 @@ class RunLock:
     """The lock of a folder, from its making to :meth:`release`.
 
     Args:
-        folder: It must be there.
-        option: What a refusal calls it, as in ``output=run``.
+        folder: An existing folder.
+        option: Its name in messages, as in ``output=run``.
 
     Raises:
-        InputError: A run in the folder is going on.
+        InputError: A run is active in the folder.
     """
 
     def __init__(self, folder: Path, option: str) -> None:
@@ -66,16 +66,16 @@ class RunLock:
         threading.Thread(target=self._touch, daemon=True).start()
 
     def release(self) -> None:
-        """Lets go, and removes the file."""
+        """Releases the lock, and removes the file."""
         self._over.set()
         _descriptors.discard(self._descriptor)
         with suppress(OSError):
             os.close(self._descriptor)
-        with suppress(OSError):  # its folder may be gone
+        with suppress(OSError):  # its folder may no longer exist
             self.path.unlink()
 
     def _try(self, option: str) -> int | None:
-        """Takes the lock once; nothing if another process was in between."""
+        """Tries to take the lock once; fails if another process intervened."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             free = _flock(descriptor)
@@ -86,7 +86,7 @@ class RunLock:
                 os.close(descriptor)
                 return None
             if free is None:
-                if self._exclusive(owner):  # which has written who holds it
+                if self._exclusive(owner):  # which has written its owner
                     return descriptor
                 os.close(descriptor)
                 return None
@@ -102,8 +102,8 @@ class RunLock:
     def _exclusive(self, owner: dict[str, Any] | None) -> bool:
         """Without ``flock``: whether this process, of several at once, is the one that may go on.
 
-        The claim is a folder, which one process alone can make, also on a network disk. One that a
-        crash has left counts as long as a lock of another host.
+        The claim is a folder, which only one process can create, also on a network disk. A claim
+        left by a crash is valid as long as a lock of another host.
         """
         claim = self.path.with_suffix(".claim")
         try:
@@ -117,7 +117,7 @@ class RunLock:
         try:
             if _owner(self.path) != owner:
                 return False
-            # the file says who holds it, before anybody else can claim it
+            # the file names its owner before another process can claim it
             self.path.write_text(json.dumps(_this_process()), "utf-8")
             return True
         finally:
@@ -130,10 +130,10 @@ class RunLock:
 
 
 def refuse_running(folder: Path, option: str) -> None:
-    """Refuses a folder in which a run is going on, and leaves it as it is.
+    """Refuses a folder in which a run is active, without changing it.
 
     Raises:
-        InputError: It tells which run.
+        InputError: A run is active; the message identifies it.
     """
     path = folder / LOCK
     owner = _owner(path)
@@ -146,7 +146,7 @@ def _refusal(option: str, owner: dict[str, Any] | None) -> InputError:
 
 
 def _flock(descriptor: int) -> bool | None:
-    """Whether the lock could be had; ``None`` if there is no such thing here."""
+    """Whether the lock was obtained; ``None`` if the system has no such locks."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -159,7 +159,7 @@ def _flock(descriptor: int) -> bool | None:
 
 
 def _is_same(descriptor: int, path: Path) -> bool:
-    """Whether the file that was opened is still the one of that name."""
+    """Whether the opened file is still the file of that name."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
@@ -179,7 +179,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _owner(path: Path) -> dict[str, Any] | None:
-    """What a lock's file says; nothing of an empty or a damaged one."""
+    """The content of a lock file; empty for an empty or damaged one."""
     try:
         tree = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -188,7 +188,7 @@ def _owner(path: Path) -> dict[str, Any] | None:
 
 
 def _is_alive(owner: dict[str, Any], path: Path) -> bool:
-    """Whether the process that a lock names is still there."""
+    """Whether the process named in a lock still exists."""
     here = (owner.get("host"), owner.get("boot")) == (socket.gethostname(), _boot())
     if owner.get("host") == socket.gethostname() and not here:
         return False  # this machine has been started anew
@@ -206,7 +206,7 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was touched, by the clock of its file system."""
+    """Seconds since a file was touched, by its file system's clock."""
     probe = path.with_name(f"{path.name}.{os.getpid()}.probe")
     try:
         probe.touch()
@@ -216,14 +216,14 @@ def _age(path: Path) -> float:
 
 
 def _boot() -> str:
-    """What is another one after each start of the machine, as far as it tells."""
+    """An identifier that changes with each start of the machine, if the system provides one."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     return ""
 
 
 def _started(pid: int) -> str:
-    """When a process was started, as far as the system tells: numbers of processes come again."""
+    """The start time of a process, if the system provides it, because process ids are reused."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the value of a setting means as text: literally a name or a path, or as YAML has it."""
+"""The meaning of a setting's text: a literal name or path, or a YAML value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from samtune.runs.config import RunConfig
 from samtune.texts import parse_yaml
 
 Kind = Literal["text", "texts", "yaml"]
-"""A name or a path; several, or a list of them; anything else."""
+"""The kind of a setting's values: a name or path; a list of them; or anything else."""
 _QUOTES = "'\""
 
 
@@ -27,7 +27,7 @@ class Loader(yaml.SafeLoader):
     """YAML whose whole numbers are decimal: ``010`` is ten, and ``1:30`` is text."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys differ."""
+        """A mapping with distinct keys."""
         check_keys(node)
         return super().construct_mapping(node, deep=deep)
 
@@ -53,9 +53,9 @@ Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 @cache
 def kind_of_setting(key: str) -> Kind:
-    """What values of a setting are, as its type says; ``yaml`` of what is no setting.
+    """The kind of a setting's values by its type; ``yaml`` for unknown settings.
 
-    Of an option it is what those of this name are in all methods that have it.
+    For an option, all methods that have an option of this name decide.
 
     Args:
         key: As ``data.root`` or ``adapter.rank``.
@@ -70,12 +70,13 @@ def kind_of_setting(key: str) -> Kind:
 
 
 def value_of(key: str, text: str) -> Any:
-    """The value of a setting that is written as ``key=text``.
+    """The value of a setting written as ``key=text``.
 
-    A name or a path is literal, but for quotes around all of it; nothing, or ``null``, is none.
+    A name or a path is literal, except for quotes around all of it; an empty text or ``null`` is
+    none.
 
     Raises:
-        InputError: Not YAML, of a setting that is no text.
+        InputError: The value of a non-text setting is not YAML.
     """
     kind = kind_of_setting(key)
     bare = text.strip()
@@ -97,7 +98,7 @@ def value_of(key: str, text: str) -> Any:
 
 
 def tree_of(text: str) -> Any:
-    """A YAML file's content, in which names and paths are as they are written.
+    """A YAML file's content, with names and paths as written.
 
     ``root: 2024``, ``name: no`` and ``root: 2024-01-01`` are texts; ``null`` and ``~`` are none.
 
@@ -109,12 +110,12 @@ def tree_of(text: str) -> Any:
 
 @lru_cache(maxsize=16)
 def _tree_of(text: str) -> Any:
-    """A command reads the file of a run more than once, and to parse it takes a while."""
+    """Parses a text, cached: a command reads a run's file several times, and parsing is slow."""
     return _as_written(parse_yaml(text, Loader), as_words(text), "")
 
 
 def _as_written(value: Any, texts: Any, key: str) -> Any:
-    """A tree with the written form of each scalar that is a text by its setting's type."""
+    """A tree with the written form of each scalar whose setting is a text."""
     if isinstance(value, Mapping) and isinstance(texts, Mapping):
         return {
             name: _as_written(inner, texts.get(str(name)), f"{key}.{name}" if key else str(name))
@@ -132,7 +133,7 @@ def _text(value: Any, texts: Any) -> Any:
 
 
 def _unquoted(text: str) -> str:
-    """Without the quotes around it, which a shell left."""
+    """The text without quotes around it, which a shell may have left."""
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
     return text[1:-1] if quoted and text[0] not in text[1:-1] else text
 

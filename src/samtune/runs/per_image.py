@@ -1,4 +1,4 @@
-"""The table of a run's test images: what each answer scored, for people and for comparisons."""
+"""The table of a run's test images with the score of each answer, for people and comparisons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from samtune.runs.trees import Tree
 from samtune.texts import read_text
 
 PER_IMAGE = "images.csv"
-"""The file of a run folder with a row for each prompt and test image."""
+"""The file of a run folder with one row per prompt and test image."""
 TEXTS = ("prompt", "image")
 COUNTS = ("zero_shot_objects", "tuned_objects")
 
@@ -32,7 +32,7 @@ def write_items(folder: Path, items: Sequence[Tree]) -> Path | None:
 
 
 def read_items(folder: Path) -> list[Tree]:
-    """The rows of a run's test images; empty for a run that has none, as those of version 0.1.0.
+    """The rows of a run's test images; empty for runs without them, as of version 0.1.0.
 
     Raises:
         InputError: The file is damaged.

@@ -1,4 +1,4 @@
-"""Where files lie: what a run's folder knows, and a checkpoint that travels does not tell."""
+"""The locations of files, which are in a run's folder but not in a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from samtune.runs.trees import Tree, add_up, leaves, nested
 from samtune.runs.words import read_run
 
 LEFT_OUT = ("output", "resume", "data.root")
-"""Settings that are places of the machine alone."""
+"""Settings that are only locations on a machine."""
 OUTSIDE = "data.outside"
-"""What somebody allowed the data at one place, and not those at another."""
+"""The setting that allows data outside of their folder, for one location only."""
 PARTS: dict[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
 NAMES = ("base.weights", "data.colors")
-"""Settings of files whose names say which they are."""
+"""Settings of files whose names identify them."""
 
 
 def without_places(tree: Tree) -> Tree:
-    """The settings of a run as its checkpoint has them: without folders of the machine."""
+    """The settings of a run as its checkpoint stores them: without folders of the machine."""
     tree = {**tree, **{kind: _stored(part, tree[kind]) for kind, part in PARTS.items()}}
     for key, value in leaves(tree).items():
         if key in LEFT_OUT:
@@ -44,15 +44,16 @@ def _stored(registry: Registry[Any], part: Tree) -> Tree:
 
 
 def with_places(tree: Tree, checkpoint: Path) -> Tree:
-    """The settings of a checkpoint with the places that its run's folder, if it lies there, knows.
+    """The settings of a checkpoint, with the locations from its run's folder, if it is in one.
 
     Args:
-        tree: As :func:`without_places` gave it; of earlier versions it has places, and keeps them.
+        tree: A result of :func:`without_places`; trees of earlier versions contain locations and
+            keep them.
         checkpoint: The file.
     """
     mine, run = leaves(tree), dict[str, object]()
     if mine.get("data.root") is None and (checkpoint.parent / "config.yaml").is_file():
-        with suppress(InputError):  # it is damaged: then it knows nothing
+        with suppress(InputError):  # a damaged file provides nothing
             run = leaves(read_run(checkpoint.parent))
     if not _alike(mine, run):
         return tree
@@ -66,6 +67,6 @@ def with_places(tree: Tree, checkpoint: Path) -> Tree:
 
 
 def _alike(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    """Whether two runs are of one base and method, and start alike."""
+    """Whether two runs have the same base, method and start."""
     keys = [key for key in one if key.startswith(("base.name", "adapter.", "decoder.", "seed"))]
     return bool(other) and all(one[key] == other.get(key) for key in keys)

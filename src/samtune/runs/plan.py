@@ -1,4 +1,4 @@
-"""What a training needs, read and checked before anything is written."""
+"""Everything that a training needs, read and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a training needs, checked before its folder is made."""
+    """Everything that a training needs, checked before its folder is created."""
 
     config: RunConfig
     differing: Tree
-    """The settings that somebody set."""
+    """The settings that were set."""
     lines: list[str]
-    """What the reader is told of the data and the frame."""
+    """Lines for the user about the data and the frame."""
     remarks: list[str]
     parts: dict[str, list[Record]]
     looks: list[Look]
-    """At the images that are used."""
+    """Looks at the images that are used."""
     files: list[Record]
-    """All records, of whatever split."""
+    """All records, of every split."""
     model: FineTuned
     baseline: FineTuned
     settings: FitConfig
-    """Those of the training, with the metric that judges it."""
+    """The settings of the training, with the metric of its validations."""
     train: SegmentationDataset
     val: SegmentationDataset
     test: dict[str, SegmentationDataset]
-    """By prompt mode."""
+    """The test images by prompt mode."""
     examination: Examination
 
 
@@ -55,10 +55,10 @@ def plan_training(config: RunConfig) -> Plan:
     """Reads and checks the data, chooses the frame, and builds models and data sets.
 
     Args:
-        config: As it was typed; ``input.tiles=auto`` is what is chosen.
+        config: The configuration as typed; ``input.tiles=auto`` is resolved.
 
     Raises:
-        InputError: Wrong data, settings or weights.
+        InputError: Data, settings or weights are wrong.
     """
     records = find(config.data)
     parts, remarks = parts_to_train_on(config, records)
@@ -92,7 +92,7 @@ def plan_training(config: RunConfig) -> Plan:
 
 
 def _rate_line(config: RunConfig) -> list[str]:
-    """A line about the learning rate if it is the method's own, and not that of most."""
+    """A line about the learning rate if the method declares its own."""
     rate = config.usual_rate
     return [] if rate.is_usual or config.train.peak_lr != rate.value else [str(rate)]
 
@@ -100,11 +100,11 @@ def _rate_line(config: RunConfig) -> list[str]:
 def test_sets(
     config: RunConfig, model: FineTuned, records: Sequence[Record]
 ) -> dict[str, SegmentationDataset]:
-    """The images that are measured, by the prompt mode in which they are asked.
+    """The test images, by the prompt mode with which they are measured.
 
     Args:
-        config: Says which modes.
-        model: Whose frame.
+        config: The configuration, for the modes.
+        model: The model, for its frame.
         records: The files.
     """
     modes = evaluation_modes(config)
@@ -115,7 +115,7 @@ def with_framing(config: RunConfig, shapes: Shapes) -> tuple[RunConfig, list[str
     """A configuration whose frame is chosen, and a line about the choice if there was one.
 
     Args:
-        config: The settings; ``input.tiles=auto`` is what is chosen.
+        config: The settings; ``input.tiles=auto`` is resolved.
         shapes: The objects of the training masks.
     """
     if config.input.tiles != "auto":

@@ -1,4 +1,4 @@
-"""A predictor as a command line asks for it."""
+"""Builds the predictor for a command line."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from samtune.runs.words import layers, parse_override
 
 PRECISION = "train.precision"
 USED = ("base", "adapter", "decoder", "input", "data", "strength", "device")
-"""The groups of settings that a prediction uses, or makes sure of, besides the precision."""
+"""The groups of settings that a prediction uses or checks, besides the precision."""
 
 _INSTEAD = ", and ask with --box, --point or --prompts"
 
 
 class Prediction(NamedTuple):
-    """What predicts, and how its answers are shown."""
+    """A predictor, and how its answers are shown."""
 
     predictor: Predictor
     classes: Classes
 
 
 def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> Prediction:
-    """A predictor over a checkpoint, or over a base by its name.
+    """A predictor for a checkpoint, or for a base by its name.
 
     Args:
         source: A checkpoint's path, the folder of its run, or the name of a base.
@@ -52,12 +52,12 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
 
 
 def classes_of(config: RunConfig) -> Classes:
-    """The names of the classes that a model was trained for."""
+    """The names of the classes of a model's training."""
     return Classes(config.data.class_names, config.data.background)
 
 
 def _refuse_unused(word: str) -> None:
-    """Refuses a setting that would change nothing."""
+    """Refuses a setting that would have no effect."""
     if "=" not in word:
         return
     key = next(iter(leaves(parse_override(word))), "")

@@ -18,10 +18,10 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
     """Measures several checkpoints, one after another, on the same prompts and data.
 
     Args:
-        sources: Checkpoints or bases, two or more, each once.
-        words: As for :func:`samtune.runs.jobs.evaluate_run`, over the data settings of the first
-            checkpoint, which hold for all. Without ``prompts.eval`` all are asked with
-            what any of them was trained with; ``output`` is a folder of a run for each.
+        sources: Two or more checkpoints or bases, without repetition.
+        words: See :func:`samtune.runs.jobs.evaluate_run`; they override the data settings of the
+            first checkpoint, which are used for all. Without ``prompts.eval`` all are evaluated
+            with the training prompts of all of them; ``output`` is a folder with one run for each.
         display: Where to speak.
 
     Returns:
@@ -31,7 +31,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
         ``matrix_guess_intervals``.
 
     Raises:
-        InputError: As :func:`samtune.runs.jobs.evaluate_run`, or a checkpoint given twice.
+        InputError: See :func:`samtune.runs.jobs.evaluate_run`; or a checkpoint is given twice.
     """
     if len(set(sources)) < len(sources):
         raise InputError(f"{' '.join(sources)}: the same checkpoint twice; give each once")
@@ -68,7 +68,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
 
 
 def _data(models: Sequence[Source]) -> list[str]:
-    """The data settings of the first checkpoint that has some, as words."""
+    """The data settings of the first checkpoint that has any, as words."""
     settings: Tree = next((tree for model in models if (tree := model.training_data())), {})
     return [f"data.{key}={json.dumps(value)}" for key, value in settings.items()]
 
@@ -78,7 +78,7 @@ def _side(summary: Tree, side: str) -> Tree:
 
 
 def _intervals(summary: Tree, key: str) -> Tree:
-    """By mode the intervals of a side, or of the guesses."""
+    """The intervals of a side, or of the guesses, by mode."""
     entries = summary["by_prompt"].items()
     return {mode: (values.get("intervals") or {}).get(key) for mode, values in entries}
 

@@ -1,4 +1,4 @@
-"""What a reader should know of a run's numbers before believing them."""
+"""Remarks that a reader should know before believing a run's results."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ PERCENT = f"{100 * LEVEL:.0f} %"
 
 
 def few_images(split: str, images: int) -> str | None:
-    """A remark on a split for measuring that has few images; ``None`` if it has enough."""
+    """A remark on a split for measuring with few images; ``None`` if it has enough."""
     if split == "train" or images >= FEW:
         return None
     if images == 1:
         return f"{split}: a single image, so its numbers say little; add some"
     use = {
         "val": "so the best step is chosen partly by chance",
-        "test": "so intervals are wide, and in truth wider still",
+        "test": "so intervals are wide, and still too short",
     }.get(split, "so its numbers are rough")
     return f"{split}: {images} images are few (fewer than {FEW}), {use}"
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One prompt mode's IoU beside what it is compared with."""
+    """One prompt mode's IoU and the value that it is compared with."""
 
     mode: str
     iou: float
     other: float
     name: str
-    """Of what it is compared with."""
+    """The name of the compared value."""
     ends: list[float] | None
-    """The interval of what they differ by."""
+    """The interval of their difference."""
 
     @property
     def sure(self) -> bool:
-        """Whether the difference is more than chance; without an interval it is taken as it is."""
+        """Whether the difference is more than chance; always true without an interval."""
         return self.ends is None or not self.ends[0] <= 0 <= self.ends[1]
 
     def __str__(self) -> str:
@@ -56,13 +56,13 @@ class _Cell:
 
 
 def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
-    """Remarks on where tuning did harm or nothing that can be told, or where no model does as well.
+    """Remarks if tuning did harm or no measurable good, or if no model beats the guesses.
 
-    Chosen metrics that have no number are named too.
+    Requested metrics without a value are named too.
 
     Args:
-        by_prompt: As :func:`samtune.runs.baseline.compare_with_base` gives it; without intervals
-            numbers are compared as they are.
+        by_prompt: A result of :func:`samtune.runs.baseline.compare_with_base`; without intervals
+            values are compared directly.
     """
     gains = list(_gains(by_prompt))
     worse = [str(cell) for cell in gains if cell.iou < cell.other and cell.sure]
@@ -97,7 +97,7 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
 
 
 def _without_number(by_prompt: Mapping[str, Tree]) -> list[str]:
-    """The chosen metrics without a number, as those of sizes that do not occur."""
+    """Requested metrics without a value, as those of sizes that do not occur."""
     names = []
     for mode, entry in by_prompt.items():
         for name, sides in (entry.get("metrics") or {}).items():

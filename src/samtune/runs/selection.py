@@ -1,4 +1,4 @@
-"""What a training is judged by on its validation images, and what came of it, in words."""
+"""The criterion of a training on its validation images, and its outcome in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from samtune.training.schedule import NONE, FitConfig
 
 
 def judged_by(config: RunConfig) -> tuple[FitConfig, str]:
-    """The settings of a training, and the prompt mode of its validation images.
+    """The settings of a training with its criterion, and the prompt mode of its validation images.
 
     Those of ``prompts.eval`` that are trained count, by the mean over them; without such the first,
     if its kind is trained. Any other would judge what the training is not about: then all prompts
@@ -38,7 +38,7 @@ def judged_by(config: RunConfig) -> tuple[FitConfig, str]:
 
 
 def selection(result: FitResult, settings: FitConfig) -> Tree:
-    """What was chosen on the validation images, and from what, for the summary."""
+    """The choice on the validation images, and its candidates, for the summary."""
     best, criterion = result.best, Criterion.parse(settings.metric)
     watched = (*result.watched_modes, *criterion.modes)
     sides = {"zero_shot": result.zero_shot or {}, "tuned": best or {}}
@@ -57,7 +57,7 @@ def selection(result: FitResult, settings: FitConfig) -> Tree:
 
 
 def verdict(result: FitResult, settings: FitConfig) -> list[str]:
-    """What the reader should know of the choice, in sentences; the first says what came of it."""
+    """Sentences about the choice for the user; the first one is its outcome."""
     criterion, best, before = Criterion.parse(settings.metric), result.best, result.zero_shot
     if best is None:
         measured = before is not None and criterion.rank(before) > -math.inf
@@ -97,7 +97,7 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
 
 
 def _is_better(result: FitResult, criterion: Criterion) -> bool:
-    """Whether what was chosen beats the base on the validation images."""
+    """Whether the chosen weights beat the base on the validation images."""
     before = -math.inf if result.zero_shot is None else criterion.rank(result.zero_shot)
     return result.best is not None and criterion.rank(result.best) > before
 

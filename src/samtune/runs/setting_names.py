@@ -1,4 +1,4 @@
-"""Which setting somebody means who writes a name that none has."""
+"""Finds the setting that is meant by an unknown name."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from samtune.options import as_yaml
 from samtune.registry import Registry
 
 PARTS: Mapping[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
-"""The settings that name a member of a registry, whose options stand beside the name."""
+"""Settings that name a member of a registry and have that member's options beside them."""
 ALIKE = 0.75
-"""How alike the letters of a name must be to be meant, where nothing says in which group."""
+"""Required similarity of a name's letters, if its group is unknown."""
 
 
 def unknown(key: str, value: Any, prefix: str, schema: type, root: type) -> InputError:
-    """The refusal of a name that is no setting, with the setting that is meant.
+    """The error for an unknown setting, with the setting that is meant.
 
     Args:
         key: The name, as in a group or alone.
-        value: What it was set to.
+        value: Its value.
         prefix: The group before the name with its dot, or nothing.
         schema: The settings of that group.
         root: All settings.
@@ -40,10 +40,10 @@ def unknown(key: str, value: Any, prefix: str, schema: type, root: type) -> Inpu
 
 
 def meaning(word: str, value: str, root: type) -> str | None:
-    """The setting that a word such as ``lr`` means, with its value, as a command line takes it.
+    """The setting, with its value, that a word such as ``lr`` stands for, as on a command line.
 
     Args:
-        word: A setting's name, whole or the last part of it, or what other tools call it.
+        word: A setting's name, in full or its last part, or other tools' name for it.
         value: What it is set to.
         root: All settings.
     """
@@ -54,11 +54,11 @@ def meaning(word: str, value: str, root: type) -> str | None:
 
 
 def _meant(key: str, value: Any, prefix: str, known: Sequence[str], root: type) -> list[str]:
-    """The whole names of the settings that a name may stand for.
+    """The full names of the settings that a name may stand for.
 
     Args:
         key: The name.
-        value: What it was set to.
+        value: Its value.
         prefix: The group before the name with its dot, or nothing.
         known: The settings of that group, or the groups.
         root: All settings.
@@ -79,7 +79,7 @@ def _meant(key: str, value: Any, prefix: str, known: Sequence[str], root: type) 
 
 
 def _in_full(word: str, names: Mapping[str, str], root: type) -> list[str]:
-    """The whole names of what ends so; of a group its first setting."""
+    """The full names that end in a name; for a group its first setting."""
     ends = [name for name, last in names.items() if last == word]
     group = _groups(root).get(word)
     if not ends and dataclasses.is_dataclass(group):
@@ -88,7 +88,7 @@ def _in_full(word: str, names: Mapping[str, str], root: type) -> list[str]:
 
 
 def _of_model(value: str) -> str:
-    """The setting of what other tools call the model: a method, a decoder, or else the base."""
+    """The setting for other tools' name of a model: a method, a decoder, or otherwise the base."""
     for part, registry in PARTS.items():
         if value in registry:
             return f"{part}.name"

@@ -1,4 +1,4 @@
-"""The model that a command line names: a checkpoint's file, or a base by its name."""
+"""The model that a command line names: a checkpoint file, or a base by its name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from samtune.training.criterion import Criterion
 from samtune.training.schedule import FitConfig
 
 OF_THE_RUN = ("output", "resume", "resume_changed", "device", "strength", "trust")
-"""Settings that say where a training ran, or how it is used, which nothing that follows repeats."""
+"""Settings about where a training ran or how it is used, which later steps do not repeat."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Source:
 
     @staticmethod
     def of(word: str) -> Source:
-        """The model that a word names, which may also be the folder of a run with a checkpoint."""
+        """The model that a word names; it may also be a run's folder with a checkpoint."""
         file = checkpoint_file(word)
         return Source(str(file) if file != as_path(word) else word)
 
     @staticmethod
     def is_named_by(word: str) -> bool:
-        """Whether a word of the command line names a model, and not a setting or data."""
+        """Whether a word of the command line names a model, rather than a setting or data."""
         if "=" in word:
             return False
         known = word.endswith(".safetensors") or word in SPECS
@@ -56,7 +56,7 @@ class Source:
 
     @property
     def is_base(self) -> bool:
-        """Whether a base's name is meant, and no file of that name."""
+        """Whether the word is a base's name and not a file."""
         return self.word in SPECS and not Path(self.word).exists()
 
     @property
@@ -66,11 +66,11 @@ class Source:
 
     @property
     def prompt_modes(self) -> PromptModes | None:
-        """The prompts that the model was trained with; ``None`` for a base."""
+        """The prompts of the model's training; ``None`` for a base."""
         return None if self.is_base else PromptModes.parse(read_header(self.word)["prompts"])
 
     def settings(self) -> Tree:
-        """The settings that the checkpoint was trained with, or those of the base alone."""
+        """The settings of the checkpoint's training, or those of the base alone."""
         if self.is_base:
             parts = {part: {"name": PLAIN[part]} for part in PLAIN}
             return {**WHOLE, "base": {"name": self.word}, **parts}
@@ -81,7 +81,7 @@ class Source:
             config = with_places(header["config"], as_path(self.word))
             of_run = {k: value for k, value in config.items() if k not in OF_THE_RUN}
             return lay_over(WHOLE, _without_what_is_gone(of_run))
-        # saved from Python: the header says what the model is, not how it was trained
+        # saved from Python: the header describes the model, but not its training
         parts = {key: header[key] for key in ("adapter", "decoder")}
         known = {f.name for f in fields(InputConfig)}
         of_model = {key: v for key, v in header["input"].items() if key in known}
@@ -96,10 +96,10 @@ class Source:
         return with_places(header.get("config", {}), as_path(self.word)).get("data", {})
 
     def run_beside(self, config: RunConfig) -> Path | None:
-        """The folder of the run that a checkpoint lies in, if it was trained on the same data.
+        """The folder of the checkpoint's run, if it was trained on the same data.
 
         Args:
-            config: Says on which data the checkpoint is used.
+            config: The configuration, for the data on which the checkpoint is used.
         """
         folder = as_path(self.word).parent
         if self.is_base or not (folder / SPLIT).exists():
@@ -111,17 +111,16 @@ class Source:
         return folder if same and roots[0] == roots[1] else None
 
     def configure(self, words: Sequence[str], measures: bool = True) -> RunConfig:
-        """The model's settings with those of a command line over them.
+        """The model's settings, overridden by those of a command line.
 
         Args:
             words: Those of the command line.
-            measures: Whether the model is measured on a data set, or only answers for images.
+            measures: Whether the model is measured on a data set, or only predicts.
 
         Raises:
-            InputError: A setting that contradicts the model, or something outside samtune that
-                cannot be had.
+            InputError: A setting contradicts the model, or code outside samtune is not available.
         """
-        over = [_without_choice(tree) for tree in layers(words)]  # says what is trusted
+        over = [_without_choice(tree) for tree in layers(words)]  # sets the trusted modules
         settings = self.settings()
         if not measures:
             settings = _without_measuring(settings)
@@ -132,7 +131,7 @@ class Source:
         except InputError as error:
             lacking = "" if self.is_base else lacking_packages(read_header(self.word))
             raise InputError(f"{error}; {lacking}" if lacking else str(error)) from error
-        # Its data may be gone by now, and says nothing of the model.
+        # Its data may no longer exist, and do not describe the model.
         alone = resolve([{**settings, "data": config.tree()["data"]}])
         before, after = leaves(alone.tree()), leaves(config.tree())
         fixed = ("base.name", "adapter.", "decoder.", *(() if self.is_base else ("input.",)))
@@ -153,13 +152,13 @@ class Source:
             config: See :meth:`configure`.
 
         Raises:
-            InputError: Wrong weights, or data that are read in another way than in training.
+            InputError: Weights are wrong, or data would be read differently than in training.
         """
         if self.is_base:
             if config.strength is not None:
                 raise InputError(
-                    f"strength={config.strength:g}: {self.word} is a base, of which nothing was "
-                    "trained; leave it out, or give a checkpoint"
+                    f"strength={config.strength:g}: {self.word} is a base without a training; "
+                    "leave it out, or give a checkpoint"
                 )
             return models(config)[1]
         base, device = config.base, device_of(config)
@@ -171,9 +170,9 @@ class Source:
 
 
 def _without_what_is_gone(settings: Tree) -> Tree:
-    """Settings without a loss and a metric of the training that are not there any more.
+    """Settings without a loss and metric of the training that are no longer available.
 
-    They came from another package, and nothing that follows a training needs them.
+    They came from another package, and are only needed in training.
     """
     train = settings.get("train")
     if not isinstance(train, dict):
@@ -188,7 +187,7 @@ def _without_what_is_gone(settings: Tree) -> Tree:
 
 
 def _without_measuring(settings: Tree) -> Tree:
-    """Settings without what only an evaluation needs: metrics, and how the files of a set lie."""
+    """Settings without those that only an evaluation needs: metrics, and the layout of files."""
     data = settings.get("data", {})
     of_images = {key: value for key, value in data.items() if key != "layout"}
     rest = {key: value for key, value in settings.items() if key != "eval"}
@@ -196,12 +195,12 @@ def _without_measuring(settings: Tree) -> Tree:
 
 
 def _without_choice(tree: Tree) -> Tree:
-    """Settings without ``input.tiles=auto``: what a model sees was chosen before its training."""
+    """Settings with ``input.tiles=auto`` removed, because it was resolved before the training."""
     if not isinstance(part := tree.get("input"), dict) or part.get("tiles") != "auto":
         return tree
     return {**tree, "input": {key: value for key, value in part.items() if key != "tiles"}}
 
 
 def _pair(value: Any) -> Any:
-    """One number for both sides is the pair of them."""
+    """Converts one number for both sides to a pair."""
     return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value

@@ -13,10 +13,10 @@ from samtune.geometry import PRESETS, InputConfig
 Tree = dict[str, Any]
 
 DEFAULTS = {"adapter": "lora", "decoder": "tuned"}
-"""The method and decoder where none is named."""
+"""The default method and decoder."""
 
 WHOLE: Tree = {"input": {"tiles": "whole"}}
-"""The settings of all that knows no ``input.tiles=auto``: recipes, presets and older runs."""
+"""The settings of sources without ``input.tiles=auto``: recipes, presets and older runs."""
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
@@ -29,18 +29,18 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
 
 
 def nested(key: str, value: Any) -> Tree:
-    """A setting such as ``train.lr`` as a tree of its own."""
+    """A setting such as ``train.lr`` as a tree."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
 
 
 def in_full(tree: Mapping[str, Any]) -> Tree:
-    """A tree with its short forms spelt out: a part's name alone, and a preset of the input.
+    """A tree with its short forms expanded: a name alone, and a preset of the input.
 
-    A preset becomes the settings that it stands for, below those of the same tree; so it acts over
-    all that earlier trees say. What other presets have and it has not has its default again, so
-    that no two presets mix.
+    A preset becomes its settings, which those of the same tree override; it therefore overrides all
+    earlier trees. Settings that only other presets have are reset to their defaults, so that
+    presets do not mix.
     """
     tree, part = named_parts(tree), tree.get("input")
     if isinstance(tree.get("data"), Mapping):
@@ -60,7 +60,7 @@ def named_parts(tree: Mapping[str, Any]) -> Tree:
 
 
 def add_up(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    """Two trees in one, as words of one command line add up: of one setting the upper value."""
+    """Joins two trees of one command line; for the same setting the second value wins."""
     out = dict(below)
     for key, value in above.items():
         old = out.get(key)
@@ -70,12 +70,12 @@ def add_up(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
 
 
 def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    """A tree over another one; a new method or decoder takes none of the old one's options."""
+    """Lays a tree over another one; a new method or decoder drops the old one's options."""
     out = dict(below)
     for key, value in above.items():
         old = out.get(key)
         if key in DEFAULTS and isinstance(value, Mapping) and isinstance(old, Mapping):
-            # Options of one method mean nothing to another: a new name starts afresh.
+            # Options of one method mean nothing to another, so a new name drops them.
             renamed = "name" in value and value["name"] != old.get("name", DEFAULTS[key])
             out[key] = dict(value) if renamed else lay_over(old, value)
         elif isinstance(value, Mapping) and isinstance(old, Mapping):
@@ -86,7 +86,7 @@ def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
 
 
 def plain_values(value: Any) -> Any:
-    """A value with dicts, lists and text in place of other mappings, of tuples and of paths."""
+    """A value with dicts, lists and text instead of other mappings, tuples and paths."""
     if isinstance(value, Mapping):
         return {key: plain_values(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

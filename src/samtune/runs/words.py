@@ -1,4 +1,4 @@
-"""What a command line's words and files say: recipe < file < ``key=value``."""
+"""The settings in a command line's words and files: recipe < file < ``key=value``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from samtune.training.schedule import UNSAFE
 from samtune.training.state import has_state
 
 DATA_FILES = (".csv", ".json", ".tsv")
-"""Endings of files that list a data set, which may stand in the place of its folder."""
+"""Endings of files that list a data set, which can be given instead of its folder."""
 FREE_ON_RESUME = {
     "resume", "resume_changed", "output", "device", "trust", "base.weights", "data.root",
     "data.outside", "data.workers", "data.cache", "train.max_steps", "train.epochs",
@@ -56,7 +56,7 @@ def parse_override(word: str) -> Tree:
     """Reads ``a.b=value``: a name or a path literally, anything else as YAML or as ``a,b``.
 
     Raises:
-        InputError: No ``=``, or a value that is not YAML.
+        InputError: There is no ``=``, or the value is not YAML.
     """
     key, equals, value = word.partition("=")
     if not equals or not key:
@@ -65,10 +65,10 @@ def parse_override(word: str) -> Tree:
 
 
 def read_tree(path: Path) -> Tree:
-    """A configuration file.
+    """Reads a configuration file.
 
     Raises:
-        InputError: No such file, or not a YAML mapping.
+        InputError: The file does not exist or is not a YAML mapping.
     """
     try:
         tree = tree_of(read_text(path))
@@ -84,7 +84,7 @@ def read_tree(path: Path) -> Tree:
 
 
 def read_run(folder: Path) -> Tree:
-    """The settings of a run, as its ``config.yaml`` has them.
+    """The settings of a run, from its ``config.yaml``.
 
     Raises:
         InputError: As :func:`read_tree`.
@@ -95,9 +95,9 @@ def read_run(folder: Path) -> Tree:
 
 @cache
 def recipes() -> dict[str, Tree]:
-    """The shipped recipes by name: each a configuration with a ``recipe`` entry of notes.
+    """The shipped recipes by name: each a configuration with notes in its ``recipe`` entry.
 
-    One that ``extends`` another, which must be whole itself, only has what differs.
+    A recipe that ``extends`` another only contains the differences; the other one must be complete.
     """
     paths = [p for p in (files("samtune") / "recipes").iterdir() if p.name.endswith(".yaml")]
     read = {p.name.removesuffix(".yaml"): _recipe(p.read_text("utf-8")) for p in paths}
@@ -107,15 +107,15 @@ def recipes() -> dict[str, Tree]:
 
 
 def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> RunConfig:
-    """The configuration that a command line asks for; with ``resume=`` that of the earlier run.
+    """The configuration for a command line; with ``resume=`` that of the earlier run.
 
     Args:
         words: A folder of data, recipe names, YAML files and ``key=value``, in any order.
         first: Defaults below everything else.
 
     Raises:
-        InputError: As :func:`resolve`, a word that is none of these, or a setting that differs
-            from the run to resume.
+        InputError: See :func:`resolve`; or a word is none of these, or a setting differs from the
+            run to resume.
     """
     trees = [in_full(first or {}), *layers(words)]
     config = resolve(trees)
@@ -137,35 +137,35 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
 
 
 def _runs_to_resume() -> str:
-    """The runs in the usual folder that have not come to their end, as the end of a remedy."""
+    """The unfinished runs in the default folder, as the end of a remedy."""
     runs = sorted(DEFAULT.iterdir()) if DEFAULT.is_dir() else []
     open_ones = [run for run in runs if has_state(run / LAST) and not (run / SUMMARY).is_file()]
     return f", as in resume={' or resume='.join(map(str, open_ones))}" if open_ones else ""
 
 
 def names_data(word: str) -> bool:
-    """Whether a word of the command line is a folder that is there, or a file that lists data.
+    """Whether a word of the command line is an existing folder, or a file that lists data.
 
-    A setting is none, even if a folder is called like it: ``./a=b`` is the folder.
+    A setting is neither, even if a folder has this name: ``./a=b`` is the folder.
     """
     key = word.partition("=")[0].partition(".")[0]
     if "=" in word and key in {row.name for row in dataclasses.fields(RunConfig)}:
         return False
-    if word.endswith((".yaml", ".yml")):  # with a slash behind it, it is the folder
+    if word.endswith((".yaml", ".yml")):  # with a trailing slash, it is the folder
         return False
     path = as_path(word)
     return path.is_dir() or (path.is_file() and path.suffix.lower() in DATA_FILES)
 
 
 def _data_root(roots: Sequence[str], overrides: Tree) -> Tree:
-    """The setting of the folder that stands alone among the words.
+    """The setting for the folder that stands alone among the words.
 
     Raises:
         InputError: There are several, or it has the name of a recipe.
     """
     stated = overrides.get("data", {})
     root = stated.get("root") if isinstance(stated, Mapping) else None
-    others = [root] if root and isinstance(root, str) else []  # others are refused with their kind
+    others = [root] if root and isinstance(root, str) else []  # others are refused later
     known = list(dict.fromkeys([*others, *roots]))
     if len(known) > 1:
         raise InputError(
@@ -188,7 +188,7 @@ def layers(words: Sequence[str]) -> list[Tree]:
     A folder that stands alone is ``data.root``.
 
     Raises:
-        InputError: A word that is none of these.
+        InputError: A word is none of these.
     """
     recipe_trees, file_trees, roots = [], [], []
     overrides: Tree = {}
@@ -238,10 +238,10 @@ def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
             "with; copy it back, or start a new run"
         )
     _check_packages_of_run(folder)
-    # the file may have been edited, or lack a setting that is new
+    # the file may have been edited, or lack a new setting
     earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())
     for key in leaves(settings):
-        chosen = (key, now.get(key)) == ("input.tiles", "auto")  # it was, when the run began
+        chosen = (key, now.get(key)) == ("input.tiles", "auto")  # it was checked when the run began
         if key not in FREE_ON_RESUME and not chosen and now.get(key) != earlier.get(key):
             raise InputError(
                 f"{key}={now.get(key)}: the run in {folder} has {earlier.get(key)}, and only "
@@ -261,7 +261,7 @@ def _check_packages_of_run(folder: Path) -> None:
     try:
         header = read_header(folder / BEST)
     except InputError:
-        return  # it has none yet, or a damaged one, which comes back from the state
+        return  # it has none yet, or a damaged one that will be restored from the state
     check_packages(header, f"resume={folder}")
 
 
