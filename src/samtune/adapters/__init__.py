@@ -1,6 +1,6 @@
 """Adaptation methods, one per file; importing this package registers them all.
 
-What several methods share about a base belongs to the base, in `sam`.
+Facts about a base that several methods share belong to `sam`.
 """
 
 from importlib import import_module

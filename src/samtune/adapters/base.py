@@ -76,7 +76,7 @@ class Adapter(nn.Module):
 
     @dataclass(frozen=True)
     class Config(Settings):
-        """No options; those of a method are built on it, and refused where they are wrong."""
+        """No options; a method's ``Config`` derives from it, and wrong values are refused."""
 
         section = "adapter"
 

@@ -1,4 +1,4 @@
-"""What to take when, and why the defaults are what they are: each line names its measurement."""
+"""Recommended settings for common cases, and the measurements behind the defaults."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Advice:
     """One line of the short list of what to take when."""
 
     case: str
-    """What somebody has: how many images, and which prompts."""
+    """The user's situation: the number of images, and the prompts."""
     reason: str
-    """What was measured."""
+    """The measurement."""
     page: str
     """The file in :data:`RESULTS` that has the numbers."""
     section: str
@@ -36,7 +36,7 @@ class Evidence:
     setting: str
     """Its name, as ``train.lr``."""
     finding: str
-    """What was measured."""
+    """The measurement."""
     page: str = ""
     """The file in :data:`RESULTS`; empty if the value was not varied."""
     section: str = ""

@@ -93,7 +93,7 @@ def _registry_of(name: str) -> Registry[Any]:
 
 
 def list_plugins() -> list[dict[str, str]]:
-    """What installed packages bring, as their metadata say: nothing is imported.
+    """The parts from installed packages, as their metadata describe them; nothing is imported.
 
     Returns:
         For each ``kind``, ``name``, ``class``, ``package``, ``version``, and a ``remark`` where its
@@ -218,7 +218,7 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
 
 
 def _sized(row: dict[str, Any], base: str = "vit_b") -> str:
-    """The parameters of a method, and of which base where it does not fit ``base``."""
+    """The parameters of a method, and the base for which they are counted if not ``base``."""
     other = "" if row["sized_on"] == base else f" ({row['sized_on']})"
     return f"{row['trainable_parameters']:,}{other}"
 
@@ -283,7 +283,7 @@ def decoders_table(base: str = "vit_b") -> str:
 def options(config: type, whole: bool = False) -> list[dict[str, Any]]:
     """The fields of a configuration: name, default, range, level, and the docstring below each.
 
-    Where a field names members of a registry, ``names`` has them.
+    If a field names members of a registry, ``names`` lists them.
 
     Args:
         config: The dataclass.

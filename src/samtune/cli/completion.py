@@ -1,4 +1,4 @@
-"""What the shell completes: names of recipes, methods and settings, without loading torch."""
+"""Shell completion: names of recipes, methods and settings, without loading torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 NAMES = "completion.json"
-"""What :func:`completion_names` gives, written by ``docs/generate.py``."""
+"""The file with the result of :func:`completion_names`, written by ``docs/generate.py``."""
 OF_A_COMPARISON = ("methods=", "shots=", "seeds=")
 
 

@@ -33,7 +33,7 @@ class Interrupted(Exception):
     """The user pressed Ctrl-C, or another signal ended the run.
 
     Args:
-        error: What it raised.
+        error: The exception.
     """
 
     def __init__(self, error: KeyboardInterrupt) -> None:

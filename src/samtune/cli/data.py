@@ -1,4 +1,4 @@
-"""``samtune data``: which data sets and layouts are known, and what is wrong with a folder."""
+"""``samtune data``: lists known data sets and layouts, and checks a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILES_SHOWN = 3
 """Files shown of each kind of finding; the JSON lists all."""
 FEW_KINDS = 4
-"""Of more kinds of findings the first file alone is shown, so that all fit on a screen."""
+"""If there are more kinds of findings, only the first file of each is shown, to fit a screen."""
 
 app = typer.Typer(
     help="Known data sets and layouts, and a check of your own.", no_args_is_help=True
@@ -85,8 +85,8 @@ def show(display: Display, result: Check, root: str = "") -> None:
 
     Args:
         display: Where to speak.
-        result: What to show.
-        root: What file names are shown without.
+        result: The result of the check.
+        root: The folder that is removed from file names.
     """
     from samtune.data.findings import first_lines
 

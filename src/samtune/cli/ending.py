@@ -30,7 +30,7 @@ def end_of(error: BaseException, args: Sequence[str] = ()) -> int:
     """Says in one line what ended a command, and gives the exit code.
 
     Args:
-        error: What it raised; a fault of the program is raised again.
+        error: The exception; a fault of the program is raised again.
         args: The words of the command.
     """
     if isinstance(error, Interrupted):
@@ -98,7 +98,7 @@ def _stopped(error: BaseException) -> int:
 
 
 def _notes(error: BaseException) -> list[str]:
-    """What was noted about an error on its way, as how to go on."""
+    """Notes that were added to an error on its way, such as how to continue."""
     return getattr(error, "__notes__", [])
 
 

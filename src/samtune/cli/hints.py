@@ -1,4 +1,4 @@
-"""What somebody meant who gave a verb or an option that there is not."""
+"""Finds the verb or option that a user meant by an unknown one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERBS = {
     "datasets": "data list",
     "list": "methods",
 }
-"""What other tools call a verb."""
+"""The names of verbs in other tools."""
 TAKE_SETTINGS = ("train", "demo", "eval", "compare", "predict", "check")
 """The verbs whose words are settings."""
 CLOSE = 0.65
@@ -36,7 +36,7 @@ def meant(error: Any, args: Sequence[str]) -> str:
     """The line of a verb or an option that there is not, with what it stands for.
 
     Args:
-        error: What typer raised of the command line.
+        error: The exception of typer.
         args: The words after ``samtune``.
 
     Returns:
@@ -77,7 +77,7 @@ def _setting(option: str, verb: str, args: Sequence[str]) -> str:
 
 
 def _value(option: str, args: Sequence[str]) -> str:
-    """What follows an option, in the same word or as the next one; ``true`` if nothing does."""
+    """The value after an option, in the same word or the next one; ``true`` if there is none."""
     for word, following in zip(args, [*args[1:], "--"], strict=True):
         name, equals, value = word.partition("=")
         if name == option:

@@ -19,7 +19,7 @@ COLUMNS = ("recipe", "what", "data.name", "published", "reproduced")
 _WIDTH = 88
 """Characters in a line, where words allow it."""
 _DETAIL = " - "
-"""Before it stands the number alone, after it where it comes from."""
+"""Separates a published number from its source."""
 
 
 def list_recipes(word: str | None = None) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def write_recipe(word: str | None, rows: Sequence[Mapping[str, Any]], out: Path 
     """Writes the settings of one recipe as a YAML file, with its notes as comments.
 
     Args:
-        word: What was typed for its name.
+        word: The typed name.
         rows: The recipes that it names.
         out: The file; by default the recipe's name in the current folder.
 

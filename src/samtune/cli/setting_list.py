@@ -16,7 +16,8 @@ WHERE = "samtune settings"
 
 
 EVERYDAY = "everyday_settings.txt"
-"""What :func:`everyday_help` gives, written by ``docs/generate.py``: reading it loads no torch."""
+"""The file with the result of :func:`everyday_help`, written by ``docs/generate.py``: reading it
+needs no torch."""
 
 
 class TakesSettings(TyperCommand):
@@ -50,7 +51,7 @@ def _word(name: str, default: Any) -> str:
 
 
 def _sentence(row: dict[str, Any]) -> str:
-    """What a setting is, and the names among which it chooses."""
+    """The meaning of a setting, and the names among which it chooses."""
     said = " ".join(row["help"].replace("``", "").split()).split(". ")[0].rstrip(".")
     return f"{said}: one of {', '.join(row['names'])}" if row["names"] else said
 

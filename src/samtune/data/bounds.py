@@ -1,4 +1,4 @@
-"""Which files the lists and annotations of a data set may name: those in its folder, unless asked.
+"""Limits the files that lists and annotations of a data set may name to its folder.
 
 The lists of a data set come from others. So that none of them reads what lies elsewhere on the
 machine, paths that leave the folder are refused without ``data.outside=true``. What somebody has

@@ -1,4 +1,4 @@
-"""What a user can set about data, input size and prompts; each docstring is the help text."""
+"""The settings of data and prompts; each docstring is the help text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
-    """Which files are the data set, how masks are read, how the data is split and augmented."""
+    """The data set: its files, the meaning of masks, splits and augmentation."""
 
     section = "data"
 
@@ -50,8 +50,8 @@ class DataConfig(Settings):
     """Seed that chooses the shots; with one seed, fewer shots are a subset of more. published: the
     images of the data set's published few-shot experiments."""
     masks: Literal["auto", "binary", "instance", "classes"] = "auto"
-    """What mask values mean: foreground, one value per object, or one per class; auto accepts 0/1
-    and 0/255."""
+    """The meaning of mask values: foreground, one value per object, or one per class; auto accepts
+    0/1 and 0/255."""
     threshold: int | None = setting(None, level="expert")
     """Binary masks: values above it are foreground; by default any value except 0, and above 127
     for 0..255."""
@@ -75,9 +75,9 @@ class DataConfig(Settings):
     """Masks have the orientation of the stored pixels, and are turned by EXIF like their images; by
     default only if their size fits no other way."""
     objects: Literal["auto", "mask", "component", "instance"] = "auto"
-    """What one object is: the whole foreground or class, a connected component (an object that a
-    training crop cuts apart counts as two), or an instance; auto: instance for instance maps, mask
-    otherwise."""
+    """The definition of an object: the whole foreground or class, a connected component (an object
+    that a training crop cuts apart counts as two), or an instance; auto: instance for instance
+    maps, mask otherwise."""
     bands: tuple[int, ...] | None = setting(None, level="expert")
     """Channels of an image for the model, one or three, counted from 0; each is then scaled by its
     own values. By default those of a grey or colour image."""

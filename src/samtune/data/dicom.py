@@ -182,7 +182,7 @@ def _sum_of_units(part: Any, frame: int) -> float:
 
 
 def _padding(part: Any, values: NDArray) -> NDArray[np.bool_] | None:
-    """Where stored values mark areas outside of the scanner's field of view (PS3.3 C.7.5.1.1.2)."""
+    """A mask of stored values outside of the scanner's field of view (PS3.3 C.7.5.1.1.2)."""
     ends = [part.get("PixelPaddingValue"), part.get("PixelPaddingRangeLimit")]
     if ends[0] in (None, "") or int(part.get("SamplesPerPixel") or 1) > 1:
         return None

@@ -1,4 +1,4 @@
-"""What a check of a data set found, as values and as lines."""
+"""The findings of a check of a data set, as values and as lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def first_lines(heading: str, rows: Sequence[Finding], root: str = "") -> list[s
     Args:
         heading: See :meth:`Check.groups`.
         rows: The findings.
-        root: What file names are shown without.
+        root: The folder that is removed from file names.
     """
     count = f", {len(rows)} times, first" if len(rows) > 1 else ""
     line = f"{heading}{count}: {rows[0].file.removeprefix(root)}: {rows[0].what}"

@@ -97,7 +97,7 @@ class PromptRule:
 
 
 class BoxRule(PromptRule):
-    """Where the boxes of objects end; here on the pixels' edges."""
+    """The rule for where boxes of objects end; here on the pixels' edges."""
 
     says = "where boxes end"
 

@@ -68,7 +68,7 @@ class Decoder(nn.Module):
 
     @dataclass(frozen=True)
     class Config(Settings):
-        """No options; those of a decoder are built on it, and refused where they are wrong."""
+        """No options; a decoder's ``Config`` derives from it, and wrong values are refused."""
 
         section = "decoder"
 

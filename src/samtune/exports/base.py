@@ -1,4 +1,4 @@
-"""What a format of export is, and the registry of them."""
+"""The interface of an export format, and the registry of formats."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Predictor:
         bytes, or of fractions from 0 to 1; deeper whole numbers are scaled as those of a file are.
 
         Args:
-            image: What to encode; alpha is dropped.
+            image: The image; alpha is dropped.
             image_format: ``RGB`` or ``BGR``: the order of an array's channels.
 
         Raises:
@@ -126,7 +126,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """The device of the model."""
         return self.model.device
 
     @property

@@ -1,4 +1,4 @@
-"""From an image's pixels to the model's frame, under the names of ``SamPredictor.transform``."""
+"""Resizing of an image to the model's frame, with the method names of ``ResizeLongestSide``."""
 
 from __future__ import annotations
 

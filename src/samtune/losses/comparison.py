@@ -1,4 +1,4 @@
-"""What a loss compares in a batch, and the mean of its values."""
+"""The comparison of masks and targets in a batch, and the mean of its values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from samtune.geometry import Geometry
 from samtune.losses.masks import full_precision
 
 LossAt = Literal["frame", "image"]
-"""Where a loss is taken: in the model's frame, or at each image's own size."""
+"""The size at which a loss is computed: that of the model's frame, or each image's own."""
 
 
 @dataclass(frozen=True)

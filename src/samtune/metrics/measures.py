@@ -74,13 +74,13 @@ def _regions() -> dict[str, Measure]:
     pooled = "pixels added up over all images for each class, then the mean over classes"
     measures["miou"] = Measure(
         "regions",
-        "IoU of each class with the background, which is what no mask covers where the data has no "
-        "maps of classes",
+        "IoU of each class with the background, which is the area without any mask if the data has "
+        "no maps of classes",
         *(pooled, absent, "regions", "miou"),
     )
     measures["miou_foreground"] = Measure(
         "regions",
-        "as miou, without the background class (with every class where none is the background)",
+        "as miou, without the background class (with every class if none is the background)",
         *(pooled, absent, "regions", "miou_foreground"),
     )
     ranges = {

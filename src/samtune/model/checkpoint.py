@@ -1,4 +1,4 @@
-"""One self-describing file a model: what was trained, and how to rebuild the rest.
+"""One self-describing file per model: the trained tensors, and how to rebuild the rest.
 
 It is a ``.safetensors`` file with the tensors ``adapter.*`` and ``decoder.*``; its header contains
 the description of the model and the sha256 of the base. Nothing is pickled.
@@ -269,7 +269,7 @@ def load(
             "it was trained on with base.weights=, or accept any with base.any=true"
         )
     model = rebuild(sam, header, modules)
-    tensors = read_tensors(checkpoint_file(path), "copy it again from where it was made")
+    tensors = read_tensors(checkpoint_file(path), "copy it again from its origin")
     check_numbers(tensors, str(path))
     load_tensors(model, tensors, str(path))
     if strength is not None:

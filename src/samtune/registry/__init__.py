@@ -1,6 +1,6 @@
 """Names for exchangeable parts: one decorator feeds config, help, docs and tests.
 
-What other packages bring of them stands behind the same names (:mod:`samtune.registry.outside`).
+Parts of other packages are available under their names too (:mod:`samtune.registry.outside`).
 """
 
 from samtune.registry.names import Members, Registry, settings

@@ -23,10 +23,10 @@ def settings(kind: str, options: Mapping[str, Any]) -> str:
 
 
 class Registry(Generic[T]):
-    """Classes by name. Each carries ``name`` and, where it has options, a nested ``Config``.
+    """Classes by name. Each has a ``name`` and, if it has options, a nested ``Config``.
 
     Args:
-        kind: What the classes are, in one word.
+        kind: The kind of the classes, in one word.
         key: The setting that names one, for messages; by default ``kind.name``.
         members: A package whose modules register further classes. They are imported when a name is
             looked up that is not registered yet, or all names are asked for; so a room above this
@@ -49,11 +49,11 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
         self._contract, self._check_class = contract, check
         self.outside: Outside[type[T]] | None = None
-        """What other packages bring of this kind, where they may."""
+        """The parts of this kind from other packages, if they are allowed."""
         if contract is not None:
             self.outside = Outside(kind, self._accepted, lambda: self._classes)
         self.combine: Callable[[str], Any] | None = None
-        """What stands in for a class under names joined by ``+``, where a kind has that."""
+        """Builds the stand-in for a class under names joined by ``+``, if the kind has that."""
         self._joint: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -143,7 +143,7 @@ class Registry(Generic[T]):
         """A class of another package, which knows its name from now on.
 
         Raises:
-            TypeError: With a clause that says what is wrong.
+            TypeError: It cannot be a member; the message is a clause with the reason.
         """
         if not self.takes(cls):
             contract: Any = self._contract
@@ -224,7 +224,7 @@ class Registry(Generic[T]):
 
 
 class Members(dict[str, T]):
-    """What samtune has of one kind, by name, and behind the same names what other packages bring.
+    """samtune's parts of one kind by name, and those of other packages behind the same lookup.
 
     It iterates over samtune's own.
 
@@ -238,7 +238,7 @@ class Members(dict[str, T]):
         self.outside: Outside[T] = Outside(kind, accept, self.keys)
 
     def __missing__(self, name: str) -> T:
-        """What another package brings under a name.
+        """The part that another package provides under a name.
 
         Raises:
             InputError: See :class:`Outside`.

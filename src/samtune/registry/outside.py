@@ -25,12 +25,12 @@ from samtune.registry.places import (
 T = TypeVar("T")
 
 _outsides: dict[str, Outside[Any]] = {}
-"""Of each kind of which some room of samtune takes members."""
+"""For each kind, the members from other packages."""
 _NAME = re.compile(rf"{DOTTED}(?::{DOTTED})?")
 
 
 def row_of(kind: str, name: str, thing: Any) -> dict[str, str]:
-    """What a file says of something that is not samtune's own.
+    """A file's entry about a part that is not samtune's own.
 
     Returns:
         ``part`` (its kind), ``name``, ``class`` (its place), and ``package`` and ``version`` if it
@@ -42,7 +42,7 @@ def row_of(kind: str, name: str, thing: Any) -> dict[str, str]:
 
 
 def rows_in(tree: Mapping[str, Any], kinds: Sequence[str]) -> list[dict[str, str]]:
-    """What a file says of all that its settings name and that is not samtune's own.
+    """A file's entries about all parts in its settings that are not samtune's own.
 
     Args:
         tree: Settings by ``train.lr`` and the like, flat.
@@ -59,12 +59,12 @@ def rows_in(tree: Mapping[str, Any], kinds: Sequence[str]) -> list[dict[str, str
 
 
 class Outside(Generic[T]):
-    """What other packages bring of one kind, by name.
+    """The parts of one kind from other packages, by name.
 
     Args:
         kind: One of :data:`KINDS`.
-        accept: Makes a member of what lies at a place, and its name; or raises a TypeError with a
-            clause that says what is wrong with it, as ``is no subclass of Adapter``.
+        accept: Returns a member and its name for the object at a place; or raises a TypeError with
+            the reason as a clause, as ``is no subclass of Adapter``.
         own: The names that samtune itself has, which nothing can take.
     """
 
@@ -92,7 +92,7 @@ class Outside(Generic[T]):
         return name in self._members
 
     def row(self, name: str) -> dict[str, str]:
-        """What a file says of a member that has been looked up, see :func:`row_of`."""
+        """A file's entry about a member that has been looked up, see :func:`row_of`."""
         plugin = self.plugin(name)
         if plugin is None:
             return row_of(self.kind.name, name, self._things[name])
@@ -118,7 +118,7 @@ class Outside(Generic[T]):
         return alike[0] if alike else None
 
     def remark(self, plugin: Plugin) -> str:
-        """Where the name of an entry point does not lead to it: why, and how to write it."""
+        """The reason why an entry point's name does not lead to it, and how to write it."""
         place = f"write {self.kind.settings[0]}={plugin.place} for the one of {plugin.package}"
         if plugin.name in self._samtunes():
             return f"{plugin.name} is samtune's own {plugin.kind}; {place}"
@@ -192,12 +192,12 @@ class Outside(Generic[T]):
 def fitting(name: str, registries: Sequence[Any], key: str) -> Any:
     """The registry, of several, that a method's name belongs to; ``None`` if none has it.
 
-    What lies at a place is imported, because its name does not say what it is.
+    The code at a place is imported, because its name does not show its kind.
 
     Args:
         name: Of an adapter, a decoder, ...
         registries: Those that may have it.
-        key: What stands before a message.
+        key: The start of a message.
 
     Raises:
         InputError: A place that cannot be imported, or that holds something else.

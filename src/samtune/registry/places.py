@@ -1,4 +1,4 @@
-"""Where code outside samtune lies, and whether it may be imported.
+"""The places of code outside samtune, and whether it may be imported.
 
 A class of an installed package that declares it as an entry point has the entry point's name, as
 ``gain``; any other has the name of its place, as ``my_pkg.mod:Gain``. Nothing is imported before
@@ -6,7 +6,7 @@ its name is looked up.
 
 A file must not run code: an entry point is loaded because somebody installed its package, and a
 place only if the user named it (on the command line, in a YAML file given there, or in Python) or
-trusts its package; see :func:`trust`. What samtune itself has under a name always wins.
+trusts its package; see :func:`trust`. Names of samtune itself always win.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from samtune.errors import InputError, nearest
 
 DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 PLACE = re.compile(rf"{DOTTED}:{DOTTED}")
-"""Where something is defined: a module and a name in it, as ``my_pkg.mod:Gain``."""
+"""The place of a definition: a module and a name in it, as ``my_pkg.mod:Gain``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Kind:
 
     name: str
     group: str
-    """Of the entry points that declare them."""
+    """The group of the entry points that declare them."""
     settings: tuple[str, ...]
     """The settings that name one; the first stands in messages."""
 
@@ -130,14 +130,14 @@ def named_in(tree: Mapping[str, Any]) -> list[str]:
 
 
 def thing_at(place: str, key: str, known: Iterable[str] = ()) -> Any:
-    """What lies at a place; its module is imported.
+    """The object at a place; its module is imported.
 
     The working folder counts as a place of modules here, after all others: a script beside the data
     need not be installed.
 
     Args:
         place: As ``my_pkg.mod:Gain``.
-        key: What stands before a message, as ``adapter.name=my_pkg.mod:Gain``.
+        key: The start of a message, as ``adapter.name=my_pkg.mod:Gain``.
         known: Names that may have been meant.
 
     Raises:
@@ -156,12 +156,12 @@ def thing_at(place: str, key: str, known: Iterable[str] = ()) -> Any:
 
 
 def attribute_of(module: str, attribute: str, key: str, whose: str = "", hint: str = "") -> Any:
-    """What a module has under a name; the module is imported.
+    """The object with a name in a module; the module is imported.
 
     Args:
         module: Its name.
         attribute: As ``Gain``, or ``Outer.Gain``.
-        key: What stands before a message.
+        key: The start of a message.
         whose: The package that brings it, if one does.
         hint: What a message says of the name that may have been meant.
 
@@ -190,7 +190,7 @@ def attribute_of(module: str, attribute: str, key: str, whose: str = "", hint: s
 
 
 def place_of(thing: Any) -> str:
-    """Where a class or function is defined, as ``my_pkg.mod:Gain``."""
+    """The place where a class or function is defined, as ``my_pkg.mod:Gain``."""
     return f"{thing.__module__}:{thing.__qualname__}"
 
 
@@ -212,5 +212,5 @@ def package_of(thing: Any) -> dict[str, str]:
 
 
 def key_of(name: str) -> str:
-    """What the options of a part are called among those of others: of a place its last word."""
+    """The key of a part's options among those of others; for a place its last word."""
     return re.split(r"[.:]", name)[-1]

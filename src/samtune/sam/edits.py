@@ -16,7 +16,7 @@ Norm = Callable[[str, nn.BatchNorm2d, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class BlockEdits:
-    """What an adapter changes inside one block. An unset field changes nothing.
+    """The changes of an adapter inside one block; an unset field changes nothing.
 
     Only ``norm`` may keep statistics; it must count a block that runs a second time once.
 

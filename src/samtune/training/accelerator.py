@@ -18,7 +18,7 @@ def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accel
 
     Args:
         config: Its precision, accumulation and trackers.
-        cpu: Stay on the CPU where there is a faster device.
+        cpu: Stay on the CPU even if there is a faster device.
         output: The run's folder, into which trackers write.
 
     Raises:

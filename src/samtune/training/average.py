@@ -15,7 +15,7 @@ from samtune.training.schedule import AUTO, NONE, FitConfig
 LAST_PART = 0.25
 """The fraction of the steps that ``train.average=auto`` takes."""
 MOST = 32
-"""At most so many weights are averaged, evenly spread."""
+"""Largest number of weights that are averaged, evenly spaced."""
 
 
 def is_averaged(config: FitConfig, step: int, total: int) -> bool:
@@ -31,7 +31,7 @@ def is_averaged(config: FitConfig, step: int, total: int) -> bool:
 def add_to_mean(mean: dict[str, Tensor], count: int, model: nn.Module) -> None:
     """Takes a model's present tensors into a mean of ``count`` earlier ones, in place.
 
-    What is counted in whole numbers is taken as it is.
+    Integer tensors are copied, not averaged.
     """
     for name, tensor in model.state_dict().items():
         value = tensor.detach().to("cpu", copy=True)

@@ -1,4 +1,4 @@
-"""What a user's own functions see of a training, after each step and each validation."""
+"""Callbacks of the user, called after each step and each validation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from samtune.model.finetuned import FineTuned
 from samtune.options import further_inputs, name_of
 
 ON_STEP, ON_VALIDATION = HOOKS = ("on_step", "on_validation")
-"""When functions are called."""
+"""The points at which functions are called."""
 Callback = Callable[["CallbackState"], Any]
 
 
 @dataclass
 class CallbackState:
-    """Where a training stands, as a function of the user sees it; it may stop the training.
+    """The state of a training as a user's function sees it; the function may stop the training.
 
     Each process of a distributed training has its own, with the same numbers.
     """
@@ -43,8 +43,7 @@ class CallbackState:
     zero_shot: Mapping[str, Any] | None
     """The validation of the base; ``None`` without validation images."""
     model: FineTuned
-    """That is trained; in training mode in ``on_step``, and in evaluation mode in
-    ``on_validation``."""
+    """The model; in training mode in ``on_step``, in evaluation mode in ``on_validation``."""
     optimizer: Optimizer
     output: Path | None
     """The folder that the training writes to."""

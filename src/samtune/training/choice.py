@@ -1,8 +1,8 @@
-"""Which weights a training ends with, and how much of them acts.
+"""The weights with which a training ends, and their strength.
 
 The base, at strength 0, is a candidate like every validation, if it can answer at all. After the
-last step come the mean of the last weights, and the best weights at other strengths. What forgets
-too much is none. See :func:`choose`.
+last step come the mean of the last weights, and the best weights at other strengths. Weights that
+forget too much are not candidates. See :func:`choose`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from samtune.training.validation import Measurement, Row, Validation
 STRENGTHS = (0.25, 0.5, 0.75)
 """The strengths that ``train.strength=auto`` tries between 0 and 1."""
 HALVINGS = 3
-"""So many more are tried where one forgets nothing and the next one does."""
+"""Number of further strengths between the highest that forgets nothing and the next."""
 FEATURES = 2**30
-"""Bytes for what the encoder gives, while decoders of several strengths are measured."""
+"""Bytes for caching encoder results while decoders of several strengths are measured."""
 NOTHING = -math.inf
 """The rank of a validation that had nothing to measure."""
 Tensors = dict[str, Tensor]
@@ -38,16 +38,17 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Judge:
-    """Compares validations: by the criterion, of those that forget too much none."""
+    """Compares validations by the criterion; those that forget too much are excluded."""
 
     validation: Validation
     keeping: Keeping
     config: FitConfig
     no_base: str = ""
-    """Why the base is no candidate, see :func:`samtune.model.strength.no_base`; empty if it is."""
+    """The reason why the base is no candidate, see :func:`samtune.model.strength.no_base`; empty if
+    it is one."""
 
     def rank(self, row: Row) -> float:
-        """For comparing, higher is better."""
+        """A value for comparisons; higher is better."""
         return self.validation.criterion.rank(row)
 
     def is_better(self, row: Row, other: Row | None) -> bool:
@@ -59,10 +60,10 @@ class Judge:
         return self.keeping.watched(state.kept_modes)
 
     def forgotten(self, row: Row, state: TrainingState) -> list[str]:
-        """The watched prompt modes of which weights lose more than they may.
+        """The monitored prompt modes on which weights lose more than they may.
 
-        With a criterion over several prompts its own are watched too. What the base cannot answer
-        is not forgotten.
+        With a criterion over several prompts, its own prompts are monitored too. Prompts that the
+        base cannot answer are not forgotten.
         """
         criterion, before = self.validation.criterion, state.zero_shot
         if before is None or self.no_base:
@@ -76,13 +77,13 @@ class Judge:
 
 
 def take_validation(judge: Judge, state: TrainingState, row: Row, tensors: Tensors) -> bool:
-    """Notes a validation of the present weights; whether it is better than all before it.
+    """Records a validation of the current weights; returns whether it is the best so far.
 
-    A validation that has nothing to measure is passed over.
+    A validation without anything to measure is ignored.
 
     Args:
-        judge: Compares.
-        state: What it changes: ``best``, ``top`` and ``since_best``.
+        judge: The comparison.
+        state: The state; ``best``, ``top`` and ``since_best`` change.
         row: The validation, with its ``step``.
         tensors: The weights, on the CPU.
     """
@@ -101,15 +102,15 @@ def take_validation(judge: Judge, state: TrainingState, row: Row, tensors: Tenso
 def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) -> None:
     """Chooses among all candidates after the last step: sets ``best`` and ``choice`` of a state.
 
-    What was trained acts in full if it may: if it is better than the base, and forgets nothing.
-    The mean of weights, or a lower strength, then takes its place only if it is better by more
-    than the standard error of the difference over the validation images, since the best of several
-    is otherwise mostly the luckiest. If the best weights may not act in full, the best of what may
-    is taken, and between the highest strength that forgets nothing and the next one is looked
-    further. If the base is no candidate, what was trained acts in full.
+    The trained weights act in full if they may: if they are better than the base, and forget
+    nothing. The mean of weights, or a lower strength, then takes its place only if it is better by
+    more than the standard error of the difference over the validation images, since the best of
+    several is otherwise mostly the luckiest. If the best weights may not act in full, the best
+    permitted candidate is chosen, and more strengths are tried between the highest that forgets
+    nothing and the next one. If the base is no candidate, the trained weights act in full.
 
     Args:
-        judge: Compares.
+        judge: The comparison.
         state: Of the training; the ``curve`` of its ``choice`` has the validations by strength of
             the weights that were chosen, or that came nearest.
         model: To measure with; its weights and strength are others afterwards.
@@ -123,9 +124,9 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
 
 
 def drop_base(judge: Judge, state: TrainingState) -> None:
-    """Puts the best of what was trained in the base's place, if that is no candidate.
+    """Replaces the base by the best trained weights, if the base is no candidate.
 
-    Earlier versions took it for one.
+    Earlier versions treated it as one.
     """
     if judge.no_base and state.best is not None and state.best.get("strength", 1.0) == 0:
         state.best = None if state.top is None else {**state.top, "strength": 1.0}
@@ -133,11 +134,11 @@ def drop_base(judge: Judge, state: TrainingState) -> None:
 
 
 def measure_again(judge: Judge, state: TrainingState, model: FineTuned) -> None:
-    """Measures the best weights of a state anew, since scores of other images say nothing of them.
+    """Measures a state's best weights again, because scores on other images do not compare.
 
     Args:
-        judge: Compares, on the images of today.
-        state: What it changes: ``best`` and ``top``; ``zero_shot`` and ``choice`` are forgotten.
+        judge: The comparison, on the current images.
+        state: The state; ``best`` and ``top`` change, ``zero_shot`` and ``choice`` are dropped.
         model: To measure with; its weights and strength are others afterwards.
     """
     for name, tensors in (("best", state.best_tensors), ("top", state.top_tensors)):
@@ -154,13 +155,13 @@ def measure_again(judge: Judge, state: TrainingState, model: FineTuned) -> None:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Weights at a strength, and what they measured, with ``step`` and ``strength``."""
+    """Weights at a strength, and their results, with ``step`` and ``strength``."""
 
     weights: str
     tensors: Tensors
     row: Row
     measurement: Measurement | None = None
-    """Not kept of what was measured while training."""
+    """The measurement; not kept for those made during training."""
 
     @property
     def strength(self) -> float:
@@ -168,14 +169,14 @@ class _Candidate:
 
 
 class _Candidates:
-    """Measures and compares what a training may end with."""
+    """Measures and compares the candidates for the end of a training."""
 
     def __init__(self, judge: Judge, state: TrainingState, model: FineTuned) -> None:
         self.judge, self.state, self.model = judge, state, model
         assert state.zero_shot is not None
         self.base = _Candidate("", {}, {**state.zero_shot, "strength": 0.0})
         self.whole = self._of_training(state.best, state.best_tensors)
-        """What was trained, in full, if it may act so."""
+        """The trained weights in full, if they may act so."""
         self.winner = self.whole or self.base
         self._again: dict[str, Measurement] = {}
 
@@ -211,7 +212,7 @@ class _Candidates:
         self.state.best_tensors = winner.tensors
 
     def _weights_to_turn_down(self, last: Tensors) -> _Candidate:
-        """The best of what was trained, in full, whatever it forgets."""
+        """The best trained weights, in full, whatever they forget."""
         state, config = self.state, self.judge.config
         raw = self._of_training(state.top, state.top_tensors)
         if config.demanded_strength is not None:
@@ -274,7 +275,7 @@ class _Candidates:
         return _Candidate(f"step {row['step']}", tensors, {**row, "strength": 1.0})
 
     def _measurement_of(self, candidate: _Candidate) -> Measurement:
-        """What a candidate measured, once more if that was while training."""
+        """The results of a candidate; measured again if that was during training."""
         if candidate.measurement is None and candidate.weights not in self._again:
             self._again[candidate.weights] = self._validate(candidate, candidate.strength)
         return candidate.measurement or self._again[candidate.weights]
@@ -301,7 +302,7 @@ def _strengths(config: FitConfig, model: FineTuned) -> Sequence[float]:
 
 @contextmanager
 def _features_kept(model: FineTuned) -> Iterator[None]:
-    """If the encoder stays as it is, it runs once for each image of validation."""
+    """Caches the encoder's results for validation images if the encoder does not change."""
     before = model.cache
     if before is None and model.adapter.detached:
         model.cache = FeatureCache(FEATURES)

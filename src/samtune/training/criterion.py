@@ -1,4 +1,4 @@
-"""What a validation is judged by: one metric, or several over prompts, read from one line."""
+"""The criterion of a validation: one metric, or several over prompts, read from one line."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Criterion:
         return total / sum(weights)
 
     def rank(self, row: Mapping[str, Any]) -> float:
-        """For comparing, higher is better; minus infinity if there is nothing to measure."""
+        """A value for comparisons, higher is better; minus infinity without anything to measure."""
         value = self.value(row)
         if math.isnan(value):
             return -math.inf

@@ -2,7 +2,7 @@
 
 SIGTERM (schedulers, containers, launchers) and SIGHUP (a lost terminal) end a run as Ctrl-C does;
 SIGUSR1 has it save and go on. A signal that is ignored when the program starts stays so, as nohup
-has it; what a platform lacks is left out.
+has it; signals that a platform lacks are left out.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def exit_code_of(error: KeyboardInterrupt) -> int:
 
 
 def words_of(error: KeyboardInterrupt) -> str:
-    """What ended the run, and the hint if there is one."""
+    """The signal that ended the run, with the hint if there is one."""
     what = "interrupted"
     if isinstance(error, Stopped):
         what = f"stopped by {signal.Signals(error.number).name}"

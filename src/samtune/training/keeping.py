@@ -1,9 +1,9 @@
-"""What a training must not make the model forget: prompts that the base answers well.
+"""Prompts that the base answers well and that a training must not make the model forget.
 
-They are asked of the training images as well, and compared with the base's own answers (learning
-without forgetting, see :mod:`samtune.training.agreement`) or with the targets (rehearsal; Ratcliff
-1990, doi:10.1037/0033-295X.97.2.285). They are measured in every validation, and weights that lose
-too much of them are not chosen.
+Training also uses them on its images, and compares the answers with the base's own answers
+(learning without forgetting, see :mod:`samtune.training.agreement`) or with the targets (rehearsal;
+Ratcliff 1990, doi:10.1037/0033-295X.97.2.285). They are measured in every validation, and weights
+that lose too much of them are not chosen.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Keeping:
 
     @staticmethod
     def of(config: FitConfig, model: FineTuned, train: SegmentationDataset) -> Keeping:
-        """What the settings say of a model and its training images.
+        """The prompts to keep for a model and its training images, by the settings.
 
         Raises:
             InputError: Prompts are named that the model cannot tell apart, see :func:`check_keep`.

@@ -1,4 +1,4 @@
-"""What becomes of the images that do not make up a batch at the end of an epoch."""
+"""The treatment of images that do not fill the last batch of an epoch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FilledBatch(LastBatch):
 
     @staticmethod
     def images_dealt(images: int, size: int) -> int:
-        """As many images as all batches hold."""
+        """The number of images in all full batches."""
         return math.ceil(images / size) * size
 
 

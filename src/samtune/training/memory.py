@@ -1,4 +1,4 @@
-"""The most memory that this process had, as each system tells it."""
+"""The peak memory of this process, as each system reports it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def peak_memory(device: torch.device) -> int:
 
 
 def count_peak_anew() -> None:
-    """On Linux the process's peak of memory counts from here; elsewhere over all runs so far.
+    """Restarts the process's memory peak on Linux; elsewhere it is the peak of all runs so far.
 
-    What earlier runs freed goes back to the system first, where the C library can: it would count.
+    Memory freed by earlier runs is first returned to the system, if the C library can do that,
+    because it would count.
     """
     gc.collect()
     with suppress(OSError, AttributeError, TypeError):  # on Windows None names no library

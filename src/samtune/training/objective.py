@@ -30,7 +30,7 @@ class Objective(nn.Module):
     is taken.
 
     Args:
-        model: What is trained.
+        model: The model that is trained.
         loss: The loss of one round.
         multimask: Three masks for each prompt, in the first round.
         rounds: How often each prompt is answered.
@@ -81,7 +81,7 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _base_answers(self, features: Any, batch: Batch) -> Masks | None:
-        """What the base answers to a batch, unless it is not asked or its stride does not fit."""
+        """The base's answers to a batch, if they are needed and its stride fits."""
         base, stride = self.base, self.model.sam.image_encoder.stride
         if base is None or any(side % stride for side in batch.pixels.shape[-2:]):
             return None

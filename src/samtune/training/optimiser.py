@@ -49,8 +49,8 @@ def make_optimizer(
         factory: Called with the list of all parameters that are trained; or an optimiser of them.
 
     Raises:
-        InputError: What it gives is no optimiser, has parameters of others or none, or cannot be
-            used without a closure; or a setting beside it that has no effect.
+        InputError: The result is not an optimiser, has other parameters or none, or needs a
+            closure; or a setting would have no effect with it.
     """
     if factory is None:
         return torch.optim.AdamW(parameter_groups(model, config), lr=config.peak_lr)
@@ -214,7 +214,7 @@ class Optimisation:
         """Refuses a schedule that waits for a plateau and would never see it.
 
         Args:
-            criterion: What validations are compared by; ``None`` if there are none.
+            criterion: The criterion that compares validations; ``None`` if there are none.
 
         Raises:
             InputError: There are no validations, or it takes their better values for the worse.
@@ -288,7 +288,7 @@ def _class_of(part: Any) -> str:
 
 
 def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """What the groups of an optimiser are set to, and how many parameters each has."""
+    """The settings of an optimiser's groups, and the number of parameters in each."""
     return [{**group, "params": len(group["params"])} for group in optimizer.param_groups]
 
 

@@ -25,7 +25,7 @@ def packed(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
     Args:
         value: Numbers, texts, tensors, and lists and dictionaries of them.
         tensors: By name; what is packed adds to it.
-        place: What the value is, for messages and as the start of the tensors' names.
+        place: A name of the value, for messages and as the start of the tensors' names.
 
     Raises:
         InputError: Something else is in it, which only a pickle could keep.
@@ -66,7 +66,7 @@ def _packed_mapping(value: Mapping[Any, Any], tensors: dict[str, Tensor], place:
 
 
 def unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What :func:`packed` was given.
+    """The value that :func:`packed` received.
 
     Raises:
         KeyError: A tensor is missing.

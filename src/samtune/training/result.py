@@ -1,4 +1,4 @@
-"""What a training gives back."""
+"""The result of a training."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class FitResult:
 
     steps: int
     best: dict[str, Any] | None
-    """The validation of what was chosen: its ``step``, metrics and ``strength``, which is 0 if
+    """The validation of the chosen weights: its ``step``, metrics and ``strength``, which is 0 if
     nothing beat the base; ``None`` if there was nothing to measure."""
     seconds: float
     peak_memory_bytes: int
     """The most memory in use: the device's if it has its own, else the process's."""
     left_out: int = 0
-    """How many of this process's images did not fit into ``config.feature_cache``."""
+    """Number of this process's images that did not fit into ``config.feature_cache``."""
     zero_shot: dict[str, Any] | None = None
     """The validation of the base, before the first step; ``None`` without validation images."""
     kept_modes: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class FitResult:
     watched_modes: tuple[str, ...] = ()
     """The prompt modes that were measured in every validation besides those of the metric."""
     top: dict[str, Any] | None = None
-    """The best validation of what was trained, whatever it forgot."""
+    """The best validation of trained weights, whatever they forgot."""
     weights: str = ""
     """Which weights the curve is of: those of a step, or the mean of several."""
     curve: tuple[dict[str, Any], ...] = ()

@@ -1,4 +1,4 @@
-"""What a training leaves on disk: states to go on from, by time and on demand, and best weights."""
+"""The files of a training: states to resume from, by time and on demand, and the best weights."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Saves:
             return
         try:
             read_header(self.output / BEST)
-        except InputError:  # damaged; what is no checkpoint would not be replaced
+        except InputError:  # damaged; a file that is not a checkpoint would not be replaced
             with suppress(OSError):
                 (self.output / BEST).unlink()
         before = model.strength

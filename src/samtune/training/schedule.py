@@ -1,4 +1,4 @@
-"""How long training goes and how fast: its settings, their ranges, the order and the rate."""
+"""Length and speed of a training: its settings with ranges, the order of images, and the rate."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from samtune.training.last_batch import LAST_BATCHES
 AUTO, NONE = "auto", "none"
 """The values of settings that samtune chooses itself, and of what is turned off."""
 UNSAFE = {"strength": NONE, "average": NONE, "keep": NONE}
-"""The settings of a training in which only the best step counts: published ones, and those of
+"""The settings of trainings in which only the best step counts: published ones, and those of
 version 0.1.0."""
 FORWARD, BACKWARD = 1, 2
-"""What an image costs in the encoder, in passes: the gradient takes two."""
+"""The encoder cost of an image in passes: the gradient takes two."""
 MOST_VALIDATIONS, LEAST_VALIDATIONS = 20, 4
-"""Of a training that says nothing of them."""
+"""Bounds of the default number of validations."""
 DEFAULT_EPOCHS = 20
-"""Where neither epochs nor max_steps is given."""
+"""Number of epochs if neither epochs nor max_steps is set."""
 
 
 class Cosine:
-    """When the learning rate falls.
+    """The points in time at which the learning rate falls.
 
     :meth:`along` says how far along the cosine a step of the optimiser lies: 0 at its start, 1 at
     its lowest point.
@@ -60,27 +60,27 @@ COSINES: Registry[Cosine] = Registry("cosine", "train.cosine", "samtune.publishe
 
 @dataclass(frozen=True)
 class FitConfig(Settings):
-    """How training goes; each docstring is the help text."""
+    """The settings of a training; each docstring is the help text."""
 
     section = "train"
 
     max_steps: Count | None = None
-    """Optimiser steps in all; with epochs given too, whichever ends first."""
+    """Optimiser steps in all; if epochs is also set, the earlier end counts."""
     epochs: Count | None = None
-    """Passes over the training images; 20 when neither this nor max_steps is given."""
+    """Passes over the training images; 20 if neither this nor max_steps is set."""
     epoch_share: PositiveFraction = setting(1.0, level="published")
-    """Fraction of the training images that an epoch takes, drawn anew in each; at least one."""
+    """Fraction of the training images in an epoch, drawn anew for each; at least one image."""
     batch_size: Count = 4
-    """Images in a batch, on each device."""
+    """Images per batch and device."""
     last_batch: str = setting("fill", level="published", names=LAST_BATCHES)
-    """What happens if the images of an epoch do not fill its last batch."""
+    """Treatment of the last images of an epoch if they do not fill a batch."""
     accumulate: Count = setting(1, level="expert")
-    """Batches to add up before a step."""
+    """Number of batches whose gradients are added up for one step."""
     lr: Literal["auto"] | Annotated[float, Range(above=0, remedy="choose one such as 1e-4")] = (
         "auto"
     )
-    """Learning rate after the warm-up; auto is what the method declares (samtune methods NAME):
-    3e-4 for most."""
+    """Learning rate after the warm-up; auto uses the rate that the method declares (samtune methods
+    NAME), 3e-4 for most."""
     min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
@@ -93,7 +93,7 @@ class FitConfig(Settings):
     """Apply the weight decay to biases and norms too."""
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
-    and iou_head; for maps of classes of ce, ce_pooled and multi_dice."""
+    and iou_head; for maps of classes, of ce, ce_pooled and multi_dice."""
     loss_at: LossAt = setting("frame", level="expert")
     """Where the loss is computed: in the model's frame, or at each image's own size (after changes
     and crops). The latter needs memory for masks of that size, and bbce then counts pixels per
@@ -105,46 +105,47 @@ class FitConfig(Settings):
     checkpointing: bool = setting(False, level="expert")
     """Recompute each block in the backward pass: less memory, about a third more time."""
     feature_cache: Annotated[int, Range(at_least=0, note=" bytes")] = setting(0, level="expert")
-    """Bytes of memory, of each process, to keep what the encoder gives for an image; 0 for none.
-    With an adapter that is trained train.keep_to=base takes as many again.
-    Needs an adapter that leaves the encoder as it is, such as none, and training images that come
-    the same in every epoch: data.augment=none without crops, or data.redraw=false."""
+    """Bytes of memory per process for caching the encoder's results for images; 0 turns the cache
+    off. It needs an adapter that does not change the encoder, such as none, and training images
+    that are the same in every epoch: data.augment=none without crops, or data.redraw=false. With a
+    trained adapter, train.keep_to=base takes the same memory again."""
     multimask: bool = setting(False, level="expert")
     """Train and read SAM's three masks per prompt instead of its single one."""
     eval_every: Count | None = None
-    """Steps between validations; by default once an epoch, and not more than 20 times in all. If so
-    many encode more images or tiles than the training, they are fewer, but 4; an image of the
-    training counts thrice, for its gradient, if the encoder is adapted."""
+    """Steps between validations; by default one validation per epoch, at most 20 in all. If these
+    would encode more images or tiles than the training, there are fewer, at least 4; a training
+    image counts three times, because of its gradient, if the encoder is adapted."""
     eval_epochs: Count | None = setting(None, level="expert")
     """Epochs between validations, if eval_every is not set."""
     metric: str = "iou"
-    """The validation metric that chooses the best checkpoint, any of samtune metrics; over prompts
-    as the mean, iou@none+iou@point, or the worst, min(iou@none,iou@point). Without a prompt it is
-    of those of prompts.eval that are trained, or of all that are, as the mean."""
+    """The validation metric that chooses the best checkpoint, any of samtune metrics; over several
+    prompts the mean, iou@none+iou@point, or the worst, min(iou@none,iou@point). Without a prompt,
+    the mean over the trained prompts of prompts.eval, or over all trained prompts if there are
+    none."""
     strength: Literal["auto", "none"] | Fraction = "auto"
-    """How much of the training acts in the end, from 0 to 1: auto chooses it on the validation
-    images; none is all of it, or 0 if the base validates better; a number holds whatever comes."""
+    """Fraction of the training that acts in the end, from 0 to 1: auto chooses it on the validation
+    images; none means 1, or 0 if the base validates better; a number is used as it is."""
     average: Literal["auto", "none"] | PositiveFraction = setting("auto", level="expert")
-    """The fraction of the steps, at the end, whose weights are averaged; the average is taken if it
-    validates best. auto is a quarter."""
+    """Fraction of the steps, at the end, whose weights are averaged; the average is used if it
+    validates best. auto means a quarter."""
     keep: str | list[str] = "auto"
-    """Prompts that are not trained for and must not get worse: auto, box and point if the base
-    answers them well; none; or a list. The training images are asked with them too."""
+    """Prompts that are not trained for and must not get worse: auto means box and point if the base
+    answers them well; none; or a list. Training uses them on its images too."""
     keep_to: Literal["base", "targets"] = setting("base", level="expert")
-    """What answers to the prompts of train.keep are compared with in training: the base's own
-    answers, which costs an encoding more, or the targets."""
+    """Targets of the prompts of train.keep in training: the base's own answers, which costs one
+    more encoding, or the true masks."""
     rehearsal: NotNegative = setting(1.0, level="expert")
-    """Weight of the loss of the prompts of train.keep; with 0 they are only watched."""
+    """Weight of the loss of the prompts of train.keep; with 0 they are only monitored."""
     forget: NotNegative = setting(0.01, level="expert")
-    """Weights that lose more than this IoU of a watched prompt on the validation images, compared
-    with the base, are not chosen."""
+    """Weights are not chosen if they lose more than this IoU, compared with the base, on a
+    monitored prompt of the validation images."""
     patience: Count | None = None
     """Stop after this many validations without a better one."""
     log_every: Count = setting(10, level="expert")
     """Steps between logged training losses."""
     save_every: NotNegative = setting(10.0, level="expert")
-    """Minutes between two states to resume from, besides those at validations; 0 for one after each
-    step."""
+    """Minutes between two saved states, besides those at validations; 0 saves one after each step.
+    """
     trackers: tuple[str, ...] = setting((), level="expert")
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
 
@@ -156,7 +157,7 @@ class FitConfig(Settings):
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate after the warm-up; the usual one until a model has chosen its own."""
+        """The learning rate after the warm-up; the usual one until the model's rate is known."""
         return USUAL.value if self.lr == AUTO else float(self.lr)
 
     def with_rate(self, rate: float) -> FitConfig:
@@ -165,7 +166,7 @@ class FitConfig(Settings):
 
     @property
     def demanded_strength(self) -> float | None:
-        """The strength that somebody has set; ``None`` if the validations choose it."""
+        """The strength that was set; ``None`` if the validations choose it."""
         return None if self.strength in (AUTO, NONE) else float(self.strength)
 
 
@@ -173,24 +174,24 @@ def check_keep(setting: str | Sequence[str]) -> str | tuple[str, ...]:
     """The value of ``train.keep``: ``auto``, ``none``, or prompt modes.
 
     Raises:
-        InputError: An unknown mode, or one of several rounds.
+        InputError: A mode is unknown, or has several rounds.
     """
     if setting in (AUTO, NONE):
         return str(setting)
     modes = PromptModes.of(setting, "train.keep").names
     for mode in modes:
         if asked_in_rounds(mode):
-            raise InputError(f"train.keep={mode}: is asked in rounds; set train.keep=point")
+            raise InputError(f"train.keep={mode}: has several rounds; set train.keep=point")
     return modes
 
 
 def asked_in_rounds(mode: str) -> bool:
-    """Whether a prompt mode asks again, with one more click each time."""
+    """Whether a prompt mode has several rounds, with one more click each time."""
     return (numbered_mode(mode) or (mode, 1))[0] == "clicks"
 
 
 def check_feature_cache(config: FitConfig, adapter: str, detached: bool, images_vary: bool) -> None:
-    """Refuses ``train.feature_cache`` where the encoder gives nothing twice.
+    """Refuses ``train.feature_cache`` if the encoder's results change every time.
 
     Args:
         config: The settings.
@@ -199,7 +200,7 @@ def check_feature_cache(config: FitConfig, adapter: str, detached: bool, images_
         images_vary: Whether training images change from epoch to epoch.
 
     Raises:
-        InputError: With what to set instead.
+        InputError: They change; the message says what to set instead.
     """
     if not config.feature_cache:
         return
@@ -244,7 +245,7 @@ def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) ->
 
     Args:
         config: The settings.
-        step: Of the optimiser, from 1.
+        step: Step of the optimiser, from 1.
         total: Steps of the whole training.
         batches: Batches of an epoch.
     """
@@ -267,15 +268,15 @@ def epoch_of(config: FitConfig, step: int, batches: int) -> int:
 
 
 def images_per_epoch(images: int, share: float) -> int:
-    """How many of so many training images an epoch takes, with ``train.epoch_share``."""
-    # Rounded first: 0.07 of 100 is a little more than 7 in floats.
+    """Number of training images in an epoch, with ``train.epoch_share``."""
+    # Rounded first, because in floats 0.07 of 100 is slightly more than 7.
     return max(1, math.ceil(round(images * share, 6)))
 
 
 def batches_per_epoch(
     images: int, batch_size: int, world: int, share: float = 1.0, last: str = "fill"
 ) -> int:
-    """Batches of one process in an epoch; every process has as many."""
+    """Batches of one process in an epoch; every process has the same number."""
     mine = math.ceil(images_per_epoch(images, share) / world)
     return LAST_BATCHES[last].batches(mine, batch_size)
 
@@ -283,9 +284,9 @@ def batches_per_epoch(
 def most_validations(
     config: FitConfig, total: int, encodings: int, world: int = 1, detached: bool = False
 ) -> int:
-    """How many validations a training has at most, by default.
+    """The default upper limit on the number of validations of a training.
 
-    So many that they cost no more than the training does, and from 4 to 20.
+    They may cost as much as the training, and number from 4 to 20.
 
     Args:
         config: The settings.
@@ -304,9 +305,9 @@ def most_validations(
 def validates(
     config: FitConfig, step: int, total: int, batches: int, most: int = MOST_VALIDATIONS
 ) -> bool:
-    """Whether a validation follows step ``1..total``, with so many batches in an epoch.
+    """Whether a validation follows step ``1..total``, given the number of batches per epoch.
 
-    The last step has one; of epochs that end within a step each the step that ends it.
+    The last step has one. If epochs end within steps, the step in which an epoch ends has one.
     """
     if step < 1 or step == total:
         return step > 0
@@ -319,7 +320,7 @@ def validates(
 
 
 def total_steps(config: FitConfig, batches: int) -> int:
-    """Optimiser steps of the whole training, with so many batches in an epoch."""
+    """Optimiser steps of the whole training, given the number of batches per epoch."""
     if config.max_steps is not None and config.epochs is None:
         return config.max_steps
     by_epochs = math.ceil((config.epochs or DEFAULT_EPOCHS) * batches / config.accumulate)
@@ -330,7 +331,8 @@ def stream_seed(*words: int) -> int:
     """A generator's seed from several numbers, such as a run's seed and an epoch.
 
     NumPy's ``SeedSequence`` mixes them: its result is specified, the same on every machine and
-    release, and close numbers give unrelated streams. 63 bits, for torch takes no more.
+    release, and close numbers give unrelated streams. The seed has 63 bits, the most that torch
+    takes.
     """
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
@@ -347,12 +349,12 @@ def epoch_order(
 ) -> list[list[int]]:
     """The batches of one process in one epoch: a seeded order, dealt out evenly.
 
-    With a ``share`` below 1 only the start of the order is dealt, so every epoch draws its part
-    anew, the same for all processes together.
+    With a ``share`` below 1 only the start of the order is dealt, so every epoch draws other
+    images, the same for all processes.
 
-    The order is filled up from its start to as many images for each process as ``last`` says; by
-    default all batches are full, and only if there are too few images for one batch of each process
-    are they smaller. It depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
+    The order is repeated from its start until each process has the number of images that ``last``
+    defines. By default all batches are full; they are smaller only if there are too few images for
+    one batch per process. It depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
     taken = images_per_epoch(images, share)

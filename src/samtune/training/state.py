@@ -219,11 +219,11 @@ _KINDS: dict[str, Any] = {
     **{"losses": list, "kept_modes": list, "scaler": dict, "user_parts": dict},
     **{"generation": str, "files": dict, "best_of": (str, type(None))},
 }
-"""What the entries of ``state.json`` are."""
+"""The types of the entries in ``state.json``."""
 
 
 def _newest(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]], str | None]:
-    """The counters and tensors of the newest state that is whole, and what is wrong with newer."""
+    """The counters and tensors of the newest complete state, and the damage of newer ones."""
     try:
         return *_whole(folder, COUNTERS), None
     except InputError as error:

@@ -14,12 +14,12 @@ from samtune.training.schedule import FitConfig, batches_per_epoch, epoch_order
 def batches_from(
     train: SegmentationDataset, config: FitConfig, seed: int, step: int
 ) -> Iterator[Batch]:
-    """This process's batches without end; each epoch in its own seeded order.
+    """Yields this process's batches endlessly; each epoch has its own seeded order.
 
     Args:
         train: The images.
-        config: How many make a batch, and an epoch.
-        seed: Of the order.
+        config: The settings, for the sizes of batches and epochs.
+        seed: Seed of the order.
         step: Steps of the optimiser that are done.
     """
     c, (rank, world) = config, place()

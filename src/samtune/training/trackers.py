@@ -1,4 +1,4 @@
-"""Where accelerate's trackers write: into the run's folder, and nowhere else."""
+"""Sends the files of accelerate's trackers to the run's folder, and nowhere else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from samtune.errors import InputError, nearest
 ALL = "all"
 """Every tracker that is installed."""
 FOLDER = "trackers"
-"""Within a run's folder."""
+"""The trackers' folder within a run's folder."""
 PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "comet_ml": ("comet_ml",),

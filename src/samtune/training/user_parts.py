@@ -1,4 +1,4 @@
-"""What a user may give of their own to a training, beside its settings."""
+"""Parts of a training that users may provide, besides its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation of a training: the same images, asked in one or several prompt modes."""
+"""The validation of a training: the same images, with one or several prompt modes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from samtune.training.schedule import FitConfig
 Row = dict[str, Any]
 """The numbers of one validation: metrics by name, those of a prompt mode as ``iou@point``."""
 OF_MODES = ("iou", "dice")
-"""Measured of every prompt mode."""
+"""The metrics measured for every prompt mode."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one validation measured, and how it varies with its images."""
+    """The results of one validation, and their variation over its images."""
 
     row: Row
     images: int
@@ -54,7 +54,7 @@ class Measurement:
         known = differences[np.isfinite(differences)]
         if n < 2 or 2 * len(known) < len(differences) or not len(known):
             return math.inf
-        # a draw of n varies as a sample does whose variance is divided by n, not by n - 1
+        # bootstrap draws underestimate the variance: they divide by n, not by n - 1
         wide = math.sqrt(n / (n - 1)) * t_quantile(NormalDist().cdf(1), n - 1)
         return wide * float(np.std(known))
 

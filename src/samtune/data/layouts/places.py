@@ -56,7 +56,7 @@ class Places:
         return None
 
     def refusal(self, file: Path, names: Iterable[str]) -> DataError | None:
-        """What is wrong if names that are not found lead to files outside of all folders.
+        """The error if names that are not found lead to files outside of all folders.
 
         Args:
             file: That has the names.

@@ -43,7 +43,7 @@ class YamlPlaces:
         return next((top / end for end in ends for top in tops if (top / end).exists()), None)
 
     def refusal(self, file: Path, entries: Iterable[str], *near: Path) -> DataError | None:
-        """What is wrong if entries that are not found lead to places outside of the folder.
+        """The error if entries that are not found lead to places outside of the folder.
 
         Args:
             file: That has the entries.
