@@ -12,6 +12,17 @@ Callable = ast.FunctionDef | ast.AsyncFunctionDef
 SECTION = re.compile(r"^(\s*)(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note):\s*$")
 
 
+SUBJECTLESS = frozenset("As Of So That Those What When Where Which Whose Why".split())
+"""First words after which a documentation has no subject, or is a clause instead of a noun."""
+
+DISTRIBUTIVE = re.compile(
+    r"\b(?:one|two|a|an|many|several|\d+) (?:(?!of|in|as|is|to|has)\w+ )?an? "
+    r"(?:class|image|epoch|process|slice|file|row|step)\b",
+    re.IGNORECASE,
+)
+"""Phrases such as "one a class", over which readers stumbled; "one per class" says the same."""
+
+
 def is_public(name: str) -> bool:
     """Dunder methods are documented by Python, underscored names are private."""
     return not name.startswith("_")
@@ -108,6 +119,40 @@ def problems(root: Path) -> list[str]:
             found.append(f"{path}: the module has no docstring")
         found += [f"{path}: {problem}" for problem in problems_in(tree)]
     return found
+
+
+def documentation(tree: ast.Module) -> list[tuple[int, str]]:
+    """The line and the text of each docstring, of modules, definitions and fields alike."""
+    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
+    statements = [item for body in bodies for item in body if isinstance(item, ast.Expr)]
+    values = [item.value for item in statements if isinstance(item.value, ast.Constant)]
+    return [(value.lineno, value.value) for value in values if isinstance(value.value, str)]
+
+
+def unclear(root: Path) -> list[str]:
+    """The docstrings under ``root`` that begin without a subject, or have a phrase to avoid."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        for line, text in documentation(ast.parse(path.read_text(encoding="utf-8"), path)):
+            words = text.split()
+            phrase = DISTRIBUTIVE.search(" ".join(words))
+            if words and words[0].rstrip(",") in SUBJECTLESS:
+                found.append(f"{path.name}:{line}: begins with {words[0]!r}; name the subject")
+            elif phrase:
+                found.append(f"{path.name}:{line}: {phrase[0]!r}; write 'per'")
+    return found
+
+
+def test_docstrings_have_a_subject_and_plain_words():
+    assert unclear(SRC) == []
+
+
+def test_unclear_docstrings_are_reported(tmp_path):
+    (tmp_path / "a.py").write_text(
+        '"""What a module is."""\nX = 1\n"""Of all, the first."""\n'
+        'def f():\n    """One mask a class."""\ndef g():\n    """One mask per class."""\n'
+    )
+    assert [line.split(": ")[0] for line in unclear(tmp_path)] == ["a.py:1", "a.py:3", "a.py:5"]
 
 
 def test_sources_are_documented():

@@ -157,7 +157,7 @@ class Adapter(nn.Module):
 
 
 def _unknown_needs(cls: type[Adapter]) -> str:
-    """What an adapter of another package says in ``uses`` that nobody knows, as a clause."""
+    """The unknown words in the ``uses`` of another package's adapter, as a clause."""
     unknown = [word for word in cls.uses if word not in ABILITIES]
     return f"uses {unknown[0]!r}; the words are {', '.join(ABILITIES)}" if unknown else ""
 

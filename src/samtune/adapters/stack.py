@@ -227,7 +227,7 @@ class Combination:
         classes: list[type[Adapter]] = [ADAPTERS[part] for part in name.split("+")]
         self.joins = tuple(cls.name for cls in classes)
         self.keys = tuple(map(key_of, name.split("+")))
-        """What the options of each part are called."""
+        """The names under which the options of each part are set."""
         if len(set(self.keys)) < len(self.keys) or len(set(classes)) < len(classes):
             raise InputError(f"adapter.name={name}: names an adapter twice; name each once")
         self._classes: dict[str, Any] = dict(zip(self.keys, classes, strict=True))

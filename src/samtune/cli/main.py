@@ -32,7 +32,7 @@ samtune fine-tunes the Segment Anything Model on your own images.
 
 RUN is the folder that a training names, as runs/lora-tuned-nano-polyps.
 All verbs: samtune --help; the settings of a training: samtune train --help"""
-"""What ``samtune`` alone says."""
+"""The text that ``samtune`` alone prints."""
 
 SEE_TRAIN = "samtune train --help lists them."
 """Ends the help of the other verbs that take settings."""

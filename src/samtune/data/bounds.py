@@ -35,7 +35,7 @@ def is_outside(path: Path, *folders: Path) -> bool:
 
 
 def refusal(file: Path, paths: Iterable[Path], *folders: Path) -> DataError | None:
-    """What is wrong with a file of a data set that names files outside of its folder.
+    """The error for a file of a data set that names files outside of its folder.
 
     Args:
         file: That names them.

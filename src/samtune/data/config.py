@@ -43,7 +43,7 @@ class DataConfig(Settings):
     in 'patient \\d+'; splits that samtune makes keep a case's images together. If the expression
     has a group, its first group is used."""
     split: Literal["train", "val", "test", "all"] = "test"
-    """Which split an evaluation uses."""
+    """Split that an evaluation uses."""
     shots: Count | None = None
     """Train on this many images only; by default on all of the training split."""
     shot_seed: int | Literal["published"] = setting(0, level="expert")
@@ -112,7 +112,8 @@ class DataConfig(Settings):
     augment: str = setting("standard", names="samtune.data.augmentations:AUGMENTATIONS")
     """How training images are augmented."""
     redraw: SwitchOrName = setting(True, level="expert", names="samtune.data.draws:DRAWS")
-    """When an image's random choices are drawn: its augmentation, its prompts, and its objects."""
+    """How often an image's random choices are drawn: its augmentation, its prompts, and its
+    objects."""
     crop: tuple[float, float] | None = setting(None, level="expert")
     """A random crop of each training image: [0.1,1] is the least and greatest fraction of its area,
     at its aspect ratio; [256,256] is a size in pixels of the model's frame, and becomes the frame

@@ -22,7 +22,7 @@ from samtune.files import as_path
 from samtune.options import validated
 
 LOOKED_AT = 8
-"""So many samples at most tell what kind all are of."""
+"""Largest number of samples from which the kind of all is inferred."""
 OF_FILES = frozenset(
     "root layout images mask_files group split colors turn_masks slice_axis empty_slices crowds"
     " window".split()

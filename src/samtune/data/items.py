@@ -17,9 +17,9 @@ from samtune.data.problems import DataError
 from samtune.data.stored import Stored
 
 MOST_CHANNELS = 4
-"""An axis of so many entries at most may be that of the channels."""
+"""Largest length of an axis that may be the channels."""
 TOLERANCE = 0.01
-"""So far floats may lie outside of 0..1, as interpolation leaves them."""
+"""Distance by which floats may lie outside of 0..1, as interpolation leaves them."""
 BYTES = 255
 _WAITING = 16
 """Samples of which one half was read and the other was not, at most."""

@@ -84,7 +84,7 @@ def prepare(
 def training_images(
     model: FineTuned, train: Images | DataSplits, val: Images | None, seed: int = 0
 ) -> tuple[SegmentationDataset, SegmentationDataset | None]:
-    """What :func:`samtune.fit` trains and validates on, of all that it takes.
+    """The prepared images for :func:`samtune.fit`, from everything that it takes.
 
     Splits are looked at, file by file, before they are prepared; what is prepared is checked.
 
@@ -109,7 +109,7 @@ def training_images(
 def test_images(
     model: FineTuned, images: Images, prompts: PromptSettings = None, seed: int = 0
 ) -> dict[str, SegmentationDataset]:
-    """What :func:`samtune.evaluate` measures on, by the prompt mode in which objects are asked for.
+    """The prepared images for :func:`samtune.evaluate`, by prompt mode.
 
     Prepared images that are asked for in several modes at once stay together, under their names.
 

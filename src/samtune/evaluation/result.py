@@ -1,4 +1,4 @@
-"""What an evaluation gives: its numbers, image by image, and how they vary with the images."""
+"""The result of an evaluation: its metrics, image by image, and their variation with the images."""
 
 from __future__ import annotations
 

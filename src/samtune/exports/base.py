@@ -25,7 +25,7 @@ class Job:
     model: FineTuned
     """In evaluation mode, on the CPU."""
     name: str
-    """What the files are called, without an ending."""
+    """The name of the files, without an ending."""
     precision: Precision = "fp32"
     threshold: float = 0.0
     """Logits above it are inside; exported masks are cut at 0."""
@@ -47,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked of one image in a check."""
+    """The prompts for one image in a check."""
 
     kind: str
     """``box``, ``point``, ``mask`` or ``none``."""

@@ -41,9 +41,9 @@ class Check:
     difference: float
     """The largest difference of logits, with the same pixels."""
     iou: float
-    """Of the masks, with the same pixels; 1 if both are empty."""
+    """The IoU of the masks, with the same pixels; 1 if both are empty."""
     consumer_iou: float | None
-    """Of the masks, with pixels prepared as the consumer does it."""
+    """The IoU of the masks, with pixels prepared as the consumer does it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Findings:
         return float(np.mean(ious))
 
     def tree(self) -> dict[str, object]:
-        """As JSON values."""
+        """The findings as JSON values."""
         return {
             "largest_logit_difference": self.difference,
             "mean_iou": self.iou,

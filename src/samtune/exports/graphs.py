@@ -77,7 +77,7 @@ class EncoderGraph(nn.Module):
         return pack(self.features(image))
 
     def features(self, image: Tensor) -> Features:
-        """What a decoder reads, see :meth:`forward`."""
+        """The input of a decoder, see :meth:`forward`."""
         x = image.permute(2, 0, 1)[None] if self.pixels == "image" else image
         if self.flips:
             x = x.flip(1)
@@ -169,7 +169,7 @@ class WholeGraph(nn.Module):
 
 
 def pack(features: Features) -> Tensor:
-    """What a decoder reads as one tensor ``(B, C, H, W)``: the embedding first, then the taps."""
+    """The input of a decoder as one tensor ``(B, C, H, W)``: the embedding first, then the taps."""
     taps = [tap.permute(0, 3, 1, 2) for _, tap in sorted(features.taps.items())]
     return torch.cat([features.embedding, *taps], 1) if taps else features.embedding
 

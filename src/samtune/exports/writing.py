@@ -47,20 +47,20 @@ PACKAGES = (
     "transformers",
     "peft",
 )
-"""Whose versions ``export.json`` tells, if they are installed."""
+"""The packages whose versions are listed in ``export.json``, if they are installed."""
 SUMMARY, PICTURE = "export.json", "check.png"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote."""
+    """The results of an export."""
 
     folder: Path
     files: tuple[str, ...]
     findings: Findings
 
     def summary(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The results as JSON values."""
         tree = self.findings.tree()
         return {
             "out": str(self.folder),

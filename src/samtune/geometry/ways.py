@@ -95,7 +95,7 @@ class Resize:
         return self.unfit(logits[..., :h, :w], geometry)
 
     def traced_content(self, original: Tensor, frame: tuple[int, int]) -> Tensor:
-        """As :meth:`content`, in a traced program: ``(2,)`` numbers of the sizes ``(2,)``.
+        """The traced form of :meth:`content`: ``(2,)`` numbers of the sizes ``(2,)``.
 
         Raises:
             NotImplementedError: No traced program has this way of resizing.
@@ -103,11 +103,11 @@ class Resize:
         raise NotImplementedError("no traced program resizes in this way")
 
     def traced_points(self, xy: Tensor) -> Tensor:
-        """What becomes of points ``(..., 2)`` that were scaled to the model frame."""
+        """The traced form of changes to points ``(..., 2)`` scaled to the model's frame."""
         return xy
 
     def traced_logits(self, logits: Tensor, original: Tensor, frame: tuple[int, int]) -> Tensor:
-        """As :meth:`logits`, in a traced program.
+        """The traced form of :meth:`logits`.
 
         Args:
             logits: ``(N, K, h, w)``.
@@ -142,7 +142,7 @@ class Longest(Resize):
         return min(h, frame[0]), min(w, frame[1])
 
     def traced_content(self, original: Tensor, frame: tuple[int, int]) -> Tensor:
-        """As :meth:`content`, in the same arithmetic."""
+        """The traced form of :meth:`content`, with the same arithmetic."""
         original, sides = original.double(), original.new_tensor(frame, dtype=torch.float64)
         content = (original * (sides / original).min() + 0.5).floor()
         return content.clamp(min=1.0).minimum(sides)
@@ -199,7 +199,7 @@ class InputRule(Resize):
         return self.way.logits(logits, geometry)
 
     def traced_content(self, original: Tensor, frame: tuple[int, int]) -> Tensor:
-        """As that way.
+        """Passed on to the other way.
 
         Raises:
             NotImplementedError: No traced program has this step.
@@ -209,11 +209,11 @@ class InputRule(Resize):
         return self.way.traced_content(original, frame)
 
     def traced_points(self, xy: Tensor) -> Tensor:
-        """As that way."""
+        """Passed on to the other way."""
         return self.way.traced_points(xy)
 
     def traced_logits(self, logits: Tensor, original: Tensor, frame: tuple[int, int]) -> Tensor:
-        """As that way."""
+        """Passed on to the other way."""
         return self.way.traced_logits(logits, original, frame)
 
 

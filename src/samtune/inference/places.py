@@ -112,7 +112,7 @@ def paths_of(source: Paths) -> list[str | Path]:
 
 
 def default_out(source: Paths) -> Path:
-    """Where masks are written if nobody says it: ``NAME-masks``, after the image or the folder.
+    """The default folder for masks: ``NAME-masks``, named after the image or the folder.
 
     It lies in the current folder, unless that is what is read.
     """

@@ -37,11 +37,11 @@ class FrameTransform:
     def apply_coords(
         self, coords: NDArray[np.floating], original_size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """As :meth:`apply_coords_torch`, of an array."""
+        """Does the same as :meth:`apply_coords_torch`, for an array."""
         return self.apply_coords_torch(torch.as_tensor(coords), original_size).numpy()
 
     def apply_boxes(
         self, boxes: NDArray[np.floating], original_size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """As :meth:`apply_boxes_torch`, of an array."""
+        """Does the same as :meth:`apply_boxes_torch`, for an array."""
         return self.apply_boxes_torch(torch.as_tensor(boxes), original_size).numpy()

@@ -35,7 +35,7 @@ class Comparison:
 
 
 def comparisons(masks: Masks, batch: Batch, at: LossAt) -> Iterator[Comparison]:
-    """What is compared: the whole batch in the model's frame, or each image at its own size."""
+    """The pairs to compare: the whole batch in the model's frame, or each image at its own size."""
     image, device = batch.prompts.image, masks.logits.device
     if at == "frame":
         rows = torch.arange(len(image), device=device)

@@ -107,7 +107,7 @@ class FunctionLoss:
         return loss
 
     def _value(self, part: Comparison, batch: Batch) -> Tensor:
-        """What the function returns for some masks: a scalar or ``(N,)``."""
+        """The value of the function for some masks: a scalar or ``(N,)``."""
         masks, targets, valid = part.masks, part.targets, part.valid
         given_by_name = {"iou": full_precision(masks.iou), "classes": batch.classes[part.rows]}
         further = {name: given_by_name[name] for name in self.by_name}
@@ -141,7 +141,7 @@ class FunctionLoss:
         return at_size_of(answers[rows, best], part.geometry)
 
     def _checked_value(self, value: Any, logits: Tensor) -> Tensor:
-        """What the function returned.
+        """The function's value, if it has the right form.
 
         Raises:
             InputError: It is no loss of these logits.

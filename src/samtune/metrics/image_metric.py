@@ -34,15 +34,17 @@ class ImageMetric(RowMetric):
     meaning: ClassVar[str] = ""
     """In one line; by default the first line of the docstring."""
     averaged: ClassVar[str] = "mean over images"
-    """What is averaged over what, for the contract beside the numbers."""
+    """The averaging, for the contract beside the values."""
     empty: ClassVar[str] = ""
-    """What an image without a target or an answer gives, for the same; a subclass must say it."""
+    """The value for an image without a target or an answer, for the contract; a subclass must set
+    it."""
     higher: ClassVar[bool] = True
     """Whether a higher number is better."""
     threshold: ClassVar[str] = HALF
     """From which probability on a pixel is inside, for the contract."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """What an image must hold besides masks, see :class:`samtune.metrics.measures.Measure`."""
+    """The inputs that an image must have besides masks, see
+    :class:`samtune.metrics.measures.Measure`."""
     maps: ClassVar[bool] = False
     """Whether it has a meaning for maps of classes."""
     source: ClassVar[str] = ""

@@ -297,7 +297,7 @@ def _side_networks() -> dict[str, Measure]:
 
 
 def _measure_of(cls: Any, name: str) -> Measure:
-    """What a metric of another package says of itself.
+    """The description of a metric of another package.
 
     Raises:
         TypeError: It is no such metric, or does not say what its number means.

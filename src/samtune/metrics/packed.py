@@ -19,7 +19,7 @@ IN_MEMORY = 2**26
 
 
 class _Packed(NamedTuple):
-    """Where the compressed bits of the rectangle around one mask are."""
+    """The location of the compressed bits of the rectangle around one mask."""
 
     top: int
     left: int

@@ -1,8 +1,8 @@
 """Comparison of two models: paired permutation tests, with Holm's correction for many of them.
 
-If two models are equally good, chance decides which one answers an image better, so each difference
-could as well have the opposite sign. The test counts the fraction of all choices of signs whose
-mean difference is at least as large.
+If two models are equally good, chance decides which answer to an image is better, so each
+difference could as well have the opposite sign. The test counts the fraction of all choices of
+signs whose mean difference is at least as large.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class Resampling:
 
     @cached_property
     def _class_rows(self) -> NDArray[np.int64]:
-        """Those rows that any image changed, and the last one."""
+        """The rows that any image changed, and the last one."""
         states = self.metric.metric_state
         present = {self._common - 1}
         for name in self.metric.class_states:

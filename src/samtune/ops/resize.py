@@ -39,7 +39,7 @@ def relative(table: Tensor, queries: int, keys: int) -> Tensor:
 
 
 def enlargement(low: int, frame: int, content: Tensor, original: Tensor) -> Tensor:
-    """What enlarging does along one axis, as a matrix ``(original, low)`` float32.
+    """The effect of enlarging along one axis, as a matrix ``(original, low)`` float32.
 
     Values at ``low`` places come to a frame by bilinear interpolation, are cut to its content, and
     come to the original size by bilinear interpolation again: SAM's post-processing. As a matrix it

@@ -16,7 +16,7 @@ _BY_WORDS: ContextVar[bool] = ContextVar("settings are made of a command line's 
 
 
 class Settings:
-    """What a frozen dataclass of settings is built on, so that making it checks it.
+    """The base of frozen dataclasses of settings, which are checked when they are made.
 
     Values get the kinds of their fields, as a list becomes a tuple. In Python a message names a
     setting as it was typed there, ``lr``; on a command line, with its section, ``train.lr``.
@@ -26,7 +26,7 @@ class Settings:
     """
 
     section: ClassVar[str] = ""
-    """What stands before the names of its fields on a command line, as ``train``."""
+    """The prefix of its fields' names on a command line, as ``train``."""
 
     def __post_init__(self) -> None:
         if not _BY_WORDS.get(False):

@@ -170,7 +170,7 @@ def _beside(before: float | None, after: float | None, ends: Mapping[str, Any]) 
 
 
 def facts(summary: Mapping[str, Any]) -> str:
-    """What was measured and what it cost, in one line."""
+    """The measurements and the costs, in one line."""
     words = [f"prompt {asked_with(summary['prompt'])}", counted(summary["images"], "image")]
     if summary.get("trainable_parameters") is not None:
         words.append(f"{quantity(summary['trainable_parameters'])} trainable parameters")

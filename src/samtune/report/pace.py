@@ -11,7 +11,7 @@ from samtune.report.quantities import duration, rate_of
 LATEST = 20
 """The rate is that of so many latest intervals, of which a validation between two is only one."""
 SURE = 3
-"""So many intervals are needed before anything is told."""
+"""Number of intervals that are needed before an estimate is shown."""
 
 
 class Pace:

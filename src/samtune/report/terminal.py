@@ -282,7 +282,7 @@ class Display:
 
 
 def numbers_link(summary: Mapping[str, Any]) -> str:
-    """Where it is written what the numbers and their intervals mean.
+    """The place that explains the metrics and their intervals.
 
     Args:
         summary: With the ``report``, whose part on the numbers is named.
@@ -291,7 +291,7 @@ def numbers_link(summary: Mapping[str, Any]) -> str:
 
 
 def _indent_of(line: str) -> int:
-    """Where the further lines of a text begin: below what follows a name in a column of names."""
+    """The indent of a text's further lines: below the text after a name in a column."""
     name, space, _ = line.partition("  ")
     rest = line[len(name) :]
     return len(line) - len(rest.lstrip()) if space and len(name) < 12 else 2

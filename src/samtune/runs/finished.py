@@ -19,7 +19,7 @@ OF_A_TRAINING: dict[str, Any] = {
     "steps": int, "seconds": (int, float), "images": int, "prompt": str, "contract": str,
     "zero_shot": dict, "tuned": dict, "trainable_parameters": int,
 }  # fmt: skip
-"""What a training's summary has, for those who read it, and of which kind."""
+"""The entries of a training's summary and their types, for those who read it."""
 
 
 def read_summary(folder: Path) -> Tree:

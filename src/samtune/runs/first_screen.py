@@ -1,4 +1,4 @@
-"""What a run understood of its command, told before it begins: one line for each matter."""
+"""The first screen of a run: one line per matter about how it understood its command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from samtune.runs.trees import Tree, leaves
 from samtune.training.schedule import FitConfig, batches_per_epoch, total_steps
 
 COLUMN = 10
-"""Where the text begins, behind the name of the matter."""
+"""Column at which the text begins, after the name of the matter."""
 ELSEWHERE = ("data.root", "output", "resume", "resume_changed")
 """Settings that other lines tell."""
 NAMES = ("base.name", "adapter.name", "decoder.name")
@@ -32,7 +32,7 @@ MASKS = {
 }
 """In words what the values of masks mean, by ``data.masks``."""
 FEW = 6
-"""So many names of classes are told."""
+"""Largest number of class names that are printed."""
 
 
 def line(name: str, text: str) -> str:

@@ -28,9 +28,9 @@ class FitResult:
     top: dict[str, Any] | None = None
     """The best validation of trained weights, whatever they forgot."""
     weights: str = ""
-    """Which weights the curve is of: those of a step, or the mean of several."""
+    """The weights of the curve: those of a step, or the mean of several."""
     curve: tuple[dict[str, Any], ...] = ()
     """The validations of these weights by ``strength``, from 0, the base, to 1; none if nothing
     but 1 is a candidate."""
     no_base: str = ""
-    """Why the base was no candidate, as a clause; empty if it was."""
+    """The reason why the base was no candidate, as a clause; empty if it was one."""

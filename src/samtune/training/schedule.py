@@ -84,7 +84,7 @@ class FitConfig(Settings):
     min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
-    """When the learning rate falls."""
+    """The points in time at which the learning rate falls."""
     warmup: Fraction = setting(0.05, level="expert")
     """Fraction of all steps in which the rate rises from zero."""
     weight_decay: Fraction = setting(1e-4, level="expert")
@@ -95,9 +95,9 @@ class FitConfig(Settings):
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou, structure
     and iou_head; for maps of classes, of ce, ce_pooled and multi_dice."""
     loss_at: LossAt = setting("frame", level="expert")
-    """Where the loss is computed: in the model's frame, or at each image's own size (after changes
-    and crops). The latter needs memory for masks of that size, and bbce then counts pixels per
-    image."""
+    """The size at which the loss is computed: that of the model's frame, or each image's own size
+    (after augmentation and crops). The latter needs memory for masks of that size, and bbce then
+    counts pixels per image."""
     clip: Annotated[float, Range(at_least=0, remedy="0 is no limit")] = setting(1.0, level="expert")
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "fp32"

@@ -31,7 +31,7 @@ from samtune.training.optimiser import Optimisation
 COUNTERS = "state.json"
 PREVIOUS = "previous.json"
 TENSORS = ("best_tensors", "top_tensors", "mean")
-"""What of a state are tensors, and in no JSON."""
+"""The fields of a state that are tensors, and are not in a JSON file."""
 REMEDY = "copy it back, or start a new run"
 
 
@@ -66,16 +66,16 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
     """The state of fp16's loss scale."""
     user_parts: dict[str, Any] = field(default_factory=dict)
-    """What an optimiser and a schedule of the user keep besides tensors, see
+    """State of the user's optimiser and schedule besides tensors, see
     :meth:`samtune.training.optimiser.Optimisation.state`."""
     averaged: int = 0
     """How many weights are in the mean."""
     choice: dict[str, Any] | None = None
-    """What was chosen after the last step: ``weights``, and the validations by strength."""
+    """The choice after the last step: ``weights``, and the validations by strength."""
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
     """The trained tensors of ``best.safetensors``, on the CPU."""
     top_tensors: dict[str, Tensor] = field(default_factory=dict)
-    """Those of ``top``."""
+    """The tensors of ``top``."""
     mean: dict[str, Tensor] = field(default_factory=dict)
     """The mean of the weights of the last part."""
 
@@ -88,7 +88,7 @@ class TrainingState:
 
     @property
     def best_of(self) -> str | None:
-        """Which of the candidates the best tensors are."""
+        """The name of the candidate to which the best tensors belong."""
         if not self.best_tensors:
             return None
         if self.best_tensors is self.top_tensors:

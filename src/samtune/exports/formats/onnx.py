@@ -132,7 +132,7 @@ def decoder_inputs(model: FineTuned) -> dict[str, Tensor]:
 
 
 def notes_of(job: Job) -> dict[str, str]:
-    """What a file says of itself, for programs that have nothing else."""
+    """The description in a file, for programs that have nothing else."""
     policy = job.model.input
     return {
         "samtune.prompts": job.model.prompts,
