@@ -65,7 +65,7 @@ def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
     again = samtune("compare", *words, *asked, "--json").json
     assert trained == [] and again["rows"][0]["iou"] == result["rows"][0]["iou"]
     line = samtune("compare", *words, *asked, "train.lr=0.5").line
-    assert "train.lr=0.0003, not 0.5" in line and "another output=" in line
+    assert "has train.lr=0.0003 from an earlier run, not 0.5" in line and "another output=" in line
 
 
 @pytest.mark.slow
