@@ -87,7 +87,7 @@ class TestPlaces:
         (tmp_path / "link.pth").symlink_to(source)
         (tmp_path / "hub").mkdir()
         for target in (source, tmp_path / "hub/../model.pth", tmp_path / "link.pth"):
-            said = [f"--out={target}", "a path of its own", "-new.pth"]
+            said = [f"--out={target}", "never overwritten", "-new.pth"]
             refused(said, refuse_onto, f"--out={target}", target, [None, source])
         inside = tmp_path / "hub" / "x.pth"
         refused(["--out", "x-new.pth"], refuse_onto, "--out", inside, [tmp_path / "hub"])

@@ -86,8 +86,8 @@ def refuse_onto(option: str, target: Path, sources: Iterable[str | Path | None])
             folder = source.resolve().parent if within else target.parent
             other = free_path(folder / f"{target.stem}-new{target.suffix}")
             raise InputError(
-                f"{option}: {source} is read, and what is written needs a path of its own; choose "
-                f"another, as in {other}"
+                f"{option}: {source} is an input and is never overwritten; choose another path, "
+                f"as in {other}"
             )
 
 

@@ -117,7 +117,7 @@ def test_neither_a_base_nor_where_to_write_it(bring):
 
 def test_a_partial_file_alone_does_not_tell_its_base(bring):
     answer, _ = bring(layout("sam_finetune_kyyle").released, "sam_finetune_kyyle", base=False)
-    assert "do not tell which base" in answer.line and "--model" in answer.line
+    assert "do not show which base" in answer.line and "--model" in answer.line
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def test_points_with_labels(ask, trained, predictor):
     assert answer.json["images"] == 1
     [entry] = entries_of(out)
     predictor.set_image(read_image(trained.root / "images" / "00.png"))
-    with pytest.warns(PromptMismatch, match="trained with prompt box, and is asked with point"):
+    with pytest.warns(PromptMismatch, match="trained with prompt box, but used with point"):
         masks, scores, _ = one_mask(predictor, [[30, 20], [5, 5]], [1, 0])
     one_mask(predictor, [[30, 20], [5, 5]], [1, 0])  # said once
     assert np.array_equal(decoded(entry), masks[0]) and masks.any()

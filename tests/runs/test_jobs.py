@@ -343,7 +343,7 @@ def test_tiles_are_a_setting_of_training_and_may_be_changed_after(
         "--box=5,5,30,30", "--json",
     )  # fmt: skip
     assert answer.json["images"] == 8
-    assert answer.err.count("trained with prompt clicks, and is asked with box") == 1
+    assert answer.err.count("trained with prompt clicks, but used with box") == 1
     assert "input.overlap=2" in samtune("train", *words, "input.overlap=2").line
 
 

@@ -178,7 +178,9 @@ def merge(
         place_of(out, (checkpoint, base))  # before any weights are read
         model = load(checkpoint, base, trust=trust or ())
         merged = write(model, out, (checkpoint, base))
-        display.say(f"{merged.file}: differs by at most {merged.max_difference:.2g} on a probe")
+        display.say(
+            f"{merged.file}: differs by at most {merged.max_difference:.2g} on a random image"
+        )
     answer({"file": str(merged.file), "max_difference": merged.max_difference}, as_json)
 
 

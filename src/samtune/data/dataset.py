@@ -116,8 +116,8 @@ class SegmentationDataset(Dataset[Example]):
         """Number of rounds in which a model is prompted, with one more click each time."""
         if self.class_maps and len(self.modes) > 1:
             raise InputError(
-                f"{key}={','.join(self.modes)}: over {data.classes} classes none asks for a map of "
-                "them, for a semantic decoder; use it alone, or other prompts"
+                f"{key}={','.join(self.modes)}: with {data.classes} classes, none means a map of "
+                "all classes by a semantic decoder; use it alone, or use other prompts"
             )
         # shared memory, so that workers that live on see the epoch too
         self._rehearsed: PromptModes | None = None

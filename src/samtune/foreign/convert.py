@@ -156,8 +156,8 @@ def _dialect(name: str) -> Dialect:
 def _places(file: Path, out: Path, base: str | Path | None, save_base: str | Path | None) -> _Paths:
     if base is not None and save_base is not None:
         raise InputError(
-            f"--save-base={save_base}: splits the base off where none is given, and --base={base} "
-            "gives one; leave one of them out"
+            f"--save-base={save_base}: writes the base in the file, but --base={base} gives "
+            "one already; leave one of them out"
         )
     options = {"--out": out, "--save-base": save_base}
     for option, path in options.items():
@@ -249,7 +249,7 @@ def _spec(state: State, origin: str) -> SamSpec:
     fitting = fitting_specs(state)
     if len(fitting) != 1:
         raise InputError(
-            f"{origin}: its tensors do not tell which base it belongs to; give --base with the "
+            f"{origin}: its tensors do not show which base it belongs to; give --base with the "
             f"base's weights, and --model with one of {', '.join(SPECS)}"
         )
     return fitting[0]
@@ -329,7 +329,7 @@ def _split_base(
         )
     if save_base is None:
         raise InputError(
-            f"{file}: holds its base, and nothing says where that goes; write it with "
+            f"{file}: contains its base, which needs a place too; write it with "
             "--save-base=FILE.safetensors, or give the same weights with --base"
         )
     return from_state(shapes.spec, {key: tensors[key] for key in expected}, file)

@@ -273,7 +273,7 @@ class Predictor:
         if self._single and self.model.strength:
             self._single = False
             warnings.warn(
-                "trained for one mask per prompt, and is asked for three: they may be worse; set "
+                "trained for one mask per prompt, but asked for three: they may be worse; set "
                 "multimask_output=False",
                 PromptMismatch,
                 stacklevel=4,
@@ -287,9 +287,9 @@ class Predictor:
         if other:
             self._foreign = False
             kinds = " and ".join(sorted(prompts.kinds()))
-            asked = "none was given" if other == {"none"} else f"is asked with {kinds}"
+            asked = "none was given" if other == {"none"} else f"used with {kinds}"
             warnings.warn(
-                f"trained with prompt {self.model.prompts}, and {asked}: masks may be worse",
+                f"trained with prompt {self.model.prompts}, but {asked}: masks may be worse",
                 PromptMismatch,
                 stacklevel=4,
             )

@@ -137,7 +137,7 @@ def matrix_table(summary: Mapping[str, Any]) -> Table:
     """
     models = summary["matrix"]
     names = [f"{n}: {row['trained_with'] or 'zero-shot'}" for n, row in enumerate(models, 1)]
-    table = Table(Column("asked with", no_wrap=True), *names, title_justify="left")
+    table = Table(Column("prompt", no_wrap=True), *names, title_justify="left")
     table.title = (
         "IoU by prompt of training and evaluation (all but none are from the ground truth)"
     )

@@ -75,8 +75,8 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
         )
     if unsure:
         remarks.append(
-            f"the test images cannot tell tuned from zero-shot (IoU: {'; '.join(unsure)}): the "
-            f"{PERCENT} interval of the difference holds 0"
+            f"tuned and zero-shot are not distinguishable (IoU: {'; '.join(unsure)}): the "
+            f"{PERCENT} interval of the difference contains 0"
         )
     for side, label in (("tuned", "tuned"), ("zero_shot", "zero-shot")):
         cells = list(_above_guesses(by_prompt, side))
@@ -84,12 +84,12 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
         near = [str(cell) for cell in cells if cell.iou > cell.other and not cell.sure]
         if under:
             remarks.append(
-                f"{label} is no better than what needs no model (IoU: {'; '.join(under)})"
+                f"{label} is not better than guesses without a model (IoU: {'; '.join(under)})"
             )
         if near:
             remarks.append(
-                f"the test images cannot tell {label} from what needs no model (IoU: "
-                f"{'; '.join(near)}): the {PERCENT} interval of the difference holds 0"
+                f"{label} is not distinguishable from guesses without a model (IoU: "
+                f"{'; '.join(near)}): the {PERCENT} interval of the difference contains 0"
             )
     if names := _without_number(by_prompt):
         remarks.append(f"{', '.join(names)}: nothing to measure, so there is no number")

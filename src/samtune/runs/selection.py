@@ -90,8 +90,8 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
         )
     if result.kept_modes:
         remarks.append(
-            f"{' and '.join(result.kept_modes)} kept: asked of the training images too, since the "
-            "base answers them already (train.keep)"
+            f"{' and '.join(result.kept_modes)} kept: also used in training, because the base "
+            "answers them well (train.keep)"
         )
     return remarks
 

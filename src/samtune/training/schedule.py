@@ -207,13 +207,13 @@ def check_feature_cache(config: FitConfig, adapter: str, detached: bool, images_
     if not detached:
         raise InputError(
             f"train.feature_cache={config.feature_cache}: {adapter} trains within the encoder, "
-            "which so gives nothing twice; leave it out, or set adapter.name=none"
+            "so its results change at every step; leave it out, or set adapter.name=none"
         )
     if images_vary:
         raise InputError(
             f"train.feature_cache={config.feature_cache}: training images change in every epoch; "
-            "set data.redraw=false to keep each one's first change, or data.augment=none and "
-            "neither crops, rotation nor tiles"
+            "set data.redraw=false to repeat the first epoch's, or data.augment=none without "
+            "crops, rotation and tiles"
         )
 
 
