@@ -46,7 +46,7 @@ def test_what_needs_no_model_is_to_be_beaten_by_more_than_chance():
     [said] = shortfalls({"none": entry(0.1, 0.12, [0.01, 0.03], {"whole image": 0.15})})
     assert "not better than guesses without a model (IoU: none 0.120, whole image 0.150)" in said
     [said] = shortfalls({"none": entry(0.1, None, guesses={"whole image": 0.15})})
-    assert said.startswith("zero-shot is no better")
+    assert said.startswith("zero-shot is not better")
     clear = {"inscribed ellipse": [0.01, 0.03]}
     assert shortfalls({"box": entry(0.5, 0.8, [0.2, 0.4], guesses, clear)}) == []
     assert shortfalls({"box": entry(math.nan, None, guesses={"whole image": math.nan})}) == []
