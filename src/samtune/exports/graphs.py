@@ -18,9 +18,9 @@ from samtune.errors import InputError
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 
-Pixels = Literal["image", "normalised"]
-"""``image``: ``(h, w, 3)`` in 0..255, resized; ``normalised``: ``(1, 3, H, W)``, padded, as SAM's
-own are."""
+Pixels = Literal["image", "planes", "normalised"]
+"""``image``: ``(h, w, 3)`` in 0..255, resized; ``planes``: the same as ``(1, 3, h, w)``, floats or
+bytes; ``normalised``: ``(1, 3, H, W)``, padded, as SAM's own are."""
 
 
 def check_traceable(model: FineTuned) -> None:
@@ -56,14 +56,17 @@ class EncoderGraph(nn.Module):
         self.frame, self.flips = policy.size, policy.channels == "bgr"
         constants = (policy.mean or spec.pixel_mean, policy.std or spec.pixel_std)
         mean, std = (torch.tensor(value)[:, None, None] for value in constants)
-        # Consumers that normalise do it with SAM's constants.
+        # Consumers that normalise do it with SAM's constants, in the order red, green, blue.
+        order = -1 if self.flips else 1
         sam_mean, sam_std = (
-            torch.tensor(value)[:, None, None] for value in (spec.pixel_mean, spec.pixel_std)
+            torch.tensor(value[::order])[:, None, None]
+            for value in (spec.pixel_mean, spec.pixel_std)
         )
-        plain = pixels == "image"
+        plain = pixels != "normalised"
         self.register_buffer("gain", (1 if plain else sam_std) / std, persistent=False)
         self.register_buffer("shift", ((0 if plain else sam_mean) - mean) / std, persistent=False)
-        self.is_sam_normalised = constants == (spec.pixel_mean, spec.pixel_std)
+        as_sam = (spec.pixel_mean, spec.pixel_std)
+        self.is_sam_normalised = constants == as_sam and not self.flips
 
     gain: Tensor
     shift: Tensor
@@ -78,15 +81,23 @@ class EncoderGraph(nn.Module):
 
     def features(self, image: Tensor) -> Features:
         """The input of a decoder, see :meth:`forward`."""
-        x = image.permute(2, 0, 1)[None] if self.pixels == "image" else image
-        if self.flips:
-            x = x.flip(1)
-        if self.pixels == "image" or not self.is_sam_normalised:
-            x = x * self.gain + self.shift
-        if self.pixels == "image":
+        x = self.normalise(image)
+        if self.pixels != "normalised":
             h, w = self.frame
             x = F.pad(x, (0, w - x.shape[3], 0, h - x.shape[2]))
         return self.model.encode(x)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Pixels as the encoder was trained with them, ``(1, 3, h, w)``, not padded further."""
+        x = image.permute(2, 0, 1)[None] if self.pixels == "image" else image
+        if self.flips:
+            x = x.flip(1)
+        if self.pixels != "normalised" or not self.is_sam_normalised:
+            changed = x * self.gain + self.shift
+            # Padding after normalisation stays 0, which no pixel of an image is.
+            is_padding = (x == 0).all(1, keepdim=True)
+            x = changed if self.pixels != "normalised" else torch.where(is_padding, 0.0, changed)
+        return x
 
 
 class DecoderGraph(nn.Module):

@@ -129,13 +129,15 @@ class OnnxModel:
         import onnxruntime
 
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        self.inputs = [each.name for each in self._session.get_inputs()]
+        inputs = self._session.get_inputs()
+        self.inputs = [each.name for each in inputs]
+        self._types = [np.uint8 if "uint8" in each.type else np.float32 for each in inputs]
 
     def __call__(self, *arrays: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """Its outputs for inputs in their order, each as float32."""
+        """Its outputs for inputs in their order, each as float32 unless the file takes bytes."""
         named = {
-            name: np.asarray(array, np.float32)
-            for name, array in zip(self.inputs, arrays, strict=True)
+            name: np.asarray(array, kind)
+            for name, kind, array in zip(self.inputs, self._types, arrays, strict=True)
         }
         return list(self._session.run(None, named))
 

@@ -66,6 +66,32 @@ def enlargement(low: int, frame: int, content: Tensor, original: Tensor) -> Tens
     return rows[before.long()] * (1 - part) + rows[after.long()] * part
 
 
+def shrinkage(size: int, extent: Tensor, content: Tensor, frame: int, wide: bool) -> Tensor:
+    """The effect of resizing an image along one axis, as a matrix ``(frame, size)`` float32.
+
+    The first ``extent`` of ``size`` pixels come to the first ``content`` of a frame by bilinear
+    interpolation as Pillow has it: over as many pixels as fall on one, so that fine patterns
+    vanish rather than show up as coarse ones. The rest of the frame is 0. At equal sizes the matrix
+    is the identity.
+
+    Args:
+        size: How many pixels there are.
+        extent: How many of them are the image, a number of any kind.
+        content: How many there shall be, a number of any kind.
+        frame: How many there are in the frame.
+        wide: Whether a smaller image is antialiased in this way.
+    """
+    step = extent.double() / content.double()
+    reach = step.clamp(min=1.0) if wide else torch.ones_like(step)
+    at = torch.arange(size, dtype=torch.float64, device=extent.device)
+    places = torch.arange(frame, dtype=torch.float64, device=extent.device)
+    apart = at + 0.5 - (places[:, None] + 0.5) * step
+    weights = (1 - apart.abs() / reach).clamp(min=0.0)
+    is_there = (at < extent) & (places[:, None] < content)
+    weights = torch.where(is_there, weights, 0.0)
+    return (weights / weights.sum(1, keepdim=True).clamp(min=1e-9)).float()
+
+
 def nearest_in_zoom(source: int, target: int) -> Tensor:
     """The source index of each of ``target`` pixels: ``(target,)`` int64; -1 for none.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.data.transforms import fit
 from samtune.exports.base import FORMATS, Answers, Ask, Format, Job
 from samtune.exports.graphs import DecoderGraph, EncoderGraph, WholeGraph, check_traceable
 from samtune.exports.onnx_files import OPSET, OnnxModel, reduce_precision, write_onnx
+from samtune.exports.onnx_inputs import SIDES, notes_of, resized, resized_example
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
-
-SIDES = {0: "image_height", 1: "image_width"}
-"""The axes of an image that was resized but not padded."""
 
 
 @FORMATS.register("onnx")
@@ -109,13 +105,6 @@ def write_whole(job: Job, path: Path) -> None:
     reduce_precision(path, job.precision)
 
 
-def resized_example(model: FineTuned) -> Tensor:
-    """An image ``(h, w, 3)`` as the encoder takes it; shorter than the frame if that is padded."""
-    h, w = model.input.size
-    down = max(2, h * 3 // 4) if model.input.resize == "longest" else h
-    return torch.full((down, w, 3), 127.0)
-
-
 def decoder_inputs(model: FineTuned) -> dict[str, Tensor]:
     """Examples of a decoder's inputs: two prompts of three points each."""
     spec, (h, w) = model.sam.spec, model.mask_size
@@ -128,18 +117,6 @@ def decoder_inputs(model: FineTuned) -> dict[str, Tensor]:
         "mask_input": torch.zeros(2, 1, h, w),
         "has_mask_input": torch.zeros(1),
         "orig_im_size": torch.tensor([120.0, 90.0]),
-    }
-
-
-def notes_of(job: Job) -> dict[str, str]:
-    """The description in a file, for programs that have nothing else."""
-    policy = job.model.input
-    return {
-        "samtune.prompts": job.model.prompts,
-        "samtune.resize": policy.resize,
-        "samtune.frame": f"{policy.size[0]},{policy.size[1]}",
-        "samtune.classes": ",".join(job.classes),
-        "samtune.threshold": f"{job.threshold:g}",
     }
 
 
@@ -172,14 +149,6 @@ class OnnxAnswers:
 
     def as_consumer(self, image: NDArray[np.uint8], ask: Ask) -> None:
         """Nothing: whoever writes the program prepares pixels as the documentation says."""
-
-
-def resized(model: FineTuned, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Geometry]:
-    """An image as an exported encoder takes it, ``(h', w', 3)``, and where it lies in the frame."""
-    pixels, geometry = fit(image, replace(model.input, channels="rgb"))
-    h, w = geometry.resized
-    content = pixels[:, :h, :w].permute(1, 2, 0).float().numpy()
-    return content, Geometry(geometry.original, geometry.resized, geometry.model)
 
 
 def decoder_prompt(
