@@ -370,6 +370,6 @@ class Trainer:
         if self.accelerator.is_main_process:
             event = {**event, "total": self.total}
             self.on_event(event)
-            if event["event"] != "strength":  # trackers have one value a step
+            if event["event"] != "strength":  # trackers take one value per step
                 numbers = {k: v for k, v in event.items() if isinstance(v, int | float)}
                 self.accelerator.log(numbers, step=event["step"])
