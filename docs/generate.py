@@ -20,6 +20,7 @@ from samtune.cli.recipe_list import recipes_table
 from samtune.cli.setting_list import EVERYDAY, everyday_help, settings_table
 from samtune.data.named import datasets_table
 from samtune.geometry import PRESETS
+from samtune.inference.formats import PNG, PNG_ABOUT, WRITERS
 from samtune.metrics.contract import metrics_table
 from samtune.options import as_yaml
 
@@ -36,6 +37,7 @@ def tables() -> dict[str, str]:
     made["presets"] = presets_table()
     made["recipes"] = recipes_table()
     made["formats"] = formats_table()
+    made["predictions"] = predictions_table()
     made["advice"], made["evidence"] = advice_table(), evidence_table()
     return {**made, "methods": methods_table(), "decoders": decoders_table()}
 
@@ -57,6 +59,16 @@ def formats_table() -> str:
     for row in list_formats():
         cells = {**row, "format": f"`{row['format']}`", "needs": f"`{row['needs']}`"}
         lines.append(f"| {' | '.join(cells[key] if row[key] else '' for key in keys)} |")
+    return "\n".join(lines) + "\n"
+
+
+def predictions_table() -> str:
+    """The formats of predictions, as a Markdown table."""
+    lines = ["| `--as` | for | needs |", "|---|---|---|", f"| `{PNG}` | {PNG_ABOUT} | |"]
+    for name in WRITERS:
+        extra = WRITERS[name].extra
+        needs = f"`samtune[{extra}]`" if extra else ""
+        lines.append(f"| `{name}` | {WRITERS[name].about} | {needs} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ from predicting import one_mask
 from pycocotools import mask as coco
 
 from samtune.data import read_image
+from samtune.errors import InputError
 from samtune.inference.folder import check_prompts, predict_folder
 from samtune.inference.predictor import PromptMismatch
 from samtune.model.checkpoint import load, save
@@ -149,7 +150,7 @@ def test_images_that_fail_are_listed_and_the_others_done(ask, trained, tmp_path)
     (tmp_path / "in" / "b.png").write_bytes(b"nothing")
     Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(tmp_path / "in" / "c.png")
     answer, out = ask("--box=10,10,20,20", source=tmp_path / "in")
-    assert answer.code == 2
+    assert answer.code == 1  # 2 if nothing could be done
     assert answer.json["images"] == 1
     assert [f["file"].rsplit("/", 1)[1] for f in answer.json["failed"]] == ["b.png", "c.png"]
     lines = [line for line in answer.err.splitlines() if line.startswith("samtune: ")]
@@ -322,11 +323,74 @@ def test_many_prompts_are_answered_some_at_a_time(predictor, trained, tmp_path, 
     source = str(trained.root / "images" / "03.png")
     asked = {"03": {"boxes": [[k, k, k + 20, k + 20] for k in range(7)]}}
     predict_folder(predictor, source, tmp_path / "a", prompts=asked)
-    for place in ("folder", "prompted"):
+    for place in ("answers", "prompted"):
         monkeypatch.setattr(f"samtune.inference.{place}.LOGIT_BYTES", 1)
     predict_folder(predictor, source, tmp_path / "b", prompts=asked)
     pairs = zip(entries_of(tmp_path / "a"), entries_of(tmp_path / "b"), strict=True)
     assert all(np.mean(decoded(a) != decoded(b)) < 0.01 for a, b in pairs)
+
+
+def test_images_that_are_encoded_together_answer_as_one_by_one(predictor, tmp_path):
+    for i, size in enumerate([(48, 64), (20, 90), (33, 12), (48, 64), (5, 4)]):
+        noise = np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / "in" / f"{i}.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"nothing")
+    asked = {"*": {"boxes": [[1, 1, 9, 9], [0, 0, 3, 3]]}, "1": {"boxes": []}}
+    alone, together = (
+        predict_folder(predictor, tmp_path / "in", tmp_path / str(n), prompts=asked, batch_size=n)
+        for n in (1, 3)
+    )
+    assert alone["images"] == together["images"] == 5
+    assert alone["failed"] == together["failed"] and len(alone["failed"]) == 1
+    one, other = entries_of(tmp_path / "1"), entries_of(tmp_path / "3")
+    assert [row["image"] for row in one] == [row["image"] for row in other] and len(one) == 8
+    for a, b in zip(one, other, strict=True):  # other rounding, as of several prompts at once
+        assert np.mean(decoded(a) != decoded(b)) < 0.01
+        assert a["score"] == pytest.approx(b["score"], abs=1e-3)
+
+
+def test_further_formats_follow_also_of_a_call_that_was_stopped(predictor, trained, tmp_path):
+    source, out = str(trained.root / "images"), tmp_path / "out"
+    how = {
+        "prompts": {"*": {"boxes": [[10, 6, 50, 40]]}}, "overlays": False,
+        "formats": ["coco", "yolo", "labelme", "geojson"],
+    }  # fmt: skip
+    predict_folder(predictor, source, tmp_path / "whole", **how)
+
+    def killed(done, total):
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_folder(predictor, source, out, progress=killed, **how)
+    assert [each.name for each in out.iterdir()] == ["predictions.partial.jsonl"]
+    for _ in range(2):  # the second call replaces what the first one wrote
+        predict_folder(predictor, source, out, **how)
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    wanted = {p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*")}
+    assert names == {p.as_posix() for p in wanted if (tmp_path / "whole" / p).is_file()}
+    assert {"coco/annotations.json", "yolo/labels/03.txt", "labelme/03.json"} < names
+    assert not list(out.glob("*.png"))
+    for name in ("coco/annotations.json", "yolo/labels/03.txt", "geojson/03.geojson"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    (out / "coco" / "annotations.json").write_text("{}")
+    with pytest.raises(InputError, match="holds coco, which no samtune predict wrote"):
+        predict_folder(predictor, source, out, **how)
+
+
+def test_a_pattern_is_a_source_and_a_wrong_format_is_refused_first(ask, trained, tmp_path):
+    answer, out = ask("--box=1,1,9,9", "--as=coco", source=f"{trained.root}/images/0[12].*")
+    assert answer.code == 0, answer.err
+    tree = json.loads((out / "coco" / "annotations.json").read_text())
+    assert [each["file_name"] for each in tree["images"]] == ["01.png", "02.png"]
+    for words, said in (
+        (["--as=coko"], "did you mean 'coco'"),
+        (["--tolerance=-1"], "must be 0 or more pixels"),
+        (["--batch-size=0"], "must be 1 or more images"),
+    ):
+        assert said in ask(*words)[0].line
+    assert "fits no file" in ask(source=f"{trained.root}/images/*.gif")[0].line
 
 
 def test_a_disk_without_room_is_told_before_the_work(ask, tmp_path, monkeypatch):
@@ -336,7 +400,7 @@ def test_a_disk_without_room_is_told_before_the_work(ask, tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    monkeypatch.setattr("samtune.inference.folder.read_image", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr("samtune.inference.answers.read_image", lambda *_: pytest.fail("was read"))
     answer, out = ask("--box=1,1,9,9")
     assert answer.code == 2 and "could not be written (No space left" in answer.err
     assert not out.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Annotated
 
@@ -55,17 +56,32 @@ def predict(
     threshold: Annotated[
         float, typer.Option(help="Logits above it are inside; 0 is a probability of one half.")
     ] = 0.0,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as", help="What to write, as in png,coco,yolo; see docs/predict.md. Default: png."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Pixels that polygons may be from the mask; 0 keeps its edges.")
+    ] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Images encoded together; more for a GPU.")] = 1,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write masks for images: PNG, overlays and COCO run lengths."""
+    """Write masks for images: PNG, COCO, YOLO, LabelMe, GeoJSON, GeoTIFF, NIfTI, ..."""
     from samtune.cli.numbers import prompts_of
-    from samtune.inference.folder import predict_folder, refuse_outside
+    from samtune.inference.folder import check_batch_size, predict_folder, refuse_outside
+    from samtune.inference.formats import PNG, chosen_formats
+    from samtune.inference.outlines import check_tolerance
     from samtune.inference.places import default_out, refuse_source
     from samtune.report.quantities import counted
     from samtune.runs.predicting import predictor_of
 
     with speaking(as_json, quiet) as display, warning(display):
+        names = chosen_formats(formats or [PNG])
+        check_tolerance(tolerance)
+        check_batch_size(batch_size)
         sources, settings = _sources([source, *(words or [])])
         folder = out or default_out(sources)
         refuse_source(folder, sources)  # before any weights are read
@@ -82,6 +98,9 @@ def predict(
             classes=classes,
             progress=lambda done, total: display.progress("predict", done, total),
             sources=(checkpoint, prompts),
+            formats=names,
+            tolerance=tolerance,
+            batch_size=batch_size,
         )
         for remark in result["remarks"]:
             display.warn(f"samtune: {remark}")
@@ -92,7 +111,7 @@ def predict(
             display.result(f"the masks of {whose} lie in {result['out']}{note}")
     answer(result, as_json)
     if result["failed"]:
-        raise typer.Exit(2)
+        raise typer.Exit(1 if result["images"] else 2)
 
 
 def _sources(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -108,12 +127,26 @@ def _sources(words: Sequence[str]) -> tuple[list[str], list[str]]:
             file = as_path(word)
             sources += _lines(_text_of(file), word, file.parent)
         elif place == 0 or ("=" not in word and not word.endswith((".yaml", ".yml"))):
+            if not as_path(word).exists() and has_magic(word):
+                sources += _matching(word)
+                continue
             if not as_path(word).exists():
                 raise InputError(f"{word}: does not exist; give an image or a folder of images")
             sources.append(word)
         else:
             settings.append(word)
     return sources, settings
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files that fit a pattern which the shell has not read, as Windows' does not."""
+    from samtune.errors import InputError
+    from samtune.files import as_path
+
+    files = sorted(glob(str(as_path(pattern)), recursive=True))
+    if not files:
+        raise InputError(f"{pattern}: fits no file; check the pattern")
+    return files
 
 
 def _lines(text: str, origin: str, folder: Path) -> list[str]:

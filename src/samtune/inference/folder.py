@@ -1,66 +1,93 @@
-"""Masks for a folder of images: PNG files, overlays, and COCO run lengths."""
+"""Masks for a folder of images: PNG files, overlays, COCO run lengths, and other formats."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from samtune.data import Record, read_image
-from samtune.data.pairing import nfc
+from samtune.data import Record
 from samtune.data.pictures import Paths, pictures_in
 from samtune.data.reading import image_size
 from samtune.data.stored import Stored
 from samtune.errors import InputError
 from samtune.files import write_whole
-from samtune.inference.places import REMEDY, Places, signed_png
+from samtune.inference.answers import Answer, Together, reaches_beyond
+from samtune.inference.format_folders import replacing_folder
+from samtune.inference.formats import PNG, WRITERS, Predicted, Task, Writer, chosen_formats
+from samtune.inference.naming import checked_names, label_of, requests_by_name
+from samtune.inference.outlines import TOLERANCE, check_tolerance
+from samtune.inference.places import REMEDY, Places, paths_of, signed_png
 from samtune.inference.predictor import Outside, Predictor, check_places
 from samtune.inference.progress import Journal, identity_of, key_of
-from samtune.inference.prompted import LOGIT_BYTES
-from samtune.inference.requests import EVERY, Request, check_prompts, prompts_of
+from samtune.inference.remarks import Counts, Failure, reason_of, remarks_of
+from samtune.inference.requests import Request, check_prompts, prompts_of
 from samtune.prompts import Prompts
 from samtune.report.classes import Classes, draw_classes
 from samtune.report.overlays import draw_overlay
-from samtune.report.quantities import counted
-
-_IN_A_BYTE = 256
-"""Number of classes that fit into eight bits."""
 
 
-@dataclass
-class _Counts:
-    """Counts over all images for the remarks."""
+@dataclass(frozen=True)
+class _Prediction:
+    """What is predicted, and where it goes."""
 
-    beyond: int = 0
-    """Number of images with a box that reaches beyond the edge."""
-    earlier: int = 0
-    """Number of images that an interrupted earlier call has finished."""
-    not_in_prompts: int = 0
-    """Number of images that the prompts do not name."""
+    predictor: Predictor
+    records: Sequence[Record]
+    requests: Mapping[str, Request]
+    places: Places
+    journal: Journal
+    writers: Sequence[Writer]
+    classes: Classes | None
+    """Of a model that answers with classes."""
+    counts: Counts
+    keys: Mapping[str, str]
+    """The key of each image in the journal, by its name."""
+    failed: list[Failure] = field(default_factory=list)
 
+    def answer(self, batch_size: int, progress: Callable[[int, int], None]) -> None:
+        """Answers all images that are not done, so many at once."""
+        done = 0
+        for start in range(0, len(self.records), batch_size):
+            group = self.records[start : start + batch_size]
+            rest = [each for each in group if not self._is_done(each)]
+            together = Together(self.predictor, rest, self.requests)
+            for record in group:
+                if record in rest:
+                    self._answer_one(record, together)
+                else:
+                    self.counts.earlier += 1
+                done += 1
+                progress(done, len(self.records))
 
-class _Answer(NamedTuple):
-    """A model's answer to the prompts of one image."""
+    def _is_done(self, record: Record) -> bool:
+        return self.keys[record.name] in self.journal and self.places.are_written(record.name)
 
-    image: NDArray[np.uint8]
-    request: Request | None
-    prompts: Prompts | None
-    """``None`` if there is nothing to predict."""
-    entries: list[dict[str, Any]]
-    """One entry per mask, see :func:`predict_folder`."""
-    values: NDArray[np.integer]
-    """``(h, w)``: 255 where any mask is, or the class if the decoder gives classes."""
+    def _answer_one(self, record: Record, together: Together) -> None:
+        try:
+            answer = together.answer(record)
+        except InputError as error:
+            self.failed.append(Failure(record.name, str(record.file), error))
+            return
+        self.counts.beyond += reaches_beyond(answer.prompts, answer.size)
+        _write_pictures(self.places, record.name, answer, self.classes)
+        self.journal.add(self.keys[record.name], answer.entries, answer.size)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        return self.image.shape[0], self.image.shape[1]
+    def finish(self) -> None:
+        """Writes what is written when all is answered, from the journal; then that goes."""
+        for writer in self.writers if len(self.journal) else ():
+            with replacing_folder(self.places.folder / writer.name, REMEDY) as folder:
+                for result, error in writer.write(self._results(), folder):
+                    file = str(result.record.file)
+                    self.failed.append(Failure(result.record.name, file, error))
+        self.journal.finish(self.places.entries, list(self.keys.values()))
+
+    def _results(self) -> Iterator[Predicted]:
+        by_key = {self.keys[record.name]: record for record in self.records}
+        for key, entries, size in self.journal.rows(by_key):
+            record = by_key[key]
+            asked = self.classes is None and record.name in self.requests
+            yield Predicted(record, label_of(record), size, entries, asked)
 
 
 def predict_folder(
@@ -73,6 +100,9 @@ def predict_folder(
     classes: Classes | None = None,
     progress: Callable[[int, int], None] | None = None,
     sources: Sequence[str | Path | None] = (),
+    formats: Sequence[str] = (PNG,),
+    tolerance: float = TOLERANCE,
+    batch_size: int = 1,
 ) -> dict[str, Any]:
     """Predicts masks for one image, or for all images of a folder and its subfolders.
 
@@ -80,6 +110,7 @@ def predict_folder(
     class of each pixel), ``overlays/NAME.png``, and ``predictions.json``: an entry for each prompt
     with COCO's ``segmentation`` (run lengths), ``bbox``, ``area``, and ``score``. Results are
     written image by image; after an interruption the same call continues with the missing images.
+    Other formats follow when all images are answered, each in a folder of its name.
 
     Args:
         predictor: From ``samtune.load(...).predictor()``.
@@ -93,42 +124,55 @@ def predict_folder(
         classes: Names for the pictures of a model that answers with classes.
         progress: Called with the number of images done and in all.
         sources: Other input files, which must not be overwritten.
+        formats: What is written besides ``predictions.json``, see docs/predict.md.
+        tolerance: How far a polygon may be from the edges of the pixels, in pixels.
+        batch_size: How many images are encoded together.
 
     Returns:
         ``images``, ``failed`` (``file`` and ``reason``), ``out``, ``left_out`` (masks among the
         images), and ``remarks``, one per kind for several images.
 
     Raises:
-        InputError: There are no images, prompts are malformed, or the output cannot be written or
-            contains files that no prediction wrote. Unreadable single images are listed in
-            ``failed`` instead.
+        InputError: No images, malformed prompts, an unknown format or one that cannot hold the
+            images, or an output that cannot be written or holds what no prediction wrote. Single
+            images that cannot be read are listed instead.
     """
+    names = chosen_formats(formats)
+    check_tolerance(tolerance)
+    check_batch_size(batch_size)
     pictures = pictures_in(source, predictor.model.input)
-    records = _checked_names(pictures.records)
-    requests = _by_record(check_prompts(prompts or {}, "prompts"), records)
-    places = Places.of(out, source, [each.name for each in records], sources, overlays)
+    records = checked_names(pictures.records)
+    requests = requests_by_name(check_prompts(prompts or {}, "prompts"), records)
+    count = predictor.model.acting.decoder.classes
+    of_classes = None if count is None else classes or Classes()
+    about = ", ".join(str(each) for each in paths_of(source)[:3])
+    task = Task(about, predictor.model.input, of_classes, count or 0, tolerance)
+    writers = [WRITERS[name](task) for name in names if name != PNG]
+    for writer in writers:
+        writer.check(records)
+    folders = [writer.name for writer in writers]
+    of_images = [each.name for each in records]
+    places = Places.of(out, source, of_images, sources, overlays, PNG in names, folders)
     how = identity_of(predictor, overlays=overlays, precision=predictor.precision)
     journal = Journal(places.journal, how, REMEDY)
     keys = {each.name: key_of(each, requests.get(each.name)) for each in records}
-    failed = list[tuple[str, InputError]]()
-    maps = predictor.model.acting.decoder.classes is not None
-    of_classes = (classes or Classes()) if maps else None
-    counts = _Counts(not_in_prompts=len(records) - len(requests) if prompts else 0)
-    for done, record in enumerate(records, 1):
-        if keys[record.name] in journal and places.are_written(record.name):
-            counts.earlier += 1
-        else:
-            try:
-                answer = _predict(predictor, record, requests)
-            except InputError as error:
-                failed.append((str(record.file), error))
-            else:
-                counts.beyond += _reaches_beyond(answer.prompts, answer.size)
-                _write_pictures(places, record.name, answer, of_classes)
-                journal.add(keys[record.name], answer.entries)
-        (progress or _silent)(done, len(records))
-    journal.finish(places.entries, list(keys.values()))
-    return _summary(places, len(records), pictures.masks, failed, counts)
+    counts = Counts(not_in_prompts=len(records) - len(requests) if prompts else 0)
+    work = _Prediction(
+        predictor, records, requests, places, journal, writers, of_classes, counts, keys
+    )
+    work.answer(batch_size, progress or _silent)
+    work.finish()
+    return _summary(work, pictures.masks)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuses what is no number of images.
+
+    Raises:
+        InputError: It is less than one.
+    """
+    if batch_size < 1:
+        raise InputError(f"--batch-size={batch_size}: must be 1 or more images")
 
 
 def refuse_outside(source: Paths, prompts: Mapping[str, Any]) -> None:
@@ -144,30 +188,25 @@ def refuse_outside(source: Paths, prompts: Mapping[str, Any]) -> None:
         InputError: There is no image, the prompts are malformed, or the image does not hold them.
     """
     records = pictures_in(source).records
-    requests = _by_record(check_prompts(prompts, "prompts"), records)
+    requests = requests_by_name(check_prompts(prompts, "prompts"), records)
     if len(records) != 1 or isinstance(records[0].image, Stored):
         return
     try:
         size = image_size(records[0].image)
         check_places(prompts_of(requests.get(records[0].name), size), size)
     except Outside as error:
-        raise InputError(_reason(str(records[0].file), error)) from error
+        raise InputError(reason_of(str(records[0].file), error)) from error
 
 
-def _summary(
-    places: Places,
-    images: int,
-    masks: Sequence[Path],
-    failed: Sequence[tuple[str, InputError]],
-    counts: _Counts,
-) -> dict[str, Any]:
+def _summary(work: _Prediction, masks: Sequence[Path]) -> dict[str, Any]:
     """The result of :func:`predict_folder`."""
+    failed, images = work.failed, len(work.records)
     return {
-        "images": images - len(failed),
-        "failed": [{"file": file, "reason": _reason(file, error)} for file, error in failed],
-        "out": str(places.folder),
+        "images": images - len({each.name for each in failed}),
+        "failed": [{"file": f.file, "reason": reason_of(f.file, f.error)} for f in failed],
+        "out": str(work.places.folder),
         "left_out": [str(mask) for mask in masks],
-        "remarks": _remarks(failed, images, counts, masks),
+        "remarks": remarks_of(failed, images, work.counts, masks),
     }
 
 
@@ -175,88 +214,9 @@ def _silent(done: int, total: int) -> None:
     """Shows no progress."""
 
 
-def _predict(predictor: Predictor, record: Record, requests: Mapping[str, Request]) -> _Answer:
-    image = read_image(record.image, predictor.model.input)
-    size, mine = (image.shape[0], image.shape[1]), requests.get(record.name)
-    entries, values = list[dict[str, Any]](), np.zeros(size, np.uint8)
-    if mine == ():
-        return _Answer(image, mine, None, entries, values)
-    prompts = prompts_of(mine, size)
-    predictor.set_image(image)
-    if predictor.model.acting.decoder.classes is not None:  # the same value for every prompt
-        masks, scores, _ = predictor.answer(prompts)
-        of_classes = masks[0].cpu().numpy()
-        rows = enumerate(zip(of_classes, scores[0].tolist(), strict=True))
-        entries = [_entry(record, mask, score, size, number) for number, (mask, score) in rows]
-        kind = np.uint8 if len(of_classes) <= _IN_A_BYTE else np.uint16
-        return _Answer(image, mine, prompts, entries, of_classes.argmax(0).astype(kind))
-    at_once = max(1, LOGIT_BYTES // (4 * size[0] * size[1]))
-    for part in torch.arange(len(prompts)).split(at_once):
-        masks, scores, _ = predictor.answer(prompts.only(part))
-        for mask, score in zip(masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), strict=True):
-            entries.append(_entry(record, mask, score, size, None))
-            values[mask] = 255
-    return _Answer(image, mine, prompts, entries, values)
-
-
-def _reaches_beyond(prompts: Prompts | None, size: Sequence[int]) -> bool:
-    """Whether a box has a corner outside an image of ``(h, w)`` pixels."""
-    if prompts is None:
-        return False
-    boxes = prompts.boxes()
-    boxes = boxes[~boxes.isnan().any(1)]
-    end = torch.tensor([size[1], size[0]] * 2)
-    return bool(((boxes < 0) | (boxes > end)).any())
-
-
-def _reason(file: str, error: InputError) -> str:
-    return str(error) if file in str(error) else f"{file}: {error}"
-
-
-def _remarks(
-    failed: Sequence[tuple[str, InputError]], images: int, counts: _Counts, masks: Sequence[Path]
-) -> list[str]:
-    """One line per failure and remark; a prompt outside of several images gets one line."""
-    alike: dict[str, list[tuple[str, InputError]]] = {}
-    for file, error in failed:
-        key = error.prompt if isinstance(error, Outside) else file
-        alike.setdefault(key, []).append((file, error))
-    lines = [
-        _reason(*group[0])
-        if len(group) == 1
-        else f"{prompt}: lies outside {len(group)} of {images} images, {group[0][0]} the first; "
-        "give pixels of these images, or --prompts with a box for each"
-        for prompt, group in alike.items()
-    ]
-    of_all = f"of {counted(images, 'image')}"
-    if counts.beyond:
-        lines.append(
-            f"note: boxes reach beyond the edge of {counts.beyond} {of_all}; they are used as is"
-        )
-    if counts.earlier:
-        verb = "was" if counts.earlier == 1 else "were"
-        lines.append(
-            f"note: {counts.earlier} {of_all} {verb} done by an earlier call that was stopped; "
-            "they stay as it left them"
-        )
-    if counts.not_in_prompts:
-        verb = "is" if counts.not_in_prompts == 1 else "are"
-        lines.append(
-            f"note: {counts.not_in_prompts} {of_all} {verb} not in the prompts, and answered "
-            'without one; give "boxes": [] for an image with nothing in it'
-        )
-    if masks:
-        shown = ", ".join(mask.name for mask in masks[:3]) + (", ..." if len(masks) > 3 else "")
-        verb = "is left out as a mask" if len(masks) == 1 else "are left out as masks"
-        lines.append(
-            f"note: {counted(len(masks), 'file')} {verb} of these images ({shown}); give one as "
-            "the source to predict on it"
-        )
-    return lines
-
-
-def _write_pictures(places: Places, name: str, answer: _Answer, classes: Classes | None) -> None:
-    write_whole(places.mask(name), signed_png(answer.values), REMEDY)
+def _write_pictures(places: Places, name: str, answer: Answer, classes: Classes | None) -> None:
+    if places.masks:
+        write_whole(places.mask(name), signed_png(answer.values), REMEDY)
     if places.overlays and classes is not None:
         picture = draw_classes(answer.image, answer.values, classes)
         write_whole(places.overlay(name), signed_png(picture), REMEDY)
@@ -276,68 +236,3 @@ def _points(requests: Request, size: Sequence[int]) -> list[list[float]]:
         for each in requests
         for (x, y), label in zip(each.points, each.labels, strict=True)
     ]
-
-
-def _entry(
-    record: Record,
-    mask: NDArray[np.bool_],
-    score: float,
-    size: Sequence[int],
-    category: int | None,
-) -> dict[str, Any]:
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {
-        "image": _label(record),
-        "segmentation": {"size": list(size), "counts": encoded["counts"].decode("ascii")},
-        "bbox": [float(v) for v in coco.toBbox(encoded)],
-        "area": int(coco.area(encoded)),
-        "score": round(score, 6),
-        **({} if category is None else {"category_id": category}),
-    }
-
-
-def _by_record(prompts: Mapping[str, Request], records: Sequence[Record]) -> dict[str, Request]:
-    """The prompts by record name, from paths below the source, file names, stems, or ``*``."""
-    by_key: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        label = _label(record)
-        for key in (record.name, label, Path(label).name, Path(record.name).name):
-            by_key[nfc(key)].add(record.name)
-    requests = {record.name: prompts[EVERY] for record in records} if EVERY in prompts else {}
-    keys: dict[str, str] = {}
-    for key, entry in prompts.items():
-        if key == EVERY:
-            continue
-        names = by_key.get(nfc(key)) or by_key.get(nfc(Path(key).name), set())
-        if not names:
-            raise InputError(f"prompts for {key}: no such image in the source; check its name")
-        if len(names) > 1:
-            raise InputError(
-                f"prompts for {key}: {len(names)} images have this name ({min(names)}, ...); "
-                "give the folder before it too"
-            )
-        (name,) = names
-        if name in keys:
-            raise InputError(f"prompts for {key} and {keys[name]}: are of one image; join them")
-        keys[name], requests[name] = key, entry
-    return requests
-
-
-def _label(record: Record) -> str:
-    """The name of an image in files: its path below the source, or for a slice its own name."""
-    return record.name if record.group else str(Path(record.name).with_name(record.file.name))
-
-
-def _checked_names(records: Sequence[Record]) -> Sequence[Record]:
-    """The records, whose output files must differ."""
-    by_name: dict[str, Record] = {}
-    for record in records:
-        if record.name in by_name:
-            raise InputError(
-                f"{record.file}: its mask would have the name of that of "
-                f"{by_name[record.name].file.name}; rename one of the two"
-            )
-        by_name[record.name] = record
-    return records

@@ -54,7 +54,12 @@ class EncodedFrames:
         cls, model: FineTuned, image: NDArray[np.uint8], windows: Sequence[Window]
     ) -> EncodedFrames:
         """Fits windows of an image ``(h, w, 3)`` uint8 RGB into the model's frame."""
-        fitted = [fit(image[y0:y1, x0:x1], model.input) for y0, x0, y1, x1 in windows]
+        return cls.of_images(model, [image[y0:y1, x0:x1] for y0, x0, y1, x1 in windows])
+
+    @classmethod
+    def of_images(cls, model: FineTuned, images: Sequence[NDArray[np.uint8]]) -> EncodedFrames:
+        """Fits images, each ``(h, w, 3)`` uint8 RGB, into the model's frame."""
+        fitted = [fit(image, model.input) for image in images]
         pixels = torch.stack([pixels for pixels, _ in fitted])
         return cls(model, pixels, [geometry for _, geometry in fitted])
 

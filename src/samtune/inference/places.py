@@ -19,6 +19,7 @@ from samtune.data.sources import is_plain
 from samtune.data.volumes import stem_of
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, same_place
+from samtune.inference.format_folders import refuse_foreign
 from samtune.texts import parse_json, read_json
 
 REMEDY = "free some space or choose another --out"
@@ -37,6 +38,8 @@ class Places:
 
     folder: Path
     overlays: bool
+    masks: bool = True
+    """Whether masks are written as PNG."""
 
     @property
     def entries(self) -> Path:
@@ -50,8 +53,12 @@ class Places:
 
     def are_written(self, name: str) -> bool:
         """Whether an image's pictures exist as a prediction wrote them."""
-        files = [self.mask(name), *([self.overlay(name)] if self.overlays else [])]
-        return all(_is_signed(file) for file in files)
+        return all(_is_signed(file) for file in self.pictures(name))
+
+    def pictures(self, name: str) -> list[Path]:
+        """All pictures of an image."""
+        masks = [self.mask(name)] if self.masks else []
+        return [*masks, *([self.overlay(name)] if self.overlays else [])]
 
     def mask(self, name: str) -> Path:
         """The mask of an image."""
@@ -68,6 +75,8 @@ class Places:
         names: Sequence[str],
         sources: Iterable[str | Path | None] = (),
         overlays: bool = True,
+        masks: bool = True,
+        formats: Iterable[str] = (),
     ) -> Places:
         """The places below a folder, after checking that they collide with nothing else.
 
@@ -77,14 +86,15 @@ class Places:
             names: The names of the images.
             sources: Other input files, such as the model's.
             overlays: Whether pictures are written.
+            masks: Whether masks are written as PNG.
+            formats: Folders that are written besides.
 
         Raises:
             InputError: The folder lies in the source, or contains a file that no prediction wrote.
         """
         refuse_source(out, source)
-        places = Places(as_path(out), overlays)
-        files = [places.mask(name) for name in names]
-        files += [places.overlay(name) for name in names if overlays]
+        places = Places(as_path(out), overlays, masks)
+        files = [file for name in names for file in places.pictures(name)]
         read = [as_path(each) for each in (*paths_of(source), *sources) if each is not None]
         for file in (*files, places.entries, places.journal):
             if not file.exists():
@@ -96,6 +106,8 @@ class Places:
                     f"--out={out}: holds {file.relative_to(places.folder)}, which {why}; choose "
                     f"another folder, as in --out={_beside(places.folder)}"
                 )
+        for folder in (places.folder / each for each in formats):
+            refuse_foreign(folder, _beside(places.folder), read)
         others = [p for p in _pictures(places.folder) if p not in files and not _is_signed(p)]
         if others:
             raise InputError(

@@ -97,6 +97,20 @@ class Predictor:
         with autocast(self.model.device, self.precision):
             self._image.encode()
 
+    @torch.no_grad()
+    def encode_together(self, images: Sequence[NDArray[np.uint8]]) -> list[PromptedImage]:
+        """Encodes several images in one pass; :meth:`take` has one of them answer.
+
+        Args:
+            images: Each ``(h, w, 3)`` RGB; their sizes may differ.
+        """
+        with autocast(self.model.device, self.precision):
+            return PromptedImage.together(self.model, images)
+
+    def take(self, image: PromptedImage) -> None:
+        """Has one of the images of :meth:`encode_together` answer from now on."""
+        self._image = image
+
     @property
     def is_image_set(self) -> bool:
         """Whether there is an image to ask about."""
@@ -156,7 +170,7 @@ class Predictor:
                 f"input.tiles={self.model.input.tiles}: an image that is cut has no embedding of "
                 "its own; use a model with input.tiles=whole"
             )
-        return image.frames().features.embedding
+        return image.embedding
 
     def _present(self) -> PromptedImage:
         if self._image is None:

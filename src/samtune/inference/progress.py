@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -45,17 +45,21 @@ class Journal:
     def __contains__(self, key: str) -> bool:
         return key in self._places
 
-    def add(self, key: str, entries: Sequence[Entry]) -> None:
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, key: str, entries: Sequence[Entry], size: tuple[int, int]) -> None:
         """Records that an image is finished.
 
         Args:
             key: The key from :func:`key_of`.
             entries: The entries of its masks.
+            size: Height and width of the image.
 
         Raises:
             InputError: The disk is full.
         """
-        line = f"{json.dumps({'key': key, 'entries': list(entries)})}\n"
+        line = f"{json.dumps({'key': key, 'size': size, 'entries': list(entries)})}\n"
         try:
             with self.path.open("a", encoding="ascii") as file:
                 place = file.tell()
@@ -83,18 +87,26 @@ class Journal:
                 self.path.parent.rmdir()
             return
         with replacing(target, self.remedy) as partial, partial.open("w", encoding="ascii") as file:
-            texts = (json.dumps(entry) for entry in self._entries(keys))
+            rows = self.rows(keys)
+            texts = (json.dumps(entry) for _, entries, _ in rows for entry in entries)
             file.write("[")
             for number, text in enumerate(texts):
                 file.write(f"{', ' if number else ''}{text}")
             file.write("]\n")
         self.path.unlink()
 
-    def _entries(self, keys: Sequence[str]) -> Iterator[Entry]:
+    def rows(self, keys: Iterable[str]) -> Iterator[tuple[str, list[Entry], tuple[int, int]]]:
+        """The key, the entries and the size of each image that is done, read one by one.
+
+        Args:
+            keys: The images in the order in which they come.
+        """
         with self.path.open(encoding="ascii") as file:
-            for place in (self._places[key] for key in keys if key in self._places):
-                file.seek(place)
-                yield from json.loads(file.readline())["entries"]
+            for key in keys:
+                if key in self._places:
+                    file.seek(self._places[key])
+                    row = json.loads(file.readline())
+                    yield key, row["entries"], (row["size"][0], row["size"][1])
 
     def _read(self, first: str) -> int:
         """Reads the finished images, and returns the end of the last complete line."""
@@ -107,7 +119,7 @@ class Journal:
                 row: Any = None
                 with suppress(ValueError):
                     row = parse_json(line) if line.endswith(b"\n") else None
-                if not isinstance(row, dict) or not {"key", "entries"} <= row.keys():
+                if not isinstance(row, dict) or not {"key", "size", "entries"} <= row.keys():
                     break
                 self._places[str(row["key"])] = end
                 end += len(line)

@@ -6,6 +6,7 @@ have the image's size, memory holds :data:`AT_ONCE` views.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -65,6 +66,24 @@ class PromptedImage:
         tile = extent(policy.size, policy.scale, self.size)
         self.is_cut = policy.tiles == "crop" or (policy.tiles == "tiled" and tile != self.size)
         self._frames: tuple[tuple[Window, ...], EncodedFrames] | None = None
+        self._place = 0
+        """Which of the encoded images it is, if it is not cut."""
+
+    @classmethod
+    def together(cls, model: FineTuned, images: Sequence[NDArray[np.uint8]]) -> list[PromptedImage]:
+        """Several images, of which those that are not cut are encoded in one pass.
+
+        Args:
+            model: In evaluation mode.
+            images: Each ``(h, w, 3)`` uint8 RGB.
+        """
+        prompted = [cls(model, image) for image in images]
+        whole = [image for image in prompted if not image.is_cut]
+        if whole:
+            frames = EncodedFrames.of_images(model, [image.image for image in whole])
+        for place, image in enumerate(whole):
+            image._frames, image._place = (((0, 0, *image.size),), frames), place
+        return prompted
 
     @classmethod
     def of_content(cls, model: FineTuned, content: Tensor, size: tuple[int, int]) -> PromptedImage:
@@ -90,8 +109,13 @@ class PromptedImage:
         if not self.is_cut:
             self.frames()
 
+    @property
+    def embedding(self) -> Tensor:
+        """The embedding ``(1, C, H, W)`` of an image that is not cut."""
+        return self.frames().features.embedding[self._place : self._place + 1]
+
     def frames(self) -> EncodedFrames:
-        """The image as it was encoded; of one that is not cut."""
+        """The image as it was encoded, maybe among others; of one that is not cut."""
         return self._encoded(((0, 0, *self.size),))
 
     def masks(
@@ -135,9 +159,10 @@ class PromptedImage:
             ``(N, K, 4H, 4W)`` in the whole image's frame, fit for mask prompts.
         """
         if not self.is_cut:
-            frames = self.frames()
-            masks = frames.decode(prompts.to_model(frames.geometries[0]), multimask)
-            return replace(masks, logits=frames.to_original(0, masks.logits)), masks.logits
+            frames, place = self.frames(), self._place
+            asked = prompts.to_model(frames.geometries[place]).at(place)
+            masks = frames.decode(asked, multimask)
+            return replace(masks, logits=frames.to_original(place, masks.logits)), masks.logits
         blend: Blend | None = None
         prompts = prompts.to("cpu")
         views = views_of(prompts, self.size, self.model.input, self.whole)

@@ -1,0 +1,218 @@
+"""What a format of predictions is, and the registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data import Record
+from samtune.errors import InputError, nearest
+from samtune.geometry import InputPolicy
+from samtune.inference.outlines import TOLERANCE, regions_of
+from samtune.registry import Registry
+from samtune.report.classes import Classes
+
+PNG = "png"
+"""The format that is written image by image, and by default; all others follow at the end."""
+PNG_ABOUT = "NAME.png: 255 where any mask is, or the class of each pixel"
+OBJECT = "object"
+"""The class of everything, if a model knows none."""
+
+
+class Found(NamedTuple):
+    """One object of an image, or one region of a class."""
+
+    mask: NDArray[np.bool_]
+    """``(h, w)``."""
+    category: int
+    """Its place among :attr:`Task.categories`."""
+    score: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The answer to the prompts of one image, as it was kept."""
+
+    record: Record
+    label: str
+    """What the image is called in files."""
+    size: tuple[int, int]
+    """Height and width."""
+    entries: list[dict[str, Any]]
+    """As in ``predictions.json``."""
+    asked: bool
+    """Whether each entry answers a prompt, and so is one object whatever its regions."""
+
+    def found(self, categories: Sequence[int | None]) -> Iterator[Found]:
+        """The objects that have any pixel; of what was not asked for one by one, the regions.
+
+        Args:
+            categories: The class of each category, see :class:`Task`.
+        """
+        for entry in self.entries:
+            value = entry.get("category_id")
+            if value not in categories:  # of the background
+                continue
+            mask, category = mask_of(entry), categories.index(value)
+            if not mask.any():
+                continue
+            for part in [mask] if self.asked else regions_of(mask):
+                yield Found(part, category, entry["score"])
+
+    def labels(self) -> NDArray[np.integer]:
+        """``(h, w)``: 1 where any mask is, or the class of each pixel."""
+        classes = [entry["category_id"] for entry in self.entries if "category_id" in entry]
+        labels = np.zeros(self.size, np.uint8 if max(classes, default=0) < 256 else np.uint16)
+        for entry in reversed(self.entries):  # where classes overlap, the first counts
+            labels[mask_of(entry)] = entry.get("category_id", 1)
+        return labels
+
+
+def mask_of(entry: dict[str, Any]) -> NDArray[np.bool_]:
+    """The mask ``(h, w)`` of an entry."""
+    from pycocotools import mask as coco
+
+    rle = entry["segmentation"]
+    return coco.decode({**rle, "counts": rle["counts"].encode("ascii")}).astype(bool)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all images of a prediction have in common."""
+
+    source: str
+    """What was predicted on, for messages."""
+    policy: InputPolicy
+    """How images are read."""
+    classes: Classes | None = None
+    """Of a model that answers with classes."""
+    count: int = 0
+    """How many classes it has."""
+    tolerance: float = TOLERANCE
+    """Of outlines, in pixels."""
+
+    @property
+    def categories(self) -> list[int | None]:
+        """The classes but the background in their order; ``None`` alone if there are none."""
+        if self.classes is None:
+            return [None]
+        return [value for value in range(self.count) if value != self.classes.background]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the categories; those that occur twice have their number behind them."""
+        if self.classes is None:
+            return [OBJECT]
+        values = [value for value in self.categories if value is not None]
+        names = [self.classes.name(value) for value in values]
+        numbered = zip(names, values, strict=True)
+        return [f"{n} {value}" if names.count(n) > 1 else n for n, value in numbered]
+
+
+Trouble = tuple[Predicted, InputError]
+"""An image that a format cannot hold, and why."""
+
+
+class Writer:
+    """One format of predictions. A subclass is one module of ``samtune.inference.writers``.
+
+    Args:
+        task: What is written.
+    """
+
+    name: ClassVar[str]
+    """Set by the registry."""
+    about: ClassVar[str]
+    """What reads it, and what lies where, in a few words."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Packages that it needs."""
+    extra: ClassVar[str] = ""
+    """The extra of samtune that installs them."""
+    streams: ClassVar[bool] = False
+    """Whether it takes a raster whose mask was written tile by tile, see :mod:`.rasters`."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Refuses to go on without a package that the format needs.
+
+        Raises:
+            InputError: With the packages that are missing.
+        """
+        missing = [package for package in cls.needs if find_spec(package) is None]
+        if missing:
+            raise InputError(
+                f"--as {cls.name}: needs {', '.join(missing)}; pip install 'samtune[{cls.extra}]'"
+            )
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Refuses images that the format cannot hold, before anything is read.
+
+        Args:
+            records: All images.
+
+        Raises:
+            InputError: With the first of them, and what to do instead.
+        """
+
+    def write(self, results: Iterable[Predicted], folder: Path) -> Iterator[Trouble]:
+        """Writes all images.
+
+        Args:
+            results: Of each image that is done, in order.
+            folder: Empty; it takes its place when all is written.
+
+        Yields:
+            What it cannot hold; the others are written all the same.
+        """
+        for result in results:
+            try:
+                self.write_one(result, folder)
+            except InputError as error:
+                yield result, error
+
+    def write_one(self, result: Predicted, folder: Path) -> None:
+        """Writes one image.
+
+        Raises:
+            InputError: The format cannot hold it.
+        """
+        raise NotImplementedError(f"{self.name} defines neither write nor write_one")
+
+    def found(self, result: Predicted) -> Iterator[Found]:
+        """The objects of an image, see :meth:`Predicted.found`."""
+        return result.found(self.task.categories)
+
+
+WRITERS: Registry[Writer] = Registry("format", "--as", "samtune.inference.writers")
+"""All formats but PNG, by name."""
+
+
+def chosen_formats(words: Sequence[str]) -> list[str]:
+    """The formats that words name, joined by commas or one each.
+
+    Raises:
+        InputError: An unknown name, none, or a package that is not installed.
+    """
+    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    known = [PNG, *WRITERS]
+    if not names:
+        raise InputError(
+            f"--as {','.join(words)}: names no format; give some of {', '.join(known)}"
+        )
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"--as {name}: must be one of {', '.join(known)}{nearest(name, known)}"
+            )
+        if name != PNG:
+            WRITERS[name].check_installed()
+    return list(dict.fromkeys(names))

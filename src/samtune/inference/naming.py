@@ -1,0 +1,59 @@
+"""The names of images in files and in prompts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from samtune.data import Record
+from samtune.data.pairing import nfc
+from samtune.errors import InputError
+from samtune.inference.requests import EVERY, Request
+
+
+def label_of(record: Record) -> str:
+    """The name of an image in files: its path below the source, or for a slice its own name."""
+    return record.name if record.group else str(Path(record.name).with_name(record.file.name))
+
+
+def requests_by_name(
+    prompts: Mapping[str, Request], records: Sequence[Record]
+) -> dict[str, Request]:
+    """The prompts by record name, from paths below the source, file names, stems, or ``*``."""
+    by_key: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        label = label_of(record)
+        for key in (record.name, label, Path(label).name, Path(record.name).name):
+            by_key[nfc(key)].add(record.name)
+    requests = {record.name: prompts[EVERY] for record in records} if EVERY in prompts else {}
+    keys: dict[str, str] = {}
+    for key, entry in prompts.items():
+        if key == EVERY:
+            continue
+        names = by_key.get(nfc(key)) or by_key.get(nfc(Path(key).name), set())
+        if not names:
+            raise InputError(f"prompts for {key}: no such image in the source; check its name")
+        if len(names) > 1:
+            raise InputError(
+                f"prompts for {key}: {len(names)} images have this name ({min(names)}, ...); "
+                "give the folder before it too"
+            )
+        (name,) = names
+        if name in keys:
+            raise InputError(f"prompts for {key} and {keys[name]}: are of one image; join them")
+        keys[name], requests[name] = key, entry
+    return requests
+
+
+def checked_names(records: Sequence[Record]) -> Sequence[Record]:
+    """The records, whose output files must differ."""
+    by_name: dict[str, Record] = {}
+    for record in records:
+        if record.name in by_name:
+            raise InputError(
+                f"{record.file}: its mask would have the name of that of "
+                f"{by_name[record.name].file.name}; rename one of the two"
+            )
+        by_name[record.name] = record
+    return records

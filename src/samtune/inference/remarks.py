@@ -1,0 +1,79 @@
+"""The remarks of a prediction: failures, and what holds for several images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from samtune.errors import InputError
+from samtune.inference.predictor import Outside
+from samtune.report.quantities import counted
+
+
+@dataclass
+class Counts:
+    """Counts over all images for the remarks."""
+
+    beyond: int = 0
+    """Number of images with a box that reaches beyond the edge."""
+    earlier: int = 0
+    """Number of images that an interrupted earlier call has finished."""
+    not_in_prompts: int = 0
+    """Number of images that the prompts do not name."""
+
+
+class Failure(NamedTuple):
+    """An image that could not be done."""
+
+    name: str
+    file: str
+    error: InputError
+
+
+def remarks_of(
+    failed: Sequence[Failure], images: int, counts: Counts, masks: Sequence[Path]
+) -> list[str]:
+    """One line per failure and remark; a prompt outside of several images gets one line."""
+    alike: dict[str, list[tuple[str, InputError]]] = {}
+    for _, file, error in failed:
+        key = error.prompt if isinstance(error, Outside) else file
+        alike.setdefault(key, []).append((file, error))
+    lines = [
+        reason_of(*group[0])
+        if len(group) == 1
+        else f"{prompt}: lies outside {len(group)} of {images} images, {group[0][0]} the first; "
+        "give pixels of these images, or --prompts with a box for each"
+        for prompt, group in alike.items()
+    ]
+    of_all = f"of {counted(images, 'image')}"
+    if counts.beyond:
+        lines.append(
+            f"note: boxes reach beyond the edge of {counts.beyond} {of_all}; they are used as is"
+        )
+    if counts.earlier:
+        verb = "was" if counts.earlier == 1 else "were"
+        lines.append(
+            f"note: {counts.earlier} {of_all} {verb} done by an earlier call that was stopped; "
+            "they stay as it left them"
+        )
+    if counts.not_in_prompts:
+        verb = "is" if counts.not_in_prompts == 1 else "are"
+        lines.append(
+            f"note: {counts.not_in_prompts} {of_all} {verb} not in the prompts, and answered "
+            'without one; give "boxes": [] for an image with nothing in it'
+        )
+    if masks:
+        shown = ", ".join(mask.name for mask in masks[:3]) + (", ..." if len(masks) > 3 else "")
+        verb = "is left out as a mask" if len(masks) == 1 else "are left out as masks"
+        lines.append(
+            f"note: {counted(len(masks), 'file')} {verb} of these images ({shown}); give one as "
+            "the source to predict on it"
+        )
+    return lines
+
+
+def reason_of(file: str, error: InputError) -> str:
+    """What is wrong with a file, which is named once."""
+    return str(error) if file in str(error) else f"{file}: {error}"

@@ -1,0 +1,83 @@
+"""LabelMe's JSON files, one for each image."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samtune.data.reading import SUFFIXES, read_image
+from samtune.files import write_whole
+from samtune.inference.formats import WRITERS, Found, Predicted, Writer
+from samtune.inference.outlines import polygons_of
+
+VERSION = "5.5.0"
+"""Of LabelMe's files: this one knows shapes that are masks, and later ones read it."""
+
+
+@WRITERS.register("labelme")
+class LabelMe(Writer):
+    """Polygons; a mask for an object with holes, which polygons of LabelMe cannot have.
+
+    The regions of one object have one ``group_id``.
+    """
+
+    about = "LabelMe: labelme/NAME.json, which names the image where it lies"
+
+    def write_one(self, result: Predicted, folder: Path) -> None:
+        """Writes the file of one image."""
+        place = folder / f"{result.record.name}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shapes = list[dict[str, Any]]()
+        for number, found in enumerate(self.found(result), 1):
+            shapes += self._shapes(found, number)
+        h, w = result.size
+        image = self._image(result, place, folder)
+        tree = {"version": VERSION, "flags": {}, "shapes": shapes, **image}
+        text = json.dumps({**tree, "imageHeight": h, "imageWidth": w}, indent=1)
+        write_whole(place, f"{text}\n")
+
+    def _shapes(self, found: Found, number: int) -> list[dict[str, Any]]:
+        label = self.task.names[found.category]
+        common = {"label": label, "description": f"score {found.score:.3f}", "flags": {}}
+        polygons = polygons_of(found.mask, self.task.tolerance)
+        if any(each.holes for each in polygons):
+            return [{**common, "group_id": None, "shape_type": "mask", **_mask_shape(found.mask)}]
+        group = number if len(polygons) > 1 else None
+        rows = [each.shell.astype(float).tolist() for each in polygons]
+        shape = {**common, "group_id": group, "shape_type": "polygon", "mask": None}
+        return [{**shape, "points": points} for points in rows]
+
+    def _image(self, result: Predicted, place: Path, folder: Path) -> dict[str, Any]:
+        """The path of the image from its JSON file, or what was read if that is no picture."""
+        source = result.record.image
+        if isinstance(source, Path) and source.suffix.lower() in SUFFIXES:
+            final = place.parent.resolve().relative_to(folder.resolve())
+            start = folder.resolve().parent / self.name / final  # where it will lie
+            path = Path(os.path.relpath(source.resolve(), start)).as_posix()
+            return {"imagePath": path, "imageData": None}
+        content = base64.b64encode(_png(read_image(source, self.task.policy))).decode("ascii")
+        return {"imagePath": f"{place.stem}.png", "imageData": content}
+
+
+def _mask_shape(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """The corners of a mask, both within it, and its part of the image as PNG."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    (y0, y1), (x0, x1) = ((int(each[0]), int(each[-1])) for each in (ys, xs))
+    picture = _png(mask[y0 : y1 + 1, x0 : x1 + 1].astype(np.uint8) * 255)
+    corners = [[float(x0), float(y0)], [float(x1), float(y1)]]
+    return {"points": corners, "mask": base64.b64encode(picture).decode("ascii")}
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
