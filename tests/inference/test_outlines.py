@@ -4,7 +4,7 @@ from predictions import iou, shapes
 from pycocotools import mask as coco
 
 from samtune.inference.crossings import faulty_rings
-from samtune.inference.outlines import all_joined, area_of, check_tolerance, polygons_of
+from samtune.inference.outlines import as_one_ring, area_of, check_tolerance, polygons_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -78,7 +78,7 @@ def test_pixels_that_touch_in_a_corner_are_regions_of_their_own():
 
 def test_one_ring_goes_through_all_regions_and_holes():
     for name, mask in shapes().items():
-        ring = all_joined(polygons_of(mask, 0))
+        ring = as_one_ring(polygons_of(mask, 0))
         assert area_of(ring) == mask.sum(), name  # lines between parts have no width
         assert np.array_equal(drawn([ring], mask.shape)[0], mask)
 

@@ -37,13 +37,13 @@ def pictures(folder, count=1, ending="png"):
     return find_images(folder)
 
 
-def predicted(record, masks, classes=False, asked=True):
+def predicted(record, masks, classes=False, by_prompt=True):
     """The answer to the prompts of one image: a mask each, or maps of classes 0, 1, ..."""
     size = masks[0].shape if masks else (H, W)
     entries = [
         entry_of(record, mask, 0.75, size, i if classes else None) for i, mask in enumerate(masks)
     ]
-    return Predicted(record, label_of(record), size, entries, asked and not classes)
+    return Predicted(record, label_of(record), size, entries, by_prompt and not classes)
 
 
 def written(name, results, out, classes=None, tolerance=1.0):

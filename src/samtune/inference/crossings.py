@@ -1,4 +1,4 @@
-"""Which rings of polygons cross, overlap or leave the place that they have among others."""
+"""Rings of polygons that cross, overlap, or leave their shell."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from samtune.report.overlays import draw_overlay
 
 @dataclass(frozen=True)
 class _Prediction:
-    """What is predicted, and where it goes."""
+    """The work of one prediction, and the places of its results."""
 
     predictor: Predictor
     records: Sequence[Record]
@@ -39,7 +39,7 @@ class _Prediction:
     journal: Journal
     writers: Sequence[Writer]
     classes: Classes | None
-    """Of a model that answers with classes."""
+    """The names of the classes, for a model that answers with classes."""
     counts: Counts
     keys: Mapping[str, str]
     """The key of each image in the journal, by its name."""

@@ -1,4 +1,4 @@
-"""What a format of predictions is, and the registry of them."""
+"""Formats of predictions: their contract, and their registry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OBJECT = "object"
 """The class of everything, if a model knows none."""
 
 
-class Found(NamedTuple):
+class Thing(NamedTuple):
     """One object of an image, or one region of a class."""
 
     mask: NDArray[np.bool_]
@@ -41,15 +41,15 @@ class Predicted:
 
     record: Record
     label: str
-    """What the image is called in files."""
+    """The name of the image in files."""
     size: tuple[int, int]
     """Height and width."""
     entries: list[dict[str, Any]]
-    """As in ``predictions.json``."""
-    asked: bool
+    """The masks as ``predictions.json`` has them."""
+    is_by_prompt: bool
     """Whether each entry answers a prompt, and so is one object whatever its regions."""
 
-    def found(self, categories: Sequence[int | None]) -> Iterator[Found]:
+    def things(self, categories: Sequence[int | None]) -> Iterator[Thing]:
         """The objects that have any pixel; of what was not asked for one by one, the regions.
 
         Args:
@@ -62,8 +62,8 @@ class Predicted:
             mask, category = mask_of(entry), categories.index(value)
             if not mask.any():
                 continue
-            for part in [mask] if self.asked else regions_of(mask):
-                yield Found(part, category, entry["score"])
+            for part in [mask] if self.is_by_prompt else regions_of(mask):
+                yield Thing(part, category, entry["score"])
 
     def labels(self) -> NDArray[np.integer]:
         """``(h, w)``: 1 where any mask is, or the class of each pixel."""
@@ -84,18 +84,18 @@ def mask_of(entry: dict[str, Any]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Task:
-    """What all images of a prediction have in common."""
+    """The values that all images of a prediction have in common."""
 
     source: str
-    """What was predicted on, for messages."""
+    """The source, for messages."""
     policy: InputPolicy
     """How images are read."""
     classes: Classes | None = None
-    """Of a model that answers with classes."""
+    """The names of the classes, for a model that answers with classes."""
     count: int = 0
     """How many classes it has."""
     tolerance: float = TOLERANCE
-    """Of outlines, in pixels."""
+    """The tolerance of outlines, in pixels."""
 
     @property
     def categories(self) -> list[int | None]:
@@ -129,7 +129,7 @@ class Writer:
     name: ClassVar[str]
     """Set by the registry."""
     about: ClassVar[str]
-    """What reads it, and what lies where, in a few words."""
+    """The tools that read it, and its files, in a few words."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Packages that it needs."""
     extra: ClassVar[str] = ""
@@ -187,9 +187,9 @@ class Writer:
         """
         raise NotImplementedError(f"{self.name} defines neither write nor write_one")
 
-    def found(self, result: Predicted) -> Iterator[Found]:
-        """The objects of an image, see :meth:`Predicted.found`."""
-        return result.found(self.task.categories)
+    def things(self, result: Predicted) -> Iterator[Thing]:
+        """The objects of an image, see :meth:`Predicted.things`."""
+        return result.things(self.task.categories)
 
 
 WRITERS: Registry[Writer] = Registry("format", "--as", "samtune.inference.writers")

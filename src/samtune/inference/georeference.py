@@ -1,4 +1,4 @@
-"""Where the pixels of a GeoTIFF lie on the ground."""
+"""The georeference of GeoTIFF files: places of pixels on the ground."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Georeference:
     """A coordinate reference system, and the way from pixels to it."""
 
     crs: Any
-    """As rasterio has it."""
+    """The system, as rasterio has it."""
     transform: tuple[float, ...]
     """``a, b, c, d, e, f``: pixel x and y become ``ax + by + c`` and ``dx + ey + f``."""
 

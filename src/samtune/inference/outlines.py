@@ -77,7 +77,7 @@ def regions_of(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
     yield from (labels == k for k in range(1, count))
 
 
-def joined(polygon: Polygon) -> Ring:
+def _with_holes(polygon: Polygon) -> Ring:
     """A shell and its holes as one ring that goes to each hole and back along the same line."""
     ring = polygon.shell
     for hole in sorted(polygon.holes, key=lambda each: int(each[:, 0].min())):
@@ -85,9 +85,9 @@ def joined(polygon: Polygon) -> Ring:
     return ring
 
 
-def all_joined(polygons: Sequence[Polygon]) -> Ring:
+def as_one_ring(polygons: Sequence[Polygon]) -> Ring:
     """Several regions and their holes as one ring, which goes between them and back."""
-    first, *others = (joined(polygon) for polygon in polygons)
+    first, *others = (_with_holes(polygon) for polygon in polygons)
     for other in others:
         first = _with_bridge(first, other)
     return first
@@ -179,13 +179,13 @@ def _loops(mask: NDArray[np.bool_]) -> Iterator[tuple[int, Ring]]:
     order = np.lexsort((pixel, start))
     start, end, pixel = start[order], end[order], pixel[order]
     following = _following(start, end, pixel).tolist()
-    seen = np.zeros(len(start), bool)
+    visited = np.zeros(len(start), bool)
     for first in range(len(start)):
-        if seen[first]:
+        if visited[first]:
             continue
         walk, edge = [], first
-        while not seen[edge]:
-            seen[edge] = True
+        while not visited[edge]:
+            visited[edge] = True
             walk.append(edge)
             edge = following[edge]
         corners = start[walk]

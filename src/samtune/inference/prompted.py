@@ -67,7 +67,7 @@ class PromptedImage:
         self.is_cut = policy.tiles == "crop" or (policy.tiles == "tiled" and tile != self.size)
         self._frames: tuple[tuple[Window, ...], EncodedFrames] | None = None
         self._place = 0
-        """Which of the encoded images it is, if it is not cut."""
+        """The index of an image that is not cut among those encoded with it."""
 
     @classmethod
     def together(cls, model: FineTuned, images: Sequence[NDArray[np.uint8]]) -> list[PromptedImage]:
@@ -160,8 +160,8 @@ class PromptedImage:
         """
         if not self.is_cut:
             frames, place = self.frames(), self._place
-            asked = prompts.to_model(frames.geometries[place]).at(place)
-            masks = frames.decode(asked, multimask)
+            mine = prompts.to_model(frames.geometries[place]).at(place)
+            masks = frames.decode(mine, multimask)
             return replace(masks, logits=frames.to_original(place, masks.logits)), masks.logits
         blend: Blend | None = None
         prompts = prompts.to("cpu")

@@ -75,5 +75,5 @@ def remarks_of(
 
 
 def reason_of(file: str, error: InputError) -> str:
-    """What is wrong with a file, which is named once."""
+    """The line about a file that failed, which names it once."""
     return str(error) if file in str(error) else f"{file}: {error}"

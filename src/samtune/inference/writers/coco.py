@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from samtune.inference.formats import WRITERS, Found, Predicted, Trouble, Writer
+from samtune.inference.formats import WRITERS, Thing, Predicted, Trouble, Writer
 from samtune.inference.outlines import polygons_of
 
 
@@ -30,28 +30,28 @@ class Coco(Writer):
                 h, w = result.size
                 image = len(images) + 1
                 images.append({"id": image, "file_name": result.label, "width": w, "height": h})
-                for found in self.found(result):
+                for thing in self.things(result):
                     number += 1
-                    row = {"id": number, "image_id": image, **self._annotation(found)}
+                    row = {"id": number, "image_id": image, **self._annotation(thing)}
                     file.write(f"{',' if number > 1 else ''}\n{json.dumps(row)}")
             file.write(f'\n], "images": {json.dumps(images)}}}\n')
         yield from ()
 
-    def _annotation(self, found: Found) -> dict[str, Any]:
+    def _annotation(self, thing: Thing) -> dict[str, Any]:
         """Area and box are those of the mask, whatever the tolerance."""
         from pycocotools import mask as coco
 
-        rle = coco.encode(found.mask.astype("uint8", order="F"))
-        polygons = polygons_of(found.mask, self.task.tolerance)
+        rle = coco.encode(thing.mask.astype("uint8", order="F"))
+        polygons = polygons_of(thing.mask, self.task.tolerance)
         outline: Any = [each.shell.ravel().tolist() for each in polygons]
         if any(each.holes for each in polygons):
             size = [int(side) for side in rle["size"]]
             outline = {"size": size, "counts": rle["counts"].decode("ascii")}
         return {
-            "category_id": found.category + 1,
+            "category_id": thing.category + 1,
             "segmentation": outline,
             "area": int(coco.area(rle)),
             "bbox": [float(v) for v in coco.toBbox(rle)],
             "iscrowd": 0,
-            "score": found.score,
+            "score": thing.score,
         }

@@ -29,9 +29,9 @@ class GeoJson(Writer):
         """Writes the file of one image."""
         place = georeference_of(result.record)
         features = []
-        for found in self.found(result):
-            polygons = polygons_of(found.mask, self.task.tolerance)
-            about = {"class": self.task.names[found.category], "score": found.score}
+        for thing in self.things(result):
+            polygons = polygons_of(thing.mask, self.task.tolerance)
+            about = {"class": self.task.names[thing.category], "score": thing.score}
             features.append({
                 "type": "Feature",
                 "properties": {**about, "image": result.label},

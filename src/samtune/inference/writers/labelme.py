@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from samtune.data.reading import SUFFIXES, read_image
 from samtune.files import write_whole
-from samtune.inference.formats import WRITERS, Found, Predicted, Writer
+from samtune.inference.formats import WRITERS, Thing, Predicted, Writer
 from samtune.inference.outlines import polygons_of
 
 VERSION = "5.5.0"
-"""Of LabelMe's files: this one knows shapes that are masks, and later ones read it."""
+"""The version of LabelMe's files: this one knows shapes that are masks, and later ones read it."""
 
 
 @WRITERS.register("labelme")
@@ -35,20 +35,20 @@ class LabelMe(Writer):
         place = folder / f"{result.record.name}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         shapes = list[dict[str, Any]]()
-        for number, found in enumerate(self.found(result), 1):
-            shapes += self._shapes(found, number)
+        for number, thing in enumerate(self.things(result), 1):
+            shapes += self._shapes(thing, number)
         h, w = result.size
         image = self._image(result, place, folder)
         tree = {"version": VERSION, "flags": {}, "shapes": shapes, **image}
         text = json.dumps({**tree, "imageHeight": h, "imageWidth": w}, indent=1)
         write_whole(place, f"{text}\n")
 
-    def _shapes(self, found: Found, number: int) -> list[dict[str, Any]]:
-        label = self.task.names[found.category]
-        common = {"label": label, "description": f"score {found.score:.3f}", "flags": {}}
-        polygons = polygons_of(found.mask, self.task.tolerance)
+    def _shapes(self, thing: Thing, number: int) -> list[dict[str, Any]]:
+        label = self.task.names[thing.category]
+        common = {"label": label, "description": f"score {thing.score:.3f}", "flags": {}}
+        polygons = polygons_of(thing.mask, self.task.tolerance)
         if any(each.holes for each in polygons):
-            return [{**common, "group_id": None, "shape_type": "mask", **_mask_shape(found.mask)}]
+            return [{**common, "group_id": None, "shape_type": "mask", **_mask_shape(thing.mask)}]
         group = number if len(polygons) > 1 else None
         rows = [each.shell.astype(float).tolist() for each in polygons]
         shape = {**common, "group_id": group, "shape_type": "polygon", "mask": None}

@@ -12,8 +12,8 @@ import yaml
 
 from samtune.data.reading import SUFFIXES, read_image
 from samtune.files import write_whole
-from samtune.inference.formats import WRITERS, Found, Predicted, Trouble, Writer
-from samtune.inference.outlines import all_joined, polygons_of
+from samtune.inference.formats import WRITERS, Thing, Predicted, Trouble, Writer
+from samtune.inference.outlines import as_one_ring, polygons_of
 
 
 @WRITERS.register("yolo")
@@ -38,17 +38,17 @@ class Yolo(Writer):
 
     def write_one(self, result: Predicted, folder: Path) -> None:
         """Writes the labels of one image; an empty file if nothing is there."""
-        lines = [self._line(found, result.size) for found in self.found(result)]
+        lines = [self._line(thing, result.size) for thing in self.things(result)]
         place = folder / "labels" / f"{result.record.name}.txt"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text("".join(f"{line}\n" for line in lines), "ascii")
         self._place_image(result, folder / "images")
 
-    def _line(self, found: Found, size: tuple[int, int]) -> str:
+    def _line(self, thing: Thing, size: tuple[int, int]) -> str:
         h, w = size
-        corners = all_joined(polygons_of(found.mask, self.task.tolerance))
+        corners = as_one_ring(polygons_of(thing.mask, self.task.tolerance))
         numbers = " ".join(f"{x / w:.7g} {y / h:.7g}" for x, y in corners.tolist())
-        return f"{found.category} {numbers}"
+        return f"{thing.category} {numbers}"
 
     def _place_image(self, result: Predicted, folder: Path) -> None:
         """A link to the image; a copy if the system has no links, or what was read of a volume."""
