@@ -4,7 +4,7 @@ from predictions import iou, shapes
 from pycocotools import mask as coco
 
 from samtune.inference.crossings import faulty_rings
-from samtune.inference.outlines import as_one_ring, area_of, check_tolerance, polygons_of
+from samtune.inference.outlines import area_of, as_one_ring, check_tolerance, polygons_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from samtune.inference.formats import WRITERS, Thing, Predicted, Trouble, Writer
+from samtune.inference.formats import WRITERS, Predicted, Thing, Trouble, Writer
 from samtune.inference.outlines import polygons_of
 
 

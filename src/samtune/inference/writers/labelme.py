@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from samtune.data.reading import SUFFIXES, read_image
 from samtune.files import write_whole
-from samtune.inference.formats import WRITERS, Thing, Predicted, Writer
+from samtune.inference.formats import WRITERS, Predicted, Thing, Writer
 from samtune.inference.outlines import polygons_of
 
 VERSION = "5.5.0"

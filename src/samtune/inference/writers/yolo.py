@@ -12,7 +12,7 @@ import yaml
 
 from samtune.data.reading import SUFFIXES, read_image
 from samtune.files import write_whole
-from samtune.inference.formats import WRITERS, Thing, Predicted, Trouble, Writer
+from samtune.inference.formats import WRITERS, Predicted, Thing, Trouble, Writer
 from samtune.inference.outlines import as_one_ring, polygons_of
 
 
