@@ -67,7 +67,7 @@ def test_the_help_is_of_the_present_settings_and_loads_no_torch():
 
 def test_the_help_lists_the_names_that_a_setting_takes():
     said = " ".join(everyday_help().split())
-    assert f"How training images change: one of {', '.join(AUGMENTATIONS)}" in said
+    assert f"How training images are augmented: one of {', '.join(AUGMENTATIONS)}" in said
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_a_base_by_its_name(samtune, trained, tmp_path):
 
 def test_a_missing_prompt_is_pointed_out(ask):
     answer, _ = ask()
-    assert "trained with prompt box, and none was given" in answer.err
+    assert "trained with prompt box, but none was given" in answer.err
     answer, _ = ask("--box=1,1,9,9")
     assert "trained with" not in answer.err
 
