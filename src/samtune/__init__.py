@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from samtune.geometry import InputPolicy
     from samtune.inference.predictor import Predictor
     from samtune.metrics.config import EvalConfig
+    from samtune.model.bundle import bundle
     from samtune.model.checkpoint import load, save
     from samtune.model.finetuned import FineTuned
     from samtune.prompts import Prompts
@@ -40,6 +41,7 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "PromptConfig": "data.config",
     "Prompts": "prompts",
+    "bundle": "model.bundle",
     "data_from": "data.from_python",
     "evaluate": "evaluation.streaming",
     "export": "exports.writing",
@@ -62,6 +64,7 @@ __all__ = [
     "Predictor",
     "PromptConfig",
     "Prompts",
+    "bundle",
     "data_from",
     "evaluate",
     "export",

@@ -41,8 +41,8 @@ LAYERS = {
     "metrics": "options registry",
     "report": "distributed files options",
     "inference": "batch data files geometry model ops precision prompts registry report sam texts",
-    "exports": "assets batch data decoders files geometry inference model ops options prompts"
-    " registry report sam",
+    "exports": "adapters assets batch data decoders files geometry inference model ops options"
+    " prompts registry report sam",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",

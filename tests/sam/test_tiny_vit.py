@@ -213,7 +213,7 @@ def test_edits_act_inside_a_block_in_sams_order(sam):
 def test_edits_without_a_place_are_refused(sam):
     block, x = sam.image_encoder.blocks[0].block, torch.zeros(1, 3, 3, 16)
     for edits in (BlockEdits(tokens=torch.zeros(1, 16)), BlockEdits(heads=lambda *a: a)):
-        with pytest.raises(ValueError, match="no place"):
+        with pytest.raises(ValueError, match="does not support"):
             block(x, edits)
     with pytest.raises(ValueError, match=r"no parameter mlp\.lin1"):
         block(x, BlockEdits(params={"mlp.lin1.bias": torch.zeros(1)}))

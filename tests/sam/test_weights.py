@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from samtune.errors import InputError
-from samtune.sam import weights
+from samtune.sam import locating, weights
 from samtune.sam.image_encoder import ImageEncoder
 from samtune.sam.layers import shapes_alone
 from samtune.sam.spec import SPECS
@@ -367,13 +367,13 @@ def test_input_error_is_a_value_error():
 
 
 def test_shipped_base_is_loaded_only_as_it_was_released(tmp_path, monkeypatch, refused):
-    shipped = weights._packaged(SPECS["nano"])
+    shipped = locating.locate(SPECS["nano"], None, False)
     assets = tmp_path / "assets"
     assets.mkdir()
     damaged = bytearray(shipped.read_bytes())
     damaged[-1] ^= 1
     (assets / "nano.safetensors").write_bytes(damaged)
-    monkeypatch.setattr(weights, "files", lambda package: tmp_path)
+    monkeypatch.setattr(locating, "files", lambda package: tmp_path)
     refused(["nano.safetensors", "sha256", "install samtune again"], weights.load_sam, "nano")
     (assets / "nano.safetensors").unlink()
     refused(["nano.safetensors", "no file"], weights.load_sam, "nano")

@@ -24,6 +24,19 @@ FORMER_NAMES = {
 """Attributes that adapters of version 0.1.0 define under older names, with the remedy for each."""
 
 
+@dataclass(frozen=True)
+class Factors:
+    """A low-rank update ``scale * b @ a`` of a matrix ``(out, in)``."""
+
+    a: Tensor
+    """``(r, in)``."""
+    b: Tensor
+    """``(out, r)``."""
+    scale: float = 1.0
+    magnitudes: Tensor | None = None
+    """``(out,)``: the lengths that the rows have after the update, if they are set anew."""
+
+
 class Adapter(nn.Module):
     """Changes the frozen encoder from outside; the default of every hook reproduces plain SAM.
 
@@ -154,6 +167,16 @@ class Adapter(nn.Module):
             NotImplementedError: The method has no such closed form.
         """
         raise NotImplementedError(f"{self.name} has no form that plain SAM weights can express")
+
+    def factors(self, sam: Sam) -> dict[str, Factors]:
+        """Returns its updates of the base's matrices as products, by the matrices' names.
+
+        Together they are all that it does.
+
+        Raises:
+            NotImplementedError: The method is not such an update.
+        """
+        raise NotImplementedError(f"{self.name} is no low-rank update of the base's matrices")
 
 
 def _unknown_needs(cls: type[Adapter]) -> str:

@@ -12,15 +12,15 @@ transpose. As in its section 4.3 no gradient flows through the norm of :math:`V`
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from samtune.adapters.base import ADAPTERS
+from samtune.adapters.base import ADAPTERS, Factors
 from samtune.adapters.block_tensors import BlockTensors
-from samtune.adapters.lora import LoRA, LowRank, LowRankConfig
+from samtune.adapters.lora import LoRA, LowRank, LowRankConfig, weight_name
 from samtune.sam.encoder import EncoderBlock
 from samtune.sam.model import Sam
 
@@ -88,3 +88,16 @@ class DoRA(BlockTensors):
         """The projection of block ``i`` with its magnitudes, in the block's own order of rows."""
         [name] = self.in_block
         return {name: block.fused(self.projections[str(i)](self._rows(block)).chunk(3))}
+
+    def factors(self, sam: Sam) -> dict[str, Factors]:
+        """The directions' updates, and the magnitudes of all rows: untouched ones keep theirs."""
+        products = {}
+        for i in self.blocks:
+            block, part = sam.image_encoder.blocks[i], self.projections[str(i)]
+            assert isinstance(part, WeightDecomposition)
+            lengths = self._rows(block).norm(dim=1).unflatten(0, (3, -1))
+            lengths[part.thirds] = part.m
+            products[weight_name(block)] = replace(
+                part.update.factors(block), magnitudes=block.fused(lengths.unbind())
+            )
+        return products

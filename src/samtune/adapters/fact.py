@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.adapters.base import ADAPTERS, Adapter, Factors
 from samtune.adapters.block_tensors import chosen_parts
-from samtune.adapters.lora import PARTS, chosen_blocks
+from samtune.adapters.lora import PARTS, chosen_blocks, weight_name
 from samtune.options import Count, Rate
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.model import Sam
@@ -109,3 +109,14 @@ class FacT(Adapter):
                 delta[part] = (self.u @ sigma @ self.v.T * self.scale).T
             deltas |= sam.image_encoder.projection_delta(i, delta.flatten(0, 1))
         return deltas
+
+    def factors(self, sam: Sam) -> dict[str, Factors]:
+        """The updates of each block's fused projection, whose inner factor is the same for all."""
+        products = {}
+        for i in self.blocks:
+            block = sam.image_encoder.blocks[i]
+            b = self.u.new_zeros(3, len(self.v), self.v.shape[1])
+            for part, sigma in zip(self.parts, self.inner(i), strict=True):
+                b[part] = self.v @ sigma.T
+            products[weight_name(block)] = Factors(self.u.T, block.fused(b.unbind()), self.scale)
+        return products

@@ -15,10 +15,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from samtune.adapters.base import ADAPTERS, Adapter
+from samtune.adapters.base import ADAPTERS, Adapter, Factors
 from samtune.errors import InputError
 from samtune.options import Count, Rate
 from samtune.sam.edits import NONE, BlockEdits
+from samtune.sam.encoder import EncoderBlock
 from samtune.sam.model import Sam
 
 PARTS = {"q": 0, "k": 1, "v": 2}
@@ -70,6 +71,17 @@ class LowRank(nn.Module):
                 parts[third] = part
         shape = (*updates[0].shape[:-1], self.out)
         return torch.cat([part.expand(shape) for part in parts], -1)
+
+    def factors(self, block: EncoderBlock) -> Factors:
+        """All pairs as one of their joint rank, in the block's own order of rows."""
+        ranks = [len(a) for a in self.a]
+        b = self.a[0].new_zeros(3, self.out, sum(ranks))
+        for slot, rows, columns in zip(
+            self.slots, self.b, torch.arange(sum(ranks)).split(ranks), strict=True
+        ):
+            for third, part in zip(slot, rows.split(self.out), strict=True):
+                b[third][:, columns] = part
+        return Factors(torch.cat(list(self.a)), block.fused(b.unbind()), self.scale)
 
     def weight(self) -> Tensor:
         """The update as a ``(3C, dim)`` matrix."""
@@ -192,3 +204,17 @@ class LoRA(Adapter):
             assert isinstance(update, LowRank)
             deltas.update(sam.image_encoder.projection_delta(int(i), update.weight()))
         return deltas
+
+    def factors(self, sam: Sam) -> dict[str, Factors]:
+        """The updates of each block's fused projection."""
+        products = {}
+        for i, update in self.updates.items():
+            assert isinstance(update, LowRank)
+            block = sam.image_encoder.blocks[int(i)]
+            products[weight_name(block)] = update.factors(block)
+        return products
+
+
+def weight_name(block: EncoderBlock) -> str:
+    """The official name of a block's projection to queries, keys and values."""
+    return f"image_encoder.{block.name}.{block.places['qkv']}.weight"

@@ -13,12 +13,12 @@ from samtune.cli.console import Json, Quiet, Words, answer, speaking
 from samtune.cli.data import app as data_app
 from samtune.cli.ending import end_of, prepare_streams
 from samtune.cli.hints import in_full
-from samtune.cli.outward import export
+from samtune.cli.outward import bundle, export
 from samtune.cli.predict import predict
 from samtune.cli.reference import list_metrics, list_settings
 from samtune.cli.setting_list import TakesSettings
 
-ALONE = ("predict", "import", "merge", "export")
+ALONE = ("predict", "import", "merge", "export", "bundle")
 """Verbs whose work is not shared among processes: the main one does it."""
 
 FIVE_THINGS = """\
@@ -44,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(export)
+app.command()(bundle)
 app.command(name="settings")(list_settings)
 app.command(name="metrics")(list_metrics)
 

@@ -56,6 +56,24 @@ def export(
     answer(rows if checkpoint is None else rows[0], as_json)
 
 
+def bundle(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a run.")],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
+    licence: Annotated[
+        str, typer.Option(help="That of the base, as apache-2.0, where it is not known.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint, its base and a card as one file, which works alone."""
+    with speaking(as_json) as display:
+        from samtune.model.bundle import bundle as write
+
+        path = write(checkpoint, out, base, licence=licence)
+        display.say(f"{path}: {path.stat().st_size / 1e6:.1f} MB; samtune predict {path} PHOTOS")
+    answer({"file": str(path)}, as_json)
+
+
 def list_formats() -> list[dict[str, Any]]:
     """The formats of export, for the list of the command line and of the documentation."""
     from samtune.exports.base import FORMATS

@@ -21,7 +21,8 @@ from samtune.data import splits
 from samtune.data.shapes import measure
 from samtune.errors import InputError
 from samtune.files import check_room, write_whole
-from samtune.model.checkpoint import BEST, load
+from samtune.model.checkpoint import load
+from samtune.model.header import BEST
 from samtune.report.terminal import Display, numbers_link
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers_to_image, spread

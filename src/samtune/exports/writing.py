@@ -140,6 +140,9 @@ def _fill(
     files = {f.relative_to(folder): f for f in sorted(folder.rglob("*")) if f.is_file()}
     about = _about(job, target, notes, findings, files)
     write_whole(folder / SUMMARY, json.dumps(about, indent=1) + "\n", REMEDY)
+    mode = (folder / SUMMARY).stat().st_mode
+    for path in files.values():  # some packages let nobody else read what they write
+        path.chmod(mode)
     return findings
 
 

@@ -21,22 +21,22 @@ from samtune.errors import InputError
 from samtune.files import WRITTEN_BY, as_path, free_path, read_tensors, write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
-from samtune.model.packages import REGISTRIES, check_packages, packages_of, wrong_rows
+from samtune.model.header import (
+    BUNDLE,
+    FORMAT,
+    HEADER,
+    MODULE,
+    check_modules,
+    checkpoint_file,
+    is_checkpoint,
+    read_header,
+)
+from samtune.model.packages import REGISTRIES, check_packages, packages_of
 from samtune.model.strength import PLAIN, check_demanded
 from samtune.registry import trust as allow
 from samtune.registry.outside import rows_in
 from samtune.sam.model import Sam
-from samtune.sam.weights import check_numbers, fingerprint, load_sam
-from samtune.texts import parse_json
-
-BEST = "best.safetensors"
-"""The checkpoint in the folder of a run."""
-FORMAT = 1
-HEADER = "samtune"
-MODULE = "module"
-"""The entry of an adapter or decoder that was a module: its class, by module and name."""
-ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
-"""The entries that every header has."""
+from samtune.sam.weights import BASE, check_numbers, fingerprint, load_sam
 
 
 def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: Any) -> Path:
@@ -56,7 +56,7 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
         InputError: The disk is full, or the path holds a file that is no checkpoint.
     """
     place = as_path(path)
-    if place.is_file() and not _is_checkpoint(place):
+    if place.is_file() and not is_checkpoint(place):
         raise InputError(
             f"{path}: is a file but not a samtune checkpoint, perhaps a base's weights; choose "
             f"another path, as in {free_path(place)}"
@@ -93,16 +93,6 @@ def _with_packages_of_settings(header: dict[str, Any]) -> dict[str, Any]:
     return {**header, "packages": rows} if rows else header
 
 
-def _is_checkpoint(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return HEADER in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
-
-
 def describe(model: FineTuned) -> dict[str, Any]:
     """The header of a model's checkpoint: everything but the tensors, as JSON values."""
     needed = packages_of(model.names, model.adapter, model.decoder)
@@ -120,12 +110,6 @@ def describe(model: FineTuned) -> dict[str, Any]:
     }
 
 
-def checkpoint_file(path: str | Path) -> Path:
-    """The file of a checkpoint; of the folder of a run the best weights in it, if there are any."""
-    place = as_path(path)
-    return place / BEST if (place / BEST).is_file() else place
-
-
 def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """How an adapter or a decoder is made again; of a module its class, for the reader."""
     name = model.names[kind]
@@ -133,89 +117,6 @@ def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> di
         return {"name": name, **options}
     cls = type(getattr(model, kind))
     return {"name": name, MODULE: f"{cls.__module__}:{cls.__qualname__}"}
-
-
-def check_modules(header: Mapping[str, Any], origin: str, modules: Sequence[str] = ()) -> None:
-    """Refuses a checkpoint of an own module, which only Python code can make again.
-
-    Args:
-        header: As :func:`read_header` gives it.
-        origin: What the message names.
-        modules: The parts for which there is a module: ``adapter``, ``decoder``.
-
-    Raises:
-        InputError: With the call that loads it.
-    """
-    for kind in ("adapter", "decoder"):
-        if MODULE in header[kind] and kind not in modules:
-            raise InputError(
-                f"{origin}: its {kind} is a module of Python, {header[kind][MODULE]}, which no "
-                f"file can hold; make one, and give it as samtune.load(path, {kind}=module)"
-            )
-
-
-def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of a checkpoint, or of that in the folder of a run, without its tensors.
-
-    Raises:
-        InputError: The file does not exist or is not a checkpoint of samtune.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = checkpoint_file(path)
-    if path.is_dir():
-        raise InputError(
-            f"{path}: a folder without {BEST}, which a training writes at its validations; give a "
-            "checkpoint or the folder of a run that has one"
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; give the path of a .safetensors file")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        header = parse_json(metadata[HEADER])
-    except KeyError:
-        raise InputError(
-            f"{path}: not a samtune checkpoint; bring others' files in with `samtune import`, "
-            "and give a base's weights with base.weights="
-        ) from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a readable checkpoint ({error}); it may be cut short, copy it again"
-        ) from error
-    header = header if isinstance(header, dict) else {}
-    if isinstance(number := header.get("format"), int) and number > FORMAT:
-        raise InputError(
-            f"{path}: written by samtune {header.get('samtune')}, newer than this one; "
-            "upgrade with pip install -U samtune"
-        )
-    if any(key not in header for key in ENTRIES):
-        raise InputError(
-            f"{path}: not a samtune checkpoint, its header lacks entries; each has "
-            f"{', '.join(ENTRIES)}"
-        )
-    if wrong := _other_kinds(header):
-        raise InputError(
-            f"{path}: not a samtune checkpoint, its header has other kinds of values than samtune "
-            f"writes: {', '.join(wrong)}; copy it again"
-        )
-    return header
-
-
-def _other_kinds(header: Mapping[str, Any]) -> list[str]:
-    """The entries of a header that are of another kind than :func:`save` writes."""
-    kinds: dict[str, Any] = {**dict.fromkeys(ENTRIES, dict), "format": int, "prompts": str}
-    kinds |= {"config": dict, "strength": (int, float)}
-    wrong = [key for key in kinds.keys() & header.keys() if not isinstance(header[key], kinds[key])]
-    names = {"base": ("name", "sha256"), "adapter": ("name",), "decoder": ("name",)}
-    for part, keys in names.items():
-        if part not in wrong:
-            wrong += [f"{part}.{key}" for key in keys if not isinstance(header[part].get(key), str)]
-    if wrong_rows(header.get("packages", [])):
-        wrong.append("packages")
-    if "config" not in wrong and not isinstance(header.get("config", {}).get("data", {}), dict):
-        wrong.append("config.data")
-    return wrong
 
 
 def load(
@@ -259,7 +160,34 @@ def load(
     allow(*([trust] if isinstance(trust, str) else trust))
     check_packages(_without(header, modules), str(path))
     name = header["base"]["name"]
+    if base is None and BUNDLE in header:
+        base = checkpoint_file(path)
     sam = base if isinstance(base, Sam) else load_sam(name, base)
+    check_base(header, sam, str(path), any_base)
+    model = rebuild(sam, header, modules)
+    tensors = trained_tensors(path)
+    check_numbers(tensors, str(path))
+    load_tensors(model, tensors, str(path))
+    if strength is not None:
+        check_demanded(model, strength)
+    model.multimask = _multimask(header)
+    model.strength = stored_strength(header) if strength is None else strength
+    return model.to(device).eval()
+
+
+def check_base(header: Mapping[str, Any], sam: Sam, path: str, any_base: bool = False) -> None:
+    """Refuses a base that a checkpoint was not trained on.
+
+    Args:
+        header: Of the checkpoint.
+        sam: The base.
+        path: Of the checkpoint, for messages.
+        any_base: Accept other weights of the same size.
+
+    Raises:
+        InputError: Another base.
+    """
+    name = header["base"]["name"]
     if sam.spec.name != name:
         raise InputError(f"{path}: trained on {name}, but the base given is {sam.spec.name}")
     if not any_base and fingerprint(sam) != header["base"]["sha256"]:
@@ -268,15 +196,16 @@ def load(
             f"{header['base']['sha256'][:12]}..., given {fingerprint(sam)[:12]}...); give the file "
             "it was trained on with base.weights=, or accept any with base.any=true"
         )
-    model = rebuild(sam, header, modules)
+
+
+def trained_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, without those of the base that a bundle holds.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     tensors = read_tensors(checkpoint_file(path), "copy it again from its origin")
-    check_numbers(tensors, str(path))
-    load_tensors(model, tensors, str(path))
-    if strength is not None:
-        check_demanded(model, strength)
-    model.multimask = _multimask(header)
-    model.strength = stored_strength(header) if strength is None else strength
-    return model.to(device).eval()
+    return {key: tensor for key, tensor in tensors.items() if not key.startswith(BASE)}
 
 
 def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,9 @@ from samtune.files import (
 )
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
+from samtune.sam.encoder import ENCODERS
 from samtune.sam.model import Sam
+from samtune.sam.spec import SamSpec
 from samtune.sam.weights import from_state
 
 ENDINGS = (".pth", ".safetensors")
@@ -59,7 +61,7 @@ def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None
     state = merged_state(model)
     plain = FineTuned(from_state(model.sam.spec, state, str(out)), input=model.input)
     difference = _difference(model, plain.to(model.device))
-    _write(state, path)
+    write_sam(model.sam.spec, state, path)
     return Merged(path, difference)
 
 
@@ -95,25 +97,23 @@ def place_of(out: str | Path, sources: Sequence[str | Path | None] = ()) -> Path
 
 
 @torch.no_grad()
-def merged_state(model: FineTuned) -> dict[str, Tensor]:
+def merged_state(model: FineTuned, normalised: bool = True) -> dict[str, Tensor]:
     """The tensors of the plain SAM that computes the same as the model, on the CPU.
+
+    Args:
+        model: As for :func:`merge`.
+        normalised: Whether the reader of the tensors normalises pixels with SAM's constants,
+            whatever the model's are.
 
     Raises:
         InputError: The decoder is not SAM's, the method has no closed form, or the model normalises
-            pixels differently from its base.
+            pixels differently from its base, and ``normalised`` is set.
     """
-    spec, policy, (adapter, decoder) = model.sam.spec, model.input, model.acting
-    try:
-        of_decoder = decoder.sam_tensors()
-    except NotImplementedError as error:
-        fits = [n for n in DECODERS if DECODERS[n].sam_tensors is not Decoder.sam_tensors]
-        raise InputError(
-            f"decoder.name={decoder.name}: {error}, so no SAM file can hold it; "
-            f"{' and '.join(fits)} can be merged"
-        ) from error
+    spec, policy, adapter = model.sam.spec, model.input, model.acting.adapter
+    of_decoder = decoder_state(model)
     own = {"mean": spec.pixel_mean, "std": spec.pixel_std}
     for name, value in own.items():
-        if getattr(policy, name) not in (None, value):
+        if normalised and getattr(policy, name) not in (None, value):
             raise InputError(
                 f"input.{name}={list(getattr(policy, name))}: plain SAM normalises with "
                 f"{list(value)}, which no weight can change; keep the checkpoint"
@@ -127,6 +127,26 @@ def merged_state(model: FineTuned) -> dict[str, Tensor]:
         state[key] += delta
     state |= of_decoder
     return {key: t.cpu().contiguous() for key, t in state.items()}
+
+
+def decoder_state(model: FineTuned) -> dict[str, Tensor]:
+    """The tensors of SAM's decoder and prompt encoder that a model has others of, by name.
+
+    Args:
+        model: At its strength.
+
+    Raises:
+        InputError: Its decoder is not SAM's.
+    """
+    decoder = model.acting.decoder
+    try:
+        return decoder.sam_tensors()
+    except NotImplementedError as error:
+        fits = [n for n in DECODERS if DECODERS[n].sam_tensors is not Decoder.sam_tensors]
+        raise InputError(
+            f"decoder.name={decoder.name}: {error}, so no SAM file can hold it; "
+            f"{' and '.join(fits)} can be merged"
+        ) from error
 
 
 @torch.no_grad()
@@ -150,11 +170,22 @@ def _difference(model: FineTuned, plain: FineTuned) -> float:
     )
 
 
-def _write(state: Mapping[str, Tensor], path: Path) -> None:
+def write_sam(spec: SamSpec, state: Mapping[str, Tensor], path: Path) -> None:
+    """Writes the tensors of a SAM as an official file has them; strict readers take it.
+
+    Tensors that such files have and nothing reads are there, filled with zeros.
+
+    Args:
+        spec: Of the base.
+        state: All tensors of :class:`Sam`, on the CPU.
+        path: ``.safetensors``; with any other ending it is a plain state dict of ``torch.save``.
+    """
     remedy = "free some space or choose another --out"
+    unused = {k: torch.zeros(shape) for k, shape in ENCODERS[spec.encoder].unused.items()}
+    whole = {**unused, **state}
     if path.suffix == ".safetensors":
-        write_tensors(path, state, remedy, {WRITTEN_BY: VERB})
+        write_tensors(path, whole, remedy, {WRITTEN_BY: VERB})
         return
     with replacing(path, remedy) as partial:
-        torch.save(dict(state), partial)
+        torch.save(whole, partial)
         sign_archive(partial, VERB)

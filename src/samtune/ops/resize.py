@@ -22,16 +22,20 @@ def positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return moved.permute(0, 2, 3, 1).to(table.dtype)
 
 
+def relative_table(table: Tensor, length: int) -> Tensor:
+    """A table of relative positions ``(L, D)`` linearly interpolated to ``(length, D)``."""
+    if table.shape[0] == length:
+        return table
+    return F.interpolate(_widened(table).T[None], length, mode="linear")[0].T.to(table.dtype)
+
+
 def relative(table: Tensor, queries: int, keys: int) -> Tensor:
     """The relative positions of each query and key along one axis, ``(queries, keys, D)``.
 
     A table ``(L, D)`` of another length than ``2 * max(queries, keys) - 1`` is linearly
     interpolated; the shorter axis is stretched over the longer one (SAM, ``get_rel_pos``).
     """
-    length = 2 * max(queries, keys) - 1
-    if table.shape[0] != length:
-        moved = F.interpolate(_widened(table).T[None], length, mode="linear")[0].T
-        table = moved.to(table.dtype)
+    table = relative_table(table, 2 * max(queries, keys) - 1)
     stretch_q, stretch_k = max(keys / queries, 1.0), max(queries / keys, 1.0)
     q = torch.arange(queries, device=table.device)[:, None] * stretch_q
     k = torch.arange(keys, device=table.device)[None] * stretch_k

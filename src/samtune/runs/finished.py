@@ -7,7 +7,7 @@ from typing import Any
 
 from samtune.errors import InputError
 from samtune.files import as_path, read_sealed, read_tensors
-from samtune.model.checkpoint import BEST
+from samtune.model.header import BEST
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import SUMMARY
 from samtune.runs.per_image import read_items

@@ -14,7 +14,7 @@ from typing import Any
 from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, write_whole
-from samtune.model.checkpoint import BEST
+from samtune.model.header import BEST
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.runs.lock import LOCK, RunLock, refuse_running

@@ -16,8 +16,8 @@ from samtune.data.layouts import SplitRecords, find
 from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, sealed_json, write_whole
-from samtune.model.checkpoint import BEST
 from samtune.model.finetuned import FineTuned
+from samtune.model.header import BEST
 from samtune.prompts import kind_of
 from samtune.registry.places import key_of
 from samtune.report.terminal import Display

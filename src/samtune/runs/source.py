@@ -11,8 +11,9 @@ from samtune.data import InputConfig, intensity
 from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.losses import Loss
-from samtune.model.checkpoint import check_modules, checkpoint_file, load, read_header
+from samtune.model.checkpoint import load
 from samtune.model.finetuned import PLAIN, FineTuned
+from samtune.model.header import BUNDLE, check_modules, checkpoint_file, read_header
 from samtune.model.packages import check_packages, lacking_packages
 from samtune.options import changeable
 from samtune.prompts import PromptModes
@@ -80,7 +81,8 @@ class Source:
         if "config" in header:
             config = with_places(header["config"], as_path(self.word))
             of_run = {k: value for k, value in config.items() if k not in OF_THE_RUN}
-            return lay_over(WHOLE, _without_what_is_gone(of_run))
+            whole = lay_over(WHOLE, _without_what_is_gone(of_run))
+            return lay_over(whole, self._base_within(header))
         # saved from Python: the header describes the model, but not its training
         parts = {key: header[key] for key in ("adapter", "decoder")}
         known = {f.name for f in fields(InputConfig)}
@@ -88,7 +90,12 @@ class Source:
         parts["input"] = {**WHOLE["input"], **of_model}
         parts["data"] = intensity.settings_of(header["input"])
         prompts = {"eval": list(PromptModes.parse(header["prompts"]).as_written)}
-        return {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
+        alone: Tree = {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
+        return lay_over(alone, self._base_within(header))
+
+    def _base_within(self, header: Tree) -> Tree:
+        """The setting that names a bundle as the place of its own base."""
+        return {"base": {"weights": self.word}} if BUNDLE in header else {}
 
     def training_data(self) -> Tree:
         """The data settings of the training; empty for a base, or for a model saved from Python."""

@@ -16,7 +16,7 @@ import yaml
 from samtune.data.plain_yaml import reason_of
 from samtune.errors import InputError, nearest
 from samtune.files import as_path
-from samtune.model.checkpoint import BEST, read_header
+from samtune.model.header import BEST, read_header
 from samtune.model.packages import check_packages
 from samtune.registry import named_in, trust
 from samtune.runs.config import RunConfig, resolve

@@ -135,8 +135,9 @@ class Encoder(nn.Module):
     """How an image is fitted to the native square by default."""
     anchor: ClassVar[str]
     """The official name of a tensor that every file of such a base contains."""
-    unused: ClassVar[tuple[str, ...]] = ()
-    """Prefixes of names in official files that the model does not need."""
+    unused: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    """Tensors of official files that no forward pass reads, with their shapes: they are left out of
+    the model, and strict readers of other programs want them."""
 
     patch: int
     """Pixels from one token to the next in the first stream."""

@@ -248,7 +248,12 @@ class TinyViT(Encoder):
 
     offers = frozenset({"qkv", "attended", "mlp", "params", "norm"})
     anchor = "image_encoder.patch_embed.seq.0.c.weight"
-    unused = ("image_encoder.norm_head.", "image_encoder.head.")
+    unused: ClassVar[Mapping[str, tuple[int, ...]]] = {
+        "image_encoder.norm_head.weight": (320,),
+        "image_encoder.norm_head.bias": (320,),
+        "image_encoder.head.weight": (1000, 320),
+        "image_encoder.head.bias": (1000,),
+    }
     """The classifier for ImageNet."""
 
     def __init__(self, spec: SamSpec) -> None:

@@ -11,17 +11,16 @@ import pickle
 import re
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import as_file, files
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from samtune.errors import InputError, nearest
-from samtune.files import as_path
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.layers import shapes_alone
+from samtune.sam.locating import locate
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 
@@ -33,13 +32,10 @@ HF_ANCHOR = "vision_encoder.patch_embed.projection.weight"
 TIMM_ANCHOR = "image_encoder.patch_embed.conv1.conv.weight"
 """MobileSAM's anchor tensor, under timm's name."""
 WRAPPINGS = ("model", "state_dict", "model_state", "model_state_dict")
-FILES = (".pth", ".pt", ".bin", ".safetensors")
-"""File endings of weights: a name with one of them is a path, even if it looks like a hub id."""
+BASE, BASE_NOTE = "base.", "samtune_base"
+"""The prefix of a base's tensors in a bundle, and the entry of its metadata that has it."""
 PIXEL_BUFFERS = {"pixel_mean", "pixel_std"}
 """Buffers that some files store and that are constants of the specification here."""
-PACKAGED = {"nano": "44873993b33d7487d78995c59724cb456dbc0815f7b663a0945aafe37ac717c8"}
-"""sha256 of the files in ``assets``: a shipped file is loaded only if it is the released one."""
-
 _HF_NAMES: tuple[tuple[str, str], ...] = (
     (r"^vision_encoder\.", "image_encoder."),
     (r"patch_embed\.projection\.", "patch_embed.proj."),
@@ -106,7 +102,7 @@ def load_sam(
         not fit.
     """
     spec = spec_of(name)
-    state = official_names(read_state(_locate(spec, source, download)), str(source or name))
+    state = official_names(read_state(locate(spec, source, download)), str(source or name))
     return from_state(spec, state, str(source or name)).to(device)
 
 
@@ -149,9 +145,7 @@ def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
     expected = {key: tuple(t.shape) for key, t in sam.state_dict().items()}
     dead = ENCODERS[spec.encoder].unused
     _check_pixels(spec, state, origin)
-    state = {
-        key: t for key, t in state.items() if key not in PIXEL_BUFFERS and not key.startswith(dead)
-    }
+    state = {key: t for key, t in state.items() if key not in PIXEL_BUFFERS and key not in dead}
     _check_fit(spec, expected, state, origin)
     check_numbers(state, origin)
     taken = {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
@@ -200,6 +194,15 @@ def official_names(state: State, origin: str = "state") -> State:
     )
 
 
+def transformers_names(names: Iterable[str]) -> dict[str, str]:
+    """The official name for each name that ``SamModel`` has.
+
+    Args:
+        names: Those of ``SamModel``'s tensors; two of them stand for one official tensor.
+    """
+    return {name: renamed(name, _HF_NAMES) for name in names}
+
+
 _FINGERPRINTS: weakref.WeakKeyDictionary[Sam, str] = weakref.WeakKeyDictionary()
 
 
@@ -218,81 +221,17 @@ def fingerprint(sam: Sam) -> str:
     return _FINGERPRINTS[sam]
 
 
-def _locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
-    if source is None:
-        return _packaged(spec)
-    path = as_path(source)
-    hub_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)) and path.suffix not in FILES
-    if path.exists() or not hub_id:
-        return path
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise InputError(
-            f"{source}: no such path, and hub ids need huggingface-hub; pip install 'samtune[hf]'"
-        ) from error
-
-    def fetch(patterns: list[str]) -> Path:
-        found = snapshot_download(
-            str(source), allow_patterns=patterns, local_files_only=not download
-        )
-        return Path(found)
-
-    try:
-        folder = fetch(["*.safetensors", "config.json"])
-        if not any(folder.glob("*.safetensors")):
-            folder = fetch(["*.pth", "*.pt", "pytorch_model*.bin"])
-    except (
-        Exception
-    ) as error:  # the hub client raises many types; each means that the file cannot be fetched
-        remedy = "check the id and the network" if download else "allow it with base.download=true"
-        raise InputError(
-            f"{source}: no such path, and this hub id is not in the local cache; {remedy}"
-        ) from error
-    return _of_repository(folder, spec, str(source))
-
-
-def _of_repository(folder: Path, spec: SamSpec, source: str) -> Path:
-    """Chooses the weight files of a repository: safetensors before pickles.
-
-    Raises:
-        InputError: No weights, or several pickles and not exactly one with the base's name.
-    """
-    if any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin")):
-        return folder
-    pickles = sorted(p for p in folder.iterdir() if p.suffix in (".pth", ".pt"))
-    named = [p for p in pickles if spec.name in p.name] if len(pickles) > 1 else pickles
-    if len(named) == 1:
-        return named[0]
-    listed = ", ".join(p.name for p in pickles) or "neither .safetensors, .pth nor .bin"
-    raise InputError(
-        f"{source}: holds {listed}; download the file of {spec.name} and give its path"
-    )
-
-
-def _packaged(spec: SamSpec) -> Path:
-    folder = files("samtune") / "assets"
-    if spec.name not in PACKAGED:
-        raise InputError(
-            f"base.name={spec.name}: its weights do not ship with samtune; give their file with "
-            f"base.weights=..., or use base.name=nano"
-        )
-    with as_file(folder / f"{spec.name}.safetensors") as path:
-        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
-        if found != PACKAGED[spec.name]:
-            raise InputError(
-                f"{path}: not the file that ships with samtune (sha256 {found[:12]}, expected "
-                f"{PACKAGED[spec.name][:12]}); install samtune again"
-            )
-        return path
-
-
 def _read_safetensors(path: Path) -> State:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            within = (file.metadata() or {}).get(BASE_NOTE, "")
+            return {
+                key.removeprefix(within): file.get_tensor(key)
+                for key in file.keys()
+                if key.startswith(within)
+            }
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: not a readable safetensors file ({error}); fetch it again"

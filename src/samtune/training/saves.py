@@ -11,8 +11,9 @@ from torch import Tensor
 
 from samtune.errors import InputError
 from samtune.files import read_tensors
-from samtune.model.checkpoint import BEST, read_header, save, under_current_names
+from samtune.model.checkpoint import save, under_current_names
 from samtune.model.finetuned import FineTuned
+from samtune.model.header import BEST, read_header
 from samtune.training.interrupts import is_asked_to_save
 from samtune.training.optimiser import Optimisation
 from samtune.training.state import TrainingState, read_state, write_state

@@ -1,0 +1,125 @@
+"""The header of a checkpoint: what a model is, how it was trained, and what file that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from samtune.errors import InputError
+from samtune.files import as_path
+from samtune.model.packages import wrong_rows
+from samtune.texts import parse_json
+
+BEST = "best.safetensors"
+"""The checkpoint in the folder of a run."""
+FORMAT = 1
+BUNDLE_FORMAT = 2
+"""The format of bundles, see ``samtune.model.bundle``; older versions refuse them."""
+HEADER = "samtune"
+BUNDLE = "bundle"
+"""The entry of a header that only such files have."""
+MODULE = "module"
+"""The entry of an adapter or decoder that was a module: its class, by module and name."""
+ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
+"""The entries that every header has."""
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file of a checkpoint; of the folder of a run the best weights in it, if there are any."""
+    place = as_path(path)
+    return place / BEST if (place / BEST).is_file() else place
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of samtune."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return HEADER in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a checkpoint, or of that in the folder of a run, without its tensors.
+
+    Raises:
+        InputError: The file does not exist or is not a checkpoint of samtune.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = checkpoint_file(path)
+    if path.is_dir():
+        raise InputError(
+            f"{path}: a folder without {BEST}, which a training writes at its validations; give a "
+            "checkpoint or the folder of a run that has one"
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give the path of a .safetensors file")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        header = parse_json(metadata[HEADER])
+    except KeyError:
+        raise InputError(
+            f"{path}: not a samtune checkpoint; bring others' files in with `samtune import`, "
+            "and give a base's weights with base.weights="
+        ) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable checkpoint ({error}); it may be cut short, copy it again"
+        ) from error
+    header = header if isinstance(header, dict) else {}
+    if isinstance(number := header.get("format"), int) and number > BUNDLE_FORMAT:
+        raise InputError(
+            f"{path}: written by samtune {header.get('samtune')}, newer than this one; "
+            "upgrade with pip install -U samtune"
+        )
+    if any(key not in header for key in ENTRIES):
+        raise InputError(
+            f"{path}: not a samtune checkpoint, its header lacks entries; each has "
+            f"{', '.join(ENTRIES)}"
+        )
+    if wrong := _other_kinds(header):
+        raise InputError(
+            f"{path}: not a samtune checkpoint, its header has other kinds of values than samtune "
+            f"writes: {', '.join(wrong)}; copy it again"
+        )
+    return header
+
+
+def _other_kinds(header: Mapping[str, Any]) -> list[str]:
+    """The entries of a header that are of another kind than :func:`save` writes."""
+    kinds: dict[str, Any] = {**dict.fromkeys(ENTRIES, dict), "format": int, "prompts": str}
+    kinds |= {"config": dict, "strength": (int, float)}
+    wrong = [key for key in kinds.keys() & header.keys() if not isinstance(header[key], kinds[key])]
+    names = {"base": ("name", "sha256"), "adapter": ("name",), "decoder": ("name",)}
+    for part, keys in names.items():
+        if part not in wrong:
+            wrong += [f"{part}.{key}" for key in keys if not isinstance(header[part].get(key), str)]
+    if wrong_rows(header.get("packages", [])):
+        wrong.append("packages")
+    if "config" not in wrong and not isinstance(header.get("config", {}).get("data", {}), dict):
+        wrong.append("config.data")
+    return wrong
+
+
+def check_modules(header: Mapping[str, Any], origin: str, modules: Sequence[str] = ()) -> None:
+    """Refuses a checkpoint of an own module, which only Python code can make again.
+
+    Args:
+        header: As :func:`read_header` gives it.
+        origin: What the message names.
+        modules: The parts for which there is a module: ``adapter``, ``decoder``.
+
+    Raises:
+        InputError: With the call that loads it.
+    """
+    for kind in ("adapter", "decoder"):
+        if MODULE in header[kind] and kind not in modules:
+            raise InputError(
+                f"{origin}: its {kind} is a module of Python, {header[kind][MODULE]}, which no "
+                f"file can hold; make one, and give it as samtune.load(path, {kind}=module)"
+            )

@@ -1,0 +1,41 @@
+"""An adapter that is a low-rank update says so in factors, which are all that it does."""
+
+import pytest
+import tiny
+import tiny_vit_golden
+import torch
+from tuned_models import moved
+
+from samtune.model.finetuned import FineTuned
+
+FORMS = [
+    ("lora", {}),
+    ("lora", {"target": "qkv", "alpha": 3.0}),
+    ("lora", {"target": "q+k+v", "rank": 8, "blocks": (1, 3)}),
+    ("dora", {}),
+    ("fact", {"rank": 3}),
+    ("fact", {"form": "tk", "target": "k", "rank": 3, "scale": 0.5}),
+]
+
+
+@pytest.mark.parametrize("base", [tiny.base, tiny_vit_golden.base])
+@pytest.mark.parametrize("name, options", FORMS)
+@torch.no_grad()
+def test_factors_are_the_difference_that_merging_makes(base, name, options):
+    sam = base()
+    if name == "fact" and base is tiny_vit_golden.base:
+        pytest.skip("one width is needed")
+    adapter = moved(FineTuned(sam, name, adapter_options=options)).adapter
+    factors, deltas, state = adapter.factors(sam), adapter.deltas(sam), sam.state_dict()
+    assert factors.keys() == {key for key, delta in deltas.items() if delta.any()}
+    for key, factor in factors.items():
+        rows = state[key] + factor.scale * factor.b @ factor.a
+        if factor.magnitudes is not None:
+            rows = rows * (factor.magnitudes / rows.norm(dim=1))[:, None]
+        assert torch.allclose(rows, state[key] + deltas[key], atol=1e-6)
+
+
+def test_others_say_that_they_are_none():
+    adapter = FineTuned(tiny.base(), "bitfit").adapter
+    with pytest.raises(NotImplementedError, match="bitfit is no low-rank update"):
+        adapter.factors(tiny.base())
