@@ -5,7 +5,7 @@ import pytest
 from samtune.moved import HOMES
 
 NAMES = {
-    "samtune.display": {"Display", "terms", "PLAIN_SECONDS", "WIDE"},
+    "samtune.display": {"Display", "PLAIN_SECONDS", "WIDE"},
     "samtune.merging": {"merge"},
     "samtune.metrics.seen": {"Seen", "ImageResult"},
     "samtune.predictor": {"Predictor"},

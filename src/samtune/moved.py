@@ -44,7 +44,7 @@ def _defined_in(home: ModuleType) -> dict[str, Any]:
         if not name.startswith("_")
         and not isinstance(value, ModuleType)
         and (
-            value.__module__ == home.__name__
+            f"{value.__module__}.".startswith(f"{home.__name__}.")
             if isinstance(value, type | FunctionType)
             else name.isupper()
         )

@@ -297,5 +297,5 @@ def test_an_imported_file_predicts_the_published_masks(letter, tmp_path, monkeyp
     point = {"points": torch.tensor([[[30.0, 40]]]), "labels": torch.ones(1, 1)}
     for i, asked in enumerate([{"boxes": boxes}, point]):
         predictor.set_image(IMAGES[i].permute(1, 2, 0).byte().numpy())
-        logits = predictor.predict_torch(Prompts.of(**asked), return_logits=True)[0]
+        logits = predictor.answer(Prompts.of(**asked), return_logits=True)[0]
         check(logits, GOLDEN[f"S.{letter}"][f"pred_{i}"], 1e-4)

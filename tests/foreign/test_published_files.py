@@ -98,7 +98,7 @@ def predicted(model: FineTuned, **prompt) -> Tensor:
     predictor = model.predictor()
     predictor.set_image(PICTURE)
     prompts = Prompts.of(**prompt) if prompt else Prompts.of(count=1)
-    return predictor.predict_torch(prompts, return_logits=True)[0]
+    return predictor.answer(prompts, return_logits=True)[0]
 
 
 @dataclass
@@ -347,9 +347,8 @@ def test_a_file_of_decoder_tuning_gives_the_published_losses(tmp_path):
     for i, ((top, below, left, right), box) in enumerate(parts):
         raw = np.floor(deterministic.u01(f"raw{i}", 96 * 120 * 3) * 256)
         predictor.set_image(raw.astype(np.uint8).reshape(96, 120, 3))
-        logits = predictor.predict_torch(Prompts.of(boxes=torch.tensor([box])), return_logits=True)[
-            0
-        ][0]
+        prompts = Prompts.of(boxes=torch.tensor([box]))
+        logits = predictor.answer(prompts, return_logits=True)[0][0]
         target = torch.zeros(1, 96, 120)
         target[:, top:below, left:right] = 1
         losses.append(float(bce(logits, target, torch.ones_like(target, dtype=torch.bool))))
