@@ -53,11 +53,12 @@ def presets_table() -> str:
 
 
 def formats_table() -> str:
-    """The formats of export, as a Markdown table."""
+    """The formats of export, as a Markdown table with links to their pages."""
     keys = ("format", "for", "writes", "precisions", "needs")
     lines = ["| format | for | writes | precisions | needs |", "|---|---|---|---|---|"]
     for row in list_formats():
-        cells = {**row, "format": f"`{row['format']}`", "needs": f"`{row['needs']}`"}
+        link = f"[`{row['format']}`]({row['format']}.md)"
+        cells = {**row, "format": link, "needs": f"`{row['needs']}`"}
         lines.append(f"| {' | '.join(cells[key] if row[key] else '' for key in keys)} |")
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ OPEN_TO_ALL = "errors"
 """The part whose arrows would only hide the others."""
 LATE = {
     "model -> inference": "`load(...).predictor()` is the way in that a user types",
+    "exports -> __init__": "programs that are copied into an export import samtune as users do",
     "data -> published": "a registry looks there for a name that it lacks",
     "geometry -> published": "a registry looks there for a name that it lacks",
     "training -> published": "a registry looks there for a name that it lacks",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from PIL import Image
+from exporting import moved, save_picture
 
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
@@ -19,19 +19,7 @@ from samtune.model.finetuned import FineTuned
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    pixels = tiny.pixels(1, (50, 90))[0].permute(1, 2, 0).byte().numpy()
-    Image.fromarray(pixels).save(folder / "a.png")
-    return folder
-
-
-def moved(model: FineTuned) -> FineTuned:
-    """A model whose trained weights are not those of its start."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for tensor in model.parameters():
-            tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
-    return model.eval()
+    return save_picture(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.mark.slow
