@@ -18,7 +18,7 @@ from samtune.files import write_whole
 from samtune.inference.predictor import PromptMismatch
 from samtune.model.checkpoint import check_modules, describe, read_header, save
 from samtune.report.classes import Classes
-from samtune.sam.weights import PACKAGED
+from samtune.sam.locating import PACKAGED
 
 REMEDY = "free some space or choose another --out"
 PROGRAMS = Path(__file__).parent / "programs"
