@@ -15,7 +15,14 @@ from samtune.errors import InputError
 from samtune.files import WRITTEN_BY, as_path, refuse_onto, refuse_to_replace, write_tensors
 from samtune.model.card import card_of
 from samtune.model.checkpoint import check_base, trained_tensors
-from samtune.model.header import BUNDLE, BUNDLE_FORMAT, HEADER, checkpoint_file, read_header
+from samtune.model.header import (
+    BUNDLE,
+    BUNDLE_FORMAT,
+    HEADER,
+    checkpoint_file,
+    read_header,
+    summary_beside,
+)
 from samtune.sam.locating import PACKAGED
 from samtune.sam.weights import BASE, BASE_NOTE, load_sam
 
@@ -60,6 +67,8 @@ def bundle(
     sam = load_sam(name, base)
     check_base(header, sam, str(checkpoint))
     header |= {"format": BUNDLE_FORMAT, BUNDLE: {"base_licence": licence}}
+    numbers = summary_beside(source)
+    header |= {"summary": numbers} if numbers else {}
     header["card"] = card_of(header, path.stem)
     tensors = trained_tensors(source)
     tensors |= {f"{BASE}{key}": tensor.contiguous() for key, tensor in sam.state_dict().items()}

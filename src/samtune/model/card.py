@@ -20,7 +20,6 @@ METRICS = ("iou", "dice", "boundary_iou", "hd95", "nsd", "mae", "ber", "ap", "mi
 def card_of(
     header: Mapping[str, Any],
     name: str,
-    summary: Mapping[str, Any] | None = None,
     *,
     licence: str = "",
     data: str = "",
@@ -33,14 +32,14 @@ def card_of(
     Args:
         header: Of the checkpoint.
         name: Of the model.
-        summary: What its evaluation came to, as ``summary.json`` of a run has it.
         licence: Of the weights, as the hub writes it: ``apache-2.0``.
         data: What it was trained on, in words or as the id of a data set on the hub.
         data_licence: Of the data.
         base_model: The hub id of its base.
         picture: The name of a picture beside the card.
     """
-    front = _front_matter(header, name, summary or {}, licence, data, base_model)
+    summary = header.get("summary") or {}
+    front = _front_matter(header, name, summary, licence, data, base_model)
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
@@ -50,7 +49,7 @@ def card_of(
         *_what_it_is(header),
         *([f"![A mask of the model]({picture})", ""] if picture else []),
         *_how_to_use(header, name, base_model),
-        *_numbers(summary or {}),
+        *_numbers(summary),
         "## Data",
         "",
         f"- Trained on: {data or _data_name(header) or UNKNOWN}",

@@ -23,6 +23,7 @@ from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import (
     BUNDLE,
+    ENTRIES,
     FORMAT,
     HEADER,
     MODULE,
@@ -30,6 +31,7 @@ from samtune.model.header import (
     checkpoint_file,
     is_checkpoint,
     read_header,
+    summary_beside,
 )
 from samtune.model.packages import REGISTRIES, check_packages, packages_of
 from samtune.model.strength import PLAIN, check_demanded
@@ -37,6 +39,9 @@ from samtune.registry import trust as allow
 from samtune.registry.outside import rows_in
 from samtune.sam.model import Sam
 from samtune.sam.weights import BASE, check_numbers, fingerprint, load_sam
+
+OF_THE_MODEL = {*ENTRIES, "samtune", "multimask", "strength", "packages", BUNDLE, "card"}
+"""The entries of a header that are written anew with every model."""
 
 
 def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: Any) -> Path:
@@ -129,6 +134,7 @@ def load(
     adapter: type[Adapter] | Adapter | None = None,
     decoder: type[Decoder] | Decoder | None = None,
     trust: str | Sequence[str] = (),
+    download: bool = False,
 ) -> FineTuned:
     """Rebuilds a fine-tuned model from its checkpoint, in evaluation mode.
 
@@ -136,7 +142,8 @@ def load(
     you allow it.
 
     Args:
-        path: A file that :func:`save` wrote, or the folder of a run.
+        path: A file that :func:`save` wrote, the folder of a run or of ``save_pretrained``, or a
+            repository of the hub, as ``hf:owner/name`` or ``hf:owner/name@revision``.
         base: The base it was trained on: a loaded one, or the path of its weights; ``None`` if it
             ships with the package.
         any_base: Accept other weights than those it was trained on.
@@ -147,6 +154,8 @@ def load(
             it was trained as a module, such a module, which gets the tensors of the file.
         decoder: The class of its decoder, likewise.
         trust: Modules that may be imported if the file names a class of them, as ``my_pkg``.
+        download: Whether a repository, or a base that is one, may be fetched; else they are in the
+            hub's local cache.
 
     Raises:
         InputError: The file is not a checkpoint, the base is another, tensors do not fit, the model
@@ -155,24 +164,33 @@ def load(
     parts: dict[str, Any] = {"adapter": adapter, "decoder": decoder}
     modules = {kind: part for kind, part in parts.items() if isinstance(part, nn.Module)}
     classes = {kind: part for kind, part in parts.items() if kind not in modules}
-    header = with_classes(read_header(path), classes)
+    file = checkpoint_file(path, download)
+    header = with_classes(read_header(file), classes)
     check_modules(header, str(path), list(modules))
     allow(*([trust] if isinstance(trust, str) else trust))
     check_packages(_without(header, modules), str(path))
     name = header["base"]["name"]
     if base is None and BUNDLE in header:
-        base = checkpoint_file(path)
-    sam = base if isinstance(base, Sam) else load_sam(name, base)
+        base = file
+    sam = base if isinstance(base, Sam) else load_sam(name, base, download=download)
     check_base(header, sam, str(path), any_base)
     model = rebuild(sam, header, modules)
-    tensors = trained_tensors(path)
+    tensors = trained_tensors(file)
     check_numbers(tensors, str(path))
     load_tensors(model, tensors, str(path))
     if strength is not None:
         check_demanded(model, strength)
     model.multimask = _multimask(header)
     model.strength = stored_strength(header) if strength is None else strength
+    model.about = _about(header, file)
     return model.to(device).eval()
+
+
+def _about(header: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The entries of a header that describe the training, and the numbers that it came to."""
+    rest = {key: value for key, value in header.items() if key not in OF_THE_MODEL}
+    numbers = summary_beside(file)
+    return {**({"summary": numbers} if numbers else {}), **rest}
 
 
 def check_base(header: Mapping[str, Any], sam: Sam, path: str, any_base: bool = False) -> None:

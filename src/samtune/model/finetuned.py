@@ -18,6 +18,7 @@ from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.model.feature_cache import FeatureCache, Streams
+from samtune.model.on_hub import OnHub
 from samtune.model.rates import rate_of
 from samtune.model.strength import (
     PLAIN,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from samtune.precision import Precision
 
 
-class FineTuned(nn.Module):
+class FineTuned(OnHub, nn.Module):
     """SAM with an adapter in its encoder and a decoder of its own; the base is never changed.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any
 
 from samtune.errors import InputError
 from samtune.files import as_path
+from samtune.model.on_hub import FILE, file_on_hub, is_on_hub
 from samtune.model.packages import wrong_rows
 from samtune.texts import parse_json
 
@@ -19,16 +20,47 @@ BUNDLE_FORMAT = 2
 HEADER = "samtune"
 BUNDLE = "bundle"
 """The entry of a header that only such files have."""
+SUMMARY = "summary.json"
+"""The numbers of a run, in its folder."""
+NUMBERS = ("tuned", "zero_shot", "guesses")
+"""The parts of a summary that a model's card shows."""
 MODULE = "module"
 """The entry of an adapter or decoder that was a module: its class, by module and name."""
 ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
 """The entries that every header has."""
 
 
-def checkpoint_file(path: str | Path) -> Path:
-    """The file of a checkpoint; of the folder of a run the best weights in it, if there are any."""
+def checkpoint_file(path: str | Path, download: bool = False) -> Path:
+    """The file of a checkpoint; of a folder the best weights in it, if there are any.
+
+    Args:
+        path: A file, the folder of a run or of ``save_pretrained``, or ``hf:owner/name``.
+        download: Whether a repository of the hub may be fetched; else it is in the local cache.
+
+    Raises:
+        InputError: A repository that is not there.
+    """
+    if is_on_hub(path):
+        return file_on_hub(path, download)
     place = as_path(path)
-    return place / BEST if (place / BEST).is_file() else place
+    return next((place / name for name in (BEST, FILE) if (place / name).is_file()), place)
+
+
+def summary_beside(file: Path) -> dict[str, Any]:
+    """The numbers that a run came to, beside its best weights: ``{}`` if there are none.
+
+    Args:
+        file: A checkpoint.
+    """
+    place = file.with_name(SUMMARY)
+    if file.name != BEST or not place.is_file():
+        return {}
+    try:
+        tree = parse_json(place.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    known = tree if isinstance(tree, dict) else {}
+    return {key: known[key] for key in NUMBERS if isinstance(known.get(key), dict)}
 
 
 def is_checkpoint(path: Path) -> bool:
