@@ -6,6 +6,7 @@ pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -84,6 +85,9 @@ class ObjectMap:
     """``(h, w)`` int32: the same in the model's frame."""
     numbers: Tensor
     """``(N,)`` int32: the number of each prompted object."""
+    late: Callable[[ObjectMap, slice], Tensor] | None = None
+    """Computes the mask prompts ``(n, 1, 4H, 4W)`` of some of the objects; ``None`` if there are
+    none."""
 
     def originals(self, rows: slice) -> Tensor:
         """Masks ``(n, h0, w0)`` bool of some of the objects in the original frame."""
@@ -92,6 +96,10 @@ class ObjectMap:
     def targets(self, rows: slice) -> Tensor:
         """Masks ``(n, h, w)`` bool of some of the objects in the model's frame."""
         return self.fitted == self.numbers[rows, None, None]
+
+    def mask_prompts(self, rows: slice) -> Tensor | None:
+        """Mask prompts ``(n, 1, 4H, 4W)`` of some of the objects, if they have any."""
+        return None if self.late is None else self.late(self, rows)
 
     def any(self) -> Tensor:
         """``(h0, w0)`` bool: any of the objects."""
@@ -125,8 +133,8 @@ class Batch:
     images: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0, 3)`` uint8; only kept for evaluation on tiles or crops."""
     objects: tuple[ObjectMap, ...] = field(default=())
-    """For each image its objects as a map, instead of ``targets`` and ``originals``, which then
-    have no rows; only in an evaluation, see :meth:`part`."""
+    """For each image its objects as a map, instead of ``targets``, ``originals`` and the masks of
+    ``prompts``, which :meth:`part` computes; only in an evaluation."""
     rehearsal: Question | None = None
     """Prompts of the rehearsal, whose answers the training must not change; only in training."""
 
@@ -160,7 +168,7 @@ class Batch:
         ]
 
     def part(self, rows: slice) -> Batch:
-        """A copy with some of the prompts, whose targets are masks.
+        """A copy with some of the prompts, whose targets are masks, with their mask prompts.
 
         Args:
             rows: A range of the prompts, which are ordered by image.
@@ -171,6 +179,14 @@ class Batch:
             originals = tuple(o[span] for o, span in zip(self.originals, spans, strict=True))
             return replace(part, targets=self.targets[rows], originals=originals)
         pairs = list(zip(self.objects, spans, strict=True))
+        masks = [each.mask_prompts(span) for each, span in pairs]
+        if (like := next((each for each in masks if each is not None), None)) is not None:
+            counts = [span.stop - span.start for span in spans]
+            filled = (
+                like.new_zeros(n, *like.shape[1:]) if each is None else each
+                for n, each in zip(counts, masks, strict=True)
+            )
+            part = replace(part, prompts=replace(alike, masks=torch.cat([*filled])))
         return replace(
             part,
             targets=torch.cat([each.targets(span) for each, span in pairs]),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samtune.errors import InputError
+from samtune.texts import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,6 +184,8 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
     path = Path(path)
     if not path.name:
         raise InputError(f"{path}: is not a file name; give one, as in {path / 'NAME'}")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, and a file is to be written there; move it away")
     # One name per process, so that two processes that write the same file do not collide.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -258,6 +261,8 @@ def read_tensors(path: str | Path, remedy: str) -> dict[str, Tensor]:
     """
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).exists() and not Path(path).is_file():  # a pipe may have no end
+        raise InputError(f"{path}: is damaged (not a file); {remedy}")
     try:
         with safe_open(path, "pt") as file:
             notes = dict(file.metadata() or {})
@@ -299,10 +304,10 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
         InputError: The file is missing, is not a JSON object, or its contents have changed.
     """
     try:
-        tree = json.loads(Path(path).read_text("utf-8"))
+        tree = read_json(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: is missing; {remedy}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         what = f"is damaged, not readable as JSON ({str(error).splitlines()[0]})"
         raise InputError(f"{path}: {what}; {remedy}") from error
     if not isinstance(tree, dict):

@@ -171,7 +171,8 @@ class Prompts:
     masks: Tensor | None = None
     """``(N, 1, 4H, 4W)`` float logits, the frame of the decoder's low-resolution masks."""
     has_mask: Tensor | None = None
-    """``(N,)`` bool; ``None`` with ``masks`` given means all."""
+    """``(N,)`` bool; ``None`` with ``masks`` given means all. Without ``masks`` it says which
+    prompts get one later, see :meth:`samtune.batch.Batch.part`."""
 
     def __len__(self) -> int:
         return self.coords.shape[0]
@@ -238,7 +239,9 @@ class Prompts:
         image = torch.cat([p.image for p in parts])
         like = next((p.masks for p in parts if p.masks is not None), None)
         if like is None:
-            return Prompts(coords, labels, image)
+            late = any(p.has_mask is not None for p in parts)
+            flags = torch.cat([p.mask_flags() for p in parts]) if late else None
+            return Prompts(coords, labels, image, None, flags)
         sizes = {tuple(p.masks.shape[1:]) for p in parts if p.masks is not None}
         if len(sizes) > 1:
             raise ValueError(f"mask prompts of several sizes cannot be joined: {sorted(sizes)}")

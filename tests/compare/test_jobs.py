@@ -154,6 +154,17 @@ class TestPlan:
     def test_wrong_words(self, words, refused, extra, said):
         refused(said, plan_runs, [*words, *extra])
 
+    def test_a_folder_of_others_stays_and_ones_own_goes_on_without_its_table(self, words, refused):
+        asked = [*words, "methods=lora", "seeds=1"]
+        Path("cmp").mkdir()
+        Path("cmp/report.html").write_text("mine")
+        refused(["output=cmp: holds a report.html", "output=cmp-2"], plan_runs, asked)
+        run = Path("cmp/lora-allshot-seed0/config.yaml")
+        run.parent.mkdir()
+        run.write_text("seed: 0")
+        Path("cmp/comparison.json").write_text("[1")
+        assert [each.folder for each in plan_runs(asked)] == [run.parent]
+
     @pytest.mark.parametrize(
         ("extra", "said"),
         [

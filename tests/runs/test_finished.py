@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from samtune.runs.finished import read_summary
+from samtune.runs.per_image import read_items
 
 
 def flipped(data):
@@ -41,11 +42,22 @@ def test_rows_of_images_that_are_none_are_told(folder, refused):
     for content in (b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"prompt,image,tuned_objects\nbox,a,x\n"):
         (folder / "images.csv").write_bytes(content)
         refused(["images.csv", "damaged", f"resume={folder}"], read_summary, folder)
+        refused(["images.csv", "damaged", f"resume={folder}"], read_items, folder)  # as of 0.1.0
+
+
+def test_a_changed_number_and_missing_rows_are_noticed(folder, refused):
+    rows = (folder / "images.csv").read_bytes()
+    (folder / "images.csv").write_bytes(rows.replace(b"\n", b"\r\n"))  # as git may write it
+    assert read_summary(folder)["steps"]
+    (folder / "images.csv").write_bytes(rows[:-3] + bytes([rows[-3] ^ 1]) + rows[-2:])
+    refused(["images.csv", "checksum does not match"], read_summary, folder)
+    (folder / "images.csv").unlink()
+    refused(["images.csv", "is missing"], read_summary, folder)
 
 
 def test_entries_of_other_kinds_are_told_and_an_earlier_version_had_no_checksum(folder, refused):
     tree = json.loads((folder / "summary.json").read_text("utf-8"))
-    del tree["checksum"]
+    del tree["checksum"], tree["images_checksum"]
     for key, value in (("steps", "12"), ("zero_shot", None), ("prompt", [])):
         (folder / "summary.json").write_text(json.dumps({**tree, key: value}), "utf-8")
         refused(["summary.json", "damaged", key], read_summary, folder)

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def test_a_run_folder_is_complete(trained):
     }  # fmt: skip
     assert [p.name for p in (trained.folder / "samples").iterdir()]
     written = json.loads((trained.folder / "summary.json").read_text())
-    assert written.pop("checksum") and written == trained.summary
+    assert written.pop("checksum") and written.pop("images_checksum") and written == trained.summary
     config = yaml.safe_load((trained.folder / "config.yaml").read_text())
     assert config["train"]["max_steps"] == 4 and config["adapter"]["rank"] == 4
 
@@ -296,6 +298,24 @@ class TestFolder:
         log = Log(tmp_path, Display(json=True), resume=True)
         assert log.rows == rows[:3]
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+        assert not list(tmp_path.glob("metrics-*"))  # a cut end is no damage
+
+    def test_a_damaged_log_costs_the_lines_alone_and_stays_beside(self, tmp_path):
+        (tmp_path / "last").mkdir()
+        (tmp_path / "last" / "state.json").write_text('{"step": 4, "validated": 2}')
+        row = json.dumps({"event": "train", "step": 1}).encode()
+        log, read = tmp_path / "metrics.jsonl", []
+        for content in (b"%b\n\xff\n%b\n" % (row, row), (row + b"\n").decode().encode("utf-16")):
+            log.write_bytes(content)
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said):
+                read.append(len(Log(tmp_path, Display(json=True), resume=True).rows))
+            aside = max(tmp_path.glob("metrics-*"), key=lambda file: file.stat().st_mtime_ns)
+            assert aside.read_bytes() == content and aside.name in "".join(said.getvalue().split())
+        log.unlink()
+        log.mkdir()
+        assert Log(tmp_path, Display(json=True), resume=True).rows == []
+        assert read == [2, 0] and log.read_text() == "" and len([*tmp_path.glob("metrics-*")]) == 3
 
 
 @pytest.mark.slow

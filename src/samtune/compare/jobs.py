@@ -26,14 +26,13 @@ from samtune.model.header import BEST
 from samtune.report.terminal import Display, numbers_link
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.baseline import answers_to_image, spread
-from samtune.runs.config import resolve
 from samtune.runs.data_of_run import check_splits
 from samtune.runs.finished import read_summary
 from samtune.runs.folder import SUMMARY, clear, finite
 from samtune.runs.framing import choose_framing
 from samtune.runs.jobs import data_name, train
 from samtune.runs.trees import Tree, leaves
-from samtune.runs.words import read_run
+from samtune.runs.words import config_of_run
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
@@ -127,7 +126,7 @@ def _with_one_framing(
         return list(runs)
     earlier = next((run for run in runs if (run.folder / "config.yaml").is_file()), None)
     if earlier is not None:
-        before = resolve([read_run(earlier.folder)]).input
+        before = config_of_run(earlier.folder).input
         settings = {name: getattr(before, name) for name in ("tiles", "size", "scale")}
     else:
         shapes = measure(records, runs[0].config.data)
@@ -149,9 +148,7 @@ def _finished_summary(run: Run) -> tuple[Tree | None, str | None]:
     file = run.folder / "config.yaml"
     if not file.is_file():
         return None, None
-    earlier = leaves(
-        resolve([read_run(run.folder)]).tree()
-    )  # a setting that did not exist yet has its default
+    earlier = leaves(config_of_run(run.folder).tree())
     wanted = leaves(run.config.tree())
     for key in sorted(earlier.keys() | wanted.keys()):
         if key not in MAY_DIFFER and earlier.get(key) != wanted.get(key):

@@ -17,7 +17,7 @@ from samtune.registry import trust
 from samtune.registry.outside import fitting
 from samtune.registry.places import PLACE
 from samtune.runs.config import RunConfig, resolve
-from samtune.runs.folder import DEFAULT, check_output
+from samtune.runs.folder import DEFAULT, check_output, has_begun
 from samtune.runs.jobs import data_name
 from samtune.runs.trees import DEFAULTS, Tree
 from samtune.runs.words import layers, parse_override, recipes
@@ -86,10 +86,12 @@ def plan_runs(words: Sequence[str]) -> list[Run]:
     common = resolve(_with(methods[0], trees))
     check_output(common.output, common.data.root)
     folder = as_path(common.output or DEFAULT / f"compare-{data_name(common)}")
-    _check_folder(folder)
-    return [
+    runs = [
         _run(method, k, seed, trees, folder) for k in shots for method in methods for seed in seeds
     ]
+    if not any(has_begun(run.folder) for run in runs):  # else its files are written anew
+        _check_folder(folder)
+    return runs
 
 
 def _check_folder(folder: Path) -> None:

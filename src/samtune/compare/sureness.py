@@ -19,6 +19,8 @@ from samtune.runs.trees import Tree
 
 SIDES = ("zero_shot", "tuned")
 HEADLINE = ("iou", "dice")
+NEEDED = {f"{side}_{key}" for side in SIDES for key in ("objects", *HEADLINE)}
+"""The columns of a run's rows of images that are compared."""
 BEST, ALIKE, WORSE = "best", "not distinguishable from the best", "worse than the best"
 """The standing of a method among those with the same shots; it is the best if all others are worse.
 """
@@ -94,7 +96,7 @@ def read_scores(runs: Sequence[Run]) -> dict[str, Scores]:
     for mode in tables[0]:
         rows = [table.get(mode, []) for table in tables]
         names = {tuple(row["image"] for row in each) for each in rows}
-        if len(names) != 1 or any("tuned_iou" not in row for each in rows for row in each):
+        if len(names) != 1 or not all(NEEDED <= row.keys() for each in rows for row in each):
             return {}
         masks = {side: _array(rows, f"{side}_objects") for side in SIDES}
         sums = {

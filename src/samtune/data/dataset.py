@@ -20,6 +20,7 @@ from samtune.data.cuts import drawn_view
 from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
+from samtune.data.late_masks import LateMasks, prompts_and_late_masks
 from samtune.data.prompters import Objects, Sampling, assign, prompter
 from samtune.data.sources import Record
 from samtune.data.transforms import cropped_rotated, fit, fit_mask
@@ -38,6 +39,10 @@ class _Question(NamedTuple):
     classes: NDArray[np.int64]
     map: ObjectMap | None = None
     """The object map that replaces both targets."""
+
+    def with_late(self, late: LateMasks | None) -> _Question:
+        """A copy whose mask prompts are computed when they are needed."""
+        return self if self.map is None else self._replace(map=replace(self.map, late=late))
 
 
 class _Samples(dict[int, Sample]):
@@ -305,8 +310,12 @@ class SegmentationDataset(Dataset[Example]):
             )
         groups = assign(which, choices, draws, self.prompts.one_kind)
         which = np.concatenate([group for _, group in groups])
+        classes = labels.classes[which]
+        if self.object_maps:
+            prompts, late = prompts_and_late_masks(objects, groups, sampling)
+            return self._question(prompts, objects, which, classes).with_late(late)
         prompts = Prompts.cat([prompter(mode)(objects, group, sampling) for mode, group in groups])
-        return self._question(prompts, objects, which, labels.classes[which])
+        return self._question(prompts, objects, which, classes)
 
     def _question(
         self,

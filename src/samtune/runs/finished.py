@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
-from samtune.files import as_path, read_sealed, read_tensors
+from samtune.files import as_path, read_sealed, read_tensors, sealed_json, write_whole
 from samtune.model.header import BEST
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import SUMMARY
-from samtune.runs.per_image import read_items
+from samtune.runs.per_image import checksum_of_items, read_items
 from samtune.runs.trees import Tree
 from samtune.training.saves import LAST
 from samtune.training.state import read_counters
@@ -20,6 +20,20 @@ OF_A_TRAINING: dict[str, Any] = {
     "zero_shot": dict, "tuned": dict, "trainable_parameters": int,
 }  # fmt: skip
 """The entries of a training's summary and their types, for those who read it."""
+
+
+OF_ITEMS = "images_checksum"
+"""The entry of the summary's file that says what the rows of images were."""
+
+
+def write_summary(folder: Path, summary: Tree) -> None:
+    """Writes a summary that :func:`read_summary` gives again; the rows of images lie there already.
+
+    Raises:
+        InputError: It could not be written.
+    """
+    sealed = sealed_json({**summary, OF_ITEMS: checksum_of_items(folder)})
+    write_whole(folder / SUMMARY, sealed)
 
 
 def read_summary(folder: Path) -> Tree:
@@ -33,7 +47,7 @@ def read_summary(folder: Path) -> Tree:
     """
     remedy = f"go on with resume={folder}, which writes it again"
     tree = read_sealed(folder / SUMMARY, remedy)
-    read_items(folder)
+    read_items(folder, tree.pop(OF_ITEMS, None))
     read_tensors(folder / BEST, remedy)
     for key, kind in OF_A_TRAINING.items():
         if not isinstance(tree.get(key), kind):

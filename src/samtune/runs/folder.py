@@ -18,6 +18,7 @@ from samtune.model.header import BEST
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.runs.lock import LOCK, RunLock, refuse_running
+from samtune.texts import read_text
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import stop_behind, with_hint
 from samtune.training.saves import LAST
@@ -26,6 +27,8 @@ from samtune.training.state import has_state, read_counters
 DEFAULT = Path("runs")
 """The folder of runs without a set output folder."""
 METRICS = "metrics.jsonl"
+DAMAGED = "metrics-damaged.jsonl"
+"""What a log with lines that cannot be read is renamed to."""
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 RUN_FILES = (
@@ -136,16 +139,27 @@ class Log:
         self.rows: list[dict[str, Any]] = []
         if not is_main():
             return
-        if resume and self.path.is_file():
+        if resume:
             state = read_counters(folder / LAST)
-            rows, unreadable = _rows(self.path.read_text("utf-8", "replace"))
-            self.rows = [row for row in rows if not _comes_again(row, state)]
-            if unreadable:
-                display.warn(
-                    f"note: {self.path}: {len(unreadable)} lines cannot be read and are left out "
-                    f"(from line {unreadable[0]} on)"
-                )
+            self.rows = [row for row in self._earlier() if not _comes_again(row, state)]
         write_whole(self.path, "".join(json.dumps(finite(row)) + "\n" for row in self.rows))
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """The rows that can be read; a file with others stays under another name."""
+        try:
+            rows, unreadable = _rows(read_text(self.path, "replace"))
+            first = min(unreadable, default=0)
+            remark = f"{len(unreadable)} lines cannot be read (from line {first} on)"
+        except FileNotFoundError:
+            self.display.warn(f"note: {self.path}: is missing, so that the log begins anew")
+            return []
+        except OSError as error:
+            rows, unreadable, remark = [], [1], f"cannot be read ({error.strerror})"
+        if unreadable:
+            aside = free_path(self.path.with_name(DAMAGED))
+            self.path.replace(aside)
+            self.display.warn(f"note: {self.path}: {remark}; the file as it was is now {aside}")
+        return rows
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Logs one row."""

@@ -15,7 +15,7 @@ from samtune.data.config import AUTO
 from samtune.data.layouts import SplitRecords, find
 from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
-from samtune.files import as_path, sealed_json, write_whole
+from samtune.files import as_path, write_whole
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST
 from samtune.prompts import kind_of
@@ -34,11 +34,10 @@ from samtune.runs.data_of_run import (
     parts_to_train_on,
     write_digests,
 )
-from samtune.runs.finished import finished_summary, length_of
+from samtune.runs.finished import finished_summary, length_of, write_summary
 from samtune.runs.first_screen import images_per_step, of_evaluation, of_training
 from samtune.runs.folder import (
     CONFIG,
-    SUMMARY,
     Log,
     check_output,
     finite,
@@ -319,7 +318,7 @@ def _write_results(
     write_report(folder, report)
     write_items(folder, items)
     summary = finite(summary)
-    write_whole(folder / SUMMARY, sealed_json(summary))
+    write_summary(folder, summary)
     return summary
 
 

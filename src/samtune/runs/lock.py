@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
+from samtune.texts import read_json
 
 LOCK = "run.lock"
 """The lock file, which exists while a run is active."""
@@ -181,7 +182,7 @@ def _this_process() -> dict[str, Any]:
 def _owner(path: Path) -> dict[str, Any] | None:
     """The content of a lock file; empty for an empty or damaged one."""
     try:
-        tree = json.loads(path.read_text("utf-8"))
+        tree = read_json(path)
     except (OSError, ValueError):
         return None
     return tree if isinstance(tree, dict) and type(tree.get("pid")) is int else None

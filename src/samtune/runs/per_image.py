@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 from samtune.errors import InputError
@@ -31,25 +33,54 @@ def write_items(folder: Path, items: Sequence[Tree]) -> Path | None:
     return write_whole(folder / PER_IMAGE, text.getvalue())
 
 
-def read_items(folder: Path) -> list[Tree]:
-    """The rows of a run's test images; empty for runs without them, as of version 0.1.0.
+def checksum_of_items(folder: Path) -> str | None:
+    """A hash of the file's text; ``None`` if there is no such file.
 
     Raises:
-        InputError: The file is damaged.
+        InputError: The file cannot be read.
     """
     file = folder / PER_IMAGE
-    if not file.is_file():
-        return []
-    remedy = f"go on with resume={folder}, which writes it again"
+    if not os.path.lexists(file):
+        return None
     try:
-        rows = csv.DictReader(io.StringIO(read_text(file)), strict=True)
+        return blake2b(read_text(file).encode(), digest_size=16).hexdigest()
+    except (ValueError, OSError) as error:
+        raise _damaged(folder, error) from error
+
+
+def read_items(folder: Path, checksum: object = None) -> list[Tree]:
+    """The rows of a run's test images; empty for runs without them, as of version 0.1.0.
+
+    Args:
+        folder: The run's folder.
+        checksum: What :func:`checksum_of_items` gave when the file was written; ``None`` if that
+            is not known.
+
+    Raises:
+        InputError: The file is damaged, or missing although there is a checksum.
+    """
+    now = checksum_of_items(folder)
+    if checksum not in (None, now):
+        what = "is missing" if now is None else "its checksum does not match"
+        raise _damaged(folder, what)
+    if now is None:
+        return []
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(folder / PER_IMAGE)), strict=True)
         items = [{key: _value(key, cell) for key, cell in row.items()} for row in rows]
     except (ValueError, TypeError, OSError, csv.Error) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise InputError(f"{file}: is damaged ({reason}); {remedy}") from error
+        raise _damaged(folder, error) from error
     if not items or not all({*TEXTS} <= row.keys() for row in items):
-        raise InputError(f"{file}: is damaged (it has no rows of images); {remedy}")
+        raise _damaged(folder, "it has no rows of images")
     return items
+
+
+def _damaged(folder: Path, reason: object) -> InputError:
+    short = " ".join(str(reason).split())[:80]
+    return InputError(
+        f"{folder / PER_IMAGE}: is damaged ({short}); go on with resume={folder}, which writes it "
+        "again"
+    )
 
 
 def _cell(value: object) -> object:

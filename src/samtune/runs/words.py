@@ -87,10 +87,28 @@ def read_run(folder: Path) -> Tree:
     """The settings of a run, from its ``config.yaml``.
 
     Raises:
-        InputError: As :func:`read_tree`.
+        InputError: As :func:`read_tree`, or the run began with other settings.
     """
     tree = lay_over(WHOLE, read_tree(folder / CONFIG))
+    if noted_settings(folder) not in (None, settings_digest(folder)):
+        raise InputError(
+            f"{folder / CONFIG}: is damaged or edited, it has other settings than the run began "
+            "with; copy it back, or start a new run"
+        )
     return lay_over({"train": UNSAFE}, tree)
+
+
+def config_of_run(folder: Path) -> RunConfig:
+    """The configuration of a run; a setting that it lacks has its default.
+
+    Raises:
+        InputError: As :func:`read_run`, or a setting is wrong.
+    """
+    tree = read_run(folder)
+    try:
+        return resolve([tree])
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from error
 
 
 @cache
@@ -232,14 +250,8 @@ def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
         what = "its config.yaml is missing; copy it back" if has_begun(folder) else "no run here"
         raise InputError(f"resume={config.resume}: {what}; give a folder with config.yaml")
     tree = read_run(folder)
-    if noted_settings(folder) not in (None, settings_digest(folder)):
-        raise InputError(
-            f"{folder / CONFIG}: is damaged or edited, it has other settings than the run began "
-            "with; copy it back, or start a new run"
-        )
     _check_packages_of_run(folder)
-    # the file may have been edited, or lack a new setting
-    earlier, now = leaves(resolve([tree]).tree()), leaves(config.tree())
+    earlier, now = leaves(config_of_run(folder).tree()), leaves(config.tree())
     for key in leaves(settings):
         chosen = (key, now.get(key)) == ("input.tiles", "auto")  # it was checked when the run began
         if key not in FREE_ON_RESUME and not chosen and now.get(key) != earlier.get(key):
