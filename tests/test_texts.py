@@ -5,7 +5,7 @@ import os
 import pytest
 import yaml
 
-from samtune.texts import parse_json, parse_yaml, read_bytes, read_json, read_text
+from samtune.texts import parse_csv, parse_json, parse_yaml, read_bytes, read_json, read_text
 
 
 def test_a_text_is_read_with_any_mark_and_ends_of_lines(tmp_path):
@@ -60,3 +60,9 @@ def test_yaml_within_the_bounds_is_what_it_was():
     assert parse_yaml("a: &x [1, 2]\nb: *x\nc: yes") == {"a": [1, 2], "b": [1, 2], "c": True}
     assert parse_yaml("") is None and parse_yaml("c: yes", yaml.BaseLoader) == {"c": "yes"}
     assert len(parse_yaml(laughs(4))) == 4
+
+
+def test_a_table_with_a_cell_without_an_end_is_malformed():
+    assert list(parse_csv(['a; "b"'], ";", skip_spaces=True)) == [["a", "b"]]
+    with pytest.raises(ValueError, match="limit"):
+        list(parse_csv(["[" * 200_000]))

@@ -7,9 +7,10 @@ text.
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,25 @@ def parse_json(
         return json.loads(text, object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
+
+
+def parse_csv(
+    lines: Iterable[str], delimiter: str = ",", skip_spaces: bool = False
+) -> Iterator[list[str]]:
+    """Parses the lines of a table.
+
+    Args:
+        lines: Its lines.
+        delimiter: What stands between two cells.
+        skip_spaces: Whether spaces after a delimiter are left out.
+
+    Raises:
+        ValueError: A cell is too long.
+    """
+    try:
+        yield from csv.reader(lines, delimiter=delimiter, skipinitialspace=skip_spaces)
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
 
 
 def parse_yaml(text: str, loader: Any = None) -> Any:

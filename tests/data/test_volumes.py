@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -14,7 +15,7 @@ from samtune.data import (
 )
 from samtune.data.layouts.base import find, layout_of
 from samtune.data.problems import remarks
-from samtune.data.volumes import load, stem_of
+from samtune.data.volumes import load, shape_of, stem_of
 from samtune.geometry import InputPolicy
 
 VALUES = np.random.default_rng(0).integers(0, 255, (5, 12, 16)).astype(np.uint8)
@@ -176,6 +177,12 @@ def test_images_to_predict_on(volumes):
     assert (found[0].name, found[-1].name) == ("v0_0000", "v2_0011")
     single = find_images(sorted((volumes / "images").iterdir())[0])
     assert len(single) == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_no_array(tmp_path, refused):
+    os.mkfifo(tmp_path / "a.npy")
+    refused(["a.npy", "not a file"], shape_of, tmp_path / "a.npy", "image")
 
 
 def test_archives_by_key(tmp_path, refused):

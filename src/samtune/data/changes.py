@@ -53,7 +53,7 @@ def check_settings(data: DataConfig) -> None:
 def _check_group(data: DataConfig) -> None:
     try:
         re.compile(data.group or "")
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise InputError(
             f"data.group={data.group}: is no regular expression ({error}); give one as in "
             "'patient_\\d+', or '^[^/]+' for the first folder"

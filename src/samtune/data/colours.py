@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from samtune.data.problems import DataError, remark
 from samtune.data.quiet import opened_picture
 from samtune.errors import InputError
 from samtune.files import as_path
-from samtune.texts import parse_json, read_text
+from samtune.texts import parse_csv, parse_json, read_text
 
 Colour = tuple[int, int, int]
 FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "obj_class_to_machine_color.json")
@@ -203,8 +202,10 @@ def _rows(file: Path, text: str) -> Iterable[tuple[str, Any]]:
         json_like = file.suffix.lower() == ".json"
         yield from _of_tree(parse_json(text) if json_like else as_words(text))
     elif file.suffix.lower() == ".csv":
-        for row in csv.DictReader(text.splitlines(), skipinitialspace=True):
-            cells = {str(key).strip().lower(): value for key, value in row.items()}
+        first, *others = parse_csv(text.splitlines(), skip_spaces=True)
+        columns = [key.strip().lower() for key in first]
+        for row in filter(None, others):
+            cells = dict(zip(columns, row, strict=False))
             name = next(cells[key] for key in ("name", "class", "label") if key in cells)
             yield name, [cells[key] for key in ("r", "g", "b")]
     else:

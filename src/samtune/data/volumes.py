@@ -245,7 +245,7 @@ def shape_of(path: Path, role: Role) -> tuple[int, ...]:
             turned = [stored[list(change[:, 0]).index(i)] for i in range(min(3, len(stored)))]
             return (*turned[::-1], *stored[3:])
         if path.suffix.lower() == ".npy":
-            return tuple(np.load(path, mmap_mode="r").shape)
+            return tuple(_mapped(path).shape)
         return tuple(load(path, role).shape)
     except InputError:
         raise
@@ -311,9 +311,16 @@ def _loaded_axes(path: Path) -> tuple[str, ...] | None:
     return tuple(_TOWARDS[int(axes[i, at] < 0)][at] for i, at in enumerate(nearest))
 
 
+def _mapped(path: Path) -> NDArray:
+    """An array of a file, which is read where it is used."""
+    if not path.is_file():  # a pipe may have no end
+        raise ValueError("is not a file")
+    return np.load(path, mmap_mode="r")
+
+
 def _numpy(path: Path, role: Role) -> NDArray:
     if path.suffix.lower() == ".npy":
-        return np.load(path, mmap_mode="r")
+        return _mapped(path)
     with path.open("rb") as file, np.load(file) as archive:
         names = list(archive.files)
         key = names[0] if len(names) == 1 else next((k for k in _KEYS[role] if k in names), None)

@@ -83,3 +83,11 @@ def test_no_table_several_and_another_encoding(write, tmp_path, refused):
     refused([tmp_path, "several CSV files (more.csv, pairs.csv)"], splits, config)
     file = write(["image,mask", "ä.png,ö.png"], encoding="latin-1")
     refused([file, "UTF-8"], splits, DataConfig(root=str(file)))
+
+
+def test_a_cell_without_an_end_is_refused(write, refused):
+    file = write(["[" * 200_000])
+    refused([file.name, "no column image"], splits, DataConfig(root=str(file)))
+    assert layout_of(file.parent).name != "csv"
+    file = write(["image,mask", "[" * 200_000], name="other.csv")
+    refused(["other.csv", "not readable as CSV"], splits, DataConfig(root=str(file)))

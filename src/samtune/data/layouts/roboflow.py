@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some
 from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record, by_stem, image_files, lines_of
+from samtune.texts import parse_csv
 
 CLASSES = "_classes.csv"
 _ENDING = "_mask"
@@ -30,8 +30,8 @@ def _folders(root: Path) -> dict[str | None, Path]:
 def _names(folder: Path) -> list[str]:
     """Class names by pixel value."""
     file = folder / CLASSES
-    rows = list(csv.reader(lines_of(file), skipinitialspace=True))
     try:
+        rows = list(parse_csv(lines_of(file), skip_spaces=True))
         names = {int(row[0]): row[1].strip() for row in rows[1:] if row}
     except (ValueError, IndexError) as error:
         what = "is not a list of pixel values and classes"

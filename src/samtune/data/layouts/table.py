@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from samtune.data.problems import DataError, complain
 from samtune.data.sources import SPLIT_NAMES, Record, existing_folder, sliced
 from samtune.errors import InputError
 from samtune.files import as_path
-from samtune.texts import read_text
+from samtune.texts import parse_csv, read_text
 
 COLUMNS = ("image", "mask")
 _DELIMITERS = ",;\t"
@@ -93,7 +92,10 @@ def _header(file: Path) -> list[str]:
     with file.open(encoding="utf-8-sig", errors="replace") as lines:
         first = lines.readline()
     delimiter = max(_DELIMITERS, key=first.count)
-    return [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    try:
+        return [name.strip().lower() for name in next(parse_csv([first], delimiter), [])]
+    except ValueError:  # a cell without an end
+        return []
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
@@ -107,11 +109,14 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
         )
     try:
         text = read_text(file).splitlines()
+        delimiter = max(_DELIMITERS, key=text[0].count)
+        lines = list(parse_csv(text[1:], delimiter))
     except UnicodeDecodeError:
         raise InputError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
-    delimiter = max(_DELIMITERS, key=text[0].count)
+    except ValueError as error:
+        raise InputError(f"{file}: is not readable as CSV ({error}); correct it") from None
     rows = []
-    for line, cells in enumerate(csv.reader(text[1:], delimiter=delimiter), 2):
+    for line, cells in enumerate(lines, 2):
         row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
         if not any(row.values()):
             continue
