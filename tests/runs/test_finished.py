@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from samtune.runs.finished import read_summary
+from samtune.runs.finished import finished_summary, read_summary
 from samtune.runs.per_image import read_items
+from samtune.runs.words import from_words
 
 
 def flipped(data):
@@ -43,6 +44,17 @@ def test_rows_of_images_that_are_none_are_told(folder, refused):
         (folder / "images.csv").write_bytes(content)
         refused(["images.csv", "damaged", f"resume={folder}"], read_summary, folder)
         refused(["images.csv", "damaged", f"resume={folder}"], read_items, folder)  # as of 0.1.0
+
+
+def test_data_at_another_place_are_looked_at_before_all_is_called_done(
+    trained, tiny_registered, tmp_path
+):
+    words = [f"resume={trained.folder}"]
+    assert finished_summary(from_words(words)) == read_summary(trained.folder)
+    link = tmp_path / "link"
+    link.symlink_to(trained.root)
+    assert finished_summary(from_words([*words, f"data.root={link}"])) is not None
+    assert finished_summary(from_words([*words, f"data.root={tmp_path}"])) is None
 
 
 def test_a_changed_number_and_missing_rows_are_noticed(folder, refused):

@@ -12,6 +12,7 @@ from samtune.runs.config import RunConfig
 from samtune.runs.folder import SUMMARY
 from samtune.runs.per_image import checksum_of_items, read_items
 from samtune.runs.trees import Tree
+from samtune.runs.words import config_of_run
 from samtune.training.saves import LAST
 from samtune.training.state import read_counters
 
@@ -64,8 +65,8 @@ def length_of(config: RunConfig) -> Tree:
 def finished_summary(config: RunConfig) -> Tree | None:
     """The summary of the run to resume, if it has all requested steps.
 
-    The result is ``None`` if a file of its results is missing or damaged: the run is then resumed,
-    and writes the file.
+    The result is ``None`` if a file of its results is missing or damaged, or the data are at
+    another place: the run is then resumed, checks the data, and writes the file.
     """
     if config.resume is None:
         return None
@@ -75,8 +76,14 @@ def finished_summary(config: RunConfig) -> Tree | None:
         chosen = read_counters(folder / LAST).get("choice")
     except InputError:
         return None
+    if _root(config) != _root(config_of_run(folder)):  # resuming checks whether the data are alike
+        return None
     whole = chosen is not None and (folder / "report.html").is_file()
     return summary if whole and _is_as_long(config, summary) else None
+
+
+def _root(config: RunConfig) -> Path | None:
+    return None if config.data.root is None else as_path(config.data.root).resolve()
 
 
 def _is_as_long(config: RunConfig, summary: dict[str, Any]) -> bool:
