@@ -1,10 +1,12 @@
 """The most memory of an evaluation, by the number of objects and of images.
 
     python benchmarks/evaluation_memory.py [--objects 50 500 5000] [--images 1 4 16] [--base nano]
+    python benchmarks/evaluation_memory.py --batches --modes box mask noisy_mask
 
 Each line is a process of its own, so that its peak is of that evaluation alone; what Python, torch
 and the base take before the first image is subtracted. Images are of 1024 x 1024 pixels, and their
-objects are squares that an instance map numbers.
+objects are squares that an instance map numbers. With ``--batches`` a line is the batch that an
+evaluation gets of one image, before anything is answered.
 """
 
 from __future__ import annotations
@@ -23,14 +25,23 @@ from tables import table
 
 import samtune
 from samtune.data import DataConfig, SegmentationDataset, find_records
+from samtune.data.collate import collate
 from samtune.evaluation.streaming import Evaluation, evaluate
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
+from samtune.sam.layers import shapes_alone
+from samtune.sam.model import Sam
+from samtune.sam.weights import spec_of
 from samtune.training.memory import count_peak_anew, peak_memory
 
 SIDE = 1024
+ANSWERED = 64
+"""Objects that are answered together in the lines of batches."""
 METRICS = ("regions", "msa", "ap", "mae")
 COLUMNS = ("objects of an image", "images", "prompt", "eval.memory", "peak MiB", "s", "s an object")
+
+
+OF_BATCHES = ("objects of the image", "prompt", "peak MiB of the batch", "MiB of masks for 64")
 
 
 def draw(folder: Path, objects: int, images: int) -> None:
@@ -50,19 +61,24 @@ def draw(folder: Path, objects: int, images: int) -> None:
         Image.fromarray(ids).save(folder / "masks" / f"{i}.png", compress_level=1)
 
 
+def split_of(folder: Path, model: FineTuned, mode: str) -> SegmentationDataset:
+    """The drawn images as an evaluation reads them."""
+    return SegmentationDataset(
+        find_records(folder),
+        DataConfig(root=str(folder), masks="instance", cache=0),
+        model.input.size,
+        mask_size=model.mask_size,
+        mode=mode,
+        input=model.input,
+    )
+
+
 def evaluated(model: FineTuned, objects: int, images: int, mode: str, memory: int) -> Evaluation:
     """The evaluation of a drawn data set."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         draw(folder, objects, images)
-        data = SegmentationDataset(
-            find_records(folder),
-            DataConfig(root=place, masks="instance", cache=0),
-            model.input.size,
-            mask_size=model.mask_size,
-            mode=mode,
-            input=model.input,
-        )
+        data = split_of(folder, model, mode)
         return evaluate(model, data, measuring=EvalConfig(METRICS, memory=memory))
 
 
@@ -79,6 +95,39 @@ def measure(objects: int, images: int, mode: str, memory: int, base: str) -> str
     return "|".join(map(str, [*cells, f"{seconds / objects / images:.4f}"]))
 
 
+def measure_batch(objects: int, mode: str, base: str) -> str:
+    """The cells of one line of batches, measured in this process."""
+    with shapes_alone():
+        model = FineTuned(Sam(spec_of(base)).freeze(), "none", "frozen")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        draw(folder, objects, 1)
+        data, cpu = split_of(folder, model, mode), torch.device("cpu")
+        collate([data.with_object_maps()[0]]).part(slice(0, 1))
+        count_peak_anew()
+        before = peak_memory(cpu)
+        batch = collate([data.with_object_maps()[0]])
+        assert len(batch.prompts) == objects
+        peak = (peak_memory(cpu) - before) / 2**20
+        part = batch.part(slice(0, min(objects, ANSWERED)))
+        masks = 0 if part.prompts.masks is None else part.prompts.masks.nbytes
+    return f"{objects}|{mode}|{peak:.0f}|{masks / 2**20:.0f}"
+
+
+def options_of(base: str, case: tuple[object, ...]) -> list[str]:
+    """The options of one line."""
+    return ["--base", base, "--line", *map(str, case)]
+
+
+def measured(options: list[str]) -> list[str]:
+    """The cells of one line, measured in a process of its own."""
+    line = [sys.executable, __file__, *options]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    cells = done.stdout.strip().split("|")
+    print(cells, file=sys.stderr)
+    return cells
+
+
 def main() -> None:
     """Prints the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -87,21 +136,25 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["box"])
     parser.add_argument("--memory", type=int, nargs="+", default=[2**30, 2**28])
     parser.add_argument("--base", default="nano")
-    parser.add_argument("--line", nargs=4)
+    parser.add_argument("--batches", action="store_true")
+    parser.add_argument("--line", nargs="+")
     options = parser.parse_args()
+    if options.line and options.batches:
+        print(measure_batch(int(options.line[0]), options.line[1], options.base))
+        return
     if options.line:
         objects, images, mode, memory = options.line
         print(measure(int(objects), int(images), mode, int(memory), options.base))
         return
     first = options.objects[0]
+    if options.batches:
+        pairs = [(n, m) for m in options.modes for n in options.objects]
+        rows = [measured(["--batches", *options_of(options.base, pair)]) for pair in pairs]
+        print(table(OF_BATCHES, rows))
+        return
     cases = [(n, 1, m, b) for b in options.memory for m in options.modes for n in options.objects]
     cases += [(first, i, options.modes[0], options.memory[0]) for i in options.images if i > 1]
-    rows = []
-    for case in cases:
-        line = [sys.executable, __file__, "--base", options.base, "--line", *map(str, case)]
-        done = subprocess.run(line, capture_output=True, text=True, check=True)
-        rows.append(done.stdout.strip().split("|"))
-        print(rows[-1], file=sys.stderr)
+    rows = [measured(options_of(options.base, case)) for case in cases]
     print("# Memory of an evaluation against the number of objects and images\n")
     print(f"    {' '.join(['python', 'benchmarks/evaluation_memory.py', *sys.argv[1:]])}\n")
     print(table(COLUMNS, rows))

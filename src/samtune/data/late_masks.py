@@ -46,18 +46,18 @@ class RowsOfDraws(Draws):
 
 @dataclass(frozen=True)
 class LateGroup:
-    """Those of an image's prompts whose masks are drawn in one mode."""
+    """Prompts of an image whose masks are drawn in one mode."""
 
     mode: str
     which: NDArray[np.int64]
-    """Their objects, at least one."""
+    """The objects, at least one."""
     first: int
     """The row of the first of them among the image's prompts; the others follow."""
     how: Sampling
     """The draws are a copy, as they were before the first of them."""
 
     def masks(self, objects: Objects, rows: slice, draws: Draws) -> Tensor:
-        """The masks ``(n, 1, 4H, 4W)`` of some of them.
+        """The masks ``(n, 1, 4H, 4W)`` of some of the prompts.
 
         Args:
             objects: Those of the image.
@@ -102,7 +102,7 @@ class LateMasks:
 def prompts_and_late_masks(
     objects: Objects, groups: Sequence[tuple[str, NDArray[np.int64]]], how: Sampling
 ) -> tuple[Prompts, LateMasks | None]:
-    """The prompts of an image without their masks, and what computes these.
+    """The prompts of an image without their masks, and the object that computes these.
 
     The draws end where they would if the masks were computed at once.
 

@@ -28,7 +28,7 @@ DEFAULT = Path("runs")
 """The folder of runs without a set output folder."""
 METRICS = "metrics.jsonl"
 DAMAGED = "metrics-damaged.jsonl"
-"""What a log with lines that cannot be read is renamed to."""
+"""The new name of a log with lines that cannot be read."""
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 RUN_FILES = (
