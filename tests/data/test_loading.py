@@ -1,5 +1,6 @@
 """What goes wrong in a process that loads data reaches the reader as without one."""
 
+import errno
 import os
 import signal
 import time
@@ -55,6 +56,10 @@ def full(self):
     raise RuntimeError("unable to allocate shared memory(shm) for file </x>: No space left (28)")
 
 
+def without_room_for_queues(self):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_batches_are_the_same_with_workers_and_errors_are_the_same_line(refused):
     alone, others = ([*batches(Images(int), n, batch_size=2)] for n in (0, 1))
     for one, two in zip(alone, others, strict=True):
@@ -82,6 +87,8 @@ def test_too_little_shared_memory_is_called_that(refused, monkeypatch):
     text = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."
     assert in_words(RuntimeError(text)) == TOO_SMALL
     assert collate([example(0)]).names == ("0",), "without workers nothing is shared"
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", without_room_for_queues)
+    refused(TOO_SMALL, lambda: [*batches(Images(int), 1, batch_size=2)])
 
 
 @pytest.mark.parametrize(

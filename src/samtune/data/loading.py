@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -36,7 +37,13 @@ def batches(dataset: Dataset[Example], workers: int, **how: Any) -> Iterator[Bat
         yield from DataLoader(dataset, collate_fn=collate, **how)
         return
     loader = DataLoader(_Guarded(dataset), num_workers=workers, collate_fn=_join, **how)
-    for batch in loader:
+    try:
+        loaded = iter(loader)
+    except OSError as error:  # the queues between processes lie there too
+        if error.errno != errno.ENOSPC or error.filename:
+            raise
+        raise InputError(TOO_SMALL) from error
+    for batch in loaded:
         if isinstance(batch, _Failure):
             raise InputError(batch.line)
         yield batch
