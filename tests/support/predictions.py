@@ -37,6 +37,20 @@ def pictures(folder, count=1, ending="png"):
     return find_images(folder)
 
 
+def geotiff(path, crs="EPSG:32633"):
+    """The record of a GeoTIFF that is made, in pixels of half a metre."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    values = np.random.default_rng(0).integers(0, 255, (3, H, W)).astype(np.uint8)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=W, height=H, count=3, dtype="uint8", crs=crs,
+        transform=from_origin(500_000, 5_000_000, 0.5, 0.5),
+    ) as file:  # fmt: skip
+        file.write(values)
+    return find_images(path)[0]
+
+
 def predicted(record, masks, classes=False, by_prompt=True):
     """The answer to the prompts of one image: a mask each, or maps of classes 0, 1, ..."""
     size = masks[0].shape if masks else (H, W)

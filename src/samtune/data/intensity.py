@@ -114,8 +114,8 @@ def to_rgb(array: NDArray, policy: InputPolicy | None, path: Path) -> NDArray[np
     elif policy.intensity == "zscore":
         rgb = _spread(values, blank, bands is not None, _deviations)
     else:
-        limits = policy.limits or _by_default(policy, values, path)
-        rgb = _scaled(_finite(values), *limits)
+        limits = policy.limits or default_limits(policy, values, path)
+        rgb = in_bytes(_finite(values), *limits)
     if blank is not None:
         rgb = np.where(blank, np.uint8(0), rgb)
     return np.ascontiguousarray(rgb if rgb.shape[2] == 3 else rgb.repeat(3, axis=2))
@@ -189,7 +189,9 @@ def _spread(
 
     def scaled(part: NDArray[np.float32], known: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
         measured = part if known is None else part[known]
-        return _scaled(part, *limits(measured)) if measured.size else np.zeros(part.shape, np.uint8)
+        return (
+            in_bytes(part, *limits(measured)) if measured.size else np.zeros(part.shape, np.uint8)
+        )
 
     if not apart:
         return scaled(values, there)
@@ -210,7 +212,12 @@ def _deviations(values: NDArray[np.float32]) -> tuple[float, float]:
     return mean - DEVIATIONS * spread, mean + DEVIATIONS * spread
 
 
-def _by_default(policy: InputPolicy, array: NDArray, path: Path) -> tuple[float, float]:
+def default_limits(policy: InputPolicy, array: NDArray, path: Path) -> tuple[float, float]:
+    """The values of black and of white if nobody says them, from the kind of the values.
+
+    Raises:
+        InputError: There is no window, or floats have no range.
+    """
     if policy.intensity == "window":
         raise DataError(
             path,
@@ -236,6 +243,7 @@ def _finite(array: NDArray) -> NDArray[Any]:
     return array.astype(np.float64 if large else np.float32)
 
 
-def _scaled(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
-    return np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
+def in_bytes(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """Values as bytes: the low one becomes 0, the high one 255, and others beyond are clipped."""
+    stretched = (values - low) * (255.0 / max(high - low, 1e-12))
+    return np.clip(stretched + 0.5, 0, 255).astype(np.uint8)

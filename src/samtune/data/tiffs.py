@@ -15,7 +15,9 @@ from samtune.data.problems import DataError, remark
 from samtune.data.quiet import opened_picture
 from samtune.errors import InputError
 
-_NODATA, _ORIENTATION, _INK_SET = 42113, 274, 332
+ORIENTATION = 274
+"""The tag that says how a picture is turned."""
+_NODATA, _INK_SET = 42113, 332
 _CMYK = 1
 """The ink set of four channels without other names."""
 _GREY = ("MINISBLACK", "MINISWHITE", "MASK")
@@ -65,7 +67,7 @@ def read_tiff(path: Path, colours: bool, pages: bool = True) -> NDArray:
             array = _interpreted(array, page, path, colours)
         if blank is not None:
             array = _masked(array, blank)
-        turn = page.tags.get(_ORIENTATION)
+        turn = page.tags.get(ORIENTATION)
         if turn is not None and int(turn.value) in _FLIPS and not page.is_geotiff:
             array = turned(array, int(turn.value))
     return array

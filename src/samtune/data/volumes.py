@@ -291,6 +291,24 @@ def _nifti(path: Path) -> NDArray:
     return np.moveaxis(array, [0, 1, 2], [2, 1, 0])
 
 
+def as_stored_nifti(path: Path, volume: NDArray) -> tuple[NDArray, NDArray, Any]:
+    """A volume of :func:`load`'s axes as a NIfTI file has it, with its affine and header.
+
+    Args:
+        path: The NIfTI file that was loaded.
+        volume: ``(z, y, x)``, as large as that.
+    """
+    nib = library("nibabel", "medical", path)
+    with quiet():
+        image, _ = _opened(path)
+    orientation = nib.orientations
+    here = orientation.axcodes2ornt(_TURNED)
+    back = orientation.ornt_transform(here, orientation.io_orientation(image.affine))
+    stored = orientation.apply_orientation(np.moveaxis(volume, [0, 1, 2], [2, 1, 0]), back)
+    header = image.header.copy() if isinstance(image.header, nib.nifti1.Nifti1Header) else None
+    return np.ascontiguousarray(stored), image.affine, header
+
+
 def _orientation(path: Path) -> tuple[str, ...] | None:
     if not path.name.lower().endswith(NIFTI):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from samtune.data import Record
 from samtune.data.pictures import Paths, pictures_in
 from samtune.data.reading import image_size
 from samtune.data.stored import Stored
+from samtune.data.windows import size_of_raster
 from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.inference.answers import Answer, Together, reaches_beyond
@@ -21,6 +23,7 @@ from samtune.inference.outlines import TOLERANCE, check_tolerance
 from samtune.inference.places import REMEDY, Places, paths_of, signed_png
 from samtune.inference.predictor import Outside, Predictor, check_places
 from samtune.inference.progress import Journal, identity_of, key_of
+from samtune.inference.rasters import LARGE, predict_raster
 from samtune.inference.remarks import Counts, Failure, reason_of, remarks_of
 from samtune.inference.requests import Request, check_prompts, prompts_of
 from samtune.prompts import Prompts
@@ -43,6 +46,9 @@ class _Prediction:
     counts: Counts
     keys: Mapping[str, str]
     """The key of each image in the journal, by its name."""
+    rasters: frozenset[str]
+    """The names of the images that are answered tile by tile."""
+    tiles: Callable[[int, int], None]
     failed: list[Failure] = field(default_factory=list)
 
     def answer(self, batch_size: int, progress: Callable[[int, int], None]) -> None:
@@ -51,7 +57,8 @@ class _Prediction:
         for start in range(0, len(self.records), batch_size):
             group = self.records[start : start + batch_size]
             rest = [each for each in group if not self._is_done(each)]
-            together = Together(self.predictor, rest, self.requests)
+            at_once = [each for each in rest if each.name not in self.rasters]
+            together = Together(self.predictor, at_once, self.requests)
             for record in group:
                 if record in rest:
                     self._answer_one(record, together)
@@ -61,10 +68,19 @@ class _Prediction:
                 progress(done, len(self.records))
 
     def _is_done(self, record: Record) -> bool:
-        return self.keys[record.name] in self.journal and self.places.are_written(record.name)
+        if record.name in self.rasters:
+            is_written = self.places.raster(record.name).is_file()
+        else:
+            is_written = self.places.are_written(record.name)
+        return self.keys[record.name] in self.journal and is_written
 
     def _answer_one(self, record: Record, together: Together) -> None:
         try:
+            if record.name in self.rasters:
+                target = self.places.raster(record.name)
+                size = predict_raster(self.predictor, record.file, target, self.tiles)
+                self.journal.add(self.keys[record.name], [], size)
+                return
             answer = together.answer(record)
         except InputError as error:
             self.failed.append(Failure(record.name, str(record.file), error))
@@ -81,13 +97,15 @@ class _Prediction:
                     file = str(result.record.file)
                     self.failed.append(Failure(result.record.name, file, error))
         self.journal.finish(self.places.entries, list(self.keys.values()))
+        shutil.rmtree(self.places.rasters, ignore_errors=True)
 
     def _results(self) -> Iterator[Predicted]:
         by_key = {self.keys[record.name]: record for record in self.records}
         for key, entries, size in self.journal.rows(by_key):
             record = by_key[key]
             asked = self.classes is None and record.name in self.requests
-            yield Predicted(record, label_of(record), size, entries, asked)
+            raster = self.places.raster(record.name) if record.name in self.rasters else None
+            yield Predicted(record, label_of(record), size, entries, asked, raster)
 
 
 def predict_folder(
@@ -103,6 +121,7 @@ def predict_folder(
     formats: Sequence[str] = (PNG,),
     tolerance: float = TOLERANCE,
     batch_size: int = 1,
+    tiles: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Predicts masks for one image, or for all images of a folder and its subfolders.
 
@@ -127,6 +146,8 @@ def predict_folder(
         formats: What is written besides ``predictions.json``, see docs/predict.md.
         tolerance: How far a polygon may be from the edges of the pixels, in pixels.
         batch_size: How many images are encoded together.
+        tiles: Called with the number of tiles done and in all of a raster that is answered tile by
+            tile, see docs/predict.md.
 
     Returns:
         ``images``, ``failed`` (``file`` and ``reason``), ``out``, ``left_out`` (masks among the
@@ -153,16 +174,42 @@ def predict_folder(
     folders = [writer.name for writer in writers]
     of_images = [each.name for each in records]
     places = Places.of(out, source, of_images, sources, overlays, PNG in names, folders)
-    how = identity_of(predictor, overlays=overlays, precision=predictor.precision)
+    rasters = _rasters(predictor, records, requests, writers if PNG not in names else [])
+    how = identity_of(
+        predictor, overlays=overlays, precision=predictor.precision, rasters=sorted(rasters)
+    )
     journal = Journal(places.journal, how, REMEDY)
     keys = {each.name: key_of(each, requests.get(each.name)) for each in records}
-    counts = Counts(not_in_prompts=len(records) - len(requests) if prompts else 0)
-    work = _Prediction(
-        predictor, records, requests, places, journal, writers, of_classes, counts, keys
+    counts = Counts(
+        rasters=len(rasters), not_in_prompts=len(records) - len(requests) if prompts else 0
     )
+    work = _Prediction(
+        predictor, records, requests, places, journal, writers, of_classes, counts, keys,
+        rasters, tiles or _silent,
+    )  # fmt: skip
     work.answer(batch_size, progress or _silent)
     work.finish()
     return _summary(work, pictures.masks)
+
+
+def _rasters(
+    predictor: Predictor,
+    records: Sequence[Record],
+    requests: Mapping[str, Request],
+    writers: Sequence[Writer],
+) -> frozenset[str]:
+    """The images that are answered tile by tile: large ones that nothing needs as a whole."""
+    maps = predictor.model.acting.decoder.classes is not None
+    tiled = predictor.model.input.tiles == "tiled"
+    if not tiled or not writers or not all(writer.streams for writer in writers):
+        return frozenset()
+    large = set[str]()
+    for record in records:
+        if isinstance(record.image, Path) and (maps or record.name not in requests):
+            h, w = size_of_raster(record.image) or (0, 0)
+            if h * w > LARGE:
+                large.add(record.name)
+    return frozenset(large)
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -48,6 +48,8 @@ class Predicted:
     """The masks as ``predictions.json`` has them."""
     is_by_prompt: bool
     """Whether each entry answers a prompt, and so is one object whatever its regions."""
+    raster: Path | None = None
+    """The mask, if it was written tile by tile; there are no entries then."""
 
     def things(self, categories: Sequence[int | None]) -> Iterator[Thing]:
         """The objects that have any pixel; of what was not asked for one by one, the regions.

@@ -26,6 +26,7 @@ REMEDY = "free some space or choose another --out"
 ENTRIES = "predictions.json"
 JOURNAL = "predictions.partial.jsonl"
 OVERLAYS = "overlays"
+RASTERS = ".samtune-rasters"
 _LONGEST = 1000
 """Maximum number of characters in a journal's first line."""
 _SIGNATURE = "samtune"
@@ -45,6 +46,15 @@ class Places:
     def entries(self) -> Path:
         """The list of all masks."""
         return self.folder / ENTRIES
+
+    @property
+    def rasters(self) -> Path:
+        """The folder of the rasters that are done, until all is."""
+        return self.folder / RASTERS
+
+    def raster(self, name: str) -> Path:
+        """The mask of an image that is answered tile by tile."""
+        return self.rasters / f"{name}.tif"
 
     @property
     def journal(self) -> Path:

@@ -20,6 +20,8 @@ class Counts:
     """Number of images with a box that reaches beyond the edge."""
     earlier: int = 0
     """Number of images that an interrupted earlier call has finished."""
+    rasters: int = 0
+    """Number of rasters that are answered tile by tile."""
     not_in_prompts: int = 0
     """Number of images that the prompts do not name."""
 
@@ -57,6 +59,12 @@ def remarks_of(
         lines.append(
             f"note: {counts.earlier} {of_all} {verb} done by an earlier call that was stopped; "
             "they stay as it left them"
+        )
+    if counts.rasters:
+        verb = "is" if counts.rasters == 1 else "are"
+        lines.append(
+            f"note: {counts.rasters} {of_all} {verb} large and answered tile by tile, without an "
+            "overlay and an entry in predictions.json"
         )
     if counts.not_in_prompts:
         verb = "is" if counts.not_in_prompts == 1 else "are"

@@ -2,27 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from predictions import pictures, predicted, shapes, written
-
-from samtune.data.pictures import find_images
+from predictions import geotiff, pictures, predicted, shapes, written
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning"),  # rasterio's
 ]
-
-
-def raster(path, crs="EPSG:32633", dtype="uint8"):
-    import rasterio
-    from rasterio.transform import from_origin
-
-    values = np.random.default_rng(0).integers(0, 255, (3, 40, 56)).astype(dtype)
-    with rasterio.open(
-        path, "w", driver="GTiff", width=56, height=40, count=3, dtype=dtype, crs=crs,
-        transform=from_origin(500_000, 5_000_000, 0.5, 0.5),
-    ) as file:  # fmt: skip
-        file.write(values)
-    return find_images(path)[0]
 
 
 def area(ring):
@@ -32,7 +17,7 @@ def area(ring):
 
 def test_a_geotiff_gives_polygons_on_the_ground(tmp_path):
     masks = list(shapes().values())
-    results = [predicted(raster(tmp_path / "field.tif"), masks)]
+    results = [predicted(geotiff(tmp_path / "field.tif"), masks)]
     folder, troubles = written("geojson", results, tmp_path, tolerance=0)
     tree = json.loads((folder / "field.geojson").read_text())
     assert troubles == [] and tree["coordinates"] == "EPSG:32633"
@@ -59,6 +44,6 @@ def test_another_image_gives_pixels_and_says_so(tmp_path):
 
 def test_a_system_without_a_code_is_listed(tmp_path):
     own = "+proj=tmerc +lat_0=1 +lon_0=2 +k=0.9 +x_0=7 +y_0=9 +ellps=GRS80 +units=m"
-    results = [predicted(raster(tmp_path / "own.tif", own), [shapes()["two"]])]
+    results = [predicted(geotiff(tmp_path / "own.tif", own), [shapes()["two"]])]
     _, troubles = written("geojson", results, tmp_path)
     assert "own.tif: its coordinate system has no EPSG code" in troubles[0]
