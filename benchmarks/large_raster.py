@@ -53,7 +53,7 @@ def measure(folder: Path, side: int) -> None:
     model.input = replace(model.input, tiles="tiled", scale=SCALE)
     predictor = model.predictor()
     predictor.set_image(np.zeros((256, 256, 3), np.uint8))
-    predictor.predict()
+    predictor.predict(multimask_output=False)
     inference.LARGE = 0
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answer = inference.predict_folder(

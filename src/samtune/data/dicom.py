@@ -74,6 +74,20 @@ def windows_of(path: Path) -> list[tuple[float, float] | None]:
     return [_window(part, i, file) for part, file in parts for i in _order(part)]
 
 
+def source_images(path: Path) -> tuple[list[Any], list[int]]:
+    """The headers of a file or series in the order of :func:`read_dicom`, and those of its frames.
+
+    Returns:
+        A data set for each slice of a series, or the one of a file; and for each slice the number
+        of the image or frame, counted from 0 in the order of these.
+
+    Raises:
+        InputError: See :func:`read_dicom`.
+    """
+    parts = [part for part, _ in _parts(library("pydicom", "medical", path), path, pixels=False)]
+    return parts, _order(parts[0]) if len(parts) == 1 else list(range(len(parts)))
+
+
 def _parts(pydicom: Any, path: Path, pixels: bool = True) -> list[tuple[Any, Path]]:
     """The file, or the images of a series ordered by position, each with its file."""
     if not path.is_dir():
