@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,8 @@ def _segmentation(sources: list[Any], segments: NDArray[np.integer], names: list
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    from samtune import __version__
-
     method = hd.AlgorithmIdentificationSequence(
-        name="samtune", version=__version__, family=codes.DCM.ArtificialIntelligence
+        name="samtune", version=version("samtune"), family=codes.DCM.ArtificialIntelligence
     )
     descriptions = [
         hd.seg.SegmentDescription(
@@ -89,7 +88,7 @@ def _segmentation(sources: list[Any], segments: NDArray[np.integer], names: list
         instance_number=1,
         manufacturer="samtune",
         manufacturer_model_name="samtune",
-        software_versions=__version__,
+        software_versions=version("samtune"),
         device_serial_number="0",
         content_label="SAMTUNE",
         series_description="samtune predict",
