@@ -101,7 +101,7 @@ def predict(
             formats=names,
             tolerance=tolerance,
             batch_size=batch_size,
-            tiles=lambda done, total: display.progress("tiles", done, total),
+            tiles=lambda done, total: display.progress("tiles", done, total, images=0),
         )
         for remark in result["remarks"]:
             display.warn(f"samtune: {remark}")

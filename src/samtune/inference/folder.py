@@ -53,7 +53,6 @@ class _Prediction:
 
     def answer(self, batch_size: int, progress: Callable[[int, int], None]) -> None:
         """Answers all images that are not done, so many at once."""
-        done = 0
         for start in range(0, len(self.records), batch_size):
             group = self.records[start : start + batch_size]
             rest = [each for each in group if not self._is_done(each)]
@@ -64,8 +63,7 @@ class _Prediction:
                     self._answer_one(record, together)
                 else:
                     self.counts.earlier += 1
-                done += 1
-                progress(done, len(self.records))
+            progress(start + len(group), len(self.records))
 
     def _is_done(self, record: Record) -> bool:
         if record.name in self.rasters:

@@ -137,7 +137,7 @@ class Display:
             if words := words_of(group, value):
                 self.say(paragraph(words))
 
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+    def progress(self, what: str, done: int, total: int, note: str = "", images: int = 1) -> None:
         """How far a long piece of work is.
 
         Args:
@@ -145,8 +145,9 @@ class Display:
             done: Of its pieces, which are images unless the name has a pace of its own.
             total: How many pieces there are.
             note: Further words.
+            images: Images in a piece; 0 if the pieces are none.
         """
-        pace = self._paces.setdefault(what, Pace(images=1))
+        pace = self._paces.setdefault(what, Pace(images))
         pace.note(done)
         note = "  ".join(part for part in (note, pace.words(total)) if part)
         if done >= total:
