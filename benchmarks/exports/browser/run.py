@@ -145,6 +145,7 @@ def answers_of(files, web, count):
             page.terminate()
             page.wait(20)
             site.server.shutdown()
+            site.server.server_close()
 
 
 def compare(model, images, onnx, web):
