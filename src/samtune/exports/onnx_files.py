@@ -58,17 +58,8 @@ def write_onnx(
         dynamic: Of each input the axes of any length, with a name for each.
         metadata: What the file says of itself.
     """
-    axes: dict[str, Any] = {}
-    shapes = tuple(
-        {
-            axis: axes.setdefault(name, torch.export.Dim(name, min=1, max=2**16))
-            for axis, name in dynamic.get(key, {}).items()
-        }
-        or None
-        for key in inputs
-    )
     try:
-        with _silence():
+        with silence():
             program = torch.onnx.export(
                 module.eval(),
                 tuple(inputs.values()),
@@ -76,7 +67,7 @@ def write_onnx(
                 opset_version=OPSET,
                 input_names=list(inputs),
                 output_names=list(outputs),
-                dynamic_shapes=shapes,
+                dynamic_shapes=axes_of(inputs, dynamic),
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -90,6 +81,26 @@ def write_onnx(
     program.save(path)
 
 
+def axes_of(
+    inputs: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, str]]
+) -> tuple[dict[int, Any] | None, ...]:
+    """The dynamic shapes of a trace, one entry per input; axes of one name have one length.
+
+    Args:
+        inputs: Examples by name, in their order.
+        dynamic: Of each input the axes of any length, with a name for each.
+    """
+    axes: dict[str, Any] = {}
+    return tuple(
+        {
+            axis: axes.setdefault(name, torch.export.Dim(name, min=1, max=2**16))
+            for axis, name in dynamic.get(key, {}).items()
+        }
+        or None
+        for key in inputs
+    )
+
+
 def reduce_precision(path: Path, precision: Precision) -> None:
     """Rewrites a file with weights of half precision, or of eight bits in its matrix products.
 
@@ -101,7 +112,7 @@ def reduce_precision(path: Path, precision: Precision) -> None:
         return
     import onnx
 
-    with _silence():
+    with silence():
         if precision == "fp16":
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -143,7 +154,7 @@ class OnnxModel:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keeps what exporters print of their own work from the user."""
     logging.disable(logging.ERROR)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,15 @@ from samtune.exports.onnx_inputs import SIDES, notes_of, resized, resized_exampl
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
+
+Runner = Callable[..., list[NDArray[np.float32]]]
+"""A file at work: arrays in the order of its inputs to its outputs."""
+DECODER_AXES = {
+    "point_coords": {0: "num_prompts", 1: "num_points"},
+    "point_labels": {0: "num_prompts", 1: "num_points"},
+    "mask_input": {0: "num_prompts"},
+}
+"""The axes of a decoder's inputs that have any length."""
 
 
 @FORMATS.register("onnx")
@@ -83,11 +92,7 @@ def write_decoder(job: Job, path: Path, graph: torch.nn.Module | None = None) ->
         graph or DecoderGraph(job.model, job.threshold),
         decoder_inputs(job.model),
         ["masks", "iou_predictions", "low_res_masks"],
-        {
-            "point_coords": {0: "num_prompts", 1: "num_points"},
-            "point_labels": {0: "num_prompts", 1: "num_points"},
-            "mask_input": {0: "num_prompts"},
-        },
+        DECODER_AXES,
         notes_of(job),
     )
 
@@ -132,11 +137,11 @@ class OnnxAnswers:
         self.model = job.model
         if job.is_prompted:
             self.kinds: Sequence[str] = ("box", "point", "mask", "none")
-            self.encoder = OnnxModel(folder / f"{job.name}.encoder.onnx")
-            self.decoder = OnnxModel(folder / f"{job.name}.decoder.onnx")
+            self.encoder: Runner = OnnxModel(folder / f"{job.name}.encoder.onnx")
+            self.decoder: Runner = OnnxModel(folder / f"{job.name}.decoder.onnx")
         else:
             self.kinds = ("none",)
-            self.whole = OnnxModel(folder / f"{job.name}.onnx")
+            self.whole: Runner = OnnxModel(folder / f"{job.name}.onnx")
 
     def same_pixels(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:
         """Logits ``(K, h, w)``, see :class:`samtune.exports.base.Answers`."""
