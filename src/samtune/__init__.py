@@ -90,7 +90,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *globals()} - {"annotations"})
+    # Not what this file itself imports: a notebook shows this list.
+    return sorted([*__all__, "__version__", *(name for name in globals() if name[:2] == "__")])
 
 
 sys.meta_path.append(MovedModules())

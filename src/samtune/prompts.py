@@ -87,13 +87,14 @@ class PromptModes:
         """The modes that a setting names, one or several.
 
         Args:
-            setting: A name of a mode or a group, or several.
+            setting: Names of modes or groups, with commas between them or as a list.
             key: What errors call the setting.
 
         Raises:
             InputError: An unknown mode or an empty list.
         """
-        names = (setting,) if isinstance(setting, str) else tuple(setting)
+        named = setting.split(",") if isinstance(setting, str) else setting
+        names = tuple(str(name).strip() for name in named)
         known = (*MODE_KINDS, *MODE_GROUPS)
         for name in names:
             if name not in known and numbered_mode(str(name)) is None:
@@ -113,6 +114,16 @@ class PromptModes:
             InputError: An unknown mode.
         """
         return PromptModes.of(text.split("+"))
+
+    @staticmethod
+    def read(prompts: str | Sequence[str]) -> PromptModes:
+        """Reads what Python code says: a list, or names with commas or ``+`` between.
+
+        Raises:
+            InputError: An unknown mode, or none.
+        """
+        joined = isinstance(prompts, str) and "+" in prompts
+        return PromptModes.of(str(prompts).split("+") if joined else prompts)
 
     def __str__(self) -> str:
         return "+".join(self.as_written)

@@ -228,6 +228,7 @@ def test_no_gradient_is_kept(predictor):
         ({"box": [0, 50, 9, 60]}, "outside the image"),
         ({"box": [0, float("nan"), 9, 60]}, "not finite"),
         ({"box": "abcd"}, "4 numbers"),
+        ({"box": np.ones((2, 4), int)}, ["[[1 1 1 1] [1 1 1 1]]", "predict_torch(boxes=...)"]),
         ({"point_coords": [[1, 2]]}, "0 labels for 1 points"),
         ({"point_labels": [1]}, "1 labels for 0 points"),
         ({"point_coords": [[1, 2], [3, 4]], "point_labels": [1]}, "1 labels for 2 points"),
@@ -240,6 +241,10 @@ def test_no_gradient_is_kept(predictor):
 )
 def test_malformed_prompts(predictor, refused, asked, said):
     refused(said, lambda: one_mask(predictor, **asked))
+
+
+def test_a_precision_is_one_that_there_is(model, refused):
+    refused(["precision=half", "bf16"], model.predictor, precision="half")
 
 
 def test_a_box_may_reach_over_the_edge(predictor):

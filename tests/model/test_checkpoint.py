@@ -242,6 +242,9 @@ def test_a_failed_write_leaves_the_earlier_file(model, path, monkeypatch, refuse
 def test_a_folder_that_cannot_be_made_is_refused(model, tmp_path, refused):
     (tmp_path / "file").write_text("")
     refused("could not be written", samtune.save, model, tmp_path / "file" / "x.safetensors")
+    for folder in (tmp_path, f"{tmp_path}/new/"):
+        refused(["is a folder", "model.safetensors"], samtune.save, model, folder)
+    assert not (tmp_path / "new").exists()
 
 
 def test_saving_again_replaces(sam, model, path):

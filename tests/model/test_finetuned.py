@@ -186,10 +186,30 @@ def test_a_base_that_is_not_frozen_is_refused(own_sam, refused):
         ({"adapter": "lora", "adapter_options": {"rnk": 1}}, "did you mean 'rank'"),
         ({"adapter": "none", "adapter_options": {"rank": 1}}, "it has no options"),
         ({"decoder_options": {"prompt_encoder": True}}, "decoder.prompt_encoder"),
+        ({"adapter": None}, ["adapter=None", "'none'"]),
+        ({"adapter": "lora", "adapter_options": "rank=2"}, "must be options by name"),
+        ({"input": {"size": 60}}, ["input.size=[60, 60]", "multiples of 8", "[64, 64]"]),
+        ({"input": 64}, ["input=64", '{"size": 512}']),
+        ({"prompts": ["box", "pont"]}, ["prompts=pont", "did you mean 'point'"]),
     ],
 )
 def test_unknown_names_and_options_are_refused(sam, refused, arguments, words):
     refused(words, FineTuned, sam, **arguments)
+
+
+def test_prompts_are_a_list_or_names_with_commas(sam):
+    for prompts in (["none", "point"], "none, point", "none+point"):
+        assert FineTuned(sam, prompts=prompts).prompts == "none+point"
+
+
+def test_what_is_no_base_or_no_model_is_refused(sam, refused):
+    refused(["sam='nano'", "samtune.load_sam"], FineTuned, "nano")
+    model = FineTuned(sam, "lora")
+    for call in (samtune.prepare, lambda data, it: samtune.fit(it, data),
+                 lambda data, it: samtune.evaluate(it, data)):  # fmt: skip
+        refused(["model=Sam", "samtune.FineTuned(sam)"], call, [], sam)
+    refused("samtune.FitConfig(epochs=20)", samtune.fit, model, [], None, {"epochs": 20})
+    refused("strength=half", setattr, model, "strength", "half")
 
 
 def test_pairs_that_do_not_fit_are_refused(sam, refused):

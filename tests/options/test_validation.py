@@ -1,5 +1,6 @@
 """An option's kind, choices and range stand in its type, and are checked alike at both doors."""
 
+import inspect
 import math
 import pickle
 import re
@@ -15,9 +16,11 @@ from samtune.data.config import DataConfig
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy
+from samtune.metrics.config import EvalConfig
 from samtune.options import Count, Fraction, Range, Rate, check_values, ranges, validated
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.words import from_words
+from samtune.training.schedule import FitConfig
 
 
 @dataclass(frozen=True)
@@ -209,3 +212,23 @@ def test_what_lists_an_option_tells_its_range():
 def test_numbers_of_methods_are_finite(value):
     with pytest.raises(InputError, match=r"adapter\.alpha=(nan|inf): must be a finite number"):
         ADAPTERS.config("lora", {"alpha": value})
+
+
+def test_in_python_a_name_that_is_no_setting_is_refused_with_the_one_that_is_meant(refused):
+    said = ["learning_rate=0.1", "FitConfig has no such setting", "did you mean 'lr'?"]
+    refused(said, FitConfig, learning_rate=0.1)
+    refused(["size", "InputPolicy"], InputPolicy, image_size=64)
+    assert InputPolicy(64) == InputPolicy((64, 64))
+
+
+def test_in_python_one_word_stands_for_a_list_of_words(refused):
+    assert EvalConfig(metrics="iou, hd95").metrics == ("iou", "hd95")
+    assert FitConfig(keep="box,point") is not None
+    refused(["trackers=tensorbord", "'tensorboard'"], FitConfig, trackers="tensorbord")
+
+
+def test_help_shows_each_setting_with_its_meaning():
+    text = inspect.getdoc(FitConfig)
+    assert text.startswith("The settings of a training.")
+    assert all(f"\n    {row.name}: " in text for row in fields(FitConfig))
+    assert "Images in a batch" in text

@@ -64,6 +64,8 @@ def test_a_folder_stands_alone(tmp_path, monkeypatch, refused):
     refused(["other", "second folder", "set #3"], layers, ["set #3", "other"])
     refused(["other", "second folder", "a=b"], layers, ["other", "data.root=a=b"])
     refused(["gone", "folder", "key=value"], layers, ["gone"])
+    refused("did you mean 'other'", layers, ["othre"])
+    refused("did you mean data.root=set?", from_words, ["other", "data=set"])
     recipe = "gsam-vit_b-camvid"
     assert layers([recipe])[0]
     (tmp_path / recipe).mkdir()

@@ -3,9 +3,9 @@ import re
 
 import pytest
 
-from samtune.cli.catalogue import attribute_docs
 from samtune.errors import InputError
 from samtune.losses import CLASS_LOSSES, IOU_HEAD, LOSSES
+from samtune.options import attribute_docs
 from samtune.training.schedule import (
     FitConfig,
     batches_per_epoch,

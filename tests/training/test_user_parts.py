@@ -192,10 +192,19 @@ def test_callbacks_see_the_training_and_stop_it(sam, data, tmp_path):
     assert [row["step"] for row in rows if row["event"] == "val"] == [2, 4]
     assert (tmp_path / "best.safetensors").is_file()
     # it goes on, and where it is stopped between two validations there is one
-    stop = lambda state: state.stop() if state.step == 7 else None  # noqa: E731
+    lines = []
+
+    def stop(state):
+        lines.append(str(state))
+        if state.step == 7:
+            state.stop()
+
     again = fit(model_of(sam), data(True), data(False), c, output=tmp_path, resume=True,
                 on_event=rows.append, on_step=stop)  # fmt: skip
     assert again.steps == 7
+    assert lines[0].startswith("step 5 of 9: loss ")
+    assert "; validation of step 6: iou 0." in lines[2] and "\n" not in lines[2]
+    assert str(again).startswith("7 steps in ") and "iou 0." in str(again)
     assert [row["step"] for row in rows if row["event"] == "val"] == [2, 4, 6, 7]
 
 

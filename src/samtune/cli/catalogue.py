@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
-import textwrap
 from functools import cache
 from typing import Any
 
@@ -13,7 +11,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
-from samtune.options import as_yaml, level_of, names_of, ranges
+from samtune.options import as_yaml, attribute_docs, level_of, names_of, ranges
 from samtune.registry import Registry, installed, settings, trust
 from samtune.registry.outside import fitting, rows_in
 from samtune.registry.places import PLACE
@@ -316,27 +314,6 @@ def _members(field: dataclasses.Field[Any]) -> str:
     lines = {name: (inspect.getdoc(registry[name]) or "").split("\n")[0] for name in registry}
     told = [f"{name}: {line.rstrip('.')}" for name, line in lines.items()]
     return f" {'; '.join(told)}."
-
-
-def attribute_docs(cls: type) -> dict[str, str]:
-    """The string below each annotated attribute of a class and its bases, by the name."""
-    return {k: text for kind in cls.__mro__[-2::-1] for k, text in _docs_of(kind).items()}
-
-
-@cache
-def _docs_of(cls: type) -> dict[str, str]:
-    try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    except (OSError, TypeError):  # no source, as of a class that was typed at a prompt
-        return {}
-    assert isinstance(body, ast.ClassDef)
-    docs = {}
-    for here, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(here, ast.AnnAssign) and isinstance(here.target, ast.Name):
-            value = below.value if isinstance(below, ast.Expr) else None
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                docs[here.target.id] = inspect.cleandoc(value.value)
-    return docs
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -60,7 +60,9 @@ def check(
         problems = [problem for each in all_looks for problem in each.problems]
         return _check_of(all_looks, parts, data, [*problems, *_of_splits(parts, all_looks, data)])
     if not data.root:
-        raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
+        raise InputError(
+            "data.root: no folder given; name that of your images and masks, or set data.root=FOLDER"
+        )
     layout: SplitRecords = {}
     parts = {}
     with remarks() as odd, complaints() as problems:
@@ -102,7 +104,7 @@ def _check_of(
 ) -> Check:
     """All that can be said of the images and masks themselves."""
     sound = [each for each in all_looks if not each.problems]
-    rows = dict.fromkeys(r for problem in problems for r in findings(problem, str(data.root)))
+    rows = dict.fromkeys(r for problem in problems for r in findings(problem, data.place))
     odd = dict.fromkeys(_remarks(sound, parts, data, carved))
     return Check(
         tuple(rows), tuple(odd), _counts(sound, parts, data), _facts(all_looks, parts, data)
@@ -159,7 +161,7 @@ def _of_copy(layout: SplitRecords, data: DataConfig) -> Iterator[Finding]:
     if data.name not in DATASETS and near:
         remedy = "legal; write it as samtune data list does to read the folder as that set"
         what = f"data.name={data.name} is no published set; did you mean {near[0]!r}?"
-        yield Finding(str(data.root), "unknown name", what, remedy)
+        yield Finding(data.place, "unknown name", what, remedy)
     plain = str.maketrans("-_", "  ")
     called = as_path(data.root or "").resolve().name.lower().translate(plain)
     likely = [
@@ -170,10 +172,10 @@ def _of_copy(layout: SplitRecords, data: DataConfig) -> Iterator[Finding]:
     if not data.name and likely:
         what = f"has the name of a published data set, {DATASETS[likely[0]].title}"
         remedy = f"legal; data.name={likely[0]} reads it with that set's classes and splits"
-        yield Finding(str(data.root), "known name", what, remedy)
+        yield Finding(data.place, "known name", what, remedy)
     for line in deviations(data.name, layout) if data.name in DATASETS else ():
         what, _, remedy = line.partition("; ")
-        yield Finding(str(data.root), "not the published size", what, f"legal; {remedy}")
+        yield Finding(data.place, "not the published size", what, f"legal; {remedy}")
 
 
 def _unread(
@@ -248,7 +250,7 @@ def _mixed(sound: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
 
 
 def _odd_splits(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterator[Finding]:
-    root = str(data.root)
+    root = data.place
     for name, records in parts.items():
         if len(records) == 1:
             what = f"the {name} split has a single image"

@@ -131,6 +131,11 @@ class DataConfig(Settings):
     workers: CountOrZero = 0
     """Processes that load data; 0 loads in the main one."""
 
+    @property
+    def place(self) -> str:
+        """Where the data are, for messages: the folder, or the name of what Python code gave."""
+        return str(self.root or self.name or "data")
+
     def check_together(self) -> None:
         """Refuses what cannot be read or changed so, see ``changes`` and ``intensity``."""
         from samtune.data.changes import check_settings

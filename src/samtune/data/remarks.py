@@ -116,7 +116,7 @@ def _parted_cases(parts: Parts, data: DataConfig) -> Iterator[Finding]:
         most = f"{parted[0]} in {' and '.join(sorted(where[parted[0]]))}"
         what = f"{len(parted)} of {len(where)} cases have images in several splits ({most})"
         remedy = f"legal if their images are not alike; data.group='{pattern}' keeps cases together"
-        yield Finding(str(data.root), "cases in two splits", what, remedy)
+        yield Finding(data.place, "cases in two splits", what, remedy)
 
 
 def _case_pattern(paths: Sequence[PurePosixPath]) -> str | None:
@@ -155,7 +155,7 @@ def _class_zero(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
             f"objects, {objects - zeros} without it"
         )
         remedy = "set data.background=0 if it is background; legal if it is a class like others"
-        yield Finding(str(data.root), "class 0 as object", what, remedy)
+        yield Finding(data.place, "class 0 as object", what, remedy)
 
 
 def _many_regions(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
@@ -168,7 +168,7 @@ def _many_regions(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
             "all of them"
         )
         remedy = "set data.objects=component if each is an object; legal if they belong together"
-        yield Finding(str(data.root), "several regions in a mask", what, remedy)
+        yield Finding(data.place, "several regions in a mask", what, remedy)
 
 
 def as_lines(findings: Sequence[Finding]) -> list[str]:

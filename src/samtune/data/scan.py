@@ -213,13 +213,13 @@ def summary_of(all_looks: Sequence[Look]) -> Summary:
 def empty_split(name: str, data: DataConfig) -> InputError:
     """The error for a split without a pair."""
     remedy = "add pairs, or let one split be made of all"
-    return DataError(str(data.root), "empty split", f"the {name} split is empty", remedy)
+    return DataError(data.place, "empty split", f"the {name} split is empty", remedy)
 
 
 def no_objects(images: int, data: DataConfig) -> InputError:
     """The error for training masks without any object."""
     what = f"none of the {images} training masks has an object"
-    return DataError(str(data.root), "no objects", what, "check the masks and data.masks")
+    return DataError(data.place, "no objects", what, "check the masks and data.masks")
 
 
 def _digest(image: NDArray[Any]) -> str:

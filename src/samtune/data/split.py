@@ -103,6 +103,8 @@ class Split(Sequence[LabelledImage]):
         if isinstance(index, slice):
             return replace(self, records=self.records[index])
         if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"{index}: {self.name or 'the split'} has {len(self)} images")
             sample = read_sample(self.records[index], self.config)
             labels = sample.labels
             return LabelledImage(

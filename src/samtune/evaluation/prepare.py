@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from samtune.data import SegmentationDataset
 from samtune.data.changes import training_frame
@@ -62,6 +62,7 @@ def prepare(
         InputError: The split is empty, its settings say another way of reading images than the
             model's, or a training asks in other prompts than the model says.
     """
+    check_model(model)
     if not isinstance(split, Split):
         split = split_from(split)
     if not split:
@@ -135,6 +136,7 @@ def _images(
     model: FineTuned, images: Images, train: bool, seed: int, prompts: PromptSettings = None
 ) -> SegmentationDataset:
     """Images for one purpose, from a split or as they were prepared."""
+    check_model(model)
     images = _with_settings(images)
     if isinstance(images, Split):
         dataset = prepare(images, model, train, prompts=prompts, seed=seed)
@@ -142,6 +144,8 @@ def _images(
         if train and not look.objects:
             raise no_objects(look.images, dataset.data)
         return dataset
+    if isinstance(images, DataLoader):
+        raise InputError("DataLoader: batches are made here; give its data set, loader.dataset")
     if not isinstance(images, SegmentationDataset):
         raise InputError(
             f"{type(images).__name__}: is no images that a model can be "
@@ -153,13 +157,27 @@ def _images(
         return images
     if isinstance(prompts, PromptConfig):
         raise InputError("prompts=PromptConfig(...): of prepared images it is set in prepare")
-    return images.asked_in(*prompt_modes(prompts))
+    return images.asked_in(*PromptModes.read(prompts))
 
 
 def _with_settings(images: Images) -> Images:
     """Samples of Python code as a split; all else as it is."""
     raw = not isinstance(images, Split | SegmentationDataset) and hasattr(images, "__getitem__")
     return split_from(images) if raw else images
+
+
+def check_model(model: Any) -> None:
+    """Refuses what is no model of :class:`FineTuned`, such as a plain base.
+
+    Raises:
+        InputError: With how to make one.
+    """
+    if not isinstance(model, FineTuned):
+        what = repr(model) if isinstance(model, str) else type(model).__name__
+        raise InputError(
+            f"model={what}: must be a FineTuned; a base is samtune.FineTuned(sam), and a file is "
+            "samtune.load(FILE)"
+        )
 
 
 def as_model_reads(data: DataConfig, model: FineTuned) -> DataConfig:
@@ -195,23 +213,13 @@ def _prompts(prompts: PromptSettings, model: FineTuned, train: bool) -> PromptCo
     """
     settings = prompts if isinstance(prompts, PromptConfig) else PromptConfig()
     if prompts is not None and not isinstance(prompts, PromptConfig):
-        modes = list(prompt_modes(prompts).as_written)
+        modes = list(PromptModes.read(prompts).as_written)
         settings = PromptConfig(train=modes) if train else PromptConfig(eval=modes)
     if settings.train == PromptConfig.train:
         settings = replace(settings, train=list(model.prompt_modes.as_written))
     if train:
         check_trained_prompts(settings.modes(train=True), model)
     return settings
-
-
-def prompt_modes(prompts: str | Sequence[str]) -> PromptModes:
-    """The modes that ``"box,point"`` or a list names.
-
-    Raises:
-        InputError: An unknown mode, or none.
-    """
-    names = prompts.split(",") if isinstance(prompts, str) else prompts
-    return PromptModes.of([name.strip() for name in names], "prompts")
 
 
 def check_trained_prompts(modes: PromptModes, model: FineTuned) -> None:

@@ -25,7 +25,7 @@ from samtune.evaluation.image_results import (
     image_result,
     pair_masks,
 )
-from samtune.evaluation.prepare import Images, PromptSettings, test_images
+from samtune.evaluation.prepare import Images, PromptSettings, check_model, test_images
 from samtune.evaluation.result import Evaluation
 from samtune.evaluation.sums import (
     ImageSums,
@@ -39,7 +39,7 @@ from samtune.inference.clicks import central_clicks
 from samtune.inference.prompted import bytes_of_answer
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
-from samtune.precision import Precision, autocast
+from samtune.precision import Precision, autocast, check_precision
 from samtune.prompts import Prompts
 
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
@@ -84,6 +84,8 @@ def evaluate(
         InputError: Files cannot be used, images were prepared for another model or for training, or
             a metric is unknown, undefined for the data, or lacks a package.
     """
+    check_model(model)
+    check_precision(precision, model.device)
     by_mode = test_images(model, dataset, prompts)
     evaluations = evaluate_prompts(
         model,

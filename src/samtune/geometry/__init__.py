@@ -10,6 +10,7 @@ from samtune.geometry.policy import (
     InputConfig,
     InputPolicy,
     Preset,
+    check_divided,
     multiples,
 )
 from samtune.geometry.ways import (
@@ -37,6 +38,7 @@ __all__ = [
     "Preset",
     "Resize",
     "Stretch",
+    "check_divided",
     "multiples",
     "nearest_pixels",
     "resized_bytes",

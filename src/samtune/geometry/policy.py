@@ -127,6 +127,10 @@ class InputPolicy(InputConfig):
     """The axis along which a volume is cut into images."""
 
     def __post_init__(self) -> None:
+        for name in ("size", "first_size"):
+            side = getattr(self, name)
+            if isinstance(side, int):  # a square
+                object.__setattr__(self, name, (side, side))
         # With the names of the settings, at both doors: a model has it as its ``input``.
         check_values(self, "input")
         self.check_together()
@@ -157,7 +161,12 @@ class InputPolicy(InputConfig):
         """
         if isinstance(settings, InputPolicy):
             return settings
-        settings = settings or {}
+        settings = {} if settings is None else settings
+        if not isinstance(settings, Mapping):
+            raise InputError(
+                f'input={settings!r}: must be settings by name, as in {{"size": 512}}, or an '
+                "InputPolicy"
+            )
         known = [row.name for row in fields(self)]
         for name in settings.keys() - set(known):
             raise InputError(
@@ -227,3 +236,23 @@ def multiples(size: tuple[int, int], step: int) -> tuple[int, int]:
     """The nearest smaller and larger height and width that a step divides."""
     h, w = (max(step, -(-side // step) * step) for side in size)
     return h, w
+
+
+def check_divided(frame: tuple[int, int], step: int, what: str, whose: str = "") -> None:
+    """Refuses a frame that is not a whole number of steps high and wide.
+
+    Args:
+        frame: Height and width in pixels.
+        step: Pixels that must divide both.
+        what: The setting with its value, for the message.
+        whose: Words that say what the step is, as ``patch of vit_b``.
+
+    Raises:
+        InputError: With the nearest larger frame.
+    """
+    if min(frame) <= 0 or multiples(frame, step) != frame:
+        whole = f"{step}, the {whose}" if whose else f"{step}"
+        raise InputError(
+            f"{what}: both sides must be positive multiples of {whole}; try "
+            f"{list(multiples(frame, step))}"
+        )

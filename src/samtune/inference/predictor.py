@@ -19,7 +19,7 @@ from samtune.inference.prompted import PromptedImage
 from samtune.inference.requests import FRACTIONS, is_of_fractions
 from samtune.inference.transform import FrameTransform
 from samtune.model.finetuned import FineTuned
-from samtune.precision import Precision, autocast
+from samtune.precision import Precision, autocast, check_precision
 from samtune.prompts import NEGATIVE, POSITIVE, Prompts
 
 
@@ -66,8 +66,7 @@ class Predictor:
         self, model: FineTuned, threshold: float = 0.0, precision: Precision = "fp32"
     ) -> None:
         check_threshold(threshold)
-        if precision == "fp16" and model.device.type == "cpu":
-            raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
+        check_precision(precision, model.device)
         self.model = model.eval()
         self.precision = precision
         self.threshold = threshold
@@ -340,7 +339,9 @@ def _tensor(value: ArrayLike | None, shape: Sequence[int], name: str) -> torch.T
         return torch.as_tensor(np.asarray(value, dtype=np.float32)).reshape(*shape)
     except (ValueError, TypeError, RuntimeError) as error:
         wanted = " x ".join("n" if n == -1 else str(n) for n in shape[1:])
-        raise InputError(f"{name}={value}: must be {wanted} numbers") from error
+        what, several = " ".join(str(value).split()), np.size(value) > np.prod(shape) > 0
+        more = "; several boxes at once go to predict_torch(boxes=...)" if several else ""
+        raise InputError(f"{name}={what}: must be {wanted} numbers{more}") from error
 
 
 def _check_labels(points: torch.Tensor | None, labels: torch.Tensor | None) -> None:

@@ -7,6 +7,7 @@ the description of the model and the sha256 of the base. Nothing is pickled.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -58,9 +59,13 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
             ...).
 
     Raises:
-        InputError: The disk is full, or the path holds a file that is no checkpoint.
+        InputError: The disk is full, or the path is a folder, or a file that is no checkpoint.
     """
     place = as_path(path)
+    if place.is_dir() or str(path).endswith(("/", os.sep)):
+        raise InputError(
+            f"{path}: is a folder; give the file to write, as in {place / 'model.safetensors'}"
+        )
     if place.is_file() and not is_checkpoint(place):
         raise InputError(
             f"{path}: is a file but not a samtune checkpoint, perhaps a base's weights; choose "

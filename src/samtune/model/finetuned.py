@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +16,10 @@ from samtune.adapters.base import check_base
 from samtune.batch import Masks
 from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError
-from samtune.geometry import InputPolicy
+from samtune.geometry import InputPolicy, check_divided
 from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.model.on_hub import OnHub
+from samtune.model.parts import check_base_of, check_parts, name_of, options_of
 from samtune.model.rates import rate_of
 from samtune.model.strength import (
     PLAIN,
@@ -32,8 +33,6 @@ from samtune.model.strength import (
     weakened,
 )
 from samtune.prompts import PromptModes, Prompts, mask_size_over
-from samtune.registry import Registry, trust
-from samtune.registry.places import PLACE
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import EncoderBlock
 from samtune.sam.model import Sam
@@ -57,7 +56,7 @@ class FineTuned(OnHub, nn.Module):
         adapter_options: Options of a named adapter or of a class, see ``samtune methods NAME``, or
             its ``Config``; of several, by name.
         decoder_options: Options of a named decoder or of a class.
-        prompts: The prompt modes of its training, joined as in ``none+point``; checkpoints store
+        prompts: The prompt modes of its training, as ``"box,point"`` or a list; checkpoints store
             them.
 
     Raises:
@@ -74,18 +73,17 @@ class FineTuned(OnHub, nn.Module):
         input: InputPolicy | Mapping[str, Any] | None = None,
         adapter_options: Any = None,
         decoder_options: Any = None,
-        prompts: str = "box",
+        prompts: str | Sequence[str] = "box",
     ) -> None:
         super().__init__()
+        check_base_of(sam)
         method, reader = name_of(ADAPTERS, adapter), name_of(DECODERS, decoder)
         check_pair(method, reader)
         check_fit(method, reader, sam.spec)
-        if any(p.requires_grad for p in sam.parameters()):
-            raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
         self._base = (sam,)  # a tuple keeps it out of parameters(), state_dict(), train() and DDP
         self.tuned_input = sam.input_policy.changed_by(input)
         """The input policy of the tuned model, whatever the strength."""
-        self.prompt_modes = PromptModes.parse(prompts)
+        self.prompt_modes = PromptModes.read(prompts)
         self.multimask = False
         """Whether it is trained for three masks per prompt, as ``train.multimask`` says."""
         self.checkpointing = False
@@ -102,12 +100,14 @@ class FineTuned(OnHub, nn.Module):
         for kind, part in (("adapter", method), ("decoder", reader)):
             self.names[kind] = part if isinstance(part, str) else part.name
         if isinstance(method, str):
-            options = plain_options(adapter_options)
+            options = options_of("adapter", adapter_options)
             method, self.adapter_options = build_adapter(sam, method, options)
         if isinstance(reader, str):
-            options = plain_options(decoder_options)
+            options = options_of("decoder", decoder_options)
             reader, self.decoder_options = build_decoder(sam, reader, options)
         check_parts(sam, (method, reader))
+        step = method.stride or sam.image_encoder.stride
+        check_divided(self.tuned_input.size, step, f"input.size={list(self.tuned_input.size)}")
         self.adapter: Adapter = method
         self.decoder: Decoder = reader
         self._strength = 1.0
@@ -317,53 +317,6 @@ class FineTuned(OnHub, nn.Module):
         if probe.device != self.device:
             self.sam.to(probe.device)
         return self
-
-
-def name_of(registry: Registry[Any], part: Any) -> Any:
-    """The name of a class that stands for a part; a name or a module as it is.
-
-    A place that is named here may be imported from now on.
-
-    Raises:
-        InputError: A class that cannot be such a part.
-    """
-    if isinstance(part, type):
-        return registry.adopt(part)
-    if isinstance(part, str):
-        trust(*PLACE.findall(part))
-        return part
-    kind = Adapter if registry is ADAPTERS else Decoder
-    if not isinstance(part, kind):
-        raise InputError(
-            f"{registry.kind}={type(part).__name__}: is no {registry.kind}; give a name, or a "
-            f"module whose class is built on samtune.{registry.kind}s.{kind.__name__}"
-        )
-    return part
-
-
-def check_parts(sam: Sam, parts: Sequence[Any]) -> None:
-    """Refuses modules that cannot be an adapter and a decoder, or that hold the base.
-
-    Args:
-        sam: The base, which every model shares.
-        parts: The adapter and the decoder.
-
-    Raises:
-        InputError: With what to do.
-    """
-    base = {id(tensor) for tensor in sam.parameters()}
-    for kind, part in zip(("adapter", "decoder"), parts, strict=True):
-        if any(id(tensor) in base for tensor in part.parameters()):
-            raise InputError(
-                f"{kind}={type(part).__name__}: holds tensors of the base among its own, which "
-                "would be trained and saved with it; copy what it needs, or keep the base in a "
-                "tuple, as self.base = (sam,)"
-            )
-
-
-def plain_options(options: Any) -> Mapping[str, Any]:
-    """Options by name; for a method's ``Config`` its fields."""
-    return asdict(options) if is_dataclass(options) else options or {}  # type: ignore[arg-type]
 
 
 def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:

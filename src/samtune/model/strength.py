@@ -74,7 +74,7 @@ def check_strength(value: float) -> None:
     Raises:
         InputError: It is not a number from 0 to 1.
     """
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"strength={value}: must be a fraction of the training, from 0 to 1")
 
 

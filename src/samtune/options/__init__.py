@@ -13,6 +13,7 @@ setting of a run also says who needs it, and which registry has its names::
 The meaning of options does not belong here.
 """
 
+from samtune.options.docs import attribute_docs
 from samtune.options.fields import (
     Level,
     Names,
@@ -54,6 +55,7 @@ __all__ = [
     "SwitchOrName",
     "as_typed_in_python",
     "as_yaml",
+    "attribute_docs",
     "changeable",
     "check_values",
     "further_inputs",

@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import PurePath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, get_type_hints
 
-from samtune.errors import InputError
+from samtune.errors import InputError, closest
+from samtune.options.docs import WithFieldDocs
 
+_ALIKE = 0.65
+"""How alike the letters of a name must be to be meant."""
 _BY_WORDS: ContextVar[bool] = ContextVar("settings are made of a command line's words")
 
 
-class Settings:
+class Settings(metaclass=WithFieldDocs):
     """The base of frozen dataclasses of settings, which are checked when they are made.
 
     Values get the kinds of their fields, as a list becomes a tuple. In Python a message names a
@@ -27,6 +30,19 @@ class Settings:
 
     section: ClassVar[str] = ""
     """The prefix of its fields' names on a command line, as ``train``."""
+
+    def __new__(cls, *args: Any, **values: Any) -> Self:
+        """Refuses names that no field has, with the one that is meant."""
+        names = [row.name for row in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name, value in values.items():
+            if name not in names:
+                near = closest(name, names, _ALIKE)
+                hint = f"did you mean {near!r}? " if near else ""
+                raise InputError(
+                    f"{name}={value!r}: {cls.__name__} has no such setting; {hint}see "
+                    f"help({cls.__name__})"
+                )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         if not _BY_WORDS.get(False):
@@ -97,8 +113,9 @@ def _settle(settings: Settings) -> None:
     """Gives what was set the kinds of its fields, and checks it."""
     from samtune.options.validation import validated
 
+    kinds = get_type_hints(type(settings))
     values = {
-        row.name: plain_kind(value)
+        row.name: _as_list(plain_kind(value), kinds[row.name])
         for row in dataclasses.fields(settings)  # type: ignore[arg-type]
         if not _is_default(row, value := getattr(settings, row.name))
     }
@@ -106,6 +123,12 @@ def _settle(settings: Settings) -> None:
         checked = validated(type(settings), settings.section, values)
         for name in values:
             object.__setattr__(settings, name, getattr(checked, name))
+
+
+def _as_list(value: Any, kind: Any) -> Any:
+    """A text in the place of several, as on a command line: ``"iou,hd95"``, or one alone."""
+    several = isinstance(value, str) and kind == tuple[str, ...]
+    return [word.strip() for word in value.split(",")] if several else value
 
 
 def _is_default(row: dataclasses.Field[Any], value: Any) -> bool:

@@ -167,6 +167,8 @@ class Outside(Generic[T]):
         Raises:
             InputError: It is none of this kind.
         """
+        if not hasattr(thing, "__qualname__") and not hasattr(thing, "name"):
+            raise InputError(f"{self.message_key(str(thing))}: must be a class; give it itself")
         place = place_of(thing) if hasattr(thing, "__qualname__") else str(thing.name)
         declared = installed(self.kind.name)
         names = [each.name for each in declared if each.place == place]

@@ -15,7 +15,7 @@ from samtune.data.changes import training_frame
 from samtune.data.split import Split
 from samtune.errors import InputError
 from samtune.evaluation.prepare import prepare
-from samtune.geometry import RESIZES, InputPolicy, multiples
+from samtune.geometry import RESIZES, InputPolicy, check_divided
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes
 from samtune.runs.config import RunConfig
@@ -113,9 +113,9 @@ def _frame(config: RunConfig, sam: Sam) -> tuple[int, int]:
         frame = (sam.spec.image_size,) * 2
     else:
         frame = (size, size) if isinstance(size, int) else size
-    _check_divided(frame, step, f"input.size={size}", whose)
+    check_divided(frame, step, f"input.size={size}", whose)
     crop = training_frame(config.data, frame)
-    _check_divided(crop, step, f"data.crop={list(crop)}", whose)
+    check_divided(crop, step, f"data.crop={list(crop)}", whose)
     if crop[0] > frame[0] or crop[1] > frame[1]:
         raise InputError(
             f"data.crop={list(crop)}: larger than the model's frame of {list(frame)}; choose a "
@@ -128,14 +128,6 @@ def _step_word(sam: Sam) -> str:
     """The step of which a frame's sides are multiples: the patch, or the stride of later tokens."""
     encoder = sam.image_encoder
     return "patch" if encoder.patch == encoder.stride else "stride"
-
-
-def _check_divided(frame: tuple[int, int], step: int, what: str, whose: str) -> None:
-    if min(frame) <= 0 or multiples(frame, step) != frame:
-        raise InputError(
-            f"{what}: both sides must be positive multiples of {step}, the {whose}; try "
-            f"{list(multiples(frame, step))}"
-        )
 
 
 def device_of(config: RunConfig) -> str:

@@ -144,21 +144,43 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
         settings = lay_over(settings, tree)
     if config.resume == SAME:
         if config.output is None:
-            raise InputError(
-                f"resume={SAME}: begins a run or goes on with it, by its folder; name that with "
-                f"output=FOLDER{_runs_to_resume()}"
-            )
-        if not has_begun(as_path(config.output)):
+            config = dataclasses.replace(config, output=_only_open_run(config.data.root))
+        output = str(config.output)
+        if not has_begun(as_path(output)):
             return dataclasses.replace(config, resume=None)
-        config = dataclasses.replace(config, resume=config.output)
+        config = dataclasses.replace(config, resume=output)
     return _resumed(config, settings)
 
 
-def _runs_to_resume() -> str:
-    """The unfinished runs in the default folder, as the end of a remedy."""
+def _only_open_run(root: str | None) -> str:
+    """The run in the usual folder that has not come to its end, if there is just one.
+
+    Args:
+        root: Where its data must be, if the command says so.
+
+    Raises:
+        InputError: There is none, or several.
+    """
     runs = sorted(DEFAULT.iterdir()) if DEFAULT.is_dir() else []
-    open_ones = [run for run in runs if has_state(run / LAST) and not (run / SUMMARY).is_file()]
-    return f", as in resume={' or resume='.join(map(str, open_ones))}" if open_ones else ""
+    runs = [run for run in runs if has_state(run / LAST) and not (run / SUMMARY).is_file()]
+    if root is not None:
+        runs = [run for run in runs if _data_of(run) == as_path(root).resolve()]
+    if len(runs) == 1:
+        return str(runs[0])
+    found = f"{len(runs)} runs in {DEFAULT} are" if runs else f"no run in {DEFAULT} is"
+    remedy = f"say resume={' or resume='.join(map(str, runs))}" if runs else (
+        "name the run's folder with output=FOLDER, where it begins or goes on"
+    )  # fmt: skip
+    raise InputError(f"resume={SAME}: {found} unfinished; {remedy}")
+
+
+def _data_of(run: Path) -> Path | None:
+    """The folder of data that a run's settings name; ``None`` without readable settings."""
+    try:
+        root = leaves(read_run(run)).get("data.root")
+    except InputError:
+        return None
+    return None if root is None else as_path(str(root)).resolve()
 
 
 def names_data(word: str) -> bool:
@@ -182,7 +204,9 @@ def _data_root(roots: Sequence[str], overrides: Tree) -> Tree:
         InputError: There are several, or it has the name of a recipe.
     """
     stated = overrides.get("data", {})
-    root = stated.get("root") if isinstance(stated, Mapping) else None
+    if not isinstance(stated, Mapping):
+        return {}  # it is refused as a group that is set to a value
+    root = stated.get("root")
     others = [root] if root and isinstance(root, str) else []  # others are refused later
     known = list(dict.fromkeys([*others, *roots]))
     if len(known) > 1:
@@ -225,12 +249,19 @@ def layers(words: Sequence[str]) -> list[Tree]:
         else:
             raise InputError(
                 f"{word}: neither a folder, a recipe, a .yaml file nor key=value"
-                f"{nearest(word, shipped)}; see samtune recipes"
+                f"{nearest(word, [*_folders_beside(word), *shipped])}; see samtune recipes"
             )
     overrides = add_up(overrides, _data_root(roots, overrides))
     for tree in (*file_trees, overrides):
         _trust_what_it_names(tree)
     return [*recipe_trees, *file_trees, in_full(overrides)]
+
+
+def _folders_beside(word: str) -> list[str]:
+    """The folders where a word would be one, as it would name them."""
+    place = as_path(word).parent
+    names = sorted(each.name for each in place.iterdir() if each.is_dir()) if place.is_dir() else []
+    return [str(Path(word).parent / name) for name in names if not name.startswith(".")]
 
 
 def _trust_what_it_names(tree: Tree) -> None:

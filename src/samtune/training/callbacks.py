@@ -13,6 +13,7 @@ from samtune.distributed import any_process
 from samtune.errors import InputError, nearest
 from samtune.model.finetuned import FineTuned
 from samtune.options import further_inputs, name_of
+from samtune.training.result import in_words
 
 ON_STEP, ON_VALIDATION = HOOKS = ("on_step", "on_validation")
 """The points at which functions are called."""
@@ -51,6 +52,14 @@ class CallbackState:
     """Whether this process is the one that writes."""
     stopping: bool = field(default=False, init=False)
     """Whether the training stops."""
+
+    def __str__(self) -> str:
+        line = f"step {self.step} of {self.total}: loss {self.loss:.4g}, lr {self.lr:.3g}"
+        if not self.metrics:
+            return line
+        step = self.metrics.get("step")
+        when = "" if step == self.step else f" of step {step}"
+        return f"{line}; validation{when}: {in_words(self.metrics)}"
 
     def stop(self) -> None:
         """Ends the training after this step: it is validated and saved as after the last one."""

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from samtune.data.opening import DataSplits
-from samtune.evaluation.prepare import Images, training_images
+from samtune.errors import InputError
+from samtune.evaluation.prepare import Images, check_model, training_images
 from samtune.losses.functions import LossFunction
 from samtune.metrics.config import EvalConfig
 from samtune.model.feature_cache import FeatureCache
@@ -20,9 +21,7 @@ from samtune.training.callbacks import Callback, Callbacks
 from samtune.training.choice import Judge
 from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
 from samtune.training.result import FitResult
-from samtune.training.schedule import (
-    FitConfig,
-)
+from samtune.training.schedule import FitConfig
 from samtune.training.trainer import Event, Trainer
 from samtune.training.user_parts import UserParts
 from samtune.training.validation import Validation
@@ -87,7 +86,12 @@ def fit(
         InputError: Nothing to train, wrong settings or images, no state, or a loss not finite; or
             own parts that do not fit.
     """
+    check_model(model)
     config, val = (val, None) if isinstance(val, FitConfig) else (config or FitConfig(), val)
+    if not isinstance(config, FitConfig):
+        raise InputError(
+            f"config={config!r}: must be a FitConfig, as in samtune.FitConfig(epochs=20)"
+        )
     if isinstance(loss, str):
         config, loss = replace(config, loss=loss), None
     model.strength, model.multimask = 1, config.multimask

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,25 @@ class FitResult:
     but 1 is a candidate."""
     no_base: str = ""
     """The reason why the base was no candidate, as a clause; empty if it was one."""
+
+    def __str__(self) -> str:
+        steps = f"{self.steps} step{'' if self.steps == 1 else 's'} in {self.seconds:.3g} s"
+        if self.best is None:
+            return f"{steps}; nothing was validated, and the last weights stay"
+        if self.best.get("strength") == 0 and self.zero_shot is not None:
+            return (
+                f"{steps}; nothing validated better than the base ({in_words(self.zero_shot)}), so "
+                "the model answers as the base, with strength 0"
+            )
+        base = f" (zero-shot {in_words(self.zero_shot)})" if self.zero_shot else ""
+        return f"{steps}; the best is step {self.best['step']}: {in_words(self.best)}{base}"
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """The first metrics of a validation in a line, as ``iou 0.812, dice 0.894``."""
+    values = [
+        f"{name} {value:.3f}"
+        for name, value in row.items()
+        if isinstance(value, float) and name != "strength" and not name.endswith("_pooled")
+    ]
+    return ", ".join(values[:_FEW])

@@ -27,6 +27,7 @@ from samtune.prompts import PromptModes, numbered_mode
 from samtune.registry import Registry
 from samtune.training.criterion import Criterion
 from samtune.training.last_batch import LAST_BATCHES
+from samtune.training.trackers import check_names_of_trackers
 
 AUTO, NONE = "auto", "none"
 """The values of settings that samtune chooses itself, and of what is turned off."""
@@ -60,7 +61,7 @@ COSINES: Registry[Cosine] = Registry("cosine", "train.cosine", "samtune.publishe
 
 @dataclass(frozen=True)
 class FitConfig(Settings):
-    """The settings of a training; each docstring is the help text."""
+    """The settings of a training."""
 
     section = "train"
 
@@ -150,10 +151,11 @@ class FitConfig(Settings):
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
 
     def check_together(self) -> None:
-        """Refuses losses, metrics and prompts to keep that do not exist."""
+        """Refuses losses, metrics, prompts to keep and trackers that do not exist."""
         Loss.parse(self.loss)
         Criterion.parse(self.metric)
         check_keep(self.keep)
+        check_names_of_trackers(self.trackers)
 
     @property
     def peak_lr(self) -> float:

@@ -28,6 +28,20 @@ PACKAGES = {
 """The packages of which each of accelerate's trackers needs one."""
 
 
+def check_names_of_trackers(names: Sequence[str]) -> None:
+    """Refuses a tracker that there is not.
+
+    Raises:
+        InputError: With those that there are.
+    """
+    for name in names:
+        if name not in PACKAGES and name != ALL:
+            known = ", ".join([*PACKAGES, ALL])
+            raise InputError(
+                f"train.trackers={name}: must be one of {known}{nearest(name, PACKAGES)}"
+            )
+
+
 def check_trackers(names: Sequence[str]) -> None:
     """Refuses a tracker that there is not, or whose package is not installed.
 
@@ -39,12 +53,8 @@ def check_trackers(names: Sequence[str]) -> None:
     Raises:
         InputError: With what to install.
     """
+    check_names_of_trackers(names)
     for name in names:
-        if name not in PACKAGES and name != ALL:
-            known = ", ".join([*PACKAGES, ALL])
-            raise InputError(
-                f"train.trackers={name}: must be one of {known}{nearest(name, PACKAGES)}"
-            )
         packages = PACKAGES.get(name) or [each for some in PACKAGES.values() for each in some]
         if not any(map(find_spec, packages)):
             what = f"the package {packages[0]}" if name != ALL else "one of their packages"

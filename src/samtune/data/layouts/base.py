@@ -82,7 +82,9 @@ def find(config: DataConfig) -> SplitRecords:
     from samtune.data.named import DATASETS
 
     if not config.root:
-        raise InputError("data.root: no folder given; set data.root=FOLDER with images and masks")
+        raise InputError(
+            "data.root: no folder given; name that of your images and masks, or set data.root=FOLDER"
+        )
     root = as_path(config.root)
     if config.images is not None or config.mask_files is not None:
         from samtune.data.layouts.patterns import find_by_patterns

@@ -1,0 +1,94 @@
+"""What a model is made of, as Python code gives it: a base, an adapter, a decoder and options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from samtune.adapters import ADAPTERS, Adapter
+from samtune.decoders import Decoder
+from samtune.errors import InputError
+from samtune.registry import Registry, trust
+from samtune.registry.places import PLACE
+from samtune.sam.model import Sam
+
+
+def check_base_of(sam: Any) -> None:
+    """Refuses what is no base, or is one that would be trained.
+
+    Raises:
+        InputError: With what to give instead.
+    """
+    if not isinstance(sam, Sam):
+        what = repr(sam) if isinstance(sam, str) else type(sam).__name__
+        raise InputError(
+            f"sam={what}: must be a base; give samtune.load_sam(NAME, WEIGHTS), as in "
+            'samtune.load_sam("nano")'
+        )
+    if any(p.requires_grad for p in sam.parameters()):
+        raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")
+
+
+def name_of(registry: Registry[Any], part: Any) -> Any:
+    """The name of a class that stands for a part; a name or a module as it is.
+
+    A place that is named here may be imported from now on.
+
+    Raises:
+        InputError: A class that cannot be such a part.
+    """
+    if isinstance(part, type):
+        return registry.adopt(part)
+    if isinstance(part, str):
+        trust(*PLACE.findall(part))
+        return part
+    kind = Adapter if registry is ADAPTERS else Decoder
+    if not isinstance(part, kind):
+        what = "None" if part is None else type(part).__name__
+        raise InputError(
+            f"{registry.kind}={what}: is no {registry.kind}; give a name, as "
+            f"{'none' if registry is ADAPTERS else 'frozen'!r} for SAM's own, or a class or module "
+            f"that is built on samtune.{registry.kind}s.{kind.__name__}"
+        )
+    return part
+
+
+def check_parts(sam: Sam, parts: Sequence[Any]) -> None:
+    """Refuses modules that cannot be an adapter and a decoder, or that hold the base.
+
+    Args:
+        sam: The base, which every model shares.
+        parts: The adapter and the decoder.
+
+    Raises:
+        InputError: With what to do.
+    """
+    base = {id(tensor) for tensor in sam.parameters()}
+    for kind, part in zip(("adapter", "decoder"), parts, strict=True):
+        if any(id(tensor) in base for tensor in part.parameters()):
+            raise InputError(
+                f"{kind}={type(part).__name__}: holds tensors of the base among its own, which "
+                "would be trained and saved with it; copy what it needs, or keep the base in a "
+                "tuple, as self.base = (sam,)"
+            )
+
+
+def options_of(kind: str, options: Any) -> Mapping[str, Any]:
+    """Options by name; of a method's ``Config`` its fields.
+
+    Args:
+        kind: ``adapter`` or ``decoder``, for messages.
+        options: As Python code gives them; ``None`` for the defaults.
+
+    Raises:
+        InputError: They are neither.
+    """
+    if is_dataclass(options) and not isinstance(options, type):
+        return asdict(options)
+    if options is None or isinstance(options, Mapping):
+        return options or {}
+    raise InputError(
+        f'{kind}_options={options!r}: must be options by name, as in {{"rank": 8}}, or a method\'s '
+        "Config"
+    )

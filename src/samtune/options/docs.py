@@ -1,0 +1,44 @@
+"""The docstrings below the fields of a dataclass: its help, on the command line and in Python."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from functools import cache
+from typing import Any
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """The string below each annotated attribute of a class and its bases, by the name."""
+    return {k: text for kind in cls.__mro__[-2::-1] for k, text in _docs_of(kind).items()}
+
+
+@cache
+def _docs_of(cls: type) -> dict[str, str]:
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    except (OSError, TypeError):  # no source, as of a class that was typed at a prompt
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for here, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(here, ast.AnnAssign) and isinstance(here.target, ast.Name):
+            value = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                docs[here.target.id] = inspect.cleandoc(value.value)
+    return docs
+
+
+class WithFieldDocs(type):
+    """Classes whose docstring goes on with those of their fields, so that ``help()`` shows them."""
+
+    @property
+    def __doc__(cls) -> Any:  # type: ignore[override]
+        text = cls.__dict__.get("__doc__")
+        fields = cls.__dict__.get("__match_args__")
+        if fields is None:  # the decorator asks before the class is whole
+            return text
+        docs = attribute_docs(cls)
+        rows = [f"    {name}: {' '.join(docs.get(name, '').split())}" for name in fields]
+        return "\n".join([str(text).rstrip(), "", "Settings:", *rows])
