@@ -231,4 +231,4 @@ def test_help_shows_each_setting_with_its_meaning():
     text = inspect.getdoc(FitConfig)
     assert text.startswith("The settings of a training.")
     assert all(f"\n    {row.name}: " in text for row in fields(FitConfig))
-    assert "Images in a batch" in text
+    assert "Passes over the training images" in text

@@ -61,7 +61,7 @@ def check(
         return _check_of(all_looks, parts, data, [*problems, *_of_splits(parts, all_looks, data)])
     if not data.root:
         raise InputError(
-            "data.root: no folder given; name that of your images and masks, or set data.root=FOLDER"
+            "data.root: no folder given; name that of images and masks, or set data.root=FOLDER"
         )
     layout: SplitRecords = {}
     parts = {}

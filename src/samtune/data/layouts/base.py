@@ -83,7 +83,7 @@ def find(config: DataConfig) -> SplitRecords:
 
     if not config.root:
         raise InputError(
-            "data.root: no folder given; name that of your images and masks, or set data.root=FOLDER"
+            "data.root: no folder given; name that of images and masks, or set data.root=FOLDER"
         )
     root = as_path(config.root)
     if config.images is not None or config.mask_files is not None:
