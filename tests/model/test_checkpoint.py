@@ -20,6 +20,7 @@ from samtune.decoders.frozen import FrozenDecoder
 from samtune.geometry import InputPolicy
 from samtune.model import checkpoint
 from samtune.model.finetuned import FineTuned
+from samtune.model.header import BUNDLE_FORMAT
 from samtune.runs.config import RunConfig
 from samtune.runs.places import without_places
 from samtune.runs.source import Source
@@ -286,7 +287,7 @@ def test_a_file_cut_short_is_refused(sam, path, refused, kept):
 
 
 def test_a_newer_format_is_refused(sam, path, refused):
-    newer = rewritten(path, {"format": checkpoint.FORMAT + 1, "samtune": "99.0"})
+    newer = rewritten(path, {"format": BUNDLE_FORMAT + 1, "samtune": "99.0"})
     refused(["99.0", "upgrade"], samtune.load, newer, sam)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from samtune.cli.completion import complete_method, complete_recipe
 from samtune.cli.console import Json, Quiet, Words, answer, speaking
@@ -34,11 +35,24 @@ RUN is the folder that a training names, as runs/lora-tuned-nano-polyps.
 All verbs: samtune --help; the settings of a training: samtune train --help"""
 """The text that ``samtune`` alone prints."""
 
+FIRST = ("demo", "data", "train", "eval", "predict", "compare")
+"""The verbs in the order in which people need them; the others follow."""
+
 SEE_TRAIN = "samtune train --help lists them."
 """Ends the help of the other verbs that take settings."""
 
+
+class InOrder(TyperGroup):
+    """Lists the verbs that people need first before the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the verbs."""
+        return [*FIRST, *(name for name in super().list_commands(ctx) if name not in FIRST)]
+
+
 app = typer.Typer(
     name="samtune",
+    cls=InOrder,
     help="Fine-tune the Segment Anything Model. Settings are key=value words, as in train.lr=1e-4.",
     pretty_exceptions_enable=False,
 )
