@@ -133,7 +133,7 @@ class DataConfig(Settings):
 
     @property
     def place(self) -> str:
-        """Where the data are, for messages: the folder, or the name of what Python code gave."""
+        """The place of the data, for messages: the folder, or the name of what Python code gave."""
         return str(self.root or self.name or "data")
 
     def check_together(self) -> None:

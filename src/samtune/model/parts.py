@@ -1,4 +1,4 @@
-"""What a model is made of, as Python code gives it: a base, an adapter, a decoder and options."""
+"""The parts of a model as Python code gives them: a base, an adapter, a decoder and options."""
 
 from __future__ import annotations
 
