@@ -122,7 +122,7 @@ def _with_adapter(job: Job, factors: Mapping[str, Factors]) -> Any:
         inference_mode=True,
     )
     base.name_or_path = job.options["base_model"]  # from which PEFT takes its entry
-    tuned = get_peft_model(base, config)
+    tuned: Any = get_peft_model(base, config)  # whose modules PEFT does not type
     for name, factor in layers.items():
         layer = tuned.base_model.model.get_submodule(name)
         layer.lora_A[ADAPTER].weight.copy_(factor.a)
