@@ -434,7 +434,7 @@ def test_usage(samtune, args, said):
     ("args", "said"),
     [
         (["train", "data.root=nowhere"], "nowhere: the folder does not exist"),
-        (["train", "--jsn"], "No such option"),
+        (["train", "--jsn"], "no such option; did you mean --json?"),
     ],
 )
 def test_the_real_command_line(tmp_path, args, said):

@@ -25,7 +25,7 @@ def test_a_name_of_core_loads_nothing_and_another_one_loads_the_room():
         "from samtune.data.prompters import BOX_RULES, MASK_RULES, rule_of\n"
         "from samtune.training.schedule import COSINES\n"
         "COSINES['step']\n"
-        "plain = PromptConfig(train='none,point', points=3)\n"
+        "plain = PromptConfig(train=['none', 'point'], points=3)\n"
         "rule_of(BOX_RULES, plain), rule_of(MASK_RULES, plain)\n"
         "assert not [m for m in sys.modules if m.startswith('samtune.published')]\n"
         "print(COSINES['kyyle'].__module__, *COSINES)\n"

@@ -338,7 +338,13 @@ def test_several_checkpoints_by_prompt(samtune, trained, tmp_path, monkeypatch):
     assert guesses == {mode: by_prompt[mode]["guesses"] for mode in ("box", "none")}
     assert list(guesses["none"]) == ["whole image"]
     said = answer.err[answer.err.index("IoU by prompt of training and evaluation") :]
-    for shown in ("1: zero-shot", "3: box", "filled box, no model", str(copy), "iou: IoU of each"):
+    for shown in (
+        "1: zero-shot",
+        "3: box",
+        "filled box, no model",
+        str(copy),
+        "report.html#contract",
+    ):
         assert shown in said
     again = samtune("eval", *words[:1], trained.checkpoint, "--json")
     assert "give each once" in again.line
