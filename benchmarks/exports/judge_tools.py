@@ -198,6 +198,7 @@ def anylabeling(folder: Path):
     if config["type"] == "segment_anything_2":
         image = pictures()[0][2]
         embedding = tool.model.encode(image)
+        tool.amg.pred_iou_thresh, tool.amg.stability_score_thresh = 0.5, 0.8
         grid = tool.amg.generate(
             lambda points: tool.model.predict_masks_batch(embedding, points), image.shape[:2]
         )
@@ -245,6 +246,12 @@ def page(folder: Path) -> None:
     """Prints the results as a page."""
     print(INTRODUCTION)
     heads = " | ".join(f"{shape}, {kind}" for shape in SHAPES for kind in ("box", "point"))
+    grids = [json.loads(f.read_text("utf-8"))["everything"] for f in folder.glob("*.json")]
+    if count := sum(filter(None, grids)):
+        print(
+            f"\nThe button segment everything finds {count} objects in the image of 256 x 256, at"
+        )
+        print("`amg_pred_iou_thresh: 0.5` and `amg_stability_score_thresh: 0.8`.")
     for picture in ("256 x 256", "320 x 256", "1280 x 768"):
         print(f"\n## An image of {picture} pixels\n\n| tool | model and frame | {heads} |")
         print("|---" * 8 + "|")
@@ -299,7 +306,8 @@ With the pixels that samtune prepares, every one of these exports answers with l
 by less than 0.001, or `samtune export` would have refused it. What is missing to 1 below comes
 from how the tool brings an image into its frame:
 
-- labelme and `segment_anything_2` resize as samtune does.
+- labelme resizes as samtune does. `segment_anything_2` rounds pixels once, Pillow's resize of bytes
+  after each axis.
 - `edge_sam` leaves pixels out when it shrinks an image. Images that fit the frame (256 x 256
   here) come through as they are, those that must shrink by a fifth nearly so; a picture five
   times larger than the frame does not, and `target_length=1024` helps there.

@@ -171,7 +171,14 @@ class StretchedEncoder(nn.Module):
 
     def __init__(self, model: FineTuned) -> None:
         super().__init__()
-        self.encoder = EncoderGraph(model, "normalised")
+        self.encoder, spec = EncoderGraph(model, "planes"), model.sam.spec
+        self.register_buffer("mean", torch.tensor(spec.pixel_mean)[:, None, None], False)
+        self.register_buffer("std", torch.tensor(spec.pixel_std)[:, None, None], False)
+        # The tool resizes floats, samtune bytes, unless the model was trained without rounding.
+        self.rounds = model.input.antialias
+
+    mean: Tensor
+    std: Tensor
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Two tensors without meaning, which the tool expects, and the embedding.
@@ -179,7 +186,8 @@ class StretchedEncoder(nn.Module):
         Args:
             image: ``(1, 3, H, W)`` RGB, normalised as SAM's.
         """
-        packed = self.encoder(image)
+        pixels = image * self.std + self.mean
+        packed = self.encoder(pixels.round() if self.rounds else pixels)
         return packed[:, :1, :1, :1], packed[:, 1:2, :1, :1], packed
 
 

@@ -152,7 +152,7 @@ def _write_square_pair(job: Job, folder: Path, side: int) -> None:
 
 
 def _write_stretched_pair(job: Job, folder: Path) -> None:
-    encoder, (h, w) = StretchedEncoder(job.model), job.model.mask_size
+    encoder = StretchedEncoder(job.model)
     features = ("high_res_feats_0", "high_res_feats_1", "image_embed")
     image = torch.ones(1, 3, *job.model.input.size)
     write_encoder(job, folder, encoder, {"image": image}, {}, features)
@@ -167,11 +167,15 @@ def _write_stretched_pair(job: Job, folder: Path) -> None:
             "high_res_feats_1": torch.zeros(1, 1, 1, 1),
             "point_coords": example["point_coords"],
             "point_labels": example["point_labels"],
-            "mask_input": torch.zeros(2, 1, h, w),
+            "mask_input": torch.zeros(2, 1, 16, 24),  # of the tool's own size
             "has_mask_input": torch.zeros(1),
         },
         ["masks", "iou_predictions"],
-        {"point_coords": prompts, "point_labels": prompts, "mask_input": {0: "num_prompts"}},
+        {
+            "point_coords": prompts,
+            "point_labels": prompts,
+            "mask_input": {0: "num_prompts", 2: "mask_height", 3: "mask_width"},
+        },
         notes_of(job),
     )
 
@@ -228,7 +232,8 @@ class StretchedAnswers(ToolAnswers):
         """Asks with points in the frame."""
         xy, labels = points_of(ask, scale_to(geometry), padded=False)
         first, second, embedding = encoded
-        no_mask = np.zeros((1, 1, *self.model.mask_size))
+        h, w = self.model.input.size
+        no_mask = np.zeros((1, 1, h // 4, w // 4))
         masks = self.decoder(embedding, first, second, xy, labels, no_mask, np.zeros(1))[0][0]
         return enlarged(masks, geometry.original)
 
