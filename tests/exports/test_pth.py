@@ -32,6 +32,15 @@ def test_the_file_has_the_official_names_and_answers_as_the_model(pictures, tmp_
     assert about["mean_iou_as_consumer"] == about["mean_iou"] > 0.999
 
 
+def test_a_model_of_tiles_is_exported_for_whole_images(pictures, tmp_path):
+    policy = InputPolicy((64, 64), tiles="tiled")
+    model = moved(FineTuned(tiny.base(), "lora", "tuned", input=policy))
+    exported = export(model, tmp_path / "out", "pth", check=pictures)
+    assert exported.findings.difference < 1e-4 and model.tuned_input.tiles == "tiled"
+    about = json.loads((tmp_path / "out/export.json").read_text())
+    assert about["input"]["tiles"] == "tiled"
+
+
 def test_what_sams_own_predictor_sees_is_told(pictures, tmp_path):
     policy = InputPolicy((64, 96), "stretch")
     model = moved(FineTuned(tiny.base(), "bitfit", input=policy), by=0.2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -37,6 +38,14 @@ class Job:
     """The file that its base was read from."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Values of the format's own settings."""
+
+    def taking_images_whole(self) -> Job:
+        """The same job with a model that cuts no image into tiles or crops."""
+        if self.model.tuned_input.tiles == "whole":
+            return self
+        model = copy.deepcopy(self.model)  # the base is shared
+        model.tuned_input = replace(model.tuned_input, tiles="whole")
+        return replace(self, model=model)
 
     @property
     def is_prompted(self) -> bool:
@@ -94,6 +103,8 @@ class Format:
     extra: ClassVar[str] = ""
     """The extra of samtune that installs them."""
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    cuts: ClassVar[bool] = False
+    """Whether images are cut into tiles or crops as the model says; else they are taken whole."""
 
     @dataclass(frozen=True)
     class Config:

@@ -28,6 +28,8 @@ _CONSTANT = re.compile(r"^(?P<target>(?P<name>[A-Z_]+)(: [^=\n]+)?) = .*$", re.M
 class LoadingFormat(Format):
     """A format whose program loads the checkpoint with samtune, so that it takes every model."""
 
+    cuts = True
+
     @dataclass(frozen=True)
     class Config(Format.Config):
         """The options of such a format."""

@@ -133,10 +133,11 @@ def _fill(
 ) -> Findings:
     """Writes all files of an export into a new folder, and checks them."""
     notes = target.write(job, folder)
-    answers = target.answers(job, folder)
-    findings = compare(job, answers, images)
+    reference = job if target.cuts else job.taking_images_whole()
+    answers = target.answers(reference, folder)
+    findings = compare(reference, answers, images)
     findings.refuse_difference(job, f"--format={target.name}")
-    _write_picture(job, answers, images[0][1], folder / PICTURE)
+    _write_picture(reference, answers, images[0][1], folder / PICTURE)
     files = {f.relative_to(folder): f for f in sorted(folder.rglob("*")) if f.is_file()}
     about = _about(job, target, notes, findings, files)
     write_whole(folder / SUMMARY, json.dumps(about, indent=1) + "\n", REMEDY)

@@ -19,6 +19,7 @@ from samtune.model.checkpoint import load
 class Hub(Format):
     """Everything that a reader of the hub expects; ``hf upload`` puts it there."""
 
+    cuts = True
     consumer = "the Hugging Face hub, and samtune.load on hf:owner/name"
     writes = "samtune.safetensors, config.json, README.md (the model's card)"
 
