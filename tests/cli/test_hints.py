@@ -63,9 +63,13 @@ def test_the_folder_of_a_run_stands_for_its_checkpoint_and_is_no_data(
     answer = samtune("predict", trained.folder, trained.root / "images", "--out", "o", "--json")
     assert answer.code == 0 and answer.json["images"] == 8
     assert "go on with it by samtune train resume=" in samtune("train", trained.folder).line
-    shutil.copytree(trained.folder, "runs/open")
-    (tmp_path / "runs/open/summary.json").unlink()
+    assert "no run in runs is unfinished; name" in samtune("train", "--resume").line
+    for name in ("open", "other"):
+        shutil.copytree(trained.folder, f"runs/{name}")
+        (tmp_path / "runs" / name / "summary.json").unlink()
     said = samtune("train", "--resume").line
-    assert "name that with output=FOLDER, as in resume=runs/open" in said
+    assert "2 runs in runs are unfinished; say resume=runs/open or resume=runs/other" in said
+    shutil.rmtree("runs/other")
+    assert samtune("train", "--resume", "--json").json["checkpoint"].startswith("runs/open")
     (tmp_path / "runs/open/best.safetensors").unlink()
     assert "a folder without best.safetensors" in samtune("eval", "runs/open").line
