@@ -21,6 +21,12 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def without_a_width(monkeypatch) -> None:
+    """No test depends on the width of the terminal that the suite was started in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def parser_built_once() -> Iterator[None]:
     """The parser of the command line, built once as a process of its own does."""

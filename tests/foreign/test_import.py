@@ -230,7 +230,7 @@ def test_second_names_that_differ(bring, released):
         (("--from", "ts_sam", "--save-base", "b.safetensors"), "leave one of them out"),
         (("--from", "ts_sam", "--model", "vit_q"), "must be one of"),
         (("--from", "ts_sam", "--out", "x.pth"), "give it that ending"),
-        (("--from", "ts_sam", "--out", "base.safetensors"), "a path of its own"),
+        (("--from", "ts_sam", "--out", "base.safetensors"), "is never overwritten"),
     ],
 )
 def test_wrong_words(samtune, tmp_path, monkeypatch, released, words, said):

@@ -28,6 +28,7 @@ def test_the_smallest_rate_that_a_part_declares_holds():
 
 
 def test_a_stack_bears_what_each_of_its_adapters_bears(sam, monkeypatch):
+    monkeypatch.setattr(ADAPTERS, "_joint", {})  # what other tests have joined is kept there
     monkeypatch.setattr(ADAPTERS["lora"], "learning_rate", 5e-4)
     monkeypatch.setattr(ADAPTERS["bitfit"], "learning_rate", 2e-4)
     for decoder, rate in (("frozen", 2e-4), ("hq", 2e-4), ("tuned", 2e-4)):
