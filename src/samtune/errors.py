@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 SYNONYMS = {
     "iterations": "max_steps",
@@ -47,6 +48,22 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and ends with exit code 2.
     """
+
+
+def check_packages(asked_by: str, needs: Iterable[str], extra: str) -> None:
+    """Refuses to go on without packages that an extra of samtune installs.
+
+    Args:
+        asked_by: What needs them, as ``--format=onnx``.
+        needs: Their names, as they are imported.
+        extra: The name of the extra.
+
+    Raises:
+        InputError: With those that are missing.
+    """
+    missing = [package for package in needs if find_spec(package) is None]
+    if missing:
+        raise InputError(f"{asked_by}: needs {', '.join(missing)}; pip install 'samtune[{extra}]'")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -203,6 +204,37 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # its folder may not exist
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path, remedy: str = REMEDY) -> Iterator[Path]:
+    """Gives a block an empty folder to fill; after the block it takes the place of ``folder``.
+
+    After an error the earlier folder, if there was one, is as it was, and no partial one is left.
+
+    Args:
+        folder: The folder to write or to replace.
+        remedy: See :func:`replacing`.
+
+    Raises:
+        InputError: It could not be written.
+    """
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    earlier = folder.with_name(f"{folder.name}.{os.getpid()}.earlier")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            os.replace(folder, earlier)
+        os.replace(partial, folder)
+    except OSError as error:
+        if earlier.exists() and not folder.exists():
+            os.replace(earlier, folder)
+        raise InputError(f"{folder}: could not be written ({error}); {remedy}") from error
+    finally:
+        for each in (partial, earlier):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def write_whole(path: str | Path, content: bytes | str, remedy: str = REMEDY) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from predictions import pictures, predicted, shapes, written
 
-from samtune.inference.format_folders import is_ours, refuse_foreign, replacing_folder
+from samtune.inference.format_folders import is_ours, refuse_foreign, signed_folder
 from samtune.inference.formats import WRITERS, chosen_formats
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -40,7 +40,7 @@ def test_a_folder_is_replaced_unless_somebody_changed_it(tmp_path, refused):
 def test_a_folder_that_fails_leaves_the_earlier_one(tmp_path):
     results = [predicted(pictures(tmp_path / "in")[0], [shapes()["disc"]])]
     folder, _ = written("coco", results, tmp_path / "out")
-    with pytest.raises(RuntimeError), replacing_folder(folder, "") as partial:
+    with pytest.raises(RuntimeError), signed_folder(folder, "") as partial:
         (partial / "x").write_text("half")
         raise RuntimeError
     assert is_ours(folder) and [each.name for each in (tmp_path / "out").iterdir()] == ["coco"]

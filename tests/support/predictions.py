@@ -11,7 +11,7 @@ from samtune.data.layouts.base import with_defaults
 from samtune.data.pictures import find_images
 from samtune.geometry import InputPolicy
 from samtune.inference.answers import entry_of
-from samtune.inference.format_folders import replacing_folder
+from samtune.inference.format_folders import signed_folder
 from samtune.inference.formats import WRITERS, Predicted, Task
 from samtune.inference.naming import label_of
 
@@ -66,7 +66,7 @@ def written(name, results, out, classes=None, tolerance=1.0):
     count = len(classes.names) if classes else 0
     writer = WRITERS[name](Task("images", policy, classes, count, tolerance))
     writer.check([result.record for result in results])
-    with replacing_folder(out / name, "") as folder:
+    with signed_folder(out / name, "") as folder:
         troubles = list(writer.write(results, folder))
     return out / name, [str(error) for _, error in troubles]
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.errors import InputError
+from samtune.errors import check_packages
 from samtune.exports.onnx_files import Precision
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import NONE
 from samtune.registry import Registry
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,25 @@ class Ask:
     """``(1, 4H, 4W)`` logits of an earlier answer."""
 
 
+class LastImage(Generic[T]):
+    """The encoding of the last image, which several questions in a row share."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[NDArray[np.uint8], T]] = {}
+
+    def get(self, how: str, image: NDArray[np.uint8], make: Callable[[], T]) -> T:
+        """The encoding of an image, made anew if the last image was another one.
+
+        Args:
+            how: The name of that way.
+            image: ``(h, w, 3)`` RGB; the same array is the same image.
+            make: Encodes it.
+        """
+        if how not in self._last or self._last[how][0] is not image:
+            self._last[how] = (image, make())
+        return self._last[how][1]
+
+
 class Answers(Protocol):
     """Exported files at work, on one image at a time, as their consumer runs them."""
 
@@ -117,12 +137,7 @@ class Format:
         Raises:
             InputError: With the packages that are missing.
         """
-        missing = [package for package in cls.needs if find_spec(package) is None]
-        if missing:
-            raise InputError(
-                f"--format={cls.name}: needs {', '.join(missing)}; pip install "
-                f"'samtune[{cls.extra}]'"
-            )
+        check_packages(f"--format={cls.name}", cls.needs, cls.extra)
 
     def check(self, job: Job) -> None:
         """Refuses what the format cannot express, before anything is written.

@@ -185,10 +185,15 @@ def pack(features: Features) -> Tensor:
     return torch.cat([features.embedding, *taps], 1) if taps else features.embedding
 
 
+def packed_widths(model: FineTuned) -> list[int]:
+    """The channels of each part of :func:`pack`, in its order."""
+    taps, blocks = sorted(model.acting.decoder.taps), model.sam.image_encoder.blocks
+    return [model.sam.spec.prompt_dim, *(blocks[i].dim for i in taps)]
+
+
 def unpack(model: FineTuned, packed: Tensor) -> Features:
     """The inverse of :func:`pack`."""
-    taps, blocks = sorted(model.acting.decoder.taps), model.sam.image_encoder.blocks
-    widths = [model.sam.spec.prompt_dim, *(blocks[i].dim for i in taps)]
-    embedding, *streams = packed.split(widths, 1)
+    embedding, *streams = packed.split(packed_widths(model), 1)
+    taps = sorted(model.acting.decoder.taps)
     by_block = {i: s.permute(0, 2, 3, 1) for i, s in zip(taps, streams, strict=True)}
     return Features(embedding, model.input.size, by_block)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.errors import InputError
-from samtune.exports.base import Ask, Job
+from samtune.exports.base import Ask, Job, LastImage
 from samtune.exports.checks import Reference
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
@@ -47,7 +47,7 @@ class PlainAnswers:
         plain = FineTuned(sam).eval()
         is_plain = plain.input == job.model.input
         self._plain = None if is_plain else replace(job, model=plain)
-        self._encoded: dict[str, tuple[NDArray[np.uint8], Reference]] = {}
+        self._encoded = LastImage[Reference]()
 
     def same_pixels(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:
         """Logits ``(1, h, w)``, see :class:`samtune.exports.base.Answers`."""
@@ -63,7 +63,4 @@ class PlainAnswers:
 
     def _about(self, whose: str, job: Job, image: NDArray[np.uint8]) -> Reference:
         """An image, which is encoded once for all that is asked of it."""
-        last = self._encoded.get(whose)
-        if last is None or last[0] is not image:
-            last = self._encoded[whose] = (image, Reference(job, image))
-        return last[1]
+        return self._encoded.get(whose, image, lambda: Reference(job, image))

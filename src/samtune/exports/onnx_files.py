@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,20 +22,6 @@ if TYPE_CHECKING:
 
 OPSET = 18
 Precision = Literal["fp32", "fp16", "int8"]
-
-
-def check_onnx_installed(asked_by: str) -> None:
-    """Refuses to go on without the packages that write and run ONNX files.
-
-    Args:
-        asked_by: What needs them, as ``--format=onnx``.
-
-    Raises:
-        InputError: With the packages that are missing.
-    """
-    missing = [p for p in ("onnx", "onnxscript", "onnxruntime") if find_spec(p) is None]
-    if missing:
-        raise InputError(f"{asked_by}: needs {', '.join(missing)}; pip install 'samtune[onnx]'")
 
 
 @torch.no_grad()

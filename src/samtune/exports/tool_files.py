@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-from samtune.exports.base import Ask, Format, Job
-from samtune.exports.graphs import check_traceable
+from samtune.exports.base import Ask, Format, Job, LastImage
+from samtune.exports.graphs import check_traceable, packed_widths
 from samtune.exports.onnx_files import OPSET, OnnxModel, reduce_precision, write_onnx
 from samtune.exports.onnx_inputs import SIDES, notes_of, resized, resized_example
 from samtune.geometry import Geometry
@@ -108,12 +108,9 @@ def points_example(model: FineTuned, extra: int = 2) -> dict[str, Tensor]:
         model: Whose decoder it is.
         extra: Channels that its encoder adds to the embedding.
     """
-    blocks, (h, w) = model.sam.image_encoder.blocks, model.mask_size
-    taps = sum(blocks[i].dim for i in model.acting.decoder.taps)
+    channels, (h, w) = sum(packed_widths(model)) + extra, model.mask_size
     return {
-        "image_embeddings": torch.full(
-            (1, model.sam.spec.prompt_dim + taps + extra, h // 4, w // 4), 64.0
-        ),
+        "image_embeddings": torch.full((1, channels, h // 4, w // 4), 64.0),
         "point_coords": torch.full((2, 3, 2), 8.0),
         "point_labels": torch.ones(2, 3),
     }
@@ -165,17 +162,17 @@ class ToolAnswers:
         self.model, self.options = job.model, job.options
         self.encoder = OnnxModel(folder / f"{job.name}.encoder.onnx")
         self.decoder = OnnxModel(folder / f"{job.name}.decoder.onnx")
-        self._last: dict[str, tuple[NDArray[np.uint8], tuple[Any, ...]]] = {}
+        self._encoded = LastImage[Any]()
 
     def same_pixels(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:
         """Logits ``(K, h, w)``, see :class:`samtune.exports.base.Answers`."""
         content, geometry = resized(self.model, image)
-        encoded = self._encoded("same", image, lambda: self.encoder(self.in_frame(content)))
+        encoded = self._encoded.get("same", image, lambda: self.encoder(self.in_frame(content)))
         return self.ask_frame(encoded, geometry, ask)
 
     def as_consumer(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:
         """Logits ``(K, h, w)``, see :class:`samtune.exports.base.Answers`."""
-        encoded = self._encoded("tool", image, lambda: self.encoder(self.prepare(image)))
+        encoded = self._encoded.get("tool", image, lambda: self.encoder(self.prepare(image)))
         return self.ask_tool(encoded, (image.shape[0], image.shape[1]), ask)
 
     def in_frame(self, content: NDArray[np.float32]) -> NDArray[Any]:
@@ -197,11 +194,6 @@ class ToolAnswers:
     ) -> NDArray[np.float32]:
         """Asks as the tool does: logits ``(K, h, w)`` of the image's ``size``."""
         raise NotImplementedError
-
-    def _encoded(self, how: str, image: NDArray[np.uint8], encode: Any) -> tuple[Any, ...]:
-        if how not in self._last or self._last[how][0] is not image:
-            self._last[how] = (image, tuple(encode()))
-        return self._last[how][1]
 
     def decode(
         self, encoded: tuple[Any, ...], points: tuple[NDArray[Any], NDArray[Any]], size: Any

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from samtune.data.transforms import fit
 from samtune.errors import InputError
-from samtune.exports.base import Ask, Job
+from samtune.exports.base import Ask, Job, LastImage
 from samtune.exports.checks import prompts_of
 from samtune.model.finetuned import FineTuned
 from samtune.ops import resize
@@ -169,7 +169,7 @@ class TransformersAnswers:
         from transformers import SamProcessor
 
         self._model, self._built = job.model, built
-        self._encoded: dict[str, tuple[NDArray[np.uint8], Tensor]] = {}
+        self._encoded = LastImage[Tensor]()
         self._processor = SamProcessor.from_pretrained(folder, local_files_only=True)
 
     @torch.no_grad()
@@ -204,10 +204,7 @@ class TransformersAnswers:
 
     def _embedding(self, whose: str, image: NDArray[np.uint8], pixels: Tensor) -> Tensor:
         """The embedding of an image, which is encoded once for all that is asked of it."""
-        last = self._encoded.get(whose)
-        if last is None or last[0] is not image:
-            last = self._encoded[whose] = (image, self._built.get_image_embeddings(pixels))
-        return last[1]
+        return self._encoded.get(whose, image, lambda: self._built.get_image_embeddings(pixels))
 
     def _ask(self, ask: Ask, embedding: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Logits ``(1, 1, 1, 4H, 4W)`` of one image, prompt and mask."""

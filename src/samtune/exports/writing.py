@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,14 @@ from samtune.exports.checks import (
     compare,
 )
 from samtune.exports.onnx_files import Precision
-from samtune.files import as_path, check_room, free_path, lies_in, write_whole
+from samtune.files import (
+    as_path,
+    check_room,
+    free_path,
+    lies_in,
+    replacing_folder,
+    write_whole,
+)
 from samtune.inference.predictor import check_threshold
 from samtune.model.finetuned import FineTuned
 from samtune.report.overlays import draw_overlay
@@ -113,18 +118,9 @@ def export(
     target.check(job)
     images = check_images(check or demo_data() / "images" / "test", model.input)
     check_room(folder, REMEDY)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with replacing_folder(folder, REMEDY) as partial:
         findings = _fill(partial, target, job, images)
         names = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except OSError as error:
-        raise InputError(f"{folder}: could not be written ({error.strerror}); {REMEDY}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Exported(folder, tuple(names), findings)
 
 
@@ -247,8 +243,5 @@ def _versions() -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    total = sha256()
     with path.open("rb") as file:
-        while piece := file.read(2**20):
-            total.update(piece)
-    return total.hexdigest()
+        return file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ from samtune.data.windows import size_of_raster
 from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.inference.answers import Answer, Together, reaches_beyond
-from samtune.inference.format_folders import replacing_folder
+from samtune.inference.format_folders import signed_folder
 from samtune.inference.formats import PNG, WRITERS, Predicted, Task, Writer, chosen_formats
 from samtune.inference.naming import checked_names, label_of, requests_by_name
 from samtune.inference.outlines import TOLERANCE, check_tolerance
@@ -90,7 +90,7 @@ class _Prediction:
     def finish(self) -> None:
         """Writes what is written when all is answered, from the journal; then that goes."""
         for writer in self.writers if len(self.journal) else ():
-            with replacing_folder(self.places.folder / writer.name, REMEDY) as folder:
+            with signed_folder(self.places.folder / writer.name, REMEDY) as folder:
                 for result, error in writer.write(self._results(), folder):
                     file = str(result.record.file)
                     self.failed.append(Failure(result.record.name, file, error))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from samtune.errors import InputError
-from samtune.files import lies_in, write_whole
+from samtune.files import lies_in, replacing_folder, write_whole
 from samtune.texts import read_json
 
 SIGNATURE = ".samtune.json"
@@ -49,8 +48,8 @@ def refuse_foreign(folder: Path, other: Path, sources: Iterable[Path]) -> None:
 
 
 @contextmanager
-def replacing_folder(folder: Path, remedy: str) -> Iterator[Path]:
-    """Gives a block an empty folder, and afterwards moves that to its place.
+def signed_folder(folder: Path, remedy: str) -> Iterator[Path]:
+    """Gives a block an empty folder, signs it afterwards, and moves it to its place.
 
     Args:
         folder: The folder to write or to replace.
@@ -59,24 +58,9 @@ def replacing_folder(folder: Path, remedy: str) -> Iterator[Path]:
     Raises:
         InputError: It could not be written.
     """
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    earlier = folder.with_name(f"{folder.name}.{os.getpid()}.earlier")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with replacing_folder(folder, remedy) as partial:
         yield partial
         write_whole(partial / SIGNATURE, json.dumps({"predicted": _states(partial)}), remedy)
-        if folder.exists():
-            os.replace(folder, earlier)
-        os.replace(partial, folder)
-    except OSError as error:
-        if earlier.exists() and not folder.exists():
-            os.replace(earlier, folder)
-        raise InputError(f"{folder}: could not be written ({error}); {remedy}") from error
-    finally:
-        for each in (partial, earlier):
-            with suppress(OSError):
-                shutil.rmtree(each, ignore_errors=True)
 
 
 def _states(folder: Path) -> dict[str, list[int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data import Record
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError, check_packages, nearest
 from samtune.geometry import InputPolicy
 from samtune.inference.outlines import TOLERANCE, regions_of
 from samtune.registry import Registry
@@ -149,11 +148,7 @@ class Writer:
         Raises:
             InputError: With the packages that are missing.
         """
-        missing = [package for package in cls.needs if find_spec(package) is None]
-        if missing:
-            raise InputError(
-                f"--as {cls.name}: needs {', '.join(missing)}; pip install 'samtune[{cls.extra}]'"
-            )
+        check_packages(f"--as {cls.name}", cls.needs, cls.extra)
 
     def check(self, records: Sequence[Record]) -> None:
         """Refuses images that the format cannot hold, before anything is read.

@@ -154,8 +154,8 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
         resume="anew" if begun and config.resume_changed else begun,
         seed=config.seed,
         on_event=log,
-        on_step=lambda state: display.step(
-            state.step, state.total, images, peak_memory(plan.model.device)
+        progress=lambda done, total: display.step(
+            done, total, images, peak_memory(plan.model.device)
         ),
         header={"config": without_places(config.tree())},
         cpu=config.device == "cpu",

@@ -37,6 +37,7 @@ def fit(
     resume: bool | Literal["anew"] = False,
     seed: int = 0,
     on_event: Callable[[Event], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     header: dict[str, Any] | None = None,
     cpu: bool = False,
     measuring: EvalConfig | None = None,
@@ -65,6 +66,7 @@ def fit(
             (step, lr, the mean loss of all steps and processes since the last row, how many are
             ``not_finite``), ``val`` (step, metrics, ``forgotten``), and after the last step
             ``strength`` (step, strength, weights, metrics).
+        progress: Called with the number of steps done and of all steps, after each.
         header: Further values for the checkpoint's header.
         cpu: Stay on the CPU if there is a faster device.
         measuring: How ``config.metric`` is measured; which metrics it names makes no difference.
@@ -99,7 +101,7 @@ def fit(
     how = on_event or (lambda event: None), cpu, None if output is None else Path(output)
     own = UserParts(loss, optimizer, schedule, Callbacks(on_step, on_validation, callbacks))
     trainer = Trainer(model, images, config, seed, *how, own)
-    trainer.saves.header = header or {}
+    trainer.saves.header, trainer.progress = header or {}, progress
     if others is not None:
         validation = Validation(others, config, measuring or EvalConfig())
         trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))

@@ -55,6 +55,9 @@ class Trainer:
 
     judge: Judge | None = None
     """Compares validations, if there are images for them."""
+    progress: Callable[[int, int], None] | None = None
+    """Called with the number of steps done and of all steps, after each; it stops nothing, so that
+    processes need not agree on it."""
 
     def __init__(
         self,
@@ -249,6 +252,8 @@ class Trainer:
             losses = [self._micro_step(part, next(stream)) for part in parts]
             with without_interrupts():
                 self._update(losses)
+            if self.progress is not None:
+                self.progress(self.state.step, self.total)
             self._call(ON_STEP)
             if self._due() or (self.stopping and self.judge is not None):
                 self._validate()

@@ -11,8 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.exports.base import FORMATS, Answers, Ask, Format, Job
-from samtune.exports.graphs import DecoderGraph, EncoderGraph, WholeGraph, check_traceable
+from samtune.exports.base import FORMATS, Answers, Ask, Format, Job, LastImage
+from samtune.exports.graphs import (
+    DecoderGraph,
+    EncoderGraph,
+    WholeGraph,
+    check_traceable,
+    packed_widths,
+)
 from samtune.exports.onnx_files import OPSET, OnnxModel, reduce_precision, write_onnx
 from samtune.exports.onnx_inputs import SIDES, notes_of, resized, resized_example
 from samtune.geometry import Geometry
@@ -112,11 +118,9 @@ def write_whole(job: Job, path: Path) -> None:
 
 def decoder_inputs(model: FineTuned) -> dict[str, Tensor]:
     """Examples of a decoder's inputs: two prompts of three points each."""
-    spec, (h, w) = model.sam.spec, model.mask_size
-    blocks = model.sam.image_encoder.blocks
-    channels = spec.prompt_dim + sum(blocks[i].dim for i in model.acting.decoder.taps)
+    h, w = model.mask_size
     return {
-        "image_embeddings": torch.zeros(1, channels, h // 4, w // 4),
+        "image_embeddings": torch.zeros(1, sum(packed_widths(model)), h // 4, w // 4),
         "point_coords": torch.full((2, 3, 2), 8.0),
         "point_labels": torch.ones(2, 3),
         "mask_input": torch.zeros(2, 1, h, w),
@@ -135,13 +139,22 @@ class OnnxAnswers:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.model = job.model
+        self._encoded = LastImage[NDArray[np.float32]]()
         if job.is_prompted:
             self.kinds: Sequence[str] = ("box", "point", "mask", "none")
-            self.encoder: Runner = OnnxModel(folder / f"{job.name}.encoder.onnx")
-            self.decoder: Runner = OnnxModel(folder / f"{job.name}.decoder.onnx")
+            self.encoder = self.opened(folder / f"{job.name}.encoder")
+            self.decoder = self.opened(folder / f"{job.name}.decoder")
         else:
             self.kinds = ("none",)
-            self.whole: Runner = OnnxModel(folder / f"{job.name}.onnx")
+            self.whole = self.opened(folder / job.name)
+
+    def opened(self, path: Path) -> Runner:
+        """A file to run.
+
+        Args:
+            path: Its place, without the ending of its name.
+        """
+        return OnnxModel(path.with_name(f"{path.name}.onnx"))
 
     def same_pixels(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:
         """Logits ``(K, h, w)``, see :class:`samtune.exports.base.Answers`."""
@@ -149,7 +162,7 @@ class OnnxAnswers:
         size = np.array(geometry.original, np.float32)
         if "box" not in self.kinds:
             return self.whole(pixels, size)[0]
-        (embedding,) = self.encoder(pixels)
+        embedding = self._encoded.get("same", image, lambda: self.encoder(pixels)[0])
         return self.decoder(embedding, *decoder_prompt(self.model, geometry, ask), size)[0][0]
 
     def as_consumer(self, image: NDArray[np.uint8], ask: Ask) -> None:

@@ -96,21 +96,11 @@ def _trace(traced: Traced, part: str) -> torch.export.ExportedProgram:
 
 
 class ProgramAnswers(OnnxAnswers):
-    """The programs of a folder at work.
+    """The programs of a folder at work."""
 
-    Args:
-        job: What was exported.
-        folder: The place of the files.
-    """
-
-    def __init__(self, job: Job, folder: Path) -> None:
-        self.model = job.model
-        runs = {part: _runner(folder / f"{job.name}{part}{PROGRAM}") for part in _parts(job)}
-        self.kinds = ("box", "point", "mask", "none") if job.is_prompted else ("none",)
-        if job.is_prompted:
-            self.encoder, self.decoder = runs[".encoder"], runs[".decoder"]
-        else:
-            self.whole = runs[""]
+    def opened(self, path: Path) -> Runner:
+        """A program to run."""
+        return _runner(path.with_name(f"{path.name}{PROGRAM}"))
 
 
 def _runner(path: Path) -> Runner:
