@@ -9,7 +9,7 @@ from image_results import images
 
 from samtune.errors import InputError
 from samtune.metrics import GROUPS, MEASURES, Seen, Suite, contract, expand
-from samtune.metrics.config import EvalConfig, check
+from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS, metrics_table
 from samtune.metrics.suite import FAMILIES
 
@@ -109,7 +109,7 @@ def test_groups_and_names_expand_once():
     with pytest.raises(InputError, match=r"eval.metrics=weightedf: .*weighted_f"):
         expand(["weightedf"])
     with pytest.raises(InputError, match="maps of classes"):
-        check(EvalConfig(("regions", "mae")), maps=True)
+        expand(EvalConfig(("regions", "mae")).metrics, maps=True)
 
 
 @pytest.mark.parametrize("settings", [{"boundary_ratio": 0}, {"nsd_tolerance": -1}])

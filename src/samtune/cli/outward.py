@@ -41,7 +41,7 @@ def export(
         if checkpoint is None:
             rows = list_formats()
             columns = ("format", "for", "writes")
-            display.listing(columns, [[row[key] for key in row] for row in rows], fixed=1)
+            display.listing(columns, [[row[key] for key in columns] for row in rows], fixed=1)
             display.say("samtune export CHECKPOINT --format FORMAT --out FOLDER")
         else:
             how = {

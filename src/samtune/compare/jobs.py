@@ -89,14 +89,15 @@ def compare(words: Sequence[str], display: Display) -> Tree:
         check_splits(parts, config)
         records += parts["train"]
     runs = _with_one_framing(runs, list(dict.fromkeys(records)), display)
-    for run in runs:
-        if (damage := _finished_summary(run)[1]) is not None:
+    finished = [_finished_summary(run) for run in runs]
+    for _, damage in finished:
+        if damage is not None:
             display.warn(f"note: {damage}; the run is measured again")
     summaries = []
     try:
-        for i, run in enumerate(runs, 1):
+        for i, (run, (summary, _)) in enumerate(zip(runs, finished, strict=True), 1):
             display.say(f"[{i}/{len(runs)}] {run.title}")
-            summaries.append(_finished_summary(run)[0] or _train(run, display))
+            summaries.append(summary or _train(run, display))
     except KeyboardInterrupt as error:
         done = f"{len(summaries)} of {len(runs)} runs are done"
         raise with_hint(error, f"{done}; go on with the same command") from None

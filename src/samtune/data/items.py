@@ -65,9 +65,6 @@ class Items:
         """The classes of the stacks that were read, by the samples' indices."""
         self._waiting: OrderedDict[int, Parts] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
     def __getstate__(self) -> dict[str, Any]:
         names = ("samples", "keys", "limits", "maps")
         return {name: getattr(self, name) for name in names}

@@ -15,12 +15,12 @@ from typing import Any
 from samtune.errors import InputError
 from samtune.exports.base import Format, Job
 from samtune.files import write_whole
+from samtune.inference.places import REMEDY
 from samtune.inference.predictor import PromptMismatch
 from samtune.model.checkpoint import check_modules, describe, read_header, save
 from samtune.report.classes import Classes
 from samtune.sam.locating import PACKAGED
 
-REMEDY = "free some space or choose another --out"
 PROGRAMS = Path(__file__).parent / "programs"
 _CONSTANT = re.compile(r"^(?P<target>(?P<name>[A-Z_]+)(: [^=\n]+)?) = .*$", re.MULTILINE)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +34,13 @@ from samtune.files import (
     replacing_folder,
     write_whole,
 )
+from samtune.inference.places import REMEDY
 from samtune.inference.predictor import check_threshold
 from samtune.model.finetuned import FineTuned
 from samtune.report.overlays import draw_overlay
+from samtune.report.page import versions
 from samtune.sam.weights import fingerprint
 
-REMEDY = "free some space or choose another --out"
 PACKAGES = (
     "samtune",
     "torch",
@@ -214,7 +213,7 @@ def _about(
         "format": target.name,
         "precision": job.precision,
         **notes,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(PACKAGES),
         "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
         "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
         "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
@@ -230,16 +229,6 @@ def _about(
             for name, path in files.items()
         },
     }
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _digest(path: Path) -> str:

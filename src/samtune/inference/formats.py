@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -98,14 +99,14 @@ class Task:
     tolerance: float = TOLERANCE
     """The tolerance of outlines, in pixels."""
 
-    @property
+    @cached_property
     def categories(self) -> list[int | None]:
         """The classes but the background in their order; ``None`` alone if there are none."""
         if self.classes is None:
             return [None]
         return [value for value in range(self.count) if value != self.classes.background]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The names of the categories; those that occur twice have their number behind them."""
         if self.classes is None:

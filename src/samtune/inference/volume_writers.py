@@ -26,7 +26,8 @@ class VolumeWriter(Writer):
     def check(self, records: Sequence[Record]) -> None:
         """Refuses what the format cannot take, and counts the slices of each volume."""
         for record in records:
-            self.check_one(record)
+            if record.file not in self._counts:  # the slices of a volume share its file
+                self.check_one(record)
             self._counts[record.file] = self._counts.get(record.file, 0) + 1
 
     @abstractmethod

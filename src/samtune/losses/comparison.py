@@ -69,7 +69,9 @@ def mean_over_images(
     for part in comparisons(masks, batch, at):  # one at a time: each has its targets' memory
         values.append(each(part))
         rows.append(part.rows)
-    value = torch.cat(values)[torch.cat(rows).argsort()]
+    value = values[0]
+    if at == "image":
+        value = torch.cat(values)[torch.cat(rows).argsort()]
     prompts = value.new_zeros(size).index_add(0, image, torch.ones_like(value))
     value = (value / prompts[image]).sum() / size
     return with_auxiliary(value, masks, (prompts > 0).to(value.dtype).mean())

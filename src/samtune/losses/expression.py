@@ -21,7 +21,13 @@ from samtune.losses.comparison import (
     mean_over_images,
 )
 from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, full_precision, iou_head
-from samtune.losses.plugins import PLUGIN_LOSSES, is_of_classes, loss_of, names_of_losses
+from samtune.losses.plugins import (
+    PLUGIN_LOSSES,
+    is_of_classes,
+    loss_of,
+    names_of_losses,
+    names_of_samtune,
+)
 
 DEFAULT_LOSS = "bce + dice"
 """The default loss: binary cross-entropy and Dice, with equal weights."""
@@ -153,8 +159,8 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
             "'20*focal + dice + iou_head'"
         )
     weight, name = float(match[1] or 1), match[2]
-    names = names_of_losses()
-    if name not in names and name not in PLUGIN_LOSSES:
+    if name not in names_of_samtune() and name not in PLUGIN_LOSSES:
+        names = names_of_losses()
         raise InputError(
             f"loss {expression!r} names {name!r}; known are {', '.join(names)}"
             f"{nearest(name, names)}"

@@ -61,17 +61,18 @@ class PluginLoss:
         return full_precision(value)
 
 
-def _names_of_samtune() -> Collection[str]:
+def names_of_samtune() -> Collection[str]:
+    """The names of the losses that are samtune's own."""
     return [*LOSSES, IOU_HEAD, *CLASS_LOSSES]
 
 
-PLUGIN_LOSSES: Outside[PluginLoss] = Outside("loss", PluginLoss, _names_of_samtune)
+PLUGIN_LOSSES: Outside[PluginLoss] = Outside("loss", PluginLoss, names_of_samtune)
 """The losses of other packages, by name."""
 
 
 def names_of_losses() -> list[str]:
     """The names of samtune itself, and then those that installed packages bring."""
-    return [*_names_of_samtune(), *PLUGIN_LOSSES]
+    return [*names_of_samtune(), *PLUGIN_LOSSES]
 
 
 def is_of_classes(name: str) -> bool:
@@ -80,7 +81,7 @@ def is_of_classes(name: str) -> bool:
     Raises:
         InputError: It is of another package, and cannot be had.
     """
-    if name in _names_of_samtune():
+    if name in names_of_samtune():
         return name in CLASS_LOSSES
     return PLUGIN_LOSSES[name].of_classes
 

@@ -45,17 +45,3 @@ class EvalConfig(Settings):
     def names(self) -> tuple[str, ...]:
         """The single metrics, with groups resolved."""
         return expand(self.metrics)
-
-
-def check(config: EvalConfig, maps: bool = False, views: bool = False) -> None:
-    """Refuses metrics that have no meaning for the data.
-
-    Args:
-        config: The settings to check.
-        maps: Whether the data are maps of classes.
-        views: Whether images are cut into tiles or crops, which have no frame of the whole image.
-
-    Raises:
-        InputError: As :func:`expand`.
-    """
-    expand(config.metrics, maps=maps, views=views)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from samtune.metrics.image_result import ImageResult
 from samtune.metrics.measures import HALF
 from samtune.metrics.streamed import RowMetric, Rows
+from samtune.registry.places import place_of
 
 
 class ImageMetric(RowMetric):
@@ -77,12 +78,12 @@ class ImageMetric(RowMetric):
         try:
             value = self.of_image(image)
         except Exception as error:
-            error.add_note(f"in the metric {place_in_words(type(self))}, image {image.index}")
+            error.add_note(f"in the metric {place_of(type(self))}, image {image.index}")
             raise
         row = torch.as_tensor(value, dtype=torch.float64).flatten()
         if len(row) != self.fields:
             raise ValueError(
-                f"{place_in_words(type(self))} gives {len(row)} numbers for an image and declares "
+                f"{place_of(type(self))} gives {len(row)} numbers for an image and declares "
                 f"fields = {self.fields}; make them the same"
             )
         if not row.isnan().any():
@@ -93,8 +94,3 @@ class ImageMetric(RowMetric):
         if rows is None or not len(rows.table):
             return {"value": torch.full((1,), math.nan, dtype=torch.float64)}
         return {"value": self.of_all(rows.table, rows.times)}
-
-
-def place_in_words(cls: type[Any]) -> str:
-    """A class with its module, for messages."""
-    return f"{cls.__module__}:{cls.__qualname__}"

@@ -38,6 +38,7 @@ from samtune.model.packages import REGISTRIES, check_packages, packages_of
 from samtune.model.strength import PLAIN, check_demanded
 from samtune.registry import trust as allow
 from samtune.registry.outside import rows_in
+from samtune.registry.places import place_of
 from samtune.sam.model import Sam
 from samtune.sam.weights import BASE, check_numbers, fingerprint, load_sam
 
@@ -125,8 +126,7 @@ def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> di
     name = model.names[kind]
     if options is not None:
         return {"name": name, **options}
-    cls = type(getattr(model, kind))
-    return {"name": name, MODULE: f"{cls.__module__}:{cls.__qualname__}"}
+    return {"name": name, MODULE: place_of(type(getattr(model, kind)))}
 
 
 def load(
@@ -263,9 +263,7 @@ def _multimask(header: Mapping[str, Any]) -> bool:
     return header.get("multimask") is True or earlier
 
 
-def rebuild(
-    sam: Sam, header: dict[str, Any], modules: Mapping[str, nn.Module] | None = None
-) -> FineTuned:
+def rebuild(sam: Sam, header: dict[str, Any], modules: Mapping[str, nn.Module]) -> FineTuned:
     """The model that a header describes, freshly initialised.
 
     Args:
@@ -276,9 +274,6 @@ def rebuild(
     Raises:
         InputError: A part is not available or not trusted, see :func:`check_packages`.
     """
-    modules = modules or {}
-    check_modules(header, "header", list(modules))
-    check_packages(_without(header, modules), "header")
     parts: dict[str, Any] = dict(modules)
     for kind, registry in REGISTRIES.items():
         if kind not in modules:

@@ -25,8 +25,7 @@ from samtune.model.strength import (
     PLAIN,
     Parts,
     base_parts,
-    build_adapter,
-    build_decoder,
+    build,
     check_strength,
     no_middle,
     plain_input,
@@ -101,10 +100,10 @@ class FineTuned(OnHub, nn.Module):
             self.names[kind] = part if isinstance(part, str) else part.name
         if isinstance(method, str):
             options = options_of("adapter", adapter_options)
-            method, self.adapter_options = build_adapter(sam, method, options)
+            method, self.adapter_options = build(ADAPTERS, sam, method, options)
         if isinstance(reader, str):
             options = options_of("decoder", decoder_options)
-            reader, self.decoder_options = build_decoder(sam, reader, options)
+            reader, self.decoder_options = build(DECODERS, sam, reader, options)
         check_parts(sam, (method, reader))
         step = method.stride or sam.image_encoder.stride
         check_divided(self.tuned_input.size, step, f"input.size={list(self.tuned_input.size)}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy, multiples
+from samtune.registry import Registry
 from samtune.sam.model import Sam
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 PLAIN = {"adapter": "none", "decoder": "frozen"}
 """The names of the parts that leave the base as it is."""
+Part = TypeVar("Part", Adapter, Decoder)
 
 
 class Parts(NamedTuple):
@@ -42,30 +44,23 @@ class Parts(NamedTuple):
     decoder: Decoder
 
 
-def build_adapter(
-    sam: Sam, name: str, options: Mapping[str, Any]
-) -> tuple[Adapter, dict[str, Any]]:
-    """A new adapter by its name, and the options with which it can be built again.
+def build(
+    registry: Registry[Part], sam: Sam, name: str, options: Mapping[str, Any]
+) -> tuple[Part, dict[str, Any]]:
+    """A new adapter or decoder by its name, and the options with which it can be built again.
+
+    Args:
+        registry: Of adapters or of decoders.
+        sam: The base.
+        name: One of the registry's.
+        options: Those that differ from the defaults.
 
     Raises:
         InputError: A name or option is unknown.
     """
-    config = ADAPTERS.config(name, dict(options))
-    kept = ADAPTERS[name].stored_options(asdict(config))
-    return ADAPTERS[name](sam, config), kept  # type: ignore[call-arg,arg-type]
-
-
-def build_decoder(
-    sam: Sam, name: str, options: Mapping[str, Any]
-) -> tuple[Decoder, dict[str, Any]]:
-    """A new decoder by its name, and the options with which it can be built again.
-
-    Raises:
-        InputError: A name or option is unknown.
-    """
-    config = DECODERS.config(name, dict(options))
-    kept = DECODERS[name].stored_options(asdict(config))
-    return DECODERS[name](sam, config), kept  # type: ignore[call-arg,arg-type]
+    config, cls = registry.config(name, dict(options)), registry[name]
+    kept = cls.stored_options(asdict(config))
+    return cls(sam, config), kept  # type: ignore[call-arg,arg-type]
 
 
 def check_strength(value: float) -> None:
@@ -160,15 +155,15 @@ def weakened(model: FineTuned, strength: float) -> Parts:
 
 def base_parts(sam: Sam) -> Parts:
     """The parts that leave the base as it is."""
-    adapter, _ = build_adapter(sam, PLAIN["adapter"], {})
-    decoder, _ = build_decoder(sam, PLAIN["decoder"], {})
+    adapter, _ = build(ADAPTERS, sam, PLAIN["adapter"], {})
+    decoder, _ = build(DECODERS, sam, PLAIN["decoder"], {})
     return Parts(adapter.eval(), decoder.eval())
 
 
 def _fresh_tensors(model: FineTuned, seed: int) -> dict[str, Tensor]:
     torch.default_generator.manual_seed(seed)  # modules are made on the CPU
-    adapter, _ = build_adapter(model.sam, model.names["adapter"], model.adapter_options or {})
-    decoder, _ = build_decoder(model.sam, model.names["decoder"], model.decoder_options or {})
+    adapter, _ = build(ADAPTERS, model.sam, model.names["adapter"], model.adapter_options or {})
+    decoder, _ = build(DECODERS, model.sam, model.names["decoder"], model.decoder_options or {})
     parts = Parts(adapter, decoder)._asdict()
     tensors = ((kind, part.state_dict()) for kind, part in parts.items())
     return {f"{kind}.{name}": t for kind, state in tensors for name, t in state.items()}

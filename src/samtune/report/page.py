@@ -307,9 +307,9 @@ def _file_names(overlays: Sequence[Overlay]) -> dict[str, Overlay]:
     return names
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python and of each package of :data:`PACKAGES` that is installed."""
-    installed = {package: _version_of(package) for package in PACKAGES}
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """The versions of Python and of each of some packages that is installed."""
+    installed = {package: _version_of(package) for package in packages}
     return {"python": platform.python_version()} | {k: v for k, v in installed.items() if v}
 
 

@@ -16,7 +16,6 @@ from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.geometry import PRESETS
 from samtune.metrics.config import EvalConfig
-from samtune.metrics.config import check as check_measuring
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
 from samtune.model.rates import Rate, rate_of
@@ -168,7 +167,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_feature_cache(config.train, adapter, ADAPTERS[adapter].detached, changes)
     mapped = has_class_maps(config.data, config.prompts)
     cut = tiles != "whole"
-    check_measuring(config.eval, mapped, cut)
+    expand(config.eval.metrics, maps=mapped, views=cut)
     expand(Criterion.parse(config.train.metric).measures, "train.metric", mapped, cut)
     check_changes(config.data, tiles)
     if config.train.loss_at == "image":

@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from samtune.adapters import ADAPTERS
-from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.files import as_path
+from samtune.model.packages import REGISTRIES
 from samtune.registry import Registry
 from samtune.runs.trees import Tree, add_up, leaves, nested
 from samtune.runs.words import read_run
@@ -19,14 +18,13 @@ LEFT_OUT = ("output", "resume", "data.root")
 """Settings that are only locations on a machine."""
 OUTSIDE = "data.outside"
 """The setting that allows data outside of their folder, for one location only."""
-PARTS: dict[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
 NAMES = ("base.weights", "data.colors")
 """Settings of files whose names identify them."""
 
 
 def without_places(tree: Tree) -> Tree:
     """The settings of a run as its checkpoint stores them: without folders of the machine."""
-    tree = {**tree, **{kind: _stored(part, tree[kind]) for kind, part in PARTS.items()}}
+    tree = {**tree, **{kind: _stored(part, tree[kind]) for kind, part in REGISTRIES.items()}}
     for key, value in leaves(tree).items():
         if key in LEFT_OUT:
             tree = add_up(tree, nested(key, None))

@@ -7,14 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from samtune.adapters import ADAPTERS
-from samtune.decoders import DECODERS
 from samtune.errors import SYNONYMS, InputError, closest
+from samtune.model.packages import REGISTRIES
 from samtune.options import as_yaml
 from samtune.registry import Registry
 
-PARTS: Mapping[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
-"""Settings that name a member of a registry and have that member's options beside them."""
 ALIKE = 0.75
 """Required similarity of a name's letters, if its group is unknown."""
 
@@ -72,7 +69,7 @@ def _meant(key: str, value: Any, prefix: str, known: Sequence[str], root: type) 
     if prefix:
         near = closest(plain, known)
         return [prefix + near] if near else []
-    if options := [part for part in PARTS if _has_option(PARTS[part], plain)]:
+    if options := [part for part in REGISTRIES if _has_option(REGISTRIES[part], plain)]:
         return [f"{part}.{plain}" for part in options]
     near = closest(plain, [*names.values(), *known], ALIKE)
     return _in_full(near, names, root) if near else []
@@ -89,7 +86,7 @@ def _in_full(word: str, names: Mapping[str, str], root: type) -> list[str]:
 
 def _of_model(value: str) -> str:
     """The setting for other tools' name of a model: a method, a decoder, or otherwise the base."""
-    for part, registry in PARTS.items():
+    for part, registry in REGISTRIES.items():
         if value in registry:
             return f"{part}.name"
     return "base.name"
@@ -105,7 +102,7 @@ def _has_option(registry: Registry[Any], name: str) -> bool:
 def _settings(root: type) -> Iterator[tuple[str, str]]:
     """Each setting's whole name, and the last part of it."""
     for name, kind in _groups(root).items():
-        if name in PARTS:
+        if name in REGISTRIES:
             yield f"{name}.name", name
         elif dataclasses.is_dataclass(kind):
             yield from ((f"{name}.{row.name}", row.name) for row in dataclasses.fields(kind))

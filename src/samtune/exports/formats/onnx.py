@@ -85,17 +85,11 @@ def write_encoder(job: Job, path: Path) -> None:
     reduce_precision(path, job.precision)
 
 
-def write_decoder(job: Job, path: Path, graph: torch.nn.Module | None = None) -> None:
-    """Writes the decoder, whose inputs and outputs are those of :class:`DecoderGraph`.
-
-    Args:
-        job: What to export.
-        path: Where to.
-        graph: Another module of the same inputs and outputs.
-    """
+def write_decoder(job: Job, path: Path) -> None:
+    """Writes the decoder, whose inputs and outputs are those of :class:`DecoderGraph`."""
     write_onnx(
         path,
-        graph or DecoderGraph(job.model, job.threshold),
+        DecoderGraph(job.model, job.threshold),
         decoder_inputs(job.model),
         ["masks", "iou_predictions", "low_res_masks"],
         DECODER_AXES,
