@@ -2,6 +2,8 @@
 
 python benchmarks/faults.py WORK [--kills 20] [--processes 1,2] [--workers 0,2] [--only NAMES]
 
+A table that is there is continued: its rows stay, and only those that it lacks are made.
+
 Each fault is made in a training of its own on the small base that ships with samtune. It then goes
 on with the same command, and its weights and its log are compared with those of a training that
 was left alone: nothing may be lost but the steps since the last state, which are made again.
@@ -308,6 +310,32 @@ def by_signal(number: int, step: int, launcher: bool) -> Fault:
     return make
 
 
+def by_wish_to_save(run: Run) -> Came:
+    """The signal that saves, while the model is validated; the training goes on and ends."""
+    run.start()
+    run.wait(at_step(EVERY), 0)
+    since = time.monotonic()
+    for process in run.processes:
+        os.kill(process, signal.SIGUSR1)
+    return _ended(run, f"SIGUSR1 while it validates, after step {EVERY}", since, LIMIT)
+
+
+def by_second_signal(run: Run) -> Came:
+    """A signal that ends a training, and another one while the state is written."""
+    run.start()
+    run.wait(at_step(EVERY + 1))
+    since = time.monotonic()
+    for process in run.processes:
+        os.kill(process, signal.SIGTERM)
+    run.wait(has("last/*.partial"), 0)
+    over = run.is_over()
+    for process in run.processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGTERM)
+    how = f"SIGTERM after step {EVERY + 1}, and again while its state is written"
+    return _ended(run, f"{how}{' (it had ended)' if over else ''}", since)
+
+
 def by_kill(moment: Moment, words: str, pause: float = 0.005) -> Fault:
     """A power cut at a moment."""
 
@@ -469,13 +497,17 @@ def has_logged(event: str) -> Moment:
     return lambda run: any(row["event"] == event for row in run.rows())
 
 
-def faults(setting: Setting, kills: list[float], length: float, apart: bool) -> dict[str, Fault]:
+def faults(
+    setting: Setting, kills: dict[int, float], length: float, apart: bool
+) -> dict[str, Fault]:
     """How each fault is made, by its name."""
     several, after = setting.processes > 1, EVERY + 1
     ways: dict[str, Fault] = {
         "sigint": by_signal(signal.SIGINT, after, several),
         "sigterm": by_signal(signal.SIGTERM, after, several),
         "sighup": by_signal(signal.SIGHUP, after, several),
+        "second-sigterm": by_second_signal,
+        "sigusr1": by_wish_to_save,
     }
     if setting.workers:
         ways["loader-killed"] = by_loss_of("loader", setting.processes - 1, after, several)
@@ -504,7 +536,7 @@ def faults(setting: Setting, kills: list[float], length: float, apart: bool) -> 
     if apart:
         ways["full-disk"] = by_full_disk
         ways |= {"small-shm": by_small_memory} if setting.workers else {}
-    ways |= {f"kill-{i + 1}": by_random_kill(draw, length) for i, draw in enumerate(kills)}
+    ways |= {f"kill-{i}": by_random_kill(draw, length) for i, draw in kills.items()}
     return ways
 
 
@@ -536,8 +568,44 @@ def write_data(folder: Path) -> None:
                 Image.fromarray(array.astype(np.uint8)).save(file)
 
 
-def measure(setting: Setting, kills: list[float], args: argparse.Namespace, apart: bool) -> None:
-    """Makes the faults of one setting, and adds a row of each to the table."""
+class Table:
+    """The rows of all faults, in a file that an earlier call may have begun.
+
+    Args:
+        path: The file.
+        head: What stands above the rows.
+    """
+
+    def __init__(self, path: Path, head: str) -> None:
+        self.path, self.head = path, head
+        self.rows: dict[tuple[str, ...], str] = {}
+        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if len(cells) == len(COLUMNS) and cells[0].isdigit():
+                self.rows[tuple(cells[:3])] = line
+
+    def has(self, setting: Setting, name: str) -> bool:
+        """Whether a fault was made."""
+        return (str(setting.processes), str(setting.workers), name) in self.rows
+
+    def add(self, setting: Setting, name: str, row: str) -> None:
+        """Adds a row and writes the file; rows of one setting stay together."""
+        self.rows[str(setting.processes), str(setting.workers), name] = row
+        columns = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+        rows = [self.rows[key] for key in sorted(self.rows, key=lambda key: key[:2])]
+        self.path.write_text("\n".join([self.head, *columns, *rows, ""]), "utf-8")
+
+
+def measure(
+    setting: Setting, kills: dict[int, float], args: argparse.Namespace, apart: bool, table: Table
+) -> None:
+    """Makes the faults of one setting that the table lacks, and adds a row of each."""
+    ways = faults(setting, kills, 0.0, apart)
+    names = args.only.split(",") if args.only else list(ways)
+    missing = [name for name in ways if name in names and not table.has(setting, name)]
+    if not missing:
+        return
+    shutil.rmtree(setting.folder, ignore_errors=True)
     setting.folder.mkdir()
     alone = Run(setting, "whole")
     alone.start()
@@ -545,21 +613,18 @@ def measure(setting: Setting, kills: list[float], args: argparse.Namespace, apar
     start = time.monotonic()
     if alone.end():
         raise SystemExit(f"the training without a fault failed: {alone.line}")
-    length = time.monotonic() - start
+    ways = faults(setting, kills, time.monotonic() - start, apart)
     whole = alone.result()
     disk = setting.folder / "disk"
-    for name, fault in faults(setting, kills, length, apart).items():
-        if args.only and name not in args.only.split(","):
-            continue
+    for name in missing:
         full = name == "full-disk"
         if full:
             disk.mkdir()
             _mount(disk, "64m")
         run = Run(setting, name, disk if full else None)
-        row = outcome_of(run, fault, whole).row(setting, name)
+        row = outcome_of(run, ways[name], whole).row(setting, name)
         print(row, flush=True)
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(row + "\n")
+        table.add(setting, name, row)
         shutil.rmtree(run.output, ignore_errors=True)
         if full:
             subprocess.run(["umount", str(disk)], check=True)
@@ -568,7 +633,7 @@ def measure(setting: Setting, kills: list[float], args: argparse.Namespace, apar
 def main() -> None:
     """Makes all faults of the settings asked for, and writes the table row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", type=Path, help="a new folder for the runs")
+    parser.add_argument("work", type=Path, help="a folder for the runs")
     parser.add_argument("--kills", type=int, default=20, help="random kills of all settings")
     parser.add_argument("--processes", default="1,2")
     parser.add_argument("--workers", default="0,2")
@@ -581,23 +646,24 @@ def main() -> None:
     import samtune.runs.jobs  # noqa: F401  # once, for all forks
 
     os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    args.work.mkdir(parents=True)
+    args.work.mkdir(parents=True, exist_ok=True)
     work = args.work.resolve()
+    shutil.rmtree(work / "data", ignore_errors=True)
     write_data(work / "data")
     apart = os.name == "posix" and _mounts_of_its_own()
     facts = {"steps": args.steps, "minutes": args.minutes, "every": EVERY, "cores": os.cpu_count()}
     head = HEAD.format(images=TRAIN + 2 * OTHERS, **facts)
     head += "" if apart else "\nNo file systems of its own could be made: no full disks.\n"
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    args.out.write_text("\n".join([head, *lines, ""]), "utf-8")
+    table = Table(args.out, head)
     sizes = [(p, w) for p in map(int, args.processes.split(","))
              for w in map(int, args.workers.split(","))]  # fmt: skip
     draw = random.Random(0)
-    draws = [draw.random() for _ in range(args.kills)]
+    draws = {i + 1: draw.random() for i in range(args.kills)}
     for i, (processes, workers) in enumerate(sizes):
         folder = work / f"{processes}-{workers}"
         setting = Setting(folder, processes, workers, args.steps, args.minutes)
-        measure(setting, draws[i :: len(sizes)], args, apart)
+        kills = {number: draws[number] for number in list(draws)[i :: len(sizes)]}
+        measure(setting, kills, args, apart, table)
 
 
 if __name__ == "__main__":
