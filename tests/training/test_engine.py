@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -344,6 +345,22 @@ class TestChoice:
         assert again.steps == 6
 
 
+def test_a_folder_that_holds_a_training_is_not_overwritten(sam, data, tmp_path, refused):
+    run, c = tmp_path / "run", config(max_steps=1)
+
+    def train(**resume):
+        return fit(model_of(sam), data(True), None, c, output=run, **resume)
+
+    train(resume=True)  # begins, for there is nothing to go on from
+    best = (run / "best.safetensors").read_bytes()
+    said = refused([f"output={run}", "holds a run already", "resume=True"], train)
+    assert train(resume=True).steps == 1, said  # all is done
+    shutil.rmtree(run / "last")
+    refused("holds a run already", train)
+    refused(["no state to go on from", "best.safetensors is there"], train, resume=True)
+    assert (run / "best.safetensors").read_bytes() == best
+
+
 def test_the_best_may_be_chosen_by_any_metric(sam, data):
     rows = []
     fit(model_of(sam), data(True), data(False), config(metric="ber"), on_event=rows.append)
@@ -502,10 +519,8 @@ def test_settings_out_of_range(sam, data, refused):
     refused("lr=-1.0", config, lr=-1.0)
 
 
-def test_resuming_needs_a_state(sam, data, refused, tmp_path):
+def test_resuming_needs_a_folder(sam, data, refused):
     refused("output", fit, model_of(sam), data(True), None, config(), resume=True)
-    words = ["last", "no state"]
-    refused(words, fit, model_of(sam), data(True), None, config(), output=tmp_path, resume=True)
 
 
 def test_a_state_of_another_model(sam, data, refused, tmp_path):

@@ -21,7 +21,7 @@ from samtune.runs.lock import LOCK, RunLock, refuse_running
 from samtune.texts import read_text
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import stop_behind, with_hint
-from samtune.training.saves import LAST
+from samtune.training.saves import LAST, holds_run
 from samtune.training.state import has_state, read_counters
 
 DEFAULT = Path("runs")
@@ -263,10 +263,7 @@ def _refuse_begun(folder: Path) -> None:
     if not has_begun(folder):
         return
     if (folder / CONFIG).is_file():
-        raise InputError(
-            f"output={folder}: holds a run already; choose another folder, or go on with "
-            f"resume={folder}"
-        )
+        raise InputError(holds_run(folder, f"resume={folder}"))
     raise InputError(
         f"output={folder}: holds files of a run, but not its {CONFIG}; choose another folder, or "
         f"copy {CONFIG} back and go on with resume={folder}"

@@ -55,7 +55,7 @@ from samtune.runs.words import settings_digest
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
 from samtune.training.result import FitResult
-from samtune.training.saves import LAST
+from samtune.training.saves import LAST, goes_on
 from samtune.training.state import has_state, mend_state
 from samtune.training.trackers import check_trackers
 
@@ -93,6 +93,8 @@ def train(config: RunConfig, display: Display) -> Tree:
     if (summary := finished_summary(config)) is not None:
         display.say(f"all is done: {config.resume} has its {summary['steps']} steps")
         return summary
+    if config.resume is not None:
+        goes_on(as_path(config.resume), resume=True)
     with together(config.device == "cpu"):
         return _train(config, display)
 

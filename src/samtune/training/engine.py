@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from samtune.data.opening import DataSplits
 from samtune.errors import InputError
 from samtune.evaluation.prepare import Images, check_model, training_images
+from samtune.files import as_path
 from samtune.losses.functions import LossFunction
 from samtune.metrics.config import EvalConfig
 from samtune.model.feature_cache import FeatureCache
@@ -21,6 +22,7 @@ from samtune.training.callbacks import Callback, Callbacks
 from samtune.training.choice import Judge
 from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
 from samtune.training.result import FitResult
+from samtune.training.saves import goes_on
 from samtune.training.schedule import FitConfig
 from samtune.training.trainer import Event, Trainer
 from samtune.training.user_parts import UserParts
@@ -59,8 +61,10 @@ def fit(
         train: What :func:`samtune.open_data` gives, a split, or prepared images.
         val: A split, or prepared images; without any the last weights stay.
         config: How to train; it may stand in the place of ``val``.
-        output: Folder for ``best.safetensors`` and ``last/``; nothing is written without it.
-        resume: Go on from ``output/last``; ``anew`` measures what it has on images that changed.
+        output: Folder for ``best.safetensors`` and ``last/``; nothing is written without it. If it
+            holds a training already, it is refused, unless ``resume`` is set.
+        resume: Go on from ``output/last``, or begin if there is none yet; ``anew`` also measures
+            again what the training has, because the images have changed.
         seed: Of the order of images, of dropout, and of the draws of splits.
         on_event: Called with each logged row: ``zero_shot`` (the base: step 0, metrics), ``train``
             (step, lr, the mean loss of all steps and processes since the last row, how many are
@@ -85,8 +89,8 @@ def fit(
     resumed training gives what an uninterrupted one does, with ``feature_cache`` up to rounding.
 
     Raises:
-        InputError: Nothing to train, wrong settings or images, no state, or a loss not finite; or
-            own parts that do not fit.
+        InputError: Nothing to train, wrong settings or images, a folder that holds another
+            training, a loss that is not finite, or own parts that do not fit.
     """
     check_model(model)
     config, val = (val, None) if isinstance(val, FitConfig) else (config or FitConfig(), val)
@@ -94,11 +98,13 @@ def fit(
         raise InputError(
             f"config={config!r}: must be a FitConfig, as in samtune.FitConfig(epochs=20)"
         )
+    folder = None if output is None else as_path(output)
+    begun = goes_on(folder, bool(resume))
     if isinstance(loss, str):
         config, loss = replace(config, loss=loss), None
     model.strength, model.multimask = 1, config.multimask
     images, others = training_images(model, train, val, seed)
-    how = on_event or (lambda event: None), cpu, None if output is None else Path(output)
+    how = on_event or (lambda event: None), cpu, folder
     own = UserParts(loss, optimizer, schedule, Callbacks(on_step, on_validation, callbacks))
     trainer = Trainer(model, images, config, seed, *how, own)
     trainer.saves.header, trainer.progress = header or {}, progress
@@ -106,7 +112,7 @@ def fit(
         validation = Validation(others, config, measuring or EvalConfig())
         trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))
     trainer.check_schedule()
-    if resume:
+    if begun:
         trainer.restore(measure_anew=resume == "anew")
     model.cache = FeatureCache(config.feature_cache) if config.feature_cache else None
     try:

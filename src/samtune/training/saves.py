@@ -16,7 +16,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST, read_header
 from samtune.training.interrupts import is_asked_to_save
 from samtune.training.optimiser import Optimisation
-from samtune.training.state import TrainingState, read_state, write_state
+from samtune.training.state import TrainingState, has_state, read_state, write_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -92,8 +92,7 @@ class Saves:
         Raises:
             InputError: No state, a damaged one, or best weights of which there is no copy.
         """
-        if self.output is None:
-            raise InputError("resume: give the run's folder as output")
+        assert self.output is not None
         state = read_state(self.output / LAST, model, optimisation)
         if state.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
@@ -106,6 +105,41 @@ class Saves:
         assert self.output is not None
         remedy = "copy it back, for nothing else can take the place of the best weights"
         return under_current_names(model, read_tensors(self.output / BEST, remedy))
+
+
+def goes_on(output: Path | None, resume: bool) -> bool:
+    """Whether there is a state to go on from, if that is wanted.
+
+    Args:
+        output: The folder of a training.
+        resume: Whether a training in it may go on; else it must hold none.
+
+    Raises:
+        InputError: The folder holds a training, which would be overwritten.
+    """
+    if output is None:
+        if resume:
+            raise InputError("resume: give the run's folder as output")
+        return False
+    begun, has_best = has_state(output / LAST), (output / BEST).exists()
+    if (begun or has_best) and not resume:
+        raise InputError(holds_run(output, "resume=True"))
+    if has_best and not begun:
+        raise InputError(
+            f"{output / LAST}: has no state to go on from, but {BEST} is there, which a new "
+            f"training would replace; copy {LAST} back, or choose another folder"
+        )
+    return begun
+
+
+def holds_run(output: Path, remedy: str) -> str:
+    """The line for a folder in which a training would overwrite another one.
+
+    Args:
+        output: The folder.
+        remedy: The setting with which the other one goes on.
+    """
+    return f"output={output}: holds a run already; choose another folder, or go on with {remedy}"
 
 
 def tensors_of(model: FineTuned) -> dict[str, Tensor]:
