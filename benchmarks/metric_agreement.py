@@ -21,7 +21,8 @@ import torch
 from samtune.metrics import MaskMetrics, Seen, iou_dice
 from samtune.metrics.boundaries import BoundaryMetrics, boundary_iou
 from samtune.metrics.conventions import AbsentClassIoU
-from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy, overlaps
+from samtune.metrics.instance_result import InstanceResult, run_lengths_of_map
+from samtune.metrics.instances import AveragePrecision, InstanceScores
 from samtune.metrics.regions import AREAS, RegionMetrics
 from samtune.metrics.saliency import SaliencyMetrics
 from samtune.metrics.shadow import BalancedError
@@ -423,6 +424,7 @@ def instances() -> Iterator[Row]:
         reason = f"a set of images without any {size}target: NaN here, -1 there, taken as equal"
         yield Row(name, "pycocotools", count, worst(found)[1], reason)
     yield accuracy()
+    yield from free_masks()
 
 
 def coco_precision(images: list[Scene]) -> list[float]:
@@ -465,7 +467,7 @@ def accuracy() -> Row:
     images.append(one.only(np.zeros(6, bool)))
 
     def ours(*shown: Scene) -> float:
-        metrics = SegmentationAccuracy()
+        metrics = InstanceScores()
         for image in shown:
             metrics.update(image.seen())
         return metrics.compute()["msa"]
@@ -481,7 +483,7 @@ def exhaustive(image: Scene) -> float:
     """The mean segmentation accuracy with the best of all one-to-one matches."""
     from itertools import permutations
 
-    iou = overlaps(*(masks[masks.any((1, 2))] for masks in (image.predicted, image.target)))
+    iou = ious(*(masks[masks.any((1, 2))] for masks in (image.predicted, image.target)))
     few, many = sorted(iou.shape)
     if not many:
         return math.nan
@@ -492,6 +494,336 @@ def exhaustive(image: Scene) -> float:
         hits = max(sum(near[i, j] for i, j in enumerate(order)) for order in orders)
         scores.append(hits / (few + many - hits))
     return float(np.mean(scores))
+
+
+def ious(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """IoU of every mask ``(D, h, w)`` with every target ``(G, h, w)``."""
+    common = np.einsum("dhw,ghw->dg", predicted.astype(float), target.astype(float))
+    areas = predicted.sum((1, 2))[:, None] + target.sum((1, 2))
+    return common / np.maximum(areas - common, 1)
+
+
+class Cells(NamedTuple):
+    """One image of instances as label maps, of which neither overlap, as microscopes give them."""
+
+    predicted: np.ndarray
+    target: np.ndarray
+    ignored: np.ndarray | None = None
+    predicted_classes: np.ndarray | None = None
+    target_classes: np.ndarray | None = None
+
+    def result(self, index: int = 0) -> InstanceResult:
+        """As metrics take it; of each mask the score is a tenth of its number."""
+        masks = run_lengths_of_map(self.predicted, self.predicted.max())
+        crowd = None
+        if self.ignored is not None:
+            [crowd] = run_lengths_of_map(self.ignored.astype(int), 1)
+        return InstanceResult(
+            masks,
+            run_lengths_of_map(self.target, self.target.max()),
+            scores=np.arange(len(masks)) * 7 % 10 / 10,
+            predicted_classes=self.predicted_classes,
+            target_classes=self.target_classes,
+            ignored=crowd,
+            index=index,
+        )
+
+
+def cells(seed: int, count: int = 40, shape: tuple[int, int] = (150, 190)) -> Cells:
+    """Touching discs, some of them missed, invented, cut in two or joined with a neighbour."""
+    random = np.random.default_rng([20, seed])
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    predicted, target = np.zeros((2, *shape), int)
+    for k in range(count):
+        y, x, radius = *random.random(2) * shape, random.choice([4, 9, 20, 40])
+        fate = random.random()
+        for labels, wrong in ((target, 0.0), (predicted, radius / 9)):
+            dy, dx, grow = random.normal(0, wrong + 1e-9, 3)
+            inside = (rows - y - dy) ** 2 + (columns - x - dx) ** 2 < max(radius + grow, 1) ** 2
+            found = labels is predicted
+            if (fate > 0.9) if found else (fate < 0.1):
+                continue
+            labels[inside] = k + 1
+            if found and fate < 0.2:
+                labels[inside & (rows > y)] = count + k + 1
+            elif found and fate < 0.3 and k:
+                labels[inside] = k
+    numbered = (np.unique(labels, return_inverse=True)[1] for labels in (predicted, target))
+    return Cells(*(labels.reshape(shape) for labels in numbered))
+
+
+def slides() -> list[Cells]:
+    """Images of cells: random ones, all right, and ones that lack targets or masks."""
+    images = [cells(seed) for seed in range(6)] + [cells(6, 150), cells(7, 3)]
+    one, nothing = images[0], np.zeros_like(images[0].target)
+    images += [one._replace(predicted=one.target), one._replace(predicted=nothing)]
+    return [*images, one._replace(target=nothing), Cells(nothing, nothing)]
+
+
+def of_each(images: list[Cells], name: str) -> list[float]:
+    """A score of each image."""
+    scores = []
+    for image in images:
+        metrics = InstanceScores(["aji_plus"])
+        metrics.update(image.result())
+        scores.append(metrics.compute()[name])
+    return scores
+
+
+def free_masks() -> Iterator[Row]:
+    """Any number of masks beside the targets, as automatic modes give them."""
+    images = slides()
+    yield from unlimited(images)
+    yield from matched(images)
+    yield from panoptic(images)
+    nothing = "an image with neither is NaN in both"
+    for name, theirs in (("aji", kumar), ("aji_plus", graham)):
+        pairs = zip(of_each(images, name), map(theirs, images), strict=True)
+        yield Row(name, "the definition, written out", len(images), worst(pairs)[1], nothing)
+    yield from counted(images)
+    yield from by_size()
+
+
+def unlimited(images: list[Cells]) -> Iterator[Row]:
+    """Average precision of many masks, and with a crowd, against pycocotools without a limit."""
+    from pycocotools.cocoeval import COCOeval
+
+    crowded = []
+    for seed in range(8, 14):
+        image = cells(seed)
+        crowd = np.zeros_like(image.target, bool)
+        crowd[:, 120:] = True
+        alone = np.isin(image.predicted, np.unique(image.predicted[image.target > 0]))
+        predicted = np.where(crowd & alone, 0, image.predicted)  # COCO does not cut masks
+        target = np.where(crowd, 0, image.target)
+        labels = [
+            np.unique(m, return_inverse=True)[1].reshape(m.shape) for m in (predicted, target)
+        ]
+        crowded.append(Cells(*labels, ignored=crowd))
+    for chosen, what in ((images, "no limit of masks"), (crowded, "a crowd, no limit of masks")):
+        ours = AveragePrecision()
+        for index, image in enumerate(chosen):
+            ours.update(image.result(index))
+        reference = coco_files([image.result() for image in chosen], chosen[0].target.shape)
+        evaluation = COCOeval(*reference, "segm")
+        evaluation.params.maxDets = [1000]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.evaluate()
+            evaluation.accumulate()
+        theirs = evaluation.eval["precision"][..., 0, :, 0]  # thresholds, recalls, areas
+        for name, value in (
+            ("ap", theirs[..., 0]), ("ap50", theirs[0, :, 0]), ("ap75", theirs[5, :, 0])
+        ):  # fmt: skip
+            yield Row(
+                name, f"pycocotools, {what}", len(chosen), apart(ours.compute()[name], value.mean())
+            )
+
+
+def coco_files(results: list[InstanceResult], shape: tuple[int, int]) -> tuple[object, object]:
+    """Targets and masks as pycocotools reads them."""
+    from pycocotools import mask as coco
+    from pycocotools.coco import COCO
+
+    truth, found = [], []
+    for index, result in enumerate(results):
+        common = {"image_id": index, "category_id": 0}
+        for mask, score in zip(result.predicted, result.scores, strict=True):
+            found.append({**common, "segmentation": mask, "score": float(score)})
+        for mask in [*result.target, *([] if result.ignored is None else [result.ignored])]:
+            row = {**common, "id": len(truth) + 1, "segmentation": mask}
+            row |= {"area": int(coco.area(mask)), "iscrowd": int(mask is result.ignored)}
+            truth.append(row)
+    sizes = [{"id": i, "height": shape[0], "width": shape[1]} for i in range(len(results))]
+    reference = COCO()
+    reference.dataset = {
+        "info": {}, "images": sizes, "categories": [{"id": 0}], "annotations": truth
+    }  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference.createIndex()
+        return reference, reference.loadRes(found)
+
+
+def matched(images: list[Cells]) -> Iterator[Row]:
+    """Segmentation accuracy against the assignment that StarDist and Cellpose describe."""
+    from scipy.optimize import linear_sum_assignment
+
+    def assigned(image: Cells, threshold: float) -> float:
+        iou = iou_of_maps(image)
+        few, many = min(iou.shape), sum(iou.shape)
+        if not many:
+            return math.nan
+        cost = -(iou >= threshold).astype(float) - iou / (2 * max(few, 1))
+        hits = int((iou[linear_sum_assignment(cost)] >= threshold).sum()) if few else 0
+        return hits / (many - hits)
+
+    def mean(score, image: Cells) -> float:
+        return float(np.mean([score(image, t) for t in np.linspace(0.5, 0.95, 10)]))
+
+    ours = {name: of_each(images, name) for name in ("sa50", "sa75", "msa")}
+    libraries = {"the assignment of StarDist and Cellpose, written out": assigned}
+    for library, score in {**libraries, **installed()}.items():
+        # neither library has a number for an image without masks and targets
+        some = [k for k, image in enumerate(images) if image.predicted.any() or image.target.any()]
+        for name, at in (("sa50", 0.5), ("sa75", 0.75), ("msa", None)):
+            theirs = [mean(score, images[k]) if at is None else score(images[k], at) for k in some]
+            pairs = zip([ours[name][k] for k in some], theirs, strict=True)
+            single = f"{SINGLE_SCORE}; " if library.startswith("Cellpose") else ""
+            reason = f"{single}an image with neither left out"
+            yield Row(name, library, len(some), worst(pairs)[1], reason)
+
+
+SINGLE_SCORE = "single precision there"
+
+
+def installed() -> dict[str, object]:
+    """The same by StarDist and Cellpose, of which each is there if it is installed."""
+    found = {}
+    with contextlib.suppress(ImportError):
+        from stardist.matching import matching
+
+        def stardist(image: Cells, threshold: float) -> float:
+            return float(matching(image.target, image.predicted, thresh=threshold).accuracy)
+
+        found["StarDist"] = stardist
+    with contextlib.suppress(ImportError):
+        from cellpose.metrics import average_precision
+
+        def cellpose(image: Cells, threshold: float) -> float:
+            maps = (image.target.astype(np.int32), image.predicted.astype(np.int32))
+            return float(average_precision(*maps, threshold=[threshold])[0][0])
+
+        found["Cellpose"] = cellpose
+    return found
+
+
+def iou_of_maps(image: Cells) -> np.ndarray:
+    """The IoU of every mask with every target, ``(D, G)``."""
+    common = common_of_maps(image)
+    areas = [np.bincount(labels.ravel())[1:] for labels in image[:2]]
+    return common / np.maximum(areas[0][:, None] + areas[1] - common, 1)
+
+
+def common_of_maps(image: Cells) -> np.ndarray:
+    """The pixels that every mask shares with every target, ``(D, G)``."""
+    table = np.zeros((image.predicted.max() + 1, image.target.max() + 1))
+    np.add.at(table, (image.predicted, image.target), 1)
+    return table[1:, 1:]
+
+
+def panoptic(images: list[Cells]) -> Iterator[Row]:
+    """Panoptic quality of one class and of several against torchmetrics."""
+    from torchmetrics.functional.detection import panoptic_quality
+
+    several = []
+    for seed, image in enumerate(images):
+        random = np.random.default_rng(seed)
+        kinds = [random.integers(0, 3, int(m.max())) for m in image[:2]]
+        several.append(image._replace(predicted_classes=kinds[0], target_classes=kinds[1]))
+    for chosen, what in ((images, "one class"), (several, "three classes")):
+        metrics, maps = InstanceScores(), ([], [])
+        for image in chosen:
+            metrics.update(image.result())
+            for side, labels, kinds in (
+                (maps[0], image.predicted, image.predicted_classes),
+                (maps[1], image.target, image.target_classes),
+            ):
+                none = np.zeros(int(labels.max()), int)
+                kind = np.append([9], none if kinds is None else kinds)[labels]
+                side.append(torch.from_numpy(np.stack([kind, labels], -1)))
+        theirs = panoptic_quality(
+            *map(torch.stack, maps), things={0, 1, 2}, stuffs={9},
+            return_sq_and_rq=True, return_per_class=True, allow_unknown_preds_category=True,
+        )  # fmt: skip
+        there = theirs[:-1][torch.tensor([what == "three classes" or k == 0 for k in range(3)])]
+        for name, value in zip(("pq", "sq", "rq"), there.mean(0).tolist(), strict=True):
+            gap = apart(metrics.compute()[name], value)
+            yield Row(name, f"torchmetrics, {what}", len(chosen), gap, "background is stuff there")
+
+
+def kumar(image: Cells) -> float:
+    """The aggregated Jaccard index as its paper's algorithm says it."""
+    iou, common = iou_of_maps(image), common_of_maps(image)
+    masks, targets = (np.bincount(m.ravel())[1:] for m in image[:2])
+    over, below, unused = 0.0, 0.0, set(range(len(masks)))
+    for target, area in enumerate(targets):
+        best = iou[:, target].argmax() if len(masks) else 0
+        if not len(masks) or not iou[best, target]:
+            below += area
+            continue
+        over += common[best, target]
+        below += area + masks[best] - common[best, target]
+        unused.discard(best)
+    below += sum(masks[k] for k in unused)
+    return over / below if below else math.nan
+
+
+def graham(image: Cells) -> float:
+    """The same with the assignment of the largest sum of IoU, over the whole matrix."""
+    from scipy.optimize import linear_sum_assignment
+
+    common = common_of_maps(image)
+    over = common[linear_sum_assignment(iou_of_maps(image), maximize=True)].sum()
+    below = sum(np.count_nonzero(labels) for labels in image[:2]) - over
+    return over / below if below else math.nan
+
+
+def counted(images: list[Cells]) -> Iterator[Row]:
+    """Errors of counts against plain numpy."""
+    metrics = InstanceScores()
+    for image in images:
+        metrics.update(image.result())
+    masks, targets = np.array([[m.max() for m in image[:2]] for image in images]).T
+    some = targets > 0
+    expected = {
+        "count_error": np.abs(masks - targets).mean(),
+        "count_bias": (masks - targets).mean(),
+        "count_error_relative": (np.abs(masks - targets)[some] / targets[some]).mean(),
+    }
+    for name, value in expected.items():
+        gap = apart(metrics.compute()[name], float(value))
+        yield Row(name, "plain numpy", len(images), gap)
+
+
+def by_size() -> Iterator[Row]:
+    """Scores by size, where every mask and target is of one size, against those of all sizes."""
+    sized = {}
+    for name, low, high in (("small", 0, AREAS[0]), ("medium", *AREAS), ("large", AREAS[1], 1e9)):
+        sized[name] = []
+        for seed in range(6):
+            image = cells(seed, 30, (300, 400)) if name != "large" else discs(seed)
+            maps = []
+            for labels in image[:2]:
+                areas = np.bincount(labels.ravel())
+                of_size = (areas >= low) & (areas < high)
+                of_size[0] = True
+                part = np.where(of_size[labels], labels, 0)
+                maps.append(np.unique(part, return_inverse=True)[1].reshape(part.shape))
+            sized[name].append(Cells(*maps))
+    for metric in ("msa", "pq", "aji", "count_error"):
+        for name, chosen in sized.items():
+            whole, alone = InstanceScores(), InstanceScores()
+            for image in chosen:
+                alone.update(image.result())
+            for other in sized.values():  # of other sizes, which must not count
+                for image in other:
+                    whole.update(image.result())
+            pair = [whole.compute()[f"{metric}_{name}"], alone.compute()[metric]]
+            if metric == "count_error":  # the mean is over all images
+                pair[0] *= sum(map(len, sized.values())) / len(chosen)
+            reason = "images of one size each; the others must not count"
+            yield Row(
+                f"{metric}_{name}", "the same without sizes", len(chosen), apart(*pair), reason
+            )
+
+
+def discs(seed: int) -> Cells:
+    """A few large discs, predicted with errors."""
+    random, labels = np.random.default_rng(seed), np.zeros((2, 300, 400), int)
+    for k, x in enumerate((70, 200, 330)):
+        radius, dx, grow = 60, *random.normal(0, 9, 2)
+        labels[1][disc((300, 400), 150, x, radius)] = k + 1
+        labels[0][disc((300, 400), 150, x + dx, radius + grow)] = k + 1
+    return Cells(*labels)
 
 
 def published() -> Iterator[Row]:
@@ -520,8 +852,12 @@ column leaves out:
 
 - `miou` and `miou_foreground`: maps of classes, with a class in neither, one that no target has,
   one never predicted, all right, and background alone in one or both;
-- `ap*` and `msa`: several masks an image, with empty targets, empty predictions, both empty, no
-  masks at all, all right, and, for `ap*`, no target of a size and more masks of a class than count;
+- `ap*` and the first row of `msa`: several prompted masks an image, with empty targets, empty
+  predictions, both empty, no masks at all, all right, and, for `ap*`, no target of a size and more
+  masks of a class than count;
+- the other metrics of instances: label maps of touching discs, of which some are missed, invented,
+  cut in two or joined, with all right, no masks, no targets, and neither; the rows of StarDist
+  (`matching`) and Cellpose (`average_precision`) are there if they are installed;
 - per image, by class and by size: these images of `ap*` and those of the next line;
 - the others: probability maps or their masks, random, all zero or all one, on targets that are
   random, empty, full, a single pixel, all but one pixel, or at the border.

@@ -44,7 +44,7 @@ def test_a_family_agrees_with_the_library(benchmark, family):
 
 def test_the_scenes_of_instances_are_neither_perfect_nor_hopeless(benchmark):
     predicted, target, scores, _ = benchmark.scene(0)
-    best = benchmark.overlaps(predicted, target).max(1)
+    best = benchmark.ious(predicted, target).max(1)
     assert 0.3 < best.mean() < 0.95 and len(set(scores)) < len(scores)
 
 

@@ -41,6 +41,7 @@ def test_one_number_of_a_validation(text, value, canonical):
         ("min(2*iou@none,iou@box)", "no weights"),
         ("0*iou+dice", "leave it out"),
         ("", "is no metric"),
+        ("count_bias", "take count_error"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(text, said, refused):

@@ -80,8 +80,12 @@ def _metric_row(name: str) -> dict[str, str]:
     from samtune.metrics.contract import MEASURES
 
     measure = MEASURES[name]
-    better = "higher" if measure.higher else "lower"
-    return {"metric": name, "group": measure.group, "better": better, "meaning": measure.meaning}
+    return {
+        "metric": name,
+        "group": measure.group,
+        "better": measure.better,
+        "meaning": measure.meaning,
+    }
 
 
 def _default(row: dict[str, Any]) -> str:

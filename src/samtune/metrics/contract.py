@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from samtune.errors import InputError, nearest
-from samtune.metrics.measures import ALWAYS, GROUPS, MEASURES, Measure
+from samtune.metrics.meaning import Measure
+from samtune.metrics.measures import ALWAYS, GROUPS, MEASURES
 
 __all__ = [
     "ALWAYS",
@@ -90,11 +91,12 @@ def _in_all(term: str, lists: Iterable[list[str]]) -> bool:
 
 def _terms(measure: Measure) -> list[str]:
     return [
+        *([measure.masks] if measure.masks else []),
         f"averaged: {measure.averaged}",
         f"empty masks: {measure.empty}",
         f"resolution: {measure.resolution}",
         f"threshold: {measure.threshold}",
-        f"{'higher' if measure.higher else 'lower'} is better",
+        f"{measure.better} is better",
     ]
 
 
@@ -103,8 +105,9 @@ def metrics_table() -> str:
     columns = ("name", "group", "meaning", "averaged", "empty masks", "resolution", "threshold")
     lines = [f"| {' | '.join((*columns, 'better', 'source'))} |", "|---" * 9 + "|"]
     for name, m in MEASURES.items():
-        cells = (f"`{name}`", m.group, m.meaning, m.averaged, m.empty, m.resolution, m.threshold)
-        lines.append(f"| {' | '.join((*cells, 'higher' if m.higher else 'lower', m.source))} |")
+        meaning = f"{m.meaning}; {m.masks}" if m.masks else m.meaning
+        cells = (f"`{name}`", m.group, meaning, m.averaged, m.empty, m.resolution, m.threshold)
+        lines.append(f"| {' | '.join((*cells, m.better, m.source))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from samtune.metrics.image_result import ImageResult
-from samtune.metrics.measures import HALF
+from samtune.metrics.meaning import HALF
 from samtune.metrics.streamed import RowMetric, Rows
 from samtune.registry.places import place_of
 

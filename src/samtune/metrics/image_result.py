@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from samtune.metrics.areas import areas_of
+from samtune.metrics.instance_result import InstanceResult, RunLengths
 from samtune.metrics.packed import PackedMasks
 
 AT_ONCE = 2**26
 """Bytes of masks that metrics process at once; a single mask may need more."""
+COUNTED = 100
+"""Prompted masks per image and class that average precision looks at, as in COCO."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,36 @@ class ImageResult:
         for more in parts:
             predicted, target = predicted | more[0].any(0), target | more[1].any(0)
         return predicted, target
+
+    @cached_property
+    def instances(self) -> InstanceResult:
+        """Each mask and each target as an instance, without the ignored pixels.
+
+        A mask has the class of the target for which it was prompted.
+        """
+        predicted: list[RunLengths] = []
+        target: list[RunLengths] = []
+        for masks, truths in self.parts():
+            predicted += _run_lengths(masks)
+            target += _run_lengths(truths)
+        classes = None if self.classes is None else self.classes.cpu().numpy()
+        return InstanceResult(
+            predicted,
+            target,
+            scores=None if self.scores is None else self.scores.double().cpu().numpy(),
+            predicted_classes=classes,
+            target_classes=classes,
+            limit=COUNTED,
+            index=self.index,
+        )
+
+
+def _run_lengths(masks: Tensor) -> list[RunLengths]:
+    from pycocotools import mask as coco
+
+    if not len(masks):
+        return []
+    return coco.encode(np.asfortranarray(masks.cpu().numpy().transpose(1, 2, 0).view(np.uint8)))
 
 
 class ResultInParts:

@@ -1,12 +1,12 @@
-"""Instances: COCO's average precision, and mean segmentation accuracy as for cell segmentation.
+"""Instances: average precision, segmentation accuracy, panoptic quality, Jaccard index and counts.
 
-For each prompted mask only its score and the thresholds that it passed are kept, so memory grows by
-a few numbers per mask.
+For each mask only its score and the thresholds that it passed are kept, so memory grows by a few
+numbers per mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ from torch import Tensor
 
 from samtune.metrics.boundaries import need_scipy
 from samtune.metrics.image_result import ImageResult
-from samtune.metrics.packed import PackedMasks
+from samtune.metrics.instance_result import Floats, InstanceResult, Overlaps, Whole
+from samtune.metrics.matching import (
+    best_sum_pairs,
+    by_falling_score,
+    candidates_of,
+    closest_pairs,
+    largest_number,
+)
 from samtune.metrics.regions import AREAS
 from samtune.metrics.streamed import RowMetric, Rows, Streamed
 
@@ -24,17 +31,18 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 RANGES = ((0.0, 1e10), (0.0, AREAS[0]), (AREAS[0], AREAS[1]), (AREAS[1], 1e10))
 """Pixels of area, both ends included as in COCO: all, small, medium, large."""
-MOST = 100
-"""Masks per image and class that count, the highest scores first."""
+SIZES = ("", "_small", "_medium", "_large")
+"""Endings of the names of the metrics by size."""
 FIELDS = 4 + 2 * len(RANGES)
+HALF = 0.5
+"""The IoU that matches of panoptic quality exceed."""
 
-PAIRS = 4_000_000
-"""Number of mask and target pairs whose IoU is computed at once."""
-
-RunLengths = dict[str, Any]
-"""A mask as pycocotools keeps it."""
-Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+
+def instances_of(image: ImageResult | InstanceResult) -> InstanceResult:
+    """The instances of an image; of prompted masks each mask is one."""
+    return image.instances if isinstance(image, ImageResult) else image
 
 
 class AveragePrecision(RowMetric):
@@ -57,34 +65,34 @@ class AveragePrecision(RowMetric):
         self.max_classes = max_classes
         self.add_sums(targets=(max_classes, len(RANGES)))
 
-    def update(self, image: ImageResult) -> None:
+    def update(self, image: ImageResult | InstanceResult) -> None:
         """Adds one image.
 
         Raises:
             ValueError: Masks without scores, or a class out of range.
         """
-        if image.scores is None:
+        result = instances_of(image)
+        if result.scores is None:
             raise ValueError(
                 "no scores: give ImageResult(scores=...), the estimated IoU of each mask"
             )
-        scores = image.scores.double().cpu().numpy()
-        count = len(image.target)
-        classes = np.zeros(count, int) if image.classes is None else image.classes.cpu().numpy()
-        if len(classes) and not 0 <= classes.min() <= classes.max() < self.max_classes:
-            raise ValueError(f"classes {classes.tolist()} must lie in 0 to {self.max_classes - 1}")
-        target = [mask for part in _encoded(image, image.target) for mask in part]
-        pixels = _areas(target)
-        counted = image.counted()
-        for index in np.unique(classes):
-            mine = classes == index
-            real = mine & (pixels > 0)
-            order = np.flatnonzero(mine)[np.argsort(-scores[mine], kind="stable")][:MOST]
-            predicted = [_run_lengths(image.predicted[i : i + 1] & counted)[0] for i in order]
-            fates = _fates(predicted, [target[i] for i in np.flatnonzero(real)])
-            for place, (which, fate) in enumerate(zip(order, fates, strict=True)):
-                row = [image.index, place, index, scores[which], *fate]
-                self.keep(torch.tensor(row, dtype=torch.float64))
-            area = pixels[real][:, None]
+        overlaps, classes = result.overlaps, result.classes
+        for each in classes:
+            if len(each) and not 0 <= each.min() <= each.max() < self.max_classes:
+                raise ValueError(f"classes {each.tolist()} must lie in 0 to {self.max_classes - 1}")
+        for index in np.unique(np.concatenate(classes)):
+            mine, real = classes[0] == index, (classes[1] == index) & (overlaps.target > 0)
+            order = np.argsort(-result.scores[mine], kind="stable")[: result.limit]
+            some = np.zeros(len(mine), bool)
+            some[np.flatnonzero(mine)[order]] = True
+            rank = np.argsort(-result.scores[some], kind="stable")
+            fates = _fates(overlaps.only(some, real).in_order(rank))
+            rows = np.zeros((len(rank), self.fields))
+            rows[:, 0], rows[:, 1], rows[:, 2] = result.index, np.arange(len(rank)), index
+            rows[:, 3], rows[:, 4:] = result.scores[some][rank], fates
+            for row in torch.from_numpy(rows):
+                self.keep(row)
+            area = overlaps.target[real][:, None]
             low, high = np.array(RANGES).T
             inside = ((area >= low) & (area <= high)).sum(0)
             self.targets[index] += torch.from_numpy(inside).to(self.targets)
@@ -114,150 +122,195 @@ class AveragePrecision(RowMetric):
         return result | {"ap50": precision[0, 0].nanmean(0), "ap75": precision[0, 5].nanmean(0)}
 
 
-class SegmentationAccuracy(Streamed):
-    """``TP / (TP + FP + FN)`` of one-to-one matches, over IoU thresholds 0.5 to 0.95 and images.
+class InstanceScores(Streamed):
+    """Segmentation accuracy, panoptic quality, aggregated Jaccard index and counts.
 
-    It is the score of the 2018 Data Science Bowl (Caicedo et al. 2019,
-    doi:10.1038/s41592-019-0612-7). Masks may overlap, so the largest number of matches is searched
-    for.
+    :mod:`samtune.metrics.contract` defines them. By size a match and a target count for the
+    target's size, and a mask without a match for its own.
 
     Args:
+        metrics: The names that are wanted; ``aji_plus`` needs scipy.
+        max_classes: Number of class indices: one more than the highest.
         **kwargs: torchmetrics' own options.
 
     Raises:
         InputError: scipy is missing.
     """
 
-    sums: Tensor
-    """``(2,)``: number of images, and their summed score."""
+    class_states = ("panoptic",)
 
-    def __init__(self, **kwargs: Any) -> None:
+    accuracy: Tensor
+    """``(4, 4)``: for each size the number of images, and their summed accuracy: over thresholds,
+    at 0.5, at 0.75."""
+    panoptic: Tensor
+    """``(max_classes, 4, 4)``: for each class and size matches, their summed IoU, masks without a
+    match, targets without one."""
+    jaccard: Tensor
+    """``(5, 2)``: images and their summed index, for each size, and with the best matches."""
+    counts: Tensor
+    """``(4, 5)``: for each size images, the summed difference of counts, its magnitude; images with
+    targets, and their summed relative difference."""
+
+    def __init__(
+        self, metrics: Collection[str] = (), max_classes: int = 1024, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        need_scipy("msa")
-        self.add_sums(sums=(2,))
+        self.best_matches = "aji_plus" in metrics
+        if self.best_matches:
+            need_scipy("aji_plus")
+        self.max_classes, sizes = max_classes, len(SIZES)
+        self.add_sums(
+            accuracy=(sizes, 4),
+            panoptic=(max_classes, sizes, 4),
+            jaccard=(sizes + 1, 2),
+            counts=(sizes, 5),
+        )
 
-    def update(self, image: ImageResult) -> None:
+    def update(self, image: ImageResult | InstanceResult) -> None:
         """Adds one image."""
-        target = [mask for part in _encoded(image, image.target) for mask in _filled(part)]
-        score = _accuracy(map(_filled, _encoded(image, image.predicted)), target)
-        if score is not None:
-            self.sums += torch.tensor([1.0, score], dtype=torch.float64).to(self.sums.device)
+        result = instances_of(image)
+        overlaps = result.overlaps.counted()
+        sizes = Sizes(overlaps)
+        accuracy, jaccard = _accuracy(overlaps, sizes), np.zeros((len(SIZES) + 1, 2))
+        jaccard[:-1] = _jaccard(overlaps, sizes)
+        if self.best_matches:
+            jaccard[-1] = _best_jaccard(overlaps)
+        for name, sums in (
+            ("accuracy", accuracy), ("jaccard", jaccard), ("counts", sizes.differences())
+        ):  # fmt: skip
+            state = getattr(self, name)
+            state += torch.from_numpy(sums).to(state)
+        classes = result.classes
+        for index in np.unique(np.concatenate(classes)):
+            part = result.overlaps.only(*(each == index for each in classes)).counted()
+            quality = torch.from_numpy(_panoptic(part, Sizes(part)))
+            self.panoptic[index] += quality.to(self.panoptic)
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
         """The numbers of R sums at once, see :meth:`Streamed.values`."""
-        return {"msa": sums["sums"][:, 1] / sums["sums"][:, 0]}
+        accuracy, panoptic, jaccard = sums["accuracy"], sums["panoptic"], sums["jaccard"]
+        matches, iou, extra, missed = panoptic.unbind(-1)  # R classes 4
+        whole = matches + (extra + missed) / 2  # 0 of 0 is NaN, and left out
+        quality = (iou / whole).nanmean(1)
+        index, counts = jaccard[..., 1] / jaccard[..., 0], sums["counts"]
+        result = {
+            "sa50": accuracy[:, 0, 2] / accuracy[:, 0, 0],
+            "sa75": accuracy[:, 0, 3] / accuracy[:, 0, 0],
+            "sq": (iou / matches.clip(min=1)).where(whole > 0, torch.nan)[..., 0].nanmean(1),
+            "rq": (matches / whole)[..., 0].nanmean(1),
+            "aji_plus": index[:, -1],
+            "count_bias": counts[:, 0, 1] / counts[:, 0, 0],
+            "count_error_relative": counts[:, 0, 4] / counts[:, 0, 3],
+        }
+        for k, size in enumerate(SIZES):
+            result[f"msa{size}"] = accuracy[:, k, 1] / accuracy[:, k, 0]
+            result[f"pq{size}"] = quality[:, k]
+            result[f"aji{size}"] = index[:, k]
+            result[f"count_error{size}"] = counts[:, k, 2] / counts[:, k, 0]
+        return result
 
 
-def overlaps(predicted: Bools, target: Bools) -> Floats:
-    """IoU of every predicted mask with every target: ``(D, h, w)`` and ``(G, h, w)`` to (D, G)."""
-    return _ious(*(_run_lengths(torch.from_numpy(masks)) for masks in (predicted, target)))
-
-
-def _encoded(image: ImageResult, masks: Tensor | PackedMasks) -> Iterator[list[RunLengths]]:
-    """Encodes masks of an image without the ignored pixels, some at a time."""
-    counted, step = image.counted(), image.at_once
-    for start in range(0, len(masks), step):
-        yield _run_lengths(masks[start : start + step] & counted)
-
-
-def _filled(masks: Sequence[RunLengths]) -> list[RunLengths]:
-    return [mask for mask, area in zip(masks, _areas(masks), strict=True) if area]
-
-
-def _run_lengths(masks: Tensor) -> list[RunLengths]:
-    from pycocotools import mask as coco
-
-    if not len(masks):
-        return []
-    return coco.encode(np.asfortranarray(masks.cpu().numpy().transpose(1, 2, 0).view(np.uint8)))
-
-
-def _areas(masks: Sequence[RunLengths]) -> NDArray[np.int64]:
-    """Pixels of each mask."""
-    from pycocotools import mask as coco
-
-    # one by one, because pycocotools counts a list's masks in a byte
-    return np.array([int(coco.area(mask)) for mask in masks], np.int64)
-
-
-def _ious(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> Floats:
-    """IoU of every predicted mask with every target: ``(D, G)``."""
-    from pycocotools import mask as coco
-
-    if not len(predicted) or not len(target):
-        return np.zeros((len(predicted), len(target)))
-    iou = coco.iou(list(predicted), list(target), [0] * len(target))
-    return np.asarray(iou, np.float64)
-
-
-def _accuracy(
-    predicted: Iterable[Sequence[RunLengths]], target: Sequence[RunLengths]
-) -> float | None:
-    """Gives the mean over thresholds for one image; ``None`` if there is no mask at all.
+class Sizes:
+    """The sizes of an image's masks and targets: small, medium, large by COCO's areas.
 
     Args:
-        predicted: ``D`` masks in several parts, none empty: those of noise take much memory.
-        target: ``G`` masks, none empty.
+        overlaps: The masks and targets that count.
     """
-    from scipy.sparse import coo_array, csr_array
-    from scipy.sparse.csgraph import maximum_bipartite_matching
 
-    none = np.zeros(0, np.int64)
-    rows, columns, values = [none], [none], [np.zeros(0)]
-    count, step = 0, max(1, PAIRS // max(1, len(target)))
-    for part in predicted:
-        for start in range(0, len(part), step):  # of thousands of masks most pairs are apart
-            iou = _ious(part[start : start + step], target)
-            row, column = np.nonzero(iou >= THRESHOLDS[0])
-            rows.append(row + count + start)
-            columns.append(column)
-            values.append(iou[row, column])
-        count += len(part)
-    if not count and not target:
-        return None
-    at, value = (np.concatenate(rows), np.concatenate(columns)), np.concatenate(values)
-    scores = []
-    for threshold in THRESHOLDS:
-        near = value >= threshold
-        pairs = (np.ones(near.sum(), np.int8), (at[0][near], at[1][near]))
-        graph = csr_array(coo_array(pairs, shape=(count, len(target))))
-        hits = int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
-        scores.append(hits / (count + len(target) - hits))
-    return float(np.mean(scores))
+    def __init__(self, overlaps: Overlaps) -> None:
+        self.of_masks, self.of_targets = (
+            np.digitize(areas, AREAS) for areas in (overlaps.predicted, overlaps.target)
+        )
+
+    @staticmethod
+    def sums(sizes: Whole, values: NDArray[Any] | None = None) -> Floats:
+        """Values summed over all sizes and for each: ``(4,)``; without values the counts."""
+        by_size = np.bincount(sizes, values, minlength=len(AREAS) + 1)
+        return np.append(by_size.sum(), by_size).astype(np.float64)
+
+    def differences(self) -> Floats:
+        """The row of ``counts`` of :class:`InstanceScores`, ``(4, 5)``."""
+        targets = self.sums(self.of_targets)
+        error = self.sums(self.of_masks) - targets
+        there = targets > 0
+        relative = np.abs(error) / np.maximum(targets, 1) * there
+        return np.stack([np.ones(len(SIZES)), error, np.abs(error), there, relative], 1)
 
 
-def _fates(predicted: Sequence[RunLengths], target: Sequence[RunLengths]) -> NDArray[np.int64]:
-    """The outcome of each of an image's masks of one class, by falling score.
+def _fates(overlaps: Overlaps) -> NDArray[np.int64]:
+    """The outcome of an image's masks of one class, by falling score.
 
     Returns:
         ``(D, 8)``: for each range of area, as bits, the thresholds passed and those at which the
             mask is not counted.
     """
-    iou = _ious(predicted, target)
-    areas = [_areas(masks) for masks in (predicted, target)]
-    out = np.zeros((len(predicted), 2 * len(RANGES)), np.int64)
+    out = np.zeros((len(overlaps.predicted), 2 * len(RANGES)), np.int64)
+    candidates = candidates_of(overlaps, THRESHOLDS[0])
     for size, (low, high) in enumerate(RANGES):
-        outside, ignored = ((area < low) | (area > high) for area in areas)
+        outside, uncounted = (
+            (area < low) | (area > high) for area in (overlaps.predicted, overlaps.target)
+        )
         for bit, threshold in enumerate(THRESHOLDS):
-            passed, left_out = _match(iou, ignored, outside, threshold)
+            passed, left_out = by_falling_score(
+                candidates, uncounted, outside, overlaps.ignored, threshold
+            )
             out[:, 2 * size] |= passed.astype(np.int64) << bit
             out[:, 2 * size + 1] |= left_out.astype(np.int64) << bit
     return out
 
 
-def _match(iou: Floats, ignored: Bools, outside: Bools, threshold: float) -> tuple[Bools, Bools]:
-    """Matches each mask with the closest free target, counted targets before uncounted ones."""
-    passed, left_out = np.zeros(len(iou), bool), outside.copy()
-    free = np.ones(iou.shape[1], bool)
-    for mask, row in enumerate(iou):
-        for kind in (~ignored, ignored):
-            near = np.flatnonzero(free & kind & (row >= min(threshold, 1 - 1e-10)))
-            if len(near):
-                best = near[row[near] == row[near].max()][-1]  # among equals, COCO takes the last
-                free[best] = False
-                passed[mask], left_out[mask] = True, ignored[best]
-                break
-    return passed, left_out
+def _accuracy(overlaps: Overlaps, sizes: Sizes) -> Floats:
+    """The row of ``accuracy`` of an image: ``(4, 4)``; zero for a size that it does not have.
+
+    The matches are the largest number of one-to-one pairs at a threshold, as in StarDist and
+    Cellpose. For the sizes one such choice is taken, the one that lets the closest choose first.
+    """
+    masks, targets = sizes.sums(sizes.of_masks), sizes.sums(sizes.of_targets)
+    closest = closest_pairs(overlaps, np.nextafter(HALF, 0))
+    scores = np.zeros((len(SIZES), len(THRESHOLDS)))
+    for k, threshold in enumerate(THRESHOLDS):
+        near = overlaps.iou >= threshold
+        pairs = closest[near[closest]]
+        matches = sizes.sums(sizes.of_targets[overlaps.column[pairs]])
+        matches[0] = largest_number(overlaps.row[near], overlaps.column[near])
+        of_masks = sizes.sums(sizes.of_masks[overlaps.row[pairs]])
+        of_masks[0] = matches[0]
+        # matched and missed targets, and masks without a match
+        scores[:, k] = matches / np.maximum(targets + masks - of_masks, 1)
+    there = masks + targets > 0
+    row = np.stack([np.ones(len(SIZES)), scores.mean(1), scores[:, 0], scores[:, 5]], 1)
+    return row * there[:, None]
+
+
+def _panoptic(overlaps: Overlaps, sizes: Sizes) -> Floats:
+    """The row of ``panoptic`` of an image and class: ``(4, 4)``."""
+    pairs = closest_pairs(overlaps, HALF)
+    target_sizes = sizes.of_targets[overlaps.column[pairs]]
+    matches = sizes.sums(target_sizes)
+    extra = sizes.sums(sizes.of_masks) - sizes.sums(sizes.of_masks[overlaps.row[pairs]])
+    iou = sizes.sums(target_sizes, overlaps.iou[pairs])
+    return np.stack([matches, iou, extra, sizes.sums(sizes.of_targets) - matches], 1)
+
+
+def _jaccard(overlaps: Overlaps, sizes: Sizes) -> Floats:
+    """The row of ``jaccard`` of an image, ``(4, 2)``: each target with the mask closest to it."""
+    order = np.lexsort((overlaps.row, -overlaps.iou, overlaps.column))
+    pairs = order[np.unique(overlaps.column[order], return_index=True)[1]]
+    common = sizes.sums(sizes.of_targets[overlaps.column[pairs]], overlaps.pixels[pairs])
+    beyond = overlaps.predicted[overlaps.row[pairs]] - overlaps.pixels[pairs]
+    union = sizes.sums(sizes.of_targets, overlaps.target)
+    union += sizes.sums(sizes.of_targets[overlaps.column[pairs]], beyond)
+    unused = np.ones(len(overlaps.predicted), bool)
+    unused[overlaps.row[pairs]] = False
+    union += sizes.sums(sizes.of_masks[unused], overlaps.predicted[unused])
+    return np.stack([union > 0, common / np.maximum(union, 1)], 1)
+
+
+def _best_jaccard(overlaps: Overlaps) -> Floats:
+    """The same with the one-to-one matches of the largest sum of IoU, ``(2,)``."""
+    common = int(overlaps.pixels[best_sum_pairs(overlaps)].sum())
+    union = int(overlaps.predicted.sum() + overlaps.target.sum()) - common
+    return np.array([union > 0, common / max(union, 1)], np.float64)
 
 
 def _precision(passed: Tensor, times: Tensor, targets: Tensor) -> Tensor:

@@ -5,52 +5,17 @@ Importing this module loads neither torch nor torchmetrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from samtune.metrics.instance_measures import instance_measures
+from samtune.metrics.meaning import FRAME, IMAGES, Measure
 from samtune.registry import Members
 
 ALWAYS = ("iou", "dice", "iou_pooled", "dice_pooled")
 """Metrics that every evaluation measures."""
-HALF = "logit above 0 (probability above 0.5)"
-ORIGINAL, FRAME = "the original image", "the model's frame, targets brought there by nearest pixel"
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One metric: the meaning of its value, and the class that computes it."""
-
-    group: str
-    meaning: str
-    """The meaning in one line."""
-    averaged: str
-    """The averaging: of which values, over what."""
-    empty: str
-    """The value for an empty target or prediction."""
-    family: str
-    """The streaming metric that computes it, see :mod:`samtune.metrics.suite`."""
-    key: str
-    """Its name within the family."""
-    higher: bool = True
-    """Whether a higher number is better."""
-    resolution: str = ORIGINAL
-    threshold: str = HALF
-    needs: tuple[str, ...] = ()
-    """The inputs that it needs besides masks: ``probability``, ``shares`` (the probability of each
-    class of a map), ``whole`` (all of the foreground), ``scores`` (the decoder's own estimates),
-    ``frame`` (all of these in the model's frame too)."""
-    source: str = ""
-    maps: bool = True
-    """Whether it is defined for maps of classes."""
-    made_by: Callable[..., Any] | None = None
-    """Makes the streaming metric of one that another package brings."""
-
-
 _BOTH = "1 if prediction and target are both empty, 0 if only one is"
 _PROMPTS = "mean over all prompts of all images, with equal weights"
 _POOLED = "pixels added up over all prompts first, so that large objects weigh more"
-_IMAGES = "mean over images"
 _SIZES = "mean over the prompts whose target is of this size"
 _GROUPS = "mean over classes of the mean over each class's prompts"
 
@@ -131,18 +96,18 @@ def _saliency() -> dict[str, Measure]:
     blank = "an image without foreground scores 0"
     inverse = "without foreground 1 minus the map's mean"
     alike = "without foreground the fraction predicted as background"
-    curves = f"over 256 thresholds of the map, {_IMAGES} at each"
+    curves = f"over 256 thresholds of the map, {IMAGES} at each"
     adaptive = "map at least twice its mean (at most 1)"
     rows = {
-        "mae": ("mean absolute error of the map", _IMAGES, "no special case", "none"),
-        "s_measure": ("S-measure, alpha 0.5", _IMAGES, inverse, "none"),
+        "mae": ("mean absolute error of the map", IMAGES, "no special case", "none"),
+        "s_measure": ("S-measure, alpha 0.5", IMAGES, inverse, "none"),
         "e_mean": ("E-measure", f"mean {curves}", alike, "256 levels"),
         "e_max": ("E-measure", f"maximum {curves}", alike, "256 levels"),
-        "e_adaptive": ("E-measure", _IMAGES, alike, adaptive),
+        "e_adaptive": ("E-measure", IMAGES, alike, adaptive),
         "f_mean": ("F-measure, beta^2 0.3", f"mean {curves}", blank, "256 levels"),
         "f_max": ("F-measure, beta^2 0.3", f"maximum {curves}", blank, "256 levels"),
-        "f_adaptive": ("F-measure, beta^2 0.3", _IMAGES, blank, adaptive),
-        "weighted_f": ("weighted F-measure, beta^2 1", _IMAGES, blank, "none"),
+        "f_adaptive": ("F-measure, beta^2 0.3", IMAGES, blank, adaptive),
+        "weighted_f": ("weighted F-measure, beta^2 1", IMAGES, blank, "none"),
     }
     sources = {
         "mae": "Perazzi et al. 2012",
@@ -169,7 +134,7 @@ def _shadow() -> dict[str, Measure]:
     gone = "if foreground or background has no pixels, only the other's error counts"
     rows = {
         "ber": ("balanced error rate: mean of both", "pixels added up first", gone),
-        "ber_per_image": ("balanced error rate of each image", _IMAGES, gone),
+        "ber_per_image": ("balanced error rate of each image", IMAGES, gone),
         "shadow_error": ("fraction of the foreground missed", "pixels added up first", "NaN"),
         "lit_error": ("fraction of background missed", "pixels added up first", "NaN"),
     }
@@ -177,44 +142,6 @@ def _shadow() -> dict[str, Measure]:
         name: Measure("shadow", *row, "shadow", name, higher=False, maps=False)
         for name, row in rows.items()
     }
-
-
-def _instances() -> dict[str, Measure]:
-    averaged = "mean over IoU thresholds 0.5 to 0.95 and over classes that have targets"
-    flat = "overlapping annotations are flattened first, the smaller over the larger"
-    one_prompt = "each mask is of one prompted target"
-    scored = (
-        f"{one_prompt} and takes that target's class, so the value is not comparable with a "
-        "detector's AP; scored by the decoder's own estimate, at most 100 per image and class; "
-        f"{flat}"
-    )
-    row = {
-        "ap": ("average precision (COCO)", averaged),
-        "ap50": ("average precision at IoU 0.5", "mean over classes that have targets"),
-        "ap75": ("average precision at IoU 0.75", "mean over classes that have targets"),
-        "ap_small": ("average precision of targets below 32 x 32 pixels", averaged),
-        "ap_medium": ("average precision of targets of 32 x 32 to 96 x 96 pixels", averaged),
-        "ap_large": ("average precision of targets above 96 x 96 pixels", averaged),
-    }
-    measures = {
-        name: Measure(
-            *("instances", f"{what}; {scored}", over, "NaN without any target", "precision", name),
-            needs=("scores",),
-            maps=False,
-            source="Lin et al. 2014, arXiv:1405.0312",
-        )
-        for name, (what, over) in row.items()
-    }
-    measures["msa"] = Measure(
-        "instances",
-        "mean segmentation accuracy: TP / (TP + FP + FN) of one-to-one matches, ignoring classes; "
-        f"{one_prompt}; {flat}",
-        "mean over IoU thresholds 0.5, 0.55 .. 0.95, then over images",
-        *("images with neither targets nor predictions are left out", "accuracy", "msa"),
-        maps=False,
-        source="2018 Data Science Bowl, doi:10.1038/s41592-019-0612-7",
-    )
-    return measures
 
 
 def _published_measures() -> dict[str, Measure]:
@@ -235,7 +162,7 @@ def _published_measures() -> dict[str, Measure]:
             "published",
             f"{title} of the decoder tuning and the SAM-Adapter of Kyyle2114, of the union of an "
             "image's masks; 1e-3 added above and below",
-            *(_IMAGES, "both empty 1; one empty nearly 0", "smoothed", key),
+            *(IMAGES, "both empty 1; one empty nearly 0", "smoothed", key),
             maps=False,
         )
     rule = "a class neither in target nor prediction scores nearly -1"
@@ -284,7 +211,7 @@ def _side_networks() -> dict[str, Measure]:
     for system, title in (("ts_sam", "TS-SAM"), ("sam_adapter", "SAM-Adapter")):
         for name, (key, what, empty, threshold) in rows.items():
             measures[f"{name}_{system}"] = Measure(
-                *("published", f"{title}'s {what}", _IMAGES, empty),
+                *("published", f"{title}'s {what}", IMAGES, empty),
                 "shadow_framed" if name == "ber" else "saliency_framed",
                 key,
                 higher=name not in ("mae", "ber"),
@@ -329,7 +256,7 @@ def _measure_of(cls: Any, name: str) -> Measure:
 MEASURES: Members[Measure] = Members("metric", _measure_of)
 """Every metric by its name."""
 for _measures in (
-    _regions, _boundaries, _saliency, _shadow, _instances, _published_measures
+    _regions, _boundaries, _saliency, _shadow, instance_measures, _published_measures
 ):  # fmt: skip
     MEASURES.update(_measures())
 GROUPS: dict[str, tuple[str, ...]] = {

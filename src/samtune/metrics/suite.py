@@ -17,7 +17,7 @@ from samtune.metrics.conventions import (
     SoftClassIoU,
 )
 from samtune.metrics.image_result import ImageResult
-from samtune.metrics.instances import AveragePrecision, SegmentationAccuracy
+from samtune.metrics.instances import AveragePrecision, InstanceScores
 from samtune.metrics.per_image import PerImage
 from samtune.metrics.regions import RegionMetrics
 from samtune.metrics.saliency import SaliencyMetrics
@@ -38,7 +38,7 @@ FAMILIES: dict[str, Maker] = {
     "shadow": lambda keys, s, classes, kw: BalancedError(**kw),
     "shadow_framed": lambda keys, s, classes, kw: BalancedError(125 / 255, **kw),
     "precision": lambda keys, s, classes, kw: AveragePrecision(**kw),
-    "accuracy": lambda keys, s, classes, kw: SegmentationAccuracy(**kw),
+    "matches": lambda keys, s, classes, kw: InstanceScores(keys, **kw),
     "pooled": lambda keys, s, classes, kw: PooledForeground(**kw),
     "smoothed": lambda keys, s, classes, kw: SmoothedPerImage(**kw),
     "gsam": lambda keys, s, classes, kw: AbsentClassIoU(classes=classes, **kw),

@@ -57,8 +57,8 @@ class Criterion:
 
         Raises:
             InputError: Not of that form, an unknown metric or prompt, a term twice, weights that
-                are not positive, metrics of which some are better if higher and some if lower, or
-                the best of them in place of the worst.
+                are not positive, metrics of which some are better if higher and some if lower, one
+                that is best at 0, or the best of them in place of the worst.
         """
         match = _WORST.fullmatch(text.strip())
         parts = re.split(r"\+", text) if match is None else match[2].split(",")
@@ -68,6 +68,12 @@ class Criterion:
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
             raise InputError(f"train.metric={text}: names {twice} twice; name it once")
+        signed = next((term.key for term in terms if MEASURES[term.measure].signed), None)
+        if signed is not None:
+            raise InputError(
+                f"train.metric={text}: {signed} is best at 0, and says nothing of how far off the "
+                "images are; take count_error"
+            )
         if len({MEASURES[term.measure].higher for term in terms}) > 1:
             raise InputError(
                 f"train.metric={text}: of some of them more is better, of others less; take "
