@@ -74,7 +74,7 @@ class Overlaps:
             self.predicted[order], self.target, rows, self.column, self.pixels, self.ignored[order]
         )
 
-    def counted(self) -> Overlaps:
+    def that_count(self) -> Overlaps:
         """Without empty masks and targets, and without masks that are mostly ignored.
 
         A mask that is mostly ignored counts if its IoU with a target is at least a half.

@@ -169,7 +169,7 @@ class InstanceScores(Streamed):
     def update(self, image: ImageResult | InstanceResult) -> None:
         """Adds one image."""
         result = instances_of(image)
-        overlaps = result.overlaps.counted()
+        overlaps = result.overlaps.that_count()
         sizes = Sizes(overlaps)
         accuracy, jaccard = _accuracy(overlaps, sizes), np.zeros((len(SIZES) + 1, 2))
         jaccard[:-1] = _jaccard(overlaps, sizes)
@@ -182,7 +182,7 @@ class InstanceScores(Streamed):
             state += torch.from_numpy(sums).to(state)
         classes = result.classes
         for index in np.unique(np.concatenate(classes)):
-            part = result.overlaps.only(*(each == index for each in classes)).counted()
+            part = result.overlaps.only(*(each == index for each in classes)).that_count()
             quality = torch.from_numpy(_panoptic(part, Sizes(part)))
             self.panoptic[index] += quality.to(self.panoptic)
 

@@ -69,13 +69,13 @@ def closest_pairs(overlaps: Overlaps, above: float = 0.0) -> Whole:
     near = np.flatnonzero(overlaps.iou > above)
     order = near[np.argsort(-overlaps.iou[near], kind="stable")]
     masks, targets = np.zeros(len(overlaps.predicted), bool), np.zeros(len(overlaps.target), bool)
-    chosen = []
+    matches = []
     rows, columns = overlaps.row[order].tolist(), overlaps.column[order].tolist()
     for pair, mask, target in zip(order.tolist(), rows, columns, strict=True):
         if not masks[mask] and not targets[target]:
             masks[mask] = targets[target] = True
-            chosen.append(pair)
-    return np.array(chosen, np.int64)
+            matches.append(pair)
+    return np.array(matches, np.int64)
 
 
 def best_sum_pairs(overlaps: Overlaps) -> Whole:
@@ -93,10 +93,10 @@ def best_sum_pairs(overlaps: Overlaps) -> Whole:
     _, part = connected_components(coo_array(edges, shape=(masks + targets,) * 2), directed=False)
     order = np.argsort(part[overlaps.row], kind="stable")
     bounds = np.flatnonzero(np.diff(part[overlaps.row][order])) + 1
-    chosen = [np.zeros(0, np.int64)]
+    matches = [np.zeros(0, np.int64)]
     for pairs in np.split(order, bounds):
         if len(pairs) < 2:
-            chosen.append(pairs)
+            matches.append(pairs)
             continue
         _, row = np.unique(overlaps.row[pairs], return_inverse=True)
         _, column = np.unique(overlaps.column[pairs], return_inverse=True)
@@ -105,8 +105,8 @@ def best_sum_pairs(overlaps: Overlaps) -> Whole:
         which = np.full(gain.shape, -1)
         which[row, column] = pairs
         taken = which[linear_sum_assignment(gain, maximize=True)]
-        chosen.append(taken[taken >= 0])
-    return np.concatenate(chosen)
+        matches.append(taken[taken >= 0])
+    return np.concatenate(matches)
 
 
 def candidates_of(overlaps: Overlaps, least: float) -> Candidates:
