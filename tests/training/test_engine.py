@@ -352,9 +352,9 @@ def test_a_folder_that_holds_a_training_is_not_overwritten(sam, data, tmp_path, 
         return fit(model_of(sam), data(True), None, c, output=run, **resume)
 
     train(resume=True)  # begins, for there is nothing to go on from
+    refused([f"output={run}", "holds a run already", "resume=True"], train)
+    assert train(resume=True).steps == 1  # all is done
     best = (run / "best.safetensors").read_bytes()
-    said = refused([f"output={run}", "holds a run already", "resume=True"], train)
-    assert train(resume=True).steps == 1, said  # all is done
     shutil.rmtree(run / "last")
     refused("holds a run already", train)
     refused(["no state to go on from", "best.safetensors is there"], train, resume=True)

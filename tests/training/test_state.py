@@ -113,6 +113,15 @@ def test_after_any_damage_the_state_before_it_is_read(tmp_path, refused, file):
         refused(["state.json", "previous.json"], read_state, folder, *stepped(0))
 
 
+def test_a_step_that_is_saved_again_does_not_displace_the_state_before_it(tmp_path):
+    write_state(tmp_path, TrainingState(step=1), *stepped(1))
+    for validated in (0, 2, 2):
+        write_state(tmp_path, TrainingState(step=2, validated=validated), *stepped(2))
+    assert read_counters(tmp_path)["validated"] == 2
+    (tmp_path / "optimizer-00000002.safetensors").write_bytes(b"")
+    assert read_state(tmp_path, *stepped(0)).step == 1, "both had the damaged file"
+
+
 def test_counters_of_wrong_types(tmp_path, refused):
     write_state(tmp_path, TrainingState(step=1), *stepped(1))
     tree = json.loads((tmp_path / "state.json").read_text())

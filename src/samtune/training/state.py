@@ -104,7 +104,10 @@ def has_state(folder: Path) -> bool:
 def write_state(
     folder: Path, state: TrainingState, model: nn.Module, optimisation: Optimisation
 ) -> None:
-    """Writes ``last/``; the state that was there before stays as the previous one.
+    """Writes ``last/``; the newest state of an earlier step stays as the previous one.
+
+    A step may be saved several times, as before and after its validation, and those states share
+    their files: one damaged file must not cost both of the states that are kept.
 
     Raises:
         InputError: The disk is full or the folder cannot be written.
@@ -123,10 +126,12 @@ def write_state(
         if not _is_listed(name, checksum, earlier) or not (folder / name).is_file():
             write_tensors(folder / name, tensors, remedy)
     tree = {"generation": generation, "files": files, "best_of": state.best_of, **counters}
-    if COUNTERS in earlier:
-        write_whole(folder / PREVIOUS, sealed_json(earlier[COUNTERS]), remedy)
+    before = earlier.get(COUNTERS)
+    again = before is not None and before.get("step") == state.step
+    if before is not None and not (again and PREVIOUS in earlier):
+        write_whole(folder / PREVIOUS, sealed_json(before), remedy)
     write_whole(folder / COUNTERS, sealed_json(tree), remedy)
-    kept = earlier.get(COUNTERS) or earlier.get(PREVIOUS) or {}
+    kept = (earlier.get(PREVIOUS) if again else None) or before or earlier.get(PREVIOUS) or {}
     names = {name for name, _ in files.values()} | {name for name, _ in _files(kept).values()}
     for old in folder.glob("*.safetensors"):
         if old.name not in names:
