@@ -101,9 +101,13 @@ class ObjectMap:
         """Mask prompts ``(n, 1, 4H, 4W)`` of some of the objects, if they have any."""
         return None if self.late is None else self.late(self, rows)
 
-    def any(self) -> Tensor:
-        """``(h0, w0)`` bool: any of the objects."""
-        return torch.isin(self.original, self.numbers)
+    def places(self) -> Tensor:
+        """``(h0, w0)`` int64: the place of each pixel's object among the ``N``, from 1, or 0."""
+        in_order, places = self.numbers.sort()
+        at = torch.searchsorted(in_order, self.original).clamp(max=max(0, len(in_order) - 1))
+        if not len(in_order):
+            return torch.zeros_like(self.original, dtype=torch.int64)
+        return torch.where(in_order[at] == self.original, places[at] + 1, 0)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 SYNONYMS = {
     "iterations": "max_steps",
@@ -64,6 +69,41 @@ def check_packages(asked_by: str, needs: Iterable[str], extra: str) -> None:
     missing = [package for package in needs if find_spec(package) is None]
     if missing:
         raise InputError(f"{asked_by}: needs {', '.join(missing)}; pip install 'samtune[{extra}]'")
+
+
+def checks_keywords(*settings: type) -> Callable[[Function], Function]:
+    """Has a function refuse a keyword that it does not take, with the one that is meant.
+
+    Args:
+        settings: The dataclasses of settings that the function takes. Their fields are often given
+            in their place, as in ``fit(model, data, epochs=5)``.
+
+    Raises:
+        InputError: From the function, with the keyword.
+    """
+
+    def checking(function: Function) -> Function:
+        names = list(inspect.signature(function).parameters)
+        label = function.__qualname__.removesuffix(".__init__")
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for name in kwargs:
+                if name not in names:
+                    raise InputError(_no_such_keyword(label, name, names, settings))
+            return function(*args, **kwargs)
+
+        return call  # type: ignore[return-value]
+
+    return checking
+
+
+def _no_such_keyword(label: str, name: str, names: list[str], settings: Iterable[type]) -> str:
+    for schema in settings:
+        if name in getattr(schema, "__dataclass_fields__", ()):
+            what = f"{name}: is a setting of {schema.__name__}"
+            return f"{what}; give {label} one, as in {schema.__name__}({name}=...)"
+    return f"{name}: {label} takes no such argument{nearest(name, names)}; see help({label})"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -274,6 +274,11 @@ class TestEval:
         assert "cannot be" in samtune("predict", trained.checkpoint, image, "--out", out, word).line
         assert not out.exists()
 
+    def test_a_setting_of_the_training(self, samtune, trained):
+        line = samtune("eval", trained.checkpoint, "train.lr=1").line
+        assert "eval does not use train.lr; leave it out" in line
+        assert "samtune eval RUN" in samtune("eval", trained.checkpoint, "resume=true").line
+
     def test_a_file_against_the_checkpoint(self, samtune, trained, tmp_path):
         file = tmp_path / "mine.yaml"
         file.write_text("adapter: {rank: 8}\n")

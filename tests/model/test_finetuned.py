@@ -212,6 +212,19 @@ def test_what_is_no_base_or_no_model_is_refused(sam, refused):
     refused("strength=half", setattr, model, "strength", "half")
 
 
+def test_a_model_is_shown_by_what_it_is_made_of(sam):
+    shown = str(FineTuned(sam, "lora", prompts="box,point"))
+    assert shown.splitlines()[1:4] == [
+        "  base: tiny, frame 64 x 64 pixels", "  adapter: lora", "  decoder: frozen",
+    ]  # fmt: skip
+    assert "for prompts box+point" in shown and "Linear" not in shown
+
+
+def test_a_keyword_that_there_is_not_is_told_with_the_one_that_is_meant(sam, refused):
+    refused(["adaptr", "did you mean 'adapter'"], FineTuned, sam, adaptr="lora")
+    refused(["size: is a setting of InputPolicy", "InputPolicy(size=...)"], FineTuned, sam, size=64)
+
+
 def test_pairs_that_do_not_fit_are_refused(sam, refused):
     class OnlyTuned(Watcher):
         name = "only_tuned"

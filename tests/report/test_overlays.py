@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from samtune.report.overlays import AFTER, CELL, GAP, PANEL, TRUTH, Overlay, draw_overlay, strip
+from samtune.report.overlays import (
+    AFTER,
+    CELL,
+    GAP,
+    PANEL,
+    TRUTH,
+    Overlay,
+    colour_of,
+    draw_overlay,
+    strip,
+)  # fmt: skip
 
 
 def grey(height, width):
@@ -32,6 +42,19 @@ def test_outline_shows_where_it_departs_from_the_mask():
     drawn = draw_overlay(grey(50, 70), mask, outline=truth)
     assert near(drawn[20, 59], TRUTH)
     assert near(drawn[20, 20], AFTER)
+
+
+def test_each_of_several_objects_has_its_colour_and_its_contour():
+    numbers = np.zeros((50, 70), np.int32)
+    numbers[10:30, 20:40], numbers[10:30, 40:60] = 1, 2  # they touch
+    drawn = draw_overlay(grey(50, 70), numbers)
+    tints = [np.round(62 + 0.38 * np.array(colour_of(k))).astype(np.uint8) for k in (0, 1)]
+    assert np.array_equal(drawn[20, 30], tints[0]) and np.array_equal(drawn[20, 50], tints[1])
+    assert near(drawn[20, 39], AFTER) and near(drawn[20, 40], AFTER)
+    numbers[numbers == 1] = 0
+    assert np.array_equal(
+        draw_overlay(grey(50, 70), numbers), draw_overlay(grey(50, 70), numbers > 0)
+    )
 
 
 def test_box_lies_where_it_is_said():

@@ -240,5 +240,6 @@ def _gallery(runs: Sequence[Run]) -> list[Picture]:
 
 
 def _iou(mask: np.ndarray, truth: np.ndarray | None) -> float | None:
-    union = None if truth is None else np.count_nonzero(mask | truth)
-    return float(np.count_nonzero(mask & truth) / union) if truth is not None and union else None
+    if truth is None or not (union := np.count_nonzero((mask > 0) | (truth > 0))):
+        return None
+    return float(np.count_nonzero((mask > 0) & (truth > 0)) / union)

@@ -20,7 +20,7 @@ from samtune.data.intensity import reading
 from samtune.data.opening import DataSplits
 from samtune.data.scan import empty_split, no_objects, summary_of, usable
 from samtune.data.split import Split
-from samtune.errors import InputError
+from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes
@@ -33,6 +33,7 @@ OF_THE_MODEL = frozenset({"mean", "std"})
 """Fields of an input policy that act in the model, after the images have left the data set."""
 
 
+@checks_keywords(PromptConfig, DataConfig, InputPolicy)
 def prepare(
     split: Split | Sequence[Any] | Dataset[Any],
     model: FineTuned,

@@ -17,6 +17,7 @@ from samtune.batch import Batch
 from samtune.data import SegmentationDataset
 from samtune.data.loading import batches
 from samtune.distributed import place
+from samtune.errors import checks_keywords
 from samtune.evaluation.guesses import guesses_for
 from samtune.evaluation.image_results import (
     MaskPairs,
@@ -45,6 +46,7 @@ from samtune.prompts import Prompts
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
 
+@checks_keywords(EvalConfig)
 def evaluate(
     model: FineTuned,
     dataset: Images,

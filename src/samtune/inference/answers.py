@@ -32,6 +32,9 @@ class Answer(NamedTuple):
     """One entry per mask, as in ``predictions.json``."""
     values: NDArray[np.integer]
     """``(h, w)``: 255 where any mask is, or the class if the decoder gives classes."""
+    numbers: NDArray[np.integer] | None = None
+    """``(h, w)``: the number of the prompt of each pixel's mask, from 1, and 0 for none; of several
+    masks the last. ``None`` if the decoder gives classes."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,7 +94,7 @@ def _answered(
     size = (image.shape[0], image.shape[1])
     entries, values = list[dict[str, Any]](), np.zeros(size, np.uint8)
     if request == ():
-        return Answer(image, request, None, entries, values)
+        return Answer(image, request, None, entries, values, values)
     prompts = prompts_of(request, size)
     if predictor.model.acting.decoder.classes is not None:  # the same for every prompt
         masks, scores, _ = predictor.answer(prompts)
@@ -100,13 +103,14 @@ def _answered(
         entries = [entry_of(record, mask, score, size, number) for number, (mask, score) in rows]
         kind = np.uint8 if len(of_classes) <= _IN_A_BYTE else np.uint16
         return Answer(image, request, prompts, entries, of_classes.argmax(0).astype(kind))
+    numbers = np.zeros(size, np.int32)
     at_once = max(1, LOGIT_BYTES // (4 * size[0] * size[1]))
     for part in torch.arange(len(prompts)).split(at_once):
         masks, scores, _ = predictor.answer(prompts.only(part))
         for mask, score in zip(masks[:, 0].cpu().numpy(), scores[:, 0].tolist(), strict=True):
             entries.append(entry_of(record, mask, score, size, None))
-            values[mask] = 255
-    return Answer(image, request, prompts, entries, values)
+            values[mask], numbers[mask] = 255, len(entries)
+    return Answer(image, request, prompts, entries, values, numbers)
 
 
 def reaches_beyond(prompts: Prompts | None, size: Sequence[int]) -> bool:

@@ -270,7 +270,7 @@ def _write_pictures(places: Places, name: str, answer: Answer, classes: Classes 
         prompts = answer.prompts or Prompts.of(count=0)
         boxes = [box.tolist() for box in prompts.boxes() if not box.isnan().any()]
         points = _points(mine, answer.size)
-        picture = draw_overlay(answer.image, answer.values > 0, boxes, points)
+        picture = draw_overlay(answer.image, answer.numbers, boxes, points)
         write_whole(places.overlay(name), signed_png(picture), REMEDY)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from samtune.adapters import Adapter
 from samtune.decoders import Decoder
-from samtune.errors import InputError
+from samtune.errors import InputError, checks_keywords
 from samtune.files import WRITTEN_BY, as_path, free_path, read_tensors, write_tensors
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
@@ -129,6 +129,7 @@ def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> di
     return {"name": name, MODULE: place_of(type(getattr(model, kind)))}
 
 
+@checks_keywords()
 def load(
     path: str | Path,
     base: Sam | str | Path | None = None,

@@ -15,7 +15,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.batch import Masks
 from samtune.decoders import DECODERS, Decoder, Features
-from samtune.errors import InputError
+from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy, check_divided
 from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.model.on_hub import OnHub
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 class FineTuned(OnHub, nn.Module):
     """SAM with an adapter in its encoder and a decoder of its own; the base is never changed.
 
+    Only what is named is trained: ``FineTuned(sam)`` is plain SAM, and ``FineTuned(sam, "lora")``
+    has a LoRA and SAM's own frozen decoder. The command line, which is there to train, takes
+    ``adapter="lora"`` and ``decoder="tuned"`` if neither is named.
+
     Args:
         sam: The frozen base; several models may share it.
         adapter: A registered name, several joined as in ``lora+adaptformer``, a subclass of
@@ -63,6 +67,7 @@ class FineTuned(OnHub, nn.Module):
             together.
     """
 
+    @checks_keywords(InputPolicy)
     def __init__(
         self,
         sam: Sam,
@@ -243,6 +248,18 @@ class FineTuned(OnHub, nn.Module):
         masks = decoder(self.sam, features, prompts, multimask)
         auxiliary = adapter.auxiliary(features.state)
         return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)
+
+    def __repr__(self) -> str:
+        height, width = self.tuned_input.size
+        total = self.trainable() + sum(p.numel() for p in self.sam.parameters())
+        lines = [
+            f"base: {self.sam.spec.name}, frame {height} x {width} pixels",
+            f"adapter: {self.names['adapter']}",
+            f"decoder: {self.names['decoder']}",
+            f"trained: {self.trainable():,} of {total:,} parameters, for prompts {self.prompts}",
+            f"strength: {self.strength:g}",
+        ]
+        return "\n".join(["FineTuned(", *(f"  {line}" for line in lines), ")"])
 
     def predictor(self, threshold: float = 0.0, precision: Precision = "fp32") -> Predictor:
         """A predictor for this model, with the interface of ``SamPredictor``."""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.report.overlays import GAP, NAME_BAR, font_of, shortened
+from samtune.report.overlays import COLOURS, GAP, NAME_BAR, colour_of, font_of, shortened
 
-COLOURS = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
-    (0, 114, 178), (213, 94, 0), (204, 121, 167),
-)  # fmt: skip
-"""RGB of the first classes, after Okabe and Ito (2008)."""
-GOLDEN = 0.618034
-"""Further hues are this far from each other, of the whole circle."""
+__all__ = ["COLOURS", "Classes", "colour_of", "draw_classes"]
 OPAQUE = 0.5
 """How much of a class's colour covers the image."""
 MARK = 14
@@ -37,16 +30,6 @@ class Classes:
     def name(self, value: int) -> str:
         """The name of a class, or its number."""
         return self.names[value] if value < len(self.names) else f"class {value}"
-
-
-def colour_of(value: int) -> tuple[int, int, int]:
-    """The RGB of a class, the same in every picture."""
-    if value < len(COLOURS):
-        return COLOURS[value]
-    rest = value - len(COLOURS)
-    hue, light = (GOLDEN * rest) % 1, 0.35 + 0.3 * (rest % 3) / 2
-    red, green, blue = colorsys.hls_to_rgb(hue, light, 0.8)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw_classes(

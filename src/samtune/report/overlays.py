@@ -7,6 +7,7 @@ can distinguish. In pictures and curves one colour means the truth, one the zero
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 TRUTH, BEFORE, AFTER = (0, 158, 115), (230, 159, 0), (86, 180, 233)
 """RGB of the ground truth, the zero-shot result and the tuned result."""
+COLOURS = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
+    (0, 114, 178), (213, 94, 0), (204, 121, 167),
+)  # fmt: skip
+"""RGB of the first classes or objects."""
+GOLDEN = 0.618034
+"""The distance between two further hues, as a fraction of the whole circle."""
 PANEL = 480
 """Longest side of one picture of a strip, in pixels."""
 GAP, NAME_BAR, CAPTION_BAR, CELL = 8, 28, 24, 132
@@ -37,7 +45,8 @@ class Overlay:
     image: np.ndarray
     """``(h, w, 3)`` uint8 RGB."""
     truth: np.ndarray | None = None
-    """``(h, w)`` bool, like ``before`` (zero-shot) and ``after`` (tuned)."""
+    """``(h, w)``: a bool mask, or the number of the object of each pixel, 0 for none; like
+    ``before`` (zero-shot) and ``after`` (tuned)."""
     before: np.ndarray | None = None
     after: np.ndarray | None = None
     boxes: Sequence[Sequence[float]] = ()
@@ -59,15 +68,18 @@ def draw_overlay(
 ) -> np.ndarray:
     """Draws a mask (tint and contour), prompts and another mask's outline over a copy of an image.
 
+    If the mask numbers several objects, each is tinted in a colour of its own, the same for the
+    same number, and the contours keep the colour of the mask.
+
     Line widths grow with the image, so that they survive scaling to :data:`PANEL` pixels.
 
     Args:
         image: ``(h, w, 3)`` uint8 RGB.
-        mask: ``(h, w)`` bool.
+        mask: ``(h, w)`` bool, or the number of the object of each pixel, 0 for none.
         boxes: xyxy in pixels.
         points: ``(x, y, label)`` in pixels: a plus for label 1, a cross for label 0.
         colour: RGB of the mask.
-        outline: ``(h, w)`` bool, shown as a thin line in the colour of the truth.
+        outline: Another mask, shown as a thin line in the colour of the truth.
 
     Raises:
         ValueError: A mask differs in size from the image.
@@ -76,7 +88,7 @@ def draw_overlay(
     thick = max(1, round(max(canvas.shape[:2]) / 240))
     inside = None if mask is None else _fitting(mask, canvas)
     if inside is not None:
-        canvas[inside] = np.round(0.62 * canvas[inside] + 0.38 * np.array(colour))
+        canvas[inside > 0] = np.round(0.62 * canvas[inside > 0] + 0.38 * _tint(inside, colour))
     # The outline lies under the contour, so it is only visible where the mask is wrong.
     if outline is not None:
         _trace(canvas, _fitting(outline, canvas), TRUTH, max(1, round(0.6 * thick)))
@@ -87,6 +99,24 @@ def draw_overlay(
     for x, y, label in points:
         _draw_point(canvas, (round(x), round(y)), label > 0, thick)
     return canvas
+
+
+def colour_of(value: int) -> tuple[int, int, int]:
+    """The RGB of a class or an object by its number from 0, the same in every picture."""
+    if value < len(COLOURS):
+        return COLOURS[value]
+    rest = value - len(COLOURS)
+    hue, light = (GOLDEN * rest) % 1, 0.35 + 0.3 * (rest % 3) / 2
+    red, green, blue = colorsys.hls_to_rgb(hue, light, 0.8)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _tint(mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """The RGB ``(n, 3)`` of the ``n`` pixels of a mask: one colour, or one per object."""
+    numbers, place = np.unique(mask[mask > 0], return_inverse=True)
+    if mask.dtype == bool or len(numbers) < 2:
+        return np.array([colour])
+    return np.array([colour_of(int(number) - 1) for number in numbers])[place.reshape(-1)]
 
 
 def strip(overlay: Overlay, row: Pictures | None = None) -> np.ndarray:
@@ -153,9 +183,16 @@ def _shrunk(picture: np.ndarray) -> np.ndarray:
 
 
 def _trace(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], thick: int) -> None:
+    """Draws the contours of a mask, or of each of its objects, also if these touch."""
     import cv2
 
-    found = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if mask.dtype != bool and len(np.unique(mask)) > 2:
+        grown = cv2.dilate(mask.astype(np.float32), np.ones((3, 3)))
+        shrunk = cv2.erode(mask.astype(np.float32), np.ones((3, 3)))
+        edges = ((grown != shrunk) & (mask > 0)).astype(np.uint8)
+        canvas[cv2.dilate(edges, np.ones((thick, thick))) > 0] = colour
+        return
+    found = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, found[0], -1, colour, thick, cv2.LINE_AA)
 
 
@@ -179,13 +216,13 @@ def _draw_point(canvas: np.ndarray, at: tuple[int, int], positive: bool, thick: 
 
 
 def _fitting(array: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Returns ``array`` if it has the image's size; a mask becomes bool."""
+    """Returns an array, an image or a mask, if it has the image's size."""
     if array.shape[:2] != image.shape[:2]:
         raise ValueError(
             f"a mask of {array.shape[:2]} does not fit an image of {image.shape[:2]}: "
             "bring it into the image's frame first"
         )
-    return array if array.ndim == 3 else array.astype(bool)
+    return array
 
 
 def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

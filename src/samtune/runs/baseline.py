@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -259,9 +259,10 @@ def _overlays(
 def answers_to_image(
     models: Sequence[FineTuned | None], dataset: SegmentationDataset, index: int, config: RunConfig
 ) -> tuple[Overlay, list[np.ndarray | None]]:
-    """One image with its truth and prompts, and each model's answer ``(h, w)`` bool.
+    """One image with its truth and prompts, and each model's answer ``(h, w)``.
 
-    The answer is ``None`` without a model, or if the image has no prompt.
+    Truth and answers are bool, or have the number of the object of each pixel. The answer is
+    ``None`` without a model, or if the image has no prompt.
     """
     dataset = dataset.with_object_maps()
     batch = collate([dataset[index]])
@@ -272,35 +273,47 @@ def answers_to_image(
         return batch if of_model is dataset else collate([of_model[index]])
 
     def answer_of(model: FineTuned) -> np.ndarray:
-        parts = predict_in_parts(model, batch_for(model), *how)
-        return np.logical_or.reduce([_union(masks, dataset).numpy() for [masks] in parts])
+        parts = (masks for [masks] in predict_in_parts(model, batch_for(model), *how))
+        return _foreground(next(parts), dataset) if dataset.class_maps else _numbered(parts)
 
     masks = [
         answer_of(model) if model is not None and len(batch.prompts) else None for model in models
     ]
     boxes, points = original_prompts(batch.prompts, batch.geometries[0])
-    truth = batch.objects[0].any() if batch.objects else _union(batch.originals[0], dataset)
+    if batch.objects:
+        truth = batch.objects[0].places().numpy()
+    else:
+        truth = _foreground(batch.originals[0], dataset)
     overlay = Overlay(
         name=batch.names[0],
         image=dataset.sample(index).image,
-        truth=truth.numpy(),
+        truth=truth,
         boxes=boxes,
         points=points,
     )
     return overlay, masks
 
 
-def _union(masks: torch.Tensor, dataset: SegmentationDataset) -> torch.Tensor:
-    """``(h, w)`` bool for a picture: all objects, or all classes except the background.
+def _numbered(parts: Iterator[torch.Tensor]) -> np.ndarray:
+    """``(h, w)`` int32: the number of each pixel's object, from 1; of several masks the last.
 
-    If no class is set as the background, it is the first one.
+    Args:
+        parts: Masks ``(n, h, w)`` bool of some of the objects each, in their order.
     """
-    if not dataset.class_maps:
-        return masks.any(0)
+    masks = (mask for part in parts for mask in part.numpy())
+    first = next(masks)
+    numbers = first.astype(np.int32)
+    for number, mask in enumerate(masks, 2):
+        numbers[mask] = number
+    return numbers
+
+
+def _foreground(masks: torch.Tensor, dataset: SegmentationDataset) -> np.ndarray:
+    """``(h, w)`` bool: all classes of a map except the background, by default the first."""
     background = dataset.data.background or 0
     if masks.dtype != torch.bool:
-        return (masks[0] != background) & (masks[0] >= 0)
-    return masks[0] if len(masks) == 1 else ~masks[background]
+        return ((masks[0] != background) & (masks[0] >= 0)).numpy()
+    return (masks[0] if len(masks) == 1 else ~masks[background]).numpy()
 
 
 def original_prompts(prompts: Any, geometry: Any) -> tuple[list[list[float]], list[list[float]]]:

@@ -51,7 +51,7 @@ from samtune.runs.remarks import shortfalls
 from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
-from samtune.runs.words import settings_digest
+from samtune.runs.words import refuse_unused, settings_digest
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
 from samtune.training.result import FitResult
@@ -62,6 +62,10 @@ from samtune.training.trackers import check_trackers
 if TYPE_CHECKING:
     from samtune.data.record import Record
     from samtune.report.overlays import Overlay
+
+
+OF_ANSWERS = ("train.batch_size", "train.precision", "train.multimask")
+"""The settings of a training that an evaluation uses too."""
 
 
 def train(config: RunConfig, display: Display) -> Tree:
@@ -184,10 +188,17 @@ def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
         InputError: The checkpoint, configuration or data are wrong, or a setting contradicts the
             checkpoint.
     """
+    for word in words:
+        refuse_unused(word, "eval", is_used_in_evaluation)
     model = Source.of(source)
     config = model.configure(words)
     with together(config.device == "cpu"):
         return _evaluate(model, config, display)
+
+
+def is_used_in_evaluation(key: str) -> bool:
+    """Whether an evaluation uses a setting: of the training's only how answers are computed."""
+    return key in OF_ANSWERS or key.partition(".")[0] not in ("train", "resume")
 
 
 def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:

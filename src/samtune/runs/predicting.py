@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from samtune.errors import InputError
 from samtune.inference.predictor import Predictor, check_threshold
 from samtune.report.classes import Classes
 from samtune.runs.config import RunConfig
 from samtune.runs.source import Source
 from samtune.runs.trees import leaves
-from samtune.runs.words import layers, parse_override
+from samtune.runs.words import layers, refuse_unused
 
 PRECISION = "train.precision"
 USED = ("base", "adapter", "decoder", "input", "data", "strength", "device")
 """The groups of settings that a prediction uses or checks, besides the precision."""
-
-_INSTEAD = ", and ask with --box, --point or --prompts"
 
 
 class Prediction(NamedTuple):
@@ -42,7 +39,7 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
     """
     check_threshold(threshold)  # before any weights are read
     for word in words:
-        _refuse_unused(word)
+        refuse_unused(word, "predict", _is_used)
     origin = Source.of(source)
     config = origin.configure(words, measures=False)
     chosen = any(PRECISION in leaves(tree) for tree in layers(words))
@@ -56,15 +53,5 @@ def classes_of(config: RunConfig) -> Classes:
     return Classes(config.data.class_names, config.data.background)
 
 
-def _refuse_unused(word: str) -> None:
-    """Refuses a setting that would have no effect."""
-    if "=" not in word:
-        return
-    key = next(iter(leaves(parse_override(word))), "")
-    if key == "output":
-        raise InputError(f"{word}: predict writes to --out; give --out {word.partition('=')[2]}")
-    group = key.partition(".")[0]
-    known = {name.partition(".")[0] for name in RunConfig.__dataclass_fields__}
-    if group in known and group not in USED and key != PRECISION:
-        instead = _INSTEAD if group == "prompts" else ""
-        raise InputError(f"{word}: predict does not use {key}; leave it out{instead}")
+def _is_used(key: str) -> bool:
+    return key.partition(".")[0] in USED or key == PRECISION

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
@@ -62,6 +62,32 @@ def parse_override(word: str) -> Tree:
     if not equals or not key:
         raise InputError(f"{word}: settings look like key=value, as in train.lr=1e-4")
     return nested(key, value_of(key, value))
+
+
+INSTEAD = {
+    ("predict", "prompts"): ", and ask with --box, --point or --prompts",
+    ("predict", "output"): ", and give --out {value}",
+    ("eval", "resume"): ", and name the run in its place, as in samtune eval RUN",
+}
+"""What a verb has in the place of a group of settings."""
+
+
+def refuse_unused(word: str, verb: str, is_used: Callable[[str], bool]) -> None:
+    """Refuses a word of a command line that sets something of which the verb makes no use.
+
+    Args:
+        word: A setting; any other word is passed over.
+        verb: That reads it.
+        is_used: Whether the verb uses a setting, by its name as ``train.precision``.
+
+    Raises:
+        InputError: It is not used.
+    """
+    key = next(iter(leaves(parse_override(word))), "") if "=" in word else ""
+    group = key.partition(".")[0]
+    if group in {row.name for row in dataclasses.fields(RunConfig)} and not is_used(key):
+        instead = INSTEAD.get((verb, group), "").format(value=word.partition("=")[2])
+        raise InputError(f"{word}: {verb} does not use {key}; leave it out{instead}")
 
 
 def read_tree(path: Path) -> Tree:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError, checks_keywords, nearest
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.layers import shapes_alone
 from samtune.sam.locating import locate
@@ -80,6 +80,7 @@ _LAYOUTS: dict[str, Names] = {HF_ANCHOR: _HF_NAMES, TIMM_ANCHOR: TIMM_NAMES}
 """Layouts besides the official ones, whose anchors the encoders declare."""
 
 
+@checks_keywords()
 def load_sam(
     name: str,
     source: str | Path | None = None,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from samtune.data.opening import DataSplits
-from samtune.errors import InputError
+from samtune.errors import InputError, checks_keywords
 from samtune.evaluation.prepare import Images, check_model, training_images
 from samtune.files import as_path
 from samtune.losses.functions import LossFunction
@@ -29,6 +29,7 @@ from samtune.training.user_parts import UserParts
 from samtune.training.validation import Validation
 
 
+@checks_keywords(FitConfig, EvalConfig)
 def fit(
     model: FineTuned,
     train: Images | DataSplits,
