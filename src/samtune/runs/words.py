@@ -69,7 +69,7 @@ INSTEAD = {
     ("predict", "output"): ", and give --out {value}",
     ("eval", "resume"): ", and name the run in its place, as in samtune eval RUN",
 }
-"""What a verb has in the place of a group of settings."""
+"""The words or options that a verb has in the place of a group of settings, in messages."""
 
 
 def refuse_unused(word: str, verb: str, is_used: Callable[[str], bool]) -> None:
