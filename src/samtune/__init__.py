@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from samtune.evaluation.streaming import evaluate
     from samtune.exports.writing import export
     from samtune.geometry import InputPolicy
+    from samtune.inference.everything.config import EverythingConfig
+    from samtune.inference.everything.generator import MaskGenerator
     from samtune.inference.predictor import Predictor
     from samtune.metrics.config import EvalConfig
     from samtune.model.bundle import bundle
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "DataConfig": "data.config",
     "EvalConfig": "metrics.config",
+    "EverythingConfig": "inference.everything.config",
     "FineTuned": "model.finetuned",
     "FitConfig": "training.schedule",
     "InputError": "errors",
     "InputPolicy": "geometry",
+    "MaskGenerator": "inference.everything.generator",
     "Predictor": "inference.predictor",
     "PromptConfig": "data.config",
     "Prompts": "prompts",
@@ -57,10 +61,12 @@ _HOMES = {
 __all__ = [
     "DataConfig",
     "EvalConfig",
+    "EverythingConfig",
     "FineTuned",
     "FitConfig",
     "InputError",
     "InputPolicy",
+    "MaskGenerator",
     "Predictor",
     "PromptConfig",
     "Prompts",

@@ -44,6 +44,24 @@ class Masks:
         return replace(self, logits=logits[:, None], iou=iou[:, None])
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """``M`` masks of ``N`` prompts: those whose estimated IoU is high enough, in order."""
+
+    logits: Tensor
+    """``(M, 4H, 4W)``, as those of :class:`Masks`."""
+    iou: Tensor
+    """``(M,)``: the estimated IoU."""
+    prompt: Tensor
+    """``(M,)`` int64, rising: the prompt that each answers."""
+
+    @classmethod
+    def of(cls, masks: Masks, least: float) -> Candidates:
+        """The masks of an answer whose estimated IoU is above ``least``."""
+        prompt, column = (masks.iou > least).nonzero(as_tuple=True)
+        return cls(masks.logits[prompt, column], masks.iou[prompt, column], prompt)
+
+
 def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
     """Masks ``(N, K, h, w)`` bool from logits of any resolution, see :class:`Masks`."""
     if not exclusive:

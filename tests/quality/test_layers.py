@@ -40,7 +40,8 @@ LAYERS = {
     "losses": "batch geometry options registry",
     "metrics": "options registry",
     "report": "distributed files options",
-    "inference": "batch data files geometry model ops precision prompts registry report sam texts",
+    "inference": "batch data files geometry model ops options precision prompts registry report"
+    " sam texts",
     "exports": "adapters assets batch data decoders files geometry inference model ops options"
     " prompts registry report sam",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",

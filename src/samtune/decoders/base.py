@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from samtune.batch import Masks
+from samtune.batch import Candidates, Masks
 from samtune.options import Settings
 from samtune.prompts import Prompts
 from samtune.registry import Registry
@@ -121,6 +121,20 @@ class Decoder(nn.Module):
     ) -> Masks:
         """Predicts masks of ``N`` prompts, given in the pixels of ``features.frame``."""
         raise NotImplementedError(f"{self.name} does not define forward")
+
+    def candidates(
+        self,
+        sam: Sam,
+        features: Features,
+        prompts: Prompts,
+        least: float,
+        multimask: bool = False,
+    ) -> Candidates:
+        """The masks of ``N`` prompts whose estimated IoU is above ``least``.
+
+        They are those of :meth:`forward`. A subclass may come to them with less work.
+        """
+        return Candidates.of(self(sam, features, prompts, multimask), least)
 
 
 DECODERS: Registry[Decoder] = Registry("decoder", contract=Decoder)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.batch import Masks
+from samtune.batch import Candidates, Masks
 from samtune.data.transforms import fit
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
@@ -68,6 +68,13 @@ class EncodedFrames:
         """Masks of ``N`` prompts in the model's frame, each decoded from its image."""
         model = self.model
         return model.acting.decoder(model.sam, self.features, prompts.to(model.device), multimask)
+
+    @torch.no_grad()
+    def candidates(self, prompts: Prompts, least: float, multimask: bool = False) -> Candidates:
+        """The masks of ``N`` prompts whose estimated IoU is above ``least``, in the same frame."""
+        model, asked = self.model, prompts.to(self.model.device)
+        decoder = model.acting.decoder
+        return decoder.candidates(model.sam, self.features, asked, least, multimask)
 
     def to_original(self, i: int, logits: Tensor) -> Tensor:
         """Resizes logits ``(n, K, 4H, 4W)`` of image ``i`` to its size ``(n, K, h0, w0)``."""

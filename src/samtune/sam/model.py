@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from samtune.batch import Masks
+from samtune.batch import Candidates, Masks
 from samtune.geometry import InputPolicy
 from samtune.prompts import Prompts
 from samtune.sam.encoder import ENCODERS
+from samtune.sam.many_prompts import ImageSide
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.prompt_encoder import PromptEncoder
 from samtune.sam.spec import SPECS, SamSpec
@@ -93,6 +94,41 @@ class Sam(nn.Module):
         return (decoder or self.mask_decoder)(
             embedding[prompts.image], positions, embedded, multimask
         )
+
+    def candidates(
+        self,
+        embedding: Tensor,
+        prompts: Prompts,
+        frame: tuple[int, int],
+        least: float,
+        multimask: bool = False,
+        decoder: MaskDecoder | None = None,
+        prompt_encoder: PromptEncoder | None = None,
+    ) -> Candidates:
+        """The masks of ``N`` prompts whose estimated IoU is above ``least``.
+
+        They are those of :meth:`decode`. Points and boxes on one image are decoded with less work,
+        see :mod:`samtune.sam.many_prompts`.
+
+        Args:
+            embedding: As the other arguments in :meth:`decode`.
+            prompts: Prompts in pixels of ``frame``.
+            frame: ``(h, w)`` of the model's input.
+            least: Minus infinity for all masks.
+            multimask: Three masks instead of one.
+            decoder: Another decoder in place of the base's.
+            prompt_encoder: Another prompt encoder in place of the base's.
+        """
+        grid = (embedding.shape[-2], embedding.shape[-1])
+        encoder = prompt_encoder or self.prompt_encoder
+        embedded = encoder(prompts, frame, grid)
+        is_alike = len(embedding) == 1 and prompts.masks is None and embedded.present is None
+        if not is_alike or not len(prompts):
+            answer = self.decode(embedding, prompts, frame, multimask, decoder, prompt_encoder)
+            return Candidates.of(answer, least)
+        positions = encoder.dense_positions(grid)
+        side = ImageSide(decoder or self.mask_decoder, embedding, embedded.dense, positions)
+        return side.candidates(embedded.sparse, multimask, least)
 
     def forward(
         self, pixels: Tensor, prompts: Prompts, sizes: Tensor | None = None, multimask: bool = False
