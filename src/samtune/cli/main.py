@@ -208,7 +208,7 @@ def methods(
         ),
     ] = None,
     advise: Annotated[
-        bool, typer.Option("--advise", help="What to take when: a short list, as measured.")
+        bool, typer.Option("--advise", help="Which settings suit which case, by measurements.")
     ] = False,
     as_json: Json = False,
 ) -> None:
