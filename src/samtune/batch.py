@@ -6,7 +6,7 @@ pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -29,6 +29,9 @@ class Masks:
     highest logit, instead of K candidates to choose from."""
     auxiliary: Tensor | None = None
     """A scalar that the encoder's adapter adds to the loss; only in training."""
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    """A decoder's dense maps beside its masks, by the names of their targets: logits
+    ``(B, C, ., .)`` over the model frame, for each image once."""
 
     def best(self) -> Masks:
         """The mask of highest estimated IoU for each prompt, so that K is 1.
@@ -159,6 +162,9 @@ class Batch:
     ``prompts``, which :meth:`part` computes; only in an evaluation."""
     rehearsal: Question | None = None
     """Prompts of the rehearsal, whose answers the training must not change; only in training."""
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    """Targets in the model's frame that are computed from all objects of an image, by name, each
+    ``(B, C, h, w)``; only in the training of a decoder that reads them."""
 
     @property
     def frame(self) -> Geometry:
@@ -177,6 +183,7 @@ class Batch:
             valid=self.valid.to(device, non_blocking=True),
             classes=self.classes.to(device, non_blocking=True),
             rehearsal=None if self.rehearsal is None else self.rehearsal.to(device),
+            dense={name: t.to(device, non_blocking=True) for name, t in self.dense.items()},
         )
 
     def spans(self, rows: slice) -> list[slice]:

@@ -37,7 +37,7 @@ LAYERS = {
     "model": "adapters batch decoders files geometry precision prompts registry sam texts",
     "foreign": "files geometry model sam",
     "data": "batch files geometry ops options prompts registry texts",
-    "losses": "batch geometry options registry",
+    "losses": "batch geometry options prompts registry",
     "metrics": "options registry",
     "report": "distributed files options",
     "inference": "batch data files geometry model ops options precision prompts registry report"
@@ -59,7 +59,7 @@ LAYERS = {
 }
 
 HEAVY = {"accelerate", "cv2", "gradio", "jinja2", "kornia", "matplotlib", "onnx", "onnxruntime"}
-HEAVY |= {"pycocotools", "scipy", "torchmetrics", "torchvision", "transformers"}
+HEAVY |= {"pycocotools", "scipy", "skimage", "torchmetrics", "torchvision", "transformers"}
 
 
 def allowed_of(part: str) -> set[str]:

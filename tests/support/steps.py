@@ -55,7 +55,9 @@ def loss_of(model, batch) -> torch.Tensor:
         return Loss.parse("ce + multi_dice")(
             masks, replace(batch, targets=batch.targets.long() * last)
         )
-    return Loss.parse(DEFAULT_LOSS)(masks, batch)
+    implied = model.decoder.implied(model.decoder_options or {}).get("train", {})
+    dense = tiny.dense(batch, model.decoder.dense_targets)
+    return Loss.parse(implied.get("loss", DEFAULT_LOSS))(masks, replace(batch, dense=dense))
 
 
 def train(model, steps=2) -> list[set[str]]:

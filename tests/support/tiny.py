@@ -16,6 +16,7 @@ from torch import Tensor
 
 from samtune.adapters import ADAPTERS
 from samtune.batch import Batch
+from samtune.data.dense_targets import DENSE_TARGETS
 from samtune.geometry import Geometry
 from samtune.prompts import Prompts
 from samtune.sam.layers import shapes_alone
@@ -87,6 +88,15 @@ def batch(image: list[int], images: int = 2, size: tuple[int, int] = (64, 64)) -
         geometries=(Geometry(size, size, size),) * images,
         names=tuple(str(i) for i in range(images)),
     )
+
+
+def dense(batch: Batch, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Dense targets of a batch: each image has two objects, of the first two classes."""
+    h, w = batch.pixels.shape[-2:]
+    objects = np.zeros((h, w), np.uint8)
+    objects[h // 8 : h // 2, w // 8 : w // 2], objects[h // 2 : -4, w // 3 : -6] = 1, 2
+    maps = {name: DENSE_TARGETS[name](objects, np.arange(2)) for name in names}
+    return {name: map.expand(len(batch.pixels), *map.shape) for name, map in maps.items()}
 
 
 def own_size(

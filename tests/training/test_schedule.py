@@ -4,7 +4,7 @@ import re
 import pytest
 
 from samtune.errors import InputError
-from samtune.losses import CLASS_LOSSES, IOU_HEAD, LOSSES
+from samtune.losses import CLASS_LOSSES, DENSE_LOSSES, HEADS, LOSSES
 from samtune.options import attribute_docs
 from samtune.training.schedule import (
     FitConfig,
@@ -196,7 +196,7 @@ def test_ranges(refused, name, value):
 
 def test_the_help_names_every_loss():
     text = attribute_docs(FitConfig)["loss"]
-    for name in (*LOSSES, *CLASS_LOSSES, IOU_HEAD):
+    for name in (*LOSSES, *CLASS_LOSSES, *HEADS, *DENSE_LOSSES):
         assert name in re.split(r"\W+", text)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class Example:
     rehearsal: Question | None = None
     """Rehearsal prompts for the same image, whose answers the training must not change; only in
     training."""
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    """Targets ``(C, h, w)`` that are computed from all objects, by name; only in training."""
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -65,6 +67,10 @@ def collate(examples: Sequence[Example]) -> Batch:
         images=tuple(e.image for e in examples if e.image is not None),
         objects=tuple(e.objects for e in examples if e.objects is not None),
         rehearsal=_rehearsal(examples),
+        dense={
+            name: torch.stack([example.dense[name] for example in examples])
+            for name in examples[0].dense
+        },
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
@@ -17,6 +18,7 @@ from samtune.data.changes import acts_in_frame, check_changes, check_own_size, t
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig, targets_are_maps
 from samtune.data.cuts import drawn_view
+from samtune.data.dense_targets import DENSE_TARGETS
 from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
@@ -125,6 +127,8 @@ class SegmentationDataset(Dataset[Example]):
                 "all classes by a semantic decoder; use it alone, or use other prompts"
             )
         # shared memory, so that workers that live on see the epoch too
+        self.dense_targets: tuple[str, ...] = ()
+        """The targets that examples have besides masks, see :meth:`with_dense_targets`."""
         self._rehearsed: PromptModes | None = None
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cache = _Samples()
@@ -209,6 +213,21 @@ class SegmentationDataset(Dataset[Example]):
         other.object_maps = not self.class_maps
         return other
 
+    def with_dense_targets(self, names: Sequence[str]) -> SegmentationDataset:
+        """The same images and prompts, with targets that are computed from all objects of an image.
+
+        They are computed in the model's frame, after the image has been changed and fitted.
+
+        Args:
+            names: Names of :data:`samtune.data.dense_targets.DENSE_TARGETS`; without any the result
+                is the data set itself.
+        """
+        if not names:
+            return self
+        other = copy.copy(self)
+        other.dense_targets = tuple(names)
+        return other
+
     def sample(self, index: int) -> Sample:
         """The sample of one record, from the cache if it is there.
 
@@ -260,7 +279,17 @@ class SegmentationDataset(Dataset[Example]):
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
             objects=question.map,
             rehearsal=self._rehearsal(labels, geometry, draws),
+            dense=self._dense(labels, geometry),
         )
+
+    def _dense(self, labels: Labels, geometry: Geometry) -> dict[str, torch.Tensor]:
+        """The dense targets by name, of all objects that the image has."""
+        if not self.dense_targets:
+            return {}
+        (h, w), (height, width) = geometry.resized, geometry.model
+        content = fit_mask(labels.map, geometry)[:h, :w]  # an object does not end at the padding
+        maps = {name: DENSE_TARGETS[name](content, labels.classes) for name in self.dense_targets}
+        return {name: F.pad(map, (0, width - w, 0, height - h)) for name, map in maps.items()}
 
     def _rehearsal(self, labels: Labels, geometry: Geometry, draws: Draws) -> Question | None:
         if self._rehearsed is None:

@@ -62,6 +62,9 @@ class Decoder(nn.Module):
     """Whether its answer depends on the prompt."""
     initial: ClassVar[tuple[str, ...]] = ()
     """Options that only say where weights start: not kept in a checkpoint."""
+    dense_targets: tuple[str, ...] = ()
+    """The targets that it reads in training besides masks, by their names in
+    :data:`samtune.data.dense_targets.DENSE_TARGETS`; it answers each in :meth:`dense`."""
     classes: int | None = None
     """Number of classes that its masks stand for, one mask per class; ``None`` if it predicts
     single masks."""
@@ -97,6 +100,25 @@ class Decoder(nn.Module):
     def class_count(cls, options: Mapping[str, Any]) -> int | None:
         """The attribute ``classes`` under some options; unset options have their defaults."""
         return None
+
+    @classmethod
+    def dense_targets_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The attribute ``dense_targets`` under some options; unset options have their defaults."""
+        return ()
+
+    @classmethod
+    def implied(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings of a run that follow from some options, as a tree; others override them."""
+        return {}
+
+    @classmethod
+    def takes_prompts(cls, options: Mapping[str, Any]) -> bool:
+        """The attribute ``prompted`` under some options; unset options have their defaults."""
+        return cls.prompted
+
+    def dense(self, features: Features) -> dict[str, Tensor]:
+        """Its answers by the names of ``dense_targets``: logits ``(B, C, ., .)`` over the frame."""
+        return {}
 
     @property
     def tokens(self) -> Tensor | None:

@@ -70,7 +70,7 @@ def prepare(
         raise empty_split(split.name, split.config)
     policy = model.tuned_input if train else model.input
     data = as_model_reads(split.config, model)
-    return SegmentationDataset(
+    dataset = SegmentationDataset(
         split.records,
         data,
         policy.size,
@@ -81,6 +81,7 @@ def prepare(
         train=train,
         seed=seed,
     )
+    return dataset.with_dense_targets(model.decoder.dense_targets if train else ())
 
 
 def training_images(

@@ -1,13 +1,15 @@
-"""Losses of masks and of class maps, and the expression that sums them.
+"""Losses of masks, of class maps and of dense maps, and the expression that sums them.
 
 Code that only measures belongs to `metrics`.
 """
 
 from samtune.losses.comparison import LossAt
+from samtune.losses.dense import DENSE_LOSSES, distances, object_ce
 from samtune.losses.expression import DEFAULT_LOSS, Loss
 from samtune.losses.functions import FunctionLoss
 from samtune.losses.masks import (
     CLASS_LOSSES,
+    HEADS,
     IOU_HEAD,
     LOSSES,
     MaskLoss,
@@ -21,6 +23,7 @@ from samtune.losses.masks import (
     iou,
     iou_head,
     multi_dice,
+    quality_head,
     register,
     structure,
 )
@@ -28,6 +31,8 @@ from samtune.losses.masks import (
 __all__ = [
     "CLASS_LOSSES",
     "DEFAULT_LOSS",
+    "DENSE_LOSSES",
+    "HEADS",
     "IOU_HEAD",
     "LOSSES",
     "FunctionLoss",
@@ -40,10 +45,13 @@ __all__ = [
     "ce",
     "ce_pooled",
     "dice",
+    "distances",
     "focal",
     "iou",
     "iou_head",
     "multi_dice",
+    "object_ce",
+    "quality_head",
     "register",
     "structure",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -20,7 +20,13 @@ from samtune.losses.comparison import (
     check_alike,
     mean_over_images,
 )
-from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, full_precision, iou_head
+from samtune.losses.dense import DENSE_LOSSES, dense_loss
+from samtune.losses.masks import (
+    CLASS_LOSSES,
+    HEADS,
+    LOSSES,
+    full_precision,
+)
 from samtune.losses.plugins import (
     PLUGIN_LOSSES,
     is_of_classes,
@@ -78,6 +84,17 @@ class Loss:
         """Whether it is a loss of class maps instead of single masks."""
         return all(is_of_classes(name) for name, _ in self.terms)
 
+    @property
+    def dense(self) -> dict[str, float]:
+        """The weights of its losses of dense maps, by name."""
+        return {name: weight for name, weight in self.terms if name in DENSE_LOSSES}
+
+    @property
+    def of_prompts(self) -> Loss:
+        """The same without its losses of dense maps, which do not depend on prompts."""
+        terms = tuple((name, w) for name, w in self.terms if name not in DENSE_LOSSES)
+        return replace(self, terms=terms)
+
     def __str__(self) -> str:
         return " + ".join(n if w == 1 else f"{w:.15g}*{n}" for n, w in self.terms)
 
@@ -97,7 +114,9 @@ class Loss:
                 classes.
         """
         self._check_kind(masks, batch.targets)
-        return mean_over_images(self._each, masks, batch, self.at)
+        dense, of_prompts = self.dense, self.of_prompts
+        value = mean_over_images(of_prompts._each, masks, batch, self.at)
+        return value + dense_loss(dense, masks, batch) if dense else value
 
     def _each(self, part: Comparison) -> Tensor:
         """The loss of each prompt at the size that ``geometry`` maps logits to: ``(N,)``."""
@@ -108,14 +127,14 @@ class Loss:
             return torch.stack(values).sum(0)
         best = self._best(masks.logits, target, valid, geometry)
         value = self._masks(best, target, valid, geometry)
-        return value + self._iou_head(masks, target, valid, geometry)
+        return value + self._heads(masks, target, valid, geometry)
 
     def _masks(self, logits: Tensor, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
         """The sum of the mask losses of ``(N, 4H, 4W)`` logits: ``(N,)``."""
-        if all(name == IOU_HEAD for name, _ in self.terms):
+        if all(name in HEADS for name, _ in self.terms):
             return full_precision(logits).new_zeros(len(logits))
         logits = at_size_of(logits, geometry)
-        terms = [(loss_of(n, LOSSES), w) for n, w in self.terms if n != IOU_HEAD]
+        terms = [(loss_of(n, LOSSES), w) for n, w in self.terms if n not in HEADS]
         return torch.stack([w * loss(logits, target, valid) for loss, w in terms]).sum(0)
 
     def _check_kind(self, masks: Masks, target: Tensor) -> None:
@@ -138,17 +157,19 @@ class Loss:
             )
         return logits[torch.arange(len(logits), device=logits.device), each.argmin(1)]
 
-    def _iou_head(
+    def _heads(
         self, masks: Masks, target: Tensor, valid: Tensor, geometry: Geometry
     ) -> Tensor | float:
-        weight = dict(self.terms).get(IOU_HEAD)
-        if weight is None:
+        """The losses of the decoder's estimates of its IoU: ``(N,)``; 0 without one."""
+        weights = {name: weight for name, weight in self.terms if name in HEADS}
+        if not weights:
             return 0.0
         each = []
         for k, mask in enumerate(masks.logits.detach().unbind(1)):
-            logits = at_size_of(mask, geometry)[:, None]
-            each.append(iou_head(masks.iou[:, k : k + 1], logits, target, valid))
-        return weight * torch.stack(each).mean(0)
+            logits, iou = at_size_of(mask, geometry)[:, None], masks.iou[:, k : k + 1]
+            values = [w * HEADS[n](iou, logits, target, valid) for n, w in weights.items()]
+            each.append(torch.stack(values).sum(0))
+        return torch.stack(each).mean(0)
 
 
 def _parse_term(term: str, expression: str) -> tuple[str, float]:

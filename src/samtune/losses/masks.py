@@ -23,7 +23,12 @@ CLASS_LOSSES: dict[str, MaskLoss] = {}
 """The losses of class maps, from ``(N, K, h, w)`` logits over mutually exclusive classes and
 ``(N, h, w)`` int64 targets, the class of each pixel."""
 
+HeadLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
 IOU_HEAD = "iou_head"
+
+HEADS: dict[str, HeadLoss] = {}
+"""The losses of a decoder's estimate of its IoU, by their names in expressions."""
 
 _PIXELS = (-2, -1)
 
@@ -36,7 +41,7 @@ def register(name: str, classes: bool = False) -> Callable[[MaskLoss], MaskLoss]
     """
 
     def add(loss: MaskLoss) -> MaskLoss:
-        if name in LOSSES or name in CLASS_LOSSES or name == IOU_HEAD:
+        if name in LOSSES or name in CLASS_LOSSES or name in HEADS:
             raise ValueError(f"the loss name {name!r} is taken: choose another")
         (CLASS_LOSSES if classes else LOSSES)[name] = loss
         return loss
@@ -170,6 +175,17 @@ def multi_dice(logits: Tensor, target: Tensor, valid: Tensor, smooth: float = 1.
     return torch.where(valid.any(-1).any(-1), each.mean(1), 0.0)
 
 
+def head(name: str) -> Callable[[HeadLoss], HeadLoss]:
+    """Adds a loss to :data:`HEADS`."""
+
+    def add(loss: HeadLoss) -> HeadLoss:
+        HEADS[name] = loss
+        return loss
+
+    return add
+
+
+@head(IOU_HEAD)
 def iou_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Squared error of the decoder's estimate of its IoU (SAM, arXiv:2304.02643, appendix A).
 
@@ -185,12 +201,30 @@ def iou_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -
     Returns:
         ``(N,)``, the mean over K.
     """
+    return _error_of_estimate(predicted, logits, target, valid, if_empty=1.0)
+
+
+@head("quality_head")
+def quality_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Like :func:`iou_head`, but the true value of an empty target is always 0.
+
+    A prompt that shows no object has an answer of no worth, even a mask that is rightly empty: this
+    is what keeps such answers out where masks are chosen by their estimate, as in segmenting
+    everything.
+    """
+    return _error_of_estimate(predicted, logits, target, valid, if_empty=0.0)
+
+
+def _error_of_estimate(
+    predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor, if_empty: float
+) -> Tensor:
+    """The squared error ``(N,)`` of estimates ``(N, K)``, see :func:`iou_head`."""
     with torch.no_grad():
         inside = valid[:, None]
         mask = (logits > 0) & inside
         truth = (target > 0.5)[:, None] & inside
         overlap, union = (mask & truth).sum(_PIXELS), (mask | truth).sum(_PIXELS)
-        actual = torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
+        actual = torch.where(union > 0, overlap / union.clamp(min=1), if_empty)
     error = (full_precision(predicted) - actual) ** 2
     return torch.where(valid.any(-1).any(-1)[:, None], error, 0.0).mean(1)
 

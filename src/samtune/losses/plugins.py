@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from samtune.errors import InputError
+from samtune.losses.dense import DENSE_LOSSES
 from samtune.losses.functions import NO_CLASS
-from samtune.losses.masks import CLASS_LOSSES, IOU_HEAD, LOSSES, MaskLoss, full_precision
+from samtune.losses.masks import CLASS_LOSSES, HEADS, LOSSES, MaskLoss, full_precision
 from samtune.registry import Outside
 
 
@@ -63,7 +64,7 @@ class PluginLoss:
 
 def names_of_samtune() -> Collection[str]:
     """The names of the losses that are samtune's own."""
-    return [*LOSSES, IOU_HEAD, *CLASS_LOSSES]
+    return [*LOSSES, *HEADS, *CLASS_LOSSES, *DENSE_LOSSES]
 
 
 PLUGIN_LOSSES: Outside[PluginLoss] = Outside("loss", PluginLoss, names_of_samtune)

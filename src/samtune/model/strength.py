@@ -108,6 +108,8 @@ def no_middle(model: FineTuned) -> str:
         return f"{adapter.name} does not start as the base: {adapter.changes_at_start}"
     if decoder.changes_at_start:
         return f"the decoder {decoder.name} does not start as SAM's: {decoder.changes_at_start}"
+    if decoder.dense_targets:  # what is trained to read one embedding does not read another
+        return f"{decoder.name} predicts {decoder.dense_targets[0]}, which the base does not know"
     if model.tuned_input != plain_input(model.sam, model.tuned_input):
         return "images are normalised differently than for the base"
     return ""

@@ -22,6 +22,7 @@ from samtune.model.rates import Rate, rate_of
 from samtune.options import Fraction, Range, Settings, setting, validated
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
+from samtune.runs.dense_maps import check_dense_maps, decoder_defaults
 from samtune.runs.setting_names import unknown
 from samtune.runs.trees import (
     DEFAULTS,
@@ -150,6 +151,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     merged = lay_over(_of_the_base(merged), merged)
     merged = lay_over(_of_the_data_set(merged), merged)
     merged = lay_over(class_defaults(merged), merged)
+    merged = lay_over(decoder_defaults(merged), merged)
     _check_keys(merged, RunConfig, "")
     config = _as_published(_validated(merged))
     spec = spec_of(config.base.name)
@@ -162,6 +164,8 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_fit(config.adapter["name"], config.decoder["name"], spec)
     config = replace(config, train=config.train.with_rate(config.usual_rate.value))
     check_classes(config.data, config.prompts, config.decoder, config.train.loss)
+    how = config.train.loss, config.train.loss_at
+    check_dense_maps(config.data, config.prompts, config.decoder, *how)
     tiles = config.input.until_chosen().tiles
     adapter, changes = config.adapter["name"], images_vary(config.data, tiles)
     check_feature_cache(config.train, adapter, ADAPTERS[adapter].detached, changes)

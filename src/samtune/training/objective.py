@@ -52,6 +52,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss, self.multimask, self.rounds = model, loss, multimask, rounds
         self.rehearsal = rehearsal
+        self.of_rehearsal = loss.of_prompts if isinstance(loss, Loss) else loss
         self.base = model.plain() if to_base else None
 
     def forward(self, batch: Batch) -> Tensor:
@@ -77,7 +78,7 @@ class Objective(nn.Module):
             if answers is not None:
                 return self.rehearsal * disagreement(masks, answers, question)
             # what the adapter adds to the loss is in that of the other prompts
-            return self.rehearsal * self.loss(replace(masks, auxiliary=None), question)
+            return self.rehearsal * self.of_rehearsal(replace(masks, auxiliary=None), question)
 
     @torch.no_grad()
     def _base_answers(self, features: Any, batch: Batch) -> Masks | None:

@@ -16,6 +16,7 @@ from samtune.data import SegmentationDataset
 from samtune.data.changes import images_vary
 from samtune.distributed import finite_mean, mean_over_processes, place, share_buffers
 from samtune.errors import InputError
+from samtune.losses.dense import check_dense
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import check_demanded
 from samtune.training.accelerator import make_accelerator
@@ -81,6 +82,7 @@ class Trainer:
             check_demanded(model, config.demanded_strength)
         config = config.with_rate(model.learning_rate)
         self.config, self.seed, self.on_event = config, seed, on_event
+        train = train.with_dense_targets(model.decoder.dense_targets)
         self.train = train.with_originals() if config.loss_at == "image" else train
         self.accelerator = make_accelerator(config, cpu, output)
         self.saves = Saves(output, self.accelerator, config.save_every)
@@ -96,7 +98,9 @@ class Trainer:
         )
         parts.place(self.accelerator.device)
         how = config.multimask, train.rounds, config.rehearsal, config.keep_to == "base"
-        objective = Objective(model, parts.loss_of(config), *how)
+        loss = parts.loss_of(config)
+        check_dense(loss, model.decoder.dense_targets, model.decoder.prompted, train.modes)
+        objective = Objective(model, loss, *how)
         both = self.accelerator.prepare(objective, self.optimisation.optimizer)
         self.wrapped, self.optimizer = both
         self.callbacks, self.stopping = parts.callbacks, False
