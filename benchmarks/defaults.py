@@ -55,7 +55,8 @@ from samtune.runs.words import from_words
 from samtune.sam.model import Sam
 from samtune.sam.weights import load_sam
 from samtune.training.engine import fit
-from samtune.training.schedule import FitConfig, batches_per_epoch, total_steps
+from samtune.training.order import batches_per_epoch
+from samtune.training.schedule import FitConfig, total_steps
 
 ALL = "all"
 TEST, VAL = 24, 8
@@ -244,7 +245,7 @@ class Bench:
         if self.steps is not None:
             most = min(self.steps, fit_config.max_steps or self.steps)
             fit_config = replace(fit_config, max_steps=most)
-        batches = batches_per_epoch(images, fit_config.batch_size, 1)
+        batches = batches_per_epoch(images, fit_config.whole_batch, 1)
         total = total_steps(fit_config, batches)
         return replace(
             fit_config, eval_every=fit_config.eval_every or max(1, -(-total // VALIDATIONS))

@@ -94,6 +94,13 @@ class Question:
             classes=self.classes.to(device, non_blocking=True),
         )
 
+    def of_images(self, images: range) -> Question:
+        """The prompts of some of the images, which are counted anew; see :class:`Batch`."""
+        prompts, rows = _prompts_of(self.prompts, images)
+        part = slice(images.start, images.stop)
+        originals = self.originals[part]
+        return Question(prompts, self.targets[rows], self.classes[rows], originals)
+
 
 @dataclass(frozen=True)
 class ObjectMap:
@@ -222,6 +229,39 @@ class Batch:
             originals=tuple(each.originals(span) for each, span in pairs),
         )
 
+    def of_images(self, images: range) -> Batch:
+        """A copy with some of the images, which are counted anew, and their prompts.
+
+        Args:
+            images: Their positions in the batch, one after another.
+        """
+        part = slice(images.start, images.stop)
+        prompts, rows = _prompts_of(self.prompts, images)
+        return replace(
+            self,
+            pixels=self.pixels[part],
+            sizes=self.sizes[part],
+            prompts=prompts,
+            targets=self.targets[rows],
+            valid=self.valid[part],
+            classes=self.classes[rows],
+            geometries=self.geometries[part],
+            names=self.names[part],
+            originals=self.originals[part],
+            original_valid=self.original_valid[part],
+            images=self.images[part],
+            objects=self.objects[part],
+            rehearsal=None if self.rehearsal is None else self.rehearsal.of_images(images),
+            dense={name: t[part] for name, t in self.dense.items()},
+        )
+
     def asked_instead(self, question: Question) -> Batch:
         """A copy with other prompts."""
         return replace(self, **vars(question), rehearsal=None)
+
+
+def _prompts_of(prompts: Prompts, images: range) -> tuple[Prompts, Tensor]:
+    """The prompts of some images, counted from the first of them, and their rows ``(n,)``."""
+    rows = ((prompts.image >= images.start) & (prompts.image < images.stop)).nonzero()[:, 0]
+    part = prompts.only(rows)
+    return replace(part, image=part.image - images.start), rows

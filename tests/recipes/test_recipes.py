@@ -28,7 +28,8 @@ from samtune.runs.words import from_words, recipes
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
-from samtune.training.schedule import UNSAFE, batches_per_epoch
+from samtune.training.order import batches_per_epoch
+from samtune.training.schedule import UNSAFE
 
 BASES = {"vit": (tiny.TINY, tiny.base), "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base)}
 SIDE = 64

@@ -336,11 +336,25 @@ class TestChoice:
         result = fit(model_of(sam), data(True), data(False), config(metric=metric, **UNSAFE))
         assert result.best["step"] == 4 and result.best[metric] == 0.1
 
+    @pytest.mark.parametrize(
+        ("values", "settings"),
+        [
+            ((0.5, 0.3, 0.2, 0.1, 0.2, 0.6, 0.5, 0.7), {}),
+            ((0.1, 0.3, 0.2, 0.25, 0.2, 0.26, 0.2, 0.4), {"warmup": 0.9}),
+        ],
+        ids=["until weights beat the base", "in the warm-up"],
+    )
+    def test_patience_does_not_count(self, sam, data, measured, values, settings):
+        measured(*values)
+        c = config(max_steps=14, patience=2, **UNSAFE, **settings)
+        result = fit(model_of(sam), data(True), data(False), c)
+        assert (result.steps, result.end) == (14, "steps")
+
     def test_early_stop(self, sam, data, measured, tmp_path):
         measured(0.3, 0.5, 0.4, 0.4, 0.9)
         c = config(max_steps=20, patience=2, **UNSAFE)
         result = fit(model_of(sam), data(True), data(False), c, output=tmp_path)
-        assert result.steps == 6 and result.best["step"] == 2
+        assert (result.steps, result.best["step"], result.end) == (6, 2, "patience")
         again = fit(model_of(sam), data(True), data(False), c, output=tmp_path, resume=True)
         assert again.steps == 6
 

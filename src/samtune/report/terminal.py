@@ -21,7 +21,7 @@ from samtune.report.closing_tables import facts, further_tables, headline_table,
 from samtune.report.pace import Pace
 from samtune.report.quantities import duration, quantity, rate_of
 from samtune.report.setting_words import paragraph, words_of
-from samtune.report.validation import strength_note, validation_line
+from samtune.report.validation import length_line, strength_note, validation_line
 
 PLAIN_SECONDS = 10.0
 """Least seconds between progress lines if the output is not a terminal."""
@@ -200,6 +200,8 @@ class Display:
         elif event["event"] in ("zero_shot", "val", "strength") and not self._quiet:
             line = validation_line(event)
             self.errors.print(self._broken(line, self.errors), markup=False)
+        elif event["event"] == "time":
+            self.say(length_line(event))
         if "warning" in event:
             self.warn(event["warning"])
 

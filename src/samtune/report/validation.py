@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from samtune.report.charts import IOU_OF
-from samtune.report.quantities import metric
+from samtune.report.quantities import counted, duration, metric
 
 
 def validation_line(event: Mapping[str, Any]) -> str:
@@ -20,6 +20,15 @@ def validation_line(event: Mapping[str, Any]) -> str:
     if event.get("forgotten"):
         text += f" (below the base: {', '.join(event['forgotten'])})"
     return text
+
+
+def length_line(event: Mapping[str, Any]) -> str:
+    """How many steps fit into the time of a training, in one line."""
+    steps = counted(event["steps"], "step")
+    each = duration(event["seconds_per_step"])
+    validation = event["seconds_per_validation"]
+    also = f", a validation {duration(validation)}" if validation else ""
+    return f"time      {event['time']} are about {steps}; a step takes {each}{also}"
 
 
 def strength_note(summary: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def measure(
     return evaluate(
         model,
         in_frame_of(model, dataset),
-        batch_size=config.train.batch_size,
+        batch_size=config.train.at_once,
         precision=config.train.precision,
         multimask=config.train.multimask,
         workers=config.data.workers,

@@ -59,7 +59,8 @@ def read_summary(folder: Path) -> Tree:
 
 def length_of(config: RunConfig) -> Tree:
     """The settings for the length of a training."""
-    return {"max_steps": config.train.max_steps, "epochs": config.train.epochs}
+    train = config.train
+    return {"max_steps": train.max_steps, "epochs": train.epochs, "time": train.time}
 
 
 def finished_summary(config: RunConfig) -> Tree | None:
@@ -88,6 +89,7 @@ def _root(config: RunConfig) -> Path | None:
 
 def _is_as_long(config: RunConfig, summary: dict[str, Any]) -> bool:
     wanted = length_of(config)
-    if summary.get("length") == wanted:
+    if {"time": None, **summary.get("length", {})} == wanted:  # older ones know no time
         return True
-    return wanted["epochs"] is None and 0 < (wanted["max_steps"] or 0) <= summary["steps"]
+    by_steps = wanted["epochs"] is None and wanted["time"] is None
+    return by_steps and 0 < (wanted["max_steps"] or 0) <= summary["steps"]

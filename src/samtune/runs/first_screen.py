@@ -16,7 +16,8 @@ from samtune.runs.config import RunConfig
 from samtune.runs.folder import CONFIG
 from samtune.runs.plan import Plan
 from samtune.runs.trees import Tree, leaves
-from samtune.training.schedule import FitConfig, batches_per_epoch, total_steps
+from samtune.training.order import batches_per_epoch
+from samtune.training.schedule import FitConfig, total_steps
 
 COLUMN = 10
 """Column at which the text begins, after the name of the matter."""
@@ -151,16 +152,16 @@ def _prompts(config: RunConfig, test: Mapping[str, SegmentationDataset]) -> str:
 def _length(settings: FitConfig, images: int) -> str:
     processes = place()[1]
     share, last = settings.epoch_share, settings.last_batch
-    batches = batches_per_epoch(images, settings.batch_size, processes, share, last)
-    steps = total_steps(settings, batches)
-    at_once = images_per_step(settings)
+    batches = batches_per_epoch(images, settings.whole_batch, processes, share, last)
+    steps, step = total_steps(settings, batches), counted(images_per_step(settings), "image")
     epochs = steps * settings.accumulate / batches
-    return (
-        f"{counted(steps, 'step')} of {counted(at_once, 'image')} ({epochs:.3g} epochs), "
-        f"lr {settings.lr:g}, loss {settings.loss}"
-    )
+    length = f"{counted(steps, 'step')} of {step} ({epochs:.3g} epochs)"
+    if settings.time is not None:
+        bound = f", at most {length}" if settings.is_bounded else f", in steps of {step}"
+        length = f"{settings.time} in all{bound}"
+    return f"{length}, lr {settings.lr:g}, loss {settings.loss}"
 
 
 def images_per_step(settings: FitConfig) -> int:
     """How many images all processes together take for a step of the optimiser."""
-    return settings.batch_size * settings.accumulate * place()[1]
+    return settings.whole_batch * settings.accumulate * place()[1]

@@ -52,6 +52,7 @@ from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
 from samtune.runs.words import refuse_unused, settings_digest
+from samtune.training.budget import Outside
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
 from samtune.training.result import FitResult
@@ -85,6 +86,7 @@ def train(config: RunConfig, display: Display) -> Tree:
         InputError: The configuration, data, weights or folder are wrong.
         KeyboardInterrupt: With how to go on as its message.
     """
+    start = time.perf_counter()
     if config.strength is not None:
         raise InputError(
             f"strength={config.strength:g}: of a checkpoint that is used; set train.strength for "
@@ -100,10 +102,10 @@ def train(config: RunConfig, display: Display) -> Tree:
     if config.resume is not None:
         goes_on(as_path(config.resume), resume=True)
     with together(config.device == "cpu"):
-        return _train(config, display)
+        return _train(config, display, begun_at=start)
 
 
-def _train(config: RunConfig, display: Display) -> Tree:
+def _train(config: RunConfig, display: Display, begun_at: float) -> Tree:
     plan = plan_training(config)
     config, names = plan.config, (config.adapter["name"], config.decoder["name"])
     name = "-".join([*map(short_name, names), config.base.name, data_name(config)])
@@ -114,7 +116,8 @@ def _train(config: RunConfig, display: Display) -> Tree:
         log = Log(folder, display, resume=begun)
         if is_main() and not begun:
             _write_plan(plan, folder)
-        result = _fit(plan, folder, log, begun)
+        outside = Outside(time.perf_counter() - begun_at, _images_after(plan))
+        result = _fit(plan, folder, log, begun, outside)
         test = _with_kept(plan, result)
         summary, overlays = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, result.seconds), "steps": result.steps}
@@ -148,7 +151,14 @@ def _write_plan(plan: Plan, folder: Path) -> None:
     write_digests(folder, plan.looks, plan.files, settings_digest(folder))
 
 
-def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
+def _images_after(plan: Plan) -> int:
+    """How many images are measured after the training: by base and model, with each prompt mode."""
+    one_more = plan.config.prompts.eval == AUTO  # what the training must keep
+    modes = len(plan.test) + one_more
+    return 2 * modes * len(next(iter(plan.test.values())))
+
+
+def _fit(plan: Plan, folder: Path, log: Log, begun: bool, outside: Outside) -> FitResult:
     config, display = plan.config, log.display
     images = images_per_step(plan.settings)
     return fit(
@@ -166,6 +176,7 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool) -> FitResult:
         header={"config": without_places(config.tree())},
         cpu=config.device == "cpu",
         measuring=config.eval,
+        outside=outside,
     )
 
 

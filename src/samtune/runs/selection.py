@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from samtune.prompts import kind_of
-from samtune.report.quantities import metric
+from samtune.report.quantities import counted, metric
 from samtune.runs.assembly import evaluation_modes
 from samtune.runs.class_maps import has_class_maps
 from samtune.runs.config import RunConfig
@@ -59,11 +59,12 @@ def selection(result: FitResult, settings: FitConfig) -> Tree:
 def verdict(result: FitResult, settings: FitConfig) -> list[str]:
     """Sentences about the choice for the user; the first one is its outcome."""
     criterion, best, before = Criterion.parse(settings.metric), result.best, result.zero_shot
+    ended = _end_in_words(result, settings)
     if best is None:
         measured = before is not None and criterion.rank(before) > -math.inf
         nothing = "" if before is None else "the validation images have nothing to measure, so "
         nothing = "no trained weights gave a number, so " if measured else nothing
-        return [f"{nothing}the last weights were kept, of step {result.steps}"]
+        return [f"{nothing}the last weights were kept, of step {result.steps}", *ended]
     remarks = []
     values = {
         name: metric(criterion.value(row))
@@ -93,7 +94,18 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
             f"{' and '.join(result.kept_modes)} kept: also used in training, because the base "
             "answers them well (train.keep)"
         )
-    return remarks
+    return [*remarks, *ended]
+
+
+def _end_in_words(result: FitResult, settings: FitConfig) -> list[str]:
+    """A remark on what ended a training before its steps were done."""
+    after = f"ended the training after {counted(result.steps, 'step')}"
+    if result.end == "time":
+        return [f"train.time={settings.time} {after}"]
+    if result.end == "patience":
+        without = counted(settings.patience or 0, "validation")
+        return [f"train.patience={settings.patience} {after}: {without} without a better one"]
+    return []
 
 
 def _is_better(result: FitResult, criterion: Criterion) -> bool:

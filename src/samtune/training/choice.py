@@ -18,7 +18,7 @@ from torch import Tensor
 from samtune.distributed import share_buffers
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
-from samtune.model.strength import no_middle
+from samtune.model.strength import no_base, no_middle
 from samtune.training.criterion import key_of
 from samtune.training.keeping import Keeping
 from samtune.training.schedule import NONE, FitConfig
@@ -76,7 +76,9 @@ class Judge:
         return [mode for mode, key in keys.items() if row[key] < least[mode]]
 
 
-def take_validation(judge: Judge, state: TrainingState, row: Row, tensors: Tensors) -> bool:
+def take_validation(
+    judge: Judge, state: TrainingState, row: Row, tensors: Tensors, warm: bool = True
+) -> bool:
     """Records a validation of the current weights; returns whether it is the best so far.
 
     A validation without anything to measure is ignored.
@@ -86,6 +88,8 @@ def take_validation(judge: Judge, state: TrainingState, row: Row, tensors: Tenso
         state: The state; ``best``, ``top`` and ``since_best`` change.
         row: The validation, with its ``step``.
         tensors: The weights, on the CPU.
+        warm: Whether the warm-up is over. Before, and until weights were better than the base, a
+            validation without a better one is no reason to stop.
     """
     if judge.rank(row) == NOTHING:
         return False
@@ -95,7 +99,9 @@ def take_validation(judge: Judge, state: TrainingState, row: Row, tensors: Tenso
     if judge.is_better(row, state.best) and not judge.forgotten(row, state):
         state.best, state.best_tensors = {**row, "strength": 1.0}, tensors
         improved = True
-    state.since_best = 0 if improved else state.since_best + 1
+    floor = None if judge.no_base else state.zero_shot
+    counts = warm and judge.is_better(state.top or {}, floor)
+    state.since_best = state.since_best + 1 if counts and not improved else 0
     return improved
 
 
@@ -121,6 +127,18 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
         return
     with _features_kept(model):
         _Candidates(judge, state, model).choose(last)
+
+
+def measurements_at_end(config: FitConfig, model: FineTuned) -> int:
+    """How often :func:`choose` measures a model as a rule.
+
+    Args:
+        config: How training goes.
+        model: That is trained.
+    """
+    strengths = 0 if no_base(model) else len([s for s in _strengths(config, model) if s < 1])
+    mean = config.average != NONE and config.demanded_strength is None
+    return strengths + (2 if mean else 0)  # the mean, and what it is compared with
 
 
 def drop_base(judge: Judge, state: TrainingState) -> None:

@@ -18,8 +18,9 @@ from samtune.metrics.config import EvalConfig
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import no_base
+from samtune.training.budget import Budget, Outside
 from samtune.training.callbacks import Callback, Callbacks
-from samtune.training.choice import Judge
+from samtune.training.choice import Judge, measurements_at_end
 from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
 from samtune.training.result import FitResult
 from samtune.training.saves import goes_on
@@ -50,6 +51,7 @@ def fit(
     on_step: Callback | None = None,
     on_validation: Callback | None = None,
     callbacks: Any | Sequence[Any] = (),
+    outside: Outside | None = None,
 ) -> FitResult:
     """Trains a model's adapter and decoder; the model ends with its best validated weights.
 
@@ -84,6 +86,7 @@ def fit(
         on_step: Called with a :class:`samtune.training.callbacks.CallbackState` after each step.
         on_validation: The same after each validation of what is trained.
         callbacks: An object with methods of these two names, or several.
+        outside: What ``config.time`` covers besides this call.
 
     ``output/last`` is written before the first step, by time, at every validation, and when an
     interrupt (Ctrl-C) or an error ends the training, unless that is of the weights themselves. A
@@ -112,6 +115,9 @@ def fit(
     if others is not None:
         validation = Validation(others, config, measuring or EvalConfig())
         trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))
+    if config.seconds is not None:
+        at_end = (0, 0) if others is None else (len(others), measurements_at_end(config, model))
+        trainer.budget = Budget(config, trainer.batches, *at_end, outside)
     trainer.check_schedule()
     if begun:
         trainer.restore(measure_anew=resume == "anew")

@@ -20,19 +20,30 @@ _LOADER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
 _PEER = re.compile("closed by peer|reset by peer|NCCL|gloo|TCPStore", re.IGNORECASE)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of a device or of the machine; not that of another process."""
+    from torch import OutOfMemoryError
+
+    text = str(error)
+    first = text.splitlines()[0] if text else ""
+    of_torch = isinstance(error, RuntimeError | OSError) and "DataLoader worker" not in first
+    return isinstance(error, OutOfMemoryError | MemoryError) or bool(
+        of_torch and _MEMORY.search(first)
+    )
+
+
 def in_words(error: BaseException) -> str | None:
     """One line about memory that ran out, or a process that ended; ``None`` of all else."""
-    from torch import OutOfMemoryError
     from torch.distributed import DistBackendError, DistNetworkError
 
     text = str(error)
     first = text.splitlines()[0] if text else type(error).__name__
     of_peer = isinstance(error, DistBackendError | DistNetworkError)
     runtime = isinstance(error, RuntimeError | OSError)
-    if isinstance(error, OutOfMemoryError | MemoryError) or (runtime and _MEMORY.search(first)):
+    if is_out_of_memory(error):
         return (
-            f"memory has run out ({first}); lower train.batch_size or input.size, or set "
-            "train.checkpointing=true"
+            f"memory has run out ({first}); set train.micro_batch=1, train.checkpointing=true or a "
+            "lower input.size; samtune plan tells what each of them needs"
         )
     if runtime and "DataLoader worker" in first:
         if SHARED in text or "Bus error" in text:

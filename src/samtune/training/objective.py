@@ -15,6 +15,10 @@ from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.training.agreement import disagreement
+from samtune.training.micro_batches import Shares
+
+WHOLE = Shares()
+"""The weights of a batch that is computed at once."""
 
 
 class Objective(nn.Module):
@@ -55,8 +59,13 @@ class Objective(nn.Module):
         self.of_rehearsal = loss.of_prompts if isinstance(loss, Loss) else loss
         self.base = model.plain() if to_base else None
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss of a batch on the model's device, a scalar."""
+    def forward(self, batch: Batch, shares: Shares = WHOLE) -> Tensor:
+        """The loss of a batch on the model's device, a scalar.
+
+        Args:
+            batch: A batch, or a part of one.
+            shares: The weights of the part in the loss of the whole.
+        """
         features = self.model.encode(self.model.preprocess(batch.pixels, batch.sizes))
         prompts, multimask, losses = batch.prompts, self.multimask, []
         for last in (*[False] * (self.rounds - 1), True):
@@ -66,9 +75,10 @@ class Objective(nn.Module):
             if not last:
                 prompts, multimask = _with_clicks(prompts, masks, batch), False
         loss = torch.stack(losses).mean() if self.rounds > 1 else losses[0]
-        return loss if batch.rehearsal is None else loss + self._rehearse(features, batch)
+        loss = loss * shares.images
+        return loss if batch.rehearsal is None else loss + self._rehearse(features, batch, shares)
 
-    def _rehearse(self, features: Any, batch: Batch) -> Tensor:
+    def _rehearse(self, features: Any, batch: Batch, shares: Shares) -> Tensor:
         """The weighted loss of the prompts that must not be forgotten, a scalar."""
         assert batch.rehearsal is not None
         question = batch.asked_instead(batch.rehearsal)
@@ -76,9 +86,11 @@ class Objective(nn.Module):
         answers = self._base_answers(features, question)
         with torch.autocast(batch.pixels.device.type, enabled=False):
             if answers is not None:
-                return self.rehearsal * disagreement(masks, answers, question)
+                each = disagreement(masks, answers, question)  # a mean over prompts
+                return self.rehearsal * shares.rehearsed * each
             # what the adapter adds to the loss is in that of the other prompts
-            return self.rehearsal * self.of_rehearsal(replace(masks, auxiliary=None), question)
+            alone = self.of_rehearsal(replace(masks, auxiliary=None), question)
+            return self.rehearsal * shares.images * alone
 
     @torch.no_grad()
     def _base_answers(self, features: Any, batch: Batch) -> Masks | None:

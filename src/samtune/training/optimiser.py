@@ -109,6 +109,11 @@ def make_schedule(
         return None
     _refuse_settings(config, OF_SCHEDULE, "schedule")
     by_name = further_inputs(factory, "schedule", ("optimizer",), ("total_steps",))
+    if by_name and config.time is not None:
+        raise InputError(
+            f"train.time={config.time}: the given schedule takes total_steps, which a time does "
+            "not fix; set train.max_steps instead, or give a schedule without total_steps"
+        )
     schedule = factory(optimizer, **dict.fromkeys(by_name, total))
     if not isinstance(schedule, LRScheduler):
         raise InputError(
@@ -146,12 +151,13 @@ def make_optimisation(
     """
     made = make_optimizer(model, config, optimizer)
     parts = Optimisation(made, of_user=optimizer is not None)
+    parts.total = total
     if parts.of_user:
         rates = [group.get("lr") for group in made.param_groups]
         parts.scales = [None if rate is None else float(rate) / config.peak_lr for rate in rates]
     parts.schedule = make_schedule(made, config, total, schedule)
     if parts.schedule is None:
-        parts.rate_of = lambda step: learning_rate(config, step, total, batches)
+        parts.rate_of = lambda step: learning_rate(config, step, parts.total, batches)
     return parts
 
 
@@ -181,6 +187,8 @@ class Optimisation:
     """The configuration's rate of step ``1..total``."""
     rate = 0.0
     """The rate of the first group in the last step."""
+    total = 1
+    """Steps of the whole training, which a time may change."""
 
     def __init__(self, optimizer: Optimizer, of_user: bool = False) -> None:
         self.optimizer, self.of_user = optimizer, of_user

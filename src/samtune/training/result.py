@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 _FEW = 4
+End = Literal["steps", "time", "patience", "stop"]
+"""What ended a training: its number of steps, ``train.time``, ``train.patience``, or a callback."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class FitResult:
     curve: tuple[dict[str, Any], ...] = ()
     """The validations of these weights by ``strength``, from 0, the base, to 1; none if nothing
     but 1 is a candidate."""
+    end: End = "steps"
+    """What ended the training."""
     no_base: str = ""
     """The reason why the base was no candidate, as a clause; empty if it was one."""
 

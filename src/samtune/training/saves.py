@@ -50,6 +50,10 @@ class Saves:
         self._last = time.perf_counter()
         self._start = self._last - seconds
 
+    def spent(self) -> float:
+        """Seconds since the training began, over all its processes one after another."""
+        return time.perf_counter() - self._start
+
     def is_due(self) -> bool:
         """Whether a state should be written now, by time or since somebody asked for one."""
         return is_asked_to_save() or time.perf_counter() - self._last >= 60 * self.minutes
@@ -60,7 +64,7 @@ class Saves:
         Raises:
             InputError: See :func:`write_state`.
         """
-        state.seconds = time.perf_counter() - self._start
+        state.seconds = self.spent()
         if self.accelerator.scaler is not None:
             state.scaler = self.accelerator.scaler.state_dict()
         if self.output is not None and self.accelerator.is_main_process:

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-import numpy as np
-import torch
-
 from samtune.errors import InputError
 from samtune.losses import DEFAULT_LOSS, Loss, LossAt
 from samtune.model.rates import USUAL
@@ -26,6 +23,7 @@ from samtune.precision import Precision
 from samtune.prompts import PromptModes, numbered_mode
 from samtune.registry import Registry
 from samtune.training.criterion import Criterion
+from samtune.training.durations import seconds_in
 from samtune.training.last_batch import LAST_BATCHES
 from samtune.training.trackers import check_names_of_trackers
 
@@ -38,8 +36,10 @@ FORWARD, BACKWARD = 1, 2
 """The encoder cost of an image in passes: the gradient takes two."""
 MOST_VALIDATIONS, LEAST_VALIDATIONS = 20, 4
 """Bounds of the default number of validations."""
+BATCH = 4
+"""Images per batch if nothing else is set."""
 DEFAULT_EPOCHS = 20
-"""Number of epochs if neither epochs nor max_steps is set."""
+"""Number of epochs if no other length is set."""
 
 
 class Cosine:
@@ -68,11 +68,21 @@ class FitConfig(Settings):
     max_steps: Count | None = None
     """Optimiser steps in all; if epochs is also set, the earlier end counts."""
     epochs: Count | None = None
-    """Passes over the training images; 20 if neither this nor max_steps is set."""
+    """Passes over the training images; 20 if neither this nor max_steps nor time is set."""
+    time: str | None = None
+    """How long the run may take, as 90s, 30m, 2h or 1h30m: so many steps are done as fit into it,
+    by the pace of the first ones, with all validations and the measurement of the test images. A
+    resumed run goes on with what is left, or with what a longer time adds. If steps or epochs are
+    set too, the earlier end counts."""
     epoch_share: PositiveFraction = setting(1.0, level="published")
     """Fraction of the training images in an epoch, drawn anew for each; at least one image."""
-    batch_size: Count = 4
-    """Images per batch and device."""
+    batch_size: Literal["auto"] | Count = BATCH
+    """Images per batch and device; auto is 4 with train.micro_batch=auto, so that a step has as
+    many images whatever the memory."""
+    micro_batch: Literal["auto"] | Count | None = setting(None, level="expert")
+    """Images of a batch that are computed at once; their gradients add up to the batch's, so that
+    fewer need less memory. By default the whole batch; auto takes as many as the memory holds. If
+    memory runs out, the number is halved and the step begins anew."""
     last_batch: str = setting("fill", level="published", names=LAST_BATCHES)
     """Treatment of the last images of an epoch if they do not fill a batch."""
     accumulate: Count = setting(1, level="expert")
@@ -142,7 +152,8 @@ class FitConfig(Settings):
     """Weights are not chosen if they lose more than this IoU, compared with the base, on a
     monitored prompt of the validation images."""
     patience: Count | None = None
-    """Stop after this many validations without a better one."""
+    """Stop after this many validations without a better one; they count after the warm-up, once
+    weights were better than the base."""
     log_every: Count = setting(10, level="expert")
     """Steps between logged training losses."""
     save_every: NotNegative = setting(10.0, level="expert")
@@ -157,6 +168,35 @@ class FitConfig(Settings):
         Criterion.parse(self.metric)
         check_keep(self.keep)
         check_names_of_trackers(self.trackers)
+        if self.time is not None:
+            seconds_in(self.time)
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds of ``time``."""
+        return None if self.time is None else seconds_in(self.time)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether steps or epochs bound the length."""
+        return self.max_steps is not None or self.epochs is not None
+
+    @property
+    def whole_batch(self) -> int:
+        """Images per batch and device."""
+        return BATCH if self.batch_size == AUTO else int(self.batch_size)
+
+    @property
+    def at_once(self) -> int:
+        """Images of a batch that are computed at once, as far as the settings say."""
+        whole = self.whole_batch
+        return whole if self.micro_batch in (None, AUTO) else min(whole, int(self.micro_batch or 1))
+
+    @property
+    def fits_memory(self) -> bool:
+        """Whether the number of images at once is to be chosen by the memory."""
+        auto = self.batch_size == AUTO and self.micro_batch is None
+        return auto or self.micro_batch == AUTO
 
     @property
     def peak_lr(self) -> float:
@@ -227,7 +267,7 @@ class CosineOfSteps(Cosine):
     @staticmethod
     def along(config: FitConfig, step: int, total: int, batches: int) -> float:
         """The fraction of the steps after the warm-up."""
-        warm = _warm_up(config, total)
+        warm = warm_up_steps(config, total)
         return min(1.0, (step - warm) / max(1, total - warm))
 
 
@@ -252,7 +292,7 @@ def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) ->
         total: Steps of the whole training.
         batches: Batches of an epoch.
     """
-    warm = _warm_up(config, total)
+    warm = warm_up_steps(config, total)
     if step < warm:
         return config.peak_lr * step / warm
     along = COSINES[config.cosine].along(config, step, total, batches)
@@ -260,7 +300,7 @@ def learning_rate(config: FitConfig, step: int, total: int, batches: int = 1) ->
     return config.peak_lr * (config.min_lr + (1 - config.min_lr) * fall)
 
 
-def _warm_up(config: FitConfig, total: int) -> int:
+def warm_up_steps(config: FitConfig, total: int) -> int:
     """The step at which the warm-up ends."""
     return max(1, round(config.warmup * total))
 
@@ -268,20 +308,6 @@ def _warm_up(config: FitConfig, total: int) -> int:
 def epoch_of(config: FitConfig, step: int, batches: int) -> int:
     """The epoch, from 0, in which step ``1..total`` begins."""
     return (step - 1) * config.accumulate // batches
-
-
-def images_per_epoch(images: int, share: float) -> int:
-    """Number of training images in an epoch, with ``train.epoch_share``."""
-    # Rounded first, because in floats 0.07 of 100 is slightly more than 7.
-    return max(1, math.ceil(round(images * share, 6)))
-
-
-def batches_per_epoch(
-    images: int, batch_size: int, world: int, share: float = 1.0, last: str = "fill"
-) -> int:
-    """Batches of one process in an epoch; every process has the same number."""
-    mine = math.ceil(images_per_epoch(images, share) / world)
-    return LAST_BATCHES[last].batches(mine, batch_size)
 
 
 def most_validations(
@@ -300,7 +326,7 @@ def most_validations(
     """
     if not encodings:
         return MOST_VALIDATIONS
-    images = total * config.accumulate * config.batch_size * world
+    images = total * config.accumulate * config.whole_batch * world
     passes = images * (FORWARD if detached else FORWARD + BACKWARD)
     return min(MOST_VALIDATIONS, max(LEAST_VALIDATIONS, passes // encodings))
 
@@ -318,8 +344,12 @@ def validates(
         length = config.eval_epochs * batches
         before, now = ((k * config.accumulate) // length for k in (step - 1, step))
         return now > before
-    once = max(batches // config.accumulate, math.ceil(total / most), 1)
-    return step % (config.eval_every or once) == 0
+    return step % (config.eval_every or validation_period(config, total, batches, most)) == 0
+
+
+def validation_period(config: FitConfig, total: int, batches: int, most: int) -> int:
+    """Steps between two validations by default, given the number of batches per epoch."""
+    return max(batches // config.accumulate, math.ceil(total / most), 1)
 
 
 def total_steps(config: FitConfig, batches: int) -> int:
@@ -328,43 +358,3 @@ def total_steps(config: FitConfig, batches: int) -> int:
         return config.max_steps
     by_epochs = math.ceil((config.epochs or DEFAULT_EPOCHS) * batches / config.accumulate)
     return min(by_epochs, config.max_steps or by_epochs)
-
-
-def stream_seed(*words: int) -> int:
-    """A generator's seed from several numbers, such as a run's seed and an epoch.
-
-    NumPy's ``SeedSequence`` mixes them: its result is specified, the same on every machine and
-    release, and close numbers give unrelated streams. The seed has 63 bits, the most that torch
-    takes.
-    """
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
-
-
-def epoch_order(
-    images: int,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    rank: int = 0,
-    world: int = 1,
-    share: float = 1.0,
-    last: str = "fill",
-) -> list[list[int]]:
-    """The batches of one process in one epoch: a seeded order, dealt out evenly.
-
-    With a ``share`` below 1 only the start of the order is dealt, so every epoch draws other
-    images, the same for all processes.
-
-    The order is repeated from its start until each process has the number of images that ``last``
-    defines. By default all batches are full; they are smaller only if there are too few images for
-    one batch per process. It depends on ``seed`` and ``epoch`` through :func:`stream_seed`.
-    """
-    generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
-    taken = images_per_epoch(images, share)
-    order = torch.randperm(images, generator=generator).tolist()[:taken]
-    size = min(batch_size, math.ceil(taken / world))
-    batches = batches_per_epoch(taken, batch_size, world, last=last)
-    wanted = LAST_BATCHES[last].images_dealt(math.ceil(taken / world), size) * world
-    order = (order * math.ceil(wanted / taken))[:wanted]
-    mine = order[rank::world]
-    return [mine[i : i + size] for i in range(0, batches * size, size)]

@@ -53,6 +53,10 @@ class TrainingState:
     """The best of all that was trained, whatever it forgets."""
     since_best: int = 0
     """Validations since the later of the two."""
+    at_once: int = 0
+    """Images of a batch that are computed at once since memory ran out; 0 if it never did."""
+    pace: dict[str, float] = field(default_factory=dict)
+    """With ``train.time``, the pace so far, see :class:`samtune.training.budget.Budget`."""
     bad: int = 0
     """Steps in a row without a finite loss."""
     validated: int = 0
@@ -219,6 +223,8 @@ def trained_tensors(folder: Path) -> dict[str, Tensor]:
 
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("step", "validated", "since_best", "bad", "averaged", "not_finite"), int),
+    "at_once": int,
+    "pace": dict,
     **dict.fromkeys(("zero_shot", "best", "top", "choice"), (dict, type(None))),
     **dict.fromkeys(("seconds", "encodings"), (int, float)),
     **{"losses": list, "kept_modes": list, "scaler": dict, "user_parts": dict},

@@ -8,7 +8,8 @@ from samtune.batch import Batch
 from samtune.data import SegmentationDataset
 from samtune.data.loading import batches
 from samtune.distributed import place
-from samtune.training.schedule import FitConfig, batches_per_epoch, epoch_order
+from samtune.training.order import batches_per_epoch, epoch_order
+from samtune.training.schedule import FitConfig
 
 
 def batches_from(
@@ -23,13 +24,13 @@ def batches_from(
         step: Steps of the optimiser that are done.
     """
     c, (rank, world) = config, place()
-    in_epoch = batches_per_epoch(len(train), c.batch_size, world, c.epoch_share, c.last_batch)
+    in_epoch = batches_per_epoch(len(train), c.whole_batch, world, c.epoch_share, c.last_batch)
     done = step * c.accumulate
     while True:
         epoch, skip = divmod(done, in_epoch)
         train.set_epoch(epoch)
         how = rank, world, c.epoch_share, c.last_batch
-        order = epoch_order(len(train), c.batch_size, seed, epoch, *how)
+        order = epoch_order(len(train), c.whole_batch, seed, epoch, *how)
         workers = train.data.workers
         for batch in batches(train, workers, batch_sampler=order[skip:]):
             done += 1

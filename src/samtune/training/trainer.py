@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,39 +12,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samtune.batch import Batch
 from samtune.data import SegmentationDataset
 from samtune.data.changes import images_vary
-from samtune.distributed import finite_mean, mean_over_processes, place, share_buffers
+from samtune.distributed import finite_mean, from_main, mean_over_processes, place, share_buffers
 from samtune.errors import InputError
 from samtune.losses.dense import check_dense
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import check_demanded
 from samtune.training.accelerator import make_accelerator
 from samtune.training.average import add_to_mean, is_averaged
+from samtune.training.budget import Budget, event_of_length
 from samtune.training.callbacks import ON_STEP, ON_VALIDATION, CallbackState
 from samtune.training.choice import Judge, choose, drop_base, measure_again, take_validation
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import without_interrupts
 from samtune.training.keeping import Keeping
-from samtune.training.memory import peak_memory
+from samtune.training.micro_batches import Gradients, event_of_halving
 from samtune.training.objective import Objective
 from samtune.training.optimiser import make_optimisation
-from samtune.training.result import FitResult
+from samtune.training.order import batches_per_epoch
+from samtune.training.outcome import EARLY, end_of, result_of
+from samtune.training.result import End, FitResult
 from samtune.training.saves import Saves, tensors_of
 from samtune.training.schedule import (
     FitConfig,
-    batches_per_epoch,
     check_feature_cache,
     most_validations,
-    stream_seed,
     total_steps,
     validates,
+    warm_up_steps,
 )
 from samtune.training.state import TrainingState
 from samtune.training.stream import batches_from
 from samtune.training.user_parts import UserParts
-from samtune.training.validation import Row
+from samtune.training.validation import Measurement, Row
 
 Event = dict[str, Any]
 NOTHING = "the validation images have nothing to measure"
@@ -56,6 +58,8 @@ class Trainer:
 
     judge: Judge | None = None
     """Compares validations, if there are images for them."""
+    budget: Budget | None = None
+    """What fits into the time, if that is limited."""
     progress: Callable[[int, int], None] | None = None
     """Called with the number of steps done and of all steps, after each; it stops nothing, so that
     processes need not agree on it."""
@@ -89,7 +93,7 @@ class Trainer:
         self.keeping = Keeping.of(config, model, train)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
-        size, share, last = config.batch_size, config.epoch_share, config.last_batch
+        size, share, last = config.whole_batch, config.epoch_share, config.last_batch
         self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
         self.total = total_steps(config, self.batches)
         steps = self.total, self.batches
@@ -97,12 +101,14 @@ class Trainer:
             model, config, *steps, parts.optimizer, parts.schedule
         )
         parts.place(self.accelerator.device)
-        how = config.multimask, train.rounds, config.rehearsal, config.keep_to == "base"
+        rule = config.multimask, train.rounds, config.rehearsal, config.keep_to == "base"
         loss = parts.loss_of(config)
         check_dense(loss, model.decoder.dense_targets, model.decoder.prompted, train.modes)
-        objective = Objective(model, loss, *how)
+        objective = Objective(model, loss, *rule)
         both = self.accelerator.prepare(objective, self.optimisation.optimizer)
         self.wrapped, self.optimizer = both
+        how = self.accelerator, config, seed, self._restore_buffers, self._halved
+        self.gradients = Gradients(self.wrapped, *how)
         self.callbacks, self.stopping = parts.callbacks, False
         self.state = TrainingState()
         self._whole = False
@@ -118,10 +124,12 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats()
         self.model.zero_grad()  # an interrupted training may have left some
         self._whole = True
+        self.gradients.at_once = self.state.at_once or self.config.at_once
         try:
             if self.state.zero_shot is None:
                 self._save_last()
             self._measure_base()
+            self._fit_to_time(self.state.step)
             kept = self.state.kept_modes if self.config.rehearsal else ()
             self.train = self.train.rehearsing(kept)
             self._loop()
@@ -134,13 +142,17 @@ class Trainer:
         self.model.eval()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        return self._result()
+        return result_of(self.state, self.judge, self.model, self._end())
 
     def restore(self, measure_anew: bool) -> None:
         """Goes back to where ``output/last`` was written."""
         self.state = self.saves.read(self.model, self.optimisation)
         if self.judge is not None:
             drop_base(self.judge, self.state)
+        if self.budget is not None:
+            self.budget.pace = self.state.pace
+            self.saves.begin(self.state.seconds)
+            self._fit_to_time(self.state.step)
         if measure_anew and self.judge is not None:
             present = tensors_of(self.model)
             measure_again(self.judge, self.state, self.model)
@@ -161,9 +173,17 @@ class Trainer:
         """Saves what an error or an interrupt would lose, unless it is of the weights."""
         if not self._whole or isinstance(error, Diverged):
             return
-        self.model.load_state_dict(self._buffers, strict=False)  # what half a step did to them
+        self._restore_buffers()
         with suppress(InputError):  # a full disk: the error that there was says more
             self._save_last()
+
+    def _restore_buffers(self) -> None:
+        """Puts back what half a step did to them."""
+        self.model.load_state_dict(self._buffers, strict=False)
+
+    def _halved(self, at_once: int) -> None:
+        self.state.at_once = at_once
+        self._emit(event_of_halving(self.state.step, at_once))
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -181,7 +201,7 @@ class Trainer:
         if self.judge is None or state.zero_shot is not None:
             return
         self.model.strength = 0
-        measured = self.judge.validation.measure(self.model, self.keeping.looked_at())
+        measured = self._measured(self.judge, self.keeping.looked_at())
         self.model.strength, row, state.encodings = 1, measured.row, measured.encodings
         state.zero_shot = {"step": 0, **row}
         state.kept_modes = list(self.keeping.modes_to_keep(row))
@@ -228,32 +248,18 @@ class Trainer:
         unmeasured = 1.0 if demanded is None else demanded
         self._put(tensors, unmeasured if best is None else best.get("strength", 1.0))
 
-    def _result(self) -> FitResult:
-        state, cache, memory = self.state, self.model.cache, peak_memory(self.model.device)
-        choice = state.choice or {"weights": "", "curve": []}
-        return FitResult(
-            state.step,
-            state.best,
-            state.seconds,
-            memory,
-            0 if cache is None else cache.left_out,
-            state.zero_shot,
-            tuple(state.kept_modes),
-            () if self.judge is None else self.judge.watched(state),
-            state.top,
-            choice["weights"],
-            tuple(choice["curve"]),
-            "" if self.judge is None else self.judge.no_base,
-        )
-
     def _loop(self) -> None:
         stream = batches_from(self.train, self.config, self.seed, self.state.step)
         if self._due() and self.state.validated < self.state.step:  # interrupted right before
             self._validate()
-        while self.state.step < self.total and not (self.stopping or self._out_of_patience()):
+        while self.state.step < self.total and self._end() not in EARLY:
             self._buffers = {name: b.clone() for name, b in self.model.named_buffers()}
-            parts = range(self.config.accumulate)
-            losses = [self._micro_step(part, next(stream)) for part in parts]
+            start = time.perf_counter()
+            self.model.train()
+            losses = self.gradients.of_step(self.state.step, stream)
+            if self.budget is not None:
+                self.budget.note_step(time.perf_counter() - start)
+                self._fit_to_time(self.state.step + 1)
             with without_interrupts():
                 self._update(losses)
             if self.progress is not None:
@@ -263,17 +269,6 @@ class Trainer:
                 self._validate()
             elif self.saves.is_due():
                 self._save_last()
-
-    def _micro_step(self, part: int, batch: Batch) -> float:
-        """Adds the gradient of one batch, the ``part``-th of a step; returns its loss."""
-        # Dropout depends on the step alone, so a resumed training draws what it would have drawn.
-        torch.manual_seed(stream_seed(self.seed, self.state.step, part, place()[0]))
-        self.model.train()
-        batch = batch.to(self.accelerator.device)
-        with self.accelerator.accumulate(self.wrapped):
-            loss = self.wrapped(batch)
-            self.accelerator.backward(loss)
-        return float(loss.detach())
 
     def _update(self, losses: Sequence[float]) -> None:
         """One step of the optimiser, from the gradients added up."""
@@ -324,19 +319,39 @@ class Trainer:
         assert self.judge is not None
         state = self.state
         share_buffers(self.model)
-        measured = self.judge.validation.measure(self.model.eval(), self.judge.watched(state))
+        measured = self._measured(self.judge, self.judge.watched(state))
         row: Row = {"step": state.step, **measured.row}
         forgotten = self.judge.forgotten(row, state)
         self._row = row
         self.optimisation.end_validation(self.judge.validation.criterion.value(row))
         with without_interrupts():
-            improved = take_validation(self.judge, state, row, tensors_of(self.model))
+            warm = state.step >= warm_up_steps(self.config, self.total)
+            improved = take_validation(self.judge, state, row, tensors_of(self.model), warm)
             state.validated = state.step
             self._emit({"event": "val", **row, **({"forgotten": forgotten} if forgotten else {})})
             self._save_last()
             if improved:
                 self._save_best()
         self._call(ON_VALIDATION)
+
+    def _measured(self, judge: Judge, modes: Sequence[str]) -> Measurement:
+        start = time.perf_counter()
+        measured = judge.validation.measure(self.model.eval(), modes)
+        if self.budget is not None:
+            detached = self.model.adapter.detached
+            self.budget.note_validation(time.perf_counter() - start, measured.encodings, detached)
+        return measured
+
+    def _fit_to_time(self, done: int) -> None:
+        """Chooses the number of all steps by the time that is left, after ``done`` of them."""
+        if (budget := self.budget) is None:
+            return
+        how = place()[1], self.model.adapter.detached
+        budget.most = most_validations(self.config, self.total, self.state.encodings, *how)
+        self.total = from_main(lambda: budget.total(done, self.total, self.saves.spent()))
+        self.optimisation.total, self.state.pace = self.total, budget.pace
+        if budget.tells(done):
+            self._emit(event_of_length(done, self.total, budget))
 
     def _call(self, hook: str) -> None:
         """Calls the user's functions of one time, which may stop the training."""
@@ -367,9 +382,10 @@ class Trainer:
         if not acts or (best is not None and best["step"] == state.step):
             self.saves.write_best(self.model, 1 if acts else 0)
 
-    def _out_of_patience(self) -> bool:
-        patience = self.config.patience
-        return patience is not None and self.state.since_best >= patience
+    def _end(self) -> End:
+        """What ends the training, by what is known now."""
+        by_time = self.budget is not None and self.total < self.budget.bound
+        return end_of(self.config, self.state, self.stopping, by_time)
 
     def _save_last(self) -> None:
         with without_interrupts():

@@ -92,7 +92,7 @@ class Validation:
         evaluations = evaluate_prompts(
             model,
             [val, *(each for mode in names if (each := val.asked_in(mode)) is not val)],
-            batch_size=c.batch_size,
+            batch_size=c.at_once,
             precision=c.precision,
             multimask=c.multimask,
             workers=val.data.workers,

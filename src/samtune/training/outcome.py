@@ -1,0 +1,56 @@
+"""How a training ended, and what it leaves."""
+
+from __future__ import annotations
+
+from samtune.model.finetuned import FineTuned
+from samtune.training.choice import Judge
+from samtune.training.memory import peak_memory
+from samtune.training.result import End, FitResult
+from samtune.training.schedule import FitConfig
+from samtune.training.state import TrainingState
+
+EARLY = ("stop", "patience")
+"""The ends that come before the last step."""
+
+
+def end_of(config: FitConfig, state: TrainingState, stopping: bool, by_time: bool) -> End:
+    """What ends a training.
+
+    Args:
+        config: How it goes.
+        state: Where it stands.
+        stopping: Whether a callback has stopped it.
+        by_time: Whether ``train.time`` chose its number of steps.
+    """
+    if stopping:
+        return "stop"
+    if config.patience is not None and state.since_best >= config.patience:
+        return "patience"
+    return "time" if by_time else "steps"
+
+
+def result_of(state: TrainingState, judge: Judge | None, model: FineTuned, end: End) -> FitResult:
+    """The outcome of a training.
+
+    Args:
+        state: After the choice of the weights.
+        judge: That compared validations, if there were any.
+        model: With the weights that were chosen.
+        end: What ended the training.
+    """
+    choice = state.choice or {"weights": "", "curve": []}
+    return FitResult(
+        steps=state.step,
+        best=state.best,
+        seconds=state.seconds,
+        peak_memory_bytes=peak_memory(model.device),
+        left_out=0 if model.cache is None else model.cache.left_out,
+        zero_shot=state.zero_shot,
+        kept_modes=tuple(state.kept_modes),
+        watched_modes=() if judge is None else judge.watched(state),
+        top=state.top,
+        weights=choice["weights"],
+        curve=tuple(choice["curve"]),
+        no_base="" if judge is None else judge.no_base,
+        end=end,
+    )
