@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from samtune.report.overlays import Overlay
 
 
-OF_ANSWERS = ("train.batch_size", "train.precision", "train.multimask")
+OF_ANSWERS = ("train.batch_size", "train.micro_batch", "train.precision", "train.multimask")
 """The settings of a training that an evaluation uses too."""
 
 
