@@ -27,7 +27,7 @@ LATEST = 100
 
 @dataclass(frozen=True)
 class Outside:
-    """What ``train.time`` covers besides the training itself."""
+    """The rest of what ``train.time`` covers: all that a run does besides the training."""
 
     before: float = 0.0
     """Seconds that have passed before it."""
@@ -89,7 +89,7 @@ class Budget:
 
     @property
     def pace(self) -> dict[str, float]:
-        """What a state keeps."""
+        """The pace as a state keeps it."""
         return {"step": self.step, "validation": self.validation}
 
     @pace.setter

@@ -1,4 +1,4 @@
-"""How a training ended, and what it leaves."""
+"""The end of a training: its reason, and the result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EARLY = ("stop", "patience")
 
 
 def end_of(config: FitConfig, state: TrainingState, stopping: bool, by_time: bool) -> End:
-    """What ends a training.
+    """The reason why a training ends.
 
     Args:
         config: How it goes.

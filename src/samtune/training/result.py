@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 _FEW = 4
 End = Literal["steps", "time", "patience", "stop"]
-"""What ended a training: its number of steps, ``train.time``, ``train.patience``, or a callback."""
+"""The reasons for the end of a training: its steps are done, its time is over, patience, a callback.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class FitResult:
     """The validations of these weights by ``strength``, from 0, the base, to 1; none if nothing
     but 1 is a candidate."""
     end: End = "steps"
-    """What ended the training."""
+    """The reason why it ended."""
     no_base: str = ""
     """The reason why the base was no candidate, as a clause; empty if it was one."""
 

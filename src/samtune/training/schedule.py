@@ -70,7 +70,7 @@ class FitConfig(Settings):
     epochs: Count | None = None
     """Passes over the training images; 20 if neither this nor max_steps nor time is set."""
     time: str | None = None
-    """How long the run may take, as 90s, 30m, 2h or 1h30m: so many steps are done as fit into it,
+    """Time that the run may take, as 90s, 30m, 2h or 1h30m: so many steps are done as fit into it,
     by the pace of the first ones, with all validations and the measurement of the test images. A
     resumed run goes on with what is left, or with what a longer time adds. If steps or epochs are
     set too, the earlier end counts."""

@@ -59,7 +59,7 @@ class Trainer:
     judge: Judge | None = None
     """Compares validations, if there are images for them."""
     budget: Budget | None = None
-    """What fits into the time, if that is limited."""
+    """Chooses the number of steps, if the time is limited."""
     progress: Callable[[int, int], None] | None = None
     """Called with the number of steps done and of all steps, after each; it stops nothing, so that
     processes need not agree on it."""
@@ -383,7 +383,7 @@ class Trainer:
             self.saves.write_best(self.model, 1 if acts else 0)
 
     def _end(self) -> End:
-        """What ends the training, by what is known now."""
+        """The reason why the training ends, as far as it is known now."""
         by_time = self.budget is not None and self.total < self.budget.bound
         return end_of(self.config, self.state, self.stopping, by_time)
 
