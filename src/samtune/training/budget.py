@@ -18,7 +18,7 @@ from samtune.training.schedule import (
 )
 
 WORTH = 0.05
-"""A training that is faster than planned goes on if it can do this fraction of its steps more."""
+"""A training that is faster than expected goes on if it can do this fraction of its steps more."""
 SURE = 4
 """The number of steps after which the length is told."""
 LATEST = 100
@@ -116,24 +116,24 @@ class Budget:
         images = self.config.whole_batch * self.config.accumulate
         self._known = self._known or passes * images * seconds / max(1, encodings)
 
-    def total(self, done: int, planned: int, spent: float) -> int:
+    def total(self, done: int, plan: int, spent: float) -> int:
         """The steps of the whole training, at least ``done`` and at least 1.
 
         Args:
             done: Steps that are done.
-            planned: What was said last.
+            plan: What was said last.
             spent: Seconds since the training began.
         """
         left = self.limit - spent - self._after()
         if self.step + self.validation > left:
             return max(1, done)
-        due = self._due or done >= planned or not done & (done - 1)
+        due = self._due or done >= plan or not done & (done - 1)
         if not due or not self.step:
-            return max(planned, done, 1)
+            return max(plan, done, 1)
         self._due = False
         total = max(1, self._fitting(done, left))
         total = int(min(total, max(self.bound, done)))
-        if done >= planned > 0 and total - done < WORTH * planned:
+        if done >= plan > 0 and total - done < WORTH * plan:
             return done
         return total
 

@@ -150,8 +150,7 @@ def make_optimisation(
         InputError: See these functions.
     """
     made = make_optimizer(model, config, optimizer)
-    parts = Optimisation(made, of_user=optimizer is not None)
-    parts.total = total
+    parts = Optimisation(made, optimizer is not None, total)
     if parts.of_user:
         rates = [group.get("lr") for group in made.param_groups]
         parts.scales = [None if rate is None else float(rate) / config.peak_lr for rate in rates]
@@ -179,6 +178,7 @@ class Optimisation:
     Args:
         optimizer: Of torch.
         of_user: Whether the optimiser is the user's.
+        total: Steps of the whole training, which a time may change.
     """
 
     schedule: LRScheduler | None = None
@@ -187,11 +187,9 @@ class Optimisation:
     """The configuration's rate of step ``1..total``."""
     rate = 0.0
     """The rate of the first group in the last step."""
-    total = 1
-    """Steps of the whole training, which a time may change."""
 
-    def __init__(self, optimizer: Optimizer, of_user: bool = False) -> None:
-        self.optimizer, self.of_user = optimizer, of_user
+    def __init__(self, optimizer: Optimizer, of_user: bool = False, total: int = 1) -> None:
+        self.optimizer, self.of_user, self.total = optimizer, of_user, total
         self.scales: list[float | None] = [1.0] * len(optimizer.param_groups)
         """The configuration's rate times this is that of each group; ``None`` leaves it alone."""
         self._start = _settings(optimizer) if of_user else []

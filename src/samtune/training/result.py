@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 _FEW = 4
 End = Literal["steps", "time", "patience", "stop"]
-"""The reasons for the end of a training: its steps are done, its time is over, patience, a callback.
-"""
+"""The reasons why a training ends: its steps or its time are over, or patience, or a callback."""
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ class Trainer:
         if self.judge is None or state.zero_shot is not None:
             return
         self.model.strength = 0
-        measured = self._measured(self.judge, self.keeping.looked_at())
+        measured = self._measure(self.judge, self.keeping.looked_at())
         self.model.strength, row, state.encodings = 1, measured.row, measured.encodings
         state.zero_shot = {"step": 0, **row}
         state.kept_modes = list(self.keeping.modes_to_keep(row))
@@ -319,7 +319,7 @@ class Trainer:
         assert self.judge is not None
         state = self.state
         share_buffers(self.model)
-        measured = self._measured(self.judge, self.judge.watched(state))
+        measured = self._measure(self.judge, self.judge.watched(state))
         row: Row = {"step": state.step, **measured.row}
         forgotten = self.judge.forgotten(row, state)
         self._row = row
@@ -334,7 +334,7 @@ class Trainer:
                 self._save_best()
         self._call(ON_VALIDATION)
 
-    def _measured(self, judge: Judge, modes: Sequence[str]) -> Measurement:
+    def _measure(self, judge: Judge, modes: Sequence[str]) -> Measurement:
         start = time.perf_counter()
         measured = judge.validation.measure(self.model.eval(), modes)
         if self.budget is not None:
