@@ -178,7 +178,6 @@ class Trainer:
             self._save_last()
 
     def _restore_buffers(self) -> None:
-        """Puts back what half a step did to them."""
         self.model.load_state_dict(self._buffers, strict=False)
 
     def _halved(self, at_once: int) -> None:
