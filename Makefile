@@ -21,7 +21,7 @@ help:
 	@echo "make test    set up, then every check and the whole test suite"
 	@echo "make quick   the tests of an inner loop, a minute or two: all but golden numbers at full"
 	@echo "             size, short trainings, several processes, compiled graphs and documentation"
-	@echo "make lint    ruff (lint and format) and duplicate code    make types   mypy"
+	@echo "make lint    ruff (lint and format)    make types   mypy"
 	@echo "make format  let ruff rewrite the sources                 make clean   remove what make made"
 	@echo "make lowest  the test suite on the lowest versions that pyproject.toml declares"
 
@@ -43,7 +43,6 @@ quick: $(VENV)/dev.stamp
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pylint --score=n src/samtune
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
