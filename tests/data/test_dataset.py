@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, find_records, scan
-from samtune.prompts import Prompts
+from samtune.prompts import POSITIVE, Prompts
 
 SIZE, MASK = (32, 32), (16, 16)
 
@@ -104,6 +104,29 @@ def test_mixed_prompts_match_their_targets(instances):
         if flag:
             y, x = divmod(int(mask[0].argmax()), MASK[1])
             assert (torch.tensor([x, y]) * 2 - centre).abs().max() < 6
+
+
+def test_points_on_the_background_have_empty_targets(instances, refused):
+    plain = dataset(instances, train=True, mode=["box", "point"])
+    prompts = PromptConfig(train=["box", "point"], background_points=5)
+    data = replace(plain.data, ignore=302)
+    asked = dataset(
+        instances, train=True, mode=["box", "point"], prompts=prompts, data=data
+    ).with_originals()
+    for index in range(len(asked)):
+        example, alone = asked[index], plain[index]
+        count = len(example.prompts) - 5
+        assert not example.targets[count:].any() and not example.original[count:].any()
+        assert len(example.targets) == len(example.original) == len(example.classes) == count + 5
+        assert (example.prompts.labels[count:] == POSITIVE).sum(1).tolist() == [1] * 5
+        sample = example.geometry.to_original(example.prompts.coords[count:, 0]).round().long()
+        everything = example.original.any(0)
+        assert not everything[sample[:, 1], sample[:, 0]].any()
+        assert example.original_valid[sample[:, 1], sample[:, 0]].all()
+        assert torch.equal(example.pixels, alone.pixels), "all else is drawn as without them"
+    measured = dataset(instances, train=False, mode="point", prompts=prompts)
+    assert len(measured[0].prompts) == 6, "an evaluation asks for objects alone"
+    refused("train=box,point", PromptConfig, train="box", background_points=1)
 
 
 def test_none_asks_once_for_everything(instances):

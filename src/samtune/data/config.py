@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from samtune.errors import InputError
 from samtune.geometry import InputConfig
 from samtune.options import Count, CountOrZero, Range, Rate, Settings, SwitchOrName, setting
 from samtune.prompts import NONE, PromptModes
@@ -195,11 +196,21 @@ class PromptConfig(Settings):
     target. By default they add nothing to the loss. Crops of data.crop, and all images if the
     prompt is none, are always trained on."""
 
+    background_points: CountOrZero = setting(0, level="expert")
+    """Points on the background of each training image, asked in besides its objects, with an empty
+    mask as the target. With quality_head in train.loss the model learns that an answer to such a
+    point has no worth, which segmenting everything needs."""
+
     def check_together(self) -> None:
         """Refuses unknown modes, and rules for prompts that exclude each other."""
         from samtune.data.prompters import check_rules
 
-        self.modes(train=True)
+        trained = self.modes(train=True)
+        if self.background_points and "point" not in trained.kinds:
+            raise InputError(
+                f"prompts.background_points={self.background_points}: the model is not trained for "
+                f"points; set prompts.train={','.join((*trained.as_written, 'point'))}"
+            )
         self.modes(train=False)
         check_rules(self)
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
@@ -18,12 +17,12 @@ from samtune.data.changes import acts_in_frame, check_changes, check_own_size, t
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig, targets_are_maps
 from samtune.data.cuts import drawn_view
-from samtune.data.dense_targets import DENSE_TARGETS
+from samtune.data.dense_targets import in_frame
 from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
 from samtune.data.late_masks import LateMasks, prompts_and_late_masks
-from samtune.data.prompters import Objects, Sampling, assign, prompter
+from samtune.data.prompters import Objects, Sampling, assign, background_points, prompter
 from samtune.data.sources import Record
 from samtune.data.transforms import cropped_rotated, fit, fit_mask
 from samtune.errors import InputError
@@ -279,17 +278,8 @@ class SegmentationDataset(Dataset[Example]):
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),
             objects=question.map,
             rehearsal=self._rehearsal(labels, geometry, draws),
-            dense=self._dense(labels, geometry),
+            dense=in_frame(self.dense_targets, labels, geometry),
         )
-
-    def _dense(self, labels: Labels, geometry: Geometry) -> dict[str, torch.Tensor]:
-        """The dense targets by name, of all objects that the image has."""
-        if not self.dense_targets:
-            return {}
-        (h, w), (height, width) = geometry.resized, geometry.model
-        content = fit_mask(labels.map, geometry)[:h, :w]  # an object does not end at the padding
-        maps = {name: DENSE_TARGETS[name](content, labels.classes) for name in self.dense_targets}
-        return {name: F.pad(map, (0, width - w, 0, height - h)) for name, map in maps.items()}
 
     def _rehearsal(self, labels: Labels, geometry: Geometry, draws: Draws) -> Question | None:
         if self._rehearsed is None:
@@ -344,7 +334,29 @@ class SegmentationDataset(Dataset[Example]):
             prompts, late = prompts_and_late_masks(objects, groups, sampling)
             return self._question(prompts, objects, which, classes).with_late(late)
         prompts = Prompts.cat([prompter(mode)(objects, group, sampling) for mode, group in groups])
-        return self._question(prompts, objects, which, classes)
+        question = self._question(prompts, objects, which, classes)
+        if not self.train or rehearsed or not self.prompts.background_points:
+            return question
+        return self._with_background(question, objects, labels, draws)
+
+    def _with_background(
+        self, question: _Question, objects: Objects, labels: Labels, draws: Draws
+    ) -> _Question:
+        """The same with points on the background, whose targets are empty."""
+        everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
+        further = background_points(objects, everywhere, self.prompts.background_points, draws)
+        empty = [
+            targets.new_zeros(len(further) if rows else 0, *targets.shape[1:])
+            for targets, rows in (
+                (question.targets, True), (question.originals, self.originals)
+            )
+        ]  # fmt: skip
+        return question._replace(
+            prompts=Prompts.cat([question.prompts, further]),
+            targets=torch.cat([question.targets, empty[0]]),
+            originals=torch.cat([question.originals, empty[1]]),
+            classes=np.concatenate([question.classes, np.zeros(len(further), np.int64)]),
+        )
 
     def _question(
         self,

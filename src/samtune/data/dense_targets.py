@@ -9,14 +9,17 @@ large it is, and 1 where no object is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.data.labels import extents
+from samtune.data.labels import Labels, extents
+from samtune.data.transforms import fit_mask
+from samtune.geometry import Geometry
 
 DenseTarget = Callable[[NDArray[np.integer], NDArray[np.int64]], Tensor]
 """Computes a target ``(C, h, w)`` from a map ``(h, w)`` of objects, of which ``k + 1`` is object
@@ -72,6 +75,22 @@ def object_classes(objects: NDArray[np.integer], classes: NDArray[np.int64]) -> 
     """The class of each pixel's object ``(1, h, w)`` int64; :data:`NO_CLASS` outside of objects."""
     table = np.concatenate([np.array([NO_CLASS], np.int64), classes])
     return torch.from_numpy(table[objects])[None]
+
+
+def in_frame(names: Sequence[str], labels: Labels, geometry: Geometry) -> dict[str, Tensor]:
+    """Targets by name, of all objects of an image in the model's frame ``(C, h, w)``.
+
+    Args:
+        names: Of :data:`DENSE_TARGETS`.
+        labels: In the image's frame.
+        geometry: Where the image lies in the model's frame; the padding gets 0.
+    """
+    if not names:
+        return {}
+    (h, w), (height, width) = geometry.resized, geometry.model
+    content = fit_mask(labels.map, geometry)[:h, :w]  # an object does not end at the padding
+    maps = {name: DENSE_TARGETS[name](content, labels.classes) for name in names}
+    return {name: F.pad(map, (0, width - w, 0, height - h)) for name, map in maps.items()}
 
 
 def _to_centre(inside: NDArray[np.bool_]) -> NDArray[np.float64]:

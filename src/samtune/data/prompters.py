@@ -240,6 +240,24 @@ def sample_point(
     return Prompts.of(points=torch.from_numpy(points), labels=labels)
 
 
+def background_points(
+    objects: Objects, valid: NDArray[np.bool_], count: int, draws: Draws
+) -> Prompts:
+    """Prompts of one point each on the background, original frame; none if there is no background.
+
+    Args:
+        objects: Those of the image.
+        valid: ``(h0, w0)``: false at ignored pixels, where no point lies.
+        count: Number of prompts.
+        draws: Random choices.
+    """
+    outside = (objects.map == 0) & valid
+    if not outside.any():
+        return Prompts.of(count=0)
+    xy = _random_pixels(outside, count, draws).astype(np.float32)
+    return Prompts.of(points=torch.from_numpy(xy)[:, None], labels=torch.full((count, 1), POSITIVE))
+
+
 def sample_mask(objects: Objects, which: NDArray[np.int64], how: Sampling) -> Prompts:
     """Mask prompts ``(N, 1, 4H, 4W)`` over the whole model frame, by the rule of the settings.
 

@@ -11,13 +11,11 @@ from pycocotools import mask as coco
 
 from samtune.data.dense_targets import distances
 from samtune.inference.everything.dense_maps import DenseMaps, dense_logits
-from samtune.inference.everything.instances import Instances
 from samtune.inference.everything.watershed import (
     WatershedConfig,
     WatershedGenerator,
     instances_of,
     points_of,
-    unrepeated,
     watershed,
 )
 from samtune.model.finetuned import FineTuned
@@ -104,18 +102,6 @@ def test_nothing_and_one_pixel_have_no_instances():
     assert len(instances_of(maps_of(np.ones((1, 1), np.int32)), WatershedConfig())) == 1
     whole = instances_of(maps_of(np.ones((30, 40), np.int32)), WatershedConfig())
     assert whole.areas.tolist() == [1200]
-
-
-def test_a_mask_that_repeats_a_better_one_is_left_out():
-    def bar(width):
-        mask = np.zeros((4, 20), bool)
-        mask[:, :width] = True
-        return mask
-
-    bars = Instances.of_masks([bar(10), bar(9), bar(7), bar(5)], (4, 20), [0.9, 0.8, 0.7, 0.6])
-    assert unrepeated(bars, 0.8).tolist() == [0, 2, 3]  # the second has an IoU of 0.9
-    assert unrepeated(bars, 0.65).tolist() == [0, 3]
-    assert unrepeated(Instances.none((4, 20)), 0.5).tolist() == []
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from samtune.errors import InputError, check_packages
 from samtune.inference.everything.dense_maps import DenseMaps
 from samtune.inference.everything.instances import Instances
-from samtune.inference.everything.run_lengths import as_coco, packed
+from samtune.inference.everything.run_lengths import packed
+from samtune.inference.everything.suppression import suppressed_masks
 from samtune.inference.prompted import PromptedImage
 from samtune.model.finetuned import FineTuned
 from samtune.options import CountOrZero, Fraction, NotNegative, Settings
@@ -104,9 +105,9 @@ class WatershedGenerator:
                 masks, iou, _ = prompted.masks(Prompts.of(points=part[:, None], labels=labels))
             counts += [packed(mask) for mask in masks[:, 0].cpu().numpy()]
             scores += iou[:, 0].float().clamp(0, 1).tolist()
-        every = Instances.of_counts(counts, size, scores, points=points).by_score()
+        every = Instances.of_counts(counts, size, scores, points=points)
         every = every.only(every.areas >= self.config.min_area)
-        alone = every.only(unrepeated(every, self.config.overlap))
+        alone = every.only(suppressed_masks(every, self.config.overlap))
         return alone if maps.classes is None else _with_classes(alone, maps)
 
 
@@ -190,21 +191,6 @@ def points_of(maps: DenseMaps, config: WatershedConfig) -> NDArray[np.float32]:
     _, first = np.unique(seeds.ravel()[order], return_index=True)
     y, x = np.divmod(order[first], seeds.shape[1])
     return np.stack([x, y], 1).astype(np.float32)
-
-
-def unrepeated(instances: Instances, overlap: float) -> NDArray[np.int64]:
-    """The rows of the instances whose IoU with no earlier one that stays is above ``overlap``."""
-    from pycocotools import mask as coco
-
-    coded = [as_coco(counts, instances.size) for counts in instances.counts]
-    if not coded:
-        return np.zeros(0, np.int64)
-    iou = np.asarray(coco.iou(coded, coded, [0] * len(coded)))
-    rows: list[int] = []
-    for i in range(len(coded)):
-        if not rows or iou[i, rows].max() <= overlap:
-            rows.append(i)
-    return np.asarray(rows, np.int64)
 
 
 def _seeds(
