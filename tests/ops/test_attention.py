@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from samtune.ops import attention, resize
+from samtune.ops import attention, relative, resize, stripes
+from samtune.ops.folding import Folded, folded
 
 CASES = {
     "square": ((4, 4), (4, 4), 0),
@@ -39,7 +40,7 @@ FORMS = ["textbook", "folded", "striped"]
 @pytest.fixture(autouse=True)
 def narrow_stripes(monkeypatch):
     """Few rows of queries at a time, so that these small grids have several stripes."""
-    monkeypatch.setattr(attention, "STRIPE", 350)
+    monkeypatch.setattr(stripes, "STRIPE", 350)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -88,7 +89,7 @@ def test_gradients_of_all_forms_are_the_numerical_ones():
 
 @pytest.mark.parametrize("outer", [False, True], ids=["plain", "checkpointed"])
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
-def test_stripes_that_are_computed_again_have_the_gradients_of_the_textbook(half, outer):
+def test_what_is_computed_again_has_the_gradients_of_the_textbook(half, outer):
     """In autocast, and within a block that is computed again itself."""
     given = inputs("wide", torch.float32)
 
@@ -101,9 +102,10 @@ def test_stripes_that_are_computed_again_have_the_gradients_of_the_textbook(half
         out = checkpoint(block, *given, use_reentrant=False) if outer else block(*given)
         return [out, *torch.autograd.grad(out.square().sum(), given)]
 
-    tolerance = 0.05 if half else 1e-5
-    for seen, wanted in zip(gradients("striped"), gradients("textbook"), strict=True):
-        assert (seen - wanted).norm() < tolerance * wanted.norm()
+    tolerance, textbook = 0.05 if half else 1e-5, gradients("textbook")
+    for form in ("striped", "folded"):
+        for seen, wanted in zip(gradients(form), textbook, strict=True):
+            assert (seen - wanted).norm() < tolerance * wanted.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -122,33 +124,24 @@ def test_without_positions_it_is_plain_attention():
     torch.testing.assert_close(attention.attend(q, k, v, None, None), expected)
 
 
-@pytest.mark.parametrize(
-    ("side", "here", "there"), [(31, "textbook", "textbook"), (32, "striped", "folded")]
-)
-def test_auto_stripes_on_the_cpu_and_folds_elsewhere(monkeypatch, side, here, there):
-    called = []
-    for form in FORMS:
-        stub = lambda q, *rest, form=form: called.append(form) or q  # noqa: E731
-        monkeypatch.setattr(attention, "_" + form, stub)
-    q = torch.zeros(1, 1, side * side, 2)
-    rel = torch.zeros(side, side, 2, requires_grad=True)
-    attention.attend(q, q, q, rel, rel)
-    with torch.no_grad():
-        attention.attend(q, q, q, rel, rel)
-    attention.attend(q, q, q, rel.detach(), rel.detach())
-    elsewhere = q.to("meta"), rel.detach().to("meta")
-    attention.attend(*elsewhere[:1] * 3, *elsewhere[1:] * 2)
+def test_auto_stripes_on_the_cpu_and_folds_large_grids_elsewhere(monkeypatch):
+    def forms(tokens: int) -> list[str]:
+        here, there = torch.zeros(1, 1, tokens, 2), torch.zeros(1, 1, tokens, 2, device="meta")
+        return [attention._best_form(q, needed) for q in (here, there) for needed in (True, False)]
+
+    assert forms(64) == ["textbook", "striped", "striped", "textbook"]
+    assert forms(196) == ["striped", "striped", "striped", "textbook"]
+    assert forms(1024) == ["striped", "striped", "folded", "folded"]
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    attention.attend(q, q, q, rel, rel)
-    assert called == [here, "striped", "striped", there, there]
+    assert forms(196) == ["textbook"] * 4 and forms(1024) == ["folded"] * 4
 
 
 def test_a_stripe_is_narrow(monkeypatch):
     """However large the grid, the bias of one stripe is all that is there of ``N x N``."""
-    monkeypatch.setattr(attention, "STRIPE", 3 * 20 * 400)
-    sizes, bias = [], attention._bias
+    monkeypatch.setattr(stripes, "STRIPE", 3 * 20 * 400)
+    sizes, bias = [], relative.bias
     monkeypatch.setattr(
-        attention, "_bias", lambda *given: (sizes.append(bias(*given).numel()), bias(*given))[1]
+        relative, "bias", lambda *given: (sizes.append(bias(*given).numel()), bias(*given))[1]
     )
     q = torch.randn(1, 1, 400, 8)
     rel = torch.randn(20, 20, 8)
@@ -156,21 +149,42 @@ def test_a_stripe_is_narrow(monkeypatch):
     assert sizes == [3 * 20 * 400] * 6 + [2 * 20 * 400]
 
 
-def test_only_the_textbook_stores_a_score_matrix():
-    """Nothing of ``queries x keys`` is kept for the backward pass."""
-    side = 40
-    q, k, v = (torch.randn(1, 1, side * side, 8, requires_grad=True) for _ in range(3))
-    rel = torch.randn(side, side, 8)
-    largest = {}
+def test_only_the_textbook_stores_scores_and_the_others_no_more_than_their_inputs():
+    """Beside queries, keys and values, the fold keeps its answer and one number per query."""
+    side, d = 40, 8
+    q, k, v = (torch.randn(1, 1, side * side, d, requires_grad=True) for _ in range(3))
+    rel = torch.randn(side, side, d)
+    numbers = {}
     for form in FORMS:
-        sizes = []
+        storages = {}
 
-        def keep(tensor, sizes=sizes):
-            sizes.append(tensor.numel())
+        def keep(tensor, storages=storages):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             attention.attend(q, k, v, rel, rel, form=form)
-        largest[form] = max(sizes)
-    assert largest["textbook"] >= side**4
-    assert largest["folded"] < side**4 / 10 and largest["striped"] < side**4 / 10
+        numbers[form] = sum(storages.values())
+    inputs = 3 * q.numel() + rel.numel()
+    assert numbers["textbook"] >= side**4
+    assert numbers["striped"] == inputs
+    assert numbers["folded"] == inputs + q.numel() + side**2
+
+
+@pytest.mark.parametrize("backend", ["MATH", "FLASH_ATTENTION"])
+def test_the_fold_takes_the_gradient_of_the_kernel_itself(backend):
+    """Bit for bit that of the kernel's own graph, whichever kernel, also a second time."""
+    kernel = getattr(torch.nn.attention.SDPBackend, backend)
+    given = inputs("pooled keys", torch.float32)
+    (h, w), (kh, kw), extra = CASES["pooled keys"]
+    q, k, v, table_h, table_w = given
+    rel = resize.relative(table_h, h, kh), resize.relative(table_w, w, kw)
+    with torch.nn.attention.sdpa_kernel(kernel):
+        kept, plain = (fold(q, k, v, *rel, extra) for fold in (Folded.apply, folded))
+    assert torch.equal(kept, plain)
+    weight = torch.randn_like(plain)
+    wanted = torch.autograd.grad((plain * weight).sum(), given, retain_graph=True)
+    for _ in range(2):
+        seen = torch.autograd.grad((kept * weight).sum(), given, retain_graph=True)
+        assert all(map(torch.equal, seen[1:3], wanted[1:3]))
+        torch.testing.assert_close(seen, wanted)

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from samtune.ops import attention, resize, windows
+from samtune.ops import attention, frozen, resize, windows
+from samtune.ops.frozen import Linear
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.encoder import ENCODERS, Encoder, EncoderBlock
 from samtune.sam.layers import MLP, PatchEmbed, check_names, check_size, neck
@@ -33,8 +34,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, native: tuple[int, int]) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * native[0] - 1, dim // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * native[1] - 1, dim // heads))
         self.form: attention.Form = "auto"
@@ -55,8 +56,8 @@ class Attention(nn.Module):
             extra_k, extra_v = self._extra(edits.tokens, b)
             k, v = torch.cat([k, extra_k], 2), torch.cat([v, extra_v], 2)
             extra = extra_k.shape[2]
-        rel_h = resize.relative(self.rel_pos_h, h, key_grid[0])
-        rel_w = resize.relative(self.rel_pos_w, w, key_grid[1])
+        rel_h = _relative(self.rel_pos_h, h, key_grid[0], q.dtype)
+        rel_w = _relative(self.rel_pos_w, w, key_grid[1], q.dtype)
         out = attention.attend(q, k, v, rel_h, rel_w, extra, self.form)
         return self.proj(out.transpose(1, 2).reshape(b, h, w, -1))
 
@@ -66,6 +67,12 @@ class Attention(nn.Module):
         _, k, v = self.split(self.qkv(tokens))
         copies = b // tokens.shape[0]
         return k.repeat_interleave(copies, 0), v.repeat_interleave(copies, 0)
+
+
+def _relative(table: Tensor, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
+    """The relative positions ``(queries, keys, D)`` of a table, for products in a type."""
+    key = queries, keys, dtype
+    return frozen.once(table, key, lambda t: resize.relative(t, queries, keys).to(dtype))
 
 
 class Block(nn.Module, EncoderBlock):
@@ -120,8 +127,10 @@ class Block(nn.Module, EncoderBlock):
         else:
             # Padding follows the norm, so padded tokens are zeros and their projection is the bias:
             # projecting the real tokens alone gives the same numbers for less work.
-            parts, padded = windows.partition(F.linear(x, self.attn.qkv.weight), self.window)
-            parts = parts + self.attn.qkv.bias.to(parts.dtype)  # otherwise the sum would be float32
+            weight, bias = self.attn.qkv.weight, self.attn.qkv.bias
+            parts, padded = windows.partition(frozen.linear(x, weight), self.window)
+            # the bias in the type of the product, otherwise the sum would be float32
+            parts = parts + frozen.in_compute_dtype(bias).to(parts.dtype)
         return windows.merge(self.attn(parts, edits), padded, grid)
 
     def _project(self, x: Tensor, edits: BlockEdits) -> Tensor:
@@ -206,7 +215,8 @@ class ImageEncoder(Encoder):
         """
         check_size(pixels, self.patch)
         x = self.patch_embed(pixels)
-        return x + resize.positions(self.pos_embed, (x.shape[1], x.shape[2]))
+        grid = (x.shape[1], x.shape[2])
+        return x + frozen.once(self.pos_embed, grid, lambda table: resize.positions(table, grid))
 
     @classmethod
     def sizes(cls, state: Mapping[str, Tensor]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from samtune.errors import InputError
+from samtune.ops.frozen import Conv2d, Linear
 
 
 class LayerNorm2d(nn.Module):
@@ -57,8 +58,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int, act: type[nn.Module] = nn.GELU) -> None:
         super().__init__()
-        self.lin1 = nn.Linear(dim, hidden)
-        self.lin2 = nn.Linear(hidden, dim)
+        self.lin1 = Linear(dim, hidden)
+        self.lin2 = Linear(hidden, dim)
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, patch: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
+        self.proj = Conv2d(3, dim, kernel_size=patch, stride=patch)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Maps ``(B, 3, h, w)`` normalised pixels to tokens ``(B, H, W, C)``."""
@@ -108,8 +109,8 @@ def check_size(pixels: Tensor, patch: int) -> None:
 def neck(dim: int, out: int) -> nn.Sequential:
     """The convolutions between the last block and the embedding: ``(B, dim, H, W)`` to ``out``."""
     return nn.Sequential(
-        nn.Conv2d(dim, out, kernel_size=1, bias=False),
+        Conv2d(dim, out, kernel_size=1, bias=False),
         LayerNorm2d(out),
-        nn.Conv2d(out, out, kernel_size=3, padding=1, bias=False),
+        Conv2d(out, out, kernel_size=3, padding=1, bias=False),
         LayerNorm2d(out),
     )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samtune.batch import Masks
+from samtune.ops.frozen import ConvTranspose2d, Linear
 from samtune.sam.layers import MLP, LayerNorm2d
 from samtune.sam.prompt_encoder import PromptEmbedding
 
@@ -28,10 +29,10 @@ class DecoderAttention(nn.Module):
         super().__init__()
         self.heads = heads
         inner = dim // reduce
-        self.q_proj = nn.Linear(dim, inner)
-        self.k_proj = nn.Linear(dim, inner)
-        self.v_proj = nn.Linear(dim, inner)
-        self.out_proj = nn.Linear(inner, dim)
+        self.q_proj = Linear(dim, inner)
+        self.k_proj = Linear(dim, inner)
+        self.v_proj = Linear(dim, inner)
+        self.out_proj = Linear(inner, dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor | None = None) -> Tensor:
         """Attends ``(N, nq, C)`` over ``(N, nk, C)``, hiding keys not ``present (N, nk)``."""
@@ -113,7 +114,7 @@ class Head(nn.Module):
     def __init__(self, dim: int, hidden: int, out: int, depth: int = 3) -> None:
         super().__init__()
         widths = [dim] + [hidden] * (depth - 1) + [out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(..., dim)`` to ``(..., out)``."""
@@ -131,10 +132,10 @@ class MaskDecoder(nn.Module):
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(MASKS, dim)
         self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(dim, dim // 4, kernel_size=2, stride=2),
+            ConvTranspose2d(dim, dim // 4, kernel_size=2, stride=2),
             LayerNorm2d(dim // 4),
             nn.GELU(),
-            nn.ConvTranspose2d(dim // 4, dim // 8, kernel_size=2, stride=2),
+            ConvTranspose2d(dim // 4, dim // 8, kernel_size=2, stride=2),
             nn.GELU(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(

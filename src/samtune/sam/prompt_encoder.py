@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
+from samtune.ops.frozen import Conv2d
 from samtune.prompts import ABSENT, Prompts, mask_size_over
 from samtune.sam.layers import LayerNorm2d
 
@@ -63,13 +64,13 @@ class PromptEncoder(nn.Module):
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, dim)
         self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, mask_channels // 4, kernel_size=2, stride=2),
+            Conv2d(1, mask_channels // 4, kernel_size=2, stride=2),
             LayerNorm2d(mask_channels // 4),
             nn.GELU(),
-            nn.Conv2d(mask_channels // 4, mask_channels, kernel_size=2, stride=2),
+            Conv2d(mask_channels // 4, mask_channels, kernel_size=2, stride=2),
             LayerNorm2d(mask_channels),
             nn.GELU(),
-            nn.Conv2d(mask_channels, dim, kernel_size=1),
+            Conv2d(mask_channels, dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, dim)
 

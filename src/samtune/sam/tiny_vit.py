@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from samtune.ops import windows
+from samtune.ops.frozen import Conv2d, Linear
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.encoder import ENCODERS, Encoder, EncoderBlock
 from samtune.sam.layers import check_names, check_size, neck
@@ -37,7 +38,7 @@ class ConvNorm(nn.Module):
 
     def __init__(self, dim: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.c = nn.Conv2d(dim, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.c = Conv2d(dim, out, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor, edits: BlockEdits = NONE) -> Tensor:
@@ -94,8 +95,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.window = heads, window
         self.norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
 
     def bias(self) -> Tensor:
@@ -136,8 +137,8 @@ class MLP(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, EXPANSION * dim)
-        self.fc2 = nn.Linear(EXPANSION * dim, dim)
+        self.fc1 = Linear(dim, EXPANSION * dim)
+        self.fc2 = Linear(EXPANSION * dim, dim)
 
     def forward(self, x: Tensor, edits: BlockEdits) -> Tensor:
         """Maps ``(..., C)`` to ``(..., C)``."""
