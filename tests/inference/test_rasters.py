@@ -65,7 +65,7 @@ def test_a_large_raster_goes_on_tile_by_tile_after_a_stop(sam, field, tmp_path, 
     predictor = tiled(sam, "semantic", classes=3)
     out, how = tmp_path / "out", {"formats": ["geotiff"]}
     predict_folder(predictor, field.parent, tmp_path / "whole", **how)
-    monkeypatch.setattr("samtune.inference.folder.LARGE", 1000)
+    monkeypatch.setattr("samtune.inference.answering.LARGE", 1000)
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(field.parent / "x.png")
     with pytest.raises(Exception, match=r"x\.png has no georeference"):
         predict_folder(predictor, field.parent, out, **how)
@@ -81,7 +81,9 @@ def test_a_large_raster_goes_on_tile_by_tile_after_a_stop(sam, field, tmp_path, 
     with pytest.raises(Killed):
         predict_folder(predictor, field.parent, out, progress=killed, **how)
     assert (out / ".samtune-rasters" / "field.tif").is_file()
-    monkeypatch.setattr("samtune.inference.folder.predict_raster", lambda *_: pytest.fail("again"))
+    monkeypatch.setattr(
+        "samtune.inference.answering.predict_raster", lambda *_: pytest.fail("again")
+    )
     answer = predict_folder(predictor, field.parent, out, **how)
     assert answer["images"] == 1 and "z.tif" in answer["failed"][0]["file"]
     assert "1 of 2 images is large and answered tile by tile" in " ".join(answer["remarks"])
@@ -92,8 +94,10 @@ def test_a_large_raster_goes_on_tile_by_tile_after_a_stop(sam, field, tmp_path, 
 
 
 def test_prompts_or_another_format_need_the_image_as_a_whole(sam, field, tmp_path, monkeypatch):
-    monkeypatch.setattr("samtune.inference.folder.LARGE", 1000)
-    monkeypatch.setattr("samtune.inference.folder.predict_raster", lambda *_: pytest.fail("tiles"))
+    monkeypatch.setattr("samtune.inference.answering.LARGE", 1000)
+    monkeypatch.setattr(
+        "samtune.inference.answering.predict_raster", lambda *_: pytest.fail("tiles")
+    )
     predictor = tiled(sam, "tuned", "all")
     asked = {"*": {"boxes": [[5, 5, 60, 60]]}}
     for prompts, formats in ((asked, ["geotiff"]), ({}, ["geotiff", "coco"]), ({}, ["png"])):

@@ -49,7 +49,7 @@ LAYERS = {
     " precision prompts registry",
     "published": "data geometry ops training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
-    " metrics model ops options prompts registry report sam texts training",
+    " metrics model ops options precision prompts registry report sam texts training",
     "compare": "adapters data decoders files metrics model registry report runs sam texts training",
     "cli": "adapters assets compare data decoders distributed exports files foreign inference"
     " losses metrics model options registry report runs sam texts training",

@@ -20,13 +20,15 @@ VERBS = {
     "infer": "predict",
     "inference": "predict",
     "segment": "predict",
+    "automatic": "everything",
+    "instances": "everything",
     "convert": "import",
     "check": "data check",
     "datasets": "data list",
     "list": "methods",
 }
 """The names of verbs in other tools."""
-TAKE_SETTINGS = ("train", "demo", "eval", "compare", "predict", "check")
+TAKE_SETTINGS = ("train", "demo", "eval", "compare", "predict", "everything", "check")
 """The verbs whose words are settings."""
 CLOSE = 0.65
 """How alike the letters of a verb or an option must be."""

@@ -13,13 +13,14 @@ from samtune.cli.completion import complete_method, complete_recipe
 from samtune.cli.console import Json, Quiet, Words, answer, speaking
 from samtune.cli.data import app as data_app
 from samtune.cli.ending import end_of, prepare_streams
+from samtune.cli.everything import everything
 from samtune.cli.hints import in_full
 from samtune.cli.outward import bundle, export
 from samtune.cli.predict import predict
 from samtune.cli.reference import list_metrics, list_settings
 from samtune.cli.setting_list import TakesSettings
 
-ALONE = ("predict", "import", "merge", "export", "bundle")
+ALONE = ("predict", "everything", "import", "merge", "export", "bundle")
 """Verbs whose work is not shared among processes: the main one does it."""
 
 FIVE_THINGS = """\
@@ -35,7 +36,7 @@ RUN is the folder that a training names, as runs/lora-tuned-nano-polyps.
 All verbs: samtune --help; the settings of a training: samtune train --help"""
 """The text that ``samtune`` alone prints."""
 
-FIRST = ("demo", "data", "train", "eval", "predict", "compare")
+FIRST = ("demo", "data", "train", "eval", "predict", "everything", "compare")
 """The verbs in the order in which people need them; the others follow."""
 
 SEE_TRAIN = "samtune train --help lists them."
@@ -106,6 +107,7 @@ def evaluate(
 
 
 app.command()(predict)
+app.command()(everything)
 
 
 @app.command(

@@ -12,37 +12,32 @@ from samtune.data import Record
 from samtune.data.pictures import Paths, pictures_in
 from samtune.data.reading import image_size
 from samtune.data.stored import Stored
-from samtune.data.windows import size_of_raster
 from samtune.errors import InputError
 from samtune.files import write_whole
-from samtune.inference.answers import Answer, Together, reaches_beyond
+from samtune.geometry import InputPolicy
+from samtune.inference.answering import Answering, ByPrompts
+from samtune.inference.answers import Answer
 from samtune.inference.format_folders import signed_folder
 from samtune.inference.formats import PNG, WRITERS, Predicted, Task, Writer, chosen_formats
 from samtune.inference.naming import checked_names, label_of, requests_by_name
 from samtune.inference.outlines import TOLERANCE, check_tolerance
 from samtune.inference.places import REMEDY, Places, paths_of, signed_png
 from samtune.inference.predictor import Outside, Predictor, check_places
-from samtune.inference.progress import Journal, identity_of, key_of
-from samtune.inference.rasters import LARGE, predict_raster
+from samtune.inference.progress import Journal, key_of
 from samtune.inference.remarks import Counts, Failure, reason_of, remarks_of
-from samtune.inference.requests import Request, check_prompts, prompts_of
-from samtune.prompts import Prompts
-from samtune.report.classes import Classes, draw_classes
-from samtune.report.overlays import draw_overlay
+from samtune.inference.requests import check_prompts, prompts_of
+from samtune.report.classes import Classes
 
 
 @dataclass(frozen=True)
 class _Prediction:
     """The work of one prediction, and the places of its results."""
 
-    predictor: Predictor
+    answering: Answering
     records: Sequence[Record]
-    requests: Mapping[str, Request]
     places: Places
     journal: Journal
     writers: Sequence[Writer]
-    classes: Classes | None
-    """The names of the classes, for a model that answers with classes."""
     counts: Counts
     keys: Mapping[str, str]
     """The key of each image in the journal, by its name."""
@@ -57,10 +52,10 @@ class _Prediction:
             group = self.records[start : start + batch_size]
             rest = [each for each in group if not self._is_done(each)]
             at_once = [each for each in rest if each.name not in self.rasters]
-            together = Together(self.predictor, at_once, self.requests)
+            answer = self.answering.together(at_once)
             for record in group:
                 if record in rest:
-                    self._answer_one(record, together)
+                    self._answer_one(record, answer)
                 else:
                     self.counts.earlier += 1
             progress(start + len(group), len(self.records))
@@ -72,20 +67,28 @@ class _Prediction:
             is_written = self.places.are_written(record.name)
         return self.keys[record.name] in self.journal and is_written
 
-    def _answer_one(self, record: Record, together: Together) -> None:
+    def _answer_one(self, record: Record, answer_of: Callable[[Record], Answer]) -> None:
         try:
             if record.name in self.rasters:
                 target = self.places.raster(record.name)
-                size = predict_raster(self.predictor, record.file, target, self.tiles)
+                size = self.answering.write_raster(record.file, target, self.tiles)
                 self.journal.add(self.keys[record.name], [], size)
                 return
-            answer = together.answer(record)
+            answer = answer_of(record)
         except InputError as error:
             self.failed.append(Failure(record.name, str(record.file), error))
             return
-        self.counts.beyond += reaches_beyond(answer.prompts, answer.size)
-        _write_pictures(self.places, record.name, answer, self.classes)
+        self.answering.note(answer, self.counts)
+        self._write_pictures(record.name, answer)
         self.journal.add(self.keys[record.name], answer.entries, answer.size)
+
+    def _write_pictures(self, name: str, answer: Answer) -> None:
+        places = self.places
+        if places.masks:
+            write_whole(places.mask(name), signed_png(answer.values), REMEDY)
+        if places.overlays:
+            picture = self.answering.draw(answer)
+            write_whole(places.overlay(name), signed_png(picture), REMEDY)
 
     def finish(self) -> None:
         """Writes what is written when all is answered, from the journal; then that goes."""
@@ -94,6 +97,7 @@ class _Prediction:
                 for result, error in writer.write(self._results(), folder):
                     file = str(result.record.file)
                     self.failed.append(Failure(result.record.name, file, error))
+        self.answering.masks = self.journal.masks(self.keys.values())
         self.journal.finish(self.places.entries, list(self.keys.values()))
         shutil.rmtree(self.places.rasters, ignore_errors=True)
 
@@ -101,9 +105,10 @@ class _Prediction:
         by_key = {self.keys[record.name]: record for record in self.records}
         for key, entries, size in self.journal.rows(by_key):
             record = by_key[key]
-            asked = self.classes is None and record.name in self.requests
+            by_object = self.answering.is_by_object(record)
             raster = self.places.raster(record.name) if record.name in self.rasters else None
-            yield Predicted(record, label_of(record), size, entries, asked, raster)
+            numbered = self.answering.numbers_objects
+            yield Predicted(record, label_of(record), size, entries, by_object, raster, numbered)
 
 
 def predict_folder(
@@ -156,58 +161,76 @@ def predict_folder(
             images, or an output that cannot be written or holds what no prediction wrote. Single
             images that cannot be read are listed instead.
     """
+    return answer_folder(
+        lambda records: ByPrompts(predictor, records, prompts or {}, classes),
+        predictor.model.input,
+        source,
+        out,
+        overlays=overlays,
+        progress=progress,
+        sources=sources,
+        formats=formats,
+        tolerance=tolerance,
+        batch_size=batch_size,
+        tiles=tiles,
+    )
+
+
+def answer_folder(
+    answering_of: Callable[[Sequence[Record]], Answering],
+    policy: InputPolicy,
+    source: Paths,
+    out: str | Path,
+    *,
+    overlays: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    sources: Sequence[str | Path | None] = (),
+    formats: Sequence[str] = (PNG,),
+    tolerance: float = TOLERANCE,
+    batch_size: int = 1,
+    tiles: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Answers one image, or all images of a folder, in any way, and writes files of the answers.
+
+    Args:
+        answering_of: The way, for the images that there are.
+        policy: How images are read.
+        source: As the other arguments in :func:`predict_folder`, which also says what it returns
+            and raises.
+        out: The output folder.
+        overlays: Whether to write overlays too.
+        progress: Called with the number of images done and in all.
+        sources: Other input files.
+        formats: What is written besides ``predictions.json``.
+        tolerance: Of polygons, in pixels.
+        batch_size: How many images are encoded together.
+        tiles: Called with the number of tiles done and in all.
+    """
     names = chosen_formats(formats)
     check_tolerance(tolerance)
     check_batch_size(batch_size)
-    pictures = pictures_in(source, predictor.model.input)
+    pictures = pictures_in(source, policy)
     records = checked_names(pictures.records)
-    requests = requests_by_name(check_prompts(prompts or {}, "prompts"), records)
-    count = predictor.model.acting.decoder.classes
-    of_classes = None if count is None else classes or Classes()
+    answering = answering_of(records)
     about = ", ".join(str(each) for each in paths_of(source)[:3])
-    task = Task(about, predictor.model.input, of_classes, count or 0, tolerance)
+    task = Task(about, policy, answering.classes, answering.count, tolerance)
     writers = [WRITERS[name](task) for name in names if name != PNG]
     for writer in writers:
         writer.check(records)
     folders = [writer.name for writer in writers]
     of_images = [each.name for each in records]
     places = Places.of(out, source, of_images, sources, overlays, PNG in names, folders)
-    rasters = _rasters(predictor, records, requests, writers if PNG not in names else [])
-    how = identity_of(
-        predictor, overlays=overlays, precision=predictor.precision, rasters=sorted(rasters)
-    )
+    rasters = answering.rasters(records, writers if PNG not in names else [])
+    how = answering.identity(overlays=overlays, rasters=sorted(rasters))
     journal = Journal(places.journal, how, REMEDY)
-    keys = {each.name: key_of(each, requests.get(each.name)) for each in records}
-    counts = Counts(
-        rasters=len(rasters), not_in_prompts=len(records) - len(requests) if prompts else 0
-    )
+    keys = {each.name: key_of(each, answering.request(each)) for each in records}
+    counts = Counts(rasters=len(rasters), not_in_prompts=answering.left_without(records))
     work = _Prediction(
-        predictor, records, requests, places, journal, writers, of_classes, counts, keys,
-        rasters, tiles or _silent,
-    )  # fmt: skip
+        answering, records, places, journal, writers, counts, keys, rasters, tiles or _silent
+    )
     work.answer(batch_size, progress or _silent)
     work.finish()
     return _summary(work, pictures.masks)
-
-
-def _rasters(
-    predictor: Predictor,
-    records: Sequence[Record],
-    requests: Mapping[str, Request],
-    writers: Sequence[Writer],
-) -> frozenset[str]:
-    """The images that are answered tile by tile: large ones that nothing needs as a whole."""
-    maps = predictor.model.acting.decoder.classes is not None
-    tiled = predictor.model.input.tiles == "tiled"
-    if not tiled or not writers or not all(writer.streams for writer in writers):
-        return frozenset()
-    large = set[str]()
-    for record in records:
-        if isinstance(record.image, Path) and (maps or record.name not in requests):
-            h, w = size_of_raster(record.image) or (0, 0)
-            if h * w > LARGE:
-                large.add(record.name)
-    return frozenset(large)
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -257,27 +280,3 @@ def _summary(work: _Prediction, masks: Sequence[Path]) -> dict[str, Any]:
 
 def _silent(done: int, total: int) -> None:
     """Shows no progress."""
-
-
-def _write_pictures(places: Places, name: str, answer: Answer, classes: Classes | None) -> None:
-    if places.masks:
-        write_whole(places.mask(name), signed_png(answer.values), REMEDY)
-    if places.overlays and classes is not None:
-        picture = draw_classes(answer.image, answer.values, classes)
-        write_whole(places.overlay(name), signed_png(picture), REMEDY)
-    elif places.overlays:
-        mine = answer.request or ()
-        prompts = answer.prompts or Prompts.of(count=0)
-        boxes = [box.tolist() for box in prompts.boxes() if not box.isnan().any()]
-        points = _points(mine, answer.size)
-        picture = draw_overlay(answer.image, answer.numbers, boxes, points)
-        write_whole(places.overlay(name), signed_png(picture), REMEDY)
-
-
-def _points(requests: Request, size: Sequence[int]) -> list[list[float]]:
-    """The points of all objects in pixels, each with its label."""
-    return [
-        [x * (size[1] if each.relative else 1), y * (size[0] if each.relative else 1), label]
-        for each in requests
-        for (x, y), label in zip(each.points, each.labels, strict=True)
-    ]

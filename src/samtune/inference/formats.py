@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from samtune.data import Record
 from samtune.errors import InputError, check_packages, nearest
 from samtune.geometry import InputPolicy
+from samtune.inference.everything.instances import Instances
 from samtune.inference.outlines import TOLERANCE, regions_of
 from samtune.registry import Registry
 from samtune.report.classes import Classes
@@ -50,6 +51,8 @@ class Predicted:
     """Whether each entry answers a prompt, and so is one object whatever its regions."""
     raster: Path | None = None
     """The mask, if it was written tile by tile; there are no entries then."""
+    is_numbered: bool = False
+    """Whether maps of one image number its masks."""
 
     def things(self, categories: Sequence[int | None]) -> Iterator[Thing]:
         """The objects that have any pixel; of what was not asked for one by one, the regions.
@@ -66,6 +69,16 @@ class Predicted:
                 continue
             for part in [mask] if self.is_by_prompt else regions_of(mask):
                 yield Thing(part, category, entry["score"])
+
+    def numbers(self) -> NDArray[np.integer]:
+        """``(h, w)``: the number of the mask of each pixel, from 1, if they are numbered.
+
+        Else it is :meth:`labels`.
+        """
+        if not self.is_numbered:
+            return self.labels()
+        kind = np.uint16 if len(self.entries) <= np.iinfo(np.uint16).max else np.uint32
+        return Instances.of_entries(self.entries, self.size).label_map().astype(kind)
 
     def labels(self) -> NDArray[np.integer]:
         """``(h, w)``: 1 where any mask is, or the class of each pixel."""

@@ -12,8 +12,8 @@ from typing import Any
 from samtune.data import Record
 from samtune.errors import InputError
 from samtune.files import replacing
-from samtune.inference.predictor import Predictor
 from samtune.model.checkpoint import describe
+from samtune.model.finetuned import FineTuned
 from samtune.sam.weights import fingerprint
 from samtune.texts import parse_json
 
@@ -36,6 +36,8 @@ class Journal:
         self.path, self.remedy = path, remedy
         self._places: dict[str, int] = {}
         """The position of each image's line, by its key."""
+        self._masks: dict[str, int] = {}
+        """The number of masks of each image, by its key."""
         first = json.dumps({"of": identity})
         self._end = self._read(first) if path.is_file() else 0
         with replacing(path, remedy) as partial:
@@ -47,6 +49,10 @@ class Journal:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def masks(self, keys: Iterable[str]) -> int:
+        """The number of masks of some images, of those that are finished."""
+        return sum(self._masks.get(key, 0) for key in keys)
 
     def add(self, key: str, entries: Sequence[Entry], size: tuple[int, int]) -> None:
         """Records that an image is finished.
@@ -67,7 +73,7 @@ class Journal:
         except OSError as error:
             message = f"{self.path}: could not be written ({error.strerror}); {self.remedy}"
             raise InputError(message) from error
-        self._places[key] = place
+        self._places[key], self._masks[key] = place, len(entries)
 
     def finish(self, target: Path, keys: Sequence[str]) -> None:
         """Writes the entries of all images as one list, and removes the journal.
@@ -121,17 +127,17 @@ class Journal:
                     row = parse_json(line) if line.endswith(b"\n") else None
                 if not isinstance(row, dict) or not {"key", "size", "entries"} <= row.keys():
                     break
-                self._places[str(row["key"])] = end
+                key = str(row["key"])
+                self._places[key], self._masks[key] = end, len(row["entries"])
                 end += len(line)
         return end
 
 
-def identity_of(predictor: Predictor, **others: Any) -> str:
-    """A digest of the model at its strength, of the threshold, and of further settings."""
-    model = predictor.model
+def identity_of(model: FineTuned, **others: Any) -> str:
+    """A digest of a model at its strength, and of further settings."""
     given = model.adapter_options is None or model.decoder_options is None  # as modules
     header = {"base": fingerprint(model.sam)} if given else describe(model)
-    about = {**header, "threshold": predictor.threshold, **others}
+    about = {**header, **others}
     digest = blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())

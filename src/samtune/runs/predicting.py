@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from samtune.inference.everything.config import EverythingConfig
+from samtune.inference.everything.generator import MaskGenerator
+from samtune.inference.everything.instances import InstanceGenerator
 from samtune.inference.predictor import Predictor, check_threshold
+from samtune.model.finetuned import FineTuned
+from samtune.precision import Precision
 from samtune.report.classes import Classes
 from samtune.runs.config import RunConfig
 from samtune.runs.source import Source
@@ -24,6 +29,14 @@ class Prediction(NamedTuple):
     classes: Classes
 
 
+class Search(NamedTuple):
+    """A generator of instances, and the classes of what it finds."""
+
+    generator: InstanceGenerator
+    classes: Classes | None = None
+    class_count: int = 0
+
+
 def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> Prediction:
     """A predictor for a checkpoint, or for a base by its name.
 
@@ -38,20 +51,44 @@ def predictor_of(source: str, words: Sequence[str], threshold: float = 0.0) -> P
             checkpoint or of no use to a prediction.
     """
     check_threshold(threshold)  # before any weights are read
+    model, config, precision = _model_of(source, words, "predict", USED)
+    return Prediction(model.predictor(threshold, precision), classes_of(config))
+
+
+def generator_of(source: str, words: Sequence[str]) -> Search:
+    """A generator of instances for a checkpoint, or for a base by its name.
+
+    Args:
+        source: See :func:`predictor_of`.
+        words: The same settings, and those of ``everything``.
+
+    Raises:
+        InputError: As :func:`predictor_of`, or a model that cannot find instances.
+    """
+    group = EverythingConfig.section
+    model, config, precision = _model_of(source, words, "everything", (*USED, group))
+    keys = {key for tree in layers(words) for key in leaves(tree)}
+    names = [key.removeprefix(f"{group}.") for key in keys if key.startswith(f"{group}.")]
+    changes = {name: getattr(config.everything, name) for name in names}
+    return Search(MaskGenerator(model, precision=precision, **changes))
+
+
+def _model_of(
+    source: str, words: Sequence[str], verb: str, groups: Sequence[str]
+) -> tuple[FineTuned, RunConfig, Precision]:
+    """A model with the settings of a command line, of which it uses some groups."""
+
+    def is_used(key: str) -> bool:
+        return key.partition(".")[0] in groups or key == PRECISION
+
     for word in words:
-        refuse_unused(word, "predict", _is_used)
+        refuse_unused(word, verb, is_used)
     origin = Source.of(source)
     config = origin.configure(words, measures=False)
     chosen = any(PRECISION in leaves(tree) for tree in layers(words))
-    precision = config.train.precision if chosen else "fp32"
-    predictor = origin.model(config).predictor(threshold, precision)
-    return Prediction(predictor, classes_of(config))
+    return origin.model(config), config, config.train.precision if chosen else "fp32"
 
 
 def classes_of(config: RunConfig) -> Classes:
     """The names of the classes of a model's training."""
     return Classes(config.data.class_names, config.data.background)
-
-
-def _is_used(key: str) -> bool:
-    return key.partition(".")[0] in USED or key == PRECISION

@@ -68,6 +68,8 @@ def parse_override(word: str) -> Tree:
 INSTEAD = {
     ("predict", "prompts"): ", and ask with --box, --point or --prompts",
     ("predict", "output"): ", and give --out {value}",
+    ("everything", "output"): ", and give --out {value}",
+    ("predict", "everything"): "; samtune everything does",
     ("eval", "resume"): ", and name the run in its place, as in samtune eval RUN",
 }
 """The words or options that a verb has in the place of a group of settings, in messages."""

@@ -80,7 +80,7 @@ def test_any_prompt_decoder_and_any_way_of_resizing_answer(image):
         assert not generator.multimask  # trained for one mask
         grids = grids_of_layers(5, 0, 1)
         theirs = plain_everything.everything(
-            model.predictor(), image, crop_boxes((70, 90), 0, 0.3), grids, generator.settings, False
+            model.predictor(), image, crop_boxes((70, 90), 0, 0.3), grids, generator.config, False
         )
         assert_same_masks(generator.generate(image), theirs)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from samtune.inference.everything.instances import check_output_mode
 from samtune.options import Count, CountOrZero, Fraction, NotNegative, Range, Settings, setting
 
 HEADER = "everything"
@@ -21,20 +20,20 @@ class EverythingConfig(Settings):
 
     section = "everything"
 
-    points_per_side: Count = 32
+    points_per_side: Count = setting(32, level="expert")
     """Points on a side of the grid that is asked; of a model that cuts images, of each tile."""
-    points_per_batch: Count = 64
+    points_per_batch: Count = setting(64, level="expert")
     """Points that are answered together; more for a GPU, and more memory."""
-    pred_iou_thresh: Fraction = 0.88
+    pred_iou_thresh: Fraction = setting(0.88, level="expert")
     """Masks stay whose IoU the model expects to be above it; 0 for all."""
-    stability_score_thresh: Fraction = 0.95
+    stability_score_thresh: Fraction = setting(0.95, level="expert")
     """Masks stay whose stability is at least this; 0 for all. Stability is the IoU of the mask at a
     higher and at a lower threshold of the logits."""
     stability_score_offset: NotNegative = setting(1.0, level="expert")
     """How far these two thresholds are from the one between inside and outside."""
-    box_nms_thresh: Fraction = 0.7
+    box_nms_thresh: Fraction = setting(0.7, level="expert")
     """Two masks whose boxes have an IoU above it count as one; that of the higher score stays."""
-    mask_nms_thresh: Fraction = 1.0
+    mask_nms_thresh: Fraction = setting(1.0, level="expert")
     """Likewise, by the IoU of the masks themselves; 1 compares none. It separates objects whose
     boxes overlap and whose masks do not."""
     crop_n_layers: CountOrZero = setting(0, level="expert")
@@ -47,22 +46,13 @@ class EverythingConfig(Settings):
     """Overlap of the crops of the first layer, as a fraction of the image's shorter side."""
     crop_n_points_downscale_factor: Count = setting(1, level="expert")
     """The points on a side are divided by it from layer to layer."""
-    point_grids: tuple[Any, ...] | None = setting(None, level="expert")
-    """Points in place of points_per_side, in Python: for the image and each layer of crops (n, 2)
-    xy as fractions of width and height."""
-    min_mask_region_area: CountOrZero = 0
+    min_mask_region_area: CountOrZero = setting(0, level="expert")
     """Holes and islands of a mask with fewer pixels are filled and removed; 0 leaves them."""
-    multimask_output: bool | None = None
+    multimask_output: bool | None = setting(None, level="expert")
     """Three masks per point; by default three of a base and of a model that was trained for three,
     and one of others."""
     seam_iou_thresh: Fraction = setting(0.5, level="expert")
     """Masks of two tiles are one object if their IoU where the tiles overlap is at least this."""
-    output_mode: str = setting("binary_mask", level="expert")
-    """The form of masks in MaskGenerator.records: binary_mask, uncompressed_rle or coco_rle."""
-
-    def check_together(self) -> None:
-        """Refuses an unknown form of masks."""
-        check_output_mode(self.output_mode)
 
 
 def fitted_settings(about: Mapping[str, Any]) -> dict[str, Any]:

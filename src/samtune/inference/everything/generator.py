@@ -6,15 +6,15 @@ masks depend little on the threshold, and that are not the same as better ones.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from samtune.errors import InputError
@@ -26,10 +26,10 @@ from samtune.inference.everything.grid import (
     grids_of_layers,
     is_near_crop_edge,
 )
-from samtune.inference.everything.instances import Instances
+from samtune.inference.everything.instances import Instances, check_output_mode
 from samtune.inference.everything.regions import without_small_regions
 from samtune.inference.everything.run_lengths import Box
-from samtune.inference.everything.seams import joined_windows
+from samtune.inference.everything.seams import Part, joined_windows
 from samtune.inference.everything.suppression import suppressed_boxes, suppressed_masks
 from samtune.inference.frames import EncodedFrames
 from samtune.inference.images import as_rgb
@@ -38,17 +38,6 @@ from samtune.model.finetuned import FineTuned
 from samtune.ops.tiling import extent, starts
 from samtune.precision import Precision, autocast, check_precision
 from samtune.prompts import Prompts
-
-LEAST = -float("inf")
-
-
-@dataclass
-class _Answers:
-    """The masks of one window, in the order of the points."""
-
-    masks: list[Mask] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    points: list[tuple[float, float]] = field(default_factory=list)
 
 
 class MaskGenerator:
@@ -62,22 +51,36 @@ class MaskGenerator:
     Args:
         model: Put into evaluation mode.
         precision: Arithmetic of the forward pass; masks and scores are fp32 all the same.
+        point_grids: Points in place of ``points_per_side``: for the image and for each layer of
+            crops ``(n, 2)`` xy as fractions of width and height.
+        output_mode: The form of masks in :meth:`records`: ``binary_mask``, ``uncompressed_rle`` or
+            ``coco_rle``.
         **settings: Settings that are changed, by name, as ``points_per_side=16``.
 
     Raises:
         InputError: A wrong setting, or a model that cannot be asked with points.
     """
 
-    def __init__(self, model: FineTuned, *, precision: Precision = "fp32", **settings: Any) -> None:
+    def __init__(
+        self,
+        model: FineTuned,
+        *,
+        precision: Precision = "fp32",
+        point_grids: Sequence[ArrayLike] | None = None,
+        output_mode: str = "binary_mask",
+        **settings: Any,
+    ) -> None:
+        check_output_mode(output_mode)
         check_points(model)
         check_precision(precision, model.device)
-        self.settings = settings_for(model.about or {}, settings)
+        self.config = settings_for(model.about or {}, settings)
         """The settings in force."""
+        self.output_mode = output_mode
         self.model, self.precision = model.eval(), precision
-        self.grids = _grids(self.settings)
-        if self.is_cut and self.settings.crop_n_layers:
+        self.grids = _grids(self.config, point_grids)
+        if self.is_cut and self.config.crop_n_layers:
             raise InputError(
-                f"crop_n_layers={self.settings.crop_n_layers}: the model cuts images into tiles "
+                f"crop_n_layers={self.config.crop_n_layers}: the model cuts images into tiles "
                 f"(input.tiles={model.input.tiles}), which crops would cut again; leave it 0, or "
                 "use a model with input.tiles=whole"
             )
@@ -91,7 +94,7 @@ class MaskGenerator:
     @property
     def multimask(self) -> bool:
         """Whether each point has three masks."""
-        chosen = self.settings.multimask_output
+        chosen = self.config.multimask_output
         tuned = self.model.trainable() > 0 and self.model.strength > 0
         return (self.model.multimask or not tuned) if chosen is None else chosen
 
@@ -116,15 +119,37 @@ class MaskGenerator:
         Raises:
             InputError: Another shape, kind of values or format, or a file that cannot be read.
         """
-        rgb = as_rgb(image, image_format, self.model.input)
-        windows = self._windows((rgb.shape[0], rgb.shape[1]))
+        return self.choose(self.candidates(as_rgb(image, image_format, self.model.input), progress))
+
+    @torch.no_grad()
+    def candidates(
+        self, image: NDArray[np.uint8], progress: Callable[[int, int], None] | None = None
+    ) -> list[Part]:
+        """The answers to all points that pass the thresholds of score and stability.
+
+        Args:
+            image: ``(h, w, 3)`` RGB.
+            progress: See :meth:`generate`.
+
+        Returns:
+            The windows that the model saw one by one, each with its answers.
+        """
+        windows = self._windows((image.shape[0], image.shape[1]))
         parts = []
         for number, (window, layer) in enumerate(windows, 1):
-            parts.append((window, self._answered(rgb, window, layer)))
+            parts.append((window, self._answers(image, window, layer)))
             if progress is not None:
                 progress(number, len(windows))
-        instances = self._together(parts)
-        return self._cleaned(instances)
+        return parts
+
+    def choose(self, parts: Sequence[Part]) -> Instances:
+        """The instances among candidates: each object once, by falling score.
+
+        Args:
+            parts: From :meth:`candidates`, of this generator or of one with lower thresholds.
+        """
+        chosen = [(window, self._best_of(window, instances)) for window, instances in parts]
+        return self._cleaned(self._together(chosen))
 
     def records(
         self, image: NDArray[Any] | Image.Image | str | Path, image_format: str = "RGB"
@@ -135,72 +160,65 @@ class MaskGenerator:
             image: See :meth:`generate`.
             image_format: See :meth:`generate`.
         """
-        return self.generate(image, image_format).records(self.settings.output_mode)
+        return self.generate(image, image_format).records(self.output_mode)
 
     def _windows(self, size: tuple[int, int]) -> list[tuple[Box, int]]:
         """The parts of an image that are asked one by one, each with the number of its grid."""
         if not self.is_cut:
-            settings = self.settings
-            return crop_boxes(size, settings.crop_n_layers, settings.crop_overlap_ratio)
+            config = self.config
+            return crop_boxes(size, config.crop_n_layers, config.crop_overlap_ratio)
         policy = self.model.input
         tile = extent(policy.size, policy.scale, size)
         rows, columns = (starts(n, t, policy.overlap) for n, t in zip(size, tile, strict=True))
         return [((x, y, x + tile[1], y + tile[0]), 0) for y in rows for x in columns]
 
-    def _answered(self, image: NDArray[np.uint8], window: Box, layer: int) -> Instances:
-        """The instances of one window, in the image's pixels."""
-        settings, size = self.settings, (image.shape[0], image.shape[1])
+    def _answers(self, image: NDArray[np.uint8], window: Box, layer: int) -> Instances:
+        """The answers to the grid's points in one window, in the image's pixels."""
+        model, config = self.model, self.config
         x0, y0, x1, y1 = window
-        answers = self._answers_to_grid(image[y0:y1, x0:x1], window, layer, size)
-        boxes = np.array([mask.box for mask in answers.masks], np.int64).reshape(-1, 4)
-        if not self.is_cut:
-            inclusive = boxes - np.array([0, 0, 1, 1])
-            whole = ~is_near_crop_edge(inclusive, window, size)
-        else:
-            whole = np.ones(len(boxes), bool)
-        rows = np.flatnonzero(whole)
-        stays = self._suppressed(
-            boxes[rows], np.array(answers.scores)[rows], settings.box_nms_thresh
-        )
-        masks = [answers.masks[i] for i in rows[stays]]
-        return Instances.of_counts(
-            [mask.counts for mask in masks],
-            size,
-            [answers.scores[i] for i in rows[stays]],
-            stability=[mask.stability for mask in masks],
-            points=np.array([answers.points[i] for i in rows[stays]]).reshape(-1, 2),
-            windows=np.array([window] * len(masks), np.int64).reshape(-1, 4),
-        )
-
-    def _answers_to_grid(
-        self, image: NDArray[np.uint8], window: Box, layer: int, size: tuple[int, int]
-    ) -> _Answers:
-        """The answers to the grid's points that pass the thresholds of score and stability."""
-        model, settings, answers = self.model, self.settings, _Answers()
-        h, w = image.shape[:2]
-        least = settings.pred_iou_thresh if settings.pred_iou_thresh > 0 else LEAST
         with autocast(model.device, self.precision):
-            frames = EncodedFrames.of_windows(model, image, [(0, 0, h, w)])
-        geometry = frames.geometries[0]
-        full = FullSize(geometry, model.mask_size, model.device, window[:2], size)
-        points = torch.from_numpy(self.grids[layer] * [w, h]).float()
-        for part in points.split(settings.points_per_batch):
+            frames = EncodedFrames.of_windows(model, image, [(y0, x0, y1, x1)])
+        geometry, size = frames.geometries[0], (image.shape[0], image.shape[1])
+        full = FullSize(geometry, model.mask_size, model.device, (x0, y0), size)
+        limits = (0.0, config.stability_score_offset, config.stability_score_thresh)
+        points = torch.from_numpy(self.grids[layer] * [x1 - x0, y1 - y0]).float()
+        masks, scores, places = list[Mask](), list[float](), [np.zeros((0, 2), np.float32)]
+        for part in points.split(config.points_per_batch):
             labels = torch.ones(len(part), 1, dtype=torch.long)
             prompts = Prompts.of(points=part[:, None], labels=labels).to_model(geometry)
             with autocast(model.device, self.precision):
+                least = config.pred_iou_thresh or -math.inf
                 answer = frames.candidates(prompts, least, self.multimask)
-            scores, prompt = answer.iou.float().tolist(), answer.prompt.tolist()
-            for mask in full.masks(
-                answer.logits,
-                0.0,
-                settings.stability_score_offset,
-                settings.stability_score_thresh,
-            ):
-                x, y = part[prompt[mask.candidate]].tolist()
-                answers.masks.append(mask)
-                answers.scores.append(scores[mask.candidate])
-                answers.points.append((x + window[0], y + window[1]))
-        return answers
+            stable = list(full.masks(answer.logits, *limits))
+            rows = torch.tensor([mask.candidate for mask in stable], dtype=torch.long)
+            masks += stable
+            scores += answer.iou.float().cpu()[rows].tolist()
+            places.append(part[answer.prompt.cpu()[rows]].numpy())
+        return Instances(
+            size,
+            tuple(mask.counts for mask in masks),
+            np.array(scores, np.float32),
+            np.array([mask.box for mask in masks], np.int64).reshape(-1, 4),
+            np.array([mask.area for mask in masks], np.int64),
+            np.array([mask.stability for mask in masks], np.float32),
+            np.concatenate(places) + np.array([x0, y0], np.float32),
+            windows=np.array([window] * len(masks), np.int64).reshape(-1, 4),
+        )
+
+    def _best_of(self, window: Box, instances: Instances) -> Instances:
+        """The answers of a window that pass all thresholds, each object once."""
+        config, stability = self.config, instances.stability
+        assert stability is not None
+        good = np.ones(len(instances), bool)
+        if config.pred_iou_thresh > 0:
+            good &= instances.scores > config.pred_iou_thresh
+        if config.stability_score_thresh > 0:
+            good &= stability >= config.stability_score_thresh
+        if not self.is_cut:
+            inclusive = instances.boxes - np.array([0, 0, 1, 1])
+            good &= ~is_near_crop_edge(inclusive, window, instances.size)
+        best = instances.only(good)
+        return best.only(self._suppressed(best.boxes, best.scores, config.box_nms_thresh))
 
     def _suppressed(
         self, boxes: NDArray[np.int64], scores: NDArray[np.floating], threshold: float
@@ -211,13 +229,11 @@ class MaskGenerator:
         values = torch.from_numpy(scores.astype(np.float32)).to(self.model.device)
         return suppressed_boxes(inclusive, values, threshold).cpu().numpy()
 
-    def _together(self, parts: list[tuple[Box, Instances]]) -> Instances:
+    def _together(self, parts: list[Part]) -> Instances:
         """The instances of all windows, each object once."""
-        settings = self.settings
+        config = self.config
         if self.is_cut and len(parts) > 1:
-            return joined_windows(
-                parts, settings.seam_iou_thresh, settings.box_nms_thresh
-            ).by_score()
+            return joined_windows(parts, config.seam_iou_thresh, config.box_nms_thresh).by_score()
         instances = Instances.cat([each for _, each in parts])
         if len(parts) == 1:
             return instances
@@ -225,18 +241,18 @@ class MaskGenerator:
         assert windows is not None
         area = (windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1])
         smaller_first = 1 / area.astype(np.float64)
-        stays = self._suppressed(instances.boxes, smaller_first, settings.crop_nms_thresh)
+        stays = self._suppressed(instances.boxes, smaller_first, config.crop_nms_thresh)
         return instances.only(stays)
 
     def _cleaned(self, instances: Instances) -> Instances:
         """Instances without small regions, and without those that show the same object twice."""
-        settings = self.settings
-        if settings.min_mask_region_area:
-            instances, same = without_small_regions(instances, settings.min_mask_region_area)
-            threshold = max(settings.box_nms_thresh, settings.crop_nms_thresh)
+        config = self.config
+        if config.min_mask_region_area:
+            instances, same = without_small_regions(instances, config.min_mask_region_area)
+            threshold = max(config.box_nms_thresh, config.crop_nms_thresh)
             instances = instances.only(self._suppressed(instances.boxes, same * 1.0, threshold))
-        if settings.mask_nms_thresh < 1:
-            instances = instances.only(suppressed_masks(instances, settings.mask_nms_thresh))
+        if config.mask_nms_thresh < 1:
+            instances = instances.only(suppressed_masks(instances, config.mask_nms_thresh))
         return instances
 
 
@@ -266,9 +282,11 @@ def _remark(model: FineTuned) -> None:
         )
 
 
-def _grids(settings: EverythingConfig) -> list[NDArray[np.float64]]:
-    if settings.point_grids is not None:
-        return check_grids(settings.point_grids, settings.crop_n_layers)
+def _grids(
+    config: EverythingConfig, grids: Sequence[ArrayLike] | None
+) -> list[NDArray[np.float64]]:
+    if grids is not None:
+        return check_grids(grids, config.crop_n_layers)
     return grids_of_layers(
-        settings.points_per_side, settings.crop_n_layers, settings.crop_n_points_downscale_factor
+        config.points_per_side, config.crop_n_layers, config.crop_n_points_downscale_factor
     )

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from samtune.errors import InputError
 from samtune.inference.everything.run_lengths import Box
@@ -36,7 +36,7 @@ def grids_of_layers(side: int, layers: int, downscale: int) -> list[Points]:
     return [point_grid(int(side / downscale**layer)) for layer in range(layers + 1)]
 
 
-def check_grids(grids: Sequence[object], layers: int) -> list[Points]:
+def check_grids(grids: Sequence[ArrayLike], layers: int) -> list[Points]:
     """Grids as a user gives them: one for the image, and one for each layer of crops.
 
     Raises:

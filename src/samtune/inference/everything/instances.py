@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -18,6 +18,9 @@ from samtune.inference.everything.run_lengths import (
     packed,
     unpacked,
 )
+from samtune.model.finetuned import FineTuned
+from samtune.options import Settings
+from samtune.precision import Precision
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 """The forms of a mask in :meth:`Instances.records`, by the official generator's names."""
@@ -142,6 +145,14 @@ class Instances:
     def none(cls, size: tuple[int, int]) -> Instances:
         """No instance, of an image of ``(h, w)`` pixels."""
         return cls.of_counts((), size)
+
+    @classmethod
+    def of_entries(cls, entries: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Instances:
+        """Instances from what :meth:`entries` gave, of an image of ``(h, w)`` pixels."""
+        counts = [entry["segmentation"]["counts"] for entry in entries]
+        has_classes = bool(entries) and all("category_id" in entry for entry in entries)
+        known = [int(entry["category_id"]) for entry in entries] if has_classes else None
+        return cls.of_counts(counts, size, [entry["score"] for entry in entries], classes=known)
 
     def only(self, rows: NDArray[np.integer] | NDArray[np.bool_] | Sequence[int]) -> Instances:
         """Some of the instances, by index or ``(N,)`` bool."""
@@ -268,7 +279,15 @@ class Instances:
 
 
 class InstanceGenerator(Protocol):
-    """A function that finds the instances of an image."""
+    """A function of an image that finds its instances with a model."""
+
+    model: FineTuned
+    precision: Precision
+
+    @property
+    def config(self) -> Settings:
+        """The settings in force."""
+        ...
 
     def __call__(self, image: NDArray[np.uint8], /) -> Instances:
         """The instances of an image ``(h, w, 3)`` RGB."""

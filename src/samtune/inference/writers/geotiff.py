@@ -14,7 +14,7 @@ from samtune.inference.georeference import georeference_of
 
 @WRITERS.register("geotiff")
 class GeoTiff(Writer):
-    """1 where any mask is, or the class of each pixel, with the source's georeference."""
+    """Masks, classes or instances of pixels as numbers, with the source's georeference."""
 
     about = "QGIS, GDAL: geotiff/NAME.tif in the image's place; large rasters tile by tile"
     needs = ("rasterio",)
@@ -46,7 +46,7 @@ class GeoTiff(Writer):
         place = georeference_of(result.record)
         if place is None:  # it was checked before
             raise InputError(f"{result.record.file}: has no georeference any more")
-        values = result.labels()
+        values = result.numbers()
         h, w = values.shape
         with rasterio.open(
             target, "w", driver="GTiff", width=w, height=h, count=1, dtype=values.dtype,
