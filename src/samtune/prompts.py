@@ -42,6 +42,11 @@ MODE_KINDS = {
 }
 """The kind of prompt that a model receives in each mode, see :meth:`Prompts.kinds`."""
 
+EVERYTHING, INSTANCES = "everything", "instances"
+AUTOMATIC = (EVERYTHING, INSTANCES)
+"""Modes of evaluation without prompts, in which a model finds all objects itself: by a grid of
+points, or by a decoder that predicts instances."""
+
 MODE_GROUPS = {
     "mixed": ("box", "point", "mask"),
     "all": (NONE, "box", "jittered_box", "point", "3_points", "mask", "noisy_mask", "clicks"),
@@ -71,6 +76,12 @@ def mask_size_over(grid: tuple[int, int]) -> tuple[int, int]:
     return PER_TOKEN * grid[0], PER_TOKEN * grid[1]
 
 
+def listed_modes(setting: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that a setting lists, with commas between them or as a list."""
+    named = setting.split(",") if isinstance(setting, str) else setting
+    return tuple(str(name).strip() for name in named)
+
+
 @dataclass(frozen=True)
 class PromptModes:
     """The prompts that a model is trained or evaluated with, by the names of their modes.
@@ -83,20 +94,27 @@ class PromptModes:
     """The names as somebody wrote them, with those of :data:`MODE_GROUPS`."""
 
     @staticmethod
-    def of(setting: str | Sequence[str], key: str = "prompts") -> PromptModes:
+    def of(
+        setting: str | Sequence[str], key: str = "prompts", besides: Sequence[str] = ()
+    ) -> PromptModes:
         """The modes that a setting names, one or several.
 
         Args:
             setting: Names of modes or groups, with commas between them or as a list.
             key: What errors call the setting.
+            besides: Other names that the setting takes, which errors name too.
 
         Raises:
-            InputError: An unknown mode or an empty list.
+            InputError: An unknown mode, an empty list, or a mode that needs no prompts.
         """
-        named = setting.split(",") if isinstance(setting, str) else setting
-        names = tuple(str(name).strip() for name in named)
-        known = (*MODE_KINDS, *MODE_GROUPS)
+        names = listed_modes(setting)
+        known = (*MODE_KINDS, *MODE_GROUPS, *besides)
         for name in names:
+            if name in AUTOMATIC:
+                raise InputError(
+                    f"{key}={name}: is for evaluation alone, as it has no prompts; set "
+                    f"prompts.eval={name}, or choose from {', '.join(known)}"
+                )
             if name not in known and numbered_mode(str(name)) is None:
                 raise InputError(
                     f"{key}={name}: no such prompt; choose from {', '.join(known)}, or with a "

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from samtune.errors import InputError
 from samtune.geometry import InputConfig
 from samtune.options import Count, CountOrZero, Range, Rate, Settings, SwitchOrName, setting
-from samtune.prompts import NONE, PromptModes
+from samtune.prompts import AUTOMATIC, NONE, PromptModes, listed_modes
 
 __all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig", "targets_are_maps"]
 
@@ -167,7 +167,8 @@ class PromptConfig(Settings):
     eval: str | list[str] = "auto"
     """Prompts in evaluation: these, jittered_box, noisy_mask, or all; those of a list are evaluated
     one after another. auto uses the prompts of training, and after a training also those of
-    train.keep."""
+    train.keep. everything (a grid of points) and instances (a decoder that predicts them) find all
+    objects without prompts."""
     box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
     """
@@ -211,15 +212,37 @@ class PromptConfig(Settings):
                 f"prompts.background_points={self.background_points}: the model is not trained for "
                 f"points; set prompts.train={','.join((*trained.as_written, 'point'))}"
             )
-        self.modes(train=False)
+        _ = self.evaluated_modes
         check_rules(self)
 
     def modes(self, train: bool) -> PromptModes:
         """The prompt modes of training or of evaluation, one after another.
 
+        Automatic modes are none of them: if an evaluation has no other, those of training are its
+        modes, as for validations.
+
         Raises:
             InputError: An unknown mode, or none.
         """
-        if train or self.eval == AUTO:
+        prompted = [name for name in listed_modes(self.eval) if name not in AUTOMATIC]
+        if train or self.eval == AUTO or (self.eval and not prompted):
             return PromptModes.of(self.train, "prompts.train")
-        return PromptModes.of(self.eval, "prompts.eval")
+        return PromptModes.of(prompted, "prompts.eval", AUTOMATIC)
+
+    @property
+    def evaluated_modes(self) -> tuple[str, ...]:
+        """The modes of evaluation, one after another, with the automatic ones in their places.
+
+        Raises:
+            InputError: An unknown mode, or none.
+        """
+        modes = self.modes(train=False)
+        if self.eval == AUTO:
+            return modes.names
+        listed: list[str] = []
+        for name in listed_modes(self.eval):
+            if name in AUTOMATIC:
+                listed.append(name)
+            else:
+                listed += PromptModes.of(name, "prompts.eval", AUTOMATIC).names
+        return tuple(dict.fromkeys(listed))

@@ -380,11 +380,20 @@ class SegmentationDataset(Dataset[Example]):
         none = -1 if self.data.background is None else self.data.background
         return np.concatenate([np.array([none], np.int64), labels.classes])
 
+    def large_enough(self, labels: NDArray[np.integer], count: int) -> NDArray[np.bool_]:
+        """``(count,)``: the objects of a label map that are neither too small nor without a pixel.
+
+        Args:
+            labels: ``(h, w)``: ``k + 1`` for object ``k``.
+            count: Number of objects.
+        """
+        pixels = areas(labels, count)
+        there: NDArray[np.bool_] = pixels >= max(1, self.data.min_area)
+        return there & (pixels > self.data.min_share * pixels.max(initial=0))
+
     def _objects(self, objects: Objects, draws: Draws) -> NDArray[np.int64]:
         """The objects to prompt: in the order of the label map, or drawn if there are many."""
-        pixels = areas(objects.map, objects.count)
-        there = pixels >= max(1, self.data.min_area)
-        there &= pixels > self.data.min_share * pixels.max(initial=0)
+        there = self.large_enough(objects.map, objects.count)
         if not self.train:
             return np.flatnonzero(there)
         if not self.originals:  # otherwise it is compared at its own size

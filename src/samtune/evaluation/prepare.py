@@ -23,7 +23,7 @@ from samtune.data.split import Split
 from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
-from samtune.prompts import PromptModes
+from samtune.prompts import AUTOMATIC, PromptModes, listed_modes
 
 Images = Split | SegmentationDataset | Sequence[Any] | Dataset[Any]
 """A split, what :func:`prepare` made of one, or samples as :func:`samtune.data_from` takes them."""
@@ -131,7 +131,11 @@ def test_images(
     dataset = _images(model, images, False, seed, prompts)
     if prompts is None and not isinstance(images, Split):
         return {",".join(dataset.modes): dataset}
-    return {mode: dataset.asked_in(mode) for mode in dataset.modes}
+    modes = dataset.prompts.evaluated_modes
+    if isinstance(images, SegmentationDataset) and prompts is not None:
+        assert not isinstance(prompts, PromptConfig)
+        modes = PromptConfig(eval=_listed(prompts)).evaluated_modes
+    return {mode: dataset if mode in AUTOMATIC else dataset.asked_in(mode) for mode in modes}
 
 
 def _images(
@@ -159,7 +163,14 @@ def _images(
         return images
     if isinstance(prompts, PromptConfig):
         raise InputError("prompts=PromptConfig(...): of prepared images it is set in prepare")
-    return images.asked_in(*PromptModes.read(prompts))
+    modes = [mode for mode in _listed(prompts) if mode not in AUTOMATIC]
+    return images.asked_in(*modes) if modes else images
+
+
+def _listed(prompts: str | Sequence[str]) -> list[str]:
+    """The names that Python code gives: a list, or with commas or ``+`` between."""
+    joined = isinstance(prompts, str) and "+" in prompts
+    return list(listed_modes(str(prompts).split("+") if joined else prompts))
 
 
 def _with_settings(images: Images) -> Images:
@@ -215,7 +226,7 @@ def _prompts(prompts: PromptSettings, model: FineTuned, train: bool) -> PromptCo
     """
     settings = prompts if isinstance(prompts, PromptConfig) else PromptConfig()
     if prompts is not None and not isinstance(prompts, PromptConfig):
-        modes = list(PromptModes.read(prompts).as_written)
+        modes = list(PromptModes.read(prompts).as_written) if train else _listed(prompts)
         settings = PromptConfig(train=modes) if train else PromptConfig(eval=modes)
     if settings.train == PromptConfig.train:
         settings = replace(settings, train=list(model.prompt_modes.as_written))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from samtune.evaluation.uncertainty import Draws
 
@@ -17,7 +20,8 @@ class Evaluation:
     """The values of :meth:`samtune.metrics.MaskMetrics.compute`, and of other metrics by name."""
     images: int
     items: list[dict[str, Any]] = field(default_factory=list)
-    """One row per image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``."""
+    """One row per image: ``index``, ``name``, ``objects``, mean ``iou`` and ``dice``; of automatic
+    modes also the number of ``masks``, and of ``matches`` with an IoU of a half or more."""
     by_click: list[dict[str, Any]] = field(default_factory=list)
     """The metrics after each click, if there are several; ``metrics`` are those after the last."""
     guesses: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -45,3 +49,18 @@ class Evaluation:
             numbers = "  ".join(f"{row.metrics[key]:6.3f}" for key in ("iou", "dice"))
             lines.append(f"{name:<{wide}}  {numbers}")
         return "\n".join([f"Evaluation of {self.images} images", *lines])
+
+
+def image_row(index: int, name: str, areas: Tensor) -> dict[str, Any]:
+    """An image's row, see :class:`Evaluation`.
+
+    Args:
+        index: Of the image in the data set.
+        name: Of the image.
+        areas: ``(N, 3)``: pixels of overlap, mask and target of each of its objects.
+    """
+    from samtune.metrics.areas import scores_of
+
+    means = [float(s.mean()) if len(s) else math.nan for s in scores_of(areas)]
+    row = {"index": index, "name": name, "objects": len(areas)}
+    return {**row, "iou": means[0], "dice": means[1]}

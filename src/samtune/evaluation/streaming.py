@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from samtune.data import SegmentationDataset
 from samtune.data.loading import batches
 from samtune.distributed import place
 from samtune.errors import checks_keywords
+from samtune.evaluation.automatic import evaluate_automatic, generator_of
 from samtune.evaluation.guesses import guesses_for
 from samtune.evaluation.image_results import (
     MaskPairs,
@@ -27,7 +27,7 @@ from samtune.evaluation.image_results import (
     pair_masks,
 )
 from samtune.evaluation.prepare import Images, PromptSettings, check_model, test_images
-from samtune.evaluation.result import Evaluation
+from samtune.evaluation.result import Evaluation, image_row
 from samtune.evaluation.sums import (
     ImageSums,
     counter_on,
@@ -41,7 +41,7 @@ from samtune.inference.prompted import bytes_of_answer
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision, autocast, check_precision
-from samtune.prompts import Prompts
+from samtune.prompts import AUTOMATIC, Prompts
 
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
@@ -70,9 +70,10 @@ def evaluate(
         model: The model; it is left in evaluation mode.
         dataset: A split, as ``samtune.open_data("polyps").test``, or what :func:`samtune.prepare`
             made with ``train=False``.
-        prompts: A prompt mode, several as in ``"box,point"``, which are measured one after another,
-            or a :class:`samtune.PromptConfig`. By default those of the model's training, or those
-            for which the images were prepared.
+        prompts: A prompt mode, several as in ``"box,point,everything"``, which are measured one
+            after another (``everything`` and ``instances`` find all objects without prompts), or a
+            :class:`samtune.PromptConfig`. By default those of the model's training, or those for
+            which the images were prepared.
         batch_size: Number of images encoded at once.
         precision: Arithmetic of the forward pass.
         multimask: Take the best of three masks, by the decoder's own estimate.
@@ -89,9 +90,13 @@ def evaluate(
     check_model(model)
     check_precision(precision, model.device)
     by_mode = test_images(model, dataset, prompts)
+    generators = {
+        mode: generator_of(model, mode, precision) for mode in by_mode if mode in AUTOMATIC
+    }
+    prompted = {mode: images for mode, images in by_mode.items() if mode not in generators}
     evaluations = evaluate_prompts(
         model,
-        list(by_mode.values()),
+        list(prompted.values()),
         batch_size=batch_size,
         precision=precision,
         multimask=multimask,
@@ -100,8 +105,15 @@ def evaluate(
         guesses=guesses,
         measuring=measuring,
     )
-    by_prompt = dict(zip(by_mode, evaluations, strict=True)) if len(by_mode) > 1 else {}
-    return replace(evaluations[0], by_prompt=by_prompt)
+    measured = dict(zip(prompted, evaluations, strict=True)) | {
+        mode: evaluate_automatic(
+            model, by_mode[mode], generator, progress=progress, measuring=measuring
+        )
+        for mode, generator in generators.items()
+    }
+    in_order = {mode: measured[mode] for mode in by_mode}
+    first = next(iter(in_order.values()))
+    return replace(first, by_prompt=in_order) if len(in_order) > 1 else first
 
 
 def evaluate_prompts(
@@ -135,6 +147,8 @@ def evaluate_prompts(
     Raises:
         InputError: See :func:`evaluate`.
     """
+    if not datasets:
+        return []
     model.eval()
     rank, world = place()
     share = list(range(rank, len(datasets[0]), world))
@@ -223,7 +237,7 @@ class _Sums:
                 for guess in self.guesses.values() if last else ():
                     guess.update(batch, at, pairs, answers, ends)
                 if last and areas is not None:
-                    self.items.append(_item(at.in_dataset, batch.names[i], areas))
+                    self.items.append(image_row(at.in_dataset, batch.names[i], areas))
 
     def compute(self) -> Evaluation:
         """The results over all processes."""
@@ -294,15 +308,6 @@ def _promptless(model: FineTuned, batch: Batch, precision: str, multimask: bool,
     )
     [masks] = predict(model, alone, precision, multimask)
     return masks.any(0)
-
-
-def _item(index: int, name: str, areas: Tensor) -> dict[str, Any]:
-    """An image's row, see :class:`Evaluation`, from the areas of its masks ``(N, 3)``."""
-    from samtune.metrics.areas import scores_of
-
-    means = [float(s.mean()) if len(s) else math.nan for s in scores_of(areas)]
-    row = {"index": index, "name": name, "objects": len(areas)}
-    return {**row, "iou": means[0], "dice": means[1]}
 
 
 def predict(

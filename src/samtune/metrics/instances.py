@@ -99,7 +99,9 @@ class AveragePrecision(RowMetric):
 
     def values(self, sums: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
         """The numbers of R sums at once, see :meth:`Streamed.values`."""
-        assert rows is not None
+        if rows is None:  # no image has a mask
+            draws = len(sums["targets"])
+            rows = Rows(torch.zeros(0, self.fields).double(), torch.zeros(draws, 0).double())
         # COCO's order: by score, ties by image and position in it
         keys = rows.table[:, [1, 0, 3]].T.numpy() * [[1], [1], [-1]]
         order = torch.from_numpy(np.lexsort(tuple(keys)))

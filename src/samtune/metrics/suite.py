@@ -17,6 +17,7 @@ from samtune.metrics.conventions import (
     SoftClassIoU,
 )
 from samtune.metrics.image_result import ImageResult
+from samtune.metrics.instance_result import InstanceResult
 from samtune.metrics.instances import AveragePrecision, InstanceScores
 from samtune.metrics.per_image import PerImage
 from samtune.metrics.regions import RegionMetrics
@@ -98,8 +99,8 @@ class Suite:
         self.per_image = {family: PerImage(metric) for family, metric in self.families.items()}
         """The additions of each image to each family."""
 
-    def update(self, image: ImageResult) -> None:
-        """Adds one image."""
+    def update(self, image: ImageResult | InstanceResult) -> None:
+        """Adds one image; of instances alone, if all metrics are of instances."""
         for family in self.per_image.values():
             family.update(image.index, image)
 

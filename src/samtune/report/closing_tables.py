@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
+from samtune.report.instance_table import automatic_modes, instance_lines
 from samtune.report.prompt_table import IOU_TITLE, TITLE, asked_with, metric_rows, prompt_rows
 from samtune.report.quantities import counted, duration, metric, quantity, span
 
@@ -53,13 +54,30 @@ def further_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
         summary: Of a run or an evaluation.
     """
     several = len(summary.get("by_prompt") or {}) > 1
+    automatic = automatic_modes(summary.get("by_prompt"))
     prompt = asked_with(summary["prompt"]) if several else None
+    of_first = {} if summary["prompt"] in automatic else summary.get("metrics") or {}
     tables = (
         _prompts(summary),
         _by_class(summary.get("by_class") or {}),
-        _metrics(summary.get("metrics") or {}, prompt),
+        _metrics(of_first, prompt),
+        *(_instances(mode, entry) for mode, entry in automatic.items()),
     )
     yield from (table for table in tables if table is not None)
+
+
+def _instances(mode: str, entry: Mapping[str, Any]) -> Table:
+    """The numbers of an automatic mode that count most; the report has all, also by size."""
+    lines = instance_lines(entry, short=True)
+    sides = ["zero-shot", "tuned", "difference"]
+    sides = sides if any(line.tuned is not None for line in lines) else sides[:1]
+    table = Table(mode, title=f"{mode}: instances without prompts", title_justify="left")
+    for side in sides:
+        table.add_column(side, justify="right")
+    for line in lines:
+        cells = _beside(line.zero_shot, line.tuned, line.intervals)
+        table.add_row(line.name, *cells[: len(sides)])
+    return table
 
 
 def _metrics(
@@ -171,7 +189,8 @@ def _beside(before: float | None, after: float | None, ends: Mapping[str, Any]) 
 
 def facts(summary: Mapping[str, Any]) -> str:
     """The measurements and the costs, in one line."""
-    words = [f"prompt {asked_with(summary['prompt'])}", counted(summary["images"], "image")]
+    asked = asked_with(summary["prompt"], summary.get("by_prompt"))
+    words = [f"prompt {asked}", counted(summary["images"], "image")]
     if summary.get("trainable_parameters") is not None:
         words.append(f"{quantity(summary['trainable_parameters'])} trainable parameters")
     words.append(duration(summary["seconds"]))

@@ -8,8 +8,8 @@ can distinguish. In pictures and curves one colour means the truth, one the zero
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +55,8 @@ class Overlay:
     """Point prompts ``(x, y, label)`` in the image's pixels; label 1 is inside, 0 outside."""
     iou_before: float | None = None
     iou_after: float | None = None
+    captions: Mapping[str, str] = field(default_factory=dict)
+    """Further words below a picture, by its name: ``truth``, ``before``, ``after``."""
 
 
 def draw_overlay(
@@ -159,16 +161,21 @@ def panels(overlay: Overlay) -> Pictures:
     assert image is not None
     pictures = [("image", draw_overlay(image, None, boxes, points))]
     if truth is not None:
-        pictures.append(("truth", draw_overlay(image, truth, colour=TRUTH)))
+        caption = _caption("truth", None, overlay)
+        pictures.append((caption, draw_overlay(image, truth, colour=TRUTH)))
     for label, mask, iou, colour in (
         ("before", overlay.before, overlay.iou_before, BEFORE),
         ("after", overlay.after, overlay.iou_after, AFTER),
     ):
         if mask is not None:
-            caption = label if iou is None else f"{label}, IoU {iou:.3f}"
             drawn = draw_overlay(image, enlarged(mask), boxes, points, colour, outline=truth)
-            pictures.append((caption, drawn))
+            pictures.append((_caption(label, iou, overlay), drawn))
     return [(caption, _shrunk(picture)) for caption, picture in pictures]
+
+
+def _caption(name: str, iou: float | None, overlay: Overlay) -> str:
+    words = [name, overlay.captions.get(name), None if iou is None else f"IoU {iou:.3f}"]
+    return ", ".join(word for word in words if word)
 
 
 def _shrunk(picture: np.ndarray) -> np.ndarray:

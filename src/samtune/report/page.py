@@ -22,6 +22,13 @@ import numpy as np
 
 from samtune.files import write_whole
 from samtune.report.charts import charts
+from samtune.report.instance_table import (
+    Line,
+    automatic_modes,
+    instance_lines,
+    lines_by_size,
+    thresholds,
+)
 from samtune.report.overlays import (
     AFTER,
     BEFORE,
@@ -71,6 +78,8 @@ class Report:
     """Rows of ``metrics.jsonl`` by ``event``: ``train`` (step, loss, lr), ``val`` (step, iou, dice,
     loss), and ``zero_shot`` (iou) if the baseline was measured on the validation images."""
     overlays: Sequence[Overlay] = ()
+    instances: Mapping[str, Sequence[Overlay]] = field(default_factory=dict)
+    """For each automatic mode images with their instances as label maps."""
     config: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     misfits: Sequence[Overlay] = ()
@@ -93,6 +102,9 @@ def write_report(folder: Path, report: Report) -> Path:
         name: encoded(strip(o, row), "PNG")
         for (name, o), row in zip(_file_names(overlays).items(), rows, strict=True)
     }
+    for mode, images in report.instances.items():
+        names = _file_names(images).items()
+        strips |= {f"{mode}-{name}": encoded(strip(o), "PNG") for name, o in names}
     for name, data in strips.items():
         write_whole(Path(folder) / "samples" / f"{name}.png", data)
     return write_whole(Path(folder) / "report.html", html)
@@ -124,6 +136,10 @@ def render(report: Report, rows: Sequence[Pictures] | None = None) -> str:
             )
             if groups
         },
+        instances=[
+            _instances(mode, entry, report.instances.get(mode, ()))
+            for mode, entry in automatic_modes(report.summary.get("by_prompt")).items()
+        ],
         charts=charts(report.history, report.summary),
         misfits=[_figure(o, panels(o)) for o in report.misfits],
         gallery=[_figure(o, row) for o, row in zip(overlays, rows, strict=True)],
@@ -185,7 +201,9 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _by_metric(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The requested metrics, if there are others than IoU and Dice."""
     metrics = summary.get("metrics") or {}
-    if not set(metrics) - {"iou", "dice"}:
+    if not set(metrics) - {"iou", "dice"} or summary.get("prompt") in automatic_modes(
+        summary.get("by_prompt")
+    ):
         return {}
     return {
         label: {
@@ -194,6 +212,39 @@ def _by_metric(summary: Mapping[str, Any]) -> dict[str, Any]:
             "intervals": {side: {"value": each} for side, each in ends.items()},
         }
         for label, before, after, ends in metric_rows(metrics)
+    }
+
+
+def _instances(mode: str, entry: Mapping[str, Any], images: Sequence[Overlay]) -> dict[str, Any]:
+    """An automatic mode: its tables, over all sizes and by size, its thresholds and pictures."""
+    tables = {
+        "": {line.name: _one_number(line) for line in instance_lines(entry)},
+        "By size": {
+            title: {
+                "zero_shot": {size: line.zero_shot for size, line in lines.items()},
+                "tuned": {size: line.tuned for size, line in lines.items()},
+                "intervals": {
+                    side: {size: line.intervals.get(side) for size, line in lines.items()}
+                    for side in ("zero_shot", "tuned", "difference")
+                },
+            }
+            for title, lines in lines_by_size(entry)
+        },
+    }
+    return {
+        "mode": mode,
+        "tables": {title: _group_table(rows) for title, rows in tables.items()},
+        "thresholds": thresholds(entry),
+        "gallery": [_figure(o, panels(o)) for o in images],
+    }
+
+
+def _one_number(line: Line) -> dict[str, Any]:
+    """A line of a table that has one number for each side."""
+    return {
+        "zero_shot": {"value": line.zero_shot},
+        "tuned": {"value": line.tuned},
+        "intervals": {side: {"value": ends} for side, ends in line.intervals.items()},
     }
 
 
@@ -258,7 +309,8 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if summary.get("images") is not None:
         facts.append(("Images measured", str(summary["images"]), str(summary.get("split") or "")))
     if summary.get("prompt") is not None:
-        facts.append(("Prompt", asked_with(str(summary["prompt"])), ""))
+        asked = asked_with(str(summary["prompt"]), summary.get("by_prompt"))
+        facts.append(("Prompt", asked, ""))
     return facts
 
 

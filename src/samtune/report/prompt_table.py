@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-TITLE = "By prompt (all but none are taken from the ground truth)"
+TITLE = "By prompt (all but none and automatic modes are taken from the ground truth)"
 IOU_TITLE = f"IoU {TITLE[0].lower()}{TITLE[1:]}"
 NOTHING = "none"
 """The mode without any prompt."""
@@ -28,8 +28,15 @@ class Row:
     """By ``zero_shot``, ``tuned`` and ``difference`` the interval of each metric."""
 
 
-def asked_with(mode: str) -> str:
-    """A prompt mode with its origin, as ``box (from the ground truth)``."""
+def asked_with(mode: str, by_prompt: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """A prompt mode with its origin, as ``box (from the ground truth)``.
+
+    Args:
+        mode: The mode.
+        by_prompt: The results of each mode, which tell automatic ones.
+    """
+    if ((by_prompt or {}).get(mode) or {}).get("automatic"):
+        return f"{mode} (no prompts)"
     return mode if mode == NOTHING else f"{mode} (from the ground truth)"
 
 

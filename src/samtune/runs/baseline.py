@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +13,16 @@ import torch
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset, collate
 from samtune.distributed import is_main
+from samtune.evaluation.automatic import automatic_metrics
 from samtune.evaluation.streaming import Evaluation, evaluate, predict_in_parts
 from samtune.evaluation.uncertainty import intervals_beside
 from samtune.metrics.contract import ALWAYS, contract
 from samtune.metrics.intervals import LEVEL, RESAMPLES
 from samtune.model.finetuned import FineTuned
-from samtune.prompts import NONE
+from samtune.prompts import AUTOMATIC, NONE
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
+from samtune.runs.automatic import MEANING, Automatic
 from samtune.runs.config import RunConfig
 from samtune.runs.trees import Tree
 
@@ -67,21 +69,32 @@ def compare_with_base(
     test: Mapping[str, SegmentationDataset],
     config: RunConfig,
     display: Display,
-) -> tuple[Tree, list[Overlay]]:
+) -> tuple[Tree, Drawn]:
     """Zero-shot beside tuned for each prompt mode, and pictures for the first mode.
 
-    In the summary, ``items`` has one row per prompt mode and image.
+    Each automatic mode has pictures of its own. In the summary, ``items`` has one row per prompt
+    mode and image.
     """
     items: list[Tree] = []
     by_prompt: dict[str, Tree] = {}
     first, overlays = next(iter(test)), []
+    instances: dict[str, list[Overlay]] = {}
     summary: Tree = {}
+    automatic = Automatic(baseline, model, config, display)
     for mode, dataset in test.items():
-        before = measure(baseline, dataset, config, display, f"zero-shot, {mode}", guesses=True)
-        after = model and measure(model, dataset, config, display, f"tuned, {mode}")
-        by_prompt[mode] = _of_prompt(mode, model, before, after or None)
-        by_prompt[mode]["metrics"] = _by_metric(before, after or None, config)
-        items += _items(mode, before, after or None)
+        names: Sequence[str] = config.eval.names
+        of_mode: Tree = {}
+        if mode in AUTOMATIC:
+            names = automatic_metrics(config.eval)
+            before, after, of_mode, instances[mode] = automatic.measure(mode, dataset)
+        else:
+            before = measure(baseline, dataset, config, display, f"zero-shot, {mode}", guesses=True)
+            after = None
+            if model is not None:
+                after = measure(model, dataset, config, display, f"tuned, {mode}")
+        by_prompt[mode] = _of_prompt(mode, model, before, after) | of_mode
+        by_prompt[mode]["metrics"] = _by_metric(before, after, names)
+        items += _items(mode, before, after)
         if mode == first:
             summary = {
                 "zero_shot": numbers(before),
@@ -89,18 +102,35 @@ def compare_with_base(
                 "prompt": mode,
                 "images": before.images,
                 "objects": before.metrics["objects"],
-                "by_class": _by_class(before, after or None, config),
+                "by_class": _by_class(before, after, config),
                 "metrics": by_prompt[mode]["metrics"],
-                "intervals": _intervals(before, after or None, ALWAYS),
+                "intervals": _intervals(before, after, ALWAYS),
                 "interval": INTERVAL,
                 "images_per_second": (after or before).images_per_second,
-                "contract": contract(dict.fromkeys((*ALWAYS, *config.eval.names))),
             }
-            if is_main():
-                overlays = _overlays(baseline, model, dataset, before, after or None, config)
+            if is_main() and mode not in AUTOMATIC:
+                overlays = _overlays(baseline, model, dataset, before, after, config)
     guesses = by_prompt[first].get("guesses")
     summary |= {"guesses": guesses} if guesses else {}
-    return {**summary, "by_prompt": by_prompt, "items": items}, overlays
+    summary["contract"] = _contract(by_prompt, config)
+    return {**summary, "by_prompt": by_prompt, "items": items}, Drawn(overlays, instances)
+
+
+class Drawn(NamedTuple):
+    """The pictures of a comparison with the base."""
+
+    overlays: list[Overlay]
+    """Answers to the first mode, if that has prompts."""
+    instances: dict[str, list[Overlay]]
+    """By automatic mode."""
+
+
+def _contract(by_prompt: Mapping[str, Tree], config: RunConfig) -> str:
+    """The meaning of all metrics of an evaluation."""
+    names = dict.fromkeys((*ALWAYS, *config.eval.names))
+    if not any(mode in AUTOMATIC for mode in by_prompt):
+        return contract(names)
+    return contract(names | dict.fromkeys(automatic_metrics(config.eval))) + MEANING
 
 
 def numbers(evaluation: Evaluation) -> dict[str, float]:
@@ -157,8 +187,9 @@ def _items(mode: str, before: Evaluation, after: Evaluation | None) -> list[Tree
     rows = {item["index"]: {"prompt": mode, "image": item["name"]} for item in before.items}
     for side, evaluation in sides.items():
         for item in evaluation.items:
-            for key in ("objects", *HEADLINE):
-                rows[item["index"]][f"{side}_{key}"] = item[key]
+            for key in ("objects", *HEADLINE, "masks", "matches"):
+                if key in item:
+                    rows[item["index"]][f"{side}_{key}"] = item[key]
     return list(rows.values())
 
 
@@ -166,12 +197,12 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {key: metrics[key] for key in HEADLINE}
 
 
-def _by_metric(before: Evaluation, after: Evaluation | None, config: RunConfig) -> Tree:
+def _by_metric(before: Evaluation, after: Evaluation | None, names: Sequence[str]) -> Tree:
     """For each metric the values of both models, and of the guesses that have the metric."""
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
     by_name: Tree = {}
-    ends = _intervals(before, after, config.eval.names)
-    for name in config.eval.names:
+    ends = _intervals(before, after, names)
+    for name in names:
         by_name[name] = {side: evaluation.metrics[name] for side, evaluation in sides.items()}
         guesses = {guess: has[name] for guess, has in before.guesses.items() if name in has}
         by_name[name] |= {"guesses": guesses} if guesses else {}

@@ -18,11 +18,12 @@ from samtune.errors import InputError
 from samtune.files import as_path, write_whole
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST
-from samtune.prompts import kind_of
+from samtune.prompts import AUTOMATIC, kind_of
 from samtune.registry.places import key_of
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
-from samtune.runs.baseline import compare_with_base
+from samtune.runs.automatic import one_target_remark
+from samtune.runs.baseline import Drawn, compare_with_base
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
@@ -119,7 +120,7 @@ def _train(config: RunConfig, display: Display, begun_at: float) -> Tree:
         outside = Outside(time.perf_counter() - begun_at, _images_after(plan))
         result = _fit(plan, folder, log, begun, outside)
         test = _with_kept(plan, result)
-        summary, overlays = compare_with_base(plan.baseline, plan.model, test, config, display)
+        summary, drawn = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, result.seconds), "steps": result.steps}
         summary |= {"length": length_of(config)}
         summary |= {"checkpoint": str(folder / BEST), "title": _title(config)}
@@ -129,7 +130,7 @@ def _train(config: RunConfig, display: Display, begun_at: float) -> Tree:
         summary["diagnoses"], misfits = plan.examination.causes(log.rows, folder, display)
         _tell([*left_out, *about, *short], display, summary["diagnoses"])
         remarks = [*plan.remarks, *left_out, summary["verdict"], *about, *short]
-        return _write_results(folder, summary, config, remarks, log.rows, overlays, misfits)
+        return _write_results(folder, summary, config, remarks, log.rows, drawn, misfits)
 
 
 def short_name(name: str) -> str:
@@ -222,7 +223,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     records = select(parts, config.data.split)
     look = check_splits({config.data.split: records}, config, thorough=run is not None)
     remarks += leaks(records, layout, config)
-    remarks += [*look.remarks, *frame_remarks(model, baseline)]
+    remarks += [*look.remarks, *one_target_remark(config), *frame_remarks(model, baseline)]
     remarks += altered(run, look.looks, config.resume_changed)
     test = test_sets(config, model or baseline, records)
     if model is not None and config.data.split in ("val", "test"):
@@ -232,16 +233,17 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     stem = path.parent.name if path.name == BEST else path.stem
     # the folder and the disk, before the long measurement
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
-        summary, overlays = compare_with_base(baseline, model, test, config, display)
+        summary, drawn = compare_with_base(baseline, model, test, config, display)
         summary |= _costs(model or baseline, time.perf_counter() - start)
         summary |= {"checkpoint": None if model is None else source.word}
         summary |= {} if model is None else {"strength": model.strength}
         summary["title"] = f"{stem} on {data_name(config)}, {config.data.split}"
         remarks += shortfalls(summary["by_prompt"])
-        if model is not None and not {kind_of(mode) for mode in test} & model.prompt_modes.kinds:
+        kinds = {kind_of(mode) for mode in test if mode not in AUTOMATIC}
+        if model is not None and kinds and not kinds & model.prompt_modes.kinds:
             remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
         _tell(remarks, display)
-        return _write_results(folder, summary, config, remarks, [], overlays)
+        return _write_results(folder, summary, config, remarks, [], drawn)
 
 
 def _parts_to_measure(
@@ -319,7 +321,7 @@ def _write_results(
     config: RunConfig,
     remarks: list[str],
     history: list[dict[str, Any]],
-    overlays: Sequence[Overlay],
+    drawn: Drawn,
     misfits: Sequence[Overlay] = (),
 ) -> Tree:
     summary = {**summary, "remarks": remarks, "report": str(folder / "report.html")}
@@ -334,7 +336,8 @@ def _write_results(
         command=" ".join(["samtune", *sys.argv[1:]]),
         contract=summary["contract"],
         history=history,
-        overlays=overlays,
+        overlays=drawn.overlays,
+        instances=drawn.instances,
         config=config.tree(),
         remarks=remarks,
         misfits=misfits,

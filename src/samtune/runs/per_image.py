@@ -26,7 +26,8 @@ def write_items(folder: Path, items: Sequence[Tree]) -> Path | None:
     if not items:
         return None
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(items[0]), lineterminator="\n")
+    columns = dict.fromkeys(key for row in items for key in row)  # automatic modes have more
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     for row in items:
         writer.writerow({key: _cell(value) for key, value in row.items()})

@@ -11,7 +11,9 @@ from samtune.data.layouts import find
 from samtune.data.shapes import Shapes
 from samtune.data.shapes import measure as measure_objects
 from samtune.model.finetuned import FineTuned
-from samtune.runs.assembly import dataset_of, evaluation_modes, frame_remarks, models
+from samtune.prompts import AUTOMATIC
+from samtune.runs.assembly import dataset_of, frame_remarks, models
+from samtune.runs.automatic import check_modes, one_target_remark
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import altered, check_splits, parts_to_train_on
 from samtune.runs.evidence import Examination
@@ -75,6 +77,7 @@ def plan_training(config: RunConfig) -> Plan:
         remarks=[
             *remarks,
             *look.remarks,
+            *one_target_remark(config),
             *differences,
             *frame_remarks(model, baseline),
         ],
@@ -106,9 +109,16 @@ def test_sets(
         config: The configuration, for the modes.
         model: The model, for its frame.
         records: The files.
+
+    Raises:
+        InputError: The model cannot do an automatic mode.
     """
-    modes = evaluation_modes(config)
-    return {mode: dataset_of(config, model, records, False, mode) for mode in modes}
+    modes = config.prompts.evaluated_modes
+    check_modes(model, modes)
+    return {
+        mode: dataset_of(config, model, records, False, None if mode in AUTOMATIC else mode)
+        for mode in modes
+    }
 
 
 def with_framing(config: RunConfig, shapes: Shapes) -> tuple[RunConfig, list[str]]:

@@ -100,6 +100,8 @@ def _without_number(by_prompt: Mapping[str, Tree]) -> list[str]:
     """Requested metrics without a value, as those of sizes that do not occur."""
     names = []
     for mode, entry in by_prompt.items():
+        if entry.get("automatic"):  # it has all metrics of instances, of every size
+            continue
         for name, sides in (entry.get("metrics") or {}).items():
             values = [sides[side] for side in ("tuned", "zero_shot") if side in sides]
             if values and all(

@@ -1,0 +1,182 @@
+"""What models find without prompts: their instances beside those of the base with SAM's thresholds.
+
+The base always answers as SAM's automatic mask generation with its published thresholds, also
+beside a decoder that predicts instances: that is what one has without tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+
+import numpy as np
+
+from samtune.data import SegmentationDataset
+from samtune.data.labels import Sample
+from samtune.distributed import place
+from samtune.errors import InputError
+from samtune.evaluation.automatic import evaluate_automatic, generator_of
+from samtune.evaluation.result import Evaluation
+from samtune.inference.everything.instances import InstanceGenerator, Instances
+from samtune.model.finetuned import FineTuned
+from samtune.prompts import AUTOMATIC, EVERYTHING
+from samtune.report.overlays import Overlay
+from samtune.report.quantities import counted
+from samtune.report.terminal import Display
+from samtune.runs.config import RunConfig
+from samtune.runs.trees import Tree
+
+PICTURES = 6
+"""Number of images in the report for an automatic mode."""
+MEANING = (
+    "Automatic modes (everything, instances): iou and dice are of each target with the mask that "
+    "matches it, one to one, the closest pair first; a target without a mask scores 0. Zero-shot "
+    "is the base with the thresholds of SAM's own generator.\n"
+)
+"""The contract of what automatic modes add."""
+
+
+@dataclass
+class Finding:
+    """An evaluation of an automatic mode, and what was found on some of the images."""
+
+    evaluation: Evaluation
+    settings: Tree
+    """The thresholds in force."""
+    found: dict[int, tuple[Sample, Instances]] = field(default_factory=dict)
+    """By index of the image."""
+
+
+class Automatic:
+    """The automatic modes of one evaluation; what the base finds is measured once for all of them.
+
+    Args:
+        baseline: The base.
+        model: The tuned model; ``None`` if the base is measured alone.
+        config: The settings.
+        display: The output for progress.
+    """
+
+    def __init__(
+        self, baseline: FineTuned, model: FineTuned | None, config: RunConfig, display: Display
+    ) -> None:
+        self.baseline, self.model, self.config, self.display = baseline, model, config, display
+        self._zero_shot: Finding | None = None
+
+    def measure(
+        self, mode: str, dataset: SegmentationDataset
+    ) -> tuple[Evaluation, Evaluation | None, Tree, list[Overlay]]:
+        """Zero-shot and tuned of a mode, what ``by_prompt`` says besides, and pictures."""
+        if self._zero_shot is None:
+            self._zero_shot = self._finding(
+                self.baseline, EVERYTHING, dataset, "zero-shot, everything"
+            )
+        before = self._zero_shot
+        after = None
+        if self.model is not None:
+            after = self._finding(self.model, mode, dataset, f"tuned, {mode}")
+        sides = {"zero_shot": before, **({"tuned": after} if after else {})}
+        entry: Tree = {
+            "automatic": True,
+            "ground_truth": False,
+            "seconds_per_image": {
+                side: 1 / (each.evaluation.images_per_second or 1) for side, each in sides.items()
+            },
+            "settings": {side: each.settings for side, each in sides.items()},
+        }
+        pictures = [
+            _picture(dataset, sample, found, after.found[index][1] if after else None)
+            for index, (sample, found) in sorted(before.found.items())
+        ]
+        return before.evaluation, after.evaluation if after else None, entry, pictures
+
+    def _finding(
+        self, model: FineTuned, mode: str, dataset: SegmentationDataset, what: str
+    ) -> Finding:
+        precision = self.config.train.precision
+        generator = generator_of(model, mode, precision)
+        rank, world = place()
+        mine = range(rank, len(dataset), world)
+        step = max(1, -(-len(mine) // PICTURES))
+        shown = set(mine[::step]) if rank == 0 else set()
+        found: dict[int, tuple[Sample, Instances]] = {}
+
+        def watch(index: int, sample: Sample, instances: Instances) -> None:
+            if index in shown:
+                found[index] = sample, instances
+
+        evaluation = evaluate_automatic(
+            model,
+            dataset,
+            generator,
+            progress=lambda done, total: self.display.progress(what, done, total),
+            measuring=self.config.eval,
+            watch=watch,
+        )
+        return Finding(evaluation, _settings_of(generator), found)
+
+
+def _settings_of(generator: InstanceGenerator) -> Tree:
+    """The settings of a generator, as far as it has any."""
+    for name in ("settings", "config"):
+        settings = getattr(generator, name, None)
+        if is_dataclass(settings) and not isinstance(settings, type):
+            return {key: value for key, value in asdict(settings).items() if value is not None}
+    return {}
+
+
+def _picture(
+    dataset: SegmentationDataset, sample: Sample, before: Instances, after: Instances | None
+) -> Overlay:
+    labels = sample.labels
+    objects = int(dataset.large_enough(labels.map, len(labels)).sum())
+    captions = {"truth": counted(objects, "object"), "before": counted(len(before), "mask")}
+    if after is not None:
+        captions["after"] = counted(len(after), "mask")
+    return Overlay(
+        name=sample.name,
+        image=sample.image,
+        truth=labels.map.astype(np.int32),
+        before=before.label_map(),
+        after=None if after is None else after.label_map(),
+        captions=captions,
+    )
+
+
+def check_modes(model: FineTuned, modes: Sequence[str]) -> None:
+    """Refuses automatic modes that a model cannot do.
+
+    Args:
+        model: The model.
+        modes: Modes of evaluation, with and without prompts.
+
+    Raises:
+        InputError: With what to do.
+    """
+    for mode in modes:
+        if mode in AUTOMATIC and (reason := inability(model, mode)):
+            raise InputError(f"prompts.eval={mode}: {reason}")
+
+
+def inability(model: FineTuned, mode: str) -> str | None:
+    """Why a model cannot do a mode of evaluation; ``None`` if it can."""
+    if mode not in AUTOMATIC:
+        return None
+    try:
+        generator_of(model, mode)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def one_target_remark(config: RunConfig) -> list[str]:
+    """A remark if each image has one target, its whole foreground, beside which parts are wrong."""
+    data = config.data
+    automatic = [mode for mode in config.prompts.evaluated_modes if mode in AUTOMATIC]
+    one = data.objects == "mask" or (data.objects == "auto" and data.masks != "instance")
+    if not automatic or not one:
+        return []
+    return [
+        f"{' and '.join(automatic)}: the target is the whole foreground of an image as one object; "
+        "data.objects=component makes each connected part an object"
+    ]
