@@ -39,8 +39,8 @@ def test_an_untuned_model_is_the_base_on_the_same_prompts(parts, sam):
         assert list(summary["by_prompt"]) == ["box", "none"]
         for values in summary["by_prompt"].values():
             assert values["zero_shot"] == values["tuned"]
-        assert len(shown) == 4
-        for overlay in shown:
+        assert len(shown.overlays) == 4 and not shown.instances
+        for overlay in shown.overlays:
             assert overlay.iou_before == overlay.iou_after
             assert (overlay.before == overlay.after).all() and overlay.boxes
 
@@ -49,7 +49,7 @@ def test_the_base_alone(parts):
     config, baseline, test = parts
     summary, shown = compare_with_base(baseline, None, test, config, Display(json=True))
     assert summary["tuned"] is None and "tuned" not in summary["by_prompt"]["box"]
-    assert all(overlay.after is None and overlay.iou_after is None for overlay in shown)
+    assert all(overlay.after is None and overlay.iou_after is None for overlay in shown.overlays)
 
 
 def test_the_metrics_asked_for_and_their_contract(parts):

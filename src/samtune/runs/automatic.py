@@ -74,7 +74,9 @@ class Automatic:
         before = self._zero_shot
         after = None
         if self.model is not None:
-            after = self._finding(self.model, mode, dataset, f"tuned, {mode}")
+            # A model that was not worth it (strength 0) answers as the base does.
+            able = inability(self.model, mode) is None
+            after = self._finding(self.model, mode, dataset, f"tuned, {mode}") if able else before
         sides = {"zero_shot": before, **({"tuned": after} if after else {})}
         entry: Tree = {
             "automatic": True,
