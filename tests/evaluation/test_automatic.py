@@ -9,7 +9,7 @@ from PIL import Image
 import samtune
 from samtune.data import DataConfig, SegmentationDataset, splits
 from samtune.errors import InputError
-from samtune.evaluation import automatic, streaming
+from samtune.evaluation import automatic
 from samtune.evaluation.automatic import automatic_metrics, evaluate_automatic
 from samtune.inference.everything.instances import Instances
 from samtune.metrics.config import EvalConfig
@@ -111,7 +111,7 @@ def test_objects_that_an_evaluation_leaves_out_are_neither_missed_nor_wrong(fold
 
 
 def test_python_measures_automatic_modes_beside_prompts(folder, model, monkeypatch):
-    monkeypatch.setattr(streaming, "generator_of", lambda model, mode, precision: right)
+    monkeypatch.setattr(automatic, "generator_of", lambda model, mode, precision: right)
     data = samtune.open_data(str(folder), masks="instance")
     split = data.train
     found = samtune.evaluate(model, split, prompts="everything,box")

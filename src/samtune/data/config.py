@@ -239,10 +239,10 @@ class PromptConfig(Settings):
         modes = self.modes(train=False)
         if self.eval == AUTO:
             return modes.names
-        listed: list[str] = []
+        in_order: list[str] = []
         for name in listed_modes(self.eval):
             if name in AUTOMATIC:
-                listed.append(name)
+                in_order.append(name)
             else:
-                listed += PromptModes.of(name, "prompts.eval", AUTOMATIC).names
-        return tuple(dict.fromkeys(listed))
+                in_order += PromptModes.of(name, "prompts.eval", AUTOMATIC).names
+        return tuple(dict.fromkeys(in_order))

@@ -1,9 +1,9 @@
-"""Measuring what a model finds without prompts: its instances beside those of the data set."""
+"""Measuring automatic modes: the instances of a model beside those of the data set."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import GROUPS
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision
-from samtune.prompts import EVERYTHING
+from samtune.prompts import AUTOMATIC, EVERYTHING
 
 if TYPE_CHECKING:
     from samtune.metrics.instance_result import InstanceResult, Overlaps
@@ -32,7 +32,7 @@ NEED_MORE = ("aji_plus",)
 
 
 def generator_of(model: FineTuned, mode: str, precision: Precision = "fp32") -> InstanceGenerator:
-    """What finds the instances of an image in an automatic mode.
+    """The function that finds the instances of an image in an automatic mode.
 
     Args:
         model: It is put into evaluation mode.
@@ -51,6 +51,22 @@ def generator_of(model: FineTuned, mode: str, precision: Precision = "fp32") -> 
     return WatershedGenerator(model, precision=precision)
 
 
+def generators_of(
+    model: FineTuned, modes: Iterable[str], precision: Precision = "fp32"
+) -> dict[str, InstanceGenerator]:
+    """The functions of the automatic modes among several modes, see :func:`generator_of`.
+
+    Args:
+        model: See there.
+        modes: With and without prompts.
+        precision: See there.
+
+    Raises:
+        InputError: See there.
+    """
+    return {mode: generator_of(model, mode, precision) for mode in modes if mode in AUTOMATIC}
+
+
 def automatic_metrics(config: EvalConfig) -> tuple[str, ...]:
     """The metrics of automatic modes: all of instances, but for some that must be asked for."""
     return tuple(
@@ -62,9 +78,9 @@ def evaluate_automatic(
     model: FineTuned,
     dataset: SegmentationDataset,
     generator: InstanceGenerator,
-    *,
     progress: Callable[[int, int], None] | None = None,
     measuring: EvalConfig | None = None,
+    *,
     watch: Callable[[int, Sample, Instances], None] | None = None,
 ) -> Evaluation:
     """Measures what is found without prompts on a data set, at the original resolution.

@@ -134,7 +134,7 @@ def test_images(
     modes = dataset.prompts.evaluated_modes
     if isinstance(images, SegmentationDataset) and prompts is not None:
         assert not isinstance(prompts, PromptConfig)
-        modes = PromptConfig(eval=_listed(prompts)).evaluated_modes
+        modes = PromptConfig(eval=_names_in(prompts)).evaluated_modes
     return {mode: dataset if mode in AUTOMATIC else dataset.asked_in(mode) for mode in modes}
 
 
@@ -163,11 +163,11 @@ def _images(
         return images
     if isinstance(prompts, PromptConfig):
         raise InputError("prompts=PromptConfig(...): of prepared images it is set in prepare")
-    modes = [mode for mode in _listed(prompts) if mode not in AUTOMATIC]
+    modes = [mode for mode in _names_in(prompts) if mode not in AUTOMATIC]
     return images.asked_in(*modes) if modes else images
 
 
-def _listed(prompts: str | Sequence[str]) -> list[str]:
+def _names_in(prompts: str | Sequence[str]) -> list[str]:
     """The names that Python code gives: a list, or with commas or ``+`` between."""
     joined = isinstance(prompts, str) and "+" in prompts
     return list(listed_modes(str(prompts).split("+") if joined else prompts))
@@ -226,7 +226,7 @@ def _prompts(prompts: PromptSettings, model: FineTuned, train: bool) -> PromptCo
     """
     settings = prompts if isinstance(prompts, PromptConfig) else PromptConfig()
     if prompts is not None and not isinstance(prompts, PromptConfig):
-        modes = list(PromptModes.read(prompts).as_written) if train else _listed(prompts)
+        modes = list(PromptModes.read(prompts).as_written) if train else _names_in(prompts)
         settings = PromptConfig(train=modes) if train else PromptConfig(eval=modes)
     if settings.train == PromptConfig.train:
         settings = replace(settings, train=list(model.prompt_modes.as_written))

@@ -17,7 +17,7 @@ from samtune.data import SegmentationDataset
 from samtune.data.loading import batches
 from samtune.distributed import place
 from samtune.errors import checks_keywords
-from samtune.evaluation.automatic import evaluate_automatic, generator_of
+from samtune.evaluation.automatic import evaluate_automatic, generators_of
 from samtune.evaluation.guesses import guesses_for
 from samtune.evaluation.image_results import (
     MaskPairs,
@@ -41,7 +41,7 @@ from samtune.inference.prompted import bytes_of_answer
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision, autocast, check_precision
-from samtune.prompts import AUTOMATIC, Prompts
+from samtune.prompts import Prompts
 
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
@@ -90,9 +90,7 @@ def evaluate(
     check_model(model)
     check_precision(precision, model.device)
     by_mode = test_images(model, dataset, prompts)
-    generators = {
-        mode: generator_of(model, mode, precision) for mode in by_mode if mode in AUTOMATIC
-    }
+    generators = generators_of(model, by_mode, precision)
     prompted = {mode: images for mode, images in by_mode.items() if mode not in generators}
     evaluations = evaluate_prompts(
         model,
@@ -105,15 +103,20 @@ def evaluate(
         guesses=guesses,
         measuring=measuring,
     )
-    measured = dict(zip(prompted, evaluations, strict=True)) | {
-        mode: evaluate_automatic(
-            model, by_mode[mode], generator, progress=progress, measuring=measuring
-        )
-        for mode, generator in generators.items()
-    }
-    in_order = {mode: measured[mode] for mode in by_mode}
-    first = next(iter(in_order.values()))
-    return replace(first, by_prompt=in_order) if len(in_order) > 1 else first
+    measured = dict(zip(prompted, evaluations, strict=True))
+    for mode, finds in generators.items():
+        measured[mode] = evaluate_automatic(model, by_mode[mode], finds, progress, measuring)
+    return first_of({mode: measured[mode] for mode in by_mode})
+
+
+def first_of(by_mode: dict[str, Evaluation]) -> Evaluation:
+    """The first of several evaluations, which has all of them by mode.
+
+    Args:
+        by_mode: At least one.
+    """
+    first = next(iter(by_mode.values()))
+    return replace(first, by_prompt=by_mode) if len(by_mode) > 1 else first
 
 
 def evaluate_prompts(

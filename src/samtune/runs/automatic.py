@@ -1,4 +1,4 @@
-"""What models find without prompts: their instances beside those of the base with SAM's thresholds.
+"""Automatic modes: the instances that a model finds without prompts, beside those of the base.
 
 The base always answers as SAM's automatic mask generation with its published thresholds, also
 beside a decoder that predicts instances: that is what one has without tuning.
@@ -43,8 +43,8 @@ class Finding:
     evaluation: Evaluation
     settings: Tree
     """The thresholds in force."""
-    found: dict[int, tuple[Sample, Instances]] = field(default_factory=dict)
-    """By index of the image."""
+    pictured: dict[int, tuple[Sample, Instances]] = field(default_factory=dict)
+    """Some images with their instances, by index."""
 
 
 class Automatic:
@@ -87,8 +87,8 @@ class Automatic:
             "settings": {side: each.settings for side, each in sides.items()},
         }
         pictures = [
-            _picture(dataset, sample, found, after.found[index][1] if after else None)
-            for index, (sample, found) in sorted(before.found.items())
+            _picture(dataset, sample, first, after.pictured[index][1] if after else None)
+            for index, (sample, first) in sorted(before.pictured.items())
         ]
         return before.evaluation, after.evaluation if after else None, entry, pictures
 
@@ -101,11 +101,11 @@ class Automatic:
         mine = range(rank, len(dataset), world)
         step = max(1, -(-len(mine) // PICTURES))
         shown = set(mine[::step]) if rank == 0 else set()
-        found: dict[int, tuple[Sample, Instances]] = {}
+        pictured: dict[int, tuple[Sample, Instances]] = {}
 
         def watch(index: int, sample: Sample, instances: Instances) -> None:
             if index in shown:
-                found[index] = sample, instances
+                pictured[index] = sample, instances
 
         evaluation = evaluate_automatic(
             model,
@@ -115,7 +115,7 @@ class Automatic:
             measuring=self.config.eval,
             watch=watch,
         )
-        return Finding(evaluation, _settings_of(generator), found)
+        return Finding(evaluation, _settings_of(generator), pictured)
 
 
 def _settings_of(generator: InstanceGenerator) -> Tree:
@@ -161,7 +161,7 @@ def check_modes(model: FineTuned, modes: Sequence[str]) -> None:
 
 
 def inability(model: FineTuned, mode: str) -> str | None:
-    """Why a model cannot do a mode of evaluation; ``None`` if it can."""
+    """The reason for which a model cannot do a mode of evaluation; ``None`` if it can."""
     if mode not in AUTOMATIC:
         return None
     try:

@@ -69,7 +69,7 @@ def compare_with_base(
     test: Mapping[str, SegmentationDataset],
     config: RunConfig,
     display: Display,
-) -> tuple[Tree, Drawn]:
+) -> tuple[Tree, RunPictures]:
     """Zero-shot beside tuned for each prompt mode, and pictures for the first mode.
 
     Each automatic mode has pictures of its own. In the summary, ``items`` has one row per prompt
@@ -113,10 +113,10 @@ def compare_with_base(
     guesses = by_prompt[first].get("guesses")
     summary |= {"guesses": guesses} if guesses else {}
     summary["contract"] = _contract(by_prompt, config)
-    return {**summary, "by_prompt": by_prompt, "items": items}, Drawn(overlays, instances)
+    return {**summary, "by_prompt": by_prompt, "items": items}, RunPictures(overlays, instances)
 
 
-class Drawn(NamedTuple):
+class RunPictures(NamedTuple):
     """The pictures of a comparison with the base."""
 
     overlays: list[Overlay]

@@ -23,7 +23,7 @@ from samtune.registry.places import key_of
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
 from samtune.runs.automatic import one_target_remark
-from samtune.runs.baseline import Drawn, compare_with_base
+from samtune.runs.baseline import RunPictures, compare_with_base
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
@@ -120,7 +120,7 @@ def _train(config: RunConfig, display: Display, begun_at: float) -> Tree:
         outside = Outside(time.perf_counter() - begun_at, _images_after(plan))
         result = _fit(plan, folder, log, begun, outside)
         test = _with_kept(plan, result)
-        summary, drawn = compare_with_base(plan.baseline, plan.model, test, config, display)
+        summary, pictures = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, result.seconds), "steps": result.steps}
         summary |= {"length": length_of(config)}
         summary |= {"checkpoint": str(folder / BEST), "title": _title(config)}
@@ -130,7 +130,7 @@ def _train(config: RunConfig, display: Display, begun_at: float) -> Tree:
         summary["diagnoses"], misfits = plan.examination.causes(log.rows, folder, display)
         _tell([*left_out, *about, *short], display, summary["diagnoses"])
         remarks = [*plan.remarks, *left_out, summary["verdict"], *about, *short]
-        return _write_results(folder, summary, config, remarks, log.rows, drawn, misfits)
+        return _write_results(folder, summary, config, remarks, log.rows, pictures, misfits)
 
 
 def short_name(name: str) -> str:
@@ -233,7 +233,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     stem = path.parent.name if path.name == BEST else path.stem
     # the folder and the disk, before the long measurement
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
-        summary, drawn = compare_with_base(baseline, model, test, config, display)
+        summary, pictures = compare_with_base(baseline, model, test, config, display)
         summary |= _costs(model or baseline, time.perf_counter() - start)
         summary |= {"checkpoint": None if model is None else source.word}
         summary |= {} if model is None else {"strength": model.strength}
@@ -243,7 +243,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
         if model is not None and kinds and not kinds & model.prompt_modes.kinds:
             remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
         _tell(remarks, display)
-        return _write_results(folder, summary, config, remarks, [], drawn)
+        return _write_results(folder, summary, config, remarks, [], pictures)
 
 
 def _parts_to_measure(
@@ -321,7 +321,7 @@ def _write_results(
     config: RunConfig,
     remarks: list[str],
     history: list[dict[str, Any]],
-    drawn: Drawn,
+    pictures: RunPictures,
     misfits: Sequence[Overlay] = (),
 ) -> Tree:
     summary = {**summary, "remarks": remarks, "report": str(folder / "report.html")}
@@ -336,8 +336,8 @@ def _write_results(
         command=" ".join(["samtune", *sys.argv[1:]]),
         contract=summary["contract"],
         history=history,
-        overlays=drawn.overlays,
-        instances=drawn.instances,
+        overlays=pictures.overlays,
+        instances=pictures.instances,
         config=config.tree(),
         remarks=remarks,
         misfits=misfits,
