@@ -23,6 +23,7 @@ from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
 from samtune.data.late_masks import LateMasks, prompts_and_late_masks
 from samtune.data.prompters import Objects, Sampling, assign, background_points, prompter
+from samtune.data.shapes import large_enough
 from samtune.data.sources import Record
 from samtune.data.transforms import cropped_rotated, fit, fit_mask
 from samtune.errors import InputError
@@ -380,20 +381,9 @@ class SegmentationDataset(Dataset[Example]):
         none = -1 if self.data.background is None else self.data.background
         return np.concatenate([np.array([none], np.int64), labels.classes])
 
-    def large_enough(self, labels: NDArray[np.integer], count: int) -> NDArray[np.bool_]:
-        """``(count,)``: the objects of a label map that are neither too small nor without a pixel.
-
-        Args:
-            labels: ``(h, w)``: ``k + 1`` for object ``k``.
-            count: Number of objects.
-        """
-        pixels = areas(labels, count)
-        there: NDArray[np.bool_] = pixels >= max(1, self.data.min_area)
-        return there & (pixels > self.data.min_share * pixels.max(initial=0))
-
     def _objects(self, objects: Objects, draws: Draws) -> NDArray[np.int64]:
         """The objects to prompt: in the order of the label map, or drawn if there are many."""
-        there = self.large_enough(objects.map, objects.count)
+        there = large_enough(objects.map, objects.count, self.data)
         if not self.train:
             return np.flatnonzero(there)
         if not self.originals:  # otherwise it is compared at its own size

@@ -79,3 +79,16 @@ def widths_of(labels: NDArray[np.integer], count: int) -> NDArray[np.float64]:
     pixels, outline = areas(labels, count), np.pi / 4 * edges[1:]
     whole = np.where(pixels > 0, float(min(labels.shape)), 0.0)
     return np.where(outline > 0, 2 * pixels / np.maximum(outline, 1e-9), whole)
+
+
+def large_enough(labels: NDArray[np.integer], count: int, config: DataConfig) -> NDArray[np.bool_]:
+    """``(count,)``: the objects of a label map that are prompted, and not too small for that.
+
+    Args:
+        labels: ``(h, w)``: ``k + 1`` for object ``k``.
+        count: Number of objects.
+        config: The smallest size, in pixels and as a fraction of the largest.
+    """
+    pixels = areas(labels, count)
+    there: NDArray[np.bool_] = pixels >= max(1, config.min_area)
+    return there & (pixels > config.min_share * pixels.max(initial=0))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from samtune.data import SegmentationDataset
 from samtune.data.labels import Sample
+from samtune.data.shapes import large_enough
 from samtune.distributed import place
 from samtune.evaluation.result import Evaluation, image_row
 from samtune.evaluation.sums import counter_on, draws_of, gather_items
@@ -171,7 +172,7 @@ def instance_result(
     from samtune.metrics.instance_result import InstanceResult, run_lengths_of_map
 
     labels = sample.labels
-    there = dataset.large_enough(labels.map, len(labels))
+    there = large_enough(labels.map, len(labels), dataset.data)
     numbers = np.concatenate([[0], np.where(there, there.cumsum(), 0)])
     targets = numbers[labels.map]
     ignored = (labels.map > 0) & (targets == 0)

@@ -13,6 +13,7 @@ import numpy as np
 
 from samtune.data import SegmentationDataset
 from samtune.data.labels import Sample
+from samtune.data.shapes import large_enough
 from samtune.distributed import place
 from samtune.errors import InputError
 from samtune.evaluation.automatic import evaluate_automatic, generator_of
@@ -131,7 +132,7 @@ def _picture(
     dataset: SegmentationDataset, sample: Sample, before: Instances, after: Instances | None
 ) -> Overlay:
     labels = sample.labels
-    objects = int(dataset.large_enough(labels.map, len(labels)).sum())
+    objects = int(large_enough(labels.map, len(labels), dataset.data).sum())
     captions = {"truth": counted(objects, "object"), "before": counted(len(before), "mask")}
     if after is not None:
         captions["after"] = counted(len(after), "mask")
