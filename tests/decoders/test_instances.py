@@ -56,11 +56,11 @@ def test_alone_it_answers_with_the_foreground():
 def test_a_run_follows_from_the_decoder(refused):
     data = {"data": {"root": "nuclei", "masks": "instance"}}
     alone = resolve([data, {"decoder": {"name": "instances"}}])
-    assert alone.train.loss == "distances" and alone.prompts.train == "none"
+    assert alone.train.loss == "distances + foreground" and alone.prompts.train == "none"
     assert alone.train.peak_lr == 1e-3
     both = {"name": "instances", "prompts": "tuned", "object_classes": 3}
     beside = resolve([data, {"decoder": both}])
-    assert beside.train.loss == "bce + dice + iou_head + distances + object_ce"
+    assert beside.train.loss == "bce + dice + iou_head + distances + foreground + object_ce"
     assert beside.prompts.train == ["box", "point"]
     mine = resolve([data, {"decoder": both, "train": {"loss": "dice + distances + 2*object_ce"}}])
     assert mine.train.loss == "dice + distances + 2*object_ce"
@@ -71,7 +71,7 @@ def test_a_run_follows_from_the_decoder(refused):
     one = {"data": {"root": "polyps"}, "decoder": {"name": "instances"}}
     refused(["data.masks=auto", "data.masks=instance"], resolve, [one])
     parts = resolve([one, {"data": {"masks": "binary", "objects": "component"}}])
-    assert parts.train.loss == "distances"
+    assert parts.train.loss == "distances + foreground"
 
 
 def test_it_says_what_it_reads():

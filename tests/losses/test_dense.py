@@ -61,6 +61,16 @@ def test_pixels_that_do_not_count_change_nothing(target):
     assert (object_ce(z, torch.full_like(classes, -1), valid) == 0).all()
 
 
+def test_the_foreground_alone_has_the_binary_cross_entropy_of_its_map(target):
+    logits = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(2))
+    valid = VALID.clone()
+    valid[:, 0] = False
+    mine = DENSE_LOSSES["foreground"].function(logits, target, valid)
+    z, g = logits[:, 0, 1:], target[:, 0, 1:]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(z, g, reduction="none")
+    torch.testing.assert_close(mine, expected.mean((1, 2)))
+
+
 def test_an_expression_adds_them_to_the_losses_of_masks(target):
     batch = replace(tiny.batch([0, 1, 1], size=(6, 6)), dense={"distances": target})
     logits = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(2))

@@ -85,7 +85,11 @@ class InstanceDecoder(Decoder):
     @classmethod
     def implied(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Its losses; without a decoder for prompts none are asked in, else boxes and points."""
-        terms = ["distances", *(["object_ce"] if options.get("object_classes") else [])]
+        terms = [
+            "distances",
+            "foreground",
+            *(["object_ce"] if options.get("object_classes") else []),
+        ]
         if not cls.takes_prompts(options):
             return {"prompts": {"train": NONE}, "train": {"loss": " + ".join(terms)}}
         loss = " + ".join(["bce", "dice", "iou_head", *terms])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from samtune.batch import Batch, Masks
 from samtune.errors import InputError
-from samtune.losses.masks import full_precision
+from samtune.losses.masks import bce, full_precision
 from samtune.prompts import NONE, PromptModes
 
 _PIXELS = (-2, -1)
@@ -85,6 +85,15 @@ def distances(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).sum(1)
 
 
+@register("foreground", reads="distances")
+def foreground(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy of the foreground, the first of the maps of :func:`distances`.
+
+    Dice alone hardly moves the background, of which a few pixels around each object remain.
+    """
+    return bce(logits[:, 0], target[:, 0], valid)
+
+
 @register("object_ce", reads="object_classes")
 def object_ce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Cross-entropy over the classes of objects: the mean over the pixels inside of objects.
@@ -120,7 +129,7 @@ def check_dense(loss: Any, targets: Sequence[str], prompted: bool, modes: Prompt
                 f"train.loss={loss}: {name} is of a decoder that answers with {target}; leave it "
                 "out, or choose such a decoder"
             )
-    by_target = {each.reads: name for name, each in DENSE_LOSSES.items()}
+    by_target = {each.reads: name for name, each in reversed(DENSE_LOSSES.items())}
     for target in targets:
         if target not in read:
             raise InputError(

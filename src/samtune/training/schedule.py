@@ -104,8 +104,8 @@ class FitConfig(Settings):
     """Apply the weight decay to biases and norms too."""
     loss: str = DEFAULT_LOSS
     """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou,
-    structure, iou_head and quality_head, and for a decoder of distances of distances and object_ce;
-    for maps of classes, of ce, ce_pooled and multi_dice."""
+    structure, iou_head and quality_head; for a decoder of distances also of distances, foreground
+    and object_ce; for maps of classes, of ce, ce_pooled and multi_dice."""
     loss_at: LossAt = setting("frame", level="expert")
     """The size at which the loss is computed: that of the model's frame, or each image's own size
     (after augmentation and crops). The latter needs memory for masks of that size, and bbce then
