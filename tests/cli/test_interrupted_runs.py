@@ -112,6 +112,9 @@ def test_one_word_starts_goes_on_and_says_that_all_is_done(samtune, trained, her
     best = samtune("train", *words, "--json").json
     assert best["tuned"] == whole.json["tuned"] and best["strength"] == whole.json["strength"]
     assert samtune("train", *words, "train.lr=5").line.count("leave it out") == 1
+    Path("run/images.csv").unlink()
+    Path("run/images.csv").mkdir()
+    assert "run/images.csv: is a folder" in samtune("train", *words).line  # before any work
 
 
 class Killed(BaseException):

@@ -284,8 +284,8 @@ def test_small_parts_of_the_largest_object_are_not_asked_for(make_pairs):
     for train in (True, False):
         assert asked(train) == 4
         assert asked(train, connectivity=4) == 5
-        assert asked(train, min_share=0.009) == 3  # above 3.6 pixels
-        assert asked(train, min_share=0.01) == 1  # above 4
+        assert asked(train, min_area_fraction=0.009) == 3  # above 3.6 pixels
+        assert asked(train, min_area_fraction=0.01) == 1  # above 4
 
 
 def test_one_kind_of_prompt_for_all_objects_of_an_image(instances):

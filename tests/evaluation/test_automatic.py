@@ -99,7 +99,7 @@ def test_a_target_counts_once_and_a_second_mask_of_it_is_wrong(folder, model):
 
 
 def test_objects_that_an_evaluation_leaves_out_are_neither_missed_nor_wrong(folder, model):
-    dataset = dataset_of(folder, min_share=0.1)  # the single pixels are below it
+    dataset = dataset_of(folder, min_area_fraction=0.1)  # the single pixels are below it
     assert evaluate_automatic(model, dataset, right).metrics["objects"] == 12
     with_small, without = (
         evaluate_automatic(model, dataset, finds).metrics

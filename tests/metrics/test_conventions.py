@@ -219,7 +219,7 @@ def test_gsam_softly_of_classes_by_batches_of_four():
         truth = label[i] == torch.arange(3)[:, None, None]
         met = truth.flatten(1).any(1).nonzero()[:, 0]
         shares, view = logits[i].softmax(0), truth[met]
-        frame = Seen(view, view, valid[i], classes=met, mapped=True, shares=shares)
+        frame = Seen(view, view, valid[i], classes=met, mapped=True, class_probabilities=shares)
         suite.update(Seen(view, view, mapped=True, frame=frame, index=i, total=9))
     scores = []
     for batch in (slice(0, 4), slice(4, 8)):

@@ -319,7 +319,7 @@ def test_one_of_four_unsynchronised_processes(name):
     (images, steps), corrected = OF_FOUR_PROCESSES[name], RECIPES[name]
     reference = RECIPES[f"{name}-reference"]
     train = dict(reference["train"])
-    assert train.pop("epoch_share") == 0.25 and "epoch_share" not in corrected["train"]
+    assert train.pop("epoch_fraction") == 0.25 and "epoch_fraction" not in corrected["train"]
     assert batches_per_epoch(images, train["batch_size"], 1, 0.25) == steps
     assert train["eval_epochs"] == 1
     assert train == corrected["train"]
@@ -327,7 +327,7 @@ def test_one_of_four_unsynchronised_processes(name):
         assert reference[key] == corrected[key]
     assert str(images) in reference["recipe"]["data"]
     assert f"an epoch has {steps} steps" in reference["recipe"]["differs"]
-    assert from_words([f"{name}-reference"]).train.epoch_share == 0.25
+    assert from_words([f"{name}-reference"]).train.epoch_fraction == 0.25
     assert "fresh quarter" in reference["recipe"]["kept"]
     assert "all processes train one model" in corrected["recipe"]["differs"]
 

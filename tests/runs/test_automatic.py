@@ -48,7 +48,7 @@ def found(pairs, tiny_weights, sam, monkeypatch):
         return find
 
     monkeypatch.setattr(automatic, "generator_of", generator_of)
-    test = {"everything": dataset, "box": dataset.asked_in("box"), "instances": dataset}
+    test = {"everything": dataset, "box": dataset.with_prompts("box"), "instances": dataset}
     result = compare_with_base(FineTuned(sam), model, test, config, Display(quiet=True))
     # the second is whether the tuned model can still do it; the base answers once for both modes
     assert [each for each in asked if not each[0]] == [(False, "everything")]

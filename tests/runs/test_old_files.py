@@ -14,6 +14,7 @@ import yaml
 from plugins import fresh_process, install
 
 from samtune.assets import demo_data
+from samtune.data.config import DataConfig
 from samtune.errors import InputError
 from samtune.model.checkpoint import load, read_header
 from samtune.report.terminal import Display
@@ -21,6 +22,7 @@ from samtune.runs.config import resolve
 from samtune.runs.jobs import evaluate_run, train
 from samtune.runs.trees import leaves
 from samtune.runs.words import from_words, recipes
+from samtune.training.schedule import FitConfig
 from samtune.training.state import has_state, mend_state
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -29,9 +31,17 @@ CHECKPOINTS = sorted((SAMPLES / "checkpoints").glob("*.safetensors"))
 RECIPES = json.loads((SAMPLES / "recipes.json").read_text("utf-8"))
 
 
+FORMER = {
+    f"{schema.section}.{old}": f"{schema.section}.{new}"
+    for schema in (DataConfig, FitConfig)
+    for old, new in schema.former_names.items()
+}
+"""The names of settings that have another one now."""
+
+
 def changed(earlier, now):
     """The settings of an earlier version that mean something else now, with both values."""
-    then, now = leaves(earlier), leaves(now)
+    then, now = ({FORMER.get(k, k): v for k, v in leaves(tree).items()} for tree in (earlier, now))
     return {key: (value, now.get(key)) for key, value in then.items() if now.get(key) != value}
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from samtune.runs.config import resolve
 from samtune.runs.words import from_words, layers, parse_override, read_tree
+from samtune.training.schedule import FitConfig
 
 LITERAL = [
     "2024", "007", "no", "true", "set #3", "a: b", "~name", "it's", "[x", "{a", "-", "1e3", "%x",
@@ -37,6 +38,15 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path, refused):
     file = tmp_path / "a.yaml"
     file.write_text("data:\n  root: x\ntrain: {lr: 1}\ndata:\n  root: y\n")
     refused(["a.yaml", "line 4: the key data appears twice"], read_tree, file)
+
+
+def test_former_names_of_settings_are_read(tmp_path, refused):
+    (tmp_path / "old.yaml").write_text("data: {min_share: 0.1}\ntrain: {epoch_share: 0.5}\n")
+    config = from_words([str(tmp_path / "old.yaml"), "train.epoch_share=0.25"])
+    assert (config.data.min_area_fraction, config.train.epoch_fraction) == (0.1, 0.25)
+    assert config.train == FitConfig(epoch_share=0.25, lr=config.train.lr)
+    both = ["train.epoch_share=0.5", "train.epoch_fraction=0.5"]
+    refused(["epoch_share=0.5", "set epoch_fraction alone"], from_words, both)
 
 
 def test_what_is_no_name_is_read_as_yaml():

@@ -76,7 +76,7 @@ class Interrupt:
         ({}, {}, ("val", 4)),
         ({"accumulate": 2}, {}, ("train", 2)),
         ({"log_every": 3}, {"workers": 2}, ("val", 4)),
-        ({"epoch_share": 0.5, "loss_at": "image", "cosine": "epoch"}, {}, ("train", 4)),
+        ({"epoch_fraction": 0.5, "loss_at": "image", "cosine": "epoch"}, {}, ("train", 4)),
         ({"keep": ["point"], "average": 0.9, "metric": "iou+iou@none"}, {}, ("train", 4)),
     ],
     ids=["before validation", "after validation", "accumulating", "workers", "part", "kept"],
@@ -129,7 +129,7 @@ def test_an_epoch_may_show_a_part_of_the_images(sam, data, monkeypatch):
     )
     rows = []
     c = config(
-        max_steps=None, epochs=4, epoch_share=0.5, batch_size=2, log_every=1, cosine="epoch",
+        max_steps=None, epochs=4, epoch_fraction=0.5, batch_size=2, log_every=1, cosine="epoch",
         warmup=0,
     )  # fmt: skip
     result = fit(model_of(sam), train, None, c, on_event=rows.append)

@@ -97,7 +97,7 @@ def test_validations_cost_no_more_than_the_training():
         ("max_steps", 0), ("epochs", -1), ("batch_size", 0), ("accumulate", 0), ("eval_every", 0),
         ("patience", 0), ("log_every", 0), ("lr", 0.0), ("lr", math.inf), ("min_lr", 1.5),
         ("warmup", -0.1), ("weight_decay", -1.0), ("clip", math.nan), ("loss", "dise"),
-        ("epoch_share", 0.0), ("epoch_share", 1.01), ("epoch_share", math.nan),
+        ("epoch_fraction", 0.0), ("epoch_fraction", 1.01), ("epoch_fraction", math.nan),
     ],
 )  # fmt: skip
 def test_ranges(refused, name, value):

@@ -32,8 +32,8 @@ COMPARISON, REPORT = "comparison.json", "report.html"
 ALL = "all"
 """The word for the whole training split, instead of a number of shots."""
 BUDGET = {
-    "max_steps", "epochs", "epoch_share", "batch_size", "micro_batch", "last_batch", "accumulate",
-    "time", "precision", "eval_every", "eval_epochs", "patience", "metric",
+    "max_steps", "epochs", "epoch_fraction", "batch_size", "micro_batch", "last_batch",
+    "accumulate", "time", "precision", "eval_every", "eval_epochs", "patience", "metric",
 }  # fmt: skip
 """Settings of training that a method never sets itself."""
 

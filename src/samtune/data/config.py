@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from samtune.errors import InputError
@@ -23,6 +24,7 @@ class DataConfig(Settings):
     """The data set: its files, the meaning of masks, splits and augmentation."""
 
     section = "data"
+    former_names = MappingProxyType({"min_share": "min_area_fraction"})
 
     root: str | None = None
     """Folder of the data set: images and masks side by side, with or without split folders."""
@@ -102,7 +104,7 @@ class DataConfig(Settings):
     """Neighbours that connect to a pixel: 4 adjacent ones, or 8 with the diagonal ones."""
     min_area: CountOrZero = setting(1, level="expert")
     """Objects with fewer pixels count as background."""
-    min_share: Rate = setting(0.0, level="expert")
+    min_area_fraction: Rate = setting(0.0, level="expert")
     """Objects no larger than this fraction of the largest in an image are skipped."""
     val_fraction: Rate = setting(0.1, level="expert")
     """Fraction of the data for validation if the folder has no such split."""

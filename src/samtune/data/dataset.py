@@ -154,7 +154,7 @@ class SegmentationDataset(Dataset[Example]):
         other.input, other.mask_size = replace(self.input, size=size), mask_size
         return other
 
-    def asked_in(self, *names: str) -> SegmentationDataset:
+    def with_prompts(self, *names: str) -> SegmentationDataset:
         """The same images with the prompts of another mode; itself if it already has them.
 
         Args:
@@ -169,6 +169,9 @@ class SegmentationDataset(Dataset[Example]):
         other = copy.copy(self)
         other.modes, other.rounds = modes, modes.rounds(self.prompts.clicks)
         return other
+
+    asked_in = with_prompts
+    """The name of :meth:`with_prompts` in version 0.1.0."""
 
     def rehearsing(self, modes: Sequence[str]) -> SegmentationDataset:
         """The same images with additional rehearsal prompts, one object per further mode.

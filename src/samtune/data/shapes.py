@@ -91,4 +91,4 @@ def large_enough(labels: NDArray[np.integer], count: int, config: DataConfig) ->
     """
     pixels = areas(labels, count)
     there: NDArray[np.bool_] = pixels >= max(1, config.min_area)
-    return there & (pixels > config.min_share * pixels.max(initial=0))
+    return there & (pixels > config.min_area_fraction * pixels.max(initial=0))

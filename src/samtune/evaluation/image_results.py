@@ -82,7 +82,9 @@ def image_result(
             result = replace(result, unasked=promptless(i))
     if "frame" not in needs:
         return result
-    frame = _in_frame(dataset, batch, i, pairs.classes, answers.in_frame(i), "shares" in needs)
+    frame = _in_frame(
+        dataset, batch, i, pairs.classes, answers.in_frame(i), "class_probabilities" in needs
+    )
     return replace(result, frame=frame)
 
 
@@ -92,7 +94,7 @@ def _in_frame(
     i: int,
     classes: Tensor,
     logits: Tensor,
-    shares: bool,
+    with_probabilities: bool,
 ) -> ImageResult:
     """The result of image ``i`` in the model's frame, from its logits ``(n, K, h1, w1)`` there."""
     from samtune.metrics import ImageResult
@@ -107,7 +109,7 @@ def _in_frame(
         mapped=mapped,
         background=dataset.data.background,
         probability=None if mapped else _probability(highest(logits)),
-        shares=_class_probabilities(logits) if mapped and shares else None,
+        class_probabilities=_class_probabilities(logits) if mapped and with_probabilities else None,
     )
 
 

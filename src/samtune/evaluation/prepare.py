@@ -135,7 +135,7 @@ def test_images(
     if isinstance(images, SegmentationDataset) and prompts is not None:
         assert not isinstance(prompts, PromptConfig)
         modes = PromptConfig(eval=_names_in(prompts)).evaluated_modes
-    return {mode: dataset if mode in AUTOMATIC else dataset.asked_in(mode) for mode in modes}
+    return {mode: dataset if mode in AUTOMATIC else dataset.with_prompts(mode) for mode in modes}
 
 
 def _images(
@@ -164,7 +164,7 @@ def _images(
     if isinstance(prompts, PromptConfig):
         raise InputError("prompts=PromptConfig(...): of prepared images it is set in prepare")
     modes = [mode for mode in _names_in(prompts) if mode not in AUTOMATIC]
-    return images.asked_in(*modes) if modes else images
+    return images.with_prompts(*modes) if modes else images
 
 
 def _names_in(prompts: str | Sequence[str]) -> list[str]:

@@ -135,7 +135,7 @@ def evaluate_prompts(
 
     Args:
         model: Left in evaluation mode.
-        datasets: The same images in the same frame; see ``SegmentationDataset.asked_in``.
+        datasets: The same images in the same frame; see ``SegmentationDataset.with_prompts``.
         batch_size: See :func:`evaluate`, also for the arguments that follow.
         precision: See there.
         multimask: See there.

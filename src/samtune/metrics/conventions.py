@@ -175,10 +175,11 @@ class SoftClassIoU(RowMetric):
         if not view.mapped:
             inside, target = probability_of(view).cpu(), view.union()[1].cpu()
             return torch.stack([1 - inside, inside]), torch.stack([~target, target])
-        if view.shares is None or view.classes is None:
+        if view.class_probabilities is None or view.classes is None:
             raise ValueError(
-                "no class probabilities: give ImageResult(shares=...), the logits' softmax"
+                "no class probabilities: give ImageResult(class_probabilities=...), the softmax of "
+                "the logits"
             )
         target = torch.zeros(self.classes, *view.size, dtype=torch.bool)
         target[view.classes.cpu()] = view.target[:].cpu()
-        return view.shares.cpu().expand(self.classes, -1, -1), target
+        return view.class_probabilities.cpu().expand(self.classes, -1, -1), target

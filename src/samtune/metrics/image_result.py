@@ -46,7 +46,7 @@ class ImageResult:
     """``(N,)`` the decoder's own estimate of each mask's IoU."""
     probability: Tensor | None = None
     """``(h, w)`` in 0..1: probability of the foreground, the highest over the prompts."""
-    shares: Tensor | None = None
+    class_probabilities: Tensor | None = None
     """``(K, h, w)`` in 0..1: for a map the probability of each class, for one mask its own classes.
     """
     whole: Tensor | None = None
@@ -67,6 +67,11 @@ class ImageResult:
         if self.predicted.shape != self.target.shape or len(self.predicted.shape) != 3:
             shapes = f"{tuple(self.predicted.shape)} and {tuple(self.target.shape)}"
             raise ValueError(f"masks of shapes {shapes}: bring both to (N, h, w)")
+
+    @property
+    def shares(self) -> Tensor | None:
+        """The name of :attr:`class_probabilities` in version 0.1.0."""
+        return self.class_probabilities
 
     @property
     def size(self) -> tuple[int, int]:

@@ -35,9 +35,9 @@ class Measure:
     resolution: str = ORIGINAL
     threshold: str = HALF
     needs: tuple[str, ...] = ()
-    """The inputs that it needs besides masks: ``probability``, ``shares`` (the probability of each
-    class of a map), ``whole`` (all of the foreground), ``scores`` (the decoder's own estimates),
-    ``frame`` (all of these in the model's frame too)."""
+    """The inputs that it needs besides masks: ``probability``, ``class_probabilities`` (of a map),
+    ``whole`` (all of the foreground), ``scores`` (the decoder's own estimates), ``frame`` (all of
+    these in the model's frame too)."""
     source: str = ""
     masks: str = ""
     """The masks that it is of, for metrics that know others than those of prompts."""

@@ -190,7 +190,7 @@ def _published_measures() -> dict[str, Measure]:
         "miou_gsam_soft",
         threshold="none",
         resolution=FRAME,
-        needs=("probability", "shares", "frame"),
+        needs=("probability", "class_probabilities", "frame"),
     )
     return measures | _side_networks()
 

@@ -8,6 +8,8 @@ import textwrap
 from functools import cache
 from typing import Any
 
+from samtune.options.former import under_current_names
+
 
 def attribute_docs(cls: type) -> dict[str, str]:
     """The string below each annotated attribute of a class and its bases, by the name."""
@@ -31,7 +33,14 @@ def _docs_of(cls: type) -> dict[str, str]:
 
 
 class WithFieldDocs(type):
-    """Classes whose docstring goes on with those of their fields, so that ``help()`` shows them."""
+    """Classes whose docstring goes on with those of their fields, so that ``help()`` shows them.
+
+    They can also be called with former names of their fields, see ``former_names``.
+    """
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        """Makes an instance."""
+        return super().__call__(*args, **under_current_names(cls, values))
 
     @property
     def __doc__(cls) -> Any:  # type: ignore[override]

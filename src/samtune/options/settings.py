@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, get_type_hints
 
 from samtune.errors import InputError, closest
@@ -30,6 +31,8 @@ class Settings(metaclass=WithFieldDocs):
 
     section: ClassVar[str] = ""
     """The prefix of its fields' names on a command line, as ``train``."""
+    former_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Names of fields in earlier versions, which are still read, with the present names."""
 
     def __new__(cls, *args: Any, **values: Any) -> Self:
         """Refuses names that no field has, with the one that is meant."""

@@ -151,7 +151,7 @@ def _prompts(config: RunConfig, test: Mapping[str, SegmentationDataset]) -> str:
 
 def _length(settings: FitConfig, images: int) -> str:
     processes = place()[1]
-    share, last = settings.epoch_share, settings.last_batch
+    share, last = settings.epoch_fraction, settings.last_batch
     batches = batches_per_epoch(images, settings.whole_batch, processes, share, last)
     steps, step = total_steps(settings, batches), counted(images_per_step(settings), "image")
     epochs = steps * settings.accumulate / batches

@@ -22,7 +22,7 @@ from samtune.texts import read_text
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import stop_behind, with_hint
 from samtune.training.saves import LAST, holds_run
-from samtune.training.state import has_state, read_counters
+from samtune.training.state import COUNTERS, PREVIOUS, has_state, read_counters
 
 DEFAULT = Path("runs")
 """The folder of runs without a set output folder."""
@@ -31,10 +31,9 @@ DAMAGED = "metrics-damaged.jsonl"
 """The new name of a log with lines that cannot be read."""
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
-RUN_FILES = (
-    CONFIG, SPLIT, DIGESTS, METRICS, BEST, LAST, "samples",
-    "report.html", SUMMARY, "images.csv", "trackers",
-)  # fmt: skip
+WRITTEN = (CONFIG, SPLIT, DIGESTS, METRICS, BEST, "report.html", SUMMARY, "images.csv")
+"""The files that a run writes."""
+RUN_FILES = (*WRITTEN, LAST, "samples", "trackers")
 """The files and folders that a run writes."""
 
 
@@ -252,6 +251,20 @@ def refuse_taken(output: str | None, resume: str | None) -> None:
     elif output is not None:
         refuse_running(as_path(output), f"output={output}")
         _refuse_begun(as_path(output))
+
+
+def refuse_folders(run: Path) -> None:
+    """Refuses, before any work, a run in which a folder has the place of one of its files.
+
+    Args:
+        run: The folder of a run that goes on.
+
+    Raises:
+        InputError: It names the first such folder.
+    """
+    for name in (*WRITTEN, f"{LAST}/{COUNTERS}", f"{LAST}/{PREVIOUS}"):
+        if (run / name).is_dir():
+            raise InputError(f"{run / name}: is a folder, but a run has a file there; move it away")
 
 
 def has_begun(folder: Path) -> bool:

@@ -42,6 +42,7 @@ from samtune.runs.folder import (
     Log,
     check_output,
     finite,
+    refuse_folders,
     refuse_taken,
     run_folder,
 )
@@ -102,6 +103,7 @@ def train(config: RunConfig, display: Display) -> Tree:
         return summary
     if config.resume is not None:
         goes_on(as_path(config.resume), resume=True)
+        refuse_folders(as_path(config.resume))
     with together(config.device == "cpu"):
         return _train(config, display, begun_at=start)
 
@@ -185,7 +187,7 @@ def _with_kept(plan: Plan, result: FitResult) -> dict[str, SegmentationDataset]:
     """The test data sets, with ``prompts.eval=auto`` also for the prompts that were kept."""
     test, first = plan.test, next(iter(plan.test.values()))
     kept = result.kept_modes if plan.config.prompts.eval == AUTO else ()
-    return test | {mode: first.asked_in(mode) for mode in kept if mode not in test}
+    return test | {mode: first.with_prompts(mode) for mode in kept if mode not in test}
 
 
 def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:

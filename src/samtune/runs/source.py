@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from samtune.data import InputConfig, intensity
+from samtune.data import DataConfig, InputConfig, intensity
 from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.losses import Loss
@@ -16,6 +16,7 @@ from samtune.model.finetuned import PLAIN, FineTuned
 from samtune.model.header import BUNDLE, check_modules, checkpoint_file, read_header
 from samtune.model.packages import check_packages, lacking_packages
 from samtune.options import changeable
+from samtune.options.former import under_current_names
 from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
 from samtune.runs.config import RunConfig, resolve
@@ -111,7 +112,8 @@ class Source:
         folder = as_path(self.word).parent
         if self.is_base or not (folder / SPLIT).exists():
             return None
-        before, now = self.training_data(), config.tree()["data"]
+        before = under_current_names(DataConfig, self.training_data())
+        now = config.tree()["data"]
         roots = [as_path(str(data.get("root"))).resolve() for data in (before, now)]
         of_use = ("root", "outside", "split", "workers", "cache")
         same = all(before.get(k, value) == value for k, value in now.items() if k not in of_use)

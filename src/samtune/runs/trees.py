@@ -7,8 +7,11 @@ from dataclasses import fields
 from pathlib import PurePath
 from typing import Any
 
+from samtune.data.config import DataConfig
 from samtune.data.layouts.patterns import with_patterns
 from samtune.geometry import PRESETS, InputConfig
+from samtune.options.former import under_current_names
+from samtune.training.schedule import FitConfig
 
 Tree = dict[str, Any]
 
@@ -36,13 +39,13 @@ def nested(key: str, value: Any) -> Tree:
 
 
 def in_full(tree: Mapping[str, Any]) -> Tree:
-    """A tree with its short forms expanded: a name alone, and a preset of the input.
+    """A tree with its short forms expanded: a name alone, a preset of the input, former names.
 
     A preset becomes its settings, which those of the same tree override; it therefore overrides all
     earlier trees. Settings that only other presets have are reset to their defaults, so that
     presets do not mix.
     """
-    tree, part = named_parts(tree), tree.get("input")
+    tree, part = _under_current_names(named_parts(tree)), tree.get("input")
     if isinstance(tree.get("data"), Mapping):
         tree = {**tree, "data": with_patterns(tree["data"])}
     if not isinstance(part, Mapping) or part.get("preset") is None:
@@ -52,6 +55,15 @@ def in_full(tree: Mapping[str, Any]) -> Tree:
     of_presets = {key for name in PRESETS for key in PRESETS[name].settings}
     plain = {row.name: row.default for row in fields(InputConfig) if row.name in of_presets}
     return {**tree, "input": {**plain, **preset.settings, **beside}}
+
+
+def _under_current_names(tree: Tree) -> Tree:
+    """A tree with the former names of settings replaced."""
+    for schema in (DataConfig, FitConfig):
+        part = tree.get(schema.section)
+        if isinstance(part, Mapping):
+            tree = {**tree, schema.section: under_current_names(schema, part)}
+    return tree
 
 
 def named_parts(tree: Mapping[str, Any]) -> Tree:

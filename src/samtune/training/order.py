@@ -11,7 +11,7 @@ from samtune.training.last_batch import LAST_BATCHES
 
 
 def images_per_epoch(images: int, share: float) -> int:
-    """Number of training images in an epoch, with ``train.epoch_share``."""
+    """Number of training images in an epoch, with ``train.epoch_fraction``."""
     # Rounded first, because in floats 0.07 of 100 is slightly more than 7.
     return max(1, math.ceil(round(images * share, 6)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from samtune.errors import InputError
@@ -64,6 +65,7 @@ class FitConfig(Settings):
     """The settings of a training."""
 
     section = "train"
+    former_names = MappingProxyType({"epoch_share": "epoch_fraction"})
 
     max_steps: Count | None = None
     """Optimiser steps in all; if epochs is also set, the earlier end counts."""
@@ -74,7 +76,7 @@ class FitConfig(Settings):
     by the pace of the first ones, with all validations and the measurement of the test images. A
     resumed run goes on with what is left, or with what a longer time adds. If steps or epochs are
     set too, the earlier end counts."""
-    epoch_share: PositiveFraction = setting(1.0, level="published")
+    epoch_fraction: PositiveFraction = setting(1.0, level="published")
     """Fraction of the training images in an epoch, drawn anew for each; at least one image."""
     batch_size: Literal["auto"] | Count = BATCH
     """Images per batch and device; auto is 4 with train.micro_batch=auto, so that a step has as

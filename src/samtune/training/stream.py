@@ -24,12 +24,12 @@ def batches_from(
         step: Steps of the optimiser that are done.
     """
     c, (rank, world) = config, place()
-    in_epoch = batches_per_epoch(len(train), c.whole_batch, world, c.epoch_share, c.last_batch)
+    in_epoch = batches_per_epoch(len(train), c.whole_batch, world, c.epoch_fraction, c.last_batch)
     done = step * c.accumulate
     while True:
         epoch, skip = divmod(done, in_epoch)
         train.set_epoch(epoch)
-        how = rank, world, c.epoch_share, c.last_batch
+        how = rank, world, c.epoch_fraction, c.last_batch
         order = epoch_order(len(train), c.whole_batch, seed, epoch, *how)
         workers = train.data.workers
         for batch in batches(train, workers, batch_sampler=order[skip:]):

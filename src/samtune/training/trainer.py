@@ -93,7 +93,7 @@ class Trainer:
         self.keeping = Keeping.of(config, model, train)
         model.checkpointing = config.checkpointing
         self.model = model.to(self.accelerator.device)
-        size, share, last = config.whole_batch, config.epoch_share, config.last_batch
+        size, share, last = config.whole_batch, config.epoch_fraction, config.last_batch
         self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
         self.total = total_steps(config, self.batches)
         steps = self.total, self.batches

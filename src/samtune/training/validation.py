@@ -91,7 +91,7 @@ class Validation:
         before = model.encodings
         evaluations = evaluate_prompts(
             model,
-            [val, *(each for mode in names if (each := val.asked_in(mode)) is not val)],
+            [val, *(each for mode in names if (each := val.with_prompts(mode)) is not val)],
             batch_size=c.at_once,
             precision=c.precision,
             multimask=c.multimask,
