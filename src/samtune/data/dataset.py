@@ -170,8 +170,7 @@ class SegmentationDataset(Dataset[Example]):
         other.modes, other.rounds = modes, modes.rounds(self.prompts.clicks)
         return other
 
-    asked_in = with_prompts
-    """The name of :meth:`with_prompts` in version 0.1.0."""
+    asked_in = with_prompts  # its name in version 0.1.0
 
     def rehearsing(self, modes: Sequence[str]) -> SegmentationDataset:
         """The same images with additional rehearsal prompts, one object per further mode.
