@@ -31,9 +31,9 @@ DAMAGED = "metrics-damaged.jsonl"
 """The new name of a log with lines that cannot be read."""
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
-WRITTEN = (CONFIG, SPLIT, DIGESTS, METRICS, BEST, "report.html", SUMMARY, "images.csv")
+PLAIN_FILES = (CONFIG, SPLIT, DIGESTS, METRICS, BEST, "report.html", SUMMARY, "images.csv")
 """The files that a run writes."""
-RUN_FILES = (*WRITTEN, LAST, "samples", "trackers")
+RUN_FILES = (*PLAIN_FILES, LAST, "samples", "trackers")
 """The files and folders that a run writes."""
 
 
@@ -262,7 +262,7 @@ def refuse_folders(run: Path) -> None:
     Raises:
         InputError: It names the first such folder.
     """
-    for name in (*WRITTEN, f"{LAST}/{COUNTERS}", f"{LAST}/{PREVIOUS}"):
+    for name in (*PLAIN_FILES, f"{LAST}/{COUNTERS}", f"{LAST}/{PREVIOUS}"):
         if (run / name).is_dir():
             raise InputError(f"{run / name}: is a folder, but a run has a file there; move it away")
 
