@@ -161,7 +161,7 @@ def instance_result(
 ) -> InstanceResult:
     """An image's instances in the form that metrics take.
 
-    Objects that an evaluation leaves out (``data.min_area_fraction``) are ignored like ignored pixels.
+    Objects that an evaluation leaves out (``data.min_area_fraction``) are ignored, as pixels are.
 
     Args:
         dataset: Says which objects are left out.
