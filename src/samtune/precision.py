@@ -8,13 +8,34 @@ import torch
 
 from samtune.errors import InputError
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def arithmetic(precision: str, device: torch.device) -> str:
+    """The precision that a setting means on a device: ``fp32``, ``bf16`` or ``fp16``.
+
+    ``auto`` means bf16 if the device has matrix units for it: GPUs since NVIDIA's Ampere, and CPUs
+    with AMX. Other processors stay with fp32, also those with vector instructions for bf16
+    (AVX-512): there it is faster for large bases only, and to be asked for. A GPU without bf16 has
+    no TF32 either.
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if _has_bf16_units(device) else "fp32"
+
+
+def _has_bf16_units(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and has_amx is not None and bool(has_amx())
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context that runs a forward pass in a precision; it does nothing for fp32."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+    number = arithmetic(precision, device)
+    dtype = torch.float16 if number == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=number != "fp32")
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -120,7 +120,7 @@ WRONG_SETTINGS = [
     ("train.lr=nan", "train.lr=nan", "above 0; choose one such as 1e-4"),
     ("train.lrr=1e-3", "train.lrr", "did you mean train.lr=1e-3?"),
     ("trian.lr=1", "trian", "did you mean 'train'"),
-    ("train.precision=fp8", "train.precision=fp8", "one of fp32, bf16, fp16"),
+    ("train.precision=fp8", "train.precision=fp8", "one of auto, fp32, bf16, fp16"),
     ("train.precision=fp16", "train.precision=fp16", "choose bf16"),
     ("train.max_steps=0", "train.max_steps=0", "at least 1"),
     ("train.batch_size=0", "train.batch_size=0", "at least 1"),

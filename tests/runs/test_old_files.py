@@ -57,6 +57,7 @@ def test_defaults_and_recipes_keep_their_meaning():
     now = {
         "input.tiles": ("whole", "auto"),
         "train.lr": (0.001, 0.0003),
+        "train.precision": ("fp32", "auto"),
         "prompts.eval": ("box", "auto"),
     }
     assert changed(plain, resolve([]).tree()) == now

@@ -53,7 +53,7 @@ def evaluate(
     *,
     prompts: PromptSettings = None,
     batch_size: int = 4,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     multimask: bool = False,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -75,7 +75,7 @@ def evaluate(
             :class:`samtune.PromptConfig`. By default those of the model's training, or those for
             which the images were prepared.
         batch_size: Number of images encoded at once.
-        precision: Arithmetic of the forward pass.
+        precision: Arithmetic of the forward pass; ``auto`` is bf16 on devices that have it.
         multimask: Take the best of three masks, by the decoder's own estimate.
         workers: Number of processes that load data.
         progress: Called with the number of images done and in all.
@@ -124,7 +124,7 @@ def evaluate_prompts(
     datasets: Sequence[SegmentationDataset],
     *,
     batch_size: int = 4,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     multimask: bool = False,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -316,7 +316,7 @@ def _promptless(model: FineTuned, batch: Batch, precision: str, multimask: bool,
 def predict(
     model: FineTuned,
     batch: Batch,
-    precision: str = "fp32",
+    precision: str = "auto",
     multimask: bool = False,
     rounds: int = 1,
 ) -> list[Tensor]:
@@ -332,7 +332,7 @@ def predict(
 def predict_in_parts(
     model: FineTuned,
     batch: Batch,
-    precision: str = "fp32",
+    precision: str = "auto",
     multimask: bool = False,
     rounds: int = 1,
     memory: int = EvalConfig.memory,

@@ -56,14 +56,15 @@ class Predictor:
     Args:
         model: Put into evaluation mode.
         threshold: Logits above it are inside.
-        precision: Arithmetic of the forward pass; masks and scores are fp32 all the same.
+        precision: Arithmetic of the forward pass, ``auto`` is bf16 on devices that have it; masks
+            and scores are fp32 all the same.
 
     Raises:
         InputError: A threshold that is not finite, or fp16 without a GPU.
     """
 
     def __init__(
-        self, model: FineTuned, threshold: float = 0.0, precision: Precision = "fp32"
+        self, model: FineTuned, threshold: float = 0.0, precision: Precision = "auto"
     ) -> None:
         check_threshold(threshold)
         check_precision(precision, model.device)

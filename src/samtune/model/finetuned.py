@@ -261,7 +261,7 @@ class FineTuned(OnHub, nn.Module):
         ]
         return "\n".join(["FineTuned(", *(f"  {line}" for line in lines), ")"])
 
-    def predictor(self, threshold: float = 0.0, precision: Precision = "fp32") -> Predictor:
+    def predictor(self, threshold: float = 0.0, precision: Precision = "auto") -> Predictor:
         """A predictor for this model, with the interface of ``SamPredictor``."""
         from samtune.inference.predictor import Predictor
 

@@ -67,9 +67,9 @@ class Report:
     """The keys of the command line's JSON: ``zero_shot`` and ``tuned`` (metric name -> fraction),
     ``intervals`` (by side and for their ``difference``, metric name -> ends), ``interval`` (their
     description), ``prompt``, ``images``, ``images_per_second``, ``split``,
-    ``trainable_parameters``, ``total_parameters``, ``seconds``, ``peak_memory_bytes``; ``guesses``
-    (masks that need no model: name -> metrics); ``by_class`` and ``by_prompt`` (name -> metrics, or
-    name -> ``zero_shot`` and ``tuned``, each metrics)."""
+    ``trainable_parameters``, ``total_parameters``, ``seconds``, ``peak_memory_bytes``,
+    ``precision``; ``guesses`` (masks that need no model: name -> metrics); ``by_class`` and
+    ``by_prompt`` (name -> metrics, or name -> ``zero_shot`` and ``tuned``, each metrics)."""
     subtitle: str = ""
     command: str = ""
     contract: str = ""
@@ -303,6 +303,8 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         facts.append(("Time", duration(summary["seconds"]), ""))
     if summary.get("peak_memory_bytes") is not None:
         facts.append(("Peak memory", quantity(summary["peak_memory_bytes"], "B"), ""))
+    if summary.get("precision") is not None:
+        facts.append(("Arithmetic", str(summary["precision"]), "of forward passes"))
     if summary.get("images_per_second") is not None:
         rate = rate_of(summary["images_per_second"])
         facts.append(("Images per second", rate, "answers alone, without reading and measuring"))

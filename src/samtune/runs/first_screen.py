@@ -10,6 +10,7 @@ from samtune.data.layouts.base import layout_of
 from samtune.distributed import place
 from samtune.files import as_path
 from samtune.model.finetuned import FineTuned
+from samtune.precision import arithmetic
 from samtune.report.quantities import counted, quantity
 from samtune.report.setting_words import paragraph, words_of
 from samtune.runs.config import RunConfig
@@ -58,7 +59,7 @@ def of_training(plan: Plan, folder: Path) -> str:
             line("method", _method(plan.model)),
             line("prompt", _prompts(config, plan.test)),
             line("training", _length(plan.settings, len(plan.train))),
-            line("device", f"{plan.model.device}, {config.train.precision}"),
+            line("device", _device(plan.model, config)),
             paragraph(changed or ["nothing"], " " * COLUMN, line("changed", "")),
             line("folder", f"{folder}; {CONFIG} in it has all settings"),
         )
@@ -90,9 +91,14 @@ def of_evaluation(
             *([line("method", _method(model))] if model.trainable() else []),
             of_data(config, counts),
             line("prompt", prompts),
-            line("device", f"{model.device}, {config.train.precision}"),
+            line("device", _device(model, config)),
         )
     )
+
+
+def _device(model: FineTuned, config: RunConfig) -> str:
+    """The device, and the arithmetic that the setting means there."""
+    return f"{model.device}, {arithmetic(config.train.precision, model.device)}"
 
 
 def of_data(config: RunConfig, counts: str) -> str:

@@ -18,6 +18,7 @@ from samtune.errors import InputError
 from samtune.files import as_path, write_whole
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST
+from samtune.precision import arithmetic
 from samtune.prompts import AUTOMATIC, kind_of
 from samtune.registry.places import key_of
 from samtune.report.terminal import Display
@@ -123,7 +124,7 @@ def _train(config: RunConfig, display: Display, begun_at: float) -> Tree:
         result = _fit(plan, folder, log, begun, outside)
         test = _with_kept(plan, result)
         summary, pictures = compare_with_base(plan.baseline, plan.model, test, config, display)
-        summary |= {**_costs(plan.model, result.seconds), "steps": result.steps}
+        summary |= {**_costs(plan.model, config, result.seconds), "steps": result.steps}
         summary |= {"length": length_of(config)}
         summary |= {"checkpoint": str(folder / BEST), "title": _title(config)}
         summary |= {"strength": plan.model.strength, "selection": selection(result, plan.settings)}
@@ -176,7 +177,10 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool, outside: Outside) -> F
         progress=lambda done, total: display.step(
             done, total, images, peak_memory(plan.model.device)
         ),
-        header={"config": without_places(config.tree())},
+        header={
+            "config": without_places(config.tree()),
+            "precision": arithmetic(config.train.precision, plan.model.device),
+        },
         cpu=config.device == "cpu",
         measuring=config.eval,
         outside=outside,
@@ -236,7 +240,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
     # the folder and the disk, before the long measurement
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
         summary, pictures = compare_with_base(baseline, model, test, config, display)
-        summary |= _costs(model or baseline, time.perf_counter() - start)
+        summary |= _costs(model or baseline, config, time.perf_counter() - start)
         summary |= {"checkpoint": None if model is None else source.word}
         summary |= {} if model is None else {"strength": model.strength}
         summary["title"] = f"{stem} on {data_name(config)}, {config.data.split}"
@@ -292,8 +296,9 @@ def _title(config: RunConfig) -> str:
     return f"{config.adapter['name']} + {config.decoder['name']} on {data_name(config)}"
 
 
-def _costs(model: FineTuned, seconds: float) -> Tree:
+def _costs(model: FineTuned, config: RunConfig, seconds: float) -> Tree:
     return {
+        "precision": arithmetic(config.train.precision, model.device),
         "trainable_parameters": model.trainable(),
         "total_parameters": sum(p.numel() for p in model.sam.parameters()) + model.trainable(),
         "seconds": round(seconds, 3),

@@ -86,7 +86,7 @@ def _model_of(
     origin = Source.of(source)
     config = origin.configure(words, measures=False)
     chosen = any(PRECISION in leaves(tree) for tree in layers(words))
-    return origin.model(config), config, config.train.precision if chosen else "fp32"
+    return origin.model(config), config, config.train.precision if chosen else "auto"
 
 
 def classes_of(config: RunConfig) -> Classes:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from samtune.errors import InputError
+from samtune.precision import arithmetic
 from samtune.training.schedule import FitConfig
 from samtune.training.trackers import FOLDER, check_trackers, folders_below
 
@@ -32,7 +35,9 @@ def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accel
         raise InputError(f"train.trackers={','.join(config.trackers)}: write files; give an output")
     check_trackers(config.trackers)
     folder = output / FOLDER if output is not None and config.trackers else None
-    precision = "no" if config.precision == "fp32" else config.precision
+    device = torch.device("cpu" if cpu or not torch.cuda.is_available() else "cuda")
+    number = arithmetic(config.precision, device)
+    precision = "no" if number == "fp32" else number
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()  # an earlier training in this process had another one
     # Heads that the chosen masks do not use get no gradient, which DDP must be told.

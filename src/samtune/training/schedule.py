@@ -114,8 +114,9 @@ class FitConfig(Settings):
     counts pixels per image."""
     clip: Annotated[float, Range(at_least=0, remedy="0 is no limit")] = setting(1.0, level="expert")
     """Greatest norm of the gradient; 0 for no limit."""
-    precision: Precision = "fp32"
-    """Arithmetic of the forward pass; trained weights stay fp32."""
+    precision: Precision = "auto"
+    """Arithmetic of the forward pass; trained weights stay fp32. auto means bf16 on GPUs and CPUs
+    with matrix units for it (NVIDIA since Ampere, Intel with AMX), and fp32 on others."""
     checkpointing: bool = setting(False, level="expert")
     """Recompute each block in the backward pass: less memory, about a third more time."""
     feature_cache: Annotated[int, Range(at_least=0, note=" bytes")] = setting(0, level="expert")

@@ -65,7 +65,7 @@ class MaskGenerator:
         self,
         model: FineTuned,
         *,
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
         point_grids: Sequence[ArrayLike] | None = None,
         output_mode: str = "binary_mask",
         **settings: Any,

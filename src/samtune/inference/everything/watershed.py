@@ -74,7 +74,7 @@ class WatershedGenerator:
         self,
         model: FineTuned,
         config: WatershedConfig | None = None,
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
     ) -> None:
         self.config = config or WatershedConfig()
         check_generator(model, self.config)
