@@ -12,6 +12,7 @@ from samtune.compare.notes import notes
 from samtune.compare.rows import Grid, grids, main_grids, paired_grid
 from samtune.compare.sureness import ALIKE, BEST, HIGHEST
 from samtune.files import write_whole
+from samtune.report.instance_table import SHORT
 from samtune.report.quantities import metric, span
 from samtune.runs.trees import Tree
 
@@ -22,9 +23,10 @@ COLUMNS = (
     "iou_high", "dice_mean", "dice_std", "dice_low", "dice_high", "gain_iou", "gain_low",
     "gain_high", "standing", "against_best_p_images", "against_best_p_draws",
     "trainable_parameters", "seconds", "images_per_second", "peak_memory_bytes",
+    "ap50", "msa", "pq", "aji", "count_error", "seconds_per_image",
 )  # fmt: skip
 """Columns of the CSV, which has one row per method, number of shots and prompt; rows without
-training come first."""
+training come first. The last columns are of automatic modes."""
 SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {"\\": r"\textbackslash{}"}
 
@@ -79,14 +81,26 @@ def _without_training(result: Mapping[str, Any]) -> Iterator[Tree]:
         sides = {**(entry.get("guesses") or {}), "zero-shot": entry["zero_shot"]}
         for name, numbers in sides.items():
             means = {f"{key}_mean": numbers.get(key) for key in ("iou", "dice")}
-            yield {"method": name, "prompt": mode, **means}
+            automatic = _of_instances(entry) if name == "zero-shot" else {}
+            yield {"method": name, "prompt": mode, **means, **automatic}
 
 
 def _trained_rows(result: Mapping[str, Any]) -> Iterator[Tree]:
     for row in result["rows"]:
         alone = {"tuned": {"iou": row["iou"], "dice": row["dice"]}, "zero_shot": row["zero_shot"]}
         for mode, entry in (row.get("by_prompt") or {result["prompt"]: alone}).items():
-            yield {**_costs(row), "prompt": mode, **_numbers(entry)}
+            yield {**_costs(row), "prompt": mode, **_numbers(entry), **_of_instances(entry)}
+
+
+def _of_instances(entry: Mapping[str, Any]) -> Tree:
+    """The columns of an automatic mode: means over draws, or the numbers without training."""
+    if entry.get("seconds_per_image") is None:
+        return {}
+    values = {}
+    for name in SHORT:
+        value = entry["metrics"][name]
+        values[name] = value["tuned"]["mean"] if isinstance(value, Mapping) else value
+    return {**values, "seconds_per_image": entry["seconds_per_image"]}
 
 
 def _costs(row: Mapping[str, Any]) -> Tree:

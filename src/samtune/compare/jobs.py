@@ -25,6 +25,7 @@ from samtune.model.checkpoint import load
 from samtune.model.header import BEST
 from samtune.report.terminal import Display, numbers_link
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
+from samtune.runs.automatic import check_modes, with_able_modes
 from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.data_of_run import check_splits
 from samtune.runs.finished import read_summary
@@ -81,8 +82,9 @@ def compare(words: Sequence[str], display: Display) -> Tree:
         )
     runs = plan_runs(words)
     check_room(runs[0].folder.parent)
-    for run in runs:
-        _check(run)
+    runs, left_out = _runs_that_can_be_done(runs)
+    for sentence in left_out:
+        display.say(f"note: {sentence}")
     records = []
     for config in {run.config.data: run.config for run in runs}.values():
         parts = splits(config.data)
@@ -104,16 +106,32 @@ def compare(words: Sequence[str], display: Display) -> Tree:
     return _report(runs, summaries, display)
 
 
-def _check(run: Run) -> None:
-    """Refuses a run that would fail later, without its weights: options, data, nothing to train."""
-    check_trackers(run.config.train.trackers)
-    with shapes_alone():
-        try:
-            check_trainable(
-                run.config, tuned(run.config, Sam(spec_of(run.config.base.name)).freeze())
+def _runs_that_can_be_done(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Refuses a run that would fail later, without its weights: options, data, nothing to train.
+
+    Returns:
+        The runs, each without the automatic modes that its method cannot do, and what was left out.
+    """
+    possible, left_out = [], []
+    for run in runs:
+        check_trackers(run.config.train.trackers)
+        with shapes_alone():
+            try:
+                model = tuned(run.config, Sam(spec_of(run.config.base.name)).freeze())
+                check_trainable(run.config, model)
+                config, sentences = with_able_modes(model, run.config)
+                check_modes(model, config.prompts.evaluated_modes[:1])
+            except InputError as error:
+                raise InputError(f"methods={run.method}: {error}") from error
+        first = run.config.prompts.evaluated_modes[0]
+        if config.prompts.evaluated_modes[0] != first:
+            raise InputError(
+                f"prompts.eval={first}: methods={run.method} cannot do it, and the first mode is "
+                "what methods are compared by; name one first that all of them can do, as box"
             )
-        except InputError as error:
-            raise InputError(f"methods={run.method}: {error}") from error
+        possible.append(replace(run, config=config))
+        left_out += [f"{run.method}: {sentence}" for sentence in sentences]
+    return possible, list(dict.fromkeys(left_out))
 
 
 def _with_one_framing(

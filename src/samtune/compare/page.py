@@ -85,7 +85,7 @@ def render(
         p_value=p_value,
         rate_of=rate_of,
         facts=[
-            ("Prompt", asked_with(str(result["prompt"]))),
+            ("Prompt", asked_with(str(result["prompt"]), result.get("by_prompt"))),
             ("Test images", str(result["images"])),
             ("Seeds", ", ".join(map(str, result["rows"][0]["seeds"]))),
             ("Trainings", str(result["runs"])),

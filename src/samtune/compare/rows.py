@@ -10,12 +10,14 @@ from typing import Any
 
 from samtune.compare.plan import ALL, Run, shots_name
 from samtune.compare.sureness import ALIKE, BEST, HIGHEST
-from samtune.report.prompt_table import IOU_TITLE, asked_with
+from samtune.report.instance_table import SHORT, TITLES, automatic_modes
+from samtune.report.prompt_table import asked_with, title_of
 from samtune.report.quantities import duration, metric, quantity, rate_of, span
 from samtune.runs.trees import Tree
 
 HEADLINE = ("iou", "dice")
 SIDES = ("zero_shot", "tuned")
+NOTHING = metric(None)
 
 
 def aggregate(runs: Sequence[Run], summaries: Sequence[Tree]) -> list[Tree]:
@@ -47,13 +49,15 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
     """
     first = summaries[0]
     by_prompt = {}
-    for mode, entry in (first.get("by_prompt") or {}).items():
-        entries = [s["by_prompt"][mode] for s in summaries]
+    for mode in dict.fromkeys(mode for s in summaries for mode in s.get("by_prompt") or {}):
+        entries = [s["by_prompt"][mode] for s in summaries if mode in s["by_prompt"]]
+        entry = entries[0]
         by_prompt[mode] = {
             "zero_shot": _means([each["zero_shot"] for each in entries]),
             "metrics": _metric_means(entries),
-            **{key: entry[key] for key in ("guesses", "ground_truth", "trained") if key in entry},
+            **{key: entry[key] for key in ABOUT if key in entry},
             "intervals": _untrained(entry),
+            **_seconds(entries, "zero_shot"),
         }
     return {
         "zero_shot": _means([{k: s["zero_shot"][k] for k in HEADLINE} for s in summaries]),
@@ -65,6 +69,16 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
         "by_prompt": by_prompt,
         "intervals": _untrained(first),
     }
+
+
+ABOUT = ("guesses", "ground_truth", "trained", "automatic")
+"""The entries of a prompt mode that do not depend on the method."""
+
+
+def _seconds(entries: Sequence[Tree], side: str) -> Tree:
+    """The mean time of an automatic mode for an image, if it is one."""
+    times = [each["seconds_per_image"].get(side) for each in entries if each.get("automatic")]
+    return {"seconds_per_image": _spread(times)["mean"]} if times else {}
 
 
 def _untrained(entry: Tree) -> Tree:
@@ -123,7 +137,7 @@ def main_grids(result: Mapping[str, Any]) -> list[Grid]:
         )
         for row in result["rows"]
     ]  # fmt: skip
-    asked = f"prompt {asked_with(result['prompt'])}"
+    asked = f"prompt {asked_with(result['prompt'], result.get('by_prompt'))}"
     return [
         Grid(
             f"{result['title']}, {asked}, {result['images']} test images",
@@ -193,7 +207,33 @@ def grids(result: Mapping[str, Any]) -> list[Grid]:
     Args:
         result: See :func:`samtune.compare.jobs.compare`.
     """
-    return [grid for grid in (_prompt_grid(result), _metric_grid(result)) if grid is not None]
+    automatic = automatic_modes(result.get("by_prompt"))
+    instances = [_instance_grid(result, mode, entry) for mode, entry in automatic.items()]
+    others = (_prompt_grid(result), _metric_grid(result))
+    return [*(grid for grid in others if grid is not None), *instances]
+
+
+def _instance_grid(result: Mapping[str, Any], mode: str, zero_shot: Mapping[str, Any]) -> Grid:
+    """A table of what counts for instances, with one row per method and shots."""
+    cells = [metric(zero_shot["metrics"].get(name)) for name in SHORT]
+    rows = [("zero-shot", "", *cells, metric(zero_shot.get("seconds_per_image")))]
+    for row in result["rows"]:
+        entry = row["by_prompt"].get(mode)
+        if entry is None:
+            cells, seconds = [NOTHING] * len(SHORT), None
+        else:
+            sides = [entry["metrics"][name] for name in SHORT]
+            cells = [
+                _below(
+                    with_deviation(each["tuned"]), span((each.get("intervals") or {}).get("tuned"))
+                )
+                for each in sides
+            ]
+            seconds = entry.get("seconds_per_image")
+        rows.append((row["method"], str(row["shots"]), *cells, metric(seconds)))
+    titles = (TITLES[name] for name in SHORT)
+    columns = ("method", "shots", *titles, "s per image")
+    return Grid(f"Instances without prompts: {mode}", columns, rows)
 
 
 def _prompt_grid(result: Mapping[str, Any]) -> Grid | None:
@@ -212,13 +252,16 @@ def _prompt_grid(result: Mapping[str, Any]) -> Grid | None:
     )
     rows.append(("zero-shot", "", *cells))
     for row in result["rows"]:
-        cells = (_of_mode(row["by_prompt"][mode]) for mode in by_mode)
+        cells = (_of_mode(row["by_prompt"].get(mode)) for mode in by_mode)
         rows.append((row["method"], str(row["shots"]), *cells))
     labels = (f"{mode} (trained)" if e.get("trained") else mode for mode, e in by_mode.items())
-    return Grid(IOU_TITLE, ("method", "shots", *labels), rows)
+    return Grid(title_of(by_mode, "IoU by prompt"), ("method", "shots", *labels), rows)
 
 
-def _of_mode(entry: Mapping[str, Any]) -> str:
+def _of_mode(entry: Mapping[str, Any] | None) -> str:
+    """A method's IoU with its interval; a dash if it cannot do an automatic mode."""
+    if entry is None:
+        return NOTHING
     text = _marked(with_deviation(entry["tuned"]["iou"]), entry)
     return _below(text, span(_iou_ends(entry, "tuned")))
 
@@ -238,7 +281,7 @@ def _iou_ends(entry: Mapping[str, Any], side: str) -> list[float] | None:
 def _metric_grid(result: Mapping[str, Any]) -> Grid | None:
     """A table of the metrics besides IoU and Dice, for the first prompt."""
     names = [name for name in result.get("metrics") or {} if name not in HEADLINE]
-    if not names:
+    if not names or result["prompt"] in automatic_modes(result.get("by_prompt")):
         return None
     rows = [
         (f"{guess}, no model", "", *("" if n not in g else metric(g[n]) for n in names))
@@ -290,16 +333,21 @@ def _by_prompt(summaries: Sequence[Tree]) -> Tree:
     for mode in summaries[0].get("by_prompt") or {}:
         entries = [s["by_prompt"][mode] for s in summaries]
         sides = {side: _spreads([each[side] for each in entries]) for side in SIDES}
-        found[mode] = {**sides, "metrics": _by_metric(entries)}
+        found[mode] = {**sides, "metrics": _by_metric(entries), **_seconds(entries, "tuned")}
     return found
 
 
 def _by_metric(entries: Sequence[Tree]) -> Tree:
     """The spread over the seeds, by metric and side."""
-    return {
+    spreads = {
         name: {side: _spread([e["metrics"][name][side] for e in entries]) for side in SIDES}
         for name in entries[0].get("metrics") or {}
     }
+    if len(entries) == 1:  # of one training the intervals over images are those of the row
+        for name, spread in spreads.items():
+            if ends := entries[0]["metrics"][name].get("intervals"):
+                spread["intervals"] = ends
+    return spreads
 
 
 def _metric_means(entries: Sequence[Tree]) -> Tree:

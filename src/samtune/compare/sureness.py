@@ -141,7 +141,7 @@ def add_sureness(runs: Sequence[Run], rows: Sequence[Tree]) -> list[Tree]:
         groups.setdefault((ALL if run.shots is None else run.shots, run.method), []).append(run)
     scores = {key: read_scores(of_row) for key, of_row in groups.items()}
     tests: list[Tree] = []
-    for mode in next(iter(scores.values()), {}):
+    for mode in dict.fromkeys(mode for each in scores.values() for mode in each):
         tests += _tests(mode, {key: of.get(mode) for key, of in scores.items()})
     _correct(tests)
     for row in rows:
@@ -216,9 +216,10 @@ def differs(test: Mapping[str, Any]) -> bool:
 
 def _stand(rows: Sequence[Tree], tests: Sequence[Tree]) -> None:
     """Sets the standing of rows with the same shots, for their own IoU and for each prompt mode."""
-    modes = list(rows[0].get("by_prompt") or {})
+    modes = list(dict.fromkeys(mode for row in rows for mode in row.get("by_prompt") or {}))
     for mode in modes:
-        of_mode = [(row["method"], row["by_prompt"][mode]) for row in rows]
+        able = [row for row in rows if mode in row["by_prompt"]]
+        of_mode = [(row["method"], row["by_prompt"][mode]) for row in able]
         _rank({method: entry for method, entry in of_mode}, mode, rows[0]["shots"], tests)
     for row in rows:
         first = row["by_prompt"][modes[0]] if modes else {}

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Column, Table
 
 from samtune.report.instance_table import automatic_modes, instance_lines
-from samtune.report.prompt_table import IOU_TITLE, TITLE, asked_with, metric_rows, prompt_rows
+from samtune.report.prompt_table import asked_with, metric_rows, prompt_rows, title_of
 from samtune.report.quantities import counted, duration, metric, quantity, span
 
 HEADLINE = ("iou", "dice")
@@ -106,7 +106,8 @@ def _prompts(summary: Mapping[str, Any]) -> Table | None:
     rows = prompt_rows(groups)
     both = any(row.tuned for row in rows)
     # with both sides there is no room for Dice, which the report has
-    table = Table(title=IOU_TITLE if both else TITLE, title_justify="left")
+    title = title_of(groups, "IoU by prompt" if both else "By prompt")
+    table = Table(title=title, title_justify="left")
     table.add_column("prompt", overflow="fold")
     columns = ("zero-shot", "tuned", "difference") if both else ("IoU", "Dice")
     for name in columns:
@@ -156,17 +157,41 @@ def matrix_table(summary: Mapping[str, Any]) -> Table:
     models = summary["matrix"]
     names = [f"{n}: {row['trained_with'] or 'zero-shot'}" for n, row in enumerate(models, 1)]
     table = Table(Column("prompt", no_wrap=True), *names, title_justify="left")
+    automatic = dict.fromkeys(mode for row in models for mode in row.get("instances") or {})
+    others = " and ".join(["none", *automatic])
     table.title = (
-        "IoU by prompt of training and evaluation (all but none are from the ground truth)"
+        f"IoU by prompt of training and evaluation (all but {others} are from the ground truth)"
     )
-    for mode in models[0]["by_prompt"]:
+    for mode in dict.fromkeys(mode for row in models for mode in row["by_prompt"]):
         ends = [((row.get("intervals") or {}).get(mode) or {}).get("iou") for row in models]
-        ious = [row["by_prompt"][mode]["iou"] for row in models]
+        ious = [(row["by_prompt"].get(mode) or {}).get("iou") for row in models]
         table.add_row(mode, *map(_sure, ious, ends))
         of_guesses = (summary.get("matrix_guess_intervals") or {}).get(mode) or {}
         for name, guess in summary["matrix_guesses"].get(mode, {}).items():
             of_guess = (of_guesses.get(name) or {}).get("iou")
             table.add_row(f"  {name}, no model", _sure(guess["iou"], of_guess))
+    return table
+
+
+def instance_matrix(summary: Mapping[str, Any]) -> Table | None:
+    """The instances that several models find without prompts, a column for each, if there are any.
+
+    Args:
+        summary: See :func:`matrix_table`.
+    """
+    models = summary["matrix"]
+    by_model = [row.get("instances") or {} for row in models]
+    lines = dict.fromkeys((mode, name) for row in by_model for mode in row for name in row[mode])
+    if not lines:
+        return None
+    names = [f"{n}: {row['trained_with'] or 'zero-shot'}" for n, row in enumerate(models, 1)]
+    columns = (Column(name, justify="right") for name in names)
+    table = Table(Column("instances", no_wrap=True), *columns, title_justify="left")
+    table.title = "Instances without prompts"
+    for mode, name in lines:
+        table.add_row(
+            f"{mode}: {name}", *(metric((row.get(mode) or {}).get(name)) for row in by_model)
+        )
     return table
 
 

@@ -41,11 +41,11 @@ from samtune.report.overlays import (
     strip,
 )
 from samtune.report.prompt_table import (
-    TITLE,
     asked_with,
     metric_rows,
     prompt_rows,
     sureness,
+    title_of,
     with_guesses,
 )
 from samtune.report.quantities import duration, is_number, metric, quantity, rate_of, span
@@ -131,7 +131,7 @@ def render(report: Report, rows: Sequence[Pictures] | None = None) -> str:
             title: _group_table(groups)
             for title, groups in (
                 ("By class", with_guesses(report.summary.get("by_class") or {})),
-                (TITLE, _prompts(report.summary)),
+                (title_of(report.summary.get("by_prompt") or {}), _prompts(report.summary)),
                 ("By metric", _by_metric(report.summary)),
             )
             if groups

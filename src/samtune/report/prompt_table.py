@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-TITLE = "By prompt (all but none and automatic modes are taken from the ground truth)"
-IOU_TITLE = f"IoU {TITLE[0].lower()}{TITLE[1:]}"
 NOTHING = "none"
 """The mode without any prompt."""
 Numbers = Mapping[str, float] | None
@@ -38,6 +36,18 @@ def asked_with(mode: str, by_prompt: Mapping[str, Mapping[str, Any]] | None = No
     if ((by_prompt or {}).get(mode) or {}).get("automatic"):
         return f"{mode} (no prompts)"
     return mode if mode == NOTHING else f"{mode} (from the ground truth)"
+
+
+def title_of(by_prompt: Mapping[str, Mapping[str, Any]], start: str = "By prompt") -> str:
+    """The title of a table of prompt modes, with the origin of prompts.
+
+    Args:
+        by_prompt: The results of each mode, which tell automatic ones.
+        start: The first words.
+    """
+    automatic = [mode for mode, entry in by_prompt.items() if entry.get("automatic")]
+    others = " and ".join([", ".join([NOTHING, *automatic[:-1]]), *automatic[-1:]])
+    return f"{start} (all but {others} are taken from the ground truth)"
 
 
 def sureness(summary: Mapping[str, Any]) -> str:

@@ -17,7 +17,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from samtune.distributed import is_main
-from samtune.report.closing_tables import facts, further_tables, headline_table, matrix_table
+from samtune.report.closing_tables import (
+    facts,
+    further_tables,
+    headline_table,
+    instance_matrix,
+    matrix_table,
+)
 from samtune.report.pace import Pace
 from samtune.report.quantities import duration, quantity, rate_of
 from samtune.report.setting_words import paragraph, words_of
@@ -226,6 +232,8 @@ class Display:
             summary: See :func:`samtune.runs.prompt_matrix.evaluate_several`.
         """
         self._numbers(matrix_table(summary))
+        if (instances := instance_matrix(summary)) is not None:
+            self._numbers(instances)
         for n, row in enumerate(summary["matrix"], 1):
             self.result(f"{n}: {row['checkpoint'] or row['base']}, report: {row['report']}")
         self.say(numbers_link(summary["matrix"][0]))

@@ -7,7 +7,7 @@ beside a decoder that predicts instances: that is what one has without tuning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 
 import numpy as np
 
@@ -170,6 +170,23 @@ def inability(model: FineTuned, mode: str) -> str | None:
     except InputError as error:
         return str(error)
     return None
+
+
+def with_able_modes(model: FineTuned, config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """The settings without the automatic modes that a model cannot do, and sentences about these.
+
+    Args:
+        model: The model.
+        config: The settings; they stay as they are if the model can do no mode at all.
+    """
+    modes = config.prompts.evaluated_modes
+    reasons = {mode: reason for mode in modes if (reason := inability(model, mode))}
+    able = [mode for mode in modes if mode not in reasons]
+    if not reasons or not able:
+        return config, []
+    prompts = replace(config.prompts, eval=able)
+    left_out = [f"{mode} is left out: {reason}" for mode, reason in reasons.items()]
+    return replace(config, prompts=prompts), left_out
 
 
 def one_target_remark(config: RunConfig) -> list[str]:

@@ -23,7 +23,7 @@ from samtune.prompts import AUTOMATIC, kind_of
 from samtune.registry.places import key_of
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
-from samtune.runs.automatic import one_target_remark
+from samtune.runs.automatic import one_target_remark, with_able_modes
 from samtune.runs.baseline import RunPictures, compare_with_base
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
@@ -194,24 +194,28 @@ def _with_kept(plan: Plan, result: FitResult) -> dict[str, SegmentationDataset]:
     return test | {mode: first.with_prompts(mode) for mode in kept if mode not in test}
 
 
-def evaluate_run(source: str, words: Sequence[str], display: Display) -> Tree:
+def evaluate_run(
+    source: str, words: Sequence[str], display: Display, among_others: bool = False
+) -> Tree:
     """Measures a checkpoint, or a base by its name, on a data set; zero-shot stands beside tuned.
 
     Args:
         source: A checkpoint's path, or the name of a base for its zero-shot result alone.
         words: ``key=value`` and YAML files, over the settings of the checkpoint.
         display: The output for the user.
+        among_others: Whether other models are measured too, so that an automatic mode that this
+            model cannot do is left out instead of refused.
 
     Raises:
         InputError: The checkpoint, configuration or data are wrong, or a setting contradicts the
-            checkpoint.
+            checkpoint, or the model cannot do an automatic mode.
     """
     for word in words:
         refuse_unused(word, "eval", is_used_in_evaluation)
     model = Source.of(source)
     config = model.configure(words)
     with together(config.device == "cpu"):
-        return _evaluate(model, config, display)
+        return _evaluate(model, config, display, among_others)
 
 
 def is_used_in_evaluation(key: str) -> bool:
@@ -219,16 +223,19 @@ def is_used_in_evaluation(key: str) -> bool:
     return key in OF_ANSWERS or key.partition(".")[0] not in ("train", "resume")
 
 
-def _evaluate(source: Source, config: RunConfig, display: Display) -> Tree:
+def _evaluate(source: Source, config: RunConfig, display: Display, among_others: bool) -> Tree:
     check_output(config.output, config.data.root)
     start = time.perf_counter()
     whole = source.model(config)
     model, baseline = (None, whole) if source.is_base else (whole, whole.plain())
+    left_out: list[str] = []
+    if among_others:
+        config, left_out = with_able_modes(whole, config)
     layout = find(config.data)
     parts, remarks, run = _parts_to_measure(source, layout, config)
     records = select(parts, config.data.split)
     look = check_splits({config.data.split: records}, config, thorough=run is not None)
-    remarks += leaks(records, layout, config)
+    remarks += [*left_out, *leaks(records, layout, config)]
     remarks += [*look.remarks, *one_target_remark(config), *frame_remarks(model, baseline)]
     remarks += altered(run, look.looks, config.resume_changed)
     test = test_sets(config, model or baseline, records)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from samtune.errors import InputError
+from samtune.report.instance_table import automatic_modes, instance_lines
 from samtune.report.terminal import Display
 from samtune.runs.jobs import evaluate_run
 from samtune.runs.source import Source
@@ -27,8 +28,9 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
     Returns:
         The first one's summary, and ``matrix``: for each base and checkpoint ``checkpoint``
         (``None`` for zero-shot), ``base``, ``trained_with``, ``by_prompt`` with IoU and Dice, and
-        ``report`` and ``intervals``; ``matrix_guesses``: for each prompt what needs no model, and
-        ``matrix_guess_intervals``.
+        ``report``, ``intervals``, and ``instances`` with what counts in automatic modes, of which
+        those are left out that a model cannot do; ``matrix_guesses``: for each prompt what needs no
+        model, and ``matrix_guess_intervals``.
 
     Raises:
         InputError: See :func:`samtune.runs.jobs.evaluate_run`; or a checkpoint is given twice.
@@ -48,17 +50,15 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
     for i, model in enumerate(models, 1):
         output = [] if folder is None else [f"output={Path(str(folder)) / str(i)}"]
         display.say(f"{model}:")
-        summary = evaluate_run(model.word, [*settings, *output], display)
+        summary = evaluate_run(model.word, [*settings, *output], display, among_others=True)
         summaries.append(summary)
         common = {"base": model.base_name, "report": summary["report"]}
         if model.base_name not in [row["base"] for row in matrix]:
             row = {"checkpoint": None, "trained_with": None, **common}
-            matrix.append({**row, "by_prompt": _side(summary, "zero_shot")})
-            matrix[-1]["intervals"] = _intervals(summary, "zero_shot")
+            matrix.append({**row, **_side(summary, "zero_shot")})
         if not model.is_base:
             row = {"checkpoint": model.word, "trained_with": str(modes[model]), **common}
-            matrix.append({**row, "by_prompt": _side(summary, "tuned")})
-            matrix[-1]["intervals"] = _intervals(summary, "tuned")
+            matrix.append({**row, **_side(summary, "tuned")})
     return {
         **summaries[0],
         "matrix": matrix,
@@ -74,7 +74,16 @@ def _data(models: Sequence[Source]) -> list[str]:
 
 
 def _side(summary: Tree, side: str) -> Tree:
-    return {mode: values[side] for mode, values in summary["by_prompt"].items()}
+    """The part of a model's row that comes from one side of a summary."""
+    entries = summary["by_prompt"]
+    return {
+        "by_prompt": {mode: values[side] for mode, values in entries.items()},
+        "intervals": _intervals(summary, side),
+        "instances": {
+            mode: {line.name: line._asdict()[side] for line in instance_lines(entry, short=True)}
+            for mode, entry in automatic_modes(entries).items()
+        },
+    }
 
 
 def _intervals(summary: Tree, key: str) -> Tree:
