@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from samtune.geometry import InputPolicy
     from samtune.inference.everything.config import EverythingConfig
     from samtune.inference.everything.generator import MaskGenerator
+    from samtune.inference.everything.watershed import WatershedConfig, WatershedGenerator
     from samtune.inference.predictor import Predictor
     from samtune.metrics.config import EvalConfig
     from samtune.model.bundle import bundle
@@ -45,6 +46,8 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "PromptConfig": "data.config",
     "Prompts": "prompts",
+    "WatershedConfig": "inference.everything.watershed",
+    "WatershedGenerator": "inference.everything.watershed",
     "bundle": "model.bundle",
     "data_from": "data.from_python",
     "evaluate": "evaluation.streaming",
@@ -70,6 +73,8 @@ __all__ = [
     "Predictor",
     "PromptConfig",
     "Prompts",
+    "WatershedConfig",
+    "WatershedGenerator",
     "bundle",
     "data_from",
     "evaluate",

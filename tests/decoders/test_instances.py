@@ -16,6 +16,7 @@ from samtune.inference.everything.watershed import (
 )
 from samtune.losses import Loss
 from samtune.losses import distances as loss_of_distances
+from samtune.losses.dense import foreground
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.runs.config import resolve
@@ -62,6 +63,8 @@ def test_a_run_follows_from_the_decoder(refused):
     beside = resolve([data, {"decoder": both}])
     assert beside.train.loss == "bce + dice + iou_head + distances + foreground + object_ce"
     assert beside.prompts.train == ["box", "point"]
+    assert alone.prompts.evaluated_modes == ("none", "instances")
+    assert beside.prompts.evaluated_modes == ("box", "point", "instances")
     mine = resolve([data, {"decoder": both, "train": {"loss": "dice + distances + 2*object_ce"}}])
     assert mine.train.loss == "dice + distances + 2*object_ce"
     other = {"decoder": {"name": "instances"}, "prompts": {"train": "box"}}
@@ -109,6 +112,7 @@ def test_trained_on_two_discs_that_touch_it_tells_them_apart():
     for _ in range(80):
         maps = model.decoder.dense(features)
         loss = loss_of_distances(maps["distances"], target, everywhere).mean()
+        loss = loss + foreground(maps["distances"], target, everywhere).mean()
         loss = loss + torch.nn.functional.cross_entropy(
             maps["object_classes"], of_classes, ignore_index=-1
         )

@@ -35,7 +35,7 @@ def found(pairs, tiny_weights, sam, monkeypatch):
     dataset = SegmentationDataset(records, config.data, (64, 64), mask_size=(32, 32))
     model, asked = FineTuned(sam, "lora", "tuned"), []
 
-    def generator_of(whose, mode, precision="fp32"):
+    def generator_of(whose, mode, precision="fp32", watershed=None):
         asked.append((whose is model, mode))
 
         def find(image):

@@ -65,6 +65,8 @@ class Decoder(nn.Module):
     dense_targets: tuple[str, ...] = ()
     """The targets that it reads in training besides masks, by their names in
     :data:`samtune.data.dense_targets.DENSE_TARGETS`; it answers each in :meth:`dense`."""
+    object_classes: int = 0
+    """Number of classes of objects that a decoder of dense maps tells apart; 0 if it has none."""
     classes: int | None = None
     """Number of classes that its masks stand for, one mask per class; ``None`` if it predicts
     single masks."""

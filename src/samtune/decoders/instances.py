@@ -27,7 +27,7 @@ from samtune.batch import Candidates, Masks
 from samtune.decoders.base import DECODERS, Decoder, Features
 from samtune.decoders.fusion import expected_iou
 from samtune.options import CountOrZero
-from samtune.prompts import NONE, Prompts, mask_size_over
+from samtune.prompts import INSTANCES, NONE, Prompts, mask_size_over
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.model import Sam
 
@@ -84,16 +84,19 @@ class InstanceDecoder(Decoder):
 
     @classmethod
     def implied(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Its losses; without a decoder for prompts none are asked in, else boxes and points."""
+        """Its losses and prompts: none, or boxes and points; an evaluation finds instances too."""
         terms = [
             "distances",
             "foreground",
             *(["object_ce"] if options.get("object_classes") else []),
         ]
-        if not cls.takes_prompts(options):
-            return {"prompts": {"train": NONE}, "train": {"loss": " + ".join(terms)}}
-        loss = " + ".join(["bce", "dice", "iou_head", *terms])
-        return {"prompts": {"train": ["box", "point"]}, "train": {"loss": loss}}
+        modes = ["box", "point"] if cls.takes_prompts(options) else [NONE]
+        of_prompts = ["bce", "dice", "iou_head"] if cls.takes_prompts(options) else []
+        train = modes if len(modes) > 1 else NONE
+        return {
+            "prompts": {"train": train, "eval": [*modes, INSTANCES]},
+            "train": {"loss": " + ".join([*of_prompts, *terms])},
+        }
 
     def __init__(self, sam: Sam, config: Config) -> None:
         super().__init__()
@@ -108,6 +111,7 @@ class InstanceDecoder(Decoder):
             for a, b in zip(widths, [*widths[1:], widths[-1]], strict=True)
         )
         self.heads = nn.ModuleDict({DISTANCES: nn.Conv2d(widths[-1], 3, 1)})
+        self.object_classes = config.object_classes
         if config.object_classes:
             self.heads[OBJECT_CLASSES] = nn.Conv2d(widths[-1], config.object_classes, 1)
         if self.prompted:

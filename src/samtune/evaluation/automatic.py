@@ -26,19 +26,26 @@ from samtune.precision import Precision
 from samtune.prompts import AUTOMATIC, EVERYTHING
 
 if TYPE_CHECKING:
+    from samtune.inference.everything.watershed import WatershedConfig
     from samtune.metrics.instance_result import InstanceResult, Overlaps
 
 NEED_MORE = ("aji_plus",)
 """Metrics of instances that need scipy: they are measured if ``eval.metrics`` names them."""
 
 
-def generator_of(model: FineTuned, mode: str, precision: Precision = "fp32") -> InstanceGenerator:
+def generator_of(
+    model: FineTuned,
+    mode: str,
+    precision: Precision = "fp32",
+    watershed: WatershedConfig | None = None,
+) -> InstanceGenerator:
     """The function that finds the instances of an image in an automatic mode.
 
     Args:
         model: It is put into evaluation mode.
         mode: ``everything`` or ``instances``.
         precision: Arithmetic of the forward pass.
+        watershed: How ``instances`` are made.
 
     Raises:
         InputError: The model cannot do it.
@@ -49,7 +56,7 @@ def generator_of(model: FineTuned, mode: str, precision: Precision = "fp32") -> 
         return MaskGenerator(model, precision=precision)
     from samtune.inference.everything.watershed import WatershedGenerator
 
-    return WatershedGenerator(model, precision=precision)
+    return WatershedGenerator(model, watershed, precision)
 
 
 def generators_of(

@@ -97,7 +97,7 @@ class Automatic:
         self, model: FineTuned, mode: str, dataset: SegmentationDataset, what: str
     ) -> Finding:
         precision = self.config.train.precision
-        generator = generator_of(model, mode, precision)
+        generator = generator_of(model, mode, precision, self.config.watershed)
         rank, world = place()
         mine = range(rank, len(dataset), world)
         step = max(1, -(-len(mine) // PICTURES))

@@ -16,6 +16,7 @@ from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.geometry import PRESETS
 from samtune.inference.everything.config import EverythingConfig
+from samtune.inference.everything.watershed import WatershedConfig
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
@@ -99,6 +100,8 @@ class RunConfig(Settings):
     """The measured metrics."""
     everything: EverythingConfig = field(default_factory=EverythingConfig)
     """All objects of images without prompts."""
+    watershed: WatershedConfig = field(default_factory=WatershedConfig)
+    """The same by a decoder of distances."""
     strength: Fraction | None = None
     """Fraction of a checkpoint's training that acts when it is evaluated or predicts, from 0, the
     base, to 1; by default the checkpoint's. For a training, set train.strength."""

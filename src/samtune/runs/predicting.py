@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from samtune.errors import InputError
 from samtune.inference.everything.config import EverythingConfig
 from samtune.inference.everything.generator import MaskGenerator
 from samtune.inference.everything.instances import InstanceGenerator
+from samtune.inference.everything.watershed import WatershedConfig, WatershedGenerator
 from samtune.inference.predictor import Predictor, check_threshold
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision
@@ -60,17 +62,40 @@ def generator_of(source: str, words: Sequence[str]) -> Search:
 
     Args:
         source: See :func:`predictor_of`.
-        words: The same settings, and those of ``everything``.
+        words: The same settings, and those of ``everything`` and ``watershed``.
 
     Raises:
         InputError: As :func:`predictor_of`, or a model that cannot find instances.
     """
-    group = EverythingConfig.section
-    model, config, precision = _model_of(source, words, "everything", (*USED, group))
+    groups = (EverythingConfig.section, WatershedConfig.section)
+    model, config, precision = _model_of(source, words, "everything", (*USED, *groups))
+    by_group = {group: _set_in(words, group) for group in groups}
+    decoder, settings = model.acting.decoder, config.watershed
+    of_distances = bool(decoder.dense_targets) and settings.answer != "grid"
+    unused = groups[0] if of_distances else groups[1]
+    for key in by_group[unused]:
+        if (unused, key) != (groups[1], "answer"):
+            raise InputError(
+                f"{unused}.{key}: no effect, since {_way_of(of_distances)}; leave it out"
+                + ("" if not decoder.prompted else ", or set watershed.answer=grid")
+            )
+    if not of_distances:
+        changes = {name: getattr(config.everything, name) for name in by_group[groups[0]]}
+        return Search(MaskGenerator(model, precision=precision, **changes))
+    generator = WatershedGenerator(model, settings, precision)
+    count = decoder.object_classes
+    return Search(generator, classes_of(config) if count else None, count)
+
+
+def _set_in(words: Sequence[str], group: str) -> list[str]:
+    """The settings of a group that words set, without the group's name."""
     keys = {key for tree in layers(words) for key in leaves(tree)}
-    names = [key.removeprefix(f"{group}.") for key in keys if key.startswith(f"{group}.")]
-    changes = {name: getattr(config.everything, name) for name in names}
-    return Search(MaskGenerator(model, precision=precision, **changes))
+    return sorted(key.removeprefix(f"{group}.") for key in keys if key.startswith(f"{group}."))
+
+
+def _way_of(of_distances: bool) -> str:
+    way = "a watershed of distances" if of_distances else "a grid of points"
+    return f"the model finds objects by {way}"
 
 
 def _model_of(

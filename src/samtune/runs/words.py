@@ -70,6 +70,7 @@ INSTEAD = {
     ("predict", "output"): ", and give --out {value}",
     ("everything", "output"): ", and give --out {value}",
     ("predict", "everything"): "; samtune everything does",
+    ("predict", "watershed"): "; samtune everything does",
     ("eval", "resume"): ", and name the run in its place, as in samtune eval RUN",
 }
 """The words or options that a verb has in the place of a group of settings, in messages."""

@@ -23,7 +23,7 @@ from samtune.inference.everything.run_lengths import packed
 from samtune.inference.everything.suppression import suppressed_masks
 from samtune.inference.prompted import PromptedImage
 from samtune.model.finetuned import FineTuned
-from samtune.options import CountOrZero, Fraction, NotNegative, Settings
+from samtune.options import CountOrZero, Fraction, NotNegative, Settings, setting
 from samtune.precision import Precision, autocast, check_precision
 from samtune.prompts import POSITIVE, Prompts
 
@@ -37,19 +37,20 @@ class WatershedConfig(Settings):
 
     section = "watershed"
 
-    answer: Literal["watershed", "prompts"] = "watershed"
-    """The source of the masks: the watershed, or the decoder's answers to a point in each seed."""
-    foreground: Fraction = 0.5
+    answer: Literal["watershed", "prompts", "grid"] = setting("watershed", level="expert")
+    """The source of the masks: the watershed; prompts, the decoder's answers to a point in each
+    seed; or grid, those to SAM's grid of points, with the settings of everything."""
+    foreground: Fraction = setting(0.5, level="expert")
     """Pixels of a higher probability are foreground."""
-    centre: Fraction = 0.5
+    centre: Fraction = setting(0.5, level="expert")
     """A seed has a smaller distance to the centre, as a fraction of its largest in the object."""
-    boundary: Fraction = 0.5
+    boundary: Fraction = setting(0.5, level="expert")
     """A seed has a smaller inverted distance to the boundary, from 1 there to 0 in the middle."""
-    smoothing: NotNegative = 1.0
+    smoothing: NotNegative = setting(1.0, level="expert")
     """Standard deviation in pixels of the image by which both distances are smoothed."""
-    min_area: CountOrZero = 0
+    min_area: CountOrZero = setting(0, level="expert")
     """Instances of fewer pixels are left out."""
-    overlap: Fraction = 0.7
+    overlap: Fraction = setting(0.7, level="expert")
     """With prompts, a mask whose IoU with a better one is higher is left out."""
 
 
@@ -122,6 +123,11 @@ def check_generator(model: FineTuned, config: WatershedConfig) -> None:
         raise InputError(
             f"decoder.name={decoder.name}: predicts no distances for a watershed; train one that "
             "does, as with decoder.name=instances, or ask in points: samtune.MaskGenerator"
+        )
+    if config.answer == "grid":
+        raise InputError(
+            "watershed.answer=grid: asks in a grid of points as samtune.MaskGenerator does, which "
+            "is measured by prompts.eval=everything; set watershed or prompts"
         )
     if config.answer == "prompts" and not decoder.prompted:
         raise InputError(
