@@ -61,7 +61,9 @@ def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
     assert page.count("<img ") == 5 and "<svg" in page and "<script" not in page
     # what is complete is read, what is missing is trained
     trained = []
-    monkeypatch.setattr("samtune.compare.jobs._train", lambda run, display: trained.append(run))
+    monkeypatch.setattr(
+        "samtune.compare.launchers.sequential._train", lambda run, display: trained.append(run)
+    )
     again = samtune("compare", *words, *asked, "--json").json
     assert trained == [] and again["rows"][0]["iou"] == result["rows"][0]["iou"]
     line = samtune("compare", *words, *asked, "train.lr=0.5").line

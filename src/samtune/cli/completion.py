@@ -10,7 +10,7 @@ from typing import Any
 
 NAMES = "completion.json"
 """The file with the result of :func:`completion_names`, written by ``docs/generate.py``."""
-OF_A_COMPARISON = ("methods=", "shots=", "seeds=")
+OF_A_COMPARISON = ("methods=", "shots=", "seeds=", "launcher=", "jobs=", "retries=")
 
 
 def completion_names() -> dict[str, Any]:

@@ -120,6 +120,8 @@ def compare(words: Words = None, as_json: Json = False, quiet: Quiet = False) ->
     with speaking(as_json, quiet) as display:
         result = run(words or [], display)
     answer(result, as_json)
+    if result["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command(name="import")

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samtune.compare.exports import NAMES, write_exports
+from samtune.compare.launchers.outcome import Failure
+from samtune.compare.launchers.rounds import train_all
 from samtune.compare.notes import notes
 from samtune.compare.page import Entry, Picture, write_page
-from samtune.compare.plan import COMPARISON, REPORT, Run, plan_runs
+from samtune.compare.plan import ALL, COMPARISON, REPORT, Run, launch_config, plan_runs
 from samtune.compare.rows import aggregate, grids, main_grids, zero_shot
 from samtune.compare.sureness import add_sureness
 from samtune.data import splits
@@ -29,17 +31,14 @@ from samtune.runs.automatic import check_modes, with_able_modes
 from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.data_of_run import check_splits
 from samtune.runs.finished import read_summary
-from samtune.runs.folder import SUMMARY, clear, finite
+from samtune.runs.folder import SUMMARY, finite
 from samtune.runs.framing import choose_framing
-from samtune.runs.jobs import data_name, train
+from samtune.runs.jobs import data_name
 from samtune.runs.trees import Tree, leaves
 from samtune.runs.words import config_of_run
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
-from samtune.training.interrupts import with_hint
-from samtune.training.memory import count_peak_anew
-from samtune.training.state import has_state
 from samtune.training.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -59,7 +58,8 @@ def compare(words: Sequence[str], display: Display) -> Tree:
     can be repeated, also with more methods, shots or seeds.
 
     Args:
-        words: ``methods=``, ``shots=`` and ``seeds=``, and settings as for training.
+        words: ``methods=``, ``shots=`` and ``seeds=``, how they are run (see
+            :class:`samtune.compare.launchers.config.LaunchConfig`), and settings as for training.
         display: The output for the user.
 
     Returns:
@@ -67,12 +67,13 @@ def compare(words: Sequence[str], display: Display) -> Tree:
         ``zero_shot``, ``metrics``, ``guesses`` and ``by_prompt`` (see
         :func:`samtune.compare.rows.zero_shot`), ``tests`` (see
         :func:`samtune.compare.sureness.add_sureness`), ``notes``, ``prompt``, ``contract``,
-        ``images``, ``runs``, ``seconds``, and the paths ``output``, ``comparison``, ``markdown``,
-        ``csv``, ``latex`` and ``report``.
+        ``images``, ``runs``, ``failed`` (those without a result, which the table leaves out with
+        the other draws of their method), ``seconds``, and the paths ``output``, ``comparison``,
+        ``markdown``, ``csv``, ``latex`` and ``report``.
 
     Raises:
         InputError: A setting, method or number of shots is wrong; all are checked before anything
-            runs. Or the folder holds runs with other settings.
+            runs. Or the folder holds runs with other settings, or no method could be trained.
         KeyboardInterrupt: The user stopped it; the message says how to continue.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -80,6 +81,7 @@ def compare(words: Sequence[str], display: Display) -> Tree:
             "samtune compare: runs in one process, not under torchrun or accelerate launch; start "
             "it alone, or train each method with samtune train"
         )
+    launching = launch_config(words)
     runs = plan_runs(words)
     check_room(runs[0].folder.parent)
     runs, left_out = _runs_that_can_be_done(runs)
@@ -95,15 +97,26 @@ def compare(words: Sequence[str], display: Display) -> Tree:
     for _, damage in finished:
         if damage is not None:
             display.warn(f"note: {damage}; the run is measured again")
-    summaries = []
-    try:
-        for i, (run, (summary, _)) in enumerate(zip(runs, finished, strict=True), 1):
-            display.say(f"[{i}/{len(runs)}] {run.title}")
-            summaries.append(summary or _train(run, display))
-    except KeyboardInterrupt as error:
-        done = f"{len(summaries)} of {len(runs)} runs are done"
-        raise with_hint(error, f"{done}; go on with the same command") from None
-    return _report(runs, summaries, display)
+    left = [run for run, (summary, _) in zip(runs, finished, strict=True) if summary is None]
+    failed = train_all(left, len(runs) - len(left), launching, display)
+    whole = _with_all_draws(runs, failed)
+    return _report(whole, [read_summary(run.folder) for run in whole], failed, display)
+
+
+def _with_all_draws(runs: Sequence[Run], failed: Sequence[tuple[Run, Failure]]) -> list[Run]:
+    """The runs of methods of which every draw has a result, so that all rows are of equal draws.
+
+    Raises:
+        InputError: There is no such method.
+    """
+    lacking = {(run.method, run.shots) for run, _ in failed}
+    whole = [run for run in runs if (run.method, run.shots) not in lacking]
+    if not whole:
+        run, failure = failed[0]
+        count = len(failed)
+        others = f"; {count - 1} other {'runs' if count > 2 else 'run'} failed too" * (count > 1)
+        raise InputError(f"{run.title}: {failure.message}{others}")
+    return whole
 
 
 def _runs_that_can_be_done(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
@@ -184,18 +197,12 @@ def _finished_summary(run: Run) -> tuple[Tree | None, str | None]:
         return None, str(error).rpartition("; ")[0]
 
 
-def _train(run: Run, display: Display) -> Tree:
-    count_peak_anew()
-    config = run.config
-    if has_state(run.folder / "last"):
-        config = replace(config, resume=str(run.folder))
-    elif (run.folder / "config.yaml").is_file():  # other files in the folder are the user's own
-        clear(run.folder)
-    with display.without_lines():
-        return train(config, display)
-
-
-def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) -> Tree:
+def _report(
+    runs: Sequence[Run],
+    summaries: Sequence[Tree],
+    failed: Sequence[tuple[Run, Failure]],
+    display: Display,
+) -> Tree:
     rows, folder, config = aggregate(runs, summaries), runs[0].folder.parent, runs[0].config
     tests = add_sureness(runs, rows)
     result = finite({
@@ -207,6 +214,10 @@ def _report(runs: Sequence[Run], summaries: Sequence[Tree], display: Display) ->
         "contract": summaries[0]["contract"],
         "images": summaries[0]["images"],
         "runs": len(runs),
+        "failed": [
+            {"method": run.method, "shots": run.shots or ALL, "seed": run.seed, "why": why.message}
+            for run, why in failed
+        ],
         "seconds": round(sum(s["seconds"] for s in summaries), 3),
         "output": str(folder),
         "comparison": str(folder / COMPARISON),

@@ -16,7 +16,24 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     Args:
         result: See :func:`samtune.compare.jobs.compare`.
     """
-    return [*_of_spread(result), *_of_tests(result), *_of_results(result)]
+    return [
+        *_of_failures(result), *_of_spread(result), *_of_tests(result), *_of_results(result),
+    ]  # fmt: skip
+
+
+def _of_failures(result: Mapping[str, Any]) -> Iterator[str]:
+    failed = result.get("failed") or []
+    if failed:
+        names = "; ".join(dict.fromkeys(map(_name, failed)))
+        yield (
+            f"The tables leave out {names}: {len(failed)} of the runs failed. The same command "
+            "tries them again."
+        )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """The method and the number of shots of a row."""
+    return f"{row['method']}, {shots_name(None if row['shots'] == ALL else row['shots'])}"
 
 
 def _of_spread(result: Mapping[str, Any]) -> Iterator[str]:
@@ -65,7 +82,7 @@ def _of_results(result: Mapping[str, Any]) -> Iterator[str]:
     under, worse, unsure = [], [], []
     for row in result["rows"]:
         iou, ends = row["iou"]["mean"], (row.get("intervals") or {}).get("difference") or {}
-        name = f"{row['method']}, {shots_name(None if row['shots'] == ALL else row['shots'])}"
+        name = _name(row)
         if top is not None and iou is not None and iou <= known[top]:
             under.append(name)
         if ends.get("iou") and not outside(ends["iou"]):

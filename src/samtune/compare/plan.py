@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from samtune.adapters import ADAPTERS
+from samtune.compare.launchers.config import LaunchConfig
 from samtune.data.config import AUTO
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.files import as_path, free_path
 from samtune.model.finetuned import PLAIN
+from samtune.options import validated
 from samtune.registry import trust
 from samtune.registry.outside import fitting
 from samtune.registry.places import PLACE
@@ -23,7 +25,9 @@ from samtune.runs.trees import DEFAULTS, Tree
 from samtune.runs.words import layers, parse_override, recipes
 from samtune.texts import read_json
 
-OF_COMPARISON = ("methods", "shots", "seeds")
+OF_PLAN = ("methods", "shots", "seeds")
+"""Words that say which trainings there are."""
+OF_COMPARISON = (*OF_PLAN, *(row.name for row in fields(LaunchConfig)))
 """Settings of a comparison, besides those of a training."""
 DECODER = "decoder"
 """The method that tunes the mask decoder and leaves the image encoder as it is."""
@@ -57,6 +61,17 @@ class Run:
     def title(self) -> str:
         """The run's name for people: method, shots and seed."""
         return f"{self.method}, {shots_name(self.shots)}, seed {self.seed}"
+
+
+def launch_config(words: Sequence[str]) -> LaunchConfig:
+    """How the trainings are run, as a command line says it.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+    names = {row.name for row in fields(LaunchConfig)}
+    values = {k: v for word in words for k, v in _comparison_setting(word).items() if k in names}
+    return validated(LaunchConfig, "", values)
 
 
 def plan_runs(words: Sequence[str]) -> list[Run]:
@@ -122,7 +137,7 @@ def shots_name(shots: int | None) -> str:
 
 
 def _comparison_setting(word: str) -> Tree:
-    """The value of ``methods=``, ``shots=`` or ``seeds=``; empty for any other word."""
+    """The value of a setting of the comparison, as ``shots=4``; empty for any other word."""
     return parse_override(word) if word.partition("=")[0] in OF_COMPARISON else {}
 
 
