@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from samtune.compare.launchers.outcome import Failure
 
-PROGRAM = (sys.executable, "-m", "samtune", "train")
+PROGRAM = ("-m", "samtune", "train")
+"""What Python is asked to run."""
 REFUSED = 2
 """The exit code of wrong input."""
 PREFIX = "samtune: "
@@ -25,9 +26,11 @@ class TrainCommand:
 
     Args:
         folder: The run's.
+        program: What Python is asked to run; by default :data:`PROGRAM`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] | None = None) -> None:
+        self.program = tuple(program or PROGRAM)
         self.settings = folder.with_name(f"{folder.name}.yaml")
         self.log = folder.with_name(f"{folder.name}.log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -39,7 +42,7 @@ class TrainCommand:
         Args:
             environment: Variables besides those of this process.
         """
-        command = [*PROGRAM, str(self.settings), "resume=true"]
+        command = [sys.executable, *self.program, str(self.settings), "resume=true"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import samtune
-from samtune.compare.launchers.command import TrainCommand
+from samtune.compare.launchers import command
 from samtune.compare.launchers.outcome import Failure, Outcomes
 from samtune.compare.plan import Run
 from samtune.errors import check_packages
@@ -39,7 +39,10 @@ def train_on_ray(runs: Sequence[Run], jobs: int | None) -> Outcomes:
         max_retries=0, **resources_per_task(runs[0].config.device, jobs)
     )
     here = os.getcwd()
-    tasks = {task.remote(here, str(run.folder), samtune.__version__): run for run in runs}
+    tasks = {
+        task.remote(here, str(run.folder), samtune.__version__, command.PROGRAM): run
+        for run in runs
+    }
     waiting = list(tasks)
     try:
         while waiting:
@@ -82,7 +85,9 @@ def _outcome(ended: Any, run: Run) -> Failure | None:
     return failure
 
 
-def _train_here(folder_of_work: str, folder: str, version: str) -> Failure | None:
+def _train_here(
+    folder_of_work: str, folder: str, version: str, program: Sequence[str]
+) -> Failure | None:
     """One training on whichever machine Ray chose, whose GPUs and threads Ray has set."""
     machine = os.uname().nodename if hasattr(os, "uname") else "a machine"
     if samtune.__version__ != version:
@@ -91,12 +96,12 @@ def _train_here(folder_of_work: str, folder: str, version: str) -> Failure | Non
             "same version on all machines",
             refused=True,
         )
-    command = TrainCommand(Path(folder_of_work, folder))
-    if not command.settings.is_file():
+    training = command.TrainCommand(Path(folder_of_work, folder), program)
+    if not training.settings.is_file():
         return Failure(
-            f"{command.settings}: is not on {machine}; a cluster needs data, base and output on a "
+            f"{training.settings}: is not on {machine}; a cluster needs data, base and output on a "
             "file system that all machines share",
             refused=True,
         )
     os.chdir(folder_of_work)
-    return command({})
+    return training({})
