@@ -50,7 +50,8 @@ LAYERS = {
     "published": "data geometry ops training",
     "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
     " metrics model ops options precision prompts registry report sam texts training",
-    "compare": "adapters data decoders files metrics model registry report runs sam texts training",
+    "compare": "adapters data decoders files metrics model options registry report runs sam texts"
+    " training",
     "cli": "adapters assets compare data decoders distributed exports files foreign inference"
     " losses metrics model options registry report runs sam texts training",
     "__init__": "data evaluation exports geometry inference metrics model moved prompts registry"

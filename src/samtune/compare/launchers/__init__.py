@@ -1,4 +1,4 @@
-"""Where and in which order the trainings of a comparison run.
+"""Launchers run the trainings of a comparison: in some order, at some place.
 
 Each launcher trains runs and says how each ended. What a run is belongs in ``plan``.
 """

@@ -12,11 +12,11 @@ from pathlib import Path
 from samtune.compare.launchers.outcome import Failure
 
 PROGRAM = ("-m", "samtune", "train")
-"""What Python is asked to run."""
+"""The arguments of Python."""
 REFUSED = 2
 """The exit code of wrong input."""
 PREFIX = "samtune: "
-"""What stands before the line that says why a command ended."""
+"""The beginning of the line that says why a command ended."""
 
 
 class TrainCommand:
@@ -26,7 +26,7 @@ class TrainCommand:
 
     Args:
         folder: The run's.
-        program: What Python is asked to run; by default :data:`PROGRAM`.
+        program: The arguments of Python; by default :data:`PROGRAM`.
     """
 
     def __init__(self, folder: Path, program: Sequence[str] | None = None) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import samtune
 from samtune.compare.launchers import command
 from samtune.compare.launchers.outcome import Failure, Outcomes
 from samtune.compare.plan import Run
@@ -40,7 +40,7 @@ def train_on_ray(runs: Sequence[Run], jobs: int | None) -> Outcomes:
     )
     here = os.getcwd()
     tasks = {
-        task.remote(here, str(run.folder), samtune.__version__, command.PROGRAM): run
+        task.remote(here, str(run.folder), metadata.version("samtune"), command.PROGRAM): run
         for run in runs
     }
     waiting = list(tasks)
@@ -56,7 +56,7 @@ def train_on_ray(runs: Sequence[Run], jobs: int | None) -> Outcomes:
 
 
 def resources_per_task(device: str, jobs: int | None) -> dict[str, float]:
-    """What Ray keeps free for each training, so that no more of them run at once than wanted."""
+    """The resources that Ray keeps free for each training, so that only so many run at once."""
     import ray
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -90,9 +90,9 @@ def _train_here(
 ) -> Failure | None:
     """One training on whichever machine Ray chose, whose GPUs and threads Ray has set."""
     machine = os.uname().nodename if hasattr(os, "uname") else "a machine"
-    if samtune.__version__ != version:
+    if (here := metadata.version("samtune")) != version:
         return Failure(
-            f"{machine} has samtune {samtune.__version__}, and {version} is asked for; install the "
+            f"{machine} has samtune {here}, and {version} is asked for; install the "
             "same version on all machines",
             refused=True,
         )
