@@ -92,7 +92,7 @@ def test_the_terminal_and_the_page_show_them(found, tmp_path, capsys):
     summary = finite({**summary, **common})
     Display().results(summary)
     said = capsys.readouterr().out
-    assert "everything: instances without prompts" in said and "seconds per image" in said
+    assert "Instances without prompts: everything" in said and "seconds per image" in said
     assert "prompt everything (no prompts)" in said and "count_bias" not in said
     report = Report("cells", summary, instances=drawn.instances)
     html = write_report(tmp_path, report).read_text(encoding="utf-8")

@@ -71,7 +71,7 @@ def _instances(mode: str, entry: Mapping[str, Any]) -> Table:
     lines = instance_lines(entry, short=True)
     sides = ["zero-shot", "tuned", "difference"]
     sides = sides if any(line.tuned is not None for line in lines) else sides[:1]
-    table = Table(mode, title=f"{mode}: instances without prompts", title_justify="left")
+    table = Table(mode, title=f"Instances without prompts: {mode}", title_justify="left")
     for side in sides:
         table.add_column(side, justify="right")
     for line in lines:

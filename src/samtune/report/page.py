@@ -218,7 +218,7 @@ def _by_metric(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _instances(mode: str, entry: Mapping[str, Any], images: Sequence[Overlay]) -> dict[str, Any]:
     """An automatic mode: its tables, over all sizes and by size, its thresholds and pictures."""
     tables = {
-        "": {line.name: _one_number(line) for line in instance_lines(entry)},
+        "All sizes": {line.name: _one_number(line) for line in instance_lines(entry)},
         "By size": {
             title: {
                 "zero_shot": {size: line.zero_shot for size, line in lines.items()},
@@ -233,6 +233,9 @@ def _instances(mode: str, entry: Mapping[str, Any], images: Sequence[Overlay]) -
     }
     return {
         "mode": mode,
+        "short": _group_table(
+            {line.name: _one_number(line) for line in instance_lines(entry, short=True)}
+        ),
         "tables": {title: _group_table(rows) for title, rows in tables.items()},
         "thresholds": thresholds(entry),
         "gallery": [_figure(o, panels(o)) for o in images],

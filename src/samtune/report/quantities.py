@@ -23,7 +23,8 @@ def span(ends: Sequence[float | None] | None, sign: bool = False) -> str:
     """An interval as ``0.781-0.834``, with ``sign`` ``+0.010 to +0.034``; empty without one."""
     if not ends or None in ends:
         return ""
-    return (" to " if sign else "\N{EN DASH}").join(metric(end, sign) for end in ends)
+    signed = sign or any(end is not None and end < 0 for end in ends)
+    return (" to " if signed else "\N{EN DASH}").join(metric(end, sign) for end in ends)
 
 
 def quantity(value: float, unit: str = "") -> str:
