@@ -52,8 +52,10 @@ LAYERS = {
     " metrics model ops options precision prompts registry report sam texts training",
     "compare": "adapters data decoders files metrics model options registry report runs sam texts"
     " training",
+    "planning": "adapters batch data decoders distributed geometry losses model precision prompts"
+    " report runs sam training",
     "cli": "adapters assets compare data decoders distributed exports files foreign inference"
-    " losses metrics model options registry report runs sam texts training",
+    " losses metrics model options planning registry report runs sam texts training",
     "__init__": "data evaluation exports geometry inference metrics model moved prompts registry"
     " sam training",
     "__main__": "cli",

@@ -16,6 +16,7 @@ from samtune.cli.ending import end_of, prepare_streams
 from samtune.cli.everything import everything
 from samtune.cli.hints import in_full
 from samtune.cli.outward import bundle, export
+from samtune.cli.plan import plan
 from samtune.cli.predict import predict
 from samtune.cli.reference import list_metrics, list_settings
 from samtune.cli.setting_list import TakesSettings
@@ -60,6 +61,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(export)
 app.command()(bundle)
+app.command(epilog=f"Settings are those of a training; {SEE_TRAIN}")(plan)
 app.command(name="settings")(list_settings)
 app.command(name="metrics")(list_metrics)
 
@@ -350,11 +352,12 @@ def main(args: list[str] | None = None) -> None:
 def _run_training(
     words: list[str], as_json: bool, quiet: bool, defaults: dict[str, Any] | None = None
 ) -> None:
+    from samtune.planning.first_line import first_line
+    from samtune.planning.presets import configuration
     from samtune.runs.jobs import train as run
-    from samtune.runs.words import from_words
 
     with speaking(as_json, quiet) as display:
-        config = from_words(words, defaults)
-        summary = run(config, display)
+        config = configuration(words, defaults)
+        summary = run(config, display, first_line)
         display.results(summary)
     answer(summary, as_json)

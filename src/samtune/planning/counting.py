@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -31,7 +31,7 @@ class Count:
     with an addition is two."""
     weights: int
     """Bytes of the frozen and the trained weights."""
-    kept: int
+    for_backward: int
     """Bytes that the forward pass keeps for the backward pass."""
     peak: int
     """The most bytes at a time, besides the weights."""
@@ -50,7 +50,7 @@ class Count:
         return Count(
             line(fewer.flops, self.flops),
             self.weights,
-            line(fewer.kept, self.kept),
+            line(fewer.for_backward, self.for_backward),
             line(fewer.peak, self.peak),
         )
 
@@ -110,13 +110,12 @@ def shapes_with_operations() -> Iterator[Any]:
             yield mode
 
 
-def count_step(
-    make_objective: Callable[[], nn.Module], batch: Batch, precision: Precision
-) -> Count:
+def count_step(make_objective: Callable[[], Any], batch: Batch, precision: Precision) -> Count:
     """Counts a step: forward, loss and backward.
 
     Args:
-        make_objective: Makes the model with its loss; called where modules get no values.
+        make_objective: Makes the model with its loss, an ``Objective`` of training; called where
+            modules get no values.
         batch: With values in its prompts only; its pixels are taken as shapes.
         precision: Arithmetic of the forward pass.
 
@@ -140,14 +139,14 @@ def count_step(
                 step = _with_shapes_for_pixels(batch, mode)
                 with autocast(model.device, precision):
                     loss = objective(step)
-                kept = live.now - weights
+                after_forward = live.now - weights
                 loss.backward()
         except (DataDependentOutputException, Dynamic) as error:
             raise InputError(
                 f"{model.adapter.name}, {model.decoder.name}: decides by values, so that a step "
                 "cannot be counted without running it; set the same settings in a short training"
             ) from error
-    return Count(live.flops, weights, kept, live.peak - weights)
+    return Count(live.flops, weights, after_forward, live.peak - weights)
 
 
 def _with_shapes_for_pixels(batch: Batch, mode: Any) -> Batch:

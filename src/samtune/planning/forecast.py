@@ -13,6 +13,7 @@ import torch
 from samtune.errors import InputError
 from samtune.planning.load import Load
 from samtune.planning.trial import Trial, run_trials
+from samtune.precision import arithmetic
 from samtune.runs.assembly import device_of
 from samtune.runs.config import RunConfig
 from samtune.runs.trees import Tree
@@ -32,7 +33,7 @@ MOST_TIMED = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a step of a training takes."""
+    """The memory and time of a step of a training."""
 
     load: Load
     trials: tuple[Trial, ...] = ()
@@ -140,11 +141,11 @@ class Forecast:
             "images_at_once": at_once,
             "prompts_per_image": self.load.prompts * self.load.rounds,
             "weight_bytes": count.weights,
-            "kept_bytes": count.kept,
+            "kept_bytes": count.for_backward,
             "peak_bytes": self.peak(at_once),
             "seconds_per_step": self.seconds(),
             "device": str(self.device),
-            "precision": self.load.config.train.precision,
+            "precision": arithmetic(self.load.config.train.precision, self.device),
             "calibrated_by": [vars(trial) for trial in self.trials],
         }
 
@@ -170,7 +171,7 @@ class Way:
     """Settings with which a training fits into some memory."""
 
     settings: Tree
-    """What they change, by names such as ``train.micro_batch``."""
+    """The changed ones, by names such as ``train.micro_batch``."""
     peak: int
     """The most bytes then."""
 
@@ -188,7 +189,7 @@ def way_to_fit(forecast: Forecast, room: float, also: Sequence[Tree] = ()) -> Wa
     """
     train = forecast.load.config.train
     lower: list[Tree] = [{}]
-    if train.precision == "fp32":
+    if arithmetic(train.precision, forecast.device) == "fp32":
         lower.append({"train.precision": "bf16"})
     for further in ({}, {"train.checkpointing": True}, *also):
         if train.checkpointing and further == {"train.checkpointing": True}:

@@ -1,4 +1,4 @@
-"""What one step of a configuration computes: its model, its loss, and a batch of its shapes."""
+"""The load of one step of a configuration: its model, its loss, and a batch of its shapes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Load:
         return number if kind == "clicks" else 1
 
     @property
-    def rehearsed(self) -> int:
+    def prompts_to_keep(self) -> int:
         """Prompts per image that the training must not forget."""
         if self.config.train.keep == "none" or not self._prompted:
             return 0
@@ -102,9 +102,9 @@ class Load:
             names=tuple(map(str, range(images))),
             dense=self._dense(images, frame),
         )
-        if not self.rehearsed:
+        if not self.prompts_to_keep:
             return batch
-        kept = self._asked(images, self.rehearsed, "point")
+        kept = self._asked(images, self.prompts_to_keep, "point")
         targets = torch.zeros(len(kept), *frame, dtype=torch.bool)
         return replace(
             batch, rehearsal=Question(kept, targets, torch.zeros(len(kept), dtype=torch.long))
@@ -158,8 +158,8 @@ class Load:
         one, two = self.counts
         return one if images == 1 else two.for_images(one, images)
 
-    def keep_words(self) -> list[str] | str:
+    def keep_setting(self) -> list[str] | str:
         """The value of ``train.keep`` for a training without validations, which would choose it."""
         if self.config.train.keep != AUTO:
             return self.config.train.keep
-        return ["point"] if self.rehearsed else "none"
+        return ["point"] if self.prompts_to_keep else "none"

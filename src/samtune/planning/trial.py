@@ -86,7 +86,7 @@ def _measure(
     data = _drawn(load, images)
     config = replace(
         load.config.train, max_steps=steps, epochs=None, time=None, batch_size=images,
-        micro_batch=None, accumulate=1, keep=load.keep_words(), trackers=(), patience=None,
+        micro_batch=None, accumulate=1, keep=load.keep_setting(), trackers=(), patience=None,
         feature_cache=0, save_every=1e6,
     )  # fmt: skip
     marks: list[tuple[float, float]] = []

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from samtune.adapters import ADAPTERS
 from samtune.data.changes import check_changes, check_own_size, images_vary
@@ -105,6 +105,10 @@ class RunConfig(Settings):
     strength: Fraction | None = None
     """Fraction of a checkpoint's training that acts when it is evaluated or predicts, from 0, the
     base, to 1; by default the checkpoint's. For a training, set train.strength."""
+    preset: Literal["8gb", "12gb", "16gb", "24gb", "80gb", "cpu", "auto"] | None = None
+    """Settings with which a training fits into so much memory of a device, into this machine's
+    (auto), or onto its processor (cpu), as samtune plan finds them; recipes, files and other words
+    override them."""
     seed: Annotated[int, Range(at_least=0, below=2**63)] = 0
     """Seed of all random choices."""
     output: str | None = None

@@ -42,12 +42,13 @@ def line(name: str, text: str) -> str:
     return f"{name:<{COLUMN}}{text}"
 
 
-def of_training(plan: Plan, folder: Path) -> str:
+def of_training(plan: Plan, folder: Path, more: Sequence[str] = ()) -> str:
     """The first screen of a training.
 
     Args:
         plan: What it is about to do.
         folder: Of the run.
+        more: Further lines, after those on the device.
     """
     config, counts, frame = plan.config, plan.lines[0], plan.lines[1:]
     changed = changed_words(plan.differing)
@@ -60,6 +61,7 @@ def of_training(plan: Plan, folder: Path) -> str:
             line("prompt", _prompts(config, plan.test)),
             line("training", _length(plan.settings, len(plan.train))),
             line("device", _device(plan.model, config)),
+            *more,
             paragraph(changed or ["nothing"], " " * COLUMN, line("changed", "")),
             line("folder", f"{folder}; {CONFIG} in it has all settings"),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,11 +68,13 @@ if TYPE_CHECKING:
     from samtune.report.overlays import Overlay
 
 
+Forecaster = Callable[[Plan], list[str]]
+"""Gives lines about what a training will take."""
 OF_ANSWERS = ("train.batch_size", "train.micro_batch", "train.precision", "train.multimask")
 """The settings of a training that an evaluation uses too."""
 
 
-def train(config: RunConfig, display: Display) -> Tree:
+def train(config: RunConfig, display: Display, forecast: Forecaster | None = None) -> Tree:
     """Fine-tunes, measures zero-shot and tuned on the test split, and writes the run folder.
 
     With several processes, the main one writes, and each returns the summary.
@@ -84,12 +86,18 @@ def train(config: RunConfig, display: Display) -> Tree:
         config: With ``resume`` set, that of the earlier run; see
             :func:`samtune.runs.words.from_words`.
         display: The output for the user.
+        forecast: Gives lines of the first screen about what the training will take.
 
     Raises:
         InputError: The configuration, data, weights or folder are wrong.
         KeyboardInterrupt: With how to go on as its message.
     """
     start = time.perf_counter()
+    if config.preset is not None:
+        raise InputError(
+            f"preset={config.preset}: samtune train, demo and plan take it; give the settings that "
+            f"samtune plan preset={config.preset} names instead"
+        )
     if config.strength is not None:
         raise InputError(
             f"strength={config.strength:g}: of a checkpoint that is used; set train.strength for "
@@ -106,17 +114,17 @@ def train(config: RunConfig, display: Display) -> Tree:
         goes_on(as_path(config.resume), resume=True)
         refuse_folders(as_path(config.resume))
     with together(config.device == "cpu"):
-        return _train(config, display, begun_at=start)
+        return _train(config, display, start, forecast or (lambda plan: []))
 
 
-def _train(config: RunConfig, display: Display, begun_at: float) -> Tree:
+def _train(config: RunConfig, display: Display, begun_at: float, forecast: Forecaster) -> Tree:
     plan = plan_training(config)
     config, names = plan.config, (config.adapter["name"], config.decoder["name"])
     name = "-".join([*map(short_name, names), config.base.name, data_name(config)])
     with run_folder(config.output, name, config.resume) as folder:
         begun = config.resume is not None and has_state(folder / LAST)
         plan.remarks.extend(from_main(lambda: _mended(folder)) if begun else [])
-        _announce(plan, folder, display)
+        _announce(plan, folder, display, forecast(plan) if is_main() else [])
         log = Log(folder, display, resume=begun)
         if is_main() and not begun:
             _write_plan(plan, folder)
@@ -141,9 +149,9 @@ def short_name(name: str) -> str:
     return "+".join(map(key_of, name.split("+")))
 
 
-def _announce(plan: Plan, folder: Path, display: Display) -> None:
+def _announce(plan: Plan, folder: Path, display: Display, more: Sequence[str]) -> None:
     """Tells what the training is about to do, and what is remarkable of its data."""
-    display.say(of_training(plan, folder))
+    display.say(of_training(plan, folder, more))
     _tell(plan.remarks, display)
 
 
@@ -220,7 +228,7 @@ def evaluate_run(
 
 def is_used_in_evaluation(key: str) -> bool:
     """Whether an evaluation uses a setting: of the training's only how answers are computed."""
-    return key in OF_ANSWERS or key.partition(".")[0] not in ("train", "resume")
+    return key in OF_ANSWERS or key.partition(".")[0] not in ("train", "resume", "preset")
 
 
 def _evaluate(source: Source, config: RunConfig, display: Display, among_others: bool) -> Tree:
