@@ -3,7 +3,7 @@
     python -m benchmarks.plan [ROW ...]
 
 Each of twelve settings is first planned, which times steps of one and of a few images at once, and
-then trained by ``fit`` in a process of its own: six steps on drawn images, whose last ones are
+then trained by ``fit`` in a process of its own: three steps on drawn images, whose last ones are
 measured. Time is that of all processors, so that other programs on the machine do not count;
 memory is the peak of the resident set less what the process had before the model was built.
 """
@@ -35,7 +35,7 @@ SETTINGS = (
     f"{VIT_B} adapter.name=none train.precision=fp32",
 )
 """Twelve settings: methods, bases, sizes, batches, precisions, recomputed blocks."""
-STEPS = 6
+STEPS = 3
 RESULTS = Path(__file__).parent / "results"
 
 

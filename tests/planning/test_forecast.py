@@ -42,7 +42,10 @@ def test_a_counted_step_is_the_step(load, monkeypatch):
         loss.backward()
     assert one.flops == operations.get_total_flops() and two.flops == pytest.approx(2 * one.flops)
     assert sum(saved.values()) <= 1.02 * one.for_backward <= 1.3 * sum(saved.values())
-    assert one.peak > one.for_backward and two.for_images(one, 3).for_backward == 2 * two.for_backward - one.for_backward
+    assert (
+        one.peak > one.for_backward
+        and two.for_images(one, 3).for_backward == 2 * two.for_backward - one.for_backward
+    )
     assert one.weights == sum(
         t.untyped_storage().nbytes()
         for module in (model.sam, model)

@@ -50,8 +50,8 @@ class Forecast:
         if not timed:
             return plain
         at_once, room = load.config.train.at_once, free_memory(plain.device)
-        wanted = sorted({1, min(at_once, MOST_TIMED) if at_once > 1 else 2})
-        fitting = tuple(n for n in wanted if plain.peak(n) < USABLE * room)
+        sizes = sorted({1, min(at_once, MOST_TIMED) if at_once > 1 else 2})
+        fitting = tuple(n for n in sizes if plain.peak(n) < USABLE * room)
         return replace(plain, trials=tuple(run_trials(load, fitting)) if fitting else ())
 
     @property
@@ -66,8 +66,8 @@ class Forecast:
 
         with shapes_alone():
             model = self.load.model()
-        trained = model.trainable()
-        return trained, trained + sum(p.numel() for p in model.sam.parameters())
+        trainable = model.trainable()
+        return trainable, trainable + sum(p.numel() for p in model.sam.parameters())
 
     def flops(self) -> int:
         """Operations of one step of the optimiser on one device."""
@@ -82,7 +82,7 @@ class Forecast:
             other: Another configuration of the same kind, calibrated by this one's steps.
         """
         load = other or self.load
-        trained = 4 * 3 * self.parameters[0]  # gradients and both moments of AdamW
+        moments = 4 * 3 * self.parameters[0]  # gradients and both moments of AdamW
         count = load.count(images)
         first, *more = self.trials or (None,)
         program, gaps = self._usual
@@ -93,7 +93,7 @@ class Forecast:
                 return last.peak
         elif first is not None:
             program, gaps = self._through(first, program)
-        return int(program + count.weights + trained + gaps * count.peak)
+        return int(program + count.weights + moments + gaps * count.peak)
 
     @property
     def _usual(self) -> tuple[float, float]:
@@ -117,23 +117,23 @@ class Forecast:
         """The same in seconds of all processors."""
         return self._seconds([trial.cpu_seconds for trial in self.trials], images)
 
-    def _seconds(self, measured: Sequence[float], images: int | None) -> float | None:
-        if not measured:
+    def _seconds(self, seconds: Sequence[float], images: int | None) -> float | None:
+        if not seconds:
             return None
         train = self.load.config.train
         at_once = images or train.at_once
-        times = dict(zip((trial.images for trial in self.trials), measured, strict=True))
+        times = dict(zip((trial.images for trial in self.trials), seconds, strict=True))
         nearest = max((n for n in times if n <= at_once), default=min(times))
         per_image = times[nearest] / nearest
         return per_image * train.whole_batch * train.accumulate
 
     def json(self) -> Tree:
         """All of it as plain values."""
-        trained, whole = self.parameters
+        trainable, whole = self.parameters
         at_once = self.load.config.train.at_once
         count = self.load.count(at_once)
         return {
-            "trained_parameters": trained,
+            "trained_parameters": trainable,
             "parameters": whole,
             "flops_per_step": self.flops(),
             "images_per_step": self.load.config.train.whole_batch
@@ -197,11 +197,11 @@ def way_to_fit(forecast: Forecast, room: float, also: Sequence[Tree] = ()) -> Wa
         for change in lower:
             settings = {**change, **further}
             other = changed(forecast.load, settings) if settings else forecast.load
-            found = _most_images(forecast, other, room)
-            if found is None or (found < train.at_once and change is not lower[-1]):
+            images = _most_images(forecast, other, room)
+            if images is None or (images < train.at_once and change is not lower[-1]):
                 continue
-            more = {"train.micro_batch": found} if found < train.at_once else {}
-            return Way({**settings, **more}, forecast.peak(found, other))
+            more = {"train.micro_batch": images} if images < train.at_once else {}
+            return Way({**settings, **more}, forecast.peak(images, other))
     return None
 
 

@@ -45,27 +45,27 @@ def ways(forecast: Forecast) -> dict[int, Way | None]:
     """How a training fits into each of the usual memories, by gigabytes."""
     late = late_blocks(forecast.load.config)
     also = [] if late is None else [{**late, "train.checkpointing": True}]
-    found: dict[int, Way | None] = {}
+    by_size: dict[int, Way | None] = {}
     for size in SIZES:
-        found[size] = way_to_fit(forecast, USABLE * size * GIGA, also)
-        way = found[size]
+        by_size[size] = way_to_fit(forecast, USABLE * size * GIGA, also)
+        way = by_size[size]
         if way is not None and not way.settings:  # so do all larger ones
-            found |= dict.fromkeys((more for more in SIZES if more > size), way)
+            by_size |= dict.fromkeys((more for more in SIZES if more > size), way)
             break
-    return found
+    return by_size
 
 
 def lines_of(forecast: Forecast, steps: int | None, by_size: dict[int, Way | None]) -> str:
     """A forecast for a terminal."""
     load, config = forecast.load, forecast.load.config
-    train, (trained, whole) = config.train, forecast.parameters
+    train, (trainable, whole) = config.train, forecast.parameters
     count, at_once = load.count(train.at_once), train.at_once
     height, width = load.frame
     rows = [
         line(
             "method",
             f"{config.adapter['name']}, decoder {config.decoder['name']} on {config.base.name}; "
-            f"{quantity(trained)} of {quantity(whole)} parameters are trained",
+            f"{quantity(trainable)} of {quantity(whole)} parameters are trained",
         ),
         line(
             "step",
@@ -80,7 +80,7 @@ def lines_of(forecast: Forecast, steps: int | None, by_size: dict[int, Way | Non
         line(
             "memory",
             f"{quantity(forecast.peak(at_once), 'B')} at most: weights "
-            f"{quantity(count.weights, 'B')}, kept for the gradient {quantity(count.for_backward, 'B')}",
+            f"{quantity(count.weights, 'B')}, for the gradient {quantity(count.for_backward, 'B')}",
         ),
         line("time", _time(forecast, steps)),
         line("fits", "memory   settings"),

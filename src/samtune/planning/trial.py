@@ -83,7 +83,7 @@ def _measure(
     load: Load, model: Any, images: int, steps: int, device: torch.device
 ) -> tuple[float, float, int]:
     """Seconds, seconds of all processors, and the peak, of the last step of a training."""
-    data = _drawn(load, images)
+    data = _squares(load, images)
     config = replace(
         load.config.train, max_steps=steps, epochs=None, time=None, batch_size=images,
         micro_batch=None, accumulate=1, keep=load.keep_setting(), trackers=(), patience=None,
@@ -103,7 +103,7 @@ def _measure(
     return wall_after - wall, cpu_after - cpu, peak
 
 
-def _drawn(load: Load, images: int) -> Any:
+def _squares(load: Load, images: int) -> Any:
     """Images of noise in the model's frame with squares as objects."""
     height, width = load.frame
     random = np.random.default_rng(0)
