@@ -53,7 +53,7 @@ class Load:
     @property
     def prompts_to_keep(self) -> int:
         """Prompts per image that the training must not forget."""
-        if self.config.train.keep == "none" or not self._prompted:
+        if self.config.train.keep == "none" or not self._takes_prompts:
             return 0
         return min(self.objects, self.config.prompts.max_objects)
 
@@ -61,10 +61,10 @@ class Load:
     def prompts(self) -> int:
         """Prompts per image; the mode without a prompt asks for all objects at once."""
         objects = min(self.objects, self.config.prompts.max_objects)
-        return 1 if self.mode == NONE or not self._prompted else objects
+        return 1 if self.mode == NONE or not self._takes_prompts else objects
 
     @cached_property
-    def _prompted(self) -> bool:
+    def _takes_prompts(self) -> bool:
         from samtune.decoders import DECODERS
 
         return bool(DECODERS[self.config.decoder["name"]].prompted) and not self.has_maps
@@ -94,7 +94,7 @@ class Load:
         batch = Batch(
             pixels=torch.zeros(images, 3, *frame, dtype=torch.uint8),
             sizes=torch.tensor([frame] * images),
-            prompts=self._asked(images, n // images, self.mode),
+            prompts=self._prompts_of(images, n // images, self.mode),
             targets=torch.zeros(n, *frame, dtype=kind),
             valid=torch.ones(images, *frame, dtype=torch.bool),
             classes=torch.zeros(n, dtype=torch.long),
@@ -104,7 +104,7 @@ class Load:
         )
         if not self.prompts_to_keep:
             return batch
-        kept = self._asked(images, self.prompts_to_keep, "point")
+        kept = self._prompts_of(images, self.prompts_to_keep, "point")
         targets = torch.zeros(len(kept), *frame, dtype=torch.bool)
         return replace(
             batch, rehearsal=Question(kept, targets, torch.zeros(len(kept), dtype=torch.long))
@@ -124,7 +124,7 @@ class Load:
         names = DECODERS[self.config.decoder["name"]].dense_targets
         return {name: torch.zeros(images, 3, *frame) for name in names}
 
-    def _asked(self, images: int, each: int, mode: str) -> Prompts:
+    def _prompts_of(self, images: int, each: int, mode: str) -> Prompts:
         image = torch.arange(images).repeat_interleave(each)
         n, kind = len(image), kind_of(mode)
         if kind == "box":
