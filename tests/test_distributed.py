@@ -5,9 +5,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,25 +27,47 @@ HERE = Path(__file__).parent / "support"
 PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
 
 
-def launch(folder: Path, lines: list, fits: list = ()) -> subprocess.CompletedProcess[str]:
-    """Trainings and command lines, one after the other in two processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def launch(
+    folder: Path, lines: list, fits: list = (), nodes: int = 1
+) -> subprocess.CompletedProcess[str]:
+    """Trainings and command lines, one after the other in two processes, of one or of two nodes."""
     jobs = json.dumps({"fits": fits, "lines": lines})
-    return subprocess.run(
-        [sys.executable, *launcher, str(HERE / "samtune_processes.py"), jobs],
-        env={
-            **os.environ,
-            "PYTHONPATH": PATHS,
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "ACCELERATE_USE_CPU": "true",
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": PATHS,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *where, HERE / PROGRAM, jobs],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for where in launchers(nodes)
+    ]
+    with ThreadPoolExecutor(nodes) as waiting:
+        said = list(waiting.map(lambda process: process.communicate(timeout=300), started))
+    out, err = ("".join(texts) for texts in zip(*said, strict=True))
+    return subprocess.CompletedProcess([], started[0].returncode, out, err)
+
+
+PROGRAM = "samtune_processes.py"
+
+
+def launchers(nodes: int) -> list[list[str]]:
+    """The options of the launcher of each node."""
+    if nodes == 1:
+        return [["--standalone", "--nproc-per-node=2"]]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ["--master-addr=127.0.0.1", f"--master-port={port}", "--nproc-per-node=1"]
+    return [[f"--nnodes={nodes}", f"--node-rank={rank}", *meeting] for rank in range(nodes)]
 
 
 def found(out: Path, world: int) -> list[dict]:
@@ -60,7 +84,7 @@ METRICS = "regions,boundaries,saliency,shadow,instances,published"
 
 @dataclass(frozen=True)
 class Done:
-    """What two processes did, one thing after the other."""
+    """What two processes on two nodes did, one thing after the other."""
 
     folder: Path
     pairs: Path
@@ -98,7 +122,7 @@ def done(trained, tmp_path_factory) -> Done:
         "resume": ["train", "resume=run", "train.max_steps=5", "device=cpu", "--json"],
         "measure": [*measure, "output=two"],
     }
-    end = launch(folder, [*lines.values(), [*train, "output=run"]], fits)
+    end = launch(folder, [*lines.values(), [*train, "output=run"]], fits, nodes=2)
     said = end.stdout.splitlines()
     assert len(said) == len(lines), end.stderr[:6000]
     answers = dict(zip(lines, map(json.loads, said), strict=True))
@@ -160,17 +184,18 @@ def test_of_two_processes_one_speaks_and_writes(done):
     assert [(row["event"], row["step"]) for row in rows] == [
         ("zero_shot", 0), ("train", 2), ("val", 2), ("strength", 2), ("strength", 2),
     ]  # fmt: skip
-    assert refusal(done.end).count("holds a run already") == 1
+    assert refusal(done.end, nodes=2).count("holds a run already") == 1
     assert "Broken" not in done.end.stderr
 
 
-def refusal(end: subprocess.CompletedProcess[str]) -> str:
-    """The one line of wrong input, and that it was exit code 2 in both processes."""
+def refusal(end: subprocess.CompletedProcess[str], nodes: int = 1) -> str:
+    """The line of wrong input, said once per node, and that both processes ended with code 2."""
     assert end.returncode != 0
     codes = re.findall(r"^ +exitcode *: (-?\d+)", end.stderr, re.MULTILINE)
     assert codes == ["2", "2"], end.stderr[:6000]
-    (line,) = (line for line in end.stderr.splitlines() if line.startswith("samtune: "))
-    return line
+    lines = [line for line in end.stderr.splitlines() if line.startswith("samtune: ")]
+    assert len(lines) <= nodes and len(set(lines)) == 1, lines
+    return lines[0]
 
 
 @pytest.mark.slow
