@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
-from exporting import moved, save_picture
 from PIL import Image
+from tuned_models import moved, save_picture
 
 from samtune.exports.writing import export
 from samtune.model.checkpoint import read_header, save

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import tiny_vit_golden
 import torch
-from tuned_models import moved, picture
+from tuned_models import moved, save_picture
 
 from samtune.errors import InputError
 from samtune.exports.writing import export
@@ -19,7 +19,7 @@ transformers = pytest.importorskip("transformers")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return picture(tmp_path_factory.mktemp("pictures"))
+    return save_picture(tmp_path_factory.mktemp("pictures"))
 
 
 def test_transformers_answers_as_the_model(pictures, tmp_path, tiny_registered):

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import tiny
-from exporting import moved, save_picture
 from PIL import Image
+from tuned_models import moved, save_picture
 
 from samtune.data.layouts.label_studio import brushed
 from samtune.errors import InputError

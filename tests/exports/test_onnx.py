@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from exporting import moved, save_picture
+from tuned_models import moved, save_picture
 
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
@@ -125,8 +125,7 @@ def test_an_input_rule_without_a_traced_form_is_refused(tmp_path):
 
 
 def test_files_that_answer_otherwise_are_not_kept(picture, tmp_path, monkeypatch):
-    monkeypatch.setattr("samtune.exports.formats.onnx.write_encoder", lambda job, path: None)
-    monkeypatch.setattr("samtune.exports.formats.onnx.write_decoder", lambda job, path: None)
+    monkeypatch.setattr("samtune.exports.formats.onnx.traced_parts", lambda job: {})
 
     class Wrong:
         kinds = ("box",)

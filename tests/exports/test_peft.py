@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tiny
-from tuned_models import moved, picture
+from tuned_models import moved, save_picture
 
 from samtune.errors import InputError
 from samtune.exports.writing import export
@@ -17,7 +17,7 @@ pytest.importorskip("peft")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return picture(tmp_path_factory.mktemp("pictures"))
+    return save_picture(tmp_path_factory.mktemp("pictures"))
 
 
 FORMS = {

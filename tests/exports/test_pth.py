@@ -7,7 +7,7 @@ import pytest
 import tiny
 import tiny_vit_golden
 import torch
-from tuned_models import moved, picture
+from tuned_models import moved, save_picture
 
 from samtune.errors import InputError
 from samtune.exports.writing import export
@@ -18,7 +18,7 @@ from samtune.sam.encoder import ENCODERS
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return picture(tmp_path_factory.mktemp("pictures"))
+    return save_picture(tmp_path_factory.mktemp("pictures"))
 
 
 def test_the_file_has_the_official_names_and_answers_as_the_model(pictures, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import yaml
 from hub_stand_in import hub
-from tuned_models import moved, picture
+from tuned_models import moved, save_picture
 
 from samtune.model.checkpoint import load, save
 from samtune.model.finetuned import FineTuned
@@ -52,7 +52,7 @@ def test_a_folder_has_checkpoint_header_and_card(run, tiny_weights, tmp_path, sa
     assert "Prompts that it was trained for: `box`" in text
     words = ["export", tmp_path / "polyps", f"base.weights={tiny_weights}", "--format", "hub"]
     out = tmp_path / "exported"
-    samtune(*words, "--out", out, "--check", picture(tmp_path / "run"), "format.licence=mit")
+    samtune(*words, "--out", out, "--check", save_picture(tmp_path / "run"), "format.licence=mit")
     assert "![A mask of the model](check.png)" in (out / "README.md").read_text()
     assert "license: mit" in (out / "README.md").read_text()
 

@@ -16,7 +16,7 @@ def moved(model: FineTuned, by: float = 0.05) -> FineTuned:
     return model.eval()
 
 
-def picture(folder):
+def save_picture(folder):
     """Writes one small picture to a folder, which it gives back."""
     pixels = tiny.pixels(1, (50, 90))[0].permute(1, 2, 0).byte().numpy()
     Image.fromarray(pixels).save(folder / "a.png")

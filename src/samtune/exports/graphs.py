@@ -121,7 +121,7 @@ class DecoderGraph(nn.Module):
         point_labels: Tensor,
         mask_input: Tensor,
         has_mask_input: Tensor,
-        orig_im_size: Tensor,
+        orig_im_size: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Masks, their estimated IoU and their logits of low resolution.
 
@@ -132,7 +132,8 @@ class DecoderGraph(nn.Module):
                 point, -10 nothing at all.
             mask_input: ``(B, 1, 4H, 4W)`` logits of an earlier answer.
             has_mask_input: ``(1,)`` or ``(B,)``: above one half if there is one.
-            orig_im_size: ``(2,)`` height and width of the image.
+            orig_im_size: ``(2,)`` height and width of the image; not read if masks stay as they
+                are.
 
         Returns:
             Masks ``(B, K, h, w)`` as logits of the image's size, ``(B, K)``, and ``(B, K, 4H,
@@ -147,8 +148,10 @@ class DecoderGraph(nn.Module):
         decoder = self.model.acting.decoder
         masks = decoder(self.model.sam, unpack(self.model, image_embeddings), prompts)
         low = masks.logits - self.threshold
-        whole = self.way.traced_logits(low, orig_im_size, self.frame) if self.enlarges else low
-        return whole, masks.iou, low
+        if not self.enlarges:
+            return low, masks.iou, low
+        assert orig_im_size is not None, "masks of the image's size need that size"
+        return self.way.traced_logits(low, orig_im_size, self.frame), masks.iou, low
 
 
 class WholeGraph(nn.Module):
@@ -172,11 +175,14 @@ class WholeGraph(nn.Module):
             image: ``(h', w', 3)`` RGB in 0..255, resized as the input policy says.
             orig_im_size: ``(2,)`` height and width of the image before that.
         """
+        return self.way.traced_logits(self.low(image), orig_im_size, self.frame)[0]
+
+    def low(self, image: Tensor) -> Tensor:
+        """Logits ``(1, K, h, w)`` of the decoder's resolution, see :meth:`forward`."""
         prompts = Prompts.of(count=1).to(image.device)
         decoder = self.model.acting.decoder
         masks = decoder(self.model.sam, self.encoder.features(image), prompts)
-        logits = masks.logits - self.threshold
-        return self.way.traced_logits(logits, orig_im_size, self.frame)[0]
+        return masks.logits - self.threshold
 
 
 def pack(features: Features) -> Tensor:

@@ -119,12 +119,17 @@ class OnnxModel:
 
     Args:
         path: The file.
+        threads: The number of threads; 0 for as many as onnxruntime chooses.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 0) -> None:
         import onnxruntime
 
-        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
         inputs = self._session.get_inputs()
         self.inputs = [each.name for each in inputs]
         self._types = [np.uint8 if "uint8" in each.type else np.float32 for each in inputs]

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from samtune.errors import InputError
 from samtune.exports.base import Ask, Format, Job, LastImage
-from samtune.exports.graphs import check_traceable, packed_widths
+from samtune.exports.graphs import check_traceable
 from samtune.exports.onnx_files import OPSET, OnnxModel, reduce_precision, write_onnx
 from samtune.exports.onnx_inputs import SIDES, notes_of, resized, resized_example
+from samtune.exports.parts import PROMPTS, decoder_inputs, points_example
+from samtune.exports.tool_graphs import SIZE_CHANNELS
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
@@ -80,40 +82,20 @@ def write_decoder(job: Job, folder: Path, graph: nn.Module, low: str = "low_res_
         graph: A :class:`samtune.exports.tool_graphs.ToolDecoder`.
         low: The name of the third output.
     """
-    prompts = {0: "num_prompts", 1: "num_points"}
     no_mask = torch.zeros(2, 1, MASK_SIDE, MASK_SIDE)
+    points = points_example(job.model, SIZE_CHANNELS)
     write_onnx(
         folder / f"{job.name}.decoder.onnx",
         graph,
-        {
-            **points_example(job.model),
-            "mask_input": no_mask,
-            "has_mask_input": torch.zeros(1),
-            "orig_im_size": torch.tensor([120.0, 90.0]),
-        },
+        {**decoder_inputs(job.model), **points, "mask_input": no_mask},
         ["masks", "iou_predictions", low],
         {
-            "point_coords": prompts,
-            "point_labels": prompts,
+            "point_coords": PROMPTS,
+            "point_labels": PROMPTS,
             "mask_input": {0: "num_masks", 2: "mask_height", 3: "mask_width"},
         },
         notes_of(job),
     )
-
-
-def points_example(model: FineTuned, extra: int = 2) -> dict[str, Tensor]:
-    """Examples of what a tool's decoder takes: an embedding, and two prompts of three points.
-
-    Args:
-        model: Whose decoder it is.
-        extra: Channels that its encoder adds to the embedding.
-    """
-    channels, (h, w) = sum(packed_widths(model)) + extra, model.mask_size
-    return {
-        "image_embeddings": torch.full((1, channels, h // 4, w // 4), 64.0),
-        "point_coords": torch.full((2, 3, 2), 8.0),
-        "point_labels": torch.ones(2, 3),
-    }
 
 
 def write_yaml(job: Job, folder: Path, kind: str, **more: Any) -> Mapping[str, Any]:
@@ -148,8 +130,8 @@ def write_yaml(job: Job, folder: Path, kind: str, **more: Any) -> Mapping[str, A
 class ToolAnswers:
     """The two files in onnxruntime, asked as a tool asks.
 
-    A subclass says how the tool brings an image into its frame, and how it asks about it. An image
-    is encoded once for several questions in a row.
+    A subclass says how the tool brings an image into its frame, and how it asks about it if not
+    with the official inputs. An image is encoded once for several questions in a row.
 
     Args:
         job: What was exported.
@@ -182,7 +164,18 @@ class ToolAnswers:
     def ask_frame(
         self, encoded: tuple[Any, ...], geometry: Geometry, ask: Ask
     ) -> NDArray[np.float32]:
-        """Asks about pixels that samtune resized: logits ``(K, h, w)`` of the image's size."""
+        """Asks with points in the resized image: logits ``(K, h, w)`` of the image's size.
+
+        Args:
+            encoded: The encoder's outputs.
+            geometry: Where the image lies in the tool's frame.
+            ask: The question.
+        """
+        xy, labels = points_of(ask, scale_to(geometry), padded=True)
+        return self.decode(encoded, (xy, labels), geometry.original)
+
+    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width to which the tool resizes an image of that ``size``."""
         raise NotImplementedError
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[Any]:
@@ -193,7 +186,8 @@ class ToolAnswers:
         self, encoded: tuple[Any, ...], size: tuple[int, int], ask: Ask
     ) -> NDArray[np.float32]:
         """Asks as the tool does: logits ``(K, h, w)`` of the image's ``size``."""
-        raise NotImplementedError
+        to = self.fitted(size)
+        return self.ask_frame(encoded, Geometry(size, to, to), ask)
 
     def decode(
         self, encoded: tuple[Any, ...], points: tuple[NDArray[Any], NDArray[Any]], size: Any

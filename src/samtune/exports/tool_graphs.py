@@ -18,6 +18,9 @@ from samtune.model.finetuned import FineTuned
 from samtune.ops.resize import shrinkage
 from samtune.prompts import ABSENT, BOX_TOP_LEFT, NOT_A_POINT
 
+SIZE_CHANNELS = 2
+"""The channels that an encoder adds to the embedding: the image's height and width."""
+
 
 class ToolEncoder(EncoderGraph):
     """The image encoder, for an image in a tool's frame.
@@ -41,7 +44,7 @@ class ToolEncoder(EncoderGraph):
             image: RGB, see :data:`samtune.exports.graphs.Pixels`; of any size.
 
         Returns:
-            ``(1, C + 2, H, W)``.
+            ``(1, C + SIZE_CHANNELS, H, W)``.
         """
         x = self.normalise(image)  # 1 3 h w
         planes = image.permute(2, 0, 1) if self.pixels == "image" else image[0]
@@ -133,10 +136,11 @@ class ToolDecoder(nn.Module):
             coords: See :meth:`forward`.
             labels: See :meth:`forward`.
         """
-        extent = image_embeddings[0, -2:, 0, 0].double()
+        extent = image_embeddings[0, -SIZE_CHANNELS:, 0, 0].double()
         content = self.decoder.way.traced_content(extent, self.decoder.frame)
         scale = (content / extent).flip(0).float()
-        low, iou = answer(self.decoder, image_embeddings[:, :-2], coords * scale, labels)
+        packed = image_embeddings[:, :-SIZE_CHANNELS]
+        low, iou = answer(self.decoder, packed, coords * scale, labels)
         return low, iou, extent
 
 

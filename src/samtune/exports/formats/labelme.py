@@ -11,19 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from samtune.errors import InputError
-from samtune.exports.base import FORMATS, Answers, Ask, Job
+from samtune.exports.base import FORMATS, Answers, Job
 from samtune.exports.onnx_files import OPSET
 from samtune.exports.tool_files import (
     ToolAnswers,
     ToolFormat,
     normalised,
-    points_of,
-    scale_to,
     write_decoder,
     write_encoder,
 )
 from samtune.exports.tool_graphs import ToolDecoder, ToolEncoder
-from samtune.geometry import Geometry, resized_bytes
+from samtune.geometry import resized_bytes
 
 SCRIPT = "start_labelme.py"
 
@@ -75,27 +73,13 @@ class LabelmeAnswers(ToolAnswers):
         """The pixels, normalised and padded."""
         return normalised(self.model, content, self.model.input.size)
 
-    def ask_frame(
-        self, encoded: tuple[Any, ...], geometry: Geometry, ask: Ask
-    ) -> NDArray[np.float32]:
-        """Asks with points in the resized image."""
-        xy, labels = points_of(ask, scale_to(geometry), padded=True)
-        return self.decode(encoded, (xy, labels), geometry.original)
-
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[Any]:
         """Resizes the image and normalises it."""
-        size = self._fitted((image.shape[0], image.shape[1]))
+        size = self.fitted((image.shape[0], image.shape[1]))
         return self.in_frame(resized_bytes(image, size).astype(np.float32))
 
-    def ask_tool(
-        self, encoded: tuple[Any, ...], size: tuple[int, int], ask: Ask
-    ) -> NDArray[np.float32]:
-        """Asks with points in the resized image, as above."""
-        to = self._fitted(size)
-        return self.ask_frame(encoded, Geometry(size, to, to), ask)
-
-    def _fitted(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width with the longest side at the frame's, rounded half to even."""
+    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The longest side at the frame's, the other rounded half to even."""
         side = self.model.input.size[0]
         h, w = (side if each == max(size) else round(each * side / max(size)) for each in size)
         return h, w

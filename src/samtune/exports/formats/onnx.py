@@ -9,30 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from samtune.exports.base import FORMATS, Answers, Ask, Format, Job, LastImage
-from samtune.exports.graphs import (
-    DecoderGraph,
-    EncoderGraph,
-    WholeGraph,
-    check_traceable,
-    packed_widths,
-)
+from samtune.exports.graphs import check_traceable
 from samtune.exports.onnx_files import OPSET, OnnxModel, reduce_precision, write_onnx
-from samtune.exports.onnx_inputs import SIDES, notes_of, resized, resized_example
+from samtune.exports.onnx_inputs import notes_of, resized
+from samtune.exports.parts import DECODER, ENCODER, WHOLE, traced_parts
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
 
 Runner = Callable[..., list[NDArray[np.float32]]]
 """A file at work: arrays in the order of its inputs to its outputs."""
-DECODER_AXES = {
-    "point_coords": {0: "num_prompts", 1: "num_points"},
-    "point_labels": {0: "num_prompts", 1: "num_points"},
-    "mask_input": {0: "num_prompts"},
-}
-"""The axes of a decoder's inputs that have any length."""
 
 
 @FORMATS.register("onnx")
@@ -60,67 +48,16 @@ class Onnx(Format):
 
     def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
         """Writes the files, see :class:`Onnx`."""
-        if job.is_prompted:
-            write_encoder(job, folder / f"{job.name}.encoder.onnx")
-            write_decoder(job, folder / f"{job.name}.decoder.onnx")
-        else:
-            write_whole(job, folder / f"{job.name}.onnx")
+        for name, part in traced_parts(job).items():
+            path = folder / f"{job.name}{name}.onnx"
+            write_onnx(path, part.module, part.inputs, part.outputs, part.axes, notes_of(job))
+            if name != DECODER:  # it is small
+                reduce_precision(path, job.precision)
         return {"opset": OPSET}
 
     def answers(self, job: Job, folder: Path) -> Answers:
         """The files in onnxruntime."""
         return OnnxAnswers(job, folder)
-
-
-def write_encoder(job: Job, path: Path) -> None:
-    """Writes the encoder: ``input_image (h, w, 3)`` to ``image_embeddings (1, C, H, W)``."""
-    write_onnx(
-        path,
-        EncoderGraph(job.model),
-        {"input_image": resized_example(job.model)},
-        ["image_embeddings"],
-        {"input_image": SIDES} if job.model.input.resize == "longest" else {},
-        notes_of(job),
-    )
-    reduce_precision(path, job.precision)
-
-
-def write_decoder(job: Job, path: Path) -> None:
-    """Writes the decoder, whose inputs and outputs are those of :class:`DecoderGraph`."""
-    write_onnx(
-        path,
-        DecoderGraph(job.model, job.threshold),
-        decoder_inputs(job.model),
-        ["masks", "iou_predictions", "low_res_masks"],
-        DECODER_AXES,
-        notes_of(job),
-    )
-
-
-def write_whole(job: Job, path: Path) -> None:
-    """Writes one file: ``input_image (h, w, 3)`` and ``orig_im_size (2,)`` to ``logits``."""
-    write_onnx(
-        path,
-        WholeGraph(job.model, job.threshold),
-        {"input_image": resized_example(job.model), "orig_im_size": torch.tensor([120.0, 90.0])},
-        ["logits"],
-        {"input_image": SIDES} if job.model.input.resize == "longest" else {},
-        notes_of(job),
-    )
-    reduce_precision(path, job.precision)
-
-
-def decoder_inputs(model: FineTuned) -> dict[str, Tensor]:
-    """Examples of a decoder's inputs: two prompts of three points each."""
-    h, w = model.mask_size
-    return {
-        "image_embeddings": torch.zeros(1, sum(packed_widths(model)), h // 4, w // 4),
-        "point_coords": torch.full((2, 3, 2), 8.0),
-        "point_labels": torch.ones(2, 3),
-        "mask_input": torch.zeros(2, 1, h, w),
-        "has_mask_input": torch.zeros(1),
-        "orig_im_size": torch.tensor([120.0, 90.0]),
-    }
 
 
 class OnnxAnswers:
@@ -136,11 +73,11 @@ class OnnxAnswers:
         self._encoded = LastImage[NDArray[np.float32]]()
         if job.is_prompted:
             self.kinds: Sequence[str] = ("box", "point", "mask", "none")
-            self.encoder = self.opened(folder / f"{job.name}.encoder")
-            self.decoder = self.opened(folder / f"{job.name}.decoder")
+            self.encoder = self.opened(folder / f"{job.name}{ENCODER}")
+            self.decoder = self.opened(folder / f"{job.name}{DECODER}")
         else:
             self.kinds = ("none",)
-            self.whole = self.opened(folder / job.name)
+            self.whole = self.opened(folder / f"{job.name}{WHOLE}")
 
     def opened(self, path: Path) -> Runner:
         """A file to run.

@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.exports.base import FORMATS, Answers, Ask, Job
+from samtune.exports.base import FORMATS, Answers, Job
 from samtune.exports.onnx_files import OPSET
 from samtune.exports.tool_files import (
     SIDE,
     ToolAnswers,
     ToolFormat,
     longest,
-    points_of,
-    scale_to,
     write_decoder,
     write_image_encoder,
 )
 from samtune.exports.tool_graphs import ToolDecoder, ToolEncoder
-from samtune.geometry import Geometry, resized_bytes
+from samtune.geometry import resized_bytes
 
 
 @FORMATS.register("samexporter")
@@ -55,20 +53,10 @@ class SamexporterAnswers(ToolAnswers):
         """The pixels as they are."""
         return content
 
-    def ask_frame(
-        self, encoded: tuple[Any, ...], geometry: Geometry, ask: Ask
-    ) -> NDArray[np.float32]:
-        """Asks with points in the resized image."""
-        xy, labels = points_of(ask, scale_to(geometry), padded=True)
-        return self.decode(encoded, (xy, labels), geometry.original)
-
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[Any]:
         """Resizes the image."""
-        return resized_bytes(image, longest((image.shape[0], image.shape[1]), SIDE))
+        return resized_bytes(image, self.fitted((image.shape[0], image.shape[1])))
 
-    def ask_tool(
-        self, encoded: tuple[Any, ...], size: tuple[int, int], ask: Ask
-    ) -> NDArray[np.float32]:
-        """Asks with points in the resized image, as above."""
-        to = longest(size, SIDE)
-        return self.ask_frame(encoded, Geometry(size, to, to), ask)
+    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The longest side at 1024."""
+        return longest(size, SIDE)

@@ -1,9 +1,9 @@
-"""Programs of ``torch.export``: files that torch alone runs, without samtune."""
+"""Programs of ``torch.export``, and packages of AOTInductor: torch alone runs them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,86 +13,173 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from samtune.errors import InputError
-from samtune.exports.base import FORMATS, Answers, Format, Job
-from samtune.exports.formats.onnx import DECODER_AXES, OnnxAnswers, Runner, decoder_inputs
-from samtune.exports.graphs import DecoderGraph, EncoderGraph, WholeGraph, check_traceable
+from samtune.exports.base import FORMATS, Answers, Ask, Format, Job
+from samtune.exports.formats.onnx import OnnxAnswers, Runner, decoder_prompt
+from samtune.exports.graphs import DecoderGraph, WholeGraph, check_traceable
 from samtune.exports.onnx_files import axes_of, silence
-from samtune.exports.onnx_inputs import SIDES, resized_example
+from samtune.exports.onnx_inputs import resized
+from samtune.exports.parts import TracedPart, traced_parts
 
-PROGRAM = ".pt2"
-"""The ending of a program's file."""
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A module to trace, with examples of its inputs."""
-
-    module: nn.Module
-    inputs: Mapping[str, Tensor]
-    axes: Mapping[str, Mapping[int, str]]
-    """The axes of any length, by input."""
+PROGRAM, PACKAGE = ".pt2", ".aoti.pt2"
+"""The endings of a program's file, and of a compiled package's."""
+ELSEWHERE = "samtune predict runs the checkpoint, and so do the formats cvat and label-studio"
 
 
 @FORMATS.register("torch")
 class TorchProgram(Format):
-    """The graphs of the format ``onnx`` as programs of ``torch.export``."""
+    """The graphs of the format ``onnx`` as programs of ``torch.export``.
+
+    Compiled packages answer at the decoder's own resolution: AOTInductor knows no size of an output
+    that a number in an input says. See docs/export/torch.md for the few lines that enlarge it.
+    """
 
     consumer = "torch.export.load, in a process without samtune"
-    writes = "NAME.encoder.pt2 and NAME.decoder.pt2, or NAME.pt2 without prompts"
+    writes = (
+        "NAME.encoder.pt2 and NAME.decoder.pt2, or NAME.pt2 without prompts; with "
+        "format.aoti=true compiled ones, NAME.encoder.aoti.pt2 ..."
+    )
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of the programs."""
+
+        aoti: bool = False
+        """Compile them into packages of AOTInductor, for processors like this one. It takes a C++
+        compiler and minutes; masks then come at the decoder's resolution."""
 
     def check(self, job: Job) -> None:
-        """Refuses what has no traced form.
+        """Refuses what has no traced form, and to compile without a compiler.
 
         Raises:
-            InputError: A way of resizing without one.
+            InputError: A way of resizing without one, or no compiler.
         """
         check_traceable(job.model)
+        if job.options["aoti"]:
+            check_compiler()
 
     def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
         """Writes the programs, see :class:`TorchProgram`."""
-        for part, traced in _parts(job).items():
-            program = _trace(traced, part)
-            torch.export.save(program, folder / f"{job.name}{part}{PROGRAM}")
-        return {}
+        is_compiled = job.options["aoti"]
+        for name, part in traced_parts(job).items():
+            if is_compiled:
+                program = _trace(at_low_resolution(part), name)
+                _compile(program, folder / f"{job.name}{name}{PACKAGE}")
+            else:
+                torch.export.save(_trace(part, name), folder / f"{job.name}{name}{PROGRAM}")
+        return {"kind": "aoti" if is_compiled else "program"}
 
     def answers(self, job: Job, folder: Path) -> Answers:
-        """The programs of the folder, loaded by torch."""
-        return ProgramAnswers(job, folder)
+        """The files of the folder, loaded by torch."""
+        return PackageAnswers(job, folder) if job.options["aoti"] else ProgramAnswers(job, folder)
 
 
-def _parts(job: Job) -> dict[str, Traced]:
-    """The modules of a model by what their files' names have between name and ending."""
-    model = job.model
-    image = {"input_image": resized_example(model)}
-    sides = {"input_image": SIDES} if model.input.resize == "longest" else {}
-    if not job.is_prompted:
-        size = {"orig_im_size": torch.tensor([120.0, 90.0])}
-        return {"": Traced(WholeGraph(model, job.threshold), {**image, **size}, sides)}
-    decoder = DecoderGraph(model, job.threshold)
-    return {
-        ".encoder": Traced(EncoderGraph(model), image, sides),
-        ".decoder": Traced(decoder, decoder_inputs(model), DECODER_AXES),
-    }
+class LowDecoder(nn.Module):
+    """The decoder without the image's size: logits of low resolution, and their IoU.
+
+    Args:
+        graph: That does not enlarge.
+    """
+
+    def __init__(self, graph: DecoderGraph) -> None:
+        super().__init__()
+        self.within = graph
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, K, 4H, 4W)`` and ``(B, K)``; see :class:`DecoderGraph` for the inputs."""
+        prompts = (point_coords, point_labels, mask_input, has_mask_input)
+        _, iou, low = self.within(image_embeddings, *prompts, None)
+        return low, iou
+
+
+class LowWhole(nn.Module):
+    """A model without prompts, without the image's size: logits of low resolution.
+
+    Args:
+        graph: With the model.
+    """
+
+    def __init__(self, graph: WholeGraph) -> None:
+        super().__init__()
+        self.within = graph
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(1, K, h, w)``; see :class:`WholeGraph` for the image."""
+        return self.within.low(image)
+
+
+def at_low_resolution(part: TracedPart) -> TracedPart:
+    """A part whose outputs have sizes that do not depend on a number in an input."""
+    module = part.module
+    if isinstance(module, DecoderGraph):
+        module = LowDecoder(DecoderGraph(module.model, module.threshold, enlarges=False))
+    elif isinstance(module, WholeGraph):
+        module = LowWhole(module)
+    inputs = {name: each for name, each in part.inputs.items() if name != "orig_im_size"}
+    return replace(part, module=module, inputs=inputs)
 
 
 @torch.no_grad()
-def _trace(traced: Traced, part: str) -> torch.export.ExportedProgram:
+def _trace(part: TracedPart, name: str) -> torch.export.ExportedProgram:
     """A program of a module.
 
     Raises:
         InputError: torch cannot trace it.
     """
-    shapes = axes_of(traced.inputs, traced.axes)
-    inputs = tuple(traced.inputs.values())
+    shapes, inputs = axes_of(part.inputs, part.axes), tuple(part.inputs.values())
+    return _or_refused(
+        f"{name.strip('.') or 'model'}: torch cannot trace this model ({{}}); {ELSEWHERE}",
+        lambda: torch.export.export(part.module.eval(), inputs, dynamic_shapes=shapes),
+    )
+
+
+@torch.no_grad()
+def _compile(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Writes a package of AOTInductor.
+
+    Raises:
+        InputError: It cannot be compiled.
+    """
+    _or_refused(
+        "format.aoti=true: torch cannot compile this model here ({}); leave it out for programs of "
+        "torch.export",
+        lambda: torch._inductor.aoti_compile_and_package(program, package_path=str(path)),
+    )
+
+
+def _or_refused(message: str, do: Callable[[], Any]) -> Any:
+    """What a step of torch gives, which prints nothing.
+
+    Raises:
+        InputError: It fails; torch raises many types, and each means that there is no file.
+    """
     try:
         with silence():
-            return torch.export.export(traced.module.eval(), inputs, dynamic_shapes=shapes)
-    except Exception as error:  # the tracer raises many types; each means that there is no program
-        raise InputError(
-            f"{part.strip('.') or 'model'}: torch cannot trace this model "
-            f"({str(error).strip().splitlines()[0]}); samtune predict runs the checkpoint, and so "
-            "do the formats cvat and label-studio"
-        ) from error
+            return do()
+    except Exception as error:
+        reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
+        raise InputError(message.format(reason)) from error
+
+
+def check_compiler() -> None:
+    """Refuses a machine without the C++ compiler that torch would use.
+
+    Raises:
+        InputError: There is none.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    _or_refused(
+        "format.aoti=true: needs a C++ compiler, and torch knows none here ({}); install g++ or "
+        "clang, name one in the variable CXX, or leave it out",
+        get_cpp_compiler,
+    )
 
 
 class ProgramAnswers(OnnxAnswers):
@@ -100,16 +187,36 @@ class ProgramAnswers(OnnxAnswers):
 
     def opened(self, path: Path) -> Runner:
         """A program to run."""
-        return _runner(path.with_name(f"{path.name}{PROGRAM}"))
+        return _runner(torch.export.load(path.with_name(f"{path.name}{PROGRAM}")).module())
 
 
-def _runner(path: Path) -> Runner:
+class PackageAnswers(OnnxAnswers):
+    """The packages of a folder at work, whose masks are enlarged here."""
+
+    def opened(self, path: Path) -> Runner:
+        """A package to run."""
+        return _runner(torch._inductor.aoti_load_package(str(path.with_name(path.name + PACKAGE))))
+
+    def same_pixels(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:
+        """Logits ``(K, h, w)``, see :class:`samtune.exports.base.Answers`."""
+        pixels, geometry = resized(self.model, image)
+        if "box" not in self.kinds:
+            low = self.whole(pixels)[0]
+        else:
+            embedding = self._encoded.get("same", image, lambda: self.encoder(pixels)[0])
+            low = self.decoder(embedding, *decoder_prompt(self.model, geometry, ask))[0]
+        whole = self.model.input.way().logits(torch.from_numpy(low), geometry)
+        return whole[0].numpy()
+
+
+def _runner(loaded: Any) -> Runner:
     """A program that takes arrays in their order and gives all that it returns."""
-    loaded = torch.export.load(path).module()
 
     @torch.no_grad()
     def run(*arrays: NDArray[Any]) -> list[NDArray[np.float32]]:
-        answer = loaded(*(torch.as_tensor(np.asarray(each, np.float32)) for each in arrays))
+        # compiled code takes the strides of its examples for granted
+        inputs = (np.ascontiguousarray(each, np.float32) for each in arrays)
+        answer = loaded(*map(torch.from_numpy, inputs))
         return [each.numpy() for each in (answer if isinstance(answer, tuple | list) else [answer])]
 
     return run

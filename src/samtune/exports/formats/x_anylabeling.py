@@ -17,19 +17,20 @@ from samtune.exports.base import FORMATS, Answers, Ask, Job
 from samtune.exports.canvas import CanvasAnswers, write_canvas_pair
 from samtune.exports.onnx_files import write_onnx
 from samtune.exports.onnx_inputs import notes_of, resized_example
+from samtune.exports.parts import PROMPTS, points_example
 from samtune.exports.tool_files import (
     ToolAnswers,
     ToolFormat,
     enlarged,
     longest,
     normalised,
-    points_example,
     points_of,
     scale_to,
     write_encoder,
     write_yaml,
 )
 from samtune.exports.tool_graphs import (
+    SIZE_CHANNELS,
     SquareDecoder,
     StretchedDecoder,
     StretchedEncoder,
@@ -140,13 +141,12 @@ def _write_square_pair(job: Job, folder: Path, side: int) -> None:
     sides = {2: "image_height", 3: "image_width"}
     encoder = ToolEncoder(job.model, "planes")
     write_encoder(job, folder, encoder, {"image": image}, {"image": sides})
-    prompts = {0: "num_prompts", 1: "num_points"}
     write_onnx(
         folder / f"{job.name}.decoder.onnx",
         SquareDecoder(job.model, job.threshold, side),
-        points_example(job.model),
+        points_example(job.model, SIZE_CHANNELS),
         ["scores", "masks"],
-        {"point_coords": prompts, "point_labels": prompts},
+        {"point_coords": PROMPTS, "point_labels": PROMPTS},
         notes_of(job),
     )
 
@@ -156,8 +156,7 @@ def _write_stretched_pair(job: Job, folder: Path) -> None:
     features = ("high_res_feats_0", "high_res_feats_1", "image_embed")
     image = torch.ones(1, 3, *job.model.input.size)
     write_encoder(job, folder, encoder, {"image": image}, {}, features)
-    example = points_example(job.model, extra=0)
-    prompts = {0: "num_prompts", 1: "num_points"}
+    example = points_example(job.model)
     write_onnx(
         folder / f"{job.name}.decoder.onnx",
         StretchedDecoder(job.model, job.threshold),
@@ -172,8 +171,8 @@ def _write_stretched_pair(job: Job, folder: Path) -> None:
         },
         ["masks", "iou_predictions"],
         {
-            "point_coords": prompts,
-            "point_labels": prompts,
+            "point_coords": PROMPTS,
+            "point_labels": PROMPTS,
             "mask_input": {0: "num_prompts", 2: "mask_height", 3: "mask_width"},
         },
         notes_of(job),
@@ -200,20 +199,13 @@ class SquareAnswers(ToolAnswers):
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[Any]:
         """Resizes the image."""
-        size = longest((image.shape[0], image.shape[1]), self._side)
+        size = self.fitted((image.shape[0], image.shape[1]))
         values = enlarged(image.transpose(2, 0, 1).astype(np.float32), size)
         return self.in_frame(values.transpose(1, 2, 0))
 
-    def ask_tool(
-        self, encoded: tuple[Any, ...], size: tuple[int, int], ask: Ask
-    ) -> NDArray[np.float32]:
-        """Asks with points in the resized image, as above."""
-        to = longest(size, self._side)
-        return self.ask_frame(encoded, Geometry(size, to, to), ask)
-
-    @property
-    def _side(self) -> int:
-        return target_length(self.model, self.options)
+    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The longest side at the length that the yaml tells."""
+        return longest(size, target_length(self.model, self.options))
 
 
 class StretchedAnswers(ToolAnswers):
@@ -246,9 +238,6 @@ class StretchedAnswers(ToolAnswers):
         ]
         return self.in_frame(np.stack(channels, -1))
 
-    def ask_tool(
-        self, encoded: tuple[Any, ...], size: tuple[int, int], ask: Ask
-    ) -> NDArray[np.float32]:
-        """Asks with points in the frame, as above."""
-        frame = self.model.input.size
-        return self.ask_frame(encoded, Geometry(size, frame, frame), ask)
+    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The frame."""
+        return self.model.input.size
