@@ -1,5 +1,6 @@
 """CVAT: exported functions in cvat-cli's own loader and in the drivers of its agents."""
 
+import base64
 import json
 import logging
 from types import SimpleNamespace
@@ -7,9 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
+import yaml
 from PIL import Image
 from tuned_models import moved, save_picture
 
+import samtune
+from samtune.exports.folders import load_program
 from samtune.exports.writing import export
 from samtune.model.checkpoint import read_header, save
 from samtune.model.finetuned import FineTuned
@@ -155,3 +159,66 @@ def test_agents_get_the_classes_of_an_image_under_their_names(picture, tmp_path)
     wishes = {**request, "conv_mask_to_poly": True}
     shapes = driver.calculate_result_for_ar(wishes, None)["annotations"].shapes
     assert {shape.type.value for shape in shapes} == {"polygon"}
+
+
+def in_nuclio(folder, sam, monkeypatch):
+    """The handler of a folder as nuclio calls it: JSON in, JSON out."""
+    program = load_program(folder / "main.py")
+    load = samtune.load
+    monkeypatch.setattr(samtune, "load", lambda path, base, device: load(path, sam, device=device))
+    logger = SimpleNamespace(info=lambda text: None)
+    context = SimpleNamespace(user_data=SimpleNamespace(), logger=logger, Response=SimpleNamespace)
+    program.init_context(context)
+
+    def ask(body):
+        answer = program.handler(context, SimpleNamespace(body=json.dumps(body).encode()))
+        assert answer.status_code == 200 and answer.content_type == "application/json"
+        return json.loads(answer.body)
+
+    return ask
+
+
+def test_nuclio_answers_requests_with_the_models_own_masks(picture, tmp_path, monkeypatch):
+    prompted, classes = FineTuned(tiny.base(), "lora", prompts="box+point"), class_model()
+    names = ("background", "tumour", "vessel")
+    out, other, how = tmp_path / "out", tmp_path / "classes", {"check": picture, "nuclio": True}
+    export(prompted, out, "cvat", name="My_polyps.2", **how)
+    export(classes, other, "cvat", classes=names, background=0, **how)
+    about = yaml.safe_load((out / "function.yaml").read_text())
+    assert about["metadata"]["name"] == "samtune-my-polyps-2"
+    assert about["metadata"]["annotations"].items() >= {
+        "type": "interactor",
+        "min_pos_points": 1,
+        "min_neg_points": 0,
+        "startswith_box_optional": True,
+    }.items()  # fmt: skip
+    assert about["spec"]["handler"] == "main:handler"
+    spec = yaml.safe_load((other / "function.yaml").read_text())["metadata"]["annotations"]["spec"]
+    assert [row["name"] for row in json.loads(spec)] == ["tumour", "vessel"]
+
+    image = base64.b64encode((picture / "a.png").read_bytes()).decode()
+    predictor = prompted.predictor()
+    predictor.set_image(picture / "a.png")
+    with monkeypatch.context() as patch:
+        ask = in_nuclio(out, prompted.sam, patch)
+        clicks = {"pos_points": [[40, 20]], "neg_points": [[5, 5]], "obj_bbox": []}
+        for body, prompt in (
+            (clicks, {"point_coords": [[40, 20], [5, 5]], "point_labels": [1, 0]}),
+            ({"obj_bbox": [[20, 10], [70, 40]]}, {"box": [20, 10, 70, 40]}),
+        ):
+            mask = predictor.predict(**prompt, multimask_output=False)[0][0]
+            assert np.array_equal(np.array(ask({"image": image, **body})["mask"], bool), mask)
+        assert not np.any(ask({"image": image})["mask"])
+
+    predictor = classes.predictor()
+    predictor.set_image(picture / "a.png")
+    masks = predictor.predict(multimask_output=False)[0]
+    shapes = in_nuclio(other, classes.sam, monkeypatch)({"image": image, "threshold": 0.5})
+    assert {s["label"] for s in shapes} == {names[i] for i in (1, 2) if masks[i].any()} != set()
+    for shape in shapes:
+        *flat, left, top, right, bottom = shape["mask"]
+        mask = np.zeros((50, 90), bool)
+        size = bottom - top + 1, right - left + 1
+        mask[top : bottom + 1, left : right + 1] = np.reshape(flat, size)
+        assert np.array_equal(mask, masks[names.index(shape["label"])])
+        assert shape["type"] == "mask" and 0 <= float(shape["confidence"]) <= 1

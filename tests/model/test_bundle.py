@@ -7,7 +7,7 @@ import tiny
 import torch
 from PIL import Image
 from safetensors import safe_open
-from tuned_models import moved
+from tuned_models import moved, save_picture
 
 from samtune.model import bundle as bundles
 from samtune.model import header as headers
@@ -79,3 +79,17 @@ def test_wrong_places_and_bases_are_refused(file, checkpoint, tiny_weights, tmp_
     torch.save(state, other)
     refused("trained on another tiny", bundle, checkpoint, out, other, **words)
     assert not out.exists()
+
+
+@torch.no_grad()
+def test_programs_that_load_a_bundle_need_no_base(samtune, file, tmp_path):
+    pictures = save_picture(tmp_path / "pictures")
+    out = tmp_path / "backend"
+    words = ["export", file, "--format", "label-studio", "--out", out, "--name", "polyps"]
+    samtune(*words, "--check", pictures)
+    written = out / "polyps.safetensors"
+    assert read_header(written)["bundle"] == {"base_licence": "cc0-1.0"}
+    ask = tiny.pixels(1), tiny.boxes([0])
+    assert torch.allclose(load(written)(*ask).logits, load(file)(*ask).logits, atol=1e-5)
+    assert "BASE = ''" in (out / "brushes.py").read_text("utf-8")
+    assert "The file holds its base too." in (out / "README.md").read_text("utf-8")

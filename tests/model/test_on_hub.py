@@ -88,6 +88,8 @@ said["newest"] = FineTuned.from_pretrained("owner/polyps", sam, download=True).a
 ask = tiny.pixels(1), tiny.boxes([0])
 said["same"] = bool(torch.allclose(fetched(*ask).logits, model(*ask).logits, atol=1e-5))
 said["cached"] = load(said["word"], sam).adapter.name
+from samtune.runs.source import Source
+said["asked"] = Source.of("hf:owner/polyps", ["base.download=true"]).word.endswith(".safetensors")
 said["absent"] = refusal(lambda: load("hf:owner/none", sam, download=True))
 print(json.dumps(said))
 """
@@ -124,6 +126,7 @@ def test_a_stand_in_of_the_hub(tmp_path):
     assert "is not in the local cache, and nothing is fetched unasked" in said["unasked"]
     assert said["pinned"] == said["cached"] == "lora" and said["newest"] == "bitfit"
     assert said["same"]
+    assert said["asked"]
     assert "could not be fetched" in said["absent"]
     asked = {line.rpartition("/")[2] for line in server.seen if "/resolve/" in line}
     assert asked == {"samtune.safetensors"}, "nothing else is fetched, and no pickle"

@@ -19,5 +19,6 @@ def moved(model: FineTuned, by: float = 0.05) -> FineTuned:
 def save_picture(folder):
     """Writes one small picture to a folder, which it gives back."""
     pixels = tiny.pixels(1, (50, 90))[0].permute(1, 2, 0).byte().numpy()
+    folder.mkdir(exist_ok=True)
     Image.fromarray(pixels).save(folder / "a.png")
     return folder

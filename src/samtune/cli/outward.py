@@ -107,14 +107,15 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
     settings: Tree = {}
     for layer in layers([word.removeprefix("format.") for word in of_format]):
         settings |= layer
-    origin = Source.of(source)
-    config = origin.configure([word for word in words if word not in of_format])
+    of_model = [word for word in words if word not in of_format]
+    origin = Source.of(source, of_model)
+    config = origin.configure(of_model)
     model = origin.model(config)
     exported = write(
         model,
         **how,
         classes=config.data.class_names,
-        checkpoint=None if origin.is_base else source,
+        checkpoint=None if origin.is_base else origin.word,
         base=config.base.weights,
         **settings,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,9 @@ from samtune.exports.base import Format, Job
 from samtune.files import write_whole
 from samtune.inference.places import REMEDY
 from samtune.inference.predictor import PromptMismatch
+from samtune.model.bundle import bundle
 from samtune.model.checkpoint import check_modules, describe, read_header, save
+from samtune.model.header import BUNDLE
 from samtune.report.classes import Classes
 from samtune.sam.locating import PACKAGED
 
@@ -51,8 +54,21 @@ class LoadingFormat(Format):
 
 
 def write_checkpoint(job: Job, folder: Path) -> Path:
-    """Writes the model alone: unlike a run's, the file says nothing of data and folders."""
-    return save(job.model, folder / f"{job.name}.safetensors")
+    """Writes the model alone: unlike a run's, the file says nothing of data and folders.
+
+    Of a bundle it is one too, with the base.
+    """
+    path = folder / f"{job.name}.safetensors"
+    if (entry := bundle_entry(job)) is None:
+        return save(job.model, path)
+    with TemporaryDirectory() as place:
+        alone = save(job.model, Path(place) / path.name)
+        return bundle(alone, path, job.checkpoint, licence=entry["base_licence"])
+
+
+def bundle_entry(job: Job) -> dict[str, Any] | None:
+    """The entry of a bundle in the header of the checkpoint; ``None`` if it is no bundle."""
+    return None if job.checkpoint is None else read_header(job.checkpoint).get(BUNDLE)
 
 
 def write_program(job: Job, source: str, path: Path, **constants: Any) -> None:
@@ -65,7 +81,7 @@ def write_program(job: Job, source: str, path: Path, **constants: Any) -> None:
         constants: Further ones by name; those that a program lacks are not for it.
     """
     text = (PROGRAMS / f"{source}.py").read_text("utf-8")
-    base = "" if job.base is None else job.base.name
+    base = "" if job.base is None or bundle_entry(job) is not None else job.base.name
     values = {"CHECKPOINT": f"{job.name}.safetensors", "BASE": base, "THRESHOLD": job.threshold}
     values |= constants
 
@@ -99,6 +115,8 @@ def other_prompts() -> Iterator[None]:
 
 def weights_note(job: Job) -> str:
     """A sentence for a README on the base that the checkpoint needs."""
+    if bundle_entry(job) is not None:
+        return "The file holds its base too."
     spec = job.model.sam.spec.name
     if spec in PACKAGED:
         return f"Its base, {spec}, ships with samtune."

@@ -76,8 +76,8 @@ def file_on_hub(word: str | Path, download: bool = False) -> Path:
                 "the network"
             ) from error
         raise InputError(
-            f"{word}: is not in the local cache, and nothing is fetched unasked; fetch it with "
-            f"hf download {name} {FILE}{at}, or with samtune.load(..., download=True)"
+            f"{word}: is not in the local cache, and nothing is fetched unasked; allow it with "
+            f"base.download=true (in Python download=True), or run hf download {name} {FILE}{at}"
         ) from error
 
 

@@ -55,7 +55,7 @@ class BaseConfig(Settings):
     weights: str | None = None
     """File or folder of its weights, or a hub id; nano needs none."""
     download: bool = False
-    """Allow downloading a hub id."""
+    """Allow downloading a hub id, also that of a checkpoint (``hf:owner/name``)."""
     any: bool = setting(False, level="expert")
     """Accept other weights than those on which a checkpoint was trained."""
 

@@ -220,7 +220,7 @@ def evaluate_run(
     """
     for word in words:
         refuse_unused(word, "eval", is_used_in_evaluation)
-    model = Source.of(source)
+    model = Source.of(source, words)
     config = model.configure(words)
     with together(config.device == "cpu"):
         return _evaluate(model, config, display, among_others)

@@ -108,7 +108,7 @@ def _model_of(
 
     for word in words:
         refuse_unused(word, verb, is_used)
-    origin = Source.of(source)
+    origin = Source.of(source, words)
     config = origin.configure(words, measures=False)
     chosen = any(PRECISION in leaves(tree) for tree in layers(words))
     return origin.model(config), config, config.train.precision if chosen else "auto"

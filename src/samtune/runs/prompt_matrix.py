@@ -37,7 +37,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
     """
     if len(set(sources)) < len(sources):
         raise InputError(f"{' '.join(sources)}: the same checkpoint twice; give each once")
-    models = [Source.of(word) for word in sources]
+    models = [Source.of(word, words) for word in sources]
     modes = {model: model.prompt_modes for model in models}
     trees = layers(words)
     settings = [*_data(models), *(word for word in words if not word.startswith("output="))]

@@ -14,6 +14,7 @@ from samtune.losses import Loss
 from samtune.model.checkpoint import load
 from samtune.model.finetuned import PLAIN, FineTuned
 from samtune.model.header import BUNDLE, check_modules, checkpoint_file, read_header
+from samtune.model.on_hub import is_on_hub
 from samtune.model.packages import check_packages, lacking_packages
 from samtune.options import changeable
 from samtune.options.former import under_current_names
@@ -40,9 +41,20 @@ class Source:
     """The path of a ``.safetensors`` file, or the name of a base."""
 
     @staticmethod
-    def of(word: str) -> Source:
-        """The model that a word names; it may also be a run's folder with a checkpoint."""
-        file = checkpoint_file(word)
+    def of(word: str, words: Sequence[str] = ()) -> Source:
+        """The model that a word names; it may also be a run's folder with a checkpoint.
+
+        Args:
+            word: A path, a base's name, or a repository as ``hf:owner/name``.
+            words: Settings; with ``base.download=true`` a repository may be fetched.
+
+        Raises:
+            InputError: A repository that is not in the local cache, and may not be fetched.
+        """
+        may_fetch = is_on_hub(word) and any(
+            leaves(tree).get("base.download") is True for tree in layers(words)
+        )
+        file = checkpoint_file(word, may_fetch)
         return Source(str(file) if file != as_path(word) else word)
 
     @staticmethod
@@ -172,7 +184,14 @@ class Source:
             return models(config)[1]
         base, device = config.base, device_of(config)
         strength = config.strength
-        model = load(self.word, base.weights, any_base=base.any, device=device, strength=strength)
+        model = load(
+            self.word,
+            base.weights,
+            any_base=base.any,
+            device=device,
+            strength=strength,
+            download=base.download,
+        )
         intensity.check_same(config.data, model.tuned_input)
         model.tuned_input = model.tuned_input.cut_as(config.input)
         return model

@@ -1,7 +1,12 @@
-"""CVAT: one function file that an agent or an auto-annotation loads, beside its checkpoint."""
+"""CVAT: one function file that an agent or an auto-annotation loads, beside its checkpoint.
+
+With ``format.nuclio=true`` the same for nuclio, which older servers run.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +30,8 @@ from samtune.exports.folders import (
 from samtune.files import write_whole
 
 FUNCTION = "cvat_function.py"
+HANDLER, DEPLOYMENT = "main.py", "function.yaml"
+"""The files that nuclio reads."""
 
 
 @FORMATS.register("cvat")
@@ -35,9 +42,19 @@ class Cvat(LoadingFormat):
     """
 
     consumer = "CVAT (cvat-cli and its agents)"
-    writes = "cvat_function.py, NAME.safetensors and README.md"
+    writes = (
+        "cvat_function.py, NAME.safetensors and README.md; with format.nuclio=true function.yaml "
+        "and main.py too"
+    )
     needs = ("cvat_sdk",)
     extra = "cvat"
+
+    @dataclass(frozen=True)
+    class Config(LoadingFormat.Config):
+        """Options of :class:`Cvat`."""
+
+        nuclio: bool = False
+        """Write the files of a nuclio function too, for servers that have no agents."""
 
     def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
         """Writes the files, see :class:`Cvat`."""
@@ -52,6 +69,8 @@ class Cvat(LoadingFormat):
             labels = labels_of(job)
             write_program(job, "cvat_detection", folder / FUNCTION, LABELS=labels)
             notes = {"kind": "detection", "labels": list(labels.values())}
+        if job.options["nuclio"]:
+            _write_nuclio(job, folder)
         write_whole(folder / "README.md", _readme(job), REMEDY)
         return notes
 
@@ -71,6 +90,63 @@ def prompts_needed(job: Job) -> tuple[int, int | None]:
         return 1, None
     only_boxes = "point" not in kinds and job.model.trainable() > 0
     return 0, int(only_boxes)
+
+
+def _write_nuclio(job: Job, folder: Path) -> None:
+    """Writes the handler, and how nuclio builds and CVAT shows it."""
+    import yaml
+
+    labels = None if job.is_prompted else labels_of(job)
+    write_program(job, "cvat_nuclio", folder / HANDLER, LABELS=labels)
+    about: dict[str, Any] = {"name": job.name, "type": "interactor", "spec": ""}
+    if labels is None:
+        points, boxes = prompts_needed(job)
+        way = {None: {}, 0: {"startswith_box_optional": True}, 1: {"startswith_box": True}}[boxes]
+        about |= {
+            # servers that know no box alone ask for a click
+            "min_pos_points": max(points, 1 - (boxes or 0)),
+            "min_neg_points": 0,
+            **way,
+            "help_message": f"{job.model.adapter.name} on {job.model.sam.spec.name}, by samtune",
+            "animated_gif": "",
+        }
+    else:
+        rows = [{"id": i, "name": name, "type": "mask"} for i, name in labels.items()]
+        about |= {"type": "detector", "spec": json.dumps(rows, indent=1)}
+    slug = re.sub("[^a-z0-9]+", "-", job.name.lower()).strip("-")
+    steps = [
+        {"kind": "WORKDIR", "value": "/opt/nuclio"},
+        {"kind": "RUN", "value": "pip install --no-cache-dir samtune"},
+    ]
+    tree = {
+        "metadata": {"name": f"samtune-{slug}", "namespace": "cvat", "annotations": about},
+        "spec": {
+            "description": f"{job.name}, tuned with samtune",
+            "runtime": "python:3.11",
+            "handler": "main:handler",
+            "eventTimeout": "30s",
+            "build": {
+                "image": f"cvat.samtune.{slug}",
+                "baseImage": "python:3.11-slim",
+                "directives": {"preCopy": steps},
+            },
+            "triggers": {
+                "myHttpTrigger": {
+                    "numWorkers": 1,
+                    "kind": "http",
+                    "workerAvailabilityTimeoutMilliseconds": 10000,
+                    "attributes": {"maxRequestBodySize": 2**25},
+                }
+            },
+            "platform": {
+                "attributes": {
+                    "restartPolicy": {"name": "always", "maximumRetryCount": 3},
+                    "mountMode": "volume",
+                }
+            },
+        },
+    }
+    write_whole(folder / DEPLOYMENT, yaml.safe_dump(tree, sort_keys=False), REMEDY)
 
 
 @dataclass(frozen=True)
@@ -201,4 +277,14 @@ ID is the number that the second command prints; the agent answers for as long a
 {more}
 Parameters of both: `-p checkpoint=str:FILE`, `-p base=str:FILE`, `-p device=str:cuda`,
 `-p strength=float:0.5`.
+{_nuclio_note(job)}"""
+
+
+def _nuclio_note(job: Job) -> str:
+    if not job.options["nuclio"]:
+        return ""
+    return """
+On a server without agents, nuclio runs `main.py` as `function.yaml` says:
+
+    nuctl deploy --project-name cvat --path . --platform local
 """

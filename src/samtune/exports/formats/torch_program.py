@@ -154,7 +154,7 @@ def _compile(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def _or_refused(message: str, do: Callable[[], Any]) -> Any:
-    """What a step of torch gives, which prints nothing.
+    """The result of a step of torch, which prints nothing.
 
     Raises:
         InputError: It fails; torch raises many types, and each means that there is no file.
