@@ -17,6 +17,7 @@ from samtune.batch import Masks
 from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy, check_divided
+from samtune.model.compiling import Compiling, compiled, run_block
 from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.model.on_hub import OnHub
 from samtune.model.parts import check_base_of, check_parts, name_of, options_of
@@ -91,6 +92,8 @@ class FineTuned(OnHub, nn.Module):
         self.multimask = False
         """Whether it is trained for three masks per prompt, as ``train.multimask`` says."""
         self.checkpointing = False
+        self.compiling: Compiling = "none"
+        """How the blocks are compiled, see ``samtune.model.compiling``."""
         self.cache: FeatureCache | None = None
         """The cache of the base's results for a detached adapter, if there is one."""
         self.encodings = 0
@@ -299,12 +302,13 @@ class FineTuned(OnHub, nn.Module):
         return {**streams, depth: encoder.apply_neck(x)}
 
     def _run(self, adapter: Adapter, block: EncoderBlock, x: Tensor, edits: BlockEdits) -> Tensor:
+        run = compiled(self.compiling) if self.compiling != "none" else run_block
         if adapter.detached:
             with torch.no_grad():
-                return block(x, edits)
+                return run(block, x, edits)
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, x, edits, use_reentrant=False)
-        return block(x, edits)
+            return checkpoint(run, block, x, edits, use_reentrant=False)
+        return run(block, x, edits)
 
     def train(self, mode: bool = True) -> FineTuned:
         """Sets the mode of the module; parts at another strength follow the trained weights."""

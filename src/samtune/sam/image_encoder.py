@@ -46,7 +46,7 @@ class Attention(nn.Module):
         return q, k, v
 
     def forward(self, qkv: Tensor, edits: BlockEdits) -> Tensor:
-        """Attends within a grid: projected ``qkv (b, h, w, 3C)`` to ``(b, h, w, C)``."""
+        """Attends within a grid: ``qkv (b, h, w, 3C)`` to ``(b, h, w, C)``, not yet projected."""
         b, h, w, _ = qkv.shape
         q, k, v = self.split(qkv.flatten(1, 2))
         key_grid, extra = (h, w), 0
@@ -59,7 +59,7 @@ class Attention(nn.Module):
         rel_h = _relative(self.rel_pos_h, h, key_grid[0], q.dtype)
         rel_w = _relative(self.rel_pos_w, w, key_grid[1], q.dtype)
         out = attention.attend(q, k, v, rel_h, rel_w, extra, self.form)
-        return self.proj(out.transpose(1, 2).reshape(b, h, w, -1))
+        return out.transpose(1, 2).reshape(b, h, w, -1)
 
     def _extra(self, tokens: Tensor, b: int) -> tuple[Tensor, Tensor]:
         """Keys and values of extra tokens ``(b, heads, P, D)``, the same in all windows."""
@@ -120,7 +120,7 @@ class Block(nn.Module, EncoderBlock):
     def _attend(self, x: Tensor, edits: BlockEdits) -> Tensor:
         grid = (x.shape[1], x.shape[2])
         if not self.window:
-            return self.attn(self._project(x, edits), edits)
+            return self.attn.proj(self.attn(self._project(x, edits), edits))
         if edits.qkv is not None:
             parts, padded = windows.partition(x, self.window)
             parts = self._project(parts, edits)
@@ -131,7 +131,8 @@ class Block(nn.Module, EncoderBlock):
             parts, padded = windows.partition(frozen.linear(x, weight), self.window)
             # the bias in the type of the product, otherwise the sum would be float32
             parts = parts + frozen.in_compute_dtype(bias).to(parts.dtype)
-        return windows.merge(self.attn(parts, edits), padded, grid)
+        # Nothing is projected that merging cuts off.
+        return self.attn.proj(windows.merge(self.attn(parts, edits), padded, grid))
 
     def _project(self, x: Tensor, edits: BlockEdits) -> Tensor:
         qkv = self.attn.qkv(x)

@@ -125,4 +125,4 @@ def fit(
     try:
         return trainer.run()
     finally:
-        model.cache = None
+        model.cache, model.compiling = None, "none"

@@ -117,6 +117,10 @@ class FitConfig(Settings):
     precision: Precision = "auto"
     """Arithmetic of the forward pass; trained weights stay fp32. auto means bf16 on GPUs and CPUs
     with matrix units for it (NVIDIA since Ampere, Intel with AMX), and fp32 on others."""
+    compile: Literal["auto", "graphs"] | bool = setting("auto", level="expert")
+    """Compile the encoder's blocks in training, one graph for all of a kind and size: auto does so
+    on GPUs; graphs also launches them as CUDA graphs, for small inputs. The first step takes up to
+    a minute more."""
     checkpointing: bool = setting(False, level="expert")
     """Recompute each block in the backward pass: less memory, about a third more time."""
     feature_cache: Annotated[int, Range(at_least=0, note=" bytes")] = setting(0, level="expert")

@@ -17,6 +17,7 @@ from samtune.data.changes import images_vary
 from samtune.distributed import finite_mean, from_main, mean_over_processes, place, share_buffers
 from samtune.errors import InputError
 from samtune.losses.dense import check_dense
+from samtune.model.compiling import compiling_of
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import check_demanded
 from samtune.training.accelerator import make_accelerator
@@ -91,8 +92,8 @@ class Trainer:
         self.accelerator = make_accelerator(config, cpu, output)
         self.saves = Saves(output, self.accelerator, config.save_every)
         self.keeping = Keeping.of(config, model, train)
-        model.checkpointing = config.checkpointing
-        self.model = model.to(self.accelerator.device)
+        model.checkpointing, device = config.checkpointing, self.accelerator.device
+        model.compiling, self.model = compiling_of(config.compile, device), model.to(device)
         size, share, last = config.whole_batch, config.epoch_fraction, config.last_batch
         self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
         self.total = total_steps(config, self.batches)

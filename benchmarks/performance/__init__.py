@@ -1,0 +1,1 @@
+"""Speed and memory beside the official formulation and transformers."""
