@@ -254,6 +254,13 @@ def test_a_fault_of_the_program_shows_itself(samtune, words, monkeypatch):
         samtune("train", *words)
 
 
+def test_a_very_long_value_is_not_repeated_whole(samtune, pairs):
+    for value in ("9" * 100_000, "[" + ", ".join(["[1]"] * 50_000) + "]"):
+        line = samtune("train", f"data.root={pairs}", f"train.lr={value}").line
+        assert len(line) < 3000 and line.startswith("samtune: train.lr=")
+        assert "characters" in line and line.endswith(("must be auto or a number\n", "quote it\n"))
+
+
 class TestEval:
     def test_another_base(self, samtune, trained, tmp_path):
         other = tmp_path / "other.pth"
@@ -273,11 +280,6 @@ class TestEval:
         image = trained.root / "images" / "00.png"
         assert "cannot be" in samtune("predict", trained.checkpoint, image, "--out", out, word).line
         assert not out.exists()
-
-    def test_a_setting_of_the_training(self, samtune, trained):
-        line = samtune("eval", trained.checkpoint, "train.lr=1").line
-        assert "eval does not use train.lr; leave it out" in line
-        assert "samtune eval RUN" in samtune("eval", trained.checkpoint, "resume=true").line
 
     def test_a_file_against_the_checkpoint(self, samtune, trained, tmp_path):
         file = tmp_path / "mine.yaml"

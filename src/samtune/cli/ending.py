@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ OF_THE_MACHINE = tuple(
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, by the shells' custom: 128 and the number of the signal."""
+WORD, LINE = 500, 1000
+"""Characters of one word and of a whole line that are shown at most."""
 SIGNALLED = 128
 """Exit codes above it are of signals."""
 
@@ -97,6 +100,21 @@ def _stopped(error: BaseException) -> int:
     return _ended(words_of(signalled), exit_code_of(signalled))
 
 
+def _shortened(line: str) -> str:
+    """A line without the middle of very long words and values; rule and remedy stay.
+
+    What a refusal repeats may be of any length, as a value that was pasted or read from a file.
+    """
+    line = re.sub(rf"\S{{{WORD},}}", lambda word: _without_middle(word[0], WORD), line)
+    return _without_middle(line, LINE)
+
+
+def _without_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}... ({len(text)} characters) ...{text[-most // 4 :]}"
+
+
 def _notes(error: BaseException) -> list[str]:
     """Notes that were added to an error on its way, such as how to continue."""
     return getattr(error, "__notes__", [])
@@ -111,6 +129,6 @@ def _ended(line: str, code: int) -> int:
     # Signals reach all of them at once, and the launcher too.
     if is_main() or 0 in lost or (code < SIGNALLED and not main_has_spoken()):
         with suppress(OSError):  # the terminal may be gone
-            print(f"samtune: {line}", file=sys.stderr, flush=True)
+            print(f"samtune: {_shortened(line)}", file=sys.stderr, flush=True)
     end_in_order()
     return code

@@ -54,7 +54,7 @@ from samtune.runs.remarks import shortfalls
 from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
-from samtune.runs.words import refuse_unused, settings_digest
+from samtune.runs.words import keys_in, settings_digest
 from samtune.training.budget import Outside
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
@@ -218,10 +218,10 @@ def evaluate_run(
         InputError: The checkpoint, configuration or data are wrong, or a setting contradicts the
             checkpoint, or the model cannot do an automatic mode.
     """
-    for word in words:
-        refuse_unused(word, "eval", is_used_in_evaluation)
     model = Source.of(source, words)
     config = model.configure(words)
+    if unused := [key for key in keys_in(words) if not is_used_in_evaluation(key)]:
+        display.say(f"note: {', '.join(unused)}: without effect in an evaluation")
     with together(config.device == "cpu"):
         return _evaluate(model, config, display, among_others)
 

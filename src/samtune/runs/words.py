@@ -71,9 +71,13 @@ INSTEAD = {
     ("everything", "output"): ", and give --out {value}",
     ("predict", "everything"): "; samtune everything does",
     ("predict", "watershed"): "; samtune everything does",
-    ("eval", "resume"): ", and name the run in its place, as in samtune eval RUN",
 }
 """The words or options that a verb has in the place of a group of settings, in messages."""
+
+
+def keys_in(words: Sequence[str]) -> list[str]:
+    """The names of the settings among the words of a command line, as ``train.lr``."""
+    return [key for word in words if "=" in word for key in leaves(parse_override(word))]
 
 
 def refuse_unused(word: str, verb: str, is_used: Callable[[str], bool]) -> None:
