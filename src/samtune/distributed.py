@@ -18,8 +18,10 @@ from samtune.errors import InputError
 Result = TypeVar("Result")
 _others: list[Any] = []
 """Host and process id of each rank, once the processes have connected."""
-HEADSTART = 10.0
+HEADSTART = 8.0
 """Seconds in which only the main process may report an error."""
+_SPOKEN = "spoken"
+"""The content of the file of a process that has reported an error."""
 
 
 def is_main() -> bool:
@@ -82,11 +84,23 @@ def lost_processes() -> list[int]:
     ]
 
 
-def end_in_order() -> None:
-    """Records that this process ends by itself, so that others do not regard it as killed."""
+def others_have_spoken() -> bool:
+    """Whether another process on this machine has ended and has said why."""
+    others = [pid for host, pid in _others if host == socket.gethostname() and pid != os.getpid()]
+    with suppress(OSError):
+        return any(_end_of(p).read_text() == _SPOKEN for p in others if _end_of(p).exists())
+    return False
+
+
+def end_in_order(spoken: bool = False) -> None:
+    """Records that this process ends by itself, so that others do not regard it as killed.
+
+    Args:
+        spoken: Whether it has said why.
+    """
     if _others:
         with suppress(OSError):
-            _end_of(os.getpid()).touch()
+            _end_of(os.getpid()).write_text(_SPOKEN if spoken else "")
 
 
 def _meet() -> None:

@@ -81,13 +81,14 @@ def _wrong_input(error: BaseException, args: Sequence[str] = ()) -> int:
         line = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
         return _ended(f"{meant(error, args) or line}; see {command} --help", 2)
     from samtune.distributed import end_in_order
-    from samtune.training.faults import in_words
+    from samtune.training.faults import PEER_ENDED, in_words
 
     fault = in_words(error)
     if fault is None:
         end_in_order()
         raise error
-    return _ended("; ".join([fault, *_notes(error)]), 2)
+    # what befell this process alone is said at once: no other one can know of it
+    return _ended("; ".join([fault, *_notes(error)]), 2, wait=fault == PEER_ENDED)
 
 
 def _stopped(error: BaseException) -> int:
@@ -120,15 +121,21 @@ def _notes(error: BaseException) -> list[str]:
     return getattr(error, "__notes__", [])
 
 
-def _ended(line: str, code: int) -> int:
-    from samtune.distributed import end_in_order, is_main, lost_processes, main_has_spoken
+def _ended(line: str, code: int, wait: bool = True) -> int:
+    from samtune import distributed
+    from samtune.distributed import is_main, lost_processes
 
+    if is_main() and distributed.others_have_spoken():  # of what ends this process too
+        distributed.end_in_order()
+        return code
     lost = lost_processes()
     if lost:
         line = f"process {lost[0]}, counted from 0, was killed or ran out of memory; {line}"
     # Signals reach all of them at once, and the launcher too.
-    if is_main() or 0 in lost or (code < SIGNALLED and not main_has_spoken()):
+    speaks = is_main() or 0 in lost or not wait
+    speaks = speaks or (code < SIGNALLED and not distributed.main_has_spoken())
+    if speaks:
         with suppress(OSError):  # the terminal may be gone
             print(f"samtune: {_shortened(line)}", file=sys.stderr, flush=True)
-    end_in_order()
+    distributed.end_in_order(speaks)
     return code

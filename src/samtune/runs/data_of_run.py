@@ -93,7 +93,8 @@ def parts_of_run(
     used = {name for part in names.values() for name in part}
     needed = {name for split in splits_used or names for name in names.get(split, [])}
     absent = sorted(needed - there.keys())
-    lines = [f"{len(absent)} of the {len(needed)} images of the run are gone ({_some(absent)})"]
+    missing = f"{len(absent)} of the {len(needed)} images of the run are gone ({_some(absent)})"
+    lines = [f"{missing}, as {SPLIT} lists them"]
     if absent and not allow:
         raise InputError(f"resume={folder}: {lines[0]}; put them back, {_GO_ON}")
     unused = _read(place).get("unused")

@@ -8,6 +8,9 @@ import re
 from samtune.data.loading import SHARED, TOO_SMALL
 from samtune.errors import InputError
 
+PEER_ENDED = "another process of the run has ended; start all of them again"
+"""The line of a process that waits in vain for another one."""
+
 
 class Diverged(InputError):
     """The loss stays not finite, and would after any further step."""
@@ -56,5 +59,5 @@ def in_words(error: BaseException) -> str | None:
         )
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if together and runtime and (of_peer or _PEER.search(text)):
-        return "another process of the run has ended; start all of them again"
+        return PEER_ENDED
     return None
