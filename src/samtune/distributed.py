@@ -20,7 +20,7 @@ _others: list[Any] = []
 """Host and process id of each rank, once the processes have connected."""
 HEADSTART = 8.0
 """Seconds in which only the main process may report an error."""
-_SPOKEN = "spoken"
+_HAS_REPORTED = "has reported"
 """The content of the file of a process that has reported an error."""
 
 
@@ -88,19 +88,19 @@ def others_have_spoken() -> bool:
     """Whether another process on this machine has ended and has said why."""
     others = [pid for host, pid in _others if host == socket.gethostname() and pid != os.getpid()]
     with suppress(OSError):
-        return any(_end_of(p).read_text() == _SPOKEN for p in others if _end_of(p).exists())
+        return any(_end_of(p).read_text() == _HAS_REPORTED for p in others if _end_of(p).exists())
     return False
 
 
-def end_in_order(spoken: bool = False) -> None:
+def end_in_order(has_reported: bool = False) -> None:
     """Records that this process ends by itself, so that others do not regard it as killed.
 
     Args:
-        spoken: Whether it has said why.
+        has_reported: Whether it has said why.
     """
     if _others:
         with suppress(OSError):
-            _end_of(os.getpid()).write_text(_SPOKEN if spoken else "")
+            _end_of(os.getpid()).write_text(_HAS_REPORTED if has_reported else "")
 
 
 def _meet() -> None:
