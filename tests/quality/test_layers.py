@@ -54,8 +54,9 @@ LAYERS = {
     " training",
     "planning": "adapters batch data decoders distributed geometry losses model precision prompts"
     " report runs sam training",
-    "cli": "adapters assets compare data decoders distributed exports files foreign inference"
-    " losses metrics model options planning registry report runs sam texts training",
+    "doctor": "assets data model precision sam training",
+    "cli": "adapters assets compare data decoders distributed doctor exports files foreign"
+    " inference losses metrics model options planning registry report runs sam texts training",
     "__init__": "data evaluation exports geometry inference metrics model moved prompts registry"
     " sam training",
     "__main__": "cli",

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from samtune.cli.completion import complete_method, complete_recipe
 from samtune.cli.console import Json, Quiet, Words, answer, speaking
 from samtune.cli.data import app as data_app
+from samtune.cli.doctor import doctor
 from samtune.cli.ending import end_of, prepare_streams
 from samtune.cli.everything import everything
 from samtune.cli.hints import in_full
@@ -62,6 +63,7 @@ app.add_typer(data_app, name="data")
 app.command()(export)
 app.command()(bundle)
 app.command(epilog=f"Settings are those of a training; {SEE_TRAIN}")(plan)
+app.command()(doctor)
 app.command(name="settings")(list_settings)
 app.command(name="metrics")(list_metrics)
 
