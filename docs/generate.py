@@ -31,6 +31,7 @@ MARK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def tables() -> dict[str, str]:
     """Every generated table by the name in its mark."""
     made = {level: settings_table(level) for level in ("everyday", "expert", "published")}
+    made["everything"] = settings_table("expert", "everything")
     made["metrics"] = metrics_table()
     made["datasets"] = datasets_table()
     made["imports"] = picture()

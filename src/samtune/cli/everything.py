@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,3 +69,24 @@ def everything(
         tell(display, result, f"{objects} in {images}: {result['out']}")
     answer(result, as_json)
     end(result)
+
+
+def calibrate(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a run.")],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Settings: everything.fit=msa or ap; data.root=..., data.split=... of other "
+            "images than those of its validations."
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit the thresholds of everything on annotated images, and write a new checkpoint."""
+    from samtune.runs.calibrating import calibrate_checkpoint
+
+    with speaking(as_json, quiet) as display, warning(display):
+        result = calibrate_checkpoint(checkpoint, words or [], out, display)
+    answer(result, as_json)

@@ -28,7 +28,7 @@ VERBS = {
     "list": "methods",
 }
 """The names of verbs in other tools."""
-TAKE_SETTINGS = ("train", "demo", "eval", "compare", "predict", "everything", "check")
+TAKE_SETTINGS = ("train", "demo", "eval", "compare", "predict", "everything", "calibrate", "check")
 """The verbs whose words are settings."""
 CLOSE = 0.65
 """How alike the letters of a verb or an option must be."""

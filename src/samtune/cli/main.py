@@ -14,7 +14,7 @@ from samtune.cli.console import Json, Quiet, Words, answer, speaking
 from samtune.cli.data import app as data_app
 from samtune.cli.doctor import doctor
 from samtune.cli.ending import end_of, prepare_streams
-from samtune.cli.everything import everything
+from samtune.cli.everything import calibrate, everything
 from samtune.cli.hints import in_full
 from samtune.cli.outward import bundle, export
 from samtune.cli.plan import plan
@@ -22,7 +22,7 @@ from samtune.cli.predict import predict
 from samtune.cli.reference import list_metrics, list_settings
 from samtune.cli.setting_list import TakesSettings
 
-ALONE = ("predict", "everything", "import", "merge", "export", "bundle")
+ALONE = ("predict", "everything", "calibrate", "import", "merge", "export", "bundle")
 """Verbs whose work is not shared among processes: the main one does it."""
 
 FIVE_THINGS = """\
@@ -112,6 +112,7 @@ def evaluate(
 
 app.command()(predict)
 app.command()(everything)
+app.command()(calibrate)
 
 
 @app.command(

@@ -83,10 +83,16 @@ def setting_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def settings_table(level: str) -> str:
-    """The settings of a level as a Markdown table, for the documentation."""
+def settings_table(level: str, group: str = "") -> str:
+    """The settings of a level as a Markdown table, for the documentation.
+
+    Args:
+        level: See :func:`rows_of`.
+        group: Only those of a group, as ``train``.
+    """
     lines = ["| setting | default | meaning |", "|---|---|---|"]
-    for row in rows_of(level):
+    rows = rows_of(level)
+    for row in (row for row in rows if not group or row["name"].startswith(f"{group}.")):
         text = " ".join(row["help"].split()).replace("|", "\\|")
         default = "" if row["default"] is None else f"`{row['default']}`"
         lines.append(f"| `{row['name']}` | {default} | {text} |")

@@ -29,11 +29,10 @@ from samtune.report.terminal import Display, numbers_link
 from samtune.runs.assembly import check_trainable, dataset_of, models, tuned
 from samtune.runs.automatic import check_modes, with_able_modes
 from samtune.runs.baseline import answers_to_image, spread
-from samtune.runs.data_of_run import check_splits
+from samtune.runs.data_of_run import check_splits, data_name
 from samtune.runs.finished import read_summary
 from samtune.runs.folder import SUMMARY, finite
 from samtune.runs.framing import choose_framing
-from samtune.runs.jobs import data_name
 from samtune.runs.trees import Tree, leaves
 from samtune.runs.words import config_of_run
 from samtune.sam.layers import shapes_alone

@@ -78,6 +78,21 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
     return write_tensors(place, tensors, metadata={HEADER: header, **signed})
 
 
+def add_to_header(path: Path, **entries: Any) -> None:
+    """Writes a checkpoint anew with further entries in its header.
+
+    Args:
+        path: The file.
+        **entries: JSON values.
+
+    Raises:
+        InputError: The file is damaged, or the disk is full.
+    """
+    header = json.dumps({**read_header(path), **entries})
+    tensors = read_tensors(path, "copy it again from its origin")
+    write_tensors(path, tensors, metadata={HEADER: header})
+
+
 def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors on the CPU; those of one memory, as tied weights of an own module, one by one."""
     places: set[int] = set()

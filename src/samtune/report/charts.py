@@ -59,6 +59,7 @@ def charts(
         curves.append(Curve("zero-shot", "before", [(x, baseline) for x in ends]))
     all_charts.append(_chart("Validation IoU", curves + _watched(rows["val"])))
     all_charts.append(_strengths(rows["strength"], summary.get("strength")))
+    all_charts += _thresholds(summary.get("everything") or {})
     return [chart for chart in all_charts if chart]
 
 
@@ -79,6 +80,20 @@ def _strengths(rows: Sequence[Mapping[str, Any]], strength: float | None) -> dic
         line = [(float(strength), min(values)), (float(strength), max(values))]
         curves.append(Curve("chosen", "before", line))
     return _chart("Validation IoU by strength", curves, "strength")
+
+
+def _thresholds(entry: Mapping[str, Any]) -> list[dict[str, Any] | None]:
+    """The metric of masks of everything by each setting that was fitted, and the choice."""
+    charts = []
+    for name, points in entry.get("curves", {}).items():
+        rows = [(float(x), float(y)) for x, y in points]
+        value, heights = entry["settings"].get(name), [y for _, y in rows]
+        if len(rows) < 2 or value is None:
+            continue
+        line = [(float(value), min(heights)), (float(value), max(heights))]
+        curves = [Curve(entry["metric"], "after", rows, dots=True), Curve("chosen", "before", line)]
+        charts.append(_chart(f"Everything: {entry['metric']} by {name}", curves, name))
+    return charts
 
 
 def _series(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -79,6 +79,15 @@ class InputSettings(InputConfig):
 
 
 @dataclass(frozen=True)
+class EverythingSettings(EverythingConfig):
+    """The settings of masks of everything, and of fitting them."""
+
+    fit: Literal["none", "msa", "ap"] = setting("none", level="expert")
+    """Fit grid and thresholds at the end of a training, on its validation images: for msa, the
+    metric of cell segmentation, or for ap, that of COCO. The checkpoint keeps and uses them."""
+
+
+@dataclass(frozen=True)
 class RunConfig(Settings):
     """All settings of one run."""
 
@@ -98,7 +107,7 @@ class RunConfig(Settings):
     """The training."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """The measured metrics."""
-    everything: EverythingConfig = field(default_factory=EverythingConfig)
+    everything: EverythingSettings = field(default_factory=EverythingSettings)
     """All objects of images without prompts."""
     watershed: WatershedConfig = field(default_factory=WatershedConfig)
     """The same by a decoder of distances."""

@@ -33,6 +33,11 @@ _GO_ON = "start a new run, or use what there is with resume_changed=true"
 Parts = dict[str, list[Record]]
 
 
+def data_name(config: RunConfig) -> str:
+    """The name of the data set in reports and folders."""
+    return config.data.name or as_path(config.data.root or "data").resolve().name
+
+
 def write_digests(
     folder: Path, looks: Sequence[Look], records: Sequence[Record], settings: str
 ) -> None:

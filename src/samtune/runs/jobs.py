@@ -12,10 +12,11 @@ import yaml
 
 from samtune.data import SegmentationDataset, read_split, select, write_split
 from samtune.data.config import AUTO
-from samtune.data.layouts import SplitRecords, find
+from samtune.data.layouts import find
 from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
+from samtune.inference.everything.config import HEADER
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST
 from samtune.precision import arithmetic
@@ -25,15 +26,14 @@ from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
 from samtune.runs.automatic import one_target_remark, with_able_modes
 from samtune.runs.baseline import RunPictures, compare_with_base
+from samtune.runs.calibrating import fit_after_training
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
-    Parts,
     altered,
     check_splits,
+    data_name,
     leaks,
-    parts_of_run,
-    parts_to_train_on,
     write_digests,
 )
 from samtune.runs.finished import finished_summary, length_of, write_summary
@@ -130,10 +130,11 @@ def _train(config: RunConfig, display: Display, begun_at: float, forecast: Forec
             _write_plan(plan, folder)
         outside = Outside(time.perf_counter() - begun_at, _images_after(plan))
         result = _fit(plan, folder, log, begun, outside)
+        entry = fit_after_training(plan.model, plan.val, config, folder / BEST, display)
         test = _with_kept(plan, result)
         summary, pictures = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, config, result.seconds), "steps": result.steps}
-        summary |= {"length": length_of(config)}
+        summary |= {"length": length_of(config), **({} if entry is None else {HEADER: entry})}
         summary |= {"checkpoint": str(folder / BEST), "title": _title(config)}
         summary |= {"strength": plan.model.strength, "selection": selection(result, plan.settings)}
         summary["verdict"], *about = verdict(result, plan.settings)
@@ -240,7 +241,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display, among_others:
     if among_others:
         config, left_out = with_able_modes(whole, config)
     layout = find(config.data)
-    parts, remarks, run = _parts_to_measure(source, layout, config)
+    parts, remarks, run = source.parts_to_measure(layout, config, config.data.split)
     records = select(parts, config.data.split)
     look = check_splits({config.data.split: records}, config, thorough=run is not None)
     remarks += [*left_out, *leaks(records, layout, config)]
@@ -258,6 +259,7 @@ def _evaluate(source: Source, config: RunConfig, display: Display, among_others:
         summary |= _costs(model or baseline, config, time.perf_counter() - start)
         summary |= {"checkpoint": None if model is None else source.word}
         summary |= {} if model is None else {"strength": model.strength}
+        summary |= {k: v for k, v in ((model and model.about) or {}).items() if k == HEADER}
         summary["title"] = f"{stem} on {data_name(config)}, {config.data.split}"
         remarks += shortfalls(summary["by_prompt"])
         kinds = {kind_of(mode) for mode in test if mode not in AUTOMATIC}
@@ -265,19 +267,6 @@ def _evaluate(source: Source, config: RunConfig, display: Display, among_others:
             remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
         _tell(remarks, display)
         return _write_results(folder, summary, config, remarks, [], pictures)
-
-
-def _parts_to_measure(
-    source: Source, layout: SplitRecords, config: RunConfig
-) -> tuple[Parts, list[str], Path | None]:
-    """The splits of a checkpoint's run, and its folder; or the splits of the data."""
-    run = source.run_beside(config)
-    if run is None:
-        return *parts_to_train_on(config, layout), None
-    everything = [record for part in layout.values() for record in part]
-    used = None if config.data.split == "all" else (config.data.split,)
-    data = parts_of_run(run, everything, config.resume_changed, used)
-    return data.parts, data.lines, run
 
 
 def _trained_on(source: Source, records: Sequence[Record], config: RunConfig) -> list[str]:
@@ -369,11 +358,6 @@ def _write_results(
     summary = finite(summary)
     write_summary(folder, summary)
     return summary
-
-
-def data_name(config: RunConfig) -> str:
-    """The name of the data set in reports and folders."""
-    return config.data.name or _place(config.data.root or "data").name
 
 
 def _yaml(tree: Tree) -> str:

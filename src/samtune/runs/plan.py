@@ -14,6 +14,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.prompts import AUTOMATIC
 from samtune.runs.assembly import dataset_of, frame_remarks, models
 from samtune.runs.automatic import check_modes, one_target_remark
+from samtune.runs.calibrating import check_fit
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import altered, check_splits, parts_to_train_on
 from samtune.runs.evidence import Examination
@@ -69,6 +70,7 @@ def plan_training(config: RunConfig) -> Plan:
     shapes = measure_objects(parts["train"], config.data)
     differing, (config, line) = config.differing(), with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
+    check_fit(config, model, len(parts["val"]))
     settings, mode = judged_by(config)
     return Plan(
         config=config,

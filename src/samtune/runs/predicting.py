@@ -68,6 +68,8 @@ def generator_of(source: str, words: Sequence[str]) -> Search:
         InputError: As :func:`predictor_of`, or a model that cannot find instances.
     """
     groups = (EverythingConfig.section, WatershedConfig.section)
+    for word in words:
+        refuse_unused(word, "everything", lambda key: key != f"{groups[0]}.fit")
     model, config, precision = _model_of(source, words, "everything", (*USED, *groups))
     by_group = {group: _set_in(words, group) for group in groups}
     decoder, settings = model.acting.decoder, config.watershed

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.data import DataConfig, InputConfig, intensity
+from samtune.data.layouts import SplitRecords
 from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.losses import Loss
@@ -21,7 +22,7 @@ from samtune.options.former import under_current_names
 from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
 from samtune.runs.config import RunConfig, resolve
-from samtune.runs.data_of_run import SPLIT
+from samtune.runs.data_of_run import SPLIT, Parts, parts_of_run, parts_to_train_on
 from samtune.runs.places import OUTSIDE, with_places
 from samtune.runs.trees import WHOLE, Tree, lay_over, leaves, nested
 from samtune.runs.words import layers
@@ -130,6 +131,24 @@ class Source:
         of_use = ("root", "outside", "split", "workers", "cache")
         same = all(before.get(k, value) == value for k, value in now.items() if k not in of_use)
         return folder if same and roots[0] == roots[1] else None
+
+    def parts_to_measure(
+        self, layout: SplitRecords, config: RunConfig, split: str
+    ) -> tuple[Parts, list[str], Path | None]:
+        """The splits of the checkpoint's run, and its folder; or the splits of the data.
+
+        Args:
+            layout: The files of the data set.
+            config: The configuration.
+            split: The one that is measured, or ``all``.
+        """
+        run = self.run_beside(config)
+        if run is None:
+            return *parts_to_train_on(config, layout), None
+        everything = [record for part in layout.values() for record in part]
+        used = None if split == "all" else (split,)
+        data = parts_of_run(run, everything, config.resume_changed, used)
+        return data.parts, data.lines, run
 
     def configure(self, words: Sequence[str], measures: bool = True) -> RunConfig:
         """The model's settings, overridden by those of a command line.

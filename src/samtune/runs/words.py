@@ -71,6 +71,7 @@ INSTEAD = {
     ("everything", "output"): ", and give --out {value}",
     ("predict", "everything"): "; samtune everything does",
     ("predict", "watershed"): "; samtune everything does",
+    ("everything", "everything"): "; samtune calibrate does",
 }
 """The words or options that a verb has in the place of a group of settings, in messages."""
 

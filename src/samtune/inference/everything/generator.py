@@ -6,6 +6,7 @@ masks depend little on the threshold, and that are not the same as better ones.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -150,6 +151,12 @@ class MaskGenerator:
         """
         chosen = [(window, self._best_of(window, instances)) for window, instances in parts]
         return self._cleaned(self._together(chosen))
+
+    def with_config(self, config: EverythingConfig) -> MaskGenerator:
+        """A copy with other settings, for candidates of the same grid."""
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     def records(
         self, image: NDArray[Any] | Image.Image | str | Path, image_format: str = "RGB"
