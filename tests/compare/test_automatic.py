@@ -19,7 +19,7 @@ from samtune.runs.prompt_matrix import evaluate_several
 def words(pairs, tiny_weights, tmp_path, monkeypatch):
     """Settings; the base finds nothing, lora the whole image, and only lora can do instances."""
 
-    def generator_of(model, mode, precision="fp32"):
+    def generator_of(model, mode, *settings):
         if mode == "instances" and model.adapter.name != "lora":
             raise InputError("predicts no distances")
 

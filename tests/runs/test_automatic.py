@@ -9,6 +9,7 @@ from commands import settings
 
 from samtune.data import SegmentationDataset, splits
 from samtune.errors import InputError
+from samtune.inference.everything.config import EverythingConfig
 from samtune.inference.everything.instances import Instances
 from samtune.model.finetuned import FineTuned
 from samtune.report.instance_table import automatic_modes, instance_lines, lines_by_size
@@ -35,7 +36,7 @@ def found(pairs, tiny_weights, sam, monkeypatch):
     dataset = SegmentationDataset(records, config.data, (64, 64), mask_size=(32, 32))
     model, asked = FineTuned(sam, "lora", "tuned"), []
 
-    def generator_of(whose, mode, precision="fp32", watershed=None):
+    def generator_of(whose, mode, *settings):
         asked.append((whose is model, mode))
 
         def find(image):
@@ -106,6 +107,14 @@ def test_a_mode_that_a_model_cannot_do_is_refused_before_anything_is_read(sam):
     with pytest.raises(InputError, match=r"^prompts.eval=instances: .*decoder.name=instances"):
         check_modes(FineTuned(sam, "none", "frozen"), ["box", "instances"])
     check_modes(FineTuned(sam, "none", "frozen"), ["box", "everything"])
+
+
+def test_settings_of_everything_hold_for_both_sides(sam):
+    config = EverythingConfig(points_per_side=2, pred_iou_thresh=0.5)
+    changes = automatic.changed_settings(config)
+    assert changes == {"points_per_side": 2, "pred_iou_thresh": 0.5}
+    generator = automatic.generator_of(FineTuned(sam), "everything", everything=changes)
+    assert generator.config == config
 
 
 def test_a_whole_foreground_as_the_target_is_remarked(pairs, tiny_weights):

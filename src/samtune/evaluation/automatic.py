@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ def generator_of(
     mode: str,
     precision: Precision = "fp32",
     watershed: WatershedConfig | None = None,
+    everything: Mapping[str, Any] | None = None,
 ) -> InstanceGenerator:
     """The function that finds the instances of an image in an automatic mode.
 
@@ -46,6 +47,7 @@ def generator_of(
         mode: ``everything`` or ``instances``.
         precision: Arithmetic of the forward pass.
         watershed: How ``instances`` are made.
+        everything: Settings of ``everything`` that are changed, by name.
 
     Raises:
         InputError: The model cannot do it.
@@ -53,7 +55,7 @@ def generator_of(
     if mode == EVERYTHING:
         from samtune.inference.everything.generator import MaskGenerator
 
-        return MaskGenerator(model, precision=precision)
+        return MaskGenerator(model, precision=precision, **(everything or {}))
     from samtune.inference.everything.watershed import WatershedGenerator
 
     return WatershedGenerator(model, watershed, precision)

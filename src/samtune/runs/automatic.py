@@ -7,7 +7,7 @@ beside a decoder that predicts instances: that is what one has without tuning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from samtune.distributed import place
 from samtune.errors import InputError
 from samtune.evaluation.automatic import evaluate_automatic, generator_of
 from samtune.evaluation.result import Evaluation
+from samtune.inference.everything.config import EverythingConfig
 from samtune.inference.everything.instances import InstanceGenerator, Instances
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import AUTOMATIC, EVERYTHING
@@ -97,7 +98,9 @@ class Automatic:
         self, model: FineTuned, mode: str, dataset: SegmentationDataset, what: str
     ) -> Finding:
         precision = self.config.train.precision
-        generator = generator_of(model, mode, precision, self.config.watershed)
+        config = self.config
+        changes = changed_settings(config.everything)
+        generator = generator_of(model, mode, precision, config.watershed, changes)
         rank, world = place()
         mine = range(rank, len(dataset), world)
         step = max(1, -(-len(mine) // PICTURES))
@@ -119,12 +122,20 @@ class Automatic:
         return Finding(evaluation, _settings_of(generator), pictured)
 
 
+def changed_settings(settings: EverythingConfig) -> Tree:
+    """The settings that differ from SAM's, by name; they hold for the base too."""
+    usual = EverythingConfig()
+    names = [each.name for each in fields(settings)]
+    return {
+        name: value for name in names if (value := getattr(settings, name)) != getattr(usual, name)
+    }
+
+
 def _settings_of(generator: InstanceGenerator) -> Tree:
     """The settings of a generator, as far as it has any."""
-    for name in ("settings", "config"):
-        settings = getattr(generator, name, None)
-        if is_dataclass(settings) and not isinstance(settings, type):
-            return {key: value for key, value in asdict(settings).items() if value is not None}
+    settings = getattr(generator, "config", None)
+    if is_dataclass(settings) and not isinstance(settings, type):
+        return {key: value for key, value in asdict(settings).items() if value is not None}
     return {}
 
 
