@@ -74,9 +74,10 @@ class Storages(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Runs an operation, and looks at its results."""
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
+        given = {t.untyped_storage()._cdata for t in _tensors((args, kwargs))}
+        for tensor in _tensors(out):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in given:  # a view of a weight makes nothing
                 reference = StorageWeakRef(storage)
                 self.made[reference.cdata] = (reference, storage.nbytes())
         return out
@@ -85,6 +86,10 @@ class Storages(TorchDispatchMode):
     def alive(self) -> int:
         """Bytes of those that something still holds."""
         return sum(size for reference, size in self.made.values() if not reference.expired())
+
+
+def _tensors(tree: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def kept_bytes(encode: Encode, pixels: Tensor, dtype: str) -> int:
