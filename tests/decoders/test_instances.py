@@ -100,7 +100,7 @@ def test_trained_on_two_discs_that_touch_it_tells_them_apart():
     options = {"scale": 8, "object_classes": 2}
     model = FineTuned(tiny.base(), "none", "instances", decoder_options=options, prompts="none")
     labels = two_discs()
-    image = (np.stack([labels > 0] * 3, -1) * 150 + 50).astype(np.uint8)
+    image = np.array([[40] * 3, [150, 90, 90], [200, 220, 200]], np.uint8)[labels]
     objects, classes = np.arange(2), np.where(labels > 0, labels.astype(int) - 1, -1)
     target = distances(labels, objects)[None]
     with torch.no_grad():
