@@ -1,0 +1,239 @@
+"""Automatic instances of nuclei: plain generator, watershed of distances, and seeds as prompts.
+
+    python benchmarks/instances.py train FOLDER OUT MODEL:SHOTS:STEPS ...  # what is finished stays
+    python benchmarks/instances.py measure FOLDER OUT                  # what is measured stays
+    python benchmarks/instances.py page OUT                            # the table
+
+FOLDER is that of DSB 2018: ``images`` and ``masks``. MODEL is one of MODELS, SHOTS a number of
+training images or ``all``. The last weights of a training are measured, on the first images of the
+test split that samtune makes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import samtune
+from samtune.data.opening import DataSplits
+from samtune.data.split import Split
+from samtune.inference.everything.instances import Instances
+from samtune.inference.everything.watershed import WatershedConfig, WatershedGenerator
+from samtune.metrics.instance_result import InstanceResult, run_lengths_of_map
+from samtune.metrics.instances import AveragePrecision, InstanceScores
+
+BATCH, TEST, TEST_GRID = 4, 24, 12
+"""Images in a batch of the training, and images that are measured, with a grid of points fewer."""
+POINTS = 16
+"""Points on a side of the plain generator's grid; SAM's own number is 32."""
+MODELS: dict[str, dict[str, Any]] = {
+    "instances": {
+        "decoder": "instances",
+        "decoder_options": {"scale": 8},
+        "prompts": "none",
+        "loss": "distances + foreground",
+    },
+    "both": {
+        "decoder": "instances",
+        "decoder_options": {"scale": 8, "prompts": "tuned"},
+        "prompts": "box,point",
+        "loss": "bce + dice + iou_head + distances + foreground",
+    },
+    "tuned": {
+        "adapter": "none",
+        "decoder": "tuned",
+        "prompts": "box,point",
+        "loss": "bce + dice",
+        "cached": True,
+        "settings": {"max_objects": 8},
+    },
+    "tuned, quality": {
+        "adapter": "none",
+        "decoder": "tuned",
+        "prompts": "box,point",
+        "loss": "bce + dice + quality_head",
+        "cached": True,
+        "settings": {"max_objects": 8, "background_points": 8},
+    },
+}
+"""By name: decoder, prompts and loss; the base is nano, the adapter lora unless another is named.
+If encodings are cached, images are not augmented."""
+LOOSE = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.5}
+"""Thresholds of the grid that are about those of small training, instead of SAM's 0.88 and 0.95."""
+FOREGROUNDS, FIT = (0.5, 0.6, 0.7, 0.8), 8
+"""Thresholds among which the fitted watershed chooses by mSA, and how many images of the
+validation split it sees for that."""
+
+
+def data_of(folder: str, augment: str = "standard") -> DataSplits:
+    """The nuclei, with splits that are the same at each call."""
+    return samtune.open_data(folder, masks="instance", augment=augment)
+
+
+def made(name: str) -> samtune.FineTuned:
+    """A model that is not trained yet."""
+    torch.manual_seed(0)
+    form = MODELS[name]
+    return samtune.FineTuned(
+        samtune.load_sam("nano"),
+        form.get("adapter", "lora"),
+        form["decoder"],
+        decoder_options=form.get("decoder_options"),
+        prompts=form["prompts"],
+    )
+
+
+def train(folder: str, out: Path, word: str) -> None:
+    """Trains a model, unless it is there already."""
+    name, shots, steps = word.split(":")
+    file = out / f"{name}-{shots}-{steps}.safetensors"
+    if file.is_file():
+        return
+    model, form = made(name), MODELS[name]
+    data = data_of(folder, "none" if form.get("cached") else "standard")
+    split = data.train if shots == "all" else data.train[: int(shots)]
+    prompts = samtune.PromptConfig(train=form["prompts"].split(","), **form.get("settings", {}))
+    images = samtune.prepare(split, model, train=True, prompts=prompts)
+    config = samtune.FitConfig(
+        max_steps=int(steps),
+        batch_size=BATCH,
+        loss=form["loss"],
+        keep="none",
+        average="none",
+        feature_cache=10**9 if form.get("cached") else 0,
+    )
+    start = time.process_time()
+    samtune.fit(model, images, config, on_event=print)
+    model.strength = 1
+    samtune.save(model, file)
+    seconds = round(time.process_time() - start)
+    about = {"model": name, "shots": shots, "steps": int(steps), "images": len(split)}
+    file.with_suffix(".json").write_text(json.dumps({**about, "cpu_seconds": seconds}))
+
+
+def generators(model: samtune.FineTuned, folder: str) -> dict[str, Callable[[], Any]]:
+    """By name: what makes a generator of a model."""
+    grid = partial(samtune.MaskGenerator, model, points_per_side=POINTS)
+    return {
+        "watershed": partial(WatershedGenerator, model),
+        "watershed, fitted": partial(fitted, model, folder),
+        "seeds as prompts": partial(WatershedGenerator, model, WatershedConfig("prompts")),
+        "grid, SAM's thresholds": grid,
+        "grid, loose thresholds": partial(grid, **LOOSE),
+    }
+
+
+def measure(folder: str, out: Path) -> None:
+    """Measures each trained model, and the base, in each way that it has."""
+    rows = out / "rows.jsonl"
+    known = rows.read_text().splitlines() if rows.is_file() else []
+    done = {(row["file"], row["way"]) for row in map(json.loads, known)}
+    test = data_of(folder).test[:TEST]
+    base = samtune.FineTuned(samtune.load_sam("nano"))
+    models = {"base": lambda: base}
+    for file in sorted(out.glob("*.safetensors")):
+        models[file.stem] = lambda file=file: samtune.load(file)
+    for name, load in models.items():
+        model = load()
+        for way, make in generators(model, folder).items():
+            if (name, way) in done:
+                continue
+            try:
+                generator = make()
+            except samtune.InputError as error:
+                print(name, way, error)
+                continue
+            samples = test[:TEST_GRID] if "grid" in way else test
+            row = {"file": name, "way": way, **scores(generator, samples)}
+            with rows.open("a") as sink:
+                sink.write(json.dumps(row) + "\n")
+            print(row)
+
+
+def fitted(model: samtune.FineTuned, folder: str) -> WatershedGenerator:
+    """A watershed whose threshold of the foreground is fitted on validation images."""
+    samples = data_of(folder).val[:FIT]
+    every = [WatershedGenerator(model, WatershedConfig(foreground=each)) for each in FOREGROUNDS]
+    best = max(every, key=lambda generator: scores(generator, samples)["msa"])
+    print("foreground", best.config.foreground)
+    return best
+
+
+def scores(generator: Callable[[np.ndarray], Instances], test: Split) -> dict[str, Any]:
+    """The metrics of a generator on images, and its CPU seconds for one."""
+    precision, others = AveragePrecision(), InstanceScores()
+    seconds, found = 0.0, 0
+    for index, sample in enumerate(test):
+        start = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", samtune.inference.predictor.PromptMismatch)
+            instances = generator(sample.image)
+        seconds += time.process_time() - start
+        found += len(instances)
+        result = InstanceResult(
+            [{"size": list(instances.size), "counts": c.encode()} for c in instances.counts],
+            run_lengths_of_map(sample.mask, len(sample.classes)),
+            instances.scores.astype(float),
+            index=index,
+        )
+        precision.update(result)
+        others.update(result)
+    numbers = {**precision.compute(), **others.compute()}
+    names = ("msa", "sa50", "ap", "ap50", "pq", "aji", "count_error")
+    row = {key: round(float(numbers[key]), 4) for key in names}
+    return {**row, "instances": found, "cpu_seconds": round(seconds / len(test), 3)}
+
+
+def page(out: Path) -> None:
+    """Prints the table."""
+    heads = (
+        "training",
+        "instances by",
+        "mSA",
+        "SA50",
+        "AP",
+        "AP50",
+        "PQ",
+        "count error",
+        "s/image",
+    )
+    print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
+    for line in (out / "rows.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        about = out / f"{row['file']}.json"
+        what = json.loads(about.read_text()) if about.is_file() else None
+        training = "none" if what is None else (
+            f"{what['model']}, {what['images']} images, {what['steps']} steps "
+            f"({what['cpu_seconds']} CPU s)"
+        )  # fmt: skip
+        numbers = (f"{row[key]:.3f}" for key in ("msa", "sa50", "ap", "ap50", "pq"))
+        cells = (*numbers, f"{row['count_error']:.1f}", f"{row['cpu_seconds']:.2f}")
+        print(f"| {training} | {row['way']} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    """Reads the command line."""
+    verb, *words = sys.argv[1:]
+    if verb == "page":
+        page(Path(words[0]))
+        return
+    folder, out = words[0], Path(words[1])
+    out.mkdir(parents=True, exist_ok=True)
+    if verb == "train":
+        for word in words[2:]:
+            train(folder, out, word)
+    else:
+        measure(folder, out)
+
+
+if __name__ == "__main__":
+    main()
