@@ -57,7 +57,7 @@ _GRAHAM = "Graham et al. 2019, arXiv:1812.06499"
 _OVER_THRESHOLDS = "mean over IoU thresholds 0.5, 0.55 .. 0.95, then over images"
 _POOLED = "matches counted over all images for each class, then the mean over classes"
 _ABSENT = "classes without targets and predictions are left out"
-_ACCURACY = "TP / (TP + FP + FN) of one-to-one matches, ignoring classes"
+_ACCURACY = "TP / (TP + FP + FN) of one-to-one matches, whatever the classes"
 
 
 def _matches() -> dict[str, Measure]:
