@@ -132,11 +132,12 @@ def _saliency() -> dict[str, Measure]:
 
 def _shadow() -> dict[str, Measure]:
     gone = "if foreground or background has no pixels, only the other's error counts"
+    pooled, wrong = "pixels added up first", "fraction of the background predicted as foreground"
     rows = {
-        "ber": ("balanced error rate: mean of shadow_error and lit_error", "pixels added up first", gone),
+        "ber": ("balanced error rate: mean of shadow_error and lit_error", pooled, gone),
         "ber_per_image": ("balanced error rate of each image", IMAGES, gone),
-        "shadow_error": ("fraction of the foreground missed", "pixels added up first", "NaN"),
-        "lit_error": ("fraction of the background predicted as foreground", "pixels added up first", "NaN"),
+        "shadow_error": ("fraction of the foreground missed", pooled, "NaN"),
+        "lit_error": (wrong, pooled, "NaN"),
     }
     return {
         name: Measure("shadow", *row, "shadow", name, higher=False, maps=False)
