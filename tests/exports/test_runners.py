@@ -34,6 +34,13 @@ def exported(tmp_path_factory):
     return model, folder
 
 
+def program(page: str, file: str) -> str:
+    """The program of a page that opens a file."""
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    (one,) = (block for block in blocks if file in block)
+    return one
+
+
 @pytest.mark.slow
 def test_the_documented_program_gives_the_models_mask(exported, monkeypatch):
     model, folder = exported
@@ -42,7 +49,7 @@ def test_the_documented_program_gives_the_models_mask(exported, monkeypatch):
     page = (ROOT / "docs/export/onnx.md").read_text("utf-8")
     names = {}
     monkeypatch.chdir(folder)
-    exec(page.split("```python\n")[1].split("```")[0], names)
+    exec(program(page, "polyps-onnx/polyps.onnx"), names)
     predictor = model.predictor()
     predictor.set_image("photo.jpg")
     logits, _, _ = predictor.predict(multimask_output=False, return_logits=True)
