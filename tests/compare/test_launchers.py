@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -130,11 +131,13 @@ def test_a_comparison_that_is_stopped_ends_its_trainings(words, stand_in, monkey
         yield from waiting
 
     monkeypatch.setitem(rounds.ELSEWHERE, "local", pressed)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
     with (
         Display() as display,
         pytest.raises(KeyboardInterrupt, match="0 of 2 runs are done; go on"),
     ):
         rounds.train_all(runs, 0, LaunchConfig(launcher="local", jobs=2), display)
+    signal.signal(signal.SIGINT, heard)
     assert len(processes) == 2 and all(each.poll() is not None for each in processes)
 
 

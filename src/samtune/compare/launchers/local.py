@@ -62,10 +62,10 @@ def train_side_by_side(runs: Sequence[Run], jobs: int | None) -> Outcomes:
             free.put(variables)
 
     pool = ThreadPoolExecutor(len(each))
-    futures: dict[Future[Failure | None], Run] = {
-        pool.submit(train, command): run for command, run in zip(commands, runs, strict=True)
-    }
+    futures: dict[Future[Failure | None], Run] = {}
     try:
+        for command, run in zip(commands, runs, strict=True):
+            futures[pool.submit(train, command)] = run
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
