@@ -93,7 +93,7 @@ def test_one_word_starts_goes_on_and_says_that_all_is_done(samtune, trained, her
             samtune("train", *words)
     assert Path("run/config.yaml").is_file() and step_of() == -1
     with monkeypatch.context() as patch:
-        patch.setattr("samtune.training.trainer.Trainer._micro_step", broken_after(2))
+        patch.setattr("samtune.training.micro_batches.Gradients._of_batch", broken_after(2))
         answer = samtune("train", "resume=run")  # nothing there yet but its settings
     assert answer.last.endswith("copy it again; go on with: samtune train resume=run")
     assert step_of() == 2
@@ -127,13 +127,13 @@ def killed(*args):
 
 def broken_after(steps):
     from samtune.errors import InputError
-    from samtune.training.trainer import Trainer
+    from samtune.training.micro_batches import Gradients
 
-    real, count = Trainer._micro_step, iter(range(steps))
+    real, count = Gradients._of_batch, iter(range(steps))
 
-    def step(self, part, batch):
+    def step(self, number, part, batch):
         if next(count, None) is None:
             raise InputError("image.png: is cut short; copy it again")
-        return real(self, part, batch)
+        return real(self, number, part, batch)
 
     return step

@@ -95,7 +95,7 @@ def test_too_little_shared_memory_is_called_that(refused, monkeypatch):
     ("error", "words"),
     [
         (MemoryError(), "memory has run out"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "train.batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: tried"), "train.micro_batch"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "CUDA out of memory"),
         (
             RuntimeError("DataLoader worker (pid(s) 5) exited unexpectedly"),

@@ -35,6 +35,8 @@ def shapes(base: str) -> Sam:
 def reason(adapter: str, decoder: str, base: str) -> str | None:
     """What the configuration has against a pair; no such weights are ever looked for."""
     tree = {"base": {"name": base, "weights": "there is none.pth"}}
+    if DECODERS[decoder].dense_targets_of({}):  # they need single objects
+        tree["data"] = {"masks": "instance"}
     try:
         resolve([tree | {"adapter": adapter, "decoder": decoder}])
     except InputError as error:

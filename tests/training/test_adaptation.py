@@ -68,8 +68,8 @@ FITTING = [name for name in ADAPTERS if not lacking(ADAPTERS[name], SPECS["nano"
 # That each adapter learns is told without a decoder, below.
 PAIRS = [("none", decoder) for decoder in ("tuned", "hq", "prompt_free")]
 PAIRS += [("lora", "tuned"), ("cat_sam_t", "hq"), ("ts_sam_detached", "fusion")]
-CLASSES = {"semantic"}
-"""Decoders that need maps of several classes; those are compared on street scenes."""
+OTHERS = {"semantic", "instances"}
+"""Decoders with tests of their own: of maps of several classes, and of distances."""
 
 
 @pytest.mark.parametrize(("adapter", "decoder"), PAIRS, ids=str)
@@ -129,4 +129,4 @@ def test_an_adapter_that_does_not_learn_would_be_noticed(base, nuclei):
 
 
 def test_no_read_out_is_left_out():
-    assert {decoder for _, decoder in PAIRS} == set(DECODERS) - CLASSES - {"frozen"}
+    assert {decoder for _, decoder in PAIRS} == set(DECODERS) - OTHERS - {"frozen"}

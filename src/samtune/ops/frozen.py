@@ -99,7 +99,7 @@ class _FrozenLinear(torch.autograd.Function):
         grad = grads[0]
         # flat, because a product with a batch would repeat the weight if the gradient has gaps
         flat = grad.reshape(-1, grad.shape[-1]) @ ctx.weight
-        return flat.view(*grad.shape[:-1], -1), None, None
+        return flat.view(*grad.shape[:-1], ctx.weight.shape[1]), None, None
 
 
 class Linear(nn.Linear):

@@ -125,7 +125,7 @@ class Automatic:
 def changed_settings(settings: EverythingConfig) -> Tree:
     """The settings that differ from SAM's, by name; they hold for the base too."""
     usual = EverythingConfig()
-    names = [each.name for each in fields(settings)]
+    names = [each.name for each in fields(usual)]  # those of a run also say what to fit
     return {
         name: value for name in names if (value := getattr(settings, name)) != getattr(usual, name)
     }
