@@ -19,7 +19,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from faults import SIDE, write_data
+from faults import SIDE, run_and_exit, write_data
 from tables import table
 
 RESULTS = Path(__file__).parent / "results" / "damage.md"
@@ -124,7 +123,7 @@ def run(verb: str, work: Path, folder: Path, until_step: int | None = None) -> t
             os.chdir(folder)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
-            _main(words(verb, work))
+            run_and_exit(words(verb, work))
         finally:
             os._exit(70)
     limit, sent = time.monotonic() + LIMIT, False
@@ -140,18 +139,6 @@ def run(verb: str, work: Path, folder: Path, until_step: int | None = None) -> t
             os.kill(child, signal.SIGINT)
             sent = True
         time.sleep(0.005)
-
-
-def _main(args: list[str]) -> None:
-    from samtune.cli.main import main
-
-    sys.argv = ["samtune", *args]
-    try:
-        main()
-    except SystemExit as end:
-        sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
-    os._exit(0)
 
 
 def _steps(log: Path, step: int) -> bool:

@@ -211,11 +211,16 @@ class Run:
 
 
 def _train(words: list[str], env: dict[str, str], before: Callable[[], None] | None) -> None:
-    from samtune.cli.main import main
-
     os.environ.update(env)
     if before is not None:
         before()
+    run_and_exit(words)
+
+
+def run_and_exit(words: list[str]) -> None:
+    """Runs a command line in this process, which ends with its exit code."""
+    from samtune.cli.main import main
+
     sys.argv = ["samtune", *words]
     try:
         main()

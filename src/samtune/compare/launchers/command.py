@@ -19,6 +19,16 @@ PREFIX = "samtune: "
 """The beginning of the line that says why a command ended."""
 
 
+def settings_of(folder: Path) -> Path:
+    """The file of settings beside a run's folder."""
+    return folder.with_name(f"{folder.name}.yaml")
+
+
+def log_of(folder: Path) -> Path:
+    """The log beside a run's folder."""
+    return folder.with_name(f"{folder.name}.log")
+
+
 class TrainCommand:
     """``samtune train`` on settings that lie beside the run's folder, as its log does.
 
@@ -31,8 +41,7 @@ class TrainCommand:
 
     def __init__(self, folder: Path, program: Sequence[str] | None = None) -> None:
         self.program = tuple(program or PROGRAM)
-        self.settings = folder.with_name(f"{folder.name}.yaml")
-        self.log = folder.with_name(f"{folder.name}.log")
+        self.settings, self.log = settings_of(folder), log_of(folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 

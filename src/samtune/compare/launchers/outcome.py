@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from samtune.compare.plan import Run
@@ -18,5 +18,5 @@ class Failure:
     """Whether its input is wrong, so that it would fail again."""
 
 
-Outcomes = Iterator[tuple[Run, Failure | None]]
-"""Runs as they end, each with its failure or ``None``."""
+Outcomes = Generator[tuple[Run, Failure | None], None, None]
+"""Runs as they end, each with its failure or ``None``; closing it ends those that still run."""

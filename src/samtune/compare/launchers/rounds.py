@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
 
 import yaml
 
+from samtune.compare.launchers.command import settings_of
 from samtune.compare.launchers.config import LaunchConfig
 from samtune.compare.launchers.local import train_side_by_side, visible_gpus
 from samtune.compare.launchers.outcome import Failure, Outcomes
@@ -75,10 +75,10 @@ def launcher_for(config: LaunchConfig, runs: Sequence[Run]) -> str:
 
 def _launched(
     name: str, runs: Sequence[Run], config: LaunchConfig, display: Display, done: int, total: int
-) -> Any:
+) -> Outcomes:
     if name not in ELSEWHERE:
         return train_one_by_one(runs, display, done, total)
     for run in runs:
         text = yaml.safe_dump(run.config.tree(), sort_keys=False, allow_unicode=True)
-        write_whole(run.folder.with_name(f"{run.folder.name}.yaml"), text)
+        write_whole(settings_of(run.folder), text)
     return ELSEWHERE[name](runs, config.jobs)

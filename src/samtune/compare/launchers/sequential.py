@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
+from samtune.compare.launchers.command import log_of
 from samtune.compare.launchers.outcome import Failure, Outcomes
 from samtune.compare.plan import Run
 from samtune.errors import InputError
@@ -46,7 +47,7 @@ def _train(run: Run, display: Display) -> Failure | None:
         return Failure(str(error), refused=True)
     except Exception as error:
         reason = in_words(error) or f"{type(error).__name__}: {error}"
-        log = run.folder.with_name(f"{run.folder.name}.log")
+        log = log_of(run.folder)
         write_whole(log, traceback.format_exc())
         return Failure(f"{' '.join(reason.split())}; see {log}")
     return None
