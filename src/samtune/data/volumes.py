@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.arrays import Archive, mapped
 from samtune.data.dicom import is_dicom, library, orientation_of_series, read_dicom, windows_of
 from samtune.data.problems import remark
 from samtune.data.quiet import quiet
@@ -245,7 +246,7 @@ def shape_of(path: Path, role: Role) -> tuple[int, ...]:
             turned = [stored[list(change[:, 0]).index(i)] for i in range(min(3, len(stored)))]
             return (*turned[::-1], *stored[3:])
         if path.suffix.lower() == ".npy":
-            return tuple(_mapped(path).shape)
+            return tuple(mapped(path).shape)
         return tuple(load(path, role).shape)
     except InputError:
         raise
@@ -329,18 +330,11 @@ def _loaded_axes(path: Path) -> tuple[str, ...] | None:
     return tuple(_TOWARDS[int(axes[i, at] < 0)][at] for i, at in enumerate(nearest))
 
 
-def _mapped(path: Path) -> NDArray:
-    """An array of a file, which is read where it is used."""
-    if not path.is_file():  # a pipe may have no end
-        raise ValueError("is not a file")
-    return np.load(path, mmap_mode="r")
-
-
 def _numpy(path: Path, role: Role) -> NDArray:
     if path.suffix.lower() == ".npy":
-        return _mapped(path)
-    with path.open("rb") as file, np.load(file) as archive:
-        names = list(archive.files)
+        return mapped(path)
+    with Archive(path) as archive:
+        names = archive.names
         key = names[0] if len(names) == 1 else next((k for k in _KEYS[role] if k in names), None)
         if key is None:
             raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samtune.data.arrays import Archive, mapped
 from samtune.data.problems import DataError
 from samtune.data.reading import LOSSY, image_size, read_image, read_mask
 from samtune.data.stored import Stored
@@ -117,7 +118,7 @@ class ArchiveItem(Stored):
 
     def read(self) -> NDArray:
         """``(h, w)`` as stored, or ``unit`` values as 8 bits."""
-        with np.load(self.path) as archive:
+        with Archive(self.path) as archive:
             return _bytes(archive[self.key]) if self.unit else archive[self.key]
 
 
@@ -163,7 +164,7 @@ def open_array(path: Path) -> NDArray:
         InputError: It is not an array, has another shape, or holds floats, whose range is unknown.
     """
     try:
-        array = np.load(path, mmap_mode="r")
+        array = mapped(path)
     except (OSError, ValueError, EOFError) as error:
         remedy = "download it again"
         raise DataError(path, "unreadable array", f"not an .npy array ({error})", remedy) from error
