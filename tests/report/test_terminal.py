@@ -1,12 +1,9 @@
 import io
 import re
-import shlex
 
 import pytest
 
 from samtune.report.terminal import Display
-from samtune.runs.config import resolve
-from samtune.runs.words import layers
 
 SUMMARY = {
     "title": "lora on cells", "prompt": "box", "images": 12, "seconds": 3.4,
@@ -110,7 +107,6 @@ def test_json_keeps_stdout_free(capsys):
         display.say("hello [bold]you[/bold]")
         display.results(SUMMARY)
         display.table(("name",), [("x",)])
-        display.settings({"train": {"lr": 0.1}})
     said = capsys.readouterr()
     assert said.out == "" and "hello [bold]you[/bold]" in said.err
 
@@ -126,38 +122,6 @@ def test_a_list_has_a_line_each_and_is_cut_only_on_a_terminal(capsys, monkeypatc
     display.listing(("name", "text"), rows)
     said = capsys.readouterr().out
     assert said.count("a_method_of_a_long_name") == 3 and said.count("\N{HORIZONTAL ELLIPSIS}") == 3
-
-
-def test_settings_leave_out_what_is_not_set(capsys):
-    tree = {"train": {"lr": 1e-05, "epochs": None, "trackers": []}, "seed": 0, "output": None}
-    Display().settings({**tree, "prompts": {"eval": ["box", "point"]}, "input": {"size": None}})
-    assert capsys.readouterr().out == "train.lr=1e-05\nseed=0\nprompts.eval=box,point\n"
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["adapter.name=lora+adaptformer", "adapter.lora.rank=8"],
-        ["input.antialias=false", "input.size=32,48"],
-        ["data.bands=[2]", "data.class_names=[road sign,sky]", "seed=3"],
-        ["train.loss=20.5*focal + dice", "train.lr=0.000123456789", "eval.metrics=boundaries"],
-    ],
-)
-def test_settings_are_words_that_a_command_line_takes(capsys, words):
-    tree = resolve(layers(words)).differing()
-    Display().settings(tree)
-    said = shlex.split(capsys.readouterr().out)
-    assert set(words) <= set(said)
-    assert resolve(layers(said)).differing() == tree
-
-
-def test_settings_are_paragraphs_of_80_columns_under_the_file_that_has_all(capsys):
-    tree = {"train": {f"setting_{i}": "x" * 12 for i in range(9)}, "seed": 3}
-    Display().settings(tree, "run/config.yaml")
-    first, *rest = capsys.readouterr().out.splitlines()
-    assert "run/config.yaml" in first
-    assert all(len(line) <= 80 for line in rest) and len(rest) == 6
-    assert rest[1].startswith(" train.setting_") and rest[-1] == "seed=3"
 
 
 def test_long_lines_are_broken_between_words_and_only_on_a_terminal(capsys, monkeypatch):

@@ -263,7 +263,7 @@ def _odd_splits(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterat
     met = {value for each in sound if each.record in train for value in each.values}
     for value in range(data.classes or 0) if met else ():
         if value not in met:
-            what = f"{_class_name(value, data)} has no pixel in the training split"
+            what = f"{data.class_name(value)} has no pixel in the training split"
             remedy = "add images of it, or check the values"
             yield Finding(root, "class without pixels", what, remedy)
 
@@ -326,7 +326,7 @@ def _class_rows(sound: Sequence[Look], data: DataConfig) -> list[dict[str, Any]]
     return [
         {
             "class": value,
-            "name": _class_name(value, data),
+            "name": data.class_name(value),
             "pixels": pixels[value],
             "share": pixels[value] / total,
             "images": images[value],
@@ -348,7 +348,3 @@ def _pixels_by_class(look: Look, data: DataConfig) -> Counter[int]:
 def _values(data: DataConfig, met: Iterable[int]) -> list[int]:
     known = data.classes or len(data.class_names)
     return sorted({*range(known), *met})
-
-
-def _class_name(value: int, data: DataConfig) -> str:
-    return data.class_names[value] if value < len(data.class_names) else f"class {value}"

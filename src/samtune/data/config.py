@@ -139,6 +139,10 @@ class DataConfig(Settings):
         """The place of the data, for messages: the folder, or the name of what Python code gave."""
         return str(self.root or self.name or "data")
 
+    def class_name(self, value: int) -> str:
+        """The name of a class, or its number."""
+        return self.class_names[value] if value < len(self.class_names) else f"class {value}"
+
     def check_together(self) -> None:
         """Refuses what cannot be read or changed so, see ``changes`` and ``intensity``."""
         from samtune.data.changes import check_settings

@@ -26,7 +26,6 @@ from samtune.report.closing_tables import (
 )
 from samtune.report.pace import Pace
 from samtune.report.quantities import duration, quantity, rate_of
-from samtune.report.setting_words import paragraph, words_of
 from samtune.report.validation import length_line, strength_note, validation_line
 
 PLAIN_SECONDS = 10.0
@@ -127,21 +126,6 @@ class Display:
     def warn(self, text: str) -> None:
         """One line about what is wrong, on stderr."""
         self.errors.print(self._broken(text, self.errors), markup=False)
-
-    def settings(self, tree: Mapping[str, Any], where: str | None = None) -> None:
-        """Prints settings as a command line takes them, one paragraph per group.
-
-        Unset ones are left out.
-
-        Args:
-            tree: The settings that differ from the defaults.
-            where: The file that contains all settings.
-        """
-        if where is not None:
-            self.say(f"settings that differ from the defaults (all are in {where}):")
-        for group, value in tree.items():
-            if words := words_of(group, value):
-                self.say(paragraph(words))
 
     def progress(self, what: str, done: int, total: int, note: str = "", images: int = 1) -> None:
         """How far a long piece of work is.

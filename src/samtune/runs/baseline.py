@@ -230,7 +230,7 @@ def _by_class(before: Evaluation, after: Evaluation | None, config: RunConfig) -
     # with class maps one model may predict a class that the other never predicts
     out = {}
     for index in sorted(set().union(*classes_by_side.values())):
-        name = names[index] if index < len(names) else f"class {index}"
+        name = config.data.class_name(index)
         out[name] = {
             side: {key: classes[index][key] for key in PER_CLASS}
             for side, classes in classes_by_side.items()

@@ -264,6 +264,6 @@ def _unmeasured(split: str, summary: Summary, config: RunConfig) -> list[str]:
     absent = [value for value in values if value not in summary.class_objects]
     if known < 2 or not absent:
         return []
-    names = [data.class_names[v] if v < len(data.class_names) else f"class {v}" for v in absent]
+    names = [data.class_name(v) for v in absent]
     verb = "does" if len(names) == 1 else "do"
     return [f"{split}: {_some(names)} {verb} not occur, so there is no number of it"]
