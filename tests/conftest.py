@@ -1,5 +1,6 @@
 """Fixtures that all tests may use; ``tiny`` holds what they are made of."""
 
+import gc
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,24 @@ from commands import Answer, Trained, exit_code, train_once
 from samtune.errors import InputError
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
+
+# Cycles are rare here, and to look for them among all that torch and the collected tests hold took
+# a tenth of the suite's time: what lives to the end is set aside, the rest looked at less often.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item) -> None:
+    """Models of full size, which tests that take long build, do not wait for that."""
+    if item.get_closest_marker("slow"):
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
