@@ -153,7 +153,8 @@ def overfitted(evidence: Evidence) -> str | None:
     return (
         f"overfitted: IoU goes from {evidence.training_before:.3f} to {train:.3f} on training "
         f"images, from {before:.3f} to {val:.3f} on those of the validation; add training images, "
-        "train fewer steps or at a smaller train.lr, or choose a smaller method (samtune methods)"
+        "train fewer steps or at a smaller train.lr, or choose a method with fewer parameters "
+        "(samtune methods)"
     )
 
 
