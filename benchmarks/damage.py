@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from faults import SIDE, run_and_exit, write_data
+from faults import SIDE, load, run_and_exit, write_data
 from tables import table
 
 RESULTS = Path(__file__).parent / "results" / "damage.md"
@@ -104,7 +104,13 @@ def words(verb: str, work: Path) -> list[str]:
     }[verb]  # fmt: skip
 
 
-def run(verb: str, work: Path, folder: Path, until_step: int | None = None) -> tuple[int, str]:
+def run(
+    verb: str,
+    work: Path,
+    folder: Path,
+    until_step: int | None = None,
+    modules: Path | None = None,
+) -> tuple[int, str]:
     """Runs a verb in a folder; its exit code, -9 beyond the limit, and what it said on stderr.
 
     Args:
@@ -112,6 +118,7 @@ def run(verb: str, work: Path, folder: Path, until_step: int | None = None) -> t
         work: With the data.
         folder: Where it runs.
         until_step: Interrupts it when this step is in the log of ``cut``.
+        modules: A file to which the names of all modules that it has loaded go.
     """
     said = folder / "said.txt"
     child = os.fork()
@@ -123,7 +130,7 @@ def run(verb: str, work: Path, folder: Path, until_step: int | None = None) -> t
             os.chdir(folder)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
-            run_and_exit(words(verb, work))
+            run_and_exit(words(verb, work), modules)
         finally:
             os._exit(70)
     limit, sent = time.monotonic() + LIMIT, False
@@ -284,15 +291,19 @@ def outcome(case: Case, work: Path) -> dict:
 
 
 def prepare(work: Path) -> None:
-    """The run, the interrupted run and the comparison, made once."""
-    if (work / "prepared").exists():
-        return
-    write_data(work / "data")
-    for verb in ("whole", "compare", "cut"):
-        code, said = run(verb, work, work, 5 if verb == "cut" else None)
-        if code != (130 if verb == "cut" else 0):
-            raise SystemExit(f"{verb} failed: {said}")
-    (work / "prepared").touch()
+    """The run, the interrupted run and the comparison, made once; and what each verb loads."""
+    if not (work / "prepared").exists():
+        write_data(work / "data")
+        for verb in ("whole", "compare", "cut", "eval", "predict"):
+            modules = work / f"{verb}.txt"
+            code, said = run(verb, work, work, 5 if verb == "cut" else None, modules)
+            if code != (130 if verb == "cut" else 0):
+                raise SystemExit(f"{verb} failed: {said}")
+            load(modules)
+        (work / "prepared").touch()
+    for modules in work.glob("*.txt"):
+        if modules.name != "said.txt":
+            load(modules)
 
 
 def page(results: list[dict], count: int, ways: list[str]) -> str:

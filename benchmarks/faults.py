@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import json
 import os
 import random
@@ -103,12 +104,18 @@ class Run:
         if not self.data.exists():
             shutil.copytree(setting.folder.parent / "data", self.data)
 
-    def start(self, launcher: bool = False, before: Callable[[], None] | None = None) -> None:
+    def start(
+        self,
+        launcher: bool = False,
+        before: Callable[[], None] | None = None,
+        modules: Path | None = None,
+    ) -> None:
         """Starts it: under a launcher, or as forks of this process.
 
         Args:
             launcher: Whether ``torchrun`` starts its processes.
             before: What a process does before it begins.
+            modules: See :func:`run_and_exit`.
         """
         self._said.unlink(missing_ok=True)
         self.spoke = None
@@ -125,7 +132,7 @@ class Run:
         self.processes = []
         for rank in range(count):
             env = {**several, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
-            self.processes.append(self._fork(lambda env=env: _train(words, env, before)))
+            self.processes.append(self._fork(lambda env=env: _train(words, env, before, modules)))
 
     def _fork(self, act: Callable[[], None]) -> int:
         if pid := os.fork():
@@ -210,24 +217,44 @@ class Run:
             time.sleep(pause)
 
 
-def _train(words: list[str], env: dict[str, str], before: Callable[[], None] | None) -> None:
+def _train(
+    words: list[str],
+    env: dict[str, str],
+    before: Callable[[], None] | None,
+    modules: Path | None,
+) -> None:
     os.environ.update(env)
     if before is not None:
         before()
-    run_and_exit(words)
+    run_and_exit(words, modules)
 
 
-def run_and_exit(words: list[str]) -> None:
-    """Runs a command line in this process, which ends with its exit code."""
+def run_and_exit(words: list[str], modules: Path | None = None) -> None:
+    """Runs a command line in this process, which ends with its exit code.
+
+    Args:
+        words: The command line without the program.
+        modules: A file to which the names of all modules that it has loaded go.
+    """
     from samtune.cli.main import main
 
-    sys.argv = ["samtune", *words]
+    sys.argv, code = ["samtune", *words], 0
     try:
         main()
     except SystemExit as end:
         sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
-    os._exit(0)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    if modules is not None:
+        modules.write_text("\n".join(list(sys.modules)), "utf-8")
+    os._exit(code)
+
+
+def load(modules: Path) -> None:
+    """Loads the modules that :func:`run_and_exit` noted, once for all later forks."""
+    for name in modules.read_text("utf-8").splitlines():
+        if name not in sys.modules:
+            with suppress(Exception):
+                importlib.import_module(name)
 
 
 def _is_running(pid: int) -> bool:
@@ -612,12 +639,17 @@ def measure(
         return
     shutil.rmtree(setting.folder, ignore_errors=True)
     setting.folder.mkdir()
-    alone = Run(setting, "whole")
-    alone.start()
-    alone.wait(has("config.yaml"))
-    start = time.monotonic()
-    if alone.end():
-        raise SystemExit(f"the training without a fault failed: {alone.line}")
+    modules = setting.folder / "modules.txt"
+    for warm in (False, True):  # the first one loads modules late, and is slower for it
+        alone = Run(setting, "whole")
+        shutil.rmtree(alone.output, ignore_errors=True)
+        alone.start(modules=modules)
+        alone.wait(has("config.yaml"))
+        start = time.monotonic()
+        if alone.end():
+            raise SystemExit(f"the training without a fault failed: {alone.line}")
+        if not warm:
+            load(modules)
     ways = faults(setting, kills, time.monotonic() - start, apart)
     whole = alone.result()
     disk = setting.folder / "disk"

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +8,7 @@ from samtune.data import (
     find_images,
     find_records,
     read_mask,
+    read_split,
     select,
     splits,
     write_split,
@@ -175,7 +175,7 @@ def test_a_broken_mask_is_told_when_shots_are_balanced(make_pairs, refused):
 def test_written_split_names_every_file(make_pairs, tmp_path):
     parts = splits(DataConfig(root=str(make_pairs(SIX))))
     write_split(tmp_path / "split.json", parts)
-    assert json.loads((tmp_path / "split.json").read_text()) == names(parts)
+    assert read_split(tmp_path / "split.json") == names(parts)
 
 
 def test_images_to_predict_on(make_pairs, tmp_path, refused):

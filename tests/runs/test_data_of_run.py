@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pictures import blob, picture, save
 
-from samtune.data import splits
+from samtune.data import splits, write_split
 from samtune.data.layouts import find
 from samtune.data.scan import looks
 from samtune.runs.config import resolve
@@ -73,8 +73,7 @@ def test_the_data_of_a_run(root, tmp_path, refused):
     records = find(config.data)[None]
     run = tmp_path / "r"
     run.mkdir()
-    names = {split: [record.name for record in part] for split, part in parts.items()}
-    (run / "split.json").write_text(json.dumps(names))
+    write_split(run / "split.json", parts)
 
     def seen():
         return [*looks(find(config.data)[None], config.data, thorough=True)]
@@ -113,8 +112,12 @@ def test_the_data_of_a_run(root, tmp_path, refused):
     assert less.changed and first in less.lines[0] and len(less.parts["train"]) == 5
     assert parts_of_run(run, lacking, splits_used=("test",)).parts["test"] == parts["test"]
     text = (run / "split.json").read_text()
-    for damage in ("", text[:40], "[]", '{"train": 3}', '{"train": [3]}', text + "x"):
+    flipped = text.replace(first, f"{first[:-1]}_")
+    for damage in ("", text[:40], "[]", '{"train": 3}', '{"train": [3]}', text + "x", flipped):
         (run / "split.json").write_text(damage)
-        refused("split.json", parts_of_run, run, records)
+        refused([f"{run}/split.json", "is damaged"], parts_of_run, run, records)
+    names = {split: [record.name for record in part] for split, part in parts.items()}
+    (run / "split.json").write_text(json.dumps(names))  # an earlier version's, unsealed
+    assert parts_of_run(run, records).parts == parts
     (run / "split.json").unlink()
     refused([f"resume={run}", "split.json"], parts_of_run, str(run), records)

@@ -9,7 +9,7 @@ import yaml
 from commands import settings
 from PIL import Image
 
-from samtune.data import DataConfig, splits
+from samtune.data import DataConfig, read_split, splits
 from samtune.evaluation.streaming import evaluate
 from samtune.files import free_path
 from samtune.model.checkpoint import load, read_header, save
@@ -39,7 +39,7 @@ def test_a_run_folder_is_complete(trained):
 
 
 def test_the_split_is_the_one_that_was_used(trained):
-    written = json.loads((trained.folder / "split.json").read_text())
+    written = read_split(trained.folder / "split.json")
     parts = splits(DataConfig(root=str(trained.root)))
     assert written == {name: [r.name for r in records] for name, records in parts.items()}
     assert sorted(name for names in written.values() for name in names) == [
@@ -53,7 +53,7 @@ def test_images_that_were_trained_on_are_told(trained, tiny_registered, tmp_path
     remarks = evaluate_run(str(trained.checkpoint), [*words, "output=clean"], Display())["remarks"]
     assert not any("trained on" in remark for remark in remarks)
     moved = [*words, "data.split_seed=1", "output=moved"]  # as when files are added
-    used = json.loads((trained.folder / "split.json").read_text())["train"]
+    used = read_split(trained.folder / "split.json")["train"]
     now = {r.name for r in splits(DataConfig(root=str(trained.root), split_seed=1))["test"]}
     assert now & set(used)
     remarks = evaluate_run(str(trained.checkpoint), moved, Display())["remarks"]
@@ -213,7 +213,7 @@ def test_a_run_that_goes_on_knows_its_data(samtune, pairs, tiny_weights, tmp_pat
     monkeypatch.chdir(tmp_path)
     words = settings(pairs, tiny_weights, 1)
     assert samtune("train", *words, "output=r").code == 0
-    split = json.loads((tmp_path / "r/split.json").read_text())
+    split = read_split(tmp_path / "r/split.json")
     for folder, value in (("images", 9), ("masks", 1)):
         Image.fromarray(np.full((48, 64), value, np.uint8)).save(pairs / folder / "new.png")
     file = pairs / "images" / f"{split['train'][0]}.png"
@@ -232,7 +232,7 @@ def test_a_run_that_goes_on_knows_its_data(samtune, pairs, tiny_weights, tmp_pat
     assert split["test"][0] in samtune("eval", "r/best.safetensors").last
     measured = samtune("eval", "r/best.safetensors", "resume_changed=true", "--json")
     assert measured.code == 0 and "measured anew" in measured.err
-    assert json.loads((tmp_path / "r/split.json").read_text()) == split
+    assert read_split(tmp_path / "r/split.json") == split
     said = [r for r in answer.json["remarks"] if "since the run began" in r]
     assert [line.split(" ")[:2] for line in said] == [["1", "images"], ["1", "images"]]
     assert "(new)" in said[0] and f"({split['train'][0]})" in said[1]

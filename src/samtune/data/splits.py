@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +17,7 @@ from samtune.data.named import DATASETS, NamedSet
 from samtune.data.scan import usable
 from samtune.data.sources import Record
 from samtune.errors import InputError
-from samtune.files import as_path, write_whole
-from samtune.texts import read_json
+from samtune.files import as_path, read_sealed, sealed_json, write_whole
 
 PUBLISHED = "published"
 """The ``shot_seed`` for the images of a data set's published experiments."""
@@ -79,9 +78,9 @@ def select(parts: Mapping[str, list[Record]], split: str) -> list[Record]:
 
 
 def write_split(path: str | Path, parts: Mapping[str, list[Record]]) -> None:
-    """Writes the names of each split's images as JSON: the exact images of a run."""
+    """Writes the names of each split's images, the exact ones of a run, as JSON with a checksum."""
     names = {split: [record.name for record in records] for split, records in parts.items()}
-    write_whole(path, json.dumps(names, indent=1) + "\n")
+    write_whole(path, sealed_json(names))
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:
@@ -90,17 +89,13 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
     Raises:
         InputError: It is damaged.
     """
-    path = Path(path)
-    try:
-        tree = read_json(path) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        tree = str(error).splitlines()[0]
-    lists = tree.values() if isinstance(tree, dict) else [None]
+    path, remedy = Path(path), "copy it back, or start a new run"
+    if not os.path.lexists(path):
+        return {}
+    tree = read_sealed(path, remedy)
+    lists = tree.values()
     if not all(isinstance(one, list) and all(isinstance(n, str) for n in one) for one in lists):
-        raise InputError(
-            f"{path}: is damaged: it has no lists of names by split; copy it back, or start a new "
-            "run"
-        )
+        raise InputError(f"{path}: is damaged: it has no lists of names by split; {remedy}")
     return tree
 
 
