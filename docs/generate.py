@@ -6,6 +6,7 @@ out of date.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -21,6 +22,8 @@ from samtune.cli.setting_list import EVERYDAY, everyday_help, settings_table
 from samtune.data.named import datasets_table
 from samtune.geometry import PRESETS
 from samtune.inference.formats import PNG, PNG_ABOUT, WRITERS
+from samtune.losses.dense import DENSE_LOSSES
+from samtune.losses.masks import CLASS_LOSSES, HEADS, LOSSES
 from samtune.metrics.contract import metrics_table
 from samtune.options import as_yaml
 
@@ -36,6 +39,7 @@ def tables() -> dict[str, str]:
     made["datasets"] = datasets_table()
     made["imports"] = picture()
     made["presets"] = presets_table()
+    made["losses"] = losses_table()
     made["recipes"] = recipes_table()
     made["formats"] = formats_table()
     made["predictions"] = predictions_table()
@@ -50,6 +54,24 @@ def presets_table() -> str:
         settings = PRESETS[name].settings.items()
         words = (f"`{key}={as_yaml(value).replace(' ', '')}`" for key, value in settings)
         lines.append(f"| `{name}` | {', '.join(words)} |")
+    return "\n".join(lines) + "\n"
+
+
+def losses_table() -> str:
+    """The losses of ``train.loss``, with the first paragraphs of their docstrings."""
+    dense = {name: loss.function for name, loss in DENSE_LOSSES.items()}
+    groups = {
+        "masks": LOSSES,
+        "the decoder's estimate of its IoU": HEADS,
+        "maps of classes": CLASS_LOSSES,
+        "the decoder `instances`": dense,
+    }
+    lines = ["| loss | of | definition |", "|---|---|---|"]
+    for of, losses in groups.items():
+        for name, loss in losses.items():
+            first = inspect.cleandoc(loss.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+            text = re.sub(r":\w+:`([^`]*)`", r"`\1`", first).replace("``", "`").replace("|", "\\|")
+            lines.append(f"| `{name}` | {of} | {text} |")
     return "\n".join(lines) + "\n"
 
 

@@ -91,7 +91,10 @@ class Mirrors(Augmentation):
 
 @AUGMENTATIONS.register("flips")
 class Flips(Augmentation):
-    """The eight mirrorings and quarter turns, exact; height and width may swap."""
+    """One of the eight combinations of mirroring and quarter turns, exact.
+
+    Height and width may swap.
+    """
 
     @staticmethod
     def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:

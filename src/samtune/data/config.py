@@ -27,7 +27,8 @@ class DataConfig(Settings):
     former_names = MappingProxyType({"min_share": "min_area_fraction"})
 
     root: str | None = None
-    """Folder of the data set: images and masks side by side, with or without split folders."""
+    """Folder of the data set, in a layout of docs/data.md; a folder of images and one of masks are
+    enough."""
     name: str | None = None
     """A published data set, to read the folder as its authors distribute it (samtune data list);
     any other name is only used in reports; by default it is the folder's."""
@@ -37,7 +38,8 @@ class DataConfig(Settings):
     """Pattern of the image files below the folder, as in 'scans/*_t1.png' or '**/*.jpg', if file
     names alone do not tell images from masks; a folder stands for all files in it."""
     mask_files: str | None = setting(None, level="expert")
-    """Pattern of the mask files; data.masks=PATTERN is the same."""
+    """Pattern of the mask files. A value of data.masks with a dot, a slash or a wildcard is also
+    read as one."""
     outside: bool = setting(False, level="expert")
     """Also read files outside of the folder that its lists and annotations name, as file_name of
     COCO, the paths of a table, or path of YOLO. Links in the folder are followed anyway."""
@@ -53,11 +55,12 @@ class DataConfig(Settings):
     """Seed that chooses the shots; with one seed, fewer shots are a subset of more. published: the
     images of the data set's published few-shot experiments."""
     masks: Literal["auto", "binary", "instance", "classes"] = "auto"
-    """The meaning of mask values: foreground, one value per object, or one per class; auto accepts
-    0/1 and 0/255."""
+    """The meaning of mask values: binary (0 is background, the rest foreground), instance (one
+    value per object) or classes (one value per class). auto takes what the layout says, and
+    otherwise accepts binary masks of 0/1 or 0/255 only."""
     threshold: int | None = setting(None, level="expert")
-    """Binary masks: values above it are foreground; by default any value except 0, and above 127
-    for 0..255."""
+    """Binary masks: values above it are foreground. By default any value except 0 is foreground;
+    masks of 0 and 255 with the small errors of JPEG are cut at 127."""
     invert: bool = setting(False, level="expert")
     """Binary masks: values up to the threshold are foreground instead."""
     classes: Count | None = None
@@ -78,18 +81,18 @@ class DataConfig(Settings):
     """Masks have the orientation of the stored pixels, and are turned by EXIF like their images; by
     default only if their size fits no other way."""
     objects: Literal["auto", "mask", "component", "instance"] = "auto"
-    """The definition of an object: the whole foreground or class, a connected component (an object
-    that a training crop cuts apart counts as two), or an instance; auto: instance for instance
-    maps, mask otherwise."""
+    """The definition of an object: mask (the whole foreground, or the whole class), component (a
+    connected component; an object that a training crop cuts apart counts as two) or instance (one
+    value of an instance map). auto is instance for instance maps and mask otherwise."""
     bands: tuple[int, ...] | None = setting(None, level="expert")
     """Channels of an image for the model, one or three, counted from 0; each is then scaled by its
     own values. By default those of a grey or colour image."""
     intensity: Literal["percentile", "window", "zscore", "fixed"] = setting(
         "percentile", level="expert"
     )
-    """How values become 0..255: percentile keeps bytes and scales deeper values between the 0.5th
-    and 99.5th percentile; zscore cuts at 3 standard deviations; window uses data.window, or the
-    window in a DICOM file; fixed uses data.range."""
+    """How values become 0..255: percentile keeps bytes and scales values of more than 8 bits
+    between the 0.5th and 99.5th percentile; zscore cuts at 3 standard deviations; window uses
+    data.window, or the window in a DICOM file; fixed uses data.range."""
     window: tuple[float, float] | None = setting(None, level="expert")
     """Low and high value of data.intensity=window, as in [-160,240] Hounsfield units; by default
     the window in the DICOM file."""
@@ -168,13 +171,13 @@ class PromptConfig(Settings):
 
     train: str | list[str] = "box"
     """Prompts in training: box, point, 3_points (any number), mask, none, clicks (each next click
-    corrects an error of the answer), mixed (box, point and mask), or a list from which one is
-    drawn."""
+    corrects an error of the answer), mixed (one of box, point and mask), or a list from which one
+    is drawn."""
     eval: str | list[str] = "auto"
-    """Prompts in evaluation: these, jittered_box, noisy_mask, or all; those of a list are evaluated
-    one after another. auto uses the prompts of training, and after a training also those of
-    train.keep. everything (a grid of points) and instances (a decoder that predicts them) find all
-    objects without prompts."""
+    """Prompts in evaluation: those that prompts.train can have, jittered_box, noisy_mask, or all.
+    The prompts of a list are evaluated one after another. auto uses the prompts of training, and
+    after a training also those of train.keep. everything (a grid of points) and instances (a
+    decoder that predicts them) find all objects without prompts."""
     box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
     """
@@ -204,9 +207,9 @@ class PromptConfig(Settings):
     prompt is none, are always trained on."""
 
     background_points: CountOrZero = setting(0, level="expert")
-    """Points on the background of each training image, asked in besides its objects, with an empty
-    mask as the target. With quality_head in train.loss the model learns that an answer to such a
-    point has no worth, which segmenting everything needs."""
+    """Number of point prompts on the background of each training image, besides its objects, with
+    an empty mask as the target. With quality_head in train.loss the model learns that the quality
+    of an answer to such a point is 0, which segmenting everything needs."""
 
     def check_together(self) -> None:
         """Refuses unknown modes, and rules for prompts that exclude each other."""

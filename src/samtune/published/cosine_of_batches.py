@@ -10,9 +10,10 @@ from samtune.training.schedule import COSINES, Cosine, FitConfig, epoch_of
 
 @COSINES.register("kyyle")
 class CosineOfBatches(Cosine):
-    """The rate falls with every epoch, by a cosine of as many epochs as an epoch has batches.
+    """The rate falls after each epoch; the cosine is as many epochs long as an epoch has batches.
 
-    If there are more epochs than batches it passes its lowest point and rises again.
+    This is what the published code does. If there are more epochs than batches it passes its
+    lowest point and rises again.
     """
 
     @staticmethod

@@ -115,9 +115,9 @@ class RunConfig(Settings):
     """Fraction of a checkpoint's training that acts when it is evaluated or predicts, from 0, the
     base, to 1; by default the checkpoint's. For a training, set train.strength."""
     preset: Literal["8gb", "12gb", "16gb", "24gb", "80gb", "cpu", "auto"] | None = None
-    """Settings with which a training fits into so much memory of a device, into this machine's
-    (auto), or onto its processor (cpu), as samtune plan finds them; recipes, files and other words
-    override them."""
+    """Makes a training fit into a memory size: 8gb, 12gb, 16gb, 24gb, 80gb, auto (the free memory
+    of this machine's device) or cpu (the same, on the processor). It sets what samtune plan finds;
+    recipes, files and other words override it."""
     seed: Annotated[int, Range(at_least=0, below=2**63)] = 0
     """Seed of all random choices."""
     output: str | None = None

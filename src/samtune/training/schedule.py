@@ -105,9 +105,10 @@ class FitConfig(Settings):
     decay_vectors: bool = setting(False, level="published")
     """Apply the weight decay to biases and norms too."""
     loss: str = DEFAULT_LOSS
-    """Weighted sum, as in 20*focal + dice, of bce, bbce, bbce_per_mask, dice, focal, iou,
-    structure, iou_head and quality_head; for a decoder of distances also of distances, foreground
-    and object_ce; for maps of classes, of ce, ce_pooled and multi_dice."""
+    """Weighted sum of losses, as in 20*focal + dice: bce, bbce, bbce_per_mask, dice, focal, iou,
+    structure, iou_head and quality_head; for the decoder instances also distances, foreground and
+    object_ce; for maps of classes ce, ce_pooled and multi_dice. docs/configuration.md explains
+    each."""
     loss_at: LossAt = setting("frame", level="expert")
     """The size at which the loss is computed: that of the model's frame, or each image's own size
     (after augmentation and crops). The latter needs memory for masks of that size, and bbce then
@@ -118,9 +119,9 @@ class FitConfig(Settings):
     """Arithmetic of the forward pass; trained weights stay fp32. auto means bf16 on GPUs and CPUs
     with matrix units for it (NVIDIA since Ampere, Intel with AMX), and fp32 on others."""
     compile: Literal["auto", "graphs"] | bool = setting("auto", level="expert")
-    """Compile the encoder's blocks in training, one graph for all of a kind and size: auto does so
-    on GPUs; graphs also launches them as CUDA graphs, for small inputs. The first step takes up to
-    a minute more."""
+    """Compile the encoder's blocks in training, once per kind and size of block. auto does so on
+    GPUs, true everywhere; graphs also launches the blocks as CUDA graphs, for small inputs. The
+    first step takes up to a minute more."""
     checkpointing: bool = setting(False, level="expert")
     """Recompute each block in the backward pass: less memory, about a third more time."""
     feature_cache: Annotated[int, Range(at_least=0, note=" bytes")] = setting(0, level="expert")

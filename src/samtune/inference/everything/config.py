@@ -21,23 +21,24 @@ class EverythingConfig(Settings):
     section = "everything"
 
     points_per_side: Count = setting(32, level="expert")
-    """Points on a side of the grid that is asked; of a model that cuts images, of each tile."""
+    """Points per side of the grid of point prompts, on the image or, if images are cut, on each
+    tile."""
     points_per_batch: Count = setting(64, level="expert")
-    """Points that are answered together; more for a GPU, and more memory."""
+    """Points that are answered together; larger values use a GPU better and need more memory."""
     pred_iou_thresh: Fraction = setting(0.88, level="expert")
-    """Masks stay whose IoU the model expects to be above it; 0 for all."""
+    """Masks stay if the model's own estimate of their IoU is above it; 0 keeps all."""
     stability_score_thresh: Fraction = setting(0.95, level="expert")
-    """Masks stay whose stability is at least this; 0 for all. Stability is the IoU of the mask at a
-    higher and at a lower threshold of the logits."""
+    """Masks stay if their stability is at least this; 0 keeps all. Stability is the IoU of the mask
+    at a higher and at a lower threshold of the logits."""
     stability_score_offset: NotNegative = setting(1.0, level="expert")
-    """How far these two thresholds are from the one between inside and outside."""
+    """Distance of these two thresholds from the one between inside and outside, in logits."""
     box_nms_thresh: Fraction = setting(0.7, level="expert")
-    """Two masks whose boxes have an IoU above it count as one; that of the higher score stays."""
+    """If the boxes of two masks have an IoU above it, the mask with the higher score stays."""
     mask_nms_thresh: Fraction = setting(1.0, level="expert")
-    """Likewise, by the IoU of the masks themselves; 1 compares none. It separates objects whose
-    boxes overlap and whose masks do not."""
+    """The same by the IoU of the masks themselves; 1 turns it off. It separates objects whose boxes
+    overlap and whose masks do not."""
     crop_n_layers: CountOrZero = setting(0, level="expert")
-    """Layers of crops that are asked besides the whole image: 4 crops, 16 more, 64 more, ..."""
+    """Layers of crops that are searched besides the whole image: 4 crops, 16 more, 64 more, ..."""
     crop_nms_thresh: Fraction = setting(0.7, level="expert")
     """The same as box_nms_thresh, between crops; masks of the smaller crop stay."""
     crop_overlap_ratio: Annotated[float, Range(at_least=0, below=1)] = setting(
@@ -49,8 +50,8 @@ class EverythingConfig(Settings):
     min_mask_region_area: CountOrZero = setting(0, level="expert")
     """Holes and islands of a mask with fewer pixels are filled and removed; 0 leaves them."""
     multimask_output: bool | None = setting(None, level="expert")
-    """Three masks per point; by default three of a base and of a model that was trained for three,
-    and one of others."""
+    """Three masks per point instead of one. By default three for a plain base and for a model that
+    was trained with train.multimask, else one."""
     seam_iou_thresh: Fraction = setting(0.5, level="expert")
     """Masks of two tiles are one object if their IoU where the tiles overlap is at least this."""
 

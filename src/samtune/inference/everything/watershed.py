@@ -33,25 +33,30 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class WatershedConfig(Settings):
-    """How instances are made of foreground and distances."""
+    """How instances are made from the maps of a decoder that predicts distances."""
 
     section = "watershed"
 
     answer: Literal["watershed", "prompts", "grid"] = setting("watershed", level="expert")
-    """The source of the masks: the watershed; prompts, the decoder's answers to a point in each
-    seed; or grid, those to SAM's grid of points, with the settings of everything."""
+    """The source of the masks. watershed: the predicted maps, split into objects; prompts: the
+    decoder's answers to one point in each seed; grid: its answers to SAM's grid of points, with the
+    settings of everything."""
     foreground: Fraction = setting(0.5, level="expert")
-    """Pixels of a higher probability are foreground."""
+    """Pixels whose predicted probability is above it are foreground."""
     centre: Fraction = setting(0.5, level="expert")
-    """A seed has a smaller distance to the centre, as a fraction of its largest in the object."""
+    """A pixel of foreground can be part of a seed, from which an object grows, if its predicted
+    distance to the object's centre is below this fraction of the largest in the object, and
+    watershed.boundary holds."""
     boundary: Fraction = setting(0.5, level="expert")
-    """A seed has a smaller inverted distance to the boundary, from 1 there to 0 in the middle."""
+    """A pixel can be part of a seed if its predicted inverted distance to the object's boundary is
+    below this; it is 1 at the boundary and 0 in the middle of the object."""
     smoothing: NotNegative = setting(1.0, level="expert")
-    """Standard deviation in pixels of the image by which both distances are smoothed."""
+    """Standard deviation, in pixels of the image, of the Gaussian that smooths both distances."""
     min_area: CountOrZero = setting(0, level="expert")
-    """Instances of fewer pixels are left out."""
+    """Instances with fewer pixels are left out."""
     overlap: Fraction = setting(0.7, level="expert")
-    """With prompts, a mask whose IoU with a better one is higher is left out."""
+    """With watershed.answer=prompts, a mask is left out if its IoU with a better one is above it.
+    """
 
 
 class WatershedGenerator:
