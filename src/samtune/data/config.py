@@ -27,8 +27,8 @@ class DataConfig(Settings):
     former_names = MappingProxyType({"min_share": "min_area_fraction"})
 
     root: str | None = None
-    """Folder of the data set, in a layout of docs/data.md; a folder of images and one of masks are
-    enough."""
+    """Folder of the data set: a folder of images and one of masks, or another layout (samtune data
+    list)."""
     name: str | None = None
     """A published data set, to read the folder as its authors distribute it (samtune data list);
     any other name is only used in reports; by default it is the folder's."""
@@ -56,7 +56,7 @@ class DataConfig(Settings):
     images of the data set's published few-shot experiments."""
     masks: Literal["auto", "binary", "instance", "classes"] = "auto"
     """The meaning of mask values: binary (0 is background, the rest foreground), instance (one
-    value per object) or classes (one value per class). auto takes what the layout says, and
+    value per object) or classes (one value per class); auto takes what the layout says, and
     otherwise accepts binary masks of 0/1 or 0/255 only."""
     threshold: int | None = setting(None, level="expert")
     """Binary masks: values above it are foreground. By default any value except 0 is foreground;
@@ -83,7 +83,7 @@ class DataConfig(Settings):
     objects: Literal["auto", "mask", "component", "instance"] = "auto"
     """The definition of an object: mask (the whole foreground, or the whole class), component (a
     connected component; an object that a training crop cuts apart counts as two) or instance (one
-    value of an instance map). auto is instance for instance maps and mask otherwise."""
+    value of an instance map); auto is instance for instance maps and mask otherwise."""
     bands: tuple[int, ...] | None = setting(None, level="expert")
     """Channels of an image for the model, one or three, counted from 0; each is then scaled by its
     own values. By default those of a grey or colour image."""
@@ -174,9 +174,9 @@ class PromptConfig(Settings):
     corrects an error of the answer), mixed (one of box, point and mask), or a list from which one
     is drawn."""
     eval: str | list[str] = "auto"
-    """Prompts in evaluation: those that prompts.train can have, jittered_box, noisy_mask, or all.
-    The prompts of a list are evaluated one after another. auto uses the prompts of training, and
-    after a training also those of train.keep. everything (a grid of points) and instances (a
+    """Prompts in evaluation: auto (those of training, and after a training also those of
+    train.keep), those that prompts.train can have, jittered_box, noisy_mask, all, or a list, whose
+    prompts are evaluated one after another. everything (a grid of points) and instances (a
     decoder that predicts them) find all objects without prompts."""
     box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.

@@ -107,8 +107,7 @@ class FitConfig(Settings):
     loss: str = DEFAULT_LOSS
     """Weighted sum of losses, as in 20*focal + dice: bce, bbce, bbce_per_mask, dice, focal, iou,
     structure, iou_head and quality_head; for the decoder instances also distances, foreground and
-    object_ce; for maps of classes ce, ce_pooled and multi_dice. docs/configuration.md explains
-    each."""
+    object_ce; for maps of classes ce, ce_pooled and multi_dice."""
     loss_at: LossAt = setting("frame", level="expert")
     """The size at which the loss is computed: that of the model's frame, or each image's own size
     (after augmentation and crops). The latter needs memory for masks of that size, and bbce then
