@@ -101,12 +101,14 @@ def _terms(measure: Measure) -> list[str]:
 
 
 def metrics_table() -> str:
-    """All metrics as a Markdown table, for the documentation."""
+    """All metrics as a Markdown table, for the documentation.
+
+    Its page says for all of them which masks count.
+    """
     columns = ("name", "group", "meaning", "averaged", "empty masks", "resolution", "threshold")
     lines = [f"| {' | '.join((*columns, 'better', 'source'))} |", "|---" * 9 + "|"]
     for name, m in MEASURES.items():
-        meaning = f"{m.meaning}; {m.masks}" if m.masks else m.meaning
-        cells = (f"`{name}`", m.group, meaning, m.averaged, m.empty, m.resolution, m.threshold)
+        cells = (f"`{name}`", m.group, m.meaning, m.averaged, m.empty, m.resolution, m.threshold)
         lines.append(f"| {' | '.join((*cells, m.better, m.source))} |")
     return "\n".join(lines) + "\n"
 

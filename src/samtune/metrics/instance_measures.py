@@ -8,11 +8,22 @@ from __future__ import annotations
 from samtune.metrics.meaning import IMAGES, Measure
 
 _MASKS = (
-    "masks are all that an automatic mode finds; of prompts each mask is of one prompted target"
+    "in an automatic mode the masks are all that it finds; with prompts each mask belongs to one "
+    "prompted target"
 )
 _CLASS = "takes that target's class, so the value is not comparable with a detector's AP"
 _COUNTED = "a mask with more than half of its pixels ignored counts only if it matches a target"
-_ALL_AREAS = {"small": "below 32 x 32", "medium": "of 32 x 32 to 96 x 96", "large": "above 96 x 96"}
+_ALL_AREAS = {
+    "small": "of less than 32 x 32",
+    "medium": "of 32 x 32 to less than 96 x 96",
+    "large": "of 96 x 96 or more",
+}
+_AREAS_OF_COCO = {
+    "small": "of up to 32 x 32",
+    "medium": "of 32 x 32 to 96 x 96",
+    "large": "of 96 x 96 or more",
+}
+"""The same for average precision, where both ends of a range belong to it, as in COCO."""
 _BY_SIZE = "targets, and masks without a match, {} pixels"
 _NOTHING = "images with neither targets nor predictions are left out"
 _OF_THIS_SIZE = "images with neither targets nor predictions of this size are left out"
@@ -27,15 +38,15 @@ def instance_measures() -> dict[str, Measure]:
         "annotations are flattened first, the smaller over the larger"
     )
     masks = (
-        f"{_MASKS} and {_CLASS}; of these at most 100 per image and class count, as in COCO, of an "
-        "automatic mode all, as 100 of 3,000 objects would bound recall at 0.03"
+        f"{_MASKS} and {_CLASS}; of prompted masks at most 100 per image and class count, as in "
+        "COCO, of automatic ones all, because 100 of 3,000 objects would bound recall at 0.03"
     )
     row = {
         "ap": ("average precision (COCO)", averaged),
         "ap50": ("average precision at IoU 0.5", "mean over classes that have targets"),
         "ap75": ("average precision at IoU 0.75", "mean over classes that have targets"),
     }
-    for size, what in _ALL_AREAS.items():
+    for size, what in _AREAS_OF_COCO.items():
         row[f"ap_{size}"] = (f"average precision of targets {what} pixels", averaged)
     measures = {
         name: Measure(

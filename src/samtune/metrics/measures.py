@@ -39,13 +39,13 @@ def _regions() -> dict[str, Measure]:
     pooled = "pixels added up over all images for each class, then the mean over classes"
     measures["miou"] = Measure(
         "regions",
-        "IoU of each class with the background, which is the area without any mask if the data has "
-        "no maps of classes",
+        "mean of the IoU of each class, the background included; if the data has no maps of "
+        "classes, the background is the area without any mask",
         *(pooled, absent, "regions", "miou"),
     )
     measures["miou_foreground"] = Measure(
         "regions",
-        "as miou, without the background class (with every class if none is the background)",
+        "like miou, without the background class (with every class if none is the background)",
         *(pooled, absent, "regions", "miou_foreground"),
     )
     ranges = {
@@ -136,8 +136,12 @@ def _shadow() -> dict[str, Measure]:
     rows = {
         "ber": ("balanced error rate: mean of shadow_error and lit_error", pooled, gone),
         "ber_per_image": ("balanced error rate of each image", IMAGES, gone),
-        "shadow_error": ("fraction of the foreground missed", pooled, "NaN"),
-        "lit_error": (wrong, pooled, "NaN"),
+        "shadow_error": (
+            "fraction of the foreground missed",
+            pooled,
+            "NaN if there is no foreground",
+        ),
+        "lit_error": (wrong, pooled, "NaN if there is no background"),
     }
     return {
         name: Measure("shadow", *row, "shadow", name, higher=False, maps=False)
@@ -152,7 +156,7 @@ def _published_measures() -> dict[str, Measure]:
             "CAT-SAM's mIoU: foreground IoU of the union of an image's masks against all of its "
             "foreground, including objects too small to be prompted; for an image without prompts, "
             "the mask predicted without a prompt counts",
-            "one 2 x 2 confusion matrix over all images; 1e-10 below",
+            "one 2 x 2 confusion matrix over all images; 1e-10 is added to the denominator",
             *("0 if there is no pixel at all", "pooled", "iou_cat_sam"),
             needs=("whole",),
             maps=False,
@@ -162,12 +166,12 @@ def _published_measures() -> dict[str, Measure]:
         measures[f"{key}_kyyle"] = Measure(
             "published",
             f"{title} of the decoder tuning and the SAM-Adapter of Kyyle2114, of the union of an "
-            "image's masks; 1e-3 added above and below",
-            *(IMAGES, "both empty 1; one empty nearly 0", "smoothed", key),
+            "image's masks; 1e-3 is added to numerator and denominator",
+            *(IMAGES, "1 if both are empty, nearly 0 if one is", "smoothed", key),
             maps=False,
         )
     rule = "a class neither in target nor prediction scores nearly -1"
-    matrix = "one confusion matrix over all pixels, then the mean over all classes; 1e-7 added"
+    matrix = "one confusion matrix over all pixels, then the mean over all classes; 1e-7 is added"
     for name, images in (
         ("miou_gsam", "over all images"),
         ("miou_gsam_dropped", "without an incomplete last batch of 4, as published"),
@@ -183,10 +187,11 @@ def _published_measures() -> dict[str, Measure]:
     measures["miou_gsam_soft"] = Measure(
         "published",
         "Generalized SAM's other mIoU, of probabilities p and targets y of 0 and 1: sum(p y) / "
-        "(sum(p^2) + sum(y^2) - sum(p y)); p of single masks is the probability and its "
-        "complement, where the published code fails",
+        "(sum(p^2) + sum(y^2) - sum(p y)); for single masks the classes have the probabilities p "
+        "and 1 - p, a case in which the published code fails",
         "sums over each batch of 4 images in the data set's order, without an incomplete last "
-        "batch; 1e-7 added above and below; then the mean over all classes, then over batches",
+        "batch; 1e-7 is added to numerator and denominator; then the mean over all classes, then "
+        "over batches",
         *("a class neither in target nor prediction scores nearly 0, not left out", "gsam_soft"),
         "miou_gsam_soft",
         threshold="none",
@@ -201,9 +206,11 @@ def _side_networks() -> dict[str, Measure]:
         "mae": ("mae", "mean absolute error", "no special case", "none"),
         "s_measure": ("s_measure", "S-measure; 0 if a quadrant or side has one pixel or none",
                       "without foreground 1 minus the map's mean", "none"),
-        "e_measure": ("e_mean", "E-measure, mean over 256 thresholds of the images' mean",
+        "e_measure": ("e_mean", "E-measure, mean over images for each of 256 thresholds, then over "
+        "the thresholds",
                       "without foreground the fraction predicted as background", "256 levels"),
-        "weighted_f": ("weighted_f", "weighted F-measure, beta^2 0.3, not comparable with beta^2 1",
+        "weighted_f": ("weighted_f", "weighted F-measure with beta^2 = 0.3, which cannot be "
+        "compared with weighted_f",
                        "an image without foreground scores 0", "none"),
         "ber": ("ber_per_image", "balanced error rate of each image", "NaN as soon as an image "
                 "has no foreground or no background", "probability above 125 / 255"),
