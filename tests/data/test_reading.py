@@ -1,4 +1,3 @@
-import logging
 import subprocess
 import sys
 
@@ -17,7 +16,6 @@ from samtune.data import (
     read_sample,
 )
 from samtune.data.problems import remarks
-from samtune.data.quiet import quiet
 from samtune.data.scan import look
 
 RNG = np.random.default_rng(0)
@@ -239,18 +237,6 @@ def test_soft_edges_are_pointed_at_the_threshold(tmp_path, refused):
     np.testing.assert_array_equal(cut.map, soft > 127)
     message = refused("s.png", label_objects, values // 60, DataConfig(), tmp_path / "s.png")
     assert "threshold" not in message
-
-
-def test_loggers_say_nothing_while_a_file_is_read_and_are_as_before_after_it(caplog):
-    logger, part = logging.getLogger("PIL"), logging.getLogger("PIL.SomePlugin")
-    before = [logger.level, logger.disabled, logger.propagate, list(logger.handlers)]
-    with quiet():
-        for each in (logger, part):
-            each.critical("while reading")
-    for each in (logger, part):
-        each.critical("after it")
-    assert caplog.messages == ["after it"] * 2
-    assert [logger.level, logger.disabled, logger.propagate, logger.handlers] == before
 
 
 @pytest.mark.slow

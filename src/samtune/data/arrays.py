@@ -7,6 +7,7 @@ are read one at a time.
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -15,6 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ONE_HEADER = Lock()
+
+if hasattr(os, "register_at_fork"):  # else a child could wait for a thread that it does not have
+    os.register_at_fork(
+        before=_ONE_HEADER.acquire,
+        after_in_parent=_ONE_HEADER.release,
+        after_in_child=_ONE_HEADER.release,
+    )
 
 
 def mapped(path: Path) -> NDArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from samtune.data.problems import DataError, remark
-from samtune.data.quiet import opened_picture
+from samtune.data.quiet import opened_picture, quiet
 from samtune.errors import InputError
 
 ORIENTATION = 274
@@ -111,8 +110,7 @@ def _by_libtiff(path: Path, index: int, page: Any) -> _Decoded:
         import rasterio
     except ImportError:
         return _by_pictures(path, index, page)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    with quiet():
         try:
             with rasterio.open(f"GTIFF_DIR:{index + 1}:{path}") as file:
                 bands = np.moveaxis(file.read(), 0, -1)
