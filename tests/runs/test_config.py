@@ -9,7 +9,14 @@ from samtune.files import sealed_json
 from samtune.geometry import PRESETS
 from samtune.runs.assembly import tuned
 from samtune.runs.config import InputSettings, resolve
-from samtune.runs.words import from_words, layers, parse_override, recipes, settings_digest
+from samtune.runs.words import (
+    from_words,
+    layers,
+    parse_override,
+    read_tree,
+    recipes,
+    settings_digest,
+)
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
@@ -187,7 +194,11 @@ class TestResume:
         assert config.resume == str(run)
 
     def test_a_file_of_settings_that_holds_others_is_told(self, run, refused):
-        notes = {"digests": {}, "unused": [], "settings": settings_digest(run)}
+        notes = {
+            "digests": {},
+            "unused": [],
+            "settings": settings_digest(read_tree(run / "config.yaml")),
+        }
         (run / "files.json").write_text(sealed_json(notes))
         file, text = run / "config.yaml", (run / "config.yaml").read_text()
         file.write_text(text.replace("max_steps: 10", "max_steps: 12"))

@@ -20,7 +20,7 @@ from samtune.report.quantities import counted
 from samtune.report.terminal import Display
 from samtune.runs.assembly import dataset_of
 from samtune.runs.config import RunConfig
-from samtune.runs.data_of_run import check_splits, data_name
+from samtune.runs.data_of_run import altered, check_splits, data_name
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree, leaves
 from samtune.runs.words import layers
@@ -57,15 +57,18 @@ def calibrate_checkpoint(source: str, words: Sequence[str], out: Path, display: 
         raise InputError(f"--out={out}: must end in .safetensors")
     refuse_onto(f"--out={out}", out, (origin.word,))
     refuse_to_replace(f"--out={out}", out, VERB)
+    origin.refuse_damaged_run(words)
     config = origin.configure(words)
     chosen_names = {key for tree in layers(words) for key in leaves(tree)}
     split = config.data.split if "data.split" in chosen_names else SPLIT
     with together(config.device == "cpu"):
         model = origin.model(config)
         check_points(model)
-        parts, _, run = origin.parts_to_measure(find(config.data), config, split)
+        parts, remarks, run = origin.parts_to_measure(find(config.data), config, split)
         records = select(parts, split)
-        check_splits({split: records}, config, thorough=run is not None)
+        look = check_splits({split: records}, config, thorough=run is not None)
+        for line in [*remarks, *altered(run, look.looks, config.resume_changed)]:
+            display.say(f"note: {line}")
         dataset = dataset_of(config, model, records, False)
         place = {"data": data_name(config), "split": split}
         entry = _fit(model, dataset, config, fixed_settings(config, chosen_names), place, display)

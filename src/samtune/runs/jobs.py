@@ -54,7 +54,7 @@ from samtune.runs.remarks import shortfalls
 from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.trees import Tree
-from samtune.runs.words import keys_in, settings_digest
+from samtune.runs.words import keys_in, read_tree, settings_digest
 from samtune.training.budget import Outside
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
@@ -161,7 +161,7 @@ def _write_plan(plan: Plan, folder: Path) -> None:
     if plan.config.resume is None:
         write_whole(folder / CONFIG, _yaml(plan.config.tree()))
     write_split(folder / SPLIT, plan.parts)
-    write_digests(folder, plan.looks, plan.files, settings_digest(folder))
+    write_digests(folder, plan.looks, plan.files, settings_digest(read_tree(folder / CONFIG)))
 
 
 def _images_after(plan: Plan) -> int:
@@ -220,6 +220,7 @@ def evaluate_run(
             checkpoint, or the model cannot do an automatic mode.
     """
     model = Source.of(source, words)
+    model.refuse_damaged_run(words)
     config = model.configure(words)
     if unused := [key for key in keys_in(words) if not is_used_in_evaluation(key)]:
         display.say(f"note: {', '.join(unused)}: without effect in an evaluation")

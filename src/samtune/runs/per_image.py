@@ -40,11 +40,20 @@ def checksum_of_items(folder: Path) -> str | None:
     Raises:
         InputError: The file cannot be read.
     """
+    text = _text_of(folder)
+    return None if text is None else _hash(text)
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _text_of(folder: Path) -> str | None:
     file = folder / PER_IMAGE
     if not os.path.lexists(file):
         return None
     try:
-        return blake2b(read_text(file).encode(), digest_size=16).hexdigest()
+        return read_text(file)
     except (ValueError, OSError) as error:
         raise _damaged(folder, error) from error
 
@@ -60,16 +69,16 @@ def read_items(folder: Path, checksum: object = None) -> list[Tree]:
     Raises:
         InputError: The file is damaged, or missing although there is a checksum.
     """
-    now = checksum_of_items(folder)
-    if checksum not in (None, now):
-        what = "is missing" if now is None else "its checksum does not match"
+    text = _text_of(folder)
+    if checksum is not None and checksum != (None if text is None else _hash(text)):
+        what = "is missing" if text is None else "its checksum does not match"
         raise _damaged(folder, what)
-    if now is None:
+    if text is None:
         return []
     try:
-        rows = csv.DictReader(io.StringIO(read_text(folder / PER_IMAGE)), strict=True)
+        rows = csv.DictReader(io.StringIO(text), strict=True)
         items = [{key: _value(key, cell) for key, cell in row.items()} for row in rows]
-    except (ValueError, TypeError, OSError, csv.Error) as error:
+    except (ValueError, TypeError, csv.Error) as error:
         raise _damaged(folder, error) from error
     if not items or not all({*TEXTS} <= row.keys() for row in items):
         raise _damaged(folder, "it has no rows of images")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,9 +24,10 @@ from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.data_of_run import SPLIT, Parts, parts_of_run, parts_to_train_on
+from samtune.runs.folder import CONFIG
 from samtune.runs.places import OUTSIDE, with_places
 from samtune.runs.trees import WHOLE, Tree, lay_over, leaves, nested
-from samtune.runs.words import layers
+from samtune.runs.words import layers, read_run
 from samtune.sam.spec import SPECS
 from samtune.training.criterion import Criterion
 from samtune.training.schedule import FitConfig
@@ -116,21 +118,48 @@ class Source:
         header = {} if self.is_base else read_header(self.word)
         return with_places(header.get("config", {}), as_path(self.word)).get("data", {})
 
-    def run_beside(self, config: RunConfig) -> Path | None:
+    def refuse_damaged_run(self, words: Sequence[str]) -> None:
+        """Refuses damaged settings of the run beside the checkpoint if they must name its data.
+
+        Args:
+            words: Those of the command line, which may name the data.
+
+        Raises:
+            InputError: It names the damaged file.
+        """
+        folder = as_path(self.word).parent
+        named = any(leaves(tree).get("data.root") is not None for tree in layers(words))
+        if not (self.is_base or named) and os.path.lexists(folder / CONFIG):
+            if leaves(read_header(self.word).get("config", {})).get("data.root") is None:
+                read_run(folder)
+
+    def run_beside(self, config: RunConfig) -> tuple[Path | None, list[str]]:
         """The folder of the checkpoint's run, if it was trained on the same data.
 
         Args:
             config: The configuration, for the data on which the checkpoint is used.
+
+        Returns:
+            The folder, and a remark if it lacks the file that would say whether it is one.
+
+        Raises:
+            InputError: The run's settings are damaged, so that its data are not known.
         """
         folder = as_path(self.word).parent
-        if self.is_base or not (folder / SPLIT).exists():
-            return None
+        missing = [file for file in (CONFIG, SPLIT) if not os.path.lexists(folder / file)]
+        if self.is_base or len(missing) == 2:  # a checkpoint alone
+            return None, []
         before = under_current_names(DataConfig, self.training_data())
         now = config.tree()["data"]
-        roots = [as_path(str(data.get("root"))).resolve() for data in (before, now)]
         of_use = ("root", "outside", "split", "workers", "cache")
-        same = all(before.get(k, value) == value for k, value in now.items() if k not in of_use)
-        return folder if same and roots[0] == roots[1] else None
+        if any(before.get(k, value) != value for k, value in now.items() if k not in of_use):
+            return None, []
+        if missing:
+            line = f"{folder / missing[0]}: is missing, so the splits are those of the data now"
+            return None, [f"{line}, which need not be the run's"]
+        read_run(folder)
+        roots = [as_path(str(data.get("root"))).resolve() for data in (before, now)]
+        return (folder if roots[0] == roots[1] else None), []
 
     def parts_to_measure(
         self, layout: SplitRecords, config: RunConfig, split: str
@@ -141,10 +170,14 @@ class Source:
             layout: The files of the data set.
             config: The configuration.
             split: The one that is measured, or ``all``.
+
+        Raises:
+            InputError: See :meth:`run_beside`, or images of the run are missing.
         """
-        run = self.run_beside(config)
+        run, remarks = self.run_beside(config)
         if run is None:
-            return *parts_to_train_on(config, layout), None
+            parts, more = parts_to_train_on(config, layout)
+            return parts, [*remarks, *more], None
         everything = [record for part in layout.values() for record in part]
         used = None if split == "all" else (split,)
         data = parts_of_run(run, everything, config.resume_changed, used)

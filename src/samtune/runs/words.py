@@ -124,13 +124,13 @@ def read_run(folder: Path) -> Tree:
     Raises:
         InputError: As :func:`read_tree`, or the run began with other settings.
     """
-    tree = lay_over(WHOLE, read_tree(folder / CONFIG))
-    if noted_settings(folder) not in (None, settings_digest(folder)):
+    settings = read_tree(folder / CONFIG)
+    if noted_settings(folder) not in (None, settings_digest(settings)):
         raise InputError(
             f"{folder / CONFIG}: is damaged or edited, it has other settings than the run began "
             "with; copy it back, or start a new run"
         )
-    return lay_over({"train": UNSAFE}, tree)
+    return lay_over({"train": UNSAFE}, lay_over(WHOLE, settings))
 
 
 def config_of_run(folder: Path) -> RunConfig:
@@ -139,7 +139,10 @@ def config_of_run(folder: Path) -> RunConfig:
     Raises:
         InputError: As :func:`read_run`, or a setting is wrong.
     """
-    tree = read_run(folder)
+    return _config_of(read_run(folder), folder)
+
+
+def _config_of(tree: Tree, folder: Path) -> RunConfig:
     try:
         return resolve([tree])
     except InputError as error:
@@ -317,7 +320,7 @@ def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
         raise InputError(f"resume={config.resume}: {what}; give a folder with config.yaml")
     tree = read_run(folder)
     _check_packages_of_run(folder)
-    earlier, now = leaves(config_of_run(folder).tree()), leaves(config.tree())
+    earlier, now = leaves(_config_of(tree, folder).tree()), leaves(config.tree())
     for key in leaves(settings):
         chosen = (key, now.get(key)) == ("input.tiles", "auto")  # it was checked when the run began
         if key not in FREE_ON_RESUME and not chosen and now.get(key) != earlier.get(key):
@@ -343,14 +346,13 @@ def _check_packages_of_run(folder: Path) -> None:
     check_packages(header, f"resume={folder}")
 
 
-def settings_digest(folder: Path) -> str:
+def settings_digest(tree: Tree) -> str:
     """A digest of the settings in a run's ``config.yaml`` that stay when it is resumed.
 
-    Raises:
-        InputError: As :func:`read_tree`.
+    Args:
+        tree: The file's settings as they are read.
     """
-    kept = leaves(read_tree(folder / CONFIG))
-    kept = {key: value for key, value in kept.items() if key not in FREE_ON_RESUME}
+    kept = {key: value for key, value in leaves(tree).items() if key not in FREE_ON_RESUME}
     text = json.dumps(kept, sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
