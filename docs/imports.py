@@ -90,23 +90,23 @@ def arrows(root: Path = SRC) -> dict[str, set[str]]:
 
 
 def picture(root: Path = SRC) -> str:
-    """A Markdown table of the parts, the highest floor first: what each is, what it stands on.
+    """A Markdown table of the parts, the highest layer first: what each is, what it imports.
 
-    A part stands one floor above the highest one that it imports. What another of its supports
-    imports already is left out.
+    A part is one layer above the highest one that it imports. What another of its imports imports
+    already is left out.
     """
     graph = {part: goals for part, goals in arrows(root).items() if not part.startswith("__")}
     below: dict[str, set[str]] = {}
-    floor: dict[str, int] = {}
+    layer: dict[str, int] = {}
     for part in TopologicalSorter(graph).static_order():
         goals = graph.get(part, set())
         below[part] = goals.union(*(below[goal] for goal in goals))
-        floor[part] = max((floor[goal] + 1 for goal in goals), default=0)
-    lines = ["| floor | part | what it is | stands on |", "|---|---|---|---|"]
-    for part in sorted(floor, key=lambda part: (-floor[part], part)):
+        layer[part] = max((layer[goal] + 1 for goal in goals), default=0)
+    lines = ["| layer | part | what it is | imports |", "|---|---|---|---|"]
+    for part in sorted(layer, key=lambda part: (-layer[part], part)):
         implied = set().union(*(below[goal] for goal in graph[part]))
-        supports = ", ".join(f"`{goal}`" for goal in sorted(graph[part] - implied))
-        lines.append(f"| {floor[part]} | `{part}` | {summary(root, part)} | {supports} |")
+        imported = ", ".join(f"`{goal}`" for goal in sorted(graph[part] - implied))
+        lines.append(f"| {layer[part]} | `{part}` | {summary(root, part)} | {imported} |")
     return "\n".join(lines) + "\n"
 
 

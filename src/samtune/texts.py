@@ -1,4 +1,4 @@
-"""Text, JSON and YAML from elsewhere, read within bounds.
+"""Text, JSON and YAML from elsewhere, read with limits on size and nesting.
 
 Only files are read, never devices or pipes, which may have no end. Text that is nested too deeply
 for Python, or repeats itself until memory is full, is refused with the same errors as malformed

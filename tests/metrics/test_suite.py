@@ -135,8 +135,8 @@ def test_the_contract_has_a_line_for_each_metric_used():
 @pytest.mark.parametrize("name", GROUPS["instances"])
 def test_instances_are_said_to_be_of_prompted_targets(name):
     meaning = contract([name])
-    assert "of prompts each mask is of one prompted target" in meaning
-    detector = "takes that target's class, so the value is not comparable with a detector's AP"
+    assert "with prompts each mask belongs to one prompted target" in meaning
+    detector = "takes that target's class, so the value cannot be compared with a detector's AP"
     assert (detector in meaning) == name.startswith("ap")
 
 

@@ -1,4 +1,4 @@
-"""The verbs of the command line, their words and their lists.
+"""The commands, the settings that they take and the lists that they print.
 
-A verb only reads words, calls a job and shows what it gives.
+A command only reads its words, calls a job and shows the result.
 """

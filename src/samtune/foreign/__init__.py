@@ -1,4 +1,4 @@
-"""Other systems' checkpoints, one dialect per file; importing this package registers them all.
+"""Checkpoints of other systems, one format per file; importing this package registers them all.
 
 samtune's own checkpoints belong to `model`.
 """

@@ -11,7 +11,7 @@ _MASKS = (
     "in an automatic mode the masks are all that it finds; with prompts each mask belongs to one "
     "prompted target"
 )
-_CLASS = "takes that target's class, so the value is not comparable with a detector's AP"
+_CLASS = "takes that target's class, so the value cannot be compared with a detector's AP"
 _COUNTED = "a mask with more than half of its pixels ignored counts only if it matches a target"
 _ALL_AREAS = {
     "small": "of less than 32 x 32",
