@@ -19,6 +19,7 @@ from samtune.cli.completion import NAMES, completion_names
 from samtune.cli.outward import list_formats
 from samtune.cli.recipe_list import recipes_table
 from samtune.cli.setting_list import EVERYDAY, everyday_help, settings_table
+from samtune.cli.settings_index import FILE, index
 from samtune.data.named import datasets_table
 from samtune.geometry import PRESETS
 from samtune.inference.formats import PNG, PNG_ABOUT, WRITERS
@@ -110,11 +111,17 @@ def main() -> None:
             path.write_text(filled(text, made), "utf-8")
     (SRC / "cli" / EVERYDAY).write_text(everyday_help(), "utf-8")
     (SRC / "cli" / NAMES).write_text(names_file(), "utf-8")
+    (SRC / "cli" / FILE).write_text(settings_file(), "utf-8")
 
 
 def names_file() -> str:
     """The names that the shell completes, as the file that ships has them."""
     return json.dumps(completion_names(), indent=1) + "\n"
+
+
+def settings_file() -> str:
+    """The names, types and ranges of all settings, as the file that ships has them."""
+    return json.dumps(index(), indent=1) + "\n"
 
 
 if __name__ == "__main__":

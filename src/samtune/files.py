@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REMEDY = "free some space or choose another output"
+CHECK_PATH = "check the path"
+"""The remedy if there is nothing at a path."""
 CHECKSUM = "checksum"
 """The entry of a file with the checksum of its other contents."""
 WRITTEN_BY = "samtune_verb"
@@ -55,6 +57,18 @@ def as_path(text: str | Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
+
+
+def is_pattern(value: object) -> bool:
+    """Whether a setting's value is a pattern of files, or a path, and not a plain word."""
+    return isinstance(value, str) and any(sign in value for sign in "*?/\\[.")
+
+
+def why_no_folder(path: Path) -> str:
+    """A clause that says why a path is no folder; empty if it is one."""
+    if path.is_dir():
+        return ""
+    return f"the folder {'is a file, not a folder' if path.exists() else 'does not exist'}"
 
 
 def same_place(one: Path, other: Path) -> bool:

@@ -46,6 +46,9 @@ def listing(
 @app.command()
 def check(words: Words = None, as_json: Json = False) -> None:
     """Look at every file at once: samtune data check FOLDER."""
+    from samtune.cli.first_look import look
+
+    look(words or [], ("data.root",))
     from samtune.data import DataConfig
     from samtune.data.check import check as look_at
     from samtune.data.problems import complaints

@@ -68,13 +68,12 @@ def _setting(option: str, verb: str, args: Sequence[str]) -> str:
     """The setting that an option such as ``--lr`` stands for, as a hint; or nothing."""
     if verb not in TAKE_SETTINGS:
         return ""
-    from samtune.compare.plan import OF_COMPARISON
-    from samtune.runs.config import RunConfig
-    from samtune.runs.setting_names import meaning
+    from samtune.cli.completion import OF_A_COMPARISON
+    from samtune.cli.settings_index import setting_names
 
     word, value = option.lstrip("-"), _value(option, args)
-    own = f"{word}={value}" if verb == "compare" and word in OF_COMPARISON else None
-    setting = own or meaning(word, value, RunConfig)
+    own = f"{word}={value}" if verb == "compare" and f"{word}=" in OF_A_COMPARISON else None
+    setting = own or setting_names().meaning(word, value)
     return f"; settings have no dashes, write {setting}" if setting else ""
 
 

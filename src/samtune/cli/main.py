@@ -94,6 +94,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure a checkpoint, or several, beside the zero-shot base on a data set."""
+    from samtune.cli.first_look import look
+
+    look([word for word in words or [] if "=" in word], ("adapter", "decoder", "data.root"))
     from samtune.runs.jobs import evaluate_run
     from samtune.runs.prompt_matrix import evaluate_several
     from samtune.runs.source import Source
@@ -120,6 +123,10 @@ app.command()(calibrate)
 )
 def compare(words: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Train several methods alike and compare: methods=decoder,lora shots=1,16 seeds=3."""
+    from samtune.cli.completion import OF_A_COMPARISON
+    from samtune.cli.first_look import look
+
+    look(words or [], [*(word.rstrip("=") for word in OF_A_COMPARISON), "adapter", "decoder"])
     from samtune.compare.jobs import compare as run
 
     with speaking(as_json, quiet) as display:
@@ -355,6 +362,9 @@ def main(args: list[str] | None = None) -> None:
 def _run_training(
     words: list[str], as_json: bool, quiet: bool, defaults: dict[str, Any] | None = None
 ) -> None:
+    from samtune.cli.first_look import look
+
+    look(words)
     from samtune.planning.first_line import first_line
     from samtune.planning.presets import configuration
     from samtune.runs.jobs import train as run

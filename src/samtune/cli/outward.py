@@ -95,7 +95,7 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
     from samtune.exports.base import FORMATS
     from samtune.exports.writing import export as write
     from samtune.runs.source import Source
-    from samtune.runs.trees import Tree
+    from samtune.runs.values import Tree
     from samtune.runs.words import layers
 
     for option in ("format", "out"):

@@ -19,6 +19,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a training takes: memory, time, and the settings with which it fits."""
+    from samtune.cli.first_look import look
+
+    look([word for word in words or [] if "=" in word], ("adapter", "decoder", "data.root"))
     from samtune.planning.forecast import Forecast
     from samtune.planning.lines import as_json as plain
     from samtune.planning.lines import lines_of, load_of, ways

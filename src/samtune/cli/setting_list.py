@@ -68,7 +68,7 @@ def setting_rows() -> list[dict[str, Any]]:
     """
     from samtune.cli.catalogue import options
     from samtune.runs.config import RunConfig
-    from samtune.runs.trees import DEFAULTS
+    from samtune.runs.values import DEFAULTS
 
     rows, kinds = [], get_type_hints(RunConfig)
     for row in options(RunConfig, whole=True):

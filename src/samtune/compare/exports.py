@@ -14,7 +14,7 @@ from samtune.compare.sureness import ALIKE, BEST, HIGHEST
 from samtune.files import write_whole
 from samtune.report.instance_table import SHORT
 from samtune.report.quantities import metric, span
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 
 NAMES = {"markdown": "comparison.md", "csv": "comparison.csv", "latex": "comparison.tex"}
 """The file names, by the key in the comparison's JSON."""

@@ -33,7 +33,8 @@ from samtune.runs.data_of_run import check_splits, data_name
 from samtune.runs.finished import read_summary
 from samtune.runs.folder import SUMMARY, finite
 from samtune.runs.framing import choose_framing
-from samtune.runs.trees import Tree, leaves
+from samtune.runs.trees import leaves
+from samtune.runs.values import Tree
 from samtune.runs.words import config_of_run
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam

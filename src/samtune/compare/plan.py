@@ -21,7 +21,7 @@ from samtune.registry.places import PLACE
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.data_of_run import data_name
 from samtune.runs.folder import DEFAULT, check_output, has_begun
-from samtune.runs.trees import DEFAULTS, Tree
+from samtune.runs.values import DEFAULTS, Tree
 from samtune.runs.words import layers, parse_override, recipes
 from samtune.texts import read_json
 

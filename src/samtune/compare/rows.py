@@ -13,7 +13,7 @@ from samtune.compare.sureness import ALIKE, BEST, HIGHEST
 from samtune.report.instance_table import SHORT, TITLES, automatic_modes
 from samtune.report.prompt_table import asked_with, title_of
 from samtune.report.quantities import duration, metric, quantity, rate_of, span
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 
 HEADLINE = ("iou", "dice")
 SIDES = ("zero_shot", "tuned")

@@ -15,7 +15,7 @@ from samtune.compare.plan import ALL, Run
 from samtune.metrics.intervals import LEVEL, Floats, draws, interval, outside
 from samtune.metrics.paired import holm, least_p, sign_flip
 from samtune.runs.per_image import read_items
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 
 SIDES = ("zero_shot", "tuned")
 HEADLINE = ("iou", "dice")

@@ -15,12 +15,12 @@ import yaml
 from numpy.typing import NDArray
 
 from samtune.data.config import DataConfig
-from samtune.data.plain_yaml import as_words
 from samtune.data.problems import DataError, remark
 from samtune.data.quiet import opened_picture
 from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.texts import parse_csv, parse_json, read_text
+from samtune.texts.plain_yaml import as_words
 
 Colour = tuple[int, int, int]
 FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "obj_class_to_machine_color.json")

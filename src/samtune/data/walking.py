@@ -8,7 +8,7 @@ from pathlib import Path
 from samtune.data.problems import DataError
 from samtune.data.reading import SUFFIXES
 from samtune.data.volumes import is_volume
-from samtune.files import as_path
+from samtune.files import CHECK_PATH, as_path, why_no_folder
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -23,9 +23,8 @@ def existing_folder(path: str | Path) -> Path:
         InputError: The folder does not exist.
     """
     folder = as_path(path)
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(folder, "no such folder", f"the folder {what}", "check the path")
+    if what := why_no_folder(folder):
+        raise DataError(folder, "no such folder", what, CHECK_PATH)
     return folder
 
 

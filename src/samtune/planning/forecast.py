@@ -16,7 +16,7 @@ from samtune.planning.trial import Trial, run_trials
 from samtune.precision import arithmetic
 from samtune.runs.assembly import device_of
 from samtune.runs.config import RunConfig
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 
 SIZES = (8, 12, 16, 24, 48, 80, 141)
 """Memory of common devices in gigabytes."""
@@ -236,7 +236,7 @@ def with_settings(config: RunConfig, settings: Tree) -> RunConfig:
         InputError: They do not fit it.
     """
     from samtune.runs.config import resolve
-    from samtune.runs.trees import nested
+    from samtune.runs.values import nested
 
     return resolve([config.tree(), *(nested(key, value) for key, value in settings.items())])
 

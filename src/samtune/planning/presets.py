@@ -13,7 +13,8 @@ from samtune.planning.forecast import USABLE, Forecast, free_memory, way_to_fit
 from samtune.planning.load import Load
 from samtune.runs.assembly import device_of
 from samtune.runs.config import RunConfig
-from samtune.runs.trees import Tree, lay_over, nested
+from samtune.runs.trees import lay_over
+from samtune.runs.values import Tree, nested
 from samtune.runs.words import from_words
 
 GIGA = 10**9

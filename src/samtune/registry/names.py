@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
@@ -111,10 +111,7 @@ class Registry(Generic[T]):
             self._check_form(name)
             if self.outside is not None and name in self.outside:
                 return self.outside[name]
-            known = self.names()
-            raise InputError(
-                f"{self.key}={name}: must be one of {', '.join(known)}{nearest(name, known)}"
-            )
+            raise no_such_name(self.key, name, self.names())
         return self._classes[name]
 
     def names(self) -> list[str]:
@@ -219,8 +216,7 @@ class Registry(Generic[T]):
             InputError: No such name or option, or a value that the option's type does not allow.
         """
         cls: Any = self[name]
-        _check_names(cls.Config, options or {}, self.kind, name)
-        return validated(cls.Config, self.kind, dict(options or {}))
+        return checked_options(cls.Config, self.kind, name, options or {})
 
 
 class Members(dict[str, T]):
@@ -255,6 +251,33 @@ class Members(dict[str, T]):
     def names(self) -> list[str]:
         """The names of samtune itself, and then those that installed packages bring."""
         return [*self, *self.outside]
+
+
+def no_such_name(key: str, name: str, known: Collection[str]) -> InputError:
+    """The error for a name that nothing is registered under; the nearest is suggested.
+
+    Args:
+        key: The setting that it is the value of.
+        name: The name.
+        known: Those that are registered.
+    """
+    return InputError(f"{key}={name}: must be one of {', '.join(known)}{nearest(name, known)}")
+
+
+def checked_options(config: type, kind: str, name: str, options: Mapping[str, Any]) -> Any:
+    """The options of a part, each checked against its type.
+
+    Args:
+        config: The dataclass of its options.
+        kind: The kind of the part.
+        name: The part's name.
+        options: Those that are set.
+
+    Raises:
+        InputError: It has no such option, or a value that the option's type does not allow.
+    """
+    _check_names(config, options, kind, name)
+    return validated(config, kind, dict(options))
 
 
 def _check_names(config: type, options: Mapping[str, Any], prefix: str, name: str) -> None:

@@ -26,7 +26,7 @@ from samtune.report.overlays import Overlay
 from samtune.report.quantities import counted
 from samtune.report.terminal import Display
 from samtune.runs.config import RunConfig
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 
 PICTURES = 6
 """Number of images in the report for an automatic mode."""

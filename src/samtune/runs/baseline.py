@@ -24,7 +24,7 @@ from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
 from samtune.runs.automatic import MEANING, Automatic
 from samtune.runs.config import RunConfig
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
 """The metrics of each class; the last comes from the confusion matrix, and its mean is ``miou``."""

@@ -22,7 +22,8 @@ from samtune.runs.assembly import dataset_of
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import altered, check_splits, data_name
 from samtune.runs.source import Source
-from samtune.runs.trees import Tree, leaves
+from samtune.runs.trees import leaves
+from samtune.runs.values import Tree
 from samtune.runs.words import layers
 
 VERB = "calibrate"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 from samtune.adapters import ADAPTERS
 from samtune.data.changes import check_changes, check_own_size, images_vary
@@ -20,23 +19,15 @@ from samtune.inference.everything.watershed import WatershedConfig
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import expand
 from samtune.model.finetuned import check_fit, check_pair
+from samtune.model.packages import REGISTRIES
 from samtune.model.rates import Rate, rate_of
 from samtune.options import Fraction, Range, Settings, setting, validated
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
 from samtune.runs.dense_maps import check_dense_maps, decoder_defaults
-from samtune.runs.setting_names import unknown
-from samtune.runs.trees import (
-    DEFAULTS,
-    WHOLE,
-    Tree,
-    add_up,
-    in_full,
-    lay_over,
-    leaves,
-    nested,
-    plain_values,
-)
+from samtune.runs.setting_names import SettingNames
+from samtune.runs.trees import WHOLE, in_full, lay_over, leaves, plain_values
+from samtune.runs.values import DEFAULTS, Tree, add_up, in_lists, nested
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.spec import SPECS
 from samtune.sam.weights import spec_of
@@ -171,7 +162,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     merged = lay_over(_of_the_data_set(merged), merged)
     merged = lay_over(class_defaults(merged), merged)
     merged = lay_over(decoder_defaults(merged), merged)
-    _check_keys(merged, RunConfig, "")
+    SettingNames(RunConfig, REGISTRIES).check(merged)
     config = _as_published(_validated(merged))
     spec = spec_of(config.base.name)
     config = replace(
@@ -226,47 +217,13 @@ def _of_the_data_set(tree: Tree) -> Tree:
     return {"data": defaults_of(data)} if isinstance(data, Mapping) else {}
 
 
-def _check_keys(tree: Mapping[str, Any], schema: Any, prefix: str) -> None:
-    """Refuses unknown keys; the registries check those of adapter and decoder."""
-    hints = _hints(schema)
-    known = [f.name for f in dataclasses.fields(schema)]
-    for key, value in tree.items():
-        if key not in known:
-            raise unknown(str(key), value, prefix, schema, RunConfig)
-        if dataclasses.is_dataclass(hints[key]):
-            if not isinstance(value, Mapping):
-                group = f"{prefix}{key}"
-                example = f"{group}.{dataclasses.fields(hints[key])[0].name}={value}"
-                raise InputError(f"{group}={value}: {key} is a group; did you mean {example}?")
-            _check_keys(value, hints[key], f"{prefix}{key}.")
-
-
-@cache
-def _hints(schema: Any) -> dict[str, Any]:
-    return get_type_hints(schema)
-
-
 def _validated(tree: Tree) -> RunConfig:
     for part, default in DEFAULTS.items():
         value = tree.get(part, {})
         if not isinstance(value, Mapping):
             raise InputError(f"{part}={value}: give a name, as in {part}.name={default}")
         tree = {**tree, part: {"name": default, **value}}
-    for part, key in (
-        ("data", "class_names"),
-        ("train", "trackers"),
-        ("eval", "metrics"),
-    ):  # a list of one
-        if isinstance(tree.get(part, {}).get(key), str):
-            tree = {**tree, part: {**tree[part], key: [tree[part][key]]}}
-    if isinstance(tree.get("trust"), str):
-        tree = {**tree, "trust": [tree["trust"]]}
-    if tree.get("resume") in (True, False, "false"):  # as YAML reads the words
-        tree = {**tree, "resume": "true" if tree["resume"] is True else None}
-    metric = tree.get("train", {}).get("metric")
-    if isinstance(metric, list):  # a word with commas, as min(iou@none,iou@point)
-        tree = {**tree, "train": {**tree["train"], "metric": ",".join(map(str, metric))}}
-    return validated(RunConfig, "", tree)
+    return validated(RunConfig, "", in_lists(tree))
 
 
 def _choice(registry: Registry[Any], part: Tree) -> Tree:

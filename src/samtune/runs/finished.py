@@ -11,7 +11,7 @@ from samtune.model.header import BEST
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import SUMMARY
 from samtune.runs.per_image import checksum_of_items, read_items
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 from samtune.runs.words import config_of_run
 from samtune.training.saves import LAST
 from samtune.training.state import read_counters

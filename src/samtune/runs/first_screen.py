@@ -16,7 +16,8 @@ from samtune.report.setting_words import paragraph, words_of
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import CONFIG
 from samtune.runs.plan import Plan
-from samtune.runs.trees import Tree, leaves
+from samtune.runs.trees import leaves
+from samtune.runs.values import Tree
 from samtune.training.order import batches_per_epoch
 from samtune.training.schedule import FitConfig, total_steps
 

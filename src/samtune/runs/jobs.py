@@ -53,7 +53,7 @@ from samtune.runs.plan import Plan, plan_training, test_sets
 from samtune.runs.remarks import shortfalls
 from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 from samtune.runs.words import keys_in, read_tree, settings_digest
 from samtune.training.budget import Outside
 from samtune.training.engine import fit

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from samtune.errors import InputError
 from samtune.files import write_whole
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 from samtune.texts import read_text
 
 PER_IMAGE = "images.csv"

@@ -11,7 +11,8 @@ from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.model.packages import REGISTRIES
 from samtune.registry import Registry
-from samtune.runs.trees import Tree, add_up, leaves, nested
+from samtune.runs.trees import leaves
+from samtune.runs.values import Tree, add_up, nested
 from samtune.runs.words import read_run
 
 LEFT_OUT = ("output", "resume", "data.root")

@@ -20,7 +20,7 @@ from samtune.runs.data_of_run import altered, check_splits, parts_to_train_on
 from samtune.runs.evidence import Examination
 from samtune.runs.framing import choose_framing
 from samtune.runs.selection import judged_by
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 from samtune.training.schedule import FitConfig
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from samtune.report.instance_table import automatic_modes, instance_lines
 from samtune.report.terminal import Display
 from samtune.runs.jobs import evaluate_run
 from samtune.runs.source import Source
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 from samtune.runs.words import layers
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from samtune.metrics.intervals import FEW, LEVEL
 from samtune.report.quantities import metric, span
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 
 PERCENT = f"{100 * LEVEL:.0f} %"
 

@@ -11,7 +11,7 @@ from samtune.report.quantities import counted, metric
 from samtune.runs.assembly import evaluation_modes
 from samtune.runs.class_maps import has_class_maps
 from samtune.runs.config import RunConfig
-from samtune.runs.trees import Tree
+from samtune.runs.values import Tree
 from samtune.training.criterion import Criterion, key_of, over_modes
 from samtune.training.result import FitResult
 from samtune.training.schedule import NONE, FitConfig

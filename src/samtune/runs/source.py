@@ -26,7 +26,8 @@ from samtune.runs.config import RunConfig, resolve
 from samtune.runs.data_of_run import SPLIT, Parts, parts_of_run, parts_to_train_on
 from samtune.runs.folder import CONFIG
 from samtune.runs.places import OUTSIDE, with_places
-from samtune.runs.trees import WHOLE, Tree, lay_over, leaves, nested
+from samtune.runs.trees import WHOLE, lay_over, leaves
+from samtune.runs.values import Tree, nested
 from samtune.runs.words import layers, read_run
 from samtune.sam.spec import SPECS
 from samtune.training.criterion import Criterion

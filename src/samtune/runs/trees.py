@@ -11,12 +11,8 @@ from samtune.data.config import DataConfig
 from samtune.data.layouts.patterns import with_patterns
 from samtune.geometry import PRESETS, InputConfig
 from samtune.options.former import under_current_names
+from samtune.runs.values import DEFAULTS, Tree, named_parts
 from samtune.training.schedule import FitConfig
-
-Tree = dict[str, Any]
-
-DEFAULTS = {"adapter": "lora", "decoder": "tuned"}
-"""The default method and decoder."""
 
 WHOLE: Tree = {"input": {"tiles": "whole"}}
 """The settings of sources without ``input.tiles=auto``: recipes, presets and older runs."""
@@ -29,13 +25,6 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Tree:
         inner = isinstance(value, Mapping)
         out |= leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return out
-
-
-def nested(key: str, value: Any) -> Tree:
-    """A setting such as ``train.lr`` as a tree."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
 
 
 def in_full(tree: Mapping[str, Any]) -> Tree:
@@ -64,21 +53,6 @@ def _under_current_names(tree: Tree) -> Tree:
         if isinstance(part, Mapping):
             tree = {**tree, schema.section: under_current_names(schema, part)}
     return tree
-
-
-def named_parts(tree: Mapping[str, Any]) -> Tree:
-    """``adapter: lora`` as ``adapter: {name: lora}``, and the same for the decoder."""
-    return {k: {"name": v} if k in DEFAULTS and isinstance(v, str) else v for k, v in tree.items()}
-
-
-def add_up(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    """Joins two trees of one command line; for the same setting the second value wins."""
-    out = dict(below)
-    for key, value in above.items():
-        old = out.get(key)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        out[key] = add_up(old, value) if both else value  # type: ignore[arg-type]
-    return out
 
 
 def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:

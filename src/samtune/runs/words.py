@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from samtune.data.plain_yaml import reason_of
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.model.header import BEST, read_header
 from samtune.model.packages import check_packages
@@ -23,23 +22,15 @@ from samtune.runs.config import RunConfig, resolve
 from samtune.runs.data_of_run import noted_settings
 from samtune.runs.folder import CONFIG, DEFAULT, SUMMARY, has_begun
 from samtune.runs.meanings import tree_of, value_of
-from samtune.runs.trees import (
-    WHOLE,
-    Tree,
-    add_up,
-    in_full,
-    lay_over,
-    leaves,
-    named_parts,
-    nested,
-)
+from samtune.runs.trees import WHOLE, in_full, lay_over, leaves
+from samtune.runs.values import Tree, add_up, named_parts, nested
+from samtune.runs.word_kinds import names_data, no_such_word
 from samtune.texts import read_text
+from samtune.texts.plain_yaml import reason_of
 from samtune.training.saves import LAST
 from samtune.training.schedule import UNSAFE
 from samtune.training.state import has_state
 
-DATA_FILES = (".csv", ".json", ".tsv")
-"""Endings of files that list a data set, which can be given instead of its folder."""
 FREE_ON_RESUME = {
     "resume", "resume_changed", "output", "device", "trust", "base.weights", "data.root",
     "data.outside", "data.workers", "data.cache", "train.max_steps", "train.epochs", "train.time",
@@ -221,20 +212,6 @@ def _data_of(run: Path) -> Path | None:
     return None if root is None else as_path(str(root)).resolve()
 
 
-def names_data(word: str) -> bool:
-    """Whether a word of the command line is an existing folder, or a file that lists data.
-
-    A setting is neither, even if a folder has this name: ``./a=b`` is the folder.
-    """
-    key = word.partition("=")[0].partition(".")[0]
-    if "=" in word and key in {row.name for row in dataclasses.fields(RunConfig)}:
-        return False
-    if word.endswith((".yaml", ".yml")):  # with a trailing slash, it is the folder
-        return False
-    path = as_path(word)
-    return path.is_dir() or (path.is_file() and path.suffix.lower() in DATA_FILES)
-
-
 def _data_root(roots: Sequence[str], overrides: Tree) -> Tree:
     """The setting for the folder that stands alone among the words.
 
@@ -272,9 +249,9 @@ def layers(words: Sequence[str]) -> list[Tree]:
     """
     recipe_trees, file_trees, roots = [], [], []
     overrides: Tree = {}
-    shipped = recipes()
+    shipped, groups = recipes(), {row.name for row in dataclasses.fields(RunConfig)}
     for word in words:
-        if names_data(word):
+        if names_data(word, groups):
             roots.append(word)
         elif "=" in word:
             # Among themselves they only add up: adapter.rank=8 may stand before adapter.name=lora.
@@ -285,21 +262,11 @@ def layers(words: Sequence[str]) -> list[Tree]:
         elif word.endswith((".yaml", ".yml")):
             file_trees.append(in_full(read_tree(as_path(word))))
         else:
-            raise InputError(
-                f"{word}: neither a folder, a recipe, a .yaml file nor key=value"
-                f"{nearest(word, [*_folders_beside(word), *shipped])}; see samtune recipes"
-            )
+            raise no_such_word(word, shipped)
     overrides = add_up(overrides, _data_root(roots, overrides))
     for tree in (*file_trees, overrides):
         _trust_what_it_names(tree)
     return [*recipe_trees, *file_trees, in_full(overrides)]
-
-
-def _folders_beside(word: str) -> list[str]:
-    """The folders where a word would be one, as it would name them."""
-    place = as_path(word).parent
-    names = sorted(each.name for each in place.iterdir() if each.is_dir()) if place.is_dir() else []
-    return [str(Path(word).parent / name) for name in names if not name.startswith(".")]
 
 
 def _trust_what_it_names(tree: Tree) -> None:

@@ -21,14 +21,10 @@ from samtune.data.sources import sliced
 from samtune.data.trees import roles_of
 from samtune.data.volumes import is_volume
 from samtune.data.walking import data_files_below, existing_folder
+from samtune.files import is_pattern
 
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
 _OF_WILD = {"**/": "((?:.*/)?)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
-
-
-def is_pattern(value: object) -> bool:
-    """Whether a value of ``data.masks`` is a file pattern and not a kind of mask values."""
-    return isinstance(value, str) and any(sign in value for sign in "*?/\\[.")
 
 
 def with_patterns(data: Mapping[str, Any]) -> dict[str, Any]:

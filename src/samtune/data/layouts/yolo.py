@@ -14,12 +14,12 @@ from samtune.data.config import SPLITS, DataConfig
 from samtune.data.layouts.base import Layout, Settings, SplitRecords, some, unique_names
 from samtune.data.layouts.drawn import DrawnMask, Shape, class_settings, kind_of, with_count
 from samtune.data.layouts.yolo_places import YamlPlaces
-from samtune.data.plain_yaml import as_words, reason_of
 from samtune.data.problems import DataError, complain, remark
 from samtune.data.reading import image_size
 from samtune.data.sources import SPLIT_NAMES, Record, image_files, lines_of
 from samtune.errors import InputError
 from samtune.texts import read_text
+from samtune.texts.plain_yaml import as_words, reason_of
 
 _OUTSIDE = 0.01
 """Fraction of the image's side by which corners may lie outside, as rounding leaves them."""
