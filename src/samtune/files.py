@@ -6,6 +6,7 @@ half a file, and a failed or interrupted write leaves the earlier file as it was
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -251,6 +252,16 @@ def replacing_folder(folder: Path, remedy: str = REMEDY) -> Iterator[Path]:
             shutil.rmtree(each, ignore_errors=True)
 
 
+def check_permission(path: str | Path) -> None:
+    """Refuses a file that must not be read, which safetensors would call missing.
+
+    Raises:
+        PermissionError: It names the file.
+    """
+    if Path(path).exists() and not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
 def write_whole(path: str | Path, content: bytes | str, remedy: str = REMEDY) -> Path:
     """Writes bytes, or text as UTF-8; undecodable bytes of file names are restored.
 
@@ -303,10 +314,12 @@ def read_tensors(path: str | Path, remedy: str) -> dict[str, Tensor]:
         remedy: The end of an error message: what the user can do about a damaged file.
 
     Raises:
-        InputError: The file cannot be read, or its contents have changed.
+        InputError: The file is damaged, or its contents have changed.
+        PermissionError: It must not be read, so that nobody knows whether it is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
+    check_permission(path)
     if Path(path).exists() and not Path(path).is_file():  # a pipe may have no end
         raise InputError(f"{path}: is damaged (not a file); {remedy}")
     try:
@@ -348,11 +361,14 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
 
     Raises:
         InputError: The file is missing, is not a JSON object, or its contents have changed.
+        PermissionError: It must not be read, so that nobody knows whether it is damaged.
     """
     try:
         tree = read_json(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: is missing; {remedy}") from error
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         what = f"is damaged, not readable as JSON ({str(error).splitlines()[0]})"
         raise InputError(f"{path}: {what}; {remedy}") from error

@@ -231,6 +231,24 @@ def test_a_full_disk(samtune, words, monkeypatch, place):
     assert os.listdir() == (["run"] if place.endswith("write_report") else [])
 
 
+@pytest.mark.parametrize("file", ["best.safetensors", "split.json", "config.yaml", "files.json"])
+def test_a_file_that_must_not_be_read_is_not_called_damaged(samtune, trained, monkeypatch, file):
+    def may(path, mode, allowed=os.access):
+        return Path(path).name != file and allowed(path, mode)
+
+    def read(path, reads=Path.read_bytes):
+        if path.name == file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return reads(path)
+
+    monkeypatch.setattr("os.access", may)  # for root everything can be read
+    monkeypatch.setattr("pathlib.Path.read_bytes", read)
+    words = [f"data.root={trained.root}", f"base.weights={trained.base}"]
+    line = samtune("eval", trained.folder, *words).line
+    assert f"/{file}: Permission denied; change its permissions" in line
+    assert "damaged" not in line
+
+
 def test_a_full_disk_keeps_what_was_there_before(samtune, words, monkeypatch):
     Path("run").mkdir()
     Path("run", "notes.txt").write_text("mine")

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from samtune.batch import Batch
 from samtune.data.collate import Example, collate
-from samtune.data.loading import TOO_SMALL, batches
+from samtune.data.loading import TOO_SMALL, batches, shared
 from samtune.data.problems import DataError
 from samtune.geometry import Geometry
 from samtune.prompts import Prompts
@@ -84,6 +84,8 @@ def test_a_worker_that_is_killed_is_named_within_seconds():
 def test_too_little_shared_memory_is_called_that(refused, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
     refused(TOO_SMALL, lambda: [*batches(Images(int), 1, batch_size=2)])
+    refused(TOO_SMALL, shared, torch.zeros(1), 1)
+    assert shared(torch.zeros(1), 0).tolist() == [0], "it is not needed then"
     text = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."
     assert in_words(RuntimeError(text)) == TOO_SMALL
     assert collate([example(0)]).names == ("0",), "without workers nothing is shared"

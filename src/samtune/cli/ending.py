@@ -16,10 +16,20 @@ from samtune.cli.hints import meant
 
 OF_THE_MACHINE = tuple(
     getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES")
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "ESTALE", "EROFS")
     if hasattr(errno, name)  # Windows has no quotas
 )
-"""Errors of writing that the user can mend: a full disk, a folder that must not be written."""
+"""Errors of a disk that the user can mend: one that is full, fails or must not be written."""
+_REMEDIES = {
+    **dict.fromkeys(OF_THE_MACHINE, "free some space or choose another output"),
+    errno.EIO: "the disk fails, so look at it or choose another",
+    errno.EROFS: "choose another output",
+    errno.EACCES: "change its permissions or choose another path",
+    errno.EPERM: "change its permissions or choose another path",
+    errno.EMFILE: "allow more open files, as by ulimit -n 4096",
+    errno.ENFILE: "allow more open files, or end other programs",
+    errno.EAGAIN: "allow more processes, as by ulimit -u, or set data.workers=0",
+}
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, by the shells' custom: 128 and the number of the signal."""
@@ -59,11 +69,10 @@ def _wrong_file(error: OSError) -> int:
         with suppress(OSError, ValueError):  # what is left would be written at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if error.errno not in OF_THE_MACHINE and error.filename is None:
+    if error.errno not in _REMEDIES and error.filename is None:
         return _wrong_input(error)
     where = f"{error.filename}: " if error.filename else ""
-    full = error.errno in OF_THE_MACHINE
-    remedy = "free some space or choose another output" if full else "check the path"
+    remedy = _REMEDIES.get(error.errno or 0, "check the path")
     return _ended("; ".join([f"{where}{error.strerror}", remedy, *_notes(error)]), 2)
 
 

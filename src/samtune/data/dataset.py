@@ -22,6 +22,7 @@ from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas, read_sample
 from samtune.data.late_masks import LateMasks, prompts_and_late_masks
+from samtune.data.loading import shared
 from samtune.data.prompters import Objects, Sampling, assign, background_points, prompter
 from samtune.data.shapes import large_enough
 from samtune.data.sources import Record
@@ -126,11 +127,10 @@ class SegmentationDataset(Dataset[Example]):
                 f"{key}={','.join(self.modes)}: with {data.classes} classes, none means a map of "
                 "all classes by a semantic decoder; use it alone, or use other prompts"
             )
-        # shared memory, so that workers that live on see the epoch too
         self.dense_targets: tuple[str, ...] = ()
         """The targets that examples have besides masks, see :meth:`with_dense_targets`."""
         self._rehearsed: PromptModes | None = None
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = shared(torch.zeros(1, dtype=torch.int64), data.workers)
         self._cache = _Samples()
 
     def __len__(self) -> int:

@@ -22,6 +22,30 @@ TOO_SMALL = (
 )
 
 
+def shared(values: Tensor, workers: int) -> Tensor:
+    """Moves values to shared memory, so that processes that load data see later changes too.
+
+    Args:
+        values: A tensor.
+        workers: Number of these processes; with 0 the values stay as they are if there is no room.
+
+    Raises:
+        InputError: Shared memory is too small.
+    """
+    try:
+        return values.share_memory_()
+    except (RuntimeError, OSError) as error:
+        if not _is_of_shared_memory(error):
+            raise
+        if workers:
+            raise InputError(TOO_SMALL) from error
+        return values
+
+
+def _is_of_shared_memory(error: Exception) -> bool:
+    return SHARED in str(error) or "No space left" in str(error)
+
+
 def batches(dataset: Dataset[Example], workers: int, **how: Any) -> Iterator[Batch]:
     """The batches of a data set.
 
@@ -83,7 +107,7 @@ def _join(examples: Sequence[Example | _Failure]) -> Batch | _Failure:
         if get_worker_info() is not None:
             _share(batch)
     except (RuntimeError, OSError) as error:
-        if SHARED not in str(error) and "No space left" not in str(error):
+        if not _is_of_shared_memory(error):
             raise
         return _Failure(TOO_SMALL)
     return batch

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
-from samtune.files import as_path
+from samtune.files import as_path, check_permission
 from samtune.model.on_hub import FILE, file_on_hub, is_on_hub
 from samtune.model.packages import wrong_rows
 from samtune.texts import parse_json
@@ -79,6 +79,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
     Raises:
         InputError: The file does not exist or is not a checkpoint of samtune.
+        PermissionError: It must not be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -90,6 +91,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         )
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the path of a .safetensors file")
+    check_permission(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

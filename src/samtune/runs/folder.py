@@ -20,7 +20,7 @@ from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.runs.lock import LOCK, RunLock, refuse_running
 from samtune.texts import read_text
 from samtune.training.faults import Diverged
-from samtune.training.interrupts import stop_behind, with_hint
+from samtune.training.interrupts import stop_behind, with_hint, without_interrupts
 from samtune.training.saves import LAST, holds_run
 from samtune.training.state import COUNTERS, PREVIOUS, has_state, read_counters
 
@@ -55,19 +55,30 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
         KeyboardInterrupt: The user stopped it; the message says how to continue.
     """
     locks: list[RunLock] = []
+    places: list[Path] = []
 
     def enter() -> Path:
-        folder = _fresh(output, name) if resume is None else as_path(resume)
-        option = f"resume={folder}" if resume is not None else f"output={folder}"
-        try:
-            locks.append(RunLock(folder, option))
-        except OSError as error:
-            raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
+        with without_interrupts():  # a folder that nobody knows of would stay behind
+            folder = _fresh(output, name) if resume is None else as_path(resume)
+            places.append(folder)
+            option = f"resume={folder}" if resume is not None else f"output={folder}"
+            try:
+                locks.append(RunLock(folder, option))
+            except OSError as error:
+                raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
         if output is not None and resume is None:
             _refuse_begun(folder)
         return folder
 
-    folder = from_main(enter)
+    try:
+        folder = from_main(enter)
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        for place in places:  # unless something else is in it
+            with suppress(OSError):
+                place.rmdir()
+        raise
     try:
         with _told_how_to_go_on(folder, new=resume is None):
             yield folder
@@ -152,6 +163,8 @@ class Log:
         except FileNotFoundError:
             self.display.warn(f"note: {self.path}: is missing, so that the log begins anew")
             return []
+        except PermissionError:
+            raise
         except OSError as error:
             rows, unreadable, remark = [], [1], f"cannot be read ({error.strerror})"
         if unreadable:
@@ -165,8 +178,14 @@ class Log:
         if not is_main():
             return
         self.rows.append(event)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(event)) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(finite(event)) + "\n")
+        except OSError as error:
+            remedy = "free some space and resume"
+            raise InputError(
+                f"{self.path}: could not be written ({error.strerror}); {remedy}"
+            ) from error
         self.display.event(event)
 
 

@@ -100,6 +100,8 @@ def read_tree(path: Path) -> Tree:
         tree = tree_of(read_text(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give a recipe's name or a YAML file") from error
+    except PermissionError:
+        raise
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(
             f"{path}: not readable as YAML ({reason_of(error)}); correct it"

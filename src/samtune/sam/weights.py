@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from samtune.errors import InputError, checks_keywords, nearest
+from samtune.files import check_permission
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.layers import shapes_alone
 from samtune.sam.locating import locate
@@ -225,6 +226,7 @@ def fingerprint(sam: Sam) -> str:
 def _read_safetensors(path: Path) -> State:
     from safetensors import SafetensorError, safe_open
 
+    check_permission(path)
     try:
         with safe_open(path, "pt") as file:
             within = (file.metadata() or {}).get(BASE_NOTE, "")
