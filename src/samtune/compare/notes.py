@@ -59,12 +59,15 @@ def _of_spread(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_tests(result: Mapping[str, Any]) -> Iterator[str]:
     if any(row.get("standing") for row in result["rows"]):
-        yield "* is the best of these shots, = is not distinguishable from the best."
+        yield (
+            "* is the best method with these shots, = is not distinguishable from the one with the "
+            "highest mean."
+        )
     for test in (result.get("tests") or [])[:1]:
         yield (
-            "p is of a paired permutation test over test images, against the best with the same "
-            f"shots, after Holm's correction; a method is worse if p is below {CHANCE:.2g} and the "
-            "interval excludes 0."
+            "p is from a paired permutation test over test images, against the method with the "
+            "highest mean and the same shots, after Holm's correction; a method is worse if p is "
+            f"below {CHANCE:.2g} and the interval excludes 0."
         )
         draws = test["draws"]
         if draws["n"] > 1 and draws["least"] >= CHANCE:
