@@ -49,7 +49,7 @@ SYNONYMS = {
 
 
 class InputError(ValueError):
-    """Wrong input: one line with the value, the rule and the remedy.
+    """Raised for wrong input; its message is one line with the value, the rule and the remedy.
 
     The command line prints it without a traceback and ends with exit code 2.
     """

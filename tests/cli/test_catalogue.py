@@ -83,7 +83,9 @@ def test_the_terminal_gets_a_line_of_each_and_all_of_one():
     )
     assert "feeds it back" in row["what it is"] and "2408.01835" in row["paper"]
     assert row["decoders"] == "fusion" and row["bases"] == "all but vit_t"
-    assert rows["lora"]["decoders"] == "all but fusion" and rows["lora"]["bases"] == "all"
+    assert rows["lora"]["decoders"] == "all but fusion; hq not on vit_t"
+    assert rows["lora"]["bases"] == "all" and rows["vpt"]["decoders"] == "all but fusion"
+    assert rows["batch_norm"]["decoders"] == "all but fusion, hq"  # it fits vit_t alone
     short = {row[0]: row[-1] for row in method_rows(list_methods(), brief=True)}
     assert short["lora"] == rows["lora"]["where it sits"]  # the last column of a narrow terminal
     text = facts(describe_method("ts_sam"))
@@ -105,6 +107,10 @@ def test_the_terminal_gets_a_line_of_each_and_all_of_one():
     with pytest.raises(InputError, match=r"set adapter.name=vpt adapter.depth=shallow"):
         ADAPTERS["vpt:shallow"]
     assert "changes the embedding" in facts(describe_method("lora+gsam"))
+    ssf = facts(describe_method("ssf"))  # it says that it starts as an identity
+    assert "exception to the identity at the start: with std above 0" in ssf
+    assert "changes the embedding" not in ssf
+    assert "changes SAM's masks from the start: its token" in facts(describe_method("hq"))
     assert "forms" not in facts(describe_method("samus"))
 
 
@@ -116,7 +122,7 @@ def test_decoders_are_told_as_adapters_are():
         assert all(option["help"] for option in row["options"]), row["name"]
     assert rows["fusion"]["adapters"] == ["ts_sam", "ts_sam_detached"]
     assert "vit_t" not in rows["fusion"]["backbones"] and "vit_t" in rows["tuned"]["backbones"]
-    assert "adapters: all but ts_sam, ts_sam_detached\n" in facts(rows["hq"])
+    assert "adapters: all but batch_norm, ts_sam, ts_sam_detached\n" in facts(rows["hq"])
     assert "trained: 1,071,104 parameters, decoder alone, vit_b" in facts(rows["hq"])
     assert [option["name"] for option in rows["hq"]["options"]] == ["combine"]
 

@@ -11,6 +11,7 @@ from samtune.metrics import MEASURES
 from samtune.options import Level
 from samtune.runs.config import RunConfig
 from samtune.runs.trees import leaves
+from samtune.training.engine import FitConfig
 
 LEVELS = Level.__args__
 
@@ -68,6 +69,10 @@ def test_the_help_is_of_the_present_settings_and_loads_no_torch():
 def test_the_help_lists_the_names_that_a_setting_takes():
     said = " ".join(everyday_help().split())
     assert f"How training images are augmented: one of {', '.join(AUGMENTATIONS)}" in said
+    assert "(samtune settings data.augment describes them)" in said
+    in_python = FitConfig.__doc__
+    assert "along its cosine. One of epoch, kyyle, step. Default: step." in in_python
+    assert "Greatest norm of the gradient; 0 for no limit. Default: 1.0." in in_python
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,15 @@ def test_wrong_words(samtune, tmp_path, monkeypatch, released, words, said):
     assert said in answer.line
 
 
+def test_the_systems_are_listed_without_a_file(samtune):
+    rows = samtune("import", "--from", "?", "--json").json
+    assert {row["from"] for row in rows} == {*DIALECTS}
+    listed = samtune("import").out
+    assert all(name in listed for name in DIALECTS) and "--from SYSTEM" in listed
+    assert "--out: is missing" in samtune("import", "x.pth", "--from", "samed").line
+    assert "FILE: is missing" in samtune("import", "--from", "samed").line
+
+
 def test_a_pickle_with_code_is_refused(samtune, tmp_path, tiny_weights):
     torch.save({"model": layout("ts_sam").model}, tmp_path / "x.pth")
     out = tmp_path / "x.safetensors"

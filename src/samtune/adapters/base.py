@@ -62,7 +62,7 @@ class Adapter(nn.Module):
     ``samtune.sam.encoder.ABILITIES``: the fields of ``BlockEdits`` that it sets, and whatever else
     it reads."""
     learning_rate: ClassVar[float | None] = None
-    """The learning rate that it bears, for ``train.lr=auto``, if that is another one than the
+    """The learning rate that it declares, for ``train.lr=auto``, if that is another one than the
     decoder's; the smaller of both holds."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Modules that get no gradient under the default loss and prompts."""

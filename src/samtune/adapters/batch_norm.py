@@ -60,7 +60,7 @@ class ForwardPass:
 
 @ADAPTERS.register("batch_norm")
 class BatchNorm(Adapter):
-    """TinyViT normalises by the batch in training; statistics change, not weights; mergeable."""
+    """Normalises TinyViT by each training batch and trains no weight; mergeable."""
 
     paper = "Li et al. 2016 (AdaBN), arXiv:1603.04779; Kyyle2114 2024, Fine-tuning-Segment-Anything"
     sits = "every batch normalisation of TinyViT"

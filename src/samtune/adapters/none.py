@@ -10,7 +10,7 @@ from samtune.sam.model import Sam
 
 @ADAPTERS.register("none")
 class NoAdapter(Adapter):
-    """Leaves the encoder alone; only the decoder is tuned."""
+    """Leaves the encoder alone; only the decoder can be trained."""
 
     paper = "Kirillov et al. 2023, arXiv:2304.02643"
     sits = "nowhere"

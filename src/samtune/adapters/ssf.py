@@ -54,7 +54,7 @@ class SSF(BlockTensors):
     paper = "Lian et al. 2022, arXiv:2210.08823"
     sits = "after the patch embedding and each operation of a block"
     uses = ("params", "patches")
-    changes_at_start = "with std, scales start around 1 and shifts around 0"
+    changes_at_start = "with std above 0, scales start around 1 and shifts around 0"
 
     @dataclass(frozen=True)
     class Config(BlockTensors.Config):

@@ -7,7 +7,7 @@ import inspect
 from functools import cache
 from typing import Any
 
-from samtune.adapters import ADAPTERS, Adapter
+from samtune.adapters import ADAPTERS
 from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, nearest
@@ -35,7 +35,8 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
 
     Returns:
         ``name``, ``kind`` (adapter or decoder), ``summary``, ``paper``, ``sits``,
-        ``changes_at_start`` (why a fresh one changes the embedding; empty where it does not),
+        ``starts_as_sam`` (whether a fresh one with default options computes what SAM does),
+        ``changes_at_start`` (why a fresh one does not, by default or with some option; or empty),
         ``learning_rate`` (that it declares for ``train.lr=auto``, or ``None``),
         ``trainable_parameters`` (of this part alone, on ``sized_on``: ``base``, or the first that
         it fits), ``decoders`` or ``adapters`` that it goes with, ``backbones``, ``options``,
@@ -57,7 +58,8 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "summary": (inspect.getdoc(cls) or "").split("\n")[0],
         "paper": cls.paper,
         "sits": cls.sits,
-        "changes_at_start": getattr(cls, "changes_at_start", ""),
+        "starts_as_sam": getattr(cls, "identity_at_init", not cls.changes_at_start),
+        "changes_at_start": cls.changes_at_start,
         "learning_rate": cls.learning_rate,
         "trainable_parameters": _size_of(cls, base),
         "sized_on": base,
@@ -145,7 +147,14 @@ def _partners(name: str, registry: Registry[Any]) -> dict[str, list[str]]:
     """The decoders that an adapter goes with, or the adapters of a decoder, of samtune's own."""
     cls: Any = registry[name]
     others: Registry[Any] = ADAPTERS if registry is DECODERS else DECODERS
-    return {f"{others.kind}s": [other for other in others if _go_together(cls, others[other])]}
+    return {f"{others.kind}s": [other for other in others if _joint_bases(cls, others[other])]}
+
+
+def _joint_bases(one: Any, other: Any) -> list[str]:
+    """The bases on which an adapter and a decoder, in either order, go with each other."""
+    if not _go_together(one, other):
+        return []
+    return [name for name, spec in SPECS.items() if _takes(one, spec) and _takes(other, spec)]
 
 
 def _go_together(one: Any, other: Any) -> bool:
@@ -160,14 +169,23 @@ def _is_decoder(method: Any) -> bool:
     return isinstance(method, type) and issubclass(method, Decoder)
 
 
-def _fits(method: type[Adapter] | type[Decoder], spec: SamSpec) -> bool:
+def _fits(method: Any, spec: SamSpec) -> bool:
     """Whether a method can have a base; a decoder needs an adapter that can too."""
+    if not _takes(method, spec):
+        return False
+    if not _is_decoder(method):
+        return True
+    partners = (ADAPTERS[a] for a in ADAPTERS if _go_together(method, ADAPTERS[a]))
+    return any(_takes(partner, spec) for partner in partners)
+
+
+def _takes(method: Any, spec: SamSpec) -> bool:
+    """Whether an adapter or a decoder, seen alone, accepts a base."""
     try:
         if _is_decoder(method):
             method.check(spec)
-            partners = (ADAPTERS[a] for a in ADAPTERS if _go_together(method, ADAPTERS[a]))
-            return any(_fits(partner, spec) for partner in partners)
-        check_base(method, spec)  # type: ignore[arg-type]
+        else:
+            check_base(method, spec)
     except InputError:
         return False
     return True
@@ -175,11 +193,12 @@ def _fits(method: type[Adapter] | type[Decoder], spec: SamSpec) -> bool:
 
 def methods_table(base: str = "vit_b") -> str:
     """The methods as a Markdown table, for the documentation."""
-    heads = ("method", "what it is", "where it sits", "adapter alone, ViT-B", "decoders", "bases")
+    size = "trained parameters, ViT-B"
+    heads = ("adapter", "what it does", "where it sits", size, "decoders", "bases")
     lines = [f"| {' | '.join((*heads, 'paper'))} |", "|---" * 7 + "|"]
     for row in list_methods(base):
         trained = _sized(row, base)
-        fits = (", ".join(row[key]) for key in ("decoders", "backbones"))
+        fits = (_partner_words(row), ", ".join(row["backbones"]))
         cells = (f"`{row['name']}`", row["summary"], row["sits"], trained, *fits, row["paper"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -194,7 +213,6 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
     """
     kind = rows[0]["kind"]
     other = "decoders" if kind == "adapter" else "adapters"
-    known = list(DECODERS) if kind == "adapter" else list(ADAPTERS)
     place = "where it sits" if kind == "adapter" else "what it is"
     if brief:
         columns: tuple[str, ...] = (kind, "size, vit_b", place)
@@ -207,7 +225,7 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
             _sized(row),
             *([row["summary"]] if about else []),
             row["sits"],
-            _all_or(row[other], known),
+            _partner_words(row),
             _all_or(row["backbones"], list(SPECS)),
             row["paper"],
         )
@@ -225,23 +243,41 @@ def facts(row: dict[str, Any]) -> str:
     """The description of :func:`describe_method` without the options, as lines."""
     kind = row["kind"]
     forms = [f"{name} ({settings(kind, own)})" for name, own in row["forms"].items()]
-    changes = row["changes_at_start"]
     return "\n".join(
         (
             row["summary"],
             f"{'sits' if kind == 'adapter' else 'is'}: {row['sits']}",
-            *([f"changes the embedding from the start: {changes}"] if changes else []),
+            *_start(row),
             f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {row['sized_on']}",
             *([f"train.lr=auto: {rate:g}"] if (rate := row["learning_rate"]) is not None else []),
-            f"decoders: {', '.join(row['decoders'])}"
-            if kind == "adapter"
-            else f"adapters: {_all_or(row['adapters'], list(ADAPTERS))}",
+            f"{'decoders' if kind == 'adapter' else 'adapters'}: {_partner_words(row)}",
             f"bases: {', '.join(row['backbones'])}",
             *([f"paper: {row['paper']}"] if row["paper"] else []),
             *(f"of another package: {_origin(each)}" for each in row["packages"]),
             *([f"other forms: {', '.join(forms)}"] if forms else []),
         )
     )
+
+
+def _start(row: dict[str, Any]) -> list[str]:
+    """What a fresh method changes before any training, as a line; none if it changes nothing."""
+    if not (clause := row["changes_at_start"]):
+        return []
+    if row["starts_as_sam"]:
+        return [f"exception to the identity at the start: {clause}"]
+    subject = "the embedding" if row["kind"] == "adapter" else "SAM's masks"
+    return [f"changes {subject} from the start: {clause}"]
+
+
+def _partner_words(row: dict[str, Any]) -> str:
+    """The decoders or adapters that a method goes with, and the bases on which one does not."""
+    if row["kind"] == "decoder":
+        return _all_or(row["adapters"], list(ADAPTERS))
+    words = [_all_or(row["decoders"], list(DECODERS))]
+    for name in row["decoders"]:
+        without = [base for base in row["backbones"] if not _takes(DECODERS[name], SPECS[base])]
+        words += [f"{name} not on {', '.join(without)}"] if without else []
+    return "; ".join(words)
 
 
 def _origin(row: dict[str, str]) -> str:
@@ -269,11 +305,12 @@ def _meaning(row: dict[str, Any]) -> str:
 
 def decoders_table(base: str = "vit_b") -> str:
     """The decoders as a Markdown table, for the documentation."""
-    lines = ["| decoder | what it is | decoder alone, ViT-B | adapters | paper |", "|---" * 5 + "|"]
+    heads = ("decoder", "what it is", "trained parameters, ViT-B", "adapters", "bases", "paper")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in list_decoders(base):
         trained = _sized(row, base)
-        adapters = _all_or(row["adapters"], list(ADAPTERS))
-        cells = (f"`{row['name']}`", row["sits"], trained, adapters, row["paper"])
+        fits = (_partner_words(row), ", ".join(row["backbones"]))
+        cells = (f"`{row['name']}`", row["sits"], trained, *fits, row["paper"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

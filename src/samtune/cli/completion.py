@@ -14,11 +14,12 @@ OF_A_COMPARISON = ("methods=", "shots=", "seeds=", "launcher=", "jobs=", "retrie
 
 
 def completion_names() -> dict[str, Any]:
-    """The settings by whole name with the values among which each chooses, and all methods."""
+    """The settings by whole name with their possible values, all methods, and export's formats."""
     from samtune.adapters import ADAPTERS
     from samtune.cli.setting_list import setting_rows
     from samtune.data.named import DATASETS
     from samtune.decoders import DECODERS
+    from samtune.exports.base import FORMATS
     from samtune.runs.config import RunConfig
     from samtune.runs.setting_names import choices_of
     from samtune.sam.spec import SPECS
@@ -35,7 +36,8 @@ def completion_names() -> dict[str, Any]:
         row["name"]: known.get(row["name"]) or row["names"] or choices.get(row["name"], [])
         for row in setting_rows()
     }
-    return {"settings": settings, "adapters": [*ADAPTERS], "decoders": [*DECODERS]}
+    methods = {"adapters": [*ADAPTERS], "decoders": [*DECODERS]}
+    return {"settings": settings, **methods, "formats": [*FORMATS]}
 
 
 def complete_words(ctx: Any, incomplete: str) -> list[str]:
@@ -62,6 +64,16 @@ def complete_method(incomplete: str) -> list[str]:
     """The adapters and decoders whose names begin so."""
     names = [*_names()["adapters"], *_names()["decoders"]]
     return [name for name in names if name.startswith(incomplete)]
+
+
+def format_names() -> Sequence[str]:
+    """The formats of ``samtune export``; none while the file is written."""
+    return _names().get("formats", ())
+
+
+def complete_format(incomplete: str) -> list[str]:
+    """The formats of ``samtune export`` whose names begin so."""
+    return [name for name in format_names() if name.startswith(incomplete)]
 
 
 def complete_recipe(incomplete: str) -> list[str]:

@@ -22,7 +22,7 @@ Quiet = Annotated[
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        help="A folder, recipe names, YAML files and key=value.",
+        help="A data folder, names of recipes, YAML files, and settings as key=value.",
         show_default=False,
         autocompletion=complete_words,
     ),

@@ -14,7 +14,7 @@ MARKS = {"well": "ok", "remark": "--", "fault": "!!"}
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check this machine and installation, and say what to do about what is missing."""
+    """Check this machine and installation, also by two steps of training, in about a minute."""
     from samtune.doctor.findings import Finding, findings, with_home_short
     from samtune.doctor.training import train_two_steps
     from samtune.report.setting_words import paragraph

@@ -77,14 +77,14 @@ def calibrate(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Settings: everything.fit=msa or ap; data.root=..., data.split=... of other "
-            "images than those of its validations."
+            help="Settings: everything.fit=msa or ap; data.root=... and data.split=... for other "
+            "images than the validation images of its training."
         ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit the thresholds of everything on annotated images, and write a new checkpoint."""
+    """Fit the thresholds of samtune everything on annotated images; write a new checkpoint."""
     from samtune.runs.calibrating import calibrate_checkpoint
 
     with speaking(as_json, quiet) as display, warning(display):

@@ -9,18 +9,26 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from samtune.cli.completion import complete_method, complete_recipe
+from samtune.cli.completion import complete_method, complete_recipe, complete_words
 from samtune.cli.console import Json, Quiet, Words, answer, speaking
 from samtune.cli.data import app as data_app
 from samtune.cli.doctor import doctor
 from samtune.cli.ending import end_of, prepare_streams
 from samtune.cli.everything import calibrate, everything
 from samtune.cli.hints import in_full
+from samtune.cli.importing import bring_in
 from samtune.cli.outward import bundle, export
 from samtune.cli.plan import plan
 from samtune.cli.predict import predict
 from samtune.cli.reference import list_metrics, list_settings
 from samtune.cli.setting_list import TakesSettings
+
+DemoWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Settings as key=value.", show_default=False, autocompletion=complete_words
+    ),
+]
 
 ALONE = ("predict", "everything", "calibrate", "import", "merge", "export", "bundle")
 """Verbs whose work is not shared among processes: the main one does it."""
@@ -69,7 +77,7 @@ app.command(name="metrics")(list_metrics)
 
 
 @app.command(epilog=f"Settings are those of a training; {SEE_TRAIN}")
-def demo(words: Words = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def demo(words: DemoWords = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
     from samtune.assets import demo_data
     from samtune.files import free_path
@@ -136,57 +144,7 @@ def compare(words: Words = None, as_json: Json = False, quiet: Quiet = False) ->
         raise typer.Exit(1)
 
 
-@app.command(name="import")
-def bring_in(
-    file: Annotated[str, typer.Argument(help="Another system's checkpoint.")],
-    dialect: Annotated[str, typer.Option("--from", help="Its dialect, as samed; ? lists all.")],
-    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
-    model: Annotated[str | None, typer.Option(help="The base's name, as vit_b.")] = None,
-    base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
-    save_base: Annotated[
-        Path | None, typer.Option("--save-base", help="Where to write the base in the file.")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="height,width of gsam:gsam's or samed's input.")
-    ] = None,
-    first_size: Annotated[
-        str | None,
-        typer.Option("--first-size", help="gsam:*: 520,520 for one of Trans10k as published."),
-    ] = None,
-    channels: Annotated[
-        str, typer.Option(help="rgb, or bgr for a gsam:* of Cityscapes as published.")
-    ] = "rgb",
-    native_raw: Annotated[
-        bool, typer.Option("--native-raw", help="cat_sam_*: 1024 x 1024 images as published.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Bring another system's checkpoint in: samtune import FILE --from DIALECT --out X."""
-    from samtune.cli.numbers import size_of
-    from samtune.foreign import ImportRefused, import_checkpoint
-
-    with speaking(as_json) as display:
-        try:
-            imported = import_checkpoint(
-                file,
-                dialect,
-                out,
-                model=model,
-                base=base,
-                save_base=save_base,
-                size=size_of("--size", size),
-                first_size=size_of("--first-size", first_size),
-                channels=channels,
-                native_raw=native_raw,
-            )
-        except ImportRefused as error:
-            answer({"refused": str(error), **error.lists}, as_json)
-            raise
-        display.say(
-            f"{imported.checkpoint}: {imported.model.trainable():,} trained parameters on "
-            f"{imported.model.sam.spec.name}; its base is {imported.base}"
-        )
-    answer(imported.summary(), as_json)
+app.command(name="import")(bring_in)
 
 
 @app.command()
@@ -220,11 +178,11 @@ def methods(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="One adapter or decoder, for its options.", autocompletion=complete_method
+            help="An adapter or a decoder, for its options.", autocompletion=complete_method
         ),
     ] = None,
     advise: Annotated[
-        bool, typer.Option("--advise", help="Which settings suit which case, by measurements.")
+        bool, typer.Option("--advise", help="List which settings suit which case, by measurements.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -252,13 +210,14 @@ def methods(
                     display.listing(columns, cells, fixed=2)
             for plugin in (plugin for plugin in plugins if plugin["remark"]):
                 display.say(f"note: {plugin['remark']}")
-            display.say("samtune methods NAME tells all of one, with its options")
+            display.say("samtune methods NAME shows one in full, with its options")
             rows = [*rows, *plugins]
         else:
             display.say(f"{name}: {catalogue.facts(rows[0])}")
-            display.table(
-                ("option", "default", "meaning"), catalogue.option_rows(rows[0]["options"])
-            )
+            if options := catalogue.option_rows(rows[0]["options"]):
+                display.table(("option", "default", "meaning"), options)
+            else:
+                display.say("no options")
     answer(rows if name is None else rows[0], as_json)
 
 
@@ -279,11 +238,12 @@ def recipes(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="One recipe in full, or a word of several names.", autocompletion=complete_recipe
+            help="A recipe's name, for all of it, or a word in the names of several.",
+            autocompletion=complete_recipe,
         ),
     ] = None,
     as_yaml: Annotated[
-        bool, typer.Option("--yaml", help="One as a YAML file to start from: samtune train FILE.")
+        bool, typer.Option("--yaml", help="Write it as a YAML file to edit: samtune train FILE.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where --yaml writes; by default NAME.yaml.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samtune.cli.completion import complete_format, format_names
 from samtune.cli.console import Json, answer, speaking
 
 if TYPE_CHECKING:
@@ -19,20 +20,32 @@ def export(
     ] = None,
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="base.weights=..., strength=..., and settings of the format."),
+        typer.Argument(help="Settings: base.weights=..., strength=..., format.NAME=..."),
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", "-f", help="See samtune export without arguments.")
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help=f"One of {', '.join(format_names())}; samtune export alone describes them.",
+            autocompletion=complete_format,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The folder to write.")] = None,
-    name: Annotated[str | None, typer.Option(help="What the files are called.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the files; by default method and base.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8, if the format has it.")
+    ] = "fp32",
     threshold: Annotated[
         float, typer.Option(help="Logits above it are inside; 0 is a probability of one half.")
     ] = 0.0,
     check: Annotated[
         Path | None,
-        typer.Option("--check", help="A folder of images to check with; else the demo's."),
+        typer.Option(
+            "--check", help="A folder of images to check with; by default those of the demo."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -40,8 +53,10 @@ def export(
     with speaking(as_json) as display:
         if checkpoint is None:
             rows = list_formats()
-            columns = ("format", "for", "writes")
-            display.listing(columns, [[row[key] for key in columns] for row in rows], fixed=1)
+            whole = ("format", "for", "writes", "precisions", "needs")
+            columns = ("format", "precisions", "for") if display.narrow else whole
+            cells = [[row[key] for key in columns] for row in rows]
+            display.listing(columns, cells, fixed=2 if display.narrow else 1)
             display.say("samtune export CHECKPOINT --format FORMAT --out FOLDER")
         else:
             how = {
@@ -61,7 +76,8 @@ def bundle(
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
     base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
     licence: Annotated[
-        str, typer.Option(help="That of the base, as apache-2.0, where it is not known.")
+        str,
+        typer.Option(help="The base's licence, as apache-2.0, if samtune does not know it."),
     ] = "",
     as_json: Json = False,
 ) -> None:

@@ -26,11 +26,11 @@ def list_settings(
 
 def list_metrics(
     name: Annotated[
-        str | None, typer.Argument(help="A metric or a group, for all that its number means.")
+        str | None, typer.Argument(help="A metric or a group of metrics, to explain in full.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the metrics, or say what one's number means."""
+    """List the metrics, or explain one of them in full."""
     from samtune.metrics.contract import MEASURES, contract, expand
 
     with speaking(as_json) as display:
@@ -39,7 +39,7 @@ def list_metrics(
         if name is None:
             columns = ("metric", "group", "better", "meaning")
             display.table(columns, [tuple(row[key] for key in columns) for row in rows])
-            display.say("samtune metrics NAME tells all that a number means")
+            display.say("samtune metrics NAME explains a metric in full")
         else:
             display.say(contract(names).rstrip())
     answer(rows, as_json)

@@ -53,7 +53,9 @@ def _word(name: str, default: Any) -> str:
 def _sentence(row: dict[str, Any]) -> str:
     """The meaning of a setting, and the names among which it chooses."""
     said = " ".join(row["help"].replace("``", "").split()).split(". ")[0].rstrip(".")
-    return f"{said}: one of {', '.join(row['names'])}" if row["names"] else said
+    if not row["names"]:
+        return said
+    return f"{said}: one of {', '.join(row['names'])} ({WHERE} {row['name']} describes them)"
 
 
 def rows_of(level: str) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class Decoder(nn.Module):
     """The reason, as a clause, why a fresh decoder answers differently from SAM's own; empty if it
     does not."""
     learning_rate: ClassVar[float | None] = COPY_RATE
-    """The learning rate that it bears, for ``train.lr=auto``; ``None`` if nothing is trained."""
+    """The learning rate that it declares, for ``train.lr=auto``; ``None`` if nothing is trained."""
     prompted: ClassVar[bool] = True
     """Whether its answer depends on the prompt."""
     initial: ClassVar[tuple[str, ...]] = ()

@@ -46,7 +46,10 @@ class InstanceDecoder(Decoder):
     three maps. With ``prompts`` it stands beside SAM's own decoder, which answers prompts.
     """
 
-    paper = "Archit et al. 2025, Nature Methods 22; UNETR: arXiv:2103.10504; APG: arXiv:2603.17845"
+    paper = (
+        "Archit et al. 2025, Nature Methods 22; UNETR: arXiv:2103.10504; "
+        "automatic prompt generation: arXiv:2603.17845"
+    )
     sits = "convolutions that enlarge the embedding to foreground and distances, for a watershed"
     forms: ClassVar = {
         "classes": {"object_classes": 3},

@@ -51,7 +51,7 @@ def prepare(
     Args:
         split: As ``samtune.open_data("polyps").train``; or samples that
             :func:`samtune.data_from` could read without further settings.
-        model: That will be trained or measured.
+        model: The model that will be trained or measured.
         train: Whether it is to be trained: then images are augmented, objects are drawn, and the
             prompts are those that the model is trained for.
         prompts: How the objects are asked for: in an evaluation a mode or several to draw from, by

@@ -94,16 +94,17 @@ def export(
     that the model was trained for and the fingerprint of its base; ``check.png`` shows one mask.
 
     Args:
-        model: With its strength; it is put into evaluation mode.
+        model: The model, exported at its current strength; it is put into evaluation mode.
         out: The folder to write, which must not be there yet, or be empty.
-        format: See ``samtune export --help`` for the formats.
-        name: What the files are called; by default method and base.
+        format: One of those that ``samtune export --help`` lists.
+        name: The name of the files; by default method and base.
         precision: ``fp32``, ``fp16`` or ``int8``, as far as the format has them.
         threshold: Logits above it are inside.
-        classes: Names of the classes, for formats that tell them.
+        classes: Names of the classes, for formats that store them.
         check: A folder of images to check with; by default those of the demo.
-        checkpoint: The file that the model was read from, for formats that load it.
-        base: The file of its base, for those.
+        checkpoint: The file that the model was read from, for the formats ``cvat``,
+            ``label-studio`` and ``hub``, which contain it.
+        base: The file of its base, for the same formats.
         options: Settings of the format.
 
     Raises:

@@ -121,7 +121,7 @@ def _family(
     return register(
         Dialect(
             name=f"gsam:{name}",
-            system=f"Generalized SAM's code (Kato et al. 2024), its {name} model",
+            system=f"Generalized SAM (Kato et al. 2024), its model {name}",
             adapter=adapter,
             decoder="semantic",
             marks=(r"^mask_decoder\.iou_token\.weight$", *marks),

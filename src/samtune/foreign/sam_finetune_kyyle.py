@@ -5,7 +5,7 @@ from samtune.foreign.base import Dialect, register
 SAM_FINETUNE_KYYLE = register(
     Dialect(
         name="sam_finetune_kyyle",
-        system="Kyyle2114's Fine-tuning-Segment-Anything, partial weights",
+        system="Kyyle2114's Fine-tuning-Segment-Anything",
         adapter="none",
         decoder="tuned",
         marks=(r"^mask_decoder\.mask_tokens\.weight$",),

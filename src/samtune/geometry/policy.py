@@ -58,9 +58,10 @@ class InputConfig(Settings):
     std: tuple[Positive, Positive, Positive] | None = setting(None, level="expert")
     """Standard deviation per channel, by which the result is divided; by default the base's."""
     tiles: Literal["auto", "whole", "crop", "tiled"] = setting("auto", changeable=True)
-    """The content of the frame: the whole image, a crop around each prompt, or overlapping tiles of
-    the frame's size, whose answers are blended. auto chooses before a training, by the widths of
-    the objects in the training masks; recipes and presets use whole images."""
+    """The content of the frame: whole, the image; crop, a crop around each prompt; or tiled,
+    overlapping tiles of the frame's size, whose answers are blended. auto chooses before a
+    training, by the widths of the objects in the training masks; recipes and presets use whole
+    images."""
     overlap: Annotated[float, Range(at_least=0, at_most=MOST_OVERLAP)] = setting(
         0.25, level="expert", changeable=True
     )
@@ -202,14 +203,14 @@ class InputPolicy(InputConfig):
         return cls.of({**PRESETS[name].settings, "size": size})
 
     def way(self) -> Resize:
-        """The way of resizing: ``resize``, with the steps that published settings change."""
+        """The object that resizes images as this policy says, ready for use."""
         way: Resize = RESIZES[self.resize]()
         for name in published_settings(self):
             way = INPUT_RULES[name](way, self)
         return way
 
     def differing(self) -> dict[str, Any]:
-        """The size, the way of resizing, and the values that differ from the defaults."""
+        """The size, ``resize``, and all fields that differ from their defaults, by name."""
         return {
             f.name: value
             for f in fields(self)

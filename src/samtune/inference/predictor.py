@@ -197,9 +197,9 @@ class Predictor:
             point_labels: ``(n,)``, 1 inside the object, 0 outside.
             box: ``(4,)`` xyxy pixels.
             mask_input: ``(1, 4H, 4W)`` logits, the ``low_res`` of an earlier call.
-            multimask_output: Three masks, as SAM has them for a prompt that leaves open what is
-                meant. A model that is trained for one mask answers best with False. Decoders of one
-                mask (``hq``, ``fusion``) give it, and those of classes all of these, either way.
+            multimask_output: Return three masks, as SAM does for an ambiguous prompt. A model that
+                is trained for one mask answers best with False. Whatever is set, decoders with a
+                single mask (``hq``, ``fusion``) return one, and decoders of classes one per class.
             return_logits: Masks as logits instead of bools.
 
         Returns:

@@ -46,8 +46,8 @@ def bundle(
     Args:
         checkpoint: A checkpoint, or the folder of a run.
         out: The ``.safetensors`` file to write.
-        base: The weights that it was trained on; ``None`` where they ship with the package.
-        licence: That of the base, as ``apache-2.0``; it is known of what ships with the package and
+        base: The weights that it was trained on; ``None`` if they ship with the package.
+        licence: The licence of the base, as ``apache-2.0``; samtune knows that of its own base and
             of the official files.
 
     Raises:

@@ -52,8 +52,8 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
     The tensors have full strength; the header contains the strength at which the model acts.
 
     Args:
-        model: Of an adapter or decoder that was given as a module, the file has the tensors alone:
-            :func:`load` then takes such a module.
+        model: The model. If its adapter or decoder was passed as a module, the file has only that
+            module's tensors, and :func:`load` must be passed such a module, too.
         path: The file to write; a missing folder is created.
         verb: The verb of the command line that writes it, if any.
         extra: Further JSON values to keep in the header (``config``, ``metrics``, ``classes``,

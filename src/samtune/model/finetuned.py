@@ -55,8 +55,8 @@ class FineTuned(OnHub, nn.Module):
         adapter: A registered name, several joined as in ``lora+adaptformer``, a subclass of
             ``samtune.adapters.Adapter`` or its path, as ``my_pkg.mod:Gain``, or a module.
         decoder: A decoder, in the same forms.
-        input: The input policy, or what differs from the base's native square, filled as its
-            encoder requires, as in ``{"size": 512, "bands": (3, 2, 1)}``.
+        input: The input policy, or the settings that differ from the base's own, as in
+            ``{"size": 512, "bands": (3, 2, 1)}``.
         adapter_options: Options of a named adapter or of a class, see ``samtune methods NAME``, or
             its ``Config``; of several, by name.
         decoder_options: Options of a named decoder or of a class.
@@ -176,7 +176,7 @@ class FineTuned(OnHub, nn.Module):
 
     @property
     def learning_rate(self) -> float:
-        """The rate that its adapter and decoder bear, see ``samtune.model.rates``."""
+        """The rate that its adapter and decoder declare, see ``samtune.model.rates``."""
         return rate_of(self.adapter, self.decoder).value
 
     @property
@@ -311,7 +311,10 @@ class FineTuned(OnHub, nn.Module):
         return run(block, x, edits)
 
     def train(self, mode: bool = True) -> FineTuned:
-        """Sets the mode of the module; parts at another strength follow the trained weights."""
+        """Sets the module to training or evaluation mode, as in every module.
+
+        A strength below 1 acts in evaluation mode alone, and on the weights of that moment.
+        """
         if mode:
             self._acting = None
         return super().train(mode)

@@ -17,6 +17,7 @@ from samtune.options.docs import attribute_docs
 from samtune.options.fields import (
     Level,
     Names,
+    as_yaml,
     changeable,
     level_of,
     names_of,
@@ -37,7 +38,7 @@ from samtune.options.ranges import (
     SwitchOrName,
 )
 from samtune.options.settings import Settings, as_typed_in_python
-from samtune.options.validation import as_yaml, check_values, ranges, validated
+from samtune.options.validation import check_values, ranges, validated
 
 __all__ = [
     "Bound",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from dataclasses import MISSING
 from functools import cache
 from typing import Any
 
+from samtune.options.fields import as_yaml, names_of
 from samtune.options.former import under_current_names
 
 
@@ -50,4 +52,15 @@ class WithFieldDocs(type):
             return text
         docs = attribute_docs(cls)
         rows = [f"    {name}: {' '.join(docs.get(name, '').split())}" for name in fields]
+        rows = [f"{row}{_choice(cls, name)}" for row, name in zip(rows, fields, strict=True)]
         return "\n".join([str(text).rstrip(), "", "Settings:", *rows])
+
+
+def _choice(cls: type, name: str) -> str:
+    """The names among which a field chooses, and its default, as sentences."""
+    row = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    names = names_of(row)
+    choices = f" One of {', '.join(names)}." if names else ""
+    if row.default in (MISSING, None, ()):
+        return choices
+    return f"{choices} Default: {as_yaml(row.default)}."

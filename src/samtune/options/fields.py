@@ -62,6 +62,12 @@ def published_settings(settings: Any) -> list[str]:
     return [row.name for row in rows if getattr(settings, row.name) != row.default]
 
 
+def as_yaml(value: Any) -> str:
+    """A default or an option in the form that a command line takes."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
 def names_of(row: dataclasses.Field[Any]) -> Names | None:
     """The registry whose members are a field's values, if there is one."""
     registry = row.metadata.get("names")

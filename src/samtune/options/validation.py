@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from samtune.errors import InputError, nearest
-from samtune.options.fields import names_of
+from samtune.options.fields import as_yaml, names_of
 from samtune.options.ranges import Range
 from samtune.options.settings import check_all_together, made_of_words
 
@@ -102,12 +102,6 @@ def _choices(hint: Any) -> list[str]:
     if get_origin(hint) is Literal:
         return [str(part) for part in get_args(hint)]
     return [word for part in get_args(hint) for word in _choices(part)]
-
-
-def as_yaml(value: Any) -> str:
-    """A default or an option in the form that a command line takes."""
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def check_values(settings: Any, prefix: str) -> None:

@@ -30,7 +30,7 @@ GATE = 0.5
 
 @DRAWS.register("published")
 class SeededWorkers(Draws):
-    """Every image gets the same draws in every epoch, as in CAT-SAM; needs data.augment=mirrors.
+    """All images get the same draws in all epochs, as in CAT-SAM; needs data.augment=mirrors.
 
     Python's ``random`` decides on mirrors, crop and the mode of prompts, NumPy's old generator on
     pixels and objects, torch's on the noise of masks. Draws that CAT-SAM's training does not have

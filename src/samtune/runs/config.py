@@ -103,8 +103,9 @@ class RunConfig(Settings):
     watershed: WatershedConfig = field(default_factory=WatershedConfig)
     """The same by a decoder of distances."""
     strength: Fraction | None = None
-    """Fraction of a checkpoint's training that acts when it is evaluated or predicts, from 0, the
-    base, to 1; by default the checkpoint's. For a training, set train.strength."""
+    """For an evaluation or prediction with a checkpoint: how far its weights are blended from the
+    base (0) to the trained ones (1); by default as the checkpoint says. For a training, set
+    train.strength."""
     preset: Literal["8gb", "12gb", "16gb", "24gb", "80gb", "cpu", "auto"] | None = None
     """Makes a training fit into a memory size: 8gb, 12gb, 16gb, 24gb, 80gb, auto (the free memory
     of this machine's device) or cpu (the same, on the processor). It sets what samtune plan finds;

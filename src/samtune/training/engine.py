@@ -76,7 +76,8 @@ def fit(
         progress: Called with the number of steps done and of all steps, after each.
         header: Further values for the checkpoint's header.
         cpu: Stay on the CPU if there is a faster device.
-        measuring: How ``config.metric`` is measured; which metrics it names makes no difference.
+        measuring: Options of the metrics with which ``config.metric`` is measured; its list of
+            metrics is ignored.
         loss: An own ``function(logits, targets, valid)`` in the place of ``config.loss``, see
             :class:`samtune.losses.FunctionLoss`; or an expression.
         optimizer: A function that makes an optimiser of torch from the list of trained parameters,
@@ -86,11 +87,13 @@ def fit(
         on_step: Called with a :class:`samtune.training.callbacks.CallbackState` after each step.
         on_validation: The same after each validation of what is trained.
         callbacks: An object with methods of these two names, or several.
-        outside: What ``config.time`` covers besides this call.
+        outside: The time that a run has used before this call, and what it measures after it, all
+            of which ``config.time`` covers; only :mod:`samtune.runs` sets it.
 
     ``output/last`` is written before the first step, by time, at every validation, and when an
-    interrupt (Ctrl-C) or an error ends the training, unless that is of the weights themselves. A
-    resumed training gives what an uninterrupted one does, with ``feature_cache`` up to rounding.
+    interrupt (Ctrl-C) or an error ends the training, unless the error is that weights are not
+    finite. A resumed training gives what an uninterrupted one does, with ``feature_cache`` up to
+    rounding.
 
     Raises:
         InputError: Nothing to train, wrong settings or images, a folder that holds another

@@ -79,14 +79,14 @@ class FitConfig(Settings):
     epoch_fraction: PositiveFraction = setting(1.0, level="published")
     """Fraction of the training images in an epoch, drawn anew for each; at least one image."""
     batch_size: Literal["auto"] | Count = BATCH
-    """Images per batch and device; auto is 4 with train.micro_batch=auto, so that a step has as
-    many images whatever the memory."""
+    """Images per batch and device; auto means 4 with train.micro_batch=auto: a step then has 4
+    images even if the memory holds fewer at once."""
     micro_batch: Literal["auto"] | Count | None = setting(None, level="expert")
     """Images of a batch that are computed at once; their gradients add up to the batch's, so that
     fewer need less memory. By default the whole batch; auto takes as many as the memory holds. If
     memory runs out, the number is halved and the step begins anew."""
     last_batch: str = setting("fill", level="published", names=LAST_BATCHES)
-    """Treatment of the last images of an epoch if they do not fill a batch."""
+    """What happens to the last images of an epoch if they do not fill a batch."""
     accumulate: Count = setting(1, level="expert")
     """Number of batches whose gradients are added up for one step."""
     lr: Literal["auto"] | Annotated[float, Range(above=0, remedy="choose one such as 1e-4")] = (
@@ -97,7 +97,7 @@ class FitConfig(Settings):
     min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
-    """The points in time at which the learning rate falls."""
+    """When the learning rate falls along its cosine."""
     warmup: Fraction = setting(0.05, level="expert")
     """Fraction of all steps in which the rate rises from zero."""
     weight_decay: Fraction = setting(1e-4, level="expert")
@@ -109,9 +109,9 @@ class FitConfig(Settings):
     structure, iou_head and quality_head; for the decoder instances also distances, foreground and
     object_ce; for maps of classes ce, ce_pooled and multi_dice."""
     loss_at: LossAt = setting("frame", level="expert")
-    """The size at which the loss is computed: that of the model's frame, or each image's own size
-    (after augmentation and crops). The latter needs memory for masks of that size, and bbce then
-    counts pixels per image."""
+    """The size at which the loss is computed: frame, that of the model's frame, or image, each
+    image's own size (after augmentation and crops). The latter needs memory for masks of that size,
+    and bbce then counts pixels per image."""
     clip: Annotated[float, Range(at_least=0, remedy="0 is no limit")] = setting(1.0, level="expert")
     """Greatest norm of the gradient; 0 for no limit."""
     precision: Precision = "auto"
@@ -142,25 +142,27 @@ class FitConfig(Settings):
     the mean over the trained prompts of prompts.eval, or over all trained prompts if there are
     none."""
     strength: Literal["auto", "none"] | Fraction = "auto"
-    """Fraction of the training that acts in the end, from 0 to 1: auto chooses it on the validation
-    images; none means 1, or 0 if the base validates better; a number is used as it is."""
+    """How far the result is blended from the base (0) to the trained weights (1): auto chooses by
+    the validation images; none means 1, or 0 if the base validates better; a number is used as it
+    is."""
     average: Literal["auto", "none"] | PositiveFraction = setting("auto", level="expert")
     """Fraction of the steps, at the end, whose weights are averaged; the average is used if it
     validates best. auto means a quarter."""
     keep: str | list[str] = "auto"
-    """Prompts that are not trained for and must not get worse: auto means box and point if the base
-    answers them well; none; or a list. Training uses them on its images too."""
+    """Prompts that are not trained for and must not get worse: auto means box and point, each if
+    the base reaches an IoU of 0.5 with it on the validation images; none; or a list. Training uses
+    them on its images too."""
     keep_to: Literal["base", "targets"] = setting("base", level="expert")
-    """Targets of the prompts of train.keep in training: the base's own answers, which costs one
-    more encoding, or the true masks."""
+    """Targets of the prompts of train.keep in training: base, the base's own answers, which costs
+    one more encoding, or targets, the true masks."""
     rehearsal: NotNegative = setting(1.0, level="expert")
     """Weight of the loss of the prompts of train.keep; with 0 they are only monitored."""
     forget: NotNegative = setting(0.01, level="expert")
     """Weights are not chosen if they lose more than this IoU, compared with the base, on a
     monitored prompt of the validation images."""
     patience: Count | None = None
-    """Stop after this many validations without a better one; they count after the warm-up, once
-    weights were better than the base."""
+    """Stop after this many validations in a row without a better one. Validations count only after
+    the warm-up, and only after the first weights that are better than the base."""
     log_every: Count = setting(10, level="expert")
     """Steps between logged training losses."""
     save_every: NotNegative = setting(10.0, level="expert")

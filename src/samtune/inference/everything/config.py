@@ -16,7 +16,7 @@ FITTED = "settings"
 
 @dataclass(frozen=True)
 class EverythingConfig(Settings):
-    """The grid of points, the thresholds and the crops of masks of everything."""
+    """How ``samtune everything`` finds objects: grid of points, thresholds and crops."""
 
     section = "everything"
 
