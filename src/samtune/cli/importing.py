@@ -3,77 +3,79 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from samtune.cli.console import Json, answer, speaking
 
+if TYPE_CHECKING:
+    from samtune.report.terminal import Display
+
 LIST_ALL = "?"
 """In the place of a dialect: list them all."""
 
 
+File = Annotated[
+    str | None, typer.Argument(help="Another system's checkpoint.", show_default=False)
+]
+From = Annotated[
+    str | None, typer.Option("--from", help="The system, as samed; samtune import alone lists all.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The .safetensors file to write.")]
+Model = Annotated[
+    str | None, typer.Option(help="The base's name, as vit_b; by default read off the tensors.")
+]
+Base = Annotated[str | None, typer.Option(help="The file of the base's weights.")]
+SaveBase = Annotated[
+    Path | None, typer.Option("--save-base", help="Write the base that FILE contains to this file.")
+]
+Size = Annotated[
+    str | None,
+    typer.Option(help="The model's input size, as 360,480 (height,width): gsam:gsam, samed."),
+]
+FirstSize = Annotated[
+    str | None,
+    typer.Option(
+        "--first-size",
+        help="Stretch images to this size first: 520,520 for a gsam:* model of Trans10k.",
+    ),
+]
+Channels = Annotated[
+    str, typer.Option(help="Order of the channels: bgr for a gsam:* model of Cityscapes, else rgb.")
+]
+NativeRaw = Annotated[
+    bool,
+    typer.Option(
+        "--native-raw",
+        help="Do not normalise images of exactly 1024 x 1024 pixels, as the code of CAT-SAM.",
+    ),
+]
+
+
 def bring_in(
-    file: Annotated[
-        str | None, typer.Argument(help="Another system's checkpoint.", show_default=False)
-    ] = None,
-    dialect: Annotated[
-        str | None,
-        typer.Option("--from", help="The system, as samed; samtune import alone lists all."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The .safetensors file to write.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The base's name, as vit_b; by default read off the tensors.")
-    ] = None,
-    base: Annotated[str | None, typer.Option(help="The file of the base's weights.")] = None,
-    save_base: Annotated[
-        Path | None,
-        typer.Option("--save-base", help="Write the base that FILE contains to this file."),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help="The model's input size, as 360,480 (height,width): gsam:gsam, samed."),
-    ] = None,
-    first_size: Annotated[
-        str | None,
-        typer.Option(
-            "--first-size",
-            help="Stretch images to this size first: 520,520 for a gsam:* model of Trans10k.",
-        ),
-    ] = None,
-    channels: Annotated[
-        str,
-        typer.Option(help="Order of the channels: bgr for a gsam:* model of Cityscapes, else rgb."),
-    ] = "rgb",
-    native_raw: Annotated[
-        bool,
-        typer.Option(
-            "--native-raw",
-            help="Do not normalise images of exactly 1024 x 1024 pixels, as the code of CAT-SAM.",
-        ),
-    ] = False,
+    file: File = None,
+    dialect: From = None,
+    out: Out = None,
+    model: Model = None,
+    base: Base = None,
+    save_base: SaveBase = None,
+    size: Size = None,
+    first_size: FirstSize = None,
+    channels: Channels = "rgb",
+    native_raw: NativeRaw = False,
     as_json: Json = False,
 ) -> None:
     """Bring another system's checkpoint in: samtune import FILE --from SYSTEM --out X."""
     from samtune.cli.numbers import size_of
-    from samtune.errors import InputError
-    from samtune.foreign import DIALECTS, ImportRefused, import_checkpoint
+    from samtune.foreign import ImportRefused, import_checkpoint
 
     with speaking(as_json) as display:
         if dialect == LIST_ALL or (file is None and dialect is None):
-            rows = [{"from": name, "system": DIALECTS[name].system} for name in DIALECTS]
-            display.listing(("--from", "system"), [tuple(row.values()) for row in rows])
-            display.say("samtune import FILE --from SYSTEM --out X.safetensors")
-            answer(rows, as_json)
+            answer(_listed(display), as_json)
             return
         if file is None or dialect is None or out is None:
-            word = "FILE" if file is None else "--from" if dialect is None else "--out"
-            raise InputError(
-                f"{word}: is missing, as in samtune import model.pth --from samed --out "
-                "model.safetensors; samtune import alone lists the systems"
-            )
+            raise _missing("FILE" if file is None else "--from" if dialect is None else "--out")
         try:
             imported = import_checkpoint(
                 file,
@@ -95,3 +97,22 @@ def bring_in(
             f"{imported.model.sam.spec.name}; its base is {imported.base}"
         )
     answer(imported.summary(), as_json)
+
+
+def _listed(display: Display) -> list[dict[str, str]]:
+    """Shows the systems whose checkpoints can be read, and returns them."""
+    from samtune.foreign import DIALECTS
+
+    rows = [{"from": name, "system": DIALECTS[name].system} for name in DIALECTS]
+    display.listing(("--from", "system"), [tuple(row.values()) for row in rows])
+    display.say("samtune import FILE --from SYSTEM --out X.safetensors")
+    return rows
+
+
+def _missing(word: str) -> Exception:
+    from samtune.errors import InputError
+
+    return InputError(
+        f"{word}: is missing, as in samtune import model.pth --from samed --out "
+        "model.safetensors; samtune import alone lists the systems"
+    )

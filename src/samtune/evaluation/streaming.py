@@ -81,8 +81,7 @@ def evaluate(
         progress: Called with the number of images done and in all.
         guesses: Also measure masks that need no model: those from the prompts' boxes alone, or for
             other prompts the whole image.
-        measuring: The metrics to compute besides IoU and Dice; for the prompt ``clicks``, of the
-            answers to the last click.
+        measuring: The metrics to compute besides IoU and Dice, after the last of several clicks.
 
     Raises:
         InputError: Files cannot be used, images were prepared for another model or for training, or
