@@ -260,7 +260,7 @@ def facts(row: dict[str, Any]) -> str:
 
 
 def _start(row: dict[str, Any]) -> list[str]:
-    """What a fresh method changes before any training, as a line; none if it changes nothing."""
+    """The line that says what a fresh method changes; none if it changes nothing."""
     if not (clause := row["changes_at_start"]):
         return []
     if row["starts_as_sam"]:

@@ -86,7 +86,7 @@ class FitConfig(Settings):
     fewer need less memory. By default the whole batch; auto takes as many as the memory holds. If
     memory runs out, the number is halved and the step begins anew."""
     last_batch: str = setting("fill", level="published", names=LAST_BATCHES)
-    """What happens to the last images of an epoch if they do not fill a batch."""
+    """The treatment of the last images of an epoch if they do not fill a batch."""
     accumulate: Count = setting(1, level="expert")
     """Number of batches whose gradients are added up for one step."""
     lr: Literal["auto"] | Annotated[float, Range(above=0, remedy="choose one such as 1e-4")] = (
@@ -97,7 +97,7 @@ class FitConfig(Settings):
     min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
-    """When the learning rate falls along its cosine."""
+    """The times at which the learning rate falls along its cosine."""
     warmup: Fraction = setting(0.05, level="expert")
     """Fraction of all steps in which the rate rises from zero."""
     weight_decay: Fraction = setting(1e-4, level="expert")
