@@ -72,10 +72,12 @@ def bring_in(
 
     with speaking(as_json) as display:
         if dialect == LIST_ALL or (file is None and dialect is None):
-            answer(_listed(display), as_json)
+            answer(_show_systems(display), as_json)
             return
         if file is None or dialect is None or out is None:
-            raise _missing("FILE" if file is None else "--from" if dialect is None else "--out")
+            raise _missing_word(
+                "FILE" if file is None else "--from" if dialect is None else "--out"
+            )
         try:
             imported = import_checkpoint(
                 file,
@@ -99,7 +101,7 @@ def bring_in(
     answer(imported.summary(), as_json)
 
 
-def _listed(display: Display) -> list[dict[str, str]]:
+def _show_systems(display: Display) -> list[dict[str, str]]:
     """Shows the systems whose checkpoints can be read, and returns them."""
     from samtune.foreign import DIALECTS
 
@@ -109,7 +111,7 @@ def _listed(display: Display) -> list[dict[str, str]]:
     return rows
 
 
-def _missing(word: str) -> Exception:
+def _missing_word(word: str) -> Exception:
     from samtune.errors import InputError
 
     return InputError(
