@@ -20,7 +20,7 @@ NOT_CORE = {
     "published": "the room for what repeats them",
     "recipes": "experiments of published systems",
     "data/named": "published data sets, with the splits of the systems that made them",
-    "cli/main.py": "the verb import takes other systems' files",
+    "cli/importing.py": "the verb import takes other systems' files",
 }
 CITING = ("losses",)
 """Packages whose docstrings may cite the papers that their formulas come from."""
