@@ -24,7 +24,7 @@ from samtune.losses import Loss
 from samtune.prompts import Prompts
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS
-from samtune.training.engine import peak_memory
+from samtune.training.memory import peak_memory
 
 
 def official_file(folder: Path) -> Path:

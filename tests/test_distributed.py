@@ -179,7 +179,7 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_of_two_processes_one_speaks_and_writes(done):
     (folder,) = (done.folder / "runs").iterdir()  # they agree on a name that nobody gave
     assert (done.folder / done.answers["train"]["report"]).parent == folder
-    assert {p.name for p in folder.iterdir()} == set(RUN_FILES) - {"trackers"}
+    assert {p.name for p in folder.iterdir()} == set(RUN_FILES) - {"trackers", "features"}
     rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["event"], row["step"]) for row in rows] == [
         ("zero_shot", 0), ("train", 2), ("val", 2), ("strength", 2), ("strength", 2),

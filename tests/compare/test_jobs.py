@@ -28,6 +28,7 @@ def words(pairs, tiny_weights, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
     asked = ["methods=decoder,lora", "shots=2", "seeds=2", "prompts.eval=box,none"]
+    asked += ["train.feature_cache=disk=1GB"]  # for the decoder, which alone can use it
     answer = samtune("compare", *words, *asked, "--json")
     assert answer.code == 0, answer.err
     result = answer.json
@@ -59,6 +60,8 @@ def test_every_method_on_every_draw_and_again(samtune, words, monkeypatch):
     assert result["by_prompt"]["box"]["guesses"] == result["guesses"]
     assert "IoU by prompt (all but none" in page and "\niou: " in result["contract"]
     assert page.count("<img ") == 5 and "<svg" in page and "<script" not in page
+    assert len(list(Path("cmp/features").iterdir())) == 1
+    assert not list(Path("cmp").glob("*/features"))
     # what is complete is read, what is missing is trained
     trained = []
     monkeypatch.setattr(
@@ -97,6 +100,15 @@ class TestPlan:
             assert run.config.seed == run.seed and run.folder.parent == Path("cmp")
             assert run.config.train == runs[0].config.train
         assert len({run.folder for run in runs}) == 8
+
+    def test_one_folder_of_features_serves_the_methods_that_can_use_it(self, words, refused):
+        sized = [*words, "methods=decoder,vpt", "seeds=1", "train.feature_cache=disk=1GB,half"]
+        for run in plan_runs(sized):
+            assert run.config.train.feature_cache == "auto,disk=1GB,half"
+            assert run.config.train.feature_folder == str(Path("cmp", "features"))
+        (run, _) = plan_runs([*sized, "train.feature_folder=elsewhere"])
+        assert run.config.train.feature_folder == "elsewhere"
+        refused(["disk=1GB", "data.views=4"], plan_runs, [*sized, "data.augment=flips"])
 
     def test_a_method_takes_the_decoder_that_it_declares(self, words):
         (run,) = plan_runs([*words, "methods=cat_sam_a", "seeds=1"])

@@ -9,7 +9,7 @@ import torch
 from samtune.adapters import ADAPTERS, Stack
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
 from samtune.data.changes import images_vary
-from samtune.model.feature_cache import FeatureCache
+from samtune.model.feature_cache import CachedImage, FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.runs.config import resolve
 from samtune.sam.image_encoder import Block
@@ -18,7 +18,11 @@ from samtune.training.schedule import UNSAFE
 
 PLENTY = 10**9
 METHODS = [("none", "tuned"), ("none", "hq"), ("ts_sam_detached", "fusion")]
+LATE = [("lora", "tuned"), ("lora", "hq"), ("bitfit+ts_sam_detached", "fusion")]
+"""Methods that change the last two of four blocks."""
+OPTIONS = {"lora": {"blocks": (-2, -1)}, "bitfit+ts_sam_detached": {"bitfit": {"blocks": (-2, -1)}}}
 methods = pytest.mark.parametrize(("adapter", "decoder"), METHODS, ids=str)
+all_methods = pytest.mark.parametrize(("adapter", "decoder"), METHODS + LATE, ids=str)
 
 
 @pytest.fixture
@@ -49,12 +53,12 @@ def runs(monkeypatch):
 
 def model_of(sam, adapter, decoder):
     torch.manual_seed(3)
-    return FineTuned(sam, adapter, decoder)
+    return FineTuned(sam, adapter, decoder, adapter_options=OPTIONS.get(adapter))
 
 
 def bytes_of(cache):
     """What the kept tensors hold on to, whole storages."""
-    kept = [t for streams in cache._streams.values() for t in streams.values()]
+    kept = [t for image in cache._images.values() for t in image.streams.values()]
     return sum(t.untyped_storage().nbytes() for t in kept)
 
 
@@ -81,7 +85,7 @@ def trained(sam, adapter, decoder, train, val, **values):
 
 
 @pytest.mark.slow
-@methods
+@pytest.mark.parametrize(("adapter", "decoder"), METHODS + LATE[:1], ids=str)
 @pytest.mark.parametrize("size", [1, 2], ids=["one by one", "in pairs"])
 def test_training_gives_the_same_with_and_without(sam, data, runs, adapter, decoder, size):
     """Bit for bit where each image is encoded alone; in pairs, kernels may round otherwise."""
@@ -114,7 +118,7 @@ def flat(model):
     return torch.cat([t.flatten().float() for _, t in sorted(model.state_dict().items())])
 
 
-@methods
+@all_methods
 def test_what_is_kept_is_bit_for_bit_what_was_encoded(sam, adapter, decoder):
     model = model_of(sam, adapter, decoder).train()
     pixels, prompts = sam.preprocess(tiny.pixels()), tiny.boxes([0, 1, 1])
@@ -154,6 +158,57 @@ def test_a_hit_runs_no_block_and_a_mixed_batch_only_what_is_missing(sam, runs, a
     for i, tap in expected.taps.items():
         torch.testing.assert_close(mixed.taps[i], tap, rtol=1e-5, atol=1e-6)
     assert len(model.cache) == 3
+
+
+def test_late_blocks_alone_run_and_have_a_gradient(sam, runs):
+    model, depth = model_of(sam, "lora", "tuned").train(), len(sam.image_encoder.blocks)
+    pixels = sam.preprocess(tiny.pixels())
+    kept = []  # what each block keeps for the gradient
+    run = model._run
+
+    def counting(block, x, edits):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(block), t)[1], _same):
+            return run(block, x, edits)
+
+    model._run = counting
+    assert model.encode(pixels).embedding.requires_grad
+    assert {block.name for block in kept} == {"blocks.2", "blocks.3"}
+    model.cache = FeatureCache(PLENTY)
+    model.encode(pixels)
+    runs.clear()
+    model.encode(pixels)
+    assert runs == [2, 2]
+    assert model.first_block == 2
+    assert [ADAPTERS[name].may_leave_blocks() for name in ("lora", "vpt", "none+vpt")] == [
+        True, False, False,
+    ]  # fmt: skip
+    everywhere = FineTuned(sam, "lora", "tuned")
+    assert everywhere.first_block == 0
+    assert model_of(sam, "none", "tuned").first_block == depth
+
+
+def _same(tensor):
+    return tensor
+
+
+def test_half_precision_rounds_alike_whether_an_image_is_cached_or_not(sam):
+    model = model_of(sam, "lora", "tuned").eval()
+    pixels = sam.preprocess(tiny.pixels())
+    exact = model.encode(pixels).embedding
+    whole = one_image(sam, "lora", "tuned")
+    found = []
+    for budget in (PLENTY, PLENTY, 0):
+        model.cache = model.cache if budget and model.cache else FeatureCache(budget, half=True)
+        found.append(model.encode(pixels).embedding)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], exact)
+    torch.testing.assert_close(found[0], exact, rtol=5e-3, atol=5e-3)
+    model.cache = FeatureCache(PLENTY, half=True)
+    model.encode(pixels)
+    assert model.cache.used == whole  # of two images, each of half the bytes
+    huge = {0: torch.tensor([[1e6, 1.0]])}
+    assert torch.equal(CachedImage.of(huge, half=True).streams[0], huge[0])
 
 
 def test_views_of_one_image_are_never_mixed_up(sam, runs):
@@ -224,7 +279,7 @@ def test_half_precision_is_kept_as_it_is(sam):
         model.cache = FeatureCache(PLENTY)
         for _ in range(2):
             assert torch.equal(model.encode(pixels).embedding, direct)
-    kept = {t.dtype for streams in model.cache._streams.values() for t in streams.values()}
+    kept = {t.dtype for image in model.cache._images.values() for t in image.streams.values()}
     assert kept == {direct.dtype}
 
 
@@ -262,7 +317,7 @@ def test_a_stack_reads_what_its_parts_read(sam):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"adapter": "lora"}, ["train.feature_cache=5", "lora", "adapter.name=none"]),
+        ({"adapter": "vpt"}, ["train.feature_cache=5", "vpt", "adapter.name=none"]),
         ({"adapter": "ts_sam", "decoder": "fusion"}, ["ts_sam trains", "adapter.name=none"]),
         ({"data": {"augment": "flips"}}, ["data.redraw=false", "data.augment=none"]),
         ({"data": {"crop": [0.5, 1]}}, "data.redraw=false"),
@@ -289,7 +344,17 @@ def test_draws_that_are_kept_come_the_same_in_every_epoch(sam, data, runs, refus
     assert sum(runs) == len(train) * len(sam.image_encoder.blocks)
     refused("data.redraw=false", trained, sam, "none", "tuned", data(True, augment="flips"), None,
             feature_cache=PLENTY)  # fmt: skip
-    refused("lora trains", trained, sam, "lora", "tuned", data(True), None, feature_cache=PLENTY)
+    refused("vpt trains", trained, sam, "vpt", "tuned", data(True), None, feature_cache=PLENTY)
+    runs.clear()
+    views = data(True, augment="flips", views=2)
+    trained(sam, "none", "tuned", views, None, feature_cache=PLENTY, max_steps=15)
+    once = len(train) * len(sam.image_encoder.blocks)
+    assert once < sum(runs) <= 2 * once
+    train.set_epoch(1)
+    pixels = [views[0].pixels for epoch in range(4) if views.set_epoch(epoch) is None]
+    assert torch.equal(pixels[0], pixels[2])
+    assert torch.equal(pixels[1], pixels[3])
+    refused(["views=2", "redraw=false"], DataConfig, redraw=False, views=2)
 
 
 def test_a_resumed_training_fills_it_anew(sam, data, tmp_path):

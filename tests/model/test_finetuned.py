@@ -114,10 +114,10 @@ def test_checkpointing_recomputes_blocks_in_training_alone(sam):
 
     block, x = Counting(), torch.randn(1, 2, 2, 32)
     edits = model.adapter.edits(0, None)
-    assert count(lambda: model.train()._run(model.adapter, block, x, edits).sum().backward()) == 2
-    assert count(lambda: model.eval()._run(model.adapter, block, x, edits).sum().backward()) == 1
+    assert count(lambda: model.train()._run(block, x, edits).sum().backward()) == 2
+    assert count(lambda: model.eval()._run(block, x, edits).sum().backward()) == 1
     with torch.no_grad():
-        assert count(lambda: model.train()._run(model.adapter, block, x, edits)) == 1
+        assert count(lambda: model.train()._run(block, x, edits)) == 1
     assert model.encode(pixels).embedding.requires_grad
 
 

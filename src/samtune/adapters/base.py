@@ -70,7 +70,7 @@ class Adapter(nn.Module):
     """Whether it only reads the streams: ``embed`` and ``edits`` are the defaults, and ``enter``,
     ``leave`` and ``before_neck`` return their input. The base then runs without gradients, and its
     output for an image never changes, so the output can be cached (see ``model/feature_cache.py``).
-    """
+    An adapter that changes late blocks only says so by :meth:`first_block`."""
 
     key_grid: ClassVar[Literal["", "changes", "reads"]] = ""
     """Whether its ``heads`` change the grid of keys, or rely on it being the grid of the tokens."""
@@ -144,13 +144,28 @@ class Adapter(nn.Module):
         """Returns the image embedding ``(B, prompt_dim, H, W)`` that decoders receive."""
         return embedding
 
+    def first_block(self, depth: int) -> int:
+        """The first of ``depth`` blocks that it changes; the base computes what comes before.
+
+        Before that block ``embed`` and ``edits`` are the defaults, and ``enter`` and ``leave``
+        return their input. These blocks run without gradients, and their results can be cached.
+        ``depth`` if it changes none, which is the default of a detached adapter; that of the others
+        is 0.
+        """
+        return depth if self.detached else 0
+
+    @classmethod
+    def may_leave_blocks(cls) -> bool:
+        """Whether some of its options leave the first block as it is."""
+        return cls.detached or cls.first_block is not Adapter.first_block
+
     def reads(self, depth: int) -> frozenset[int]:
-        """The streams that a detached adapter of ``depth`` blocks reads; others come empty.
+        """The streams before :meth:`first_block` that it reads; others come empty from a cache.
 
         -1 is the first stream; the others have the index of the block that they follow. By default
-        all.
+        all if it is detached, otherwise none.
         """
-        return frozenset(range(-1, depth))
+        return frozenset(range(-1, depth)) if self.detached else frozenset()
 
     def replaces(self) -> frozenset[str]:
         """The names of the block tensors that it replaces, as ``3.attn.qkv.bias``."""

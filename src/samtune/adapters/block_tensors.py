@@ -37,6 +37,10 @@ class BlockTensors(Adapter):
         super().__init__()
         self.blocks, self.in_block = sorted(chosen_blocks(blocks, sam)), tuple(names)
 
+    def first_block(self, depth: int) -> int:
+        """The first of the chosen blocks."""
+        return min(self.blocks, default=depth)
+
     def replaces(self) -> frozenset[str]:
         """The same tensors of each chosen block."""
         return frozenset(f"{i}.{name}" for i in self.blocks for name in self.in_block)

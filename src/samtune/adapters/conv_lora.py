@@ -159,6 +159,10 @@ class ConvLoRA(Adapter):
             self.experts[i] = nn.ModuleList(Mixture(rank, config.experts) for _ in slots)
             self.gates[i] = nn.ModuleList(Gate(rank, config.experts, config.top_k) for _ in slots)
 
+    def first_block(self, depth: int) -> int:
+        """The first of the chosen blocks."""
+        return min(map(int, self.updates), default=depth)
+
     def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Routing:
         """Starts without any decision."""
         return Routing(encoder)

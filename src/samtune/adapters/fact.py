@@ -96,6 +96,10 @@ class FacT(Adapter):
             updates[part] = middle @ self.v.T * self.scale
         return torch.cat(updates, -1)
 
+    def first_block(self, depth: int) -> int:
+        """The first of the chosen blocks."""
+        return min(self.blocks, default=depth)
+
     def edits(self, i: int, state: None) -> BlockEdits:
         """The update of block ``i``, if it is adapted."""
         return BlockEdits(qkv=partial(self.update, i)) if i in self.blocks else NONE

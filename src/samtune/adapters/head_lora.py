@@ -95,6 +95,10 @@ class PerHead(Adapter):
             residuals = (self.residual(dim, rank, config.scale) for _ in "qkv")
             self.updates[str(i)] = HeadUpdates(*residuals)
 
+    def first_block(self, depth: int) -> int:
+        """The first of the chosen blocks."""
+        return min(map(int, self.updates), default=depth)
+
     def edits(self, i: int, state: None) -> BlockEdits:
         """The residuals of block ``i``, if it is adapted."""
         key = str(i)

@@ -192,6 +192,10 @@ class LoRA(Adapter):
             )
         return [(PARTS[part],) for part in parts]
 
+    def first_block(self, depth: int) -> int:
+        """The first of the chosen blocks."""
+        return min(map(int, self.updates), default=depth)
+
     def edits(self, i: int, state: None) -> BlockEdits:
         """The update of block ``i``, if it is adapted."""
         key = str(i)

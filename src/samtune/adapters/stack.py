@@ -116,6 +116,10 @@ class Stack(Adapter):
             norm=next((p.norm for p in parts if p.norm is not None), None),
         )
 
+    def first_block(self, depth: int) -> int:
+        """The first block that any of the adapters changes."""
+        return min((a.first_block(depth) for a in self._each()), default=depth)
+
     def reads(self, depth: int) -> frozenset[int]:
         """The streams that any of the adapters reads."""
         return frozenset().union(*(a.reads(depth) for a in self._each()))
@@ -258,6 +262,10 @@ class Combination:
         """
         for cls in self._classes.values():
             cls.check(spec)
+
+    def may_leave_blocks(self) -> bool:
+        """Whether some options of all of them leave the first block as it is."""
+        return all(cls.may_leave_blocks() for cls in self._classes.values())
 
     def stored_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of each adapter that a checkpoint stores."""

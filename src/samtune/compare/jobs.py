@@ -44,7 +44,10 @@ from samtune.training.trackers import check_trackers
 if TYPE_CHECKING:
     from samtune.data import Record
 
-MAY_DIFFER = ("output", "resume", "device", "data.outside", "data.workers", "data.cache")
+MAY_DIFFER = (
+    "output", "resume", "device", "data.outside", "data.workers", "data.cache",
+    "train.feature_folder",
+)  # fmt: skip
 """Settings in which a finished run may differ from the requested one."""
 GALLERY = 4
 """Number of images in the gallery."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from samtune.adapters import ADAPTERS
 from samtune.compare.launchers.config import LaunchConfig
+from samtune.data.changes import images_vary
 from samtune.data.config import AUTO
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
@@ -24,6 +25,7 @@ from samtune.runs.folder import DEFAULT, check_output, has_begun
 from samtune.runs.values import DEFAULTS, Tree
 from samtune.runs.words import layers, parse_override, recipes
 from samtune.texts import read_json
+from samtune.training.caching import FOLDER, Caching, as_word, check_feature_cache
 
 OF_PLAN = ("methods", "shots", "seeds")
 """Words that say which trainings there are."""
@@ -82,7 +84,8 @@ def plan_runs(words: Sequence[str]) -> list[Run]:
     """
     settings = {key: value for word in words for key, value in _comparison_setting(word).items()}
     rest = [word for word in words if not _comparison_setting(word)]
-    trees = layers(rest)
+    read = layers(rest)
+    trees = [_cached_if_it_helps(tree) for tree in read]
     for key in ("adapter", "seed", "resume"):
         if key in trees[-1]:
             named = {"adapter": "methods=", "seed": "seeds="}.get(key, "the same command again")
@@ -100,6 +103,9 @@ def plan_runs(words: Sequence[str]) -> list[Run]:
     trust(*(place for name in methods for place in PLACE.findall(name)))
     common = resolve(_with(methods[0], trees))
     check_output(common.output, common.data.root)
+    for tree in read:  # also if no method trains late blocks
+        vary = images_vary(common.data, common.input.until_chosen().tiles)
+        check_feature_cache(_cache_of(tree), methods[0], True, vary)
     folder = as_path(common.output or DEFAULT / f"compare-{data_name(common)}")
     runs = [
         _run(method, k, seed, trees, folder) for k in shots for method in methods for seed in seeds
@@ -174,13 +180,34 @@ def _run(method: str, shots: int | None, seed: int, trees: Sequence[Tree], folde
     last: Tree = {
         "data": {"shots": shots, "shot_seed": seed}, "seed": seed, "output": str(folder / name)
     }  # fmt: skip
-    config = resolve([*_with(method, trees), last])
+    config = _with_shared_cache(resolve([*_with(method, trees), last]), folder)
     if (
         config.prompts.eval == AUTO
     ):  # runs may keep other prompts besides, but the table has one prompt
         prompts = replace(config.prompts, eval=config.prompts.train)
         config = replace(config, prompts=prompts)
     return Run(method, shots, seed, config)
+
+
+def _cache_of(tree: Tree) -> Any:
+    """The setting ``train.feature_cache`` of a tree; off if it has none."""
+    return tree.get("train", {}).get("feature_cache", False)
+
+
+def _cached_if_it_helps(tree: Tree) -> Tree:
+    """Settings with a cache of features for the methods that can use one, and none for others."""
+    setting = _cache_of(tree)
+    if not Caching.read(setting).is_demanded:
+        return tree
+    return {**tree, "train": {**tree["train"], "feature_cache": f"{AUTO},{as_word(setting)}"}}
+
+
+def _with_shared_cache(config: RunConfig, folder: Path) -> RunConfig:
+    """A run whose cached features lie beside those of the others."""
+    train = config.train
+    if not Caching.read(train.feature_cache) or train.feature_folder is not None:
+        return config
+    return replace(config, train=replace(train, feature_folder=str(folder / FOLDER)))
 
 
 def _with(method: str, trees: Sequence[Tree]) -> list[Tree]:

@@ -16,9 +16,9 @@ def check_settings(data: DataConfig) -> None:
 
     Raises:
         InputError: No such layout, a group that is no regular expression, a crop that is none,
-            corners without a rotation, draws that do not know the changes, an inversion of masks
-            without a foreground, bands or a range that are none, or names for another number of
-            classes.
+            corners without a rotation, draws that do not know the changes or do not vary between
+            views, an inversion of masks without a foreground, bands or a range that are none, or
+            names for another number of classes.
     """
     reading(data)
     _check_group(data)
@@ -43,6 +43,11 @@ def check_settings(data: DataConfig) -> None:
             "in data.rotate=90"
         )
     DRAWS[as_yaml(data.redraw)].check(data)
+    if data.views is not None and not anew(data):
+        raise InputError(
+            f"data.views={data.views}: data.redraw={as_yaml(data.redraw)} has one view of each "
+            "image; leave one of the two out"
+        )
     if data.invert and data.masks not in ("auto", "binary"):
         raise InputError(
             f"data.invert=true: data.masks={data.masks} has no foreground and background to "
@@ -78,14 +83,19 @@ def check_changes(data: DataConfig, tiles: str) -> None:
 
 
 def images_vary(data: DataConfig, tiles: str) -> bool:
-    """Whether a training image changes from epoch to epoch.
+    """Whether a training image changes from epoch to epoch without end.
 
     Args:
         data: The settings.
         tiles: How images are cut, ``input.tiles``.
     """
     changes = data.augment != "none" or data.crop is not None or bool(data.rotate)
-    return DRAWS[as_yaml(data.redraw)].varies and (changes or tiles != "whole")
+    return anew(data) and data.views is None and (changes or tiles != "whole")
+
+
+def anew(data: DataConfig) -> bool:
+    """Whether ``data.redraw`` draws something else in every epoch."""
+    return DRAWS[as_yaml(data.redraw)].varies
 
 
 def check_own_size(data: DataConfig) -> None:

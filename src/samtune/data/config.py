@@ -120,6 +120,10 @@ class DataConfig(Settings):
     redraw: SwitchOrName = setting(True, level="expert", names="samtune.data.draws:DRAWS")
     """How often an image's random choices are drawn: its augmentation, its prompts, and its
     objects."""
+    views: Count | None = setting(None, level="expert")
+    """Number of views of each training image, drawn with their prompts: so many epochs differ, and
+    the next ones repeat them, so that train.feature_cache can serve. By default each epoch has new
+    ones; data.redraw=false has one."""
     crop: tuple[float, float] | None = setting(None, level="expert")
     """A random crop of each training image: [0.1,1] is the least and greatest fraction of its area,
     at its aspect ratio; [256,256] is a size in pixels of the model's frame, and becomes the frame

@@ -298,7 +298,8 @@ class SegmentationDataset(Dataset[Example]):
     def _draws(self, index: int) -> Draws:
         """The random choices of one example; those of evaluation are the same in every epoch."""
         kind = DRAWS[as_yaml(self.data.redraw)] if self.train else FirstDraws
-        return kind.of(self.seed, int(self._epoch[0]), index)
+        epoch, views = int(self._epoch[0]), self.data.views
+        return kind.of(self.seed, epoch if views is None else epoch % views, index)
 
     def _ask(
         self,

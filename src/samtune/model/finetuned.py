@@ -95,7 +95,7 @@ class FineTuned(OnHub, nn.Module):
         self.compiling: Compiling = "none"
         """How the blocks are compiled, see ``samtune.model.compiling``."""
         self.cache: FeatureCache | None = None
-        """The cache of the base's results for a detached adapter, if there is one."""
+        """The cache of the base's results before the first block that changes, if there is one."""
         self.encodings = 0
         """Number of images or tiles that the encoder has processed; those from the cache do not
         count."""
@@ -198,6 +198,11 @@ class FineTuned(OnHub, nn.Module):
         return mask_size_over((frame[0] // self.stride, frame[1] // self.stride))
 
     @property
+    def first_block(self) -> int:
+        """The first block that the adapter changes, from which on there are gradients."""
+        return self.adapter.first_block(len(self.sam.image_encoder.blocks))
+
+    @property
     def device(self) -> torch.device:
         """The device of the base."""
         return self.sam.device
@@ -213,22 +218,28 @@ class FineTuned(OnHub, nn.Module):
     def encode(self, pixels: Tensor) -> Features:
         """Encodes ``(B, 3, h, w)`` normalised pixels to features, with the adapter."""
         encoder, (adapter, decoder) = self.sam.image_encoder, self.acting
+        depth, nothing = len(encoder.blocks), pixels.new_empty(0)
         taps: dict[int, Tensor] = {}
-        stored, nothing = self._stored_streams(pixels), pixels.new_empty(0)
-        self.encodings += len(pixels) if stored is None else 0
-        x = adapter.embed(encoder, pixels) if stored is None else stored.get(-1, nothing)
+        stored = self._stored_streams(pixels)
+        stops_at = adapter.first_block(depth)  # what comes before has no gradient
+        starts_at = 0 if stored is None else self.first_block
+        if stored is None:
+            self.encodings += len(pixels)
+            stored = {-1: adapter.embed(encoder, pixels)}
+        x = stored.get(-1, nothing)
         state = adapter.begin(encoder, pixels, x, decoder.tokens)
         for i, block in enumerate(encoder.blocks):
             x = adapter.enter(i, x, state)
-            if stored is None:
-                x = self._run(adapter, block, x, adapter.edits(i, state))
-            else:
+            if i < starts_at:
                 x = stored.get(i, nothing)
+            else:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and i >= stops_at):
+                    x = self._run(block, x, adapter.edits(i, state))
             x = adapter.leave(i, x, state)
             if i in decoder.taps:
                 taps[i] = x
         x = adapter.before_neck(x, state)
-        embedding = encoder.apply_neck(x) if stored is None else stored[len(encoder.blocks)]
+        embedding = stored[depth] if depth in stored else encoder.apply_neck(x)
         embedding = adapter.after_neck(embedding, state)
         return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state)
 
@@ -283,29 +294,32 @@ class FineTuned(OnHub, nn.Module):
         return merged_sam(self)
 
     def _stored_streams(self, pixels: Tensor) -> Streams | None:
-        if self.cache is None or not self.adapter.detached:
+        if self.cache is None or self.first_block == 0:
             return None
         return self.cache.streams(pixels, self._streams, yielding=not self.training)
+
+    @property
+    def streams_read(self) -> frozenset[int]:
+        """The base's streams that are read before the first block that changes, see ``Streams``."""
+        depth, first = len(self.sam.image_encoder.blocks), self.first_block
+        read = self.adapter.reads(depth) | set(self.decoder.taps)
+        return frozenset(i for i in read if i < first) | {depth if first == depth else first - 1}
 
     @torch.no_grad()
     def _streams(self, pixels: Tensor) -> Streams:
         """The base's streams that are read, for ``(B, 3, h, w)`` normalised pixels."""
-        encoder = self.sam.image_encoder
+        encoder, read, first = self.sam.image_encoder, self.streams_read, self.first_block
         self.encodings += len(pixels)
         depth = len(encoder.blocks)
-        read = self.adapter.reads(depth) | set(self.decoder.taps)
         x, streams = encoder.embed(pixels), {}
-        for i in range(-1, depth):
+        for i in range(-1, first):
             x = x if i < 0 else encoder.blocks[i](x)
             if i in read:
                 streams[i] = x
-        return {**streams, depth: encoder.apply_neck(x)}
+        return streams if first < depth else {**streams, depth: encoder.apply_neck(x)}
 
-    def _run(self, adapter: Adapter, block: EncoderBlock, x: Tensor, edits: BlockEdits) -> Tensor:
+    def _run(self, block: EncoderBlock, x: Tensor, edits: BlockEdits) -> Tensor:
         run = compiled(self.compiling) if self.compiling != "none" else run_block
-        if adapter.detached:
-            with torch.no_grad():
-                return run(block, x, edits)
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(run, block, x, edits, use_reentrant=False)
         return run(block, x, edits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from samtune.precision import arithmetic
 from samtune.runs.assembly import device_of
 from samtune.runs.config import RunConfig
 from samtune.runs.values import Tree
+from samtune.training.memory import free_memory_of_machine
 
 SIZES = (8, 12, 16, 24, 48, 80, 141)
 """Memory of common devices in gigabytes."""
@@ -154,16 +154,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that a training on a device may take now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            rows = dict(line.split(":", 1) for line in lines)
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):  # Windows
-        return 8 * 10**9
+    return free_memory_of_machine()
 
 
 @dataclass(frozen=True)

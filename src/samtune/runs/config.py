@@ -31,8 +31,9 @@ from samtune.runs.values import DEFAULTS, Tree, add_up, in_lists, nested
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.spec import SPECS
 from samtune.sam.weights import spec_of
+from samtune.training.caching import check_feature_cache
 from samtune.training.criterion import Criterion
-from samtune.training.schedule import FitConfig, check_feature_cache
+from samtune.training.schedule import FitConfig
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     check_dense_maps(config.data, config.prompts, config.decoder, *how)
     tiles = config.input.until_chosen().tiles
     adapter, changes = config.adapter["name"], images_vary(config.data, tiles)
-    check_feature_cache(config.train, adapter, ADAPTERS[adapter].detached, changes)
+    serves = ADAPTERS[adapter].may_leave_blocks()
+    check_feature_cache(config.train.feature_cache, adapter, serves, changes)
     mapped = has_class_maps(config.data, config.prompts)
     cut = tiles != "whole"
     expand(config.eval.metrics, maps=mapped, views=cut)

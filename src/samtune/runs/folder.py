@@ -19,6 +19,7 @@ from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.runs.lock import LOCK, RunLock, refuse_running
 from samtune.texts import read_text
+from samtune.training.caching import FOLDER as FEATURES
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import stop_behind, with_hint, without_interrupts
 from samtune.training.saves import LAST, holds_run
@@ -33,7 +34,7 @@ CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 PLAIN_FILES = (CONFIG, SPLIT, DIGESTS, METRICS, BEST, "report.html", SUMMARY, "images.csv")
 """The files that a run writes."""
-RUN_FILES = (*PLAIN_FILES, LAST, "samples", "trackers")
+RUN_FILES = (*PLAIN_FILES, LAST, "samples", "trackers", FEATURES)
 """The files and folders that a run writes."""
 
 

@@ -56,6 +56,7 @@ from samtune.runs.source import Source
 from samtune.runs.values import Tree
 from samtune.runs.words import keys_in, read_tree, settings_digest
 from samtune.training.budget import Outside
+from samtune.training.caching import as_word
 from samtune.training.engine import fit
 from samtune.training.memory import peak_memory
 from samtune.training.result import FitResult
@@ -319,12 +320,16 @@ def _tell(remarks: Sequence[str], display: Display, causes: Sequence[str] = ()) 
 
 
 def _left_out(result: FitResult, config: RunConfig) -> list[str]:
-    if not result.left_out:
-        return []
-    return [
-        f"{result.left_out} images did not fit into train.feature_cache="
-        f"{config.train.feature_cache}, and were encoded every time"
-    ]
+    remarks, setting = [], f"train.feature_cache={as_word(config.train.feature_cache)}"
+    if result.left_out:
+        remarks.append(
+            f"{result.left_out} images did not fit into {setting}, and were encoded every time"
+        )
+    if result.damaged:
+        remarks.append(f"{result.damaged} results of {setting} were damaged, and computed anew")
+    if result.cache_failure:
+        remarks.append(f"{setting}: the training went on without the disk: {result.cache_failure}")
+    return remarks
 
 
 def _write_results(

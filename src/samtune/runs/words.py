@@ -35,7 +35,7 @@ FREE_ON_RESUME = {
     "resume", "resume_changed", "output", "device", "trust", "base.weights", "data.root",
     "data.outside", "data.workers", "data.cache", "train.max_steps", "train.epochs", "train.time",
     "train.micro_batch",
-    "train.feature_cache", "train.save_every",
+    "train.feature_cache", "train.feature_folder", "train.save_every",
 }  # fmt: skip
 """Settings that may change when a run is resumed: its length, and where and how it runs."""
 

@@ -320,9 +320,9 @@ def _strengths(config: FitConfig, model: FineTuned) -> Sequence[float]:
 
 @contextmanager
 def _features_kept(model: FineTuned) -> Iterator[None]:
-    """Caches the encoder's results for validation images if the encoder does not change."""
+    """Caches the encoder's results for validation images as far as they do not change."""
     before = model.cache
-    if before is None and model.adapter.detached:
+    if before is None and model.first_block:
         model.cache = FeatureCache(FEATURES)
     try:
         yield

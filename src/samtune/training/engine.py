@@ -10,15 +10,16 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from samtune.data.opening import DataSplits
+from samtune.distributed import is_main
 from samtune.errors import InputError, checks_keywords
 from samtune.evaluation.prepare import Images, check_model, training_images
 from samtune.files import as_path
 from samtune.losses.functions import LossFunction
 from samtune.metrics.config import EvalConfig
-from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import no_base
 from samtune.training.budget import Budget, Outside
+from samtune.training.caching import FOLDER, feature_cache, remove_store
 from samtune.training.callbacks import Callback, Callbacks
 from samtune.training.choice import Judge, measurements_at_end
 from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
@@ -124,8 +125,16 @@ def fit(
     trainer.check_schedule()
     if begun:
         trainer.restore(measure_anew=resume == "anew")
-    model.cache = FeatureCache(config.feature_cache) if config.feature_cache else None
+    mine = None if folder is None else folder / FOLDER
+    named = None if config.feature_folder is None else as_path(config.feature_folder)
+    where = named or mine, named is not None
+    model.cache = feature_cache(model, config.feature_cache, trainer.images_vary, *where)
     try:
-        return trainer.run()
+        result = trainer.run()
     finally:
+        if model.cache is not None:
+            model.cache.flush()  # also after an interrupt, for the training that goes on
         model.cache, model.compiling = None, "none"
+    if mine is not None and named is None and is_main():
+        remove_store(mine)
+    return result

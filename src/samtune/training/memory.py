@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,20 @@ def peak_memory(device: torch.device) -> int:
         return _peak_of_windows()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def free_memory_of_machine() -> int:
+    """Bytes of the CPU's memory that a process may take now."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            rows = dict(line.split(":", 1) for line in lines)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 8 * 10**9
 
 
 def count_peak_anew() -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from samtune.batch import Batch, Masks
 from samtune.inference.clicks import random_clicks
 from samtune.losses import FunctionLoss, Loss
-from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.training.agreement import disagreement
@@ -98,10 +97,8 @@ class Objective(nn.Module):
         base, stride = self.base, self.model.sam.image_encoder.stride
         if base is None or any(side % stride for side in batch.pixels.shape[-2:]):
             return None
-        if (
-            self.model.cache is not None and base.cache is None
-        ):  # of its own: it reads other streams
-            base.cache = FeatureCache(self.model.cache.budget)
+        if self.model.cache is not None and base.cache is None:  # it reads other streams
+            base.cache = self.model.cache.beside(base.streams_read)
         base.eval()
         trained_encoder = any(True for _ in self.model.adapter.parameters())
         if trained_encoder or base.input != self.model.input:  # else both encode alike

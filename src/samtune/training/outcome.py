@@ -38,13 +38,18 @@ def result_of(state: TrainingState, judge: Judge | None, model: FineTuned, end: 
         model: With the weights that were chosen.
         end: What ended the training.
     """
-    choice = state.choice or {"weights": "", "curve": []}
+    choice, cache = state.choice or {"weights": "", "curve": []}, model.cache
+    if cache is not None:
+        cache.flush()
+    store = None if cache is None else cache.store
     return FitResult(
         steps=state.step,
         best=state.best,
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(model.device),
-        left_out=0 if model.cache is None else model.cache.left_out,
+        left_out=0 if cache is None else cache.left_out,
+        damaged=0 if store is None else store.damaged,
+        cache_failure="" if store is None else store.failure,
         zero_shot=state.zero_shot,
         kept_modes=tuple(state.kept_modes),
         watched_modes=() if judge is None else judge.watched(state),

@@ -24,6 +24,10 @@ class FitResult:
     """The most memory in use: the device's if it has its own, else the process's."""
     left_out: int = 0
     """Number of this process's images that did not fit into ``config.feature_cache``."""
+    damaged: int = 0
+    """Number of cached images on disk that were damaged, and computed anew."""
+    cache_failure: str = ""
+    """Why nothing more was cached on disk; empty if nothing went wrong."""
     zero_shot: dict[str, Any] | None = None
     """The validation of the base, before the first step; ``None`` without validation images."""
     kept_modes: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from samtune.options import (
 from samtune.precision import Precision
 from samtune.prompts import PromptModes, numbered_mode
 from samtune.registry import Registry
+from samtune.training.caching import Caching
 from samtune.training.criterion import Criterion
 from samtune.training.durations import seconds_in
 from samtune.training.last_batch import LAST_BATCHES
@@ -123,11 +124,17 @@ class FitConfig(Settings):
     first step takes up to a minute more."""
     checkpointing: bool = setting(False, level="expert")
     """Recompute each block in the backward pass: less memory, about a third more time."""
-    feature_cache: Annotated[int, Range(at_least=0, note=" bytes")] = setting(0, level="expert")
-    """Bytes of memory per process for caching the encoder's results for images; 0 turns the cache
-    off. It needs an adapter that does not change the encoder, such as none, and training images
-    that are the same in every epoch: data.augment=none without crops, or data.redraw=false. With a
-    trained adapter, train.keep_to=base takes the same memory again."""
+    feature_cache: bool | int | str | list[str] = setting(0, level="expert")
+    """Cache of the encoder's results for images, up to the first block that is trained: off (0),
+    auto, a size of memory per process as 8GB (or bytes), ram=SIZE, disk=SIZE, or several, as
+    ram=4GiB,disk=50GiB; with half they are stored in half precision. It needs blocks that are not
+    trained (adapter.name=none, or late adapter.blocks), and images that repeat: data.augment=none
+    without crops, or data.views. auto caches where that helps, in a quarter of the free memory.
+    train.keep_to=base may take the same memory again."""
+    feature_folder: str | None = setting(None, level="expert")
+    """Folder of the cache on disk, which several trainings of one base may share, also at the same
+    time; by default in the run's folder until the training is done, and one for all runs of a
+    comparison."""
     multimask: bool = setting(False, level="expert")
     """Train and read SAM's three masks per prompt instead of its single one."""
     eval_every: Count | None = None
@@ -172,7 +179,8 @@ class FitConfig(Settings):
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
 
     def check_together(self) -> None:
-        """Refuses losses, metrics, prompts to keep and trackers that do not exist."""
+        """Refuses sizes, losses, metrics, prompts to keep and trackers that do not exist."""
+        Caching.read(self.feature_cache)
         Loss.parse(self.loss)
         Criterion.parse(self.metric)
         check_keep(self.keep)
@@ -240,33 +248,6 @@ def check_keep(setting: str | Sequence[str]) -> str | tuple[str, ...]:
 def asked_in_rounds(mode: str) -> bool:
     """Whether a prompt mode has several rounds, with one more click each time."""
     return (numbered_mode(mode) or (mode, 1))[0] == "clicks"
-
-
-def check_feature_cache(config: FitConfig, adapter: str, detached: bool, images_vary: bool) -> None:
-    """Refuses ``train.feature_cache`` if the encoder's results change every time.
-
-    Args:
-        config: The settings.
-        adapter: The method's name.
-        detached: Whether it leaves the encoder as it is.
-        images_vary: Whether training images change from epoch to epoch.
-
-    Raises:
-        InputError: They change; the message says what to set instead.
-    """
-    if not config.feature_cache:
-        return
-    if not detached:
-        raise InputError(
-            f"train.feature_cache={config.feature_cache}: {adapter} trains within the encoder, "
-            "so its results change at every step; leave it out, or set adapter.name=none"
-        )
-    if images_vary:
-        raise InputError(
-            f"train.feature_cache={config.feature_cache}: training images change in every epoch; "
-            "set data.redraw=false to repeat the first epoch's, or data.augment=none without "
-            "crops, rotation and tiles"
-        )
 
 
 @COSINES.register("step")

@@ -23,6 +23,7 @@ from samtune.model.strength import check_demanded
 from samtune.training.accelerator import make_accelerator
 from samtune.training.average import add_to_mean, is_averaged
 from samtune.training.budget import Budget, event_of_length
+from samtune.training.caching import check_feature_cache
 from samtune.training.callbacks import ON_STEP, ON_VALIDATION, CallbackState
 from samtune.training.choice import Judge, choose, drop_base, measure_again, take_validation
 from samtune.training.faults import Diverged
@@ -37,7 +38,6 @@ from samtune.training.result import End, FitResult
 from samtune.training.saves import Saves, tensors_of
 from samtune.training.schedule import (
     FitConfig,
-    check_feature_cache,
     most_validations,
     total_steps,
     validates,
@@ -81,8 +81,9 @@ class Trainer:
                 f"nothing to train: adapter {model.adapter.name!r} with decoder "
                 f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
             )
-        changes, detached = images_vary(train.data, train.input.tiles), model.adapter.detached
-        check_feature_cache(config, model.adapter.name, detached, changes)
+        self.images_vary = images_vary(train.data, train.input.tiles)
+        serves = model.first_block > 0
+        check_feature_cache(config.feature_cache, model.adapter.name, serves, self.images_vary)
         if config.demanded_strength is not None:
             check_demanded(model, config.demanded_strength)
         config = config.with_rate(model.learning_rate)
