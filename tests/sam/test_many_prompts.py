@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import base, pixels
+from tiny import base, boxes, pixels
 
 from samtune.batch import Candidates
 from samtune.model.finetuned import FineTuned
@@ -27,3 +27,34 @@ def test_many_prompts_on_one_image_have_the_decoders_answers(decoder, monkeypatc
                 assert torch.allclose(mine.iou, wanted.iou, atol=1e-5)
                 assert torch.allclose(mine.logits, wanted.logits, atol=1e-4)
             assert len(mine.logits) == 0 and len(wanted.logits) == 0
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+def test_the_gradient_image_by_image_is_that_of_all_prompts_at_once(multimask, monkeypatch):
+    model = FineTuned(base(), "lora", "tuned").train()
+    asked = model.preprocess(pixels(3))
+
+    def step(prompts):
+        model.zero_grad()
+        masks = model.read(model.encode(asked), prompts, multimask)
+        (masks.logits.square().mean() + masks.iou.square().mean()).backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        return [masks.logits.detach(), masks.iou.detach(), *grads]
+
+    decode, calls = many_prompts.decode_by_image, []
+    monkeypatch.setattr(
+        "samtune.sam.model.decode_by_image", lambda *a: (calls.append(1), decode(*a))[1]
+    )
+    prompts = boxes([2, 0, 2, 2])  # in no order, none for the second image
+    wanted = step(prompts)
+    assert not calls
+    monkeypatch.setattr(many_prompts, "PLACES", 64)
+    found = step(prompts)
+    assert calls == [1]
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    step(boxes([])), step(prompts.with_click(torch.ones(4, 2), torch.ones(4), wanted[0][:, :1]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model.read(model.encode(asked), prompts)
+    assert calls == [1]  # no prompts, masks, or no gradient: all at once

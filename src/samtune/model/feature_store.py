@@ -64,7 +64,7 @@ class FeatureStore:
         kind = [base, ".".join(map(str, sorted(read))), *(["half"] if half else [])]
         self.place = folder / "-".join(kind)
         self.failure = ""
-        """Why nothing more is written; empty if nothing is wrong."""
+        """The reason why nothing more is written; empty if nothing is wrong."""
         self.damaged = 0
         """Number of images that could not be used."""
         self._waiting: dict[str, CachedImage] = {}

@@ -19,12 +19,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samtune.batch import Candidates
+from samtune.batch import Candidates, Masks
 from samtune.sam.layers import LayerNorm2d
 from samtune.sam.mask_decoder import MASKS, DecoderAttention, MaskDecoder, TwoWayBlock
+from samtune.sam.prompt_encoder import PromptEmbedding
+
+PLACES = 4096
+"""Places of an image from which on a training on the CPU decodes image by image: the work that is
+saved there outweighs more and smaller operations, which is measured for frames of 1024 pixels."""
 
 CACHE_BYTES = 2**23
 """Bytes of the enlarged images of the prompts that a CPU decodes together: its cache holds them."""
+
+
+def pays_off(decoder: MaskDecoder, embedding: Tensor, prompts: PromptEmbedding) -> bool:
+    """Whether the gradient of some prompts takes less work image by image.
+
+    Args:
+        decoder: The decoder.
+        embedding: ``(B, C, H, W)`` of the images.
+        prompts: Of all images.
+    """
+    if not torch.is_grad_enabled() or torch.is_autocast_enabled(embedding.device.type):
+        return False
+    alike = prompts.present is None and prompts.dense.shape[-1] == 1  # without masks
+    large = embedding.shape[-2] * embedding.shape[-1] >= PLACES
+    if not (alike and large and len(prompts.sparse) and embedding.device.type == "cpu"):
+        return False
+    return embedding.requires_grad or any(p.requires_grad for p in decoder.parameters())
+
+
+def decode_by_image(
+    decoder: MaskDecoder,
+    embedding: Tensor,
+    positions: Tensor,
+    prompts: PromptEmbedding,
+    image: Tensor,
+    multimask: bool = False,
+) -> Masks:
+    """The decoder's answers to ``N`` prompts, with the image's half done once for each image.
+
+    Args:
+        decoder: The decoder.
+        embedding: ``(B, C, H, W)`` of the images.
+        positions: ``(1, C, H, W)`` dense position code.
+        prompts: All of them present, and without masks.
+        image: ``(N,)`` the image of each prompt.
+        multimask: Three masks instead of one.
+    """
+    which = range(1, MASKS) if multimask else range(1)
+    order = image.argsort(stable=True)
+    counts = image.bincount(minlength=len(embedding)).tolist()
+    logits, iou = [], []
+    for i, rows in enumerate(order.split(counts)):
+        if len(rows):
+            side = ImageSide(decoder, embedding[i : i + 1], prompts.dense, positions)
+            tokens, images = side.transform(prompts.sparse[rows])
+            logits.append(side.read(tokens, images, which))
+            iou.append(decoder.iou_prediction_head(tokens[:, 0])[:, which.start : which.stop])
+    back = order.argsort()
+    return Masks(torch.cat(logits)[back], torch.cat(iou)[back])
 
 
 class ImageSide:
@@ -200,8 +254,13 @@ def _look(
     queries = attention.q_proj(tokens)
     scale = (queries.shape[-1] // heads) ** -0.5
     probes = _through(queries * scale, attention.k_proj, heads).flatten(1, 2)  # N T*heads C
-    # The bias of keys adds the same to all places, which a softmax over them does not see.
-    weights = torch.bmm(probes, image_there.transpose(1, 2)).softmax(-1)
+    scores = torch.bmm(probes, image_there.transpose(1, 2))
+    # The bias of keys adds the same to all places, which a softmax over them does not see. It has a
+    # gradient all the same, if only of rounding, because processes wait for that of all parameters.
+    if attention.k_proj.bias.requires_grad and torch.is_grad_enabled():
+        shift = queries.unflatten(-1, (heads, -1)) * attention.k_proj.bias.view(heads, -1)
+        scores = scores + (scale * shift.sum(-1)).flatten(1)[..., None]
+    weights = scores.softmax(-1)
     seen = torch.bmm(weights, image).unflatten(1, (-1, heads))  # N T heads C
     rows = attention.v_proj.weight.unflatten(0, (heads, -1))
     values = torch.einsum("nthd,hcd->nthc", seen, rows).flatten(2) + attention.v_proj.bias

@@ -9,7 +9,7 @@ from samtune.batch import Candidates, Masks
 from samtune.geometry import InputPolicy
 from samtune.prompts import Prompts
 from samtune.sam.encoder import ENCODERS
-from samtune.sam.many_prompts import ImageSide
+from samtune.sam.many_prompts import ImageSide, decode_by_image, pays_off
 from samtune.sam.mask_decoder import MaskDecoder
 from samtune.sam.prompt_encoder import PromptEncoder
 from samtune.sam.spec import SPECS, SamSpec
@@ -90,10 +90,11 @@ class Sam(nn.Module):
         grid = (embedding.shape[-2], embedding.shape[-1])
         encoder = prompt_encoder or self.prompt_encoder
         embedded = encoder(prompts, frame, grid)
-        positions = encoder.dense_positions(grid)
-        return (decoder or self.mask_decoder)(
-            embedding[prompts.image], positions, embedded, multimask
-        )
+        positions, decoder = encoder.dense_positions(grid), decoder or self.mask_decoder
+        if pays_off(decoder, embedding, embedded):
+            how = embedded, prompts.image, multimask
+            return decode_by_image(decoder, embedding, positions, *how)
+        return decoder(embedding[prompts.image], positions, embedded, multimask)
 
     def candidates(
         self,

@@ -88,7 +88,7 @@ class Caching:
         return bool(self) and not self.auto
 
     def with_sizes(self, folder: Path | None) -> Caching:
-        """With sizes for ``auto`` if there are none: a quarter of what is free.
+        """A copy with sizes for ``auto`` if there are none: a quarter of what is free.
 
         Args:
             folder: That of the disk, if the user or a comparison names one.

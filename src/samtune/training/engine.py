@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 
+from samtune.data.changes import images_vary
 from samtune.data.opening import DataSplits
 from samtune.distributed import is_main
 from samtune.errors import InputError, checks_keywords
@@ -19,7 +20,7 @@ from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import no_base
 from samtune.training.budget import Budget, Outside
-from samtune.training.caching import FOLDER, feature_cache, remove_store
+from samtune.training.caching import FOLDER, check_feature_cache, feature_cache, remove_store
 from samtune.training.callbacks import Callback, Callbacks
 from samtune.training.choice import Judge, measurements_at_end
 from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
@@ -112,6 +113,8 @@ def fit(
         config, loss = replace(config, loss=loss), None
     model.strength, model.multimask = 1, config.multimask
     images, others = training_images(model, train, val, seed)
+    vary, whose = images_vary(images.data, images.input.tiles), model.adapter.name
+    check_feature_cache(config.feature_cache, whose, model.first_block > 0, vary)
     how = on_event or (lambda event: None), cpu, folder
     own = UserParts(loss, optimizer, schedule, Callbacks(on_step, on_validation, callbacks))
     trainer = Trainer(model, images, config, seed, *how, own)
@@ -128,7 +131,7 @@ def fit(
     mine = None if folder is None else folder / FOLDER
     named = None if config.feature_folder is None else as_path(config.feature_folder)
     where = named or mine, named is not None
-    model.cache = feature_cache(model, config.feature_cache, trainer.images_vary, *where)
+    model.cache = feature_cache(model, config.feature_cache, vary, *where)
     try:
         result = trainer.run()
     finally:

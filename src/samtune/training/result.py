@@ -27,7 +27,7 @@ class FitResult:
     damaged: int = 0
     """Number of cached images on disk that were damaged, and computed anew."""
     cache_failure: str = ""
-    """Why nothing more was cached on disk; empty if nothing went wrong."""
+    """The reason why nothing more was cached on disk; empty if nothing went wrong."""
     zero_shot: dict[str, Any] | None = None
     """The validation of the base, before the first step; ``None`` without validation images."""
     kept_modes: tuple[str, ...] = ()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from samtune.data import SegmentationDataset
-from samtune.data.changes import images_vary
 from samtune.distributed import finite_mean, from_main, mean_over_processes, place, share_buffers
 from samtune.errors import InputError
 from samtune.losses.dense import check_dense
@@ -23,7 +22,6 @@ from samtune.model.strength import check_demanded
 from samtune.training.accelerator import make_accelerator
 from samtune.training.average import add_to_mean, is_averaged
 from samtune.training.budget import Budget, event_of_length
-from samtune.training.caching import check_feature_cache
 from samtune.training.callbacks import ON_STEP, ON_VALIDATION, CallbackState
 from samtune.training.choice import Judge, choose, drop_base, measure_again, take_validation
 from samtune.training.faults import Diverged
@@ -81,9 +79,6 @@ class Trainer:
                 f"nothing to train: adapter {model.adapter.name!r} with decoder "
                 f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
             )
-        self.images_vary = images_vary(train.data, train.input.tiles)
-        serves = model.first_block > 0
-        check_feature_cache(config.feature_cache, model.adapter.name, serves, self.images_vary)
         if config.demanded_strength is not None:
             check_demanded(model, config.demanded_strength)
         config = config.with_rate(model.learning_rate)
@@ -203,7 +198,7 @@ class Trainer:
             return
         self.model.strength = 0
         measured = self._measure(self.judge, self.keeping.looked_at())
-        self.model.strength, row, state.encodings = 1, measured.row, measured.encodings
+        row, state.encodings, self.model.strength = measured.row, measured.encodings, 1
         state.zero_shot = {"step": 0, **row}
         state.kept_modes = list(self.keeping.modes_to_keep(row))
         free = self.config.demanded_strength is None and not self.judge.no_base
