@@ -64,7 +64,7 @@ def test_auto_takes_a_quarter_of_what_is_free_and_the_disk_if_there_is_a_folder(
     assert sizes.ram == 1000
     assert 0 < sizes.disk
     model = FineTuned(sam, "none", "tuned")
-    cache = feature_cache(model, "auto", False, tmp_path, named=False)
+    cache = feature_cache(model, "auto", False, tmp_path, for_several=False)
     assert (cache.budget, cache.store) == (1000, None)
     assert feature_cache(model, "auto", False, tmp_path / "shared", True).store is not None
     for other, vary in ((model, True), (FineTuned(sam, "vpt"), False)):

@@ -74,7 +74,7 @@ class FeatureStore:
         self._places: dict[str, list[Path]] = {}
         """The files that have an image."""
         self._files: dict[Path, Any] = {}
-        self._checked: set[tuple[Path, str]] = set()
+        self._sound_entries: set[tuple[Path, str]] = set()
         _remove_abandoned(self.place)
         self._bytes_on_disk = _bytes_in(folder)
 
@@ -143,10 +143,10 @@ class FeatureStore:
             stored = {n: file.get_tensor(f"{key}.{n}") for n in about["orders"]}
         except (OSError, ValueError, KeyError, SafetensorError):
             return None
-        if (path, key) not in self._checked:
+        if (path, key) not in self._sound_entries:
             if checksum_of(stored, {}) != about["checksum"]:
                 return None
-            self._checked.add((path, key))
+            self._sound_entries.add((path, key))
         return CachedImage(
             {int(n): _unpacked(t, about["orders"][n]) for n, t in stored.items()},
             {int(n): getattr(torch, name) for n, name in about["computed_in"].items()},

@@ -133,23 +133,27 @@ def check_feature_cache(
     """
     if not Caching.read(setting).is_demanded:
         return
-    shown = as_word(setting)
+    text = as_word(setting)
     if not serves:
         raise InputError(
-            f"{KEY}={shown}: {adapter} trains from the encoder's first block on, so its results "
+            f"{KEY}={text}: {adapter} trains from the encoder's first block on, so its results "
             "change at every step; leave it out, set adapter.name=none, or adapter.blocks to late "
             "ones if the method has that option"
         )
     if images_vary:
         raise InputError(
-            f"{KEY}={shown}: training images change in every epoch; set data.views=4 for as many "
+            f"{KEY}={text}: training images change in every epoch; set data.views=4 for as many "
             "views of each, data.redraw=false for one, or data.augment=none without crops, "
             "rotation and tiles"
         )
 
 
 def feature_cache(
-    model: FineTuned, setting: CacheSetting, images_vary: bool, folder: Path | None, named: bool
+    model: FineTuned,
+    setting: CacheSetting,
+    images_vary: bool,
+    folder: Path | None,
+    for_several: bool,
 ) -> FeatureCache | None:
     """The cache of a training; ``None`` if there is none.
 
@@ -158,7 +162,7 @@ def feature_cache(
         setting: Of ``train.feature_cache``, which may be refused by :func:`check_feature_cache`.
         images_vary: Whether training images change from epoch to epoch without end.
         folder: For what lies on disk, if there is one.
-        named: Whether somebody named that folder, for several trainings.
+        for_several: Whether somebody named that folder, for several trainings.
 
     Raises:
         InputError: The disk is to be used, and there is no folder, or it cannot be written.
@@ -166,7 +170,7 @@ def feature_cache(
     caching = Caching.read(setting)
     if not caching or images_vary or model.first_block == 0:
         return None
-    caching = caching.with_sizes(folder if named else None)
+    caching = caching.with_sizes(folder if for_several else None)
     if not caching.disk:
         return FeatureCache(caching.ram, caching.half)
     if folder is None:

@@ -129,8 +129,8 @@ def fit(
     if begun:
         trainer.restore(measure_anew=resume == "anew")
     mine = None if folder is None else folder / FOLDER
-    named = None if config.feature_folder is None else as_path(config.feature_folder)
-    where = named or mine, named is not None
+    of_user = None if config.feature_folder is None else as_path(config.feature_folder)
+    where = of_user or mine, of_user is not None
     model.cache = feature_cache(model, config.feature_cache, vary, *where)
     try:
         result = trainer.run()
@@ -138,6 +138,6 @@ def fit(
         if model.cache is not None:
             model.cache.flush()  # also after an interrupt, for the training that goes on
         model.cache, model.compiling = None, "none"
-    if mine is not None and named is None and is_main():
+    if mine is not None and of_user is None and is_main():
         remove_store(mine)
     return result
