@@ -61,7 +61,7 @@ $(VENV)/made.stamp:
 
 $(VENV)/package.stamp: $(VENV)/made.stamp $(DECLARED)
 	@echo "Installing samtune into $(VENV) (a minute or two)"
-	@$(PIP) -e .
+	@$(PIP) -e '.[instances]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/made.stamp $(DECLARED)

@@ -42,6 +42,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "prompts": "none",
         "loss": "distances + foreground",
     },
+    "image": {
+        "decoder": "instances",
+        "decoder_options": {"scale": 8, "image": True},
+        "prompts": "none",
+        "loss": "distances + foreground",
+    },
     "both": {
         "decoder": "instances",
         "decoder_options": {"scale": 8, "prompts": "tuned"},

@@ -45,7 +45,7 @@ MODE_KINDS = {
 EVERYTHING, INSTANCES = "everything", "instances"
 AUTOMATIC = (EVERYTHING, INSTANCES)
 """Modes of evaluation without prompts, in which a model finds all objects itself: by a grid of
-points, or by a decoder that predicts instances."""
+points, or by a watershed of what it predicts of the whole image."""
 
 MODE_GROUPS = {
     "mixed": ("box", "point", "mask"),

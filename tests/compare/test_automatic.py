@@ -30,6 +30,7 @@ def words(pairs, tiny_weights, tmp_path, monkeypatch):
         return find
 
     monkeypatch.setattr(automatic, "generator_of", generator_of)
+    monkeypatch.setattr("samtune.evaluation.automatic.generator_of", generator_of)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return [*settings(pairs, tiny_weights, 1), "data.augment=none", "output=cmp"]

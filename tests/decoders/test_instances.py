@@ -1,5 +1,7 @@
 """The decoder of distances: its maps, what it implies for a run, and instances that it learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -28,7 +30,7 @@ BASES = {"vit": tiny.base, "tiny_vit": tiny_vit_golden.base}
 @pytest.mark.parametrize("base", BASES)
 @torch.no_grad()
 def test_the_maps_are_finer_than_the_embedding(base, scale):
-    options = {"scale": scale, "object_classes": 5, "prompts": "tuned"}
+    options = {"scale": scale, "object_classes": 5, "prompts": "tuned", "image": scale == 8}
     model = FineTuned(BASES[base](), "none", "instances", decoder_options=options).eval()
     pixels = tiny.pixels(2, (48, 80))
     features = model.encode(model.preprocess(pixels))
@@ -36,6 +38,9 @@ def test_the_maps_are_finer_than_the_embedding(base, scale):
     maps = model.decoder.dense(features)
     assert maps["distances"].shape == (2, 3, scale * h, scale * w)
     assert maps["object_classes"].shape == (2, 5, scale * h, scale * w)
+    blank = replace(features, pixels=None if scale == 4 else 0 * features.pixels)
+    same = torch.equal(maps["distances"], model.decoder.dense(blank)["distances"])
+    assert same == (scale == 4), "with image=true it sees the pixels"
     prompts = tiny.boxes([0, 1, 1], (48, 80))
     plain = FineTuned(model.sam).eval()
     assert torch.equal(model(pixels, prompts).logits, plain(pixels, prompts).logits)

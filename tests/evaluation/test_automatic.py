@@ -111,7 +111,7 @@ def test_objects_that_an_evaluation_leaves_out_are_neither_missed_nor_wrong(fold
 
 
 def test_python_measures_automatic_modes_beside_prompts(folder, model, monkeypatch):
-    monkeypatch.setattr(automatic, "generator_of", lambda model, mode, precision: right)
+    monkeypatch.setattr(automatic, "generator_of", lambda *settings: right)
     data = samtune.open_data(str(folder), masks="instance")
     split = data.train
     found = samtune.evaluate(model, split, prompts="everything,box")

@@ -49,6 +49,7 @@ def found(pairs, tiny_weights, sam, monkeypatch):
         return find
 
     monkeypatch.setattr(automatic, "generator_of", generator_of)
+    monkeypatch.setattr("samtune.evaluation.automatic.generator_of", generator_of)
     test = {"everything": dataset, "box": dataset.with_prompts("box"), "instances": dataset}
     result = compare_with_base(FineTuned(sam), model, test, config, Display(quiet=True))
     # the second is whether the tuned model can still do it; the base answers once for both modes
@@ -110,11 +111,21 @@ def test_a_mode_that_a_model_cannot_do_is_refused_before_anything_is_read(sam):
 
 
 def test_settings_of_everything_hold_for_both_sides(sam):
-    config = EverythingConfig(points_per_side=2, pred_iou_thresh=0.5)
+    words = ["everything.points_per_side=2", "everything.pred_iou_thresh=0.5", "watershed.neck=2"]
+    config, model = from_words(words), FineTuned(sam)
     changes = automatic.changed_settings(config)
-    assert changes == {"points_per_side": 2, "pred_iou_thresh": 0.5}
-    generator = automatic.generator_of(FineTuned(sam), "everything", everything=changes)
-    assert generator.config == config
+    assert changes == {
+        "everything": {"points_per_side": 2, "pred_iou_thresh": 0.5}, "watershed": {"neck": 2.0}
+    }  # fmt: skip
+    generator = automatic.generator_of(model, "everything", changes=changes)
+    assert generator.config == EverythingConfig(points_per_side=2, pred_iou_thresh=0.5)
+    # what was fitted holds, unless somebody chooses another value, be it the usual one
+    model.about = {"everything": {"settings": {"points_per_side": 3, "box_nms_thresh": 0.2}}}
+    assert automatic.changes_for(model, config)["everything"] == {}
+    chosen = {"everything.points_per_side", "everything.box_nms_thresh"}
+    changes = automatic.changes_for(model, config, chosen)
+    assert changes["everything"] == {"points_per_side": 2, "box_nms_thresh": 0.7}
+    assert changes["watershed"] == {"neck": 2.0}
 
 
 def test_a_whole_foreground_as_the_target_is_remarked(pairs, tiny_weights):

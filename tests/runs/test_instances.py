@@ -8,6 +8,8 @@ import pytest
 from commands import settings
 from PIL import Image
 
+from samtune.model.header import read_header
+
 # pycocotools 2.0 decodes through an old way into NumPy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -21,13 +23,21 @@ def test_a_training_ends_with_instances_that_everything_finds(
     trained = samtune(
         "train", *settings(pairs, tiny_weights), *objects, *decoder, "prompts.train=point",
         "prompts.background_points=2", "train.keep=none", f"output={run}", "--json",
+        "train.metric=msa@instances", "everything.fit=msa", "watershed.min_area=0",
     )  # fmt: skip
     assert trained.code == 0, trained.err
     summary = trained.json
     assert list(summary["by_prompt"]) == ["box", "point", "instances"]
     assert summary["by_prompt"]["instances"]["settings"]["tuned"]["answer"] == "watershed"
+    selected, fit = summary["selection"], summary["watershed"]
+    assert selected["metric"] == "msa@instances" and list(selected["watched"])[-1] == "instances"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    measured = {row["event"]: row["msa@instances"] for row in rows if "msa@instances" in row}
+    assert measured["zero_shot"] is None and 0 <= measured["val"] <= 1, "the base cannot do it"
+    assert fit["value"] >= fit["default"] and fit["objects"] > 0 and "neck" not in fit["settings"]
+    assert read_header(run / "best.safetensors")["watershed"] == fit
     page = (run / "report.html").read_text()
-    assert "msa" in page and "instances" in page
+    assert "Watershed: msa by foreground" in page and "instances" in page
 
     here = [f"base.weights={tiny_weights}", "--json", "--out"]
     loose = ["watershed.foreground=0", "watershed.boundary=0.7", "watershed.centre=0.7"]

@@ -17,6 +17,7 @@ ROW = {"iou": 0.5, "iou@none": 0.2, "iou@point": 0.6, "iou@box": math.nan, "hd95
         ("iou@none+iou@box", math.nan, "iou@none+iou@box"),
         ("iou@3_points", math.nan, "iou@3_points"),
         ("max(hd95,ber)", 9.0, "max(hd95,ber)"),
+        ("msa@instances+iou@everything", math.nan, "msa@instances+iou@everything"),
     ],
 )
 def test_one_number_of_a_validation(text, value, canonical):
@@ -33,6 +34,7 @@ def test_one_number_of_a_validation(text, value, canonical):
     [
         ("iuo", "did you mean"),
         ("iou@boxx", "no such prompt"),
+        ("hd95@instances", "take msa@instances"),
         ("iou+", "is no metric"),
         ("iou,dice", "min(iou@none,iou@point)"),
         ("iou@box+iou@box", "names iou@box twice"),

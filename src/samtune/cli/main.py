@@ -79,11 +79,20 @@ app.command(name="metrics")(list_metrics)
 @app.command(epilog=f"Settings are those of a training; {SEE_TRAIN}")
 def demo(words: DemoWords = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Fine-tune on what ships with samtune, evaluate, and show the result."""
+    from importlib.util import find_spec
+
     from samtune.assets import demo_data
     from samtune.files import free_path
 
     defaults = {"data": {"root": str(demo_data())}, "output": str(free_path(Path("runs/demo")))}
-    _run_training(["demo", *(words or [])], as_json, quiet, defaults)
+    words = list(words or [])
+    if find_spec("skimage") is None and not any(word.startswith("prompts.eval=") for word in words):
+        words.insert(0, "prompts.eval=none")
+        if not quiet:
+            typer.echo(
+                "note: nuclei are counted too after pip install 'samtune[instances]'", err=True
+            )
+    _run_training(["demo", *words], as_json, quiet, defaults)
 
 
 @app.command(cls=TakesSettings)

@@ -32,6 +32,8 @@ class Features:
     """Streams ``(B, H, W, C)`` after the blocks that the decoder requests."""
     state: Any = None
     """The adapter's state, for decoders that work with that adapter only."""
+    pixels: Tensor | None = None
+    """``(B, 3, h, w)`` normalised pixels of the frame, for decoders that read them."""
 
 
 class Decoder(nn.Module):
@@ -65,6 +67,8 @@ class Decoder(nn.Module):
     dense_targets: tuple[str, ...] = ()
     """The targets that it reads in training besides masks, by their names in
     :data:`samtune.data.dense_targets.DENSE_TARGETS`; it answers each in :meth:`dense`."""
+    reads_pixels: bool = False
+    """Whether it reads the image itself besides the embedding."""
     object_classes: int = 0
     """Number of classes of objects that a decoder of dense maps tells apart; 0 if it has none."""
     classes: int | None = None

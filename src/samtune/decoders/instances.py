@@ -7,10 +7,11 @@ makes instances. It has the upsampling path of UNETR (Hatamizadeh et al. 2022, a
 transposed convolutions that double the grid, each followed by two convolutions. Archit and Pape
 2026 (arXiv:2603.17845) prompt SAM with one point for each seed instead.
 
-It differs from the paper in three ways: the maps are four or eight times as fine as the embedding
+It differs from the paper in four ways: the maps are four or eight times as fine as the embedding
 and not as fine as the image, because the finest layers cost more than all the rest on a CPU; the
-channels are halved at each step from those of the embedding; and normalisation is over groups of
-channels, which does not depend on the batch.
+channels are halved at each step from those of the embedding; normalisation is over groups of
+channels, which does not depend on the batch; and with ``image`` the finest maps see the image, as
+in UNETR and not in the paper, whose embedding is finer than that of a small base.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +36,8 @@ from samtune.sam.model import Sam
 DISTANCES, OBJECT_CLASSES = "distances", "object_classes"
 LEAST_WIDTH = 16
 """Channels of the finest maps, at least."""
+CHANNELS = 3
+"""Channels of the image, as the encoder takes it."""
 GROUPS = 8
 """Groups of channels that are normalised together."""
 
@@ -53,6 +57,7 @@ class InstanceDecoder(Decoder):
     sits = "convolutions that enlarge the embedding to foreground and distances, for a watershed"
     forms: ClassVar = {
         "classes": {"object_classes": 3},
+        "image": {"image": True},
         "frozen": {"prompts": "frozen"},
         "tuned": {"prompts": "tuned"},
     }
@@ -70,6 +75,9 @@ class InstanceDecoder(Decoder):
         scale: Literal[4, 8] = 4
         """Cells of its maps along each side of a cell of the embedding; ``8`` tells smaller objects
         apart, and costs more."""
+        image: bool = False
+        """Its finest convolutions see the image too, as in UNETR: outlines follow pixels instead of
+        cells of the embedding, for little more work."""
         object_classes: CountOrZero = 0
         """Number of classes of objects, which it then predicts too; an instance has the one that
         most of its pixels have. ``0``: none."""
@@ -113,6 +121,10 @@ class InstanceDecoder(Decoder):
             nn.Sequential(nn.ConvTranspose2d(a, b, 2, stride=2), _convolutions(b, b))
             for a, b in zip(widths, [*widths[1:], widths[-1]], strict=True)
         )
+        self.reads_pixels = config.image
+        if config.image:
+            self.of_image = _convolutions(CHANNELS, widths[-1])
+            self.beside_image = _convolutions(2 * widths[-1], widths[-1])
         self.heads = nn.ModuleDict({DISTANCES: nn.Conv2d(widths[-1], 3, 1)})
         self.object_classes = config.object_classes
         if config.object_classes:
@@ -129,6 +141,10 @@ class InstanceDecoder(Decoder):
         x = self.first(features.embedding)
         for step in self.up:
             x = step(x)
+        if self.reads_pixels:
+            assert features.pixels is not None
+            image = F.interpolate(features.pixels, x.shape[-2:], mode="area")
+            x = self.beside_image(torch.cat([x, self.of_image(image.to(x.dtype))], 1))
         return {name: head(x) for name, head in self.heads.items()}
 
     def forward(

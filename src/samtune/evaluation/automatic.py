@@ -15,8 +15,10 @@ from samtune.data import SegmentationDataset
 from samtune.data.labels import Sample
 from samtune.data.shapes import large_enough
 from samtune.distributed import place
+from samtune.errors import InputError
 from samtune.evaluation.result import Evaluation, image_row
 from samtune.evaluation.sums import counter_on, draws_of, gather_items
+from samtune.inference.everything.config import with_fitted
 from samtune.inference.everything.instances import InstanceGenerator, Instances
 from samtune.inference.everything.run_lengths import as_coco
 from samtune.metrics.config import EvalConfig
@@ -26,7 +28,6 @@ from samtune.precision import Precision
 from samtune.prompts import AUTOMATIC, EVERYTHING
 
 if TYPE_CHECKING:
-    from samtune.inference.everything.watershed import WatershedConfig
     from samtune.metrics.instance_result import InstanceResult, Overlaps
 
 NEED_MORE = ("aji_plus",)
@@ -37,8 +38,7 @@ def generator_of(
     model: FineTuned,
     mode: str,
     precision: Precision = "fp32",
-    watershed: WatershedConfig | None = None,
-    everything: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> InstanceGenerator:
     """The function that finds the instances of an image in an automatic mode.
 
@@ -46,23 +46,30 @@ def generator_of(
         model: It is put into evaluation mode.
         mode: ``everything`` or ``instances``.
         precision: Arithmetic of the forward pass.
-        watershed: How ``instances`` are made.
-        everything: Settings of ``everything`` that are changed, by name.
+        changes: By section, ``everything`` and ``watershed``, the settings that are changed, by
+            name; others are as they were fitted for the model.
 
     Raises:
         InputError: The model cannot do it.
     """
+    changes = changes or {}
     if mode == EVERYTHING:
         from samtune.inference.everything.generator import MaskGenerator
 
-        return MaskGenerator(model, precision=precision, **(everything or {}))
-    from samtune.inference.everything.watershed import WatershedGenerator
+        return MaskGenerator(model, precision=precision, **changes.get(EVERYTHING, {}))
+    from samtune.inference.everything.watershed import WatershedConfig, WatershedGenerator
 
-    return WatershedGenerator(model, watershed, precision)
+    of_watershed = changes.get(WatershedConfig.section, {})
+    usual = WatershedConfig(**of_watershed)
+    config = with_fitted(usual, model.about or {}, of_watershed)
+    return WatershedGenerator(model, config, precision)
 
 
 def generators_of(
-    model: FineTuned, modes: Iterable[str], precision: Precision = "fp32"
+    model: FineTuned,
+    modes: Iterable[str],
+    precision: Precision = "fp32",
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, InstanceGenerator]:
     """The functions of the automatic modes among several modes, see :func:`generator_of`.
 
@@ -70,11 +77,24 @@ def generators_of(
         model: See there.
         modes: With and without prompts.
         precision: See there.
+        changes: See there.
 
     Raises:
         InputError: See there.
     """
-    return {mode: generator_of(model, mode, precision) for mode in modes if mode in AUTOMATIC}
+    automatic = [mode for mode in modes if mode in AUTOMATIC]
+    return {mode: generator_of(model, mode, precision, changes) for mode in automatic}
+
+
+def inability(model: FineTuned, mode: str) -> str | None:
+    """The reason for which a model cannot do a mode of evaluation; ``None`` if it can."""
+    if mode not in AUTOMATIC:
+        return None
+    try:
+        generator_of(model, mode)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def automatic_metrics(config: EvalConfig) -> tuple[str, ...]:

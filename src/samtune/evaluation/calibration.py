@@ -1,13 +1,14 @@
-"""Thresholds and grid of masks of everything, fitted on images whose objects are known.
+"""Settings of automatic modes, fitted on images whose objects are known.
 
 A model that was tuned expects other IoUs of its masks than SAM does, so SAM's thresholds keep too
-much or nothing. Each grid is asked once; thresholds are then searched for one after another among
-its answers, several times over, as each depends on the others.
+much or nothing; and the foreground of a short training is wider, or narrower, than its objects.
+Each image is asked once, and with a grid of points once for each grid; thresholds are then searched
+for one after another among the answers, several times over, as each depends on the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ from samtune.inference.everything.generator import MaskGenerator
 from samtune.inference.everything.instances import Instances
 from samtune.inference.everything.run_lengths import as_coco
 from samtune.inference.everything.seams import Part
+from samtune.inference.everything.watershed import (
+    WatershedConfig,
+    WatershedGenerator,
+    has_distances,
+)
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision
@@ -52,8 +58,19 @@ LOOSE: tuple[tuple[str, ...], ...] = (
 )
 """Thresholds that the search may begin without."""
 
-Answers = list[list[Part]]
-"""For each image the candidates of its windows."""
+OF_WATERSHED: dict[str, tuple[float, ...]] = {
+    "foreground": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "centre": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0),
+    "boundary": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "neck": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
+    "smoothing": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
+    "min_area": (0, 10, 20, 40, 80, 160),
+    "overlap": (0.1, 0.3, 0.5, 0.7, 0.9),
+}
+"""The settings of the watershed that are tried, as far as they have an effect."""
+IMAGES = 50
+"""Images on which the watershed is fitted, at most, evenly spread: it is repeated for every value
+that is tried, and their maps are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,7 @@ class Calibration:
     value: float
     """Its value with them."""
     default: float
-    """Its value with SAM's thresholds and grid."""
+    """Its value with the usual settings: SAM's thresholds and grid, or those of the watershed."""
     images: int
     objects: int
     """Annotated objects of all images."""
@@ -108,8 +125,6 @@ def calibrate(
         InputError: Another metric, no images or objects, or a model that cannot be asked.
     """
     check_metric(metric)
-    if not len(dataset):
-        raise InputError("everything: there are no images to fit thresholds on; give some")
     search = _Search(model, dataset, metric, precision, fixed)
     total = len(dataset) * len(grids)
     done = iter(range(1, total + 1))
@@ -120,11 +135,6 @@ def calibrate(
             progress(number, total)
 
     results = [search.of_grid(side, one_more) for side in sorted(grids)]
-    if not search.objects:
-        raise InputError(
-            f"everything: no object on {len(dataset)} images, so there is nothing to fit "
-            "thresholds on; give images with objects"
-        )
     best = max(result.value for result in results)
     chosen = next(result for result in results if result.value >= best - ALIKE)
     curve = [(float(side), r.value) for side, r in zip(sorted(grids), results, strict=True)]
@@ -145,8 +155,86 @@ def check_metric(metric: str) -> None:
         raise InputError(f"everything.fit={metric}: must be one of {', '.join(METRICS)}")
 
 
+def calibrate_watershed(
+    model: FineTuned,
+    dataset: SegmentationDataset,
+    metric: str = "msa",
+    *,
+    precision: Precision = "fp32",
+    progress: Callable[[int, int], None] | None = None,
+    **fixed: Any,
+) -> Calibration:
+    """Fits the settings of :class:`samtune.WatershedGenerator` on a data set.
+
+    Of more than :data:`IMAGES` images so many are taken, evenly spread.
+
+    Args:
+        model: It is put into evaluation mode.
+        dataset: Images with their objects, in evaluation.
+        metric: ``msa`` or ``ap``.
+        precision: Arithmetic of the forward pass.
+        progress: Called with the number of images that are done, and of all.
+        **fixed: Settings of the generator that are not fitted.
+
+    Raises:
+        InputError: See :func:`calibrate`.
+    """
+    check_metric(metric)
+    start = WatershedConfig(**fixed)
+    generator = WatershedGenerator(model, start, precision)
+    rows = _spread(len(dataset), IMAGES)
+    measure = _Measure(dataset, rows, metric)
+    answers = []
+    for done, index in enumerate(rows, 1):
+        answers.append(generator.candidates(dataset.sample(index).image))
+        if progress is not None:
+            progress(done, len(rows))
+    unused = {"neck"} if has_distances(model) else {"centre", "boundary"}
+    unused |= {"overlap"} if start.answer != "prompts" else set()
+    values = {name: v for name, v in OF_WATERSHED.items() if name not in {*unused, *fixed}}
+
+    def value_of(config: Any) -> float:
+        chosen = generator.with_config(config)
+        return measure.value(chosen.choose(answer) for answer in answers)
+
+    default = value_of(start)
+    config, best, curves = _searched(start, default, values, value_of)
+    settings = {name: getattr(config, name) for name in values} | fixed
+    return Calibration(settings, metric, best, default, len(rows), measure.objects, curves)
+
+
+class _Measure:
+    """The metric of instances on some images of a data set.
+
+    Raises:
+        InputError: There are no images, or no objects on them.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, rows: Sequence[int], metric: str) -> None:
+        if not len(rows):
+            raise InputError("everything: there are no images to fit thresholds on; give some")
+        self.metric = metric
+        self.targets = [_targets(dataset, i) for i in rows]
+        self.objects = sum(len(image.target) for image in self.targets)
+        if not self.objects:
+            raise InputError(
+                f"everything: no object on {len(rows)} images, so there is nothing to fit "
+                "thresholds on; give images with objects"
+            )
+
+    def value(self, instances: Iterable[Instances]) -> float:
+        """The metric, of the instances of each image; 0 if it has no value."""
+        from samtune.metrics import Suite
+
+        suite = Suite(EvalConfig(metrics=(self.metric,)))
+        for each, image in zip(instances, self.targets, strict=True):
+            suite.update(_beside(each, image))
+        value = float(suite.compute()[self.metric])
+        return value if np.isfinite(value) else 0.0
+
+
 class _Search:
-    """The search for thresholds on one data set."""
+    """The search for thresholds of a grid of points on one data set."""
 
     def __init__(
         self,
@@ -158,8 +246,7 @@ class _Search:
     ) -> None:
         self.model, self.dataset, self.metric = model, dataset, metric
         self.precision, self.fixed = precision, fixed
-        self.targets = [_targets(dataset, i) for i in range(len(dataset))]
-        self.objects = sum(len(image.target) for image in self.targets)
+        self.measure = _Measure(dataset, range(len(dataset)), metric)
 
     def of_grid(self, side: int, one_more: Callable[[], None]) -> Calibration:
         """The best thresholds for one grid."""
@@ -167,51 +254,73 @@ class _Search:
         generator = MaskGenerator(
             self.model, precision=self.precision, **{**loose, "points_per_side": side}
         )
-        answers: Answers = []
+        answers: list[list[Part]] = []
         for i in range(len(self.dataset)):
             answers.append(generator.candidates(self.dataset.sample(i).image))
             one_more()
+
+        def value_of(config: Any) -> float:
+            chosen = generator.with_config(config)
+            return self.measure.value(chosen.choose(parts) for parts in answers)
+
         values = {"pred_iou_thresh": _levels(answers), **VALUES}
         values = {name: values[name] for name in values if name not in self.fixed}
         start = replace(EverythingConfig(**self.fixed), points_per_side=side)
-        default = best = self.value(generator, answers, start)
-        config, curves = start, dict[str, list[tuple[float, float]]]()
+        default = best = value_of(start)
+        config = start
         for loose_names in LOOSE:  # SAM's own may leave nothing, whichever one of them is changed
             zeros: dict[str, Any] = {name: 0.0 for name in loose_names if name in values}
             change = replace(start, **zeros)
-            if (score := self.value(generator, answers, change)) > best:
+            if (score := value_of(change)) > best:
                 config, best = change, score
-        for _ in range(ROUNDS):
-            before = config
-            for name, levels in values.items():
-                tried = sorted({*levels, getattr(config, name)})
-                changes = (replace(config, **{name: value}) for value in tried)
-                scores = [self.value(generator, answers, change) for change in changes]
-                curves[name] = list(zip(tried, scores, strict=True))
-                if max(scores) > best:
-                    best = max(scores)
-                    config = replace(config, **{name: tried[scores.index(best)]})
-            if config == before:
-                break
+        config, best, curves = _searched(config, best, values, value_of)
         names = ("points_per_side", *values)
         settings = {name: getattr(config, name) for name in names} | self.fixed
-        return Calibration(
-            settings, self.metric, best, default, len(self.dataset), self.objects, curves
-        )
-
-    def value(self, generator: MaskGenerator, answers: Answers, config: EverythingConfig) -> float:
-        """The metric of the instances that some settings choose; 0 if it has no value."""
-        from samtune.metrics import Suite
-
-        suite = Suite(EvalConfig(metrics=(self.metric,)))
-        chosen = generator.with_config(config)
-        for parts, image in zip(answers, self.targets, strict=True):
-            suite.update(_beside(chosen.choose(parts), image))
-        value = float(suite.compute()[self.metric])
-        return value if np.isfinite(value) else 0.0
+        images, objects = len(self.dataset), self.measure.objects
+        return Calibration(settings, self.metric, best, default, images, objects, curves)
 
 
-def _levels(answers: Answers) -> tuple[float, ...]:
+def _searched(
+    start: Any,
+    value: float,
+    values: Mapping[str, Sequence[float]],
+    value_of: Callable[[Any], float],
+) -> tuple[Any, float, dict[str, list[tuple[float, float]]]]:
+    """The best settings, one after another, their metric, and the metric by each setting.
+
+    Args:
+        start: The settings to begin with.
+        value: Their metric.
+        values: What is tried of each setting.
+        value_of: The metric of settings.
+    """
+    config, best = start, value
+    curves: dict[str, list[tuple[float, float]]] = {}
+    since = 0
+    """Settings that were tried since one of them changed; another round would repeat them."""
+    for name in [*values] * ROUNDS:
+        if since == len(values):
+            break
+        known = {getattr(config, name): best}
+        for tried in values[name]:
+            if tried not in known:
+                known[tried] = value_of(replace(config, **{name: tried}))
+        curves[name] = sorted(known.items())
+        highest = max(known.values())
+        since += 1
+        if highest > best:
+            chosen = next(tried for tried, score in curves[name] if score == highest)
+            config, best, since = replace(config, **{name: chosen}), highest, 1
+    return config, best, curves
+
+
+def _spread(length: int, most: int) -> list[int]:
+    """At most so many of the first numbers, evenly spread."""
+    count = min(length, most)
+    return [i * length // count for i in range(count)]
+
+
+def _levels(answers: Sequence[Sequence[Part]]) -> tuple[float, ...]:
     """Expected IoUs between which the answers fall, from 0 to below 1."""
     scores = np.concatenate([part.scores for parts in answers for _, part in parts])
     inner = scores[(scores > 0) & (scores < 1)]

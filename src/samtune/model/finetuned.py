@@ -241,7 +241,8 @@ class FineTuned(OnHub, nn.Module):
         x = adapter.before_neck(x, state)
         embedding = stored[depth] if depth in stored else encoder.apply_neck(x)
         embedding = adapter.after_neck(embedding, state)
-        return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state)
+        seen = pixels if decoder.reads_pixels else None
+        return Features(embedding, (pixels.shape[-2], pixels.shape[-1]), taps, state, seen)
 
     def forward(
         self, pixels: Tensor, prompts: Prompts, sizes: Tensor | None = None, multimask: bool = False

@@ -59,7 +59,8 @@ def charts(
         curves.append(Curve("zero-shot", "before", [(x, baseline) for x in ends]))
     all_charts.append(_chart("Validation IoU", curves + _watched(rows["val"])))
     all_charts.append(_strengths(rows["strength"], summary.get("strength")))
-    all_charts += _thresholds(summary.get("everything") or {})
+    for way in ("everything", "watershed"):
+        all_charts += _thresholds(way.capitalize(), summary.get(way) or {})
     return [chart for chart in all_charts if chart]
 
 
@@ -82,8 +83,8 @@ def _strengths(rows: Sequence[Mapping[str, Any]], strength: float | None) -> dic
     return _chart("Validation IoU by strength", curves, "strength")
 
 
-def _thresholds(entry: Mapping[str, Any]) -> list[dict[str, Any] | None]:
-    """The metric of masks of everything by each setting that was fitted, and the choice."""
+def _thresholds(what: str, entry: Mapping[str, Any]) -> list[dict[str, Any] | None]:
+    """The metric of objects that are found by each setting that was fitted, and the choice."""
     charts = []
     for name, points in entry.get("curves", {}).items():
         rows = [(float(x), float(y)) for x, y in points]
@@ -92,7 +93,7 @@ def _thresholds(entry: Mapping[str, Any]) -> list[dict[str, Any] | None]:
             continue
         line = [(float(value), min(heights)), (float(value), max(heights))]
         curves = [Curve(entry["metric"], "after", rows, dots=True), Curve("chosen", "before", line)]
-        charts.append(_chart(f"Everything: {entry['metric']} by {name}", curves, name))
+        charts.append(_chart(f"{what}: {entry['metric']} by {name}", curves, name))
     return charts
 
 

@@ -1,12 +1,12 @@
 """Automatic modes: the instances that a model finds without prompts, beside those of the base.
 
 The base always answers as SAM's automatic mask generation with its published thresholds, also
-beside a decoder that predicts instances: that is what one has without tuning.
+beside instances by a watershed: that is what one has without tuning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 
 import numpy as np
@@ -16,10 +16,11 @@ from samtune.data.labels import Sample
 from samtune.data.shapes import large_enough
 from samtune.distributed import place
 from samtune.errors import InputError
-from samtune.evaluation.automatic import evaluate_automatic, generator_of
+from samtune.evaluation.automatic import evaluate_automatic, generator_of, inability
 from samtune.evaluation.result import Evaluation
-from samtune.inference.everything.config import EverythingConfig
+from samtune.inference.everything.config import EverythingConfig, fitted_settings
 from samtune.inference.everything.instances import InstanceGenerator, Instances
+from samtune.inference.everything.watershed import WatershedConfig
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import AUTOMATIC, EVERYTHING
 from samtune.report.overlays import Overlay
@@ -27,6 +28,7 @@ from samtune.report.quantities import counted
 from samtune.report.terminal import Display
 from samtune.runs.config import RunConfig
 from samtune.runs.values import Tree
+from samtune.training.criterion import Criterion
 
 PICTURES = 6
 """Number of images in the report for an automatic mode."""
@@ -57,12 +59,19 @@ class Automatic:
         model: The tuned model; ``None`` if the base is measured alone.
         config: The settings.
         display: The output for progress.
+        chosen_names: Names of the settings that words of this command set.
     """
 
     def __init__(
-        self, baseline: FineTuned, model: FineTuned | None, config: RunConfig, display: Display
+        self,
+        baseline: FineTuned,
+        model: FineTuned | None,
+        config: RunConfig,
+        display: Display,
+        chosen_names: Collection[str] = (),
     ) -> None:
         self.baseline, self.model, self.config, self.display = baseline, model, config, display
+        self.chosen_names = chosen_names
         self._zero_shot: Finding | None = None
 
     def measure(
@@ -97,10 +106,8 @@ class Automatic:
     def _finding(
         self, model: FineTuned, mode: str, dataset: SegmentationDataset, what: str
     ) -> Finding:
-        precision = self.config.train.precision
-        config = self.config
-        changes = changed_settings(config.everything)
-        generator = generator_of(model, mode, precision, config.watershed, changes)
+        changes = changes_for(model, self.config, self.chosen_names)
+        generator = generator_of(model, mode, self.config.train.precision, changes)
         rank, world = place()
         mine = range(rank, len(dataset), world)
         step = max(1, -(-len(mine) // PICTURES))
@@ -122,12 +129,49 @@ class Automatic:
         return Finding(evaluation, _settings_of(generator), pictured)
 
 
-def changed_settings(settings: EverythingConfig) -> Tree:
-    """The settings that differ from SAM's, by name; they hold for the base too."""
-    usual = EverythingConfig()
-    names = [each.name for each in fields(usual)]  # those of a run also say what to fit
+def changed_settings(config: RunConfig, chosen_names: Collection[str] = ()) -> dict[str, Tree]:
+    """The settings of automatic modes that somebody chose, or that differ from the usual ones.
+
+    Args:
+        config: The settings.
+        chosen_names: Names of settings that were chosen, as ``everything.points_per_side``.
+
+    Returns:
+        By section and name.
+    """
+    changes: dict[str, Tree] = {}
+    for usual in (EverythingConfig(), WatershedConfig()):
+        settings, section = getattr(config, usual.section), usual.section
+        names = [each.name for each in fields(usual)]  # those of a run also say what to fit
+        changes[section] = {
+            name: value
+            for name in names
+            if (value := getattr(settings, name)) != getattr(usual, name)
+            or f"{section}.{name}" in chosen_names
+        }
+    return changes
+
+
+def changes_for(
+    model: FineTuned, config: RunConfig, chosen_names: Collection[str] = ()
+) -> dict[str, Tree]:
+    """The same for a model: what was fitted for it gives way to chosen settings alone.
+
+    A fit knows the settings of the training that were changed, and has them in its entry.
+
+    Args:
+        model: The model.
+        config: See :func:`changed_settings`.
+        chosen_names: See there.
+    """
+    changes, about = changed_settings(config, chosen_names), model.about or {}
     return {
-        name: value for name in names if (value := getattr(settings, name)) != getattr(usual, name)
+        section: {
+            name: value
+            for name, value in values.items()
+            if f"{section}.{name}" in chosen_names or not fitted_settings(about, section)
+        }
+        for section, values in changes.items()
     }
 
 
@@ -157,30 +201,20 @@ def _picture(
     )
 
 
-def check_modes(model: FineTuned, modes: Sequence[str]) -> None:
+def check_modes(model: FineTuned, modes: Sequence[str], setting: str = "prompts.eval") -> None:
     """Refuses automatic modes that a model cannot do.
 
     Args:
         model: The model.
         modes: Modes of evaluation, with and without prompts.
+        setting: That names them.
 
     Raises:
         InputError: With what to do.
     """
     for mode in modes:
         if mode in AUTOMATIC and (reason := inability(model, mode)):
-            raise InputError(f"prompts.eval={mode}: {reason}")
-
-
-def inability(model: FineTuned, mode: str) -> str | None:
-    """The reason for which a model cannot do a mode of evaluation; ``None`` if it can."""
-    if mode not in AUTOMATIC:
-        return None
-    try:
-        generator_of(model, mode)
-    except InputError as error:
-        return str(error)
-    return None
+            raise InputError(f"{setting}={mode}: {reason}")
 
 
 def with_able_modes(model: FineTuned, config: RunConfig) -> tuple[RunConfig, list[str]]:
@@ -203,7 +237,8 @@ def with_able_modes(model: FineTuned, config: RunConfig) -> tuple[RunConfig, lis
 def one_target_remark(config: RunConfig) -> list[str]:
     """A remark if each image has one target, its whole foreground, beside which parts are wrong."""
     data = config.data
-    automatic = [mode for mode in config.prompts.evaluated_modes if mode in AUTOMATIC]
+    modes = (*config.prompts.evaluated_modes, *Criterion.parse(config.train.metric).modes)
+    automatic = [mode for mode in dict.fromkeys(modes) if mode in AUTOMATIC]
     one = data.objects == "mask" or (data.objects == "auto" and data.masks != "instance")
     if not automatic or not one:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -69,18 +69,19 @@ def compare_with_base(
     test: Mapping[str, SegmentationDataset],
     config: RunConfig,
     display: Display,
+    chosen_names: Collection[str] = (),
 ) -> tuple[Tree, RunPictures]:
     """Zero-shot beside tuned for each prompt mode, and pictures for the first mode.
 
     Each automatic mode has pictures of its own. In the summary, ``items`` has one row per prompt
-    mode and image.
+    mode and image. What was fitted for a model gives way to the settings of ``chosen_names``.
     """
     items: list[Tree] = []
     by_prompt: dict[str, Tree] = {}
     first, overlays = next(iter(test)), []
     instances: dict[str, list[Overlay]] = {}
     summary: Tree = {}
-    automatic = Automatic(baseline, model, config, display)
+    automatic = Automatic(baseline, model, config, display, chosen_names)
     for mode, dataset in test.items():
         names: Sequence[str] = config.eval.names
         of_mode: Tree = {}

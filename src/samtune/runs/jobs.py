@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from samtune.data.layouts import find
 from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
-from samtune.inference.everything.config import HEADER
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST
 from samtune.precision import arithmetic
@@ -24,9 +23,9 @@ from samtune.prompts import AUTOMATIC, kind_of
 from samtune.registry.places import key_of
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
-from samtune.runs.automatic import one_target_remark, with_able_modes
+from samtune.runs.automatic import changed_settings, one_target_remark, with_able_modes
 from samtune.runs.baseline import RunPictures, compare_with_base
-from samtune.runs.calibrating import fit_after_training
+from samtune.runs.calibrating import WAYS, fit_after_training
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
@@ -54,7 +53,7 @@ from samtune.runs.remarks import shortfalls
 from samtune.runs.selection import selection, verdict
 from samtune.runs.source import Source
 from samtune.runs.values import Tree
-from samtune.runs.words import keys_in, read_tree, settings_digest
+from samtune.runs.words import chosen_keys, keys_in, read_tree, settings_digest
 from samtune.training.budget import Outside
 from samtune.training.caching import as_word
 from samtune.training.engine import fit
@@ -135,7 +134,7 @@ def _train(config: RunConfig, display: Display, begun_at: float, forecast: Forec
         test = _with_kept(plan, result)
         summary, pictures = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, config, result.seconds), "steps": result.steps}
-        summary |= {"length": length_of(config), **({} if entry is None else {HEADER: entry})}
+        summary |= {"length": length_of(config), **(entry or {})}
         summary |= {"checkpoint": str(folder / BEST), "title": _title(config)}
         summary |= {"strength": plan.model.strength, "selection": selection(result, plan.settings)}
         summary["verdict"], *about = verdict(result, plan.settings)
@@ -194,6 +193,7 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool, outside: Outside) -> F
         cpu=config.device == "cpu",
         measuring=config.eval,
         outside=outside,
+        automatic=changed_settings(config),
     )
 
 
@@ -226,7 +226,7 @@ def evaluate_run(
     if unused := [key for key in keys_in(words) if not is_used_in_evaluation(key)]:
         display.say(f"note: {', '.join(unused)}: without effect in an evaluation")
     with together(config.device == "cpu"):
-        return _evaluate(model, config, display, among_others)
+        return _evaluate(model, config, display, among_others, chosen_keys(words))
 
 
 def is_used_in_evaluation(key: str) -> bool:
@@ -234,7 +234,13 @@ def is_used_in_evaluation(key: str) -> bool:
     return key in OF_ANSWERS or key.partition(".")[0] not in ("train", "resume", "preset")
 
 
-def _evaluate(source: Source, config: RunConfig, display: Display, among_others: bool) -> Tree:
+def _evaluate(
+    source: Source,
+    config: RunConfig,
+    display: Display,
+    among_others: bool,
+    chosen_names: Collection[str],
+) -> Tree:
     check_output(config.output, config.data.root)
     start = time.perf_counter()
     whole = source.model(config)
@@ -257,11 +263,12 @@ def _evaluate(source: Source, config: RunConfig, display: Display, among_others:
     stem = path.parent.name if path.name == BEST else path.stem
     # the folder and the disk, before the long measurement
     with run_folder(config.output, f"eval-{stem}-{data_name(config)}") as folder:
-        summary, pictures = compare_with_base(baseline, model, test, config, display)
+        how = config, display, chosen_names
+        summary, pictures = compare_with_base(baseline, model, test, *how)
         summary |= _costs(model or baseline, config, time.perf_counter() - start)
         summary |= {"checkpoint": None if model is None else source.word}
         summary |= {} if model is None else {"strength": model.strength}
-        summary |= {k: v for k, v in ((model and model.about) or {}).items() if k == HEADER}
+        summary |= {k: v for k, v in ((model and model.about) or {}).items() if k in WAYS}
         summary["title"] = f"{stem} on {data_name(config)}, {config.data.split}"
         remarks += shortfalls(summary["by_prompt"])
         kinds = {kind_of(mode) for mode in test if mode not in AUTOMATIC}

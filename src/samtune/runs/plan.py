@@ -21,6 +21,7 @@ from samtune.runs.evidence import Examination
 from samtune.runs.framing import choose_framing
 from samtune.runs.selection import judged_by
 from samtune.runs.values import Tree
+from samtune.training.criterion import Criterion
 from samtune.training.schedule import FitConfig
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def plan_training(config: RunConfig) -> Plan:
     differing, (config, line) = config.differing(), with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
     check_fit(config, model, len(parts["val"]))
+    check_modes(model, Criterion.parse(config.train.metric).modes, "train.metric")
     settings, mode = judged_by(config)
     return Plan(
         config=config,

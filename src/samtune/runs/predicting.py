@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from samtune.errors import InputError
-from samtune.inference.everything.config import EverythingConfig
+from samtune.inference.everything.config import EverythingConfig, with_fitted
 from samtune.inference.everything.generator import MaskGenerator
 from samtune.inference.everything.instances import InstanceGenerator
-from samtune.inference.everything.watershed import WatershedConfig, WatershedGenerator
+from samtune.inference.everything.watershed import (
+    WatershedConfig,
+    WatershedGenerator,
+    finds_by_watershed,
+)
 from samtune.inference.predictor import Predictor, check_threshold
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision
@@ -17,7 +21,7 @@ from samtune.report.classes import Classes
 from samtune.runs.config import RunConfig
 from samtune.runs.source import Source
 from samtune.runs.trees import leaves
-from samtune.runs.words import layers, refuse_unused
+from samtune.runs.words import chosen_keys, layers, refuse_unused
 
 PRECISION = "train.precision"
 USED = ("base", "adapter", "decoder", "input", "data", "strength", "device")
@@ -73,17 +77,18 @@ def generator_of(source: str, words: Sequence[str]) -> Search:
     model, config, precision = _model_of(source, words, "everything", (*USED, *groups))
     by_group = {group: _set_in(words, group) for group in groups}
     decoder, settings = model.acting.decoder, config.watershed
-    of_distances = bool(decoder.dense_targets) and settings.answer != "grid"
-    unused = groups[0] if of_distances else groups[1]
+    floods = finds_by_watershed(model, settings.answer, "answer" in by_group[groups[1]])
+    unused = groups[0] if floods else groups[1]
     for key in by_group[unused]:
         if (unused, key) != (groups[1], "answer"):
             raise InputError(
-                f"{unused}.{key}: no effect, since {_way_of(of_distances)}; leave it out"
+                f"{unused}.{key}: no effect, since {_way_of(floods)}; leave it out"
                 + ("" if not decoder.prompted else ", or set watershed.answer=grid")
             )
-    if not of_distances:
+    if not floods:
         changes = {name: getattr(config.everything, name) for name in by_group[groups[0]]}
         return Search(MaskGenerator(model, precision=precision, **changes))
+    settings = with_fitted(settings, model.about or {}, by_group[groups[1]])
     generator = WatershedGenerator(model, settings, precision)
     count = decoder.object_classes
     return Search(generator, classes_of(config) if count else None, count)
@@ -91,12 +96,12 @@ def generator_of(source: str, words: Sequence[str]) -> Search:
 
 def _set_in(words: Sequence[str], group: str) -> list[str]:
     """The settings of a group that words set, without the group's name."""
-    keys = {key for tree in layers(words) for key in leaves(tree)}
-    return sorted(key.removeprefix(f"{group}.") for key in keys if key.startswith(f"{group}."))
+    keys = (key for key in chosen_keys(words) if key.startswith(f"{group}."))
+    return sorted(key.removeprefix(f"{group}.") for key in keys)
 
 
-def _way_of(of_distances: bool) -> str:
-    way = "a watershed of distances" if of_distances else "a grid of points"
+def _way_of(floods: bool) -> str:
+    way = "a watershed" if floods else "a grid of points"
     return f"the model finds objects by {way}"
 
 

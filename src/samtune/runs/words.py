@@ -72,6 +72,11 @@ def keys_in(words: Sequence[str]) -> list[str]:
     return [key for word in words if "=" in word for key in leaves(parse_override(word))]
 
 
+def chosen_keys(words: Sequence[str]) -> set[str]:
+    """The names of the settings that words and the files among them set."""
+    return {key for tree in layers(words) for key in leaves(tree)}
+
+
 def refuse_unused(word: str, verb: str, is_used: Callable[[str], bool]) -> None:
     """Refuses a word of a command line that sets something of which the verb makes no use.
 

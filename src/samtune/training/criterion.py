@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from samtune.errors import InputError, nearest
-from samtune.metrics.contract import MEASURES
-from samtune.prompts import PromptModes
+from samtune.metrics.contract import ALWAYS, GROUPS, MEASURES
+from samtune.prompts import AUTOMATIC, PromptModes
 
 _TERM = re.compile(
     r"(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?([A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?)(?:\s*@\s*(\w+))?"
@@ -53,7 +53,8 @@ class Criterion:
         """Reads ``[weight *] metric [@ prompt] + ...``, or ``min(...)`` of terms without weights.
 
         Of errors, of which less is better, the worst is ``max(...)``. A name of several prompts
-        stands for each of them.
+        stands for each of them. ``@everything`` and ``@instances`` are automatic modes, which find
+        all objects without prompts.
 
         Raises:
             InputError: Not of that form, an unknown metric or prompt, a term twice, weights that
@@ -160,5 +161,12 @@ def _terms(part: str, text: str) -> list[Term]:
         )
     if not 0 < weight < math.inf:
         raise InputError(f"train.metric={text}: weighs {measure} with {match[1]}; leave it out")
+    if name in AUTOMATIC:
+        if measure not in (*GROUPS["instances"], *ALWAYS):
+            raise InputError(
+                f"train.metric={text}: {name} has the metrics of instances, and no {measure}; take "
+                f"msa@{name}, or another that samtune metrics lists under instances"
+            )
+        return [Term(weight, measure, name)]
     modes = [None] if name is None else PromptModes.of(name, "train.metric").names
     return [Term(weight, measure, mode) for mode in modes]

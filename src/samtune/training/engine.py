@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +54,7 @@ def fit(
     on_validation: Callback | None = None,
     callbacks: Any | Sequence[Any] = (),
     outside: Outside | None = None,
+    automatic: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> FitResult:
     """Trains a model's adapter and decoder; the model ends with its best validated weights.
 
@@ -91,6 +92,8 @@ def fit(
         callbacks: An object with methods of these two names, or several.
         outside: The time that a run has used before this call, and what it measures after it, all
             of which ``config.time`` covers; only :mod:`samtune.runs` sets it.
+        automatic: How ``config.metric`` finds objects without prompts, as in ``msa@instances``:
+            settings that are changed, by section (``everything``, ``watershed``) and name.
 
     ``output/last`` is written before the first step, by time, at every validation, and when an
     interrupt (Ctrl-C) or an error ends the training, unless the error is that weights are not
@@ -120,7 +123,8 @@ def fit(
     trainer = Trainer(model, images, config, seed, *how, own)
     trainer.saves.header, trainer.progress = header or {}, progress
     if others is not None:
-        validation = Validation(others, config, measuring or EvalConfig())
+        validation = Validation(others, config, measuring or EvalConfig(), automatic)
+        validation.check(model)
         trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))
     if config.seconds is not None:
         at_end = (0, 0) if others is None else (len(others), measurements_at_end(config, model))

@@ -145,9 +145,9 @@ class FitConfig(Settings):
     """Epochs between validations, if eval_every is not set."""
     metric: str = "iou"
     """The validation metric that chooses the best checkpoint, any of samtune metrics; over several
-    prompts the mean, iou@none+iou@point, or the worst, min(iou@none,iou@point). Without a prompt,
-    the mean over the trained prompts of prompts.eval, or over all trained prompts if there are
-    none."""
+    prompts the mean, iou@none+iou@point, or the worst, min(iou@none,iou@point); of all objects that
+    are found without prompts, msa@instances. Without a prompt, the mean over the trained prompts of
+    prompts.eval, or over all trained prompts if there are none."""
     strength: Literal["auto", "none"] | Fraction = "auto"
     """How far the result is blended from the base (0) to the trained weights (1): auto chooses by
     the validation images; none means 1, or 0 if the base validates better; a number is used as it

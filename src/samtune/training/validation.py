@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,13 +13,17 @@ from typing import Any
 import numpy as np
 
 from samtune.data import SegmentationDataset
+from samtune.errors import InputError
+from samtune.evaluation.automatic import evaluate_automatic, generator_of, inability
 from samtune.evaluation.streaming import Evaluation, evaluate_prompts
 from samtune.evaluation.sums import gather_items
+from samtune.inference.predictor import PromptMismatch
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS
 from samtune.metrics.intervals import Floats, t_quantile
 from samtune.model.finetuned import FineTuned
-from samtune.training.criterion import Criterion, key_of
+from samtune.prompts import AUTOMATIC
+from samtune.training.criterion import Criterion, Term, key_of
 from samtune.training.schedule import FitConfig
 
 Row = dict[str, Any]
@@ -66,10 +71,17 @@ class Validation:
         val: Made with ``train=False``.
         config: How the training goes.
         measuring: How metrics are measured; which ones it names makes no difference.
+        changes: Settings of automatic modes that are changed, by section and name.
     """
 
-    def __init__(self, val: SegmentationDataset, config: FitConfig, measuring: EvalConfig) -> None:
-        self.val, self.config = val, config
+    def __init__(
+        self,
+        val: SegmentationDataset,
+        config: FitConfig,
+        measuring: EvalConfig,
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.val, self.config, self.changes = val, config, changes
         self.criterion = Criterion.parse(config.metric)
         self.measuring = replace(measuring, metrics=self.criterion.measures)
 
@@ -77,6 +89,16 @@ class Validation:
     def own_mode(self) -> str | None:
         """The prompt mode of its images as they were given, unless they have several."""
         return self.val.modes.names[0] if len(self.val.modes) == 1 else None
+
+    def check(self, model: FineTuned) -> None:
+        """Refuses a criterion over automatic modes that a model cannot do.
+
+        Raises:
+            InputError: With what to do.
+        """
+        for mode in self.criterion.modes:
+            if reason := inability(model, mode):
+                raise InputError(f"train.metric={self.criterion}: {reason}")
 
     def measure(self, model: FineTuned, modes: Sequence[str]) -> Measurement:
         """The numbers of a model at its strength, in the prompt modes that count.
@@ -88,10 +110,11 @@ class Validation:
         model.eval()  # in training mode its frame is that of full strength
         c, val = self.config, self.val.in_frame(model.input.size, model.mask_size)
         names = tuple(dict.fromkeys((*self.criterion.modes, *modes)))
+        prompted = [mode for mode in names if mode not in AUTOMATIC]
         before = model.encodings
         evaluations = evaluate_prompts(
             model,
-            [val, *(each for mode in names if (each := val.with_prompts(mode)) is not val)],
+            [val, *(each for mode in prompted if (each := val.with_prompts(mode)) is not val)],
             batch_size=c.at_once,
             precision=c.precision,
             multimask=c.multimask,
@@ -99,22 +122,45 @@ class Validation:
             measuring=self.measuring,
         )
         first, others = evaluations[0], iter(evaluations[1:])
-        by_mode = {mode: first if mode == self.own_mode else next(others) for mode in names}
+        by_mode: dict[str, Evaluation | None] = {}
+        for mode in names:
+            if mode in AUTOMATIC:
+                by_mode[mode] = self._automatic(model, val, mode)
+            else:
+                by_mode[mode] = first if mode == self.own_mode else next(others)
         measures = self.criterion.measures
         row = {key: first.metrics[key] for key in dict.fromkeys((*ALWAYS, *measures))}
         for mode, evaluation in by_mode.items():
             keys = dict.fromkeys((*OF_MODES, *measures))
-            row |= {key_of(key, mode): evaluation.metrics[key] for key in keys}
+            if mode in AUTOMATIC:  # which have some metrics only
+                keys = dict.fromkeys((*OF_MODES, *(t.measure for t in self._terms_of(mode))))
+            values = {} if evaluation is None else evaluation.metrics
+            row |= {key_of(key, mode): values.get(key, math.nan) for key in keys}
         row |= {str(self.criterion): self.criterion.value(row)}
         images = 0 if first.draws is None else first.draws.images
         encodings = sum(gather_items([model.encodings - before]))
         return Measurement(row, images, lambda: self._values(first, by_mode), encodings)
 
-    def _values(self, first: Evaluation, by_mode: Mapping[str, Evaluation]) -> Floats:
+    def _terms_of(self, mode: str) -> list[Term]:
+        return [term for term in self.criterion.terms if term.mode == mode]
+
+    def _automatic(
+        self, model: FineTuned, val: SegmentationDataset, mode: str
+    ) -> Evaluation | None:
+        """The evaluation of an automatic mode; ``None`` of a base that cannot do it."""
+        if model.strength == 0 and inability(model, mode):
+            return None
+        generator = generator_of(model, mode, self.config.precision, self.changes)
+        with warnings.catch_warnings():  # a training has said what it is for
+            warnings.simplefilter("ignore", PromptMismatch)
+            return evaluate_automatic(model, val, generator, measuring=self.measuring)
+
+    def _values(self, first: Evaluation, by_mode: Mapping[str, Evaluation | None]) -> Floats:
         """The criterion for draws of the images, see :class:`Measurement`."""
         by_key: dict[str, Floats] = {}
         for term in self.criterion.terms:
-            draws = (first if term.mode is None else by_mode[term.mode]).draws
+            evaluation = first if term.mode is None else by_mode[term.mode]
+            draws = None if evaluation is None else evaluation.draws
             if draws is not None and term.measure in draws.values:
                 by_key[term.key] = draws.values[term.measure]
         count = min(map(len, by_key.values()), default=0)

@@ -81,8 +81,28 @@ def test_thresholds_and_the_least_area_do_what_they_say():
     assert len(instances_of(half, WatershedConfig(foreground=0.3))) == 2
     for none in ({"centre": 0.0}, {"boundary": 0.0}):
         assert len(instances_of(maps, WatershedConfig(**none))) == 0
-    numbers = watershed(maps.foreground, maps.centre, maps.boundary, WatershedConfig())
+    numbers = watershed(maps, WatershedConfig())
     assert sorted(np.unique(numbers)) == [0, 1, 2]
+
+
+def test_the_foreground_alone_comes_apart_at_its_necks():
+    labels = discs()
+    maps = DenseMaps((labels > 0).astype(np.float32))
+    found = instances_of(maps, WatershedConfig())
+    assert len(found) == 20
+    for mask in found.masks():
+        assert iou(mask, labels == np.bincount(labels[mask]).argmax()) > 0.85
+    assert len(points_of(maps, WatershedConfig())) == 20
+    assert len(instances_of(maps, WatershedConfig(neck=6.0))) == 1, "no neck is so narrow"
+    for size in ((1, 1), (1, 40), (30, 40)):  # all of the image, and none of it
+        for full in (0, 1):
+            whole = DenseMaps(np.full(size, full, np.float32))
+            assert (
+                instances_of(whole, WatershedConfig()).areas.tolist() == [size[0] * size[1]] * full
+            )
+    line = np.zeros((9, 9), np.float32)
+    line[4, 2:7] = 1  # narrower than the neck, yet an object
+    assert instances_of(DenseMaps(line), WatershedConfig(neck=3.0)).areas.tolist() == [5]
 
 
 def test_an_instance_has_the_class_of_most_of_its_pixels():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from samtune.options import Count, CountOrZero, Fraction, NotNegative, Range, Settings, setting
 
 HEADER = "everything"
-"""The entry of a checkpoint's header that holds what was fitted for it."""
+"""The entry of a checkpoint's header that holds what was fitted for a grid of points."""
 FITTED = "settings"
 """The values, in that entry."""
 
@@ -56,27 +56,31 @@ class EverythingConfig(Settings):
     """Masks of two tiles are one object if their IoU where the tiles overlap is at least this."""
 
 
-def fitted_settings(about: Mapping[str, Any]) -> dict[str, Any]:
+Config = TypeVar("Config", bound=Settings)
+
+
+def fitted_settings(about: Mapping[str, Any], section: str = HEADER) -> dict[str, Any]:
     """The settings that were fitted for a model, see ``samtune calibrate``: ``{}`` if none were.
 
     Args:
         about: The entries of its header.
+        section: That of the settings, which is the name of their entry.
     """
-    entry = about.get(HEADER)
+    entry = about.get(section)
     values = entry.get(FITTED) if isinstance(entry, Mapping) else None
     return dict(values) if isinstance(values, Mapping) else {}
 
 
-def settings_for(about: Mapping[str, Any], changes: Mapping[str, Any]) -> EverythingConfig:
-    """Settings as they were changed, else as they were fitted for a model, else the defaults.
+def with_fitted(usual: Config, about: Mapping[str, Any], chosen: Collection[str] = ()) -> Config:
+    """Settings with the values that were fitted for a model, but for those that somebody chose.
 
     Args:
+        usual: The settings without a fit, in which chosen ones have their values.
         about: The entries of the model's header.
-        changes: By name.
+        chosen: Names of the settings that somebody chose.
 
     Raises:
-        InputError: No such setting, or a value that is out of its range.
+        InputError: A value that is out of its range.
     """
-    known = EverythingConfig(**changes)
-    fitted = {k: v for k, v in fitted_settings(about).items() if k not in changes}
-    return replace(known, **fitted) if fitted else known
+    fitted = {k: v for k, v in fitted_settings(about, usual.section).items() if k not in chosen}
+    return replace(usual, **fitted) if fitted else usual  # type: ignore[type-var]

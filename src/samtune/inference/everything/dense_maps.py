@@ -1,4 +1,8 @@
-"""The dense maps of an image: foreground and distances, at the size of the image."""
+"""The dense maps of an image: foreground and distances, at the size of the image.
+
+A decoder of distances predicts all of them. Of another model that was trained without prompts, its
+answer is the foreground, and no distances are known.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,24 @@ from torch import Tensor
 from samtune.inference.frames import EncodedFrames
 from samtune.model.finetuned import FineTuned
 from samtune.ops.tiling import Window, extent, starts, weights
+from samtune.prompts import Prompts
+
+ANSWER = "answer"
+"""The name of a model's answer without a prompt among its maps."""
 
 
 @dataclass(frozen=True)
 class DenseMaps:
-    """The maps of a decoder of distances, of an image of ``h w`` pixels."""
+    """The maps of an image of ``h w`` pixels."""
 
     foreground: NDArray[np.float32]
     """``(h, w)``: the probability of an object."""
-    centre: NDArray[np.float32]
-    """``(h, w)``: the distance to the object's centre, 0 there and 1 where it is largest."""
-    boundary: NDArray[np.float32]
+    centre: NDArray[np.float32] | None = None
+    """``(h, w)``: the distance to the object's centre, 0 there and 1 where it is largest; ``None``
+    if the model predicts no distances."""
+    boundary: NDArray[np.float32] | None = None
     """``(h, w)``: the inverted distance to the object's boundary, near 1 there and 0 where it is
-    largest."""
+    largest; ``None`` like ``centre``."""
     classes: NDArray[np.int64] | None = None
     """``(h, w)``: the most likely class of an object at each pixel, if the decoder knows any."""
 
@@ -37,10 +46,12 @@ class DenseMaps:
         of its tiles, as the answers to prompts do.
 
         Args:
-            model: In evaluation mode, with a decoder of distances.
+            model: In evaluation mode, with a decoder of distances, or trained without prompts.
             image: The image.
         """
         logits = dense_logits(model, image)
+        if ANSWER in logits:
+            return cls(logits[ANSWER][0].sigmoid().cpu().numpy())
         foreground, centre, boundary = logits["distances"].sigmoid().cpu().numpy()
         of_classes = logits.get("object_classes")
         classes = None if of_classes is None else of_classes.argmax(0).cpu().numpy()
@@ -48,7 +59,9 @@ class DenseMaps:
 
 
 def dense_logits(model: FineTuned, image: NDArray[np.uint8]) -> dict[str, Tensor]:
-    """The logits ``(C, h, w)`` of each dense map of a decoder, at the size of an image.
+    """The logits ``(C, h, w)`` of each dense map of a model, at the size of an image.
+
+    A decoder without dense maps has one, :data:`ANSWER`.
 
     Args:
         model: In evaluation mode.
@@ -75,5 +88,9 @@ def dense_logits(model: FineTuned, image: NDArray[np.uint8]) -> dict[str, Tensor
 def _in_window(model: FineTuned, image: NDArray[np.uint8], window: Window) -> dict[str, Tensor]:
     """The logits ``(C, h, w)`` of each dense map in a window of an image."""
     frames = EncodedFrames.of_windows(model, image, [window])
-    maps = model.acting.decoder.dense(frames.features)
+    decoder = model.acting.decoder
+    if decoder.dense_targets:
+        maps = decoder.dense(frames.features)
+    else:
+        maps = {ANSWER: frames.decode(Prompts.of(count=1)).logits}
     return {name: frames.to_original(0, logits)[0] for name, logits in maps.items()}

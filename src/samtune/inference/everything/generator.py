@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from samtune.errors import InputError
-from samtune.inference.everything.config import EverythingConfig, settings_for
+from samtune.inference.everything.config import EverythingConfig, with_fitted
 from samtune.inference.everything.full_size import FullSize, Mask
 from samtune.inference.everything.grid import (
     check_grids,
@@ -74,7 +74,7 @@ class MaskGenerator:
         check_output_mode(output_mode)
         check_points(model)
         check_precision(precision, model.device)
-        self.config = settings_for(model.about or {}, settings)
+        self.config = with_fitted(EverythingConfig(**settings), model.about or {}, settings)
         """The settings in force."""
         self.output_mode = output_mode
         self.model, self.precision = model.eval(), precision

@@ -1,31 +1,38 @@
-"""Instances from the maps of a decoder of distances: by a watershed, or by prompts at its seeds.
+"""Instances from maps of a whole image: by a watershed, or by prompts at its seeds.
 
 Archit et al. 2025 (Segment Anything for Microscopy, Nature Methods 22): the seeds are the connected
 regions where both distances, to the centre and the inverted one to the boundary, are small; they
 grow over the foreground, in the order of the inverted distance to the boundary. Archit and Pape
 2026 (arXiv:2603.17845, automatic prompt generation) ask the decoder for prompts about one point in
 each seed instead, and leave out masks that others repeat.
+
+A model that predicts no distances, but was trained to answer without a prompt, gives the foreground
+alone. Its regions are divided at their necks: seeds are the maxima of the distance to the edge that
+rise far enough above the saddle to a higher one (h-maxima; Soille 2003, Morphological Image
+Analysis), and they grow in the order of that distance.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from samtune.errors import InputError, check_packages
+from samtune.inference.everything.config import with_fitted
 from samtune.inference.everything.dense_maps import DenseMaps
 from samtune.inference.everything.instances import Instances
 from samtune.inference.everything.run_lengths import packed
 from samtune.inference.everything.suppression import suppressed_masks
 from samtune.inference.prompted import PromptedImage
 from samtune.model.finetuned import FineTuned
-from samtune.options import CountOrZero, Fraction, NotNegative, Settings, setting
+from samtune.options import CountOrZero, Fraction, NotNegative, Range, Settings, setting
 from samtune.precision import Precision, autocast, check_precision
-from samtune.prompts import POSITIVE, Prompts
+from samtune.prompts import NONE, POSITIVE, Prompts
 
 AT_ONCE = 64
 """Seeds that are asked about together."""
@@ -51,7 +58,10 @@ class WatershedConfig(Settings):
     """A pixel can be part of a seed if its predicted inverted distance to the object's boundary is
     below this; it is 1 at the boundary and 0 in the middle of the object."""
     smoothing: NotNegative = setting(1.0, level="expert")
-    """Standard deviation, in pixels of the image, of the Gaussian that smooths both distances."""
+    """Standard deviation, in pixels of the image, of the Gaussian that smooths distances."""
+    neck: Annotated[float, Range(above=0)] = setting(0.5, level="expert")
+    """For a model that predicts no distances: a region of foreground is split between two wide
+    places if its half width falls by at least so many pixels in between."""
     min_area: CountOrZero = setting(0, level="expert")
     """Instances with fewer pixels are left out."""
     overlap: Fraction = setting(0.7, level="expert")
@@ -59,21 +69,31 @@ class WatershedConfig(Settings):
     """
 
 
-class WatershedGenerator:
-    """Finds the instances of an image with a model whose decoder predicts distances.
+class Evidence(NamedTuple):
+    """A model's view of an image, from which settings choose the instances."""
 
-    It is an :class:`samtune.inference.everything.instances.InstanceGenerator`. An image that the
-    model's input policy cuts into tiles has its maps blended first, so that no instance ends at a
-    seam.
+    maps: DenseMaps
+    prompted: PromptedImage | None
+    """The image for questions about points, if the settings ask them."""
+
+
+class WatershedGenerator:
+    """Finds the instances of an image from foreground and distances that a model predicts.
+
+    It is an :class:`samtune.inference.everything.instances.InstanceGenerator`. Of a model that was
+    trained to answer without a prompt, and predicts no distances, the answer is the foreground. An
+    image that the model's input policy cuts into tiles has its maps blended first, so that no
+    instance ends at a seam.
 
     Args:
         model: Put into evaluation mode.
-        config: How instances are made.
+        config: How instances are made; by default as it was fitted for the model (``samtune
+            calibrate``), if it was.
         precision: Arithmetic of the forward pass.
 
     Raises:
-        InputError: The model predicts no distances, cannot answer prompts though they are to give
-            the masks, or scikit-image is missing.
+        InputError: The model has neither distances nor an answer without a prompt, cannot answer
+            prompts though they are to give the masks, or scikit-image is missing.
     """
 
     def __init__(
@@ -82,27 +102,46 @@ class WatershedGenerator:
         config: WatershedConfig | None = None,
         precision: Precision = "auto",
     ) -> None:
-        self.config = config or WatershedConfig()
+        self.config = config or with_fitted(WatershedConfig(), model.about or {})
         check_generator(model, self.config)
         check_precision(precision, model.device)
         self.model, self.precision = model.eval(), precision
 
-    @torch.no_grad()
     def __call__(self, image: NDArray[np.uint8], /) -> Instances:
         """The instances of an image ``(h, w, 3)`` RGB, by falling score."""
+        return self.choose(self.candidates(image))
+
+    @torch.no_grad()
+    def candidates(self, image: NDArray[np.uint8]) -> Evidence:
+        """The model's view of an image ``(h, w, 3)`` RGB, before any threshold."""
         with autocast(self.model.device, self.precision):
             maps = DenseMaps.of(self.model, image)
-        if self.config.answer == "prompts":
-            return self._prompted(image, maps).by_score()
-        return instances_of(maps, self.config).by_score()
+        asks = self.config.answer == "prompts"
+        return Evidence(maps, PromptedImage(self.model, image) if asks else None)
 
-    def _prompted(self, image: NDArray[np.uint8], maps: DenseMaps) -> Instances:
+    @torch.no_grad()
+    def choose(self, evidence: Evidence) -> Instances:
+        """The instances that the settings make of what the model sees, by falling score.
+
+        Args:
+            evidence: From :meth:`candidates`, of this generator or of one with other thresholds.
+        """
+        if evidence.prompted is not None:
+            return self._prompted(evidence.prompted, evidence.maps).by_score()
+        return instances_of(evidence.maps, self.config).by_score()
+
+    def with_config(self, config: WatershedConfig) -> WatershedGenerator:
+        """A copy with other settings, for evidence of the same answer."""
+        other = copy.copy(self)
+        other.config = config
+        return other
+
+    def _prompted(self, prompted: PromptedImage, maps: DenseMaps) -> Instances:
         """The answers to one point in each seed, without those that repeat a better one."""
         points = points_of(maps, self.config)
-        size = (image.shape[0], image.shape[1])
+        size = prompted.size
         if not len(points):
             return Instances.none(size)
-        prompted = PromptedImage(self.model, image)
         counts: list[str] = []
         scores: list[float] = []
         for part in torch.from_numpy(points).split(AT_ONCE):
@@ -124,10 +163,11 @@ def check_generator(model: FineTuned, config: WatershedConfig) -> None:
         InputError: See :class:`WatershedGenerator`.
     """
     decoder = model.acting.decoder
-    if "distances" not in decoder.dense_targets:
+    if not (has_distances(model) or answers_unprompted(model)):
         raise InputError(
-            f"decoder.name={decoder.name}: predicts no distances for a watershed; train one that "
-            "does, as with decoder.name=instances, or ask in points: samtune.MaskGenerator"
+            f"decoder.name={decoder.name}: predicts no distances for a watershed, and was not "
+            "trained to answer without a prompt; train with decoder.name=instances or "
+            "prompts.train=none, or ask in points: samtune.MaskGenerator"
         )
     if config.answer == "grid":
         raise InputError(
@@ -142,13 +182,39 @@ def check_generator(model: FineTuned, config: WatershedConfig) -> None:
     check_packages("watershed", ["skimage"], "instances")
 
 
+def has_distances(model: FineTuned) -> bool:
+    """Whether a model's decoder predicts the distances of a watershed."""
+    return "distances" in model.acting.decoder.dense_targets
+
+
+def finds_by_watershed(model: FineTuned, answer: str, chosen: bool = False) -> bool:
+    """Whether a model finds objects by a watershed, rather than with a grid of points.
+
+    Args:
+        model: The model.
+        answer: ``watershed.answer``.
+        chosen: Whether somebody set it; else a model that was trained with points is asked with
+            them, unless its decoder predicts distances.
+    """
+    if answer == "grid":
+        return False
+    by_points = model.acting.decoder.prompted and "point" in model.prompt_modes.kinds
+    return has_distances(model) or (answers_unprompted(model) and (chosen or not by_points))
+
+
+def answers_unprompted(model: FineTuned) -> bool:
+    """Whether a model was trained to answer with one mask of a whole image without a prompt."""
+    tuned = model.trainable() > 0 and model.strength > 0
+    return tuned and NONE in model.prompt_modes and model.acting.decoder.classes is None
+
+
 def instances_of(maps: DenseMaps, config: WatershedConfig) -> Instances:
     """The instances of maps by the seeded watershed.
 
     The score of an instance is the mean probability of foreground of its pixels; its class is the
     one that most of its pixels have.
     """
-    labels = watershed(maps.foreground, maps.centre, maps.boundary, config)
+    labels = watershed(maps, config)
     count = int(labels.max(initial=0))
     if not count:
         return Instances.none((labels.shape[0], labels.shape[1]))
@@ -165,26 +231,19 @@ def instances_of(maps: DenseMaps, config: WatershedConfig) -> Instances:
     return Instances.of_label_map(labels, sums / sizes, classes=classes)
 
 
-def watershed(
-    foreground: NDArray[np.floating],
-    centre: NDArray[np.floating],
-    boundary: NDArray[np.floating],
-    config: WatershedConfig,
-) -> NDArray[np.int32]:
+def watershed(maps: DenseMaps, config: WatershedConfig) -> NDArray[np.int32]:
     """A map ``(h, w)`` of instances: from 1, without gaps; 0 for none.
 
-    A region of foreground without a seed is no instance.
+    Of maps with distances, a region of foreground without a seed is no instance.
 
     Args:
-        foreground: ``(h, w)`` probabilities.
-        centre: ``(h, w)`` distances to the centre, 0 there and up to 1.
-        boundary: ``(h, w)`` inverted distances to the boundary, 1 there and 0 in the middle.
+        maps: Of an image.
         config: Thresholds and smoothing.
     """
     from skimage.segmentation import watershed as grow
 
-    seeds, height = _seeds(foreground, centre, boundary, config)
-    labels = grow(height, seeds, mask=foreground > config.foreground).astype(np.int32)
+    seeds, height, _ = _seeds(maps, config)
+    labels = grow(height, seeds, mask=maps.foreground > config.foreground).astype(np.int32)
     sizes = np.bincount(labels.ravel())
     large = sizes >= max(1, config.min_area)
     large[0] = False
@@ -195,8 +254,7 @@ def watershed(
 
 def points_of(maps: DenseMaps, config: WatershedConfig) -> NDArray[np.float32]:
     """One point ``(N, 2)`` xy in pixels for each seed: its pixel that is nearest to the centre."""
-    seeds, _ = _seeds(maps.foreground, maps.centre, maps.boundary, config)
-    distance = _smooth(maps.centre, config.smoothing)
+    seeds, _, distance = _seeds(maps, config)
     flat = np.flatnonzero(seeds)
     order = flat[np.lexsort((distance.ravel()[flat], seeds.ravel()[flat]))]
     _, first = np.unique(seeds.ravel()[order], return_index=True)
@@ -204,20 +262,53 @@ def points_of(maps: DenseMaps, config: WatershedConfig) -> NDArray[np.float32]:
     return np.stack([x, y], 1).astype(np.float32)
 
 
-def _seeds(
-    foreground: NDArray[np.floating],
-    centre: NDArray[np.floating],
-    boundary: NDArray[np.floating],
-    config: WatershedConfig,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The numbered seeds ``(h, w)``, and the smoothed inverted distance to the boundary."""
+class Seeds(NamedTuple):
+    """The seeds of a watershed, and in which order they grow."""
+
+    numbers: NDArray[np.int32]
+    """``(h, w)``: from 1, 0 for none."""
+    height: NDArray[np.float32]
+    """``(h, w)``: low pixels first."""
+    to_centre: NDArray[np.float32]
+    """``(h, w)``: low where a seed is asked about."""
+
+
+def _seeds(maps: DenseMaps, config: WatershedConfig) -> Seeds:
+    foreground = maps.foreground > config.foreground
+    if maps.centre is None or maps.boundary is None:
+        height, inside = _widest(foreground, config)
+        return Seeds(_numbered(inside), height, height)
+    height, centre = (
+        _smooth(maps.boundary, config.smoothing),
+        _smooth(maps.centre, config.smoothing),
+    )
+    inside = foreground & (height < config.boundary) & (centre < config.centre)
+    return Seeds(_numbered(inside), height, centre)
+
+
+def _widest(
+    foreground: NDArray[np.bool_], config: WatershedConfig
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The inverted distance ``(h, w)`` to the edge of each region, and its widest places."""
+    import cv2
+    from skimage.morphology import local_maxima, reconstruction
+
+    if foreground.all():  # there is no edge to measure from
+        return np.zeros(foreground.shape, np.float32), foreground
+    of_edge = (cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    to_edge = cv2.distanceTransform(foreground.astype(np.uint8), *of_edge)
+    distance = _smooth(to_edge.astype(np.float32), config.smoothing)
+    # so low that each region keeps its highest place, however narrow it is
+    landscape = np.where(foreground, distance, -1 - config.neck).astype(np.float64)
+    cut = reconstruction(landscape - config.neck, landscape)
+    return -distance, foreground & local_maxima(cut)
+
+
+def _numbered(inside: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The connected regions ``(h, w)`` of a mask, numbered from 1."""
     import cv2
 
-    height = _smooth(boundary, config.smoothing)
-    inside = (foreground > config.foreground) & (height < config.boundary)
-    inside &= _smooth(centre, config.smoothing) < config.centre
-    _, seeds = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
-    return seeds.astype(np.int32), height
+    return cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)[1].astype(np.int32)
 
 
 def _smooth(values: NDArray[np.floating], deviation: float) -> NDArray[np.float32]:
