@@ -71,16 +71,20 @@ def fitted_settings(about: Mapping[str, Any], section: str = HEADER) -> dict[str
     return dict(values) if isinstance(values, Mapping) else {}
 
 
-def with_fitted(usual: Config, about: Mapping[str, Any], chosen: Collection[str] = ()) -> Config:
+def with_fitted(
+    usual: Config, about: Mapping[str, Any], chosen_names: Collection[str] = ()
+) -> Config:
     """Settings with the values that were fitted for a model, but for those that somebody chose.
 
     Args:
         usual: The settings without a fit, in which chosen ones have their values.
         about: The entries of the model's header.
-        chosen: Names of the settings that somebody chose.
+        chosen_names: Names of the settings that somebody chose.
 
     Raises:
         InputError: A value that is out of its range.
     """
-    fitted = {k: v for k, v in fitted_settings(about, usual.section).items() if k not in chosen}
+    fitted = {
+        k: v for k, v in fitted_settings(about, usual.section).items() if k not in chosen_names
+    }
     return replace(usual, **fitted) if fitted else usual  # type: ignore[type-var]

@@ -187,19 +187,19 @@ def has_distances(model: FineTuned) -> bool:
     return "distances" in model.acting.decoder.dense_targets
 
 
-def finds_by_watershed(model: FineTuned, answer: str, chosen: bool = False) -> bool:
+def finds_by_watershed(model: FineTuned, answer: str, is_chosen: bool = False) -> bool:
     """Whether a model finds objects by a watershed, rather than with a grid of points.
 
     Args:
         model: The model.
         answer: ``watershed.answer``.
-        chosen: Whether somebody set it; else a model that was trained with points is asked with
+        is_chosen: Whether somebody set it; else a model that was trained with points is asked with
             them, unless its decoder predicts distances.
     """
     if answer == "grid":
         return False
     by_points = model.acting.decoder.prompted and "point" in model.prompt_modes.kinds
-    return has_distances(model) or (answers_unprompted(model) and (chosen or not by_points))
+    return has_distances(model) or (answers_unprompted(model) and (is_chosen or not by_points))
 
 
 def answers_unprompted(model: FineTuned) -> bool:
