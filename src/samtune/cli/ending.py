@@ -60,7 +60,8 @@ def prepare_streams() -> None:
         if stream is None:  # closed by the shell
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
         elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError, ValueError):  # closed or full, which the first line tells
+                stream.reconfigure(errors="backslashreplace")
 
 
 def _wrong_file(error: OSError) -> int:

@@ -181,11 +181,33 @@ def from_words(words: Sequence[str], first: Mapping[str, Any] | None = None) -> 
     if config.resume == SAME:
         if config.output is None:
             config = dataclasses.replace(config, output=_only_open_run(config.data.root))
-        output = str(config.output)
-        if not has_begun(as_path(output)):
-            return dataclasses.replace(config, resume=None)
-        config = dataclasses.replace(config, resume=output)
+        config = begun_or_new(config)
+        if config.resume is None:
+            return config
     return _resumed(config, settings)
+
+
+def begun_or_new(config: RunConfig) -> RunConfig:
+    """The configuration that goes on with the run in its output folder, or begins one there.
+
+    Args:
+        config: With the settings of the run, if it has begun.
+
+    Raises:
+        InputError: Files of a run are there, but not its settings.
+    """
+    folder = str(config.output)
+    if not has_begun(as_path(folder)):
+        return dataclasses.replace(config, resume=None)
+    _check_settings_are_there(folder)
+    return dataclasses.replace(config, resume=folder)
+
+
+def _check_settings_are_there(resume: str) -> None:
+    folder = as_path(resume)
+    if not (folder / CONFIG).is_file():
+        what = "its config.yaml is missing; copy it back" if has_begun(folder) else "no run here"
+        raise InputError(f"resume={resume}: {what}; give a folder with config.yaml")
 
 
 def _only_open_run(root: str | None) -> str:
@@ -288,10 +310,8 @@ def _trust_what_it_names(tree: Tree) -> None:
 
 
 def _resumed(config: RunConfig, settings: Tree) -> RunConfig:
+    _check_settings_are_there(str(config.resume))
     folder = as_path(str(config.resume))
-    if not (folder / CONFIG).is_file():
-        what = "its config.yaml is missing; copy it back" if has_begun(folder) else "no run here"
-        raise InputError(f"resume={config.resume}: {what}; give a folder with config.yaml")
     tree = read_run(folder)
     _check_packages_of_run(folder)
     earlier, now = leaves(_config_of(tree, folder).tree()), leaves(config.tree())

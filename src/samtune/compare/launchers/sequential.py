@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 
 from samtune.compare.launchers.command import log_of
 from samtune.compare.launchers.outcome import Failure, Outcomes
@@ -12,11 +11,10 @@ from samtune.compare.plan import Run
 from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.report.terminal import Display
-from samtune.runs.folder import CONFIG, clear
 from samtune.runs.jobs import train
+from samtune.runs.words import begun_or_new
 from samtune.training.faults import in_words
 from samtune.training.memory import count_peak_anew
-from samtune.training.state import has_state
 
 
 def train_one_by_one(runs: Sequence[Run], display: Display, start: int, total: int) -> Outcomes:
@@ -35,14 +33,9 @@ def train_one_by_one(runs: Sequence[Run], display: Display, start: int, total: i
 
 def _train(run: Run, display: Display) -> Failure | None:
     count_peak_anew()
-    config = run.config
-    if has_state(run.folder / "last"):
-        config = replace(config, resume=str(run.folder))
-    elif (run.folder / CONFIG).is_file():  # other files in the folder are the user's own
-        clear(run.folder)
     try:
         with display.without_lines():
-            train(config, display)
+            train(begun_or_new(run.config), display)
     except InputError as error:
         return Failure(str(error), refused=True)
     except Exception as error:
