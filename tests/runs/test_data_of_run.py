@@ -10,7 +10,14 @@ from samtune.data import splits, write_split
 from samtune.data.layouts import find
 from samtune.data.scan import looks
 from samtune.runs.config import resolve
-from samtune.runs.data_of_run import altered, check_splits, leaks, parts_of_run, write_digests
+from samtune.runs.data_of_run import (
+    altered,
+    check_splits,
+    leaks,
+    parts_of_run,
+    trained_images,
+    write_digests,
+)
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ def test_an_evaluation_repeats_what_a_check_says_of_leaks(tmp_path):
 
 def test_the_data_of_a_run(root, tmp_path, refused):
     _, parts, config = said(root)
-    records = find(config.data)[None]
+    layout = find(config.data)
     run = tmp_path / "r"
     run.mkdir()
     write_split(run / "split.json", parts)
@@ -78,18 +85,20 @@ def test_the_data_of_a_run(root, tmp_path, refused):
     def seen():
         return [*looks(find(config.data)[None], config.data, thorough=True)]
 
-    write_digests(run, [each for each in seen() if each.record in parts["train"]], records, "")
-    assert parts_of_run(run, records) == (parts, [], False) and altered(run, seen()) == []
-    assert altered(None, seen()) == []
+    write_digests(
+        run, parts, [each for each in seen() if each.record in parts["train"]], layout, ""
+    )
+    assert parts_of_run(run, layout) == (parts, [], False) and altered(run, parts, seen()) == []
+    assert altered(None, parts, seen()) == []
     save(root / "images/new.png", picture(seed=99))
     save(root / "masks/new.png", blob())
     first, second = (record.name for record in parts["train"][:2])
     save(root / "images" / f"{first}.png", picture(seed=98))
     save(root / "masks" / f"{second}.png", blob(value=255))
-    again, lines, _ = parts_of_run(run, find(config.data)[None])
+    again, lines, _ = parts_of_run(run, find(config.data))
     assert again == parts and "1 images are new" in lines[0] and "(new)" in lines[0]
-    refused([f"resume={run}", first, "resume_changed=true"], altered, run, seen())
-    images, masks = altered(run, seen(), allow=True)
+    refused([f"resume={run}", first, "resume_changed=true"], altered, run, parts, seen())
+    images, masks = altered(run, parts, seen(), allow=True)
     assert f"1 images have changed since the run began ({first})" in images
     assert f"1 masks have changed since the run began ({second})" in masks
     whole = (run / "files.json").read_bytes()
@@ -102,11 +111,11 @@ def test_the_data_of_a_run(root, tmp_path, refused):
     ):
         if damage != whole:
             (run / "files.json").write_bytes(damage)
-            refused("files.json", altered, run, seen())
+            refused("files.json", altered, run, parts, seen())
     (run / "files.json").unlink()  # a run of an earlier version
-    assert altered(str(run), seen()) == []
-    assert "are in no split of the run" in parts_of_run(str(run), find(config.data)[None]).lines[0]
-    lacking = [record for record in records if record.name != first]
+    assert altered(str(run), parts, seen()) == []
+    assert "are in no split of the run" in parts_of_run(str(run), find(config.data)).lines[0]
+    lacking = {None: [record for record in layout[None] if record.name != first]}
     refused([f"resume={run}", first, "put them back"], parts_of_run, str(run), lacking)
     less = parts_of_run(run, lacking, allow=True)
     assert less.changed and first in less.lines[0] and len(less.parts["train"]) == 5
@@ -115,9 +124,39 @@ def test_the_data_of_a_run(root, tmp_path, refused):
     flipped = text.replace(first, f"{first[:-1]}_")
     for damage in ("", text[:40], "[]", '{"train": 3}', '{"train": [3]}', text + "x", flipped):
         (run / "split.json").write_text(damage)
-        refused([f"{run}/split.json", "is damaged"], parts_of_run, run, records)
+        refused([f"{run}/split.json", "is damaged"], parts_of_run, run, layout)
     names = {split: [record.name for record in part] for split, part in parts.items()}
     (run / "split.json").write_text(json.dumps(names))  # an earlier version's, unsealed
-    assert parts_of_run(run, records).parts == parts
+    assert parts_of_run(run, layout).parts == parts
     (run / "split.json").unlink()
-    refused([f"resume={run}", "split.json"], parts_of_run, str(run), records)
+    refused([f"resume={run}", "split.json"], parts_of_run, str(run), layout)
+
+
+def test_images_of_the_same_name_in_two_splits_are_not_confused(tmp_path, refused):
+    for i, split in enumerate(("train", "val", "test")):
+        for name in ("1", "2"):
+            save(tmp_path / f"set/{split}/images/{name}.png", picture(seed=10 * i + int(name)))
+            save(tmp_path / f"set/{split}/masks/{name}.png", blob(value=1))
+    root, run = tmp_path / "set", tmp_path / "r"
+    config = resolve([{"data": {"root": str(root)}}])
+    layout, parts = find(config.data), splits(config.data)
+    seen = check_splits(parts, config, thorough=True).looks
+    run.mkdir()
+    write_split(run / "split.json", parts)
+    write_digests(run, parts, seen, layout, "")
+    assert parts_of_run(run, layout) == (parts, [], False)
+    assert altered(run, parts, seen) == []
+    assert trained_images(run, layout) == {*parts["train"]}
+    save(root / "val/images/2.png", picture(seed=98))
+    now = check_splits({"val": parts["val"]}, config, thorough=True).looks
+    refused([f"resume={run}", "(val/2)"], altered, run, parts, now)
+    (root / "train/images/1.png").unlink()
+    (root / "train/masks/1.png").unlink()
+    refused([f"resume={run}", "1 of the 6 images", "(1)"], parts_of_run, run, find(config.data))
+    assert [r.file for r in parts_of_run(run, find(config.data), allow=True).parts["train"]] == [
+        root / "train/images/2.png"
+    ]
+    save(root / "train/images/3.png", picture(seed=97))
+    save(root / "train/masks/3.png", blob(value=1))
+    lines = parts_of_run(run, find(config.data), allow=True).lines
+    assert "1 images are new since the run began and are not used (3)" in lines[1]

@@ -81,7 +81,7 @@ def calibrate_checkpoint(source: str, words: Sequence[str], out: Path, display: 
         parts, remarks, run = origin.parts_to_measure(find(config.data), config, split)
         records = select(parts, split)
         look = check_splits({split: records}, config, thorough=run is not None)
-        for line in [*remarks, *altered(run, look.looks, config.resume_changed)]:
+        for line in [*remarks, *altered(run, parts, look.looks, config.resume_changed)]:
             display.say(f"note: {line}")
         dataset = dataset_of(config, model, records, False)
         place = {"data": data_name(config), "split": split}

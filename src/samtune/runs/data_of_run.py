@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,20 +40,40 @@ def data_name(config: RunConfig) -> str:
 
 
 def write_digests(
-    folder: Path, looks: Sequence[Look], records: Sequence[Record], settings: str
+    folder: Path, parts: Parts, looks: Sequence[Look], layout: SplitRecords, settings: str
 ) -> None:
     """Writes the digests of a run's files.
 
     Args:
         folder: The run's folder.
-        looks: Thorough looks at the images that it uses.
-        records: All existing images.
+        parts: Its splits.
+        looks: Thorough looks at their images.
+        layout: All existing images.
         settings: The digest of its settings.
     """
-    used = {look.record.name: [look.content, look.mask_content] for look in looks}
-    others = sorted({record.name for record in records} - used.keys())
-    tree = {"digests": dict(sorted(used.items())), "unused": others, "settings": settings}
+    names = {split: [record.name for record in records] for split, records in parts.items()}
+    digests = _digests(parts, looks, names)
+    used = {record for records in parts.values() for record in records}
+    used_names = {record.name for record in used}
+    rest = [(part, r.name) for part, rows in layout.items() for r in rows if r not in used]
+    others = {f"{part}/{name}" if name in used_names else name for part, name in rest}
+    tree = {"digests": digests, "unused": sorted(others), "settings": settings}
     write_whole(folder / DIGESTS, sealed_json(tree))
+
+
+def _digests(
+    parts: Parts, looks: Sequence[Look], names: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """The digests of image and mask of the images that were looked at, by their keys."""
+    by_record = {look.record: [look.content, look.mask_content] for look in looks}
+    count = Counter(name for listed in names.values() for name in set(listed))
+    return {
+        # names need not be unique but in a split on disk
+        f"{split}/{record.name}" if count[record.name] > 1 else record.name: by_record[record]
+        for split, records in sorted(parts.items())
+        for record in sorted(records, key=lambda record: record.name)
+        if record in by_record
+    }
 
 
 def noted_settings(folder: Path) -> str | None:
@@ -75,13 +96,13 @@ class RunData(NamedTuple):
 
 
 def parts_of_run(
-    folder: str | Path, records: Sequence[Record], allow: bool = False, splits_used: Any = None
+    folder: str | Path, layout: SplitRecords, allow: bool = False, splits_used: Any = None
 ) -> RunData:
     """The splits of a run from its ``split.json``, and the files that are new or missing since.
 
     Args:
         folder: The run's folder.
-        records: The existing images.
+        layout: The existing images.
         allow: Continue without missing images.
         splits_used: The splits whose images are needed; by default all.
 
@@ -94,40 +115,82 @@ def parts_of_run(
         raise InputError(
             f"resume={folder}: has no {SPLIT}, so its splits are not known; start a new run"
         )
-    there = {record.name: record for record in records}
-    used = {name for part in names.values() for name in part}
-    needed = {name for split in splits_used or names for name in names.get(split, [])}
-    absent = sorted(needed - there.keys())
-    missing = f"{len(absent)} of the {len(needed)} images of the run are gone ({_some(absent)})"
+    there = _located(names, layout)
+    needed = [(split, name) for split in splits_used or names for name in names.get(split, [])]
+    absent = sorted({name for split, name in needed if (split, name) not in there})
+    images = {there.get(each, each) for each in needed}
+    missing = f"{len(absent)} of the {len(images)} images of the run are gone ({_some(absent)})"
     lines = [f"{missing}, as {SPLIT} lists them"]
     if absent and not allow:
         raise InputError(f"resume={folder}: {lines[0]}; put them back, {_GO_ON}")
-    unused = _read(place).get("unused")
-    new = sorted(there.keys() - used - set(unused or ()))
+    unused, used = _read(place).get("unused"), set(there.values())
+    known = set(unused or ())
+    rest = [(part, r.name) for part, rows in layout.items() for r in rows if r not in used]
+    new = sorted({n for part, n in rest if n not in known and f"{part}/{n}" not in known})
     # an earlier version did not list unused images
     what = "are new since the run began" if unused is not None else "are in no split of the run"
     lines = lines if absent else []
     lines += [f"{len(new)} images {what} and are not used ({_some(new)})"] if new else []
-    parts = {s: [there[name] for name in part if name in there] for s, part in names.items()}
+    parts = {s: [there[s, n] for n in listed if (s, n) in there] for s, listed in names.items()}
     return RunData(parts, lines, bool(absent))
 
 
-def altered(folder: str | Path | None, looks: Sequence[Look], allow: bool = False) -> list[str]:
+def trained_images(folder: Path, layout: SplitRecords) -> set[Record]:
+    """The existing images that a run was trained on; none without its ``split.json``.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    names = {"train": read_split(folder / SPLIT).get("train", [])}
+    return set(_located(names, layout).values())
+
+
+def _located(
+    names: Mapping[str, Sequence[str]], layout: SplitRecords
+) -> dict[tuple[str, str], Record]:
+    """The existing images of a run's splits, by split and name.
+
+    Two splits on disk may have images of the same name: each is looked for where its split was
+    taken from, and elsewhere only if there is no doubt.
+    """
+    by_part = {part: {record.name: record for record in rows} for part, rows in layout.items()}
+    count = Counter(name for listed in names.values() for name in set(listed))
+    whole = by_part.get(None) or by_part.get("train", {})
+    there = {}
+    for split, listed in names.items():
+        home = by_part.get(split) or whole
+        for name in listed:
+            record = home.get(name)
+            if record is None and count[name] == 1:
+                others = {part[name] for part in by_part.values() if name in part}
+                record = others.pop() if len(others) == 1 else None
+            if record is not None:
+                there[split, name] = record
+    return there
+
+
+def altered(
+    folder: str | Path | None, parts: Parts, looks: Sequence[Look], allow: bool = False
+) -> list[str]:
     """A line if images or masks have changed since the run began; none for a new run.
 
     Args:
         folder: The run's folder.
-        looks: Thorough looks at the images that are used.
+        parts: Its splits.
+        looks: Thorough looks at those of their images that are used.
         allow: Report it and continue.
 
     Raises:
         InputError: They have changed.
     """
-    before = {} if folder is None else _read(as_path(folder)).get("digests", {})
+    if folder is None:
+        return []
+    before = _read(as_path(folder)).get("digests", {})
+    digests = _digests(parts, looks, read_split(as_path(folder) / SPLIT))
     lines = []
     for what, at in (("images", 0), ("masks", 1)):
-        now = {look.record.name: (look.content, look.mask_content)[at] for look in looks}
-        names = sorted(n for n in now if n in before and before[n][at] != now[n])
+        both = sorted(digests.keys() & before.keys())
+        names = [key for key in both if before[key][at] != digests[key][at]]
         if names:
             lines.append(f"{len(names)} {what} have changed since the run began ({_some(names)})")
     if lines and not allow:
@@ -162,8 +225,7 @@ def parts_to_train_on(
     begun = config.resume is not None and has_state(as_path(config.resume) / LAST)
     if config.resume is None or not (begun or (as_path(config.resume) / SPLIT).is_file()):
         return splits(config.data, records), remarks
-    everything = [record for part in records.values() for record in part]
-    run = parts_of_run(config.resume, everything, config.resume_changed)
+    run = parts_of_run(config.resume, records, config.resume_changed)
     return run.parts, [*remarks, *run.lines]
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from samtune.data import SegmentationDataset, read_split, select, write_split
+from samtune.data import SegmentationDataset, select, write_split
 from samtune.data.config import AUTO
-from samtune.data.layouts import find
+from samtune.data.layouts import SplitRecords, find
 from samtune.distributed import from_main, is_main, together
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
@@ -33,6 +33,7 @@ from samtune.runs.data_of_run import (
     check_splits,
     data_name,
     leaks,
+    trained_images,
     write_digests,
 )
 from samtune.runs.finished import finished_summary, length_of, write_summary
@@ -161,7 +162,8 @@ def _write_plan(plan: Plan, folder: Path) -> None:
     if plan.config.resume is None:
         write_whole(folder / CONFIG, _yaml(plan.config.tree()))
     write_split(folder / SPLIT, plan.parts)
-    write_digests(folder, plan.looks, plan.files, settings_digest(read_tree(folder / CONFIG)))
+    settings = settings_digest(read_tree(folder / CONFIG))
+    write_digests(folder, plan.parts, plan.looks, plan.layout, settings)
 
 
 def _images_after(plan: Plan) -> int:
@@ -254,10 +256,10 @@ def _evaluate(
     look = check_splits({config.data.split: records}, config, thorough=run is not None)
     remarks += [*left_out, *leaks(records, layout, config)]
     remarks += [*look.remarks, *one_target_remark(config), *frame_remarks(model, baseline)]
-    remarks += altered(run, look.looks, config.resume_changed)
+    remarks += altered(run, parts, look.looks, config.resume_changed)
     test = test_sets(config, model or baseline, records)
     if model is not None and config.data.split in ("val", "test"):
-        remarks += _trained_on(source, records, config)
+        remarks += _trained_on(source, records, layout, config)
     display.say(of_evaluation(model or baseline, source.word, config, look.counts, test))
     path = Path(source.word)
     stem = path.parent.name if path.name == BEST else path.stem
@@ -278,16 +280,19 @@ def _evaluate(
         return _write_results(folder, summary, config, remarks, [], pictures)
 
 
-def _trained_on(source: Source, records: Sequence[Record], config: RunConfig) -> list[str]:
+def _trained_on(
+    source: Source, records: Sequence[Record], layout: SplitRecords, config: RunConfig
+) -> list[str]:
     """A remark if measured images were used in training.
 
     Splits made by samtune change when files are added; the list of a run's images is beside its
     checkpoint.
     """
     roots = [_place(str(r)) for r in (source.training_data().get("root"), config.data.root)]
-    used = read_split(Path(source.word).parent / SPLIT).get("train", [])
-    again = {record.name for record in records} & set(used)
-    if not again or roots[0] != roots[1]:
+    if roots[0] != roots[1]:
+        return []
+    again = set(records) & trained_images(Path(source.word).parent, layout)
+    if not again:
         return []
     return [
         f"{len(again)} of the {len(records)} images were trained on, as {SPLIT} beside the "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from samtune.data import SegmentationDataset
-from samtune.data.layouts import find
+from samtune.data.layouts import SplitRecords, find
 from samtune.data.shapes import Shapes
 from samtune.data.shapes import measure as measure_objects
 from samtune.model.finetuned import FineTuned
@@ -42,8 +42,8 @@ class Plan:
     parts: dict[str, list[Record]]
     looks: list[Look]
     """Looks at the images that are used."""
-    files: list[Record]
-    """All records, of every split."""
+    layout: SplitRecords
+    """All records, by split on disk."""
     model: FineTuned
     baseline: FineTuned
     settings: FitConfig
@@ -67,7 +67,7 @@ def plan_training(config: RunConfig) -> Plan:
     records = find(config.data)
     parts, remarks = parts_to_train_on(config, records)
     look = check_splits(parts, config, carved=not {"val", "test"} <= records.keys())
-    differences = altered(config.resume, look.looks, config.resume_changed)
+    differences = altered(config.resume, parts, look.looks, config.resume_changed)
     shapes = measure_objects(parts["train"], config.data)
     differing, (config, line) = config.differing(), with_framing(config, shapes)
     model, baseline = models(config, to_train=True)
@@ -87,7 +87,7 @@ def plan_training(config: RunConfig) -> Plan:
         ],
         parts=parts,
         looks=look.looks,
-        files=[record for rows in records.values() for record in rows],
+        layout=records,
         model=model,
         baseline=baseline,
         settings=settings,

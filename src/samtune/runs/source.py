@@ -179,9 +179,8 @@ class Source:
         if run is None:
             parts, more = parts_to_train_on(config, layout)
             return parts, [*remarks, *more], None
-        everything = [record for part in layout.values() for record in part]
         used = None if split == "all" else (split,)
-        data = parts_of_run(run, everything, config.resume_changed, used)
+        data = parts_of_run(run, layout, config.resume_changed, used)
         return data.parts, data.lines, run
 
     def configure(self, words: Sequence[str], measures: bool = True) -> RunConfig:
