@@ -49,7 +49,8 @@ RIGHT = """
 adapter.rank=0 demo
 data.layout=coco data.root=nowhere | data.masks=*_mask.png | resume=nowhere | train.keep=auto
 data.name=mine
-x=3 shots=all | data.min_share=0.1 | eval.metrics=iou | train.metric=min(iou@box,iou@point)
+x=3 shots=all | adapter={} | adapter={?} | adapter.name=[1,2,{}]
+data.min_share=0.1 | eval.metrics=iou | train.metric=min(iou@box,iou@point)
 trust=a,b
 adapter=conv_lora adapter.experts=8 adapter.top_k=5 | input.size=[256,512] | data.redraw=false
 data.colors=a.txt

@@ -95,10 +95,10 @@ def _check_parts(tree: Tree, kinds: Sequence[str]) -> None:
     """Refuses unknown methods and decoders, and their options."""
     for kind in kinds:
         parts, part = setting_names().parts[kind], tree.get(kind, {})
-        if not isinstance(part, Mapping):
+        if not isinstance(part, Mapping) or not all(isinstance(key, str) for key in part):
             continue  # it is refused with the other groups
         name = part.get("name", DEFAULTS[kind])
-        if name in parts:
+        if isinstance(name, str) and name in parts:
             options = {key: value for key, value in part.items() if key != "name"}
             checked_options(parts[name].Config, kind, name, options)
         elif isinstance(name, str) and name.isidentifier():
