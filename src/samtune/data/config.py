@@ -181,7 +181,7 @@ class PromptConfig(Settings):
     """Prompts in evaluation: auto (those of training, and after a training also those of
     train.keep), those that prompts.train can have, jittered_box, noisy_mask, all, or a list, whose
     prompts are evaluated one after another. everything (a grid of points) and instances (a
-    watershed of what is predicted of the whole image) find all objects without prompts."""
+    watershed of the prediction for the whole image) find all objects without prompts."""
     box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
     """

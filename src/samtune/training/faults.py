@@ -46,7 +46,7 @@ def in_words(error: BaseException) -> str | None:
     if is_out_of_memory(error):
         return (
             f"memory has run out ({first}); set train.micro_batch=1, train.checkpointing=true or a "
-            "lower input.size; samtune plan tells what each of them needs"
+            "lower input.size; samtune plan says what each of them needs"
         )
     if runtime and "DataLoader worker" in first:
         if SHARED in text or "Bus error" in text:

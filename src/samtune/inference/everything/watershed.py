@@ -51,12 +51,13 @@ class WatershedConfig(Settings):
     foreground: Fraction = setting(0.5, level="expert")
     """Pixels whose predicted probability is above it are foreground."""
     centre: Fraction = setting(0.5, level="expert")
-    """A pixel of foreground can be part of a seed, from which an object grows, if its predicted
-    distance to the object's centre is below this fraction of the largest in the object, and
-    watershed.boundary holds."""
+    """For a decoder of instances: a pixel of foreground can be part of a seed, from which an object
+    grows, if its predicted distance to the object's centre is below this fraction of the largest in
+    the object, and watershed.boundary holds."""
     boundary: Fraction = setting(0.5, level="expert")
-    """A pixel can be part of a seed if its predicted inverted distance to the object's boundary is
-    below this; it is 1 at the boundary and 0 in the middle of the object."""
+    """For a decoder of instances: a pixel can be part of a seed if its predicted inverted distance
+    to the object's boundary is below this; it is 1 at the boundary and 0 in the middle of the
+    object."""
     smoothing: NotNegative = setting(1.0, level="expert")
     """Standard deviation, in pixels of the image, of the Gaussian that smooths distances."""
     neck: Annotated[float, Range(above=0)] = setting(0.5, level="expert")
