@@ -50,10 +50,17 @@ def recipe_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             row["about"],
             row["settings"].get("data", {}).get("name", "your own"),
             row["published"].partition(_DETAIL)[0],
-            "no" if row.get("status") == "not reproduced" else row.get("status", ""),
+            _reproduced(row),
         )
         for row in rows
     ]
+
+
+def _reproduced(row: Mapping[str, Any]) -> str:
+    """Whether a published number was reproduced; a dash if there is none."""
+    if row["published"].partition(_DETAIL)[0] == "none":
+        return "-"
+    return "no" if row.get("status") == "not reproduced" else row.get("status", "")
 
 
 def brief(row: Sequence[str]) -> tuple[str, ...]:

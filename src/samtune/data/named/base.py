@@ -29,7 +29,8 @@ class NamedSet:
     url: str
     """The address of its page."""
     layout: tuple[str, ...]
-    """Paths below the root that are read, one per line; shown if something is missing."""
+    """Paths below the root that are read, one per line, with remarks in brackets behind them; shown
+    if something is missing."""
     splits: Mapping[str, int]
     """Number of images per official split; ``all`` if its authors make none."""
     find: Callable[[Path, DataConfig], dict[str | None, list[Record]]]

@@ -17,7 +17,7 @@ register(
     NamedSet(
         "whu",
         "WHU building dataset, aerial",
-        "buildings from the air, 0.3 m",
+        "buildings from the air, 0.3 m per pixel",
         "Ji et al. 2019, TGRS",
         "http://gpcv.whu.edu.cn/data/building_dataset.html",
         (f"{_TILES}/{{train,val,test}}/{{image,label}}",),
@@ -36,11 +36,11 @@ register(
     NamedSet(
         "m_building",
         "Massachusetts Buildings",
-        "buildings from the air, 1 m; buildings are red or white",
+        "buildings from the air, 1 m per pixel; masks show buildings in red or white",
         "Mnih 2013, PhD thesis, University of Toronto",
         "https://www.cs.toronto.edu/~vmnih/data/",
         (
-            "tiff/{train,train_labels,val,val_labels,test,test_labels} (or png/)",
+            "tiff/{train,train_labels,val,val_labels,test,test_labels} (or png/ for tiff/)",
             "mass_buildings/{train,valid,test}/{sat,map}",
         ),
         {"train": 137, "val": 4, "test": 10},

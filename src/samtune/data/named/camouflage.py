@@ -119,7 +119,7 @@ register(
         f"{TASK}; test each set by its own name below the same root",
         "Fan et al. 2020, CVPR; Le et al. 2019, CVIU",
         "https://dengpingfan.github.io/pages/COD.html",
-        ("the folders of cod10k and camo beside each other", _BUNDLE % "{COD10K,CAMO}"),
+        ("(the folders of cod10k and camo beside each other)", _BUNDLE % "{COD10K,CAMO}"),
         {"train": 4040, "test": 2276},
         _both,
         BINARY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from samtune.data.named.base import DATASETS, NamedSet
@@ -27,12 +28,21 @@ def datasets_table() -> str:
             f"[{row['title']}]({row['url']})",
             row["task"],
             f"{row['classes']}: {names}" if names else str(row["classes"]),
-            images.removesuffix(" all"),
-            "<br>or ".join(f"`{line}`" for line in row["layout"]),
+            images.replace(" all", ", no split"),
+            "<br>or ".join(map(_layout_cell, row["layout"])),
             row["paper"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _layout_cell(line: str) -> str:
+    """A line of a layout with its paths as code and its remark as text."""
+    if line.startswith("("):
+        return line.strip("()")
+    paths, bracket, remark = line.partition(" (")
+    code = " and ".join(f"`{path}`" for path in re.split(r" and (?=\S+$)", paths))
+    return f"{code}{bracket}{remark}"
 
 
 def _row(entry: NamedSet) -> dict[str, Any]:

@@ -192,14 +192,14 @@ register(
     NamedSet(
         "isbi2012",
         "ISBI 2012",
-        "cell interiors in electron microscopy",
+        "cell interiors in electron microscopy; membranes with data.invert=true",
         "Arganda-Carreras et al. 2015, Frontiers in Neuroanatomy",
         "https://imagej.net/events/isbi-2012-segmentation-challenge",
         (
             "train-volume.tif and train-labels.tif",
-            "{images,labels}/ of one picture per slice, as data/images/train-volume00.jpg and "
-            "data/labels/train-labels00.jpg, or 0.png in both",
-            "{Image,Label}/GROUP/ of pictures",
+            "{images,labels}/ (one image per slice, as data/images/train-volume00.jpg and "
+            "data/labels/train-labels00.jpg, or 0.png in both)",
+            "{Image,Label}/GROUP/ (one image per slice)",
         ),
         {"train": 20, "test": 10},
         _isbi2012,
@@ -214,8 +214,8 @@ register(
         "Landman et al. 2015, MICCAI challenge; prepared by Chen et al. 2021 (TransUNet)",
         "https://github.com/Beckschen/TransUNet",
         (
-            "train_npz/CASE_sliceNNN.npz and test_vol_h5/CASE.npy.h5, with or without "
-            "lists/lists_Synapse/{train,test_vol}.txt",
+            "train_npz/CASE_sliceNNN.npz and test_vol_h5/CASE.npy.h5 (with or without "
+            "lists/lists_Synapse/{train,test_vol}.txt)",
             LAYOUT,
         ),
         {"train": 2211, "test": 1568},

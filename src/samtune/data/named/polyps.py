@@ -47,9 +47,9 @@ register(
         "Jha et al. 2020, MMM",
         "https://datasets.simula.no/kvasir-seg/",
         (
-            "Kvasir-SEG/{images,masks}, with or without train.txt, validation.txt (val.txt), "
-            "test.txt",
-            "{TrainDataset,TestDataset/Kvasir}/{images,masks} as PraNet packs it (900 and 100)",
+            "Kvasir-SEG/{images,masks} (with or without train.txt, validation.txt (val.txt), "
+            "test.txt)",
+            "{TrainDataset,TestDataset/Kvasir}/{images,masks} (as PraNet packs it: 900 and 100)",
             LAYOUT,
         ),
         {"all": 1000},
