@@ -32,12 +32,14 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_teardown(item) -> None:
     """Models of full size, which tests that take long build, do not wait for that."""
     if item.get_closest_marker("slow"):
-        gc.collect()
+        gc.collect(1)
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # for an idle GPU torch would note the stack each time
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +115,19 @@ def refused():
 def trained(tmp_path_factory) -> Trained:
     """A finished run of the command line on eight pairs, for tests that only read it."""
     return train_once(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def quick_inductor() -> Iterator[None]:
+    """Kernels without vector instructions, compiled one after the other in this process.
+
+    To try which instructions there are takes longer than to compile a tiny model, and so does the
+    start of processes that compile.
+    """
+    from torch._inductor import config
+
+    with config.patch({"cpp.vec_isa_ok": False, "compile_threads": 1}):
+        yield
 
 
 @pytest.fixture
