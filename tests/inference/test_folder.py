@@ -10,6 +10,7 @@ from pycocotools import mask as coco
 
 from samtune.data import read_image
 from samtune.errors import InputError
+from samtune.folder_lock import LOCK
 from samtune.inference.folder import check_prompts, predict_folder
 from samtune.inference.predictor import PromptMismatch
 from samtune.model.checkpoint import load, save
@@ -228,14 +229,18 @@ def test_a_missing_prompt_is_pointed_out(ask):
     assert "trained with" not in answer.err
 
 
-def test_as_a_function(trained, tmp_path, predictor):
-    seen = []
-    found = predict_folder(
-        predictor, str(trained.root / "images"), tmp_path, overlays=False,
-        prompts={"*": {"boxes": [[1, 1, 9, 9]]}}, progress=lambda *at: seen.append(at),
-    )  # fmt: skip
+def test_as_a_function(trained, tmp_path, predictor, refused):
+    seen, words = [], (predictor, str(trained.root / "images"), tmp_path)
+    asked = {"*": {"boxes": [[1, 1, 9, 9]]}}
+
+    def note(*at):
+        seen.append(at)
+        if at[0] == 1:  # the same call again while this one is at work
+            refused([f"--out={tmp_path}", "a prediction"], predict_folder, *words, prompts=asked)
+
+    found = predict_folder(*words, overlays=False, prompts=asked, progress=note)
     assert found["images"] == 8 and seen == [(k, 8) for k in range(1, 9)]
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.partial")) and not (tmp_path / LOCK).exists()
 
 
 @pytest.mark.parametrize("prompts", [[], {"a": []}, {"a": {}}, {"a": {"points": [["x", 1]]}}])

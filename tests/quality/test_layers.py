@@ -25,6 +25,7 @@ LAYERS = {
     "precision": "",
     "texts": "",
     "files": "texts",
+    "folder_lock": "texts",
     "ops": "",
     "recipes": "",
     "assets": "",
@@ -40,16 +41,17 @@ LAYERS = {
     "losses": "batch geometry options prompts registry",
     "metrics": "options registry",
     "report": "distributed files options",
-    "inference": "batch data files geometry model ops options precision prompts registry report"
-    " sam texts",
+    "inference": "batch data files folder_lock geometry model ops options precision prompts"
+    " registry report sam texts",
     "exports": "adapters assets batch data decoders files geometry inference model ops options"
     " prompts registry report sam",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
     "training": "batch data distributed evaluation files inference losses metrics model options"
     " precision prompts registry",
     "published": "data geometry ops training",
-    "runs": "adapters batch data decoders distributed evaluation files geometry inference losses"
-    " metrics model ops options precision prompts registry report sam texts training",
+    "runs": "adapters batch data decoders distributed evaluation files folder_lock geometry"
+    " inference losses metrics model ops options precision prompts registry report sam texts"
+    " training",
     "compare": "adapters data decoders files metrics model options registry report runs sam texts"
     " training",
     "planning": "adapters batch data decoders distributed geometry losses model precision prompts"

@@ -14,6 +14,7 @@ from samtune.data.reading import image_size
 from samtune.data.stored import Stored
 from samtune.errors import InputError
 from samtune.files import write_whole
+from samtune.folder_lock import locked
 from samtune.geometry import InputPolicy
 from samtune.inference.answering import Answering, ByPrompts
 from samtune.inference.answers import Answer
@@ -222,14 +223,15 @@ def answer_folder(
     places = Places.of(out, source, of_images, sources, overlays, PNG in names, folders)
     rasters = answering.rasters(records, writers if PNG not in names else [])
     how = answering.identity(overlays=overlays, rasters=sorted(rasters))
-    journal = Journal(places.journal, how, REMEDY)
     keys = {each.name: key_of(each, answering.request(each)) for each in records}
     counts = Counts(rasters=len(rasters), not_in_prompts=answering.left_without(records))
-    work = _Prediction(
-        answering, records, places, journal, writers, counts, keys, rasters, tiles or _silent
-    )
-    work.answer(batch_size, progress or _silent)
-    work.finish()
+    with locked(places.folder, f"--out={out}", "a prediction"):
+        journal = Journal(places.journal, how, REMEDY)
+        work = _Prediction(
+            answering, records, places, journal, writers, counts, keys, rasters, tiles or _silent
+        )
+        work.answer(batch_size, progress or _silent)
+        work.finish()
     return _summary(work, pictures.masks)
 
 

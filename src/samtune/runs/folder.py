@@ -14,10 +14,10 @@ from typing import Any
 from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, write_whole
+from samtune.folder_lock import LOCK, FolderLock, refuse_running
 from samtune.model.header import BEST
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
-from samtune.runs.lock import LOCK, RunLock, refuse_running
 from samtune.texts import read_text
 from samtune.training.caching import FOLDER as FEATURES
 from samtune.training.faults import Diverged
@@ -55,7 +55,7 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
         InputError: The folder contains a run, a run is active in it, or it cannot be created.
         KeyboardInterrupt: The user stopped it; the message says how to continue.
     """
-    locks: list[RunLock] = []
+    locks: list[FolderLock] = []
     places: list[Path] = []
 
     def enter() -> Path:
@@ -64,7 +64,7 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
             places.append(folder)
             option = f"resume={folder}" if resume is not None else f"output={folder}"
             try:
-                locks.append(RunLock(folder, option))
+                locks.append(FolderLock(folder, option))
             except OSError as error:
                 raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
         if output is not None and resume is None:

@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from samtune.runs import lock
+from samtune import folder_lock as lock
+from samtune.folder_lock import LOCK, FolderLock
 from samtune.runs.folder import refuse_taken, run_folder
-from samtune.runs.lock import LOCK, RunLock
 
 HOLDS = """
 import os, sys, time
 from pathlib import Path
-from samtune.runs.lock import RunLock
-lock = RunLock(Path(sys.argv[1]), "output=x")
+from samtune.folder_lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]), "output=x")
 child = os.fork()
 if child == 0:
     os.close(1)
@@ -68,7 +68,7 @@ def test_a_lock_ends_with_its_process(tmp_path, refused, monkeypatch, flock):
     )
     child = int(process.stdout.readline().split()[1])
     try:
-        refused(f"process {process.pid}", RunLock, tmp_path, "output=x")
+        refused(f"process {process.pid}", FolderLock, tmp_path, "output=x")
         refused(f"process {process.pid}", refuse_taken, str(tmp_path), None)
     finally:
         process.kill()
@@ -76,7 +76,7 @@ def test_a_lock_ends_with_its_process(tmp_path, refused, monkeypatch, flock):
     os.kill(child, 0)  # is there still, and holds nothing
     try:
         refuse_taken(None, str(tmp_path))
-        RunLock(tmp_path, "output=x").release()
+        FolderLock(tmp_path, "output=x").release()
     finally:
         os.kill(child, 9)
     assert not list(tmp_path.iterdir())
@@ -86,21 +86,21 @@ def test_a_lock_of_another_host_counts_while_it_is_touched(tmp_path, refused, mo
     mine = lock._this_process()
     path = tmp_path / LOCK
     path.write_text(json.dumps({**mine, "host": "elsewhere"}))
-    refused("on elsewhere", RunLock, tmp_path, "output=x")
+    refused("on elsewhere", FolderLock, tmp_path, "output=x")
     os.utime(path, (time.time() - 600,) * 2)
-    RunLock(tmp_path, "output=x").release()
+    FolderLock(tmp_path, "output=x").release()
     for stale in (
         {**mine, "boot": "before"},
         {**mine, "pid": 1, "started": "9"},
         {**mine, "pid": 2**40},
     ):
         path.write_text(json.dumps(stale))
-        RunLock(tmp_path, "output=x").release()
+        FolderLock(tmp_path, "output=x").release()
     for damaged in ("", "{", "[]", '{"pid": "x"}'):
         path.write_text(damaged)
-        RunLock(tmp_path, "output=x").release()
+        FolderLock(tmp_path, "output=x").release()
     monkeypatch.setattr(lock, "HEARTBEAT", 0.01)
-    held = RunLock(tmp_path, "output=x")
+    held = FolderLock(tmp_path, "output=x")
     os.utime(path, (0, 0))
     end = time.monotonic() + 5
     while path.stat().st_mtime == 0 and time.monotonic() < end:
@@ -115,7 +115,7 @@ def test_without_flock_one_of_many_gets_it(tmp_path, monkeypatch):
 
     def enter(_):
         try:
-            return RunLock(tmp_path, "output=x")
+            return FolderLock(tmp_path, "output=x")
         except ValueError:
             return None
 

@@ -1,4 +1,4 @@
-"""The lock of a run folder, which lasts as long as its process.
+"""The lock of a folder that a command writes, which lasts as long as its process.
 
 If the file system supports ``flock``, the system itself releases the lock of a process that has
 ended. Otherwise the content of the lock file decides (host, process, and their start times), and
@@ -14,7 +14,8 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from samtune.errors import InputError
 from samtune.texts import read_json
 
 LOCK = "run.lock"
-"""The lock file, which exists while a run is active."""
+"""The lock file, which exists while a process is at work."""
+RUN = "a run"
+"""What is done in most folders that are locked."""
 HEARTBEAT = 20.0
 """Seconds between two updates of the file's time."""
 STALE = 120.0
@@ -43,18 +46,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_in_child)
 
 
-class RunLock:
+class FolderLock:
     """The lock of a folder, from its making to :meth:`release`.
 
     Args:
         folder: An existing folder.
         option: Its name in messages, as in ``output=run``.
+        work: What is done there, in messages.
 
     Raises:
-        InputError: A run is active in the folder.
+        InputError: Another process is at work in the folder.
     """
 
-    def __init__(self, folder: Path, option: str) -> None:
+    def __init__(self, folder: Path, option: str, work: str = RUN) -> None:
+        self._work = work
         self.path, self._over = folder / LOCK, threading.Event()
         for _ in range(TRIES):
             descriptor = self._try(option)
@@ -82,7 +87,7 @@ class RunLock:
             free = _flock(descriptor)
             owner = _owner(self.path)
             if free is False or (owner is not None and _is_alive(owner, self.path)):
-                raise _refusal(option, owner)
+                raise _refusal(option, owner, self._work)
             if not _is_same(descriptor, self.path):
                 os.close(descriptor)
                 return None
@@ -130,6 +135,31 @@ class RunLock:
                 os.utime(self.path)
 
 
+@contextmanager
+def locked(folder: Path, option: str, work: str) -> Iterator[None]:
+    """Makes a folder and locks it for the block; if nothing was written into it, it goes again.
+
+    Args:
+        folder: The folder.
+        option: As the other argument, see :class:`FolderLock`.
+        work: What is done there.
+
+    Raises:
+        InputError: Another process is at work in the folder, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder, option, work)
+    except OSError as error:
+        raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def refuse_running(folder: Path, option: str) -> None:
     """Refuses a folder in which a run is active, without changing it.
 
@@ -142,8 +172,8 @@ def refuse_running(folder: Path, option: str) -> None:
         raise _refusal(option, owner)
 
 
-def _refusal(option: str, owner: dict[str, Any] | None) -> InputError:
-    return InputError(f"{option}: {_who(owner)}; wait for it, or choose another folder")
+def _refusal(option: str, owner: dict[str, Any] | None, work: str = RUN) -> InputError:
+    return InputError(f"{option}: {_who(owner, work)}; wait for it, or choose another folder")
 
 
 def _flock(descriptor: int) -> bool | None:
@@ -232,8 +262,8 @@ def _started(pid: int) -> str:
     return "dead" if fields[0] in ("Z", "X") else fields[19]
 
 
-def _who(owner: dict[str, Any] | None) -> str:
+def _who(owner: dict[str, Any] | None, work: str) -> str:
     if owner is None:
-        return "another process has just begun a run here"
+        return f"another process has just begun {work} here"
     where = "" if owner.get("host") == socket.gethostname() else f" on {owner.get('host')}"
-    return f"a run is going on here (process {owner['pid']}{where}, since {owner.get('since')})"
+    return f"{work} is going on here (process {owner['pid']}{where}, since {owner.get('since')})"
