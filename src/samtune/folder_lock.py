@@ -25,7 +25,7 @@ from samtune.texts import read_json
 LOCK = "run.lock"
 """The lock file, which exists while a process is at work."""
 RUN = "a run"
-"""What is done in most folders that are locked."""
+"""The work in most folders that are locked."""
 HEARTBEAT = 20.0
 """Seconds between two updates of the file's time."""
 STALE = 120.0
@@ -52,7 +52,7 @@ class FolderLock:
     Args:
         folder: An existing folder.
         option: Its name in messages, as in ``output=run``.
-        work: What is done there, in messages.
+        work: The work there, in messages.
 
     Raises:
         InputError: Another process is at work in the folder.
@@ -142,7 +142,7 @@ def locked(folder: Path, option: str, work: str) -> Iterator[None]:
     Args:
         folder: The folder.
         option: As the other argument, see :class:`FolderLock`.
-        work: What is done there.
+        work: The work there.
 
     Raises:
         InputError: Another process is at work in the folder, or it cannot be written.

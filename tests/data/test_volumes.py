@@ -249,3 +249,11 @@ def test_a_series_must_lie_as_its_nifti_mask(tmp_path, refused, axes, said):
         assert len(splits(config)["train"]) == 5
     else:
         refused(["v0.nii.gz", "LPS", said, "resample"], splits, config)
+
+
+@pytest.mark.parametrize("kind", ["complex64", "U3", "datetime64[s]"])
+def test_values_that_are_no_real_numbers_are_refused(tmp_path, refused, kind):
+    file = tmp_path / "a.npy"
+    np.save(file, np.zeros((8, 8), kind))
+    refused(["a.npy", "the image holds values of type", "real numbers"], read_image, file)
+    refused(["a.npy", "the mask holds values of type", "real numbers"], read_mask, file)

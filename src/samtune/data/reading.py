@@ -77,8 +77,8 @@ def read_channels(source: str | Path | Stored, pages: bool = True) -> NDArray:
     source = as_source(source)
     with _clear_errors(path_of(source), "image"):
         if isinstance(source, Stored):
-            return _stored(source)
-        return _pixels(source, colours=True, pages=pages)
+            return _real(_stored(source), source.path, "image")
+        return _real(_pixels(source, colours=True, pages=pages), source, "image")
 
 
 def read_mask(source: str | Path | Stored, table: ColourTable | None = None) -> NDArray[np.integer]:
@@ -102,6 +102,7 @@ def read_mask(source: str | Path | Stored, table: ColourTable | None = None) -> 
             if known and (array.shape[2] > 2 or table.has_greys(array)):
                 return table.numbers(array, path, is_lossy(source))
         array = _stored(source) if isinstance(source, Stored) else _pixels(source, colours=False)
+        array = _real(array, path, "mask")
         return _integers(np.ascontiguousarray(_plane(array, path, is_lossy(source))), path)
 
 
@@ -259,6 +260,14 @@ def _is_grey(array: NDArray, lossy: bool) -> bool:
         return True
     gaps = [np.abs(other.astype(np.int16) - first).max() for other in rest] if lossy else []
     return lossy and max(gaps) <= _JPEG_CHANNEL_NOISE
+
+
+def _real(array: NDArray, path: Path, what: str) -> NDArray:
+    """Refuses complex numbers, texts and dates, which NumPy would turn into something else."""
+    if array.dtype.kind not in "biuf":
+        message = f"the {what} holds values of type {array.dtype}"
+        raise DataError(path, f"unreadable {what}", message, "save it as whole or real numbers")
+    return array
 
 
 def _integers(array: NDArray, path: Path) -> NDArray[np.integer]:
