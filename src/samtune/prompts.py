@@ -202,6 +202,9 @@ class Prompts:
     has_mask: Tensor | None = None
     """``(N,)`` bool; ``None`` with ``masks`` given means all. Without ``masks`` it says which
     prompts get one later, see :meth:`samtune.batch.Batch.part`."""
+    complete: bool | None = None
+    """Whether no point is :data:`ABSENT`, as far as somebody has looked; a GPU would have to be
+    waited for."""
 
     def __len__(self) -> int:
         return self.coords.shape[0]
@@ -280,6 +283,12 @@ class Prompts:
         has_mask = torch.cat([p.mask_flags() for p in parts])
         return Prompts(coords, labels, image, masks, has_mask)
 
+    def has_absent(self) -> bool:
+        """Whether sets of points are filled up with :data:`ABSENT`."""
+        if self.complete is not None:
+            return not self.complete
+        return bool((self.labels == ABSENT).any())
+
     def mask_flags(self) -> Tensor:
         """``(N,)`` bool: whether each prompt has a mask."""
         if self.has_mask is not None:
@@ -339,8 +348,10 @@ class Prompts:
 
     def to(self, device: torch.device | str) -> Prompts:
         """A copy on another device."""
+        known = self.labels.device.type == "cpu" and not torch.compiler.is_compiling()
         return replace(
             self,
+            complete=not self.has_absent() if known else self.complete,
             coords=self.coords.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             image=self.image.to(device, non_blocking=True),

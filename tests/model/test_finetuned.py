@@ -121,6 +121,30 @@ def test_checkpointing_recomputes_blocks_in_training_alone(sam):
     assert model.encode(pixels).embedding.requires_grad
 
 
+def test_the_hidden_layer_of_mlps_is_made_again_with_the_same_gradient(sam):
+    model, pixels, kept = FineTuned(sam, "lora"), sam.preprocess(tiny.pixels()), []
+
+    def note(tensor):
+        kept.append(tensor)
+        return tensor
+
+    def step(checkpointing):
+        model.checkpointing = checkpointing
+        model.train().zero_grad()
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            embedding = model.encode(pixels).embedding
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+        embedding.square().mean().backward()
+        return sum(storages.values()), [p.grad.clone() for p in model.parameters()]
+
+    (most, expected), (less, gradients) = step(False), step("gelu")
+    hidden = 4 * 2 * 8 * 8 * 4 * 32  # bytes of two images' grids, four times as wide as 32
+    inputs = hidden // 4
+    assert most - less == 4 * hidden - 4 * inputs
+    assert all(torch.equal(one, other) for one, other in zip(expected, gradients, strict=True))
+
+
 def test_detached_adapters_keep_the_base_out_of_the_graph(sam):
     class Reader(Watcher):
         detached = True

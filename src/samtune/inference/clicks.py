@@ -56,7 +56,8 @@ def random_clicks(masks: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor
         lots = torch.rand(wrong.numel(), device=wrong.device).masked_fill_(~wrong.flatten(), -1.0)
         lot, pixel = lots.max(0)
         xy[row, 0], xy[row, 1] = pixel % width, pixel // width
-        label = torch.where(targets[row].flatten()[pixel], POSITIVE, NEGATIVE)
+        # by a tensor of one index, as a single number would be read from the device
+        label = torch.where(targets[row].flatten()[pixel[None]][0], POSITIVE, NEGATIVE)
         labels[row] = torch.where(lot < 0, ABSENT, label)
     return xy, labels
 

@@ -76,7 +76,8 @@ class FeatureStore:
         self._files: dict[Path, Any] = {}
         self._sound_entries: set[tuple[Path, str]] = set()
         _remove_abandoned(self.place)
-        self._bytes_on_disk = _bytes_in(folder)
+        self.bytes_on_disk = _bytes_in(folder)
+        """Bytes of all files in the folder when somebody last looked."""
 
     def beside(self, read: frozenset[int]) -> FeatureStore:
         """The store of other streams of the same base, in the same folder."""
@@ -104,7 +105,7 @@ class FeatureStore:
         """Has an image written, soon; returns whether there is room for it."""
         if self.has(key):
             return True
-        if self.failure or self._bytes_on_disk + self._bytes_waiting + image.nbytes > self.budget:
+        if self.failure or self.bytes_on_disk + self._bytes_waiting + image.nbytes > self.budget:
             return False
         self._waiting[key] = image.in_memory()
         self._bytes_waiting += image.nbytes
@@ -122,7 +123,7 @@ class FeatureStore:
                 _write(self.place / f"{uuid.uuid4().hex}{ENDING}", images)
             except InputError as error:
                 self.failure = str(error)
-        self._bytes_on_disk = _bytes_in(self.folder)
+        self.bytes_on_disk = _bytes_in(self.folder)
 
     def _look_through(self) -> None:
         """Notes the images of files that are new."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from samtune.model.strength import (
 from samtune.prompts import PromptModes, Prompts, mask_size_over
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import EncoderBlock
+from samtune.sam.layers import hidden_made_again
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
 
@@ -91,7 +92,9 @@ class FineTuned(OnHub, nn.Module):
         self.prompt_modes = PromptModes.read(prompts)
         self.multimask = False
         """Whether it is trained for three masks per prompt, as ``train.multimask`` says."""
-        self.checkpointing = False
+        self.checkpointing: bool | Literal["gelu"] = False
+        """What is computed again for the gradient: each block, or in it the hidden half of the MLP.
+        """
         self.compiling: Compiling = "none"
         """How the blocks are compiled, see ``samtune.model.compiling``."""
         self.cache: FeatureCache | None = None
@@ -321,7 +324,11 @@ class FineTuned(OnHub, nn.Module):
 
     def _run(self, block: EncoderBlock, x: Tensor, edits: BlockEdits) -> Tensor:
         run = compiled(self.compiling) if self.compiling != "none" else run_block
-        if self.checkpointing and self.training and torch.is_grad_enabled():
+        again = self.checkpointing if self.training and torch.is_grad_enabled() else False
+        if again == "gelu":
+            with hidden_made_again():
+                return run(block, x, edits)
+        if again:
             return checkpoint(run, block, x, edits, use_reentrant=False)
         return run(block, x, edits)
 

@@ -183,7 +183,7 @@ def way_to_fit(forecast: Forecast, room: float, also: Sequence[Tree] = ()) -> Wa
     if arithmetic(train.precision, forecast.device) == "fp32":
         lower.append({"train.precision": "bf16"})
     for further in ({}, {"train.checkpointing": True}, *also):
-        if train.checkpointing and further == {"train.checkpointing": True}:
+        if train.checkpointing is True and further == {"train.checkpointing": True}:
             continue
         for change in lower:
             settings = {**change, **further}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from samtune.errors import InputError
 from samtune.ops.frozen import Conv2d, Linear
+
+_HIDDEN_AGAIN = ContextVar("MLPs make what lies between their layers again", default=False)
 
 
 class LayerNorm2d(nn.Module):
@@ -64,7 +68,28 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(..., C)`` to ``(..., C)``."""
-        return self.lin2(self.act(self.lin1(x)))
+        return through_hidden(lambda x: self.lin2(self.act(self.lin1(x))), x)
+
+
+def through_hidden(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Runs an MLP's two layers, whose hidden half may be made again, see `hidden_made_again`."""
+    if not (_HIDDEN_AGAIN.get() and x.requires_grad and torch.is_grad_enabled()):
+        return layers(x)
+    # The second run ends with what the activation keeps, before the second layer.
+    return checkpoint(layers, x, use_reentrant=False, preserve_rng_state=False)
+
+
+@contextmanager
+def hidden_made_again() -> Iterator[None]:
+    """Context in which MLPs keep their input for the gradient, not that of their activation.
+
+    That is four times as wide; the backward pass makes it again.
+    """
+    token = _HIDDEN_AGAIN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN_AGAIN.reset(token)
 
 
 class PatchEmbed(nn.Module):

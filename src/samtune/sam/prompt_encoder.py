@@ -92,7 +92,8 @@ class PromptEncoder(nn.Module):
             InputError: Mask prompts of another size.
         """
         absent = prompts.labels == ABSENT
-        present = None if not torch.compiler.is_compiling() and not absent.any() else ~absent
+        is_ragged = torch.compiler.is_compiling() or prompts.has_absent()
+        present = ~absent if is_ragged else None
         return PromptEmbedding(self._points(prompts, frame), self._masks(prompts, grid), present)
 
     def _points(self, prompts: Prompts, frame: tuple[int, int]) -> Tensor:

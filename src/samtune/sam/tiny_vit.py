@@ -21,7 +21,7 @@ from samtune.ops import windows
 from samtune.ops.frozen import Conv2d, Linear
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.encoder import ENCODERS, Encoder, EncoderBlock
-from samtune.sam.layers import check_names, check_size, neck
+from samtune.sam.layers import check_names, check_size, neck, through_hidden
 from samtune.sam.spec import SamSpec
 
 EXPANSION = 4
@@ -143,7 +143,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, edits: BlockEdits) -> Tensor:
         """Maps ``(..., C)`` to ``(..., C)``."""
         normed = self.norm(x)
-        out = self.fc2(F.gelu(self.fc1(normed)))
+        out = through_hidden(lambda x: self.fc2(F.gelu(self.fc1(x))), normed)
         return out if edits.mlp is None else out + edits.mlp(normed)
 
 

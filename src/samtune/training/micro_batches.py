@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from samtune.batch import Batch
 from samtune.distributed import place
 from samtune.training.faults import is_out_of_memory
 from samtune.training.order import stream_seed
 from samtune.training.schedule import FitConfig
+from samtune.training.stepping import exact
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,8 +79,10 @@ class Gradients:
         self.restore, self.on_halved = restore, on_halved
         self.at_once = config.at_once
 
-    def of_step(self, step: int, stream: Iterator[Batch]) -> list[float]:
+    def of_step(self, step: int, stream: Iterator[Batch]) -> list[Tensor]:
         """Leaves the gradient of a step in the parameters; returns the loss of each batch.
+
+        The losses are scalars on the device, which nothing has waited for.
 
         Args:
             step: Steps that are done.
@@ -102,9 +105,9 @@ class Gradients:
             self.accelerator.step = count
             self._halve()
 
-    def _of_batch(self, step: int, part: int, batch: Batch) -> float:
+    def _of_batch(self, step: int, part: int, batch: Batch) -> Tensor:
         """Adds the gradient of one batch, the ``part``-th of a step; returns its loss."""
-        total = 0.0
+        total = torch.zeros(())
         with self.accelerator.accumulate(self.wrapped):
             parts = list(micro_batches(batch, self.at_once))
             for i, (images, shares) in enumerate(parts):
@@ -115,7 +118,7 @@ class Gradients:
                 with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                     loss = self.wrapped(images.to(self.accelerator.device), shares)
                     self.accelerator.backward(loss)
-                total += float(loss.detach())
+                total = exact(loss) + total.to(loss.device)
         return total
 
     def _halve(self) -> None:

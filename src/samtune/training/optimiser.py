@@ -19,6 +19,7 @@ from samtune.options import further_inputs, name_of
 from samtune.training.criterion import Criterion
 from samtune.training.packing import packed, unpacked
 from samtune.training.schedule import FitConfig, learning_rate
+from samtune.training.stepping import leaves_out_by_itself
 
 OptimizerFactory = Callable[[Sequence[nn.Parameter]], Optimizer]
 """Makes an optimiser of the parameters that are trained."""
@@ -53,7 +54,8 @@ def make_optimizer(
             closure; or a setting would have no effect with it.
     """
     if factory is None:
-        return torch.optim.AdamW(parameter_groups(model, config), lr=config.peak_lr)
+        fused = leaves_out_by_itself(model.device, config.precision) or None
+        return torch.optim.AdamW(parameter_groups(model, config), lr=config.peak_lr, fused=fused)
     _refuse_settings(config, OF_OPTIMIZER, "optimizer")
     if isinstance(factory, Optimizer):
         optimizer = factory

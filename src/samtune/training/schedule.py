@@ -122,8 +122,9 @@ class FitConfig(Settings):
     """Compile the encoder's blocks in training, once per kind and size of block. auto does so on
     GPUs, true everywhere; graphs also launches the blocks as CUDA graphs, for small inputs. The
     first step takes up to a minute more."""
-    checkpointing: bool = setting(False, level="expert")
-    """Recompute each block in the backward pass: less memory, about a third more time."""
+    checkpointing: Literal["gelu"] | bool = setting(False, level="expert")
+    """Recompute each block in the backward pass: less memory, about a third more time. gelu
+    recomputes only the hidden layer of each block's MLP, the widest of what is kept."""
     feature_cache: bool | int | str | list[str] = setting(0, level="expert")
     """Cache of the encoder's results for images, up to the first block that is trained: off (0),
     auto, a size of memory per process as 8GB (or bytes), ram=SIZE, disk=SIZE, or several, as

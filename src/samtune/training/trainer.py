@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from samtune.data import SegmentationDataset
-from samtune.distributed import finite_mean, from_main, mean_over_processes, place, share_buffers
+from samtune.distributed import finite_mean, from_main, place, share_buffers
 from samtune.errors import InputError
 from samtune.losses.dense import check_dense
 from samtune.model.compiling import compiling_of
@@ -42,14 +42,13 @@ from samtune.training.schedule import (
     warm_up_steps,
 )
 from samtune.training.state import TrainingState
+from samtune.training.stepping import Stepper
 from samtune.training.stream import batches_from
 from samtune.training.user_parts import UserParts
 from samtune.training.validation import Measurement, Row
 
 Event = dict[str, Any]
 NOTHING = "the validation images have nothing to measure"
-BAD_STEPS = 10
-"""Training stops after this many steps in a row without a finite loss."""
 
 
 class Trainer:
@@ -103,7 +102,9 @@ class Trainer:
         check_dense(loss, model.decoder.dense_targets, model.decoder.prompted, train.modes)
         objective = Objective(model, loss, *rule)
         both = self.accelerator.prepare(objective, self.optimisation.optimizer)
-        self.wrapped, self.optimizer = both
+        self.wrapped, optimizer = both
+        inner, how_far = self.optimisation.optimizer, (config.clip, config.precision)
+        self.stepper = Stepper(self.wrapped, self.accelerator, optimizer, inner, *how_far)
         how = self.accelerator, config, seed, self._restore_buffers, self._halved
         self.gradients = Gradients(self.wrapped, *how)
         self.callbacks, self.stopping = parts.callbacks, False
@@ -254,6 +255,7 @@ class Trainer:
             self.model.train()
             losses = self.gradients.of_step(self.state.step, stream)
             if self.budget is not None:
+                losses[-1].item()  # waits for the end of what is timed
                 self.budget.note_step(time.perf_counter() - start)
                 self._fit_to_time(self.state.step + 1)
             with without_interrupts():
@@ -266,44 +268,36 @@ class Trainer:
             elif self.saves.is_due():
                 self._save_last()
 
-    def _update(self, losses: Sequence[float]) -> None:
+    def _update(self, losses: Sequence[Tensor]) -> None:
         """One step of the optimiser, from the gradients added up."""
         state, c = self.state, self.config
         with self._changing():
             self._step(losses)
         if state.step % c.log_every == 0 or state.step == self.total:
+            self._read_outcomes()
             row = {"event": "train", "step": state.step, "loss": finite_mean(state.losses)}
             row |= {"lr": self.optimisation.rate}
             row |= {"not_finite": state.not_finite} if state.not_finite else {}
             state.losses, state.not_finite = [], 0
             self._emit(row)
 
-    def _step(self, losses: Sequence[float]) -> None:
+    def _step(self, losses: Sequence[Tensor]) -> None:
         state, c = self.state, self.config
         self.optimisation.set_rates(state.step + 1)
-        parameters = self.wrapped.parameters()
-        norm = float(self.accelerator.clip_grad_norm_(parameters, c.clip or math.inf))
-        # fp16's scaler meets gradients that overflow by skipping the step itself
-        scaled = c.precision == "fp16"
-        mean, not_finite = mean_over_processes(losses, self.model.device)
-        sound = not not_finite and (scaled or math.isfinite(norm))
-        if sound or scaled:  # a step on NaN would spoil the weights for good
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.stepper.step(losses)
         self.optimisation.end_step()
         state.step += 1
-        self._loss = mean
-        state.bad = 0 if sound else state.bad + 1
-        state.losses.append(mean)
-        state.not_finite += not_finite
-        if state.bad >= BAD_STEPS:
-            raise Diverged(
-                f"train.lr={c.lr}: the loss was not finite {BAD_STEPS} times in a row; lower "
-                "train.lr, or use train.precision=fp32"
-            )
+        if self.stepper.waits:
+            self._read_outcomes()
         if is_averaged(c, state.step, self.total):
             add_to_mean(state.mean, state.averaged, self.model)
             state.averaged += 1
+
+    def _read_outcomes(self) -> None:
+        """Counts the steps whose losses were not read yet."""
+        for outcome in self.stepper.outcomes():
+            self._loss = outcome.loss
+            outcome.note(self.state, self.config.lr)
 
     def _due(self) -> bool:
         c, state, how = self.config, self.state, (place()[1], self.model.adapter.detached)
@@ -355,6 +349,7 @@ class Trainer:
             self.stopping = True
 
     def _seen_by_user(self) -> CallbackState:
+        self._read_outcomes()
         state = self.state
         return CallbackState(
             step=state.step,
@@ -384,6 +379,7 @@ class Trainer:
         return end_of(self.config, self.state, self.stopping, by_time)
 
     def _save_last(self) -> None:
+        self._read_outcomes()
         with without_interrupts():
             self.saves.write(self.state, self.model, self.optimisation)
 
