@@ -93,7 +93,7 @@ class FineTuned(OnHub, nn.Module):
         self.multimask = False
         """Whether it is trained for three masks per prompt, as ``train.multimask`` says."""
         self.checkpointing: bool | Literal["gelu"] = False
-        """What is computed again for the gradient: each block, or in it the hidden half of the MLP.
+        """Whether the gradient computes each block again, or in it the hidden half of the MLP.
         """
         self.compiling: Compiling = "none"
         """How the blocks are compiled, see ``samtune.model.compiling``."""

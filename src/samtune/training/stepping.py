@@ -34,7 +34,7 @@ ASYNCHRONOUS = ("cuda",)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of a step after it."""
+    """The result of a step that was taken or left out."""
 
     loss: float
     """The mean of the finite losses of its batches."""
