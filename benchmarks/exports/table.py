@@ -5,51 +5,62 @@
     python benchmarks/exports/table.py page FILE.jsonl > benchmarks/results/exports.md
 
 A row is one adapter with one decoder, both as ``name`` or ``name:form``, and one line of the file;
-rows that are there already are skipped, so the same command goes on. Rows come in the order of
-their worth: every adapter with one decoder and every decoder with one adapter first, then other
-forms, then all other pairs. With ADAPTER and DECODER only that row is written, anew. ``large`` adds
-a row of ViT-B at 1024 pixels with drawn weights, also in labelme's own engine; it takes minutes.
+rows that are there already are skipped, so the same command goes on. Other forms come with one
+partner. With ADAPTER and DECODER only that row is written, anew. ``large`` adds a row of ViT-B at
+1024 pixels with drawn weights, also in labelme's own engine; it takes minutes.
 
-The base is the shipped nano: its real weights give real masks, and a row takes about half a minute
-of one core, where ViT-B takes minutes. Every trained tensor is moved by noise, so that each part of
-a method acts. What nano cannot take runs on MobileSAM's TinyViT with drawn weights and a frame of
-256 pixels. Seconds are those of the processor in one thread, so that other work on the machine does
-not count.
+The base is the shipped nano: its real weights give real masks, and a row takes seconds of one core,
+where ViT-B takes minutes. Every trained tensor is moved by noise, so that each part of a method
+acts. What nano cannot take runs on MobileSAM's TinyViT with drawn weights and a frame of 256
+pixels. Seconds are those of the processor in one thread, so that other work on the machine does not
+count.
+
+Files of ``onnx`` and ``torch`` are made from one trace. A part is written once for all rows that
+have it: the encoder for all decoders that read the same of it, the decoder for all adapters. Each
+row asks its own files beside its own model all the same, so that a file of another model would show
+as a difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from torch import nn
 
 from samtune.adapters import ADAPTERS
 from samtune.assets import demo_data
 from samtune.data import read_image
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
-from samtune.exports.base import Ask, Job
-from samtune.exports.checks import Reference, asks
-from samtune.exports.formats.onnx import OnnxAnswers
+from samtune.exports.base import FORMATS, Answers, Ask, Job
+from samtune.exports.checks import Findings, Reference, asks, check_images, compare
+from samtune.exports.formats.onnx import OnnxAnswers, Runner
+from samtune.exports.formats.torch_program import PROGRAM, ProgramAnswers
 from samtune.exports.onnx_files import OnnxModel
+from samtune.exports.parts import DECODER, ENCODER, PartsFormat, traced_parts
+from samtune.exports.tracing import TracedPart
 from samtune.exports.writing import PICTURE, SUMMARY, export
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned, check_fit, check_pair
+from samtune.model.strength import build
 from samtune.registry import Registry
 from samtune.report.page import versions
 from samtune.sam.model import Sam
@@ -58,8 +69,10 @@ from samtune.sam.weights import load_sam
 
 Row = dict[str, Any]
 BASES = ("nano", "vit_t")
-GRAPHS = ("onnx", "torch", "pth", "hf", "peft")
-"""The formats that hold tensors and graphs alone: what they can express depends on the method."""
+WEIGHTS = ("pth", "hf", "peft")
+"""The formats that hold tensors alone: what they can express depends on the method."""
+GRAPHS = ("onnx", "torch", *WEIGHTS)
+"""Those, and the formats of traced graphs."""
 TOOLS = ("anylabeling", "x-anylabeling", "labelme", "samexporter")
 """The formats that put the graphs of ``onnx`` behind a tool's own frame."""
 WITH_TOOLS = ("tuned", "hq", "prompt_free")
@@ -71,27 +84,34 @@ TOLD = "lora"
 """The adapter with which every decoder, and every format of tools, is run."""
 UNPROMPTED = " without prompts"
 LARGE = "tuned, 1024 pixels"
+OPEN = 12
+"""Files that are kept open for the next rows."""
 NOISE = 0.05
 CLASSES = 5
 
 
-def covering() -> Iterator[tuple[str, str]]:
-    """Every adapter with one decoder, every decoder with one adapter, and every other form."""
+def pairs() -> list[tuple[str, str]]:
+    """Every pair of an adapter and a decoder that fit, and the other forms with one partner."""
     fitting = [(a, d) for a in ADAPTERS for d in DECODERS if base_of(a, d)]
+    alone, whose = partners(fitting)
+    forms = [(f"{a}:{form}", alone[a]) for a in ADAPTERS for form in ADAPTERS.forms(a)]
+    forms += [(whose[d], f"{d}:{form}") for d in DECODERS for form in DECODERS.forms(d)]
+    return [*fitting, *forms, (TOLD, f"tuned{UNPROMPTED}")]
+
+
+def partners(fitting: Sequence[tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
+    """The decoder that stands beside each adapter, and the adapter beside each decoder."""
     alone = {a: "tuned" if (a, "tuned") in fitting else dict(fitting)[a] for a in ADAPTERS}
     whose = {d: a for a, d in reversed(fitting)}
-    whose |= {d: TOLD for d in DECODERS if (TOLD, d) in fitting}
-    yield from alone.items()
-    yield from ((a, d) for d, a in whose.items())
-    yield TOLD, f"tuned{UNPROMPTED}"
-    yield from ((f"{a}:{form}", alone[a]) for a in ADAPTERS for form in ADAPTERS.forms(a))
-    yield from ((whose[d], f"{d}:{form}") for d in DECODERS for form in DECODERS.forms(d))
+    return alone, whose | {d: TOLD for d in DECODERS if (TOLD, d) in fitting}
 
 
-def pairs() -> list[tuple[str, str]]:
-    """Every pair of an adapter and a decoder that fit, other forms too, by their worth."""
-    fitting = [(a, d) for a in ADAPTERS for d in DECODERS if base_of(a, d)]
-    return list(dict.fromkeys([*covering(), *fitting]))
+def has_program(adapter: str, decoder: str) -> bool:
+    """Whether a row has the format ``torch``: one of each adapter and of each decoder has."""
+    alone, whose = partners([pair for pair in pairs() if ":" not in f"{pair}"])
+    first = adapter, decoder.removesuffix(UNPROMPTED)
+    plain = first[0].partition(":")[0], first[1].partition(":")[0]
+    return first != plain or alone[plain[0]] == plain[1] or whose[plain[1]] == plain[0]
 
 
 def base_of(adapter: str, decoder: str) -> str | None:
@@ -124,9 +144,8 @@ def model_of(adapter: str, decoder: str) -> FineTuned:
         of_decoder.setdefault("classes", CLASSES)
     name = base_of(adapter, decoder)
     assert name is not None, f"{adapter} and {decoder} fit no base"
-    torch.manual_seed(0)
     model = FineTuned(
-        load_sam("nano") if name == "nano" else drawn(name),
+        base(name),
         adapter,
         decoder,
         adapter_options=dict(ADAPTERS[adapter].small) | of_adapter
@@ -136,19 +155,33 @@ def model_of(adapter: str, decoder: str) -> FineTuned:
         input=InputPolicy((256, 256)),
         prompts="box+point" if DECODERS[decoder].prompted and not unprompted else "none",
     )
-    return moved(model)
-
-
-def moved(model: FineTuned) -> FineTuned:
-    """A model of which every trained tensor is off its start, so that each part acts."""
-    with torch.no_grad():
-        for tensor in model.parameters():
-            tensor.add_(NOISE * torch.randn_like(tensor) * min(1.0, float(tensor.std(False)) + 0.1))
+    for registry, part, options in (
+        (ADAPTERS, model.adapter, model.adapter_options),
+        (DECODERS, model.decoder, model.decoder_options),
+    ):
+        torch.manual_seed(0)  # a part has the same numbers beside whatever other
+        part.load_state_dict(build(registry, model.sam, part.name, options)[0].state_dict())
+        moved(part)
     return model.eval()
+
+
+def moved(part: nn.Module) -> nn.Module:
+    """A module of which every trained tensor is off its start, so that each part acts."""
+    with torch.no_grad():
+        for tensor in part.parameters():
+            tensor.add_(NOISE * torch.randn_like(tensor) * min(1.0, float(tensor.std(False)) + 0.1))
+    return part
+
+
+@cache
+def base(name: str) -> Sam:
+    """A base, which all rows share."""
+    return load_sam("nano") if name == "nano" else drawn(name)
 
 
 def drawn(name: str) -> Sam:
     """A base of an official size with drawn weights, whose masks mean nothing but must agree."""
+    torch.manual_seed(0)
     sam = Sam(SPECS[name])
     with torch.no_grad():
         for tensor in sam.image_encoder.parameters():
@@ -157,61 +190,146 @@ def drawn(name: str) -> Sam:
     return sam.freeze()
 
 
-def row_of(adapter: str, decoder: str, photos: Path) -> Row:
+class Shelf:
+    """Files of parts, each written once for all rows that have the part, and kept open.
+
+    Args:
+        place: An empty folder.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.files: dict[tuple[str, ...], Path] = {}
+        self.runners: dict[int, Runner] = {}  # the last used come last
+
+    def file_of(
+        self, key: tuple[str, ...], target: PartsFormat, job: Job, name: str, part: TracedPart
+    ) -> Path:
+        """A part's file, see :func:`key_of` and :meth:`PartsFormat.write_part`."""
+        if key not in self.files:
+            file = self.place / f"{len(self.files)}{target.ending(job)}"
+            target.write_part(job, name, part, file)
+            self.files[key] = file
+        return self.files[key]
+
+    def runner_of(self, link: Path, load: Callable[[], Runner]) -> Runner:
+        """A file at work; links to one file share it."""
+        file = link.stat().st_ino
+        self.runners[file] = self.runners.pop(file, None) or load()
+        if len(self.runners) > OPEN:
+            del self.runners[next(iter(self.runners))]
+        return self.runners[file]
+
+
+def key_of(model: FineTuned, row: Row, name: str) -> tuple[str, ...]:
+    """What two rows must share to have the same part."""
+    if name == DECODER:
+        return row["base"], row["decoder"], name
+    if name == ENCODER:
+        # a decoder is in it by what it reads besides the embedding, or shows to the adapter
+        shown = row["decoder"] if model.decoder.tokens is not None else ""
+        return row["base"], row["adapter"], f"{model.decoder.taps}", shown, name
+    return row["base"], row["adapter"], row["decoder"], name
+
+
+class SharedFiles(OnnxAnswers):
+    """ONNX files in one thread, of a shelf."""
+
+    def __init__(self, job: Job, folder: Path, shelf: Shelf) -> None:
+        self.shelf = shelf
+        super().__init__(job, folder)
+
+    def opened(self, path: Path) -> Runner:
+        """A file to run."""
+        file = path.with_name(f"{path.name}.onnx")
+        return self.shelf.runner_of(file, lambda: OnnxModel(file, threads=1))
+
+
+class SharedPrograms(ProgramAnswers):
+    """Programs of a shelf."""
+
+    def __init__(self, job: Job, folder: Path, shelf: Shelf) -> None:
+        self.shelf = shelf
+        super().__init__(job, folder)
+
+    def opened(self, path: Path) -> Runner:
+        """A program to run."""
+        file = path.with_name(f"{path.name}{PROGRAM}")
+        return self.shelf.runner_of(file, lambda: super(SharedPrograms, self).opened(path))
+
+
+def row_of(adapter: str, decoder: str, photos: Path, shelf: Shelf) -> Row:
     """A row: what each format comes to, or why there is none."""
-    formats = GRAPHS if (adapter, decoder) in covering() else set(GRAPHS) - {"torch"}
-    row: Row = {"adapter": adapter, "decoder": decoder, "formats": {}}
     model = model_of(adapter, decoder)
-    row |= {"base": model.sam.spec.name, "trained": model.trainable()}
-    cells = {name: (model, name) for name in GRAPHS if name in formats}
-    if adapter == TOLD:
-        cells |= {name: (model, name) for name in LOADING}
-    if adapter == TOLD and decoder in WITH_TOOLS:
-        cells |= {name: (model, name) for name in TOOLS}
-        stretching = copy.deepcopy(model)  # the base is shared
-        stretching.tuned_input = replace(model.tuned_input, resize="stretch")
-        cells[STRETCH] = stretching, "x-anylabeling"
-    row["formats"] = {key: cell(*value, photos) for key, value in cells.items()}
+    row: Row = {"adapter": adapter, "decoder": decoder, "base": model.sam.spec.name}
+    row |= {"trained": model.trainable(), "formats": traced(model, row, photos, shelf)}
+    names = (*WEIGHTS, *(LOADING if adapter == TOLD else ()))
+    row["formats"] |= {name: cell(model, name, photos) for name in names}
     return row
 
 
+def tools_of(decoder: str, photos: Path) -> Row:
+    """More cells of a row of :data:`TOLD`: the formats of tools."""
+    model = model_of(TOLD, decoder)
+    stretching = copy.deepcopy(model)  # the base is shared
+    stretching.tuned_input = replace(model.tuned_input, resize="stretch")
+    cells = {name: cell(model, name, photos) for name in TOOLS}
+    cells[STRETCH] = cell(stretching, "x-anylabeling", photos)
+    return {"adapter": TOLD, "decoder": decoder, "formats": cells}
+
+
+def traced(model: FineTuned, row: Row, photos: Path, shelf: Shelf) -> Row:
+    """The cells of the formats of graphs, whose files come from the shelf."""
+    images = check_images(photos, model.input)
+    parts, cells = traced_parts(Job(model, "m")), {}
+    ways: dict[str, type[SharedPrograms | SharedFiles]] = {"onnx": SharedFiles}
+    if has_program(row["adapter"], row["decoder"]):
+        ways = {"torch": SharedPrograms, **ways}  # a program ends where it was written as ONNX
+    for name, answering in ways.items():
+        target = cast(PartsFormat, FORMATS[name]())
+        job = Job(model, "m", options=vars(FORMATS.config(name, {})))
+        with TemporaryDirectory(dir=shelf.place) as place:
+            try:
+                target.check(job)
+                for n, part in parts.items():
+                    key = (*key_of(model, row, n), name)
+                    link = Path(place, f"m{n}{target.ending(job)}")
+                    link.hardlink_to(shelf.file_of(key, target, job, n, part))
+                answers = answering(job, Path(place), shelf)
+                findings = compare(job, answers, images)
+                findings.refuse_difference(job, name)
+            except InputError as error:
+                cells[name] = {"reason": str(error)}
+                continue
+            cells[name] = cell_of(findings, list(Path(place).iterdir()))
+            if name == "onnx":
+                cells[name] |= seconds(job, answers, images[0][1])
+    return cells
+
+
 def cell(model: FineTuned, name: str, photos: Path) -> Row:
-    """One format of a row."""
+    """One format of a row, written as the command does it."""
     with TemporaryDirectory() as place:
-        began = time.process_time()
         try:
             exported = export(model, Path(place) / "out", name, name="m", check=photos)
         except InputError as error:
             return {"reason": str(error)}
-        spent = time.process_time() - began
-        files = [
-            exported.folder / file for file in exported.files if file not in (SUMMARY, PICTURE)
-        ]
-        findings = exported.findings
-        result: Row = {
-            "difference": findings.difference,
-            "iou": findings.iou,
-            "iou_as_consumer": findings.consumer_iou,
-            "bytes": sum(file.stat().st_size for file in files),
-            "export_seconds": spent,
-        }
-        if name == "onnx":
-            result |= seconds(Job(model, "m"), exported.folder, photos)
-        return result
+        kept = [exported.folder / f for f in exported.files if f not in (SUMMARY, PICTURE)]
+        return cell_of(exported.findings, kept)
 
 
-class OneThread(OnnxAnswers):
-    """The files in one thread."""
+def cell_of(findings: Findings, files: Sequence[Path]) -> Row:
+    """The numbers of a cell."""
+    return {
+        "difference": findings.difference,
+        "iou": findings.iou,
+        "iou_as_consumer": findings.consumer_iou,
+        "bytes": sum(file.stat().st_size for file in files),
+    }
 
-    def opened(self, path: Path) -> Any:
-        """A file to run."""
-        return OnnxModel(path.with_name(f"{path.name}.onnx"), threads=1)
 
-
-def seconds(job: Job, folder: Path, photos: Path) -> Row:
+def seconds(job: Job, answers: Answers, image: np.ndarray) -> Row:
     """Seconds of one image and one prompt, in onnxruntime and in PyTorch: the least of five."""
-    image = read_image(next(photos.iterdir()), job.model.input)
-    answers = OneThread(job, folder)
     ask = next(asks(image.shape[:2], answers.kinds, Reference(job, image)))
     ways: dict[str, Callable[[np.ndarray], Any]] = {
         "onnxruntime_seconds": lambda x: answers.same_pixels(x, ask),
@@ -231,17 +349,39 @@ def seconds(job: Job, folder: Path, photos: Path) -> Row:
 def run(file: Path, only: tuple[str, str] | None) -> None:
     """Writes the rows that are missing."""
     torch.set_num_threads(1)
+    gc.disable()  # a fifth of the time of tracing
     rows = read(file)
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory() as place, TemporaryDirectory() as files:
         shutil.copy(photo(), place)
-        for adapter, decoder in [only] if only else pairs():
+        shelf = Shelf(Path(files))
+        for adapter, decoder in [only] if only else sorted(pairs(), key=by_worth):
             if not only and (adapter, decoder) in rows:
                 continue
-            began = time.process_time()
-            row = row_of(adapter, decoder, Path(place))
-            row["seconds"] = time.process_time() - began
-            append(file, row)
-            print(f"{adapter} {decoder}: {row['seconds']:.0f} s", flush=True)
+            write_row(file, lambda a=adapter, d=decoder: row_of(a, d, Path(place), shelf))
+        for decoder in [] if only else WITH_TOOLS:
+            if TOOLS[0] not in rows.get((TOLD, decoder), {"formats": {}})["formats"]:
+                write_row(file, lambda d=decoder: tools_of(d, Path(place)))
+
+
+def write_row(file: Path, make: Callable[[], Row]) -> None:
+    """Makes a row, and adds it to a file."""
+    began = time.process_time()
+    row = make()
+    gc.collect()
+    row["seconds"] = time.process_time() - began
+    append(file, row)
+    print(f"{row['adapter']} {row['decoder']}: {row['seconds']:.0f} s", flush=True)
+
+
+def by_worth(pair: tuple[str, str]) -> tuple[bool, bool, str, str]:
+    """The order of rows: each adapter and decoder once, then what shares files, then the others."""
+    is_first = has_program(*pair) and ":" not in f"{pair}"
+    return not is_first, is_whole(pair[1]) and not is_first, *pair
+
+
+def is_whole(decoder: str) -> bool:
+    """Whether encoder and decoder are one file, which no other row has."""
+    return not DECODERS[decoder.partition(":")[0].partition(" ")[0]].prompted
 
 
 def large(file: Path) -> None:
@@ -250,7 +390,8 @@ def large(file: Path) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = moved(FineTuned(drawn("vit_b"), TOLD, "tuned", prompts="box+point"))
+    model = FineTuned(drawn("vit_b"), TOLD, "tuned", prompts="box+point").eval()
+    moved(model)
     row: Row = {"adapter": TOLD, "decoder": LARGE, "base": "vit_b", "trained": model.trainable()}
     with TemporaryDirectory() as place:
         photos = Path(place, "photos")
@@ -286,10 +427,14 @@ def photo() -> Path:
 
 
 def read(file: Path) -> dict[tuple[str, str], Row]:
-    """The rows of a file; of two for one pair the last."""
-    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
-    rows = [json.loads(line) for line in lines]
-    return {(row["adapter"], row["decoder"]): row for row in rows}
+    """The rows of a file; later cells of a pair are added to earlier ones."""
+    rows: dict[tuple[str, str], Row] = {}
+    for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
+        row = json.loads(line)
+        pair = row["adapter"], row["decoder"]
+        before = rows.get(pair, {"formats": {}})
+        rows[pair] = {**before, **row, "formats": {**before["formats"], **row["formats"]}}
+    return rows
 
 
 class Reasons:
@@ -364,7 +509,8 @@ def page(file: Path) -> str:
         f"pair; every trained tensor is moved by noise. {platform.machine()}, no GPU, {has}. "
         "`semantic` has five classes. A name with a colon is another form (`samtune methods "
         "NAME`). What is made for MobileSAM's encoder runs on a vit_t of drawn weights.\n",
-        "An empty cell of `torch` was not run: its graph is that of `onnx`.\n",
+        "An empty cell of `torch` was not run: its program is the one from which `onnx` was "
+        "written, and it was run with another partner of the adapter and of the decoder.\n",
         f"{measured} of {len(order)} pairs"
         + (f"; {missing} are not measured yet.\n" if missing else ", which are all that fit.\n"),
         "## Graphs and weights\n",

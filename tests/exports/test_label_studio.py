@@ -85,7 +85,12 @@ def test_strokes_follow_points_and_boxes_in_percent(backend, picture):
     box, size = (20.0, 10.0, 70.0, 40.0), (50, 90)
     drawn = regions_of(Ask("point", box=box, point=(45.0, 20.0)), size, "dog")
     away = {"type": "keypointlabels", "is_positive": 0, "value": {"x": 10, "y": 10, "width": 1}}
-    prediction = brushes.prediction(str(picture / "a.png"), control, [away, *drawn])
+    others = [
+        {"type": "brushlabels", "value": {"format": "rle", "rle": [], "brushlabels": ["cat"]}},
+        {"type": "relation", "from_id": "a", "to_id": "b"},
+        {"type": "polygonlabels", "value": {"points": [[0, 0]], "polygonlabels": ["cat"]}},
+    ]
+    prediction = brushes.prediction(str(picture / "a.png"), control, [away, *others, *drawn])
     points = {"point_coords": [[9.0, 5.0], [45.0, 20.0]], "point_labels": [0, 1]}
     masks, scores, _ = predictor.predict(**points, box=box, multimask_output=False)
     (stroke,) = prediction["result"]
@@ -96,6 +101,9 @@ def test_strokes_follow_points_and_boxes_in_percent(backend, picture):
     assert prediction["model_version"].startswith("cats-")
     assert brushes.prediction(str(picture / "a.png"), control) is None
     assert len(brushes._predictors) == 1
+    (turned,) = regions_of(Ask("box", box=(30.0, 10.0, 70.0, 20.0)), size, "dog")
+    turned["value"]["rotation"] = 90  # about its left top corner
+    assert program.prompt_of([turned], size)["box"] == pytest.approx([20, 10, 30, 50])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (300, 400)])

@@ -125,7 +125,7 @@ def test_an_input_rule_without_a_traced_form_is_refused(tmp_path):
 
 
 def test_files_that_answer_otherwise_are_not_kept(picture, tmp_path, monkeypatch):
-    monkeypatch.setattr("samtune.exports.formats.onnx.traced_parts", lambda job: {})
+    monkeypatch.setattr("samtune.exports.parts.traced_parts", lambda job: {})
 
     class Wrong:
         kinds = ("box",)

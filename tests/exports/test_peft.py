@@ -25,6 +25,7 @@ FORMS = {
     "one pair in some blocks": ("lora", {"target": "qkv", "blocks": (1, 3)}, "frozen", {}),
     "magnitudes": ("dora", {}, "tuned", {}),
     "shared factors": ("fact", {"rank": 3, "scale": 0.5}, "frozen", {}),
+    "a pair for every head": ("head_lora", {}, "frozen", {}),
 }
 
 
@@ -39,8 +40,9 @@ def test_peft_answers_as_the_model(adapter, options, decoder, of_decoder, pictur
     assert exported.findings.difference < 1e-4 and exported.findings.iou > 0.999
     about = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert about["peft_type"] == "LORA" and about["base_model_name_or_path"] == base
-    ranks = {"lora": 8 if "alpha" in options else 4, "dora": 8, "fact": 3}
+    ranks = {"lora": 8 if "alpha" in options else 4, "dora": 8, "fact": 3, "head_lora": 24}
     assert about["r"] == ranks[adapter] and about["use_dora"] == (adapter == "dora")
+    assert about["lora_bias"] == (adapter == "head_lora")
     modules = {"frozen": None, "tuned": ["mask_decoder"]}[decoder]
     assert about["modules_to_save"] == (
         [*(modules or []), "prompt_encoder"] if of_decoder else modules

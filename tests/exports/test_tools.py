@@ -47,8 +47,8 @@ def graphs(monkeypatch):
     """The modules that would be traced, by the files' names; nothing is traced."""
     traced = {}
 
-    def keep(path, module, inputs, outputs, dynamic, metadata):
-        traced[path.name] = module, inputs, outputs
+    def keep(path, part, metadata):
+        traced[path.name] = part.module, part.inputs, part.outputs
         path.touch()
 
     monkeypatch.setattr(tool_files, "write_onnx", keep)

@@ -82,7 +82,11 @@ def test_a_program_runs_in_a_process_without_samtune(aoti, file, tmp_path):
 def test_what_is_compiled_answers_at_the_resolution_of_the_decoder():
     """The modules of packages with prompts, which take half a minute to compile."""
     job = Job(moved(FineTuned(tiny.base(SMALL), "lora", "tuned", prompts="box")), "polyps")
-    part = traced_parts(job)[DECODER]
+    parts = traced_parts(job)
+    part = parts[DECODER]
+    of_files = [{n.partition(".")[0] for n, _ in each.module.named_parameters()} for each in
+                parts.values()]  # fmt: skip
+    assert of_files == [{"adapter"}, {"decoder"}]  # neither file holds the other's weights
     inputs = dict(part.inputs)
     with torch.no_grad():
         _, iou, low = part.module(*inputs.values())

@@ -298,8 +298,8 @@ def test_what_was_stopped_goes_on_where_it_was(predictor, trained, tmp_path, mon
     assert len(journal.read_text().splitlines()) == 4 and (out / "02.png").is_file()
     journal.write_bytes(journal.read_bytes()[: -cut or None])
     encoded = []
-    set_image = predictor.set_image
-    monkeypatch.setattr(predictor, "set_image", lambda image: encoded.append(set_image(image)))
+    take = predictor.take
+    monkeypatch.setattr(predictor, "take", lambda image: encoded.append(take(image)))
     answer = predict_folder(predictor, source, out, prompts=asked)
     assert len(encoded) == (6 if cut else 5) and answer["images"] == 8
     assert answer["remarks"][0].startswith(f"note: {8 - len(encoded)} of 8 images were done by")

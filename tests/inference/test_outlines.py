@@ -4,7 +4,7 @@ from predictions import iou, shapes
 from pycocotools import mask as coco
 
 from samtune.inference.crossings import faulty_rings
-from samtune.inference.outlines import area_of, as_one_ring, check_tolerance, polygons_of
+from samtune.inference.outlines import Outlines, area_of, as_one_ring, check_tolerance, polygons_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -57,6 +57,20 @@ def test_simplified_outlines_stay_within_the_tolerance_and_cross_nowhere(mask, t
         contour = ring.astype(np.float32)[:, None]
         far = [abs(cv2.pointPolygonTest(contour, (x, y), True)) for x, y in corners.tolist()]
         assert max(far) <= tolerance + 1e-4
+
+
+def test_outlines_are_traced_once_for_all_formats(monkeypatch):
+    mask = np.zeros((9, 9), bool)
+    mask[2:7, 3:8], mask[4, 5] = True, False
+    outlines = Outlines(0.0)
+    first = outlines.of(mask)
+    assert outlines.of(mask.copy()) is first
+    assert [polygon.shell.tolist() for polygon in first] == [
+        polygon.shell.tolist() for polygon in polygons_of(mask, 0.0)
+    ]
+    assert outlines.of(mask.T) is not first
+    monkeypatch.setattr("samtune.inference.outlines.MOST_CORNERS", 0)
+    assert outlines.of(~mask) is not outlines.of(~mask)
 
 
 def test_a_disc_has_few_corners():

@@ -35,6 +35,8 @@ class Factors:
     scale: float = 1.0
     magnitudes: Tensor | None = None
     """``(out,)``: the lengths that the rows have after the update, if they are set anew."""
+    bias: Tensor | None = None
+    """``(out,)``: what is added to the matrix's bias, if anything is."""
 
 
 class Adapter(nn.Module):

@@ -17,8 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from samtune.adapters.base import ADAPTERS, Adapter
-from samtune.adapters.lora import chosen_blocks
+from samtune.adapters.base import ADAPTERS, Adapter, Factors
+from samtune.adapters.lora import chosen_blocks, weight_name
 from samtune.adapters.sm_adaptformer import bottleneck_width
 from samtune.sam.edits import NONE, BlockEdits
 from samtune.sam.model import Sam
@@ -126,3 +126,19 @@ class HeadLoRA(PerHead):
                 turned = (turn @ rows).reshape_as(parts)
                 deltas[f"image_encoder.{block.name}.{name}"] = block.fused(turned.unbind())
         return deltas
+
+    def factors(self, sam: Sam) -> dict[str, Factors]:
+        """The residuals as one pair for each block's projection, with a rank for every head."""
+        biases, products = self.deltas(sam), {}
+        for i, updates in self.updates.items():
+            block = sam.image_encoder.blocks[int(i)]
+            name = weight_name(block)
+            weight = block.get_parameter(f"{block.places['qkv']}.weight")
+            parts = [getattr(updates, part) for part in "qkv"]
+            heads = torch.stack(block.parts(weight)).unflatten(1, (block.heads, -1))  # 3 heads D in
+            turn = torch.stack([each.a for each in parts])[:, None].mT  # 3 1 r D
+            back = torch.block_diag(*(p.b.mT * p.scale for p in parts for _ in range(block.heads)))
+            b = block.fused(back.unflatten(0, (3, -1)).unbind())
+            bias = biases[f"{name.removesuffix('weight')}bias"]
+            products[name] = Factors((turn @ heads).flatten(0, 2), b, bias=bias)
+        return products

@@ -7,18 +7,9 @@ from typing import Annotated
 
 import typer
 
+from samtune.cli import sources
 from samtune.cli.console import Json, Quiet, answer, speaking, warning
-from samtune.cli.sources import (
-    Checkpoint,
-    Formats,
-    Out,
-    Overlays,
-    Source,
-    Tolerance,
-    end,
-    sources_of,
-    tell,
-)
+from samtune.cli.sources import Checkpoint, Formats, Out, Overlays, Source, Tolerance
 
 
 def everything(
@@ -40,35 +31,28 @@ def everything(
 ) -> None:
     """Find all objects of images, and number, outline and count them."""
     from samtune.inference.everything.folder import everything_folder
-    from samtune.inference.formats import PNG, chosen_formats
-    from samtune.inference.outlines import check_tolerance
-    from samtune.inference.places import default_out, refuse_source
     from samtune.report.quantities import counted
     from samtune.runs.predicting import generator_of
 
     with speaking(as_json, quiet) as display, warning(display):
-        names = chosen_formats(formats or [PNG])
-        check_tolerance(tolerance)
-        sources, settings = sources_of([source, *(words or [])])
-        folder = out or default_out(sources)
-        refuse_source(folder, sources)  # before any weights are read
-        search = generator_of(checkpoint, settings)
+        asked = sources.request_of(source, words, out, formats, tolerance)
+        search = generator_of(checkpoint, asked.settings)
         result = everything_folder(
             search.generator,
-            sources if len(sources) > 1 else sources[0],
-            folder,
+            asked.source,
+            asked.out,
             classes=search.classes,
             class_count=search.class_count,
             overlays=overlays,
             progress=lambda done, total: display.progress("everything", done, total),
             sources=(checkpoint,),
-            formats=names,
+            formats=asked.formats,
             tolerance=tolerance,
         )
         objects, images = counted(result["instances"], "object"), counted(result["images"], "image")
-        tell(display, result, f"{objects} in {images}: {result['out']}")
+        sources.tell(display, result, f"{objects} in {images}: {result['out']}")
     answer(result, as_json)
-    end(result)
+    sources.end(result)
 
 
 def calibrate(

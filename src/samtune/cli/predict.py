@@ -7,18 +7,9 @@ from typing import Annotated
 
 import typer
 
+from samtune.cli import sources
 from samtune.cli.console import Json, Quiet, answer, speaking, warning
-from samtune.cli.sources import (
-    Checkpoint,
-    Formats,
-    Out,
-    Overlays,
-    Source,
-    Tolerance,
-    end,
-    sources_of,
-    tell,
-)
+from samtune.cli.sources import Checkpoint, Formats, Out, Overlays, Source, Tolerance
 
 
 def predict(
@@ -58,33 +49,26 @@ def predict(
     """Write masks for images: PNG, COCO, YOLO, LabelMe, GeoJSON, GeoTIFF, NIfTI, ..."""
     from samtune.cli.numbers import prompts_of
     from samtune.inference.folder import check_batch_size, predict_folder, refuse_outside
-    from samtune.inference.formats import PNG, chosen_formats
-    from samtune.inference.outlines import check_tolerance
-    from samtune.inference.places import default_out, refuse_source
     from samtune.report.quantities import counted
     from samtune.runs.predicting import predictor_of
 
     with speaking(as_json, quiet) as display, warning(display):
-        names = chosen_formats(formats or [PNG])
-        check_tolerance(tolerance)
+        asked = sources.request_of(source, words, out, formats, tolerance)
         check_batch_size(batch_size)
-        sources, settings = sources_of([source, *(words or [])])
-        folder = out or default_out(sources)
-        refuse_source(folder, sources)  # before any weights are read
         all_prompts = prompts_of(box or [], point or [], prompts)
         if all_prompts:
-            refuse_outside(sources, all_prompts)
-        predictor, classes = predictor_of(checkpoint, settings, threshold)
+            refuse_outside(asked.images, all_prompts)
+        predictor, classes = predictor_of(checkpoint, asked.settings, threshold)
         result = predict_folder(
             predictor,
-            sources if len(sources) > 1 else sources[0],
-            folder,
+            asked.source,
+            asked.out,
             prompts=all_prompts,
             overlays=overlays,
             classes=classes,
             progress=lambda done, total: display.progress("predict", done, total),
             sources=(checkpoint, prompts),
-            formats=names,
+            formats=asked.formats,
             tolerance=tolerance,
             batch_size=batch_size,
             tiles=lambda done, total: display.progress("tiles", done, total, images=0),
@@ -92,6 +76,6 @@ def predict(
         strength = predictor.model.strength
         note = "" if strength == 1 else f", at strength {strength:g}"
         whose = counted(result["images"], "image")
-        tell(display, result, f"the masks of {whose} lie in {result['out']}{note}")
+        sources.tell(display, result, f"the masks of {whose} lie in {result['out']}{note}")
     answer(result, as_json)
-    end(result)
+    sources.end(result)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from glob import glob, has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -41,6 +41,53 @@ Formats = Annotated[
 Tolerance = Annotated[
     float, typer.Option(help="Pixels that polygons may be from the mask; 0 keeps its edges.")
 ]
+
+
+class Request(NamedTuple):
+    """The words of a verb over images, read and checked before any weights are."""
+
+    images: list[str]
+    """Images and folders."""
+    settings: list[str]
+    out: str | Path
+    """The folder for the results."""
+    formats: list[str]
+
+    @property
+    def source(self) -> str | list[str]:
+        """The images; a single one as itself."""
+        return self.images if len(self.images) > 1 else self.images[0]
+
+
+def request_of(
+    source: str,
+    words: Sequence[str] | None,
+    out: Path | None,
+    formats: Sequence[str] | None,
+    tolerance: float,
+) -> Request:
+    """What the words that verbs over images share ask for.
+
+    Args:
+        source: See :data:`Source`.
+        words: Further images, and settings.
+        out: See :data:`Out`.
+        formats: See :data:`Formats`.
+        tolerance: See :data:`Tolerance`.
+
+    Raises:
+        InputError: An unknown format, no distance, no such image, or a folder that is read.
+    """
+    from samtune.inference.formats import PNG, chosen_formats
+    from samtune.inference.outlines import check_tolerance
+    from samtune.inference.places import default_out, refuse_source
+
+    names = chosen_formats(formats or [PNG])
+    check_tolerance(tolerance)
+    images, settings = sources_of([source, *(words or [])])
+    folder = out or default_out(images)
+    refuse_source(folder, images)
+    return Request(images, settings, folder, names)
 
 
 def tell(display: Display, result: Mapping[str, Any], line: str) -> None:

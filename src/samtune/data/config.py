@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from samtune.errors import InputError
+from samtune.errors import InputError, nearest
 from samtune.geometry import InputConfig
 from samtune.options import Count, CountOrZero, Range, Rate, Settings, SwitchOrName, setting
 from samtune.prompts import AUTOMATIC, NONE, PromptModes, listed_modes
@@ -259,3 +259,26 @@ class PromptConfig(Settings):
             else:
                 in_order += PromptModes.of(name, "prompts.eval", AUTOMATIC).names
         return tuple(dict.fromkeys(in_order))
+
+
+def check_settings(
+    function: str, settings: Mapping[str, Any], of_files: Container[str] = ()
+) -> None:
+    """Refuses arguments that are no settings of data.
+
+    Args:
+        function: Whose arguments they are.
+        settings: Names and values.
+        of_files: Settings that only files have a use for.
+
+    Raises:
+        InputError: With the first of them, and what may be meant.
+    """
+    known = [row.name for row in fields(DataConfig) if row.name not in of_files]
+    for key, value in settings.items():
+        if key not in known:
+            hint = "; it is of files" if key in of_files else nearest(key, known)
+            raise InputError(
+                f"{key}={value!r}: {function} has no such setting{hint}; see "
+                "help(samtune.DataConfig)"
+            )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from samtune.data.config import SPLITS, DataConfig
+from samtune.data.config import SPLITS, DataConfig, check_settings
 from samtune.data.items import ItemImage, ItemMask, Items, Keys, channels_last, is_stack
 from samtune.data.opening import DataSplits
 from samtune.data.problems import DataError
 from samtune.data.record import Record
 from samtune.data.split import Split
 from samtune.data.splits import divided, with_shots
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.options import validated
 
@@ -100,14 +100,7 @@ def split_from(samples: Any) -> Split:
 
 
 def _config(settings: dict[str, Any]) -> DataConfig:
-    known = [row.name for row in fields(DataConfig) if row.name not in OF_FILES]
-    for key, value in settings.items():
-        if key not in known:
-            hint = "; it is of files" if key in OF_FILES else nearest(key, known)
-            raise InputError(
-                f"{key}={value!r}: data_from has no such setting{hint}; see "
-                "help(samtune.DataConfig)"
-            )
+    check_settings("data_from", settings, OF_FILES)
     # nothing is kept in memory: the samples are there, or change each time
     config: DataConfig = validated(DataConfig, "data", {"name": "data", "cache": 0, **settings})
     return config

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from samtune.data.check import Check
 from samtune.data.check import check as check_files
-from samtune.data.config import SPLITS, DataConfig
+from samtune.data.config import SPLITS, DataConfig, check_settings
 from samtune.data.layouts import LAYOUTS, Layout, defaults_of, find
 from samtune.data.layouts.patterns import with_patterns
 from samtune.data.split import Split
 from samtune.data.splits import splits
-from samtune.errors import InputError, nearest
 from samtune.files import as_path
 from samtune.options import as_typed_in_python
 
@@ -80,13 +79,7 @@ def open_data(root: str | Path, **settings: Any) -> DataSplits:
     Raises:
         InputError: No such folder or setting, a value out of its range, or files that do not fit.
     """
-    known = [row.name for row in fields(DataConfig)]
-    for key, value in settings.items():
-        if key not in known:
-            raise InputError(
-                f"{key}={value!r}: open_data has no such setting{nearest(key, known)}; see "
-                "help(samtune.DataConfig)"
-            )
+    check_settings("open_data", settings)
     if isinstance(layout := settings.get("layout"), Layout):
         settings = {**settings, "layout": LAYOUTS.outside.adopt(layout)}
     given = with_patterns({"root": str(root), **settings})

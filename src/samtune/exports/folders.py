@@ -128,7 +128,7 @@ def weights_note(job: Job) -> str:
 
 
 def labels_of(job: Job) -> dict[int, str]:
-    """The names of a model's masks by their number, without the background's."""
+    """The names of a model's masks by their number, each once, without the background's."""
     count = job.model.acting.decoder.classes
     if count is None:
         return {0: job.classes[0] if len(job.classes) == 1 else job.name}
@@ -136,5 +136,4 @@ def labels_of(job: Job) -> dict[int, str]:
     if background is None and job.checkpoint is not None:
         config = read_header(job.checkpoint).get("config", {})
         background = config.get("data", {}).get("background")
-    classes = Classes(job.classes, background)
-    return {i: classes.name(i) for i in range(count) if i != background}
+    return Classes(job.classes).distinct([i for i in range(count) if i != background])

@@ -39,7 +39,24 @@ def check_traceable(model: FineTuned) -> None:
         ) from error
 
 
-class EncoderGraph(nn.Module):
+class Graph(nn.Module):
+    """A part of a model, whose programs hold the weights that it reads and no others.
+
+    Args:
+        model: In evaluation mode.
+    """
+
+    def __init__(self, model: FineTuned) -> None:
+        super().__init__()
+        self._held = (model,)  # a tuple, else a program has all weights of the model
+
+    @property
+    def model(self) -> FineTuned:
+        """The model."""
+        return self._held[0]
+
+
+class EncoderGraph(Graph):
     """The image encoder with its adapter: pixels to one tensor that the decoder takes.
 
     What the decoder reads besides the embedding are further channels of that tensor.
@@ -50,8 +67,8 @@ class EncoderGraph(nn.Module):
     """
 
     def __init__(self, model: FineTuned, pixels: Pixels = "image") -> None:
-        super().__init__()
-        self.model, self.pixels = model, pixels
+        super().__init__(model)
+        self.adapter, self.pixels = model.acting.adapter, pixels
         policy, spec = model.input, model.sam.spec
         self.frame, self.flips = policy.size, policy.channels == "bgr"
         constants = (policy.mean or spec.pixel_mean, policy.std or spec.pixel_std)
@@ -100,7 +117,7 @@ class EncoderGraph(nn.Module):
         return x
 
 
-class DecoderGraph(nn.Module):
+class DecoderGraph(Graph):
     """The decoder for ``B`` prompts on one image, with the official names of inputs and outputs.
 
     Args:
@@ -110,8 +127,8 @@ class DecoderGraph(nn.Module):
     """
 
     def __init__(self, model: FineTuned, threshold: float = 0.0, enlarges: bool = True) -> None:
-        super().__init__()
-        self.model, self.threshold, self.enlarges = model, threshold, enlarges
+        super().__init__(model)
+        self.decoder, self.threshold, self.enlarges = model.acting.decoder, threshold, enlarges
         self.way, self.frame = model.input.way(), model.input.size
 
     def forward(
@@ -145,8 +162,7 @@ class DecoderGraph(nn.Module):
         prompts = Prompts(
             coords, labels, torch.zeros_like(labels[:, 0]), mask_input, has_mask_input > 0.5
         )
-        decoder = self.model.acting.decoder
-        masks = decoder(self.model.sam, unpack(self.model, image_embeddings), prompts)
+        masks = self.decoder(self.model.sam, unpack(self.model, image_embeddings), prompts)
         low = masks.logits - self.threshold
         if not self.enlarges:
             return low, masks.iou, low
@@ -154,7 +170,7 @@ class DecoderGraph(nn.Module):
         return self.way.traced_logits(low, orig_im_size, self.frame), masks.iou, low
 
 
-class WholeGraph(nn.Module):
+class WholeGraph(Graph):
     """A model without prompts: an image to the logits of its mask, or of its classes.
 
     Args:
@@ -163,8 +179,8 @@ class WholeGraph(nn.Module):
     """
 
     def __init__(self, model: FineTuned, threshold: float = 0.0) -> None:
-        super().__init__()
-        self.encoder, self.model = EncoderGraph(model), model
+        super().__init__(model)
+        self.encoder, self.decoder = EncoderGraph(model), model.acting.decoder
         self.threshold = 0.0 if model.decoder.classes else threshold
         self.way, self.frame = model.input.way(), model.input.size
 
@@ -180,8 +196,7 @@ class WholeGraph(nn.Module):
     def low(self, image: Tensor) -> Tensor:
         """Logits ``(1, K, h, w)`` of the decoder's resolution, see :meth:`forward`."""
         prompts = Prompts.of(count=1).to(image.device)
-        decoder = self.model.acting.decoder
-        masks = decoder(self.model.sam, self.encoder.features(image), prompts)
+        masks = self.decoder(self.model.sam, self.encoder.features(image), prompts)
         return masks.logits - self.threshold
 
 

@@ -2,88 +2,48 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from samtune.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from samtune.exports.tracing import ELSEWHERE, TracedPart, or_refused, silence
 
 OPSET = 18
 Precision = Literal["fp32", "fp16", "int8"]
 
 
 @torch.no_grad()
-def write_onnx(
-    path: Path,
-    module: nn.Module,
-    inputs: Mapping[str, Tensor],
-    outputs: Sequence[str],
-    dynamic: Mapping[str, Mapping[int, str]],
-    metadata: Mapping[str, str],
-) -> None:
-    """Traces a module into a file of opset 18.
+def write_onnx(path: Path, part: TracedPart, metadata: Mapping[str, str]) -> None:
+    """Writes a traced module as a file of opset 18; its program can be used for nothing afterwards.
 
     Args:
         path: Where to; weights of more than 2 GB lie beside it as ``NAME.onnx.data``.
-        module: Takes the inputs in their order.
-        inputs: Examples by name; a dynamic axis has at least two entries.
-        outputs: Names of what it returns.
-        dynamic: Of each input the axes of any length, with a name for each.
+        part: The module.
         metadata: What the file says of itself.
+
+    Raises:
+        InputError: torch cannot trace it, or ONNX has no form of what it does.
     """
-    try:
-        with silence():
-            program = torch.onnx.export(
-                module.eval(),
-                tuple(inputs.values()),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=axes_of(inputs, dynamic),
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        cause = f"{error.__cause__ or error}".strip().splitlines()[0]
-        raise InputError(
-            f"{path.name}: torch cannot trace this model ({cause}); samtune predict runs the "
-            "checkpoint, and so do the formats cvat and label-studio"
-        ) from error
-    assert program is not None, "torch.onnx.export returns a program with dynamo"
+    traced = part.program
+    program = or_refused(
+        f"{path.name}: torch cannot write this model as ONNX ({{}}); {ELSEWHERE}",
+        lambda: torch.onnx.export(
+            traced,
+            tuple(part.inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(part.inputs),
+            output_names=list(part.outputs),
+            dynamic_shapes=part.shapes,
+            verbose=False,
+        ),
+    )
     program.model.metadata_props.update(metadata)
     program.save(path)
-
-
-def axes_of(
-    inputs: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, str]]
-) -> tuple[dict[int, Any] | None, ...]:
-    """The dynamic shapes of a trace, one entry per input; axes of one name have one length.
-
-    Args:
-        inputs: Examples by name, in their order.
-        dynamic: Of each input the axes of any length, with a name for each.
-    """
-    axes: dict[str, Any] = {}
-    return tuple(
-        {
-            axis: axes.setdefault(name, torch.export.Dim(name, min=1, max=2**16))
-            for axis, name in dynamic.get(key, {}).items()
-        }
-        or None
-        for key in inputs
-    )
 
 
 def reduce_precision(path: Path, precision: Precision) -> None:
@@ -141,15 +101,3 @@ class OnnxModel:
             for name, kind, array in zip(self.inputs, self._types, arrays, strict=True)
         }
         return list(self._session.run(None, named))
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keeps what exporters print of their own work from the user."""
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

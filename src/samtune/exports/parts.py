@@ -5,15 +5,23 @@ The formats ``onnx`` and ``torch`` write the same parts, each in its own kind of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from samtune.exports.base import Job
-from samtune.exports.graphs import DecoderGraph, EncoderGraph, WholeGraph, packed_widths
+from samtune.exports.base import Format, Job
+from samtune.exports.graphs import (
+    DecoderGraph,
+    EncoderGraph,
+    WholeGraph,
+    check_traceable,
+    packed_widths,
+)
 from samtune.exports.onnx_inputs import SIDES, resized_example
+from samtune.exports.tracing import TracedPart
 from samtune.model.finetuned import FineTuned
 
 ENCODER, DECODER, WHOLE = ".encoder", ".decoder", ""
@@ -22,17 +30,41 @@ PROMPTS = {0: "num_prompts", 1: "num_points"}
 """The axes of points and of their labels."""
 
 
-@dataclass(frozen=True)
-class TracedPart:
-    """A module to trace."""
+class PartsFormat(Format):
+    """A format that writes each part of a model as one file."""
 
-    module: nn.Module
-    inputs: Mapping[str, Tensor]
-    """Examples by name, in their order."""
-    axes: Mapping[str, Mapping[int, str]]
-    """The axes of any length, by input."""
-    outputs: Sequence[str]
-    """The names of what it returns."""
+    def check(self, job: Job) -> None:
+        """Refuses what has no traced form.
+
+        Raises:
+            InputError: A way of resizing without one.
+        """
+        check_traceable(job.model)
+
+    def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
+        """Writes one file for each part."""
+        for name, part in traced_parts(job).items():
+            self.write_part(job, name, part, folder / f"{job.name}{name}{self.ending(job)}")
+        return self.notes(job)
+
+    def ending(self, job: Job) -> str:
+        """The ending of a file's name."""
+        raise NotImplementedError(f"{self.name} does not define ending")
+
+    def write_part(self, job: Job, name: str, part: TracedPart, path: Path) -> None:
+        """Writes a file.
+
+        Args:
+            job: What to export.
+            name: The part, as :func:`traced_parts` names it.
+            part: The same, to trace.
+            path: The file.
+        """
+        raise NotImplementedError(f"{self.name} does not define write_part")
+
+    def notes(self, job: Job) -> Mapping[str, Any]:
+        """What ``export.json`` says besides, see :meth:`samtune.exports.base.Format.write`."""
+        return {}
 
 
 def traced_parts(job: Job) -> dict[str, TracedPart]:

@@ -22,6 +22,7 @@ from samtune.exports.onnx_files import OPSET, OnnxModel, reduce_precision, write
 from samtune.exports.onnx_inputs import SIDES, notes_of, resized, resized_example
 from samtune.exports.parts import PROMPTS, decoder_inputs, points_example
 from samtune.exports.tool_graphs import SIZE_CHANNELS
+from samtune.exports.tracing import TracedPart
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
@@ -63,7 +64,7 @@ def write_encoder(
 ) -> None:
     """Writes ``NAME.encoder.onnx``, see :func:`samtune.exports.onnx_files.write_onnx`."""
     path = folder / f"{job.name}.encoder.onnx"
-    write_onnx(path, graph, inputs, outputs, dynamic, notes_of(job))
+    write_onnx(path, TracedPart(graph, inputs, dynamic, outputs), notes_of(job))
     reduce_precision(path, job.precision)
 
 
@@ -84,18 +85,17 @@ def write_decoder(job: Job, folder: Path, graph: nn.Module, low: str = "low_res_
     """
     no_mask = torch.zeros(2, 1, MASK_SIDE, MASK_SIDE)
     points = points_example(job.model, SIZE_CHANNELS)
-    write_onnx(
-        folder / f"{job.name}.decoder.onnx",
+    part = TracedPart(
         graph,
         {**decoder_inputs(job.model), **points, "mask_input": no_mask},
-        ["masks", "iou_predictions", low],
         {
             "point_coords": PROMPTS,
             "point_labels": PROMPTS,
             "mask_input": {0: "num_masks", 2: "mask_height", 3: "mask_width"},
         },
-        notes_of(job),
+        ["masks", "iou_predictions", low],
     )
+    write_onnx(folder / f"{job.name}.decoder.onnx", part, notes_of(job))
 
 
 def write_yaml(job: Job, folder: Path, kind: str, **more: Any) -> Mapping[str, Any]:

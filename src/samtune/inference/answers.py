@@ -66,9 +66,8 @@ class Together:
             except InputError as error:
                 self._errors[record.name] = error
         asked = {n: image for n, image in self._images.items() if requests.get(n) != ()}
-        if len(asked) > 1:
-            encoded = predictor.encode_together(list(asked.values()))
-            self._encoded = dict(zip(asked, encoded, strict=True))
+        encoded = predictor.encode_together(list(asked.values()))
+        self._encoded = dict(zip(asked, encoded, strict=True))
 
     def answer(self, record: Record) -> Answer:
         """The answer of one of the images, which is given up then.
@@ -80,11 +79,7 @@ class Together:
             raise self._errors[record.name]
         image, request = self._images.pop(record.name), self.requests.get(record.name)
         if request != ():
-            encoded = self._encoded.pop(record.name, None)
-            if encoded is None:
-                self.predictor.set_image(image)
-            else:
-                self.predictor.take(encoded)
+            self.predictor.take(self._encoded.pop(record.name))
         return _answered(self.predictor, record, image, request)
 
 

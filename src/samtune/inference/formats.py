@@ -15,7 +15,7 @@ from samtune.data import Record
 from samtune.errors import InputError, check_packages, nearest
 from samtune.geometry import InputPolicy
 from samtune.inference.everything.instances import Instances
-from samtune.inference.outlines import TOLERANCE, regions_of
+from samtune.inference.outlines import TOLERANCE, Outlines, regions_of
 from samtune.registry import Registry
 from samtune.report.classes import Classes
 
@@ -113,6 +113,11 @@ class Task:
     """The tolerance of outlines, in pixels."""
 
     @cached_property
+    def outlines(self) -> Outlines:
+        """The polygons of objects, which all formats share."""
+        return Outlines(self.tolerance)
+
+    @cached_property
     def categories(self) -> list[int | None]:
         """The classes but the background in their order; ``None`` alone if there are none."""
         if self.classes is None:
@@ -125,9 +130,7 @@ class Task:
         if self.classes is None:
             return [OBJECT]
         values = [value for value in self.categories if value is not None]
-        names = [self.classes.name(value) for value in values]
-        numbered = zip(names, values, strict=True)
-        return [f"{n} {value}" if names.count(n) > 1 else n for n, value in numbered]
+        return [*self.classes.distinct(values).values()]
 
 
 Trouble = tuple[Predicted, InputError]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ Ring = NDArray[np.int64]
 
 TOLERANCE = 1.0
 """How far a simplified outline may be from the edges of the pixels, in pixels."""
+MOST_CORNERS = 2**22
+"""Corners of polygons that are kept for the next format: 64 MB."""
 _AT_ONCE = 256
 """Corners of which the distances to all others are computed at once."""
 _LEAST = 0.2
@@ -67,6 +70,33 @@ def polygons_of(mask: NDArray[np.bool_], tolerance: float = TOLERANCE) -> list[P
     for (part, _), ring in zip(rings, simple, strict=True):
         by_part[part].append(ring)
     return [Polygon(shell, tuple(holes)) for shell, *holes in by_part.values()]
+
+
+class Outlines:
+    """The polygons of masks, each traced once for all formats that ask for it in turn.
+
+    Args:
+        tolerance: In pixels, see :func:`polygons_of`.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._by_mask: dict[bytes, list[Polygon]] = {}
+        self._corners = 0
+
+    def of(self, mask: NDArray[np.bool_]) -> list[Polygon]:
+        """The regions of a mask ``(h, w)``.
+
+        Those of the first masks are kept, up to :data:`MOST_CORNERS`: the next format asks for them
+        in the same order, so that the last ones would always be the wrong ones to keep.
+        """
+        key = blake2b(np.packbits(mask).tobytes() + repr(mask.shape).encode(), digest_size=16)
+        if (polygons := self._by_mask.get(key.digest())) is None:
+            polygons = polygons_of(mask, self._tolerance)
+            self._corners += sum(len(r) for p in polygons for r in (p.shell, *p.holes))
+            if self._corners <= MOST_CORNERS:
+                self._by_mask[key.digest()] = polygons
+        return polygons
 
 
 def regions_of(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:

@@ -31,6 +31,12 @@ class Classes:
         """The name of a class, or its number."""
         return self.names[value] if value < len(self.names) else f"class {value}"
 
+    def distinct(self, values: Sequence[int]) -> dict[int, str]:
+        """The names of classes; those that occur twice have their number behind them."""
+        names = [self.name(value) for value in values]
+        named = zip(values, names, strict=True)
+        return {v: f"{name} {v}" if names.count(name) > 1 else name for v, name in named}
+
 
 def draw_classes(
     image: NDArray[np.uint8], values: NDArray[np.integer], classes: Classes

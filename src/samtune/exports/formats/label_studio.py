@@ -40,11 +40,12 @@ class LabelStudio(LoadingFormat):
     def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
         """Writes the files, see :class:`LabelStudio`."""
         write_checkpoint(job, folder)
-        labels = None if job.is_prompted else labels_of(job)
-        write_program(job, "label_studio_brushes", folder / BRUSHES, LABELS=labels)
+        labels = labels_of(job)
+        of_masks = None if job.is_prompted else labels
+        write_program(job, "label_studio_brushes", folder / BRUSHES, LABELS=of_masks)
         write_program(job, "label_studio_model", folder / MODEL)
         write_program(job, "label_studio_wsgi", folder / START)
-        names = [*(labels or labels_of(job)).values()]
+        names = [*labels.values()]
         write_whole(folder / "labelling.xml", _interface(names, job.is_prompted), REMEDY)
         write_whole(folder / "README.md", _readme(job), REMEDY)
         return {"labels": names}

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from samtune.exports.base import FORMATS, Answers, Ask, Format, Job, LastImage
-from samtune.exports.graphs import check_traceable
+from samtune.exports.base import FORMATS, Answers, Ask, Job, LastImage
 from samtune.exports.onnx_files import OPSET, OnnxModel, reduce_precision, write_onnx
 from samtune.exports.onnx_inputs import notes_of, resized
-from samtune.exports.parts import DECODER, ENCODER, WHOLE, traced_parts
+from samtune.exports.parts import DECODER, ENCODER, WHOLE, PartsFormat
+from samtune.exports.tracing import TracedPart
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, POSITIVE
@@ -24,7 +24,7 @@ Runner = Callable[..., list[NDArray[np.float32]]]
 
 
 @FORMATS.register("onnx")
-class Onnx(Format):
+class Onnx(PartsFormat):
     """An encoder and a decoder, or one file for a model without prompts.
 
     The encoder takes an image that was resized to the frame and pads and normalises it itself; the
@@ -38,21 +38,18 @@ class Onnx(Format):
     extra = "onnx"
     precisions = ("fp32", "fp16", "int8")
 
-    def check(self, job: Job) -> None:
-        """Refuses what has no traced form.
+    def ending(self, job: Job) -> str:
+        """The ending of a file's name."""
+        return ".onnx"
 
-        Raises:
-            InputError: A way of resizing without one.
-        """
-        check_traceable(job.model)
+    def write_part(self, job: Job, name: str, part: TracedPart, path: Path) -> None:
+        """Writes a file, see :class:`Onnx`."""
+        write_onnx(path, part, notes_of(job))
+        if name != DECODER:  # it is small
+            reduce_precision(path, job.precision)
 
-    def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
-        """Writes the files, see :class:`Onnx`."""
-        for name, part in traced_parts(job).items():
-            path = folder / f"{job.name}{name}.onnx"
-            write_onnx(path, part.module, part.inputs, part.outputs, part.axes, notes_of(job))
-            if name != DECODER:  # it is small
-                reduce_precision(path, job.precision)
+    def notes(self, job: Job) -> Mapping[str, Any]:
+        """The opset."""
         return {"opset": OPSET}
 
     def answers(self, job: Job, folder: Path) -> Answers:

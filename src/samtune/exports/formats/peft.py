@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ class Peft(Format):
         """Writes the folder, see :class:`Peft`."""
         factors = _factors_of(job.model)
         with quietly():
+            # biases have one axis, which it takes for a tensor in shards
+            warnings.filterwarnings("ignore", message=".*LoRA tensor.*invalid shape")
             # else it looks the base up on the hub
             _with_adapter(job, factors).save_pretrained(folder, save_embedding_layers=False)
         write_processor(job.model, folder)
@@ -119,6 +122,7 @@ def _with_adapter(job: Job, factors: Mapping[str, Factors]) -> Any:
         target_modules=list(layers),
         modules_to_save=modules or None,
         use_dora=first.magnitudes is not None,
+        lora_bias=first.bias is not None,
         inference_mode=True,
     )
     base.name_or_path = job.options["base_model"]  # from which PEFT takes its entry
@@ -127,6 +131,8 @@ def _with_adapter(job: Job, factors: Mapping[str, Factors]) -> Any:
         layer = tuned.base_model.model.get_submodule(name)
         layer.lora_A[ADAPTER].weight.copy_(factor.a)
         layer.lora_B[ADAPTER].weight.copy_(factor.b)
+        if factor.bias is not None:
+            layer.lora_B[ADAPTER].bias.copy_(factor.bias / factor.scale)
         if factor.magnitudes is not None:
             layer.lora_magnitude_vector[ADAPTER].weight.copy_(factor.magnitudes)
     for module in modules:

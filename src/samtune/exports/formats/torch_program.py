@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from samtune.errors import InputError
-from samtune.exports.base import FORMATS, Answers, Ask, Format, Job
+from samtune.exports.base import FORMATS, Answers, Ask, Job
 from samtune.exports.formats.onnx import OnnxAnswers, Runner, decoder_prompt
-from samtune.exports.graphs import DecoderGraph, WholeGraph, check_traceable
-from samtune.exports.onnx_files import axes_of, silence
+from samtune.exports.graphs import DecoderGraph, WholeGraph
 from samtune.exports.onnx_inputs import resized
-from samtune.exports.parts import TracedPart, traced_parts
+from samtune.exports.parts import PartsFormat
+from samtune.exports.tracing import TracedPart, or_refused
 
 PROGRAM, PACKAGE = ".pt2", ".aoti.pt2"
 """The endings of a program's file, and of a compiled package's."""
-ELSEWHERE = "samtune predict runs the checkpoint, and so do the formats cvat and label-studio"
 
 
 @FORMATS.register("torch")
-class TorchProgram(Format):
+class TorchProgram(PartsFormat):
     """The graphs of the format ``onnx`` as programs of ``torch.export``.
 
     Compiled packages answer at the decoder's own resolution: AOTInductor knows no size of an output
@@ -53,20 +51,24 @@ class TorchProgram(Format):
         Raises:
             InputError: A way of resizing without one, or no compiler.
         """
-        check_traceable(job.model)
+        super().check(job)
         if job.options["aoti"]:
             check_compiler()
 
-    def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
-        """Writes the programs, see :class:`TorchProgram`."""
-        is_compiled = job.options["aoti"]
-        for name, part in traced_parts(job).items():
-            if is_compiled:
-                program = _trace(at_low_resolution(part), name)
-                _compile(program, folder / f"{job.name}{name}{PACKAGE}")
-            else:
-                torch.export.save(_trace(part, name), folder / f"{job.name}{name}{PROGRAM}")
-        return {"kind": "aoti" if is_compiled else "program"}
+    def ending(self, job: Job) -> str:
+        """The ending of a file's name."""
+        return PACKAGE if job.options["aoti"] else PROGRAM
+
+    def write_part(self, job: Job, name: str, part: TracedPart, path: Path) -> None:
+        """Writes a program, see :class:`TorchProgram`."""
+        if job.options["aoti"]:
+            _compile(at_low_resolution(part).program, path)
+        else:
+            torch.export.save(part.program, path)
+
+    def notes(self, job: Job) -> Mapping[str, Any]:
+        """The kind of the programs."""
+        return {"kind": "aoti" if job.options["aoti"] else "program"}
 
     def answers(self, job: Job, folder: Path) -> Answers:
         """The files of the folder, loaded by torch."""
@@ -126,45 +128,17 @@ def at_low_resolution(part: TracedPart) -> TracedPart:
 
 
 @torch.no_grad()
-def _trace(part: TracedPart, name: str) -> torch.export.ExportedProgram:
-    """A program of a module.
-
-    Raises:
-        InputError: torch cannot trace it.
-    """
-    shapes, inputs = axes_of(part.inputs, part.axes), tuple(part.inputs.values())
-    return _or_refused(
-        f"{name.strip('.') or 'model'}: torch cannot trace this model ({{}}); {ELSEWHERE}",
-        lambda: torch.export.export(part.module.eval(), inputs, dynamic_shapes=shapes),
-    )
-
-
-@torch.no_grad()
 def _compile(program: torch.export.ExportedProgram, path: Path) -> None:
     """Writes a package of AOTInductor.
 
     Raises:
         InputError: It cannot be compiled.
     """
-    _or_refused(
+    or_refused(
         "format.aoti=true: torch cannot compile this model here ({}); leave it out for programs of "
         "torch.export",
         lambda: torch._inductor.aoti_compile_and_package(program, package_path=str(path)),
     )
-
-
-def _or_refused(message: str, do: Callable[[], Any]) -> Any:
-    """The result of a step of torch, which prints nothing.
-
-    Raises:
-        InputError: It fails; torch raises many types, and each means that there is no file.
-    """
-    try:
-        with silence():
-            return do()
-    except Exception as error:
-        reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
-        raise InputError(message.format(reason)) from error
 
 
 def check_compiler() -> None:
@@ -175,7 +149,7 @@ def check_compiler() -> None:
     """
     from torch._inductor.cpp_builder import get_cpp_compiler
 
-    _or_refused(
+    or_refused(
         "format.aoti=true: needs a C++ compiler, and torch knows none here ({}); install g++ or "
         "clang, name one in the variable CXX, or leave it out",
         get_cpp_compiler,

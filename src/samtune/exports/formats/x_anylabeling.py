@@ -36,6 +36,7 @@ from samtune.exports.tool_graphs import (
     StretchedEncoder,
     ToolEncoder,
 )
+from samtune.exports.tracing import TracedPart
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.options import Count
@@ -141,14 +142,13 @@ def _write_square_pair(job: Job, folder: Path, side: int) -> None:
     sides = {2: "image_height", 3: "image_width"}
     encoder = ToolEncoder(job.model, "planes")
     write_encoder(job, folder, encoder, {"image": image}, {"image": sides})
-    write_onnx(
-        folder / f"{job.name}.decoder.onnx",
+    part = TracedPart(
         SquareDecoder(job.model, job.threshold, side),
         points_example(job.model, SIZE_CHANNELS),
-        ["scores", "masks"],
         {"point_coords": PROMPTS, "point_labels": PROMPTS},
-        notes_of(job),
+        ["scores", "masks"],
     )
+    write_onnx(folder / f"{job.name}.decoder.onnx", part, notes_of(job))
 
 
 def _write_stretched_pair(job: Job, folder: Path) -> None:
@@ -157,8 +157,7 @@ def _write_stretched_pair(job: Job, folder: Path) -> None:
     image = torch.ones(1, 3, *job.model.input.size)
     write_encoder(job, folder, encoder, {"image": image}, {}, features)
     example = points_example(job.model)
-    write_onnx(
-        folder / f"{job.name}.decoder.onnx",
+    part = TracedPart(
         StretchedDecoder(job.model, job.threshold),
         {
             "image_embed": example["image_embeddings"],
@@ -169,14 +168,14 @@ def _write_stretched_pair(job: Job, folder: Path) -> None:
             "mask_input": torch.zeros(2, 1, 16, 24),  # of the tool's own size
             "has_mask_input": torch.zeros(1),
         },
-        ["masks", "iou_predictions"],
         {
             "point_coords": PROMPTS,
             "point_labels": PROMPTS,
             "mask_input": {0: "num_prompts", 2: "mask_height", 3: "mask_width"},
         },
-        notes_of(job),
+        ["masks", "iou_predictions"],
     )
+    write_onnx(folder / f"{job.name}.decoder.onnx", part, notes_of(job))
 
 
 class SquareAnswers(ToolAnswers):

@@ -152,6 +152,8 @@ class Brushes:
 def prompt_of(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
     """The arguments of ``predict``: all keypoints, and the last rectangle.
 
+    Other regions, as strokes and polygons that are there already, ask for nothing.
+
     Args:
         regions: As Label Studio sends them.
         size: Height and width of the image.
@@ -159,21 +161,34 @@ def prompt_of(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> di
     h, w = size
     points, labels, box = [], [], None
     for region in regions:
-        value = region["value"]
-        x, y = value["x"] * w / 100, value["y"] * h / 100
-        if "width" in value and region["type"].startswith("rectangle"):
-            box = [x, y, x + value["width"] * w / 100, y + value["height"] * h / 100]
-        elif region["type"].startswith("keypoint"):
-            points.append([x, y])
+        kind, value = region["type"], region.get("value", {})
+        if kind.startswith("rectangle"):
+            box = box_around(value, size)
+        elif kind.startswith("keypoint"):
+            points.append([value["x"] * w / 100, value["y"] * h / 100])
             labels.append(int(bool(region.get("is_positive", True))))
     prompt: dict[str, Any] = {"point_coords": points, "point_labels": labels} if points else {}
     return prompt | ({"box": box} if box else {})
 
 
+def box_around(value: Mapping[str, Any], size: tuple[int, int]) -> list[float]:
+    """The box ``x0, y0, x1, y1`` in pixels of a rectangle, which may be turned about its corner."""
+    h, w = size
+    x, y = value["x"] * w / 100, value["y"] * h / 100
+    sides = np.array([value["width"] * w / 100, value["height"] * h / 100])
+    turn = np.deg2rad(value.get("rotation", 0))
+    axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * sides @ axes + (x, y)
+    least, most = corners.min(0), corners.max(0)
+    inside = [*np.clip(least, 0, (w, h)), *np.clip(most, 0, (w, h))]
+    return [float(each) for each in inside]
+
+
 def label_of(regions: Sequence[Mapping[str, Any]]) -> str | None:
     """The label with which the last region was drawn."""
     for region in reversed(regions):
-        names = region["value"].get(region["type"]) or region["value"].get("labels")
+        value = region.get("value", {})
+        names = value.get(region["type"]) or value.get("labels")
         if names:
             return str(names[0])
     return None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from samtune.inference.formats import WRITERS, Predicted, Thing, Trouble, Writer
-from samtune.inference.outlines import polygons_of
 
 
 @WRITERS.register("coco")
@@ -42,7 +41,7 @@ class Coco(Writer):
         from pycocotools import mask as coco
 
         rle = coco.encode(thing.mask.astype("uint8", order="F"))
-        polygons = polygons_of(thing.mask, self.task.tolerance)
+        polygons = self.task.outlines.of(thing.mask)
         outline: Any = [each.shell.ravel().tolist() for each in polygons]
         if any(each.holes for each in polygons):
             size = [int(side) for side in rle["size"]]

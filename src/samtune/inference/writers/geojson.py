@@ -11,7 +11,7 @@ from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.inference.formats import WRITERS, Predicted, Writer
 from samtune.inference.georeference import Georeference, georeference_of
-from samtune.inference.outlines import Polygon, polygons_of
+from samtune.inference.outlines import Polygon
 from samtune.inference.shapes import rings_of
 
 
@@ -30,7 +30,7 @@ class GeoJson(Writer):
         place = georeference_of(result.record)
         features = []
         for thing in self.things(result):
-            polygons = polygons_of(thing.mask, self.task.tolerance)
+            polygons = self.task.outlines.of(thing.mask)
             about = {"class": self.task.names[thing.category], "score": thing.score}
             features.append({
                 "type": "Feature",

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from samtune.inference.formats import WRITERS, Predicted, Writer
 from samtune.inference.georeference import Georeference, georeference_of
-from samtune.inference.outlines import polygons_of
 from samtune.inference.shapes import rings_of
 
 TABLE = "predictions"
@@ -65,7 +64,7 @@ class GeoPackage(Writer):
         file.parent.mkdir(parents=True, exist_ok=True)
         system, rows = _system(place), []
         for thing in self.things(result):
-            polygons = polygons_of(thing.mask, self.task.tolerance)
+            polygons = self.task.outlines.of(thing.mask)
             parts = [rings_of(each, place) for each in polygons]
             name = self.task.names[thing.category]
             rows.append((_blob(parts, system[1]), name, thing.score, result.label, parts))

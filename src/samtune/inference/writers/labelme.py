@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from samtune.data.reading import SUFFIXES, read_image
 from samtune.files import write_whole
 from samtune.inference.formats import WRITERS, Predicted, Thing, Writer
-from samtune.inference.outlines import polygons_of
 
 VERSION = "5.5.0"
 """The version of LabelMe's files: this one knows shapes that are masks, and later ones read it."""
@@ -46,7 +45,7 @@ class LabelMe(Writer):
     def _shapes(self, thing: Thing, number: int) -> list[dict[str, Any]]:
         label = self.task.names[thing.category]
         common = {"label": label, "description": f"score {thing.score:.3f}", "flags": {}}
-        polygons = polygons_of(thing.mask, self.task.tolerance)
+        polygons = self.task.outlines.of(thing.mask)
         if any(each.holes for each in polygons):
             return [{**common, "group_id": None, "shape_type": "mask", **_mask_shape(thing.mask)}]
         group = number if len(polygons) > 1 else None

@@ -13,7 +13,7 @@ import yaml
 from samtune.data.reading import SUFFIXES, read_image
 from samtune.files import write_whole
 from samtune.inference.formats import WRITERS, Predicted, Thing, Trouble, Writer
-from samtune.inference.outlines import as_one_ring, polygons_of
+from samtune.inference.outlines import as_one_ring
 
 
 @WRITERS.register("yolo")
@@ -46,7 +46,7 @@ class Yolo(Writer):
 
     def _line(self, thing: Thing, size: tuple[int, int]) -> str:
         h, w = size
-        corners = as_one_ring(polygons_of(thing.mask, self.task.tolerance))
+        corners = as_one_ring(self.task.outlines.of(thing.mask))
         numbers = " ".join(f"{x / w:.7g} {y / h:.7g}" for x, y in corners.tolist())
         return f"{thing.category} {numbers}"
 
