@@ -66,7 +66,7 @@ def request_of(
     formats: Sequence[str] | None,
     tolerance: float,
 ) -> Request:
-    """What the words that verbs over images share ask for.
+    """The images, settings and formats that the words of such a verb ask for.
 
     Args:
         source: See :data:`Source`.

@@ -63,7 +63,7 @@ class PartsFormat(Format):
         raise NotImplementedError(f"{self.name} does not define write_part")
 
     def notes(self, job: Job) -> Mapping[str, Any]:
-        """What ``export.json`` says besides, see :meth:`samtune.exports.base.Format.write`."""
+        """Further entries of ``export.json``, see :meth:`samtune.exports.base.Format.write`."""
         return {}
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ELSEWHERE = "samtune predict runs the checkpoint, and so do the formats cvat and label-studio"
-"""What to do instead of tracing a model."""
+"""The remedy for a model that cannot be traced."""
 
 
 @dataclass(frozen=True)
