@@ -35,18 +35,18 @@ def everything(
     from samtune.runs.predicting import generator_of
 
     with speaking(as_json, quiet) as display, warning(display):
-        asked = sources.request_of(source, words, out, formats, tolerance)
-        search = generator_of(checkpoint, asked.settings)
+        request = sources.request_of(source, words, out, formats, tolerance)
+        search = generator_of(checkpoint, request.settings)
         result = everything_folder(
             search.generator,
-            asked.source,
-            asked.out,
+            request.source,
+            request.out,
             classes=search.classes,
             class_count=search.class_count,
             overlays=overlays,
             progress=lambda done, total: display.progress("everything", done, total),
             sources=(checkpoint,),
-            formats=asked.formats,
+            formats=request.formats,
             tolerance=tolerance,
         )
         objects, images = counted(result["instances"], "object"), counted(result["images"], "image")

@@ -53,22 +53,22 @@ def predict(
     from samtune.runs.predicting import predictor_of
 
     with speaking(as_json, quiet) as display, warning(display):
-        asked = sources.request_of(source, words, out, formats, tolerance)
+        request = sources.request_of(source, words, out, formats, tolerance)
         check_batch_size(batch_size)
         all_prompts = prompts_of(box or [], point or [], prompts)
         if all_prompts:
-            refuse_outside(asked.images, all_prompts)
-        predictor, classes = predictor_of(checkpoint, asked.settings, threshold)
+            refuse_outside(request.images, all_prompts)
+        predictor, classes = predictor_of(checkpoint, request.settings, threshold)
         result = predict_folder(
             predictor,
-            asked.source,
-            asked.out,
+            request.source,
+            request.out,
             prompts=all_prompts,
             overlays=overlays,
             classes=classes,
             progress=lambda done, total: display.progress("predict", done, total),
             sources=(checkpoint, prompts),
-            formats=asked.formats,
+            formats=request.formats,
             tolerance=tolerance,
             batch_size=batch_size,
             tiles=lambda done, total: display.progress("tiles", done, total, images=0),

@@ -48,12 +48,12 @@ class Graph(nn.Module):
 
     def __init__(self, model: FineTuned) -> None:
         super().__init__()
-        self._held = (model,)  # a tuple, else a program has all weights of the model
+        self._model = (model,)  # a tuple, else a program has all weights of the model
 
     @property
     def model(self) -> FineTuned:
         """The model."""
-        return self._held[0]
+        return self._model[0]
 
 
 class EncoderGraph(Graph):
