@@ -35,7 +35,7 @@ from samtune.runs.folder import SUMMARY, finite
 from samtune.runs.framing import choose_framing
 from samtune.runs.trees import leaves
 from samtune.runs.values import Tree
-from samtune.runs.words import config_of_run
+from samtune.runs.words import begun_or_new, config_of_run
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
@@ -178,10 +178,9 @@ def _finished_summary(run: Run) -> tuple[Tree | None, str | None]:
     """Gives the summary of a run that is complete in its folder, and what is wrong with it.
 
     Raises:
-        InputError: The folder holds a run with other settings.
+        InputError: The folder holds a run with other settings, or without its settings.
     """
-    file = run.folder / "config.yaml"
-    if not file.is_file():
+    if begun_or_new(run.config).resume is None:
         return None, None
     earlier = leaves(config_of_run(run.folder).tree())
     wanted = leaves(run.config.tree())

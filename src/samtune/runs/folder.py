@@ -23,7 +23,7 @@ from samtune.training.caching import FOLDER as FEATURES
 from samtune.training.faults import Diverged
 from samtune.training.interrupts import stop_behind, with_hint, without_interrupts
 from samtune.training.saves import LAST, holds_run
-from samtune.training.state import COUNTERS, PREVIOUS, has_state, read_counters
+from samtune.training.state import has_state, read_counters
 
 DEFAULT = Path("runs")
 """The folder of runs without a set output folder."""
@@ -282,9 +282,10 @@ def refuse_folders(run: Path) -> None:
     Raises:
         InputError: It names the first such folder.
     """
-    for name in (*PLAIN_FILES, f"{LAST}/{COUNTERS}", f"{LAST}/{PREVIOUS}"):
-        if (run / name).is_dir():
-            raise InputError(f"{run / name}: is a folder, but a run has a file there; move it away")
+    of_state = sorted((run / LAST).iterdir()) if (run / LAST).is_dir() else []
+    for path in (*(run / name for name in PLAIN_FILES), *of_state):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, but a run has a file there; move it away")
 
 
 def has_begun(folder: Path) -> bool:
