@@ -1,3 +1,6 @@
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +62,43 @@ def test_image_and_labels_move_together(strength):
             assert moved[~maps.valid].max(initial=0) <= 130  # only interpolated rims are not black
             assert maps.map[~maps.valid].max(initial=0) == 0
     assert (warped > 5) == (strength == "standard")
+
+
+def test_affine_is_that_of_kornia(make_picture):
+    """The same draws, and the same values but for a kornia that computes its places otherwise."""
+    K = pytest.importorskip("kornia.augmentation")
+    for seed, size in enumerate([(60, 80), (97, 41), (33, 128), (64, 64)]):
+        image, rng = make_picture(*size), np.random.default_rng(seed)
+        labels = labelled(rng.integers(0, 4, size).astype(np.uint8))
+        if seed % 2:
+            labels = replace(labels, valid=rng.random(size) > 0.1)
+        valid = np.ones(size, bool) if labels.valid is None else labels.valid
+        ranges = (augmentations.DEGREES, (augmentations.SHIFT,) * 2, augmentations.ZOOM)
+        slow = K.AugmentationSequential(K.RandomAffine(*ranges, p=1.0), data_keys=["input", "mask"])
+        maps = torch.from_numpy(np.stack([labels.map, valid]).astype(np.float32))
+        torch.manual_seed(seed)
+        pixels, maps = slow(torch.tensor(image).permute(2, 0, 1)[None].float(), maps[None])
+        wanted, following = pixels[0].round().byte().permute(1, 2, 0).numpy(), torch.rand(1)
+        torch.manual_seed(seed)
+        moved, marked = augmentations._affine(image, labels)
+        assert torch.rand(1) == following
+        apart = np.abs(moved.astype(int) - wanted)
+        assert apart.max() <= 1 and (apart > 0).mean() < 0.01
+        assert (marked.map != maps[0, 0].numpy()).mean() < 0.001
+        assert (marked.valid != (maps[0, 1].numpy() > 0)).mean() < 0.001
+
+
+def test_turns_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    for kind in (bool, np.uint8, np.uint16, np.int32, np.int64):
+        for shape in ((7, 5), (7, 5, 3)):
+            array = rng.integers(0, 2 if kind is bool else 200, shape).astype(kind)
+            for turns, mirrored in product(range(4), (0, 1)):
+                wanted = np.rot90(array, turns)
+                wanted = wanted[:, ::-1] if mirrored else wanted
+                moved = augmentations._turned(array, turns, mirrored)
+                assert moved.dtype == kind and moved.flags.c_contiguous
+                np.testing.assert_array_equal(moved, wanted)
 
 
 def test_affine_does_not_shift_labels_against_the_image():

@@ -174,6 +174,8 @@ def label_objects(values: NDArray[np.integer], config: DataConfig, source: Path 
 
 def areas(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
     """Pixel counts ``(count,)`` of the objects of a label map."""
+    if count <= _FEW:
+        return np.array([np.count_nonzero(labels == k + 1) for k in range(count)], np.int64)
     return np.bincount(labels.ravel(), minlength=count + 1)[1 : count + 1]
 
 

@@ -232,7 +232,9 @@ def _check_memory(opened: Image.Image, path: Path) -> None:
 
 def pillow_pixels(opened: Image.Image, colours: bool) -> NDArray:
     """An opened image as ``(h, w, channels)``, upright; palettes as colours or as indices."""
-    image = ImageOps.exif_transpose(opened)
+    opened.load()  # PNG may have its orientation behind the pixels
+    turned = opened.getexif().get(_ORIENTATION) in range(2, 9)
+    image = ImageOps.exif_transpose(opened) if turned else opened  # it would copy others too
     if image.mode in ("P", "PA") and colours:
         image = image.convert("RGB")
     elif image.mode == "1" and colours:

@@ -62,10 +62,13 @@ class Resize:
             ``(3, H, W)``, zero in the padding on the right and below; uint8, or float32 if this way
             of resizing does not round to bytes.
         """
+        import cv2
+
         (h, w), frame = geometry.resized, geometry.model
         image = resized_bytes(image, (h, w))
         pixels = torch.zeros(3, *frame, dtype=torch.uint8)
-        pixels.numpy()[:, :h, :w] = image.transpose(2, 0, 1)
+        for channel, plane in enumerate(pixels.numpy()):  # faster than numpy's transposed copy
+            cv2.extractChannel(image, channel, plane[:h, :w])
         return pixels
 
     def labels(self, labels: _Array, geometry: Geometry) -> _Array:
@@ -234,8 +237,12 @@ def nearest_pixels(labels: _Array, size: tuple[int, int]) -> _Array:
     """Resizes a map ``(h, w)`` of labels or bools by taking the nearest pixel."""
     if labels.shape == size:
         return labels
+    if labels.dtype == bool and labels.all():  # as most maps of valid pixels
+        return np.ones(size, bool)  # type: ignore[return-value]
     rows, columns = (_nearest(a, b) for a, b in zip(labels.shape, size, strict=True))
-    return labels[rows][:, columns]  # type: ignore[return-value]
+    if size[0] < labels.shape[0]:
+        return labels.take(rows, 0).take(columns, 1)  # type: ignore[return-value]
+    return labels.take(columns, 1).take(rows, 0)  # type: ignore[return-value]
 
 
 def _nearest(source: int, target: int) -> NDArray[np.int64]:
