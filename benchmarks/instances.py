@@ -1,12 +1,13 @@
-"""Automatic instances of nuclei: plain generator, watershed of distances, and seeds as prompts.
+"""Automatic instances: plain generator, watershed of distances, and seeds as prompts.
 
     python benchmarks/instances.py train FOLDER OUT MODEL:SHOTS:STEPS ...  # what is finished stays
-    python benchmarks/instances.py measure FOLDER OUT                  # what is measured stays
+    python benchmarks/instances.py measure FOLDER OUT [WAY ...]        # what is measured stays
     python benchmarks/instances.py page OUT                            # the table
 
-FOLDER is that of DSB 2018: ``images`` and ``masks``. MODEL is one of MODELS, SHOTS a number of
-training images or ``all``. The last weights of a training are measured, on the first images of the
-test split that samtune makes.
+FOLDER is one of a data set of DATA, by its name. MODEL is one of MODELS, SHOTS a number of training
+images or ``all``, WAY one of those in which instances are found. The last weights of a training are
+measured, on the first images of the test split that samtune makes; ways that are fitted see the
+first images of the validation split.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,25 @@ import torch
 import samtune
 from samtune.data.opening import DataSplits
 from samtune.data.split import Split
+from samtune.evaluation.automatic import evaluate_automatic
+from samtune.evaluation.calibration import calibrate, calibrate_watershed
 from samtune.inference.everything.instances import Instances
 from samtune.inference.everything.watershed import WatershedConfig, WatershedGenerator
-from samtune.metrics.instance_result import InstanceResult, run_lengths_of_map
-from samtune.metrics.instances import AveragePrecision, InstanceScores
 
-BATCH, TEST, TEST_GRID = 4, 24, 12
-"""Images in a batch of the training, and images that are measured, with a grid of points fewer."""
+BATCH = 4
+"""Images in a batch of the training."""
+DATA: dict[str, dict[str, Any]] = {
+    "dsb2018": {"masks": "instance"},
+    "tiny-coco": {},
+    "isbi2012": {"masks": "binary", "objects": "component"},
+    "kvasir-seg": {"objects": "component"},
+}
+"""How the masks of a data set are read, by the name of its folder."""
+COUNTS = {"dsb2018": (24, 12, 16, 6)}
+"""Images that are measured, and with a grid of points; and on which a watershed and a grid are
+fitted, at most."""
+OTHERS = (6, 6, 6, 6)
+"""The same for other data sets."""
 POINTS = 16
 """Points on a side of the plain generator's grid; SAM's own number is 32."""
 MODELS: dict[str, dict[str, Any]] = {
@@ -43,10 +56,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "loss": "distances + foreground",
     },
     "image": {
+        "adapter": "none",
         "decoder": "instances",
         "decoder_options": {"scale": 8, "image": True},
         "prompts": "none",
         "loss": "distances + foreground",
+        "cached": True,
     },
     "both": {
         "decoder": "instances",
@@ -75,14 +90,17 @@ MODELS: dict[str, dict[str, Any]] = {
 If encodings are cached, images are not augmented."""
 LOOSE = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.5}
 """Thresholds of the grid that are about those of small training, instead of SAM's 0.88 and 0.95."""
-FOREGROUNDS, FIT = (0.5, 0.6, 0.7, 0.8), 8
-"""Thresholds among which the fitted watershed chooses by mSA, and how many images of the
-validation split it sees for that."""
 
 
 def data_of(folder: str, augment: str = "standard") -> DataSplits:
-    """The nuclei, with splits that are the same at each call."""
-    return samtune.open_data(folder, masks="instance", augment=augment)
+    """The images, with splits that are the same at each call."""
+    return samtune.open_data(folder, augment=augment, **DATA[Path(folder).name])
+
+
+def counts_of(folder: str, grid: bool) -> tuple[int, int]:
+    """How many images are measured, and fitted on."""
+    test, test_grid, fit, fit_grid = COUNTS.get(Path(folder).name, OTHERS)
+    return (test_grid, fit_grid) if grid else (test, fit)
 
 
 def made(name: str) -> samtune.FineTuned:
@@ -131,19 +149,19 @@ def generators(model: samtune.FineTuned, folder: str) -> dict[str, Callable[[], 
     grid = partial(samtune.MaskGenerator, model, points_per_side=POINTS)
     return {
         "watershed": partial(WatershedGenerator, model),
-        "watershed, fitted": partial(fitted, model, folder),
+        "watershed, fitted": partial(fitted, model, folder, False),
         "seeds as prompts": partial(WatershedGenerator, model, WatershedConfig("prompts")),
         "grid, SAM's thresholds": grid,
         "grid, loose thresholds": partial(grid, **LOOSE),
+        "grid, fitted": partial(fitted, model, folder, True),
     }
 
 
-def measure(folder: str, out: Path) -> None:
+def measure(folder: str, out: Path, ways: Sequence[str] = ()) -> None:
     """Measures each trained model, and the base, in each way that it has."""
     rows = out / "rows.jsonl"
     known = rows.read_text().splitlines() if rows.is_file() else []
     done = {(row["file"], row["way"]) for row in map(json.loads, known)}
-    test = data_of(folder).test[:TEST]
     base = samtune.FineTuned(samtune.load_sam("nano"))
     models = {"base": lambda: base}
     for file in sorted(out.glob("*.safetensors")):
@@ -151,52 +169,52 @@ def measure(folder: str, out: Path) -> None:
     for name, load in models.items():
         model = load()
         for way, make in generators(model, folder).items():
-            if (name, way) in done:
+            if (name, way) in done or (ways and way not in ways):
                 continue
             try:
                 generator = make()
             except samtune.InputError as error:
                 print(name, way, error)
                 continue
-            samples = test[:TEST_GRID] if "grid" in way else test
-            row = {"file": name, "way": way, **scores(generator, samples)}
+            count, _ = counts_of(folder, "grid" in way)
+            samples = data_of(folder).test[:count]
+            row = {"file": name, "way": way, "images": len(samples), **scores(generator, samples)}
             with rows.open("a") as sink:
                 sink.write(json.dumps(row) + "\n")
-            print(row)
+            print(row, flush=True)
 
 
-def fitted(model: samtune.FineTuned, folder: str) -> WatershedGenerator:
-    """A watershed whose threshold of the foreground is fitted on validation images."""
-    samples = data_of(folder).val[:FIT]
-    every = [WatershedGenerator(model, WatershedConfig(foreground=each)) for each in FOREGROUNDS]
-    best = max(every, key=lambda generator: scores(generator, samples)["msa"])
-    print("foreground", best.config.foreground)
-    return best
+def fitted(model: samtune.FineTuned, folder: str, grid: bool) -> Any:
+    """A generator whose settings are fitted for mSA on validation images."""
+    _, count = counts_of(folder, grid)
+    val = samtune.prepare(data_of(folder).val[:count], model, train=False)
+    if grid:
+        fit = calibrate(model, val, grids=(POINTS,))
+        print(fit.settings, fit.default, fit.value, flush=True)
+        return samtune.MaskGenerator(model, **fit.settings)
+    fit = calibrate_watershed(model, val)
+    print(fit.settings, fit.default, fit.value, flush=True)
+    return WatershedGenerator(model, WatershedConfig(**fit.settings))
 
 
-def scores(generator: Callable[[np.ndarray], Instances], test: Split) -> dict[str, Any]:
+def scores(generator: Any, test: Split) -> dict[str, Any]:
     """The metrics of a generator on images, and its CPU seconds for one."""
-    precision, others = AveragePrecision(), InstanceScores()
-    seconds, found = 0.0, 0
-    for index, sample in enumerate(test):
+    seconds, instances = [0.0], [0]
+
+    def timed(image: np.ndarray) -> Instances:
         start = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", samtune.inference.predictor.PromptMismatch)
-            instances = generator(sample.image)
-        seconds += time.process_time() - start
-        found += len(instances)
-        result = InstanceResult(
-            [{"size": list(instances.size), "counts": c.encode()} for c in instances.counts],
-            run_lengths_of_map(sample.mask, len(sample.classes)),
-            instances.scores.astype(float),
-            index=index,
-        )
-        precision.update(result)
-        others.update(result)
-    numbers = {**precision.compute(), **others.compute()}
+            answer = generator(image)
+        seconds[0] += time.process_time() - start
+        instances[0] += len(answer)
+        return answer
+
+    images = samtune.prepare(test, generator.model, train=False)
+    numbers = evaluate_automatic(generator.model, images, timed).metrics
     names = ("msa", "sa50", "ap", "ap50", "pq", "aji", "count_error")
     row = {key: round(float(numbers[key]), 4) for key in names}
-    return {**row, "instances": found, "cpu_seconds": round(seconds / len(test), 3)}
+    return {**row, "instances": instances[0], "cpu_seconds": round(seconds[0] / len(test), 3)}
 
 
 def page(out: Path) -> None:
@@ -238,7 +256,7 @@ def main() -> None:
         for word in words[2:]:
             train(folder, out, word)
     else:
-        measure(folder, out)
+        measure(folder, out, words[2:])
 
 
 if __name__ == "__main__":

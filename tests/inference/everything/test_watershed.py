@@ -105,6 +105,16 @@ def test_the_foreground_alone_comes_apart_at_its_necks():
     assert instances_of(DenseMaps(line), WatershedConfig(neck=3.0)).areas.tolist() == [5]
 
 
+@pytest.mark.slow
+def test_three_thousand_objects_are_found_one_by_one():
+    y, x = np.indices((50 * 9, 60 * 9))
+    inside = (y % 9 - 4) ** 2 + (x % 9 - 4) ** 2 < 16
+    whole = maps_of(np.where(inside, y // 9 * 60 + x // 9 + 1, 0).astype(np.int32))
+    for maps in (whole, DenseMaps(whole.foreground)):
+        instances = instances_of(maps, WatershedConfig())
+        assert len(instances) == 3000 == len(np.unique(instances.label_map())) - 1
+
+
 def test_an_instance_has_the_class_of_most_of_its_pixels():
     labels = discs(1, 3)
     classes = np.where(labels == 2, 4, 1)
