@@ -4,10 +4,11 @@
     python benchmarks/instances.py measure FOLDER OUT [WAY ...]        # what is measured stays
     python benchmarks/instances.py page OUT                            # the table
 
-FOLDER is one of a data set of DATA, by its name. MODEL is one of MODELS, SHOTS a number of training
-images or ``all``, WAY one of those in which instances are found. The last weights of a training are
-measured, on the first images of the test split that samtune makes; ways that are fitted see the
-first images of the validation split.
+FOLDER is that of a data set of DATA, by its name. MODEL is one of MODELS, SHOTS a number of
+training images or ``all``; MODEL:SHOTS:STEPS:FILE goes on with a file of OUT, as in
+``image:all:100:image-16-400``. WAY is one of those in which instances are found. The last weights
+of a training are measured, on the first images of the test split that samtune makes; ways that are
+fitted see the first images of the validation split.
 """
 
 from __future__ import annotations
@@ -118,11 +119,13 @@ def made(name: str) -> samtune.FineTuned:
 
 def train(folder: str, out: Path, word: str) -> None:
     """Trains a model, unless it is there already."""
-    name, shots, steps = word.split(":")
-    file = out / f"{name}-{shots}-{steps}.safetensors"
+    name, shots, steps, *before = word.split(":")
+    file = out / f"{'-'.join([name, shots, steps, *before])}.safetensors"
     if file.is_file():
         return
     model, form = made(name), MODELS[name]
+    if before:
+        model.load_state_dict(samtune.load(out / f"{before[0]}.safetensors").state_dict())
     data = data_of(folder, "none" if form.get("cached") else "standard")
     split = data.train if shots == "all" else data.train[: int(shots)]
     prompts = samtune.PromptConfig(train=form["prompts"].split(","), **form.get("settings", {}))
@@ -141,6 +144,7 @@ def train(folder: str, out: Path, word: str) -> None:
     samtune.save(model, file)
     seconds = round(time.process_time() - start)
     about = {"model": name, "shots": shots, "steps": int(steps), "images": len(split)}
+    about |= {"after": before[0]} if before else {}
     file.with_suffix(".json").write_text(json.dumps({**about, "cpu_seconds": seconds}))
 
 

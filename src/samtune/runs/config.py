@@ -75,8 +75,9 @@ class EverythingSettings(EverythingConfig):
     """The settings of masks of everything, and of fitting them."""
 
     fit: Literal["none", "msa", "ap"] = setting("none", level="expert")
-    """Fit grid and thresholds at the end of a training, on its validation images: for msa, the
-    metric of cell segmentation, or for ap, that of COCO. The checkpoint keeps and uses them."""
+    """Fit the grid and its thresholds, or those of the watershed, at the end of a training, on its
+    validation images: for msa, the metric of cell segmentation, or for ap, that of COCO. The
+    checkpoint keeps and uses them."""
 
 
 @dataclass(frozen=True)
