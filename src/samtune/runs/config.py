@@ -72,7 +72,7 @@ class InputSettings(InputConfig):
 
 @dataclass(frozen=True)
 class EverythingSettings(EverythingConfig):
-    """The settings of masks of everything, and of fitting them."""
+    """The settings of ``samtune everything``, and of fitting them to data."""
 
     fit: Literal["none", "msa", "ap"] = setting("none", level="expert")
     """Fit the grid and its thresholds, or those of the watershed, at the end of a training, on its

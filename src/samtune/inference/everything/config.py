@@ -1,4 +1,4 @@
-"""The settings of masks of everything, with the names and defaults of SAM's official generator."""
+"""The settings of ``samtune everything``, named and set as those of SAM's official generator."""
 
 from __future__ import annotations
 
