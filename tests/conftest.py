@@ -119,14 +119,16 @@ def trained(tmp_path_factory) -> Trained:
 
 @pytest.fixture
 def quick_inductor() -> Iterator[None]:
-    """Kernels without vector instructions, compiled one after the other in this process.
+    """Kernels without vector instructions, compiled one after the other and not optimised much.
 
     To try which instructions there are takes longer than to compile a tiny model, and so does the
-    start of processes that compile.
+    start of processes that compile, or a header that is compiled before for the use of one file.
     """
     from torch._inductor import config
 
-    with config.patch({"cpp.vec_isa_ok": False, "compile_threads": 1}):
+    package = {"precompile_headers": False, "compile_wrapper_opt_level": "O0"}
+    changes = {f"aot_inductor.{name}": value for name, value in package.items()}
+    with config.patch({"cpp.vec_isa_ok": False, "compile_threads": 1, **changes}):
         yield
 
 

@@ -273,7 +273,7 @@ def test_a_fault_of_the_program_shows_itself(samtune, words, monkeypatch):
 
 
 def test_a_very_long_value_is_not_repeated_whole(samtune, pairs):
-    for value in ("9" * 100_000, "[" + ", ".join(["[1]"] * 50_000) + "]"):
+    for value in ("9" * 100_000, "[" + ", ".join(["[1]"] * 2_000) + "]"):
         line = samtune("train", f"data.root={pairs}", f"train.lr={value}").line
         assert len(line) < 3000 and line.startswith("samtune: train.lr=")
         assert "characters" in line and line.endswith(("must be auto or a number\n", "quote it\n"))

@@ -18,7 +18,7 @@ def test_every_verb_runs_as_on_windows(tmp_path):
         mask = np.zeros((24, 32), np.uint8)
         mask[4:12, 5:20] = 255
         save(tmp_path / "set" / "masks" / f"{i}.png", mask)
-    quick = "train.max_steps=1 train.batch_size=1 train.strength=none"
+    quick = "train.max_steps=1 train.batch_size=1 train.strength=none input.size=64"
     lines = [
         "methods lora",
         "recipes lora",

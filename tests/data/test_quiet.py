@@ -11,7 +11,17 @@ from PIL import Image
 from samtune.data.quiet import quiet
 
 
-def test_loggers_say_nothing_while_a_file_is_read_and_are_as_before_after_it(caplog):
+@pytest.fixture
+def messages():
+    """What loggers say."""
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    yield said
+    logging.getLogger().removeHandler(handler)
+
+
+def test_loggers_say_nothing_while_a_file_is_read_and_are_as_before_after_it(messages):
     logger, part = logging.getLogger("PIL"), logging.getLogger("PIL.SomePlugin")
     before = [logger.level, logger.disabled, logger.propagate, list(logger.handlers)]
     with quiet():
@@ -19,7 +29,7 @@ def test_loggers_say_nothing_while_a_file_is_read_and_are_as_before_after_it(cap
             each.critical("while reading")
     for each in (logger, part):
         each.critical("after it")
-    assert caplog.messages == ["after it"] * 2
+    assert messages == ["after it"] * 2
     assert [logger.level, logger.disabled, logger.propagate, logger.handlers] == before
 
 

@@ -58,8 +58,7 @@ def has_compiler():
         ),
     ],
 )
-def test_a_program_runs_in_a_process_without_samtune(aoti, file, tmp_path):
-
+def test_a_program_runs_in_a_process_without_samtune(aoti, file, tmp_path, quick_inductor):
     model = moved(FineTuned(tiny.base(SMALL), "lora", "prompt_free", prompts="none"))
     where = {"name": "polyps", "check": save_picture(tmp_path / "pictures"), "threshold": 0.5}
     exported = export(model, tmp_path / "out", "torch", aoti=aoti, **where)

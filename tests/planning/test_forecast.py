@@ -1,8 +1,10 @@
 """What a training takes: counted beside what the same step does, and the settings that fit."""
 
 import json
+from unittest import mock
 
 import pytest
+import tiny
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,13 +14,16 @@ from samtune.planning.load import Load
 from samtune.planning.presets import configuration
 from samtune.planning.trial import Trial
 from samtune.runs.words import from_words
+from samtune.sam.spec import SPECS
 
 WORDS = ["base.name=tiny", "adapter.rank=2", "train.precision=fp32", "device=cpu"]
 
 
-@pytest.fixture
-def load(tiny_registered):
-    return Load(from_words(WORDS), objects=2)
+@pytest.fixture(scope="module")
+def load():
+    """Its counts are made once."""
+    with mock.patch.dict(SPECS, {"tiny": tiny.TINY}):
+        yield Load(from_words(WORDS), objects=2)
 
 
 @pytest.mark.slow

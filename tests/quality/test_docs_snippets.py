@@ -29,36 +29,58 @@ SHELL = ("console", "shell", "sh", "bash")
 # `sys.argv[1]` has imported:
 # [{"name": page, "folder": path, "steps": [{"python": code, "line": n} or {"command": [words],
 # "line": n}]}]. Writes {page: exit code} to stdout, and what a page says to stderr.
+#
+# A command is a process of its own too, forked from one that has run nothing of the page.
 RUNNER = """
-import json, os, subprocess, sys, traceback
+import json, os, runpy, socket, sys, traceback
+
+def forked(call, *args):
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        call(*args)
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+def code_of(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def command(words):
+    sys.argv = words
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+def run_commands(asked):
+    for line in asked.makefile():
+        asked.sendall(b"%d\\n" % code_of(forked(command, json.loads(line))))
 
 def run(page):
-    names = {"__name__": "__main__"}
+    os.chdir(page["folder"])
+    os.environ["HOME"] = page["folder"]
+    os.dup2(2, 1)
+    here, there = socket.socketpair()
+    forked(lambda: (here.close(), run_commands(there)))
+    there.close()
+    names, answers = {"__name__": "__main__"}, here.makefile()
     for step in page["steps"]:
-        print(f"{page['name']}:{step['line']}", file=sys.stderr)
+        print(f"{page['name']}:{step['line']}", file=sys.stderr, flush=True)
         if "python" in step:
             exec(compile("\\n" * step["line"] + step["python"], page["name"], "exec"), names)
         else:
-            subprocess.run([sys.executable, "-m", *step["command"]], check=True)
+            here.sendall(json.dumps(step["command"]).encode() + b"\\n")
+            code = int(answers.readline())
+            assert code == 0, f"{step['command']} returned non-zero exit status {code}"
 
 exec(sys.argv[1])
-codes = {}
-for page in json.load(sys.stdin):
-    child = os.fork()
-    if not child:
-        os.chdir(page["folder"])
-        os.environ["HOME"] = page["folder"]
-        os.dup2(2, 1)
-        code = 1
-        try:
-            run(page)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(code)
-    codes[page["name"]] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-print(json.dumps(codes))
+pages = json.load(sys.stdin)
+print(json.dumps({page["name"]: code_of(forked(run, page)) for page in pages}))
 """
 
 # Asks for the help of each subcommand in one interpreter: {subcommand: [exit code, text]}.
@@ -179,7 +201,8 @@ def test_what_the_pages_show_runs(tmp_path):
     texts = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
     texts = {name: text for name, text in texts.items() if steps(text)}
     assert len(texts) > 5
-    first = "import samtune; samtune.load_sam('nano')"  # most of what a page imports, once
+    # most of what pages and commands import, once
+    first = "import accelerate, torchmetrics, samtune.cli.main; samtune.load_sam('nano')"
     codes, said = run_pages(texts, tmp_path, ROOT / "src", first)
     assert codes == dict.fromkeys(texts, 0), said
 

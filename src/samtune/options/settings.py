@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, get_type_hints
@@ -116,7 +117,7 @@ def _settle(settings: Settings) -> None:
     """Gives what was set the kinds of its fields, and checks it."""
     from samtune.options.validation import validated
 
-    kinds = get_type_hints(type(settings))
+    kinds = _kinds_of(type(settings))
     values = {
         row.name: _as_list(plain_kind(value), kinds[row.name])
         for row in dataclasses.fields(settings)  # type: ignore[arg-type]
@@ -126,6 +127,12 @@ def _settle(settings: Settings) -> None:
         checked = validated(type(settings), settings.section, values)
         for name in values:
             object.__setattr__(settings, name, getattr(checked, name))
+
+
+@cache
+def _kinds_of(schema: type) -> dict[str, Any]:
+    """The types of a class's fields, of which each takes a while to evaluate."""
+    return get_type_hints(schema)
 
 
 def _as_list(value: Any, kind: Any) -> Any:
