@@ -1,13 +1,14 @@
 """A step of training with the encoder's outputs kept, against one that encodes, as ratios.
 
     python benchmarks/feature_cache.py [--bases nano vit_b] [--methods none+tuned] [--prompts 1 3]
-        [--rounds 3] [--device cpu] [--precision fp32] [--threads 1] [--disk]
+        [--rounds 3] [--device cpu] [--precision fp32] [--threads 1] [--disk] [--cached-alone]
 
 Baseline: the same step of the same model without a cache. Both take turns in one process, on one
 batch of images with so many box prompts each at the base's native size, after a warm-up; the median
 of the rounds, on the CPU in seconds of the processor. ViT-B has random weights. The look-up, which
 hashes the pixels and copies what is kept, is part of the step, and stands alone as well. ``late``
-is LoRA in the later half of the blocks. With --disk everything is read from files.
+is LoRA in the later half of the blocks. With --disk everything is read from files. *All prompts at
+once* is a cached step with the decoder's plain form, as devices without a processor's caches have.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import torch
 from vit_b_step import batch, official_file
@@ -28,6 +30,7 @@ from samtune.batch import Batch
 from samtune.losses import Loss
 from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.model.feature_store import FeatureStore, digest_of_base
+from samtune.sam import many_prompts
 from samtune.sam.model import Sam
 from samtune.training.objective import Objective
 
@@ -39,7 +42,7 @@ METHODS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 COLUMNS = (
     "base", "method", "uncached s (least to most)", "cached s (least to most)", "cached / uncached",
-    "look-up s", "MB an image",
+    "cached, all prompts at once s", "look-up s", "MB an image",
 )  # fmt: skip
 
 
@@ -67,9 +70,16 @@ def encoded(pixels: torch.Tensor) -> Streams:
 
 
 def compare(
-    sam: Sam, method: str, whole: Batch, precision: str, rounds: int, device: str, folder: str
+    sam: Sam,
+    method: str,
+    whole: Batch,
+    precision: str,
+    rounds: int,
+    device: str,
+    folder: str,
+    alone: bool,
 ) -> list[str]:
-    """One row of the table; with a folder everything is read from files in it."""
+    """One row of the table, maybe of cached steps alone; with a folder all is read from files."""
     torch.manual_seed(0)
     adapter, decoder, options = METHODS[method]
     if options:
@@ -95,7 +105,7 @@ def compare(
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             cache.streams(model.preprocess(whole.pixels, whole.sizes), encoded)
 
-    seconds: dict[str, list[float]] = {"uncached": [], "cached": [], "look-up": []}
+    seconds: dict[str, list[float]] = {"uncached": [], "cached": [], "at once": [], "look-up": []}
     model.cache = cache
     step()  # fills the cache
     cache.flush()
@@ -103,20 +113,23 @@ def compare(
     one_image = cache.store.bytes_on_disk if cache.store else cache.used
     for _ in range(rounds):
         model.cache = None
-        seconds["uncached"].append(timed(step, device))
+        seconds["uncached"].append(float("nan") if alone else timed(step, device))
         model.cache = cache
         seconds["cached"].append(timed(step, device))
+        with mock.patch.object(many_prompts, "PLACES", 2**40):
+            seconds["at once"].append(timed(step, device))
         seconds["look-up"].append(timed(look_up, device))
     middle = {key: statistics.median(values) for key, values in seconds.items()}
     spread = [
         f"{middle[key]:.3g} ({min(seconds[key]):.3g} to {max(seconds[key]):.3g})"
         for key in ("uncached", "cached")
     ]
-    ratio = middle["cached"] / middle["uncached"]
-    return [
-        sam.spec.name, f"`{method}`", *spread, f"1/{1 / ratio:.1f}",
-        f"{middle['look-up']:.3g}", f"{one_image / len(whole.pixels) / 1e6:.1f}",
-    ]  # fmt: skip
+    ratio = f"1/{middle['uncached'] / middle['cached']:.1f}"
+    if alone:
+        spread[0] = ratio = "-"
+    others = [f"{middle[key]:.3g}" for key in ("at once", "look-up")]
+    size = f"{one_image / len(whole.pixels) / 1e6:.1f}"
+    return [sam.spec.name, f"`{method}`", *spread, ratio, *others, size]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -126,6 +139,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
     parser.add_argument("--prompts", nargs="+", type=int, default=[1, 3])
     parser.add_argument("--disk", action="store_true")
+    parser.add_argument("--cached-alone", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
@@ -143,7 +157,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for method in o.methods:
             with tempfile.TemporaryDirectory() as folder:
                 how = o.precision, o.rounds, o.device, folder if o.disk else ""
-                row = compare(sam, method, whole, *how)
+                row = compare(sam, method, whole, *how, o.cached_alone)
             print(f"| {' | '.join(row)} |", flush=True)
 
 

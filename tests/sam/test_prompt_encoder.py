@@ -133,6 +133,7 @@ def test_padding_point_comes_with_points_but_not_with_a_box(sam):
 
 def test_dense_positions_are_the_cells_centres(sam):
     out = sam.prompt_encoder.dense_positions((5, 7))
+    assert sam.prompt_encoder.dense_positions((5, 7)) is out  # made once for a size
     assert out.shape == (1, 32, 5, 7)
     point = torch.tensor([(3 + 0.5) / 7, (2 + 0.5) / 5])
     expected = sam.prompt_encoder.pe_layer(point)

@@ -25,15 +25,19 @@ _stored: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 """By frozen tensor: its state, and the values that follow from it by their keys."""
 
 
-def once(source: Tensor, key: Hashable, compute: Callable[[Tensor], Tensor]) -> Tensor:
+def once(
+    source: Tensor, key: Hashable, compute: Callable[[Tensor], Tensor], constant: bool = False
+) -> Tensor:
     """A value that follows from a tensor; of a frozen parameter it is computed once.
 
     Args:
         source: The tensor.
         key: Names the value among those of this tensor.
         compute: Gives the value, from the tensor and what is in the key.
+        constant: Whether the tensor is a buffer that never needs a gradient, which is then treated
+            like a frozen parameter.
     """
-    if not _is_frozen(source):
+    if not _is_frozen(source, Tensor if constant else nn.Parameter):
         return compute(source)
     state = source.data_ptr(), source._version, source.device, source.dtype
     entry = _stored.get(source)
@@ -54,11 +58,11 @@ def once(source: Tensor, key: Hashable, compute: Callable[[Tensor], Tensor]) -> 
     return values[key]
 
 
-def _is_frozen(tensor: Tensor) -> bool:
+def _is_frozen(tensor: Tensor, kind: type[Tensor] = nn.Parameter) -> bool:
     """Whether a tensor is a frozen weight of a module, in a pass that is not traced."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    plain = type(tensor) is nn.Parameter and not tensor.requires_grad
+    plain = type(tensor) is kind and not tensor.requires_grad
     return plain and not (tensor.is_meta or tensor.is_inference())
 
 

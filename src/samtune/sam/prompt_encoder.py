@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from samtune.errors import InputError
+from samtune.ops import frozen
 from samtune.ops.frozen import Conv2d
 from samtune.prompts import ABSENT, Prompts, mask_size_over
 from samtune.sam.layers import LayerNorm2d
@@ -76,7 +77,8 @@ class PromptEncoder(nn.Module):
 
     def dense_positions(self, grid: tuple[int, int]) -> Tensor:
         """The position code of every cell of the token grid, ``(1, C, H, W)``."""
-        return self.pe_layer.dense(grid)
+        buffer = self.pe_layer.positional_encoding_gaussian_matrix
+        return frozen.once(buffer, grid, lambda _: self.pe_layer.dense(grid), constant=True)
 
     def forward(
         self, prompts: Prompts, frame: tuple[int, int], grid: tuple[int, int]

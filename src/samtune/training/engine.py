@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from samtune.data.changes import images_vary
 from samtune.data.opening import DataSplits
-from samtune.distributed import is_main
+from samtune.distributed import any_process, is_main
 from samtune.errors import InputError, checks_keywords
 from samtune.evaluation.prepare import Images, check_model, training_images
 from samtune.files import as_path
@@ -142,6 +142,8 @@ def fit(
         if model.cache is not None:
             model.cache.flush()  # also after an interrupt, for the training that goes on
         model.cache, model.compiling = None, "none"
-    if mine is not None and of_user is None and is_main():
-        remove_store(mine)
+    if mine is not None and of_user is None:
+        any_process(False, model.device)  # all of them have written what they had
+        if is_main():
+            remove_store(mine)
     return result
