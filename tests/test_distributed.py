@@ -259,3 +259,16 @@ def test_verbs_of_one_process_are_left_to_the_main_one(samtune, monkeypatch, tra
     monkeypatch.setenv("RANK", "1")
     answer = samtune("predict", trained.checkpoint, trained.root / "images", "--out", "none")
     assert answer.code == 0 and not answer.out + answer.err
+
+
+def test_a_process_is_silent_once_the_main_one_has_said_why_it_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "_others", [(socket.gethostname(), 1), ("elsewhere", 2)])
+    monkeypatch.setattr(processes, "_end_of", lambda pid: tmp_path / f"{pid}.end")
+    monkeypatch.setattr(processes, "HEADSTART", 0.0)
+    assert not processes.main_has_spoken()
+    (tmp_path / "1.end").write_text("")  # it ended, but said nothing
+    monkeypatch.setattr(processes, "HEADSTART", 0.1)
+    assert not processes.main_has_spoken()
+    (tmp_path / "1.end").write_text(processes._HAS_REPORTED)
+    monkeypatch.setattr(processes, "HEADSTART", 60.0)
+    assert processes.main_has_spoken()

@@ -30,7 +30,7 @@ def is_main() -> bool:
 
 
 def main_has_spoken() -> bool:
-    """Whether the main process has ended meanwhile, in which case the launcher stops the others.
+    """Whether the main process has said meanwhile why it ends, or the launcher stops the others.
 
     The launcher ends all processes as soon as one of them fails. A process that finds wrong input
     must not end the main process before that one has reported the problem; if the main process did
@@ -41,6 +41,8 @@ def main_has_spoken() -> bool:
     try:
         end = time.monotonic() + HEADSTART
         while not signals and time.monotonic() < end:
+            if _have_reported(_others[:1]):  # also without a launcher
+                return True
             time.sleep(0.05)
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -86,9 +88,14 @@ def lost_processes() -> list[int]:
 
 def others_have_spoken() -> bool:
     """Whether another process on this machine has ended and has said why."""
-    others = [pid for host, pid in _others if host == socket.gethostname() and pid != os.getpid()]
+    return _have_reported([each for each in _others if each[1] != os.getpid()])
+
+
+def _have_reported(processes: Sequence[tuple[str, int]]) -> bool:
+    """Whether one of some processes, if it is on this machine, has said why it ends."""
+    here = [pid for host, pid in processes if host == socket.gethostname()]
     with suppress(OSError):
-        return any(_end_of(p).read_text() == _HAS_REPORTED for p in others if _end_of(p).exists())
+        return any(_end_of(p).read_text() == _HAS_REPORTED for p in here if _end_of(p).exists())
     return False
 
 
