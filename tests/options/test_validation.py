@@ -107,7 +107,11 @@ def test_what_is_made_in_python_is_held_to_the_same_types(refused):
         ("train", {"lr": -1}, "lr=-1.0: must be above 0"),
         ("train", {"batch_size": "many"}, "batch_size=many: must be auto or a whole number"),
         ("train", {"accumulate": True}, "accumulate=true: must be a whole number"),
-        ("train", {"checkpointing": "perhaps"}, "checkpointing=perhaps: must be gelu or true or false"),
+        (
+            "train",
+            {"checkpointing": "perhaps"},
+            "checkpointing=perhaps: must be gelu or true or false",
+        ),
         ("train", {"cosine": "stop"}, "cosine=stop: must be one of"),
         ("train", {"loss": "dise"}, "loss 'dise' names 'dise'"),
         ("train", {"keep": "bix"}, "keep=bix: no such prompt"),
