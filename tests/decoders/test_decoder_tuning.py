@@ -244,7 +244,7 @@ def test_training_as_published_with_the_stored_statistics(tmp_path, monkeypatch)
     """Plain SAM before, and two steps; one cache, so that each picture is encoded once."""
     golden, records = RUNS["stored"], written(tmp_path)
     model, cache = FineTuned(base(SPECS["vit_t"]), "none", "tuned"), FeatureCache(2**28)
-    monkeypatch.setattr(engine, "FeatureCache", lambda budget: cache)
+    monkeypatch.setattr(engine, "feature_cache", lambda *how: cache)
     model.cache = cache
     metrics = ("dice_kyyle", "iou_kyyle")
     measuring = EvalConfig(metrics=metrics)
