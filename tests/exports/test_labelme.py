@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
-from tuned_models import SHALLOW
 
 from samtune.exports.checks import SHAPES, asks, prompts_of
 from samtune.exports.writing import export
@@ -20,7 +19,7 @@ def test_the_engine_of_labelme_gives_the_masks_of_the_model(tmp_path, monkeypatc
     pixels = tiny.pixels(1, (50, 90))[0].permute(1, 2, 0).byte().numpy()
     (tmp_path / "in").mkdir()
     Image.fromarray(pixels).save(tmp_path / "in/a.png")
-    model = FineTuned(tiny.base(SHALLOW), "none", "frozen", prompts="box")
+    model = FineTuned(tiny.base(tiny.SHALLOW), "none", "frozen", prompts="box")
     export(model, tmp_path / "out", format="labelme", name="polyps", check=tmp_path / "in")
     monkeypatch.setattr(osam.apis, "registered_model_types", [*osam.apis.registered_model_types])
     monkeypatch.syspath_prepend(tmp_path / "out")

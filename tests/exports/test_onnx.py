@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from tuned_models import SHALLOW, moved, save_picture
+from tuned_models import moved, save_picture
 
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
@@ -24,7 +24,7 @@ def picture(tmp_path_factory):
 
 @pytest.mark.slow
 def test_encoder_and_decoder_answer_as_the_model_does(picture, tmp_path):
-    model = moved(FineTuned(tiny.base(SHALLOW), "lora", "hq", prompts="box"))
+    model = moved(FineTuned(tiny.base(tiny.SHALLOW), "lora", "hq", prompts="box"))
     exported = export(model, tmp_path / "out", name="polyps", threshold=0.5, check=picture)
     assert exported.files == (
         "check.png",
@@ -68,7 +68,7 @@ def test_a_model_of_classes_is_one_file(picture, tmp_path):
     policy = InputPolicy((64, 96), "stretch", channels="bgr", mean=(90.0, 80.0, 70.0))
     model = moved(
         FineTuned(
-            tiny.base(SHALLOW),
+            tiny.base(tiny.SHALLOW),
             "bitfit",
             "semantic",
             decoder_options={"classes": 3},

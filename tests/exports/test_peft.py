@@ -1,6 +1,7 @@
 """peft: an adapter beside transformers' SamModel; PEFT itself is the judge."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import tiny
@@ -11,8 +12,10 @@ from samtune.exports.writing import export
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
+# Not imported here: every process that collects the tests would take the time for it.
+pytestmark = pytest.mark.skipif(
+    find_spec("transformers") is None or find_spec("peft") is None, reason="needs peft"
+)
 
 
 @pytest.fixture(scope="module")

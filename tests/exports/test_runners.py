@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
-from tuned_models import SHALLOW, moved, save_picture
+from tuned_models import moved, save_picture
 
 from samtune.exports.writing import export
 from samtune.model.finetuned import FineTuned
@@ -29,7 +29,7 @@ def exported(tmp_path_factory):
     """A model without prompts, and a folder with its file and a photograph."""
     pictures = save_picture(tmp_path_factory.mktemp("pictures"))
     folder = save_picture(tmp_path_factory.mktemp("runner"))
-    model = moved(FineTuned(tiny.base(SHALLOW), "lora", "tuned", prompts="none"))
+    model = moved(FineTuned(tiny.base(tiny.SHALLOW), "lora", "tuned", prompts="none"))
     export(model, folder / "polyps-onnx", name="polyps", check=pictures)
     return model, folder
 

@@ -9,7 +9,6 @@ import tiny
 import torch
 import yaml
 from PIL import Image
-from tuned_models import SHALLOW
 
 from samtune.errors import InputError
 from samtune.exports import tool_files
@@ -227,7 +226,7 @@ def test_exported_files_answer_as_the_model_does(name, policy, tmp_path):
     pixels = tiny.pixels(1, (50, 90))[0].permute(1, 2, 0).byte().numpy()
     (tmp_path / "in").mkdir()
     Image.fromarray(pixels).save(tmp_path / "in/a.png")
-    model = FineTuned(tiny.base(SHALLOW), "none", "frozen", prompts="box", input=policy)
+    model = FineTuned(tiny.base(tiny.SHALLOW), "none", "frozen", prompts="box", input=policy)
     exported = export(model, tmp_path / "out", format=name, threshold=0.5, check=tmp_path / "in")
     assert exported.findings.difference < 1e-3
     assert {check.kind for check in exported.findings.checks} == {"box", "point"}

@@ -77,6 +77,24 @@ covered_trained = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(scope="module")
+def sam() -> Sam:
+    """One windowed and one global block: more of the same take time and show no more."""
+    return tiny.base(tiny.SHALLOW)
+
+
+@pytest.fixture(scope="module")
+def deep_sam() -> Sam:
+    """Two blocks of each kind."""
+    return tiny.base()
+
+
+@pytest.fixture
+def own_sam() -> Sam:
+    """One that a test may change."""
+    return tiny.base(tiny.SHALLOW)
+
+
 def test_the_registries_hold_the_core_of_the_matrix():
     assert {"none", "lora", "adaptformer"} <= set(ADAPTERS)
     assert {"frozen", "tuned"} <= set(DECODERS)
@@ -227,19 +245,13 @@ def test_without_adapter_and_decoder_it_is_plain_sam(sam):
             assert torch.equal(mine.iou, plain.iou)
 
 
-@pytest.fixture(scope="module")
-def shallow() -> Sam:
-    """One windowed and one global block: tracing more of the same takes time and shows no more."""
-    return tiny.base(replace(tiny.TINY, depth=2, global_blocks=(1,)))
-
-
 @pytest.mark.parametrize(
     ("adapter", "decoder"), [pair for pair in ENCODERS if pair not in READ_OUTS], ids=str
 )
 @pytest.mark.slow
-def test_compiled_in_one_graph_an_encoder_computes_the_same(shallow, adapter, decoder):
-    model = stirred(shallow, adapter, decoder)
-    pixels = shallow.preprocess(tiny.pixels())
+def test_compiled_in_one_graph_an_encoder_computes_the_same(sam, adapter, decoder):
+    model = stirred(sam, adapter, decoder)
+    pixels = sam.preprocess(tiny.pixels())
     torch._dynamo.reset()
     compiled = torch.compile(model.encode, backend="eager", fullgraph=True)
     found, expected = compiled(pixels), model.encode(pixels)
@@ -250,8 +262,8 @@ def test_compiled_in_one_graph_an_encoder_computes_the_same(shallow, adapter, de
 
 @pytest.mark.parametrize(("adapter", "decoder"), READ_OUTS, ids=str)
 @pytest.mark.slow
-def test_compiled_in_one_graph_a_model_computes_the_same(shallow, adapter, decoder):
-    model = stirred(shallow, adapter, decoder)
+def test_compiled_in_one_graph_a_model_computes_the_same(sam, adapter, decoder):
+    model = stirred(sam, adapter, decoder)
     pixels, prompts = tiny.pixels(), tiny.boxes(IMAGE)
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -266,8 +278,8 @@ ROUGHLY = 0.06 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 0.15
 
 @pytest.mark.slow
 @formed
-def test_bfloat16_is_close(sam, adapter, decoder):
-    model = stirred(sam, adapter, decoder)
+def test_bfloat16_is_close(deep_sam, adapter, decoder):
+    model = stirred(deep_sam, adapter, decoder)
     exact = answer(model)
     with torch.autocast("cpu", torch.bfloat16):
         rough = answer(model).float()
@@ -279,7 +291,7 @@ def test_bfloat16_is_close(sam, adapter, decoder):
 def test_merged_is_unmerged_where_there_is_a_closed_form(sam, adapter):
     decoder = first(0, adapter.split("+")[0])
     model = stirred(sam, adapter, decoder)
-    merged = tiny.base()
+    merged = tiny.base(tiny.SHALLOW)
     state = merged.state_dict()
     deltas = model.adapter.deltas(sam)
     assert deltas.keys() <= state.keys()

@@ -22,7 +22,7 @@ WORDS = ["base.name=tiny", "adapter.rank=2", "train.precision=fp32", "device=cpu
 @pytest.fixture(scope="module")
 def load():
     """Its counts are made once."""
-    with mock.patch.dict(SPECS, {"tiny": tiny.TINY}):
+    with mock.patch.dict(SPECS, {"tiny": tiny.SHALLOW}):
         yield Load(from_words(WORDS), objects=2)
 
 

@@ -4,6 +4,7 @@ A module rather than fixtures alone, so that the processes of distributed tests 
 """
 
 import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ TINY = SamSpec(
     decoder_hidden=64,
     iou_hidden=32,
 )
+
+SHALLOW = replace(TINY, depth=2, global_blocks=(1,))
+"""One block of each kind, for what takes the longer the more there are."""
 
 
 def options(adapter: str) -> dict[str, Any]:

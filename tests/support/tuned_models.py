@@ -1,15 +1,10 @@
 """Tiny models whose trained weights have moved, and a picture to ask them about."""
 
-from dataclasses import replace
-
 import tiny
 import torch
 from PIL import Image
 
 from samtune.model.finetuned import FineTuned
-
-SHALLOW = replace(tiny.TINY, depth=2, global_blocks=(1,))
-"""A base with one block of each kind: the time to trace a program goes with the blocks."""
 
 
 def moved(model: FineTuned, by: float = 0.05) -> FineTuned:

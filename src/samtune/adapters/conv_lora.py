@@ -161,7 +161,7 @@ class ConvLoRA(Adapter):
 
     def first_block(self, depth: int) -> int:
         """The first of the chosen blocks."""
-        return min(map(int, self.updates), default=depth)
+        return min([*map(int, self.updates), depth])
 
     def begin(self, encoder: Encoder, pixels: Tensor, x: Tensor, tokens: Tensor | None) -> Routing:
         """Starts without any decision."""

@@ -97,7 +97,7 @@ class PerHead(Adapter):
 
     def first_block(self, depth: int) -> int:
         """The first of the chosen blocks."""
-        return min(map(int, self.updates), default=depth)
+        return min([*map(int, self.updates), depth])
 
     def edits(self, i: int, state: None) -> BlockEdits:
         """The residuals of block ``i``, if it is adapted."""

@@ -118,7 +118,7 @@ class Stack(Adapter):
 
     def first_block(self, depth: int) -> int:
         """The first block that any of the adapters changes."""
-        return min((a.first_block(depth) for a in self._each()), default=depth)
+        return min([depth, *(a.first_block(depth) for a in self._each())])
 
     def reads(self, depth: int) -> frozenset[int]:
         """The streams that any of the adapters reads."""

@@ -115,8 +115,10 @@ def colour_of(value: int) -> tuple[int, int, int]:
 
 def _tint(mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """The RGB ``(n, 3)`` of the ``n`` pixels of a mask: one colour, or one per object."""
+    if mask.dtype == bool:
+        return np.array([colour])
     numbers, place = np.unique(mask[mask > 0], return_inverse=True)
-    if mask.dtype == bool or len(numbers) < 2:
+    if len(numbers) < 2:
         return np.array([colour])
     return np.array([colour_of(int(number) - 1) for number in numbers])[place.reshape(-1)]
 

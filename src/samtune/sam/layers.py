@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,7 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from samtune.errors import InputError
 from samtune.ops.frozen import Conv2d, Linear
 
-_HIDDEN_AGAIN = ContextVar("MLPs make what lies between their layers again", default=False)
+
+class _Hidden:
+    """A class, and no context variable, so that blocks are still compiled in one graph."""
+
+    is_made_again = False
+    """Whether MLPs make what lies between their layers again."""
 
 
 class LayerNorm2d(nn.Module):
@@ -73,7 +77,7 @@ class MLP(nn.Module):
 
 def through_hidden(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Runs an MLP's two layers, whose hidden half may be made again, see `hidden_made_again`."""
-    if not (_HIDDEN_AGAIN.get() and x.requires_grad and torch.is_grad_enabled()):
+    if not (_Hidden.is_made_again and x.requires_grad and torch.is_grad_enabled()):
         return layers(x)
     # The second run ends with what the activation keeps, before the second layer.
     return checkpoint(layers, x, use_reentrant=False, preserve_rng_state=False)
@@ -85,11 +89,11 @@ def hidden_made_again() -> Iterator[None]:
 
     That is four times as wide; the backward pass makes it again.
     """
-    token = _HIDDEN_AGAIN.set(True)
+    before, _Hidden.is_made_again = _Hidden.is_made_again, True
     try:
         yield
     finally:
-        _HIDDEN_AGAIN.reset(token)
+        _Hidden.is_made_again = before
 
 
 class PatchEmbed(nn.Module):
