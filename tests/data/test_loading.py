@@ -103,6 +103,7 @@ def test_too_little_shared_memory_is_called_that(refused, monkeypatch):
             RuntimeError("DataLoader worker (pid(s) 5) exited unexpectedly"),
             "exited unexpectedly",
         ),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
         (RuntimeError("a shape does not fit"), None),
         (ValueError("out of memory"), None),
     ],
@@ -117,3 +118,14 @@ def test_a_lost_process_is_named_among_several_alone(monkeypatch):
     assert in_words(error) is None
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "another process of the run has ended" in in_words(error)
+
+
+def test_the_limit_of_open_files_is_raised_or_refused(refused, monkeypatch):
+    resource = pytest.importorskip("resource")
+    limits, chosen = {"now": (256, 5000)}, []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: chosen.append(pair))
+    assert len([*batches(Images(int), 1, batch_size=2)]) == 2 and chosen == [(2048, 5000)]
+    limits["now"] = (100, 100)  # a process that loads data would wait for ever
+    refused(["data.workers=1", "only 100 files", "ulimit -n"],
+            lambda: [*batches(Images(int), 1, batch_size=2)])  # fmt: skip

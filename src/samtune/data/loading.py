@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ TOO_SMALL = (
     "data.workers: the shared memory (/dev/shm) is too small for the batches of the loading "
     "processes; give a container more, as in docker run --shm-size=8g, or set data.workers=0"
 )
+
+OPEN_FILES, LEAST_FILES = 1024, 64
+"""Open files that are usual for this process and for each that loads data, and the fewest."""
 
 
 def shared(values: Tensor, workers: int) -> Tensor:
@@ -55,11 +59,13 @@ def batches(dataset: Dataset[Example], workers: int, **how: Any) -> Iterator[Bat
         how: The examples of each batch, as arguments of torch's ``DataLoader``.
 
     Raises:
-        InputError: Reading a file failed, in any process; or shared memory is too small.
+        InputError: Reading a file failed, in any process; or shared memory is too small, or too few
+            files may be open.
     """
     if not workers:
         yield from DataLoader(dataset, collate_fn=collate, **how)
         return
+    _allow_open_files(workers)
     loader = DataLoader(_Guarded(dataset), num_workers=workers, collate_fn=_join, **how)
     try:
         loaded = iter(loader)
@@ -71,6 +77,33 @@ def batches(dataset: Dataset[Example], workers: int, **how: Any) -> Iterator[Bat
         if isinstance(batch, _Failure):
             raise InputError(batch.line)
         yield batch
+
+
+def _allow_open_files(workers: int) -> None:
+    """Raises this process's limit of open files: every tensor on its way is one.
+
+    Beyond the limit, a process that loads data would wait for ever.
+
+    Raises:
+        InputError: The system allows too few.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES * (workers + 1)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft < LEAST_FILES * (workers + 1):
+        raise InputError(
+            f"data.workers={workers}: only {soft} files may be open at a time; allow more, as by "
+            "ulimit -n 4096, or set data.workers=0"
+        )
 
 
 @dataclass(frozen=True)

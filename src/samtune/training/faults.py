@@ -48,6 +48,10 @@ def in_words(error: BaseException) -> str | None:
             f"memory has run out ({first}); set train.micro_batch=1, train.checkpointing=true or a "
             "lower input.size; samtune plan says what each of them needs"
         )
+    if runtime and "can't start new thread" in first:
+        return (
+            "the system allows no more threads; allow more, as by ulimit -u, or end other programs"
+        )
     if runtime and "DataLoader worker" in first:
         if SHARED in text or "Bus error" in text:
             return TOO_SMALL
