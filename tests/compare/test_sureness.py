@@ -74,7 +74,7 @@ def test_the_best_is_named_only_if_all_others_are_worse(tmp_path):
     assert rows[2]["standing"] == WORSE and not any(row["best"] for row in rows)
     names = [row[0] for row in main_grids(result)[0].rows]
     assert names == ["zero-shot", "one =", "other =", "worse"]
-    assert any("is not distinguishable from the best" in note for note in notes(result))
+    assert any("= is not distinguishable from the one" in note for note in notes(result))
     against = rows[2]["against_best"]
     assert against["difference"] < -0.08 and against["interval"][1] < 0
     assert "Not distinguishable from zero-shot: worse, 4 shots." in notes(result)
