@@ -48,7 +48,7 @@ def test_words_mean_sizes(setting, meaning):
         ("half", "off, auto, a size"),
         ("off,ram=1GB", "'off' is no size"),
         ("lots", "'lots' is no size"),
-        (4.5, "feature_cache=4.5"),
+        (4.5, "feature_cache=4.5: must be off, auto, a size"),
     ],
 )
 def test_other_words_are_refused_in_one_line(setting, words, refused):

@@ -15,6 +15,7 @@ from samtune.errors import InputError
 from samtune.files import check_room
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.feature_store import FeatureStore, digest_of_base
+from samtune.options import as_yaml
 from samtune.training.memory import free_memory_of_machine
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _UNITS = {
     **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-zA-Z]*)")
-CacheSetting = bool | int | str | Sequence[str]
+CacheSetting = bool | int | float | str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Caching:
         """
         if setting is False or setting == OFF:
             return cls()
-        if isinstance(setting, bool):
-            raise InputError(f"{KEY}=true: {RULE}")
+        if isinstance(setting, bool | float):
+            raise InputError(f"{KEY}={as_yaml(setting)}: {RULE}")
         if isinstance(setting, int):
             if setting < 0:
                 raise InputError(f"{KEY}={setting}: must be at least 0 bytes")
@@ -114,7 +115,7 @@ def _existing(folder: Path) -> Path:
 
 def as_word(setting: CacheSetting) -> str:
     """A setting as it is typed."""
-    return str(setting) if isinstance(setting, int | str) else ",".join(map(str, setting))
+    return str(setting) if isinstance(setting, int | float | str) else ",".join(map(str, setting))
 
 
 def check_feature_cache(

@@ -125,7 +125,7 @@ class FitConfig(Settings):
     checkpointing: Literal["gelu"] | bool = setting(False, level="expert")
     """Recompute each block in the backward pass: less memory, about a third more time. gelu
     recomputes only the hidden layer of each block's MLP, the widest of what is kept."""
-    feature_cache: bool | int | str | list[str] = setting(0, level="expert")
+    feature_cache: bool | int | float | str | list[str] = setting(0, level="expert")
     """Cache of the encoder's results for images, up to the first block that is trained: off (0),
     auto, a size of memory per process as 8GB (or bytes), ram=SIZE, disk=SIZE, or several, as
     ram=4GiB,disk=50GiB; with half they are stored in half precision. It needs blocks that are not
