@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -188,13 +189,32 @@ def metrics(options: argparse.Namespace, rows: Table) -> None:
     probability = cv2.GaussianBlur(truth.astype(np.float32), (0, 0), 8)
     p, t = torch.tensor(probability), torch.tensor(truth)
     suite = Suite(EvalConfig(metrics=("saliency",)))
-    values = []
-    for _ in range(options.rounds + 1):
-        start = time.process_time()
-        suite.update(Seen((p > 0.5)[None], t[None], probability=p, whole=t))
-        values.append(time.process_time() - start)
-    milliseconds = 1e3 * statistics.median(values[1:])
-    rows.add(Row("saliency metrics of an image", milliseconds, "ms", 60, at_most=True))
+    seen = Seen((p > 0.5)[None], t[None], probability=p, whole=t)
+    calls = {"samtune": partial(suite.update, seen)}
+    if library := _library(p.numpy(), truth):
+        calls["pysodmetrics"] = library
+    for call in calls.values():
+        call()
+    times = measuring.interleaved(calls, options.rounds, DEVICE)
+    own = statistics.median(times["samtune"])
+    rows.add(Row("saliency metrics of an image", 1e3 * own, "ms", 60, at_most=True))
+    if library:
+        ratio = statistics.median(times["pysodmetrics"]) / own
+        rows.add(Row("saliency metrics, pysodmetrics / samtune", ratio, "x"))
+
+
+def _library(probability: np.ndarray, truth: np.ndarray) -> Callable[[], None] | None:
+    """The same measures by pysodmetrics, if it is installed."""
+    try:
+        import py_sod_metrics as sod
+    except ImportError:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its F-measure announces a successor
+        kinds = [sod.MAE(), sod.Smeasure(), sod.Emeasure(), sod.Fmeasure(), sod.WeightedFmeasure()]
+    images = ((255 * each).astype(np.uint8) for each in (probability, truth))
+    pred, gt = images
+    return lambda: [kind.step(pred=pred, gt=gt) for kind in kinds] and None
 
 
 def refusals(options: argparse.Namespace, rows: Table) -> None:
