@@ -212,6 +212,8 @@ def test_a_run_from_before_a_setting_has_its_default(words, refused):
     assert _finished_summary(run) == (None, None)
     (other,) = plan_runs([*words, "methods=lora", "seeds=1", "train.last_batch=drop"])
     refused("has train.last_batch=fill from an earlier run, not drop", _finished_summary, other)
+    (run.folder / "images.csv").mkdir()
+    refused(["images.csv: is a folder"], _finished_summary, run)
     file.rename(run.folder / "summary.json")
     refused([str(run.folder), "config.yaml is missing"], _finished_summary, run)
 

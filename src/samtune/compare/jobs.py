@@ -31,7 +31,7 @@ from samtune.runs.automatic import check_modes, with_able_modes
 from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.data_of_run import check_splits, data_name
 from samtune.runs.finished import read_summary
-from samtune.runs.folder import SUMMARY, finite
+from samtune.runs.folder import SUMMARY, finite, refuse_folders
 from samtune.runs.framing import choose_framing
 from samtune.runs.trees import leaves
 from samtune.runs.values import Tree
@@ -182,6 +182,7 @@ def _finished_summary(run: Run) -> tuple[Tree | None, str | None]:
     """
     if begun_or_new(run.config).resume is None:
         return None, None
+    refuse_folders(run.folder)
     earlier = leaves(config_of_run(run.folder).tree())
     wanted = leaves(run.config.tree())
     for key in sorted(earlier.keys() | wanted.keys()):
