@@ -44,6 +44,9 @@ def forked(call, *args):
         code = 0
     except SystemExit as end:
         code = end.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
