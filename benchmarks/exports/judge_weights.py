@@ -1,17 +1,19 @@
 """Exported weights in the programs that they are for, asked beside samtune.
 
-``python benchmarks/exports/judge_weights.py [FOLDER]`` tunes nothing: it fills bases of the
-official sizes and an adapter with random numbers, exports them as ``pth``, and loads the files with
-the strict readers of segment-anything and Ultralytics, whichever is installed (``pip install
-segment-anything torchvision ultralytics``). It prints the IoU of masks, or the largest difference
-of embeddings, on an image of the demo.
+    python benchmarks/exports/judge_weights.py FOLDER [BASE ...]
+
+It tunes nothing: it fills bases of the official sizes (vit_b and vit_t) and an adapter with random
+numbers, exports them as ``pth`` into new folders in FOLDER, and loads the files with the strict
+readers of segment-anything and Ultralytics, whichever is installed (``pip install segment-anything
+torchvision ultralytics``; torchvision must be the one for the torch that is installed). It prints
+the IoU of masks, or the largest difference of embeddings, on an image of the demo. vit_b takes
+minutes of one core.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -85,24 +87,25 @@ def ultralytics(name: str, file: Path, image: np.ndarray, ours: list[np.ndarray]
 MERGED: dict[str, Sam] = {}
 
 
-def main(folder: Path) -> None:
+CASES = {"vit_b": ("lora", (segment_anything, ultralytics)), "vit_t": ("bitfit", (ultralytics,))}
+"""The adapter and the programs of each base."""
+
+
+def main(folder: Path, names: list[str]) -> None:
     """Prints one line for each base and program."""
     photo = next((demo_data() / "images" / "test").glob("*.png"))
     (folder / "photo").mkdir(parents=True, exist_ok=True)
     shutil.copy(photo, folder / "photo")
-    for name, adapter, judges in (
-        ("vit_b", "lora", (segment_anything, ultralytics)),
-        ("vit_t", "bitfit", (ultralytics,)),
-    ):
+    for name in names:
+        adapter, judges = CASES[name]
         model = random_model(name, adapter)
         image = read_image(photo, model.input)
         MERGED[name] = model.merge()
         ours = predicted(model.predictor(), image)
+        out = folder / name
+        export(model, out, "pth", name="polyps", check=folder / "photo", ultralytics=True)
+        file = next(out.glob("*.pt"))
         for judge in judges:
-            out = folder / f"{name}-{judge.__name__}"
-            named = judge is ultralytics
-            export(model, out, "pth", name="polyps", check=folder / "photo", ultralytics=named)
-            file = next(each for each in out.iterdir() if each.suffix in (".pt", ".pth"))
             try:
                 print(f"{name} {file.name} in {judge.__name__}: {judge(name, file, image, ours)}")
             except ImportError as error:
@@ -110,8 +113,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as place:
-            main(Path(place))
+    main(Path(sys.argv[1]), sys.argv[2:] or list(CASES))

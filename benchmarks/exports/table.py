@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gc
 import json
 import os
 import platform
@@ -349,7 +348,6 @@ def seconds(job: Job, answers: Answers, image: np.ndarray) -> Row:
 def run(file: Path, only: tuple[str, str] | None) -> None:
     """Writes the rows that are missing."""
     torch.set_num_threads(1)
-    gc.disable()  # a fifth of the time of tracing
     rows = read(file)
     with TemporaryDirectory() as place, TemporaryDirectory() as files:
         shutil.copy(photo(), place)
@@ -367,7 +365,6 @@ def write_row(file: Path, make: Callable[[], Row]) -> None:
     """Makes a row, and adds it to a file."""
     began = time.process_time()
     row = make()
-    gc.collect()
     row["seconds"] = time.process_time() - began
     append(file, row)
     print(f"{row['adapter']} {row['decoder']}: {row['seconds']:.0f} s", flush=True)
@@ -509,8 +506,7 @@ def page(file: Path) -> str:
         f"pair; every trained tensor is moved by noise. {platform.machine()}, no GPU, {has}. "
         "`semantic` has five classes. A name with a colon is another form (`samtune methods "
         "NAME`). What is made for MobileSAM's encoder runs on a vit_t of drawn weights.\n",
-        "An empty cell of `torch` was not run: its program is the one from which `onnx` was "
-        "written, and it was run with another partner of the adapter and of the decoder.\n",
+        "An empty cell of `torch` was not run: `onnx` is written from the same program.\n",
         f"{measured} of {len(order)} pairs"
         + (f"; {missing} are not measured yet.\n" if missing else ", which are all that fit.\n"),
         "## Graphs and weights\n",

@@ -148,6 +148,10 @@ def sign_archive(path: Path, verb: str) -> None:
 
 def free_path(path: Path) -> Path:
     """The path, or if it exists the first of ``NAME-2``, ``NAME-3``, ... that does not."""
+    if not path.name or path.name == "..":  # as of the folder that one is in
+        path = path.resolve()
+    if not path.name:  # of a disk as a whole
+        path = path / "samtune"
     ending = path.suffix if path.is_file() else ""
     count, stem = 1, path.name.removesuffix(ending)
     while path.exists():

@@ -30,6 +30,7 @@ def test_the_file_has_the_official_names_and_answers_as_the_model(pictures, tmp_
     about = json.loads((tmp_path / "out/export.json").read_text())
     assert about["model_type"] == "tiny" and about["largest_logit_difference"] < 1e-4
     assert about["mean_iou_as_consumer"] == about["mean_iou"] > 0.999
+    assert exported.advice == ""
 
 
 def test_a_model_of_tiles_is_exported_for_whole_images(pictures, tmp_path):
@@ -44,8 +45,10 @@ def test_a_model_of_tiles_is_exported_for_whole_images(pictures, tmp_path):
 def test_what_sams_own_predictor_sees_is_told(pictures, tmp_path):
     policy = InputPolicy((64, 96), "stretch")
     model = moved(FineTuned(tiny.base(), "bitfit", input=policy), by=0.2)
-    findings = export(model, tmp_path / "out", "pth", check=pictures).findings
+    exported = export(model, tmp_path / "out", "pth", check=pictures)
+    findings = exported.findings
     assert findings.difference < 1e-4 and findings.consumer_iou < 0.999
+    assert "tune at input.size=64 with input.resize=longest" in exported.summary()["advice"]
 
 
 def test_ultralytics_tells_sizes_by_the_end_of_the_name(pictures, tmp_path):

@@ -107,6 +107,18 @@ def test_the_yaml_names_the_type_that_fits_the_model(
         assert (tmp_path / about[f"{part}_model_path"]).is_file()
 
 
+def test_a_hint_names_what_makes_the_pixels_alike(models):
+    for name, way, options, hint in (
+        ("anylabeling", "longest", {}, "--format labelme"),
+        ("samexporter", "longest", {}, "tuned at input.size=1024"),
+        ("x-anylabeling", "longest", {}, "give it smaller images"),
+        ("x-anylabeling", "longest", {"target_length": 128}, "leave format.target_length out"),
+        ("x-anylabeling", "stretch", {}, "rounds shrunk pixels once"),
+        ("labelme", "longest", {}, ""),
+    ):
+        assert hint in FORMATS[name]().advice(job(models[way], name, **options))
+
+
 def test_files_have_the_names_of_inputs_and_outputs_that_tools_read(models, graphs, tmp_path):
     for name in ("labelme", "samexporter"):
         FORMATS[name]().write(job(models["longest"], name), tmp_path)

@@ -18,6 +18,7 @@ from samtune.report.terminal import Display
 from samtune.runs.assembly import evaluation_modes
 from samtune.runs.folder import Log, finite, run_folder
 from samtune.runs.jobs import evaluate_run, train
+from samtune.runs.source import Source
 from samtune.runs.words import from_words
 from samtune.training.interrupts import Stopped
 
@@ -197,6 +198,14 @@ def test_a_checkpoint_saved_from_python_says_what_to_measure(
     summary = samtune("eval", path, *words).json
     assert list(summary["by_prompt"]) == ["point", "box"]
     assert summary["trainable_parameters"] == model.trainable()
+    options = {"classes": 3}
+    of_classes = FineTuned(sam, "none", "semantic", decoder_options=options, prompts="none")
+    config = Source.of(str(save(of_classes, tmp_path / "classes.safetensors"))).configure([])
+    assert (config.data.masks, config.data.classes, *config.prompts.train) == (
+        "classes",
+        3,
+        "none",
+    )
 
 
 def test_a_training_from_python(pairs, tiny_weights, tmp_path, monkeypatch):

@@ -13,6 +13,9 @@ from samtune.cli.console import Json, answer, speaking
 if TYPE_CHECKING:
     from samtune.report.terminal import Display
 
+OF_MODEL = ("base", "adapter", "decoder", "input", "data", "strength")
+"""The groups of settings that say which model is exported."""
+
 
 def export(
     checkpoint: Annotated[
@@ -112,7 +115,7 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
     from samtune.exports.writing import export as write
     from samtune.runs.source import Source
     from samtune.runs.values import Tree
-    from samtune.runs.words import layers
+    from samtune.runs.words import layers, refuse_unused
 
     for option in ("format", "out"):
         if how[option] is None:
@@ -124,8 +127,10 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
     for layer in layers([word.removeprefix("format.") for word in of_format]):
         settings |= layer
     of_model = [word for word in words if word not in of_format]
+    for word in of_model:
+        refuse_unused(word, "export", lambda key: key.partition(".")[0] in OF_MODEL)
     origin = Source.of(source, of_model)
-    config = origin.configure(of_model)
+    config = origin.configure(of_model, measures=False)
     model = origin.model(config)
     exported = write(
         model,
@@ -142,4 +147,6 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
         f"{checks.difference:.2g}, IoU of the masks {checks.iou:.4f}, as {how['format']} prepares "
         f"images {checks.consumer_iou:.4f}"
     )
+    if exported.advice:
+        display.say(f"hint: {exported.advice}")
     return exported.summary()

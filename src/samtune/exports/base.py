@@ -130,6 +130,14 @@ class Format:
     class Config:
         """No settings of its own."""
 
+    def advice(self, job: Job) -> str:
+        """The remedy where the consumer's own preparation of images costs agreement, or nothing.
+
+        Args:
+            job: What was exported.
+        """
+        return ""
+
     @classmethod
     def check_installed(cls) -> None:
         """Refuses to go on without a package that the format needs.

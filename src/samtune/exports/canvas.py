@@ -25,6 +25,10 @@ from samtune.geometry import Geometry
 
 CANVAS = (684, SIDE)
 """Height and width in pixels."""
+CANVAS_ADVICE = (
+    "the canvas of this tool samples images at places of its own, whatever the model's frame; "
+    "--format labelme prepares them as samtune does, and x-anylabeling those that fit the frame"
+)
 NOT_BLACK = 1e-6
 """In place of a black pixel, so that it counts as the image's."""
 STEPS = 32

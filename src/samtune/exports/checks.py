@@ -24,6 +24,8 @@ LOGITS = 1e-3
 """The largest difference of mask logits in fp32."""
 LEAST_IOU: dict[Precision, float] = {"fp32": 0.999, "fp16": 0.98, "int8": 0.85}
 """The least IoU of a mask with the model's, by precision, each averaged over the checks."""
+ALIKE = 0.999
+"""The IoU from which on a consumer's masks count as the model's."""
 MOST_IMAGES = 4
 """Images that are checked; each is asked with every kind of prompt in three shapes."""
 SHAPES = {"whole": (1.0, 1.0), "portrait": (1.0, 0.4), "panorama": (0.3, 1.0)}

@@ -18,7 +18,10 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 @torch.no_grad()
 def write_onnx(path: Path, part: TracedPart, metadata: Mapping[str, str]) -> None:
-    """Writes a traced module as a file of opset 18; its program can be used for nothing afterwards.
+    """Writes a module as a file of opset 18.
+
+    A program that was traced before is taken, and can be used for nothing afterwards. Else torch's
+    exporter traces the module itself: it knows more ways to do so.
 
     Args:
         path: Where to; weights of more than 2 GB lie beside it as ``NAME.onnx.data``.
@@ -28,7 +31,7 @@ def write_onnx(path: Path, part: TracedPart, metadata: Mapping[str, str]) -> Non
     Raises:
         InputError: torch cannot trace it, or ONNX has no form of what it does.
     """
-    traced = part.program
+    traced = vars(part).get("program") or part.module.eval()
     program = or_refused(
         f"{path.name}: torch cannot write this model as ONNX ({{}}); {ELSEWHERE}",
         lambda: torch.onnx.export(

@@ -16,6 +16,7 @@ from samtune.assets import demo_data
 from samtune.errors import InputError
 from samtune.exports.base import FORMATS, Answers, Format, Job
 from samtune.exports.checks import (
+    ALIKE,
     LEAST_IOU,
     LOGITS,
     Ask,
@@ -62,6 +63,8 @@ class Exported:
     folder: Path
     files: tuple[str, ...]
     findings: Findings
+    advice: str = ""
+    """The remedy if the consumer prepares images in its own way, and its masks differ for that."""
 
     def summary(self) -> dict[str, Any]:
         """The results as JSON values."""
@@ -69,6 +72,7 @@ class Exported:
         return {
             "out": str(self.folder),
             "files": list(self.files),
+            **({"advice": self.advice} if self.advice else {}),
             **{key: value for key, value in tree.items() if key != "checks"},
         }
 
@@ -121,7 +125,8 @@ def export(
     with replacing_folder(folder, REMEDY) as partial:
         findings = _fill(partial, target, job, images)
         names = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
-    return Exported(folder, tuple(names), findings)
+    differs = findings.consumer_iou < min(ALIKE, findings.iou)
+    return Exported(folder, tuple(names), findings, target.advice(job) if differs else "")
 
 
 def _fill(

@@ -43,6 +43,19 @@ def class_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
     return below
 
 
+def settings_of_maps(decoder: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of data and prompts that a decoder implies if it answers with a map of classes.
+
+    Args:
+        decoder: Its name and options, as a checkpoint has them.
+    """
+    name = decoder["name"]
+    count = DECODERS[name].class_count(decoder) if name in DECODERS else None
+    if count is None:
+        return {}
+    return {"data": {"masks": "classes", "classes": count}, "prompts": {"train": [NONE]}}
+
+
 def check_classes(
     data: DataConfig, prompts: PromptConfig, decoder: Mapping[str, Any], loss: str
 ) -> None:

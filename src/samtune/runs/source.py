@@ -22,6 +22,7 @@ from samtune.options import changeable
 from samtune.options.former import under_current_names
 from samtune.prompts import PromptModes
 from samtune.runs.assembly import device_of, models
+from samtune.runs.class_maps import settings_of_maps
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.data_of_run import SPLIT, Parts, parts_of_run, parts_to_train_on
 from samtune.runs.folder import CONFIG
@@ -108,6 +109,7 @@ class Source:
         parts["data"] = intensity.settings_of(header["input"])
         prompts = {"eval": list(PromptModes.parse(header["prompts"]).as_written)}
         alone: Tree = {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
+        alone = lay_over(alone, settings_of_maps(header["decoder"]))
         return lay_over(alone, self._base_within(header))
 
     def _base_within(self, header: Tree) -> Tree:

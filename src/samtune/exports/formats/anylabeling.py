@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.exports.base import FORMATS, Answers, Job
-from samtune.exports.canvas import CanvasAnswers, write_canvas_pair
+from samtune.exports.canvas import CANVAS_ADVICE, CanvasAnswers, write_canvas_pair
 from samtune.exports.tool_files import ToolFormat
 
 
@@ -25,6 +25,10 @@ class Anylabeling(ToolFormat):
     def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
         """Writes the files, see :class:`Anylabeling`."""
         return write_canvas_pair(job, folder)
+
+    def advice(self, job: Job) -> str:
+        """Another tool: no frame has the pixels of the canvas."""
+        return CANVAS_ADVICE
 
     def answers(self, job: Job, folder: Path) -> Answers:
         """The files in onnxruntime, as AnyLabeling asks them."""

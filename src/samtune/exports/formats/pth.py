@@ -61,6 +61,14 @@ class Pth(Format):
         write_sam(spec, merged_state(job.model), folder / _file_name(job))
         return {"model_type": spec.name, "image_size": spec.image_size}
 
+    def advice(self, job: Job) -> str:
+        """The way in which SAM's own predictors bring images in."""
+        side = job.model.sam.spec.image_size
+        return (
+            f"programs for SAM bring every image to {side} pixels and pad it; tune at "
+            f"input.size={side} with input.resize=longest for them, or export to onnx"
+        )
+
     def answers(self, job: Job, folder: Path) -> Answers:
         """The file, read back strictly."""
         file = folder / _file_name(job)

@@ -41,6 +41,15 @@ class Samexporter(ToolFormat):
         write_decoder(job, folder, decoder, low="low_res_logits")
         return {"opset": OPSET}
 
+    def advice(self, job: Job) -> str:
+        """A frame of 1024, to which the runner always resizes."""
+        if max(job.model.input.size) == SIDE:
+            return ""
+        return (
+            f"samexporter resizes every image to {SIDE} pixels, and this model's frame has "
+            f"{max(job.model.input.size)}; a model tuned at input.size={SIDE} gets the same pixels"
+        )
+
     def answers(self, job: Job, folder: Path) -> Answers:
         """The files in onnxruntime, as samexporter's runner asks them."""
         return SamexporterAnswers(job, folder)

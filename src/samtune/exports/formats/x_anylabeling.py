@@ -14,7 +14,7 @@ from PIL import Image
 
 from samtune.errors import InputError
 from samtune.exports.base import FORMATS, Answers, Ask, Job
-from samtune.exports.canvas import CanvasAnswers, write_canvas_pair
+from samtune.exports.canvas import CANVAS_ADVICE, CanvasAnswers, write_canvas_pair
 from samtune.exports.onnx_files import write_onnx
 from samtune.exports.onnx_inputs import notes_of, resized_example
 from samtune.exports.parts import PROMPTS, points_example
@@ -111,6 +111,23 @@ class XAnylabeling(ToolFormat):
         side = target_length(job.model, job.options)
         _write_square_pair(job, folder, side)
         return write_yaml(job, folder, kind, target_length=side)
+
+    def advice(self, job: Job) -> str:
+        """Images that the tool need not shrink, or another tool."""
+        kind, side = type_of(job), max(job.model.input.size)
+        if kind == "segment_anything":
+            return CANVAS_ADVICE
+        if kind == "segment_anything_2":
+            return (
+                "X-AnyLabeling rounds shrunk pixels once, and samtune twice; --format labelme "
+                "prepares them as samtune does"
+            )
+        if target_length(job.model, job.options) != side:
+            return f"leave format.target_length out for images of at most {side} pixels"
+        return (
+            f"X-AnyLabeling leaves pixels out where it shrinks an image to {side}; give it smaller "
+            "images, try format.target_length=1024, or export to labelme"
+        )
 
     def answers(self, job: Job, folder: Path) -> Answers:
         """The files in onnxruntime, as X-AnyLabeling asks them."""
