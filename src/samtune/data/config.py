@@ -174,13 +174,13 @@ class PromptConfig(Settings):
     section = "prompts"
 
     train: str | list[str] = "box"
-    """Prompts in training: box, point, 3_points (any number), mask, none, clicks (each next click
-    corrects an error of the answer), mixed (one of box, point and mask), or a list from which one
-    is drawn."""
+    """Prompts in training: box, jittered_box, point, 3_points (any number), mask, noisy_mask, none,
+    clicks (each next click corrects an error of the answer), mixed (one of box, point and mask),
+    all (one of all kinds), or a list from which one is drawn."""
     eval: str | list[str] = "auto"
     """Prompts in evaluation: auto (those of training, and after a training also those of
-    train.keep), those that prompts.train can have, jittered_box, noisy_mask, all, or a list, whose
-    prompts are evaluated one after another. everything (a grid of points) and instances (a
+    train.keep), any that prompts.train can have, or a list, whose prompts are evaluated one after
+    another, as are those of mixed and all. everything (a grid of points) and instances (a
     watershed of the prediction for the whole image) find all objects without prompts."""
     box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
@@ -213,7 +213,7 @@ class PromptConfig(Settings):
     background_points: CountOrZero = setting(0, level="expert")
     """Number of point prompts on the background of each training image, besides its objects, with
     an empty mask as the target. With quality_head in train.loss the model learns that the quality
-    of an answer to such a point is 0, which segmenting everything needs."""
+    of an answer to such a point is 0, which helps segmenting everything."""
 
     def check_together(self) -> None:
         """Refuses unknown modes, and rules for prompts that exclude each other."""

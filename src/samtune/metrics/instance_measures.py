@@ -33,9 +33,10 @@ def instance_measures() -> dict[str, Measure]:
     """The measures of instances by name: average precision, matches, counts."""
     averaged = "mean over IoU thresholds 0.5 to 0.95 and over classes that have targets"
     scored = (
-        "by the model's own scores; targets have classes if the masks have; a mask whose ignored "
-        "fraction reaches the IoU threshold is left out, as COCO does in a crowd; overlapping "
-        "annotations are flattened first, the smaller over the larger"
+        "by the model's own scores; classes are compared if the predicted masks have classes, "
+        "otherwise all targets are one class; a mask whose ignored fraction reaches the IoU "
+        "threshold is left out, as COCO does in a crowd; overlapping annotations are flattened "
+        "first, the smaller over the larger"
     )
     masks = (
         f"{_MASKS} and {_CLASS}; of prompted masks at most 100 per image and class count, as in "

@@ -118,7 +118,7 @@ class RunConfig(Settings):
     """The run's folder; by default below ``runs/``, named by method, base and data."""
     resume: str | None = None
     """Folder of an interrupted run to continue; true for the run in output, which is started if it
-    does not exist."""
+    does not exist, or without output for the only unfinished run of these data in runs/."""
     resume_changed: bool = setting(False, level="expert")
     """Continue, or measure a checkpoint, although images or masks of the run have changed or are
     missing; earlier measurements are then repeated."""

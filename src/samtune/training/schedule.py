@@ -155,7 +155,7 @@ class FitConfig(Settings):
     is."""
     average: Literal["auto", "none"] | PositiveFraction = setting("auto", level="expert")
     """Fraction of the steps, at the end, whose weights are averaged; the average is used if it
-    validates best. auto means a quarter."""
+    validates better by more than the standard error. auto means a quarter."""
     keep: str | list[str] = "auto"
     """Prompts that are not trained for and must not get worse: auto means box and point, each if
     the base reaches an IoU of 0.5 with it on the validation images; none; or a list. Training uses
@@ -164,10 +164,11 @@ class FitConfig(Settings):
     """Targets of the prompts of train.keep in training: base, the base's own answers, which costs
     one more encoding, or targets, the true masks."""
     rehearsal: NotNegative = setting(1.0, level="expert")
-    """Weight of the loss of the prompts of train.keep; with 0 they are only monitored."""
+    """Weight of the loss of the prompts of train.keep; with 0 they are only measured."""
     forget: NotNegative = setting(0.01, level="expert")
-    """Weights are not chosen if they lose more than this IoU, compared with the base, on a
-    monitored prompt of the validation images."""
+    """Weights are not chosen if they lose more than this IoU, compared with the base, on the
+    validation images with a prompt of train.keep or of training; train.keep=none turns this off,
+    except for the prompts of a train.metric with several terms."""
     patience: Count | None = None
     """Stop after this many validations in a row without a better one. Validations count only after
     the warm-up, and only after the first weights that are better than the base."""
