@@ -58,7 +58,7 @@ class DoRA(BlockTensors):
     """LoRA with a trained magnitude per feature; exact identity at the start, mergeable."""
 
     paper = "Liu et al. 2024, arXiv:2402.09353"
-    sits = "query, key and value projections"
+    sits = "query and value projections, or others (target)"
     uses = ("params",)
     forms: ClassVar = {"fused": {"target": "qkv"}}
 

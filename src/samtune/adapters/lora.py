@@ -147,7 +147,7 @@ class LoRA(Adapter):
     """Low-rank updates of the attention projections; exact identity at the start, mergeable."""
 
     paper = "Hu et al. 2021, arXiv:2106.09685; SAMed: Zhang and Liu 2023, arXiv:2304.13785"
-    sits = "query, key and value projections"
+    sits = "query and value projections, or others (target)"
     uses = ("qkv",)
     forms: ClassVar = {"fused": {"target": "qkv"}, "qkv": {"target": "q+k+v", "rank": 8}}
 

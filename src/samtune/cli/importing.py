@@ -32,7 +32,9 @@ SaveBase = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option(help="The model's input size, as 360,480 (height,width): gsam:gsam, samed."),
+    typer.Option(
+        help="The model's input size, as 360,480 (height,width); only for gsam:gsam and samed."
+    ),
 ]
 FirstSize = Annotated[
     str | None,

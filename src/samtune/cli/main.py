@@ -158,12 +158,15 @@ app.command(name="import")(bring_in)
 
 @app.command()
 def merge(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint of samtune.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a run.")],
     out: Annotated[Path, typer.Option("--out", help="The .pth or .safetensors file to write.")],
     base: Annotated[str | None, typer.Option(help="The base's weights.")] = None,
     trust: Annotated[
         list[str] | None,
-        typer.Option("--trust", help="A Python module whose class the checkpoint may name."),
+        typer.Option(
+            "--trust",
+            help="A Python module whose code may run if the checkpoint names a part of it.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -19,7 +19,10 @@ OF_MODEL = ("base", "adapter", "decoder", "input", "data", "strength")
 
 def export(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="A checkpoint, or a base's name.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A checkpoint, the folder of a run, or a base's name.", show_default=False
+        ),
     ] = None,
     words: Annotated[
         list[str] | None,

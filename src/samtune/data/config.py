@@ -179,9 +179,10 @@ class PromptConfig(Settings):
     all (one of all kinds), or a list from which one is drawn."""
     eval: str | list[str] = "auto"
     """Prompts in evaluation: auto (those of training, and after a training also those of
-    train.keep), any that prompts.train can have, or a list, whose prompts are evaluated one after
-    another, as are those of mixed and all. everything (a grid of points) and instances (a
-    watershed of the prediction for the whole image) find all objects without prompts."""
+    train.keep), any that prompts.train can have, everything, instances, or a list, whose prompts
+    are evaluated one after another, as are those of mixed and all. everything (a grid of points)
+    and instances (a watershed of the prediction for the whole image) find all objects without
+    prompts."""
     box_jitter: Rate = setting(0.1, level="expert")
     """Each side of a training box, and of jittered_box, moves by up to this fraction of its length.
     """

@@ -45,7 +45,7 @@ class BaseConfig(Settings):
     name: str = "nano"
     """vit_b, vit_l, vit_h, vit_t (MobileSAM), or nano, which ships with samtune."""
     weights: str | None = None
-    """File or folder of its weights, or a hub id; nano needs none."""
+    """File or folder of its weights, or a hub id, as facebook/sam-vit-base; nano needs none."""
     download: bool = False
     """Allow downloading a hub id, also that of a checkpoint (``hf:owner/name``)."""
     any: bool = setting(False, level="expert")

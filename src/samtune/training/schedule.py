@@ -130,8 +130,8 @@ class FitConfig(Settings):
     auto, a size of memory per process as 8GB (or bytes), ram=SIZE, disk=SIZE, or several, as
     ram=4GiB,disk=50GiB; with half they are stored in half precision. It needs blocks that are not
     trained (adapter.name=none, or late adapter.blocks), and images that repeat: data.augment=none
-    without crops, or data.views. auto caches if that helps, in a quarter of the free memory.
-    train.keep_to=base may take the same memory again."""
+    without crops, data.views, or data.redraw=false. auto caches if that helps, in a quarter of the
+    free memory. train.keep_to=base may take the same memory again."""
     feature_folder: str | None = setting(None, level="expert")
     """Folder of the cache on disk, which several trainings of one base may share, also at the same
     time; by default in the run's folder until the training is done, and one for all runs of a
