@@ -165,7 +165,8 @@ def merge(
         list[str] | None,
         typer.Option(
             "--trust",
-            help="A Python module whose code may run if the checkpoint names a part of it.",
+            help="A Python module whose code may run if the checkpoint names a part of it; "
+            "other commands say trust=MODULE.",
         ),
     ] = None,
     as_json: Json = False,
