@@ -214,7 +214,7 @@ class PromptConfig(Settings):
     background_points: CountOrZero = setting(0, level="expert")
     """Number of point prompts on the background of each training image, besides its objects, with
     an empty mask as the target. With quality_head in train.loss the model learns that the quality
-    of an answer to such a point is 0, which helps segmenting everything."""
+    of an answer to such a point is 0."""
 
     def check_together(self) -> None:
         """Refuses unknown modes, and rules for prompts that exclude each other."""

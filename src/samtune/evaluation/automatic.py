@@ -18,6 +18,7 @@ from samtune.distributed import place
 from samtune.errors import InputError
 from samtune.evaluation.result import Evaluation, image_row
 from samtune.evaluation.sums import counter_on, draws_of, gather_items
+from samtune.inference.allocator import return_freed_memory
 from samtune.inference.everything.config import with_fitted
 from samtune.inference.everything.instances import InstanceGenerator, Instances
 from samtune.inference.everything.run_lengths import as_coco
@@ -134,6 +135,7 @@ def evaluate_automatic(
         sample, start = dataset.sample(index), time.perf_counter()
         instances = generator(sample.image)
         sums.add(index, sample, instances, time.perf_counter() - start)
+        return_freed_memory()
         if watch is not None:
             watch(index, sample, instances)
         if progress is not None:

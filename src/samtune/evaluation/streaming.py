@@ -35,6 +35,7 @@ from samtune.evaluation.sums import (
     gather_items,
     suite_for,
 )
+from samtune.inference.allocator import return_freed_memory
 from samtune.inference.batches import Answers, PromptedBatch, prompted_batch
 from samtune.inference.clicks import central_clicks
 from samtune.inference.prompted import bytes_of_answer
@@ -162,6 +163,7 @@ def evaluate_prompts(
     for first in loader:  # zip would keep a batch alive
         asked = [first, *map(next, others)]
         _add_batch(model, asked, all_sums, share, precision, multimask)
+        return_freed_memory()
         if progress is not None:
             progress(len(all_sums[0].items), len(share))
     return [sums.compute() for sums in all_sums]

@@ -16,6 +16,7 @@ from samtune.errors import InputError
 from samtune.files import write_whole
 from samtune.folder_lock import locked
 from samtune.geometry import InputPolicy
+from samtune.inference.allocator import return_freed_memory
 from samtune.inference.answering import Answering, ByPrompts
 from samtune.inference.answers import Answer
 from samtune.inference.format_folders import signed_folder
@@ -59,6 +60,7 @@ class _Prediction:
                     self._answer_one(record, answer)
                 else:
                     self.counts.earlier += 1
+            return_freed_memory()
             progress(start + len(group), len(self.records))
 
     def _is_done(self, record: Record) -> bool:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from samtune.inference.allocator import return_freed_memory
+
 
 def peak_memory(device: torch.device) -> int:
     """The most memory used so far, in bytes: the device's own, or the process's on the CPU."""
@@ -45,8 +47,7 @@ def count_peak_anew() -> None:
     because it would count.
     """
     gc.collect()
-    with suppress(OSError, AttributeError, TypeError):  # on Windows None names no library
-        ctypes.CDLL(None).malloc_trim(0)
+    return_freed_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", "ascii")
 
