@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -83,7 +83,7 @@ def checks_keywords(*settings: type) -> Callable[[Function], Function]:
     """
 
     def checking(function: Function) -> Function:
-        names = list(inspect.signature(function).parameters)
+        names = inspect.signature(function).parameters
         label = function.__qualname__.removesuffix(".__init__")
 
         @functools.wraps(function)
@@ -98,11 +98,15 @@ def checks_keywords(*settings: type) -> Callable[[Function], Function]:
     return checking
 
 
-def _no_such_keyword(label: str, name: str, names: list[str], settings: Iterable[type]) -> str:
+def _no_such_keyword(
+    label: str, name: str, names: Mapping[str, inspect.Parameter], settings: Iterable[type]
+) -> str:
     for schema in settings:
         if name in getattr(schema, "__dataclass_fields__", ()):
             what = f"{name}: is a setting of {schema.__name__}"
-            return f"{what}; give {label} one, as in {schema.__name__}({name}=...)"
+            takes = [key for key, each in names.items() if schema.__name__ in str(each.annotation)]
+            as_argument = "".join(f"{key}=" for key in takes[:1])
+            return f"{what}; give {label} one, as in {as_argument}{schema.__name__}({name}=...)"
     return f"{name}: {label} takes no such argument{nearest(name, names)}; see help({label})"
 
 

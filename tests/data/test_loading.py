@@ -103,6 +103,10 @@ def test_too_little_shared_memory_is_called_that(refused, monkeypatch):
             RuntimeError("DataLoader worker (pid(s) 5) exited unexpectedly"),
             "exited unexpectedly",
         ),
+        (
+            RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nsizes differ"),
+            None,
+        ),
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (RuntimeError("a shape does not fit"), None),
         (ValueError("out of memory"), None),

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 
@@ -152,6 +153,17 @@ def test_truncated_and_foreign_files_are_refused(tmp_path, save_image, refused, 
     refused(path, read_image, path)
     path.unlink()
     refused([path, "no such image"], read_image, path)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+def test_what_the_machine_lacks_is_not_blamed_on_the_file(save_image, tmp_path, monkeypatch, error):
+    def lacking(*_, **__):
+        raise error
+
+    path = save_image(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    monkeypatch.setattr("samtune.data.reading._pixels", lacking)
+    with pytest.raises(type(error)):
+        read_image(path)
 
 
 def test_stacks_are_refused(tmp_path, refused):

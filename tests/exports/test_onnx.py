@@ -36,6 +36,8 @@ def test_encoder_and_decoder_answer_as_the_model_does(picture, tmp_path):
     assert about["largest_logit_difference"] == exported.findings.difference < 1e-3
     shapes = {tuple(check["shape"]) for check in about["checks"]}
     assert shapes == {(50, 90), (50, 36), (15, 90)}
+    for file in (tmp_path / "out").glob("*.onnx"):
+        assert b"site-packages" not in file.read_bytes(), "paths of the machine"
     assert {check["kind"] for check in about["checks"]} == {"box", "point", "mask", "none"}
     _check_several_prompts_at_once(model, tmp_path / "out")
 

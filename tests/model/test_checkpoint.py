@@ -227,6 +227,10 @@ def test_a_file_of_initial_weights_is_needed_only_at_the_start(sam, tmp_path, mo
 # --- writing
 
 
+def test_arguments_in_the_wrong_order_are_refused(model, path, refused):
+    refused("save(model, path)", samtune.save, path, model)
+
+
 def test_a_failed_write_leaves_the_earlier_file(model, path, monkeypatch, refused):
     before = path.read_bytes()
 

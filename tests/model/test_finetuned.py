@@ -246,7 +246,12 @@ def test_a_model_is_shown_by_what_it_is_made_of(sam):
 
 def test_a_keyword_that_there_is_not_is_told_with_the_one_that_is_meant(sam, refused):
     refused(["adaptr", "did you mean 'adapter'"], FineTuned, sam, adaptr="lora")
-    refused(["size: is a setting of InputPolicy", "InputPolicy(size=...)"], FineTuned, sam, size=64)
+    refused(
+        ["size: is a setting of InputPolicy", "input=InputPolicy(size=...)"],
+        FineTuned,
+        sam,
+        size=64,
+    )
 
 
 def test_pairs_that_do_not_fit_are_refused(sam, refused):

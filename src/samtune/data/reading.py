@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,10 @@ TIFF = frozenset({".tif", ".tiff"})
 LOSSY = frozenset({".jpg", ".jpeg"})
 _ORIENTATION, _SWAPPED = 0x0112, range(5, 9)
 _JPEG_CHANNEL_NOISE = 8
+_OF_THE_MACHINE = frozenset({
+    errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, getattr(errno, "ESTALE", errno.EIO),
+})  # fmt: skip
+"""Errors that say nothing about the file."""
 _END = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 
 
@@ -304,11 +309,17 @@ def _clear_errors(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError(path, f"missing {what}", f"no such {what} file", "check the path") from None
+    except MemoryError:
+        raise
     except Exception as error:  # readers of damaged files raise almost any type
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
+        denied = isinstance(error, PermissionError)
         reason = " ".join(str(error).split()).replace(str(path), "the file")
         raise DataError(
             path,
             f"unreadable {what}",
             f"cannot be read as {what} ({reason or type(error).__name__})",
-            "replace the file, or remove it and its partner",
+            f"{'change its permissions' if denied else 'replace the file'}, or remove it and its "
+            "partner",
         ) from error

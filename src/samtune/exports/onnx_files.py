@@ -45,6 +45,8 @@ def write_onnx(path: Path, part: TracedPart, metadata: Mapping[str, str]) -> Non
             verbose=False,
         ),
     )
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # traces of the sources, with paths of this machine
     program.model.metadata_props.update(metadata)
     program.save(path)
 

@@ -62,6 +62,10 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
     Raises:
         InputError: The disk is full, or the path is a folder, or a file that is no checkpoint.
     """
+    if not isinstance(model, FineTuned):
+        raise InputError(
+            f"model: must be a FineTuned, not a {type(model).__name__}; call save(model, path)"
+        )
     place = as_path(path)
     if place.is_dir() or str(path).endswith(("/", os.sep)):
         raise InputError(

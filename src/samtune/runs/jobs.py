@@ -244,6 +244,7 @@ def _evaluate(
     chosen_names: Collection[str],
 ) -> Tree:
     check_output(config.output, config.data.root)
+    refuse_taken(config.output, None)
     start = time.perf_counter()
     whole = source.model(config)
     model, baseline = (None, whole) if source.is_base else (whole, whole.plain())

@@ -52,7 +52,7 @@ def in_words(error: BaseException) -> str | None:
         return (
             "the system allows no more threads; allow more, as by ulimit -u, or end other programs"
         )
-    if runtime and "DataLoader worker" in first:
+    if runtime and "DataLoader worker (pid" in first:  # others wrap what a worker raised
         if SHARED in text or "Bus error" in text:
             return TOO_SMALL
         match = _LOADER.search(first)
