@@ -28,6 +28,7 @@ _REMEDIES = {
     errno.EPERM: "change its permissions or choose another path",
     errno.EMFILE: "allow more open files, as by ulimit -n 4096",
     errno.ENFILE: "allow more open files, or end other programs",
+    errno.ENOMEM: "free some memory, or end other programs",
     errno.EAGAIN: "allow more processes, as by ulimit -u, or set data.workers=0",
 }
 

@@ -227,6 +227,8 @@ def evaluate_run(
     config = model.configure(words)
     if unused := [key for key in keys_in(words) if not is_used_in_evaluation(key)]:
         display.say(f"note: {', '.join(unused)}: without effect in an evaluation")
+    check_output(config.output, config.data.root)
+    refuse_taken(config.output, None)  # before the processes meet: one of them makes the folder
     with together(config.device == "cpu"):
         return _evaluate(model, config, display, among_others, chosen_keys(words))
 
@@ -243,8 +245,6 @@ def _evaluate(
     among_others: bool,
     chosen_names: Collection[str],
 ) -> Tree:
-    check_output(config.output, config.data.root)
-    refuse_taken(config.output, None)
     start = time.perf_counter()
     whole = source.model(config)
     model, baseline = (None, whole) if source.is_base else (whole, whole.plain())
