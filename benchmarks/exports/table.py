@@ -231,12 +231,16 @@ def key_of(model: FineTuned, row: Row, name: str) -> tuple[str, ...]:
     return row["base"], row["adapter"], row["decoder"], name
 
 
-class SharedFiles(OnnxAnswers):
-    """ONNX files in one thread, of a shelf."""
+class OnShelf:
+    """Answers by files of a shelf, which it needs while the answers are made."""
 
     def __init__(self, job: Job, folder: Path, shelf: Shelf) -> None:
         self.shelf = shelf
-        super().__init__(job, folder)
+        super().__init__(job, folder)  # type: ignore[call-arg]
+
+
+class SharedFiles(OnShelf, OnnxAnswers):
+    """ONNX files in one thread, of a shelf."""
 
     def opened(self, path: Path) -> Runner:
         """A file to run."""
@@ -244,12 +248,8 @@ class SharedFiles(OnnxAnswers):
         return self.shelf.runner_of(file, lambda: OnnxModel(file, threads=1))
 
 
-class SharedPrograms(ProgramAnswers):
+class SharedPrograms(OnShelf, ProgramAnswers):
     """Programs of a shelf."""
-
-    def __init__(self, job: Job, folder: Path, shelf: Shelf) -> None:
-        self.shelf = shelf
-        super().__init__(job, folder)
 
     def opened(self, path: Path) -> Runner:
         """A program to run."""
