@@ -64,6 +64,14 @@ MODELS: dict[str, dict[str, Any]] = {
         "loss": "distances + foreground",
         "cached": True,
     },
+    "frozen": {
+        "adapter": "none",
+        "decoder": "instances",
+        "decoder_options": {"scale": 8},
+        "prompts": "none",
+        "loss": "distances + foreground",
+        "cached": True,
+    },
     "both": {
         "decoder": "instances",
         "decoder_options": {"scale": 8, "prompts": "tuned"},
