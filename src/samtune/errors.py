@@ -71,31 +71,52 @@ def check_packages(asked_by: str, needs: Iterable[str], extra: str) -> None:
         raise InputError(f"{asked_by}: needs {', '.join(missing)}; pip install 'samtune[{extra}]'")
 
 
-def checks_keywords(*settings: type) -> Callable[[Function], Function]:
+def checks_keywords(
+    *settings: type,
+    elsewhere: Mapping[str, str] | None = None,
+    option: Callable[[str, Mapping[str, Any]], str] = lambda name, arguments: "",
+) -> Callable[[Function], Function]:
     """Has a function refuse a keyword that it does not take, with the one that is meant.
 
     Args:
         settings: The dataclasses of settings that the function takes. Their fields are often given
             in their place, as in ``fit(model, data, epochs=5)``.
+        elsewhere: Words that readers of other libraries try, each with a clause that says where the
+            matter is settled here.
+        option: Says the same of words that depend on the other arguments: it gets the word and the
+            arguments by name, and returns a clause, or an empty text.
 
     Raises:
         InputError: From the function, with the keyword.
     """
 
     def checking(function: Function) -> Function:
-        names = inspect.signature(function).parameters
+        signature = inspect.signature(function)
+        names = signature.parameters
         label = function.__qualname__.removesuffix(".__init__")
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             for name in kwargs:
                 if name not in names:
-                    raise InputError(_no_such_keyword(label, name, names, settings))
+                    known = {key: value for key, value in kwargs.items() if key in names}
+                    given = dict(zip(names, args, strict=False)) | known
+                    hint = meant(name, elsewhere or {}) or option(name, given)
+                    raise InputError(
+                        f"{name}: {hint}"
+                        if hint
+                        else _no_such_keyword(label, name, names, settings)
+                    )
             return function(*args, **kwargs)
 
         return call  # type: ignore[return-value]
 
     return checking
+
+
+def meant(name: str, elsewhere: Mapping[str, str]) -> str:
+    """The clause that says where a word, or the word of which it is a synonym, is settled."""
+    return elsewhere.get(name) or elsewhere.get(SYNONYMS.get(name, name), "")
 
 
 def _no_such_keyword(
@@ -104,7 +125,9 @@ def _no_such_keyword(
     for schema in settings:
         if name in getattr(schema, "__dataclass_fields__", ()):
             what = f"{name}: is a setting of {schema.__name__}"
-            takes = [key for key, each in names.items() if schema.__name__ in str(each.annotation)]
+            kinds = {key: str(each.annotation) for key, each in names.items()}
+            takes = [key for key, kind in kinds.items() if schema.__name__ in kind]
+            takes.sort(key=lambda key: len(kinds[key]))  # that which takes little else comes first
             as_argument = "".join(f"{key}=" for key in takes[:1])
             return f"{what}; give {label} one, as in {as_argument}{schema.__name__}({name}=...)"
     return f"{name}: {label} takes no such argument{nearest(name, names)}; see help({label})"

@@ -227,6 +227,20 @@ def test_a_file_of_initial_weights_is_needed_only_at_the_start(sam, tmp_path, mo
 # --- writing
 
 
+def test_what_no_file_has_is_refused_with_the_entry_that_is_meant(model, tmp_path, refused):
+    file = tmp_path / "a.safetensors"
+    typo = ["clases: is no entry", "did you mean 'classes'?"]
+    refused(typo, samtune.save, model, file, clases=[])
+    refused("notes={'site': ...}", samtune.save, model, file, site="north")
+    refused("strength: is no entry", samtune.save, model, file, strength=0.5)
+    refused("must be a dictionary", samtune.save, model, file, config="train.lr=1")
+    refused("metrics=dict: is no JSON value", samtune.save, model, file, metrics={"iou": model})
+    assert not file.exists()
+    refused("epoch: is no entry that header takes", samtune.fit, model, [], header={"epoch": 3})
+    samtune.save(model, file, notes={"site": "north"})
+    assert samtune.load(file, model.sam).about["notes"] == {"site": "north"}
+
+
 def test_arguments_in_the_wrong_order_are_refused(model, path, refused):
     refused("save(model, path)", samtune.save, path, model)
 
@@ -310,6 +324,13 @@ def test_a_base_of_another_kind_is_refused(path, refused):
 
     other = tiny.base(replace(tiny.TINY, name="small"))
     refused(["trained on tiny", "small"], samtune.load, path, other)
+
+
+def test_a_base_can_be_named(tmp_path, refused):
+    model = FineTuned(samtune.load_sam("nano", "nano"), "lora")
+    path = samtune.save(model, tmp_path / "a.safetensors")
+    assert samtune.load(path, "nano").sam.spec.name == "nano"
+    refused("is the name of a base, but nano is needed", samtune.load, path, base="vit_b")
 
 
 def test_a_base_that_does_not_ship_must_be_given(path, tiny_registered, refused):

@@ -252,6 +252,19 @@ def test_a_keyword_that_there_is_not_is_told_with_the_one_that_is_meant(sam, ref
         sam,
         size=64,
     )
+    options = "give adapter_options={'lora': {'rank': ...}}"
+    refused(["rank: is an option of the adapter lora", options], FineTuned, sam, "lora+vpt", rank=4)
+    refused("decoder_options={'classes': ...}", FineTuned, sam, decoder="semantic", classes=3)
+    refused("name one, as in adapter=", FineTuned, sam, rank=4)
+    refused(["gpu: ", "load_sam(..., device='cuda')"], FineTuned, sam, "lora", gpu=0)
+    model = FineTuned(sam)
+    refused(["device: ", "cpu=True"], samtune.fit, model, [], device="cpu")
+    refused("config=FitConfig(epochs=...)", samtune.fit, model, [], epochs=3)
+    refused("config=FitConfig", samtune.fit, model, [], settings={})
+    refused("model.to('cuda')", samtune.evaluate, model, [], device="cuda")
+    refused("fit(model, data, optimizer=...)", samtune.FitConfig, optimizer="sgd")
+    refused("fit(model, data, schedule=...)", samtune.FitConfig, lr_scheduler="step")
+    refused("FineTuned(sam, ..., input={'size': 512})", samtune.open_data, "x", size=512)
 
 
 def test_pairs_that_do_not_fit_are_refused(sam, refused):

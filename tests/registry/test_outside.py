@@ -25,6 +25,7 @@ from samtune.runs.config import resolve
 from samtune.runs.source import Source
 from samtune.runs.words import layers
 from samtune.sam.spec import SPECS
+from samtune.training.schedule import FitConfig
 
 MARKED = "raise SystemExit('imported')\n"
 """A module that nobody may import."""
@@ -35,6 +36,8 @@ class Own(samtune_gain.Gain):
     '''A gain.'''
 class OwnMetric(samtune_gain.Missed):
     '''The fraction that is missed.'''
+def own_loss(logits, targets, valid):
+    return (logits.sigmoid() - targets).square().mean((1, 2))
 OWN_LAYOUT = replace(samtune_gain.SIDE_BY_SIDE, name="own_layout")
 """
 
@@ -247,18 +250,38 @@ def test_losses_metrics_and_layouts_do_their_work(site, tmp_path):
     assert record.mask == pairs / "a_mask.png"
 
 
-def test_a_metric_and_a_layout_are_taken_in_python(site, tmp_path):
-    from placed import OWN_LAYOUT, OwnMetric
+def test_in_python_places_and_classes_are_taken(site, tmp_path):
+    for metrics in ("iou,placed:OwnMetric", ["iou", "placed:OwnMetric"]):
+        with fresh_process(site):
+            assert EvalConfig(metrics).metrics == ("iou", "placed:OwnMetric")
+    with fresh_process(site):
+        config = FitConfig(loss="dice + placed:own_loss", metric="placed:OwnMetric")
+        assert str(Loss.parse(config.loss)) == "dice + placed:own_loss"
+    with fresh_process(site):
+        path = samtune.save(tuned(adapter="placed:Own"), tmp_path / "a.safetensors")
+    with fresh_process(site):
+        loaded = samtune.load(path, tiny.base(), adapter="placed:Own")
+        assert loaded.names["adapter"] == "placed:Own"
+        line = refusal(samtune.load, path, tiny.base(), adapter="lora")
+        assert "the file has the adapter placed:Own" in line
+
+    from placed import OWN_LAYOUT, OwnMetric, own_loss
 
     assert EvalConfig(("iou", OwnMetric)).metrics == ("iou", "placed:OwnMetric")
+    assert EvalConfig(OwnMetric).metrics == ("placed:OwnMetric",)
+    assert FitConfig(metric=OwnMetric).metric == "placed:OwnMetric"
+    assert "samtune.fit(model, data, loss=FUNCTION)" in refusal(FitConfig, loss=own_loss)
     assert "is no subclass of samtune.metrics.ImageMetric" in refusal(EvalConfig, (str,))
+    assert refusal(FitConfig, metric="placed:Nothing").startswith("metric=placed:Nothing: ")
     pairs = tmp_path / "data" / "pairs"
     pairs.mkdir(parents=True)
     for name in "abcd":
         for end in ("image", "mask"):
             (pairs / f"{name}_{end}.png").touch()
-    data = samtune.open_data(tmp_path / "data", layout=OWN_LAYOUT, masks="binary")
-    assert sum(data.counts.values()) == 4 and data.config.layout == "own_layout"
+    for layout, name in ((OWN_LAYOUT, "own_layout"), ("placed:OWN_LAYOUT", "placed:OWN_LAYOUT")):
+        with fresh_process(site):
+            data = samtune.open_data(tmp_path / "data", layout=layout, masks="binary")
+            assert sum(data.counts.values()) == 4 and data.config.layout == name
 
 
 def test_comparisons_take_names_places_and_forms(site):

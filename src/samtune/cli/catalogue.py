@@ -100,13 +100,13 @@ def list_plugins() -> list[dict[str, str]]:
         name leads elsewhere.
     """
     from samtune.data.layouts import LAYOUTS
-    from samtune.losses.plugins import PLUGIN_LOSSES
+    from samtune.losses.plugins import TERMS
     from samtune.metrics import MEASURES
 
     outsides = (
         ADAPTERS.outside,
         DECODERS.outside,
-        PLUGIN_LOSSES,
+        TERMS.outside,
         MEASURES.outside,
         LAYOUTS.outside,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError, meant, nearest
 from samtune.geometry import InputConfig
 from samtune.options import Count, CountOrZero, Range, Rate, Settings, SwitchOrName, setting
 from samtune.prompts import AUTOMATIC, NONE, PromptModes, listed_modes
@@ -25,6 +25,15 @@ class DataConfig(Settings):
 
     section = "data"
     former_names = MappingProxyType({"min_share": "min_area_fraction"})
+    elsewhere = MappingProxyType(
+        {
+            "prompts": "the prompts are the model's, as in FineTuned(sam, ..., prompts='point')",
+            "size": "the size is the model's, as in FineTuned(sam, ..., input={'size': 512})",
+            "batch_size": "is a setting of a training, as in samtune.FitConfig(batch_size=8)",
+            "download": "nothing is downloaded; samtune data list says where data sets are",
+            "train": "samples of Python code are samtune.data_from(train, val, test)",
+        }
+    )
 
     root: str | None = None
     """Folder of the data set: a folder of images and one of masks, or another layout (samtune data
@@ -278,6 +287,8 @@ def check_settings(
     known = [row.name for row in fields(DataConfig) if row.name not in of_files]
     for key, value in settings.items():
         if key not in known:
+            if clause := meant(key, DataConfig.elsewhere):
+                raise InputError(f"{key}: {clause}")
             hint = "; it is of files" if key in of_files else nearest(key, known)
             raise InputError(
                 f"{key}={value!r}: {function} has no such setting{hint}; see "

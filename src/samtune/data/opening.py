@@ -82,6 +82,7 @@ def open_data(root: str | Path, **settings: Any) -> DataSplits:
     check_settings("open_data", settings)
     if isinstance(layout := settings.get("layout"), Layout):
         settings = {**settings, "layout": LAYOUTS.outside.adopt(layout)}
+    LAYOUTS.outside.typed(layout)
     given = with_patterns({"root": str(root), **settings})
     with as_typed_in_python(DataConfig):
         config = DataConfig(**{**defaults_of(given), **given})

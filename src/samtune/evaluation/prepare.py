@@ -33,7 +33,12 @@ OF_THE_MODEL = frozenset({"mean", "std"})
 """Fields of an input policy that act in the model, after the images have left the data set."""
 
 
-@checks_keywords(PromptConfig, DataConfig, InputPolicy)
+@checks_keywords(
+    PromptConfig,
+    DataConfig,
+    InputPolicy,
+    elsewhere={"device": "images stay on the CPU; batches are moved, as in batch.to(model.device)"},
+)
 def prepare(
     split: Split | Sequence[Any] | Dataset[Any],
     model: FineTuned,

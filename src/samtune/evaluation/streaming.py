@@ -47,7 +47,14 @@ from samtune.prompts import Prompts
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
 
-@checks_keywords(EvalConfig)
+@checks_keywords(
+    EvalConfig,
+    elsewhere={
+        "device": "a model is measured on its own device; move it, as in model.to('cuda')",
+        "settings": "the settings are measuring=EvalConfig(...)",
+        "config": "the settings are measuring=EvalConfig(...)",
+    },
+)
 def evaluate(
     model: FineTuned,
     dataset: Images,

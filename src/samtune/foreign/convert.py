@@ -19,7 +19,7 @@ from samtune.files import (
     replacing,
 )
 from samtune.foreign.base import DIALECTS, Dialect
-from samtune.model.checkpoint import save
+from samtune.model.checkpoint import write_checkpoint
 from samtune.model.finetuned import FineTuned
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
@@ -341,11 +341,11 @@ def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
 
     origin = {"from": dialect.name, "file": paths.file.name}
     if paths.save_base is None:
-        save(model, paths.out, VERB, imported=origin)
+        write_checkpoint(model, paths.out, VERB, imported=origin)
         return
     with replacing(paths.save_base, "free some space or choose another --save-base") as partial:
         save_file({k: t.clone() for k, t in model.sam.state_dict().items()}, partial)
-        save(model, paths.out, VERB, imported=origin)
+        write_checkpoint(model, paths.out, VERB, imported=origin)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -87,6 +87,21 @@ def at_size_of(logits: Tensor, geometry: Geometry) -> Tensor:
     return geometry.masks_to_original(full_precision(logits)[:, None])[:, 0]
 
 
+def of_least_loss(logits: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mask of the smallest loss for each prompt, by SAM's rule: ``(N, 4H, 4W)``.
+
+    Args:
+        logits: ``(N, K, 4H, 4W)``.
+        loss_of: Maps the logits of one mask per prompt, ``(N, 4H, 4W)``, to losses ``(N,)``.
+    """
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    # Choosing without a graph gives the gradient of the minimum with the memory of one mask.
+    with torch.no_grad():
+        losses = torch.stack([loss_of(each) for each in logits.unbind(1)], 1)
+    return logits[torch.arange(len(logits), device=logits.device), losses.argmin(1)]
+
+
 def check_alike(masks: Masks, target: Tensor) -> bool:
     """Whether answers and targets are maps of classes.
 

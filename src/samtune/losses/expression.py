@@ -19,6 +19,7 @@ from samtune.losses.comparison import (
     at_size_of,
     check_alike,
     mean_over_images,
+    of_least_loss,
 )
 from samtune.losses.dense import DENSE_LOSSES, dense_loss
 from samtune.losses.masks import (
@@ -27,13 +28,7 @@ from samtune.losses.masks import (
     LOSSES,
     full_precision,
 )
-from samtune.losses.plugins import (
-    PLUGIN_LOSSES,
-    is_of_classes,
-    loss_of,
-    names_of_losses,
-    names_of_samtune,
-)
+from samtune.losses.plugins import TERMS, is_of_classes
 
 DEFAULT_LOSS = "bce + dice"
 """The default loss: binary cross-entropy and Dice, with equal weights."""
@@ -123,9 +118,9 @@ class Loss:
         masks, target, valid, geometry = part.masks, part.targets, part.valid, part.geometry
         if masks.exclusive:
             logits = geometry.masks_to_original(full_precision(masks.logits))
-            values = [w * loss_of(n, CLASS_LOSSES)(logits, target, valid) for n, w in self.terms]
+            values = [w * TERMS[n](logits, target, valid) for n, w in self.terms]
             return torch.stack(values).sum(0)
-        best = self._best(masks.logits, target, valid, geometry)
+        best = of_least_loss(masks.logits, lambda each: self._masks(each, target, valid, geometry))
         value = self._masks(best, target, valid, geometry)
         return value + self._heads(masks, target, valid, geometry)
 
@@ -134,7 +129,7 @@ class Loss:
         if all(name in HEADS for name, _ in self.terms):
             return full_precision(logits).new_zeros(len(logits))
         logits = at_size_of(logits, geometry)
-        terms = [(loss_of(n, LOSSES), w) for n, w in self.terms if n not in HEADS]
+        terms = [(TERMS[n], w) for n, w in self.terms if n not in HEADS]
         return torch.stack([w * loss(logits, target, valid) for loss, w in terms]).sum(0)
 
     def _check_kind(self, masks: Masks, target: Tensor) -> None:
@@ -145,17 +140,6 @@ class Loss:
                 f"loss {str(self)!r} is not one of {'class maps' if mapped else 'single masks'}; "
                 f"choose from {', '.join(known)}"
             )
-
-    def _best(self, logits: Tensor, target: Tensor, valid: Tensor, geometry: Geometry) -> Tensor:
-        """Chooses the mask with the smallest loss for each prompt: ``(N, 4H, 4W)``."""
-        # Choosing without a graph gives the gradient of the minimum with the memory of one mask.
-        if logits.shape[1] == 1:
-            return logits[:, 0]
-        with torch.no_grad():
-            each = torch.stack(
-                [self._masks(m, target, valid, geometry) for m in logits.unbind(1)], 1
-            )
-        return logits[torch.arange(len(logits), device=logits.device), each.argmin(1)]
 
     def _heads(
         self, masks: Masks, target: Tensor, valid: Tensor, geometry: Geometry
@@ -180,8 +164,8 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
             "'20*focal + dice + iou_head'"
         )
     weight, name = float(match[1] or 1), match[2]
-    if name not in names_of_samtune() and name not in PLUGIN_LOSSES:
-        names = names_of_losses()
+    if name not in TERMS:
+        names = TERMS.names()
         raise InputError(
             f"loss {expression!r} names {name!r}; known are {', '.join(names)}"
             f"{nearest(name, names)}"

@@ -16,6 +16,7 @@ from samtune.losses.comparison import (
     at_size_of,
     check_alike,
     mean_over_images,
+    of_least_loss,
     with_auxiliary,
 )
 from samtune.losses.masks import full_precision
@@ -96,8 +97,8 @@ class FunctionLoss:
 
         loss = mean_over_images(each, masks, batch, self.at)
         if scalars and self.at == "frame":  # as it stands, whatever images have no prompts
-            fraction = len(batch.prompts.image.unique()) / len(batch.pixels)
-            loss = with_auxiliary(scalars[0], masks, fraction)
+            prompted = loss.new_zeros(len(batch.pixels)).index_fill(0, batch.prompts.image, 1.0)
+            loss = with_auxiliary(scalars[0], masks, prompted.mean())
         if not self._called_before and not bool(loss.isfinite()):
             raise InputError(
                 f"loss: {self} is {float(loss.detach()):g} at the first step; guard its "
@@ -116,29 +117,29 @@ class FunctionLoss:
             targets = torch.where(valid, targets, NO_CLASS)
             return self._checked_value(self.function(logits, targets, valid, **further), logits)
         targets = targets.to(torch.float32)
-        logits = self._logits(part, targets, further)
+        best = of_least_loss(
+            masks.logits, lambda each: self._loss_of_each(each, part, targets, further)
+        )
+        logits = at_size_of(best, part.geometry)
         return self._checked_value(self.function(logits, targets, valid, **further), logits)
 
-    def _logits(self, part: Comparison, targets: Tensor, further: dict[str, Any]) -> Tensor:
-        """The logits ``(N, h, w)`` of each prompt's mask of least loss."""
-        answers = part.masks.logits
-        if answers.shape[1] == 1:
-            return at_size_of(answers[:, 0], part.geometry)
-        with torch.no_grad():
-            losses = []
-            for each in answers.unbind(1):
-                logits = at_size_of(each, part.geometry)
-                value = self.function(logits, targets, part.valid, **further)
-                if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
-                    raise InputError(
-                        f"train.multimask=true: needs the loss of each mask, to train the best of "
-                        f"three, but {self} does not return {len(logits)} values for "
-                        f"{len(logits)} masks; return one per mask, or leave train.multimask out"
-                    )
-                losses.append(value)
-            best = torch.stack(losses, 1).argmin(1)
-        rows = torch.arange(len(answers), device=answers.device)
-        return at_size_of(answers[rows, best], part.geometry)
+    def _loss_of_each(
+        self, answer: Tensor, part: Comparison, targets: Tensor, further: dict[str, Any]
+    ) -> Tensor:
+        """The loss ``(N,)`` of one of several masks per prompt, ``(N, 4H, 4W)``.
+
+        Raises:
+            InputError: The function returns one value for all masks.
+        """
+        logits = at_size_of(answer, part.geometry)
+        value = self.function(logits, targets, part.valid, **further)
+        if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
+            raise InputError(
+                f"train.multimask=true: needs the loss of each mask, to train the best of "
+                f"three, but {self} does not return {len(logits)} values for "
+                f"{len(logits)} masks; return one per mask, or leave train.multimask out"
+            )
+        return value
 
     def _checked_value(self, value: Any, logits: Tensor) -> Tensor:
         """The function's value, if it has the right form.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import ChainMap
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 from samtune.errors import InputError
 from samtune.losses.dense import DENSE_LOSSES
 from samtune.losses.functions import NO_CLASS
-from samtune.losses.masks import CLASS_LOSSES, HEADS, LOSSES, MaskLoss, full_precision
-from samtune.registry import Outside
+from samtune.losses.masks import CLASS_LOSSES, HEADS, LOSSES, full_precision
+from samtune.registry import Members
 
 
 class PluginLoss:
@@ -62,18 +62,9 @@ class PluginLoss:
         return full_precision(value)
 
 
-def names_of_samtune() -> Collection[str]:
-    """The names of the losses that are samtune's own."""
-    return [*LOSSES, *HEADS, *CLASS_LOSSES, *DENSE_LOSSES]
-
-
-PLUGIN_LOSSES: Outside[PluginLoss] = Outside("loss", PluginLoss, names_of_samtune)
-"""The losses of other packages, by name."""
-
-
-def names_of_losses() -> list[str]:
-    """The names of samtune itself, and then those that installed packages bring."""
-    return [*names_of_samtune(), *PLUGIN_LOSSES]
+_OWN: Any = ChainMap[str, Any](DENSE_LOSSES, CLASS_LOSSES, HEADS, LOSSES)  # the last comes first
+TERMS: Members[Any] = Members("loss", PluginLoss, _OWN)
+"""All losses that an expression can name, samtune's own and those of other packages."""
 
 
 def is_of_classes(name: str) -> bool:
@@ -82,16 +73,4 @@ def is_of_classes(name: str) -> bool:
     Raises:
         InputError: It is of another package, and cannot be had.
     """
-    if name in names_of_samtune():
-        return name in CLASS_LOSSES
-    return PLUGIN_LOSSES[name].of_classes
-
-
-def loss_of(name: str, registered: dict[str, MaskLoss]) -> Callable[..., Tensor]:
-    """The loss of that name, of those that are registered or of another package.
-
-    Args:
-        name: As :func:`names_of_losses` has them, or a place.
-        registered: Those of single masks, or those of maps of classes.
-    """
-    return registered[name] if name in registered else PLUGIN_LOSSES[name]
+    return name in CLASS_LOSSES or getattr(TERMS[name], "of_classes", False)

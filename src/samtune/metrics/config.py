@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated
 
 from samtune.metrics.contract import MEASURES, expand
@@ -14,6 +15,12 @@ class EvalConfig(Settings):
     """The metrics of an evaluation besides IoU and Dice, which are always measured."""
 
     section = "eval"
+    elsewhere = MappingProxyType(
+        {
+            name: f"is an argument of evaluate itself, as in samtune.evaluate(..., {name}=...)"
+            for name in ("prompts", "batch_size", "precision", "workers", "multimask")
+        }
+    )
 
     metrics: tuple[str, ...] = ("iou", "dice")
     """Metrics, or groups of them: regions, boundaries, saliency, shadow, instances, published;
@@ -29,13 +36,14 @@ class EvalConfig(Settings):
     """Bytes that the answers to an image's prompts may take at once; more objects are processed in
     several passes. It does not change results."""
 
-    def __post_init__(self) -> None:
-        """Puts names in the place of classes, which Python can give among the metrics."""
-        if isinstance(self.metrics, list | tuple):
-            adopt = MEASURES.outside.adopt
-            names = [adopt(each) if isinstance(each, type) else each for each in self.metrics]
-            object.__setattr__(self, "metrics", tuple(names))
-        super().__post_init__()
+    def take_parts(self) -> None:
+        """Accepts classes among the metrics, and their places, see :class:`Settings`."""
+        metrics = (self.metrics,) if isinstance(self.metrics, type) else self.metrics
+        if isinstance(metrics, list | tuple):
+            metrics = tuple(MEASURES.outside.typed(each) for each in metrics)
+        elif isinstance(metrics, str):
+            metrics = MEASURES.outside.typed(metrics)
+        object.__setattr__(self, "metrics", metrics)
 
     def check_together(self) -> None:
         """Refuses names of metrics that do not exist."""

@@ -82,7 +82,7 @@ def _licence(name: str, base: str | Path | None) -> str:
     Raises:
         InputError: It is not; whoever hands weights on must say it.
     """
-    if base is None and name in PACKAGED:
+    if base in (None, name) and name in PACKAGED:
         return OFFICIAL_LICENCE
     file = None if base is None else as_path(base)
     if file is not None and file.is_file() and name in OFFICIAL:

@@ -28,25 +28,47 @@ from samtune.model.header import (
     FORMAT,
     HEADER,
     MODULE,
+    check_further,
     check_modules,
     checkpoint_file,
     is_checkpoint,
     read_header,
     summary_beside,
 )
-from samtune.model.packages import REGISTRIES, check_packages, packages_of
+from samtune.model.packages import (
+    REGISTRIES,
+    check_packages,
+    packages_of,
+    with_packages_of_settings,
+)
+from samtune.model.parts import name_of
 from samtune.model.strength import PLAIN, check_demanded
 from samtune.registry import trust as allow
-from samtune.registry.outside import rows_in
-from samtune.registry.places import place_of
+from samtune.registry.places import PLACE, place_of
 from samtune.sam.model import Sam
-from samtune.sam.weights import BASE, check_numbers, fingerprint, load_sam
+from samtune.sam.weights import (
+    BASE,
+    check_numbers,
+    fingerprint,
+    from_state,
+    load_sam,
+    official_names,
+    spec_of,
+)
 
 OF_THE_MODEL = {*ENTRIES, "samtune", "multimask", "strength", "packages", BUNDLE, "card"}
 """The entries of a header that are written anew with every model."""
+DAMAGED = "copy it again from its origin"
+"""The remedy for a file that cannot be read."""
 
 
-def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: Any) -> Path:
+def save(
+    model: FineTuned,
+    path: str | Path,
+    *,
+    notes: Mapping[str, Any] | None = None,
+    **extra: Any,
+) -> Path:
     """Writes the trained tensors and the description of the model, atomically.
 
     The tensors have full strength; the header contains the strength at which the model acts.
@@ -55,17 +77,38 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
         model: The model. If its adapter or decoder was passed as a module, the file has only that
             module's tensors, and :func:`load` must be passed such a module, too.
         path: The file to write; a missing folder is created.
-        verb: The verb of the command line that writes it, if any.
-        extra: Further JSON values to keep in the header (``config``, ``metrics``, ``classes``,
-            ...).
+        notes: JSON values of your own, which come back as ``load(path).about["notes"]``.
+        extra: Entries of the header that samtune itself reads or shows: ``config`` (the settings of
+            the training by section), ``classes`` (their names), ``metrics``, ``summary``,
+            ``precision``, ``imported``, ``everything``, ``watershed``.
 
     Raises:
-        InputError: The disk is full, or the path is a folder, or a file that is no checkpoint.
+        InputError: An entry of another name or that is no JSON, the disk is full, or the path is a
+            folder, or a file that is no checkpoint.
     """
     if not isinstance(model, FineTuned):
         raise InputError(
             f"model: must be a FineTuned, not a {type(model).__name__}; call save(model, path)"
         )
+    entries = {**extra, **({} if notes is None else {"notes": notes})}
+    check_further(entries, "save")
+    return write_checkpoint(model, path, **entries)
+
+
+def write_checkpoint(
+    model: FineTuned, path: str | Path, verb: str | None = None, **extra: Any
+) -> Path:
+    """Writes a model's file as :func:`save` does, with any entries, as those of an earlier file.
+
+    Args:
+        model: See there.
+        path: See there.
+        verb: The verb of the command line that writes it, if any.
+        extra: Further JSON values of the header.
+
+    Raises:
+        InputError: The disk is full, or the path is a folder, or a file that is no checkpoint.
+    """
     place = as_path(path)
     if place.is_dir() or str(path).endswith(("/", os.sep)):
         raise InputError(
@@ -76,7 +119,7 @@ def save(model: FineTuned, path: str | Path, verb: str | None = None, **extra: A
             f"{path}: is a file but not a samtune checkpoint, perhaps a base's weights; choose "
             f"another path, as in {free_path(place)}"
         )
-    header = json.dumps(_with_packages_of_settings({**describe(model), **extra}))
+    header = json.dumps(with_packages_of_settings({**describe(model), **extra}))
     tensors = _in_own_memory(model.state_dict())
     signed = {} if verb is None else {WRITTEN_BY: verb}
     return write_tensors(place, tensors, metadata={HEADER: header, **signed})
@@ -93,8 +136,7 @@ def add_to_header(path: Path, **entries: Any) -> None:
         InputError: The file is damaged, or the disk is full.
     """
     header = json.dumps({**read_header(path), **entries})
-    tensors = read_tensors(path, "copy it again from its origin")
-    write_tensors(path, tensors, metadata={HEADER: header})
+    write_tensors(path, read_tensors(path, DAMAGED), metadata={HEADER: header})
 
 
 def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,20 +149,6 @@ def _in_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts[key] = one.clone() if place in places else one
         places.add(place)
     return parts
-
-
-def _with_packages_of_settings(header: dict[str, Any]) -> dict[str, Any]:
-    """A header that also says where the loss, metrics and layout of its settings come from."""
-    settings = header.get("config")
-    groups = settings.items() if isinstance(settings, Mapping) else ()
-    flat = {
-        f"{group}.{name}": value
-        for group, part in groups
-        if isinstance(part, Mapping)
-        for name, value in part.items()
-    }
-    rows = [*header.get("packages", []), *rows_in(flat, ("loss", "metric", "layout"))]
-    return {**header, "packages": rows} if rows else header
 
 
 def describe(model: FineTuned) -> dict[str, Any]:
@@ -148,7 +176,7 @@ def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> di
     return {"name": name, MODULE: place_of(type(getattr(model, kind)))}
 
 
-@checks_keywords()
+@checks_keywords(elsewhere={"weights": "the weights of the base are base=FILE"})
 def load(
     path: str | Path,
     base: Sam | str | Path | None = None,
@@ -156,8 +184,8 @@ def load(
     any_base: bool = False,
     device: str = "cpu",
     strength: float | None = None,
-    adapter: type[Adapter] | Adapter | None = None,
-    decoder: type[Decoder] | Decoder | None = None,
+    adapter: str | type[Adapter] | Adapter | None = None,
+    decoder: str | type[Decoder] | Decoder | None = None,
     trust: str | Sequence[str] = (),
     download: bool = False,
 ) -> FineTuned:
@@ -169,14 +197,15 @@ def load(
     Args:
         path: A file that :func:`save` wrote, the folder of a run or of ``save_pretrained``, or a
             repository of the hub, as ``hf:owner/name`` or ``hf:owner/name@revision``.
-        base: The base it was trained on: a loaded one, or the path of its weights; ``None`` if it
-            ships with the package.
+        base: The base it was trained on: a loaded one, the path of its weights, or ``"nano"`` as
+            well as ``None`` for the one that ships with the package.
         any_base: Accept other weights than those it was trained on.
         device: Device of the returned model.
         strength: The fraction of the training that acts, see :attr:`FineTuned.strength`; by default
             the checkpoint's.
-        adapter: The class of its adapter, if that is not one of samtune's or of a plug-in; or, if
-            it was trained as a module, such a module, which gets the tensors of the file.
+        adapter: The class of its adapter or its place, as ``my_pkg.mod:Gain``, if that is not one
+            of samtune's or of a plug-in; or, if it was trained as a module, such a module, which
+            gets the tensors of the file.
         decoder: The class of its decoder, likewise.
         trust: Modules that may be imported if the file names a class of them, as ``my_pkg``.
         download: Whether a repository, or a base that is one, may be fetched; else they are in the
@@ -194,13 +223,16 @@ def load(
     check_modules(header, str(path), list(modules))
     allow(*([trust] if isinstance(trust, str) else trust))
     check_packages(_without(header, modules), str(path))
-    name = header["base"]["name"]
-    if base is None and BUNDLE in header:
-        base = file
-    sam = base if isinstance(base, Sam) else load_sam(name, base, download=download)
+    tensors = read_tensors(file, DAMAGED)
+    if isinstance(base, Sam):
+        sam = base
+    elif base is None and BUNDLE in header:
+        sam = _base_within(header, tensors, str(path))
+    else:
+        sam = load_sam(header["base"]["name"], base, download=download)
     check_base(header, sam, str(path), any_base)
     model = rebuild(sam, header, modules)
-    tensors = trained_tensors(file)
+    tensors = _without_base(tensors)
     check_numbers(tensors, str(path))
     load_tensors(model, tensors, str(path))
     if strength is not None:
@@ -247,8 +279,17 @@ def trained_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: The file is damaged.
     """
-    tensors = read_tensors(checkpoint_file(path), "copy it again from its origin")
+    return _without_base(read_tensors(checkpoint_file(path), DAMAGED))
+
+
+def _without_base(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in tensors.items() if not key.startswith(BASE)}
+
+
+def _base_within(header: Mapping[str, Any], tensors: Mapping[str, Tensor], origin: str) -> Sam:
+    """The base of a bundle, whose tensors have been read with the others."""
+    of_base = {key.removeprefix(BASE): t for key, t in tensors.items() if key.startswith(BASE)}
+    return from_state(spec_of(header["base"]["name"]), official_names(of_base, origin), origin)
 
 
 def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,16 +297,21 @@ def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str
 
     Args:
         header: As :func:`read_header` gives it.
-        classes: By ``adapter`` and ``decoder`` a class, or ``None``.
+        classes: By ``adapter`` and ``decoder`` a class or its place, or ``None``.
 
     Raises:
-        InputError: A class that cannot be such a part.
+        InputError: A class that cannot be such a part, or the name of another.
     """
     entries = {}
     for kind, cls in classes.items():
         if cls is None:
             continue
-        name = REGISTRIES[kind].adopt(cls)
+        name, known = name_of(REGISTRIES[kind], cls), header[kind]["name"]
+        if isinstance(cls, str) and not PLACE.fullmatch(name) and name != known:
+            raise InputError(
+                f"{kind}={name}: the file has the {kind} {known}; leave {kind} out, or give the "
+                f"class or module that it was trained with"
+            )
         if "+" not in header[kind]["name"]:  # of several the name says which one it is
             entries[kind] = {**header[kind], "name": name}
     return {**header, **entries}

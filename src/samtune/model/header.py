@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from samtune.errors import InputError
+from samtune.errors import InputError, closest
 from samtune.files import as_path, check_permission
 from samtune.model.on_hub import FILE, file_on_hub, is_on_hub
 from samtune.model.packages import wrong_rows
@@ -28,6 +29,39 @@ MODULE = "module"
 """The entry of an adapter or decoder that was a module: its class, by module and name."""
 ENTRIES = ("format", "base", "adapter", "decoder", "input", "prompts")
 """The entries that every header has."""
+
+FURTHER = ("config", "metrics", "classes", "summary", "precision", "imported", "notes",
+           "everything", "watershed")  # fmt: skip
+"""The entries that a header may have besides, which say how a model was trained and is applied."""
+
+
+def check_further(entries: Mapping[str, Any], function: str) -> None:
+    """Refuses further entries of a header that nothing reads, or that are no JSON.
+
+    Args:
+        entries: By name.
+        function: The function that takes them, for messages.
+
+    Raises:
+        InputError: With the name that is meant, or the place for one's own values.
+    """
+    for name, value in entries.items():
+        if name not in FURTHER:
+            near = closest(name, FURTHER, 0.65)
+            hint = f"did you mean {near!r}? " if near else ""
+            raise InputError(
+                f"{name}: is no entry that {function} takes; {hint}values of your own are "
+                f"notes={{{name!r}: ...}}, the others {', '.join(sorted({*FURTHER} - {'notes'}))}"
+            )
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{name}={type(value).__name__}: is no JSON value ({error}); give numbers, texts, "
+                "lists and dictionaries of them"
+            ) from error
+        if name in ("config", "notes") and not isinstance(value, dict):
+            raise InputError(f"{name}={value!r}: must be a dictionary of JSON values")
 
 
 def checkpoint_file(path: str | Path, download: bool = False) -> Path:

@@ -99,11 +99,11 @@ class OnHub:
             InputError: A model that no checkpoint can describe, or a place that cannot be written.
         """
         from samtune.model.card import card_of
-        from samtune.model.checkpoint import save
+        from samtune.model.checkpoint import write_checkpoint
         from samtune.model.header import read_header
 
         place = as_path(folder)
-        file = save(_model(self), place / FILE, **(self.about or {}))
+        file = write_checkpoint(_model(self), place / FILE, **(self.about or {}))
         header = read_header(file)
         text = card_of(header, **{"name": place.resolve().name, **card})
         write_whole(place / "config.json", json.dumps(header, indent=1) + "\n", REMEDY)

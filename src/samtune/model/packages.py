@@ -11,7 +11,7 @@ from samtune.adapters import ADAPTERS, Adapter, Stack
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError
 from samtune.registry import Registry
-from samtune.registry.outside import row_of
+from samtune.registry.outside import row_of, rows_in
 from samtune.registry.places import PLACE, is_ours, is_trusted
 
 REGISTRIES: Mapping[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
@@ -40,6 +40,24 @@ def packages_of(
         for kind, name, part in [*of_parts, ("decoder", names["decoder"], decoder)]
         if not is_ours(type(part))
     ]
+
+
+def with_packages_of_settings(header: dict[str, Any]) -> dict[str, Any]:
+    """A header that also says where the loss, metrics and layout of its settings come from.
+
+    Args:
+        header: The header of a checkpoint.
+    """
+    settings = header.get("config")
+    groups = settings.items() if isinstance(settings, Mapping) else ()
+    flat = {
+        f"{group}.{name}": value
+        for group, part in groups
+        if isinstance(part, Mapping)
+        for name, value in part.items()
+    }
+    rows = [*header.get("packages", []), *rows_in(flat, ("loss", "metric", "layout"))]
+    return {**header, "packages": rows} if rows else header
 
 
 def check_packages(header: Mapping[str, Any], origin: str) -> None:

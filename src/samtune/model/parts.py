@@ -7,11 +7,13 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from samtune.adapters import ADAPTERS, Adapter
-from samtune.decoders import Decoder
+from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError
 from samtune.registry import Registry, trust
 from samtune.registry.places import PLACE
 from samtune.sam.model import Sam
+
+_REGISTRIES: Mapping[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
 
 
 def check_base_of(sam: Any) -> None:
@@ -92,3 +94,37 @@ def options_of(kind: str, options: Any) -> Mapping[str, Any]:
         f'{kind}_options={options!r}: must be options by name, as in {{"rank": 8}}, or a method\'s '
         "Config"
     )
+
+
+def option_of(name: str, arguments: Mapping[str, Any]) -> str:
+    """The hint for an option of a method that stands among the arguments of ``FineTuned``.
+
+    Args:
+        name: The word.
+        arguments: The arguments by name.
+
+    Returns:
+        A clause that says which argument takes it; empty if the methods have no such option.
+    """
+    for kind, registry in _REGISTRIES.items():
+        part = arguments.get(kind)
+        joined = part.split("+") if isinstance(part, str) else [part]
+        for each in joined:
+            label = each if isinstance(each, str) else getattr(each, "__name__", "")
+            if name in _options_in(registry[name_of(registry, each)] if label == each else each):
+                options = f"{{{name!r}: ...}}"
+                options = f"{{{each!r}: {options}}}" if len(joined) > 1 else options
+                return f"is an option of the {kind} {label}; give {kind}_options={options}"
+    for kind, registry in _REGISTRIES.items():
+        if having := [known for known in registry if name in _options_in(registry[known])]:
+            some = ", ".join(having[:3]) + (", ..." if having[3:] else "")
+            return (
+                f"is an option of {some}; name one, as in {kind}={having[0]!r}, "
+                f"{kind}_options={{{name!r}: ...}}"
+            )
+    return ""
+
+
+def _options_in(cls: Any) -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = getattr(getattr(cls, "Config", None), "__dataclass_fields__", {})
+    return fields

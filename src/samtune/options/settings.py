@@ -12,7 +12,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, get_type_hints
 
-from samtune.errors import InputError, closest
+from samtune.errors import InputError, closest, meant
 from samtune.options.docs import WithFieldDocs
 
 _ALIKE = 0.65
@@ -34,12 +34,17 @@ class Settings(metaclass=WithFieldDocs):
     """The prefix of its fields' names on a command line, as ``train``."""
     former_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Names of fields in earlier versions, which are still read, with the present names."""
+    elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Words that are often taken for fields, each with a clause that says where the matter is
+    settled."""
 
     def __new__(cls, *args: Any, **values: Any) -> Self:
         """Refuses names that no field has, with the one that is meant."""
         names = [row.name for row in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name, value in values.items():
             if name not in names:
+                if hint := meant(name, cls.elsewhere):
+                    raise InputError(f"{name}: {hint}")
                 near = closest(name, names, _ALIKE)
                 hint = f"did you mean {near!r}? " if near else ""
                 raise InputError(
@@ -51,7 +56,17 @@ class Settings(metaclass=WithFieldDocs):
     def __post_init__(self) -> None:
         if not _BY_WORDS.get(False):
             with as_typed_in_python(type(self)):
+                self.take_parts()
                 _settle(self)
+
+    def take_parts(self) -> None:
+        """Puts names in the place of classes that Python code gives, and trusts places in it.
+
+        It does not run for the words of a command line or a file, whose places need trust.
+
+        Raises:
+            InputError: The first that cannot be such a part.
+        """
 
     def check_together(self) -> None:
         """Refuses values that do not go with each other, or mean nothing; with the section's name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
@@ -219,7 +219,7 @@ class Registry(Generic[T]):
         return checked_options(cls.Config, self.kind, name, options or {})
 
 
-class Members(dict[str, T]):
+class Members(MutableMapping[str, T]):
     """samtune's parts of one kind by name, and those of other packages behind the same lookup.
 
     It iterates over samtune's own.
@@ -227,26 +227,46 @@ class Members(dict[str, T]):
     Args:
         kind: One of :data:`samtune.registry.places.KINDS`.
         accept: See :class:`Outside`.
+        own: samtune's own, if they are kept elsewhere; later additions there count too.
     """
 
-    def __init__(self, kind: str, accept: Callable[[Any, str], T]) -> None:
-        super().__init__()
-        self.outside: Outside[T] = Outside(kind, accept, self.keys)
+    def __init__(
+        self,
+        kind: str,
+        accept: Callable[[Any, str], T],
+        own: MutableMapping[str, T] | None = None,
+    ) -> None:
+        self._own: MutableMapping[str, T] = {} if own is None else own
+        self.outside: Outside[T] = Outside(kind, accept, self._own.keys)
 
-    def __missing__(self, name: str) -> T:
-        """The part that another package provides under a name.
+    def __getitem__(self, name: str) -> T:
+        """The part of that name.
 
         Raises:
             InputError: See :class:`Outside`.
-            KeyError: No package does.
+            KeyError: No package provides it.
         """
+        if name in self._own:
+            return self._own[name]
         if name not in self.outside:
             raise KeyError(name)
         return self.outside[name]
 
+    def __setitem__(self, name: str, part: T) -> None:
+        self._own[name] = part
+
+    def __delitem__(self, name: str) -> None:
+        del self._own[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
     def __contains__(self, name: object) -> bool:
         """Whether samtune has the name, or another package may bring it."""
-        return super().__contains__(name) or name in self.outside
+        return name in self._own or name in self.outside
 
     def names(self) -> list[str]:
         """The names of samtune itself, and then those that installed packages bring."""

@@ -20,6 +20,7 @@ from samtune.registry.places import (
     package_of,
     place_of,
     thing_at,
+    trust,
 )
 
 T = TypeVar("T")
@@ -133,7 +134,15 @@ class Outside(Generic[T]):
         return f"{self.kind.settings[0]}={name}"
 
     def __getitem__(self, name: str) -> T:
-        """The member of that name; its module is imported at the first time.
+        """The member of that name, see :meth:`member`."""
+        return self.member(name, self.message_key(name))
+
+    def member(self, name: str, key: str) -> T:
+        """The member of a name; its module is imported at the first time.
+
+        Args:
+            name: Of an entry point, or a place.
+            key: The start of messages: the setting with its value.
 
         Raises:
             InputError: Several packages have the name, its package is broken, or a file alone
@@ -141,7 +150,7 @@ class Outside(Generic[T]):
         """
         if name in self._members:
             return self._members[name]
-        key, plugin = self.message_key(name), self.plugin(name)
+        plugin = self.plugin(name)
         if plugin is None:
             thing, place = thing_at(name, key, self._samtunes()), name
         else:
@@ -183,6 +192,23 @@ class Outside(Generic[T]):
         except TypeError as error:
             raise InputError(f"{place}: {error}") from error
         return name
+
+    def typed(self, thing: Any) -> Any:
+        """The name of a part as Python code gives it: a text, a class or a function.
+
+        The places in a text may be imported from now on, because who types them runs code anyway.
+
+        Args:
+            thing: A name, a place or an expression of them; a class or function; all else is
+                returned as it is.
+
+        Raises:
+            InputError: A class or function that is none of this kind.
+        """
+        if isinstance(thing, str):
+            trust(*PLACE.findall(thing))
+            return thing
+        return self.adopt(thing) if hasattr(thing, "__qualname__") else thing
 
     def _enter(self, name: str, thing: Any) -> T:
         if self._things.get(name) is not thing:

@@ -20,7 +20,7 @@ from samtune.inference.everything.watershed import (
     check_generator,
     finds_by_watershed,
 )
-from samtune.model.checkpoint import add_to_header, save
+from samtune.model.checkpoint import add_to_header, write_checkpoint
 from samtune.model.finetuned import FineTuned
 from samtune.report.quantities import counted
 from samtune.report.terminal import Display
@@ -89,7 +89,7 @@ def calibrate_checkpoint(source: str, words: Sequence[str], out: Path, display: 
         fixed = fixed_settings(config, way, chosen_names)
         entry = _fit(model, dataset, config, way, fixed, place, display)
         about = {k: v for k, v in (model.about or {}).items() if k != "summary"}
-        save(model, out, VERB, **{**about, way: entry})
+        write_checkpoint(model, out, VERB, **{**about, way: entry})
         display.result(f"{line_of(way, entry)}; {out}")
     return {**entry, "checkpoint": str(out)}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from samtune.errors import InputError
 from samtune.files import as_path
-from samtune.sam.spec import SamSpec
+from samtune.sam.spec import SPECS, SamSpec
 
 FILES = (".pth", ".pt", ".bin", ".safetensors")
 """File endings of weights: a name with one of them is a path, even if it looks like a hub id."""
@@ -22,15 +22,23 @@ def locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
 
     Args:
         spec: Of the base.
-        source: A path, a hub id, or ``None`` for what ships with the package.
+        source: A path, a hub id, or ``None`` (or the name of the base) for what ships with the
+            package.
         download: Whether a hub id may be downloaded.
 
     Raises:
         InputError: Nothing there.
     """
-    if source is None:
+    path = None if source is None else as_path(source)
+    if isinstance(source, str) and source in SPECS and path is not None and not path.exists():
+        if source != spec.name:
+            raise InputError(
+                f"{source}: is the name of a base, but {spec.name} is needed; give the file of its "
+                "weights"
+            )
+        path = None  # the base itself is named
+    if path is None:
         return _packaged(spec)
-    path = as_path(source)
     hub_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)) and path.suffix not in FILES
     if path.exists() or not hub_id:
         return path
@@ -84,7 +92,8 @@ def _packaged(spec: SamSpec) -> Path:
     if spec.name not in PACKAGED:
         raise InputError(
             f"base.name={spec.name}: its weights do not ship with samtune; give their file with "
-            f"base.weights=..., or use base.name=nano"
+            f"base.weights=... (in Python load_sam({spec.name!r}, FILE) or load(PATH, base=FILE)), "
+            "or use base.name=nano"
         )
     with as_file(folder / f"{spec.name}.safetensors") as path:
         found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"

@@ -159,6 +159,8 @@ def _terms(part: str, text: str) -> list[Term]:
             f"train.metric={text}: no such metric{nearest(measure, MEASURES.names())}; "
             "choose iou, dice or another that samtune metrics lists"
         )
+    if measure not in list(MEASURES):
+        MEASURES.outside.member(measure, f"train.metric={text}")
     if not 0 < weight < math.inf:
         raise InputError(f"train.metric={text}: weighs {measure} with {match[1]}; leave it out")
     if name in AUTOMATIC:

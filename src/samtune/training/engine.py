@@ -18,6 +18,7 @@ from samtune.files import as_path
 from samtune.losses.functions import LossFunction
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
+from samtune.model.header import check_further
 from samtune.model.strength import no_base
 from samtune.training.budget import Budget, Outside
 from samtune.training.caching import FOLDER, check_feature_cache, feature_cache, remove_store
@@ -32,7 +33,17 @@ from samtune.training.user_parts import UserParts
 from samtune.training.validation import Validation
 
 
-@checks_keywords(FitConfig, EvalConfig)
+@checks_keywords(
+    FitConfig,
+    EvalConfig,
+    elsewhere={
+        "device": "fit takes the fastest device that there is; give cpu=True to stay on the CPU",
+        "settings": "the settings are config=FitConfig(...), as in config=FitConfig(epochs=5)",
+        "prompts": "the prompts are the model's, as in FineTuned(sam, ..., prompts='box,point')",
+        "scheduler": "give schedule=, a function that makes one from the optimizer",
+        "optimiser": "give optimizer=, a function that makes one from the list of parameters",
+    },
+)
 def fit(
     model: FineTuned,
     train: Images | DataSplits,
@@ -77,8 +88,9 @@ def fit(
             ``not_finite``), ``val`` (step, metrics, ``forgotten``), and after the last step
             ``strength`` (step, strength, weights, metrics).
         progress: Called with the number of steps done and of all steps, after each.
-        header: Further values for the checkpoint's header.
-        cpu: Stay on the CPU if there is a faster device.
+        header: Further entries of the checkpoint's header, as :func:`samtune.save` takes them.
+        cpu: Stay on the CPU. By default the model moves to the fastest device that there is (CUDA,
+            MPS, CPU), and stays there.
         measuring: Options of the metrics with which ``config.metric`` is measured; its list of
             metrics is ignored.
         loss: An own ``function(logits, targets, valid)`` in the place of ``config.loss``, see
@@ -110,6 +122,7 @@ def fit(
         raise InputError(
             f"config={config!r}: must be a FitConfig, as in samtune.FitConfig(epochs=20)"
         )
+    check_further(header or {}, "header")
     folder = None if output is None else as_path(output)
     begun = goes_on(folder, bool(resume))
     if isinstance(loss, str):

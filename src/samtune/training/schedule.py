@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from samtune.errors import InputError
 from samtune.losses import DEFAULT_LOSS, Loss, LossAt
+from samtune.losses.plugins import TERMS
+from samtune.metrics.contract import MEASURES
 from samtune.model.rates import USUAL
 from samtune.options import (
     Count,
@@ -18,6 +20,7 @@ from samtune.options import (
     PositiveFraction,
     Range,
     Settings,
+    name_of,
     setting,
 )
 from samtune.precision import Precision
@@ -44,6 +47,22 @@ DEFAULT_EPOCHS = 20
 """Number of epochs if no other length is set."""
 
 
+_OF_FIT = {
+    **{
+        name: name
+        for name in (
+            "optimizer", "schedule", "callbacks", "on_step", "on_validation", "output", "resume",
+            "seed", "cpu", "measuring", "progress",
+        )
+    },
+    "optimiser": "optimizer",
+    "scheduler": "schedule",
+    "lr_scheduler": "schedule",
+    "callback": "callbacks",
+}  # fmt: skip
+"""Words that are taken for settings of a training, and the arguments of ``fit`` that they mean."""
+
+
 class Cosine:
     """The points in time at which the learning rate falls.
 
@@ -67,6 +86,16 @@ class FitConfig(Settings):
 
     section = "train"
     former_names = MappingProxyType({"epoch_share": "epoch_fraction"})
+    elsewhere = MappingProxyType(
+        {
+            "device": "fit takes the fastest device that there is; "
+            "samtune.fit(..., cpu=True) stays on the CPU",
+            **{
+                name: f"is an argument of fit itself, as in samtune.fit(model, data, {given}=...)"
+                for name, given in _OF_FIT.items()
+            },
+        }
+    )
 
     max_steps: Count | None = None
     """Optimiser steps in all; if epochs is also set, the earlier end counts."""
@@ -179,6 +208,17 @@ class FitConfig(Settings):
     """
     trackers: tuple[str, ...] = setting((), level="expert")
     """Accelerate's trackers to report to as well: tensorboard, wandb, mlflow, ..."""
+
+    def take_parts(self) -> None:
+        """Accepts a class as the metric, and places, see :class:`Settings`."""
+        if callable(self.loss):
+            raise InputError(
+                f"train.loss={name_of(self.loss)}: a function is an argument of fit itself, as in "
+                "samtune.fit(model, data, loss=FUNCTION); here its place can stand, as in "
+                "'my_pkg.mod:function'"
+            )
+        TERMS.outside.typed(self.loss)
+        object.__setattr__(self, "metric", MEASURES.outside.typed(self.metric))
 
     def check_together(self) -> None:
         """Refuses sizes, losses, metrics, prompts to keep and trackers that do not exist."""
