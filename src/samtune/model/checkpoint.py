@@ -203,9 +203,8 @@ def load(
         device: Device of the returned model.
         strength: The fraction of the training that acts, see :attr:`FineTuned.strength`; by default
             the checkpoint's.
-        adapter: The class of its adapter or its place, as ``my_pkg.mod:Gain``, if that is not one
-            of samtune's or of a plug-in; or, if it was trained as a module, such a module, which
-            gets the tensors of the file.
+        adapter: The class of its adapter or its place, if that is not one of samtune's or of a
+            plug-in; or, if it was a module, such a module, which gets the tensors of the file.
         decoder: The class of its decoder, likewise.
         trust: Modules that may be imported if the file names a class of them, as ``my_pkg``.
         download: Whether a repository, or a base that is one, may be fetched; else they are in the
@@ -224,17 +223,13 @@ def load(
     allow(*([trust] if isinstance(trust, str) else trust))
     check_packages(_without(header, modules), str(path))
     tensors = read_tensors(file, DAMAGED)
-    if isinstance(base, Sam):
-        sam = base
-    elif base is None and BUNDLE in header:
-        sam = _base_within(header, tensors, str(path))
-    else:
-        sam = load_sam(header["base"]["name"], base, download=download)
+    if base is None and BUNDLE in header:
+        base = _base_within(header, tensors, str(path))
+    name = header["base"]["name"]
+    sam = base if isinstance(base, Sam) else load_sam(name, base, download=download)
     check_base(header, sam, str(path), any_base)
     model = rebuild(sam, header, modules)
-    tensors = _without_base(tensors)
-    check_numbers(tensors, str(path))
-    load_tensors(model, tensors, str(path))
+    load_tensors(model, _without_base(tensors), str(path))
     if strength is not None:
         check_demanded(model, strength)
     model.multimask = _multimask(header)
@@ -362,6 +357,7 @@ def load_tensors(model: FineTuned, tensors: dict[str, Any], origin: str) -> None
         InputError: Tensors are missing, unexpected or wrongly shaped; the message names the first
             ones.
     """
+    check_numbers(tensors, origin)
     tensors = under_current_names(model, tensors)
     expected = model.state_dict()
     missing = expected.keys() - tensors.keys()

@@ -15,12 +15,12 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import check_base
 from samtune.batch import Masks
 from samtune.decoders import DECODERS, Decoder, Features
-from samtune.errors import InputError, checks_keywords
+from samtune.errors import InputError
 from samtune.geometry import InputPolicy, check_divided
 from samtune.model.compiling import Compiling, compiled, run_block
 from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.model.on_hub import OnHub
-from samtune.model.parts import check_base_of, check_parts, name_of, option_of, options_of
+from samtune.model.parts import check_base_of, check_parts, checks_words, name_of, options_of
 from samtune.model.rates import rate_of
 from samtune.model.strength import (
     PLAIN,
@@ -69,17 +69,7 @@ class FineTuned(OnHub, nn.Module):
             together.
     """
 
-    @checks_keywords(
-        InputPolicy,
-        elsewhere={
-            "device": "a model lies where its base does; load_sam(..., device='cuda'), or move the "
-            "model, as in model.to('cuda')",
-            "base": "give it first, as in FineTuned(samtune.load_sam('nano'), 'lora')",
-            "settings": "options are adapter_options={...} and decoder_options={...}",
-            "strength": "set it afterwards, as in model.strength = 0.5",
-        },
-        option=option_of,
-    )
+    @checks_words
     def __init__(
         self,
         sam: Sam,

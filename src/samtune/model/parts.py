@@ -8,11 +8,20 @@ from typing import Any
 
 from samtune.adapters import ADAPTERS, Adapter
 from samtune.decoders import DECODERS, Decoder
-from samtune.errors import InputError
+from samtune.errors import InputError, checks_keywords
+from samtune.geometry import InputPolicy
 from samtune.registry import Registry, trust
 from samtune.registry.places import PLACE
 from samtune.sam.model import Sam
 
+_ELSEWHERE = {
+    "device": "a model lies where its base does; load_sam(..., device='cuda'), or move it, as in "
+    "model.to('cuda')",
+    "base": "give it first, as in FineTuned(samtune.load_sam('nano'), 'lora')",
+    "settings": "options are adapter_options={...} and decoder_options={...}",
+    "strength": "set it afterwards, as in model.strength = 0.5",
+}
+"""Words that are no arguments of ``FineTuned``, and where the matter is settled."""
 _REGISTRIES: Mapping[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
 
 
@@ -96,7 +105,7 @@ def options_of(kind: str, options: Any) -> Mapping[str, Any]:
     )
 
 
-def option_of(name: str, arguments: Mapping[str, Any]) -> str:
+def _option_of(name: str, arguments: Mapping[str, Any]) -> str:
     """The hint for an option of a method that stands among the arguments of ``FineTuned``.
 
     Args:
@@ -128,3 +137,7 @@ def option_of(name: str, arguments: Mapping[str, Any]) -> str:
 def _options_in(cls: Any) -> Mapping[str, Any]:
     fields: Mapping[str, Any] = getattr(getattr(cls, "Config", None), "__dataclass_fields__", {})
     return fields
+
+
+checks_words = checks_keywords(InputPolicy, elsewhere=_ELSEWHERE, option=_option_of)
+"""Has ``FineTuned`` refuse words that are no arguments of it, with what is meant."""
