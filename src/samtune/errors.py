@@ -100,8 +100,8 @@ def checks_keywords(
             for name in kwargs:
                 if name not in names:
                     known = {key: value for key, value in kwargs.items() if key in names}
-                    given = dict(zip(names, args, strict=False)) | known
-                    hint = meant(name, elsewhere or {}) or option(name, given)
+                    arguments = dict(zip(names, args, strict=False)) | known
+                    hint = meant(name, elsewhere or {}) or option(name, arguments)
                     raise InputError(
                         f"{name}: {hint}"
                         if hint

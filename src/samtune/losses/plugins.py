@@ -62,8 +62,10 @@ class PluginLoss:
         return full_precision(value)
 
 
-_OWN: Any = ChainMap[str, Any](DENSE_LOSSES, CLASS_LOSSES, HEADS, LOSSES)  # the last comes first
-TERMS: Members[Any] = Members("loss", PluginLoss, _OWN)
+_BUILT_IN: Any = ChainMap[str, Any](
+    DENSE_LOSSES, CLASS_LOSSES, HEADS, LOSSES
+)  # the last comes first
+TERMS: Members[Any] = Members("loss", PluginLoss, _BUILT_IN)
 """All losses that an expression can name, samtune's own and those of other packages."""
 
 

@@ -227,17 +227,17 @@ class Members(MutableMapping[str, T]):
     Args:
         kind: One of :data:`samtune.registry.places.KINDS`.
         accept: See :class:`Outside`.
-        own: samtune's own, if they are kept elsewhere; later additions there count too.
+        built_in: samtune's own, if they are kept elsewhere; later additions there count too.
     """
 
     def __init__(
         self,
         kind: str,
         accept: Callable[[Any, str], T],
-        own: MutableMapping[str, T] | None = None,
+        built_in: MutableMapping[str, T] | None = None,
     ) -> None:
-        self._own: MutableMapping[str, T] = {} if own is None else own
-        self.outside: Outside[T] = Outside(kind, accept, self._own.keys)
+        self._built_in: MutableMapping[str, T] = {} if built_in is None else built_in
+        self.outside: Outside[T] = Outside(kind, accept, self._built_in.keys)
 
     def __getitem__(self, name: str) -> T:
         """The part of that name.
@@ -246,27 +246,27 @@ class Members(MutableMapping[str, T]):
             InputError: See :class:`Outside`.
             KeyError: No package provides it.
         """
-        if name in self._own:
-            return self._own[name]
+        if name in self._built_in:
+            return self._built_in[name]
         if name not in self.outside:
             raise KeyError(name)
         return self.outside[name]
 
     def __setitem__(self, name: str, part: T) -> None:
-        self._own[name] = part
+        self._built_in[name] = part
 
     def __delitem__(self, name: str) -> None:
-        del self._own[name]
+        del self._built_in[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._own)
+        return iter(self._built_in)
 
     def __len__(self) -> int:
-        return len(self._own)
+        return len(self._built_in)
 
     def __contains__(self, name: object) -> bool:
         """Whether samtune has the name, or another package may bring it."""
-        return name in self._own or name in self.outside
+        return name in self._built_in or name in self.outside
 
     def names(self) -> list[str]:
         """The names of samtune itself, and then those that installed packages bring."""
