@@ -91,8 +91,8 @@ class FitConfig(Settings):
             "device": "fit takes the fastest device that there is; "
             "samtune.fit(..., cpu=True) stays on the CPU",
             **{
-                name: f"is an argument of fit itself, as in samtune.fit(model, data, {argument}=...)"
-                for name, argument in _OF_FIT.items()
+                name: f"is an argument of fit itself, as in samtune.fit(model, data, {word}=...)"
+                for name, word in _OF_FIT.items()
             },
         }
     )
