@@ -8,10 +8,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from commands import settings
 
 from samtune import folder_lock as lock
+from samtune.compare.jobs import compare
+from samtune.exports.writing import export
 from samtune.folder_lock import LOCK, FolderLock
+from samtune.model.finetuned import FineTuned
+from samtune.report.terminal import Display
 from samtune.runs.folder import refuse_taken, run_folder
+from samtune.training.engine import fit
 
 HOLDS = """
 import os, sys, time
@@ -56,6 +62,24 @@ def test_default_names_never_collide(tmp_path, monkeypatch):
     assert len(set(folders)) == 8
     for context in held:
         context.__exit__(None, None, None)
+
+
+def test_whoever_writes_a_folder_over_time_is_refused_while_another_does(
+    tmp_path, pairs, tiny_weights, sam, refused
+):
+    """A training and an export from Python, and a comparison; predictions have their own test."""
+    elsewhere = json.dumps({**lock._this_process("a prediction"), "host": "elsewhere"})
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (LOCK, ".onnx.lock"):
+        (out / name).write_text(elsewhere)
+    why = "a prediction is going on here (process"
+    model = FineTuned(sam, "none", "tuned")
+    words = [*settings(pairs, tiny_weights, 1), f"output={out}", "methods=decoder"]
+    refused([f"output={out}", why], fit, model, None, output=out)
+    refused([f"output={out}", why], compare, words, Display())
+    refused([f"--out={out / 'onnx'}", why], export, model, out / "onnx", "pth")
+    assert sorted(each.name for each in out.iterdir()) == [".onnx.lock", LOCK]
 
 
 @pytest.mark.slow

@@ -49,13 +49,18 @@ def main_has_spoken() -> bool:
     return bool(signals)
 
 
+def is_connected() -> bool:
+    """Whether this process is connected to the others of its run."""
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def place() -> tuple[int, int]:
     """This process's rank, and the number of processes."""
     from torch import distributed
 
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+    return (distributed.get_rank(), distributed.get_world_size()) if is_connected() else (0, 1)
 
 
 @contextmanager

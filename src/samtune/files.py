@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samtune.errors import InputError
+from samtune.leftovers import earlier_path, partial_path, remove_abandoned
 from samtune.texts import read_json
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def check_room(folder: Path, remedy: str = REMEDY, room: int = 2**20) -> None:
         InputError: Writing failed.
     """
     new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
-    probe = folder / f".{os.getpid()}.partial"
+    probe = partial_path(folder / "room")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(bytes(room))
@@ -207,7 +208,7 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder, and a file is to be written there; move it away")
     # One name per process, so that two processes that write the same file do not collide.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
@@ -238,8 +239,7 @@ def replacing_folder(folder: Path, remedy: str = REMEDY) -> Iterator[Path]:
     Raises:
         InputError: It could not be written.
     """
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    earlier = folder.with_name(f"{folder.name}.{os.getpid()}.earlier")
+    partial, earlier = partial_path(folder), earlier_path(folder)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -292,6 +292,8 @@ def write_tensors(
 ) -> Path:
     """Writes tensors as safetensors, with a checksum of the whole content.
 
+    What killed writers of the same file left is removed, because it may be large.
+
     Args:
         path: The file to write or to replace.
         tensors: By name, each contiguous and in its own memory.
@@ -305,6 +307,7 @@ def write_tensors(
 
     notes = dict(metadata or {})
     notes[CHECKSUM] = checksum_of(tensors, notes)
+    remove_abandoned(Path(path).parent, Path(path).name)
     with replacing(path, remedy) as partial:
         save_file(dict(tensors), partial, metadata=notes)
     return Path(path)

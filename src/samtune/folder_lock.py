@@ -14,12 +14,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
+from samtune.leftovers import boot, partial_path, remove_leftovers
 from samtune.texts import read_json
 
 LOCK = "run.lock"
@@ -32,6 +33,8 @@ STALE = 120.0
 """Seconds without an update after which the lock of another host is ignored."""
 TRIES = 20
 _descriptors: set[int] = set()
+_holders: dict[Path, int] = {}
+"""The thread that holds each lock of this process, by the lock file's real path."""
 
 
 def _let_go_in_child() -> None:
@@ -40,6 +43,7 @@ def _let_go_in_child() -> None:
         with suppress(OSError):
             os.close(descriptor)
     _descriptors.clear()
+    _holders.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -50,17 +54,18 @@ class FolderLock:
     """The lock of a folder, from its making to :meth:`release`.
 
     Args:
-        folder: An existing folder.
+        folder: An existing folder, or if ``whole`` one in an existing folder.
         option: Its name in messages, as in ``output=run``.
         work: The work there, in messages.
+        whole: Whether the folder comes into its place complete, so that the lock lies beside it.
 
     Raises:
         InputError: Another process is at work in the folder.
     """
 
-    def __init__(self, folder: Path, option: str, work: str = RUN) -> None:
+    def __init__(self, folder: Path, option: str, work: str = RUN, whole: bool = False) -> None:
         self._work = work
-        self.path, self._over = folder / LOCK, threading.Event()
+        self.path, self._over = _lock_of(folder, whole), threading.Event()
         for _ in range(TRIES):
             descriptor = self._try(option)
             if descriptor is not None:
@@ -68,12 +73,15 @@ class FolderLock:
         else:
             raise InputError(f"{option}: {self.path} changes all the time; choose another folder")
         self._descriptor = descriptor
+        self._key = self.path.resolve()
         _descriptors.add(descriptor)
+        _holders[self._key] = threading.get_ident()
         threading.Thread(target=self._touch, daemon=True).start()
 
     def release(self) -> None:
         """Releases the lock, and removes the file."""
         self._over.set()
+        _holders.pop(self._key, None)
         _descriptors.discard(self._descriptor)
         with suppress(OSError):
             os.close(self._descriptor)
@@ -96,7 +104,7 @@ class FolderLock:
                     return descriptor
                 os.close(descriptor)
                 return None
-            text = json.dumps(_this_process()).encode()
+            text = json.dumps(_this_process(self._work)).encode()
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, text, 0) if hasattr(os, "pwrite") else os.write(descriptor, text)
         except BaseException:
@@ -124,7 +132,7 @@ class FolderLock:
             if _owner(self.path) != owner:
                 return False
             # the file names its owner before another process can claim it
-            self.path.write_text(json.dumps(_this_process()), "utf-8")
+            self.path.write_text(json.dumps(_this_process(self._work)), "utf-8")
             return True
         finally:
             claim.rmdir()
@@ -136,28 +144,53 @@ class FolderLock:
 
 
 @contextmanager
-def locked(folder: Path, option: str, work: str) -> Iterator[None]:
+def locked(
+    folder: Path,
+    option: str,
+    work: str = RUN,
+    *,
+    within: Iterable[Path] = (),
+    whole: bool = False,
+    inner: bool = False,
+) -> Iterator[None]:
     """Makes a folder and locks it for the block; if nothing was written into it, it goes again.
+
+    What a killed process left unfinished is removed.
 
     Args:
         folder: The folder.
         option: As the other argument, see :class:`FolderLock`.
         work: The work there.
+        within: Folders below it in which files are written.
+        whole: See :class:`FolderLock`; then only the folder's parent is made.
+        inner: Whether a thread that holds the lock may enter, as for a step of the work for which
+            it locked the folder.
 
     Raises:
         InputError: Another process is at work in the folder, or it cannot be written.
     """
+    path = _lock_of(folder, whole)
+    if inner and _holders.get(path.resolve()) == threading.get_ident():
+        yield
+        return
+    new_folders = [each for each in (path.parent, *path.parents[1:]) if not each.exists()]
+    lock = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(folder, option, work)
-    except OSError as error:
-        raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
-    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(folder, option, work, whole)
+        except OSError as error:
+            raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
+        remove_leftovers(path.parent, folder.name if whole else None)
+        for each in within:
+            remove_leftovers(each)
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
         with suppress(OSError):
-            folder.rmdir()
+            for each in new_folders:
+                each.rmdir()
 
 
 def refuse_running(folder: Path, option: str) -> None:
@@ -174,6 +207,11 @@ def refuse_running(folder: Path, option: str) -> None:
 
 def _refusal(option: str, owner: dict[str, Any] | None, work: str = RUN) -> InputError:
     return InputError(f"{option}: {_who(owner, work)}; wait for it, or choose another folder")
+
+
+def _lock_of(folder: Path, whole: bool) -> Path:
+    """The lock file of a folder."""
+    return folder.with_name(f".{folder.name}.lock") if whole else folder / LOCK
 
 
 def _flock(descriptor: int) -> bool | None:
@@ -197,12 +235,13 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _this_process() -> dict[str, Any]:
+def _this_process(work: str = RUN) -> dict[str, Any]:
     pid = os.getpid()
     when = time.strftime("%Y-%m-%d %H:%M:%S")
     return {
+        "work": work,
         "host": socket.gethostname(),
-        "boot": _boot(),
+        "boot": boot(),
         "pid": pid,
         "started": _started(pid),
         "since": when,
@@ -220,7 +259,7 @@ def _owner(path: Path) -> dict[str, Any] | None:
 
 def _is_alive(owner: dict[str, Any], path: Path) -> bool:
     """Whether the process named in a lock still exists."""
-    here = (owner.get("host"), owner.get("boot")) == (socket.gethostname(), _boot())
+    here = (owner.get("host"), owner.get("boot")) == (socket.gethostname(), boot())
     if owner.get("host") == socket.gethostname() and not here:
         return False  # this machine has been started anew
     if not here or sys.platform == "win32":  # where to ask for a process is to end it
@@ -233,24 +272,19 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
         return False
     except (OSError, OverflowError):
         pass
-    return owner["pid"] != os.getpid() and _started(owner["pid"]) == owner.get("started")
+    if owner["pid"] == os.getpid():
+        return path.resolve() in _holders
+    return _started(owner["pid"]) == owner.get("started")
 
 
 def _age(path: Path) -> float:
     """Seconds since a file was touched, by its file system's clock."""
-    probe = path.with_name(f"{path.name}.{os.getpid()}.probe")
+    probe = partial_path(path)
     try:
         probe.touch()
         return probe.stat().st_mtime - path.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _boot() -> str:
-    """An identifier that changes with each start of the machine, if the system provides one."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    return ""
 
 
 def _started(pid: int) -> str:
@@ -266,4 +300,5 @@ def _who(owner: dict[str, Any] | None, work: str) -> str:
     if owner is None:
         return f"another process has just begun {work} here"
     where = "" if owner.get("host") == socket.gethostname() else f" on {owner.get('host')}"
+    work = owner.get("work", work)
     return f"{work} is going on here (process {owner['pid']}{where}, since {owner.get('since')})"

@@ -16,6 +16,10 @@ pytestmark = [
 ]
 
 
+class Killed(BaseException):
+    """What no handler expects."""
+
+
 @pytest.fixture
 def field(tmp_path):
     """A raster of 150 x 210 pixels in its place on the ground."""
@@ -50,10 +54,23 @@ def test_tile_by_tile_a_raster_has_the_mask_that_it_has_as_a_whole(
 ):
     monkeypatch.setattr("samtune.inference.rasters.BAND_BYTES", wide)  # 1: several columns
     predictor, seen = tiled(sam, decoder[0], **decoder[1]), []
-    size = predict_raster(
-        predictor, field, tmp_path / "out.tif", lambda done, total: seen.append((done, total))
-    )
-    assert size == (150, 210) and seen[-1][0] == seen[-1][1] > 10
+
+    def note(done, total):
+        seen.append((done, total))
+        if len(seen) == stop:
+            raise Killed
+
+    stop, words = (3 if wide > 1 else 5), (predictor, field, tmp_path / "out.tif", note)
+    with pytest.raises(Killed):
+        predict_raster(*words, "all settings")
+    strips = tmp_path / "out.tif.strips"
+    strips.write_bytes(strips.read_bytes()[:-1])  # the last strip is not complete
+    size, tiles, before = predict_raster(*words, "all settings")
+    assert size == (150, 210) and before == seen[stop - 2][0] and seen[stop] == seen[stop - 1]
+    assert tiles == seen[-1][0] == seen[-1][1] > 10 and not strips.exists()
+    whole = predict_raster(predictor, field, tmp_path / "whole.tif", lambda *_: None)
+    assert whole == (size, tiles, 0)
+    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "out.tif").read_bytes()
     with rasterio.open(tmp_path / "out.tif") as file, rasterio.open(field) as source:
         assert file.crs == source.crs and file.transform == source.transform
         values = file.read(1)
@@ -72,14 +89,28 @@ def test_a_large_raster_goes_on_tile_by_tile_after_a_stop(sam, field, tmp_path, 
     (field.parent / "x.png").unlink()
     (field.parent / "z.tif").write_bytes(field.read_bytes()[:99])
 
-    class Killed(BaseException):
-        pass
+    at = []
 
     def killed(done, total):
+        at.append((done, total))
         raise Killed
 
-    with pytest.raises(Killed):
-        predict_folder(predictor, field.parent, out, progress=killed, **how)
+    def stopped(**where):
+        with pytest.raises(Killed):
+            predict_folder(predictor, field.parent, out, **where, **how)
+
+    stopped(tiles=killed)
+    stopped(tiles=killed)
+    one, tiles = at[0]
+    assert at[1] == (2 * one, tiles)  # after the next row of tiles
+    predictor.threshold = 0.5
+    stopped(tiles=killed)
+    assert at[2] == (one, tiles)  # another prediction takes nothing over
+    predictor.threshold = 0.0
+    stopped(tiles=killed)
+    answer = predict_folder(predictor, field, out, **how)
+    assert answer["remarks"][0].startswith(f"note: {field}: goes on after {one} of its {tiles}")
+    stopped(progress=killed)
     assert (out / ".samtune-rasters" / "field.tif").is_file()
     monkeypatch.setattr(
         "samtune.inference.answering.predict_raster", lambda *_: pytest.fail("again")

@@ -24,8 +24,9 @@ LAYERS = {
     "distributed": "",
     "precision": "",
     "texts": "",
-    "files": "texts",
-    "folder_lock": "texts",
+    "leftovers": "",
+    "files": "leftovers texts",
+    "folder_lock": "leftovers texts",
     "ops": "",
     "recipes": "",
     "assets": "",
@@ -35,25 +36,26 @@ LAYERS = {
     "sam": "batch files geometry ops prompts registry",
     "adapters": "files ops options registry sam",
     "decoders": "batch options prompts registry sam",
-    "model": "adapters batch decoders files geometry precision prompts registry sam texts",
-    "foreign": "files geometry model sam",
+    "model": "adapters batch decoders files geometry leftovers precision prompts registry sam"
+    " texts",
+    "foreign": "files geometry leftovers model sam",
     "data": "batch files geometry ops options prompts registry texts",
     "losses": "batch geometry options prompts registry",
     "metrics": "options registry",
     "report": "distributed files options",
     "inference": "batch data files folder_lock geometry model ops options precision prompts"
     " registry report sam texts",
-    "exports": "adapters assets batch data decoders files geometry inference model ops options"
-    " prompts registry report sam",
+    "exports": "adapters assets batch data decoders files folder_lock geometry inference model ops"
+    " options prompts registry report sam",
     "evaluation": "batch data distributed geometry inference metrics model precision prompts",
-    "training": "batch data distributed evaluation files inference losses metrics model options"
-    " precision prompts registry",
+    "training": "batch data distributed evaluation files folder_lock inference losses metrics model"
+    " options precision prompts registry",
     "published": "data geometry ops training",
     "runs": "adapters batch data decoders distributed evaluation files folder_lock geometry"
-    " inference losses metrics model ops options precision prompts registry report sam texts"
-    " training",
-    "compare": "adapters data decoders files metrics model options registry report runs sam texts"
-    " training",
+    " inference leftovers losses metrics model ops options precision prompts registry report sam"
+    " texts training",
+    "compare": "adapters data decoders files folder_lock metrics model options registry report runs"
+    " sam texts training",
     "planning": "adapters batch data decoders distributed geometry losses model precision prompts"
     " report runs sam training",
     "doctor": "assets data model precision sam training",

@@ -160,3 +160,26 @@ def test_images_of_the_same_name_in_two_splits_are_not_confused(tmp_path, refuse
     save(root / "train/masks/3.png", blob(value=1))
     lines = parts_of_run(run, find(config.data), allow=True).lines
     assert "1 images are new since the run began and are not used (3)" in lines[1]
+
+
+def test_an_image_that_moved_to_the_folder_of_another_split_is_told_and_keeps_its_split(tmp_path):
+    root, run = tmp_path / "set", tmp_path / "r"
+    for split, names in {"train": "abcd", "val": "e", "test": "f"}.items():
+        for name in names:
+            save(root / split / "images" / f"{name}.png", picture(seed=ord(name)))
+            save(root / split / "masks" / f"{name}.png", blob(value=1))
+    config = resolve([{"data": {"root": str(root)}}]).data
+    parts = splits(config)
+    write_split(run / "split.json", parts)
+    for kind in ("images", "masks"):
+        (root / "val" / kind / "e.png").rename(root / "train" / kind / "e.png")
+        save(root / "val" / kind / "g.png", picture(seed=1) if kind == "images" else blob(value=1))
+        (root / "train" / kind / "a.png").rename(root / "test" / kind / "a.png")
+    now = parts_of_run(run, find(config))
+    assert now.lines[0] == (
+        "2 images of the run are in the folder of another split (a: of train, now in test, e: of "
+        "val, now in train); the run uses them as split.json lists them"
+    )
+    assert "new" in now.lines[1] or "in no split of the run" in now.lines[1]
+    assert [record.name for record in now.parts["val"]] == ["e"] and not now.changed
+    assert [record.name for record in now.parts["train"]] == [*"abcd"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samtune.compare.exports import NAMES, write_exports
+from samtune.compare.launchers.config import LaunchConfig
 from samtune.compare.launchers.outcome import Failure
 from samtune.compare.launchers.rounds import train_all
 from samtune.compare.notes import notes
@@ -23,6 +24,7 @@ from samtune.data import splits
 from samtune.data.shapes import measure
 from samtune.errors import InputError
 from samtune.files import check_room, write_whole
+from samtune.folder_lock import locked
 from samtune.model.checkpoint import load
 from samtune.model.header import BEST
 from samtune.report.terminal import Display, numbers_link
@@ -87,6 +89,13 @@ def compare(words: Sequence[str], display: Display) -> Tree:
     launching = launch_config(words)
     runs = plan_runs(words)
     check_room(runs[0].folder.parent)
+    folder = runs[0].folder.parent
+    with locked(folder, f"output={folder}", "a comparison"):
+        return _compare(runs, launching, display)
+
+
+def _compare(runs: list[Run], launching: LaunchConfig, display: Display) -> Tree:
+    """Trains what is not done of the runs, and writes the table of all."""
     runs, left_out = _runs_that_can_be_done(runs)
     for sentence in left_out:
         display.say(f"note: {sentence}")

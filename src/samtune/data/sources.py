@@ -255,5 +255,5 @@ def _nothing_found(base: Path) -> DataError:
         f"{'|'.join(IMAGE_FOLDERS)} and {'|'.join(MASK_FOLDERS)}, also in train|val|test; "
         f"there is: {listing})",
         "rename the two folders, e.g. images and masks, or give patterns for the files, as in "
-        "data.images='photos/*.jpg' data.masks='truth/*.png'",
+        "data.images='photos/*.jpg' data.mask_files='truth/*.png'",
     )

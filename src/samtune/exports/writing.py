@@ -35,6 +35,7 @@ from samtune.files import (
     replacing_folder,
     write_whole,
 )
+from samtune.folder_lock import locked
 from samtune.inference.places import REMEDY
 from samtune.inference.predictor import check_threshold
 from samtune.model.finetuned import FineTuned
@@ -121,10 +122,12 @@ def export(
     target.check_installed()
     target.check(job)
     images = check_images(check or demo_data() / "images" / "test", model.input)
-    check_room(folder, REMEDY)
-    with replacing_folder(folder, REMEDY) as partial:
-        findings = _fill(partial, target, job, images)
-        names = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
+    with locked(folder, f"--out={out}", "an export", whole=True):
+        _place(out, ())  # another export may have ended since
+        check_room(folder, REMEDY)
+        with replacing_folder(folder, REMEDY) as partial:
+            findings = _fill(partial, target, job, images)
+            names = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
     differs = findings.consumer_iou < min(ALIKE, findings.iou)
     return Exported(folder, tuple(names), findings, target.advice(job) if differs else "")
 
@@ -183,6 +186,7 @@ def _job(
 
 def _place(out: str | Path, sources: Sequence[str | Path | None]) -> Path:
     folder = as_path(out)
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(
             f"--out={out}: is there already; choose another folder, as in {free_path(folder)}"

@@ -19,6 +19,7 @@ from samtune.files import (
     replacing,
 )
 from samtune.foreign.base import DIALECTS, Dialect
+from samtune.leftovers import remove_abandoned
 from samtune.model.checkpoint import write_checkpoint
 from samtune.model.finetuned import FineTuned
 from samtune.sam.layers import shapes_alone
@@ -343,6 +344,7 @@ def _write(model: FineTuned, dialect: Dialect, paths: _Paths) -> None:
     if paths.save_base is None:
         write_checkpoint(model, paths.out, VERB, imported=origin)
         return
+    remove_abandoned(paths.save_base.parent, paths.save_base.name)
     with replacing(paths.save_base, "free some space or choose another --save-base") as partial:
         save_file({k: t.clone() for k, t in model.sam.state_dict().items()}, partial)
         write_checkpoint(model, paths.out, VERB, imported=origin)

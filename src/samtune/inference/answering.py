@@ -17,7 +17,7 @@ from samtune.inference.formats import Writer
 from samtune.inference.naming import requests_by_name
 from samtune.inference.predictor import Predictor
 from samtune.inference.progress import identity_of
-from samtune.inference.rasters import LARGE, predict_raster
+from samtune.inference.rasters import LARGE, WrittenRaster, predict_raster
 from samtune.inference.remarks import Counts
 from samtune.inference.requests import Request, check_prompts
 from samtune.prompts import Prompts
@@ -74,14 +74,15 @@ class Answering:
         return frozenset()
 
     def write_raster(
-        self, file: Path, target: Path, tiles: Callable[[int, int], None]
-    ) -> tuple[int, int]:
-        """Writes the mask of a raster tile by tile, and gives its height and width.
+        self, file: Path, target: Path, tiles: Callable[[int, int], None], identity: str
+    ) -> WrittenRaster:
+        """Writes the mask of a raster tile by tile.
 
         Args:
             file: The raster.
             target: The TIFF to write.
             tiles: Called with the number of tiles done and in all.
+            identity: See :func:`.rasters.predict_raster`.
         """
         raise NotImplementedError
 
@@ -162,10 +163,10 @@ class ByPrompts(Answering):
         return frozenset(large)
 
     def write_raster(
-        self, file: Path, target: Path, tiles: Callable[[int, int], None]
-    ) -> tuple[int, int]:
+        self, file: Path, target: Path, tiles: Callable[[int, int], None], identity: str
+    ) -> WrittenRaster:
         """The answer without a prompt, see :func:`.rasters.predict_raster`."""
-        return predict_raster(self.predictor, file, target, tiles)
+        return predict_raster(self.predictor, file, target, tiles, identity)
 
     def left_without(self, records: Sequence[Record]) -> int:
         """Counts images that are asked without a prompt though there are prompts."""

@@ -73,9 +73,7 @@ class _Prediction:
     def _answer_one(self, record: Record, answer_of: Callable[[Record], Answer]) -> None:
         try:
             if record.name in self.rasters:
-                target = self.places.raster(record.name)
-                size = self.answering.write_raster(record.file, target, self.tiles)
-                self.journal.add(self.keys[record.name], [], size)
+                self._answer_raster(record)
                 return
             answer = answer_of(record)
         except InputError as error:
@@ -84,6 +82,14 @@ class _Prediction:
         self.answering.note(answer, self.counts)
         self._write_pictures(record.name, answer)
         self.journal.add(self.keys[record.name], answer.entries, answer.size)
+
+    def _answer_raster(self, record: Record) -> None:
+        key, target = self.keys[record.name], self.places.raster(record.name)
+        identity = f"{self.journal.identity} {key}"
+        written = self.answering.write_raster(record.file, target, self.tiles, identity)
+        if written.tiles_before:
+            self.counts.continued = (str(record.file), written.tiles_before, written.tiles)
+        self.journal.add(key, [], written.size)
 
     def _write_pictures(self, name: str, answer: Answer) -> None:
         places = self.places
@@ -227,7 +233,8 @@ def answer_folder(
     how = answering.identity(overlays=overlays, rasters=sorted(rasters))
     keys = {each.name: key_of(each, answering.request(each)) for each in records}
     counts = Counts(rasters=len(rasters), not_in_prompts=answering.left_without(records))
-    with locked(places.folder, f"--out={out}", "a prediction"):
+    within = places.subfolders(of_images)
+    with locked(places.folder, f"--out={out}", "a prediction", within=within):
         journal = Journal(places.journal, how, REMEDY)
         work = _Prediction(
             answering, records, places, journal, writers, counts, keys, rasters, tiles or _silent

@@ -70,6 +70,11 @@ class Places:
         masks = [self.mask(name)] if self.masks else []
         return [*masks, *([self.overlay(name)] if self.overlays else [])]
 
+    def subfolders(self, names: Iterable[str]) -> set[Path]:
+        """The folders below :attr:`folder` in which files of these images are written."""
+        files = (each for name in names for each in (*self.pictures(name), self.raster(name)))
+        return {file.parent for file in files} - {self.folder}
+
     def mask(self, name: str) -> Path:
         """The mask of an image."""
         return self.folder / f"{name}.png"

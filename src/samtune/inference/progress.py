@@ -33,7 +33,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, identity: str, remedy: str) -> None:
-        self.path, self.remedy = path, remedy
+        self.path, self.identity, self.remedy = path, identity, remedy
         self._places: dict[str, int] = {}
         """The position of each image's line, by its key."""
         self._masks: dict[str, int] = {}

@@ -1,15 +1,16 @@
 """Rasters larger than memory: read, answered and written tile by tile.
 
 A row of tiles is blended with the next one in a band of rows, and what no further tile reaches is
-written. Memory holds that band, whatever the raster's size.
+kept on disk as a strip. Memory holds that band, whatever the raster's size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from samtune.inference.frames import EncodedFrames
 from samtune.inference.places import REMEDY
 from samtune.inference.predictor import Predictor
 from samtune.inference.prompted import AT_ONCE
+from samtune.inference.strips import Strips
 from samtune.inference.views import OUTSIDE
-from samtune.ops.tiling import extent, starts, weights
+from samtune.ops.tiling import Window, extent, starts, weights
 from samtune.precision import autocast
 from samtune.prompts import Prompts
 
@@ -34,39 +36,62 @@ BAND_BYTES = 2**28
 """Bytes of the logits of a band, about; a wider raster is answered in several columns."""
 BLOCK = 512
 """Side of the blocks of a written file."""
+STRIPS = ".strips"
+"""The ending of the file beside the target with what is done, until all is."""
+
+
+class WrittenRaster(NamedTuple):
+    """What was written."""
+
+    size: tuple[int, int]
+    """Height and width."""
+    tiles: int
+    """Number of tiles."""
+    tiles_before: int
+    """Number of tiles that an earlier call answered, which was stopped."""
 
 
 def predict_raster(
-    predictor: Predictor, source: Path, target: Path, progress: Callable[[int, int], None]
-) -> tuple[int, int]:
+    predictor: Predictor,
+    source: Path,
+    target: Path,
+    progress: Callable[[int, int], None],
+    identity: str = "",
+) -> WrittenRaster:
     """Writes the mask of a raster as a GeoTIFF with the raster's georeference.
 
     It is the mask that the raster as a whole would have, asked without a prompt: 1 inside, or the
-    class of each pixel.
+    class of each pixel. After an interruption a call with the same identity goes on after the last
+    row of tiles that was done, and gives the same mask.
 
     Args:
         predictor: The predictor, of a model that cuts images into tiles.
         source: A file whose windows can be read, see :func:`.windows.size_of_raster`.
         target: The file to write.
         progress: Called with the number of tiles done and in all.
-
-    Returns:
-        Height and width.
+        identity: A digest of the source, the model and all settings; an empty one begins anew.
 
     Raises:
         InputError: It cannot be read or written.
     """
     with opened_windows(source, predictor.model.input) as raster:
         tiling = _Tiling.of(predictor, raster)
-        done, total = 0, sum(len(tiling.rows) * len(part.columns) for part in tiling.parts)
+        beside = target.with_name(f"{target.name}{STRIPS}")
+        strips = Strips(beside, tiling.identity(identity), _kind(tiling.classes), REMEDY)
+        counts = [len(part.columns) for part in tiling.parts for _ in tiling.rows]
+        done = before = sum(counts[: len(strips.windows)])
+        total, rows_left = sum(counts), len(strips.windows)
+        for part in tiling.parts:
+            first, rows_left = rows_left, max(0, rows_left - len(tiling.rows))
+            for window, values in _bands(predictor, raster, tiling, part, first):
+                strips.add(window, values)
+                done += len(part.columns)
+                progress(done, total)
         with replacing(target, REMEDY) as partial, _new_file(partial, raster, tiling) as file:
-            for part in tiling.parts:
-                for window, values, tiles in _bands(predictor, raster, tiling, part):
-                    y0, x0, y1, x1 = window
-                    file.write(values, 1, window=((y0, y1), (x0, x1)))
-                    done += tiles
-                    progress(done, total)
-        return raster.size
+            for (y0, x0, y1, x1), values in strips:
+                file.write(values, 1, window=((y0, y1), (x0, x1)))
+        strips.remove()
+        return WrittenRaster(raster.size, total, before)
 
 
 @dataclass(frozen=True)
@@ -94,6 +119,11 @@ class _Tiling:
     classes: int | None
     parts: tuple[_Part, ...]
 
+    def identity(self, of_others: str) -> str:
+        """A digest of the tiles and of everything else that affects a mask; empty if unknown."""
+        text = f"{of_others} {self.size} {self.tile} {self.rows} {self.classes} {self.parts}"
+        return blake2b(text.encode(), digest_size=16).hexdigest() if of_others else ""
+
     @classmethod
     def of(cls, predictor: Predictor, raster: Windows) -> _Tiling:
         policy, size = predictor.model.input, raster.size
@@ -114,13 +144,17 @@ class _Tiling:
 
 
 def _bands(
-    predictor: Predictor, raster: Windows, tiling: _Tiling, part: _Part
-) -> Iterator[tuple[tuple[int, int, int, int], NDArray[np.integer], int]]:
-    """The finished rows of a part as windows with their values, and the number of new tiles."""
-    h, device = tiling.tile[0], predictor.model.device
+    predictor: Predictor, raster: Windows, tiling: _Tiling, part: _Part, first: int
+) -> Iterator[tuple[Window, NDArray[np.integer]]]:
+    """The finished rows of a part as windows with their values, from a row of tiles on."""
+    h, device, rows = tiling.tile[0], predictor.model.device, tiling.rows
+    if first >= len(rows):
+        return
     shape = (tiling.classes or 1, h, part.end - part.begin)
     sums = torch.full(shape, OUTSIDE, device=device)
-    for i, y in enumerate(tiling.rows):
+    # rows of tiles that reach into the first one are answered again, since they blend with it
+    begin = next((i for i, y in enumerate(rows[:first]) if y + h > rows[first]), first)
+    for i, y in enumerate(rows[begin:], begin):
         exclusive = False
         for x, logits, is_exclusive in _answers(predictor, raster, y, part, tiling.tile):
             exclusive = is_exclusive
@@ -130,9 +164,10 @@ def _bands(
             weight = down[:, None] * tiling.across[j, left:right].to(logits)
             there = slice(left - part.begin, right - part.begin)
             sums[:, :, there] += weight * (logits[..., left - x : right - x] - OUTSIDE)
-        end = tiling.rows[i + 1] if i + 1 < len(tiling.rows) else tiling.size[0]
-        done = inside(sums[None, :, : end - y], exclusive, predictor.threshold)[0]
-        yield (y, part.begin, end, part.end), _values(done, tiling.classes), len(part.columns)
+        end = rows[i + 1] if i + 1 < len(rows) else tiling.size[0]
+        if i >= first:
+            done = inside(sums[None, :, : end - y], exclusive, predictor.threshold)[0]
+            yield (y, part.begin, end, part.end), _values(done, tiling.classes)
         rest = sums[:, end - y :].clone()
         sums.fill_(OUTSIDE)
         sums[:, : rest.shape[1]] = rest

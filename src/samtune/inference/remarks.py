@@ -20,6 +20,9 @@ class Counts:
     """Number of images with a box that reaches beyond the edge."""
     earlier: int = 0
     """Number of images that an interrupted earlier call has finished."""
+    continued: tuple[str, int, int] | None = None
+    """The raster that an interrupted earlier call had begun, the number of its tiles that are taken
+    over, and of all."""
     rasters: int = 0
     """Number of rasters that are answered tile by tile."""
     not_in_prompts: int = 0
@@ -59,6 +62,12 @@ def remarks_of(
         lines.append(
             f"note: {counts.earlier} {of_all} {verb} done by an earlier call that was stopped; "
             "they stay as it left them"
+        )
+    if counts.continued is not None:
+        file, before, tiles = counts.continued
+        lines.append(
+            f"note: {file}: goes on after {before} of its {tiles} tiles, which were done by an "
+            "earlier call that was stopped"
         )
     if counts.rasters:
         verb = "is" if counts.rasters == 1 else "are"

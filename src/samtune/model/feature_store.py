@@ -9,7 +9,6 @@ damaged one is computed and written anew.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from samtune.errors import InputError
 from samtune.files import checksum_of, replacing
+from samtune.leftovers import remove_abandoned
 from samtune.model.feature_cache import CachedImage
 from samtune.sam.model import Sam
 
@@ -29,8 +29,6 @@ FORMAT = "1"
 ENDING = ".safetensors"
 FILE_BYTES = 2**26
 """Bytes of images after which a file is written: few files, and little waits in memory."""
-ABANDONED = 3600
-"""Seconds after which a partial file is one of a process that was killed."""
 IMAGES = "images"
 """The entry of a file's header that describes its images."""
 
@@ -75,7 +73,7 @@ class FeatureStore:
         """The files that have an image."""
         self._files: dict[Path, Any] = {}
         self._sound_entries: set[tuple[Path, str]] = set()
-        _remove_abandoned(self.place)
+        remove_abandoned(self.place)
         self.bytes_on_disk = _bytes_in(folder)
         """Bytes of all files in the folder when somebody last looked."""
 
@@ -204,10 +202,3 @@ def _bytes_in(folder: Path) -> int:
         with suppress(OSError):  # it was removed meanwhile
             total += path.stat().st_size
     return total
-
-
-def _remove_abandoned(place: Path) -> None:
-    for path in place.glob("*.partial"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink()

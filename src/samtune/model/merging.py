@@ -20,6 +20,7 @@ from samtune.files import (
     sign_archive,
     write_tensors,
 )
+from samtune.leftovers import remove_abandoned
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import Prompts
 from samtune.sam.encoder import ENCODERS
@@ -186,6 +187,7 @@ def write_sam(spec: SamSpec, state: Mapping[str, Tensor], path: Path) -> None:
     if path.suffix == ".safetensors":
         write_tensors(path, whole, remedy, {WRITTEN_BY: VERB})
         return
+    remove_abandoned(path.parent, path.name)
     with replacing(path, remedy) as partial:
         torch.save(whole, partial)
         sign_archive(partial, VERB)

@@ -90,7 +90,7 @@ class RunData(NamedTuple):
 
     parts: Parts
     lines: list[str]
-    """Added and missing images, in words."""
+    """Added, missing and moved images, in words."""
     changed: bool
     """Whether images of the run are missing."""
 
@@ -129,7 +129,7 @@ def parts_of_run(
     new = sorted({n for part, n in rest if n not in known and f"{part}/{n}" not in known})
     # an earlier version did not list unused images
     what = "are new since the run began" if unused is not None else "are in no split of the run"
-    lines = lines if absent else []
+    lines = [*(lines if absent else []), *_moves(there, layout)]
     lines += [f"{len(new)} images {what} and are not used ({_some(new)})"] if new else []
     parts = {s: [there[s, n] for n in listed if (s, n) in there] for s, listed in names.items()}
     return RunData(parts, lines, bool(absent))
@@ -153,12 +153,11 @@ def _located(
     Two splits on disk may have images of the same name: each is looked for where its split was
     taken from, and elsewhere only if there is no doubt.
     """
-    by_part = {part: {record.name: record for record in rows} for part, rows in layout.items()}
+    by_part = _by_part(layout)
     count = Counter(name for listed in names.values() for name in set(listed))
-    whole = by_part.get(None) or by_part.get("train", {})
     there = {}
     for split, listed in names.items():
-        home = by_part.get(split) or whole
+        home = _home(split, by_part)
         for name in listed:
             record = home.get(name)
             if record is None and count[name] == 1:
@@ -167,6 +166,32 @@ def _located(
             if record is not None:
                 there[split, name] = record
     return there
+
+
+def _moves(there: Mapping[tuple[str, str], Record], layout: SplitRecords) -> list[str]:
+    """A line if images of a run lie in the folder of another split than the run uses them for."""
+    by_part = _by_part(layout)
+    strays = []
+    for (split, name), record in sorted(there.items()):
+        if name not in _home(split, by_part):
+            now = next(part for part, rows in by_part.items() if rows.get(name) is record)
+            strays.append(f"{name}: of {split}, now in {now or 'no split'}")
+    if not strays:
+        return []
+    verb = "is" if len(strays) == 1 else "are"
+    return [
+        f"{counted(len(strays), 'image')} of the run {verb} in the folder of another split "
+        f"({_some(strays)}); the run uses them as {SPLIT} lists them"
+    ]
+
+
+def _by_part(layout: SplitRecords) -> dict[str | None, dict[str, Record]]:
+    return {part: {record.name: record for record in rows} for part, rows in layout.items()}
+
+
+def _home(split: str, by_part: Mapping[str | None, Mapping[str, Record]]) -> Mapping[str, Record]:
+    """The images among which those of a split were when the run began."""
+    return by_part.get(split) or by_part.get(None) or by_part.get("train", {})
 
 
 def altered(

@@ -15,6 +15,7 @@ from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, write_whole
 from samtune.folder_lock import LOCK, FolderLock, refuse_running
+from samtune.leftovers import remove_leftovers
 from samtune.model.header import BEST
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
@@ -67,6 +68,8 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
                 locks.append(FolderLock(folder, option))
             except OSError as error:
                 raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
+        for each in (folder, folder / LAST, folder / "samples"):
+            remove_leftovers(each)
         if output is not None and resume is None:
             _refuse_begun(folder)
         return folder

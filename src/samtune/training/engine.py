@@ -26,7 +26,7 @@ from samtune.training.callbacks import Callback, Callbacks
 from samtune.training.choice import Judge, measurements_at_end
 from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
 from samtune.training.result import FitResult
-from samtune.training.saves import goes_on
+from samtune.training.saves import goes_on, locked_by_main
 from samtune.training.schedule import FitConfig
 from samtune.training.trainer import Event, Trainer
 from samtune.training.user_parts import UserParts
@@ -124,39 +124,40 @@ def fit(
         )
     check_further(header or {}, "header")
     folder = None if output is None else as_path(output)
-    begun = goes_on(folder, bool(resume))
-    if isinstance(loss, str):
-        config, loss = replace(config, loss=loss), None
-    model.strength, model.multimask = 1, config.multimask
-    images, others = training_images(model, train, val, seed)
-    vary, whose = images_vary(images.data, images.input.tiles), model.adapter.name
-    check_feature_cache(config.feature_cache, whose, model.first_block > 0, vary)
-    how = on_event or (lambda event: None), cpu, folder
-    own = UserParts(loss, optimizer, schedule, Callbacks(on_step, on_validation, callbacks))
-    trainer = Trainer(model, images, config, seed, *how, own)
-    trainer.saves.header, trainer.progress = header or {}, progress
-    if others is not None:
-        validation = Validation(others, config, measuring or EvalConfig(), automatic)
-        validation.check(model)
-        trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))
-    if config.seconds is not None:
-        at_end = (0, 0) if others is None else (len(others), measurements_at_end(config, model))
-        trainer.budget = Budget(config, trainer.batches, *at_end, outside)
-    trainer.check_schedule()
-    if begun:
-        trainer.restore(measure_anew=resume == "anew")
-    mine = None if folder is None else folder / FOLDER
-    of_user = None if config.feature_folder is None else as_path(config.feature_folder)
-    where = of_user or mine, of_user is not None
-    model.cache = feature_cache(model, config.feature_cache, vary, *where)
-    try:
-        result = trainer.run()
-    finally:
-        if model.cache is not None:
-            model.cache.flush()  # also after an interrupt, for the training that goes on
-        model.cache, model.compiling = None, "none"
-    if mine is not None and of_user is None:
-        any_process(False, model.device)  # all of them have written what they had
-        if is_main():
-            remove_store(mine)
-    return result
+    with locked_by_main(folder):
+        begun = goes_on(folder, bool(resume))
+        if isinstance(loss, str):
+            config, loss = replace(config, loss=loss), None
+        model.strength, model.multimask = 1, config.multimask
+        images, others = training_images(model, train, val, seed)
+        vary, whose = images_vary(images.data, images.input.tiles), model.adapter.name
+        check_feature_cache(config.feature_cache, whose, model.first_block > 0, vary)
+        how = on_event or (lambda event: None), cpu, folder
+        own = UserParts(loss, optimizer, schedule, Callbacks(on_step, on_validation, callbacks))
+        trainer = Trainer(model, images, config, seed, *how, own)
+        trainer.saves.header, trainer.progress = header or {}, progress
+        if others is not None:
+            validation = Validation(others, config, measuring or EvalConfig(), automatic)
+            validation.check(model)
+            trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))
+        if config.seconds is not None:
+            at_end = (0, 0) if others is None else (len(others), measurements_at_end(config, model))
+            trainer.budget = Budget(config, trainer.batches, *at_end, outside)
+        trainer.check_schedule()
+        if begun:
+            trainer.restore(measure_anew=resume == "anew")
+        mine = None if folder is None else folder / FOLDER
+        of_user = None if config.feature_folder is None else as_path(config.feature_folder)
+        where = of_user or mine, of_user is not None
+        model.cache = feature_cache(model, config.feature_cache, vary, *where)
+        try:
+            result = trainer.run()
+        finally:
+            if model.cache is not None:
+                model.cache.flush()  # also after an interrupt, for the training that goes on
+            model.cache, model.compiling = None, "none"
+        if mine is not None and of_user is None:
+            any_process(False, model.device)  # all of them have written what they had
+            if is_main():
+                remove_store(mine)
+        return result

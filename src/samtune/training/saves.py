@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from samtune.distributed import from_main, is_connected, is_main
 from samtune.errors import InputError
 from samtune.files import read_tensors
+from samtune.folder_lock import locked
 from samtune.model.checkpoint import save, under_current_names
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST, read_header
@@ -109,6 +112,26 @@ class Saves:
         assert self.output is not None
         remedy = "copy it back, for nothing else can take the place of the best weights"
         return under_current_names(model, read_tensors(self.output / BEST, remedy))
+
+
+@contextmanager
+def locked_by_main(output: Path | None) -> Iterator[None]:
+    """Locks the folder of a training for the block; of several processes the main one does.
+
+    Args:
+        output: The folder; without one there is nothing to lock. A run has locked its own already.
+
+    Raises:
+        InputError: Another training is going on in it.
+    """
+    with ExitStack() as stack:
+        if output is not None:
+            lock = locked(output, f"output={output}", within=[output / LAST], inner=True)
+            if is_connected():
+                from_main(lambda: stack.enter_context(lock))
+            elif is_main():  # the launcher ends the others if it is refused
+                stack.enter_context(lock)
+        yield
 
 
 def goes_on(output: Path | None, resume: bool) -> bool:

@@ -129,7 +129,7 @@ def test_what_lacks_its_partner_is_refused(pairs_at, refused):
 
 def test_two_files_of_one_name_that_may_both_be_images(pairs_at, refused):
     files = [("a.tif", "a_mask.png"), ("b.tif",), ("b.bmp",)]
-    refused(["b.bmp and b.tif", "data.images=", "data.masks="], pairs_at, *files)
+    refused(["b.bmp and b.tif", "data.images=", "data.mask_files="], pairs_at, *files)
 
 
 def test_masks_among_images_are_left_out_of_a_prediction(pairs_at, tmp_path):

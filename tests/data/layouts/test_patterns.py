@@ -46,7 +46,7 @@ def test_wrong_patterns(root, refused):
         return find, DataConfig(root=str(root), images=images, mask_files=masks)
 
     refused(["data.images=*.png", "images/*.jpg"], *given("*.png", None))
-    refused(["data.masks=a/*", "**/*_mask.png"], *given(None, "a/*"))
+    refused(["data.mask_files=a/*", "**/*_mask.png"], *given(None, "a/*"))
     refused(["s0.bmp", "tell them apart"], *given("photos/*", "photos/*.bmp"))
     (root / "photos/s1.bmp").unlink()
     refused(["s1.tif", "without a mask"], *given("photos/*.tif", "photos/*.bmp"))

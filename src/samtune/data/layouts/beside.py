@@ -32,7 +32,7 @@ def _find(root: Path, config: DataConfig) -> SplitRecords:
     refuse_alone(alone, "image", base)
     if not records:
         what = "no image has a mask beside it"
-        remedy = "name masks as NAME_mask, or say which files they are with data.masks=PATTERN"
+        remedy = "name masks as NAME_mask, or say which files they are with data.mask_files=PATTERN"
         raise DataError(base, "no pairs", what, remedy)
     check_kind(records, config)
     parts = splits_on_disk(records, base)
@@ -58,7 +58,7 @@ def _unclear(root: Path, one: Path, other: Path, count: int) -> DataError:
         "mask not clear",
         f"{count} times two files have one name, as {one.name} and {other.name}, and nothing says "
         "which is the mask",
-        f"say so, as in data.images={images} data.masks={masks}, or the other way round",
+        f"say so, as in data.images={images} data.mask_files={masks}, or the other way round",
     )
 
 

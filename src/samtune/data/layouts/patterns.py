@@ -46,13 +46,13 @@ def find_by_patterns(root: Path, config: DataConfig) -> SplitRecords:
     """
     base = existing_folder(root)
     images, masks = (_files(base, p, key) for p, key in (
-        (config.images, "data.images"), (config.mask_files, "data.masks")
+        (config.images, "data.images"), (config.mask_files, "data.mask_files")
     ))  # fmt: skip
     others = set(data_files_below(base)) if images is None or masks is None else set()
     images = sorted(others - set(masks or ())) if images is None else images
     masks = sorted(others - set(images)) if masks is None else masks
     for both in sorted(set(images) & set(masks))[:1]:
-        what = "is an image and a mask by data.images and data.masks"
+        what = "is an image and a mask by data.images and data.mask_files"
         complain(DataError(both, "mask not clear", what, "give patterns that tell them apart"))
     records = _by_wildcards(base, config, images, masks) or _by_names(base, images, masks)
     check_kind(records, config)

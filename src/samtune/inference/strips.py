@@ -1,0 +1,113 @@
+"""The strips of a raster's mask that are done, from which a stopped prediction goes on.
+
+A TIFF has its list of blocks at its end, so one that was cut off cannot be continued. Strips are
+therefore collected in a file of their own, each with its window and a checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from samtune.errors import InputError
+from samtune.files import write_whole
+from samtune.ops.tiling import Window
+from samtune.texts import parse_json
+
+_LONGEST = 1000
+"""Maximum number of bytes in a line."""
+_LEVEL = 1
+"""Of the compression: masks are mostly even, so that the fastest one shrinks them enough."""
+
+
+class Strips:
+    """A file with the strips of one mask; it is there until :meth:`remove`.
+
+    An incomplete or damaged strip is dropped with what follows it, and so are those of another
+    prediction.
+
+    Args:
+        path: The file.
+        identity: A digest of everything that affects the mask; an empty one begins anew.
+        kind: The values' kind.
+        remedy: See :func:`samtune.files.replacing`.
+    """
+
+    def __init__(self, path: Path, identity: str, kind: DTypeLike, remedy: str) -> None:
+        self.path, self.kind, self.remedy = path, np.dtype(kind), remedy
+        self.windows: list[Window] = []
+        """Where each strip lies."""
+        first = f"{json.dumps({'of': identity})}\n".encode()
+        end = self._read(first) if identity else 0
+        if not end:
+            write_whole(path, first, remedy)
+        elif end < path.stat().st_size:
+            with path.open("r+b") as file:
+                file.truncate(end)
+
+    def add(self, window: Window, values: NDArray[np.integer]) -> None:
+        """Appends a strip.
+
+        Args:
+            window: ``(y0, x0, y1, x1)`` in pixels.
+            values: ``(y1 - y0, x1 - x0)``.
+
+        Raises:
+            InputError: The disk is full.
+        """
+        packed = zlib.compress(values.astype(self.kind).tobytes(), _LEVEL)
+        about = {"window": window, "bytes": len(packed), "checksum": zlib.crc32(packed)}
+        try:
+            with self.path.open("ab") as file:
+                file.write(f"{json.dumps(about)}\n".encode() + packed)
+        except OSError as error:
+            message = f"{self.path}: could not be written ({error.strerror}); {self.remedy}"
+            raise InputError(message) from error
+        self.windows.append(window)
+
+    def __iter__(self) -> Iterator[tuple[Window, NDArray[np.integer]]]:
+        with self.path.open("rb") as file:
+            file.readline(_LONGEST)
+            for window, packed in _strips(file):
+                y0, x0, y1, x1 = window
+                values = np.frombuffer(zlib.decompress(packed), self.kind)
+                yield window, values.reshape(y1 - y0, x1 - x0)
+
+    def remove(self) -> None:
+        """Removes the file."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self, first: bytes) -> int:
+        """Reads where the strips lie, and returns the end of the last complete one."""
+        end = 0
+        with suppress(OSError), self.path.open("rb") as file:
+            if file.readline(_LONGEST) != first:
+                return 0
+            end = file.tell()
+            for window, _ in _strips(file):
+                self.windows.append(window)
+                end = file.tell()
+        return end
+
+
+def _strips(file: IO[bytes]) -> Iterator[tuple[Window, bytes]]:
+    """The windows and the packed values, up to the first strip that is incomplete or damaged."""
+    while line := file.readline(_LONGEST):
+        about: Any = None
+        with suppress(ValueError):
+            about = parse_json(line)
+        try:
+            y0, x0, y1, x1 = map(int, about["window"])
+            packed = file.read(int(about["bytes"]))
+        except (TypeError, KeyError, ValueError):
+            return
+        if zlib.crc32(packed) != about.get("checksum"):
+            return
+        yield (y0, x0, y1, x1), packed
