@@ -41,7 +41,7 @@ STRIPS = ".strips"
 
 
 class WrittenRaster(NamedTuple):
-    """What was written."""
+    """The size and the tiles of a raster whose mask was written."""
 
     size: tuple[int, int]
     """Height and width."""

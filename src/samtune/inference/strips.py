@@ -24,7 +24,7 @@ from samtune.texts import parse_json
 _LONGEST = 1000
 """Maximum number of bytes in a line."""
 _LEVEL = 1
-"""Of the compression: masks are mostly even, so that the fastest one shrinks them enough."""
+"""Level of the compression: masks are mostly even, so the fastest one shrinks them enough."""
 
 
 class Strips:
@@ -43,7 +43,7 @@ class Strips:
     def __init__(self, path: Path, identity: str, kind: DTypeLike, remedy: str) -> None:
         self.path, self.kind, self.remedy = path, np.dtype(kind), remedy
         self.windows: list[Window] = []
-        """Where each strip lies."""
+        """The place of each strip, in the order of the file."""
         first = f"{json.dumps({'of': identity})}\n".encode()
         end = self._read(first) if identity else 0
         if not end:
