@@ -28,10 +28,10 @@ PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
 
 
 def launch(
-    folder: Path, lines: list, fits: list = (), nodes: int = 1
+    folder: Path, lines: list, fits: list = (), signals: list = (), nodes: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Trainings and command lines, one after the other in two processes, of one or of two nodes."""
-    jobs = json.dumps({"fits": fits, "lines": lines})
+    jobs = json.dumps({"fits": fits, "signals": signals, "lines": lines})
     environment = {
         **os.environ,
         "PYTHONPATH": PATHS,
@@ -101,7 +101,7 @@ class Done:
 
 @pytest.fixture(scope="module")
 def done(trained, tmp_path_factory) -> Done:
-    """Three methods; a training, an evaluation, a resumed training, every metric, a refusal."""
+    """Three methods; signals; a training, an evaluation, a resumed one, every metric, a refusal."""
     folder = tmp_path_factory.mktemp("done")
     pairs = tiny.write_pairs(folder / "nine", 9)
     methods = [("lora/tuned", 2, 1), *((method, 1, 2) for method in STATISTICS)]
@@ -122,7 +122,8 @@ def done(trained, tmp_path_factory) -> Done:
         "resume": ["train", "resume=run", "train.max_steps=5", "device=cpu", "--json"],
         "measure": [*measure, "output=two"],
     }
-    end = launch(folder, [*lines.values(), [*train, "output=run"]], fits, nodes=2)
+    signalled = [str(root), str(base), str(folder)]
+    end = launch(folder, [*lines.values(), [*train, "output=run"]], fits, signalled, nodes=2)
     said = end.stdout.splitlines()
     assert len(said) == len(lines), end.stderr[:6000]
     answers = dict(zip(lines, map(json.loads, said), strict=True))
@@ -186,6 +187,21 @@ def test_of_two_processes_one_speaks_and_writes(done):
     ]  # fmt: skip
     assert refusal(done.end, nodes=2).count("holds a run already") == 1
     assert "Broken" not in done.end.stderr
+
+
+@pytest.mark.slow
+def test_processes_end_by_a_signal_at_the_same_step_and_save_it(done):
+    first, second = (json.loads((done.folder / f"signals-{i}.json").read_text()) for i in (0, 1))
+    assert [first[name]["step"] for name in ("one", "both", "validation")] == [2, 3, 2]
+    for name, end in first.items():
+        last = done.folder / name / "last"
+        assert json.loads((last / "state.json").read_text())["step"] == end["step"]
+        assert second[name] == end  # only the first one writes, but both come there
+        if name != "saves":
+            assert end["code"] == 128 + signal.SIGTERM
+            line = f"stopped by SIGTERM; go on with: samtune train resume={name}"
+            assert done.end.stderr.count(line) == 1
+    assert first["saves"]["code"] == 0 and first["saves"]["saved"][:3] == [0, 0, 1]
 
 
 ENDED = (str(-signal.SIGTERM), str(128 + signal.SIGTERM))

@@ -161,26 +161,39 @@ def finite_mean(values: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def mean_over_processes(values: Sequence[float], device: Any) -> tuple[float, int]:
+def mean_over_processes(
+    values: Sequence[float], device: Any, others: Sequence[float] = ()
+) -> tuple[float, int, list[float]]:
     """The mean of the finite values of all processes, and the number of values that are not finite.
 
     Args:
         values: The values of this process; every process has the same number of them.
         device: The torch device on which the processes exchange data.
+        others: Further numbers, whose sums over the processes come third.
     """
     mean, not_finite = finite_mean(values), sum(not math.isfinite(value) for value in values)
     if place()[1] == 1:
-        return mean, not_finite
+        return mean, not_finite, list(others)
+    finite = len(values) - not_finite
+    mine = [mean * finite if finite else 0.0, finite, not_finite, *others]
+    total, count, bad, *sums = add_over_processes(mine, device)
+    return total / count if count else math.nan, round(bad), sums
+
+
+def add_over_processes(values: Sequence[float], device: Any) -> list[float]:
+    """The sums of some numbers over several processes, each of which calls this.
+
+    Args:
+        values: Of this process.
+        device: Of torch, on which the processes meet.
+    """
     import torch
     from torch import distributed
 
-    finite = len(values) - not_finite
     kind = torch.float32 if torch.device(device).type == "mps" else torch.float64
-    sums = torch.tensor([mean * finite if finite else 0.0, finite, not_finite], dtype=kind)
-    sums = sums.to(device)
+    sums = torch.tensor(list(values), dtype=kind).to(device)
     distributed.all_reduce(sums)
-    total, count, bad = sums.tolist()
-    return total / count if count else math.nan, round(bad)
+    return sums.tolist()
 
 
 def any_process(flag: bool, device: Any) -> bool:

@@ -22,6 +22,7 @@ LAYERS = {
     "options": "",
     "registry": "options",
     "distributed": "",
+    "interrupts": "distributed",
     "precision": "",
     "texts": "",
     "leftovers": "",
@@ -39,28 +40,30 @@ LAYERS = {
     "model": "adapters batch decoders files geometry leftovers precision prompts registry sam"
     " texts",
     "foreign": "files geometry leftovers model sam",
-    "data": "batch files geometry ops options prompts registry texts",
+    "data": "batch files geometry interrupts ops options prompts registry texts",
     "losses": "batch geometry options prompts registry",
     "metrics": "options registry",
     "report": "distributed files options",
-    "inference": "batch data files folder_lock geometry model ops options precision prompts"
-    " registry report sam texts",
+    "inference": "batch data files folder_lock geometry interrupts model ops options precision"
+    " prompts registry report sam texts",
     "exports": "adapters assets batch data decoders files folder_lock geometry inference model ops"
     " options prompts registry report sam",
-    "evaluation": "batch data distributed geometry inference metrics model precision prompts",
-    "training": "batch data distributed evaluation files folder_lock inference losses metrics model"
-    " options precision prompts registry",
+    "evaluation": "batch data distributed geometry inference interrupts metrics model precision"
+    " prompts",
+    "training": "batch data distributed evaluation files folder_lock inference interrupts losses"
+    " metrics model options precision prompts registry",
     "published": "data geometry ops training",
     "runs": "adapters batch data decoders distributed evaluation files folder_lock geometry"
-    " inference leftovers losses metrics model ops options precision prompts registry report sam"
-    " texts training",
-    "compare": "adapters data decoders files folder_lock metrics model options registry report runs"
-    " sam texts training",
+    " inference interrupts leftovers losses metrics model ops options precision prompts registry"
+    " report sam texts training",
+    "compare": "adapters data decoders files folder_lock interrupts metrics model options registry"
+    " report runs sam texts training",
     "planning": "adapters batch data decoders distributed geometry losses model precision prompts"
     " report runs sam training",
     "doctor": "assets data model precision sam training",
     "cli": "adapters assets compare data decoders distributed doctor exports files foreign"
-    " inference losses metrics model options planning registry report runs sam texts training",
+    " inference interrupts losses metrics model options planning registry report runs sam texts"
+    " training",
     "__init__": "data evaluation exports geometry inference metrics model moved prompts registry"
     " sam training",
     "__main__": "cli",

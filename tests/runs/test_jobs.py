@@ -12,6 +12,7 @@ from PIL import Image
 from samtune.data import DataConfig, read_split, splits
 from samtune.evaluation.streaming import evaluate
 from samtune.files import free_path
+from samtune.interrupts.signals import Stopped
 from samtune.model.checkpoint import load, read_header, save
 from samtune.model.finetuned import FineTuned
 from samtune.report.terminal import Display
@@ -20,7 +21,6 @@ from samtune.runs.folder import Log, finite, run_folder
 from samtune.runs.jobs import evaluate_run, train
 from samtune.runs.source import Source
 from samtune.runs.words import from_words
-from samtune.training.interrupts import Stopped
 
 
 def test_a_run_folder_is_complete(trained):

@@ -1,8 +1,9 @@
 """What the processes of ``test_distributed`` run, with the tiny base known by name.
 
-``python samtune_processes.py JSON`` takes ``{"fits": [...], "lines": [...]}``: first the trainings
-of ``fit_processes``, then command lines, one after the other in the same processes; the first line
-that fails, or else the last, is what they end with.
+``python samtune_processes.py JSON`` takes ``{"fits": [...], "signals": [...], "lines": [...]}``:
+first the trainings of ``fit_processes``, then those of ``signal_processes``, then command lines,
+one after the other in the same processes; the first line that fails, or else the last, is what they
+end with.
 """
 
 import json
@@ -11,6 +12,7 @@ import warnings
 from unittest import mock
 
 import fit_processes
+import signal_processes
 import tiny
 from accelerate import PartialState
 
@@ -34,6 +36,8 @@ if __name__ == "__main__":
         for fit in jobs["fits"]:
             fit_processes.main(*fit)
     SPECS["tiny"] = tiny.TINY
+    if jobs["signals"]:
+        signal_processes.main(*jobs["signals"])
     *others, last = jobs["lines"]
     for line in others:
         run(line)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
 from samtune.evaluation.streaming import evaluate
+from samtune.interrupts.signals import Stopped, words_of
 from samtune.losses import LOSSES, bce
 from samtune.model.checkpoint import load
 from samtune.model.finetuned import FineTuned
@@ -166,6 +167,34 @@ def test_a_second_ctrl_c_handler_waits_for_the_step(sam, data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(once, data(True), None, config(log_every=1), on_event=Interrupt("train", 1))
     same(once.state_dict(), model.state_dict())
+
+
+class SignalsLate:
+    """Sends a signal when it is dropped, where Python swallows what the signal raises."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_a_signal_that_python_swallows_ends_the_training_soon(sam, data, tmp_path, validates):
+    """At the next step, or at a batch of a validation; and a training in Python saves too."""
+
+    def send(state):
+        if state.step == 1:
+            SignalsLate()
+
+    val, inherited = (
+        data(False) if validates else None,
+        signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    )
+    with pytest.raises(Stopped) as stop:
+        c = config(eval_every=1)
+        fit(model_of(sam), data(True), val, c, output=tmp_path, on_step=send)
+    assert words_of(stop.value) == "stopped by SIGTERM"
+    state = json.loads((tmp_path / "last" / "state.json").read_text())
+    assert (state["step"], state["validated"]) == ((1, 0) if validates else (2, 0))
+    assert signal.signal(signal.SIGTERM, inherited) is signal.SIG_DFL
 
 
 def test_a_finished_training_resumes_to_itself(sam, data, tmp_path):

@@ -70,9 +70,30 @@ def test_the_newest_and_the_one_before_are_kept(tmp_path):
         assert (found.best_tensors is found.top_tensors) == (best is top)
     assert {p: p.stat().st_mtime_ns for p in before} == before, "what is the same stays"
     write_state(tmp_path, TrainingState(step=3, top_tensors=best), *stepped(3))
-    assert "top-00000003-2.safetensors" in names_in(tmp_path), "the previous state keeps its own"
+    assert "top-00000003-2.safetensors" in names_in(tmp_path), "what is listed is never changed"
     mine = read_state(tmp_path, *stepped(0))
     assert torch.equal(mine.top_tensors["0.bias"], best["0.bias"])
+
+
+def test_no_damaged_file_costs_both_states(tmp_path):
+    """Also where they agree: in weights that stay the best, and in a step that was saved twice."""
+    top = {"0.bias": torch.ones(4)}
+    state = {"top_tensors": top, "mean": {"0.bias": torch.zeros(4)}}
+    state["best_tensors"] = {"0.bias": torch.full((4,), 2.0)}
+    for step in (0, 0, 0, 4, 4, 5):
+        write_state(tmp_path, TrainingState(step=step, **state), *stepped(1))
+        files = [path for path in tmp_path.iterdir() if path.suffix == ".safetensors"]
+        states = 1 + (tmp_path / "previous.json").exists()
+        assert len(files) == 5 * states
+        for path in files if states == 2 else ():
+            whole = path.read_bytes()
+            path.write_bytes(b"")
+            assert read_state(tmp_path, *stepped(0)).step <= step, path
+            path.write_bytes(whole)
+    (tmp_path / "top-00000005.safetensors").unlink()
+    assert mend_state(tmp_path)
+    write_state(tmp_path, TrainingState(step=4, **state), *stepped(1))  # which both of them are
+    assert len(list(tmp_path.glob("top-*"))) == 2
 
 
 def flipped(data: bytes) -> bytes:

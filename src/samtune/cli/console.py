@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samtune.cli.completion import complete_words
-from samtune.training.interrupts import exit_code_of, words_of
+from samtune.interrupts.signals import exit_code_of, words_of
 
 if TYPE_CHECKING:
     from samtune.report.terminal import Display

@@ -104,7 +104,7 @@ def _wrong_input(error: BaseException, args: Sequence[str] = ()) -> int:
 
 def _stopped(error: BaseException) -> int:
     """The line of a signal that came when no verb was at work; typer makes an error of its own."""
-    from samtune.training.interrupts import exit_code_of, words_of
+    from samtune.interrupts.signals import exit_code_of, words_of
 
     signalled = error if isinstance(error, KeyboardInterrupt) else error.__context__
     if not isinstance(signalled, KeyboardInterrupt):

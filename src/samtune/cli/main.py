@@ -317,7 +317,7 @@ def main(args: list[str] | None = None) -> None:
         args: The words after ``samtune``; by default those of the process.
     """
     from samtune.distributed import is_main
-    from samtune.training.interrupts import heeding_signals
+    from samtune.interrupts.signals import heeding_signals
 
     args = sys.argv[1:] if args is None else args
     prepare_streams()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
@@ -66,7 +67,8 @@ def batches(dataset: Dataset[Example], workers: int, **how: Any) -> Iterator[Bat
         yield from DataLoader(dataset, collate_fn=collate, **how)
         return
     _allow_open_files(workers)
-    loader = DataLoader(_Guarded(dataset), num_workers=workers, collate_fn=_join, **how)
+    how |= {"num_workers": workers, "collate_fn": _join, "worker_init_fn": _leave_ends_to_parent}
+    loader = DataLoader(_Guarded(dataset), **how)
     try:
         loaded = iter(loader)
     except OSError as error:  # the queues between processes lie there too
@@ -104,6 +106,16 @@ def _allow_open_files(workers: int) -> None:
             f"data.workers={workers}: only {soft} files may be open at a time; allow more, as by "
             "ulimit -n 4096, or set data.workers=0"
         )
+
+
+def _leave_ends_to_parent(worker: int) -> None:
+    """Has a process that loads data outlive Ctrl-C and a lost terminal, which reach all processes.
+
+    The training may need its batches to end a step in order; it ends the loaders itself.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from samtune.data.reading import image_size, read_image
 from samtune.data.sources import Record
 from samtune.data.turning import remark_turn, upright
 from samtune.errors import InputError
+from samtune.interrupts.boundaries import end_if_stopped
 
 SPECK = 0.1
 """Fraction of a mask's largest region below which a region is too small to count as an object."""
@@ -160,6 +161,7 @@ def looks(
         jobs = [pool.submit(look, record, data, thorough) for record in records]
         try:
             for job in jobs:
+                end_if_stopped()
                 yield job.result()
         finally:
             pool.shutdown(cancel_futures=True)

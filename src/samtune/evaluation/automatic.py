@@ -22,6 +22,7 @@ from samtune.inference.allocator import return_freed_memory
 from samtune.inference.everything.config import with_fitted
 from samtune.inference.everything.instances import InstanceGenerator, Instances
 from samtune.inference.everything.run_lengths import as_coco
+from samtune.interrupts.boundaries import end_together, is_stopping
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import GROUPS
 from samtune.model.finetuned import FineTuned
@@ -132,6 +133,8 @@ def evaluate_automatic(
     share = range(rank, len(dataset), world)
     sums = _Sums(model, dataset, measuring or EvalConfig())
     for done, index in enumerate(share, 1):
+        if is_stopping():
+            break
         sample, start = dataset.sample(index), time.perf_counter()
         instances = generator(sample.image)
         sums.add(index, sample, instances, time.perf_counter() - start)
@@ -140,6 +143,7 @@ def evaluate_automatic(
             watch(index, sample, instances)
         if progress is not None:
             progress(done, len(share))
+    end_together(model.device)
     return sums.compute()
 
 

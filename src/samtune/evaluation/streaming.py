@@ -39,6 +39,7 @@ from samtune.inference.allocator import return_freed_memory
 from samtune.inference.batches import Answers, PromptedBatch, prompted_batch
 from samtune.inference.clicks import central_clicks
 from samtune.inference.prompted import bytes_of_answer
+from samtune.interrupts.boundaries import end_together, is_stopping
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision, autocast, check_precision
@@ -168,11 +169,14 @@ def evaluate_prompts(
     parts = [Subset(dataset, share) for dataset in datasets]
     loader, *others = (batches(part, workers, batch_size=batch_size) for part in parts)
     for first in loader:  # zip would keep a batch alive
+        if is_stopping():
+            break
         asked = [first, *map(next, others)]
         _add_batch(model, asked, all_sums, share, precision, multimask)
         return_freed_memory()
         if progress is not None:
             progress(len(all_sums[0].items), len(share))
+    end_together(model.device)
     return [sums.compute() for sums in all_sums]
 
 

@@ -28,6 +28,7 @@ from samtune.inference.predictor import Outside, Predictor, check_places
 from samtune.inference.progress import Journal, key_of
 from samtune.inference.remarks import Counts, Failure, reason_of, remarks_of
 from samtune.inference.requests import check_prompts, prompts_of
+from samtune.interrupts.boundaries import end_if_stopped
 from samtune.report.classes import Classes
 
 
@@ -51,6 +52,7 @@ class _Prediction:
     def answer(self, batch_size: int, progress: Callable[[int, int], None]) -> None:
         """Answers all images that are not done, so many at once."""
         for start in range(0, len(self.records), batch_size):
+            end_if_stopped()
             group = self.records[start : start + batch_size]
             rest = [each for each in group if not self._is_done(each)]
             at_once = [each for each in rest if each.name not in self.rasters]

@@ -16,13 +16,13 @@ from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, write_whole
 from samtune.folder_lock import LOCK, FolderLock, refuse_running
 from samtune.leftovers import remove_leftovers
+from samtune.interrupts.signals import stop_behind, with_hint, without_interrupts
 from samtune.model.header import BEST
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.texts import read_text
 from samtune.training.caching import FOLDER as FEATURES
 from samtune.training.faults import Diverged
-from samtune.training.interrupts import stop_behind, with_hint, without_interrupts
 from samtune.training.saves import LAST, holds_run
 from samtune.training.state import has_state, read_counters
 

@@ -15,6 +15,7 @@ from samtune.distributed import any_process, is_main
 from samtune.errors import InputError, checks_keywords
 from samtune.evaluation.prepare import Images, check_model, training_images
 from samtune.files import as_path
+from samtune.interrupts.signals import heeding_signals
 from samtune.losses.functions import LossFunction
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
@@ -107,14 +108,15 @@ def fit(
         automatic: How ``config.metric`` finds objects without prompts, as in ``msa@instances``:
             settings that are changed, by section (``everything``, ``watershed``) and name.
 
-    ``output/last`` is written before the first step, by time, at every validation, and when an
-    interrupt (Ctrl-C) or an error ends the training, unless the error is that weights are not
-    finite. A resumed training gives what an uninterrupted one does, with ``feature_cache`` up to
-    rounding.
+    ``output/last`` is written before the first step, by time, at every validation, and when a
+    signal (Ctrl-C, SIGTERM, SIGHUP) or an error ends the training, unless the error is that weights
+    are not finite. A resumed training gives what an uninterrupted one does, with ``feature_cache``
+    up to rounding.
 
     Raises:
         InputError: Nothing to train, wrong settings or images, a folder that holds another
             training, a loss that is not finite, or own parts that do not fit.
+        KeyboardInterrupt: A signal has ended the training, unless the program handles it itself.
     """
     check_model(model)
     config, val = (val, None) if isinstance(val, FitConfig) else (config or FitConfig(), val)
@@ -151,7 +153,8 @@ def fit(
         where = of_user or mine, of_user is not None
         model.cache = feature_cache(model, config.feature_cache, vary, *where)
         try:
-            result = trainer.run()
+            with heeding_signals():
+                result = trainer.run()
         finally:
             if model.cache is not None:
                 model.cache.flush()  # also after an interrupt, for the training that goes on

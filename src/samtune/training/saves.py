@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,12 +15,18 @@ from samtune.distributed import from_main, is_connected, is_main
 from samtune.errors import InputError
 from samtune.files import read_tensors
 from samtune.folder_lock import locked
+from samtune.interrupts.boundaries import is_asked_to_save
 from samtune.model.checkpoint import save, under_current_names
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST, read_header
-from samtune.training.interrupts import is_asked_to_save
 from samtune.training.optimiser import Optimisation
-from samtune.training.state import TrainingState, has_state, read_state, write_state
+from samtune.training.state import (
+    TrainingState,
+    has_state,
+    mend_state,
+    read_state,
+    write_state,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -100,6 +107,8 @@ class Saves:
             InputError: No state, a damaged one, or best weights of which there is no copy.
         """
         assert self.output is not None
+        if self.accelerator.is_main_process and (line := mend_state(self.output / LAST)):
+            warnings.warn(line, stacklevel=2)  # else a damaged state would displace the sound one
         state = read_state(self.output / LAST, model, optimisation)
         if state.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)

@@ -110,8 +110,9 @@ def write_state(
 ) -> None:
     """Writes ``last/``; the newest state of an earlier step stays as the previous one.
 
-    A step may be saved several times, as before and after its validation, and those states share
-    their files: one damaged file must not cost both of the states that are kept.
+    The two share no file, so that a damaged one costs one of them. A step may be saved several
+    times, as before and after its validation: the later of these states takes the place of the
+    earlier one, and the files in which they agree.
 
     Raises:
         InputError: The disk is full or the folder cannot be written.
@@ -124,19 +125,20 @@ def write_state(
     weights = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
     parts = {"trained": weights, "optimizer": moments, **state.candidates}
     earlier = _sound_counters(folder)
-    files: dict[str, tuple[str, str]] = {}
+    replaced, kept = _replaced_and_kept(state.step, earlier)
+    files = {
+        part: _file_of(folder, part, generation, tensors, replaced, earlier)
+        for part, tensors in parts.items()
+    }
+    reused = set(_files(replaced).values())
     for part, tensors in parts.items():
-        name, checksum = files[part] = _file_of(folder, part, generation, tensors, earlier)
-        if not _is_listed(name, checksum, earlier) or not (folder / name).is_file():
-            write_tensors(folder / name, tensors, remedy)
+        if files[part] not in reused:
+            write_tensors(folder / files[part][0], tensors, remedy)
     tree = {"generation": generation, "files": files, "best_of": state.best_of, **counters}
-    before = earlier.get(COUNTERS)
-    again = before is not None and before.get("step") == state.step
-    if before is not None and not (again and PREVIOUS in earlier):
-        write_whole(folder / PREVIOUS, sealed_json(before), remedy)
+    if kept and kept is earlier.get(COUNTERS):
+        write_whole(folder / PREVIOUS, sealed_json(kept), remedy)
     write_whole(folder / COUNTERS, sealed_json(tree), remedy)
-    kept = (earlier.get(PREVIOUS) if again else None) or before or earlier.get(PREVIOUS) or {}
-    names = {name for name, _ in files.values()} | {name for name, _ in _files(kept).values()}
+    names = {name for name, _ in (*files.values(), *_files(kept).values())}
     for old in folder.glob("*.safetensors"):
         if old.name not in names:
             old.unlink()
@@ -281,14 +283,26 @@ def _sound_counters(folder: Path) -> dict[str, dict[str, Any]]:
     readable = {}
     for name in (COUNTERS, PREVIOUS):
         try:
-            readable[name] = read_counters(folder, name)
-        except InputError:
+            counters = read_counters(folder, name)
+            _files(counters)
+        except (InputError, TypeError, ValueError):
             continue
+        readable[name] = counters
     return readable
 
 
-def _is_listed(name: str, checksum: str, states: Mapping[str, Mapping[str, Any]]) -> bool:
-    return any((name, checksum) in _files(each).values() for each in states.values())
+def _replaced_and_kept(
+    step: int, earlier: Mapping[str, dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The counters of the state that one of a step replaces, and of the one that stays beside it.
+
+    Either may be missing, and is empty then.
+    """
+    newest, previous = earlier.get(COUNTERS, {}), earlier.get(PREVIOUS, {})
+    again = bool(newest and previous) and newest.get("step") == step
+    if again and _files(newest).items().isdisjoint(_files(previous).items()):
+        return newest, previous
+    return {}, previous if again else newest or previous
 
 
 def _file_of(
@@ -296,14 +310,14 @@ def _file_of(
     part: str,
     generation: str,
     tensors: Mapping[str, Tensor],
+    replaced: Mapping[str, Any],
     earlier: Mapping[str, Mapping[str, Any]],
 ) -> tuple[str, str]:
-    """The file of some tensors and their checksum: the one that has them, or a new name."""
+    """The file of some tensors and their checksum: the replaced state's if it has them, or new."""
     checksum = checksum_of(tensors, {})
-    for counters in earlier.values():
-        name, before = _files(counters).get(part, ("", None))
-        if before == checksum and (folder / name).is_file():
-            return name, checksum
+    name, before = _files(replaced).get(part, ("", None))
+    if before == checksum and (folder / name).is_file():
+        return name, checksum
     taken = {name for counters in earlier.values() for name, _ in _files(counters).values()}
     name, count = f"{part}-{generation}.safetensors", 1
     while name in taken:

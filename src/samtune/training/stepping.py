@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from samtune.distributed import finite_mean, mean_over_processes, place
+from samtune.interrupts.boundaries import heed_votes, votes
 from samtune.precision import Precision
 from samtune.training.faults import Diverged
 
@@ -110,22 +111,37 @@ class Stepper:
         self._unread: list[Tensor] = []
         """Losses and the norm of each step whose outcome is still on the device."""
         self._outcomes: list[Outcome] = []
+        self._row: Tensor
+        self._outcome: Outcome
 
-    def step(self, losses: Sequence[Tensor]) -> None:
-        """Takes a step by the gradient in the parameters, which is then dropped.
+    def measure(self, losses: Sequence[Tensor]) -> None:
+        """Clips the gradient in the parameters, and has the processes agree on the outcome.
+
+        Nothing that a state has is changed, so that a training whose processes fail to meet here
+        can be saved.
 
         Args:
-            losses: Of its batches, scalars.
+            losses: Of the step's batches, scalars.
         """
         norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.clip)
         if self.waits:
-            self._step_knowing([float(loss) for loss in losses], float(norm))
+            self._outcome = self._agreed([float(loss) for loss in losses], float(norm))
         else:
-            row = torch.stack([*losses, norm.to(losses[0])])
+            self._row = torch.stack([*losses, norm.to(losses[0])])
+
+    def take(self) -> None:
+        """Takes the step that was measured if it is sound; the gradient is then dropped."""
+        if self.waits:
+            # fp16's scaler meets gradients that overflow by skipping the step itself
+            if self._outcome.is_sound or self.precision == "fp16":
+                self.optimizer.step()  # a step on NaN would spoil the weights for good
+            self._outcomes.append(self._outcome)
+        else:
             inner: Any = self.inner
-            inner.grad_scale, inner.found_inf = None, (~row.isfinite().all()).to(torch.float32)
+            bad = (~self._row.isfinite().all()).to(torch.float32)
+            inner.grad_scale, inner.found_inf = None, bad
             self.optimizer.step()
-            self._unread.append(row)
+            self._unread.append(self._row)
         self.optimizer.zero_grad()
 
     def outcomes(self) -> list[Outcome]:
@@ -138,11 +154,9 @@ class Stepper:
         outcomes, self._unread, self._outcomes = self._outcomes, [], []
         return outcomes
 
-    def _step_knowing(self, losses: Sequence[float], norm: float) -> None:
-        # fp16's scaler meets gradients that overflow by skipping the step itself
-        is_scaled = self.precision == "fp16"
-        mean, not_finite = mean_over_processes(losses, self.accelerator.device)
-        is_sound = not not_finite and (is_scaled or math.isfinite(norm))
-        if is_sound or is_scaled:  # a step on NaN would spoil the weights for good
-            self.optimizer.step()
-        self._outcomes.append(Outcome(mean, not_finite, is_sound))
+    def _agreed(self, losses: Sequence[float], norm: float) -> Outcome:
+        mean, not_finite, sums = mean_over_processes(losses, self.accelerator.device, votes())
+        if place()[1] > 1:
+            heed_votes(sums)
+        is_sound = not not_finite and (self.precision == "fp16" or math.isfinite(norm))
+        return Outcome(mean, not_finite, is_sound)

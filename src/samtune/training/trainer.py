@@ -15,6 +15,8 @@ from torch import Tensor
 from samtune.data import SegmentationDataset
 from samtune.distributed import finite_mean, from_main, place, share_buffers
 from samtune.errors import InputError
+from samtune.interrupts.boundaries import end_if_stopped
+from samtune.interrupts.signals import holding_stops, without_interrupts
 from samtune.losses.dense import check_dense
 from samtune.model.compiling import compiling_of
 from samtune.model.finetuned import FineTuned
@@ -25,7 +27,6 @@ from samtune.training.budget import Budget, event_of_length
 from samtune.training.callbacks import ON_STEP, ON_VALIDATION, CallbackState
 from samtune.training.choice import Judge, choose, drop_base, measure_again, take_validation
 from samtune.training.faults import Diverged
-from samtune.training.interrupts import without_interrupts
 from samtune.training.keeping import Keeping
 from samtune.training.micro_batches import Gradients, event_of_halving
 from samtune.training.objective import Objective
@@ -123,24 +124,28 @@ class Trainer:
         self.model.zero_grad()  # an interrupted training may have left some
         self._whole = True
         self.gradients.at_once = self.state.at_once or self.config.at_once
-        try:
-            if self.state.zero_shot is None:
-                self._save_last()
-            self._measure_base()
-            self._fit_to_time(self.state.step)
-            kept = self.state.kept_modes if self.config.rehearsal else ()
-            self.train = self.train.rehearsing(kept)
-            self._loop()
-            share_buffers(self.model)
-            self._save_last()
-            self._finish()
-        except BaseException as error:
-            self._rescue(error)
-            raise
+        with holding_stops(place()[1] > 1):
+            try:
+                self._train()
+            except BaseException as error:
+                self._rescue(error)
+                raise
         self.model.eval()
         for tracker in self.accelerator.trackers:
             tracker.finish()
         return result_of(self.state, self.judge, self.model, self._end())
+
+    def _train(self) -> None:
+        """What :meth:`run` does, until an error or an interrupt."""
+        if self.state.zero_shot is None:
+            self._save_last()
+        self._measure_base()
+        self._fit_to_time(self.state.step)
+        self.train = self.train.rehearsing(self.state.kept_modes if self.config.rehearsal else ())
+        self._loop()
+        share_buffers(self.model)
+        self._save_last()
+        self._finish()
 
     def restore(self, measure_anew: bool) -> None:
         """Goes back to where ``output/last`` was written."""
@@ -260,6 +265,7 @@ class Trainer:
                 self._fit_to_time(self.state.step + 1)
             with without_interrupts():
                 self._update(losses)
+            end_if_stopped()
             if self.progress is not None:
                 self.progress(self.state.step, self.total)
             self._call(ON_STEP)
@@ -271,8 +277,7 @@ class Trainer:
     def _update(self, losses: Sequence[Tensor]) -> None:
         """One step of the optimiser, from the gradients added up."""
         state, c = self.state, self.config
-        with self._changing():
-            self._step(losses)
+        self._step(losses)
         if state.step % c.log_every == 0 or state.step == self.total:
             self._read_outcomes()
             row = {"event": "train", "step": state.step, "loss": finite_mean(state.losses)}
@@ -283,15 +288,17 @@ class Trainer:
 
     def _step(self, losses: Sequence[Tensor]) -> None:
         state, c = self.state, self.config
-        self.optimisation.set_rates(state.step + 1)
-        self.stepper.step(losses)
-        self.optimisation.end_step()
-        state.step += 1
+        self.stepper.measure(losses)  # may wait for processes in vain, so all is as it was saved
+        with self._changing():
+            self.optimisation.set_rates(state.step + 1)
+            self.stepper.take()
+            self.optimisation.end_step()
+            state.step += 1
+            if is_averaged(c, state.step, self.total):
+                add_to_mean(state.mean, state.averaged, self.model)
+                state.averaged += 1
         if self.stepper.waits:
             self._read_outcomes()
-        if is_averaged(c, state.step, self.total):
-            add_to_mean(state.mean, state.averaged, self.model)
-            state.averaged += 1
 
     def _read_outcomes(self) -> None:
         """Counts the steps whose losses were not read yet."""

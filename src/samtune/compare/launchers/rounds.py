@@ -15,8 +15,9 @@ from samtune.compare.launchers.ray_cluster import train_on_ray
 from samtune.compare.launchers.sequential import train_one_by_one
 from samtune.compare.plan import Run
 from samtune.files import write_whole
+from samtune.interrupts.boundaries import end_if_stopped
+from samtune.interrupts.signals import with_hint
 from samtune.report.terminal import Display
-from samtune.training.interrupts import with_hint
 
 ELSEWHERE: dict[str, Callable[[Sequence[Run], int | None], Outcomes]] = {
     "local": train_side_by_side,
@@ -51,6 +52,7 @@ def train_all(
         try:
             with closing(_launched(name, waiting, config, display, done, total)) as outcomes:
                 for run, failure in outcomes:
+                    end_if_stopped()
                     done += failure is None
                     if name in ELSEWHERE and failure is None:
                         display.say(f"[{done}/{total}] {run.title}")
