@@ -31,11 +31,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results" / "faults.md"
 LIMIT = 600.0
@@ -43,6 +44,8 @@ LIMIT = 600.0
 SOON = 120.0
 """Seconds after a fault in which a training must have ended."""
 SIDE, TRAIN, OTHERS = 64, 6, 2
+MANY = 40
+"""Images of a prediction."""
 EVERY = 4
 """Steps between validations."""
 HEAD = """# Faults of a training, and what they cost
@@ -51,7 +54,8 @@ Written by `benchmarks/faults.py`. Each row is a training of {steps} steps on th
 ships with samtune and {images} pictures made on the spot, with a state every {minutes:g} minutes
 and validations every {every} steps. "went on" is the same command with `resume=true` after the
 fault was mended; "the same" means that weights and logged losses are those of a training without a
-fault, bit for bit. The lost work is that of the steps made twice. Seconds are those from the fault
+fault, bit for bit, and of other verbs that masks or measured numbers are those of a call without
+one. The lost work is that of the steps made twice. Seconds are those from the fault
 to the line, or to the end if nothing is said, on a machine with {cores} cores that others used at
 the same time. The kills are at random moments between the making of the folder and the end. What
 says "launcher" ran under `torchrun`. Processes meet by gloo: NCCL, which needs GPUs, was not tried.
@@ -93,6 +97,9 @@ class Run:
         disk: Where its output lies, if not beside its data.
     """
 
+    one_process = False
+    """Whether it has one process, whatever the setting says."""
+
     def __init__(self, setting: Setting, name: str, disk: Path | None = None) -> None:
         self.setting, self.name = setting, name
         self.data = setting.folder / f"{name}-data"
@@ -101,6 +108,7 @@ class Run:
         self.spoke: float | None = None
         """When it had said its line."""
         self._said = setting.folder / f"{name}.txt"
+        self._told = setting.folder / f"{name}-out.txt"
         if not self.data.exists():
             shutil.copytree(setting.folder.parent / "data", self.data)
 
@@ -118,8 +126,9 @@ class Run:
             modules: See :func:`run_and_exit`.
         """
         self._said.unlink(missing_ok=True)
+        self._told.unlink(missing_ok=True)
         self.spoke = None
-        words, count = self.setting.words(self.data, self.output), self.setting.processes
+        words, count = self.words(), 1 if self.one_process else self.setting.processes
         if launcher:
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
             command += [f"--nproc-per-node={count}", "-m", "samtune", *words]
@@ -134,6 +143,10 @@ class Run:
             env = {**several, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
             self.processes.append(self._fork(lambda env=env: _train(words, env, before, modules)))
 
+    def words(self) -> list[str]:
+        """The command line."""
+        return self.setting.words(self.data, self.output)
+
     def _fork(self, act: Callable[[], None]) -> int:
         if pid := os.fork():
             return pid
@@ -142,7 +155,7 @@ class Run:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has others ignore
             out = os.open(self._said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(self._told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), 1)
             os.dup2(out, 2)
             act()
         finally:
@@ -184,6 +197,12 @@ class Run:
         text = (mine or [""])[-1].replace(f"{self.setting.folder}/", "").replace("|", "/")
         return text if len(text) < 260 else f"{text[:260]}..."
 
+    def note(self, word: str) -> str:
+        """The first note on standard output that has a word."""
+        told = self._told.read_text("utf-8", "replace") if self._told.exists() else ""
+        notes = [line for line in told.splitlines() if line.startswith("note: ") and word in line]
+        return (notes or [""])[0].replace(f"{self.setting.folder}/", "")
+
     def rows(self) -> list[dict]:
         """The rows of its log that are whole."""
         rows = []
@@ -205,10 +224,14 @@ class Run:
                 return int(json.loads((self.output / "last" / name).read_text("utf-8"))["step"])
         return 0
 
-    def result(self) -> tuple[dict, list]:
+    def result(self) -> dict[str, object]:
         """Its weights, and what it logged of each step."""
         losses = [(row["step"], row["loss"]) for row in self.rows() if row["event"] == "train"]
-        return load_file(self.output / "best.safetensors"), losses
+        return {**load_file(self.output / "best.safetensors"), "logged losses": losses}
+
+    def again(self) -> int | str | None:
+        """What was done twice after it went on, if that was not known before."""
+        return None
 
     def wait(self, moment: Callable[[Run], bool], pause: float = 0.005) -> None:
         """Waits for a moment, or for its end."""
@@ -282,6 +305,85 @@ def _children(pid: int) -> list[int]:
     return []
 
 
+Moment = Callable[[Run], bool]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Another verb than ``train``, which is killed and called again."""
+
+    words: Callable[[Path, Path, Path], list[str]]
+    """Its command line, from a checkpoint, the data and the output."""
+    moment: Moment
+    """When it is killed."""
+    when: str
+    """That in words."""
+    result: Callable[[Path], dict[str, object]]
+    """What it has written, by name."""
+
+
+class VerbRun(Run):
+    """A call of another verb.
+
+    Args:
+        setting: How it runs.
+        name: Of the fault.
+        verb: Which it is.
+        checkpoint: That it reads, if it does.
+    """
+
+    def __init__(self, setting: Setting, name: str, verb: Verb, checkpoint: Path) -> None:
+        super().__init__(setting, name)
+        self.verb, self.checkpoint = verb, checkpoint
+        self.one_process = "eval" not in name
+        self.done: dict[Path, int] = {}
+        """The masks that were written when it was killed, and when they were."""
+
+    def words(self) -> list[str]:
+        """The command line."""
+        return self.verb.words(self.checkpoint, self.data, self.output)
+
+    def result(self) -> dict[str, object]:
+        """What it has written, by name."""
+        return self.verb.result(self.output)
+
+    def again(self) -> int | str | None:
+        """Masks that were written again; for other verbs what :func:`by_kill_of_verb` says."""
+        if "predict" not in self.name:
+            return None
+        twice = [path for path, at in self.done.items() if path.stat().st_mtime_ns != at]
+        return f"{len(twice)} of {len(self.done)} masks"
+
+
+def by_kill_of_verb(run: Run) -> Came:
+    """A power cut while another verb is at work."""
+    assert isinstance(run, VerbRun)
+    run.start()
+    run.wait(run.verb.moment, 0)
+    since, over = time.monotonic(), run.is_over()
+    run.kill()
+    run.done = {path: path.stat().st_mtime_ns for path in run.output.glob("*.png")}
+    how = f"SIGKILL {run.verb.when}{' (it had ended)' if over else ''}"
+    came = _ended(run, how, since)
+    again: int | str = "all images"
+    if "compare" in run.name:
+        runs = [
+            Run(run.setting, f"{run.name}/{f.name}") for f in run.output.iterdir() if f.is_dir()
+        ]
+        again = sum(max(0, each.reached() - each.saved()) for each in runs)
+    return came._replace(again=again)
+
+
+def _masks_of(output: Path) -> dict[str, object]:
+    return {path.name: path.read_bytes() for path in output.glob("*.png")}
+
+
+def _numbers_of(output: Path) -> dict[str, object]:
+    summaries = {path: json.loads(path.read_text("utf-8")) for path in output.rglob("summary.json")}
+    return {f"{path.parent.relative_to(output)} {side}": tree[side]
+            for path, tree in summaries.items() for side in ("zero_shot", "tuned")}  # fmt: skip
+
+
 class Came(NamedTuple):
     """What a fault came to, before the training goes on."""
 
@@ -289,7 +391,7 @@ class Came(NamedTuple):
     code: int
     seconds: float
     line: str
-    again: int
+    again: int | str
 
 
 @dataclass
@@ -317,7 +419,6 @@ def _ended(run: Run, how: str, since: float, seconds: float = SOON) -> Came:
     return Came(how, code, took, run.line, max(0, run.reached() - run.saved()))
 
 
-Moment = Callable[[Run], bool]
 Fault = Callable[[Run], Came]
 
 
@@ -340,6 +441,46 @@ def by_signal(number: int, step: int, launcher: bool) -> Fault:
         return _ended(run, f"{signal.Signals(number).name} to the {whom} after step {step}", since)
 
     return make
+
+
+def by_signal_to_one(number: int, step: int) -> Fault:
+    """A signal to the last of several processes alone."""
+
+    def make(run: Run) -> Came:
+        run.start()
+        run.wait(at_step(step))
+        since, last = time.monotonic(), len(run.processes) - 1
+        os.kill(run.processes[last], number)
+        how = f"{signal.Signals(number).name} to the rank {last} alone after step {step}"
+        return _ended(run, how, since, LIMIT)
+
+    return make
+
+
+def by_signal_to_group(number: int, step: int) -> Fault:
+    """A signal to all processes, also to those that load data, as a terminal sends it."""
+
+    def make(run: Run) -> Came:
+        run.start()
+        run.wait(at_step(step))
+        since, groups = time.monotonic(), [(p, *_below(p)) for p in run.processes]
+        for process in (each for group in groups for each in group):
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+        how = f"{signal.Signals(number).name} to the run and its loaders after step {step}"
+        return _ended(run, how, since)
+
+    return make
+
+
+def by_ignored_hangup(run: Run) -> Came:
+    """A lost terminal, of a training under ``nohup``, which goes on."""
+    run.start(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    run.wait(at_step(EVERY + 1))
+    since = time.monotonic()
+    for process in run.processes:
+        os.kill(process, signal.SIGHUP)
+    return _ended(run, f"SIGHUP after step {EVERY + 1} to a run under nohup", since, LIMIT)
 
 
 def by_wish_to_save(run: Run) -> Came:
@@ -460,6 +601,35 @@ def by_changed_data(run: Run) -> Came:
     return came._replace(again=again)
 
 
+def by_added_data(run: Run) -> Came:
+    """An image and a mask more when a training goes on; the line is its note on them."""
+    by_kill(at_step(EVERY + 2), "")(run)
+    again = max(0, run.reached() - run.saved())
+    for kind in ("images", "masks"):
+        first = sorted((run.data / kind / "train").iterdir())[0]
+        Image.fromarray(np.asarray(Image.open(first))[::-1]).save(first.with_name("train-new.png"))
+    since = time.monotonic()
+    run.start()
+    came = _ended(run, "SIGKILL, then an image and a mask more", since, LIMIT)
+    return came._replace(again=again, line=run.note("added"))
+
+
+def by_removed_data(run: Run) -> Came:
+    """An image and its mask that are gone when a training goes on; then they are put back."""
+    by_kill(at_step(EVERY + 2), "")(run)
+    again = max(0, run.reached() - run.saved())
+    files = [sorted((run.data / kind / "train").iterdir())[0] for kind in ("images", "masks")]
+    kept = {file: file.read_bytes() for file in files}
+    for file in files:
+        file.unlink()
+    since = time.monotonic()
+    run.start()
+    came = _ended(run, "SIGKILL, then an image and its mask removed", since)
+    for file, content in kept.items():
+        file.write_bytes(content)
+    return came._replace(again=again)
+
+
 def by_second_run(run: Run) -> Came:
     """Two trainings with the same output; the line is the second one's."""
     run.start()
@@ -541,15 +711,22 @@ def faults(
         "second-sigterm": by_second_signal,
         "sigusr1": by_wish_to_save,
     }
+    ways["nohup"] = by_ignored_hangup
     if setting.workers:
+        ways["sigint-to-all"] = by_signal_to_group(signal.SIGINT, after)
+        ways["sigterm-to-all"] = by_signal_to_group(signal.SIGTERM, after)
         ways["loader-killed"] = by_loss_of("loader", setting.processes - 1, after, several)
     if several:
         ways["rank-1-killed"] = by_loss_of("rank", 1, after, True)
         ways["rank-0-killed"] = by_loss_of("rank", 0, after, True)
+        ways["sigterm-to-one"] = by_signal_to_one(signal.SIGTERM, after)
+        ways["sigusr1-to-one"] = by_signal_to_one(signal.SIGUSR1, after)
     partial = has("last/*.partial", "*.partial")
     ways |= {
         "bad-image": by_bad_image,
         "changed-data": by_changed_data,
+        "added-data": by_added_data,
+        "removed-data": by_removed_data,
         "second-run": by_second_run,
         "before-a-state": by_kill(has("config.yaml"), "when the folder is made"),
         "in-base": by_kill(has("last/state.json"), "while the base is validated"),
@@ -572,17 +749,54 @@ def faults(
     return ways
 
 
-def outcome_of(run: Run, fault: Fault, whole: tuple[dict, list]) -> Outcome:
+def verbs(setting: Setting) -> dict[str, Verb]:
+    """The other verbs that are killed, by the name of the fault."""
+    if setting.workers:
+        return {}
+    evaluation = Verb(
+        lambda checkpoint, data, output: [
+            "eval", str(checkpoint), f"data.root={data}", "data.split=all", "device=cpu",
+            f"output={output}", "eval.metrics=boundaries",
+        ],
+        has("run.lock"), "while eval measures", _numbers_of,
+    )  # fmt: skip
+    if setting.processes > 1:
+        return {"killed-eval": evaluation}
+    prediction = Verb(
+        lambda checkpoint, data, output: [
+            "predict", str(checkpoint), str(setting.folder.parent / "many"), "--out", str(output),
+            "--no-overlays", "--box", "12,12,52,52", "device=cpu",
+        ],
+        has("*.png"), "after the first masks of predict", _masks_of,
+    )  # fmt: skip
+    comparison = Verb(
+        lambda checkpoint, data, output: [
+            "compare", *setting.words(data, output)[1:3], "methods=decoder,lora", "seeds=1",
+            *setting.words(data, output)[4:], "launcher=sequential",
+        ],
+        lambda run: sum(1 for _ in run.output.glob("*/last/state.json")) > 1,
+        "in the second training of compare", _numbers_of,
+    )  # fmt: skip
+    return {"killed-predict": prediction, "killed-eval": evaluation, "killed-compare": comparison}
+
+
+def outcome_of(run: Run, fault: Fault, whole: dict[str, object]) -> Outcome:
     """Makes a fault, goes on, and compares."""
     outcome = Outcome(fault(run))
     run.start()
     outcome.on = run.end()
     outcome.line = run.line if outcome.on else ""
     if outcome.on == 0:
-        (mine, losses), (theirs, expected) = run.result(), whole
-        alike = mine.keys() == theirs.keys() and losses == expected
-        outcome.same = alike and all(bool((mine[key] == theirs[key]).all()) for key in mine)
+        mine = run.result()
+        alike = mine.keys() == whole.keys() and len(mine) > 0
+        outcome.same = alike and all(_are_equal(mine[key], whole[key]) for key in mine)
+        if (again := run.again()) is not None:
+            outcome.came = outcome.came._replace(again=again)
     return outcome
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    return bool((one == other).all()) if isinstance(one, Tensor) else one == other
 
 
 def write_data(folder: Path) -> None:
@@ -598,6 +812,11 @@ def write_data(folder: Path) -> None:
                 (folder / kind / split).mkdir(parents=True, exist_ok=True)
                 file = folder / kind / split / f"{split}{i}.png"
                 Image.fromarray(array.astype(np.uint8)).save(file)
+    many = folder.with_name("many")
+    many.mkdir(exist_ok=True)
+    for i in range(MANY):
+        noise = draw.integers(0, 255, (SIDE, SIDE, 3))
+        Image.fromarray(noise.astype(np.uint8)).save(many / f"{i}.png")
 
 
 class Table:
@@ -632,9 +851,10 @@ def measure(
     setting: Setting, kills: dict[int, float], args: argparse.Namespace, apart: bool, table: Table
 ) -> None:
     """Makes the faults of one setting that the table lacks, and adds a row of each."""
+    others = verbs(setting)
     ways = faults(setting, kills, 0.0, apart)
-    names = args.only.split(",") if args.only else list(ways)
-    missing = [name for name in ways if name in names and not table.has(setting, name)]
+    names = args.only.split(",") if args.only else [*ways, *others]
+    missing = [n for n in (*ways, *others) if n in names and not table.has(setting, n)]
     if not missing:
         return
     shutil.rmtree(setting.folder, ignore_errors=True)
@@ -658,8 +878,17 @@ def measure(
         if full:
             disk.mkdir()
             _mount(disk, "64m")
-        run = Run(setting, name, disk if full else None)
-        row = outcome_of(run, ways[name], whole).row(setting, name)
+        run, expected = Run(setting, name, disk if full else None), whole
+        if name in others:
+            how = others[name], alone.output / "best.safetensors"
+            run = VerbRun(setting, name, *how)
+            undisturbed = VerbRun(setting, f"{name}-whole", *how)
+            undisturbed.start()
+            if undisturbed.end():
+                raise SystemExit(f"{name} without a fault failed: {undisturbed.line}")
+            expected = undisturbed.result()
+        fault = ways.get(name, by_kill_of_verb)
+        row = outcome_of(run, fault, expected).row(setting, name)
         print(row, flush=True)
         table.add(setting, name, row)
         shutil.rmtree(run.output, ignore_errors=True)
