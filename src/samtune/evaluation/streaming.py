@@ -171,8 +171,7 @@ def evaluate_prompts(
     for first in loader:  # zip would keep a batch alive
         if is_stopping():
             break
-        asked = [first, *map(next, others)]
-        _add_batch(model, asked, all_sums, share, precision, multimask)
+        _add_batch(model, [first, *map(next, others)], all_sums, share, precision, multimask)
         return_freed_memory()
         if progress is not None:
             progress(len(all_sums[0].items), len(share))
