@@ -61,14 +61,14 @@ def end_together(device: Any) -> None:
 
 
 def votes() -> list[float]:
-    """What signals ask of this process, one number per signal, to be added over all processes."""
+    """The wishes of this process, one number per signal, to be added over all processes."""
     number = None if wishes.stop is None else getattr(wishes.stop, "number", signal.SIGINT)
     asked = [number is not None and number == getattr(signal, name, None) for name in ENDS]
     return [float(each) for each in (*asked, wishes.saves)]
 
 
 def heed_votes(sums: Sequence[float]) -> None:
-    """Takes note of what signals ask of any process.
+    """Takes note of the wishes of all processes.
 
     Args:
         sums: The votes of all processes, added up.

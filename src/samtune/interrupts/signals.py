@@ -47,7 +47,7 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass
 class Wishes:
-    """What signals ask of this process."""
+    """The wishes that signals have brought to this process."""
 
     is_heeding: bool = False
     """Whether signals are noted here."""
@@ -66,7 +66,7 @@ class Wishes:
 
 
 wishes = Wishes()
-"""Those of this process; signals reach its main thread only."""
+"""The wishes that came to this process; signals reach its main thread only."""
 
 
 def stop_by(number: int) -> KeyboardInterrupt:
@@ -157,7 +157,7 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def holding_stops(is_held: bool) -> Iterator[None]:
-    """Within the block, what signals ask for waits for the points at which processes agree on it.
+    """Within the block, the end of the run waits for the points at which processes agree on it.
 
     Args:
         is_held: Whether it does; a process alone ends at once.

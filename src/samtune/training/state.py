@@ -125,7 +125,7 @@ def write_state(
     weights = {key: t.detach().cpu().contiguous() for key, t in model.state_dict().items()}
     parts = {"trained": weights, "optimizer": moments, **state.candidates}
     earlier = _sound_counters(folder)
-    replaced, kept = _replaced_and_kept(state.step, earlier)
+    replaced, other = _replaced_and_other(state.step, earlier)
     files = {
         part: _file_of(folder, part, generation, tensors, replaced, earlier)
         for part, tensors in parts.items()
@@ -135,10 +135,10 @@ def write_state(
         if files[part] not in reused:
             write_tensors(folder / files[part][0], tensors, remedy)
     tree = {"generation": generation, "files": files, "best_of": state.best_of, **counters}
-    if kept and kept is earlier.get(COUNTERS):
-        write_whole(folder / PREVIOUS, sealed_json(kept), remedy)
+    if other and other is earlier.get(COUNTERS):
+        write_whole(folder / PREVIOUS, sealed_json(other), remedy)
     write_whole(folder / COUNTERS, sealed_json(tree), remedy)
-    names = {name for name, _ in (*files.values(), *_files(kept).values())}
+    names = {name for name, _ in (*files.values(), *_files(other).values())}
     for old in folder.glob("*.safetensors"):
         if old.name not in names:
             old.unlink()
@@ -291,7 +291,7 @@ def _sound_counters(folder: Path) -> dict[str, dict[str, Any]]:
     return readable
 
 
-def _replaced_and_kept(
+def _replaced_and_other(
     step: int, earlier: Mapping[str, dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The counters of the state that one of a step replaces, and of the one that stays beside it.

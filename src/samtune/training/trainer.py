@@ -136,7 +136,7 @@ class Trainer:
         return result_of(self.state, self.judge, self.model, self._end())
 
     def _train(self) -> None:
-        """What :meth:`run` does, until an error or an interrupt."""
+        """The work of :meth:`run`, until an error or an interrupt."""
         if self.state.zero_shot is None:
             self._save_last()
         self._measure_base()
