@@ -611,7 +611,7 @@ def by_added_data(run: Run) -> Came:
     since = time.monotonic()
     run.start()
     came = _ended(run, "SIGKILL, then an image and a mask more", since, LIMIT)
-    return came._replace(again=again, line=run.note("added"))
+    return came._replace(again=again, line=run.note("are new"))
 
 
 def by_removed_data(run: Run) -> Came:

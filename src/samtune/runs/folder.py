@@ -15,8 +15,8 @@ from samtune.distributed import from_main, is_main
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, write_whole
 from samtune.folder_lock import LOCK, FolderLock, refuse_running
-from samtune.leftovers import remove_leftovers
 from samtune.interrupts.signals import stop_behind, with_hint, without_interrupts
+from samtune.leftovers import remove_leftovers
 from samtune.model.header import BEST
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
