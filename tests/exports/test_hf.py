@@ -8,7 +8,9 @@ import tiny_vit_golden
 import torch
 from tuned_models import moved, save_picture
 
+from samtune.cli.outward import used_by
 from samtune.errors import InputError
+from samtune.exports.formats.hub import about_with
 from samtune.exports.writing import export
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
@@ -63,3 +65,33 @@ def test_what_it_cannot_hold_is_refused(base, parts, line, pictures, tmp_path):
     with pytest.raises(InputError, match=line):
         export(FineTuned(base(), **parts), tmp_path / "out", "hf", check=pictures)
     assert list(tmp_path.iterdir()) == []
+
+
+WITHOUT_EFFECT = {
+    "hf": ({"name": "polyps"}, "--name=polyps: SamModel.from_pretrained demands the names"),
+    "peft": ({"threshold": 0.5}, "--threshold=0.5: peft holds SAM's own weights"),
+    "hub": ({"threshold": 0.5}, "--threshold=0.5: the checkpoint holds none; .* samtune predict"),
+    "onnx": ({"threshold": 0.5}, "threshold=0.5: each pixel gets the likeliest .* 3 classes"),
+}
+
+
+def test_options_without_effect_are_refused_by_every_format(tmp_path):
+    for format, (options, line) in WITHOUT_EFFECT.items():
+        decoder = {"decoder": "semantic", "decoder_options": {"classes": 3}}
+        model = FineTuned(tiny.base(), **(decoder if format == "onnx" else {}))
+        with pytest.raises(InputError, match=line):
+            export(model, tmp_path / "out", format, **options)
+    for word, format in {
+        "data.root=x": "onnx",
+        "data.class_names=a": "pth",
+        "input.tiles=tiled": "onnx",
+    }.items():
+        assert not used_by(format)(word.partition("=")[0])
+    assert used_by("cvat")("input.tiles") and used_by("hub")("data.class_names")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_for_the_hub_has_the_names_of_the_classes():
+    about = about_with({"config": {"data": {"classes": 2}}, "summary": {}}, ["cell", "rest"])
+    assert about["config"]["data"] == {"classes": 2, "class_names": ["cell", "rest"]}
+    assert about["classes"] == ["cell", "rest"] and about_with({"a": 1}, ()) == {"a": 1}

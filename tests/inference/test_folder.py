@@ -150,12 +150,17 @@ def test_images_that_fail_are_listed_and_the_others_done(ask, trained, tmp_path)
     Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "b.png").write_bytes(b"nothing")
     Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(tmp_path / "in" / "c.png")
+    np.save(tmp_path / "in" / "d.npy", np.zeros((2, 30, 30, 6), np.uint8))
     answer, out = ask("--box=10,10,20,20", source=tmp_path / "in")
     assert answer.code == 1  # 2 if nothing could be done
     assert answer.json["images"] == 1
-    assert [f["file"].rsplit("/", 1)[1] for f in answer.json["failed"]] == ["b.png", "c.png"]
+    assert [f["file"].rsplit("/", 1)[1] for f in answer.json["failed"]] == [
+        *("b.png", "c.png"),
+        *("d.npy", "d.npy"),
+    ]
     lines = [line for line in answer.err.splitlines() if line.startswith("samtune: ")]
     assert "b.png: cannot be read" in lines[0] and "c.png: box=" in lines[1]
+    assert "d.npy: the image has 6 channels" in lines[2] and lines[2].endswith("(2 of 5 images)")
     assert [entry["image"] for entry in entries_of(out)] == ["a.png"]
 
 

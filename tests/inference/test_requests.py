@@ -1,8 +1,13 @@
 """What prompts mean: one documented meaning for each form, and one line for any other."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from samtune.data import Record
+from samtune.errors import InputError
+from samtune.inference.naming import requests_by_name
 from samtune.inference.requests import ObjectRequest, check_prompts, prompts_of
 
 BOX, OTHER = [1, 2, 9, 8], [10, 2, 19, 8]
@@ -99,3 +104,11 @@ def test_each_object_is_one_prompt():
     assert relative.boxes()[0].tolist() == [5, 5, 15, 10]
     assert torch.equal(relative.coords[0, 0], torch.tensor([10.0, 5.0]))
     assert len(prompts_of(None, (10, 20))) == 1
+
+
+def test_a_whole_path_counts_before_a_name_that_several_images_have():
+    records = [Record(Path(f"in/{name}.png"), None, name) for name in ("a", "more/a", "other/a")]
+    requests = requests_by_name({"a.png": "first", "more/a.png": "second"}, records)
+    assert requests == {"a": "first", "more/a": "second"}
+    with pytest.raises(InputError, match=r"2 images have this name .* give the folder before it"):
+        requests_by_name({"a.png": "either"}, records[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from samtune.cli.console import Json, answer, speaking
 if TYPE_CHECKING:
     from samtune.report.terminal import Display
 
-OF_MODEL = ("base", "adapter", "decoder", "input", "data", "strength")
+OF_MODEL = ("base", "adapter", "decoder", "input", "strength", "trust")
 """The groups of settings that say which model is exported."""
 
 
@@ -112,6 +113,19 @@ def list_formats() -> list[dict[str, Any]]:
     ]
 
 
+def used_by(format: str) -> Callable[[str], bool]:
+    """Whether a format makes use of a setting, by its name as ``base.weights``."""
+    from samtune.data.intensity import OF_READING
+    from samtune.exports.base import FORMATS
+    from samtune.geometry import InputConfig
+    from samtune.options import changeable
+
+    cuts = set() if FORMATS[format].cuts else {f"input.{name}" for name in changeable(InputConfig)}
+    names = {"data.class_names"} if FORMATS[format].names_classes else set()
+    used = names | {f"data.{name}" for name in OF_READING}
+    return lambda key: key in used or (key.partition(".")[0] in OF_MODEL and key not in cuts)
+
+
 def _export(source: str, words: list[str], how: dict[str, Any], display: Display) -> dict[str, Any]:
     from samtune.errors import InputError
     from samtune.exports.base import FORMATS
@@ -131,7 +145,7 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
         settings |= layer
     of_model = [word for word in words if word not in of_format]
     for word in of_model:
-        refuse_unused(word, "export", lambda key: key.partition(".")[0] in OF_MODEL)
+        refuse_unused(word, f"export --format {how['format']}", used_by(how["format"]))
     origin = Source.of(source, of_model)
     config = origin.configure(of_model, measures=False)
     model = origin.model(config)

@@ -20,6 +20,8 @@ PERCENTILES = (0.5, 99.5)
 """Percentiles between which ``percentile`` scales images of more than 8 bits."""
 _SAFE = 1e18
 """Magnitude above which squares and differences overflow in single precision."""
+OF_READING = ("bands", "intensity", "window", "range")
+"""The settings of data that say how the pixels of a file become a model's input."""
 DEVIATIONS = 3.0
 """Standard deviations on each side of the mean that ``zscore`` keeps."""
 

@@ -125,6 +125,10 @@ class Format:
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     cuts: ClassVar[bool] = False
     """Whether images are cut into tiles or crops as the model says; else they are taken whole."""
+    names_classes: ClassVar[bool] = False
+    """Whether the names of classes are among what it writes."""
+    ignores: ClassVar[Mapping[str, str]] = {}
+    """``name`` or ``threshold``, if it has no effect on the files, with the reason and remedy."""
 
     @dataclass(frozen=True)
     class Config:

@@ -178,8 +178,7 @@ class Reference:
     @torch.no_grad()
     def _answer(self, ask: Ask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         masks, low = self._image.answer(prompts_of(ask))
-        cut = 0.0 if masks.exclusive else self.job.threshold
-        return (masks.logits[0] - cut).numpy(), low[0, :1].numpy()
+        return (masks.logits[0] - self.job.threshold).numpy(), low[0, :1].numpy()
 
 
 def prompts_of(ask: Ask) -> Prompts:

@@ -32,6 +32,7 @@ class LoadingFormat(Format):
     """A format whose program loads the checkpoint with samtune, so that it takes every model."""
 
     cuts = True
+    names_classes = True
 
     @dataclass(frozen=True)
     class Config(Format.Config):

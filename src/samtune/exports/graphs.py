@@ -175,13 +175,13 @@ class WholeGraph(Graph):
 
     Args:
         model: In evaluation mode.
-        threshold: See :class:`DecoderGraph`; of classes the likeliest one counts, and it does not.
+        threshold: See :class:`DecoderGraph`.
     """
 
     def __init__(self, model: FineTuned, threshold: float = 0.0) -> None:
         super().__init__(model)
         self.encoder, self.decoder = EncoderGraph(model), model.acting.decoder
-        self.threshold = 0.0 if model.decoder.classes else threshold
+        self.threshold = threshold
         self.way, self.frame = model.input.way(), model.input.size
 
     def forward(self, image: Tensor, orig_im_size: Tensor) -> Tensor:

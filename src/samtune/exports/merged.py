@@ -8,28 +8,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.errors import InputError
 from samtune.exports.base import Ask, Job, LastImage
 from samtune.exports.checks import Reference
 from samtune.model.finetuned import FineTuned
 from samtune.sam.model import Sam
 
-
-def check_threshold_is_zero(job: Job, format: str) -> None:
-    """Refuses a threshold, which no weight of SAM's decoder can move.
-
-    Args:
-        job: What to export.
-        format: Its name.
-
-    Raises:
-        InputError: The threshold is not 0.
-    """
-    if job.threshold:
-        raise InputError(
-            f"--threshold={job.threshold:g}: {format} holds SAM's own weights, whose masks are cut "
-            "at 0; leave it out and cut the logits there, or export to onnx"
-        )
+CUT_AT_0 = (
+    "SAM's own weights, whose masks are cut at 0; leave it out and cut the logits there, or export "
+    "to onnx"
+)
+"""Why a threshold has no effect: no weight of SAM's decoder can move its masks."""
 
 
 class PlainAnswers:

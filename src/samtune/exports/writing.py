@@ -161,7 +161,10 @@ def _job(
     sources: tuple[str | Path | None, str | Path | None],
     options: Mapping[str, Any],
 ) -> Job:
-    check_threshold(threshold)
+    check_threshold(threshold, model)
+    for option, value in (("name", name), ("threshold", threshold or None)):
+        if value is not None and option in target.ignores:
+            raise InputError(f"--{option}={value}: {target.ignores[option]}")
     if precision not in target.precisions:
         raise InputError(
             f"--precision={precision}: the format {target.name} has "

@@ -22,8 +22,10 @@ def requests_by_name(
 ) -> dict[str, Request]:
     """The prompts by record name, from paths below the source, file names, stems, or ``*``."""
     by_key: dict[str, set[str]] = defaultdict(set)
+    paths: dict[str, set[str]] = {}  # a whole path counts before a name of another folder's image
     for record in records:
         label = label_of(record)
+        paths[nfc(label)] = {record.name}
         for key in (record.name, label, Path(label).name, Path(record.name).name):
             by_key[nfc(key)].add(record.name)
     requests = {record.name: prompts[EVERY] for record in records} if EVERY in prompts else {}
@@ -31,7 +33,9 @@ def requests_by_name(
     for key, entry in prompts.items():
         if key == EVERY:
             continue
-        names = by_key.get(nfc(key)) or by_key.get(nfc(Path(key).name), set())
+        names = (
+            paths.get(nfc(key)) or by_key.get(nfc(key)) or by_key.get(nfc(Path(key).name), set())
+        )
         if not names:
             raise InputError(f"prompts for {key}: no such image in the source; check its name")
         if len(names) > 1:

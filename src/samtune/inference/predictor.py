@@ -60,13 +60,14 @@ class Predictor:
             and scores are fp32 all the same.
 
     Raises:
-        InputError: A threshold that is not finite, or fp16 without a GPU.
+        InputError: A threshold that is not finite or that nothing is cut at, or fp16 without a
+            GPU.
     """
 
     def __init__(
         self, model: FineTuned, threshold: float = 0.0, precision: Precision = "auto"
     ) -> None:
-        check_threshold(threshold)
+        check_threshold(threshold, model)
         check_precision(precision, model.device)
         self.model = model.eval()
         self.precision = precision
@@ -320,16 +321,26 @@ class Predictor:
         return torch.as_tensor(np.asarray(mask, dtype=np.float32))[None]
 
 
-def check_threshold(threshold: float) -> None:
+def check_threshold(threshold: float, model: FineTuned | None = None) -> None:
     """Checks that a logit can separate inside from outside.
 
+    Args:
+        threshold: The logit.
+        model: Whose masks are cut there, if it is known already.
+
     Raises:
-        InputError: It is not finite.
+        InputError: It is not finite, or the model answers with classes, of which the likeliest one
+            counts.
     """
     if not math.isfinite(threshold):
         raise InputError(
             f"threshold={threshold}: no logit to cut at; choose a finite number, 0 for a "
             "probability of one half"
+        )
+    if threshold and model is not None and (classes := model.acting.decoder.classes):
+        raise InputError(
+            f"threshold={threshold:g}: each pixel gets the likeliest of the model's {classes} "
+            "classes, and nothing is cut; leave it out"
         )
 
 

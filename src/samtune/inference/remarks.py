@@ -40,18 +40,15 @@ class Failure(NamedTuple):
 def remarks_of(
     failed: Sequence[Failure], images: int, counts: Counts, masks: Sequence[Path]
 ) -> list[str]:
-    """One line per failure and remark; a prompt outside of several images gets one line."""
+    """One line per failure and remark.
+
+    A prompt outside of several images gets one line, and so do slices that fail in the same way.
+    """
     alike: dict[str, list[tuple[str, InputError]]] = {}
     for _, file, error in failed:
-        key = error.prompt if isinstance(error, Outside) else file
+        key = error.prompt if isinstance(error, Outside) else reason_of(file, error)
         alike.setdefault(key, []).append((file, error))
-    lines = [
-        reason_of(*group[0])
-        if len(group) == 1
-        else f"{prompt}: lies outside {len(group)} of {images} images, {group[0][0]} the first; "
-        "give pixels of these images, or --prompts with a box for each"
-        for prompt, group in alike.items()
-    ]
+    lines = [_line(key, group, images) for key, group in alike.items()]
     of_all = f"of {counted(images, 'image')}"
     if counts.beyond:
         lines.append(
@@ -89,6 +86,18 @@ def remarks_of(
             "the source to predict on it"
         )
     return lines
+
+
+def _line(key: str, group: Sequence[tuple[str, InputError]], images: int) -> str:
+    file, error = group[0]
+    if len(group) == 1:
+        return reason_of(file, error)
+    if isinstance(error, Outside):
+        return (
+            f"{key}: lies outside {len(group)} of {images} images, {file} the first; give pixels "
+            "of these images, or --prompts with a box for each"
+        )
+    return f"{key} ({len(group)} of {images} images)"
 
 
 def reason_of(file: str, error: InputError) -> str:

@@ -110,8 +110,8 @@ def _what_it_is(header: Mapping[str, Any]) -> Iterator[str]:
     for key in ("mean", "std", "channels"):
         if policy.get(key) is not None:
             yield f"- `input.{key}`: {policy[key]}"
-    if header.get("classes"):
-        yield f"- Classes: {', '.join(map(str, header['classes']))}"
+    if classes := header.get("classes") or _of_data(header).get("class_names"):
+        yield f"- Classes: {', '.join(map(str, classes))}"
     if "strength" in header:
         yield f"- It acts at strength {header['strength']:g}"
     yield f"- sha256 of its base, as samtune counts it: `{base['sha256']}`"
@@ -174,8 +174,12 @@ def _numbers(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _data_name(header: Mapping[str, Any]) -> str:
+    return str(_of_data(header).get("name") or "")
+
+
+def _of_data(header: Mapping[str, Any]) -> Mapping[str, Any]:
     data = header.get("config", {}).get("data", {})
-    return str(data.get("name") or "") if isinstance(data, Mapping) else ""
+    return data if isinstance(data, Mapping) else {}
 
 
 def _settings(header: Mapping[str, Any]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from samtune.runs.trees import leaves
 from samtune.runs.words import chosen_keys, layers, refuse_unused
 
 PRECISION = "train.precision"
-USED = ("base", "adapter", "decoder", "input", "data", "strength", "device")
+USED = ("base", "adapter", "decoder", "input", "data", "strength", "device", "trust")
 """The groups of settings that a prediction uses or checks, besides the precision."""
 
 

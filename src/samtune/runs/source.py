@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,8 @@ class Source:
         prompts = {"eval": list(PromptModes.parse(header["prompts"]).as_written)}
         alone: Tree = {"base": {"name": header["base"]["name"]}, "prompts": prompts, **parts}
         alone = lay_over(alone, settings_of_maps(header["decoder"]))
+        if names := header.get("classes"):
+            alone = lay_over(alone, {"data": {"class_names": names}})
         return lay_over(alone, self._base_within(header))
 
     def _base_within(self, header: Tree) -> Tree:
@@ -247,7 +249,8 @@ class Source:
             download=base.download,
         )
         intensity.check_same(config.data, model.tuned_input)
-        model.tuned_input = model.tuned_input.cut_as(config.input)
+        policy = model.tuned_input.cut_as(config.input)
+        model.tuned_input = replace(policy, slice_axis=config.data.slice_axis)
         return model
 
 

@@ -228,7 +228,7 @@ class Detection:
     def __init__(self, job: Job, folder: Path) -> None:
         self.function = load_program(folder / FUNCTION).create(base=job.model.sam)
         self.classes = job.model.acting.decoder.classes
-        self.threshold = 0.0 if self.classes else job.threshold
+        self.threshold = job.threshold
 
     @other_prompts()
     def same_pixels(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:

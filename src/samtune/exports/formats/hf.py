@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from samtune.exports.base import FORMATS, Answers, Format, Job
-from samtune.exports.merged import check_threshold_is_zero
+from samtune.exports.merged import CUT_AT_0
 from samtune.exports.transformers_sam import (
     TransformersAnswers,
     check_expressible,
@@ -26,14 +26,17 @@ class HuggingFace(Format):
     writes = "config.json, model.safetensors, preprocessor_config.json"
     needs = ("transformers",)
     extra = "hf"
+    ignores: ClassVar = {
+        "threshold": f"hf holds {CUT_AT_0}",
+        "name": "SamModel.from_pretrained demands the names of the files; leave it out",
+    }
 
     def check(self, job: Job) -> None:
-        """Refuses a threshold, another encoder than the ViT and a frame that is no square.
+        """Refuses another encoder than the ViT and a frame that is no square.
 
         Raises:
             InputError: One of these.
         """
-        check_threshold_is_zero(job, "hf")
         check_expressible(job.model, "hf")
 
     def write(self, job: Job, folder: Path) -> Mapping[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,11 @@ class Hub(Format):
     """Everything that a reader of the hub expects; ``hf upload`` puts it there."""
 
     cuts = True
+    names_classes = True
+    ignores: ClassVar = {
+        "threshold": "the checkpoint holds none; leave it out, and say --threshold to samtune "
+        "predict or threshold= to model.predictor()"
+    }
     consumer = "the Hugging Face hub, and samtune.load on hf:owner/name"
     writes = "samtune.safetensors, config.json, README.md (the model's card)"
 
@@ -38,12 +44,24 @@ class Hub(Format):
 
     def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
         """Writes the folder, see :class:`Hub`."""
-        job.model.save_pretrained(folder, name=job.name, picture="check.png", **job.options)
+        model = copy(job.model)
+        model.about = about_with(model.about or {}, job.classes)
+        model.save_pretrained(folder, name=job.name, picture="check.png", **job.options)
         return {}
 
     def answers(self, job: Job, folder: Path) -> Answers:
         """The checkpoint of the folder beside the same base."""
         return LoadedAnswers(replace(job, model=load(folder, job.model.sam)))
+
+
+def about_with(about: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """The entries of a checkpoint's header, with names of the classes, if there are any."""
+    if not classes:
+        return dict(about)
+    names: dict[str, Any] = {"classes": list(classes)}
+    if isinstance(config := about.get("config"), Mapping):  # predict reads them there
+        names["config"] = {**config, "data": {**config["data"], "class_names": list(classes)}}
+    return {**about, **names}
 
 
 class LoadedAnswers:

@@ -84,7 +84,7 @@ class LabelStudioAnswers:
             multimask_output=False,
             return_logits=True,
         )
-        return logits - (self.threshold if self.count == 1 else 0.0)
+        return logits - self.threshold
 
     @other_prompts()
     def as_consumer(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32]:

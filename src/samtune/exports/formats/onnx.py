@@ -37,6 +37,7 @@ class Onnx(PartsFormat):
     needs = ("onnx", "onnxscript", "onnxruntime")
     extra = "onnx"
     precisions = ("fp32", "fp16", "int8")
+    names_classes = True
 
     def ending(self, job: Job) -> str:
         """The ending of a file's name."""

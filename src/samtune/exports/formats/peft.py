@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from samtune.adapters.base import Factors
 from samtune.errors import InputError
 from samtune.exports.base import FORMATS, Answers, Format, Job
-from samtune.exports.merged import check_threshold_is_zero
+from samtune.exports.merged import CUT_AT_0
 from samtune.exports.transformers_sam import (
     TransformersAnswers,
     check_expressible,
@@ -42,6 +42,7 @@ class Peft(Format):
     writes = "adapter_model.safetensors, adapter_config.json, preprocessor_config.json, README.md"
     needs = ("transformers", "peft")
     extra = "peft"
+    ignores: ClassVar = {"threshold": f"peft holds {CUT_AT_0}"}
 
     @dataclass(frozen=True)
     class Config:
@@ -58,7 +59,6 @@ class Peft(Format):
             InputError: With the reason.
         """
         model = job.model
-        check_threshold_is_zero(job, "peft")
         check_expressible(model, "peft")
         side = model.sam.spec.image_size
         if model.input.size[0] != side:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from samtune.errors import InputError
 from samtune.exports.base import FORMATS, Answers, Format, Job
-from samtune.exports.merged import PlainAnswers, check_threshold_is_zero
+from samtune.exports.merged import CUT_AT_0, PlainAnswers
 from samtune.model.merging import merged_state, write_sam
 from samtune.sam.weights import from_state, official_names, read_state
 
@@ -28,6 +28,7 @@ class Pth(Format):
 
     consumer = "segment-anything, MobileSAM, Ultralytics, samgeo, micro-sam, napari plug-ins"
     writes = "NAME.pth; with format.ultralytics=true NAME_sam_b.pt"
+    ignores: ClassVar = {"threshold": f"pth holds {CUT_AT_0}"}
 
     @dataclass(frozen=True)
     class Config:
@@ -38,12 +39,11 @@ class Pth(Format):
         ``NAME_sam_b.pt``."""
 
     def check(self, job: Job) -> None:
-        """Refuses a threshold, and a base whose size Ultralytics does not know.
+        """Refuses a name of the file for Ultralytics if it does not know the size of the base.
 
         Raises:
-            InputError: Either.
+            InputError: Such a base.
         """
-        check_threshold_is_zero(job, "pth")
         base = job.model.sam.spec.name
         if job.options["ultralytics"] and base not in ULTRALYTICS:
             raise InputError(
