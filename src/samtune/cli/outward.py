@@ -115,9 +115,9 @@ def list_formats() -> list[dict[str, Any]]:
 
 def used_by(format: str) -> Callable[[str], bool]:
     """Whether a format makes use of a setting, by its name as ``base.weights``."""
+    from samtune.data import InputConfig
     from samtune.data.intensity import OF_READING
     from samtune.exports.base import FORMATS
-    from samtune.geometry import InputConfig
     from samtune.options import changeable
 
     cuts = set() if FORMATS[format].cuts else {f"input.{name}" for name in changeable(InputConfig)}
