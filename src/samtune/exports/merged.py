@@ -17,7 +17,7 @@ CUT_AT_0 = (
     "SAM's own weights, whose masks are cut at 0; leave it out and cut the logits there, or export "
     "to onnx"
 )
-"""Why a threshold has no effect: no weight of SAM's decoder can move its masks."""
+"""The reason against a threshold: no weight of SAM's decoder can move its masks."""
 
 
 class PlainAnswers:
