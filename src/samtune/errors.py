@@ -66,9 +66,15 @@ def check_packages(asked_by: str, needs: Iterable[str], extra: str) -> None:
     Raises:
         InputError: With those that are missing.
     """
-    missing = [package for package in needs if find_spec(package) is None]
+    missing = [package for package in needs if not is_installed(package)]
     if missing:
         raise InputError(f"{asked_by}: needs {', '.join(missing)}; pip install 'samtune[{extra}]'")
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; a folder of its name, as trackers write one, is none."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def checks_keywords(

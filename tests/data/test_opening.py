@@ -18,6 +18,8 @@ def test_a_folder_opens_with_its_splits_counts_and_classes(pairs):
     assert max(map(len, said.splitlines())) <= 80
     names = {name for split in (data.train, data.val, data.test) for name in split.names}
     assert names == {f"{i:02}" for i in range(8)}
+    with pytest.raises(AttributeError, match=r"no attribute 'validation'.*take data\.val$"):
+        _ = data.validation
 
 
 def test_settings_mean_what_they_mean_on_the_command_line(pairs, tmp_path):

@@ -150,7 +150,7 @@ def test_what_a_metric_needs_is_named(name, lacking):
 
 
 def test_without_scipy_the_remedy_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("samtune.errors.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"samtune\[metrics\]"):
         Suite(EvalConfig(("hd95",)))
 

@@ -123,6 +123,10 @@ def answers(model):
     return {"logits": logits.ravel()[::101].tolist(), "iou": iou.ravel().tolist()}
 
 
+ROUNDING = {"logits": 2e-3, "iou": 2e-4}
+"""How far processors differ, as docs/versions.md says."""
+
+
 def test_models_of_version_0_2_answer_as_they_did(tmp_path):
     folder = SAMPLES / "0.2"
     expected = json.loads((folder / "answers.json").read_text("utf-8"))
@@ -131,7 +135,7 @@ def test_models_of_version_0_2_answer_as_they_did(tmp_path):
         for name, path in paths.items():
             now = answers(load(path))
             for part, values in expected[name].items():
-                assert now[part] == pytest.approx(values, abs=2e-3), (name, part)
+                assert now[part] == pytest.approx(values, abs=ROUNDING[part]), (name, part)
     header = read_header(paths["run"])
     assert changed(header["config"], resolve([header["config"]]).tree()) == {}
     with fresh_process(), pytest.raises(InputError, match="needs the package samtune-gain"):

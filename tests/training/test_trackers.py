@@ -5,6 +5,7 @@ import pytest
 from accelerate import tracking
 from commands import settings
 
+import samtune
 from samtune.training import trackers
 from samtune.training.accelerator import make_accelerator
 from samtune.training.engine import FitConfig
@@ -46,7 +47,7 @@ def test_trackers_write_into_the_run_folder_only(
     kind = tracking.LoggerType.TENSORBOARD
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, str(kind), Written)
     monkeypatch.setattr(tracking, "_available_trackers", [kind])
-    monkeypatch.setattr(trackers, "find_spec", lambda package: True)
+    monkeypatch.setattr(trackers, "is_installed", lambda package: True)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     words = [*settings(pairs, tiny_weights), "train.trackers=tensorboard"]
@@ -60,7 +61,7 @@ def test_trackers_write_into_the_run_folder_only(
 
 def test_without_a_folder_they_are_refused(refused):
     config = FitConfig(trackers=("tensorboard",))
-    said = ["train.trackers=tensorboard", "give an output"]
+    said = ["train.trackers=tensorboard", "give output=FOLDER"]
     refused(said, make_accelerator, config, True, None)
 
 
@@ -74,10 +75,16 @@ def test_the_reader_s_own_environment_holds(tmp_path, monkeypatch, environment):
     )
 
 
-def test_a_tracker_without_its_package_is_refused(refused, monkeypatch):
-    monkeypatch.setattr(trackers, "find_spec", lambda package: None)
+def test_a_tracker_without_its_package_is_refused(refused, monkeypatch, tmp_path, sam):
+    monkeypatch.setattr(trackers, "is_installed", lambda package: False)
     refused("pip install tensorboard, or leave", check_trackers, ["tensorboard"])
     refused("needs one of their packages", check_trackers, ["all"])
     refused("did you mean 'wandb'", check_trackers, ["wandbb"])
-    monkeypatch.setattr(trackers, "find_spec", lambda package: package == "tensorboardX" or None)
+    monkeypatch.setattr(trackers, "is_installed", lambda package: package == "tensorboardX")
     check_trackers(["tensorboard", "all"])
+    monkeypatch.undo()
+    (tmp_path / "absent_tracker").mkdir()  # as wandb and mlflow leave one of their names
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(trackers.PACKAGES, "dvclive", ("absent_tracker",))
+    config = FitConfig(trackers="dvclive")  # refused before any image
+    refused("pip install absent_tracker", samtune.fit, samtune.FineTuned(sam), [], None, config)

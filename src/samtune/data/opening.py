@@ -13,6 +13,7 @@ from samtune.data.layouts import LAYOUTS, Layout, defaults_of, find
 from samtune.data.layouts.patterns import with_patterns
 from samtune.data.split import Split
 from samtune.data.splits import splits
+from samtune.data.walking import SPLIT_NAMES
 from samtune.files import as_path
 from samtune.options import as_typed_in_python
 
@@ -30,6 +31,11 @@ class DataSplits:
     """The settings, completed by what the files say of themselves."""
     carved: tuple[str, ...] = ()
     """The splits that the folder does not have: they were made of its training images."""
+
+    def __getattr__(self, name: str) -> Any:
+        near = SPLIT_NAMES.get(name.lower())
+        hint = f"; its splits are train, val and test{f': take data.{near}' if near else ''}"
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from samtune.data import Record
 from samtune.data.quiet import quiet
 from samtune.data.reading import TIFF
-from samtune.errors import InputError
+from samtune.errors import InputError, is_installed
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def georeference_of(record: Record) -> Georeference | None:
     source = record.image
     if not isinstance(source, Path) or source.suffix.lower() not in TIFF:
         return None
-    if find_spec("rasterio") is None:
+    if not is_installed("rasterio"):
         if _is_geotiff(source):
             raise InputError(
                 f"{source}: reading where it lies needs rasterio; pip install 'samtune[geo]'"

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.errors import InputError
+from samtune.errors import InputError, is_installed
 from samtune.metrics.image_result import ImageResult
 from samtune.metrics.streamed import Rows, Streamed
 
@@ -137,9 +137,7 @@ def need_scipy(what: str) -> None:
     Raises:
         InputError: It is missing.
     """
-    from importlib.util import find_spec
-
-    if find_spec("scipy") is None:
+    if not is_installed("scipy"):
         raise InputError(f"eval.metrics={what}: need scipy; pip install 'samtune[metrics]'")
 
 

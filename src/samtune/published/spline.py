@@ -8,7 +8,6 @@ of the sides, which differs by less than half a coarser pixel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.errors import InputError
+from samtune.errors import InputError, is_installed
 from samtune.geometry import RESIZES, Geometry, Resize
 from samtune.ops.resize import nearest_in_zoom
 
@@ -44,7 +43,7 @@ class Spline(Resize):
         Raises:
             InputError: It is missing.
         """
-        if find_spec("scipy") is None:
+        if not is_installed("scipy"):
             raise InputError("input.resize=spline: needs scipy; pip install 'samtune[metrics]'")
 
     def image(self, image: NDArray[np.uint8], geometry: Geometry) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from samtune.errors import InputError
 from samtune.precision import arithmetic
 from samtune.training.schedule import FitConfig
-from samtune.training.trackers import FOLDER, check_trackers, folders_below
+from samtune.training.trackers import FOLDER, folders_below
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -32,8 +32,10 @@ def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accel
     from accelerate.utils import DistributedDataParallelKwargs
 
     if config.trackers and output is None:
-        raise InputError(f"train.trackers={','.join(config.trackers)}: write files; give an output")
-    check_trackers(config.trackers)
+        raise InputError(
+            f"train.trackers={','.join(config.trackers)}: trackers write files, and there is no "
+            "folder for them; give output=FOLDER"
+        )
     folder = output / FOLDER if output is not None and config.trackers else None
     device = torch.device("cpu" if cpu or not torch.cuda.is_available() else "cuda")
     number = arithmetic(config.precision, device)

@@ -29,6 +29,7 @@ from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
 from samtune.training.result import FitResult
 from samtune.training.saves import goes_on, locked_by_main
 from samtune.training.schedule import FitConfig
+from samtune.training.trackers import check_trackers
 from samtune.training.trainer import Event, Trainer
 from samtune.training.user_parts import UserParts
 from samtune.training.validation import Validation
@@ -125,6 +126,7 @@ def fit(
             f"config={config!r}: must be a FitConfig, as in samtune.FitConfig(epochs=20)"
         )
     check_further(header or {}, "header")
+    check_trackers(config.trackers)
     folder = None if output is None else as_path(output)
     with locked_by_main(folder):
         begun = goes_on(folder, bool(resume))

@@ -227,6 +227,11 @@ class FitConfig(Settings):
         Criterion.parse(self.metric)
         check_keep(self.keep)
         check_names_of_trackers(self.trackers)
+        if self.micro_batch not in (None, AUTO) and int(self.micro_batch or 1) > self.whole_batch:
+            raise InputError(
+                f"train.micro_batch={self.micro_batch}: is more than train.batch_size="
+                f"{self.batch_size}, of whose images it is a part; set a larger train.batch_size"
+            )
         if self.time is not None:
             seconds_in(self.time)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from samtune.errors import InputError, nearest
+from samtune.errors import InputError, is_installed, nearest
 
 ALL = "all"
 """Every tracker that is installed."""
@@ -56,7 +55,7 @@ def check_trackers(names: Sequence[str]) -> None:
     check_names_of_trackers(names)
     for name in names:
         packages = PACKAGES.get(name) or [each for some in PACKAGES.values() for each in some]
-        if not any(map(find_spec, packages)):
+        if not any(map(is_installed, packages)):
             what = f"the package {packages[0]}" if name != ALL else "one of their packages"
             raise InputError(
                 f"train.trackers={name}: needs {what}, which is not installed; pip install "
