@@ -21,7 +21,7 @@ STAGES = ((64, 3, 1), (128, 4, 2), (256, 23, 2))
 EXPANSION = 4
 CHANNELS = STAGES[-1][0] * EXPANSION
 UNUSED = ("layer4.", "fc.")
-WANTED = "torchvision's resnet101-63fe2227.pth (IMAGENET1K_V1)"
+PUBLISHED = "torchvision's resnet101-63fe2227.pth (IMAGENET1K_V1)"
 """The file of initial weights as published."""
 
 
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
             InputError: The file does not exist or holds other weights.
         """
         with torch.device("cpu"):  # also if the model around it is built without values
-            state = read_state(as_path(path), WANTED)
+            state = read_state(as_path(path), PUBLISHED)
         expected = self.state_dict()
         weights = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
         counters = {k for k in expected if k.endswith("num_batches_tracked")}
@@ -93,6 +93,6 @@ class ResNet(nn.Module):
         if wrong:
             raise InputError(
                 f"adapter.resnet={path}: not torchvision's ResNet, {min(wrong)} does not fit; "
-                f"give {WANTED}, or set adapter.depth"
+                f"give {PUBLISHED}, or set adapter.depth"
             )
         self.load_state_dict(weights, strict=False)

@@ -155,12 +155,12 @@ def from_state(spec: SamSpec, state: State, origin: str = "state") -> Sam:
     return sam.freeze()
 
 
-def read_state(path: Path, wanted: str = "a SAM checkpoint") -> State:
+def read_state(path: Path, expected: str = "a SAM checkpoint") -> State:
     """All tensors of a checkpoint file or Hugging Face folder, on the CPU, names as they are.
 
     Args:
         path: The file or folder.
-        wanted: The file that should be there, for messages.
+        expected: The file that should be there, for messages.
 
     Raises:
         InputError: No such file, unreadable, or a pickle that holds code.
@@ -171,7 +171,7 @@ def read_state(path: Path, wanted: str = "a SAM checkpoint") -> State:
             raise InputError(f"{path}: no model.safetensors or pytorch_model.bin in this folder")
         return {key: t for part in parts for key, t in read_state(part).items()}
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of {wanted}")
+        raise InputError(f"{path}: no such file; give the path of {expected}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return _unwrap(_read_pickle(path))
