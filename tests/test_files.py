@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from samtune.files import (
     refuse_onto,
     refuse_to_replace,
     replacing,
+    replacing_folder,
     sign_archive,
     write_tensors,
     write_whole,
@@ -42,6 +44,7 @@ def test_every_writer_gives_the_permissions_of_a_new_file(mode, tmp_path):
     [
         OSError(28, "No space left"),
         RuntimeError(TORCH),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 4224 vs 4112"),
     ],
 )
 def test_a_failed_write_is_told_in_one_line_and_leaves_the_earlier_file(tmp_path, error):
@@ -52,6 +55,13 @@ def test_a_failed_write_is_told_in_one_line_and_leaves_the_earlier_file(tmp_path
             raise error
     assert str(path) in str(refused.value)
     assert path.read_bytes() == b"first" and os.listdir(tmp_path) == ["a.txt"]
+    for of_a_file in (False, True):  # the folder that is named is the one that was asked for
+        with pytest.raises(InputError, match=r"could not be written .*; empty the bin$") as refused:
+            with replacing_folder(tmp_path / "out", "empty the bin") as partial:
+                with replacing(partial / "b.txt", "empty the bin") if of_a_file else nullcontext():
+                    raise error
+        assert str(refused.value).startswith(str(tmp_path / "out" / ("b.txt" * of_a_file)))
+        assert "partial" not in str(refused.value) and os.listdir(tmp_path) == ["a.txt"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError(), InputError("no")])

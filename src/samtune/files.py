@@ -247,10 +247,14 @@ def replacing_folder(folder: Path, remedy: str = REMEDY) -> Iterator[Path]:
         if folder.exists():
             os.replace(folder, earlier)
         os.replace(partial, folder)
-    except OSError as error:
+    except Exception as error:
         if earlier.exists() and not folder.exists():
             os.replace(earlier, folder)
-        raise InputError(f"{folder}: could not be written ({error}); {remedy}") from error
+        if _is_of_writing(error):
+            raise InputError(f"{folder}: could not be written ({error}); {remedy}") from error
+        if isinstance(error, InputError) and str(partial) in str(error):  # a file within it
+            raise InputError(str(error).replace(str(partial), str(folder))) from error
+        raise
     finally:
         for each in (partial, earlier):
             shutil.rmtree(each, ignore_errors=True)
@@ -395,6 +399,7 @@ def _is_of_writing(error: Exception) -> bool:
     """Whether an error comes from the disk, also as the types of torch and safetensors."""
     from safetensors import SafetensorError
 
-    # torch's archive writer raises no more specific type.
-    of_torch = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+    # torch's archive writer raises no more specific type, and on a full disk not always its name.
+    marks = ("PytorchStreamWriter", "inline_container.cc")
+    of_torch = isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
     return of_torch or isinstance(error, OSError | SafetensorError)
