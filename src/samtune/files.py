@@ -281,10 +281,9 @@ def write_whole(path: str | Path, content: bytes | str, remedy: str = REMEDY) ->
     Raises:
         InputError: The file could not be written.
     """
+    whole = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with replacing(path, remedy) as partial:
-        partial.write_bytes(
-            content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-        )
+        partial.write_bytes(whole)
     return Path(path)
 
 
@@ -346,12 +345,12 @@ def read_tensors(path: str | Path, remedy: str) -> dict[str, Tensor]:
     return tensors
 
 
-def checksum_of(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+def checksum_of(tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> str:
     """A hash of tensors with their names, dtypes and shapes, and of the metadata."""
-    import torch
-
     total = blake2b(json.dumps(dict(notes), sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
+        import torch  # not for notes alone
+
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -360,7 +359,7 @@ def checksum_of(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
 
 def sealed_json(tree: Mapping[str, Any]) -> str:
     """A tree as JSON with a checksum of itself, see :func:`read_sealed`."""
-    return json.dumps({**tree, CHECKSUM: _checksum_of_tree(tree)}, indent=1) + "\n"
+    return json.dumps({**tree, CHECKSUM: checksum_of({}, tree)}, indent=1) + "\n"
 
 
 def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
@@ -386,20 +385,15 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{path}: is damaged, no JSON object; {remedy}")
     written = tree.pop(CHECKSUM, None)
-    if written is not None and written != _checksum_of_tree(tree):
+    if written is not None and written != checksum_of({}, tree):
         raise InputError(f"{path}: is damaged (its checksum does not match); {remedy}")
     return tree
-
-
-def _checksum_of_tree(tree: Mapping[str, Any]) -> str:
-    return blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _is_of_writing(error: Exception) -> bool:
     """Whether an error comes from the disk, also as the types of torch and safetensors."""
     from safetensors import SafetensorError
 
-    # torch's archive writer raises no more specific type, and on a full disk not always its name.
-    marks = ("PytorchStreamWriter", "inline_container.cc")
-    of_torch = isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
+    # torch's archive writer raises no more specific type.
+    of_torch = isinstance(error, RuntimeError) and "inline_container.cc" in str(error)
     return of_torch or isinstance(error, OSError | SafetensorError)
