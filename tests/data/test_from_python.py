@@ -115,6 +115,10 @@ def test_a_stack_is_one_object_for_each_mask():
     first = train[0]
     assert first.classes.tolist() == [4, 1] and first.masks.sum((1, 2)).tolist() == [100, 1475]
     assert len(train[1].classes) == 0
+    covered = {"image": IMAGES[0], "masks": np.stack([large, small, large, small & False])}
+    said = {row.kind: row.what for row in samtune.data_from([covered], [covered]).check().remarks}
+    assert "1 of 4 objects lie wholly under others" in said["covered object"]
+    assert "1 of 4 objects lie outside or have no area" in said["draws nothing"]
 
 
 def test_limits_say_what_is_black_and_white():

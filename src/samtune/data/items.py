@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from samtune.data.problems import DataError
+from samtune.data.problems import DataError, remark_invisible
 from samtune.data.stored import Stored
 
 MOST_CHANNELS = 4
@@ -232,7 +232,8 @@ def mask_of(
 ) -> tuple[NDArray, tuple[int, ...] | None]:
     """A mask as a map ``(h, w)``; of a stack ``(n, h, w)`` mask ``k`` is ``k + 1``.
 
-    Where masks of a stack overlap, smaller ones lie over larger ones.
+    Where masks of a stack overlap, smaller ones lie over larger ones. Those that are empty, or lie
+    wholly under others, are remarked.
 
     Returns:
         The map, and the class of each mask of a stack if the sample says them.
@@ -264,8 +265,10 @@ def mask_of(
         )
     labels = np.zeros(size, np.int32)
     inside = array > 0
-    for k in np.argsort(-inside.sum((1, 2)), kind="stable"):
+    areas = inside.sum((1, 2))
+    for k in np.argsort(-areas, kind="stable"):
         labels[inside[k]] = k + 1
+    remark_invisible(path, areas, labels)
     return labels, _classes(parts.labels, len(array), path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.data.problems import DataError
+from samtune.data.problems import DataError, remark_invisible
 from samtune.data.stored import Stored
 
 
@@ -28,6 +28,7 @@ class ObjectFiles(Stored):
         Raises:
             InputError: A file differs in size from the first, or has several values.
         """
+        areas: list[int] = []
         labels = uppermost = np.zeros((0, 0), np.int32)
         for number, file in enumerate(self.files, 1):  # one at a time, for there may be thousands
             mask = _foreground(file)
@@ -41,6 +42,8 @@ class ObjectFiles(Stored):
             area = int(np.count_nonzero(mask))
             over = mask & (uppermost >= area)
             labels[over], uppermost[over] = number, area
+            areas.append(area)
+        remark_invisible(self.path, areas, labels, [file.name for file in self.files])
         return labels
 
 

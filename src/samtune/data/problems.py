@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from samtune.errors import InputError
 
@@ -98,6 +101,34 @@ def remark(file: Path | str, kind: str, what: str, remedy: str) -> None:
     noted = _REMARKED.get()
     if noted is not None:
         noted.append(Finding(str(file), kind, what, remedy))
+
+
+def remark_invisible(
+    file: Path,
+    areas: Sequence[int] | NDArray[np.integer],
+    on_top: NDArray[np.integer],
+    names: Sequence[str] = (),
+    crowds: Container[int] = (),
+) -> None:
+    """Remarks objects that draw nothing, and objects that others cover completely.
+
+    Args:
+        file: The file that holds them.
+        areas: The pixel count of each object.
+        on_top: ``(h, w)``: ``k + 1`` where object ``k`` is the uppermost.
+        names: The names of the objects within the file, if it has some.
+        crowds: Those among them that are no objects.
+    """
+    visible = np.bincount(on_top.ravel(), minlength=len(areas) + 1)[1:]
+    hidden = [i for i, seen in enumerate(visible) if not seen and i not in crowds]
+    for kind, which, what in (
+        ("draws nothing", [i for i in hidden if not areas[i]], "lie outside or have no area"),
+        ("covered object", [i for i in hidden if areas[i]], "lie wholly under others"),
+    ):
+        if which:
+            first = f", {names[which[0]]} the first" if names and names[which[0]] else ""
+            said = f"{len(which)} of {len(areas)} objects {what}{first}"
+            remark(file, kind, said, "legal; remove them, or draw them again")
 
 
 @contextmanager

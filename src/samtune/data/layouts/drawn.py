@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.data.problems import DataError, remark
+from samtune.data.problems import DataError, remark_invisible
 from samtune.data.reading import image_size
 from samtune.data.stored import Stored
 
@@ -69,24 +69,9 @@ class DrawnMask(Stored):
             category = shapes[i].category
             labels[masks[i]] = {"instance": i, "classes": category, "binary": 0}[self.kind] + 1
             on_top[masks[i]] = i + 1
-        self._remark_invisible(shapes, areas, on_top)
+        crowds = {i for i, shape in enumerate(shapes) if shape.crowd}
+        remark_invisible(self.path, areas, on_top, [shape.name for shape in shapes], crowds)
         return labels
-
-    def _remark_invisible(
-        self, shapes: list[Shape], areas: NDArray[np.int64], on_top: NDArray[np.int32]
-    ) -> None:
-        """Remarks objects that draw nothing, and objects that others cover completely."""
-        visible = np.bincount(on_top.ravel(), minlength=len(shapes) + 1)[1:]
-        hidden = [i for i, shape in enumerate(shapes) if not shape.crowd and not visible[i]]
-        for kind, which, what in (
-            ("draws nothing", [i for i in hidden if not areas[i]], "lie outside or have no area"),
-            ("covered object", [i for i in hidden if areas[i]], "lie wholly under others"),
-        ):
-            if which:
-                named = shapes[which[0]].name
-                first = f", {named} the first" if named else ""
-                said = f"{len(which)} of {len(shapes)} objects {what}{first}"
-                remark(self.path, kind, said, "legal; remove them, or draw them again")
 
     def _masks(self, shapes: list[Shape], size: tuple[int, int]) -> list[NDArray[np.bool_]]:
         """The mask of each object; if several are wrong, the first error gives their number."""
