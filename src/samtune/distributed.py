@@ -184,8 +184,8 @@ def add_over_processes(values: Sequence[float], device: Any) -> list[float]:
     """The sums of some numbers over several processes, each of which calls this.
 
     Args:
-        values: Of this process.
-        device: Of torch, on which the processes meet.
+        values: The values of this process.
+        device: The device of torch on which the processes meet.
     """
     import torch
     from torch import distributed
@@ -200,8 +200,8 @@ def any_process(flag: bool, device: Any) -> bool:
     """Whether a flag is set in any of the processes, each of which asks at the same point.
 
     Args:
-        flag: Of this process.
-        device: Of torch, on which the processes meet.
+        flag: The flag of this process.
+        device: The device of torch on which the processes meet.
     """
     if place()[1] == 1:
         return flag

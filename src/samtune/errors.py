@@ -59,7 +59,7 @@ def check_packages(asked_by: str, needs: Iterable[str], extra: str) -> None:
     """Refuses to go on without packages that an extra of samtune installs.
 
     Args:
-        asked_by: What needs them, as ``--format=onnx``.
+        asked_by: The word that needs them, as ``--format=onnx``.
         needs: Their names, as they are imported.
         extra: The name of the extra.
 
@@ -156,8 +156,8 @@ def closest(word: str, words: Iterable[str], alike: float = 0.5) -> str | None:
     letters.
 
     Args:
-        word: What somebody wrote.
-        words: What there is.
+        word: The word that somebody wrote.
+        words: The words that exist.
         alike: How alike the letters are at least, from 0 to 1.
     """
     known, plain = list(words), word.lower().replace("-", "_")

@@ -167,7 +167,7 @@ def check_room(folder: Path, remedy: str = REMEDY, room: int = 2**20) -> None:
     The test file is removed again, and so is the folder if it was created for the test.
 
     Args:
-        folder: Where something will be written.
+        folder: The folder in which something will be written.
         remedy: See :func:`replacing`.
         room: Number of bytes that must fit.
 

@@ -159,7 +159,7 @@ def locked(
 
     Args:
         folder: The folder.
-        option: As the other argument, see :class:`FolderLock`.
+        option: See :class:`FolderLock`, also for the other argument.
         work: The work there.
         within: Folders below it in which files are written.
         whole: See :class:`FolderLock`; then only the folder's parent is made.

@@ -60,8 +60,8 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
     """Removes partial files of ended processes from a folder that nobody locks.
 
     Args:
-        folder: As the other argument, see :func:`remove_leftovers`.
-        name: As there.
+        folder: See :func:`remove_leftovers`.
+        name: See there.
     """
     for path, match in _leftovers(folder, name):
         if match["kind"] == PARTIAL and _is_abandoned(path, match["machine"], int(match["pid"])):

@@ -101,7 +101,7 @@ class PromptModes:
 
         Args:
             setting: Names of modes or groups, with commas between them or as a list.
-            key: What errors call the setting.
+            key: The name of the setting in messages.
             besides: Other names that the setting takes, which errors name too.
 
         Raises:

@@ -34,18 +34,30 @@ def decorators(node: ast.ClassDef | Callable) -> set[str]:
     return {ast.unparse(call).rpartition(".")[2] for call in calls}
 
 
-def documented_arguments(docstring: str) -> list[str]:
-    """The names under ``Args:`` of a Google docstring."""
-    names, inside, indent = [], False, 0
-    for line in docstring.splitlines():
+def entries(docstring: str) -> list[tuple[int, str, str]]:
+    """Of each entry under ``Args:`` or ``Attributes:`` the line in the docstring, name and text."""
+    rows, inside, indent = [], False, 0
+    for number, line in enumerate(docstring.splitlines()):
         section = SECTION.match(line)
+        pattern = rf" {{{indent}}}(\*{{0,2}}\w+)(?: \([^)]*\))?:(.*)"
         if section:
-            inside, indent = section[2] == "Args", len(section[1]) + 4
-        elif inside and (entry := re.match(rf" {{{indent}}}(\*{{0,2}}\w+)(?: \([^)]*\))?:", line)):
-            names.append(entry[1].lstrip("*"))
+            inside, indent = section[2] in ("Args", "Attributes"), len(section[1]) + 4
+        elif inside and (entry := re.match(pattern, line)):
+            rows.append((number, entry[1].lstrip("*"), entry[2].strip()))
         elif inside and line.strip() and len(line) - len(line.lstrip()) < indent:
             inside = False
-    return names
+    return rows
+
+
+def documented_arguments(docstring: str) -> list[str]:
+    """The names under ``Args:`` of a Google docstring."""
+    return [name for _, name, _ in entries(docstring)]
+
+
+def has_subject(text: str) -> bool:
+    """Whether a text begins as a noun or a sentence does."""
+    words = text.split()
+    return not words or words[0].rstrip(",") not in SUBJECTLESS
 
 
 def parameters(node: Callable) -> set[str]:
@@ -134,11 +146,14 @@ def unclear(root: Path) -> list[str]:
     found = []
     for path in sorted(root.rglob("*.py")):
         for line, text in documentation(ast.parse(path.read_text(encoding="utf-8"), path)):
-            words = text.split()
-            phrase = DISTRIBUTIVE.search(" ".join(words))
-            if words and words[0].rstrip(",") in SUBJECTLESS:
-                found.append(f"{path.name}:{line}: begins with {words[0]!r}; name the subject")
-            elif phrase:
+            phrase = DISTRIBUTIVE.search(" ".join(text.split()))
+            texts = [(line, text), *((line + n, text) for n, _, text in entries(text))]
+            found += [
+                f"{path.name}:{n}: begins with {text.split()[0]!r}; name the subject"
+                for n, text in texts
+                if not has_subject(text)
+            ]
+            if phrase and has_subject(text):
                 found.append(f"{path.name}:{line}: {phrase[0]!r}; write 'per'")
     return found
 
@@ -151,8 +166,11 @@ def test_unclear_docstrings_are_reported(tmp_path):
     (tmp_path / "a.py").write_text(
         '"""What a module is."""\nX = 1\n"""Of all, the first."""\n'
         'def f():\n    """One mask a class."""\ndef g():\n    """One mask per class."""\n'
+        'def h(a, b):\n    """H.\n\n    Args:\n        a: That is trained.\n'
+        '        b: The images\n            of a split.\n    """\n'
     )
-    assert [line.split(": ")[0] for line in unclear(tmp_path)] == ["a.py:1", "a.py:3", "a.py:5"]
+    lines = ["a.py:1", "a.py:3", "a.py:5", "a.py:12"]
+    assert [line.split(": ")[0] for line in unclear(tmp_path)] == lines
 
 
 def test_sources_are_documented():

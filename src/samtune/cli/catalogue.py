@@ -208,7 +208,7 @@ def method_rows(rows: list[dict[str, Any]], brief: bool = False) -> list[tuple[s
     """The methods of :func:`list_methods` as rows for a terminal: first the titles of the columns.
 
     Args:
-        rows: Of adapters or decoders.
+        rows: The rows of adapters or decoders.
         brief: Only the name, the size, and where it sits or what it is.
     """
     kind = rows[0]["kind"]

@@ -87,7 +87,7 @@ def show(display: Display, result: Check, root: str = "") -> None:
     """A check for the eye: counts, then each kind of problem and remark with its first files.
 
     Args:
-        display: Where to speak.
+        display: The terminal that results go to.
         result: The result of the check.
         root: The folder that is removed from file names.
     """

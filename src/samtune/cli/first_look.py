@@ -34,7 +34,7 @@ def look(words: Sequence[str], others: Collection[str] = ()) -> None:
     """Refuses words, names, values and a folder that are wrong whatever else is set.
 
     Args:
-        words: Those of the verb.
+        words: The words of the verb.
         others: Settings of the verb itself and groups that something else decides, which are passed
             over; also ``data.root`` if its folder is.
 

@@ -95,7 +95,7 @@ def tell(display: Display, result: Mapping[str, Any], line: str) -> None:
 
     Args:
         display: The output for the user.
-        result: Of :func:`samtune.inference.folder.predict_folder`.
+        result: The result of :func:`samtune.inference.folder.predict_folder`.
         line: The line.
     """
     for remark in result["remarks"]:

@@ -38,7 +38,7 @@ def refusal(file: Path, paths: Iterable[Path], *folders: Path) -> DataError | No
     """The error for a file of a data set that names files outside of its folder.
 
     Args:
-        file: That names them.
+        file: The file that names them.
         paths: All that it names.
         folders: The data set's.
     """
@@ -54,7 +54,7 @@ def refuse_outside(file: Path, paths: Iterable[Path], folder: Path, allowed: boo
     """The paths that a file of a data set may name; the others are complained of.
 
     Args:
-        file: That names them.
+        file: The file that names them.
         paths: All that it names.
         folder: The data set's.
         allowed: Whether they may lie anywhere, as ``data.outside`` says.

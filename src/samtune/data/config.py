@@ -277,7 +277,7 @@ def check_settings(
     """Refuses arguments that are no settings of data.
 
     Args:
-        function: Whose arguments they are.
+        function: The function whose arguments they are.
         settings: Names and values.
         of_files: Settings that only files have a use for.
 

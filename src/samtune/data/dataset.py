@@ -158,7 +158,7 @@ class SegmentationDataset(Dataset[Example]):
         """The same images with the prompts of another mode; itself if it already has them.
 
         Args:
-            names: As of ``prompts.eval``.
+            names: Prompt modes, as in ``prompts.eval``.
 
         Raises:
             InputError: An unknown mode.

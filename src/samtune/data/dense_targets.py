@@ -81,9 +81,9 @@ def in_frame(names: Sequence[str], labels: Labels, geometry: Geometry) -> dict[s
     """Targets by name, of all objects of an image in the model's frame ``(C, h, w)``.
 
     Args:
-        names: Of :data:`DENSE_TARGETS`.
+        names: Some names of :data:`DENSE_TARGETS`.
         labels: In the image's frame.
-        geometry: Where the image lies in the model's frame; the padding gets 0.
+        geometry: The place of the image in the model's frame; the padding gets 0.
     """
     if not names:
         return {}

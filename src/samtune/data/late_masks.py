@@ -60,7 +60,7 @@ class LateGroup:
         """The masks ``(n, 1, 4H, 4W)`` of some of the prompts.
 
         Args:
-            objects: Those of the image.
+            objects: The objects of the image.
             rows: A range of the group.
             draws: They advance to the end of the range.
         """
@@ -107,7 +107,7 @@ def prompts_and_late_masks(
     The draws end where they would if the masks were computed at once.
 
     Args:
-        objects: Those of the image.
+        objects: The objects of the image.
         groups: The modes, and the objects of each.
         how: How prompts are sampled.
     """

@@ -36,7 +36,7 @@ class DataError(InputError):
         file: The file or folder that the message names.
         kind: The kind of problem in two or three words, shared by all files that have it.
         what: The problem, with the values found.
-        remedy: What to do.
+        remedy: The action that solves it.
         files: All files with the problem, if the message names their folder.
     """
 
@@ -96,7 +96,7 @@ def remark(file: Path | str, kind: str, what: str, remedy: str) -> None:
         file: The file.
         kind: The kind in two or three words, shared by all files with this finding.
         what: The finding.
-        remedy: What to do, or why nothing has to be done.
+        remedy: The action to take, or the reason why none is needed.
     """
     noted = _REMARKED.get()
     if noted is not None:
@@ -117,7 +117,7 @@ def remark_invisible(
         areas: The pixel count of each object.
         on_top: ``(h, w)``: ``k + 1`` where object ``k`` is the uppermost.
         names: The names of the objects within the file, if it has some.
-        crowds: Those among them that are no objects.
+        crowds: The indices of those that are no objects.
     """
     visible = np.bincount(on_top.ravel(), minlength=len(areas) + 1)[1:]
     hidden = [i for i, seen in enumerate(visible) if not seen and i not in crowds]

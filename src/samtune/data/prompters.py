@@ -246,7 +246,7 @@ def background_points(
     """Prompts of one point each on the background, original frame; none if there is no background.
 
     Args:
-        objects: Those of the image.
+        objects: The objects of the image.
         valid: ``(h0, w0)``: false at ignored pixels, where no point lies.
         count: Number of prompts.
         draws: Random choices.

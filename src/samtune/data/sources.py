@@ -213,8 +213,8 @@ def lines_of(file: Path, errors: str = "strict") -> list[str]:
     """The lines of a text, without spaces around them and without the empty ones.
 
     Args:
-        file: Of UTF-8 text.
-        errors: What becomes of other bytes, as Python's ``bytes.decode`` takes it.
+        file: A file of UTF-8 text.
+        errors: The treatment of other bytes, as Python's ``bytes.decode`` takes it.
 
     Raises:
         InputError: It cannot be read.

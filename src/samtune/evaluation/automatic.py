@@ -201,7 +201,7 @@ def instance_result(
     Args:
         dataset: Says which objects are left out.
         sample: The image with its objects.
-        instances: What was found.
+        instances: The instances that the model found.
         index: The image's index in the data set.
     """
     from samtune.metrics.instance_result import InstanceResult, run_lengths_of_map

@@ -95,7 +95,7 @@ class Calibration:
         """The entry of a checkpoint's header.
 
         Args:
-            **others: What is said of the images besides their number.
+            **others: Entries about the images besides their number.
         """
         return {**vars(self), **others}
 
@@ -291,7 +291,7 @@ def _searched(
     Args:
         start: The settings to begin with.
         value: Their metric.
-        values: What is tried of each setting.
+        values: The values to try for each setting.
         value_of: The metric of settings.
     """
     config, best = start, value

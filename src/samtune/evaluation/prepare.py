@@ -54,7 +54,7 @@ def prepare(
     examples :func:`samtune.data.collate` joins into the batches of an own loop.
 
     Args:
-        split: As ``samtune.open_data("polyps").train``; or samples that
+        split: A split, as ``samtune.open_data("polyps").train``; or samples that
             :func:`samtune.data_from` could read without further settings.
         model: The model that will be trained or measured.
         train: Whether it is to be trained: then images are augmented, objects are drawn, and the
@@ -97,7 +97,7 @@ def training_images(
     Splits are looked at, file by file, before they are prepared; what is prepared is checked.
 
     Args:
-        model: That will be trained.
+        model: The model that will be trained.
         train: Training images, or a whole data set.
         val: Validation images; of a whole data set its own split by default.
         seed: Start of all random choices, for splits.
@@ -122,7 +122,7 @@ def test_images(
     Prepared images that are asked for in several modes at once stay together, under their names.
 
     Args:
-        model: That will be measured.
+        model: The model that will be measured.
         images: A split, or prepared images.
         prompts: The modes, one after another; by default the model's, or those of the images.
         seed: Start of all random choices, for splits.
@@ -257,7 +257,7 @@ def check_prepared(dataset: SegmentationDataset, model: FineTuned, train: bool) 
     """Refuses images that were prepared for another model, or for the other purpose.
 
     Args:
-        dataset: What a model is to be trained or measured on.
+        dataset: The images on which a model is to be trained or measured.
         model: The model.
         train: Whether it is to be trained.
 

@@ -55,8 +55,8 @@ def image_row(index: int, name: str, areas: Tensor) -> dict[str, Any]:
     """An image's row, see :class:`Evaluation`.
 
     Args:
-        index: Of the image in the data set.
-        name: Of the image.
+        index: The index of the image in the data set.
+        name: The name of the image.
         areas: ``(N, 3)``: pixels of overlap, mask and target of each of its objects.
     """
     from samtune.metrics.areas import scores_of

@@ -99,7 +99,7 @@ class Answers(Protocol):
 
         Args:
             image: ``(h, w, 3)`` RGB.
-            ask: What is asked.
+            ask: The prompts to answer.
         """
 
     def as_consumer(self, image: NDArray[np.uint8], ask: Ask) -> NDArray[np.float32] | None:
@@ -138,7 +138,7 @@ class Format:
         """The remedy where the consumer's own preparation of images costs agreement, or nothing.
 
         Args:
-            job: What was exported.
+            job: The job of the exported model.
         """
         return ""
 
@@ -162,7 +162,7 @@ class Format:
         """Writes the files.
 
         Args:
-            job: What to export.
+            job: The job of the model to export.
             folder: An empty folder.
 
         Returns:

@@ -103,7 +103,7 @@ def check_images(folder: str | Path, policy: InputPolicy) -> list[tuple[str, NDA
     """Images to check with, by name: up to :data:`MOST_IMAGES` of a folder, each in three shapes.
 
     Args:
-        folder: Of images.
+        folder: A folder of images.
         policy: How files are read.
 
     Raises:
@@ -126,7 +126,7 @@ def compare(
     """Asks the files and the model alike.
 
     Args:
-        job: Whose model is the truth.
+        job: The job whose model is the truth.
         answers: The files at work.
         images: By name, ``(h, w, 3)`` RGB.
     """
@@ -198,7 +198,7 @@ def asks(shape: tuple[int, int], kinds: Sequence[str], reference: Reference) -> 
 
     Args:
         shape: Height and width of the image.
-        kinds: Which are wanted.
+        kinds: The kinds of prompts to yield.
         reference: Gives the mask that is a prompt.
     """
     h, w = shape

@@ -78,7 +78,7 @@ def write_program(job: Job, source: str, path: Path, **constants: Any) -> None:
     Args:
         job: Gives those that all programs have.
         source: The name of a module of :mod:`samtune.exports.programs`.
-        path: Where to.
+        path: The place to write to.
         constants: Further ones by name; those that a program lacks are not for it.
     """
     text = (PROGRAMS / f"{source}.py").read_text("utf-8")

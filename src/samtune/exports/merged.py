@@ -24,8 +24,8 @@ class PlainAnswers:
     """A plain SAM at work, as SAM's own predictor runs it.
 
     Args:
-        job: What was exported.
-        sam: As read from the exported files.
+        job: The job of the exported model.
+        sam: The SAM as read from the exported files.
     """
 
     kinds: Sequence[str] = ("box", "point", "mask", "none")

@@ -24,9 +24,9 @@ def write_onnx(path: Path, part: TracedPart, metadata: Mapping[str, str]) -> Non
     exporter traces the module itself: it knows more ways to do so.
 
     Args:
-        path: Where to; weights of more than 2 GB lie beside it as ``NAME.onnx.data``.
+        path: The file to write; weights of more than 2 GB lie beside it as ``NAME.onnx.data``.
         part: The module.
-        metadata: What the file says of itself.
+        metadata: The entries in which the file describes itself.
 
     Raises:
         InputError: torch cannot trace it, or ONNX has no form of what it does.

@@ -55,7 +55,7 @@ class PartsFormat(Format):
         """Writes a file.
 
         Args:
-            job: What to export.
+            job: The job of the model to export.
             name: The part, as :func:`traced_parts` names it.
             part: The same, to trace.
             path: The file.
@@ -100,7 +100,7 @@ def points_example(model: FineTuned, extra: int = 0) -> dict[str, Tensor]:
     """Examples of an embedding, and of two prompts of three points each.
 
     Args:
-        model: Whose decoder it is.
+        model: The model whose decoder it is.
         extra: Channels that its encoder adds to the embedding.
     """
     channels, (h, w) = sum(packed_widths(model)) + extra, model.mask_size

@@ -78,8 +78,8 @@ def write_decoder(job: Job, folder: Path, graph: nn.Module, low: str = "low_res_
     """Writes ``NAME.decoder.onnx`` with the official names; no mask enters it.
 
     Args:
-        job: What to export.
-        folder: Where to.
+        job: The job of the model to export.
+        folder: The folder to write to.
         graph: A :class:`samtune.exports.tool_graphs.ToolDecoder`.
         low: The name of the third output.
     """
@@ -102,8 +102,8 @@ def write_yaml(job: Job, folder: Path, kind: str, **more: Any) -> Mapping[str, A
     """Writes ``NAME.yaml``, with which AnyLabeling and X-AnyLabeling load a model.
 
     Args:
-        job: What was exported.
-        folder: Where the two files lie.
+        job: The job of the exported model.
+        folder: The folder of the two files.
         kind: The tool's name for the way in which it runs them.
         more: Further keys.
 
@@ -134,8 +134,8 @@ class ToolAnswers:
     with the official inputs. An image is encoded once for several questions in a row.
 
     Args:
-        job: What was exported.
-        folder: Where the files lie.
+        job: The job of the exported model.
+        folder: The folder of the files.
     """
 
     kinds: Sequence[str] = ("box", "point")
@@ -168,7 +168,7 @@ class ToolAnswers:
 
         Args:
             encoded: The encoder's outputs.
-            geometry: Where the image lies in the tool's frame.
+            geometry: The place of the image in the tool's frame.
             ask: The question.
         """
         xy, labels = points_of(ask, scale_to(geometry), padded=True)

@@ -150,7 +150,7 @@ class SquareDecoder(ToolDecoder):
     Args:
         model: See :class:`ToolDecoder`.
         threshold: See :class:`ToolDecoder`.
-        side: Of the square, whose left top corner the image fills; in pixels.
+        side: The side of the square, whose left top corner the image fills; in pixels.
     """
 
     def __init__(self, model: FineTuned, threshold: float, side: int) -> None:
@@ -239,7 +239,7 @@ def answer(
 
     Args:
         graph: Decodes.
-        packed: Of :func:`samtune.exports.graphs.pack`.
+        packed: The result of :func:`samtune.exports.graphs.pack`.
         coords: ``(B, n, 2)`` xy in the model's frame.
         labels: ``(B, n)``; padding points among them count for nothing.
     """

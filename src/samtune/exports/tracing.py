@@ -71,7 +71,7 @@ def or_refused(message: str, do: Callable[[], Any]) -> Any:
     """The result of a step of torch, which prints nothing.
 
     Args:
-        message: Of a refusal; ``{}`` in it becomes the reason.
+        message: The text of a refusal; ``{}`` in it becomes the reason.
         do: The step.
 
     Raises:

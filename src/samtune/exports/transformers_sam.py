@@ -47,7 +47,7 @@ def check_expressible(model: FineTuned, format: str) -> None:
     """Refuses what ``SamModel`` has no sizes for.
 
     Args:
-        model: Whose base and frame count.
+        model: The model whose base and frame count.
         format: Its name.
 
     Raises:
@@ -129,7 +129,7 @@ def write_processor(model: FineTuned, folder: Path) -> None:
 
     Args:
         model: With the input policy.
-        folder: Where to.
+        folder: The folder to write to.
     """
     policy, spec, side = model.input, model.sam.spec, model.input.size[0]
     low = model.mask_size[0]
@@ -158,7 +158,7 @@ class TransformersAnswers:
     """A ``SamModel`` at work.
 
     Args:
-        job: What was exported.
+        job: The job of the exported model.
         built: The ``SamModel``, as it was read from the exported files.
         folder: With the processor's file.
     """

@@ -97,10 +97,10 @@ def import_checkpoint(
     Args:
         file: A pickle or safetensors file as that system writes it.
         dialect: One of :data:`DIALECTS`.
-        out: Where to write the checkpoint, a ``.safetensors`` file.
+        out: The checkpoint to write, a ``.safetensors`` file.
         model: The base's name; by default it is inferred from the tensors.
         base: The base's weights. Frozen tensors in the file must equal them.
-        save_base: Where to write the base that the file holds, under the official names.
+        save_base: The file for the base that the file holds, under the official names.
         size: Height and width of the input in pixels, if the system supports several.
         first_size: Height and width to which images are stretched first (GSAM's Trans10k).
         channels: ``bgr`` if the model was trained on such images (GSAM's Cityscapes).

@@ -95,7 +95,7 @@ class ByPrompts(Answering):
     """Answers to the prompts of each image.
 
     Args:
-        predictor: Of the model.
+        predictor: The predictor of the model.
         records: All images.
         prompts: See :func:`.folder.predict_folder`.
         classes: Names for the pictures of a model that answers with classes.

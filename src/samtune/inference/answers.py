@@ -48,7 +48,7 @@ class Together:
     Those that are cut into tiles or crops are encoded where they are asked, each alone.
 
     Args:
-        predictor: That answers.
+        predictor: The predictor that answers.
         records: The images. What is wrong with one is told where it is asked for.
         requests: The prompts by name; an image without an entry is asked without a prompt.
     """

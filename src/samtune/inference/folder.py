@@ -157,7 +157,7 @@ def predict_folder(
         classes: Names for the pictures of a model that answers with classes.
         progress: Called with the number of images done and in all.
         sources: Other input files, which must not be overwritten.
-        formats: What is written besides ``predictions.json``, see docs/predict.md.
+        formats: The files to write besides ``predictions.json``, see docs/predict.md.
         tolerance: How far a polygon may be from the edges of the pixels, in pixels.
         batch_size: How many images are encoded together.
         tiles: Called with the number of tiles done and in all of a raster that is answered tile by
@@ -206,14 +206,14 @@ def answer_folder(
     Args:
         answering_of: The way, for the images that there are.
         policy: How images are read.
-        source: As the other arguments in :func:`predict_folder`, which also says what it returns
-            and raises.
+        source: The images; see :func:`predict_folder`, also for the other arguments, for what it
+            returns, and for what it raises.
         out: The output folder.
         overlays: Whether to write overlays too.
         progress: Called with the number of images done and in all.
         sources: Other input files.
-        formats: What is written besides ``predictions.json``.
-        tolerance: Of polygons, in pixels.
+        formats: The files to write besides ``predictions.json``.
+        tolerance: The tolerance of polygons, in pixels.
         batch_size: How many images are encoded together.
         tiles: Called with the number of tiles done and in all.
     """

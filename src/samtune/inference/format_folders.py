@@ -31,7 +31,7 @@ def refuse_foreign(folder: Path, other: Path, sources: Iterable[Path]) -> None:
     Args:
         folder: To be replaced.
         other: A place for a remedy.
-        sources: What is read.
+        sources: The images to read.
 
     Raises:
         InputError: It is there.

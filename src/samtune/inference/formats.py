@@ -141,7 +141,7 @@ class Writer:
     """One format of predictions. A subclass is one module of ``samtune.inference.writers``.
 
     Args:
-        task: What is written.
+        task: The predictions to write, and the place for them.
     """
 
     name: ClassVar[str]
@@ -181,7 +181,7 @@ class Writer:
         """Writes all images.
 
         Args:
-            results: Of each image that is done, in order.
+            results: The result of each image that is done, in order.
             folder: Empty; it takes its place when all is written.
 
         Yields:

@@ -229,7 +229,7 @@ def _following(
 
     Args:
         start: The corner where each edge begins, sorted.
-        end: Where it ends.
+        end: The corner where it ends.
         pixel: The pixel on its right hand, sorted among those of one start.
     """
     many = int(pixel.max()) + 1

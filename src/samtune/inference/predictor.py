@@ -29,7 +29,7 @@ class Outside(InputError):
     Args:
         prompt: The box or point as it was given, as in ``box=[0, 0, 9, 9]``.
         size: ``(h, w)`` of the image in pixels.
-        order: Which coordinates it must hold.
+        order: The coordinates that it must hold.
     """
 
     def __init__(self, prompt: str, size: tuple[int, int], order: str) -> None:
@@ -239,7 +239,7 @@ class Predictor:
             point_labels: ``(N, n)``, 1 inside the object, 0 outside, -1 for no point.
             boxes: ``(N, 4)`` xyxy in the model's frame.
             mask_input: ``(N, 1, 4H, 4W)`` logits of an earlier call.
-            multimask_output: As in :meth:`predict`.
+            multimask_output: Whether three masks are returned, see :meth:`predict`.
             return_logits: Masks as logits instead of bools.
 
         Returns:
@@ -326,7 +326,7 @@ def check_threshold(threshold: float, model: FineTuned | None = None) -> None:
 
     Args:
         threshold: The logit.
-        model: Whose masks are cut there, if it is known already.
+        model: The model whose masks are cut there, if it is known already.
 
     Raises:
         InputError: It is not finite, or the model answers with classes, of which the likeliest one

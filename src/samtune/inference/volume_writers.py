@@ -46,7 +46,7 @@ class VolumeWriter(Writer):
             record: One of its slices.
             volume: ``(z, y, x)`` as :func:`samtune.data.volumes.load` has it: 1 where any mask is,
                 or the class of each voxel.
-            folder: Where it goes.
+            folder: The folder to write to.
 
         Raises:
             InputError: The format cannot hold it.

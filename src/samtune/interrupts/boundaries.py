@@ -50,7 +50,7 @@ def end_together(device: Any) -> None:
     """Ends all processes if a signal has asked any of them to; each of them calls this.
 
     Args:
-        device: Of torch, on which the processes meet.
+        device: The device of torch on which the processes meet.
 
     Raises:
         KeyboardInterrupt: The end.

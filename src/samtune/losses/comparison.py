@@ -62,7 +62,7 @@ def mean_over_images(
         each: Gives the loss of each prompt, ``(N,)``.
         masks: The model's answers.
         batch: The images.
-        at: Where the loss is taken.
+        at: The size at which the loss is taken.
     """
     image, size = batch.prompts.image, batch.pixels.shape[0]
     values, rows = [], []

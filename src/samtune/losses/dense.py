@@ -113,8 +113,8 @@ def check_dense(loss: Any, targets: Sequence[str], prompted: bool, modes: Prompt
     """Refuses a training that leaves what a decoder answers untrained, or reads what it does not.
 
     Args:
-        loss: Of the training, a :class:`samtune.losses.Loss` or a user's function.
-        targets: What the decoder reads besides masks, its ``dense_targets``.
+        loss: The loss of the training, a :class:`samtune.losses.Loss` or a user's function.
+        targets: The maps that the decoder predicts besides masks, its ``dense_targets``.
         prompted: Whether it answers prompts too.
         modes: The prompts of the training.
 
@@ -153,7 +153,7 @@ def dense_loss(terms: Mapping[str, float], masks: Masks, batch: Batch) -> Tensor
 
     Args:
         terms: Weights by the names of :data:`DENSE_LOSSES`; at least one.
-        masks: Whose dense maps are enlarged bilinearly to the frame of the targets.
+        masks: The masks whose dense maps are enlarged bilinearly to the frame of the targets.
         batch: With dense targets.
 
     Raises:

@@ -55,7 +55,7 @@ class FunctionLoss:
 
     Args:
         function: Such a function, or a module of torch without parameters to train.
-        at: Where the loss is taken.
+        at: The size at which the loss is taken.
 
     Raises:
         InputError: It cannot be called with these inputs, or has parameters to train.

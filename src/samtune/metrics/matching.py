@@ -126,7 +126,7 @@ def by_falling_score(
     """COCO's matching: each mask takes the closest free target, counted ones before others.
 
     Args:
-        candidates: Of each mask, by falling score.
+        candidates: The candidates of each mask, by falling score.
         uncounted: ``(G,)``: targets that are not counted, as they are not of the size in question.
         outside: ``(D,)``: masks that are not of it.
         ignored: ``(D,)``: fraction of each mask that is ignored; COCO sees a crowd there, which

@@ -30,11 +30,11 @@ def card_of(
     """A model card as Markdown with front matter.
 
     Args:
-        header: Of the checkpoint.
-        name: Of the model.
-        licence: Of the weights, as the hub writes it: ``apache-2.0``.
-        data: What it was trained on, in words or as the id of a data set on the hub.
-        data_licence: Of the data.
+        header: The header of the checkpoint.
+        name: The name of the model.
+        licence: The licence of the weights, as the hub writes it: ``apache-2.0``.
+        data: The data of the training, in words or as the id of a data set on the hub.
+        data_licence: The licence of the data.
         base_model: The hub id of its base.
         picture: The name of a picture beside the card.
     """

@@ -249,9 +249,9 @@ def check_base(header: Mapping[str, Any], sam: Sam, path: str, any_base: bool = 
     """Refuses a base that a checkpoint was not trained on.
 
     Args:
-        header: Of the checkpoint.
+        header: The header of the checkpoint.
         sam: The base.
-        path: Of the checkpoint, for messages.
+        path: The path of the checkpoint, for messages.
         any_base: Accept other weights of the same size.
 
     Raises:
@@ -291,7 +291,7 @@ def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str
     """A header in which given classes replace the names in the file.
 
     Args:
-        header: As :func:`read_header` gives it.
+        header: The header, as :func:`read_header` gives it.
         classes: By ``adapter`` and ``decoder`` a class or its place, or ``None``.
 
     Raises:
@@ -329,7 +329,7 @@ def rebuild(sam: Sam, header: dict[str, Any], modules: Mapping[str, nn.Module]) 
 
     Args:
         sam: The base.
-        header: As :func:`read_header` gives it.
+        header: The header, as :func:`read_header` gives it.
         modules: By ``adapter`` and ``decoder``, what stands for the part that the header names.
 
     Raises:

@@ -36,7 +36,7 @@ class CachedImage:
         """Streams as they will be stored, still on their device.
 
         Args:
-            streams: Of one image.
+            streams: The streams of one image.
             half: Store single precision as half precision, if no value is too large for it.
         """
         stored = {n: _halved(t) if half else t for n, t in streams.items()}

@@ -178,8 +178,8 @@ def check_modules(header: Mapping[str, Any], origin: str, modules: Sequence[str]
     """Refuses a checkpoint of an own module, which only Python code can make again.
 
     Args:
-        header: As :func:`read_header` gives it.
-        origin: What the message names.
+        header: The header, as :func:`read_header` gives it.
+        origin: The name of the file in the message.
         modules: The parts for which there is a module: ``adapter``, ``decoder``.
 
     Raises:

@@ -102,7 +102,7 @@ def merged_state(model: FineTuned, normalised: bool = True) -> dict[str, Tensor]
     """The tensors of the plain SAM that computes the same as the model, on the CPU.
 
     Args:
-        model: As for :func:`merge`.
+        model: The model, as for :func:`merge`.
         normalised: Whether the reader of the tensors normalises pixels with SAM's constants,
             whatever the model's are.
 
@@ -177,7 +177,7 @@ def write_sam(spec: SamSpec, state: Mapping[str, Tensor], path: Path) -> None:
     Tensors that such files have and nothing reads are there, filled with zeros.
 
     Args:
-        spec: Of the base.
+        spec: The specification of the base.
         state: All tensors of :class:`Sam`, on the CPU.
         path: ``.safetensors``; with any other ending it is a plain state dict of ``torch.save``.
     """

@@ -91,7 +91,7 @@ class OnHub:
         """Writes checkpoint, header and card to a folder, which ``from_pretrained`` reads.
 
         Args:
-            folder: Where to; made if missing.
+            folder: The folder to write to; made if missing.
             card: ``name``, ``licence``, ``data``, ``data_licence``, ``base_model`` and ``picture``
                 for the card, see :func:`samtune.model.card.card_of`.
 
@@ -145,7 +145,7 @@ class OnHub:
             revision: The branch; by default the main one.
             private: Whether a new repository is private.
             token: By default the one that ``hf auth login`` keeps.
-            message: Of the commit.
+            message: The message of the commit.
             card: See :meth:`save_pretrained`.
 
         Returns:

@@ -90,7 +90,7 @@ def options_of(kind: str, options: Any) -> Mapping[str, Any]:
 
     Args:
         kind: ``adapter`` or ``decoder``, for messages.
-        options: As Python code gives them; ``None`` for the defaults.
+        options: The options as Python code gives them; ``None`` for the defaults.
 
     Raises:
         InputError: They are neither.

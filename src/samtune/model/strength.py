@@ -50,10 +50,10 @@ def build(
     """A new adapter or decoder by its name, and the options with which it can be built again.
 
     Args:
-        registry: Of adapters or of decoders.
+        registry: The registry of adapters or of decoders.
         sam: The base.
         name: One of the registry's.
-        options: Those that differ from the defaults.
+        options: The options that differ from the defaults.
 
     Raises:
         InputError: A name or option is unknown.

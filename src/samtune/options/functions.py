@@ -21,10 +21,10 @@ def further_inputs(
     """The further inputs that a function takes, which are passed by their names.
 
     Args:
-        function: What the user gave; of a module of torch its ``forward`` counts.
+        function: The user's function; of a module of torch its ``forward`` counts.
         what: The argument that it was given as, for messages.
-        inputs: What it is called with, in this order.
-        by_name: What else it may take, by parameters of these names.
+        inputs: The inputs that it is called with, in this order.
+        by_name: The further inputs that it may take, by parameters of these names.
 
     Raises:
         InputError: It takes fewer inputs, or needs one that nothing gives.

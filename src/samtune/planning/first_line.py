@@ -21,7 +21,7 @@ def first_line(plan: Plan) -> list[str]:
     """The operations and memory of a step, counted; nothing for a short training.
 
     Args:
-        plan: What it is about to do.
+        plan: The plan of the training that is about to begin.
     """
     train, model = plan.settings, plan.model
     how = train.whole_batch, 1, train.epoch_fraction, train.last_batch

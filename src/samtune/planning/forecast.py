@@ -174,7 +174,7 @@ def way_to_fit(forecast: Forecast, room: float, also: Sequence[Tree] = ()) -> Wa
     as many as fit. Results change by rounding alone.
 
     Args:
-        forecast: Of the settings as they are.
+        forecast: The forecast of the settings as they are.
         room: Bytes.
         also: Settings to try last, of other methods.
     """

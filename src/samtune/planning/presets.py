@@ -24,7 +24,7 @@ def configuration(words: Sequence[str], first: Mapping[str, Any] | None = None) 
     """The configuration for a command line whose preset and number of images at once are chosen.
 
     Args:
-        words: As :func:`samtune.runs.words.from_words` takes them.
+        words: Words, as :func:`samtune.runs.words.from_words` takes them.
         first: Defaults below everything else, also below a preset.
 
     Raises:

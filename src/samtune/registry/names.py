@@ -279,7 +279,7 @@ def no_such_name(key: str, name: str, known: Collection[str]) -> InputError:
     Args:
         key: The setting that it is the value of.
         name: The name.
-        known: Those that are registered.
+        known: The names that are registered.
     """
     return InputError(f"{key}={name}: must be one of {', '.join(known)}{nearest(name, known)}")
 
@@ -291,7 +291,7 @@ def checked_options(config: type, kind: str, name: str, options: Mapping[str, An
         config: The dataclass of its options.
         kind: The kind of the part.
         name: The part's name.
-        options: Those that are set.
+        options: The options that are set.
 
     Raises:
         InputError: It has no such option, or a value that the option's type does not allow.

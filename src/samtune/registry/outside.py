@@ -47,7 +47,7 @@ def rows_in(tree: Mapping[str, Any], kinds: Sequence[str]) -> list[dict[str, str
 
     Args:
         tree: Settings by ``train.lr`` and the like, flat.
-        kinds: Those that count.
+        kinds: The kinds that count.
     """
     rows: list[dict[str, str]] = []
     for kind in (kind for kind in kinds if kind in _outsides):
@@ -141,7 +141,7 @@ class Outside(Generic[T]):
         """The member of a name; its module is imported at the first time.
 
         Args:
-            name: Of an entry point, or a place.
+            name: The name of an entry point, or a place.
             key: The start of messages: the setting with its value.
 
         Raises:
@@ -223,8 +223,8 @@ def fitting(name: str, registries: Sequence[Any], key: str) -> Any:
     The code at a place is imported, because its name does not show its kind.
 
     Args:
-        name: Of an adapter, a decoder, ...
-        registries: Those that may have it.
+        name: The name of an adapter, a decoder, ...
+        registries: The registries that may have it.
         key: The start of a message.
 
     Raises:

@@ -136,7 +136,7 @@ def thing_at(place: str, key: str, known: Iterable[str] = ()) -> Any:
     need not be installed.
 
     Args:
-        place: As ``my_pkg.mod:Gain``.
+        place: A place, as ``my_pkg.mod:Gain``.
         key: The start of a message, as ``adapter.name=my_pkg.mod:Gain``.
         known: Names that may have been meant.
 
@@ -160,10 +160,10 @@ def attribute_of(module: str, attribute: str, key: str, whose: str = "", hint: s
 
     Args:
         module: Its name.
-        attribute: As ``Gain``, or ``Outer.Gain``.
+        attribute: A name in the module, as ``Gain``, or ``Outer.Gain``.
         key: The start of a message.
         whose: The package that brings it, if one does.
-        hint: What a message says of the name that may have been meant.
+        hint: The hint of a message at the name that may have been meant.
 
     Raises:
         InputError: There is no such module or name, or importing failed.

@@ -19,7 +19,7 @@ def headline_table(summary: Mapping[str, Any]) -> Table:
     """IoU and Dice of the guesses without a model, zero-shot and tuned, and what was gained.
 
     Args:
-        summary: Of a run or an evaluation.
+        summary: The summary of a run or an evaluation.
     """
     table = Table(title=summary.get("title"), title_justify="left")
     ends = summary.get("intervals") or {}
@@ -51,7 +51,7 @@ def further_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
     """By prompt, by class and by metric, of which each is there if it says more.
 
     Args:
-        summary: Of a run or an evaluation.
+        summary: The summary of a run or an evaluation.
     """
     several = len(summary.get("by_prompt") or {}) > 1
     automatic = automatic_modes(summary.get("by_prompt"))

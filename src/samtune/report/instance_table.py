@@ -50,7 +50,7 @@ def instance_lines(entry: Mapping[str, Any], short: bool = False) -> list[Line]:
     """The numbers of an automatic mode over all sizes.
 
     Args:
-        entry: Of ``by_prompt``.
+        entry: An entry of ``by_prompt``.
         short: Whether only the most important ones are wanted.
     """
     metrics = entry.get("metrics") or {}

@@ -127,7 +127,7 @@ def strip(overlay: Overlay, row: Pictures | None = None) -> np.ndarray:
     """One row of pictures ``(h, w, 3)`` uint8 with captions: image, truth, before, after.
 
     Args:
-        overlay: What to show.
+        overlay: The image with its truth and its masks.
         row: Its panels; without them they are drawn here.
     """
     from PIL import Image, ImageDraw

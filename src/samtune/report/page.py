@@ -114,7 +114,7 @@ def render(report: Report, rows: Sequence[Pictures] | None = None) -> str:
     """The page's HTML; overlays run from the worst tuned IoU to the best.
 
     Args:
-        report: What to show.
+        report: The contents of the page.
         rows: The panels of each overlay, in this order; without them they are drawn here.
     """
     import yaml

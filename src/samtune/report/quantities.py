@@ -49,8 +49,8 @@ def counted(number: int, noun: str, nouns: str | None = None) -> str:
 
     Args:
         number: How many.
-        noun: What one of them is called.
-        nouns: What several are called, if that is not the word with an ``s``.
+        noun: The word for one of them.
+        nouns: The word for several, if that is not the noun with an ``s``.
     """
     return f"{number} {noun if number == 1 else nouns or f'{noun}s'}"
 

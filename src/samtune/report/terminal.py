@@ -132,7 +132,8 @@ class Display:
 
         Args:
             what: Its name.
-            done: Of its pieces, which are images unless the name has a pace of its own.
+            done: The number of its pieces that are done; they are images unless the name has a
+                pace of its own.
             total: How many pieces there are.
             note: Further words.
             images: Images in a piece; 0 if the pieces are none.
@@ -162,7 +163,7 @@ class Display:
 
         Args:
             done: Steps that are done.
-            total: Of all steps.
+            total: The number of all steps.
             images: In a step, of all processes.
             memory: The greatest number of bytes so far.
         """

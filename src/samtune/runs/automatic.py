@@ -207,7 +207,7 @@ def check_modes(model: FineTuned, modes: Sequence[str], setting: str = "prompts.
     Args:
         model: The model.
         modes: Modes of evaluation, with and without prompts.
-        setting: That names them.
+        setting: The setting that names them.
 
     Raises:
         InputError: With what to do.

@@ -181,7 +181,7 @@ def check_fit(config: RunConfig, model: FineTuned, images: int) -> None:
 
     Args:
         config: The settings.
-        model: That will be trained.
+        model: The model that will be trained.
         images: Number of validation images.
 
     Raises:

@@ -32,7 +32,7 @@ def check_dense_maps(
 
     Args:
         data: The settings of the data.
-        prompts: Those of the prompts.
+        prompts: The settings of the prompts.
         decoder: The decoder's name, with all of its options.
         loss: ``train.loss``.
         at: ``train.loss_at``.

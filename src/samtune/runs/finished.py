@@ -41,7 +41,7 @@ def read_summary(folder: Path) -> Tree:
     """The summary of a training, if that and all that was measured with it is whole.
 
     Args:
-        folder: Of its run.
+        folder: The folder of its run.
 
     Raises:
         InputError: The summary, the rows of images or the best weights are missing or damaged.

@@ -47,8 +47,8 @@ def of_training(plan: Plan, folder: Path, more: Sequence[str] = ()) -> str:
     """The first screen of a training.
 
     Args:
-        plan: What it is about to do.
-        folder: Of the run.
+        plan: The plan of the training that is about to begin.
+        folder: The folder of the run.
         more: Further lines, after those on the device.
     """
     config, counts, frame = plan.config, plan.lines[0], plan.lines[1:]
@@ -82,7 +82,7 @@ def of_evaluation(
         model: The checkpoint's, or the base alone.
         source: How the command line names it.
         config: The settings.
-        counts: What the data hold, a line for each split.
+        counts: The contents of the data, a line for each split.
         test: The images by prompt mode.
     """
     prompts = f"measured with {', '.join(test)}"

@@ -63,7 +63,7 @@ def read_items(folder: Path, checksum: object = None) -> list[Tree]:
 
     Args:
         folder: The run's folder.
-        checksum: What :func:`checksum_of_items` gave when the file was written; ``None`` if that
+        checksum: The value of :func:`checksum_of_items` when the file was written; ``None`` if that
             is not known.
 
     Raises:

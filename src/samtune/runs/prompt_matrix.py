@@ -23,7 +23,7 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
         words: See :func:`samtune.runs.jobs.evaluate_run`; they override the data settings of the
             first checkpoint, which are used for all. Without ``prompts.eval`` all are evaluated
             with the training prompts of all of them; ``output`` is a folder with one run for each.
-        display: Where to speak.
+        display: The terminal that results go to.
 
     Returns:
         The first one's summary, and ``matrix``: for each base and checkpoint ``checkpoint``

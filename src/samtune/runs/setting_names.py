@@ -64,7 +64,7 @@ class SettingNames:
         For an option, all methods that have an option of this name decide.
 
         Args:
-            key: As ``data.root`` or ``adapter.rank``.
+            key: A key, as ``data.root`` or ``adapter.rank``.
         """
         part, dot, name = key.partition(".")
         if part in self.parts and name in ("", "name"):
@@ -105,7 +105,7 @@ class SettingNames:
 
         Args:
             word: A setting's name, in full or its last part, or other tools' name for it.
-            value: What it is set to.
+            value: The value that it is set to.
         """
         plain = word.replace("-", "_")
         known = plain in dict(self._settings())

@@ -127,7 +127,7 @@ class Source:
         """Refuses damaged settings of the run beside the checkpoint if they must name its data.
 
         Args:
-            words: Those of the command line, which may name the data.
+            words: The words of the command line, which may name the data.
 
         Raises:
             InputError: It names the damaged file.
@@ -191,7 +191,7 @@ class Source:
         """The model's settings, overridden by those of a command line.
 
         Args:
-            words: Those of the command line.
+            words: The words of the command line.
             measures: Whether the model is measured on a data set, or only predicts.
 
         Raises:

@@ -82,7 +82,7 @@ def refuse_unused(word: str, verb: str, is_used: Callable[[str], bool]) -> None:
 
     Args:
         word: A setting; any other word is passed over.
-        verb: That reads it.
+        verb: The verb that reads it.
         is_used: Whether the verb uses a setting, by its name as ``train.precision``.
 
     Raises:
@@ -214,7 +214,7 @@ def _only_open_run(root: str | None) -> str:
     """The run in the usual folder that has not come to its end, if there is just one.
 
     Args:
-        root: Where its data must be, if the command says so.
+        root: The folder in which its data must be, if the command says so.
 
     Raises:
         InputError: There is none, or several.

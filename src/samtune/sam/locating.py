@@ -21,7 +21,7 @@ def locate(spec: SamSpec, source: str | Path | None, download: bool) -> Path:
     """The file or folder of a base's weights; a hub id is looked up in the local cache.
 
     Args:
-        spec: Of the base.
+        spec: The specification of the base.
         source: A path, a hub id, or ``None`` (or the name of the base) for what ships with the
             package.
         download: Whether a hub id may be downloaded.

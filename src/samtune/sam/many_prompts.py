@@ -38,7 +38,7 @@ def pays_off(decoder: MaskDecoder, embedding: Tensor, prompts: PromptEmbedding) 
     Args:
         decoder: The decoder.
         embedding: ``(B, C, H, W)`` of the images.
-        prompts: Of all images.
+        prompts: The prompts of all images.
     """
     if not torch.is_grad_enabled() or torch.is_autocast_enabled(embedding.device.type):
         return False

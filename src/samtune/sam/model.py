@@ -112,7 +112,7 @@ class Sam(nn.Module):
         see :mod:`samtune.sam.many_prompts`.
 
         Args:
-            embedding: As the other arguments in :meth:`decode`.
+            embedding: The embedding; it and the other arguments are those of :meth:`decode`.
             prompts: Prompts in pixels of ``frame``.
             frame: ``(h, w)`` of the model's input.
             least: Minus infinity for all masks.

@@ -204,7 +204,7 @@ def transformers_names(names: Iterable[str]) -> dict[str, str]:
     """The official name for each name that ``SamModel`` has.
 
     Args:
-        names: Those of ``SamModel``'s tensors; two of them stand for one official tensor.
+        names: The names of ``SamModel``'s tensors; two of them stand for one official tensor.
     """
     return {name: renamed(name, _HF_NAMES) for name in names}
 

@@ -82,7 +82,7 @@ def parse_csv(
 
     Args:
         lines: Its lines.
-        delimiter: What stands between two cells.
+        delimiter: The character between two cells.
         skip_spaces: Whether spaces after a delimiter are left out.
 
     Raises:

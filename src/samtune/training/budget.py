@@ -43,10 +43,10 @@ class Budget:
 
     Args:
         config: How training goes.
-        batches: Of one process in an epoch.
+        batches: The batches of one process in an epoch.
         images: Validation images.
         measured_at_end: Measurements after the last validation, to choose the weights.
-        outside: What else is in the time.
+        outside: The other work that the time covers.
     """
 
     most = 1
@@ -107,7 +107,7 @@ class Budget:
         """Takes the seconds of a validation, which tell about a step as long as none was measured.
 
         Args:
-            seconds: Of all of it.
+            seconds: The seconds of the whole validation.
             encodings: Images or tiles that it encoded.
             detached: Whether the training has no gradient in the encoder.
         """
@@ -121,7 +121,7 @@ class Budget:
 
         Args:
             done: Steps that are done.
-            plan: What was said last.
+            plan: The number of steps that was reported last.
             spent: Seconds since the training began.
         """
         left = self.limit - spent - self._after()
@@ -160,7 +160,7 @@ def validations_between(config: FitConfig, done: int, total: int, batches: int, 
         config: How training goes.
         done: Steps so far.
         total: Steps in all, more than ``done``.
-        batches: Of one process in an epoch.
+        batches: The batches of one process in an epoch.
         most: The most validations of a training.
     """
     if config.eval_every is None and config.eval_epochs is not None:

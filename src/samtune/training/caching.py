@@ -92,7 +92,7 @@ class Caching:
         """A copy with sizes for ``auto`` if there are none: a quarter of what is free.
 
         Args:
-            folder: That of the disk, if the user or a comparison names one.
+            folder: The folder of the disk, if the user or a comparison names one.
         """
         if not self.auto or self.ram or self.disk:
             return self
@@ -160,7 +160,7 @@ def feature_cache(
 
     Args:
         model: The model.
-        setting: Of ``train.feature_cache``, which may be refused by :func:`check_feature_cache`.
+        setting: A value of ``train.feature_cache``, which :func:`check_feature_cache` may refuse.
         images_vary: Whether training images change from epoch to epoch without end.
         folder: For what lies on disk, if there is one.
         for_several: Whether somebody named that folder, for several trainings.

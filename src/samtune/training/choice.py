@@ -117,8 +117,8 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
 
     Args:
         judge: The comparison.
-        state: Of the training; the ``curve`` of its ``choice`` has the validations by strength of
-            the weights that were chosen, or that came nearest.
+        state: The state of the training; the ``curve`` of its ``choice`` has the validations by
+            strength of the weights that were chosen, or that came nearest.
         model: To measure with; its weights and strength are others afterwards.
         last: The weights after the last step, on the CPU.
     """
@@ -134,7 +134,7 @@ def measurements_at_end(config: FitConfig, model: FineTuned) -> int:
 
     Args:
         config: How training goes.
-        model: That is trained.
+        model: The model that is trained.
     """
     strengths = 0 if no_base(model) else len([s for s in _strengths(config, model) if s < 1])
     mean = config.average != NONE and config.demanded_strength is None

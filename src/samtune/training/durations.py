@@ -17,7 +17,7 @@ def seconds_in(text: str, key: str = "train.time") -> float:
 
     Args:
         text: The duration.
-        key: What errors call it.
+        key: The name of the setting in messages.
 
     Raises:
         InputError: It is none, or not above 0.

@@ -77,14 +77,14 @@ def fit(
 
     Args:
         model: From ``FineTuned``; its base is not touched.
-        train: What :func:`samtune.open_data` gives, a split, or prepared images.
+        train: A data set of :func:`samtune.open_data`, a split, or prepared images.
         val: A split, or prepared images; without any the last weights stay.
         config: How to train; it may stand in the place of ``val``.
         output: Folder for ``best.safetensors`` and ``last/``; nothing is written without it. If it
             holds a training already, it is refused, unless ``resume`` is set.
         resume: Go on from ``output/last``, or begin if there is none yet; ``anew`` also measures
             again what the training has, because the images have changed.
-        seed: Of the order of images, of dropout, and of the draws of splits.
+        seed: The seed of the order of images, of dropout, and of the draws of splits.
         on_event: Called with each logged row: ``zero_shot`` (the base: step 0, metrics), ``train``
             (step, lr, the mean loss of all steps and processes since the last row, how many are
             ``not_finite``), ``val`` (step, metrics, ``forgotten``), and after the last step

@@ -36,7 +36,7 @@ def micro_batches(batch: Batch, at_once: int) -> Iterator[tuple[Batch, Shares]]:
     """Splits a batch; each part comes with its weights.
 
     Args:
-        batch: As the loader gives it.
+        batch: The batch as the loader gives it.
         at_once: The most images in a part; the last one may have fewer.
     """
     images = len(batch.pixels)
@@ -59,9 +59,9 @@ class Gradients:
 
     Args:
         wrapped: The model and its loss, see :class:`samtune.training.objective.Objective`.
-        accelerator: Of the training.
+        accelerator: The accelerator of the training.
         config: How training goes.
-        seed: Of the training.
+        seed: The seed of the training.
         restore: Puts back what a step that broke off did to the model besides gradients.
         on_halved: Called with the new number of images at once.
     """

@@ -99,7 +99,7 @@ def make_schedule(
     """A user's schedule, if there is one.
 
     Args:
-        optimizer: Whose rates it sets.
+        optimizer: The optimiser whose rates it sets.
         config: How training goes.
         total: Steps of the whole training.
         factory: Called with the optimiser, and with ``total_steps`` if it has such a parameter.
@@ -178,7 +178,7 @@ class Optimisation:
     or for a user's optimiser of each group's own rate.
 
     Args:
-        optimizer: Of torch.
+        optimizer: An optimiser of torch.
         of_user: Whether the optimiser is the user's.
         total: Steps of the whole training, which a time may change.
     """

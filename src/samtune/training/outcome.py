@@ -18,7 +18,7 @@ def end_of(config: FitConfig, state: TrainingState, stopping: bool, by_time: boo
 
     Args:
         config: How it goes.
-        state: Where it stands.
+        state: The state of the training.
         stopping: Whether a callback has stopped it.
         by_time: Whether ``train.time`` chose its number of steps.
     """
@@ -34,9 +34,9 @@ def result_of(state: TrainingState, judge: Judge | None, model: FineTuned, end: 
 
     Args:
         state: After the choice of the weights.
-        judge: That compared validations, if there were any.
+        judge: The judge that compared validations, if there were any.
         model: With the weights that were chosen.
-        end: What ended the training.
+        end: The reason for which the training ended.
     """
     choice, cache = state.choice or {"weights": "", "curve": []}, model.cache
     if cache is not None:

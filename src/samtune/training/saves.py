@@ -39,7 +39,7 @@ class Saves:
 
     Args:
         output: The folder; nothing is written without it.
-        accelerator: Of the training.
+        accelerator: The accelerator of the training.
         minutes: Between two states.
     """
 
@@ -86,7 +86,7 @@ class Saves:
 
         Args:
             model: Stays as it is.
-            strength: Which the file says instead of the model's.
+            strength: The strength that the file says instead of the model's.
         """
         if self.output is None or not self.accelerator.is_main_process:
             return

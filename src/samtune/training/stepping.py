@@ -48,7 +48,7 @@ class Outcome:
         """Takes it into the state of a training.
 
         Args:
-            state: Where the training stands.
+            state: The state of the training.
             lr: The learning rate, for the error.
 
         Raises:
@@ -70,8 +70,8 @@ def leaves_out_by_itself(device: torch.device, precision: Precision) -> bool:
     Processes agree on that, and the scaler of fp16 does it in its own way.
 
     Args:
-        device: Of the model.
-        precision: As the setting says.
+        device: The device of the model.
+        precision: The precision, as the setting says.
     """
     return device.type in ASYNCHRONOUS and precision != "fp16" and place()[1] == 1
 
@@ -87,11 +87,11 @@ class Stepper:
 
     Args:
         wrapped: The model with its loss.
-        accelerator: Of the training.
-        optimizer: As the accelerator wrapped it.
+        accelerator: The accelerator of the training.
+        optimizer: The optimiser as the accelerator wrapped it.
         inner: The optimiser itself.
         clip: The greatest norm of the gradient; 0 for no limit.
-        precision: As the setting says.
+        precision: The precision, as the setting says.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Stepper:
         can be saved.
 
         Args:
-            losses: Of the step's batches, scalars.
+            losses: The losses of the step's batches, scalars.
         """
         norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.clip)
         if self.waits:

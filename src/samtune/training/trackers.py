@@ -47,7 +47,7 @@ def check_trackers(names: Sequence[str]) -> None:
     Without its package accelerate would go on and track nothing.
 
     Args:
-        names: As in ``train.trackers``.
+        names: The names, as in ``train.trackers``.
 
     Raises:
         InputError: With what to install.

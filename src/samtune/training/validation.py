@@ -105,7 +105,7 @@ class Validation:
 
         Args:
             model: Left in evaluation mode.
-            modes: Which are measured besides those of the criterion.
+            modes: The modes that are measured besides those of the criterion.
         """
         model.eval()  # in training mode its frame is that of full strength
         c, val = self.config, self.val.in_frame(model.input.size, model.mask_size)

@@ -32,7 +32,7 @@ def train_all(
     """Trains runs, and returns those that failed to the end.
 
     Args:
-        runs: Those that are not done yet.
+        runs: The runs that are not done yet.
         done: Number of runs that are.
         config: How they are run.
         display: The output for the user.

@@ -24,7 +24,7 @@ class Places:
         top: If the folders do not have a file, it is searched below this one by the end of its
             path.
         outside: Take a name first as it is written, also if it leads elsewhere.
-        beside: Those of the folders that are beside the data set, where only names count and no
+        beside: The names in the folders beside the data set, where only names count and no
             paths.
     """
 
@@ -59,8 +59,8 @@ class Places:
         """The error if names that are not found lead to files outside of all folders.
 
         Args:
-            file: That has the names.
-            names: Of images.
+            file: The file that has the names.
+            names: The names of images.
         """
         paths = [path for path in map(self._literal, names) if path is not None]
         return refusal(file, paths, self.top, *(f for f in self.folders if f not in self.beside))

@@ -46,8 +46,8 @@ class YamlPlaces:
         """The error if entries that are not found lead to places outside of the folder.
 
         Args:
-            file: That has the entries.
-            entries: As for :meth:`find`, and so is what follows.
+            file: The file that has the entries.
+            entries: See :meth:`find`, also for what follows.
             near: See there.
         """
         places = (place for entry in entries for place in self._literal(entry, near))

@@ -66,7 +66,7 @@ def incomplete(
     Args:
         name: The data set's.
         root: Its folder.
-        missing: What it lacks.
+        missing: The files that it lacks.
         files: Files without a partner or missing files, if known.
     """
     entry, lacks = DATASETS[name], list(missing)

@@ -168,8 +168,8 @@ class Interaction:
     """The interaction function of a folder.
 
     Args:
-        job: What was exported.
-        folder: Where it lies.
+        job: The job of the exported model.
+        folder: The folder of the export.
     """
 
     def __init__(self, job: Job, folder: Path) -> None:
@@ -219,8 +219,8 @@ class Detection:
     """The detection function of a folder.
 
     Args:
-        job: What was exported.
-        folder: Where it lies.
+        job: The job of the exported model.
+        folder: The folder of the export.
     """
 
     kinds: Sequence[str] = ("none",)

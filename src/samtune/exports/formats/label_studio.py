@@ -59,8 +59,8 @@ class LabelStudioAnswers:
     """The part of a backend that answers, without label-studio-ml's server around it.
 
     Args:
-        job: What was exported.
-        folder: Where it lies.
+        job: The job of the exported model.
+        folder: The folder of the export.
     """
 
     def __init__(self, job: Job, folder: Path) -> None:

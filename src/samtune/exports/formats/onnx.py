@@ -62,8 +62,8 @@ class OnnxAnswers:
     """The files of a folder in onnxruntime.
 
     Args:
-        job: What was exported.
-        folder: Where the files lie.
+        job: The job of the exported model.
+        folder: The folder of the files.
     """
 
     def __init__(self, job: Job, folder: Path) -> None:
@@ -104,8 +104,8 @@ def decoder_prompt(
     """A question as the decoder's four inputs of prompts.
 
     Args:
-        model: Whose decoder is asked.
-        geometry: Of the image.
+        model: The model whose decoder answers.
+        geometry: The geometry of the image.
         ask: The question.
     """
     coords, labels = [(0.0, 0.0)], [NOT_A_POINT if ask.point is not None else ABSENT]

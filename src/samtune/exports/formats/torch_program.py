@@ -79,7 +79,7 @@ class LowDecoder(nn.Module):
     """The decoder without the image's size: logits of low resolution, and their IoU.
 
     Args:
-        graph: That does not enlarge.
+        graph: A graph that does not enlarge.
     """
 
     def __init__(self, graph: DecoderGraph) -> None:

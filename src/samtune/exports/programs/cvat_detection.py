@@ -54,7 +54,7 @@ class Function:
 
         Args:
             context: Says whether polygons are wanted.
-            image: As CVAT reads it.
+            image: The image as CVAT reads it.
         """
         self.predictor.set_image(image)
         masks, _, _ = self.predictor.predict(multimask_output=False)

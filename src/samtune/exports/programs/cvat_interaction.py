@@ -49,7 +49,7 @@ class Function:
 
         Args:
             context: Nothing so far.
-            image: As CVAT reads it.
+            image: The image as CVAT reads it.
         """
         predictor = self.model.predictor(THRESHOLD)
         predictor.set_image(image)
@@ -65,7 +65,7 @@ class Function:
 
         Args:
             context: Nothing so far.
-            pp_image: Of :meth:`preprocess_image`.
+            pp_image: The result of :meth:`preprocess_image`.
             prompts: Points and a box in the image's pixels.
         """
         points = [*prompts.pos_points, *prompts.neg_points]

@@ -99,7 +99,7 @@ class Brushes:
 
         Args:
             path: The image.
-            control: Where the strokes go.
+            control: The control to which the strokes belong.
             regions: The keypoints and rectangles that were drawn; a model without prompts answers
                 without any.
         """
@@ -155,7 +155,7 @@ def prompt_of(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> di
     Other regions, as strokes and polygons that are there already, ask for nothing.
 
     Args:
-        regions: As Label Studio sends them.
+        regions: The regions as Label Studio sends them.
         size: Height and width of the image.
     """
     h, w = size

@@ -33,7 +33,7 @@ class TunedSam(LabelStudioMLBase):
         """Predictions for tasks; without regions there are none of a model that takes prompts.
 
         Args:
-            tasks: As Label Studio sends them.
+            tasks: The tasks as Label Studio sends them.
             context: The regions that were drawn last.
             more: Nothing that is used.
         """

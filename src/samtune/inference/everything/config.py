@@ -64,7 +64,7 @@ def fitted_settings(about: Mapping[str, Any], section: str = HEADER) -> dict[str
 
     Args:
         about: The entries of its header.
-        section: That of the settings, which is the name of their entry.
+        section: The section of the settings, which is the name of their entry.
     """
     entry = about.get(section)
     values = entry.get(FITTED) if isinstance(entry, Mapping) else None

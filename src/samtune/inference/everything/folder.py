@@ -31,7 +31,7 @@ class Everything(Answering):
     """All objects of each image.
 
     Args:
-        generator: What finds them.
+        generator: The generator that finds them.
         classes: Names of the classes, if instances have some.
         count: How many classes there are.
         numbers: Whether instances are numbered in a PNG.
@@ -102,7 +102,7 @@ def everything_folder(
     each instance. All else is that of :func:`.folder.predict_folder`.
 
     Args:
-        generator: As ``samtune.MaskGenerator(model)``.
+        generator: A generator, as ``samtune.MaskGenerator(model)``.
         source: An image or a folder of images, or several of them.
         out: The output folder; it is created if missing.
         classes: Names of the classes, if instances have some.
@@ -110,7 +110,7 @@ def everything_folder(
         overlays: Whether to write overlays too.
         progress: Called with the number of images done and in all.
         sources: Other input files, which must not be overwritten.
-        formats: What is written besides ``predictions.json``, see docs/predict.md.
+        formats: The files to write besides ``predictions.json``, see docs/predict.md.
         tolerance: How far a polygon may be from the edges of the pixels, in pixels.
 
     Returns:

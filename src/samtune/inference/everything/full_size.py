@@ -56,7 +56,7 @@ class FullSize:
     Args:
         geometry: The window's in the model's frame.
         low: Height and width of the logits.
-        device: Where they are.
+        device: The device that they are on.
         corner: The window's first pixel ``(x, y)`` in the image.
         size: Height and width of the image.
     """
@@ -118,7 +118,7 @@ class FullSize:
 
         Args:
             logits: ``(M, 4H, 4W)``.
-            least: What is not above it everywhere may be left out.
+            least: The level that a logit must exceed somewhere, or else it may be left out.
         """
         h, w = self.geometry.original
         on_cpu = self.device.type == "cpu"

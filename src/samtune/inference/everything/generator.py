@@ -113,7 +113,7 @@ class MaskGenerator:
         """Finds the instances of an image, by falling score.
 
         Args:
-            image: As :meth:`samtune.Predictor.set_image` takes it.
+            image: An image, as :meth:`samtune.Predictor.set_image` takes it.
             image_format: ``RGB`` or ``BGR``: the order of an array's channels.
             progress: Called with the number of tiles or crops that are done, and of all.
 

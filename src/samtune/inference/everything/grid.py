@@ -68,8 +68,8 @@ def crop_boxes(size: tuple[int, int], layers: int, overlap: float) -> list[tuple
     Args:
         size: ``(h, w)`` of the image.
         layers: Number of layers of crops.
-        overlap: Of the crops of the first layer, as a fraction of the image's shorter side; half
-            of it in the next layer, and so on.
+        overlap: The overlap of the crops of the first layer, as a fraction of the image's shorter
+            side; half of it in the next layer, and so on.
 
     Returns:
         The box of each, and its layer; 0 is the whole image.

@@ -70,8 +70,8 @@ class Instances:
         Args:
             masks: Each ``(h, w)`` bool; they are read one by one.
             size: ``(h, w)`` of the image.
-            scores: Of each mask; by default 1.
-            classes: Of each mask.
+            scores: The score of each mask; by default 1.
+            classes: The class of each mask.
             points: ``(N, 2)`` xy of each mask.
         """
         counts = tuple(packed(mask, size=size) for mask in masks)
@@ -88,9 +88,9 @@ class Instances:
         """Instances from run lengths; those without a pixel are left out.
 
         Args:
-            counts: As in the field.
+            counts: The counts, as in the field.
             size: ``(h, w)`` of the image.
-            scores: Of each mask; by default 1.
+            scores: The score of each mask; by default 1.
             **others: Further fields.
 
         Raises:
@@ -124,7 +124,7 @@ class Instances:
 
         Args:
             labels: The numbers may have gaps.
-            scores: Of each number that occurs, by rising number; by default 1.
+            scores: The score of each number that occurs, by rising number; by default 1.
             classes: Likewise.
         """
         size = (labels.shape[0], labels.shape[1])

@@ -17,7 +17,7 @@ def without_small_regions(instances: Instances, least: int) -> tuple[Instances, 
     Pixels that touch in a corner are connected. The largest island stays, however small.
 
     Args:
-        instances: Of one image.
+        instances: The instances of one image.
         least: In pixels.
 
     Returns:

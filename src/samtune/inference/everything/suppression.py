@@ -70,7 +70,7 @@ def suppressed_masks(instances: Instances, threshold: float) -> NDArray[np.int64
     """The indices of the instances that stay if their masks are compared, by falling score.
 
     Args:
-        instances: Of one image.
+        instances: The instances of one image.
         threshold: IoU of two masks above it is too much.
     """
     from pycocotools import mask as coco

@@ -238,7 +238,7 @@ def watershed(maps: DenseMaps, config: WatershedConfig) -> NDArray[np.int32]:
     Of maps with distances, a region of foreground without a seed is no instance.
 
     Args:
-        maps: Of an image.
+        maps: The maps of an image.
         config: Thresholds and smoothing.
     """
     from skimage.segmentation import watershed as grow
