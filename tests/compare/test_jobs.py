@@ -103,9 +103,11 @@ class TestPlan:
 
     def test_one_folder_of_features_serves_the_methods_that_can_use_it(self, words, refused):
         sized = [*words, "methods=decoder,vpt", "seeds=1", "train.feature_cache=disk=1GB,half"]
+        sized += ["data.disk_cache=1GB"]
         for run in plan_runs(sized):
             assert run.config.train.feature_cache == "auto,disk=1GB,half"
             assert run.config.train.feature_folder == str(Path("cmp", "features"))
+            assert run.config.data.cache_folder == str(Path("cmp", "decoded"))
         (run, _) = plan_runs([*sized, "train.feature_folder=elsewhere"])
         assert run.config.train.feature_folder == "elsewhere"
         refused(["disk=1GB", "data.views=4"], plan_runs, [*sized, "data.augment=flips"])

@@ -1,13 +1,14 @@
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from examples import same
 from torch.utils.data import DataLoader
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, collate, find_records, scan
-from samtune.prompts import POSITIVE, Prompts
+from samtune.prompts import POSITIVE
 
 SIZE, MASK = (32, 32), (16, 16)
 
@@ -28,23 +29,6 @@ CONFIG = DataConfig(masks="instance")
 def dataset(root, **changes):
     options = {"data": CONFIG, "size": SIZE, "mask_size": MASK, "train": True, **changes}
     return SegmentationDataset(find_records(root), **options)
-
-
-def same(first, second):
-    for field in fields(first):
-        a, b = getattr(first, field.name), getattr(second, field.name)
-        if isinstance(a, Prompts):
-            assert same(a, b) is None
-        elif isinstance(a, torch.Tensor):
-            assert torch.equal(a, b), field.name
-        elif isinstance(a, tuple):
-            assert len(a) == len(b)
-            pairs = zip(a, b, strict=True)
-            assert all(
-                torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs
-            )
-        else:
-            assert a == b, field.name
 
 
 @pytest.mark.parametrize("mode", ["box", "point", "mask", "none", "mixed", ["box", "none"]])

@@ -72,7 +72,7 @@ def test_an_image_without_objects_counts_nothing(model, dataset, monkeypatch):
     sample = dataset.sample(2)
     sample.labels.map[:] = 0
     empty = type(sample.labels)(sample.labels.map, np.zeros(0, np.int64))
-    dataset._cache[2] = type(sample)(sample.image, empty, sample.name)
+    dataset.samples._whole[2] = type(sample)(sample.image, empty, sample.name)
     found = evaluate(model, dataset, batch_size=1)
     assert found.metrics["objects"] == 5 and found.items[2]["objects"] == 0
     assert math.isnan(found.items[2]["iou"]) and 0 < found.metrics["iou"] < 1

@@ -92,13 +92,16 @@ def files(folder: Path) -> list[Path]:
 
 def test_a_run_removes_its_own_store_and_leaves_that_which_is_shared(train, tmp_path):
     plain = train(folder="plain").json
-    alone = train("train.feature_cache=disk=1GB", folder="alone").json
-    assert not (tmp_path / "alone" / "features").exists()
-    shared = tmp_path / "shared"
-    words = ("train.feature_cache=ram=10MB,disk=1GB", f"train.feature_folder={shared}")
+    alone = train("train.feature_cache=disk=1GB", "data.disk_cache=1MB", folder="alone").json
+    assert not files(tmp_path / "alone" / "features")
+    assert not (tmp_path / "alone" / "decoded").exists()
+    assert not any("data.disk_cache" in remark for remark in alone["remarks"])
+    shared, decoded = tmp_path / "shared", tmp_path / "decoded"
+    words = ("train.feature_cache=ram=10MB,disk=1GB", f"train.feature_folder={shared}",
+             "data.disk_cache=1MB", f"data.cache_folder={decoded}")  # fmt: skip
     first = train(*words, folder="first").json
     written = files(shared)
-    assert written
+    assert written and files(decoded)
     second = train(*words, folder="second").json
     assert files(shared) == written
     for run in (alone, first, second):

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 MAY_DIFFER = (
     "output", "resume", "device", "data.outside", "data.workers", "data.cache",
-    "train.feature_folder",
+    "data.disk_cache", "data.cache_folder", "train.feature_folder",
 )  # fmt: skip
 """Settings in which a finished run may differ from the requested one."""
 GALLERY = 4

@@ -11,6 +11,7 @@ from samtune.adapters import ADAPTERS
 from samtune.compare.launchers.config import LaunchConfig
 from samtune.data.changes import images_vary
 from samtune.data.config import AUTO
+from samtune.data.sample_store import FOLDER as DECODED
 from samtune.decoders import DECODERS
 from samtune.errors import InputError, nearest
 from samtune.files import as_path, free_path
@@ -203,11 +204,13 @@ def _cached_if_it_helps(tree: Tree) -> Tree:
 
 
 def _with_shared_cache(config: RunConfig, folder: Path) -> RunConfig:
-    """A run whose cached features lie beside those of the others."""
-    train = config.train
-    if not Caching.read(train.feature_cache) or train.feature_folder is not None:
-        return config
-    return replace(config, train=replace(train, feature_folder=str(folder / FOLDER)))
+    """A run whose cached features and samples lie beside those of the others."""
+    train, data = config.train, config.data
+    if Caching.read(train.feature_cache) and train.feature_folder is None:
+        train = replace(train, feature_folder=str(folder / FOLDER))
+    if data.bytes_on_disk and data.cache_folder is None:
+        data = replace(data, cache_folder=str(folder / DECODED))
+    return replace(config, train=train, data=data)
 
 
 def _with(method: str, trees: Sequence[Tree]) -> list[Tree]:

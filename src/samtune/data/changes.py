@@ -89,8 +89,13 @@ def images_vary(data: DataConfig, tiles: str) -> bool:
         data: The settings.
         tiles: How images are cut, ``input.tiles``.
     """
-    changes = data.augment != "none" or data.crop is not None or bool(data.rotate)
-    return anew(data) and data.views is None and (changes or tiles != "whole")
+    changes = changes_images(data) or tiles != "whole"
+    return anew(data) and data.views is None and changes
+
+
+def changes_images(data: DataConfig) -> bool:
+    """Whether training images are augmented, cropped or rotated."""
+    return data.augment != "none" or data.crop is not None or bool(data.rotate)
 
 
 def anew(data: DataConfig) -> bool:

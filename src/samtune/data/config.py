@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from samtune.errors import InputError, meant, nearest
 from samtune.geometry import InputConfig
 from samtune.options import Count, CountOrZero, Range, Rate, Settings, SwitchOrName, setting
+from samtune.options.sizes import bytes_in
 from samtune.prompts import AUTOMATIC, NONE, PromptModes, listed_modes
 
 __all__ = ["SPLITS", "DataConfig", "InputConfig", "PromptConfig", "targets_are_maps"]
@@ -147,6 +148,13 @@ class DataConfig(Settings):
     """How the corners that a rotation leaves empty are labelled."""
     cache: CountOrZero = setting(1_000_000_000, level="expert")
     """Bytes of decoded images kept in memory; 0 for none."""
+    disk_cache: int | str = setting(0, level="expert")
+    """Room on disk for decoded images, as 50GB (or bytes); 0 for none. Images that nothing changes
+    before (data.augment=none, and validation images) lie there as they are in the model's frame.
+    It pays for photographs of many megapixels."""
+    cache_folder: str | None = setting(None, level="expert")
+    """Folder of data.disk_cache, which several trainings may share, also at the same time; by
+    default in the run's folder until the training is done, and one for all runs of a comparison."""
     workers: CountOrZero = 0
     """Processes that load data; 0 loads in the main one."""
 
@@ -164,6 +172,22 @@ class DataConfig(Settings):
         from samtune.data.changes import check_settings
 
         check_settings(self)
+        _ = self.bytes_on_disk
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """The bytes of ``disk_cache``.
+
+        Raises:
+            InputError: It is no size.
+        """
+        size = bytes_in(str(self.disk_cache))
+        if size is None:
+            raise InputError(
+                f"data.disk_cache={self.disk_cache}: is no size; give bytes, or words such as "
+                "50GB or 500MiB"
+            )
+        return size
 
 
 def targets_are_maps(data: DataConfig, modes: Container[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from samtune.batch import ObjectMap, Question
 from samtune.data.changes import acts_in_frame, check_changes, check_own_size, training_frame
@@ -20,10 +20,11 @@ from samtune.data.cuts import drawn_view
 from samtune.data.dense_targets import in_frame
 from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
-from samtune.data.labels import Labels, Sample, areas, read_sample
+from samtune.data.labels import Labels, Sample, areas
 from samtune.data.late_masks import LateMasks, prompts_and_late_masks
 from samtune.data.loading import shared
 from samtune.data.prompters import Objects, Sampling, assign, background_points, prompter
+from samtune.data.sample_cache import SampleCache
 from samtune.data.shapes import large_enough
 from samtune.data.sources import Record
 from samtune.data.transforms import cropped_rotated, fit, fit_mask
@@ -46,12 +47,6 @@ class _Question(NamedTuple):
     def with_late(self, late: LateMasks | None) -> _Question:
         """A copy whose mask prompts are computed when they are needed."""
         return self if self.map is None else self._replace(map=replace(self.map, late=late))
-
-
-class _Samples(dict[int, Sample]):
-    """Samples kept in memory, by index; data sets with the same files share the byte count."""
-
-    nbytes = 0
 
 
 class SegmentationDataset(Dataset[Example]):
@@ -131,7 +126,7 @@ class SegmentationDataset(Dataset[Example]):
         """The targets that examples have besides masks, see :meth:`with_dense_targets`."""
         self._rehearsed: PromptModes | None = None
         self._epoch = shared(torch.zeros(1, dtype=torch.int64), data.workers)
-        self._cache = _Samples()
+        self.samples = SampleCache(self.records, data)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -236,34 +231,31 @@ class SegmentationDataset(Dataset[Example]):
         Raises:
             InputError: A file is broken, or mask values violate the rules.
         """
-        if index in self._cache:
-            return self._cache[index]
-        sample = read_sample(self.records[index], self.data, self.input)
-        worker = get_worker_info()
-        room = self.data.cache // (worker.num_workers if worker else 1)
-        if self._cache.nbytes + sample.nbytes <= room:
-            self._cache[index] = sample
-            self._cache.nbytes += sample.nbytes
-        return sample
+        return self.samples.whole(index, self.input)
+
+    def labels(self, index: int) -> Labels:
+        """The objects of one record in the original frame.
+
+        Raises:
+            InputError: See :meth:`sample`.
+        """
+        return self.samples.image_of(index, self.input, self.train)[1]
 
     def __getitem__(self, index: int) -> Example:
         """One example; see the class."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        sample = self.sample(index)
-        image, labels = sample.image, sample.labels
+        image, labels, pixels = self.samples.image_of(index, self.input, self.train)
         draws = self._draws(index)
         if self.train:
             crops = self.data.crop is not None
             image, labels = draws.change(image, labels, self.data.augment, crops)
             image, labels = cropped_rotated(image, labels, self.data, self.input, draws)
             image, labels = drawn_view(image, labels, self.input, draws, self.modes)
-        policy = self.input
-        if policy.size != self.frame:
-            policy = replace(policy, size=self.frame)
+        policy = replace(self.input, size=self.frame)
         if self.train and acts_in_frame(self.data):  # the first size was applied before
             policy = replace(policy, first_size=None)
-        pixels, geometry = fit(image, policy)
+        pixels, geometry = fit(image, policy, pixels)
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         if self.class_maps:
             everywhere = everywhere & (self._class_of(labels)[labels.map] >= 0)
@@ -275,7 +267,7 @@ class SegmentationDataset(Dataset[Example]):
             valid=torch.from_numpy(fit_mask(everywhere, geometry)),
             classes=torch.from_numpy(question.classes),
             geometry=geometry,
-            name=sample.name,
+            name=self.records[index].name,
             original=question.originals if self.originals else None,
             original_valid=torch.from_numpy(everywhere) if self.originals else None,
             image=None if self.train or self.input.tiles == "whole" else torch.tensor(image),

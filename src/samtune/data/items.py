@@ -101,6 +101,7 @@ class _ItemHalf(Stored):
     items: Items
     index: int
     half: ClassVar[str]
+    lies_in_files = False
 
     def _parts(self) -> Parts:
         return self.items.parts(self.index, self.half)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -22,6 +24,8 @@ class Stored(ABC):
 
     path: Path
     """The file that messages name."""
+    lies_in_files: ClassVar[bool] = True
+    """Whether the files that the fields name, and these values, decide what is read."""
 
     @abstractmethod
     def read(self) -> NDArray:
@@ -54,3 +58,19 @@ def path_of(source: Path | Stored) -> Path:
 def as_source(source: str | Path | Stored) -> Path | Stored:
     """A file as a user names it, or an image within one."""
     return source if isinstance(source, Stored) else as_path(source)
+
+
+def files_of(value: Any) -> Iterator[Path]:
+    """The files from which an image or mask is read, as far as its values name them.
+
+    Args:
+        value: A path, an image within a file, or a tuple of such.
+    """
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, Stored):
+        for each in fields(value):
+            yield from files_of(getattr(value, each.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from files_of(part)

@@ -57,15 +57,25 @@ def fit_image(
     return fit(image, InputPolicy(size, resize))
 
 
-def fit(image: NDArray[np.uint8], policy: InputPolicy) -> tuple[Tensor, Geometry]:
+def fit(
+    image: NDArray[np.uint8], policy: InputPolicy, pixels: Tensor | None = None
+) -> tuple[Tensor, Geometry]:
     """Resizes an image into the model's frame by its input policy, see :func:`fit_image`.
 
     Pixels are also float32 if the policy turns off antialiasing or feeds bytes unchanged.
+
+    Args:
+        image: ``(h, w, 3)`` uint8 RGB.
+        policy: How it enters the frame.
+        pixels: The pixels of an earlier call, if there was one: they are copied, and of the image
+            only the size matters.
     """
-    if policy.channels == "bgr":
-        image = np.ascontiguousarray(image[..., ::-1])
     way = policy.way()
     geometry = way.place((image.shape[0], image.shape[1]), policy.size)
+    if pixels is not None:
+        return pixels.clone(), geometry
+    if policy.channels == "bgr":
+        image = np.ascontiguousarray(image[..., ::-1])
     return way.image(image, geometry), geometry
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from samtune.data.reading import SUFFIXES
 from samtune.data.sources import Record
-from samtune.data.stored import Stored
+from samtune.data.stored import files_of
 from samtune.data.volumes import is_volume
 
 _TEXTS = frozenset({".csv", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
@@ -31,7 +29,7 @@ def unread_files(
     used: set[Path] = set()
     folders: set[Path] = set()
     for record in records:
-        mine = [*_paths(record.image), *_paths(record.mask)]
+        mine = [*files_of(record.image), *files_of(record.mask)]
         used |= set(mine)
         folders |= {path.parent for path in mine if _is_data(path)}
     upper = {above for folder in folders for above in folder.parents if root in above.parents}
@@ -55,15 +53,3 @@ def _kind(path: Path) -> str | None:
 
 def _is_data(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES or is_volume(path)
-
-
-def _paths(value: Any) -> Iterator[Path]:
-    """The files from which an image or mask is read."""
-    if isinstance(value, Path):
-        yield value
-    elif isinstance(value, Stored):
-        for each in fields(value):
-            yield from _paths(getattr(value, each.name))
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _paths(part)

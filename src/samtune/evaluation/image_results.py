@@ -77,7 +77,7 @@ def image_result(
     if "probability" in needs and not mapped:
         result = replace(result, probability=_probability(answers.highest(i)))
     if "whole" in needs:
-        result = replace(result, whole=torch.from_numpy(dataset.sample(index).labels.foreground))
+        result = replace(result, whole=torch.from_numpy(dataset.labels(index).foreground))
         if not len(pairs.masks) and promptless is not None:  # the rule for empty masks
             result = replace(result, unasked=promptless(i))
     if "frame" not in needs:

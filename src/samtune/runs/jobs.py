@@ -21,6 +21,7 @@ from samtune.model.header import BEST
 from samtune.precision import arithmetic
 from samtune.prompts import AUTOMATIC, kind_of
 from samtune.registry.places import key_of
+from samtune.report.quantities import counted
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
 from samtune.runs.automatic import changed_settings, one_target_remark, with_able_modes
@@ -225,7 +226,10 @@ def evaluate_run(
     model = Source.of(source, words)
     model.refuse_damaged_run(words)
     config = model.configure(words)
-    if unused := [key for key in keys_in(words) if not is_used_in_evaluation(key)]:
+    unused = [key for key in keys_in(words) if not is_used_in_evaluation(key)]
+    if config.data.cache_folder is None:  # and it has no run's folder that outlives it
+        unused += [key for key in keys_in(words) if key == "data.disk_cache"]
+    if unused:
         display.say(f"note: {', '.join(unused)}: without effect in an evaluation")
     check_output(config.output, config.data.root)
     refuse_taken(config.output, None)  # before the processes meet: one of them makes the folder
@@ -337,6 +341,11 @@ def _left_out(result: FitResult, config: RunConfig) -> list[str]:
     if result.left_out:
         remarks.append(
             f"{result.left_out} images did not fit into {setting}, and were encoded every time"
+        )
+    if result.samples_left_out:
+        remarks.append(
+            f"{counted(result.samples_left_out, 'image')} did not fit into "
+            f"data.disk_cache={config.data.disk_cache}, and were decoded every time"
         )
     if result.damaged:
         remarks.append(f"{result.damaged} results of {setting} were damaged, and computed anew")

@@ -15,7 +15,7 @@ from samtune.runs.trees import leaves
 from samtune.runs.values import Tree, add_up, nested
 from samtune.runs.words import read_run
 
-LEFT_OUT = ("output", "resume", "data.root", "train.feature_folder")
+LEFT_OUT = ("output", "resume", "data.root", "train.feature_folder", "data.cache_folder")
 """Settings that are only locations on a machine."""
 OUTSIDE = "data.outside"
 """The setting that allows data outside of their folder, for one location only."""

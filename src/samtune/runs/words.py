@@ -33,7 +33,8 @@ from samtune.training.state import has_state
 
 FREE_ON_RESUME = {
     "resume", "resume_changed", "output", "device", "trust", "base.weights", "data.root",
-    "data.outside", "data.workers", "data.cache", "train.max_steps", "train.epochs", "train.time",
+    "data.outside", "data.workers", "data.cache", "data.disk_cache", "data.cache_folder",
+    "train.max_steps", "train.epochs", "train.time",
     "train.micro_batch",
     "train.feature_cache", "train.feature_folder", "train.save_every",
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from samtune.files import check_room
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.feature_store import FeatureStore, digest_of_base
 from samtune.options import as_yaml
+from samtune.options.sizes import bytes_in
 from samtune.training.memory import free_memory_of_machine
 
 if TYPE_CHECKING:
@@ -31,12 +31,6 @@ RULE = (
     "must be off, auto, a size of memory as 8GB, ram=SIZE, disk=SIZE, or several of them joined by "
     "commas, also with half, as in ram=4GiB,disk=50GiB,half"
 )
-_UNITS = {
-    "": 1,
-    **{f"{letter}b": 1000**power for power, letter in enumerate(("", "k", "m", "g", "t"))},
-    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
-}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-zA-Z]*)")
 CacheSetting = bool | int | float | str | Sequence[str]
 
 
@@ -102,11 +96,10 @@ class Caching:
 
 
 def _bytes(text: str, whole: str) -> int:
-    match = _SIZE.fullmatch(text)
-    unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
+    size = bytes_in(text)
+    if size is None:
         raise InputError(f"{KEY}={whole}: {text!r} is no size such as 4GiB or 500MB; {RULE}")
-    return int(float(match[1]) * unit)
+    return size
 
 
 def _existing(folder: Path) -> Path:

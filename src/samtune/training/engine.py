@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 
+from samtune.data import SegmentationDataset
 from samtune.data.changes import images_vary
 from samtune.data.opening import DataSplits
+from samtune.data.sample_store import FOLDER as DECODED
 from samtune.distributed import any_process, is_main
 from samtune.errors import InputError, checks_keywords
 from samtune.evaluation.prepare import Images, check_model, training_images
@@ -134,6 +136,8 @@ def fit(
             config, loss = replace(config, loss=loss), None
         model.strength, model.multimask = 1, config.multimask
         images, others = training_images(model, train, val, seed)
+        both = [each for each in (images, others) if each is not None]
+        _store_decoded(both, folder)
         vary, whose = images_vary(images.data, images.input.tiles), model.adapter.name
         check_feature_cache(config.feature_cache, whose, model.first_block > 0, vary)
         how = on_event or (lambda event: None), cpu, folder
@@ -161,8 +165,26 @@ def fit(
             if model.cache is not None:
                 model.cache.flush()  # also after an interrupt, for the training that goes on
             model.cache, model.compiling = None, "none"
-        if mine is not None and of_user is None:
+        left_out = sum(each.samples.count_left_out(each.input, each.train) for each in both)
+        if folder is not None:
             any_process(False, model.device)  # all of them have written what they had
-            if is_main():
-                remove_store(mine)
-        return result
+            _remove_stores(folder, both, of_user is None)
+        return replace(result, samples_left_out=left_out)
+
+
+def _store_decoded(both: Sequence[SegmentationDataset], folder: Path | None) -> None:
+    """Has decoded images stored in the folder of a training, if its settings ask for it."""
+    if folder is None:
+        return
+    for each in both:
+        each.samples.store_in(folder / DECODED)
+
+
+def _remove_stores(folder: Path, both: Sequence[SegmentationDataset], features: bool) -> None:
+    """Removes what was cached for one training in its own folder, and not in one of the user's."""
+    decoded = both[0].data.cache_folder is None
+    for each in both if decoded else ():
+        each.samples.store = None  # whoever reads on would begin it anew
+    for name, is_own in ((FOLDER, features), (DECODED, decoded)):
+        if is_own and is_main():
+            remove_store(folder / name)

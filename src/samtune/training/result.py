@@ -28,6 +28,8 @@ class FitResult:
     """Number of cached images on disk that were damaged, and computed anew."""
     cache_failure: str = ""
     """The reason why nothing more was cached on disk; empty if nothing went wrong."""
+    samples_left_out: int = 0
+    """Number of images for which ``data.disk_cache`` had no room, or that could not be written."""
     zero_shot: dict[str, Any] | None = None
     """The validation of the base, before the first step; ``None`` without validation images."""
     kept_modes: tuple[str, ...] = ()
