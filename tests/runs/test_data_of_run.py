@@ -67,12 +67,13 @@ def test_an_evaluation_repeats_what_a_check_says_of_leaks(tmp_path):
     config = resolve([{"data": {"root": str(tmp_path)}}])
     layout = find(config.data)
     (tmp_path / "train/images/train0.png").write_bytes(b"spoiled")  # of no concern here
-    (line,) = leaks(layout["test"], layout, config)
+    measured = check_splits({"test": layout["test"]}, config, thorough=True).looks
+    (line,) = leaks(measured, layout, config)
     assert line.startswith("leak between splits: test2.png in test is the same image as train2.png")
     assert "val" not in line and "remove one of the two" in line
     (tmp_path / "train/images/train2.png").unlink()
-    assert leaks(layout["test"], layout, config) == []
-    assert leaks(layout["test"], {None: layout["test"]}, config) == []
+    assert leaks(measured, layout, config) == []
+    assert leaks(measured, {None: layout["test"]}, config) == []
 
 
 def test_the_data_of_a_run(root, tmp_path, refused):

@@ -147,7 +147,6 @@ def _images(
     model: FineTuned, images: Images, train: bool, seed: int, prompts: PromptSettings = None
 ) -> SegmentationDataset:
     """Images for one purpose, from a split or as they were prepared."""
-    check_model(model)
     images = _with_settings(images)
     if isinstance(images, Split):
         dataset = prepare(images, model, train, prompts=prompts, seed=seed)

@@ -310,25 +310,29 @@ def check_splits(
     return SplitCheck("\n".join(counts), remarks, [*looks.values()])
 
 
-def leaks(subset: Sequence[Record], layout: SplitRecords, config: RunConfig) -> list[str]:
+def splits_on_disk(layout: SplitRecords) -> dict[str, list[Record]]:
+    """The named splits of a layout, if there are several."""
+    parts = {name: records for name, records in layout.items() if name is not None}
+    return parts if len(parts) > 1 else {}
+
+
+def leaks(measured: Sequence[Look], layout: SplitRecords, config: RunConfig) -> list[str]:
     """Remarks about measured images that are also in another split on disk.
 
     Args:
-        subset: The images of an evaluation.
+        measured: Thorough looks at the images of an evaluation.
         layout: The splits on disk; there are no remarks if there are fewer than two.
         config: How the files are read; unreadable files are left out.
     """
-    parts = {name: records for name, records in layout.items() if name is not None}
-    if len(parts) < 2:
-        return []
+    parts = splits_on_disk(layout)
     there = {record for records in parts.values() for record in records}
-    mine = [record for record in subset if record in there]
-    sizes = {_size(record) for record in mine}
+    mine = [each for each in measured if each.record in there]
+    sizes = {each.size for each in mine}
+    rest = there - {each.record for each in mine}
     # equal images have equal sizes, so for most images the header is enough
-    others = [record for record in there - set(mine) if _size(record) in sizes]
-    records = [*sorted(others, key=lambda record: record.name), *mine]
-    seen = [each for each in looks(records, config.data, thorough=True) if each.content]
-    files = {str(record.file) for record in mine}
+    others = sorted((r for r in rest if _size(r) in sizes), key=lambda record: record.name)
+    seen = [each for each in (*looks(others, config.data, thorough=True), *mine) if each.content]
+    files = {str(each.record.file) for each in mine}
     rows = (row for row in repeated(seen, parts) if row.kind == LEAK and row.file in files)
     return as_lines(list(rows))
 

@@ -34,6 +34,7 @@ from samtune.runs.data_of_run import (
     check_splits,
     data_name,
     leaks,
+    splits_on_disk,
     trained_images,
     write_digests,
 )
@@ -258,8 +259,9 @@ def _evaluate(
     layout = find(config.data)
     parts, remarks, run = source.parts_to_measure(layout, config, config.data.split)
     records = select(parts, config.data.split)
-    look = check_splits({config.data.split: records}, config, thorough=run is not None)
-    remarks += [*left_out, *leaks(records, layout, config)]
+    thorough = run is not None or bool(splits_on_disk(layout))
+    look = check_splits({config.data.split: records}, config, thorough=thorough)
+    remarks += [*left_out, *leaks(look.looks, layout, config)]
     remarks += [*look.remarks, *one_target_remark(config), *frame_remarks(model, baseline)]
     remarks += altered(run, parts, look.looks, config.resume_changed)
     test = test_sets(config, model or baseline, records)
