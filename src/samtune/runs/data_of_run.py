@@ -316,17 +316,17 @@ def splits_on_disk(layout: SplitRecords) -> dict[str, list[Record]]:
     return parts if len(parts) > 1 else {}
 
 
-def leaks(measured: Sequence[Look], layout: SplitRecords, config: RunConfig) -> list[str]:
+def leaks(looks_of_test: Sequence[Look], layout: SplitRecords, config: RunConfig) -> list[str]:
     """Remarks about measured images that are also in another split on disk.
 
     Args:
-        measured: Thorough looks at the images of an evaluation.
+        looks_of_test: Thorough looks at the images of an evaluation.
         layout: The splits on disk; there are no remarks if there are fewer than two.
         config: How the files are read; unreadable files are left out.
     """
     parts = splits_on_disk(layout)
     there = {record for records in parts.values() for record in records}
-    mine = [each for each in measured if each.record in there]
+    mine = [each for each in looks_of_test if each.record in there]
     sizes = {each.size for each in mine}
     rest = there - {each.record for each in mine}
     # equal images have equal sizes, so for most images the header is enough
