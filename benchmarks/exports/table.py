@@ -58,7 +58,8 @@ from samtune.exports.parts import DECODER, ENCODER, PartsFormat, traced_parts
 from samtune.exports.tracing import TracedPart
 from samtune.exports.writing import PICTURE, SUMMARY, export
 from samtune.geometry import InputPolicy
-from samtune.model.finetuned import FineTuned, check_fit, check_pair
+from samtune.model.finetuned import FineTuned
+from samtune.model.parts import check_fit, check_pair
 from samtune.model.strength import build
 from samtune.registry import Registry
 from samtune.report.page import versions

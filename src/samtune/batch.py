@@ -6,7 +6,7 @@ pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -45,6 +45,24 @@ class Masks:
         columns = self.iou.argmax(1)
         logits, iou = self.logits[rows, columns], self.iou[rows, columns]
         return replace(self, logits=logits[:, None], iou=iou[:, None])
+
+    @classmethod
+    def union(cls, parts: Sequence[tuple[Tensor, Masks]]) -> Masks:
+        """The answers to all prompts, from those to some of them.
+
+        Args:
+            parts: For some of the ``N`` prompts their rows ``(n,)`` and the answer; each prompt is
+                in one of them. If they differ in their number of masks, the best of each is taken.
+        """
+        if len({masks.iou.shape[1] for _, masks in parts}) > 1:
+            parts = [(rows, masks.best()) for rows, masks in parts]
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        logits, iou = (
+            torch.cat([getattr(masks, name).float() for _, masks in parts])
+            for name in ("logits", "iou")
+        )
+        order = order.to(iou.device)
+        return replace(parts[0][1], logits=logits[order], iou=iou[order])
 
 
 @dataclass(frozen=True)

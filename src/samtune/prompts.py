@@ -52,6 +52,8 @@ MODE_GROUPS = {
     "all": (NONE, "box", "jittered_box", "point", "3_points", "mask", "noisy_mask", "clicks"),
 }
 """Names that stand for several modes."""
+KINDS = (NONE, "point", "box", "mask")
+"""All kinds of prompts, from the one that says least."""
 
 
 def numbered_mode(mode: str) -> tuple[str, int] | None:
@@ -316,11 +318,26 @@ class Prompts:
 
     def kinds(self) -> set[str]:
         """The kinds among them: ``box``, ``point``, ``mask``, and ``none`` for an empty prompt."""
+        return {kind for kind, which in self._parts().items() if bool(which.any())}
+
+    def by_kind(self) -> dict[str, Tensor]:
+        """For each kind ``(N,)`` bool: the prompts that select their object by it.
+
+        Of a prompt with several parts that is the box, else the points, else the mask: with points
+        or a box, a mask only refines.
+        """
+        left = torch.ones(len(self), dtype=torch.bool, device=self.coords.device)
+        selecting: dict[str, Tensor] = {}
+        for kind, which in self._parts().items():
+            selecting[kind], left = which & left, left & ~which
+        return selecting
+
+    def _parts(self) -> dict[str, Tensor]:
+        """For each kind ``(N,)`` bool: the prompts that have such a part."""
         corner = (self.labels >= BOX_TOP_LEFT).any(1)
         click = ((self.labels == NEGATIVE) | (self.labels == POSITIVE)).any(1)
         mask = self.mask_flags()
-        by_kind = {"box": corner, "point": click, "mask": mask, "none": ~(corner | click | mask)}
-        return {kind for kind, which in by_kind.items() if bool(which.any())}
+        return {"box": corner, "point": click, "mask": mask, NONE: ~(corner | click | mask)}
 
     def with_click(self, xy: Tensor, labels: Tensor, masks: Tensor | None = None) -> Prompts:
         """A copy with one more click per prompt, and the last answer as its mask.

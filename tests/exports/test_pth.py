@@ -36,10 +36,15 @@ def test_the_file_has_the_official_names_and_answers_as_the_model(pictures, tmp_
 def test_a_model_of_tiles_is_exported_for_whole_images(pictures, tmp_path):
     policy = InputPolicy((64, 64), tiles="tiled")
     model = moved(FineTuned(tiny.base(), "lora", "tuned", input=policy))
+    model.strength = 0.5
+    model.strength = {"none": 1, "box": 0}  # one set of weights has one strength
     exported = export(model, tmp_path / "out", "pth", check=pictures)
+    assert exported.summary()["strength"] == 0.5 and exported.note.startswith("strength 0.5: ")
+    assert model.strength.of("box") == 0
     assert exported.findings.difference < 1e-4 and model.tuned_input.tiles == "tiled"
     about = json.loads((tmp_path / "out/export.json").read_text())
     assert about["input"]["tiles"] == "tiled"
+    assert about["strength"] == 0.5 and "strengths" not in about
 
 
 def test_what_sams_own_predictor_sees_is_told(pictures, tmp_path):

@@ -13,7 +13,8 @@ import samtune
 from samtune.adapters import ADAPTERS, Adapter
 from samtune.adapters.base import lacking
 from samtune.decoders import DECODERS
-from samtune.model.finetuned import FineTuned, check_fit, check_pair
+from samtune.model.finetuned import FineTuned
+from samtune.model.parts import check_fit, check_pair
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import ABILITIES
 from samtune.sam.layers import shapes_alone

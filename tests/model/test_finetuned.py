@@ -9,7 +9,8 @@ from samtune.adapters import Adapter
 from samtune.adapters.lora import LoRA
 from samtune.decoders import Decoder
 from samtune.geometry import InputPolicy
-from samtune.model.finetuned import FineTuned, check_pair
+from samtune.model.finetuned import FineTuned
+from samtune.model.parts import check_pair
 from samtune.sam.layers import shapes_alone
 from samtune.sam.model import Sam
 

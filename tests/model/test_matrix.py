@@ -18,7 +18,8 @@ from samtune.adapters.base import lacking
 from samtune.decoders import DECODERS
 from samtune.decoders.base import Decoder
 from samtune.model.checkpoint import describe
-from samtune.model.finetuned import FineTuned, check_fit, check_pair
+from samtune.model.finetuned import FineTuned
+from samtune.model.parts import check_fit, check_pair
 from samtune.prompts import Prompts
 from samtune.sam.model import Sam
 

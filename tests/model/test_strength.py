@@ -1,7 +1,9 @@
 """The strength of a model: the base at 0, what was trained at 1, and a way between them."""
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -12,9 +14,11 @@ from samtune.adapters import ADAPTERS
 from samtune.decoders import DECODERS
 from samtune.geometry import InputPolicy
 from samtune.model.checkpoint import read_header
-from samtune.model.finetuned import FineTuned, check_fit, check_pair
+from samtune.model.finetuned import FineTuned
 from samtune.model.merging import merge
+from samtune.model.parts import check_fit, check_pair
 from samtune.model.strength import no_middle, starts
+from samtune.prompts import PromptModes
 
 
 def fits(adapter: str, decoder: str) -> bool:
@@ -135,3 +139,86 @@ def test_the_strength_travels_in_the_checkpoint(sam, tmp_path, refused):
     del model  # a merged file is of the strength that is set
     merged = merge(samtune.load(path, sam), tmp_path / "merged.safetensors")
     assert merged.max_difference < 1e-4
+
+
+def mixed() -> samtune.Prompts:
+    """A box, a point and no prompt for image 0, and a box with a point for image 1."""
+    at = torch.tensor([[[30.0, 30.0]]])
+    box, one = torch.tensor([[8.0, 8.0, 50.0, 50.0]]), torch.ones(1, 1)
+    parts = [
+        samtune.Prompts.of(boxes=box),
+        samtune.Prompts.of(points=at, labels=one),
+        samtune.Prompts.of(count=1),
+        replace(samtune.Prompts.of(box, at, one), image=torch.ones(1, dtype=torch.long)),
+    ]
+    return samtune.Prompts.cat(parts)
+
+
+@torch.no_grad()
+def test_each_kind_of_prompt_is_answered_at_its_own_strength(sam, tmp_path, refused):
+    model = stirred(sam, "lora", "tuned")
+    levels = {"none": 1.0, "point": 0.5, "box": 0.0}
+    pixels, prompts = tiny.pixels(2, (64, 64)), mixed()
+    whole = {level: model.at(level)(pixels, prompts) for level in (0.0, 0.5, 1.0)}
+    model.strength = 0.25
+    model.strength = levels
+    rows = [0.0, 0.5, 1.0, 0.0]  # a box selects, whatever refines it
+    before = model.encodings
+    found = model(pixels, prompts)
+    assert model.encodings == before + 6, "views of other strengths count as the model"
+    for i, level in enumerate(rows):
+        torch.testing.assert_close(found.logits[i], whole[level].logits[i], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(found.iou[i], whole[level].iou[i], atol=1e-4, rtol=1e-3)
+    assert float(model.strength) == 0.25 and str(model.strength).startswith(
+        "none:1,point:0.5,box:0"
+    )
+    assert model.strength.of("mask") == 0.25 and bool(model.strength)
+    path = samtune.save(model, tmp_path / "by_kind.safetensors")
+    header = read_header(path)
+    assert header["strength"] == 0.25 and header["strengths"] == {**levels, "mask": 0.25}
+    loaded = samtune.load(path, sam)
+    assert torch.equal(loaded(pixels, prompts).logits, found.logits)
+    again = samtune.load(path, sam, strength="none:0,mask:0").strength
+    assert (again.of("none"), again.of("point"), again.of("mask")) == (0, 0.5, 0)
+    assert samtune.load(path, sam, strength={k: 1 for k in (*levels, "mask")}).strength == 1
+    assert not samtune.load(path, sam, strength=0.5).strength.by_kind
+    copied = copy.deepcopy(model)
+    assert copied.strength.by_kind == model.strength.by_kind
+    assert merge(loaded, tmp_path / "merged.safetensors").max_difference < 1e-4
+    refused(["circle", "none, point, box, mask"], setattr, model, "strength", {"circle": 1})
+    for wrong in ({"box": 2}, {"box": None}, "box:2", "box", ["box:x"], None, object()):
+        refused("from 0 to 1", setattr, model, "strength", wrong)
+    alike = stirred(sam, "lora", "semantic")
+    refused(["whatever is asked", "one number"], setattr, alike, "strength", {"box": 0})
+    assert alike.strength == 1
+
+
+def test_an_image_is_encoded_once_for_each_strength_that_is_asked(sam):
+    model = stirred(sam, "lora", "tuned")
+    model.prompt_modes = PromptModes.read("none,point,box")
+    image = np.random.default_rng(0).integers(0, 256, (48, 60, 3), np.uint8)
+    asks = {
+        "box": {"box": np.array([5, 5, 40, 40])},
+        "point": {"point_coords": [[20, 20]], "point_labels": [1]},
+        "none": {},
+    }
+    one = {}
+    for level in (0.0, 1.0):
+        model.strength = level
+        predictor = model.predictor()
+        predictor.set_image(image)
+        for kind, ask in asks.items():
+            one[level, kind] = predictor.predict(**ask, multimask_output=False, return_logits=True)
+    model.strength = {"none": 1, "point": 1, "box": 0, "mask": 0}
+    predictor = model.predictor()
+    before = model.encodings
+    predictor.set_image(image)
+    assert model.encodings == before, "nobody has asked yet"
+    for kind in ("point", "none", "box", "point", "none"):
+        found = predictor.predict(**asks[kind], multimask_output=False, return_logits=True)
+        expected = one[model.strength.of(kind), kind]
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    low = found[2]
+    refined = predictor.predict(**asks["point"], mask_input=low, multimask_output=False)
+    assert refined[0].any() and model.encodings == before + 2, "a click keeps its strength"
+    assert predictor.get_image_embedding().shape[0] == 1

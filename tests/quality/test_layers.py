@@ -44,8 +44,8 @@ LAYERS = {
     "losses": "batch geometry options prompts registry",
     "metrics": "options registry",
     "report": "distributed files options",
-    "inference": "batch data files folder_lock geometry interrupts model ops options precision"
-    " prompts registry report sam texts",
+    "inference": "batch data decoders files folder_lock geometry interrupts model ops options"
+    " precision prompts registry report sam texts",
     "exports": "adapters assets batch data decoders files folder_lock geometry inference model ops"
     " options prompts registry report sam",
     "evaluation": "batch data distributed geometry inference interrupts metrics model precision"

@@ -388,7 +388,12 @@ def test_a_checkpoint_is_used_at_any_strength(samtune, trained, tmp_path, monkey
     summary = samtune(*words, "strength=0").json
     assert summary["tuned"] == summary["zero_shot"]
     assert samtune(*words, "strength=1").json["tuned"] == trained.summary["tuned"]
+    by_kind = samtune(*words, "strength=box:0,point:1").json
+    for mode, whose in (("box", summary), ("point", trained.summary)):
+        assert by_kind["by_prompt"][mode]["tuned"] == whose["by_prompt"][mode]["tuned"], mode
+    assert by_kind["strengths"]["box"] == 0
     assert "strength=1.5" in samtune(*words, "strength=1.5").line
+    assert "strength=box:2" in samtune(*words, "strength=box:2").line
     base = ["tiny", f"data.root={trained.root}", f"base.weights={trained.base}"]
     assert "is a base without a training" in samtune("eval", *base, "strength=1").last
     train = ("train", f"data.root={trained.root}", "base.name=tiny", "strength=0.5")

@@ -14,7 +14,8 @@ import samtune
 from samtune.adapters import ADAPTERS, Adapter, Stack
 from samtune.cli.catalogue import describe_method
 from samtune.decoders import DECODERS
-from samtune.model.finetuned import FineTuned, check_fit, check_pair
+from samtune.model.finetuned import FineTuned
+from samtune.model.parts import check_fit, check_pair
 from samtune.prompts import Prompts
 from samtune.runs.config import resolve
 from samtune.sam import weights

@@ -21,7 +21,9 @@ def trained(sam, pairs, monkeypatch):
     ``rows`` are the validations in their order: the base, the step, the mean, strengths.
     """
 
-    def make(rows, adapter="lora", decoder="tuned", **settings):
+    def make(rows, adapter="lora", decoder="tuned", by_kind=False, **settings):
+        if not by_kind:  # one strength for all prompts
+            monkeypatch.setattr("samtune.training.engine.kinds_to_choose", lambda *how: ())
         data = DataConfig(root=str(pairs), augment="none")
         parts = splits(data)
         train, val = (
@@ -170,3 +172,44 @@ def test_a_base_that_cannot_answer_is_no_candidate(trained, monkeypatch):
     state = TrainingState(best={"strength": 0.0, "iou": 0.5}, top={"step": 1, "iou": 0.1})
     drop_base(Judge(None, None, FitConfig(), reason), state)
     assert state.best == {"step": 1, "iou": 0.1, "strength": 1.0}, "a run of an earlier version"
+
+
+def by_kind(**values):
+    """A row for each strength, in the order in which they are measured at the end of a training.
+
+    ``values`` are the IoUs at 0, 0.25, 0.5, 0.75 and 1; of the box, which is trained, also those of
+    the validation.
+    """
+    rows = [
+        {f"iou@{mode}": at[i] for mode, at in values.items()} | {"iou": values["box"][i]}
+        for i in range(5)
+    ]
+    return [rows[0], rows[4], rows[4], rows[0], *rows[1:4]]
+
+
+def test_each_kind_of_prompt_gets_the_strength_that_serves_it(trained):
+    box = (0.5, 0.55, 0.6, 0.65, 0.7)
+    rows = by_kind(box=box, point=(0.6, 0.59, 0.5, 0.4, 0.3), none=(0.1, 0.2, 0.4, 0.3, 0.2))
+    how = {"average": "none", "by_kind": True}
+    result, model, calls = trained(rows + rows[:3], **how)
+    assert model.strength.by_kind == {"box": 1, "point": 0, "none": 0.5}
+    assert [at for at, _ in calls[:7]] == [0, 1, 1, 0, 0.25, 0.5, 0.75]
+    assert all({"box", "point", "none"} <= {*modes} for _, modes in calls[2:])
+    best = result.best
+    assert [best[f"iou@{mode}"] for mode in ("box", "point", "none")] == [0.7, 0.6, 0.4]
+    assert best["iou"] == 0.7 and best["step"] == 2 and best["weights"] == "step 2"
+    assert model.strength < 1, "that of all together forgets no point"
+    noisy = [{**row, "spread": 0.5 * (i > 3)} for i, row in enumerate(rows + rows[:3])]
+    assert trained(noisy, **how)[1].strength.of("none") == 1, "what is clearly better"
+
+
+def test_nothing_that_serves_no_kind_is_handed_out(trained):
+    worse = (0.5, 0.4, 0.4, 0.4, 0.4)
+    rows = by_kind(box=worse, point=worse, none=worse)
+    result, model, _ = trained(rows, average="none", by_kind=True)
+    assert (model.strength, model.strength.by_kind, result.best["step"]) == (0, {}, 0)
+    better = (0.5, 0.6, 0.6, 0.6, 0.7)
+    rows = by_kind(box=better, point=better, none=better)
+    assert trained(rows, average="none", by_kind=True)[1].strength.by_kind == {}
+    model = trained(numbers(0.5, 0.6), decoder="semantic", by_kind=True, keep="none")[1]
+    assert not model.strength.by_kind

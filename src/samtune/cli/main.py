@@ -169,6 +169,14 @@ def merge(
             "other commands say trust=MODULE.",
         ),
     ] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(
+            "--strength",
+            help="Fraction of the training that acts, from 0 (the base) to 1; by default the "
+            "checkpoint's, for all prompts together.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint and its base as one SAM file with the official names."""
@@ -178,12 +186,18 @@ def merge(
 
     with speaking(as_json) as display:
         place_of(out, (checkpoint, base))  # before any weights are read
-        model = load(checkpoint, base, trust=trust or ())
+        model = load(checkpoint, base, trust=trust or (), strength=strength)
         merged = write(model, out, (checkpoint, base))
         display.say(
             f"{merged.file}: differs by at most {merged.max_difference:.2g} on a random image"
         )
-    answer({"file": str(merged.file), "max_difference": merged.max_difference}, as_json)
+        if model.strength.by_kind:
+            display.say(
+                f"strength {float(model.strength):g}: a SAM file holds one set of weights for all "
+                f"prompts, and the checkpoint has {model.strength}"
+            )
+    result = {"file": str(merged.file), "max_difference": merged.max_difference}
+    answer({**result, "strength": float(model.strength)}, as_json)
 
 
 @app.command()

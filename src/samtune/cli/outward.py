@@ -164,6 +164,8 @@ def _export(source: str, words: list[str], how: dict[str, Any], display: Display
         f"{checks.difference:.2g}, IoU of the masks {checks.iou:.4f}, as {how['format']} prepares "
         f"images {checks.consumer_iou:.4f}"
     )
+    if exported.note:
+        display.say(exported.note)
     if exported.advice:
         display.say(f"hint: {exported.advice}")
     return exported.summary()

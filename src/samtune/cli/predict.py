@@ -74,7 +74,7 @@ def predict(
             tiles=lambda done, total: display.progress("tiles", done, total, images=0),
         )
         strength = predictor.model.strength
-        note = "" if strength == 1 else f", at strength {strength:g}"
+        note = "" if str(strength) == "1" else f", at strength {strength}"
         whose = counted(result["images"], "image")
         sources.tell(display, result, f"the masks of {whose} lie in {result['out']}{note}")
     answer(result, as_json)

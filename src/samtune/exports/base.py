@@ -48,6 +48,14 @@ class Job:
         model.tuned_input = replace(model.tuned_input, tiles="whole")
         return replace(self, model=model)
 
+    def of_one_strength(self) -> Job:
+        """The same job with a model that has one strength, for one set of weights."""
+        strength = self.model.strength
+        if not strength.by_kind:
+            return self
+        level = float(strength) if self.is_prompted else strength.of(NONE)
+        return replace(self, model=self.model.at(level))
+
     @property
     def is_prompted(self) -> bool:
         """Whether the answer depends on prompts, so that two files are needed."""
@@ -123,6 +131,9 @@ class Format:
     extra: ClassVar[str] = ""
     """The extra of samtune that installs them."""
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    keeps_checkpoint: ClassVar[bool] = False
+    """Whether the consumer loads the checkpoint with samtune, so that each kind of prompt has its
+    own strength."""
     cuts: ClassVar[bool] = False
     """Whether images are cut into tiles or crops as the model says; else they are taken whole."""
     names_classes: ClassVar[bool] = False

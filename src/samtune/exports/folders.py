@@ -31,8 +31,7 @@ _CONSTANT = re.compile(r"^(?P<target>(?P<name>[A-Z_]+)(: [^=\n]+)?) = .*$", re.M
 class LoadingFormat(Format):
     """A format whose program loads the checkpoint with samtune, so that it takes every model."""
 
-    cuts = True
-    names_classes = True
+    keeps_checkpoint = cuts = names_classes = True
 
     @dataclass(frozen=True)
     class Config(Format.Config):

@@ -39,6 +39,7 @@ from samtune.folder_lock import locked
 from samtune.inference.places import REMEDY
 from samtune.inference.predictor import check_threshold
 from samtune.model.finetuned import FineTuned
+from samtune.model.strength import IN_FULL, Strength
 from samtune.report.overlays import draw_overlay
 from samtune.report.page import versions
 from samtune.sam.weights import fingerprint
@@ -66,6 +67,20 @@ class Exported:
     findings: Findings
     advice: str = ""
     """The remedy if the consumer prepares images in its own way, and its masks differ for that."""
+    strength: Strength = IN_FULL
+    """At which the model was exported."""
+    of_model: Strength = IN_FULL
+    """The strength that the model has."""
+
+    @property
+    def note(self) -> str:
+        """A sentence about the strength, if the model has several and the files have one."""
+        if self.strength.by_kind == self.of_model.by_kind:
+            return ""
+        return (
+            f"strength {self.strength}: these files hold one set of weights for all prompts, and "
+            f"the model has {self.of_model}; strength= takes another"
+        )
 
     def summary(self) -> dict[str, Any]:
         """The results as JSON values."""
@@ -74,6 +89,7 @@ class Exported:
             "out": str(self.folder),
             "files": list(self.files),
             **({"advice": self.advice} if self.advice else {}),
+            **self.strength.entries,
             **{key: value for key, value in tree.items() if key != "checks"},
         }
 
@@ -99,7 +115,9 @@ def export(
     that the model was trained for and the fingerprint of its base; ``check.png`` shows one mask.
 
     Args:
-        model: The model, exported at its current strength; it is put into evaluation mode.
+        model: The model; it is put into evaluation mode. If its strength differs by kind of prompt,
+            files that hold one set of weights take that of no prompt if they take none, else the
+            one for all prompts together.
         out: The folder to write, which must not be there yet, or be empty.
         format: One of those that ``samtune export --help`` lists.
         name: The name of the files; by default method and base.
@@ -116,7 +134,7 @@ def export(
         InputError: No such format, a model that it cannot express, a package that is missing, a
             folder that is not empty, or files that answer otherwise than the model.
     """
-    target = FORMATS[format]()
+    target, strength = FORMATS[format](), model.strength
     job = _job(target, model, name, precision, threshold, classes, (checkpoint, base), options)
     folder = _place(out, (checkpoint, base, check))
     target.check_installed()
@@ -129,7 +147,8 @@ def export(
             findings = _fill(partial, target, job, images)
             names = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
     differs = findings.consumer_iou < min(ALIKE, findings.iou)
-    return Exported(folder, tuple(names), findings, target.advice(job) if differs else "")
+    advice = target.advice(job) if differs else ""
+    return Exported(folder, tuple(names), findings, advice, job.model.strength, strength)
 
 
 def _fill(
@@ -175,7 +194,7 @@ def _job(
         raise InputError(f"--name={name}: must be letters, digits, and - _ . between them")
     settings = FORMATS.config(target.name, options)
     checkpoint, base = (None if each is None else as_path(each) for each in sources)
-    return Job(
+    job = Job(
         model.eval().to("cpu"),
         name,
         precision,
@@ -185,6 +204,7 @@ def _job(
         base,
         vars(settings),
     )
+    return job if target.keeps_checkpoint else job.of_one_strength()
 
 
 def _place(out: str | Path, sources: Sequence[str | Path | None]) -> Path:
@@ -230,7 +250,7 @@ def _about(
         "base": {"name": model.sam.spec.name, "sha256": fingerprint(model.sam)},
         "adapter": {"name": model.adapter.name, **(model.adapter_options or {})},
         "decoder": {"name": model.decoder.name, **(model.decoder_options or {})},
-        "strength": model.strength,
+        **model.strength.entries,
         "prompts": model.prompts,
         "input": model.input.differing(),
         "threshold": job.threshold,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from samtune.batch import Candidates, Masks
 from samtune.data.transforms import fit
+from samtune.decoders import Features
 from samtune.geometry import Geometry
 from samtune.model.finetuned import FineTuned
 from samtune.ops.tiling import Window
@@ -37,6 +38,9 @@ def bytes_per_prompt(model: FineTuned, size: tuple[int, int], masks: int = 1) ->
 class EncodedFrames:
     """Images, or windows of one image, in the model's frame, encoded together.
 
+    They are encoded once for each strength at which the model answers prompts: at once if that is
+    one, else when the first prompt of a strength comes.
+
     Args:
         model: In evaluation mode.
         pixels: ``(B, 3, h, w)`` RGB in 0..255, in the model's frame.
@@ -45,9 +49,24 @@ class EncodedFrames:
 
     @torch.no_grad()
     def __init__(self, model: FineTuned, pixels: Tensor, geometries: Sequence[Geometry]) -> None:
-        self.model, self.geometries = model, tuple(geometries)
-        sizes = torch.tensor([g.resized for g in self.geometries], device=model.device)
-        self.features = model.encode(model.preprocess(pixels.to(model.device), sizes))
+        self.model, self.geometries, self._pixels = model, tuple(geometries), pixels
+        self._by_strength: dict[float, Features] = {}
+        if not model.strength.by_kind:
+            self._features_of(model)
+
+    @property
+    def features(self) -> Features:
+        """The features at the model's strength for all prompts together."""
+        return self._features_of(self.model.at(float(self.model.strength)))
+
+    @torch.no_grad()
+    def _features_of(self, model: FineTuned) -> Features:
+        level = float(model.strength)
+        if level not in self._by_strength:
+            sizes = torch.tensor([g.resized for g in self.geometries], device=model.device)
+            pixels = model.preprocess(self._pixels.to(model.device), sizes)
+            self._by_strength[level] = model.encode(pixels)
+        return self._by_strength[level]
 
     @classmethod
     def of_windows(
@@ -66,15 +85,26 @@ class EncodedFrames:
     @torch.no_grad()
     def decode(self, prompts: Prompts, multimask: bool = False) -> Masks:
         """Masks of ``N`` prompts in the model's frame, each decoded from its image."""
-        model = self.model
-        return model.acting.decoder(model.sam, self.features, prompts.to(model.device), multimask)
+        asked = prompts.to(self.model.device)
+        parts = self.model.by_strength(asked)
+        answers = []
+        for model, rows in parts:
+            features, part = self._features_of(model), asked if rows is None else asked.only(rows)
+            masks = model.acting.decoder(model.sam, features, part, multimask)
+            if rows is None:
+                return masks
+            answers.append((rows, masks))
+        return Masks.union(answers)
 
     @torch.no_grad()
     def candidates(self, prompts: Prompts, least: float, multimask: bool = False) -> Candidates:
         """The masks of ``N`` prompts whose estimated IoU is above ``least``, in the same frame."""
-        model, asked = self.model, prompts.to(self.model.device)
-        decoder = model.acting.decoder
-        return decoder.candidates(model.sam, self.features, asked, least, multimask)
+        asked = prompts.to(self.model.device)
+        parts = self.model.by_strength(asked)
+        if len(parts) > 1:
+            return Candidates.of(self.decode(asked, multimask), least)
+        model, features = parts[0][0], self._features_of(parts[0][0])
+        return model.acting.decoder.candidates(model.sam, features, asked, least, multimask)
 
     def to_original(self, i: int, logits: Tensor) -> Tensor:
         """Resizes logits ``(n, K, 4H, 4W)`` of image ``i`` to its size ``(n, K, h0, w0)``."""

@@ -171,7 +171,8 @@ class Predictor:
                 f"input.tiles={self.model.input.tiles}: an image that is cut has no embedding of "
                 "its own; use a model with input.tiles=whole"
             )
-        return image.embedding
+        with autocast(self.model.device, self.precision):
+            return image.embedding
 
     def _present(self) -> PromptedImage:
         if self._image is None:
@@ -280,12 +281,12 @@ class Predictor:
                 answer, low = image.answer(prompts, multimask)
                 masks, scores = answer.logits.float(), answer.iou
         if multimask and self.model.acting.decoder.classes is None and masks.shape[1] > 1:
-            self._remark_three()
+            self._remark_three(prompts)
         return masks, scores.float(), low.float()
 
-    def _remark_three(self) -> None:
+    def _remark_three(self, prompts: Prompts) -> None:
         """Warns, once, of three masks of a model that was trained for one."""
-        if self._single and self.model.strength:
+        if self._single and any(map(self.model.strength.of, prompts.kinds())):
             self._single = False
             warnings.warn(
                 "trained for one mask per prompt, but asked for three: they may be worse; set "
@@ -296,8 +297,8 @@ class Predictor:
 
     def _remark(self, prompts: Prompts) -> None:
         """Warns, once, of prompts that the model was not trained for."""
-        if not self._foreign or not self.model.strength:
-            return
+        if not self._foreign or not self.model.strength or self.model.strength.by_kind:
+            return  # by kind, somebody has chosen for the others, too
         other = prompts.kinds() - self.model.prompt_modes.kinds
         if other:
             self._foreign = False

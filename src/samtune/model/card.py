@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from samtune.model.strength import Strength
 from samtune.prompts import NONE, PromptModes
 
 UNKNOWN = "not stated; ask whoever trained the model"
@@ -113,7 +114,7 @@ def _what_it_is(header: Mapping[str, Any]) -> Iterator[str]:
     if classes := header.get("classes") or _of_data(header).get("class_names"):
         yield f"- Classes: {', '.join(map(str, classes))}"
     if "strength" in header:
-        yield f"- It acts at strength {header['strength']:g}"
+        yield f"- It acts at strength {Strength.read(header)}"
     yield f"- sha256 of its base, as samtune counts it: `{base['sha256']}`"
     yield ""
 

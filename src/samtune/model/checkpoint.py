@@ -42,7 +42,7 @@ from samtune.model.packages import (
     with_packages_of_settings,
 )
 from samtune.model.parts import name_of
-from samtune.model.strength import PLAIN, check_demanded
+from samtune.model.strength import PLAIN, Strength, StrengthSetting, set_demanded
 from samtune.registry import trust as allow
 from samtune.registry.places import PLACE, place_of
 from samtune.sam.model import Sam
@@ -56,7 +56,8 @@ from samtune.sam.weights import (
     spec_of,
 )
 
-OF_THE_MODEL = {*ENTRIES, "samtune", "multimask", "strength", "packages", BUNDLE, "card"}
+_FURTHER = ("samtune", "multimask", "strength", "strengths", "packages", "card")
+OF_THE_MODEL = {*ENTRIES, *_FURTHER, BUNDLE}
 """The entries of a header that are written anew with every model."""
 DAMAGED = "copy it again from its origin"
 """The remedy for a file that cannot be read."""
@@ -163,9 +164,14 @@ def describe(model: FineTuned) -> dict[str, Any]:
         "input": model.tuned_input.differing(),
         "prompts": model.prompts,
         **({"multimask": True} if model.multimask else {}),
-        **({} if model.strength == 1 else {"strength": model.strength}),
+        **_not_in_full(model.strength),
         **({"packages": needed} if needed else {}),
     }
+
+
+def _not_in_full(strength: Strength) -> dict[str, Any]:
+    """How a header says a strength; nothing of a model that acts in full."""
+    return strength.entries if strength.by_kind or strength != 1 else {}
 
 
 def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -183,7 +189,7 @@ def load(
     *,
     any_base: bool = False,
     device: str = "cpu",
-    strength: float | None = None,
+    strength: StrengthSetting | None = None,
     adapter: str | type[Adapter] | Adapter | None = None,
     decoder: str | type[Decoder] | Decoder | None = None,
     trust: str | Sequence[str] = (),
@@ -201,8 +207,9 @@ def load(
             well as ``None`` for the one that ships with the package.
         any_base: Accept other weights than those it was trained on.
         device: Device of the returned model.
-        strength: The fraction of the training that acts, see :attr:`FineTuned.strength`; by default
-            the checkpoint's.
+        strength: The fraction of the training that acts: a number, or several by kind of prompt, as
+            in ``{"none": 1, "box": 0}``; by default the checkpoint's, see
+            :attr:`FineTuned.strength`.
         adapter: The class of its adapter or its place, if that is not one of samtune's or of a
             plug-in; or, if it was a module, such a module, which gets the tensors of the file.
         decoder: The class of its decoder, likewise.
@@ -230,10 +237,10 @@ def load(
     check_base(header, sam, str(path), any_base)
     model = rebuild(sam, header, modules)
     load_tensors(model, _without_base(tensors), str(path))
+    model.strength = Strength.read(header)
     if strength is not None:
-        check_demanded(model, strength)
+        set_demanded(model, strength)
     model.multimask = _multimask(header)
-    model.strength = stored_strength(header) if strength is None else strength
     model.about = _about(header, file)
     return model.to(device).eval()
 
@@ -310,11 +317,6 @@ def with_classes(header: dict[str, Any], classes: Mapping[str, Any]) -> dict[str
         if "+" not in header[kind]["name"]:  # of several the name says which one it is
             entries[kind] = {**header[kind], "name": name}
     return {**header, **entries}
-
-
-def stored_strength(header: Mapping[str, Any]) -> float:
-    """The strength in the checkpoint; files without one are of models that act in full."""
-    return float(header.get("strength", 1.0))
 
 
 def _multimask(header: Mapping[str, Any]) -> bool:

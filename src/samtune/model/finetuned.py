@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from samtune.adapters import ADAPTERS, Adapter
-from samtune.adapters.base import check_base
 from samtune.batch import Masks
 from samtune.decoders import DECODERS, Decoder, Features
 from samtune.errors import InputError
@@ -20,15 +19,24 @@ from samtune.geometry import InputPolicy, check_divided
 from samtune.model.compiling import Compiling, compiled, run_block
 from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.model.on_hub import OnHub
-from samtune.model.parts import check_base_of, check_parts, checks_words, name_of, options_of
+from samtune.model.parts import (
+    check_base_of,
+    check_fit,
+    check_pair,
+    check_parts,
+    checks_words,
+    name_of,
+    options_of,
+)
 from samtune.model.rates import rate_of
 from samtune.model.strength import (
     PLAIN,
     Parts,
+    Strength,
+    StrengthSetting,
     base_parts,
     build,
-    check_strength,
-    no_middle,
+    check_supported,
     plain_input,
     weakened,
 )
@@ -37,7 +45,6 @@ from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import EncoderBlock
 from samtune.sam.layers import hidden_made_again
 from samtune.sam.model import Sam
-from samtune.sam.spec import SamSpec
 
 if TYPE_CHECKING:
     from samtune.inference.predictor import Predictor
@@ -99,9 +106,7 @@ class FineTuned(OnHub, nn.Module):
         """How the blocks are compiled, see ``samtune.model.compiling``."""
         self.cache: FeatureCache | None = None
         """The cache of the base's results before the first block that changes, if there is one."""
-        self.encodings = 0
-        """Number of images or tiles that the encoder has processed; those from the cache do not
-        count."""
+        self._encodings = [0]  # in a list, which views of other strengths share
         # None, because a module's options are unknown, so no checkpoint can describe it
         self.adapter_options: dict[str, Any] | None = None
         self.decoder_options: dict[str, Any] | None = None
@@ -120,8 +125,9 @@ class FineTuned(OnHub, nn.Module):
         check_divided(self.tuned_input.size, step, f"input.size={list(self.tuned_input.size)}")
         self.adapter: Adapter = method
         self.decoder: Decoder = reader
-        self._strength = 1.0
-        self._acting: Parts | None = None  # a tuple, for the same reason as the base
+        self._strength = Strength()
+        # tuples, for the same reason as the base; by strength, shared with views of others
+        self._acting: dict[float, Parts] = {}
 
     @property
     def sam(self) -> Sam:
@@ -129,39 +135,63 @@ class FineTuned(OnHub, nn.Module):
         return self._base[0]
 
     @property
-    def strength(self) -> float:
+    def encodings(self) -> int:
+        """Number of images or tiles that the encoder has processed; cached ones do not count."""
+        return self._encodings[0]
+
+    @property
+    def strength(self) -> Strength:
         """The fraction of the training that acts, from 0, the base itself, to 1, all of it.
 
-        See ``samtune.model.strength``. In training mode the whole training acts, whatever the
-        strength.
+        It may differ by kind of prompt: set a number for all kinds, or some, as in ``{"none": 1,
+        "box": 0}``. Calling the model, predictors and evaluations answer each prompt at its own;
+        all else, as :meth:`encode`, exports and merging, takes the number for all of them together.
+        In training mode the whole training acts. See ``samtune.model.strength``.
 
         Raises:
             InputError: Setting a value that is not in 0 to 1, or one in between of a model that
-                does not start as its base.
+                does not start as its base, or several of one that answers all prompts alike.
         """
         return self._strength
 
     @strength.setter
-    def strength(self, value: float) -> None:
-        check_strength(value)
-        if 0 < value < 1 and (reason := no_middle(self)):
-            raise InputError(f"strength={value:g}: {reason}; set 0, the base, or 1")
-        self._strength, self._acting = float(value), None
+    def strength(self, value: StrengthSetting) -> None:
+        strength = self._strength.changed_by(value)
+        check_supported(self, strength)
+        self._strength = strength
+        self._acting.clear()
+
+    def at(self, strength: float) -> FineTuned:
+        """This model with one strength for all prompts; it shares all tensors."""
+        if not self._strength.by_kind and self._strength == strength:
+            return self
+        view = copy.copy(self)
+        view._strength = Strength(strength)
+        return view
+
+    def by_strength(self, prompts: Prompts) -> list[tuple[FineTuned, Tensor | None]]:
+        """The model at each strength of some prompts, and their rows ``(n,)``; ``None`` if all."""
+        if self.training or not self._strength.by_kind:
+            return [(self, None)]
+        rows = self._strength.rows(prompts)
+        if len(rows) < 2:
+            return [(self.at(next(iter(rows), float(self._strength))), None)]
+        return [(self.at(level), which) for level, which in rows.items()]
 
     @property
     def acting(self) -> Parts:
         """The adapter and decoder that answer at the current strength."""
-        if self.training or self._strength == 1:
+        level = float(self._strength)
+        if self.training or level == 1:
             return Parts(self.adapter, self.decoder)
-        if self._acting is None:
-            middle = self._strength > 0
-            self._acting = weakened(self, self._strength) if middle else base_parts(self.sam)
-        return self._acting
+        if level not in self._acting:
+            self._acting[level] = weakened(self, level) if level > 0 else base_parts(self.sam)
+        return self._acting[level]
 
     @property
     def input(self) -> InputPolicy:
         """The input policy at the current strength; at 0 it is that of :meth:`plain`."""
-        whole = self.training or self._strength > 0
+        whole = self.training or float(self._strength) > 0
         return self.tuned_input if whole else plain_input(self.sam, self.tuned_input)
 
     @input.setter
@@ -227,7 +257,7 @@ class FineTuned(OnHub, nn.Module):
         stops_at = adapter.first_block(depth)  # what comes before has no gradient
         starts_at = 0 if stored is None else self.first_block
         if stored is None:
-            self.encodings += len(pixels)
+            self._encodings[0] += len(pixels)
             stored = {-1: adapter.embed(encoder, pixels)}
         x = stored.get(-1, nothing)
         state = adapter.begin(encoder, pixels, x, decoder.tokens)
@@ -258,7 +288,13 @@ class FineTuned(OnHub, nn.Module):
             sizes: ``(B, 2)`` height and width of the content; ``None`` if nothing is padded.
             multimask: Three masks per prompt instead of one.
         """
-        return self.read(self.encode(self.preprocess(pixels, sizes)), prompts, multimask)
+        answers = []
+        for model, rows in self.by_strength(prompts):
+            encoded = model.encode(model.preprocess(pixels, sizes))
+            if rows is None:
+                return model.read(encoded, prompts, multimask)
+            answers.append((rows, model.read(encoded, prompts.only(rows), multimask)))
+        return Masks.union(answers)
 
     def read(self, features: Features, prompts: Prompts, multimask: bool = False) -> Masks:
         """Decodes masks of ``N`` prompts in the model's frame from encoded images."""
@@ -275,7 +311,7 @@ class FineTuned(OnHub, nn.Module):
             f"adapter: {self.names['adapter']}",
             f"decoder: {self.names['decoder']}",
             f"trained: {self.trainable():,} of {total:,} parameters, for prompts {self.prompts}",
-            f"strength: {self.strength:g}",
+            f"strength: {self.strength}",
         ]
         return "\n".join(["FineTuned(", *(f"  {line}" for line in lines), ")"])
 
@@ -286,7 +322,7 @@ class FineTuned(OnHub, nn.Module):
         return Predictor(self, threshold, precision)
 
     def merge(self) -> Sam:
-        """One plain SAM in memory that answers as this model does at its strength.
+        """One plain SAM in memory that answers as this model does at one strength for all prompts.
 
         The base stays as it is. :func:`samtune.model.merging.merge` writes such a SAM to a file.
 
@@ -313,7 +349,7 @@ class FineTuned(OnHub, nn.Module):
     def _streams(self, pixels: Tensor) -> Streams:
         """The base's streams that are read, for ``(B, 3, h, w)`` normalised pixels."""
         encoder, read, first = self.sam.image_encoder, self.streams_read, self.first_block
-        self.encodings += len(pixels)
+        self._encodings[0] += len(pixels)
         depth = len(encoder.blocks)
         x, streams = encoder.embed(pixels), {}
         for i in range(-1, first):
@@ -338,12 +374,12 @@ class FineTuned(OnHub, nn.Module):
         A strength below 1 acts in evaluation mode alone, and on the weights of that moment.
         """
         if mode:
-            self._acting = None
+            self._acting.clear()
         return super().train(mode)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Loads tensors, as in every module."""
-        self._acting = None
+        self._acting.clear()
         return super().load_state_dict(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FineTuned:
@@ -358,38 +394,7 @@ class FineTuned(OnHub, nn.Module):
         if probe.dtype != torch.float32:
             raise InputError("the base stays in fp32: use train.precision=bf16 (autocast) instead")
         super()._apply(fn, recurse)
-        self._acting = None
+        self._acting.clear()
         if probe.device != self.device:
             self.sam.to(probe.device)
         return self
-
-
-def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:
-    """Refuses an adapter and a decoder that do not fit together, before any weight is read.
-
-    Raises:
-        InputError: They do not fit; the message names decoders or adapters that would.
-    """
-    method = ADAPTERS[adapter] if isinstance(adapter, str) else adapter
-    reader = DECODERS[decoder] if isinstance(decoder, str) else decoder
-    fits, reads = method.decoders, reader.adapters
-    if fits is not None and reader.name not in fits:
-        raise InputError(
-            f"decoder.name={reader.name}: {method.name} only works with {', '.join(fits)}; set "
-            f"decoder.name={fits[0]}"
-        )
-    if reads is not None and not set(reads) & {method.name, *method.joins}:
-        raise InputError(
-            f"decoder.name={reader.name}: reads what {' or '.join(reads)} makes, and "
-            f"{method.name} makes no such thing; set adapter.name={reads[0]}, or another decoder"
-        )
-
-
-def check_fit(adapter: str | Adapter, decoder: str | Decoder, spec: SamSpec) -> None:
-    """Refuses a base that the adapter or the decoder does not fit, before any weight is read.
-
-    Raises:
-        InputError: The base does not fit; the message gives the reason.
-    """
-    check_base(ADAPTERS[adapter] if isinstance(adapter, str) else adapter, spec)
-    (DECODERS[decoder] if isinstance(decoder, str) else decoder).check(spec)

@@ -11,6 +11,7 @@ from samtune.errors import InputError, closest
 from samtune.files import as_path, check_permission
 from samtune.model.on_hub import FILE, file_on_hub, is_on_hub
 from samtune.model.packages import wrong_rows
+from samtune.prompts import KINDS
 from samtune.texts import parse_json
 
 BEST = "best.safetensors"
@@ -161,17 +162,25 @@ def read_header(path: str | Path) -> dict[str, Any]:
 def _other_kinds(header: Mapping[str, Any]) -> list[str]:
     """The entries of a header that are of another kind than :func:`save` writes."""
     kinds: dict[str, Any] = {**dict.fromkeys(ENTRIES, dict), "format": int, "prompts": str}
-    kinds |= {"config": dict, "strength": (int, float)}
+    kinds |= {"config": dict, "strength": (int, float), "strengths": dict}
     wrong = [key for key in kinds.keys() & header.keys() if not isinstance(header[key], kinds[key])]
     names = {"base": ("name", "sha256"), "adapter": ("name",), "decoder": ("name",)}
     for part, keys in names.items():
         if part not in wrong:
             wrong += [f"{part}.{key}" for key in keys if not isinstance(header[part].get(key), str)]
+    strengths = header.get("strengths", {})
+    if isinstance(strengths, dict) and not _are_strengths(strengths):
+        wrong.append("strengths")
     if wrong_rows(header.get("packages", [])):
         wrong.append("packages")
     if "config" not in wrong and not isinstance(header.get("config", {}).get("data", {}), dict):
         wrong.append("config.data")
     return wrong
+
+
+def _are_strengths(tree: Mapping[str, Any]) -> bool:
+    numbers = (isinstance(value, int | float) and 0 <= value <= 1 for value in tree.values())
+    return tree.keys() <= set(KINDS) and all(numbers)
 
 
 def check_modules(header: Mapping[str, Any], origin: str, modules: Sequence[str] = ()) -> None:

@@ -50,7 +50,7 @@ def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None
 
     Args:
         model: A model with one of SAM's own decoders, and a method that weights can express, at its
-            current strength.
+            strength for all prompts together, see :attr:`FineTuned.strength`.
         out: The file to write; ``.pth`` or ``.safetensors``.
         sources: See :func:`place_of`.
 
@@ -58,7 +58,7 @@ def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None
         InputError: See :func:`place_of`; or there is no closed form, or the file cannot be written.
     """
     path = place_of(out, sources)
-    model = model.eval()
+    model = model.eval().at(float(model.strength))
     state = merged_state(model)
     plain = FineTuned(from_state(model.sam.spec, state, str(out)), input=model.input)
     difference = _difference(model, plain.to(model.device))

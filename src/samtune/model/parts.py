@@ -7,12 +7,14 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from samtune.adapters import ADAPTERS, Adapter
+from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy
 from samtune.registry import Registry, trust
 from samtune.registry.places import PLACE
 from samtune.sam.model import Sam
+from samtune.sam.spec import SamSpec
 
 _ELSEWHERE = {
     "device": "a model lies where its base does; load_sam(..., device='cuda'), or move it, as in "
@@ -141,3 +143,34 @@ def _options_in(cls: Any) -> Mapping[str, Any]:
 
 checks_words = checks_keywords(InputPolicy, elsewhere=_ELSEWHERE, option=_option_of)
 """Has ``FineTuned`` refuse words that are no arguments of it, with what is meant."""
+
+
+def check_pair(adapter: str | Adapter, decoder: str | Decoder) -> None:
+    """Refuses an adapter and a decoder that do not fit together, before any weight is read.
+
+    Raises:
+        InputError: They do not fit; the message names decoders or adapters that would.
+    """
+    method = ADAPTERS[adapter] if isinstance(adapter, str) else adapter
+    reader = DECODERS[decoder] if isinstance(decoder, str) else decoder
+    fits, reads = method.decoders, reader.adapters
+    if fits is not None and reader.name not in fits:
+        raise InputError(
+            f"decoder.name={reader.name}: {method.name} only works with {', '.join(fits)}; set "
+            f"decoder.name={fits[0]}"
+        )
+    if reads is not None and not set(reads) & {method.name, *method.joins}:
+        raise InputError(
+            f"decoder.name={reader.name}: reads what {' or '.join(reads)} makes, and "
+            f"{method.name} makes no such thing; set adapter.name={reads[0]}, or another decoder"
+        )
+
+
+def check_fit(adapter: str | Adapter, decoder: str | Decoder, spec: SamSpec) -> None:
+    """Refuses a base that the adapter or the decoder does not fit, before any weight is read.
+
+    Raises:
+        InputError: The base does not fit; the message gives the reason.
+    """
+    check_base(ADAPTERS[adapter] if isinstance(adapter, str) else adapter, spec)
+    (DECODERS[decoder] if isinstance(decoder, str) else decoder).check(spec)

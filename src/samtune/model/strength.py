@@ -10,12 +10,16 @@ trained model.
 
 Only a model that starts as the base has values in between: see :func:`no_middle`. A model that
 answers with classes cannot be reduced to the base: see :func:`no_base`.
+
+A strength changes weights alone, so each kind of prompt can be answered at its own: see
+:class:`Strength` and :func:`no_kinds`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -26,6 +30,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError
 from samtune.geometry import InputPolicy, multiples
+from samtune.prompts import KINDS, Prompts
 from samtune.registry import Registry
 from samtune.sam.model import Sam
 
@@ -63,27 +68,159 @@ def build(
     return cls(sam, config), kept  # type: ignore[call-arg,arg-type]
 
 
-def check_strength(value: float) -> None:
-    """Refuses an invalid strength.
+StrengthSetting = float | str | Sequence[str] | Mapping[str, float]
+"""One number for all kinds of prompts; or numbers by kind, as ``{"none": 1, "box": 0}``,
+``none:1,box:0`` or a list of such words."""
 
-    Raises:
-        InputError: It is not a number from 0 to 1.
+
+class Strength(float):
+    """The strengths of a model: one for each kind of prompt, and one for all of them together.
+
+    As a number it is the latter, for files that can hold one set of weights only.
     """
+
+    by_kind: dict[str, float]
+    """Empty if all kinds share one."""
+
+    def __new__(cls, together: float = 1.0, by_kind: Mapping[str, float] | None = None) -> Strength:
+        """A strength for all prompts together, and those by kind, if they differ.
+
+        Args:
+            together: The fraction of the training that acts if all prompts share one.
+            by_kind: The fractions by kind, see :data:`samtune.prompts.KINDS`. A kind without one
+                has the lowest of the others.
+        """
+        parts = by_kind or {}
+        values = {kind: float(parts[kind]) for kind in KINDS if kind in parts}
+        alike = set(values.values())
+        new = super().__new__(cls, next(iter(alike)) if len(alike) == 1 else together)
+        new.by_kind = values if len(alike) > 1 else {}
+        return new
+
+    def __getnewargs__(self) -> tuple[float, dict[str, float]]:  # type: ignore[override]
+        return float(self), self.by_kind
+
+    def __bool__(self) -> bool:
+        """Whether anything of the training acts."""
+        return any(self.by_kind.values()) if self.by_kind else float(self) > 0
+
+    def __str__(self) -> str:
+        """The setting that gives it, as ``0.5`` or ``none:1,point:0.25,box:0``."""
+        parts = (f"{kind}:{value:g}" for kind, value in self.by_kind.items())
+        return ",".join(parts) or f"{float(self):g}"
+
+    def of(self, kind: str) -> float:
+        """The strength at which a kind of prompt is answered."""
+        if not self.by_kind:
+            return float(self)
+        return self.by_kind.get(kind, min(self.by_kind.values()))
+
+    def rows(self, prompts: Prompts) -> dict[float, Tensor]:
+        """The rows ``(n,)`` of prompts that are answered at each strength, if there are any."""
+        masks: dict[float, Tensor] = {}
+        for kind, which in prompts.by_kind().items():
+            level = self.of(kind)
+            masks[level] = masks[level] | which if level in masks else which
+        rows = {level: which.nonzero()[:, 0] for level, which in sorted(masks.items())}
+        return {level: which for level, which in rows.items() if len(which)}
+
+    def changed_by(self, setting: StrengthSetting) -> Strength:
+        """The strengths with one for all kinds, or with others for some of them.
+
+        Raises:
+            InputError: It is not a number from 0 to 1, or a kind is unknown.
+        """
+        if isinstance(setting, Strength):
+            return setting
+        if isinstance(setting, str):
+            with suppress(ValueError):
+                setting = float(setting)
+        if isinstance(setting, int | float):
+            _check_fraction(setting, setting_text(setting))
+            return Strength(setting)
+        if not isinstance(setting, Mapping | str | list | tuple):
+            _check_fraction(setting, setting)
+        values = dict(setting) if isinstance(setting, Mapping) else _by_kind(setting)
+        for kind, value in values.items():
+            if kind not in KINDS:
+                raise InputError(
+                    f"strength={setting_text(setting)}: {kind} is no kind of prompt; the kinds are "
+                    f"{', '.join(KINDS)}"
+                )
+            _check_fraction(value, setting_text(setting))
+        return Strength(self, {**{kind: self.of(kind) for kind in KINDS}, **values})
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """How a header or a summary says it, see :meth:`read`."""
+        return {"strength": float(self)} | ({"strengths": self.by_kind} if self.by_kind else {})
+
+    @staticmethod
+    def read(tree: Mapping[str, Any]) -> Strength:
+        """The strength that a header or a validation says; those without one are of full strength.
+
+        Args:
+            tree: A header or a row with ``strength``, and ``strengths`` by kind if these differ.
+        """
+        return Strength(tree.get("strength", 1.0), tree.get("strengths"))
+
+
+IN_FULL = Strength()
+
+
+def _by_kind(setting: str | Sequence[str]) -> dict[str, float]:
+    """The numbers in ``none:1,box:0``."""
+    words = setting.split(",") if isinstance(setting, str) else [str(word) for word in setting]
+    values: dict[str, float] = {}
+    for word in words:
+        kind, _, number = word.strip().partition(":")
+        try:
+            values[kind.strip()] = float(number)
+        except ValueError:
+            _check_fraction(word, setting_text(setting))
+    return values
+
+
+def setting_text(setting: StrengthSetting) -> str:
+    """A setting of strength as the command line takes it."""
+    if isinstance(setting, Mapping):
+        return ",".join(f"{kind}:{value}" for kind, value in setting.items())
+    if isinstance(setting, str | int | float):
+        return f"{setting:g}" if isinstance(setting, int | float) else setting
+    return ",".join(map(str, setting))
+
+
+def _check_fraction(value: Any, text: Any) -> None:
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"strength={value}: must be a fraction of the training, from 0 to 1")
+        raise InputError(
+            f"strength={text}: must be a fraction of the training, from 0 to 1, or one by kind "
+            "of prompt as in none:1,box:0"
+        )
 
 
-def check_demanded(model: FineTuned, strength: float) -> None:
-    """Refuses a requested strength that the model does not support.
+def set_demanded(model: FineTuned, setting: StrengthSetting) -> None:
+    """Sets a strength that somebody requests.
 
     Raises:
         InputError: See :attr:`FineTuned.strength`; or it is 0 and the base cannot answer.
     """
-    before = model.strength
-    model.strength = strength
-    model.strength = before
-    if strength == 0 and (reason := no_base(model)):
-        raise InputError(f"strength=0: {reason}; set 1, or nothing")
+    model.strength = setting
+    if not model.strength and (reason := no_base(model)):
+        raise InputError(f"strength={model.strength}: {reason}; set 1, or nothing")
+
+
+def check_supported(model: FineTuned, strength: Strength) -> None:
+    """Refuses a strength that a model does not have.
+
+    Raises:
+        InputError: It is between 0 and 1, or differs by kind of prompt, and the model has no such;
+            see :func:`no_middle` and :func:`no_kinds`.
+    """
+    levels = strength.by_kind.values() or (float(strength),)
+    if any(0 < level < 1 for level in levels) and (reason := no_middle(model)):
+        raise InputError(f"strength={strength}: {reason}; set 0, the base, or 1")
+    if strength.by_kind and (reason := no_kinds(model)):
+        raise InputError(f"strength={strength}: {reason}; set one number for all prompts")
 
 
 def plain_input(sam: Sam, policy: InputPolicy) -> InputPolicy:
@@ -124,6 +261,25 @@ def no_base(model: FineTuned) -> str:
     if model.decoder.classes is None:
         return ""
     return f"the base knows no classes, and {model.decoder.name} predicts maps of them"
+
+
+def no_kinds(model: FineTuned) -> str:
+    """The reason, as a clause, why kinds of prompts cannot differ in strength; empty if they can.
+
+    Then the model has one kind of answer, or the base would see other images than it does.
+    """
+    decoder = model.decoder
+    if reason := no_base(model):
+        return reason
+    if not decoder.prompted:
+        return f"{decoder.name} answers without a prompt, whatever is asked"
+    if decoder.dense_targets:
+        return f"{decoder.name} predicts {decoder.dense_targets[0]}, which the base does not know"
+    stride = model.sam.image_encoder.stride
+    same = plain_input(model.sam, model.tuned_input).size == model.tuned_input.size
+    if not same or model.adapter.stride not in (None, stride):
+        return f"{model.adapter.name} has another frame than the base"
+    return ""
 
 
 def starts(model: FineTuned) -> dict[str, Tensor]:

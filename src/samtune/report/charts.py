@@ -58,7 +58,7 @@ def charts(
         ends = (min(0.0, iou[0][0]), iou[-1][0])
         curves.append(Curve("zero-shot", "before", [(x, baseline) for x in ends]))
     all_charts.append(_chart("Validation IoU", curves + _watched(rows["val"])))
-    all_charts.append(_strengths(rows["strength"], summary.get("strength")))
+    all_charts.append(_strengths(rows["strength"], summary))
     for way in ("everything", "watershed"):
         all_charts += _thresholds(way.capitalize(), summary.get(way) or {})
     return [chart for chart in all_charts if chart]
@@ -71,15 +71,21 @@ def _watched(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
     return [Curve(key.removeprefix(IOU_OF), style, _series(rows, key)) for key, style in styles]
 
 
-def _strengths(rows: Sequence[Mapping[str, Any]], strength: float | None) -> dict[str, Any] | None:
-    """The validations of the last choice by strength, one curve per prompt."""
+def _strengths(
+    rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The validations of the last choice by strength, one curve per prompt, and the choice."""
+    strength, by_mode = summary.get("strength"), summary.get("selection", {}).get("strengths", {})
+    modes_at: dict[float, list[str]] = {} if by_mode or strength is None else {float(strength): []}
+    for mode, level in by_mode.items():
+        modes_at.setdefault(float(level), []).append(mode)
     rows = [{**row, "step": row["strength"]} for row in rows if row["step"] == rows[-1]["step"]]
     curves = _watched(rows) or [Curve("IoU", "after", _series(rows, "iou"))]
     curves = [replace(curve, dots=True) for curve in curves]
     values = [y for curve in curves for _, y in curve.points]
-    if strength is not None and values:
-        line = [(float(strength), min(values)), (float(strength), max(values))]
-        curves.append(Curve("chosen", "before", line))
+    for level, modes in modes_at.items() if values else ():
+        name = f"chosen for {', '.join(modes)}" if modes else "chosen"
+        curves.append(Curve(name, "before", [(level, min(values)), (level, max(values))]))
     return _chart("Validation IoU by strength", curves, "strength")
 
 

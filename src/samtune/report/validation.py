@@ -33,5 +33,9 @@ def length_line(event: Mapping[str, Any]) -> str:
 
 def strength_note(summary: Mapping[str, Any]) -> str:
     """A note on the strength of a checkpoint, unless it acts in full."""
+    by_kind = summary.get("strengths", {})
+    if by_kind:
+        parts = ",".join(f"{kind}:{value:g}" for kind, value in by_kind.items())
+        return f" (strength {parts})"
     strength = summary.get("strength", 1)
     return "" if strength == 1 else f" (strength {strength:g})"

@@ -18,8 +18,8 @@ from samtune.inference.everything.config import EverythingConfig
 from samtune.inference.everything.watershed import WatershedConfig
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import expand
-from samtune.model.finetuned import check_fit, check_pair
 from samtune.model.packages import REGISTRIES
+from samtune.model.parts import check_fit, check_pair
 from samtune.model.rates import Rate, rate_of
 from samtune.options import Fraction, Range, Settings, setting, validated
 from samtune.registry import Registry
@@ -104,10 +104,10 @@ class RunConfig(Settings):
     """All objects of images without prompts."""
     watershed: WatershedConfig = field(default_factory=WatershedConfig)
     """The same by a decoder of distances."""
-    strength: Fraction | None = None
-    """For an evaluation or prediction with a checkpoint: how far its weights are blended from the
-    base (0) to the trained ones (1); by default as the checkpoint says. For a training, set
-    train.strength."""
+    strength: Fraction | str | list[str] | None = None
+    """For an evaluation, a prediction or an export with a checkpoint: how far its weights are
+    blended from the base (0) to the trained ones (1), for all prompts or by kind, as in
+    none:1,box:0; by default as the checkpoint says. For a training, set train.strength."""
     preset: Literal["8gb", "12gb", "16gb", "24gb", "80gb", "cpu", "auto"] | None = None
     """Makes a training fit into a memory size: 8gb, 12gb, 16gb, 24gb, 80gb, auto (the free memory
     of this machine's device) or cpu (the same, on the processor). It sets what samtune plan finds;

@@ -17,7 +17,7 @@ from samtune.distributed import is_main
 from samtune.evaluation.streaming import predict
 from samtune.metrics.contract import MEASURES
 from samtune.model.finetuned import FineTuned
-from samtune.prompts import NONE
+from samtune.prompts import NONE, kind_of
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
 from samtune.runs.assembly import dataset_of
@@ -73,7 +73,8 @@ class Examination:
         """
         model = self.models[1]
         strength = model.strength
-        model.strength = strength or 1.0  # the trained weights, even if not worth it
+        # the trained weights, even if not worth it
+        model.strength = strength.of(kind_of(self.mode)) or 1.0
         evidence = replace(self.measure(display), rows=rows)
         evidence = replace(evidence, weights=(self.norm, norm_after(folder)))
         if better_on_training(evidence):

@@ -18,6 +18,7 @@ from samtune.errors import InputError
 from samtune.files import as_path, write_whole
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST
+from samtune.model.strength import setting_text
 from samtune.precision import arithmetic
 from samtune.prompts import AUTOMATIC, kind_of
 from samtune.registry.places import key_of
@@ -103,8 +104,8 @@ def train(config: RunConfig, display: Display, forecast: Forecaster | None = Non
         )
     if config.strength is not None:
         raise InputError(
-            f"strength={config.strength:g}: of a checkpoint that is used; set train.strength for "
-            "that of a training"
+            f"strength={setting_text(config.strength)}: of a checkpoint that is used; set "
+            "train.strength for that of a training"
         )
     check_trackers(config.train.trackers)
     if config.resume is None:
@@ -139,7 +140,7 @@ def _train(config: RunConfig, display: Display, begun_at: float, forecast: Forec
         summary |= {**_costs(plan.model, config, result.seconds), "steps": result.steps}
         summary |= {"length": length_of(config), **(entry or {})}
         summary |= {"checkpoint": str(folder / BEST), "title": _title(config)}
-        summary |= {"strength": plan.model.strength, "selection": selection(result, plan.settings)}
+        summary |= {**plan.model.strength.entries, "selection": selection(result, plan.settings)}
         summary["verdict"], *about = verdict(result, plan.settings)
         left_out, short = _left_out(result, config), shortfalls(summary["by_prompt"])
         summary["diagnoses"], misfits = plan.examination.causes(log.rows, folder, display)
@@ -276,7 +277,7 @@ def _evaluate(
         summary, pictures = compare_with_base(baseline, model, test, *how)
         summary |= _costs(model or baseline, config, time.perf_counter() - start)
         summary |= {"checkpoint": None if model is None else source.word}
-        summary |= {} if model is None else {"strength": model.strength}
+        summary |= {} if model is None else model.strength.entries
         summary |= {k: v for k, v in ((model and model.about) or {}).items() if k in WAYS}
         summary["title"] = f"{stem} on {data_name(config)}, {config.data.split}"
         remarks += shortfalls(summary["by_prompt"])

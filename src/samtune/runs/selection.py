@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from samtune.prompts import kind_of
+from samtune.model.strength import Strength
+from samtune.prompts import AUTOMATIC, kind_of
 from samtune.report.quantities import counted, metric
 from samtune.runs.assembly import evaluation_modes
 from samtune.runs.class_maps import has_class_maps
@@ -51,9 +52,20 @@ def selection(result: FitResult, settings: FitConfig) -> Tree:
             mode: {side: row.get(key_of("iou", mode)) for side, row in sides.items()}
             for mode in dict.fromkeys(watched)
         },
+        **_by_prompt(result),
         "curve_of": result.weights,
         "curve": list(result.curve),
     }
+
+
+def _by_prompt(result: FitResult) -> Tree:
+    """If kinds of prompts have their own strengths, that of each prompt mode on the curve."""
+    strength = Strength.read(result.best or {})
+    if not strength.by_kind or not result.curve:
+        return {}
+    modes = [key.removeprefix("iou@") for key in result.curve[-1] if key.startswith("iou@")]
+    prompted = (mode for mode in modes if mode not in AUTOMATIC)
+    return {"strengths": {mode: strength.of(kind_of(mode)) for mode in prompted}}
 
 
 def verdict(result: FitResult, settings: FitConfig) -> list[str]:
@@ -70,7 +82,8 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
         name: metric(criterion.value(row))
         for name, row in (("best", best), ("before", before or {}), ("top", result.top or {}))
     }
-    if best["strength"] == 0:
+    strength = Strength.read(best)
+    if not strength:
         remarks.append(
             f"not worth it: on the validation images {_why_not(result, settings, values)}; the "
             "checkpoint answers as the base (strength 0); more images or another method may help, "
@@ -84,7 +97,7 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
         )
     else:
         which = best.get("weights", f"step {best['step']}")
-        acts = "" if best["strength"] == 1 else f" at strength {best['strength']:g}"
+        acts = "" if str(strength) == "1" else f" at strength {strength}"
         remarks.append(
             f"best {criterion} on the validation images: {values['best']} (zero-shot "
             f"{values['before']}), {which} of {result.steps}{acts}"

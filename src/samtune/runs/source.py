@@ -18,6 +18,7 @@ from samtune.model.finetuned import PLAIN, FineTuned
 from samtune.model.header import BUNDLE, check_modules, checkpoint_file, read_header
 from samtune.model.on_hub import is_on_hub
 from samtune.model.packages import check_packages, lacking_packages
+from samtune.model.strength import setting_text
 from samtune.options import changeable
 from samtune.options.former import under_current_names
 from samtune.prompts import PromptModes
@@ -234,8 +235,8 @@ class Source:
         if self.is_base:
             if config.strength is not None:
                 raise InputError(
-                    f"strength={config.strength:g}: {self.word} is a base without a training; "
-                    "leave it out, or give a checkpoint"
+                    f"strength={setting_text(config.strength)}: {self.word} is a base without a "
+                    "training; leave it out, or give a checkpoint"
                 )
             return models(config)[1]
         base, device = config.base, device_of(config)

@@ -18,9 +18,10 @@ from torch import Tensor
 from samtune.distributed import share_buffers
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
-from samtune.model.strength import no_base, no_middle
+from samtune.model.strength import Strength, no_base, no_middle
 from samtune.training.criterion import key_of
 from samtune.training.keeping import Keeping
+from samtune.training.kinds import Kind, row_of, strengths_of
 from samtune.training.schedule import NONE, FitConfig
 from samtune.training.state import TrainingState
 from samtune.training.validation import Measurement, Row, Validation
@@ -46,6 +47,8 @@ class Judge:
     no_base: str = ""
     """The reason why the base is no candidate, see :func:`samtune.model.strength.no_base`; empty if
     it is one."""
+    kinds: tuple[Kind, ...] = ()
+    """The kinds of prompts that get their own strengths; none if all share one."""
 
     def rank(self, row: Row) -> float:
         """A value for comparisons; higher is better."""
@@ -115,6 +118,10 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
     permitted candidate is chosen, and more strengths are tried between the highest that forgets
     nothing and the next one. If the base is no candidate, the trained weights act in full.
 
+    If kinds of prompts get their own strengths (:mod:`samtune.training.kinds`), that is the one for
+    all of them together, and nothing can be forgotten: the weights are the best, whatever they
+    forget in full.
+
     Args:
         judge: The comparison.
         state: The state of the training; the ``curve`` of its ``choice`` has the validations by
@@ -129,16 +136,19 @@ def choose(judge: Judge, state: TrainingState, model: FineTuned, last: Tensors) 
         _Candidates(judge, state, model).choose(last)
 
 
-def measurements_at_end(config: FitConfig, model: FineTuned) -> int:
+def measurements_at_end(judge: Judge, model: FineTuned) -> int:
     """How often :func:`choose` measures a model as a rule.
 
     Args:
-        config: How training goes.
+        judge: The comparison.
         model: The model that is trained.
     """
+    config = judge.config
     strengths = 0 if no_base(model) else len([s for s in _strengths(config, model) if s < 1])
     mean = config.average != NONE and config.demanded_strength is None
-    return strengths + (2 if mean else 0)  # the mean, and what it is compared with
+    base_and_whole = 1 if mean else 2  # with a mean, the whole is measured for it
+    by_kind = base_and_whole if judge.kinds else 0
+    return strengths + (2 if mean else 0) + by_kind  # the mean, and what it is compared with
 
 
 def drop_base(judge: Judge, state: TrainingState) -> None:
@@ -161,11 +171,11 @@ def measure_again(judge: Judge, state: TrainingState, model: FineTuned) -> None:
     """
     for name, tensors in (("best", state.best_tensors), ("top", state.top_tensors)):
         row = getattr(state, name)
-        if row is None or not tensors or row.get("strength", 1.0) == 0:
+        if row is None or not tensors or not Strength.read(row):
             setattr(state, name, None)
             continue
         model.load_state_dict(tensors)
-        model.eval().strength = row.get("strength", 1.0)
+        model.eval().strength = Strength.read(row)
         measured = judge.validation.measure(model, judge.watched(state)).row
         setattr(state, name, {**row, **measured})
     state.zero_shot, state.choice = None, None
@@ -207,6 +217,8 @@ class _Candidates:
             if self.judge.rank(raw.row) > NOTHING:
                 self._end_with(raw)
             return
+        if self.judge.kinds:
+            raw = self._with_kinds(raw)
         self.winner = self.whole or self.base
         curve = [self.base]
         for strength in _strengths(self.judge.config, self.model):
@@ -218,12 +230,36 @@ class _Candidates:
                 curve += self._between(curve)
         else:  # somebody has chosen
             self.winner = curve[-1]
+        if self.judge.kinds:
+            self.winner = self._by_kind(raw, curve)
         if self.winner is self.base:
             state.best_tensors = raw.tensors
         else:
             self._end_with(self.winner)
         rows = sorted((candidate.row for candidate in curve), key=lambda row: row["strength"])
         state.choice = {"weights": raw.weights, "curve": rows}
+
+    def _with_kinds(self, raw: _Candidate) -> _Candidate:
+        """The weights in full, which may act so if they forget nothing; measured as the base is."""
+        of_raw = self._measurement_of(raw)
+        raw = replace(raw, row={**raw.row, **of_raw.row}, measurement=of_raw)
+        self.base = replace(self._measure(raw, 0.0), weights="")
+        self.base.row["step"] = 0
+        self.whole = raw if self._may_replace(raw, None) else None
+        return raw
+
+    def _by_kind(self, raw: _Candidate, curve: Sequence[_Candidate]) -> _Candidate:
+        """The weights at the strength of each kind of prompt."""
+        validation = self.judge.validation
+        criterion, own_mode = validation.criterion, validation.own_mode
+        measured = {candidate.strength: self._measurement_of(candidate) for candidate in curve}
+        together = self.winner.strength
+        strength = strengths_of(self.judge.kinds, measured, criterion, together)
+        rows = {candidate.strength: candidate.row for candidate in curve}
+        if not strength:
+            self.state.best = self.base.row
+            return self.base
+        return replace(raw, row=row_of(rows, strength, criterion, own_mode))
 
     def _end_with(self, winner: _Candidate) -> None:
         self.state.best = {**winner.row, "weights": winner.weights}
@@ -238,7 +274,7 @@ class _Candidates:
         if config.average != NONE and state.averaged > 1:
             mean = _Candidate(f"mean of {state.averaged}", state.mean, {"step": state.step})
             mean = self._measure(mean, 1.0)
-            if self._may_replace(mean, self.whole):
+            if not self.judge.kinds and self._may_replace(mean, self.whole):
                 self.whole = raw = mean
             elif raw is None or self._is_clearly_better(mean, raw):
                 raw = mean
@@ -288,8 +324,9 @@ class _Candidates:
 
     def _of_training(self, row: Row | None, tensors: Tensors) -> _Candidate | None:
         """A validation that was better than all before it; the base's is none."""
-        if row is None or row.get("strength", 1.0) == 0:
+        if row is None or not Strength.read(row):
             return None
+        row = {key: value for key, value in row.items() if key != "strengths"}
         return _Candidate(f"step {row['step']}", tensors, {**row, "strength": 1.0})
 
     def _measurement_of(self, candidate: _Candidate) -> Measurement:
@@ -308,7 +345,9 @@ class _Candidates:
         self.model.load_state_dict(weights.tensors)
         share_buffers(self.model)
         self.model.eval().strength = strength
-        return self.judge.validation.measure(self.model, self.judge.watched(self.state))
+        of_kinds = (mode for kind in self.judge.kinds for mode in kind.modes)
+        modes = dict.fromkeys((*self.judge.watched(self.state), *of_kinds))
+        return self.judge.validation.measure(self.model, tuple(modes))
 
 
 def _strengths(config: FitConfig, model: FineTuned) -> Sequence[float]:

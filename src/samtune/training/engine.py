@@ -27,10 +27,11 @@ from samtune.training.budget import Budget, Outside
 from samtune.training.caching import FOLDER, check_feature_cache, feature_cache, remove_store
 from samtune.training.callbacks import Callback, Callbacks
 from samtune.training.choice import Judge, measurements_at_end
+from samtune.training.kinds import kinds_to_choose
 from samtune.training.optimiser import OptimizerFactory, ScheduleFactory
 from samtune.training.result import FitResult
 from samtune.training.saves import goes_on, locked_by_main
-from samtune.training.schedule import FitConfig
+from samtune.training.schedule import NONE, FitConfig
 from samtune.training.trackers import check_trackers
 from samtune.training.trainer import Event, Trainer
 from samtune.training.user_parts import UserParts
@@ -146,10 +147,10 @@ def fit(
         trainer.saves.header, trainer.progress = header or {}, progress
         if others is not None:
             validation = Validation(others, config, measuring or EvalConfig(), automatic)
-            validation.check(model)
-            trainer.judge = Judge(validation, trainer.keeping, config, no_base(model))
+            trainer.judge = _judge_of(trainer, validation)
         if config.seconds is not None:
-            at_end = (0, 0) if others is None else (len(others), measurements_at_end(config, model))
+            judge, images_at_end = trainer.judge, 0 if others is None else len(others)
+            at_end = images_at_end, 0 if judge is None else measurements_at_end(judge, model)
             trainer.budget = Budget(config, trainer.batches, *at_end, outside)
         trainer.check_schedule()
         if begun:
@@ -188,3 +189,15 @@ def _remove_stores(folder: Path, both: Sequence[SegmentationDataset], features: 
     for name, is_own in ((FOLDER, features), (DECODED, decoded)):
         if is_own and is_main():
             remove_store(folder / name)
+
+
+def _judge_of(trainer: Trainer, validation: Validation) -> Judge:
+    """The comparison of the validations of a training.
+
+    Raises:
+        InputError: The criterion is over automatic modes that the model cannot do.
+    """
+    model, keeping, config = trainer.model, trainer.keeping, validation.config
+    validation.check(model)
+    kinds = kinds_to_choose(config, model, keeping.trained_modes, keeping.setting != NONE)
+    return Judge(validation, keeping, config, no_base(model), kinds)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from samtune.model.strength import Strength
+
 _FEW = 4
 End = Literal["steps", "time", "patience", "stop"]
 """The reasons why a training ends: its steps or its time are over, or patience, or a callback."""
@@ -18,7 +20,8 @@ class FitResult:
     steps: int
     best: dict[str, Any] | None
     """The validation of the chosen weights: its ``step``, metrics and ``strength``, which is 0 if
-    nothing beat the base; ``None`` if there was nothing to measure."""
+    nothing beat the base, with ``strengths`` if kinds of prompts have their own; ``None`` if there
+    was nothing to measure."""
     seconds: float
     peak_memory_bytes: int
     """The most memory in use: the device's if it has its own, else the process's."""
@@ -52,7 +55,7 @@ class FitResult:
         steps = f"{self.steps} step{'' if self.steps == 1 else 's'} in {self.seconds:.3g} s"
         if self.best is None:
             return f"{steps}; nothing was validated, and the last weights stay"
-        if self.best.get("strength") == 0 and self.zero_shot is not None:
+        if not Strength.read(self.best) and self.zero_shot is not None:
             return (
                 f"{steps}; nothing validated better than the base ({in_words(self.zero_shot)}), so "
                 "the model answers as the base, with strength 0"

@@ -19,6 +19,7 @@ from samtune.interrupts.boundaries import is_asked_to_save
 from samtune.model.checkpoint import save, under_current_names
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import BEST, read_header
+from samtune.model.strength import Strength
 from samtune.training.optimiser import Optimisation
 from samtune.training.state import (
     TrainingState,
@@ -112,7 +113,7 @@ class Saves:
         state = read_state(self.output / LAST, model, optimisation)
         if state.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
-        if not state.best_tensors and state.best is not None and state.best.get("strength", 1) > 0:
+        if not state.best_tensors and state.best is not None and Strength.read(state.best):
             state.best_tensors = self._best_on_disk(model)
         return state
 

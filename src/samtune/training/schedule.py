@@ -180,8 +180,8 @@ class FitConfig(Settings):
     prompts.eval, or over all trained prompts if there are none."""
     strength: Literal["auto", "none"] | Fraction = "auto"
     """How far the result is blended from the base (0) to the trained weights (1): auto chooses by
-    the validation images; none means 1, or 0 if the base validates better; a number is used as it
-    is."""
+    the validation images, for each kind of prompt; none means 1, or 0 if the base validates better;
+    a number is used as it is, for all prompts."""
     average: Literal["auto", "none"] | PositiveFraction = setting("auto", level="expert")
     """Fraction of the steps, at the end, whose weights are averaged; the average is used if it
     validates better by more than the standard error. auto means a quarter."""

@@ -20,7 +20,7 @@ from samtune.interrupts.signals import holding_stops, without_interrupts
 from samtune.losses.dense import check_dense
 from samtune.model.compiling import compiling_of
 from samtune.model.finetuned import FineTuned
-from samtune.model.strength import check_demanded
+from samtune.model.strength import Strength, StrengthSetting, set_demanded
 from samtune.training.accelerator import make_accelerator
 from samtune.training.average import add_to_mean, is_averaged
 from samtune.training.budget import Budget, event_of_length
@@ -80,7 +80,8 @@ class Trainer:
                 f"{model.decoder.name!r} has no parameters; set decoder.name=tuned or an adapter"
             )
         if config.demanded_strength is not None:
-            check_demanded(model, config.demanded_strength)
+            set_demanded(model, config.demanded_strength)
+            model.strength = 1
         config = config.with_rate(model.learning_rate)
         self.config, self.seed, self.on_event = config, seed, on_event
         train = train.with_dense_targets(model.decoder.dense_targets)
@@ -240,7 +241,7 @@ class Trainer:
                 self._put_best()
                 self.saves.write_best(self.model)
 
-    def _put(self, tensors: Mapping[str, Tensor], strength: float) -> None:
+    def _put(self, tensors: Mapping[str, Tensor], strength: StrengthSetting) -> None:
         self.model.load_state_dict(tensors)
         self.model.strength = strength
 
@@ -248,7 +249,7 @@ class Trainer:
         best, demanded = self.state.best, self.config.demanded_strength
         tensors = self.state.best_tensors or self.model.state_dict()
         unmeasured = 1.0 if demanded is None else demanded
-        self._put(tensors, unmeasured if best is None else best.get("strength", 1.0))
+        self._put(tensors, unmeasured if best is None else Strength.read(best))
 
     def _loop(self) -> None:
         stream = batches_from(self.train, self.config, self.seed, self.state.step)
@@ -376,7 +377,7 @@ class Trainer:
     def _save_best(self) -> None:
         """Writes the present weights, if they are the best; turned down if the base is better."""
         state, best = self.state, self.state.best
-        acts = best is not None and best["strength"] > 0
+        acts = best is not None and bool(Strength.read(best))
         if not acts or (best is not None and best["step"] == state.step):
             self.saves.write_best(self.model, 1 if acts else 0)
 

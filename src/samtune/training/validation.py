@@ -43,11 +43,19 @@ class Measurement:
     """Gives :attr:`values`."""
     encodings: int = 0
     """How many images or tiles were encoded for it, by all processes."""
+    draw_by: Callable[[Criterion], Floats] | None = None
+    """The same for another criterion."""
 
     @cached_property
     def values(self) -> Floats:
         """The criterion for draws of the images, ``(draws,)``; the same draws for every model."""
         return self.draw()
+
+    def judged_by(self, criterion: Criterion) -> Measurement:
+        """The same results under another criterion over the prompt modes that were measured."""
+        if (by := self.draw_by) is None:
+            return self
+        return replace(self, draw=lambda: by(criterion))
 
     def error_beside(self, other: Measurement) -> float:
         """The standard error of the difference to the same images' other validation.
@@ -139,7 +147,11 @@ class Validation:
         row |= {str(self.criterion): self.criterion.value(row)}
         images = 0 if first.draws is None else first.draws.images
         encodings = sum(gather_items([model.encodings - before]))
-        return Measurement(row, images, lambda: self._values(first, by_mode), encodings)
+
+        def draw(criterion: Criterion) -> Floats:
+            return _values(criterion, first, by_mode)
+
+        return Measurement(row, images, lambda: draw(self.criterion), encodings, draw)
 
     def _terms_of(self, mode: str) -> list[Term]:
         return [term for term in self.criterion.terms if term.mode == mode]
@@ -155,14 +167,17 @@ class Validation:
             warnings.simplefilter("ignore", PromptMismatch)
             return evaluate_automatic(model, val, generator, measuring=self.measuring)
 
-    def _values(self, first: Evaluation, by_mode: Mapping[str, Evaluation | None]) -> Floats:
-        """The criterion for draws of the images, see :class:`Measurement`."""
-        by_key: dict[str, Floats] = {}
-        for term in self.criterion.terms:
-            evaluation = first if term.mode is None else by_mode[term.mode]
-            draws = None if evaluation is None else evaluation.draws
-            if draws is not None and term.measure in draws.values:
-                by_key[term.key] = draws.values[term.measure]
-        count = min(map(len, by_key.values()), default=0)
-        rows = ({key: values[i] for key, values in by_key.items()} for i in range(count))
-        return np.array([self.criterion.value(row) for row in rows])
+
+def _values(
+    criterion: Criterion, first: Evaluation, by_mode: Mapping[str, Evaluation | None]
+) -> Floats:
+    """A criterion for draws of the images, see :class:`Measurement`."""
+    by_key: dict[str, Floats] = {}
+    for term in criterion.terms:
+        evaluation = first if term.mode is None else by_mode[term.mode]
+        draws = None if evaluation is None else evaluation.draws
+        if draws is not None and term.measure in draws.values:
+            by_key[term.key] = draws.values[term.measure]
+    count = min(map(len, by_key.values()), default=0)
+    rows = ({key: values[i] for key, values in by_key.items()} for i in range(count))
+    return np.array([criterion.value(row) for row in rows])

@@ -20,8 +20,7 @@ from samtune.model.checkpoint import load
 class Hub(Format):
     """Everything that a reader of the hub expects; ``hf upload`` puts it there."""
 
-    cuts = True
-    names_classes = True
+    keeps_checkpoint = cuts = names_classes = True
     ignores: ClassVar = {
         "threshold": "the checkpoint holds none; leave it out, and say --threshold to samtune "
         "predict or threshold= to model.predictor()"

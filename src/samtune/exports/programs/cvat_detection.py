@@ -78,7 +78,7 @@ def outlines(mask: NDArray[np.bool_]) -> Iterator[list[float]]:
 
 
 def create(
-    checkpoint: str = "", base: str = "", device: str = "cpu", strength: float | None = None
+    checkpoint: str = "", base: str = "", device: str = "cpu", strength: float | str | None = None
 ) -> Function:
     """Loads the model; ``-p NAME=TYPE:VALUE`` of cvat-cli gives these arguments.
 
@@ -86,7 +86,8 @@ def create(
         checkpoint: Another checkpoint than the one beside this file.
         base: The weights of its base; ``nano`` needs none.
         device: ``cpu``, ``cuda`` or ``mps``.
-        strength: How much of the training acts; by default as the checkpoint says.
+        strength: How much of the training acts, for all prompts or by kind, as in
+            ``none:1,box:0``; by default as the checkpoint says.
     """
     import samtune
 

@@ -86,7 +86,7 @@ class Brushes:
             checkpoint,
             base or os.environ.get("SAMTUNE_BASE") or beside,
             device=os.environ.get("SAMTUNE_DEVICE") or "cpu",
-            strength=float(strength) if strength else None,
+            strength=strength or None,
         )
         self.version = f"{checkpoint.stem}-{sha256(checkpoint.read_bytes()).hexdigest()[:8]}"
         self._predictors: OrderedDict[tuple[str, int], Predictor] = OrderedDict()

@@ -96,7 +96,7 @@ class MaskGenerator:
     def multimask(self) -> bool:
         """Whether each point has three masks."""
         chosen = self.config.multimask_output
-        tuned = self.model.trainable() > 0 and self.model.strength > 0
+        tuned = self.model.trainable() > 0 and self.model.strength.of("point") > 0
         return (self.model.multimask or not tuned) if chosen is None else chosen
 
     def __call__(self, image: NDArray[np.uint8]) -> Instances:
@@ -280,7 +280,9 @@ def check_points(model: FineTuned) -> None:
 
 def _remark(model: FineTuned) -> None:
     """Warns of a model that was not trained for points."""
-    if model.trainable() and model.strength and "point" not in model.prompt_modes.kinds:
+    strength = model.strength.of("point")
+    chosen = bool(model.strength.by_kind)  # by validation, or by somebody
+    if model.trainable() and strength and not chosen and "point" not in model.prompt_modes.kinds:
         warnings.warn(
             f"trained with prompt {model.prompts}, but asked with points: masks and their scores "
             "may be worse; train with prompts.train=box,point",

@@ -205,7 +205,7 @@ def finds_by_watershed(model: FineTuned, answer: str, is_chosen: bool = False) -
 
 def answers_unprompted(model: FineTuned) -> bool:
     """Whether a model was trained to answer with one mask of a whole image without a prompt."""
-    tuned = model.trainable() > 0 and model.strength > 0
+    tuned = model.trainable() > 0 and model.strength.of(NONE) > 0
     return tuned and NONE in model.prompt_modes and model.acting.decoder.classes is None
 
 
