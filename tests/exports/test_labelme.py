@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from tuned_models import quickly_traced
 
 from samtune.exports.checks import SHAPES, asks, prompts_of
 from samtune.exports.writing import export
@@ -14,12 +15,13 @@ from samtune.model.finetuned import FineTuned
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("operators_read_once")
 def test_the_engine_of_labelme_gives_the_masks_of_the_model(tmp_path, monkeypatch):
     osam = pytest.importorskip("osam")
     pixels = tiny.pixels(1, (50, 90))[0].permute(1, 2, 0).byte().numpy()
     (tmp_path / "in").mkdir()
     Image.fromarray(pixels).save(tmp_path / "in/a.png")
-    model = FineTuned(tiny.base(tiny.SHALLOW), "none", "frozen", prompts="box")
+    model = FineTuned(quickly_traced(), "none", "frozen", prompts="box")
     export(model, tmp_path / "out", format="labelme", name="polyps", check=tmp_path / "in")
     monkeypatch.setattr(osam.apis, "registered_model_types", [*osam.apis.registered_model_types])
     monkeypatch.syspath_prepend(tmp_path / "out")

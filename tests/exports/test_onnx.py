@@ -1,12 +1,20 @@
-"""ONNX: one model with prompts and one without, as files beside the model."""
+"""ONNX: one model with prompts and one without, as files beside the model.
+
+The file without prompts is also run by the programs of docs/export/onnx.md.
+"""
 
 import json
+import os
+import shutil
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from tuned_models import moved, save_picture
+from PIL import Image
+from tuned_models import moved, quickly_traced, save_picture
 
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
@@ -16,13 +24,35 @@ from samtune.exports.writing import export
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
 
+ROOT = Path(__file__).parents[2]
+WEB = Path(os.environ.get("ONNXRUNTIME_WEB") or ROOT / "node_modules/onnxruntime-web/dist")
+
+
+def browser_benchmark():
+    spec = spec_from_file_location("browser", ROOT / "benchmarks/exports/browser/run.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     return save_picture(tmp_path_factory.mktemp("pictures"))
 
 
+@pytest.fixture(scope="module")
+def exported(picture, tmp_path_factory, operators_read_once):
+    """A model of classes, and a folder with its file and a photograph."""
+    folder = save_picture(tmp_path_factory.mktemp("runner"))
+    parts = {"decoder_options": {"classes": 3}, "prompts": "none"}
+    policy = InputPolicy((64, 64), channels="bgr", mean=(90.0, 80.0, 70.0))
+    model = moved(FineTuned(quickly_traced(), "bitfit", "semantic", input=policy, **parts))
+    export(model, folder / "polyps-onnx", name="polyps", check=picture)
+    return model, folder
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("operators_read_once")
 def test_encoder_and_decoder_answer_as_the_model_does(picture, tmp_path):
     model = moved(FineTuned(tiny.base(tiny.SHALLOW), "lora", "hq", prompts="box"))
     exported = export(model, tmp_path / "out", name="polyps", threshold=0.5, check=picture)
@@ -66,23 +96,57 @@ def _check_several_prompts_at_once(model, folder):
 
 
 @pytest.mark.slow
-def test_a_model_of_classes_is_one_file(picture, tmp_path):
-    policy = InputPolicy((64, 96), "stretch", channels="bgr", mean=(90.0, 80.0, 70.0))
-    model = moved(
-        FineTuned(
-            tiny.base(tiny.SHALLOW),
-            "bitfit",
-            "semantic",
-            decoder_options={"classes": 3},
-            input=policy,
-            prompts="none",
-        )
-    )
+def test_in_half_precision_it_is_the_same_file_rewritten(exported, picture, tmp_path, monkeypatch):
+    model, folder = exported
+    whole = folder / "polyps-onnx/polyps.onnx"
+    write = "samtune.exports.formats.onnx.write_onnx"  # the same trace
+    monkeypatch.setattr(write, lambda path, part, metadata: shutil.copy(whole, path))
     exported = export(model, tmp_path / "out", precision="fp16", check=picture)
     assert "bitfit-tiny.onnx" in exported.files
     assert 0 < exported.findings.difference < 0.5
-    logits = OnnxModel(tmp_path / "out/bitfit-tiny.onnx")(np.zeros((64, 96, 3)), [30.0, 40.0])[0]
+    half = tmp_path / "out/bitfit-tiny.onnx"
+    assert half.stat().st_size < whole.stat().st_size
+    logits = OnnxModel(half)(np.zeros((64, 64, 3)), [30.0, 40.0])[0]
     assert logits.shape == (3, 30, 40)
+
+
+def program(page: str, file: str) -> str:
+    """The program of a page that opens a file."""
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    (one,) = (block for block in blocks if file in block)
+    return one
+
+
+@pytest.mark.slow
+def test_the_documented_program_gives_the_models_masks(exported, monkeypatch):
+    model, folder = exported
+    image = Image.open(folder / "a.png").convert("RGB").resize((70, 110))
+    image.save(folder / "photo.jpg")
+    page = (ROOT / "docs/export/onnx.md").read_text("utf-8")
+    names = {}
+    monkeypatch.chdir(folder)
+    exec(program(page, "polyps-onnx/polyps.onnx"), names)
+    predictor = model.predictor()
+    predictor.set_image("photo.jpg")
+    logits, _, _ = predictor.predict(multimask_output=False, return_logits=True)
+    assert names["logits"].shape == logits.shape == (3, 110, 70)
+    assert np.abs(names["logits"] - logits).max() < 1e-3
+    assert names["mask"].any()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WEB.is_dir(), reason="needs npm install onnxruntime-web")
+@pytest.mark.skipif(browser_benchmark().browser() is None, reason="needs chromium")
+def test_the_documented_script_gives_the_models_masks_in_a_browser(exported):
+    model, folder = exported
+    image = np.array(Image.open(folder / "a.png").convert("RGB"))
+    onnx = folder / "polyps-onnx/polyps.onnx"
+    of_frame = np.ascontiguousarray(image[:, :64])  # it is not resized
+    rows = browser_benchmark().compare(model, [image, of_frame], onnx, WEB)
+    assert [row["resized by"] for row in rows] == ["samtune", "canvas"] * 2
+    for row in (rows[0], *rows[2:]):
+        assert row["difference"] < 1e-3
+        assert row["iou"] > 0.999
 
 
 @pytest.mark.parametrize("decoder", [d for d in DECODERS if DECODERS[d].prompted])

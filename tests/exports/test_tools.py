@@ -9,6 +9,7 @@ import tiny
 import torch
 import yaml
 from PIL import Image
+from tuned_models import quickly_traced
 
 from samtune.errors import InputError
 from samtune.exports import tool_files
@@ -226,10 +227,11 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(model, words, line, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("operators_read_once")
 @pytest.mark.parametrize(
     "name, policy",
     [
-        ("anylabeling", InputPolicy((64, 64), channels="bgr", mean=(90.0, 80.0, 70.0))),
+        ("anylabeling", InputPolicy((64, 96), "stretch", channels="bgr", mean=(90.0, 80.0, 70.0))),
         ("x-anylabeling", InputPolicy((64, 64))),
         ("x-anylabeling", InputPolicy((64, 96), "stretch")),
     ],
@@ -238,7 +240,7 @@ def test_exported_files_answer_as_the_model_does(name, policy, tmp_path):
     pixels = tiny.pixels(1, (50, 90))[0].permute(1, 2, 0).byte().numpy()
     (tmp_path / "in").mkdir()
     Image.fromarray(pixels).save(tmp_path / "in/a.png")
-    model = FineTuned(tiny.base(tiny.SHALLOW), "none", "frozen", prompts="box", input=policy)
+    model = FineTuned(quickly_traced(), "none", "frozen", prompts="box", input=policy)
     exported = export(model, tmp_path / "out", format=name, threshold=0.5, check=tmp_path / "in")
     assert exported.findings.difference < 1e-3
     assert {check.kind for check in exported.findings.checks} == {"box", "point"}

@@ -85,8 +85,11 @@ def trained(sam, adapter, decoder, train, val, **values):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("adapter", "decoder"), METHODS + LATE[:1], ids=str)
-@pytest.mark.parametrize("size", [1, 2], ids=["one by one", "in pairs"])
+@pytest.mark.parametrize(
+    ("adapter", "decoder", "size"),
+    [*((*method, 1) for method in METHODS + LATE[:1]), ("none", "hq", 2)],
+    ids=str,
+)
 def test_training_gives_the_same_with_and_without(sam, data, runs, adapter, decoder, size):
     """Bit for bit where each image is encoded alone; in pairs, kernels may round otherwise."""
     train, val, image = data(True), data(False), one_image(sam, adapter, decoder)

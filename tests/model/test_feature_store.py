@@ -137,6 +137,7 @@ def test_a_disk_that_is_full_or_gone_costs_the_cache_alone(sam, tmp_path):
 def test_several_processes_fill_one_folder(sam, tmp_path):
     """Each ends with all images, whoever wrote them; nothing is left half written."""
     program = """
+import os
 import sys
 import tiny
 from samtune.model.feature_cache import FeatureCache
@@ -146,6 +147,7 @@ import samtune.model.feature_store as store
 from pathlib import Path
 store.FILE_BYTES = 1  # each image in a file of its own
 sam = tiny.base()
+child = os.fork()  # what was imported, both have
 model = FineTuned(sam, "none", "tuned").eval()
 place = FeatureStore(Path(sys.argv[1]), 10**9, digest_of_base(sam), model.streams_read, False)
 model.cache = FeatureCache(0, False, place)
@@ -154,11 +156,12 @@ for i in range(6):
     model.encode(pixels[i : i + 1])
 model.cache.flush()
 assert not place.failure and not model.cache.left_out
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
     paths = os.pathsep.join(path for path in sys.path if path)
-    runs = [subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}) for _ in range(2)]
-    assert [run.wait() for run in runs] == [0, 0]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=True)
     assert not list(tmp_path.rglob("*.partial"))
     model = cached(sam, tmp_path)
     for row in sam.preprocess(tiny.pixels(6)).split(1):

@@ -19,6 +19,7 @@ from samtune.model.merging import merge
 from samtune.model.parts import check_fit, check_pair
 from samtune.model.strength import no_middle, starts
 from samtune.prompts import PromptModes
+from samtune.sam.model import Sam
 
 
 def fits(adapter: str, decoder: str) -> bool:
@@ -45,6 +46,12 @@ MODELS = [(form, first(0, a)) for a in TINY_ADAPTERS for form in forms(ADAPTERS,
 MODELS += [(first(1, d), form) for d in DECODERS for form in forms(DECODERS, d)]
 MODELS = [pair for pair in MODELS if pair != ("none", "frozen")]
 MODELS += [("lora+adaptformer", "tuned"), ("lora+vpt", "tuned")]
+
+
+@pytest.fixture(scope="module")
+def sam() -> Sam:
+    """One block of each kind: more of the same take time and show no more."""
+    return tiny.base(tiny.SHALLOW)
 
 
 def answer(model) -> torch.Tensor:

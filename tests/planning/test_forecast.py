@@ -1,6 +1,7 @@
 """What a training takes: counted beside what the same step does, and the settings that fit."""
 
 import json
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -16,13 +17,15 @@ from samtune.planning.trial import Trial
 from samtune.runs.words import from_words
 from samtune.sam.spec import SPECS
 
+ONE_BLOCK = replace(tiny.TINY, depth=1, global_blocks=(0,))
+"""Whose steps are counted: that takes the longer the more blocks there are."""
 WORDS = ["base.name=tiny", "adapter.rank=2", "train.precision=fp32", "device=cpu"]
 
 
 @pytest.fixture(scope="module")
 def load():
     """Its counts are made once."""
-    with mock.patch.dict(SPECS, {"tiny": tiny.SHALLOW}):
+    with mock.patch.dict(SPECS, {"tiny": ONE_BLOCK}):
         yield Load(from_words(WORDS), objects=2)
 
 

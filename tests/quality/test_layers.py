@@ -70,7 +70,8 @@ LAYERS = {
 }
 
 HEAVY = {"accelerate", "cv2", "gradio", "jinja2", "kornia", "matplotlib", "onnx", "onnxruntime"}
-HEAVY |= {"pycocotools", "scipy", "skimage", "torchmetrics", "torchvision", "transformers"}
+HEAVY |= {"pycocotools", "scipy", "skimage", "tifffile", "torchmetrics", "torchvision"}
+HEAVY |= {"transformers"}
 
 
 def allowed_of(part: str) -> set[str]:

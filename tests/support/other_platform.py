@@ -1,4 +1,7 @@
-"""Takes away what Windows has not, before samtune is imported, and runs command lines there."""
+"""Takes away what Windows has not, before samtune is imported, and runs command lines there.
+
+Last, one step from Python reads the folder ``set`` through a process, which is spawned.
+"""
 
 import multiprocessing
 import os
@@ -32,6 +35,18 @@ def main() -> None:
         except SystemExit as end:
             if end.code:
                 raise SystemExit(f"{line}: {end.code}") from None
+    train_with_a_worker()
+
+
+def train_with_a_worker() -> None:
+    """One process and no more: each imports torch."""
+    import samtune
+
+    small = samtune.InputPolicy((64, 64))
+    model = samtune.FineTuned(samtune.load_sam("nano"), decoder="tuned", input=small)
+    settings = samtune.FitConfig(max_steps=1, batch_size=1)
+    result = samtune.fit(model, samtune.open_data("set", workers=1).train, None, settings, cpu=True)
+    assert result.steps == 1
 
 
 if __name__ == "__main__":

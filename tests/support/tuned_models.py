@@ -1,10 +1,23 @@
 """Tiny models whose trained weights have moved, and a picture to ask them about."""
 
+from dataclasses import replace
+
 import tiny
 import torch
 from PIL import Image
 
 from samtune.model.finetuned import FineTuned
+from samtune.sam.model import Sam
+
+
+def quickly_traced() -> Sam:
+    """A base with one block and one layer of the decoder, for what is traced or compiled.
+
+    Time to trace goes with their numbers; two kinds of blocks are traced in ``test_onnx.py``.
+    """
+    sam = tiny.base(replace(tiny.TINY, depth=1, global_blocks=(0,)))
+    del sam.mask_decoder.transformer.layers[1:]
+    return sam
 
 
 def moved(model: FineTuned, by: float = 0.05) -> FineTuned:
