@@ -17,6 +17,7 @@ from samtune.model.checkpoint import load
 from samtune.model.finetuned import FineTuned
 from samtune.training.engine import FitConfig, fit
 from samtune.training.schedule import UNSAFE
+from samtune.training.stepping import Stepper
 from samtune.training.validation import Measurement
 
 OPTIONS = {"rank": 2, "dropout": 0.3}
@@ -195,6 +196,25 @@ def test_a_signal_that_python_swallows_ends_the_training_soon(sam, data, tmp_pat
     state = json.loads((tmp_path / "last" / "state.json").read_text())
     assert (state["step"], state["validated"]) == ((1, 0) if validates else (2, 0))
     assert signal.signal(signal.SIGTERM, inherited) is signal.SIG_DFL
+
+
+def test_an_exchange_that_fails_before_a_step_is_taken_loses_nothing(
+    sam, data, tmp_path, monkeypatch
+):
+    """As if another process had been killed meanwhile."""
+    measure, calls = Stepper.measure, iter("ab")
+
+    def failing(self, losses):
+        if next(calls, None) is None:
+            raise RuntimeError("Connection closed by peer")
+        measure(self, losses)
+
+    monkeypatch.setattr(Stepper, "measure", failing)
+    model = model_of(sam)
+    with pytest.raises(RuntimeError, match="peer"):
+        fit(model, data(True), None, config(), output=tmp_path)
+    assert json.loads((tmp_path / "last" / "state.json").read_text())["step"] == 2
+    same(load_file(tmp_path / "last" / "trained-00000002.safetensors"), model.state_dict())
 
 
 def test_a_finished_training_resumes_to_itself(sam, data, tmp_path):
