@@ -217,6 +217,19 @@ def test_curves_hold_every_row_and_the_baseline():
             assert FRAME[1] <= y <= FRAME[3]
 
 
+def test_the_strength_of_each_prompt_stands_on_its_curve():
+    rows = [
+        {"event": "strength", "step": 9, "strength": at, "iou@box": 0.8, "iou@none": at / 2}
+        for at in (0, 0.5, 1)
+    ]
+    summary = {"strength": 0.5, "selection": {"strengths": {"box": 0.0, "none": 1.0}}}
+    [chart] = charts(rows, summary)
+    names = [curve.label for curve, _ in chart["curves"]]
+    assert names == ["box", "none", "chosen for box: 0", "chosen for none: 1"]
+    [chart] = charts(rows, {"strength": 0.5})
+    assert [curve.label for curve, _ in chart["curves"]][2:] == ["chosen"]
+
+
 def test_long_histories_are_averaged_down():
     rows = [{"event": "train", "step": i, "loss": float(i % 2)} for i in range(6000)]
     drawn = polylines(render(Report(title="t", summary={}, history=rows)))

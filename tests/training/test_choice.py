@@ -201,6 +201,10 @@ def test_each_kind_of_prompt_gets_the_strength_that_serves_it(trained):
     assert model.strength < 1, "that of all together forgets no point"
     noisy = [{**row, "spread": 0.5 * (i > 3)} for i, row in enumerate(rows + rows[:3])]
     assert trained(noisy, **how)[1].strength.of("none") == 1, "what is clearly better"
+    rows = by_kind(box=box, point=box, none=(0.1, 0.1, 0.2, 0.1, 0.1))
+    for spread, strength in (0.08, 0), (0.04, 0.5):  # twice the error, since it was not trained
+        noisy = [{**row, "spread": spread * (i > 3)} for i, row in enumerate(rows + rows[:3])]
+        assert trained(noisy, **how)[1].strength.of("none") == strength
 
 
 def test_nothing_that_serves_no_kind_is_handed_out(trained):

@@ -84,7 +84,7 @@ def _strengths(
     curves = [replace(curve, dots=True) for curve in curves]
     values = [y for curve in curves for _, y in curve.points]
     for level, modes in modes_at.items() if values else ():
-        name = f"chosen for {', '.join(modes)}" if modes else "chosen"
+        name = f"chosen for {', '.join(modes)}: {level:g}" if modes else "chosen"
         curves.append(Curve(name, "before", [(level, min(values)), (level, max(values))]))
     return _chart("Validation IoU by strength", curves, "strength")
 

@@ -4,7 +4,7 @@ The kinds that a validation can ask for are candidates whether or not they were 
 kind is treated as the whole model is: all of the training acts if that is better than the base, and
 another strength takes its place only if it is clearly better, by more than the standard error of
 the difference over the images. A kind that was not trained stays at the base, unless a strength is
-clearly better than it.
+better than it by more than twice this error: the best of several strengths is often the luckiest.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from samtune.training.validation import Measurement, Row
 ALWAYS_ASKED = (NONE, "point", "box")
 """The kinds that every choice is about; masks only if they were trained."""
 IOU = Criterion.parse("iou")
+OF_TRAINED, OF_OTHERS = 1.0, 2.0
+"""The number of standard errors that count as clearly better, for kinds that are trained or not."""
 
 
 class Kind(NamedTuple):
@@ -91,9 +93,11 @@ def _best(by_strength: Mapping[float, Measurement], how: Criterion, is_trained: 
     """The strength of one kind, see above."""
     ranks = {level: how.rank(one.row) for level, one in by_strength.items()}
 
+    errors = OF_TRAINED if is_trained else OF_OTHERS
+
     def is_clearly_better(level: float, other: float) -> bool:
         gain = ranks[level] - ranks[other]
-        return gain > 0 and gain > by_strength[level].error_beside(by_strength[other])
+        return gain > 0 and gain > by_strength[level].error_beside(by_strength[other], errors)
 
     acts_in_full = is_trained and ranks[1.0] > ranks[0.0]
     winner = rival = 1.0 if acts_in_full else 0.0

@@ -57,18 +57,22 @@ class Measurement:
             return self
         return replace(self, draw=lambda: by(criterion))
 
-    def error_beside(self, other: Measurement) -> float:
+    def error_beside(self, other: Measurement, errors: float = 1.0) -> float:
         """The standard error of the difference to the same images' other validation.
 
         It is widened to what Student's distribution has for so few images, so that a difference
         beyond it is as rare by chance whatever their number; infinite for a single image.
+
+        Args:
+            other: The other validation.
+            errors: The number of standard errors.
         """
         differences, n = self.values - other.values, self.images
         known = differences[np.isfinite(differences)]
         if n < 2 or 2 * len(known) < len(differences) or not len(known):
             return math.inf
         # bootstrap draws underestimate the variance: they divide by n, not by n - 1
-        wide = math.sqrt(n / (n - 1)) * t_quantile(NormalDist().cdf(1), n - 1)
+        wide = math.sqrt(n / (n - 1)) * t_quantile(NormalDist().cdf(errors), n - 1)
         return wide * float(np.std(known))
 
 
