@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,32 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_expressible(model: FineTuned, format: str) -> None:
-    """Refuses what ``SamModel`` has no sizes for.
+def check_expressible(model: FineTuned, format: str, needs: Sequence[str]) -> None:
+    """Refuses what ``SamModel`` has no sizes for, and packages that do not load.
 
     Args:
         model: The model whose base and frame count.
         format: Its name.
+        needs: Packages that the format imports.
 
     Raises:
-        InputError: A base without the official ViT, or a frame that is no square.
+        InputError: A base without the official ViT, a frame that is no square, or such a package.
     """
+    for package in needs:
+        try:
+            import_module(package)
+            if package == "transformers":
+                import_module("transformers.models.sam.modeling_sam")
+        except (
+            ImportError,
+            RuntimeError,
+            OSError,
+        ) as error:  # as by a torchvision of another torch
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise InputError(
+                f"--format={format}: {package} is installed but does not load ({reason}); install "
+                f"it anew, and what it imports in the version for torch {torch.__version__}"
+            ) from error
     spec, (h, w) = model.sam.spec, model.input.size
     if spec.encoder != "vit":
         raise InputError(

@@ -37,7 +37,7 @@ class HuggingFace(Format):
         Raises:
             InputError: One of these.
         """
-        check_expressible(job.model, "hf")
+        check_expressible(job.model, "hf", self.needs)
 
     def write(self, job: Job, folder: Path) -> Mapping[str, Any]:
         """Writes the folder, see :class:`HuggingFace`.

@@ -59,7 +59,7 @@ class Peft(Format):
             InputError: With the reason.
         """
         model = job.model
-        check_expressible(model, "peft")
+        check_expressible(model, "peft", self.needs)
         side = model.sam.spec.image_size
         if model.input.size[0] != side:
             raise InputError(

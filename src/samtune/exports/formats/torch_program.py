@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ from samtune.exports.graphs import DecoderGraph, WholeGraph
 from samtune.exports.onnx_inputs import resized
 from samtune.exports.parts import PartsFormat
 from samtune.exports.tracing import TracedPart, or_refused
+from samtune.files import write_whole
+from samtune.inference.places import REMEDY
 
 PROGRAM, PACKAGE = ".pt2", ".aoti.pt2"
 """The endings of a program's file, and of a compiled package's."""
@@ -64,7 +69,10 @@ class TorchProgram(PartsFormat):
         if job.options["aoti"]:
             _compile(at_low_resolution(part).program, path)
         else:
-            torch.export.save(part.program, path)
+            # a full disk would end the process in torch's own writer
+            content = BytesIO()
+            torch.export.save(part.program, content)
+            write_whole(path, content.getvalue(), REMEDY)
 
     def notes(self, job: Job) -> Mapping[str, Any]:
         """The kind of the programs."""
@@ -134,11 +142,14 @@ def _compile(program: torch.export.ExportedProgram, path: Path) -> None:
     Raises:
         InputError: It cannot be compiled.
     """
-    or_refused(
-        "format.aoti=true: torch cannot compile this model here ({}); leave it out for programs of "
-        "torch.export",
-        lambda: torch._inductor.aoti_compile_and_package(program, package_path=str(path)),
-    )
+    with TemporaryDirectory() as place:
+        package = Path(place, path.name)
+        or_refused(
+            "format.aoti=true: torch cannot compile this model here ({}); leave it out for "
+            "programs of torch.export",
+            lambda: torch._inductor.aoti_compile_and_package(program, package_path=str(package)),
+        )
+        shutil.move(package, path)
 
 
 def check_compiler() -> None:
