@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -75,6 +78,18 @@ def is_installed(package: str) -> bool:
     """Whether a package can be imported; a folder of its name, as trackers write one, is none."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warns as of the line outside of samtune that led here, which the reader knows."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _top_of(frame) in ("samtune", "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _top_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def checks_keywords(

@@ -20,6 +20,9 @@ def test_a_folder_opens_with_its_splits_counts_and_classes(pairs):
     assert names == {f"{i:02}" for i in range(8)}
     with pytest.raises(AttributeError, match=r"no attribute 'validation'.*take data\.val$"):
         _ = data.validation
+    for index, split in (("validation", "val"), (0, "train")):
+        with pytest.raises(samtune.InputError, match=rf"take data\.{split}, as in"):
+            _ = data[index]
 
 
 def test_settings_mean_what_they_mean_on_the_command_line(pairs, tmp_path):

@@ -86,8 +86,9 @@ def test_code_for_sam_predictor_in_the_frame_gets_the_same_masks(predictor, imag
 def test_three_masks_of_a_model_trained_for_one_are_told_once(model, image, tmp_path):
     predictor = model.predictor()
     predictor.set_image(image)
-    with pytest.warns(PromptMismatch, match="multimask_output=False"):
+    with pytest.warns(PromptMismatch, match="multimask_output=False") as noted:
         assert predictor.predict(box=BOX)[0].shape == (3, 48, 72)
+    assert noted[0].filename == __file__  # the line that the reader wrote
     predictor.predict(box=BOX)
     trained = FineTuned(model.sam, "lora", "tuned")
     trained.multimask = True

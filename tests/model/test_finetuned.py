@@ -1,5 +1,8 @@
 """FineTuned itself: what it accepts, where it lies, in what order it calls its parts."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -259,6 +262,13 @@ def test_a_keyword_that_there_is_not_is_told_with_the_one_that_is_meant(sam, ref
     refused("name one, as in adapter=", FineTuned, sam, rank=4)
     refused(["gpu: ", "load_sam(..., device='cuda')"], FineTuned, sam, "lora", gpu=0)
     model = FineTuned(sam)
+    settings, stack = samtune.FitConfig(epochs=1), np.zeros((4, 8, 8, 3), np.uint8)
+    refused("FitConfig: stands in the place of the images", samtune.fit, model, settings)
+    refused("is a path; open a folder", samtune.fit, model, Path("folder"))
+    refused("seed='a': must be a whole number", samtune.fit, model, [], seed="a")
+    refused("the base's name comes first", samtune.load_sam, "sam_vit_b_01ec64.pth")
+    refused("FineTuned: is no path", samtune.load, model)
+    refused("data_from((images, masks))", samtune.data_from, stack, stack[..., 0])
     refused(["device: ", "cpu=True"], samtune.fit, model, [], device="cpu")
     refused("config=FitConfig(epochs=...)", samtune.fit, model, [], epochs=3)
     refused("config=FitConfig", samtune.fit, model, [], settings={})

@@ -48,8 +48,8 @@ LAYERS = {
     " precision prompts registry report sam texts",
     "exports": "adapters assets batch data decoders files folder_lock geometry inference model ops"
     " options prompts registry report sam",
-    "evaluation": "batch data distributed geometry inference interrupts metrics model precision"
-    " prompts",
+    "evaluation": "batch data distributed geometry inference interrupts metrics model options"
+    " precision prompts",
     "training": "batch data distributed evaluation files folder_lock inference interrupts losses"
     " metrics model options precision prompts registry",
     "published": "data geometry ops training",

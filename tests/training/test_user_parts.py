@@ -108,6 +108,7 @@ def sharp(params):
     [
         ({"optimizer": lambda params: 3}, {}, ["returned a int", "torch.optim.SGD"]),
         ({"optimizer": lambda: 3}, {}, ["takes ()", "params"]),
+        ({"optimizer": "adam"}, {}, ["optimizer=adam", "lambda params"]),
         ({"optimizer": sharp}, {}, ["LBFGS", "closure"]),
         ({"optimizer": SGD([torch.ones(1)])}, {}, ["not the model's", "model.parameters()"]),
         ({"optimizer": SGD}, {"lr": 0.5}, ["train.lr=0.5", "lr=0.001"]),

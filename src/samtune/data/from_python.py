@@ -115,6 +115,11 @@ def _records(samples: Any, split: str, items: Items) -> list[Record]:
                 f"{split}: {len(images)} images and {len(masks)} masks; give one mask per image"
             )
         items.samples = samples = _Pairs(images, masks)
+    if getattr(samples, "ndim", 0) > 2:
+        raise InputError(
+            f"{split}: is one array of shape {tuple(samples.shape)}; give images and masks as a "
+            "pair, as in data_from((images, masks))"
+        )
     if isinstance(samples, str | PathLike):
         raise InputError(f"{split}={samples}: is a path; open a folder with samtune.open_data(...)")
     if isinstance(samples, Mapping):

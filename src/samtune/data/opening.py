@@ -14,6 +14,7 @@ from samtune.data.layouts.patterns import with_patterns
 from samtune.data.split import Split
 from samtune.data.splits import splits
 from samtune.data.walking import SPLIT_NAMES
+from samtune.errors import InputError
 from samtune.files import as_path
 from samtune.options import as_typed_in_python
 
@@ -36,6 +37,11 @@ class DataSplits:
         near = SPLIT_NAMES.get(name.lower())
         hint = f"; its splits are train, val and test{f': take data.{near}' if near else ''}"
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
+    def __getitem__(self, name: object) -> Any:
+        near = SPLIT_NAMES.get(str(name).lower(), "train")
+        what = f"data[{name!r}]" if isinstance(name, str) else "an image or a loop over all"
+        raise InputError(f"{what}: open data has splits; take data.{near}, as in data.{near}[0]")
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from os import PathLike
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -23,6 +24,7 @@ from samtune.data.split import Split
 from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
+from samtune.options import Settings
 from samtune.prompts import AUTOMATIC, PromptModes, listed_modes
 
 Images = Split | SegmentationDataset | Sequence[Any] | Dataset[Any]
@@ -69,6 +71,7 @@ def prepare(
             model's, or a training asks in other prompts than the model says.
     """
     check_model(model)
+    split = _with_settings(split)
     if not isinstance(split, Split):
         split = split_from(split)
     if not split:
@@ -130,8 +133,6 @@ def test_images(
     Raises:
         InputError: As :func:`training_images`.
     """
-    if isinstance(images, DataSplits):
-        raise InputError("evaluate takes one split: give data.test, data.val or data.train")
     images = _with_settings(images)
     dataset = _images(model, images, False, seed, prompts)
     if prompts is None and not isinstance(images, Split):
@@ -156,6 +157,10 @@ def _images(
         return dataset
     if isinstance(images, DataLoader):
         raise InputError("DataLoader: batches are made here; give its data set, loader.dataset")
+    if isinstance(images, Settings):
+        name = type(images).__name__
+        raise InputError(f"{name}: stands in the place of the images; give them before, as in fit("
+                         f"model, data, {name}(...))")  # fmt: skip
     if not isinstance(images, SegmentationDataset):
         raise InputError(
             f"{type(images).__name__}: is no images that a model can be "
@@ -174,11 +179,18 @@ def _images(
 def _names_in(prompts: str | Sequence[str]) -> list[str]:
     """The names that Python code gives: a list, or with commas or ``+`` between."""
     joined = isinstance(prompts, str) and "+" in prompts
-    return list(listed_modes(str(prompts).split("+") if joined else prompts))
+    names = list(listed_modes(str(prompts).split("+") if joined else prompts))
+    if prompted := [name for name in names if name not in AUTOMATIC]:
+        PromptModes.of(prompted, "prompts", AUTOMATIC)
+    return names
 
 
 def _with_settings(images: Images) -> Images:
     """Samples of Python code as a split; all else as it is."""
+    if isinstance(images, DataSplits):
+        raise InputError("one split is needed: give data.test, data.val or data.train")
+    if isinstance(images, PathLike):
+        images = str(images)  # is refused as such a text is
     raw = not isinstance(images, Split | SegmentationDataset) and hasattr(images, "__getitem__")
     return split_from(images) if raw else images
 

@@ -48,7 +48,8 @@ class Evaluation:
         for name, row in zip(names, rows.values(), strict=True):
             numbers = "  ".join(f"{row.metrics[key]:6.3f}" for key in ("iou", "dice"))
             lines.append(f"{name:<{wide}}  {numbers}")
-        return "\n".join([f"Evaluation of {self.images} images", *lines])
+        images = "1 image" if self.images == 1 else f"{self.images} images"
+        return "\n".join([f"Evaluation of {images}", *lines])
 
 
 def image_row(index: int, name: str, areas: Tensor) -> dict[str, Any]:

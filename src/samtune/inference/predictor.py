@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from samtune.errors import InputError
+from samtune.errors import InputError, warn_user
 from samtune.inference.images import as_rgb
 from samtune.inference.prompted import PromptedImage
 from samtune.inference.requests import FRACTIONS, is_of_fractions
@@ -288,11 +287,10 @@ class Predictor:
         """Warns, once, of three masks of a model that was trained for one."""
         if self._single and any(map(self.model.strength.of, prompts.kinds())):
             self._single = False
-            warnings.warn(
+            warn_user(
                 "trained for one mask per prompt, but asked for three: they may be worse; set "
                 "multimask_output=False",
                 PromptMismatch,
-                stacklevel=4,
             )
 
     def _remark(self, prompts: Prompts) -> None:
@@ -304,10 +302,9 @@ class Predictor:
             self._foreign = False
             kinds = " and ".join(sorted(prompts.kinds()))
             asked = "none was given" if other == {"none"} else f"used with {kinds}"
-            warnings.warn(
+            warn_user(
                 f"trained with prompt {self.model.prompts}, but {asked}: masks may be worse",
                 PromptMismatch,
-                stacklevel=4,
             )
 
     def _mask(self, mask: NDArray[np.float32] | None) -> torch.Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,9 @@ def checkpoint_file(path: str | Path, download: bool = False) -> Path:
     Raises:
         InputError: A repository that is not there.
     """
+    if not isinstance(path, str | PathLike):
+        what = type(path).__name__
+        raise InputError(f"{what}: is no path; give the file that samtune.save wrote, or a folder")
     if is_on_hub(path):
         return file_on_hub(path, download)
     place = as_path(path)

@@ -21,7 +21,7 @@ from samtune.errors import InputError, checks_keywords, nearest
 from samtune.files import check_permission
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.layers import shapes_alone
-from samtune.sam.locating import locate
+from samtune.sam.locating import FILES, locate
 from samtune.sam.model import Sam
 from samtune.sam.spec import SPECS, SamSpec
 
@@ -103,6 +103,9 @@ def load_sam(
         InputError: Unknown name, no such file, a pickle with code, not a SAM, or tensors that do
         not fit.
     """
+    if source is None and name not in SPECS and Path(name).suffix in FILES:
+        raise InputError(f"{name}: is a file; the base's name comes first, as in load_sam('vit_b', "
+                         f"{name!r})")  # fmt: skip
     spec = spec_of(name)
     state = official_names(read_state(locate(spec, source, download)), str(source or name))
     return from_state(spec, state, str(source or name)).to(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,6 +131,8 @@ def fit(
         )
     check_further(header or {}, "header")
     check_trackers(config.trackers)
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"seed={seed!r}: must be a whole number, 0 or more")
     folder = None if output is None else as_path(output)
     with locked_by_main(folder):
         begun = goes_on(folder, bool(resume))

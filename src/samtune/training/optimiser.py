@@ -56,6 +56,11 @@ def make_optimizer(
     if factory is None:
         fused = leaves_out_by_itself(model.device, config.precision) or None
         return torch.optim.AdamW(parameter_groups(model, config), lr=config.peak_lr, fused=fused)
+    if isinstance(factory, str):
+        raise InputError(
+            f"optimizer={factory}: is a name; give a function that makes an optimiser of torch, as "
+            "in lambda params: torch.optim.SGD(params, lr=1e-3)"
+        )
     _refuse_settings(config, OF_OPTIMIZER, "optimizer")
     if isinstance(factory, Optimizer):
         optimizer = factory

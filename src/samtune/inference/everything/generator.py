@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from samtune.errors import InputError
+from samtune.errors import InputError, warn_user
 from samtune.inference.everything.config import EverythingConfig, with_fitted
 from samtune.inference.everything.full_size import FullSize, Mask
 from samtune.inference.everything.grid import (
@@ -283,11 +282,10 @@ def _remark(model: FineTuned) -> None:
     strength = model.strength.of("point")
     chosen = bool(model.strength.by_kind)  # by validation, or by somebody
     if model.trainable() and strength and not chosen and "point" not in model.prompt_modes.kinds:
-        warnings.warn(
+        warn_user(
             f"trained with prompt {model.prompts}, but asked with points: masks and their scores "
             "may be worse; train with prompts.train=box,point",
             PromptMismatch,
-            stacklevel=3,
         )
 
 
