@@ -31,7 +31,11 @@ from samtune.sam.spec import SPECS
 from samtune.training.order import batches_per_epoch
 from samtune.training.schedule import UNSAFE
 
-BASES = {"vit": (tiny.TINY, tiny.base), "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base)}
+BASES = {
+    "vit": (tiny.SHALLOW, lambda: tiny.base(tiny.SHALLOW)),
+    "tiny_vit": (tiny_vit_golden.TINY, tiny_vit_golden.base),
+}
+"""One block of each kind is enough: all recipes are built with all of theirs."""
 SIDE = 64
 """Pixels of the longer side of the model's frame."""
 PACKED = {"kvasir": "kvasir-pranet", "isbi2012": "isbi2012-slices", "synapse": "synapse-npy"}
