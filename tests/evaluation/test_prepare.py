@@ -5,6 +5,7 @@ import torch
 
 import samtune
 from samtune.data import SegmentationDataset
+from samtune.evaluation import Evaluation
 
 
 @pytest.fixture
@@ -117,3 +118,14 @@ def test_a_broken_file_is_found_before_the_first_step(data, model, pairs, refuse
     (pairs / "masks" / f"{data.train.names[-1]}.png").write_bytes(b"no picture")
     refused("cannot be read as mask", samtune.fit, model, data, QUICK)
     assert model.encodings == 0
+
+
+def test_an_evaluation_shows_all_that_was_measured():
+    means = {"iou": 0.5, "dice": 0.6, "iou_pooled": 0.1, "dice_pooled": 0.2, "objects": 3}
+    assert repr(Evaluation(means, 1)).splitlines()[::2] == [
+        "Evaluation of 1 image", "mean over objects   0.500   0.600",
+    ]  # fmt: skip
+    far = Evaluation({**means, "hd95": 183.81}, 2)
+    shown = repr(Evaluation(far.metrics, 2, by_prompt={"box": far, "point": far})).splitlines()
+    assert shown[1].split() == ["IoU", "Dice", "hd95"]
+    assert shown[3].split() == ["point", "0.500", "0.600", "183.810"]

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from samtune.evaluation.uncertainty import Draws
+from samtune.metrics.measures import ALWAYS
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,13 +41,20 @@ class Evaluation:
     """
 
     def __repr__(self) -> str:
-        """A line for each prompt mode, with the means over all objects."""
+        """A line for each prompt mode: the means over all objects, and other metrics if asked."""
         rows = self.by_prompt or {"": self}
-        names = [mode if mode else "mean over objects" for mode in rows]
+        others = [key for key, value in self.metrics.items() if isinstance(value, float)]
+        others = [key for key in others if key not in ALWAYS]
+        mean = "means" if others else "mean over objects"  # others may be over images
+        names = [mode or mean for mode in rows]
         wide = max(map(len, names))
-        lines = [f"{'':<{wide}}     IoU    Dice"]
+        titles = {"iou": "IoU", "dice": "Dice", **{key: key for key in others}}
+        widths = {key: max(6, len(title)) for key, title in titles.items()}
+        head = "  ".join(f"{title:>{widths[key]}}" for key, title in titles.items())
+        lines = [f"{'':<{wide}}  {head}"]
         for name, row in zip(names, rows.values(), strict=True):
-            numbers = "  ".join(f"{row.metrics[key]:6.3f}" for key in ("iou", "dice"))
+            values = {key: row.metrics.get(key, math.nan) for key in titles}
+            numbers = "  ".join(f"{value:{widths[key]}.3f}" for key, value in values.items())
             lines.append(f"{name:<{wide}}  {numbers}")
         images = "1 image" if self.images == 1 else f"{self.images} images"
         return "\n".join([f"Evaluation of {images}", *lines])
