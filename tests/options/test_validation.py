@@ -78,6 +78,7 @@ def test_a_value_that_its_type_does_not_allow_is_refused_with_the_rule(refused, 
 def test_values_get_the_kinds_of_their_fields():
     values = {"count": "3", "top": 3, "rate": 0, "blocks": [0, -1], "inner": {"size": 9}}
     assert validated(Settings, "a", values) == Settings(3, 3, 0.0, blocks=(0, -1), inner=Inner(9))
+    assert resolve([{"strength": "box:0.5"}]).strength == "box:0.5"  # a range, or words
 
 
 def test_no_bound_is_asked_of_what_is_not_set(refused):

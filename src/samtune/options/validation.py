@@ -139,8 +139,8 @@ def check_ranges(settings: Any, prefix: str) -> None:
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise _refusal(schema, prefix, values, (name,))
         for one, limit in () if value is None else _limited(hint, value):
-            if one in _choices(hint):  # a word that stands for a number
-                continue
+            if one in _choices(hint) or (isinstance(one, str) and _allows(hint, str)):
+                continue  # a word that stands for a number, or several
             if isinstance(one, bool) or not isinstance(one, Real):
                 raise _refusal(schema, prefix, values, (name,))
             if not limit.holds(one, values):  # type: ignore[arg-type]
