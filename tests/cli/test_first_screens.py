@@ -9,6 +9,7 @@ from samtune.inference.places import default_out
 from samtune.report.terminal import Display
 from samtune.runs.first_screen import of_evaluation, of_training
 from samtune.runs.plan import plan_training
+from samtune.runs.screen_lines import of_answers
 from samtune.runs.words import from_words
 
 PAGE = Path(__file__).parents[2] / "docs" / "first_screens.md"
@@ -49,6 +50,8 @@ def test_the_page_shows_what_is_printed(tmp_path, monkeypatch, capsys):
     assert without_device(evaluated[: len(printed)]) == without_device(printed)
 
     command, *said = known["predict"][0]
+    line = of_answers(plan.model, "auto", 8, 1)
+    assert said[0].partition("; ")[2] == line.partition("; ")[2] and len(line) <= 80
     assert said[-1] == f"the masks of 8 images lie in {default_out(command.split()[4])}"
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from samtune.planning import forecast as of_forecast
+from samtune.planning.counting import count_step
 from samtune.planning.forecast import Forecast, way_to_fit
 from samtune.planning.load import Load
 from samtune.planning.presets import configuration
@@ -27,6 +28,12 @@ def load():
     """Its counts are made once."""
     with mock.patch.dict(SPECS, {"tiny": ONE_BLOCK}):
         yield Load(from_words(WORDS), objects=2)
+
+
+@pytest.mark.slow
+def test_methods_whose_weights_are_drawn_within_bounds_are_counted(load):
+    drawn = Load(from_words(["base.name=tiny", "adapter.name=sam_adapter", *WORDS[2:]]), objects=1)
+    assert count_step(drawn.objective, drawn.batch(1), "fp32").flops > 0
 
 
 @pytest.mark.slow

@@ -30,15 +30,20 @@ def everything(
     quiet: Quiet = False,
 ) -> None:
     """Find all objects of images, and number, outline and count them."""
+    from samtune.data.pictures import pictures_in
     from samtune.inference.everything.folder import everything_folder
     from samtune.report.quantities import counted
     from samtune.runs.predicting import generator_of
+    from samtune.runs.screen_lines import of_answers
 
     with speaking(as_json, quiet) as display, warning(display):
         request = sources.request_of(source, words, out, formats, tolerance)
         search = generator_of(checkpoint, request.settings)
+        generator = search.generator
+        images = pictures_in(request.source, generator.model.input).records
+        display.say(of_answers(generator.model, generator.precision, len(images), 1))
         result = everything_folder(
-            search.generator,
+            generator,
             request.source,
             request.out,
             classes=search.classes,
@@ -49,8 +54,8 @@ def everything(
             formats=request.formats,
             tolerance=tolerance,
         )
-        objects, images = counted(result["instances"], "object"), counted(result["images"], "image")
-        sources.tell(display, result, f"{objects} in {images}: {result['out']}")
+        objects, count = counted(result["instances"], "object"), counted(result["images"], "image")
+        sources.tell(display, result, f"{objects} in {count}: {result['out']}")
     answer(result, as_json)
     sources.end(result)
 

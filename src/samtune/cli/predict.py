@@ -48,9 +48,11 @@ def predict(
 ) -> None:
     """Write masks for images: PNG, COCO, YOLO, LabelMe, GeoJSON, GeoTIFF, NIfTI, ..."""
     from samtune.cli.numbers import prompts_of
+    from samtune.data.pictures import pictures_in
     from samtune.inference.folder import check_batch_size, predict_folder, refuse_outside
     from samtune.report.quantities import counted
     from samtune.runs.predicting import predictor_of
+    from samtune.runs.screen_lines import of_answers
 
     with speaking(as_json, quiet) as display, warning(display):
         request = sources.request_of(source, words, out, formats, tolerance)
@@ -59,6 +61,9 @@ def predict(
         if all_prompts:
             refuse_outside(request.images, all_prompts)
         predictor, classes = predictor_of(checkpoint, request.settings, threshold)
+        model, precision = predictor.model, predictor.precision
+        images = pictures_in(request.source, model.input).records
+        display.say(of_answers(model, precision, len(images), batch_size))
         result = predict_folder(
             predictor,
             request.source,

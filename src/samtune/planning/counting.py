@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -99,6 +99,20 @@ class _Ledger(TorchDispatchMode):
 
 
 @contextmanager
+def _without_redraws() -> Iterator[None]:
+    """A context in which nothing is drawn again until its values lie within bounds.
+
+    Some releases of torch do that for a truncated normal distribution, and look at the values.
+    """
+    before = nn.init.trunc_normal_
+    nn.init.trunc_normal_ = lambda tensor, *_, **__: tensor
+    try:
+        yield
+    finally:
+        nn.init.trunc_normal_ = before
+
+
+@contextmanager
 def shapes_with_operations() -> Iterator[Any]:
     """A context in which modules and tensors are made without values; gives its mode."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -125,27 +139,27 @@ def count_step(make_objective: Callable[[], Any], batch: Batch, precision: Preci
     from torch._subclasses.fake_tensor import DataDependentOutputException
     from torch._subclasses.fake_tensor import DynamicOutputShapeException as Dynamic
 
-    with shapes_with_operations() as mode:
-        objective = make_objective().train()
-        model = objective.model
-    live = _Ledger()
-    live.add([*model.sam.parameters(), *model.sam.buffers()])
-    live.add([*model.parameters(), *model.buffers()])
-    weights = live.now
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with live:
-                step = _with_shapes_for_pixels(batch, mode)
-                with autocast(model.device, precision):
-                    loss = objective(step)
-                after_forward = live.now - weights
-                loss.backward()
-        except (DataDependentOutputException, Dynamic) as error:
-            raise InputError(
-                f"{model.adapter.name}, {model.decoder.name}: decides by values, so that a step "
-                "cannot be counted without running it; set the same settings in a short training"
-            ) from error
+    whose, live = "the method", _Ledger()
+    try:
+        with shapes_with_operations() as mode, _without_redraws():
+            objective = make_objective().train()
+            model = objective.model
+        whose = f"{model.adapter.name}, {model.decoder.name}"
+        live.add([*model.sam.parameters(), *model.sam.buffers()])
+        live.add([*model.parameters(), *model.buffers()])
+        weights = live.now
+        with warnings.catch_warnings(), live:
+            warnings.simplefilter("ignore")
+            step = _with_shapes_for_pixels(batch, mode)
+            with autocast(model.device, precision):
+                loss = objective(step)
+            after_forward = live.now - weights
+            loss.backward()
+    except (DataDependentOutputException, Dynamic) as error:
+        raise InputError(
+            f"{whose}: decides by values, so that a step cannot be counted without running it; set "
+            "the same settings in a short training"
+        ) from error
     return Count(live.flops, weights, after_forward, live.peak - weights)
 
 

@@ -8,8 +8,9 @@ from samtune.errors import InputError
 from samtune.planning.forecast import Forecast
 from samtune.planning.load import Load
 from samtune.report.quantities import quantity
-from samtune.runs.first_screen import images_per_step, line
+from samtune.runs.first_screen import images_per_step
 from samtune.runs.plan import Plan
+from samtune.runs.screen_lines import line
 from samtune.training.order import batches_per_epoch
 from samtune.training.schedule import total_steps
 

@@ -15,7 +15,7 @@ from samtune.precision import arithmetic
 from samtune.report.quantities import counted, duration, quantity
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import parts_to_train_on
-from samtune.runs.first_screen import line
+from samtune.runs.screen_lines import line
 from samtune.runs.values import Tree
 from samtune.training.order import batches_per_epoch
 from samtune.training.schedule import total_steps

@@ -28,6 +28,7 @@ from samtune.runs.assembly import dataset_of
 from samtune.runs.automatic import changed_settings
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import altered, check_splits, data_name
+from samtune.runs.screen_lines import of_answers
 from samtune.runs.source import Source
 from samtune.runs.values import Tree
 from samtune.runs.words import chosen_keys
@@ -87,6 +88,7 @@ def calibrate_checkpoint(source: str, words: Sequence[str], out: Path, display: 
         place = {"data": data_name(config), "split": split}
         refuse_without_effect(way, chosen_names)
         fixed = fixed_settings(config, way, chosen_names)
+        display.say(of_answers(model, config.train.precision, len(records), 1))
         entry = _fit(model, dataset, config, way, fixed, place, display)
         about = {k: v for k, v in (model.about or {}).items() if k != "summary"}
         write_checkpoint(model, out, VERB, **{**about, way: entry})

@@ -16,13 +16,12 @@ from samtune.report.setting_words import paragraph, words_of
 from samtune.runs.config import RunConfig
 from samtune.runs.folder import CONFIG
 from samtune.runs.plan import Plan
+from samtune.runs.screen_lines import COLUMN, line
 from samtune.runs.trees import leaves
 from samtune.runs.values import Tree
 from samtune.training.order import batches_per_epoch
 from samtune.training.schedule import FitConfig, total_steps
 
-COLUMN = 10
-"""Column at which the text begins, after the name of the matter."""
 ELSEWHERE = ("data.root", "output", "resume", "resume_changed")
 """Settings that other lines tell."""
 NAMES = ("base.name", "adapter.name", "decoder.name")
@@ -36,11 +35,6 @@ MASKS = {
 """In words what the values of masks mean, by ``data.masks``."""
 FEW = 6
 """Largest number of class names that are printed."""
-
-
-def line(name: str, text: str) -> str:
-    """A matter and what there is to say of it."""
-    return f"{name:<{COLUMN}}{text}"
 
 
 def of_training(plan: Plan, folder: Path, more: Sequence[str] = ()) -> str:
