@@ -3,6 +3,7 @@
 import zlib
 
 import deterministic
+import normals
 import numpy as np
 import pytest
 import torch
@@ -54,3 +55,12 @@ def test_tensor_and_counters():
     assert x.flatten()[0].item() == pytest.approx(4 * 0.555186355487 - 2, abs=1e-6)
     counter = torch.tensor(3)
     assert deterministic.fill({"bn.num_batches_tracked": counter})["bn.num_batches_tracked"] == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, normals.MANY, 3 * normals.MANY + 1])
+def test_normal_numbers_are_those_that_numpy_draws_one_by_one(count):
+    expected = np.random.RandomState(7).standard_normal((count, 1)) / 3
+    found = normals.standard_normal(7, (count, 1), lambda n: n / 3)
+    assert found.dtype == torch.float32 and found.shape == (count, 1)
+    # The logarithm of many numbers may differ in the last bit of float64.
+    np.testing.assert_allclose(found.numpy(), expected, rtol=2e-7)
