@@ -1,6 +1,6 @@
 """The same comparison one run after another, side by side, and on a Ray cluster of two nodes.
 
-    python benchmarks/launchers.py OUT_FOLDER > benchmarks/results/launchers.md
+    python benchmarks/launchers.py OUT_FOLDER [KEY=VALUE ...] > benchmarks/results/launchers.md
 
 The nodes are two of one machine, with one CPU each (``ray.cluster_utils.Cluster``), so that nothing
 is faster than side by side; what is shown is that the tables are equal, and what starting costs.
@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tables import table
@@ -35,9 +36,9 @@ SAME = ("method", "shots", "seeds", "iou", "dice", "trainable_parameters")
 """What must be equal in all."""
 
 
-def measure(launcher: str, folder: Path) -> dict[str, float]:
-    """Runs one comparison; its seconds by the clock."""
-    words = [*WORDS, *LAUNCHERS[launcher], f"data.root={demo_data()}", f"output={folder}"]
+def measure(launcher: str, folder: Path, more: Sequence[str]) -> dict[str, float]:
+    """Runs one comparison with further settings; its seconds by the clock."""
+    words = [*WORDS, *more, *LAUNCHERS[launcher], f"data.root={demo_data()}", f"output={folder}"]
     start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "samtune", "compare", *words, "--quiet"], check=True,
@@ -56,7 +57,9 @@ def main() -> None:
     """Prints the page; fails if the tables differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
+    parser.add_argument("words", nargs="*", help="further settings, also in place of those here")
+    options = parser.parse_args()
+    out = options.out
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in another order would differ in the last digits
     results = {}
     for launcher in LAUNCHERS:
@@ -68,15 +71,16 @@ def main() -> None:
             for _ in range(NODES - 1):
                 cluster.add_node(num_cpus=1)
             os.environ["RAY_ADDRESS"] = cluster.address
-        results[launcher] = measure(launcher, out / launcher)
+        results[launcher] = measure(launcher, out / launcher, options.words)
         if cluster is not None:
             cluster.shutdown()
     expected = rows_of(out / "sequential")
     same = {launcher: rows_of(out / launcher) == expected for launcher in LAUNCHERS}
     print(__doc__.replace('"""', "").split("\n")[0], end="\n\n")
-    print(f"    samtune compare {' '.join(WORDS)} launcher=...\n")
+    print(f"    samtune compare {' '.join([*WORDS, *options.words])} launcher=...\n")
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, no GPU; four runs on the demo's nuclei.\n"
+        f"{platform.machine()}, {os.cpu_count()} cores, no GPU; {len(expected)} rows of the demo's "
+        "nuclei.\n"
     )
     base = results["sequential"]["seconds"]
     print(table(
