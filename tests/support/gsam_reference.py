@@ -5,6 +5,7 @@ the CRC-32 of the name), another rule than that of ``deterministic``.
 """
 
 import json
+import math
 import zlib
 from collections.abc import Container
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deterministic import CHUNK
 from torch import nn
 
 from samtune.batch import Batch
@@ -43,18 +45,23 @@ reference_name = DIALECTS["gsam:gsam"].theirs
 
 def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """The float32 fill of the tensor that the reference calls ``name``."""
-    u = np.random.RandomState(zlib.crc32(name.encode())).uniform(-1, 1, shape)
-    if name.endswith("running_var"):
-        u = 1 + 0.5 * u
-    elif name.endswith("running_mean"):
-        u = 0.1 * u
-    elif len(shape) == 1:
-        u = 1 + 0.1 * u if name.endswith("weight") else 0.05 * u
-    elif "rel_pos" in name or name == "image_encoder.pos_embed":
-        u = 0.5 * u
-    elif not name.endswith(("lora_A", "lora_B", "gaussian_matrix")):
-        u = u * np.sqrt(3 / np.prod(shape[1:]))
-    return torch.from_numpy(u.astype(np.float32))
+    random = np.random.RandomState(zlib.crc32(name.encode()))
+    numbers = np.empty(math.prod(shape), np.float32)
+    for start in range(0, len(numbers), CHUNK):
+        part = numbers[start : start + CHUNK]
+        u = 2 * random.random_sample(len(part)) - 1  # as random.uniform(-1, 1)
+        if name.endswith("running_var"):
+            u = 1 + 0.5 * u
+        elif name.endswith("running_mean"):
+            u = 0.1 * u
+        elif len(shape) == 1:
+            u = 1 + 0.1 * u if name.endswith("weight") else 0.05 * u
+        elif "rel_pos" in name or name == "image_encoder.pos_embed":
+            u = 0.5 * u
+        elif not name.endswith(("lora_A", "lora_B", "gaussian_matrix")):
+            u = u * np.sqrt(3 / np.prod(shape[1:]))
+        part[:] = u
+    return torch.from_numpy(numbers.reshape(tuple(shape)))
 
 
 @cache
