@@ -7,6 +7,7 @@ from samtune.adapters import ADAPTERS, Adapter
 from samtune.decoders import DECODERS, Decoder
 from samtune.model.finetuned import FineTuned
 from samtune.model.rates import USUAL, rate_of
+from samtune.prompts import PromptModes
 from samtune.runs.plan import plan_training
 from samtune.runs.words import from_words
 from samtune.training.schedule import FitConfig, learning_rate
@@ -25,6 +26,15 @@ def test_the_smallest_rate_that_a_part_declares_holds():
     assert rate_of(bold, own).value == 1e-3
     assert rate_of(bold, frozen).value == 1e-2, "nothing but the adapter is trained"
     assert rate_of(bold, DECODERS["tuned"]).value == 3e-4, "a copy of SAM's would suffer"
+
+
+def test_without_prompts_a_decoder_may_declare_another_rate():
+    silent, careful, tuned = ADAPTERS["lora"], declaring(Adapter, 1e-5), DECODERS["tuned"]
+    for modes, rate in (("none", 1e-3), ("box", 3e-4), ("none,box", 3e-4)):
+        assert rate_of(silent, tuned, PromptModes.of(modes)).value == rate
+        assert from_words([f"prompts.train={modes}"]).train.lr == rate
+    assert rate_of(careful, tuned, PromptModes.of("none")).value == 1e-5
+    assert rate_of(silent, DECODERS["frozen"], PromptModes.of("none")) == USUAL
 
 
 def test_a_stack_bears_what_each_of_its_adapters_bears(sam, monkeypatch):

@@ -100,5 +100,9 @@ def test_rehearsal_changes_what_is_learned_and_watching_does_not(sam, data, monk
     measured = [row for row in rows if row["event"] in ("zero_shot", "val")]
     assert all({"iou@point", "iou@box"} <= row.keys() for row in measured)
     assert all(row["iou@box"] == row["iou"] for row in measured)
-    kept, _, _ = weights(sam, train, val)
+    auto, _, result = weights(sam, train, val)
+    assert result.kept_modes == ("point",) and result.rehearsed_modes == ()
+    assert all(torch.equal(t, auto[name]) for name, t in without.items()), "the base answers them"
+    kept, _, result = weights(sam, train, val, keep="point")
+    assert result.rehearsed_modes == ("point",)
     assert any(not torch.equal(t, kept[name]) for name, t in without.items())

@@ -18,6 +18,10 @@ from samtune.sam.spec import SamSpec
 COPY_RATE = 3e-4
 """The learning rate at which a trained copy of SAM's decoder gains without harm, measured in
 ``benchmarks/results/defaults.md``."""
+UNPROMPTED_RATE = 1e-3
+"""The rate for a training without prompts alone. There the base answers poorly and there is more to
+learn, while prompts that are not trained are answered by the base (``train.strength=auto``);
+measured there too."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Decoder(nn.Module):
     does not."""
     learning_rate: ClassVar[float | None] = COPY_RATE
     """The learning rate that it declares, for ``train.lr=auto``; ``None`` if nothing is trained."""
+    unprompted_rate: ClassVar[float | None] = None
+    """The rate for trainings without prompts alone, if it declares another one for these."""
     prompted: ClassVar[bool] = True
     """Whether its answer depends on the prompt."""
     initial: ClassVar[tuple[str, ...]] = ()

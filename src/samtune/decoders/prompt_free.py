@@ -15,7 +15,7 @@ from torch import nn
 from torch.func import functional_call
 
 from samtune.batch import Masks
-from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.decoders.base import DECODERS, UNPROMPTED_RATE, Decoder, Features
 from samtune.prompts import Prompts
 from samtune.sam.model import Sam
 from samtune.sam.prompt_encoder import PositionEmbeddingRandom
@@ -31,6 +31,7 @@ class PromptFreeDecoder(Decoder):
     paper = "Chen et al. 2023 (SAM-Adapter), arXiv:2304.09148"
     sits = "a trained copy of SAM's mask decoder and of its dense embedding without a mask"
     forms: ClassVar = {"random": {"start": "random"}}
+    unprompted_rate = UNPROMPTED_RATE
     untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
 
     @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from samtune.batch import Candidates, Masks
-from samtune.decoders.base import DECODERS, Decoder, Features
+from samtune.decoders.base import DECODERS, UNPROMPTED_RATE, Decoder, Features
 from samtune.prompts import Prompts
 from samtune.sam.model import Sam
 
@@ -19,6 +19,7 @@ class TunedDecoder(Decoder):
 
     paper = "Ma et al. 2024 (MedSAM), arXiv:2304.12306"
     sits = "a trained copy of SAM's mask decoder"
+    unprompted_rate = UNPROMPTED_RATE
     untrained = ("mask_decoder.iou_prediction_head", "mask_decoder.output_hypernetworks_mlps")
 
     @dataclass(frozen=True)

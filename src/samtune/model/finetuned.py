@@ -210,7 +210,7 @@ class FineTuned(OnHub, nn.Module):
     @property
     def learning_rate(self) -> float:
         """The rate that its adapter and decoder declare, see ``samtune.model.rates``."""
-        return rate_of(self.adapter, self.decoder).value
+        return rate_of(self.adapter, self.decoder, self.prompt_modes).value
 
     @property
     def stride(self) -> int:

@@ -19,8 +19,9 @@ from samtune.runs.assembly import tuned
 from samtune.runs.config import RunConfig
 from samtune.sam.model import Sam
 from samtune.sam.weights import spec_of
+from samtune.training.keeping import rehearsal_weight
 from samtune.training.objective import Objective
-from samtune.training.schedule import AUTO
+from samtune.training.schedule import AUTO, check_keep
 
 OBJECTS = 4
 """Objects per image if nobody says how many there are."""
@@ -53,9 +54,15 @@ class Load:
     @property
     def prompts_to_keep(self) -> int:
         """Prompts per image that the training must not forget."""
-        if self.config.train.keep == "none" or not self._takes_prompts:
+        if self.config.train.keep == "none" or not self._takes_prompts or not self._rehearsal:
             return 0
         return min(self.objects, self.config.prompts.max_objects)
+
+    @cached_property
+    def _rehearsal(self) -> float:
+        """The weight of the loss of these prompts."""
+        train, modes = self.config.train, self.config.prompts.modes(train=True)
+        return rehearsal_weight(train, self.model(), modes, check_keep(train.keep))
 
     @property
     def prompts(self) -> int:
@@ -84,7 +91,7 @@ class Load:
         model.checkpointing, model.multimask = train.checkpointing, train.multimask
         loss = Loss.parse(train.loss)
         to_base = train.keep_to == "base"
-        return Objective(model, loss, train.multimask, 1, train.rehearsal, to_base)
+        return Objective(model, loss, train.multimask, 1, self._rehearsal, to_base)
 
     def batch(self, images: int) -> Batch:
         """A batch of the shapes that a step sees; clicks one after another count side by side."""

@@ -135,7 +135,8 @@ class RunConfig(Settings):
     @property
     def usual_rate(self) -> Rate:
         """The learning rate for the adapter and the decoder, see ``train.lr``."""
-        return rate_of(ADAPTERS[self.adapter["name"]], DECODERS[self.decoder["name"]])
+        parts = ADAPTERS[self.adapter["name"]], DECODERS[self.decoder["name"]]
+        return rate_of(*parts, self.prompts.modes(train=True))
 
     def differing(self) -> Tree:
         """The settings that differ from the defaults, and the names of base, method and decoder."""

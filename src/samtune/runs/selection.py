@@ -102,9 +102,9 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
             f"best {criterion} on the validation images: {values['best']} (zero-shot "
             f"{values['before']}), {which} of {result.steps}{acts}"
         )
-    if result.kept_modes:
+    if result.rehearsed_modes:
         remarks.append(
-            f"{' and '.join(result.kept_modes)} kept: also used in training, because the base "
+            f"{' and '.join(result.rehearsed_modes)} kept: also used in training, because the base "
             "answers them well (train.keep)"
         )
     return [*remarks, *ended]

@@ -1,9 +1,11 @@
 """Prompts that the base answers well and that a training must not make the model forget.
 
-Training also uses them on its images, and compares the answers with the base's own answers
-(learning without forgetting, see :mod:`samtune.training.agreement`) or with the targets (rehearsal;
-Ratcliff 1990, doi:10.1037/0033-295X.97.2.285). They are measured in every validation, and weights
-that lose too much of them are not chosen.
+They are measured in every validation, and weights that lose too much of them are not chosen. If
+someone names them, or kinds of prompts have no strengths of their own
+(:mod:`samtune.training.kinds`), training also uses them on its images, and compares the answers
+with the base's own answers (learning without forgetting, see :mod:`samtune.training.agreement`) or
+with the targets (rehearsal; Ratcliff 1990, doi:10.1037/0033-295X.97.2.285). Else that would only
+slow down what is trained, since the base itself can answer the others.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from samtune.errors import InputError
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes, kind_of
 from samtune.training.criterion import key_of
+from samtune.training.kinds import kinds_to_choose
 from samtune.training.schedule import AUTO, NONE, FitConfig, asked_in_rounds, check_keep
 
 USUAL = ("box", "point")
@@ -33,6 +36,8 @@ class Keeping:
     """``auto``, ``none``, or the modes that somebody named."""
     trained_modes: PromptModes
     """The modes that are trained for."""
+    rehearsal: float = 1.0
+    """The weight of the loss of the modes to keep; with 0 they are only measured."""
 
     @staticmethod
     def of(config: FitConfig, model: FineTuned, train: SegmentationDataset) -> Keeping:
@@ -48,7 +53,12 @@ class Keeping:
                 f"train.keep={','.join(setting)}: the decoder {model.decoder.name} gives the same "
                 "answer for all prompts; set train.keep=none"
             )
-        return Keeping(setting if takes else NONE, train.modes)
+        setting = setting if takes else NONE
+        return Keeping(setting, train.modes, rehearsal_weight(config, model, train.modes, setting))
+
+    def rehearsed(self, kept_modes: Sequence[str]) -> tuple[str, ...]:
+        """The modes to keep that training uses too."""
+        return tuple(kept_modes) if self.rehearsal else ()
 
     def looked_at(self) -> tuple[str, ...]:
         """The modes that are measured before the first step."""
@@ -56,7 +66,7 @@ class Keeping:
         return tuple(dict.fromkeys((*usual, *self.watched(self.modes_to_keep({})))))
 
     def modes_to_keep(self, zero_shot: Mapping[str, Any]) -> tuple[str, ...]:
-        """The modes that are rehearsed.
+        """The modes to keep.
 
         Args:
             zero_shot: The validation of the base; empty without one.
@@ -78,3 +88,20 @@ class Keeping:
 
     def _untrained(self, modes: Sequence[str]) -> tuple[str, ...]:
         return tuple(mode for mode in modes if kind_of(mode) not in self.trained_modes.kinds)
+
+
+def rehearsal_weight(
+    config: FitConfig, model: FineTuned, trained_modes: PromptModes, setting: str | tuple[str, ...]
+) -> float:
+    """The value of ``train.rehearsal``, where ``auto`` is resolved.
+
+    Args:
+        config: How training goes.
+        model: The model that is trained.
+        trained_modes: The modes that are trained for.
+        setting: The value of ``train.keep`` that holds for the model.
+    """
+    if config.rehearsal != AUTO:
+        return float(config.rehearsal)
+    of_their_own = setting == AUTO and kinds_to_choose(config, model, trained_modes, True)
+    return 0.0 if of_their_own else 1.0

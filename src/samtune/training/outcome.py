@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from samtune.model.finetuned import FineTuned
 from samtune.training.choice import Judge
+from samtune.training.keeping import Keeping
 from samtune.training.memory import peak_memory
 from samtune.training.result import End, FitResult
 from samtune.training.schedule import FitConfig
@@ -29,12 +30,15 @@ def end_of(config: FitConfig, state: TrainingState, stopping: bool, by_time: boo
     return "time" if by_time else "steps"
 
 
-def result_of(state: TrainingState, judge: Judge | None, model: FineTuned, end: End) -> FitResult:
+def result_of(
+    state: TrainingState, judge: Judge | None, keeping: Keeping, model: FineTuned, end: End
+) -> FitResult:
     """The outcome of a training.
 
     Args:
         state: After the choice of the weights.
         judge: The judge that compared validations, if there were any.
+        keeping: The prompts that it kept.
         model: With the weights that were chosen.
         end: The reason for which the training ended.
     """
@@ -52,6 +56,7 @@ def result_of(state: TrainingState, judge: Judge | None, model: FineTuned, end: 
         cache_failure="" if store is None else store.failure,
         zero_shot=state.zero_shot,
         kept_modes=tuple(state.kept_modes),
+        rehearsed_modes=keeping.rehearsed(state.kept_modes),
         watched_modes=() if judge is None else judge.watched(state),
         top=state.top,
         weights=choice["weights"],

@@ -36,7 +36,9 @@ class FitResult:
     zero_shot: dict[str, Any] | None = None
     """The validation of the base, before the first step; ``None`` without validation images."""
     kept_modes: tuple[str, ...] = ()
-    """The prompt modes that were rehearsed."""
+    """The prompt modes that must not get worse, see ``train.keep``."""
+    rehearsed_modes: tuple[str, ...] = ()
+    """Those of them that training used too."""
     watched_modes: tuple[str, ...] = ()
     """The prompt modes that were measured in every validation besides those of the metric."""
     top: dict[str, Any] | None = None

@@ -123,7 +123,7 @@ class FitConfig(Settings):
         "auto"
     )
     """Learning rate after the warm-up; auto uses the rate that the method declares (samtune methods
-    NAME), 3e-4 for most."""
+    NAME), 3e-4 for most, 1e-3 without prompts."""
     min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
@@ -188,12 +188,14 @@ class FitConfig(Settings):
     keep: str | list[str] = "auto"
     """Prompts that are not trained for and must not get worse: auto means box and point, each if
     the base reaches an IoU of 0.5 with it on the validation images; none; or a list. Training uses
-    them on its images too."""
+    those of a list on its images too, and those of auto unless each kind of prompt gets its own
+    strength: then the base answers them."""
     keep_to: Literal["base", "targets"] = setting("base", level="expert")
     """Targets of the prompts of train.keep in training: base, the base's own answers, which costs
     one more encoding, or targets, the true masks."""
-    rehearsal: NotNegative = setting(1.0, level="expert")
-    """Weight of the loss of the prompts of train.keep; with 0 they are only measured."""
+    rehearsal: Literal["auto"] | NotNegative = setting("auto", level="expert")
+    """Weight of the loss of the prompts of train.keep; with 0 they are only measured. auto means 0
+    if train.keep=auto and each kind of prompt gets its own strength, else 1."""
     forget: NotNegative = setting(0.01, level="expert")
     """Weights are not chosen if they lose more than this IoU, compared with the base, on the
     validation images with a prompt of train.keep or of training; train.keep=none turns this off,

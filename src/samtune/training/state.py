@@ -46,7 +46,7 @@ class TrainingState:
     encodings: int = 0
     """Images or tiles that this validation encoded."""
     kept_modes: list[str] = field(default_factory=list)
-    """The prompt modes that are rehearsed."""
+    """The prompt modes to keep, see ``train.keep``."""
     best: dict[str, Any] | None = None
     """The best validation so far of those that forget nothing, with its ``strength``."""
     top: dict[str, Any] | None = None

@@ -99,7 +99,7 @@ class Trainer:
             model, config, *steps, parts.optimizer, parts.schedule
         )
         parts.place(self.accelerator.device)
-        rule = config.multimask, train.rounds, config.rehearsal, config.keep_to == "base"
+        rule = config.multimask, train.rounds, self.keeping.rehearsal, config.keep_to == "base"
         loss = parts.loss_of(config)
         check_dense(loss, model.decoder.dense_targets, model.decoder.prompted, train.modes)
         objective = Objective(model, loss, *rule)
@@ -134,7 +134,7 @@ class Trainer:
         self.model.eval()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        return result_of(self.state, self.judge, self.model, self._end())
+        return result_of(self.state, self.judge, self.keeping, self.model, self._end())
 
     def _train(self) -> None:
         """The work of :meth:`run`, until an error or an interrupt."""
@@ -142,7 +142,7 @@ class Trainer:
             self._save_last()
         self._measure_base()
         self._fit_to_time(self.state.step)
-        self.train = self.train.rehearsing(self.state.kept_modes if self.config.rehearsal else ())
+        self.train = self.train.rehearsing(self.keeping.rehearsed(self.state.kept_modes))
         self._loop()
         share_buffers(self.model)
         self._save_last()
