@@ -51,6 +51,19 @@ def test_prompts_that_the_base_answers_well_are_kept(sam, data):
     assert clicks.looked_at() == ("box",)
 
 
+def test_what_has_a_strength_of_its_own_is_rehearsed_only_if_somebody_names_it(sam, data):
+    model, train = FineTuned(sam, "lora", "tuned"), data(True, "none")
+    for settings, weight in (
+        ({}, 0.0),
+        ({"rehearsal": 0.5}, 0.5),
+        ({"keep": ["box"]}, 1.0),
+        ({"strength": "none"}, 1.0),
+    ):
+        keep = Keeping.of(FitConfig(**settings), model, train)
+        assert keep.rehearsal == weight
+        assert keep.rehearsed(["box"]) == (("box",) if weight else ())
+
+
 def test_a_decoder_that_ignores_prompts_keeps_none(sam, data, refused):
     model = FineTuned(sam, "none", "semantic")
     assert Keeping.of(FitConfig(), model, data(True)).looked_at() == ()
@@ -100,9 +113,6 @@ def test_rehearsal_changes_what_is_learned_and_watching_does_not(sam, data, monk
     measured = [row for row in rows if row["event"] in ("zero_shot", "val")]
     assert all({"iou@point", "iou@box"} <= row.keys() for row in measured)
     assert all(row["iou@box"] == row["iou"] for row in measured)
-    auto, _, result = weights(sam, train, val)
-    assert result.kept_modes == ("point",) and result.rehearsed_modes == ()
-    assert all(torch.equal(t, auto[name]) for name, t in without.items()), "the base answers them"
     kept, _, result = weights(sam, train, val, keep="point")
     assert result.rehearsed_modes == ("point",)
     assert any(not torch.equal(t, kept[name]) for name, t in without.items())

@@ -38,7 +38,7 @@ class FitResult:
     kept_modes: tuple[str, ...] = ()
     """The prompt modes that must not get worse, see ``train.keep``."""
     rehearsed_modes: tuple[str, ...] = ()
-    """Those of them that training used too."""
+    """The kept modes that training used too."""
     watched_modes: tuple[str, ...] = ()
     """The prompt modes that were measured in every validation besides those of the metric."""
     top: dict[str, Any] | None = None
