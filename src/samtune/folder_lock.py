@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -268,9 +269,9 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
         return False
     try:
         os.kill(owner["pid"], 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except (OSError, OverflowError):
+    except OSError:  # of another user
         pass
     if owner["pid"] == os.getpid():
         return path.resolve() in _holders
@@ -292,8 +293,19 @@ def _started(pid: int) -> str:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
-        return ""
+        return "" if Path("/proc/self/stat").exists() else _started_by_ps(pid)
     return "dead" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _started_by_ps(pid: int) -> str:
+    """The start time of a process on systems without ``/proc``, as macOS."""
+    command = ["ps", "-o", "lstart=", "-p", str(pid)]
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command, capture_output=True, check=False, timeout=10, env={**os.environ, "LC_ALL": "C"}
+        )
+        return done.stdout.decode("ascii", "replace").strip()
+    return ""
 
 
 def _who(owner: dict[str, Any] | None, work: str) -> str:

@@ -3,8 +3,14 @@
 Last, one step from Python reads the folder ``set`` through a process, which is spawned.
 """
 
+import contextlib
+import ctypes
+import importlib
+import io
+import json
 import multiprocessing
 import os
+import pkgutil
 import signal
 import sys
 
@@ -20,22 +26,49 @@ for name in ("resource", "fcntl", "pwd", "grp", "termios"):
 for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGPIPE", "SIGALRM"):
     if hasattr(signal, name):
         delattr(signal, name)
-for name in ("fork", "getuid", "geteuid", "statvfs", "mkfifo", "killpg", "getpgid"):
+for name in (
+    "fork", "getuid", "geteuid", "mkfifo", "killpg", "getpgid", "sysconf", "uname",
+    "sched_getaffinity", "pwrite", "pread", "register_at_fork",
+):  # fmt: skip
     if hasattr(os, name):
         delattr(os, name)
 
 
+class Library(ctypes.CDLL):
+    """A library, which has a name."""
+
+    def __init__(self, name, *words, **more):
+        if name is None:
+            raise TypeError("bad argument type for built-in operation")
+        super().__init__(name, *words, **more)
+
+
+ctypes.CDLL = Library
+
+
+def import_all() -> None:
+    """Imports every module, but the programs that other tools run."""
+    import samtune
+
+    for each in pkgutil.walk_packages(samtune.__path__, "samtune."):
+        if not each.name.startswith(("samtune.exports.programs.", "samtune.__main__")):
+            importlib.import_module(each.name)
+
+
 def main() -> None:
-    """Runs each argument as a command line, words parted by spaces."""
+    """Runs each argument as a command line, words parted by spaces; prints their exit codes."""
     from samtune.cli.main import main as run
 
+    import_all()
+    codes = {}
     for line in sys.argv[1:]:
-        try:
-            run(line.split(" "))
-        except SystemExit as end:
-            if end.code:
-                raise SystemExit(f"{line}: {end.code}") from None
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                run(line.split(" "))
+            except SystemExit as end:
+                codes[line] = end.code
     train_with_a_worker()
+    print(json.dumps(codes))
 
 
 def train_with_a_worker() -> None:

@@ -19,7 +19,15 @@ from samtune.data.named import DATASETS, deviations
 from samtune.data.problems import Finding, complaints, of_files, remarks
 from samtune.data.reading import has_palette, is_lossy
 from samtune.data.remarks import Parts, of_mask, of_training, splits_of
-from samtune.data.scan import Look, empty_split, looks, no_objects, summary_of
+from samtune.data.scan import (
+    MOST_VALUES,
+    TINY,
+    Look,
+    empty_split,
+    looks,
+    no_objects,
+    summary_of,
+)
 from samtune.data.sources import Record
 from samtune.data.splits import divided, with_shots
 from samtune.data.stored import path_of
@@ -27,10 +35,6 @@ from samtune.data.unread_files import unread_files
 from samtune.errors import InputError
 from samtune.files import as_path
 
-TINY = 16
-"""Objects with fewer pixels get a remark."""
-MOST_VALUES = 256
-"""The values of a mask are listed only if there are at most this many."""
 DAMAGED = "0/255 damaged by JPEG"
 _ENDS = {(0, 1): "0/1", (0, 255): "0/255", (0, 65535): "0/65535"}
 
@@ -115,6 +119,8 @@ def values_kind(look: Look, data: DataConfig) -> str:
     """The kind of a mask's values: ``0/1``, ``0/255``, ... or the way in which they are read."""
     if data.masks not in ("auto", "binary"):
         return data.masks
+    if look.value_count > MOST_VALUES:
+        return "other values"
     values = sorted(set(look.values) - {data.ignore})
     if not values or values == [0]:
         return "0 only"
@@ -130,7 +136,7 @@ def _of_splits(parts: Parts, found: Sequence[Look], data: DataConfig) -> list[In
     problems: list[InputError] = [empty_split(n, data) for n in parts if not parts[n]]
     train = set(parts["train"])
     mine = [each for each in found if each.record in train]
-    if mine and not any(each.classes or each.problems for each in mine):
+    if mine and not any(each.class_objects or each.problems for each in mine):
         problems.append(no_objects(len(mine), data))
     return problems
 
@@ -202,11 +208,11 @@ def _odd_objects(look: Look, data: DataConfig) -> Iterator[Finding]:
         yield of_mask(
             look, "all ignored", what, "training learns nothing from it: label it, or remove it"
         )
-    elif not look.classes:
+    elif not look.objects:
         yield of_mask(look, "empty mask", "has no object", "legal; check that none was forgotten")
-    few = [area for area in look.areas if area < TINY]
-    if few:
-        what = f"{len(few)} of {len(look.areas)} objects under {TINY} pixels, least {min(few)}"
+    if look.tiny:
+        few = f"{look.tiny} of {look.objects} objects under {TINY} pixels"
+        what = f"{few}, least {look.least_area}"
         remedy = f"check them; data.min_area={TINY} turns them into background"
         yield of_mask(look, "tiny objects", what, remedy)
 
@@ -222,7 +228,7 @@ def _odd_values(look: Look, data: DataConfig) -> Iterator[Finding]:
         yield of_mask(look, "JPEG mask", what, remedy)
     if kind == "other values":
         cut = data.threshold or 0
-        what = f"{len(look.values)} values, of which those above {cut} are read as foreground"
+        what = f"{look.value_count} values, of which those above {cut} are read as foreground"
         yield of_mask(look, "many mask values", what, "set data.threshold, or data.masks")
     if has_palette(look.record.mask):
         remedy = "check that you mean the indices and not the colours"
@@ -260,9 +266,9 @@ def _odd_splits(sound: Sequence[Look], parts: Parts, data: DataConfig) -> Iterat
     if data.masks != "classes":
         return
     train = set(parts.get("train", ()))
-    met = {value for each in sound if each.record in train for value in each.values}
+    met = {value for each in sound if each.record in train for value in each.class_pixels}
     for value in range(data.classes or 0) if met else ():
-        if value not in met:
+        if value not in met and value != data.ignore:
             what = f"{data.class_name(value)} has no pixel in the training split"
             remedy = "add images of it, or check the values"
             yield Finding(root, "class without pixels", what, remedy)
@@ -292,7 +298,7 @@ def _facts(found: Sequence[Look], parts: Parts, data: DataConfig) -> tuple[dict[
     rows = []
     for each in found:
         mask = each.record.mask
-        read = bool(each.values) and mask is not None
+        read = each.value_count > 0 and mask is not None
         legal = read and not each.problems
         rows.append(
             {
@@ -303,10 +309,10 @@ def _facts(found: Sequence[Look], parts: Parts, data: DataConfig) -> tuple[dict[
                 "ok": not each.problems,
                 "size": list(each.size) if each.content else None,
                 "kind": values_kind(each, data) if read else None,
-                "values": dict(each.values) if read and len(each.values) <= MOST_VALUES else None,
-                "classes": dict(sorted(_pixels_by_class(each, data).items())) if legal else None,
-                "objects": len(each.classes) if legal else None,
-                "empty": not each.classes if legal else None,
+                "values": each.values if read and each.values else None,
+                "classes": dict(sorted(each.class_pixels.items())) if legal else None,
+                "objects": each.objects if legal else None,
+                "empty": not each.objects if legal else None,
             }
         )
     return tuple(rows)
@@ -318,10 +324,9 @@ def _class_rows(sound: Sequence[Look], data: DataConfig) -> list[dict[str, Any]]
         return []
     pixels, images, objects = Counter[int](), Counter[int](), Counter[int]()
     for each in sound:
-        mine = _pixels_by_class(each, data)
-        pixels.update(mine)
-        images.update(mine.keys())
-        objects.update(each.classes)
+        pixels.update(each.class_pixels)
+        images.update(each.class_pixels.keys())
+        objects.update(each.class_objects)
     total = max(1, pixels.total())
     return [
         {
@@ -334,15 +339,6 @@ def _class_rows(sound: Sequence[Look], data: DataConfig) -> list[dict[str, Any]]
         }
         for value in _values(data, pixels)
     ]
-
-
-def _pixels_by_class(look: Look, data: DataConfig) -> Counter[int]:
-    if data.masks == "classes":
-        return Counter({v: n for v, n in look.values.items() if v != data.ignore})
-    found = Counter[int]()
-    for value, area in zip(look.classes, look.areas, strict=True):
-        found[value] += area
-    return found
 
 
 def _values(data: DataConfig, met: Iterable[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -77,4 +77,8 @@ class Check:
             key: [asdict(row) for row in found]
             for key, found in (("problems", self.problems), ("remarks", self.remarks))
         }
-        return {"ok": self.ok, **rows, "counts": self.counts, "files": list(self.files)}
+        files = [
+            {key: dict(v) if isinstance(v, Mapping) else v for key, v in row.items()}
+            for row in self.files
+        ]
+        return {"ok": self.ok, **rows, "counts": self.counts, "files": files}

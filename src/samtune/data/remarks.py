@@ -145,9 +145,9 @@ def _class_zero(looks: Sequence[Look], data: DataConfig) -> Iterator[Finding]:
     known = data.name in DATASETS or data.background is not None or data.ignore == 0
     if data.masks != "classes" or known:
         return
-    zeros_in = [each for each in looks if 0 in each.classes]
-    objects = sum(len(each.classes) for each in looks)
-    zeros = sum(each.classes.count(0) for each in looks)
+    zeros_in = [each for each in looks if 0 in each.class_objects]
+    objects = sum(each.objects for each in looks)
+    zeros = sum(each.class_objects.get(0, 0) for each in looks)
     if zeros_in:
         what = (
             f"class 0 is prompted as an object in {len(zeros_in)} of {len(looks)} images: "

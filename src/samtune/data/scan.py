@@ -6,8 +6,8 @@ Training and ``samtune data check`` use the same function, so both accept the sa
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,10 @@ from samtune.data.turning import remark_turn, upright
 from samtune.errors import InputError
 from samtune.interrupts.boundaries import end_if_stopped
 
+TINY = 16
+"""Objects with fewer pixels get a remark."""
+MOST_VALUES = 256
+"""The values of a mask are kept only if there are at most this many."""
 SPECK = 0.1
 """Fraction of a mask's largest region below which a region is too small to count as an object."""
 
@@ -65,16 +69,22 @@ class Look:
     record: Record
     size: tuple[int, int] = (0, 0)
     """Height and width of the image in pixels."""
-    classes: tuple[int, ...] = ()
-    """The class of each object."""
+    class_objects: Mapping[int, int] = field(default_factory=dict)
+    """Objects of each class that occurs."""
     ignored: int = 0
     """Number of pixels whose label is ignored."""
     problems: tuple[InputError, ...] = ()
     """The reasons why training cannot use the pair."""
-    areas: tuple[int, ...] = ()
-    """Pixel count of each object; like all fields below, only set by a thorough look."""
+    class_pixels: Mapping[int, int] = field(default_factory=dict)
+    """Pixels of each class that occurs; like all fields below, only set by a thorough look."""
+    tiny: int = 0
+    """Number of objects with less than :data:`TINY` pixels."""
+    least_area: int = 0
+    """Pixels of the smallest object."""
     values: Mapping[int, int] = field(default_factory=dict)
-    """Mask value -> its pixels, as stored."""
+    """Mask value -> its pixels, as stored; empty if there are more than :data:`MOST_VALUES`."""
+    value_count: int = 0
+    """Number of different values of the mask."""
     content: str = ""
     """A hash of the image's pixels and size; empty if it cannot be read."""
     mask_content: str = ""
@@ -83,6 +93,44 @@ class Look:
     """Number of connected regions of a one-object mask, without specks."""
     remarks: tuple[Finding, ...] = ()
     """The remarks of the file readers."""
+
+    @property
+    def objects(self) -> int:
+        """Number of objects."""
+        return sum(self.class_objects.values())
+
+
+class Histogram(Mapping[int, int]):
+    """How often each value occurs, in less memory than a dictionary, since each image has one.
+
+    Args:
+        values: An array of whole numbers of any shape.
+    """
+
+    def __init__(self, values: NDArray[np.integer]) -> None:
+        if values.dtype in (np.uint8, np.uint16):
+            counts = np.bincount(values.ravel())
+            self._values = np.flatnonzero(counts)
+            self._counts = counts[self._values]
+        else:
+            self._values, self._counts = np.unique(values, return_counts=True)
+        if len(self) and -(2**31) <= self._values[0] and self._values[-1] < 2**31:
+            self._values = self._values.astype(np.int32)
+
+    def __getitem__(self, value: int) -> int:
+        place = int(np.searchsorted(self._values, value))
+        if place == len(self) or self._values[place] != value:
+            raise KeyError(value)
+        return int(self._counts[place])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._values.tolist())
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 def look(record: Record, data: DataConfig, thorough: bool = False) -> Look:
@@ -113,8 +161,9 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
         values, source = read_values(record, data)
     except InputError as error:
         return Look(record, size or (0, 0), problems=(*problems, error), content=content)
-    histogram = _histogram(values) if thorough else {}
-    classes, pixels, ignored, regions = (), (), 0, 0
+    stored = Histogram(values) if thorough else {}
+    count = len(stored)
+    class_objects, class_pixels, least, tiny, ignored, regions = {}, {}, 0, 0, 0, 0
     try:
         if size is not None:
             values = upright(record, values, size, data)
@@ -123,9 +172,12 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
         problems.append(error)
     try:
         labels = label_objects(values, data, source)
-        classes = tuple(labels.classes.tolist())
+        class_objects = dict(sorted(Counter(labels.classes.tolist()).items()))
         ignored = 0 if labels.valid is None else int((~labels.valid).sum())
-        pixels = tuple(areas(labels.map, len(labels)).tolist()) if thorough else ()
+        if thorough:
+            pixels = areas(labels.map, len(labels))
+            tiny, least = int((pixels < TINY).sum()), int(pixels.min(initial=np.iinfo("i8").max))
+            class_pixels = _pixels_by_class(labels, pixels, stored, data)
         if thorough and len(labels) == 1 and data.masks in ("auto", "binary"):
             regions = _regions(labels, data)
         if thorough and size is not None:
@@ -135,15 +187,29 @@ def _look(record: Record, data: DataConfig, thorough: bool) -> Look:
     return Look(
         record,
         size or (0, 0),
-        classes,
+        class_objects,
         ignored,
         tuple(problems),
-        pixels,
-        histogram,
+        class_pixels,
+        tiny,
+        least,
+        stored if count <= MOST_VALUES else {},
+        count,
         content,
         _digest(values) if thorough else "",
         regions,
     )
+
+
+def _pixels_by_class(
+    labels: Labels, pixels: NDArray[np.int64], stored: Mapping[int, int], data: DataConfig
+) -> dict[int, int]:
+    """Pixels of each class: of class maps by their values, otherwise by the objects' areas."""
+    if data.masks == "classes":
+        return {value: n for value, n in stored.items() if value != data.ignore}
+    kinds, places = np.unique(labels.classes, return_inverse=True)
+    sums = np.bincount(places, pixels, minlength=len(kinds)).astype(np.int64)
+    return dict(zip(kinds.tolist(), sums.tolist(), strict=True))
 
 
 def _regions(labels: Labels, data: DataConfig) -> int:
@@ -158,11 +224,11 @@ def looks(
 ) -> Generator[Look, None, None]:
     """Looks at all records with several threads, and yields the results in order."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        jobs = [pool.submit(look, record, data, thorough) for record in records]
+        jobs = deque(pool.submit(look, record, data, thorough) for record in records)
         try:
-            for job in jobs:
+            while jobs:
                 end_if_stopped()
-                yield job.result()
+                yield jobs.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -198,13 +264,16 @@ def usable(records: Sequence[Record], data: DataConfig, thorough: bool = False) 
 def summary_of(all_looks: Sequence[Look]) -> Summary:
     """The contents of all pairs together; there must be at least one."""
     sizes = np.array([each.size for each in all_looks])
-    counts = [len(each.classes) for each in all_looks]
+    counts = [each.objects for each in all_looks]
+    of_classes = Counter[int]()
+    for each in all_looks:
+        of_classes.update(each.class_objects)
     least, most = sizes.min(0), sizes.max(0)
     return Summary(
         images=len(all_looks),
         objects=sum(counts),
         empty=counts.count(0),
-        class_objects=dict(sorted(Counter(c for each in all_looks for c in each.classes).items())),
+        class_objects=dict(sorted(of_classes.items())),
         most_objects=max(counts),
         smallest=(int(least[0]), int(least[1])),
         largest=(int(most[0]), int(most[1])),
@@ -226,12 +295,3 @@ def no_objects(images: int, data: DataConfig) -> InputError:
 
 def _digest(image: NDArray[Any]) -> str:
     return blake2b(image.tobytes(), salt=str(image.shape[1]).encode()[:16]).hexdigest()
-
-
-def _histogram(values: NDArray[np.integer]) -> dict[int, int]:
-    if values.dtype in (np.uint8, np.uint16):
-        counts = np.bincount(values.ravel())
-        met = np.flatnonzero(counts)
-        return dict(zip(met.tolist(), counts[met].tolist(), strict=True))
-    met, counts = np.unique(values, return_counts=True)
-    return dict(zip(met.tolist(), counts.tolist(), strict=True))

@@ -248,7 +248,7 @@ def _with_shots() -> list[tuple[str, NamedSet]]:
 
 def _balanced(order: Sequence[Record], shots: int, config: DataConfig) -> list[Record]:
     """The first ``shots`` of a greedy order in which the least frequent class comes first."""
-    classes = [set(found.classes) for found in usable(order, config)]
+    classes = [set(found.class_objects) for found in usable(order, config)]
     occurs = np.array([[c in each for c in sorted(set().union(*classes))] for each in classes], int)
     counts, left, selection = np.zeros(occurs.shape[1], np.int64), list(range(len(order))), []
     for _ in range(shots):

@@ -237,6 +237,7 @@ def answer_folder(
     counts = Counts(rasters=len(rasters), not_in_prompts=answering.left_without(records))
     within = places.subfolders(of_images)
     with locked(places.folder, f"--out={out}", "a prediction", within=within):
+        checked_names(records, places.ignores_case())
         journal = Journal(places.journal, how, REMEDY)
         work = _Prediction(
             answering, records, places, journal, writers, counts, keys, rasters, tiles or _silent

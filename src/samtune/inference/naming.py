@@ -50,14 +50,24 @@ def requests_by_name(
     return requests
 
 
-def checked_names(records: Sequence[Record]) -> Sequence[Record]:
-    """The records, whose output files must differ."""
+def checked_names(records: Sequence[Record], ignoring_case: bool = False) -> Sequence[Record]:
+    """The records, whose output files must differ.
+
+    Args:
+        records: All images.
+        ignoring_case: Whether the output's file system takes ``A`` and ``a`` for one name.
+
+    Raises:
+        InputError: Two of them would have the same output file.
+    """
     by_name: dict[str, Record] = {}
     for record in records:
-        if record.name in by_name:
+        name = record.name.casefold() if ignoring_case else record.name
+        if name in by_name:
+            why = " on a disk that ignores case" if record.name != by_name[name].name else ""
             raise InputError(
                 f"{record.file}: its mask would have the name of that of "
-                f"{by_name[record.name].file.name}; rename one of the two"
+                f"{by_name[name].file.name}{why}; rename one of the two"
             )
-        by_name[record.name] = record
+        by_name[name] = record
     return records

@@ -19,6 +19,7 @@ from samtune.data.sources import is_plain
 from samtune.data.volumes import stem_of
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, same_place
+from samtune.folder_lock import LOCK
 from samtune.inference.format_folders import refuse_foreign
 from samtune.texts import parse_json, read_json
 
@@ -69,6 +70,10 @@ class Places:
         """All pictures of an image."""
         masks = [self.mask(name)] if self.masks else []
         return [*masks, *([self.overlay(name)] if self.overlays else [])]
+
+    def ignores_case(self) -> bool:
+        """Whether the folder, which is locked, takes ``A`` and ``a`` for one name."""
+        return (self.folder / LOCK.swapcase()).exists()
 
     def subfolders(self, names: Iterable[str]) -> set[Path]:
         """The folders below :attr:`folder` in which files of these images are written."""
