@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 SURFACES = ("help", "messages", "docstrings", "comments", "pages")
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/methods/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/export/*.md", "docs/methods/*.md")
 
 THINGS = (
     "adapter|axis|batch|block|branch|case|channel|class|column|concept|decoder|dialect|epoch|field"
@@ -77,10 +77,12 @@ PATTERNS: dict[str, re.Pattern[str]] = {
     ),
     '"told" and "asked"': _matches(r"\b(?:told|tells?|asked|asks?|asking)\b"),
 }
-SUBJECTLESS = frozenset(
+CLAUSES = frozenset("As Of So That Those What When Where Which Whose Why".split())
+"""First words with which a text is a clause instead of a noun or a sentence."""
+SUBJECTLESS = CLAUSES | frozenset(
     """
-    Above Across Along Among As At Before Below Beside Between By For From If In Like Of On Out Over
-    So That Then These They This Those To What When Where Which Whose With Within Without
+    Above Across Along Among At Before Below Beside Between By For From If In Like On Out Over Then
+    These They This To With Within Without
     """.split()
 )
 """First words with which a docstring has no subject, or a subject that stands elsewhere."""

@@ -1,4 +1,4 @@
-"""samtune fine-tunes the Segment Anything Model with every published parameter-efficient method."""
+"""samtune fine-tunes the Segment Anything Model with published parameter-efficient methods."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class Batch:
     images: tuple[Tensor, ...] = field(default=())
     """Per image ``(h0, w0, 3)`` uint8; only kept for evaluation on tiles or crops."""
     objects: tuple[ObjectMap, ...] = field(default=())
-    """For each image its objects as a map, instead of ``targets``, ``originals`` and the masks of
+    """The objects of each image as a map, instead of ``targets``, ``originals`` and the masks of
     ``prompts``, which :meth:`part` computes; only in an evaluation."""
     rehearsal: Question | None = None
     """Prompts of the rehearsal, whose answers the training must not change; only in training."""
@@ -212,7 +212,7 @@ class Batch:
         )
 
     def spans(self, rows: slice) -> list[slice]:
-        """For each image, the range of its own prompts that are among ``rows`` of all prompts."""
+        """The range of each image's own prompts that are among ``rows`` of all prompts."""
         counts = self.prompts.image.bincount(minlength=len(self.names))
         ends = counts.cumsum(0).tolist()
         firsts = [end - count for end, count in zip(ends, counts.tolist(), strict=True)]

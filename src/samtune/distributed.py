@@ -57,7 +57,7 @@ def is_connected() -> bool:
 
 
 def place() -> tuple[int, int]:
-    """This process's rank, and the number of processes."""
+    """The rank of this process, and the number of processes."""
     from torch import distributed
 
     return (distributed.get_rank(), distributed.get_world_size()) if is_connected() else (0, 1)

@@ -115,7 +115,7 @@ class FolderLock:
         return descriptor
 
     def _exclusive(self, owner: dict[str, Any] | None) -> bool:
-        """Without ``flock``: whether this process, of several at once, is the one that may go on.
+        """Whether this process, of several at once, is the one that may go on without ``flock``.
 
         The claim is a folder, which only one process can create, also on a network disk. A claim
         left by a crash is valid as long as a lock of another host.

@@ -179,7 +179,7 @@ class PromptModes:
         return max([1, *(number or clicks for number in self._click_numbers())])
 
     def _click_numbers(self) -> list[int]:
-        """For each mode that clicks, the number that it names, or 0."""
+        """The number that each mode that clicks names, or 0."""
         parts = [numbered_mode(mode) or (mode, 0) for mode in self]
         return [number for kind, number in parts if kind == "clicks"]
 
@@ -321,7 +321,7 @@ class Prompts:
         return {kind for kind, which in self._parts().items() if bool(which.any())}
 
     def by_kind(self) -> dict[str, Tensor]:
-        """For each kind ``(N,)`` bool: the prompts that select their object by it.
+        """The prompts that select their object by each kind, ``(N,)`` bool.
 
         Of a prompt with several parts that is the box, else the points, else the mask: with points
         or a box, a mask only refines.
@@ -333,7 +333,7 @@ class Prompts:
         return selecting
 
     def _parts(self) -> dict[str, Tensor]:
-        """For each kind ``(N,)`` bool: the prompts that have such a part."""
+        """The prompts that have a part of each kind, ``(N,)`` bool."""
         corner = (self.labels >= BOX_TOP_LEFT).any(1)
         click = ((self.labels == NEGATIVE) | (self.labels == POSITIVE)).any(1)
         mask = self.mask_flags()

@@ -2,18 +2,18 @@
 
 import ast
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parents[2] / "src" / "samtune"
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src" / "samtune"
+WORDS = runpy.run_path(str(ROOT / "benchmarks" / "plain_words.py"))
+"""The lists of the counter, which are kept in one place."""
 
 Callable = ast.FunctionDef | ast.AsyncFunctionDef
 SECTION = re.compile(r"^(\s*)(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note):\s*$")
-
-
-SUBJECTLESS = frozenset("As Of So That Those What When Where Which Whose Why".split())
-"""First words after which a documentation has no subject, or is a clause instead of a noun."""
 
 DISTRIBUTIVE = re.compile(
     r"\b(?:one|two|a|an|many|several|\d+) (?:(?!of|in|as|is|to|has)\w+ )?an? "
@@ -54,10 +54,13 @@ def documented_arguments(docstring: str) -> list[str]:
     return [name for _, name, _ in entries(docstring)]
 
 
-def has_subject(text: str) -> bool:
-    """Whether a text begins as a noun or a sentence does."""
-    words = text.split()
-    return not words or words[0].rstrip(",") not in SUBJECTLESS
+def has_subject(text: str, of_argument: bool = False) -> bool:
+    """Whether a text begins as a noun or a sentence does.
+
+    An argument's name stands before its text, as in ``model: In evaluation mode.``
+    """
+    first = re.match(r"[A-Za-z']*", text.strip())[0]
+    return first not in WORDS["CLAUSES" if of_argument else "SUBJECTLESS"]
 
 
 def parameters(node: Callable) -> set[str]:
@@ -147,11 +150,12 @@ def unclear(root: Path) -> list[str]:
     for path in sorted(root.rglob("*.py")):
         for line, text in documentation(ast.parse(path.read_text(encoding="utf-8"), path)):
             phrase = DISTRIBUTIVE.search(" ".join(text.split()))
-            texts = [(line, text), *((line + n, text) for n, _, text in entries(text))]
+            texts = [(line, text, False)]
+            texts += [(line + n, of_argument, True) for n, _, of_argument in entries(text)]
             found += [
-                f"{path.name}:{n}: begins with {text.split()[0]!r}; name the subject"
-                for n, text in texts
-                if not has_subject(text)
+                f"{path.name}:{n}: begins with {words.split()[0]!r}; name the subject"
+                for n, words, of_argument in texts
+                if not has_subject(words, of_argument)
             ]
             if phrase and has_subject(text):
                 found.append(f"{path.name}:{line}: {phrase[0]!r}; write 'per'")
@@ -165,11 +169,13 @@ def test_docstrings_have_a_subject_and_plain_words():
 def test_unclear_docstrings_are_reported(tmp_path):
     (tmp_path / "a.py").write_text(
         '"""What a module is."""\nX = 1\n"""Of all, the first."""\n'
+        'def e():\n    """For each image its masks."""\n'
         'def f():\n    """One mask a class."""\ndef g():\n    """One mask per class."""\n'
-        'def h(a, b):\n    """H.\n\n    Args:\n        a: That is trained.\n'
+        'def h(a, b, c):\n    """H.\n\n    Args:\n        a: That is trained.\n'
+        "        c: In evaluation mode.\n"
         '        b: The images\n            of a split.\n    """\n'
     )
-    lines = ["a.py:1", "a.py:3", "a.py:5", "a.py:12"]
+    lines = ["a.py:1", "a.py:3", "a.py:5", "a.py:7", "a.py:14"]
     assert [line.split(": ")[0] for line in unclear(tmp_path)] == lines
 
 

@@ -110,7 +110,7 @@ class SAMUS(StridedAdapter):
         return ConvolutionalStream(c, weights)
 
     def edits(self, i: int, state: ConvolutionalStream) -> BlockEdits:
-        """In global blocks: cross-attention before attention, a bottleneck, trained positions."""
+        """Cross-attention before attention, a bottleneck, and positions, all in global blocks."""
         key = str(i)
         if key not in self.cross:
             return NONE

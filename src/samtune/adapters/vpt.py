@@ -40,7 +40,7 @@ class PromptStream:
     """Normed prompts ``(P, C)`` or ``(B, P, C)`` of the blocks entered so far; with ``deep``, of
     all."""
     carried_prompts: Tensor | None = None
-    """With ``shallow``, the prompts before the next block, ``(B, P, C)``."""
+    """The prompts before the next block, ``(B, P, C)``, if they are ``shallow``."""
 
 
 @ADAPTERS.register("vpt")

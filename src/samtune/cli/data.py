@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILES_SHOWN = 3
 """Files shown of each kind of finding; the JSON lists all."""
 FEW_KINDS = 4
-"""If there are more kinds of findings, only the first file of each is shown, to fit a screen."""
+"""Most kinds of findings of which several files are shown; of more, one each, to fit a screen."""
 
 app = typer.Typer(
     help="Known data sets and layouts, and a check of your own.", no_args_is_help=True

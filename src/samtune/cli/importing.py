@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from samtune.report.terminal import Display
 
 LIST_ALL = "?"
-"""In the place of a dialect: list them all."""
+"""The word instead of a dialect that lists all of them."""
 
 
 File = Annotated[

@@ -35,9 +35,9 @@ class Scores:
 
     images: tuple[str, ...]
     masks: Mapping[str, Floats]
-    """By side ``(draws, images)``: number of masks per image."""
+    """Number of masks per image, by side ``(draws, images)``."""
     sums: Mapping[str, Mapping[str, Floats]]
-    """By side and metric ``(draws, images)``: their summed values."""
+    """Summed values of the masks, by side and metric ``(draws, images)``."""
 
     def of_draws(self, side: str, key: str) -> Floats:
         """The metric, mean over masks and then over draws, for each draw of images and draws."""
@@ -57,7 +57,7 @@ class Scores:
 
     @cached_property
     def intervals(self) -> Tree:
-        """By side, and for their ``difference``, the interval of each metric."""
+        """The interval of each metric, by side and for their ``difference``."""
         count = len(self.images)
         ends: Tree = {
             # weights of draws may be negative, a fraction may not

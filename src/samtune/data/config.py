@@ -232,7 +232,7 @@ class PromptConfig(Settings):
     factor and enlarged again; then pixels above the threshold become 1. Evaluation adds no noise
     and uses 0.5 as the threshold."""
     one_kind: bool = setting(False, level="published")
-    """If prompts.train is a list, one kind is drawn per image instead of one per object."""
+    """Draws one kind per image instead of one per object, if prompts.train is a list."""
     points: Count = 1
     """Points per object for the prompt point."""
     clicks: Count = 5

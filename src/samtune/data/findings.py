@@ -37,8 +37,8 @@ class Check:
     one line per number of bands that says which are used. Only files without a problem are counted.
     """
     files: tuple[dict[str, Any], ...] = ()
-    """For each image, including those with a problem: ``name``, ``file``, ``mask`` (its file), the
-    ``splits`` that contain it, ``ok``, ``size`` (height and width), ``kind`` of mask values,
+    """Entries of all images, also those with a problem: ``name``, ``file``, ``mask`` (its file),
+    the ``splits`` that contain it, ``ok``, ``size`` (height and width), ``kind`` of mask values,
     ``values`` (pixels of each; none if there are over 256), ``classes`` (pixels of each class that
     occurs), ``objects`` and ``empty``; values that could not be read are none."""
 

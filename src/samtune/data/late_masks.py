@@ -75,7 +75,7 @@ class LateMasks:
     """The mask prompts of one image, for ``ObjectMap.late``."""
 
     groups: tuple[LateGroup, ...]
-    """At least one."""
+    """The groups, one or more."""
     resized: tuple[int, int] | None
     """See :class:`samtune.data.prompters.Objects`."""
 

@@ -45,7 +45,7 @@ class DataSplits:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of their values; empty where none are known."""
+        """The names of the classes, in the order of their values; empty if none are known."""
         return self.config.class_names
 
     @property
@@ -56,7 +56,7 @@ class DataSplits:
     def check(self) -> Check:
         """Looks at every file, and says all that is wrong or odd at once.
 
-        It is what ``samtune data check`` does: ``check().ok`` tells whether a training accepts the
+        It is what ``samtune data check`` does: ``check().ok`` says whether a training accepts the
         data, ``problems`` and ``remarks`` hold what there is to say.
         """
         if self.config.root is None:  # of Python code

@@ -31,8 +31,7 @@ class PairFile:
     place: tuple[str, ...] = ()
     """The folders that contain it, without those that say image or mask."""
     apart: bool = True
-    """For a mask: whether it may have the same name as its image, because something else tells them
-    apart."""
+    """Whether a mask may have the same name as its image, because they differ in something else."""
 
     @property
     def stem(self) -> str:

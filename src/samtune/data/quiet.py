@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 _LOGGERS = ("PIL", "nibabel", "nibabel.global", "pydicom", "rasterio", "tifffile")
 _NOWHERE = logging.NullHandler()
-"""Without it, what a logger does not pass on would go to stderr."""
+"""The handler without which messages that a logger does not pass on would go to stderr."""
 
 
 class _Readers(threading.local):
@@ -33,7 +33,7 @@ class _WhileReading(type):
 
 
 class _OfReader(Warning, metaclass=_WhileReading):
-    """In the list of filters: every warning of a thread that reads, and no warning of another.
+    """Stands in the list of filters for every warning of a thread that reads, and of no other.
 
     The filter stays in the list, where it has no effect while nothing is read. Python's own context
     for warnings changes the list of the whole process before Python 3.14: contexts of two threads

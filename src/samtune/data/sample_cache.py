@@ -46,7 +46,7 @@ class SampleCache:
         self._in_frame: dict[tuple[int, InputPolicy], StoredSample] = {}
 
     def store_in(self, folder: Path) -> None:
-        """Stores samples on disk too, if the settings ask for it and name no other folder.
+        """Stores samples on disk too, if the settings say so and name no other folder.
 
         Args:
             folder: The folder.

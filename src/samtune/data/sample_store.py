@@ -159,7 +159,7 @@ class SampleStore:
 
 
 def store_of(data: DataConfig, folder: Path | None = None) -> SampleStore | None:
-    """The store that the settings ask for; ``None`` if they ask for none.
+    """The store that the settings name; ``None`` if they name none.
 
     Args:
         data: The settings.

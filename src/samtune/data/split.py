@@ -30,7 +30,7 @@ class LabelledImage:
     mask: NDArray[np.integer]
     """``(h, w)``: 0 for no object, ``k + 1`` for object ``k``."""
     classes: NDArray[np.int64]
-    """``(K,)``: the class of each object, 0 where there is only one."""
+    """``(K,)``: the class of each object, 0 if there is only one."""
     name: str
     valid: NDArray[np.bool_] | None = None
     """``(h, w)``: false where the label is to be ignored; ``None`` if it counts everywhere."""

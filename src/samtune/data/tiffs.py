@@ -24,8 +24,7 @@ _ALPHA = (1, 2)
 """Kinds of extra samples that are transparency, premultiplied or not."""
 _FLIPS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True),
           8: (1, False)}  # fmt: skip
-"""For each EXIF orientation the quarter turns, counterclockwise, then whether left becomes right.
-"""
+"""Quarter turns, counterclockwise, and then whether left becomes right, by EXIF orientation."""
 
 
 class _Decoded(NamedTuple):

@@ -1,4 +1,4 @@
-"""From the original to the model's frame, and random views of images with their masks."""
+"""Maps the original to the model's frame, and draws random views of images with their masks."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Roles:
     images: list[PairFile]
     masks: list[PairFile]
     unclear: list[tuple[Path, Path]]
-    """Two files with the same name, if nothing tells which one is the mask."""
+    """Two files with the same name, if nothing shows which one is the mask."""
 
 
 def roles_of(files: Iterable[Path], root: Path) -> Roles:

@@ -22,7 +22,7 @@ NIFTI, NUMPY = (".nii", ".nii.gz"), (".npy", ".npz")
 _TURNED = ("L", "P", "S")
 """The directions of a NIfTI file's axes after it is turned."""
 _TOWARDS = ("LPS", "RAI")
-"""For each axis of the patient, the sides towards which rising and falling numbers lead."""
+"""The sides towards which rising and falling numbers lead on each axis of the patient."""
 _KEYS = {"image": ("image", "img"), "mask": ("mask", "label", "gt")}
 
 

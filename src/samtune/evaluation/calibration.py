@@ -89,7 +89,7 @@ class Calibration:
     objects: int
     """Annotated objects of all images."""
     curves: dict[str, list[tuple[float, float]]]
-    """By setting, its values and those of the metric, with the others as they were fitted."""
+    """Values of each setting and of the metric, with the other settings as they were fitted."""
 
     def entry(self, **others: Any) -> dict[str, Any]:
         """The entry of a checkpoint's header.
@@ -122,7 +122,7 @@ def calibrate(
         **fixed: Settings of the generator that are not fitted.
 
     Raises:
-        InputError: Another metric, no images or objects, or a model that cannot be asked.
+        InputError: Another metric, no images or objects, or a model that cannot answer.
     """
     check_metric(metric)
     search = _Search(model, dataset, metric, precision, fixed)
@@ -315,7 +315,7 @@ def _searched(
 
 
 def _spread(length: int, most: int) -> list[int]:
-    """At most so many of the first numbers, evenly spread."""
+    """Numbers below ``length``, evenly spread and at most ``most`` of them."""
     count = min(length, most)
     return [i * length // count for i in range(count)]
 

@@ -213,7 +213,7 @@ def as_model_reads(data: DataConfig, model: FineTuned) -> DataConfig:
     """The settings of a data set with the model's bands and their range.
 
     Args:
-        data: The settings; where they say nothing, the model decides.
+        data: The settings; if they say nothing, the model decides.
         model: States how images are read.
 
     Raises:
@@ -235,7 +235,7 @@ def as_model_reads(data: DataConfig, model: FineTuned) -> DataConfig:
 
 
 def _prompts(prompts: PromptSettings, model: FineTuned, train: bool) -> PromptConfig:
-    """All settings of the prompts, with the modes of the model where none are named.
+    """All settings of the prompts, with the modes of the model if none are named.
 
     Raises:
         InputError: An unknown mode, or a training in others than the model's.

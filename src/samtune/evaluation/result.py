@@ -37,7 +37,7 @@ class Evaluation:
     """Images per second that the model answers, over all processes, without reading and measuring.
     """
     by_prompt: dict[str, Evaluation] = field(default_factory=dict)
-    """One evaluation for each prompt mode, where there are several; all else here is of the first.
+    """One evaluation for each prompt mode, if there are several; all else here is of the first.
     """
 
     def __repr__(self) -> str:

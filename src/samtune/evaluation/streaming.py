@@ -349,7 +349,7 @@ def predict_in_parts(
     rounds: int = 1,
     memory: int = EvalConfig.memory,
 ) -> Iterator[list[Tensor]]:
-    """Like :func:`predict`, with as many prompts at a time as ``memory`` bytes hold."""
+    """Predicts as :func:`predict` does, with as many prompts at a time as ``memory`` bytes hold."""
     images = cache(lambda: prompted_batch(model, batch))
     for rows in parts_of(model, batch, memory):
         *_, answers = _rounds(model, images, batch.part(rows), precision, multimask, rounds)

@@ -33,7 +33,7 @@ class ImageSums:
     def __init__(self, masks: PerImage, suite: Suite | None = None) -> None:
         self.masks, self.suite = masks, suite
         self._areas: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        """For images that are not complete: the areas of masks, and their classes."""
+        """The areas of masks and their classes, of images that are not complete."""
         self._parts: dict[int, ResultInParts] = {}
         """The results of these images that the suite will receive."""
 

@@ -41,7 +41,7 @@ class Draws:
 
     @cached_property
     def values(self) -> dict[str, Floats]:
-        """By metric ``(draws,)``."""
+        """The values ``(draws,)`` of each metric."""
         plain = {name: each for name, each in self.masks.values.items() if each.ndim == 1}
         for name in self.names:
             measure = MEASURES[name]
@@ -50,7 +50,7 @@ class Draws:
 
     @cached_property
     def by_class(self) -> dict[int, dict[str, Floats]]:
-        """For each class in any image, by metric ``(draws,)``."""
+        """The values ``(draws,)`` of each metric, by class that any image has."""
         by_name = {
             name.removeprefix("class_"): each
             for name, each in self.masks.values.items()

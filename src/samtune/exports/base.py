@@ -25,7 +25,7 @@ class Job:
     """A model to export, and how."""
 
     model: FineTuned
-    """In evaluation mode, on the CPU."""
+    """The model, in evaluation mode and on the CPU."""
     name: str
     """The name of the files, without an ending."""
     precision: Precision = "fp32"

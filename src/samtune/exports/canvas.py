@@ -30,7 +30,7 @@ CANVAS_ADVICE = (
     "--format labelme prepares them as samtune does, and x-anylabeling those that fit the frame"
 )
 NOT_BLACK = 1e-6
-"""In place of a black pixel, so that it counts as the image's."""
+"""The value that stands for black, so that a black pixel counts as the image's."""
 STEPS = 32
 """OpenCV rounds the places that it samples to this fraction of a pixel."""
 

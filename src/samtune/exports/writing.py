@@ -68,7 +68,7 @@ class Exported:
     advice: str = ""
     """The remedy if the consumer prepares images in its own way, and its masks differ for that."""
     strength: Strength = IN_FULL
-    """At which the model was exported."""
+    """The strength at which the model was exported."""
     of_model: Strength = IN_FULL
     """The strength that the model has."""
 

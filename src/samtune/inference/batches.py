@@ -27,7 +27,7 @@ class Answers:
     """
 
     masks: list[Tensor]
-    """For each image ``(n, h0, w0)`` bool on the CPU, in the original frame; one mask per class if
+    """Masks of each image, ``(n, h0, w0)`` bool on the CPU, in the original frame; one per class if
     the decoder gives classes."""
     low: Tensor
     """``(N, K, 4H, 4W)`` logits in the model's frame; with K = 1 they are fit for mask prompts."""

@@ -26,7 +26,7 @@ MOST_CORNERS = 2**22
 _AT_ONCE = 256
 """Corners of which the distances to all others are computed at once."""
 _LEAST = 0.2
-"""Below this tolerance, a ring that would cross another stays as it is."""
+"""The tolerance below which a ring that would cross another stays as it is."""
 
 
 class Polygon(NamedTuple):

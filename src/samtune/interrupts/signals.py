@@ -82,7 +82,7 @@ def with_hint(error: KeyboardInterrupt, hint: str) -> KeyboardInterrupt:
 def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     """The end of a run that an error came up in, as processes that load data end with the run.
 
-    Wrong input is told as such, also if the run was to end.
+    Wrong input is reported as such, also if the run was to end.
     """
     return _stop_in(error) or (None if isinstance(error, InputError) else wishes.stop)
 
@@ -108,7 +108,7 @@ def words_of(error: KeyboardInterrupt) -> str:
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Within the block, signals that end a run raise, and the one that saves it is noted.
+    """Signals that end a run raise within the block, and the one that saves it is noted.
 
     Only the first one raises, so that nothing cuts short what then cleans up; if it was lost, the
     next one does. A signal for which the program has a handler of its own keeps it. Within another
@@ -157,7 +157,7 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def holding_stops(is_held: bool) -> Iterator[None]:
-    """Within the block, the end of the run waits for the points at which processes agree on it.
+    """The end of the run waits, within the block, for the points at which processes agree on it.
 
     Args:
         is_held: Whether it does; a process alone ends at once.

@@ -23,7 +23,7 @@ class Comparison:
     """The answers to ``N`` prompts beside their targets, at one size ``h w``."""
 
     masks: Masks
-    """At the token grid's size, see ``geometry``."""
+    """The masks at the token grid's size, see ``geometry``."""
     targets: Tensor
     """``(N, h, w)`` bool masks, or int64 maps of classes."""
     valid: Tensor

@@ -206,7 +206,7 @@ def iou_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -
 
 @head("quality_head")
 def quality_head(predicted: Tensor, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Like :func:`iou_head`, but the true value of an empty target is always 0.
+    """The loss of :func:`iou_head`, but the true value of an empty target is always 0.
 
     A prompt that shows no object has an answer of no worth, even a mask that is rightly empty: this
     is what keeps such answers out where masks are chosen by their estimate, as in segmenting

@@ -133,7 +133,7 @@ class SoftClassIoU(RowMetric):
     drawn_together = AbsentClassIoU.BATCH
 
     rows: Any
-    """For each image its batch, and for each class the sums of product and squares, see
+    """The batch of each image, and the sums of product and squares of each class, see
     :meth:`update`."""
 
     def __init__(self, classes: int = 2, **kwargs: Any) -> None:

@@ -33,7 +33,7 @@ class ImageMetric(RowMetric):
     """
 
     meaning: ClassVar[str] = ""
-    """In one line; by default the first line of the docstring."""
+    """The meaning in one line; by default the first line of the docstring."""
     averaged: ClassVar[str] = "mean over images"
     """The averaging, for the contract beside the values."""
     empty: ClassVar[str] = ""
@@ -42,7 +42,7 @@ class ImageMetric(RowMetric):
     higher: ClassVar[bool] = True
     """Whether a higher number is better."""
     threshold: ClassVar[str] = HALF
-    """From which probability on a pixel is inside, for the contract."""
+    """The probability from which on a pixel is inside, for the contract."""
     needs: ClassVar[tuple[str, ...]] = ()
     """The inputs that an image must have besides masks, see
     :class:`samtune.metrics.measures.Measure`."""

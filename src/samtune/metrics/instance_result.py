@@ -75,7 +75,7 @@ class Overlaps:
         )
 
     def that_count(self) -> Overlaps:
-        """Without empty masks and targets, and without masks that are mostly ignored.
+        """The overlaps without empty masks and targets, and without masks that are mostly ignored.
 
         A mask that is mostly ignored counts if its IoU with a target is at least a half.
         """

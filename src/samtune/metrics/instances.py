@@ -55,7 +55,7 @@ class AveragePrecision(RowMetric):
 
     fields = FIELDS
     rows: Any
-    """For each mask: image, position in it, class, score, and for each range of area, as bits, the
+    """One row per mask: image, position in it, class, score, and by range of area, as bits, the
     thresholds that it passed and those at which it is not counted."""
     targets: Tensor
     """``(max_classes, 4)``: targets per class and range of area."""

@@ -24,7 +24,7 @@ RESAMPLES = 2000
 SEED = 20
 """Seed of the draws: every model sees the same draws, so differences are paired."""
 FEW = 20
-"""With fewer images than this, intervals are known to be too short, and reports say so."""
+"""Number of images below which intervals are known to be too short, and reports say so."""
 ENTRIES = 2_000_000
 """Number of draws times images that are held in memory at once."""
 

@@ -12,7 +12,7 @@ from samtune.metrics.instance_result import Floats, Overlaps, Whole
 
 Bools = NDArray[np.bool_]
 Candidates = list[list[tuple[int, float]]]
-"""For each mask the targets that it could match, in their order, and the IoU with each."""
+"""The targets that each mask could match, in their order, and the IoU with each."""
 
 
 def largest_number(row: Whole, column: Whole) -> int:
@@ -110,7 +110,7 @@ def best_sum_pairs(overlaps: Overlaps) -> Whole:
 
 
 def candidates_of(overlaps: Overlaps, least: float) -> Candidates:
-    """For each mask the targets of at least this IoU."""
+    """The targets that have at least this IoU with a mask, for each mask."""
     lists: Candidates = [[] for _ in range(len(overlaps.predicted))]
     near = np.flatnonzero(overlaps.iou >= least)
     near = near[np.argsort(overlaps.column[near], kind="stable")]

@@ -16,7 +16,7 @@ from samtune.metrics.intervals import RESAMPLES, Floats, draws
 from samtune.metrics.streamed import RowMetric, Rows, Streamed
 
 LEAST_DRAWS, ROWS_IN_ALL = 200, 4_000_000
-"""For metrics that keep rows: the least number of draws, and the number of rows that all draws
+"""The least number of draws of metrics that keep rows, and the number of rows that all draws
 together may have, above which fewer draws are taken."""
 CELLS = 1_000_000
 """Numbers in the sums of draws that are held in memory at once."""
@@ -28,7 +28,7 @@ class Addition(NamedTuple):
     place: int
     """The image's index in the data set."""
     sums: dict[str, tuple[NDArray[np.int64], Floats]]
-    """For each state the flattened indices that changed, and by how much."""
+    """The flattened indices that changed in each state, and by how much."""
     rows: Floats
     """``(k, fields)``: the rows that it added."""
 
@@ -93,13 +93,13 @@ class Resampling:
 
     @cached_property
     def _unit(self) -> NDArray[np.int64]:
-        """For each image the unit with which it is drawn."""
+        """The unit with which each image is drawn."""
         places = np.array([each.place for each in self.additions], np.int64)
         return np.unique(places // self.metric.drawn_together, return_inverse=True)[1]
 
     @cached_property
     def values(self) -> dict[str, Floats]:
-        """By name ``(draws,)``; for values by class ``(draws, classes)``, see :attr:`classes`."""
+        """Values by name, ``(draws,)``, or by class ``(draws, classes)``, see :attr:`classes`."""
         if not self.additions:
             return {}
         tables = {name: torch.from_numpy(table) for name, table in self._tables().items()}
@@ -127,7 +127,7 @@ class Resampling:
         return [int(row) for row in self._class_rows[:-1]]
 
     def _tables(self) -> dict[str, Floats]:
-        """By state ``(images, ...)``: each image's additions, without classes that never occur."""
+        """Additions of each image by state, ``(images, ...)``, without classes that never occur."""
         tables = {}
         for name, state in self.metric.metric_state.items():
             if not isinstance(state, Tensor):

@@ -162,7 +162,7 @@ class FineTuned(OnHub, nn.Module):
         self._acting.clear()
 
     def at(self, strength: float) -> FineTuned:
-        """This model with one strength for all prompts; it shares all tensors."""
+        """The model with one strength for all prompts; it shares all tensors with this one."""
         if not self._strength.by_kind and self._strength == strength:
             return self
         view = copy.copy(self)

@@ -22,7 +22,7 @@ SIZES = 16
 """Most values that are stored of one tensor, such as its positions for several sizes."""
 
 _stored: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-"""By frozen tensor: its state, and the values that follow from it by their keys."""
+"""The state of each frozen tensor, and the values that follow from it by their keys."""
 
 
 def once(

@@ -82,7 +82,7 @@ class Load:
         return targets_are_maps(self.config.data, self.config.prompts.modes(train=True))
 
     def model(self) -> FineTuned:
-        """The model, with values only if it is made where there are values."""
+        """The model, with values only if there are values."""
         return tuned(self.config, Sam(spec_of(self.config.base.name)).freeze())
 
     def objective(self) -> Objective:

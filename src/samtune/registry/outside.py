@@ -26,7 +26,7 @@ from samtune.registry.places import (
 T = TypeVar("T")
 
 _outsides: dict[str, Outside[Any]] = {}
-"""For each kind, the members from other packages."""
+"""The members from other packages, by kind."""
 _NAME = re.compile(rf"{DOTTED}(?::{DOTTED})?")
 
 

@@ -48,7 +48,7 @@ def headline_table(summary: Mapping[str, Any]) -> Table:
 
 
 def further_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
-    """By prompt, by class and by metric, of which each is there if it says more.
+    """Tables by prompt, by class and by metric, each if it says more than the others.
 
     Args:
         summary: The summary of a run or an evaluation.

@@ -37,7 +37,7 @@ class Line(NamedTuple):
     zero_shot: float | None
     tuned: float | None
     intervals: Mapping[str, Any]
-    """By ``zero_shot``, ``tuned`` and ``difference`` their ends."""
+    """Ends of the intervals, by ``zero_shot``, ``tuned`` and ``difference``."""
 
 
 def automatic_modes(by_prompt: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
@@ -77,7 +77,7 @@ def _line(title: str, values: Mapping[str, Any]) -> Line:
 
 
 def thresholds(entry: Mapping[str, Any]) -> list[str]:
-    """In words, the thresholds with which each side of an automatic mode answers."""
+    """The thresholds with which each side of an automatic mode answers, in words."""
     sentences = []
     for side, settings in (entry.get("settings") or {}).items():
         words = [

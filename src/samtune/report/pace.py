@@ -39,20 +39,20 @@ class Pace:
 
     @property
     def images_per_second(self) -> float | None:
-        """By the latest pieces alone; ``None`` while too little is known."""
+        """The rate of the latest pieces alone; ``None`` while too little is known."""
         if not self.images or len(self._seconds) < SURE or median(self._seconds) <= 0:
             return None
         return self.images / median(self._seconds)
 
     def seconds_left(self, total: int) -> float | None:
-        """By all that was done, with whatever lay between; ``None`` while too little is known."""
+        """The time left at the pace of everything so far, with pauses; ``None`` while unknown."""
         if self._first is None or len(self._seconds) < SURE:
             return None
         (start, before), (now, done) = self._first, self._last
         return (now - start) / (done - before) * (total - done)
 
     def words(self, total: int) -> str:
-        """For a person: ``12.3 images/s, 2 min 10 s left``; empty while too little is known."""
+        """The pace in words, as ``12.3 images/s, 2 min 10 s left``; empty while it is unknown."""
         rate, left = self.images_per_second, self.seconds_left(total)
         told = [] if rate is None else [f"{rate_of(rate)} images/s"]
         told += [f"{duration(left)} left"] if left else []

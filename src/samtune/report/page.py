@@ -79,7 +79,7 @@ class Report:
     loss), and ``zero_shot`` (iou) if the baseline was measured on the validation images."""
     overlays: Sequence[Overlay] = ()
     instances: Mapping[str, Sequence[Overlay]] = field(default_factory=dict)
-    """For each automatic mode images with their instances as label maps."""
+    """Images with their instances as label maps, by automatic mode."""
     config: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     misfits: Sequence[Overlay] = ()
@@ -372,7 +372,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 @cache
 def _version_of(package: str) -> str | None:
-    """An installed package's version, which its files tell."""
+    """An installed package's version, as its files state it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

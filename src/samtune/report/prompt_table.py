@@ -23,7 +23,7 @@ class Row:
     zero_shot: Numbers
     tuned: Numbers
     intervals: Mapping[str, Any]
-    """By ``zero_shot``, ``tuned`` and ``difference`` the interval of each metric."""
+    """The interval of each metric, by ``zero_shot``, ``tuned`` and ``difference``."""
 
 
 def asked_with(mode: str, by_prompt: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -31,7 +31,7 @@ def asked_with(mode: str, by_prompt: Mapping[str, Mapping[str, Any]] | None = No
 
     Args:
         mode: The mode.
-        by_prompt: The results of each mode, which tell automatic ones.
+        by_prompt: The results of each mode, which show the automatic ones.
     """
     if ((by_prompt or {}).get(mode) or {}).get("automatic"):
         return f"{mode} (no prompts)"
@@ -42,7 +42,7 @@ def title_of(by_prompt: Mapping[str, Mapping[str, Any]], start: str = "By prompt
     """The title of a table of prompt modes, with the origin of prompts.
 
     Args:
-        by_prompt: The results of each mode, which tell automatic ones.
+        by_prompt: The results of each mode, which show the automatic ones.
         start: The first words.
     """
     automatic = [mode for mode, entry in by_prompt.items() if entry.get("automatic")]

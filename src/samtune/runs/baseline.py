@@ -123,7 +123,7 @@ class RunPictures(NamedTuple):
     overlays: list[Overlay]
     """Answers to the first mode, if that has prompts."""
     instances: dict[str, list[Overlay]]
-    """By automatic mode."""
+    """Images with their instances, by automatic mode."""
 
 
 def _contract(by_prompt: Mapping[str, Tree], config: RunConfig) -> str:
@@ -199,7 +199,7 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _by_metric(before: Evaluation, after: Evaluation | None, names: Sequence[str]) -> Tree:
-    """For each metric the values of both models, and of the guesses that have the metric."""
+    """The values of both models by metric, and of the guesses that have the metric."""
     sides = {"zero_shot": before, **({"tuned": after} if after else {})}
     by_name: Tree = {}
     ends = _intervals(before, after, names)

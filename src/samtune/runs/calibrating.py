@@ -38,7 +38,7 @@ WAYS: dict[str, tuple[type[EverythingConfig | WatershedConfig], str]] = {
     EverythingConfig.section: (EverythingConfig, "a grid of points"),
     WatershedConfig.section: (WatershedConfig, "a watershed"),
 }
-"""By section the settings of each way to find objects, and its name."""
+"""The settings of each way to find objects, and its name, by section."""
 FIT, ANSWER = f"{EverythingConfig.section}.fit", f"{WatershedConfig.section}.answer"
 SPLIT, METRIC = "val", "msa"
 """The split and the metric, unless words say others."""

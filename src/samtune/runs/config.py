@@ -105,9 +105,9 @@ class RunConfig(Settings):
     watershed: WatershedConfig = field(default_factory=WatershedConfig)
     """The same by a decoder of distances."""
     strength: Fraction | str | list[str] | None = None
-    """For an evaluation, a prediction or an export with a checkpoint: how far its weights are
-    blended from the base (0) to the trained ones (1), for all prompts or by kind, as in
-    none:1,box:0; by default as the checkpoint says. For a training, set train.strength."""
+    """Blend of a checkpoint's weights, from the base (0) to the trained ones (1), in an evaluation,
+    a prediction or an export, for all prompts or by kind, as in none:1,box:0; by default as the
+    checkpoint says. For a training, set train.strength."""
     preset: Literal["8gb", "12gb", "16gb", "24gb", "80gb", "cpu", "auto"] | None = None
     """Makes a training fit into a memory size: 8gb, 12gb, 16gb, 24gb, 80gb, auto (the free memory
     of this machine's device) or cpu (the same, on the processor). It sets what samtune plan finds;

@@ -58,7 +58,7 @@ class Evidence:
     wider: Sequence[tuple[str, float]] = ()
     """Settings that would show objects larger, with their width then."""
     pairs: Sequence[tuple[float, float]] = ()
-    """For two prompts of one image, the IoU between the answers, and between the objects."""
+    """The IoU between the answers to two prompts of one image, and that between their objects."""
     training: Mapping[str, float] = field(default_factory=dict)
     """IoU of training images by name, with the prompts of evaluation."""
     training_before: float | None = None

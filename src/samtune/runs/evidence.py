@@ -142,7 +142,7 @@ def norm_after(folder: Path) -> float:
 def answer_pairs(
     model: FineTuned, dataset: SegmentationDataset, config: RunConfig
 ) -> list[tuple[float, float]]:
-    """For two prompts of one image, the IoU between the answers, and between the objects.
+    """The IoU between the answers to two prompts of one image, and that between their objects.
 
     The first prompt is compared with the last, the second with the last but one, and so on; a few
     of a few images.

@@ -23,16 +23,16 @@ from samtune.training.order import batches_per_epoch
 from samtune.training.schedule import FitConfig, total_steps
 
 ELSEWHERE = ("data.root", "output", "resume", "resume_changed")
-"""Settings that other lines tell."""
+"""Settings that other lines show."""
 NAMES = ("base.name", "adapter.name", "decoder.name")
-"""Settings that a configuration tells in any case; the defaults among them were not changed."""
+"""Settings that a configuration states in any case; the defaults among them were not changed."""
 MASKS = {
     "auto": "masks of 0 and 1, or 0 and 255",
     "binary": "masks of one foreground",
     "instance": "masks with one value per object",
     "classes": "masks with one value per class",
 }
-"""In words what the values of masks mean, by ``data.masks``."""
+"""The meaning of the values of masks in words, by ``data.masks``."""
 FEW = 6
 """Largest number of class names that are printed."""
 

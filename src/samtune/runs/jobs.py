@@ -155,7 +155,7 @@ def short_name(name: str) -> str:
 
 
 def _announce(plan: Plan, folder: Path, display: Display, more: Sequence[str]) -> None:
-    """Tells what the training is about to do, and what is remarkable of its data."""
+    """Shows what the training is about to do, and what is remarkable of its data."""
     display.say(of_training(plan, folder, more))
     _tell(plan.remarks, display)
 

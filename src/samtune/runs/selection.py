@@ -59,7 +59,7 @@ def selection(result: FitResult, settings: FitConfig) -> Tree:
 
 
 def _by_prompt(result: FitResult) -> Tree:
-    """If kinds of prompts have their own strengths, that of each prompt mode on the curve."""
+    """The strength of each prompt mode on the curve, if kinds of prompts have their own."""
     strength = Strength.read(result.best or {})
     if not strength.by_kind or not result.curve:
         return {}

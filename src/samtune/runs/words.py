@@ -332,7 +332,7 @@ def _check_packages_of_run(folder: Path) -> None:
     """Refuses a run whose method is of a package that is not there, or is not trusted.
 
     Raises:
-        InputError: It names the package, which its checkpoint tells.
+        InputError: It names the package, which its checkpoint states.
     """
     try:
         header = read_header(folder / BEST)

@@ -20,7 +20,7 @@ from samtune.training.schedule import (
 WORTH = 0.05
 """A training that is faster than expected goes on if it can do this fraction of its steps more."""
 SURE = 4
-"""The number of steps after which the length is told."""
+"""The number of steps after which the length is shown."""
 LATEST = 100
 """The pace is that of so many latest steps."""
 
@@ -104,7 +104,7 @@ class Budget:
             self._known, self._begun = seconds, True
 
     def note_validation(self, seconds: float, encodings: int, detached: bool) -> None:
-        """Takes the seconds of a validation, which tell about a step as long as none was measured.
+        """Takes the seconds of a validation, which stand for a step as long as none was measured.
 
         Args:
             seconds: The seconds of the whole validation.

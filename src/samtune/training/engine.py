@@ -177,7 +177,7 @@ def fit(
 
 
 def _store_decoded(both: Sequence[SegmentationDataset], folder: Path | None) -> None:
-    """Has decoded images stored in the folder of a training, if its settings ask for it."""
+    """Has decoded images stored in the folder of a training, if its settings say so."""
     if folder is None:
         return
     for each in both:

@@ -63,7 +63,7 @@ class _Counters(ctypes.Structure):
 
 
 def _peak_of_windows() -> int:
-    """The peak of the working set; 0 if the system does not tell it."""
+    """The peak of the working set; 0 if the system does not report it."""
     library = getattr(ctypes, "windll", None)
     if library is None:
         return 0

@@ -219,7 +219,7 @@ class Optimisation:
             self.schedule.step()
 
     def end_validation(self, value: float) -> None:
-        """Tells a schedule that waits for a plateau the validation metric; not if it is NaN."""
+        """Passes the validation metric to a schedule that waits for a plateau; not if it is NaN."""
         if isinstance(self.schedule, ReduceLROnPlateau) and not math.isnan(value):
             self.schedule.step(value)
 

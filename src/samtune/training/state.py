@@ -56,7 +56,7 @@ class TrainingState:
     at_once: int = 0
     """Images of a batch that are computed at once since memory ran out; 0 if it never did."""
     pace: dict[str, float] = field(default_factory=dict)
-    """With ``train.time``, the pace so far, see :class:`samtune.training.budget.Budget`."""
+    """The pace so far with ``train.time``, see :class:`samtune.training.budget.Budget`."""
     bad: int = 0
     """Steps in a row without a finite loss."""
     validated: int = 0

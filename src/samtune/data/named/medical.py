@@ -22,8 +22,8 @@ ORGANS = (
     "background", "aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas",
     "spleen", "stomach",
 )  # fmt: skip
-"""In the order of TransUNet's tables, assumed to be that of the label values; not documented there.
-"""
+"""Organs in the order of TransUNet's tables, assumed to be that of the label values, which no
+document states."""
 _CASES, _SLICES = "test_vol_h5", "train_npz"
 
 

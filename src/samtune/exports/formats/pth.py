@@ -35,7 +35,7 @@ class Pth(Format):
         """Settings of the file."""
 
         ultralytics: bool = False
-        """Name the file as Ultralytics needs it, which tells sizes by the end of the name:
+        """Name the file as Ultralytics needs it, which recognises sizes by the end of the name:
         ``NAME_sam_b.pt``."""
 
     def check(self, job: Job) -> None:

@@ -62,7 +62,7 @@ class XAnylabeling(ToolFormat):
         """The tool's way of running the model. auto: ``segment_anything_2`` if images are stretched
         to the model's frame, else ``edge_sam``."""
         target_length: Count | None = None
-        """With ``edge_sam`` the longest side in pixels to which the tool resizes an image; by
+        """Longest side in pixels to which the tool resizes an image with ``edge_sam``; by
         default that of the frame. The tool leaves pixels out, so that a larger number helps if
         photographs are several times larger than the frame."""
 
@@ -220,7 +220,7 @@ class SquareAnswers(ToolAnswers):
         return self.in_frame(values.transpose(1, 2, 0))
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The longest side at the length that the yaml tells."""
+        """The longest side at the length that the yaml states."""
         return longest(size, target_length(self.model, self.options))
 
 

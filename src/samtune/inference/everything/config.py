@@ -33,7 +33,7 @@ class EverythingConfig(Settings):
     stability_score_offset: NotNegative = setting(1.0, level="expert")
     """Distance of these two thresholds from the one between inside and outside, in logits."""
     box_nms_thresh: Fraction = setting(0.7, level="expert")
-    """If the boxes of two masks have an IoU above it, the mask with the higher score stays."""
+    """IoU of the boxes of two masks above which only the mask with the higher score stays."""
     mask_nms_thresh: Fraction = setting(1.0, level="expert")
     """The same by the IoU of the masks themselves; 1 turns it off. It separates objects whose boxes
     overlap and whose masks do not."""

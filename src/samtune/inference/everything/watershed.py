@@ -51,23 +51,21 @@ class WatershedConfig(Settings):
     foreground: Fraction = setting(0.5, level="expert")
     """Pixels whose predicted probability is above it are foreground."""
     centre: Fraction = setting(0.5, level="expert")
-    """For a decoder of instances: a pixel of foreground can be part of a seed, from which an object
-    grows, if its predicted distance to the object's centre is below this fraction of the largest in
-    the object, and watershed.boundary holds."""
+    """Fraction of the largest predicted distance to an object's centre below which a pixel of
+    foreground can be part of a seed, from which an object grows, if watershed.boundary holds; for a
+    decoder of instances."""
     boundary: Fraction = setting(0.5, level="expert")
-    """For a decoder of instances: a pixel can be part of a seed if its predicted inverted distance
-    to the object's boundary is below this; it is 1 at the boundary and 0 in the middle of the
-    object."""
+    """Predicted inverted distance to an object's boundary below which a pixel can be part of a
+    seed, for a decoder of instances; it is 1 at the boundary and 0 in the middle of the object."""
     smoothing: NotNegative = setting(1.0, level="expert")
     """Standard deviation, in pixels of the image, of the Gaussian that smooths distances."""
     neck: Annotated[float, Range(above=0)] = setting(0.5, level="expert")
-    """For a model that predicts no distances: a region of foreground is split between two wide
-    places if its half width falls by at least so many pixels in between."""
+    """Pixels by which the half width of a region of foreground must fall between two wide places
+    for a split there, for a model that predicts no distances."""
     min_area: CountOrZero = setting(0, level="expert")
     """Instances with fewer pixels are left out."""
     overlap: Fraction = setting(0.7, level="expert")
-    """With watershed.answer=prompts, a mask is left out if its IoU with a better one is above it.
-    """
+    """IoU with a better mask above which a mask is left out, with watershed.answer=prompts."""
 
 
 class Evidence(NamedTuple):
