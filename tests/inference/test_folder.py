@@ -329,6 +329,27 @@ def test_other_prompts_or_another_threshold_take_nothing_over(predictor, trained
         predictor.threshold = 0.0
 
 
+def test_an_earlier_prediction_is_replaced_also_of_images_that_are_gone(
+    predictor, trained, tmp_path
+):
+    source, out = tmp_path / "in", tmp_path / "out"
+    first, *rest = sorted((trained.root / "images").iterdir())[:3]
+    for name, picture in zip(["a.png", "b.1.png", "sub/c.png"], [first, *rest], strict=True):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, source / name)
+    predict_folder(predictor, source, out, prompts={"*": {"boxes": [[10, 6, 50, 40]]}})
+    assert {row["image"] for row in entries_of(out)} == {"a.png", "b.1.png", "sub/c.png"}
+    (source / "b.1.png").unlink()
+    (source / "sub" / "c.png").unlink()
+    (out / "notes.txt").write_text("mine")
+    Image.new("L", (4, 4)).save(out / "overlays" / "b.1.png")  # somebody's own by now
+    predict_folder(predictor, source, out, prompts={"*": {"boxes": [[0, 0, 20, 20]]}})
+    files = {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()}
+    assert files - {LOCK} == {
+        *("a.png", "overlays/a.png", "overlays/b.1.png", "predictions.json", "notes.txt")
+    }
+
+
 def test_many_prompts_are_answered_some_at_a_time(predictor, trained, tmp_path, monkeypatch):
     source = str(trained.root / "images" / "03.png")
     asked = {"03": {"boxes": [[k, k, k + 20, k + 20] for k in range(7)]}}

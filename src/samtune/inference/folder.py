@@ -109,6 +109,10 @@ class _Prediction:
                     file = str(result.record.file)
                     self.failed.append(Failure(result.record.name, file, error))
         self.answering.masks = self.journal.masks(self.keys.values())
+        if len(self.journal):
+            self.places.remove_former(
+                [name for name, key in self.keys.items() if key in self.journal]
+            )
         self.journal.finish(self.places.entries, list(self.keys.values()))
         shutil.rmtree(self.places.rasters, ignore_errors=True)
 

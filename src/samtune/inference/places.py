@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -88,6 +88,26 @@ class Places:
         """The picture of an image with its mask."""
         return self.folder / OVERLAYS / f"{name}.png"
 
+    def remove_former(self, names: Collection[str]) -> None:
+        """Removes the masks and overlays of images that only the earlier list of masks has.
+
+        Other files stay, as those that no prediction wrote, or that have changed since.
+
+        Args:
+            names: The images that this prediction has answered.
+        """
+        if not self.entries.is_file():
+            return
+        fold = str.casefold if self.ignores_case() else str
+        answered = {fold(name) for name in names}
+        for label in {str(row["image"]) for row in read_json(self.entries)}:
+            name = str(Path(label).with_name(stem_of(Path(label)))) if _is_file(label) else label
+            if fold(name) in answered:
+                continue
+            for file in (self.mask(name), self.overlay(name)):
+                if lies_in(file, self.folder) and _is_signed(file):
+                    file.unlink()
+
     @staticmethod
     def of(
         out: str | Path,
@@ -136,6 +156,11 @@ class Places:
             )
         check_room(places.folder, REMEDY)
         return places
+
+
+def _is_file(label: str) -> bool:
+    """Whether an entry's image is a file's name, and not that of a slice."""
+    return Path(label).suffix.lower() in SUFFIXES
 
 
 def paths_of(source: Paths) -> list[str | Path]:
