@@ -48,6 +48,7 @@ def test_what_is_prepared_takes_its_frame_bands_and_prompts_from_the_model(data,
     assert train.data.bands == (2, 1, 0) and train.data.intensity == "zscore"
     assert train[0].pixels.shape == (3, 32, 48)
     val = samtune.prepare(data.val, model, prompts="box")
+    assert repr(val).startswith("SegmentationDataset(") and "evaluation with box" in repr(val)
     assert val.modes.names == ("box",)
     assert val[0].original.shape[1:] == (48, 64)
     jittered = samtune.PromptConfig(box_jitter=0.5)

@@ -188,6 +188,9 @@ def test_own_modules_are_saved_and_loaded_into_a_module(sam, tmp_path, refused, 
     assert torch.equal(loaded(image, box).logits, model(image, box).logits)
     said = [cls.__qualname__, f"samtune.load(path, {kind}=module)"]
     refused(said, samtune.load, path, sam)
+    if kind == "adapter":
+        assert "adapter: a module of your own" in repr(loaded)
+        refused("as in adapter=Gain(...)", samtune.load, path, sam, adapter=Gain)
     refused(said, Source(str(path)).settings)
     again = samtune.save(loaded, tmp_path / "again.safetensors")
     assert checkpoint.read_header(again) == checkpoint.read_header(path)
@@ -239,6 +242,13 @@ def test_what_no_file_has_is_refused_with_the_entry_that_is_meant(model, tmp_pat
     refused("epoch: is no entry that header takes", samtune.fit, model, [], header={"epoch": 3})
     samtune.save(model, file, notes={"site": "north"})
     assert samtune.load(file, model.sam).about["notes"] == {"site": "north"}
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".CKPT", ".bin"])
+def test_an_ending_of_pickles_is_refused_and_none_is_taken(model, tmp_path, refused, ending):
+    refused(["model.safetensors", ending], samtune.save, model, tmp_path / f"model{ending}")
+    assert not list(tmp_path.iterdir())
+    assert samtune.save(model, tmp_path / "model").name == "model"
 
 
 def test_arguments_in_the_wrong_order_are_refused(model, path, refused):

@@ -182,7 +182,7 @@ def test_padding_is_not_seen(sam):
 def test_another_dtype_is_refused_and_changes_nothing(sam, refused, to):
     model = FineTuned(sam, "lora", "tuned")
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    refused(["fp32", "train.precision=bf16"], model.to, to)
+    refused(["fp32", "precision='bf16'"], model.to, to)
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     refused("fp32", model.double)

@@ -115,7 +115,7 @@ def test_what_is_made_in_python_is_held_to_the_same_types(refused):
         ),
         ("train", {"cosine": "stop"}, "cosine=stop: must be one of"),
         ("train", {"micro_batch": 8}, "micro_batch=8: is more than batch_size=4"),
-        ("train", {"loss": "dise"}, "loss 'dise' names 'dise'"),
+        ("train", {"loss": "dise"}, "loss 'dise' is unknown; known are"),
         ("train", {"keep": "bix"}, "keep=bix: no such prompt"),
         ("data", {"redraw": "no way"}, "redraw=no way: must be one of false, published, true"),
         ("data", {"corners": "class_0"}, "corners=class_0: corners only become empty with rotate"),

@@ -131,6 +131,11 @@ class SegmentationDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.records)
 
+    def __repr__(self) -> str:
+        count = f"{len(self)} image{'' if len(self) == 1 else 's'}"
+        use = f"{'training' if self.train else 'evaluation'} with {self.modes}"
+        return f"SegmentationDataset({count}, frame {self.frame[1]}x{self.frame[0]} pixels, {use})"
+
     def set_epoch(self, epoch: int) -> None:
         """Chooses the random numbers of the next pass."""
         self._epoch[0] = epoch

@@ -166,9 +166,9 @@ def _parse_term(term: str, expression: str) -> tuple[str, float]:
     weight, name = float(match[1] or 1), match[2]
     if name not in TERMS:
         names = TERMS.names()
+        where = "is unknown" if name == expression else f"names {name!r}"
         raise InputError(
-            f"loss {expression!r} names {name!r}; known are {', '.join(names)}"
-            f"{nearest(name, names)}"
+            f"loss {expression!r} {where}; known are {', '.join(names)}{nearest(name, names)}"
         )
     if not 0 < weight < math.inf:
         raise InputError(

@@ -77,7 +77,7 @@ def save(
     Args:
         model: The model. If its adapter or decoder was passed as a module, the file has only that
             module's tensors, and :func:`load` must be passed such a module, too.
-        path: The file to write; a missing folder is created.
+        path: The file to write, by custom ``NAME.safetensors``; a missing folder is created.
         notes: JSON values of your own, which come back as ``load(path).about["notes"]``.
         extra: Entries of the header that samtune itself reads or shows: ``config`` (the settings of
             the training by section), ``classes`` (their names), ``metrics``, ``summary``,
@@ -85,7 +85,7 @@ def save(
 
     Raises:
         InputError: An entry of another name or that is no JSON, the disk is full, or the path is a
-            folder, or a file that is no checkpoint.
+            folder, a file that is no checkpoint, or ends as a pickle does, in ``.pt``.
     """
     if not isinstance(model, FineTuned):
         raise InputError(
@@ -114,6 +114,11 @@ def write_checkpoint(
     if place.is_dir() or str(path).endswith(("/", os.sep)):
         raise InputError(
             f"{path}: is a folder; give the file to write, as in {place / 'model.safetensors'}"
+        )
+    if place.suffix.lower() in {".pt", ".pth", ".ckpt", ".bin"}:  # others unpickle these
+        raise InputError(
+            f"{path}: a checkpoint is a .safetensors file, not {place.suffix}; give it that "
+            f"ending, as in {place.with_suffix('.safetensors')}"
         )
     if place.is_file() and not is_checkpoint(place):
         raise InputError(

@@ -27,6 +27,7 @@ from samtune.model.parts import (
     checks_words,
     name_of,
     options_of,
+    shown_name,
 )
 from samtune.model.rates import rate_of
 from samtune.model.strength import (
@@ -308,8 +309,7 @@ class FineTuned(OnHub, nn.Module):
         total = self.trainable() + sum(p.numel() for p in self.sam.parameters())
         lines = [
             f"base: {self.sam.spec.name}, frame {height} x {width} pixels",
-            f"adapter: {self.names['adapter']}",
-            f"decoder: {self.names['decoder']}",
+            *(f"{kind}: {shown_name(name)}" for kind, name in self.names.items()),
             f"trained: {self.trainable():,} of {total:,} parameters, for prompts {self.prompts}",
             f"strength: {self.strength}",
         ]
@@ -392,7 +392,7 @@ class FineTuned(OnHub, nn.Module):
         # Moving the model moves its base along; a dtype change would alter the base and is refused.
         probe = fn(torch.zeros(1, dtype=torch.float32))
         if probe.dtype != torch.float32:
-            raise InputError("the base stays in fp32: use train.precision=bf16 (autocast) instead")
+            raise InputError("the base stays in fp32: for autocast set precision='bf16' instead")
         super()._apply(fn, recurse)
         self._acting.clear()
         if probe.device != self.device:

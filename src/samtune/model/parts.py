@@ -67,6 +67,11 @@ def name_of(registry: Registry[Any], part: Any) -> Any:
     return part
 
 
+def shown_name(name: str) -> str:
+    """The name of an adapter or a decoder for readers, also if nobody has registered it."""
+    return "a module of your own" if name in (Adapter.name, Decoder.name) else name
+
+
 def check_parts(sam: Sam, parts: Sequence[Any]) -> None:
     """Refuses modules that cannot be an adapter and a decoder, or that hold the base.
 

@@ -155,7 +155,10 @@ class Registry(Generic[T]):
             inspect.signature(cls).bind(None, None)
         except TypeError as error:
             what = f"cannot be made of a base and its options ({error})"
-            raise TypeError(f"{what}; give it __init__(self, sam, config)") from error
+            raise TypeError(
+                f"{what}; give it __init__(self, sam, config), or in Python a module that you "
+                f"made, as in {self.kind}={cls.__name__}(...)"
+            ) from error
         if lacks := self._check_class(cls):
             raise TypeError(lacks)
         earlier = vars(cls).get("name")

@@ -158,7 +158,8 @@ def _length(settings: FitConfig, images: int) -> str:
     batches = batches_per_epoch(images, settings.whole_batch, processes, share, last)
     steps, step = total_steps(settings, batches), counted(images_per_step(settings), "image")
     epochs = steps * settings.accumulate / batches
-    length = f"{counted(steps, 'step')} of {step} ({epochs:.3g} epochs)"
+    noun = "epoch" if f"{epochs:.3g}" == "1" else "epochs"
+    length = f"{counted(steps, 'step')} of {step} ({epochs:.3g} {noun})"
     if settings.time is not None:
         bound = f", at most {length}" if settings.is_bounded else f", in steps of {step}"
         length = f"{settings.time} in all{bound}"
