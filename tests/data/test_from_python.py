@@ -156,6 +156,15 @@ def test_it_trains_and_is_measured_with_every_prompt(sam, tmp_path):
     assert torch.equal(one.pixels, other.pixels) and torch.equal(one.targets, other.targets)
 
 
+def test_problems_of_masks_name_settings_as_python_types_them(refused):
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    mask[2:4], mask[5:7] = 5, 7
+    data = samtune.data_from([(image, mask)] * 3)
+    (remedy,) = {row.remedy for row in data.check().problems}
+    assert "set masks=instance" in remedy and "masks=classes classes=K" in remedy
+    refused("; set masks=instance", data.train.__getitem__, 0)
+
+
 @pytest.mark.parametrize(
     ("samples", "settings", "words"),
     [

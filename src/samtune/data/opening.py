@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from samtune.data.check import check as check_files
 from samtune.data.config import SPLITS, DataConfig, check_settings
 from samtune.data.layouts import LAYOUTS, Layout, defaults_of, find
 from samtune.data.layouts.patterns import with_patterns
+from samtune.data.problems import Finding
 from samtune.data.split import Split
 from samtune.data.splits import splits
 from samtune.data.walking import SPLIT_NAMES
 from samtune.errors import InputError
 from samtune.files import as_path
-from samtune.options import as_typed_in_python
+from samtune.options import as_typed_in_python, without_section
 
 _WIDE = 78
 
@@ -61,8 +63,10 @@ class DataSplits:
         """
         if self.config.root is None:  # of Python code
             parts = {n: list(getattr(self, n).records) for n in SPLITS if getattr(self, n)}
-            return check_files(self.config, parts=parts)
-        return check_files(self.config)
+            found = check_files(self.config, parts=parts)
+        else:
+            found = check_files(self.config)
+        return replace(found, problems=_typed(found.problems), remarks=_typed(found.remarks))
 
     def __repr__(self) -> str:
         data = self.config
@@ -103,6 +107,18 @@ def open_data(root: str | Path, **settings: Any) -> DataSplits:
     train, val, test = (Split(tuple(parts[name]), config, name) for name in SPLITS)
     carved = tuple(name for name in ("val", "test") if name not in records and parts[name])
     return DataSplits(train, val, test, config, carved)
+
+
+def _typed(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Findings with the names of settings as Python code types them."""
+    return tuple(
+        replace(
+            row,
+            what=without_section(DataConfig, row.what),
+            remedy=without_section(DataConfig, row.remedy),
+        )
+        for row in findings
+    )
 
 
 def _in_line(title: str, count: int | None, names: tuple[str, ...]) -> str:

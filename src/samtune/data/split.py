@@ -15,6 +15,7 @@ from samtune.data.config import DataConfig
 from samtune.data.labels import read_sample
 from samtune.data.record import Record
 from samtune.errors import InputError
+from samtune.options import as_typed_in_python
 
 TINTS = ((230, 90, 40), (40, 130, 220), (60, 170, 90), (200, 60, 160), (220, 180, 40))
 """RGB colours of the objects in a picture, one after the other."""
@@ -105,7 +106,8 @@ class Split(Sequence[LabelledImage]):
         if isinstance(index, int | np.integer):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"{index}: {self.name or 'the split'} has {len(self)} images")
-            sample = read_sample(self.records[index], self.config)
+            with as_typed_in_python(DataConfig):
+                sample = read_sample(self.records[index], self.config)
             labels = sample.labels
             return LabelledImage(
                 sample.image, labels.map, labels.classes, sample.name, labels.valid

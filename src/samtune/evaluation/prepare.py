@@ -24,7 +24,7 @@ from samtune.data.split import Split
 from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
-from samtune.options import Settings
+from samtune.options import Settings, as_typed_in_python
 from samtune.prompts import AUTOMATIC, PromptModes, listed_modes
 
 Images = Split | SegmentationDataset | Sequence[Any] | Dataset[Any]
@@ -151,9 +151,10 @@ def _images(
     images = _with_settings(images)
     if isinstance(images, Split):
         dataset = prepare(images, model, train, prompts=prompts, seed=seed)
-        look = summary_of(usable(images.records, dataset.data))
-        if train and not look.objects:
-            raise no_objects(look.images, dataset.data)
+        with as_typed_in_python(DataConfig):
+            look = summary_of(usable(images.records, dataset.data))
+            if train and not look.objects:
+                raise no_objects(look.images, dataset.data)
         return dataset
     if isinstance(images, DataLoader):
         raise InputError("DataLoader: batches are made here; give its data set, loader.dataset")

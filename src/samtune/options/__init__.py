@@ -37,7 +37,7 @@ from samtune.options.ranges import (
     Rate,
     SwitchOrName,
 )
-from samtune.options.settings import Settings, as_typed_in_python
+from samtune.options.settings import Settings, as_typed_in_python, without_section
 from samtune.options.validation import check_values, ranges, validated
 
 __all__ = [
@@ -67,4 +67,5 @@ __all__ = [
     "ranges",
     "setting",
     "validated",
+    "without_section",
 ]

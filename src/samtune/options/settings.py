@@ -96,11 +96,16 @@ def as_typed_in_python(schema: type[Settings]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        names = "|".join(row.name for row in dataclasses.fields(schema))  # type: ignore[arg-type]
-        pattern = rf"\b{re.escape(schema.section)}\.({names})\b"
-        if schema.section:
-            error.args = (re.sub(pattern, r"\1", str(error)),)
+        error.args = (without_section(schema, str(error)),)
         raise
+
+
+def without_section(schema: type[Settings], text: str) -> str:
+    """A text in which the fields of a dataclass have the names that Python code types."""
+    if not schema.section:
+        return text
+    names = "|".join(row.name for row in dataclasses.fields(schema))  # type: ignore[arg-type]
+    return re.sub(rf"\b{re.escape(schema.section)}\.({names})\b", r"\1", text)
 
 
 def check_all_together(settings: Any) -> None:
