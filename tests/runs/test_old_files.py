@@ -130,7 +130,8 @@ ROUNDING = {"logits": 2e-3, "iou": 2e-4}
 def test_models_of_version_0_2_answer_as_they_did(tmp_path):
     folder = SAMPLES / "0.2"
     expected = json.loads((folder / "answers.json").read_text("utf-8"))
-    paths = {"run": folder / "run" / "best.safetensors", "plugin": folder / "plugin.safetensors"}
+    paths = {name: folder / f"{name}.safetensors" for name in ("plugin", "strengths")}
+    paths["run"] = folder / "run" / "best.safetensors"
     with fresh_process(install(tmp_path / "site")):
         for name, path in paths.items():
             now = answers(load(path))
@@ -138,6 +139,9 @@ def test_models_of_version_0_2_answer_as_they_did(tmp_path):
                 assert now[part] == pytest.approx(values, abs=ROUNDING[part]), (name, part)
     header = read_header(paths["run"])
     assert changed(header["config"], resolve([header["config"]]).tree()) == {}
+    strength = load(paths["strengths"]).strength
+    kinds = {"none": 1, "point": 0.75, "box": 0.5, "mask": 0.25}
+    assert float(strength) == 1 and {kind: strength.of(kind) for kind in kinds} == kinds
     with fresh_process(), pytest.raises(InputError, match="needs the package samtune-gain"):
         load(paths["plugin"])
 
