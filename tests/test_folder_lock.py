@@ -106,11 +106,28 @@ def test_a_lock_ends_with_its_process(tmp_path, refused, monkeypatch, flock):
     assert not list(tmp_path.iterdir())
 
 
+def denied(dir):
+    raise PermissionError(dir)
+
+
+def test_what_is_no_lock_file_is_named(tmp_path, refused):
+    (tmp_path / LOCK).mkdir()
+    refused([LOCK, "is not a file", "move it away"], FolderLock, tmp_path, "output=x")
+    (tmp_path / LOCK).rmdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / LOCK)  # reading it would wait for ever
+        refused([LOCK, "is not a file"], FolderLock, tmp_path, "output=x")
+        refused([LOCK, "is not a file"], refuse_taken, None, str(tmp_path))
+
+
 def test_a_lock_of_another_host_counts_while_it_is_touched(tmp_path, refused, monkeypatch):
     mine = lock._this_process()
     path = tmp_path / LOCK
     path.write_text(json.dumps({**mine, "host": "elsewhere"}))
     refused("on elsewhere", FolderLock, tmp_path, "output=x")
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.tempfile, "TemporaryFile", denied)
+        refused("on elsewhere", FolderLock, tmp_path, "output=x")  # nobody knows how old it is
     os.utime(path, (time.time() - 600,) * 2)
     FolderLock(tmp_path, "output=x").release()
     for stale in (

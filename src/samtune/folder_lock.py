@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
-from samtune.leftovers import boot, partial_path, remove_leftovers
+from samtune.leftovers import boot, remove_leftovers
 from samtune.texts import read_json
 
 LOCK = "run.lock"
@@ -34,8 +35,8 @@ STALE = 120.0
 """Seconds without an update after which the lock of another host is ignored."""
 TRIES = 20
 _descriptors: set[int] = set()
-_holders: dict[Path, int] = {}
-"""The thread that holds each lock of this process, by the lock file's real path."""
+_holders: dict[Path, FolderLock] = {}
+"""The locks of this process, by the lock file's real path."""
 
 
 def _let_go_in_child() -> None:
@@ -76,21 +77,30 @@ class FolderLock:
         self._descriptor = descriptor
         self._key = self.path.resolve()
         _descriptors.add(descriptor)
-        _holders[self._key] = threading.get_ident()
+        self.thread = threading.get_ident()
+        _holders[self._key] = self
         threading.Thread(target=self._touch, daemon=True).start()
 
     def release(self) -> None:
         """Releases the lock, and removes the file."""
         self._over.set()
-        _holders.pop(self._key, None)
         _descriptors.discard(self._descriptor)
+        if sys.platform != "win32":  # where an open file cannot be removed
+            self._remove()  # before another thread can lock a file that is about to go
         with suppress(OSError):
             os.close(self._descriptor)
+        if sys.platform == "win32":
+            self._remove()
+        if _holders.get(self._key) is self:
+            del _holders[self._key]
+
+    def _remove(self) -> None:
         with suppress(OSError):  # its folder may no longer exist
             self.path.unlink()
 
     def _try(self, option: str) -> int | None:
         """Tries to take the lock once; fails if another process intervened."""
+        _refuse_other_kinds(self.path)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             free = _flock(descriptor)
@@ -171,7 +181,8 @@ def locked(
         InputError: Another process is at work in the folder, or it cannot be written.
     """
     path = _lock_of(folder, whole)
-    if inner and _holders.get(path.resolve()) == threading.get_ident():
+    holder = _holders.get(path.resolve())
+    if inner and holder is not None and holder.thread == threading.get_ident():
         yield
         return
     new_folders = [each for each in (path.parent, *path.parents[1:]) if not each.exists()]
@@ -201,6 +212,7 @@ def refuse_running(folder: Path, option: str) -> None:
         InputError: A run is active; the message identifies it.
     """
     path = folder / LOCK
+    _refuse_other_kinds(path)
     owner = _owner(path)
     if owner is not None and _is_alive(owner, path):
         raise _refusal(option, owner)
@@ -208,6 +220,12 @@ def refuse_running(folder: Path, option: str) -> None:
 
 def _refusal(option: str, owner: dict[str, Any] | None, work: str = RUN) -> InputError:
     return InputError(f"{option}: {_who(owner, work)}; wait for it, or choose another folder")
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Refuses a folder, or a pipe, from which reading would wait for ever."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path}: is not a file, and a lock is to be written there; move it away")
 
 
 def _lock_of(folder: Path, whole: bool) -> Path:
@@ -264,9 +282,10 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
     if owner.get("host") == socket.gethostname() and not here:
         return False  # this machine has been started anew
     if not here or sys.platform == "win32":  # where to ask for a process is to end it
-        with suppress(OSError):
+        try:
             return _age(path) < STALE
-        return False
+        except OSError:  # nobody knows its age, unless it has been released
+            return os.path.lexists(path)
     try:
         os.kill(owner["pid"], 0)
     except (ProcessLookupError, OverflowError):
@@ -280,12 +299,8 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
 
 def _age(path: Path) -> float:
     """Seconds since a file was touched, by its file system's clock."""
-    probe = partial_path(path)
-    try:
-        probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent) as probe:  # whose name nobody else can remove
+        return os.fstat(probe.fileno()).st_mtime - path.stat().st_mtime
 
 
 def _started(pid: int) -> str:

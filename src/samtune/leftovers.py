@@ -42,13 +42,17 @@ def earlier_path(path: Path) -> Path:
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Removes what killed processes left in a folder, of which the caller holds the lock.
 
-    A folder that was about to be replaced gets its name back if its successor is not there.
+    A folder that was about to be replaced gets its name back if its successor is not there. What
+    another process of this machine is writing stays, since verbs that write one file do not lock.
 
     Args:
         folder: Its subfolders are not looked into.
         name: Only what would have become this file or folder; by default anything.
     """
     for path, match in _leftovers(folder, name):
+        pid = int(match["pid"])
+        if pid != os.getpid() and _is_running(match["machine"], pid) and not _is_old(path):
+            continue
         if match["kind"] == EARLIER and not os.path.lexists(path.with_name(match["name"])):
             with suppress(OSError):
                 path.rename(path.with_name(match["name"]))
@@ -103,13 +107,24 @@ def _leftovers(folder: Path, name: str | None) -> Iterator[tuple[Path, re.Match[
 
 
 def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
-    if machine == _machine() and sys.platform != "win32":  # where to ask for a process is to end it
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return True
-        except OSError:  # of another user
-            pass
+    return _is_running(machine, pid) is False or _is_old(path)
+
+
+def _is_running(machine: str, pid: int) -> bool | None:
+    """Whether a process still exists; ``None`` if this machine cannot tell."""
+    if machine != _machine() or sys.platform == "win32":  # where to ask for a process is to end it
+        return None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        pass
+    return True
+
+
+def _is_old(path: Path) -> bool:
+    """Whether nobody has touched a file for so long that its process must have been killed."""
     with suppress(OSError):
         return time.time() - path.stat().st_mtime > ABANDONED
     return False

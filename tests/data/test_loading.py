@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_is_named_within_seconds():
     start = time.monotonic()
     with pytest.raises(RuntimeError) as caught:
         [*batches(Images(killed), 1, batch_size=2)]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 120
     line = in_words(caught.value)
     ends = ("is killed by signal: Killed", "exited unexpectedly")  # whichever torch sees first
     assert line.startswith(tuple(f"data.workers: a process that loads data {end}" for end in ends))

@@ -109,11 +109,12 @@ def _allow_open_files(workers: int) -> None:
 
 
 def _leave_ends_to_parent(worker: int) -> None:
-    """Has a process that loads data outlive Ctrl-C and a lost terminal, which reach all processes.
+    """Has a process that loads data outlive signals that reach all processes of a job.
 
-    The training may need its batches to end a step in order; it ends the loaders itself.
+    These are Ctrl-C, a lost terminal, and the request for a state. The training may need its
+    batches to end a step in order; it ends the loaders itself.
     """
-    for name in ("SIGINT", "SIGHUP"):
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
