@@ -91,7 +91,7 @@ def test_a_training_ends_in_time_and_goes_on_with_what_is_left(training, monkeyp
     assert max(rates) == pytest.approx(3e-4, rel=0.05) and rates[-1] < 0.1 * max(rates)
     assert (tmp_path / "best.safetensors").is_file()
     state = json.loads((tmp_path / "last" / "state.json").read_text())
-    assert state["pace"] == {"step": 6.0, "validation": 6.0}
+    assert state["pace"] == {"step": 6.0, "validation": 6.0, "longest": 6.0}
 
     same = training(time="3m")
     assert same.steps == result.steps, "nothing is left"

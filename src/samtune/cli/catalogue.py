@@ -61,6 +61,7 @@ def describe_method(name: str, base: str = "vit_b") -> dict[str, Any]:
         "starts_as_sam": getattr(cls, "identity_at_init", not cls.changes_at_start),
         "changes_at_start": cls.changes_at_start,
         "learning_rate": cls.learning_rate,
+        "unprompted_rate": getattr(cls, "unprompted_rate", None),
         "trainable_parameters": _size_of(cls, base),
         "sized_on": base,
         **_partners(name, registry),
@@ -249,7 +250,7 @@ def facts(row: dict[str, Any]) -> str:
             f"{'sits' if kind == 'adapter' else 'is'}: {row['sits']}",
             *_start(row),
             f"trained: {row['trainable_parameters']:,} parameters, {kind} alone, {row['sized_on']}",
-            *([f"train.lr=auto: {rate:g}"] if (rate := row["learning_rate"]) is not None else []),
+            *_rates(row),
             f"{'decoders' if kind == 'adapter' else 'adapters'}: {_partner_words(row)}",
             f"bases: {', '.join(row['backbones'])}",
             *([f"paper: {row['paper']}"] if row["paper"] else []),
@@ -257,6 +258,15 @@ def facts(row: dict[str, Any]) -> str:
             *([f"other forms: {', '.join(forms)}"] if forms else []),
         )
     )
+
+
+def _rates(row: dict[str, Any]) -> list[str]:
+    """The learning rates that a method declares, if it declares any."""
+    usual, unprompted = row["learning_rate"], row["unprompted_rate"]
+    if usual is None:
+        return []
+    other = "" if unprompted is None else f", without prompts {unprompted:g}"
+    return [f"train.lr=auto: {usual:g}{other}"]
 
 
 def _start(row: dict[str, Any]) -> list[str]:

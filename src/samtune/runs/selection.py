@@ -104,8 +104,7 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
         )
     if result.rehearsed_modes:
         remarks.append(
-            f"{' and '.join(result.rehearsed_modes)} kept: also used in training, because the base "
-            "answers them well (train.keep)"
+            f"{' and '.join(result.rehearsed_modes)} kept: also used in training (train.keep)"
         )
     return [*remarks, *ended]
 
@@ -143,6 +142,8 @@ def _why_not(result: FitResult, settings: FitConfig, values: Mapping[str, str]) 
         for key, (was, now) in lost.items()
         if was is not None and now < was - settings.forget
     ]
+    if not losses:
+        return f"the trained weights beat zero-shot ({criterion} {values['before']}) at no strength"
     return (
         f"what is better ({criterion} {values['before']} to {values['top']}, step {top['step']}) "
         f"loses too much elsewhere ({', '.join(losses)}; train.forget={settings.forget:g})"

@@ -65,6 +65,8 @@ class Budget:
         self.limit = (config.seconds or math.inf) - self.outside.before
         self.validation = 0.0
         """Seconds of the latest validation."""
+        self.longest = 0.0
+        """Seconds of the longest validation. The base's asks all prompts, like those at the end."""
         self._steps: deque[float] = deque(maxlen=LATEST)
         self._known, self._begun, self._due = 0.0, False, True
 
@@ -90,11 +92,12 @@ class Budget:
     @property
     def pace(self) -> dict[str, float]:
         """The pace as a state keeps it."""
-        return {"step": self.step, "validation": self.validation}
+        return {"step": self.step, "validation": self.validation, "longest": self.longest}
 
     @pace.setter
     def pace(self, pace: Mapping[str, float]) -> None:
         self._known, self.validation = pace.get("step", 0.0), pace.get("validation", 0.0)
+        self.longest = pace.get("longest", self.validation)
 
     def note_step(self, seconds: float) -> None:
         """Takes the seconds of a step; the first of a process, which starts much, counts least."""
@@ -112,6 +115,7 @@ class Budget:
             detached: Whether the training has no gradient in the encoder.
         """
         self.validation, self._due = seconds, True
+        self.longest = max(self.longest, seconds)
         passes = FORWARD if detached else FORWARD + BACKWARD
         images = self.config.whole_batch * self.config.accumulate
         self._known = self._known or passes * images * seconds / max(1, encodings)
@@ -140,7 +144,7 @@ class Budget:
     def _after(self) -> float:
         """Seconds that are needed after the last validation."""
         each = self.validation / max(1, self.images)
-        return self.measured_at_end * self.validation + self.outside.images_after * each
+        return self.measured_at_end * self.longest + self.outside.images_after * each
 
     def _fitting(self, done: int, left: float) -> int:
         """The largest number of steps whose rest, with its validations, takes at most ``left``."""

@@ -21,7 +21,7 @@ from samtune.model.finetuned import FineTuned
 from samtune.model.strength import Strength, no_base, no_middle
 from samtune.training.criterion import key_of
 from samtune.training.keeping import Keeping
-from samtune.training.kinds import Kind, row_of, strengths_of
+from samtune.training.kinds import Kind, row_of, shared_by_trained, strengths_of
 from samtune.training.schedule import NONE, FitConfig
 from samtune.training.state import TrainingState
 from samtune.training.validation import Measurement, Row, Validation
@@ -249,17 +249,25 @@ class _Candidates:
         return raw
 
     def _by_kind(self, raw: _Candidate, curve: Sequence[_Candidate]) -> _Candidate:
-        """The weights at the strength of each kind of prompt."""
+        """The weights at the strength of each kind of prompt, if these beat the base together.
+
+        Else the trained kinds share one, if that beats the base, as a criterion of several terms
+        may ask for; else it is the base.
+        """
         validation = self.judge.validation
         criterion, own_mode = validation.criterion, validation.own_mode
         measured = {candidate.strength: self._measurement_of(candidate) for candidate in curve}
         together = self.winner.strength
-        strength = strengths_of(self.judge.kinds, measured, criterion, together)
-        rows = {candidate.strength: candidate.row for candidate in curve}
-        if not strength:
-            self.state.best = self.base.row
-            return self.base
-        return replace(raw, row=row_of(rows, strength, criterion, own_mode))
+        kinds, rows = self.judge.kinds, {candidate.strength: candidate.row for candidate in curve}
+        for strength in (
+            strengths_of(kinds, measured, criterion, own_mode, together),
+            shared_by_trained(kinds, together),
+        ):
+            row = row_of(rows, strength, criterion, own_mode)
+            if strength and self.judge.is_better(row, self.base.row):
+                return replace(raw, row=row)
+        self.state.best = self.base.row
+        return self.base
 
     def _end_with(self, winner: _Candidate) -> None:
         self.state.best = {**winner.row, "weights": winner.weights}

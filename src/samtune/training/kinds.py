@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from samtune.model.finetuned import FineTuned
@@ -35,8 +36,16 @@ class Kind(NamedTuple):
     """The prompt modes with which it is measured."""
     is_trained: bool
 
-    def judged_by(self, criterion: Criterion) -> Criterion:
-        """The mean over its modes of the first metric that a criterion has of a prompt."""
+    def judged_by(self, criterion: Criterion, own_mode: str | None) -> Criterion:
+        """The terms that a criterion has of this kind of prompt.
+
+        Of one without such terms it is the first metric that it has of prompts, as the mean over
+        the modes of this kind.
+        """
+        modes = [(term, term.mode or own_mode) for term in criterion.terms]
+        of_kind = tuple(term for term, mode in modes if mode and _kind_in(mode) == self.name)
+        if of_kind:
+            return replace(criterion, terms=of_kind)
         terms = [term for term in criterion.terms if term.mode not in AUTOMATIC]
         one = Criterion((terms[0]._replace(weight=1.0, mode=None),)) if terms else IOU
         return over_modes(one, self.modes)
@@ -67,6 +76,7 @@ def strengths_of(
     kinds: Sequence[Kind],
     by_strength: Mapping[float, Measurement],
     criterion: Criterion,
+    own_mode: str | None,
     together: float,
 ) -> Strength:
     """The strengths of the kinds of prompts.
@@ -75,18 +85,24 @@ def strengths_of(
         kinds: The kinds.
         by_strength: The validations of the same weights by strength, from 0, the base, to 1.
         criterion: The criterion of the training.
+        own_mode: The prompt mode of the terms that name none.
         together: The strength that was chosen for all prompts together. A trained kind of which
             there is nothing to measure takes it.
     """
     by_kind = {}
     for kind in kinds:
-        how = kind.judged_by(criterion)
+        how = kind.judged_by(criterion, own_mode)
         rows = {level: one.judged_by(how) for level, one in by_strength.items()}
         if how.rank(rows[0.0].row) == how.rank(rows[1.0].row) == -math.inf:
             by_kind[kind.name] = together if kind.is_trained else 0.0
         else:
             by_kind[kind.name] = _best(rows, how, kind.is_trained)
     return Strength(together, by_kind)
+
+
+def shared_by_trained(kinds: Sequence[Kind], together: float) -> Strength:
+    """One strength for all kinds that are trained; the base answers the others."""
+    return Strength(together, {k.name: together if k.is_trained else 0.0 for k in kinds})
 
 
 def _best(by_strength: Mapping[float, Measurement], how: Criterion, is_trained: bool) -> float:

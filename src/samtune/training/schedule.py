@@ -123,7 +123,7 @@ class FitConfig(Settings):
         "auto"
     )
     """Learning rate after the warm-up; auto uses the rate that the method declares (samtune methods
-    NAME), 3e-4 for most, 1e-3 without prompts."""
+    NAME), 3e-4 for most, 1e-3 for a copy of SAM's decoder that is trained without prompts."""
     min_lr: Fraction = setting(0.01, level="expert")
     """The lowest learning rate, where the cosine ends, as a fraction of lr."""
     cosine: str = setting("step", level="published", names=COSINES)
