@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from steps import stirred
 
 from samtune.batch import Masks
 from samtune.data.transforms import fit_geometry
@@ -72,6 +73,26 @@ def test_a_single_tile_is_the_whole_image_bit_for_bit(sam, size, multimask):
     (whole, low), (tiled, again) = answers
     assert torch.equal(whole.logits, tiled.logits) and torch.equal(whole.iou, tiled.iou)
     assert torch.equal(low, again) and whole.logits.std() > 0
+
+
+def test_a_prompt_has_one_strength_in_all_tiles(sam, scene):
+    model = stirred(sam, "lora", "tuned")
+    model.input = TILED
+    mask = torch.full((1, 1, *model.mask_size), -5.0)
+    mask[..., 4:12, 1:15] = 5  # over several tiles, of which one has the click
+    click = {"points": torch.tensor([[[20.0, 70.0]]]), "labels": torch.ones(1, 1)}
+    aside = {**click, "boxes": torch.tensor([[140.0, 20.0, 190.0, 140.0]])}
+    prompts = Prompts.cat([Prompts.of(**click, masks=mask), Prompts.of(**aside), box(5, 5, 9, 9)])
+    image = PromptedImage(model, scene)
+    at = {}
+    for level in (0.0, 1.0):
+        model.strength = level
+        at[level] = PromptedImage(model, scene).answer(prompts)[0].logits
+    model.strength = {"none": 0.5, "point": 1, "box": 0, "mask": 0.5}
+    mixed = image.answer(prompts)[0].logits
+    for row, level in enumerate((1.0, 0.0, 0.0)):
+        torch.testing.assert_close(mixed[row], at[level][row], atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(at[0.0], at[1.0], atol=1e-2)
 
 
 def test_a_large_image_is_not_the_whole_one(sam, scene):

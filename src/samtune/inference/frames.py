@@ -83,10 +83,19 @@ class EncodedFrames:
         return cls(model, pixels, [geometry for _, geometry in fitted])
 
     @torch.no_grad()
-    def decode(self, prompts: Prompts, multimask: bool = False) -> Masks:
-        """Masks of ``N`` prompts in the model's frame, each decoded from its image."""
+    def decode(
+        self, prompts: Prompts, multimask: bool = False, uncut: Prompts | None = None
+    ) -> Masks:
+        """Masks of ``N`` prompts in the model's frame, each decoded from its image.
+
+        Args:
+            prompts: In the model's frame.
+            multimask: Three masks per prompt instead of one.
+            uncut: The same prompts before they were cut to windows of an image. These decide the
+                strengths, since what lies outside a window is missing in it.
+        """
         asked = prompts.to(self.model.device)
-        parts = self.model.by_strength(asked)
+        parts = self.model.by_strength(asked if uncut is None else uncut.to(self.model.device))
         answers = []
         for model, rows in parts:
             features, part = self._features_of(model), asked if rows is None else asked.only(rows)

@@ -175,9 +175,11 @@ class PromptedImage:
                     for i, (view, geometry) in enumerate(zip(group, frames.geometries, strict=True))
                 ]
             )
+            uncut = prompts.only(torch.tensor([row for view in group for row in view.rows]).long())
             for part in torch.arange(max(1, len(local_prompts))).split(self._at_once(multimask)):
                 asked = local_prompts.only(part) if len(local_prompts) else local_prompts
-                masks = frames.decode(asked, multimask)
+                whole = uncut.only(part) if len(uncut) else uncut
+                masks = frames.decode(asked, multimask, whole)
                 blend = blend or Blend(masks, len(prompts), self.size)
                 for i, view in enumerate(group):
                     rows = (asked.image == i).to(masks.iou.device)
