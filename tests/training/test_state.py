@@ -1,11 +1,14 @@
+import errno
 import json
 import math
+import os
 import shutil
 
 import pytest
 import torch
 from torch import nn
 
+from samtune.training import state as states
 from samtune.training.optimiser import Optimisation
 from samtune.training.state import (
     TrainingState,
@@ -162,8 +165,6 @@ def test_a_failed_write_leaves_the_earlier_state(tmp_path, monkeypatch, refused,
     first = stepped(1)
     write_state(tmp_path, TrainingState(step=1), *first)
     left = [None] * (calls - 1)
-    import os
-
     replace = os.replace
 
     def fail(*args):
@@ -179,6 +180,29 @@ def test_a_failed_write_leaves_the_earlier_state(tmp_path, monkeypatch, refused,
     other = stepped(3)
     assert read_state(tmp_path, *other).step == 1
     assert torch.equal(other[0][0].weight, first[0][0].weight)
+
+
+def test_files_are_on_the_disk_before_others_rely_on_them(tmp_path, monkeypatch, refused):
+    on_disk = set()
+    write = states.write_whole
+
+    def check(path, *rest):
+        assert {each.stat().st_ino for each in tmp_path.iterdir()} <= on_disk
+        return write(path, *rest)
+
+    monkeypatch.setattr(os, "fsync", lambda number: on_disk.add(os.fstat(number).st_ino))
+    monkeypatch.setattr(states, "write_whole", check)
+    for step in (1, 2, 3):
+        write_state(tmp_path, TrainingState(step=step), *stepped(step))
+    check(tmp_path / "state.json", b"")
+    for number in (errno.EINVAL, errno.EIO):  # a file system that cannot wait, and a broken disk
+        error = OSError(number, "it failed")
+        monkeypatch.setattr(os, "fsync", lambda _, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(states, "write_whole", write)
+        if number == errno.EINVAL:
+            write_state(tmp_path, TrainingState(step=4), *stepped(4))
+    refused(["it failed", "resume"], write_state, tmp_path, TrainingState(step=5), *stepped(5))
+    assert read_counters(tmp_path)["step"] == 4
 
 
 def test_no_state(tmp_path, refused):

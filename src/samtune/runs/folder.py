@@ -300,7 +300,8 @@ def _refuse_begun(folder: Path) -> None:
     if not has_begun(folder):
         return
     if (folder / CONFIG).is_file():
-        raise InputError(holds_run(folder, f"resume={folder}"))
+        remedy = f"resume={folder}, or with resume=true and the same output"
+        raise InputError(holds_run(folder, remedy))
     raise InputError(
         f"output={folder}: holds files of a run, but not its {CONFIG}; choose another folder, or "
         f"copy {CONFIG} back and go on with resume={folder}"
