@@ -58,6 +58,13 @@ class InputError(ValueError):
     """
 
 
+class OutputError(InputError):
+    """Raised if a result cannot be written, as on a full disk, so that what follows could not be.
+
+    Whoever goes on without an input that is wrong ends at this one.
+    """
+
+
 def check_packages(asked_by: str, needs: Iterable[str], extra: str) -> None:
     """Refuses to go on without packages that an extra of samtune installs.
 

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samtune.errors import InputError
+from samtune.errors import InputError, OutputError
 from samtune.leftovers import earlier_path, partial_path, remove_abandoned
 from samtune.texts import read_json
 
@@ -220,7 +220,7 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
     except Exception as error:
         if not _is_of_writing(error):
             raise
-        raise InputError(f"{path}: could not be written ({error}); {remedy}") from error
+        raise OutputError(f"{path}: could not be written ({error}); {remedy}") from error
     finally:
         with suppress(OSError):  # its folder may not exist
             partial.unlink(missing_ok=True)
@@ -251,7 +251,7 @@ def replacing_folder(folder: Path, remedy: str = REMEDY) -> Iterator[Path]:
         if earlier.exists() and not folder.exists():
             os.replace(earlier, folder)
         if _is_of_writing(error):
-            raise InputError(f"{folder}: could not be written ({error}); {remedy}") from error
+            raise OutputError(f"{folder}: could not be written ({error}); {remedy}") from error
         if isinstance(error, InputError) and str(partial) in str(error):  # a file within it
             raise InputError(str(error).replace(str(partial), str(folder))) from error
         raise

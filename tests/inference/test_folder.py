@@ -283,9 +283,32 @@ class Killed(BaseException):
     """What no handler expects."""
 
 
-@pytest.mark.parametrize("cut", [0, 7])
-def test_what_was_stopped_goes_on_where_it_was(predictor, trained, tmp_path, monkeypatch, cut):
-    """The result is that of one call; a line that was cut off costs that image alone."""
+def whole_lines(journal):
+    return journal
+
+
+def cut_off(journal):
+    return journal[:-7]
+
+
+def changed(journal):
+    """Another digit of the last image's last score."""
+    at = journal.rindex(b'"score": ') + len(b'"score": ')
+    return journal[:at] + b"7" + journal[at + 1 :]
+
+
+def of_former_form(journal):
+    first, *rows = journal.splitlines(keepends=True)
+    return b"".join([first, *(row[row.index(b"{") :] for row in rows)])
+
+
+@pytest.mark.parametrize(
+    ("damaged", "rest"), [(whole_lines, 5), (cut_off, 6), (changed, 6), (of_former_form, 8)]
+)
+def test_what_was_stopped_goes_on_where_it_was(
+    predictor, trained, tmp_path, monkeypatch, damaged, rest
+):
+    """The result is that of one call; a line that is damaged costs that image alone."""
     source, asked = (
         str(trained.root / "images"),
         {"*": {"boxes": [[10, 6, 50, 40], [0, 0, 20, 20]]}},
@@ -295,19 +318,21 @@ def test_what_was_stopped_goes_on_where_it_was(predictor, trained, tmp_path, mon
 
     def killed(done, total):
         if done == 3:
-            raise Killed
+            raise KeyboardInterrupt
 
-    with pytest.raises(Killed):
+    said = "^3 of 8 images are done; go on with the same command$"
+    with pytest.raises(KeyboardInterrupt, match=said):
         predict_folder(predictor, source, out, prompts=asked, progress=killed)
     journal = out / "predictions.partial.jsonl"
     assert len(journal.read_text().splitlines()) == 4 and (out / "02.png").is_file()
-    journal.write_bytes(journal.read_bytes()[: -cut or None])
+    journal.write_bytes(damaged(journal.read_bytes()))
     encoded = []
     take = predictor.take
     monkeypatch.setattr(predictor, "take", lambda image: encoded.append(take(image)))
     answer = predict_folder(predictor, source, out, prompts=asked)
-    assert len(encoded) == (6 if cut else 5) and answer["images"] == 8
-    assert answer["remarks"][0].startswith(f"note: {8 - len(encoded)} of 8 images were done by")
+    assert len(encoded) == rest and answer["images"] == 8
+    if rest < 8:
+        assert answer["remarks"][0].startswith(f"note: {8 - rest} of 8 images were done by")
     assert entries_of(out) == entries_of(whole) and not journal.exists()
     assert (out / "predictions.json").read_bytes() == (whole / "predictions.json").read_bytes()
     for file in whole.rglob("*.png"):

@@ -5,8 +5,11 @@ import pytest
 from PIL import Image
 
 from samtune.data.reading import read_image
+from samtune.data.windows import Windows
+from samtune.errors import OutputError
 from samtune.inference.folder import predict_folder
 from samtune.inference.rasters import predict_raster
+from samtune.inference.strips import Strips
 from samtune.model.finetuned import FineTuned
 
 rasterio = pytest.importorskip("rasterio")
@@ -122,6 +125,45 @@ def test_a_large_raster_goes_on_tile_by_tile_after_a_stop(sam, field, tmp_path, 
     files = [tmp_path / "whole" / "geotiff" / "field.tif", out / "geotiff" / "field.tif"]
     one, other = (rasterio.open(file).read(1) for file in files)
     assert (one != other).mean() < 0.002
+
+
+def test_a_full_disk_or_one_error_of_reading_costs_no_tile_that_is_done(
+    sam, field, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("samtune.inference.answering.LARGE", 1000)
+    predictor, out = tiled(sam, "tuned"), tmp_path / "out"
+    how = {"formats": ["geotiff"]}
+    strips = out / ".samtune-rasters" / "field.tif.strips"
+    add = Strips.add
+
+    def full(self, window, values):
+        if len(self.windows) == 1:
+            raise OutputError("no room")
+        add(self, window, values)
+
+    def unreadable(self, window):
+        raise rasterio.errors.RasterioIOError("read failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Strips, "add", full)
+        with pytest.raises(OutputError, match="no room"):
+            predict_folder(predictor, field, out, **how)
+    assert (out / "predictions.partial.jsonl").is_file() and strips.is_file()
+    one = strips.stat().st_size
+    with monkeypatch.context() as patch:
+        patch.setattr(Windows, "read", unreadable)
+        answer = predict_folder(predictor, field, out, **how)
+    assert answer["images"] == 0
+    assert "the same command goes on after the tiles so far" in answer["failed"][0]["reason"]
+    assert strips.stat().st_size == one
+    changed = strips.read_bytes().replace(b'"window": [0, 0', b'"window": [2, 0')
+    for damage in (False, True):
+        if damage:
+            strips.parent.mkdir()
+            strips.write_bytes(changed)
+        answer = predict_folder(predictor, field, out, **how)
+        assert answer["images"] == 1 and not strips.parent.exists()
+        assert ("goes on after" in answer["remarks"][0]) is not damage
 
 
 def test_prompts_or_another_format_need_the_image_as_a_whole(sam, field, tmp_path, monkeypatch):

@@ -321,5 +321,5 @@ def _clear_errors(path: Path, what: str) -> Iterator[None]:
             f"unreadable {what}",
             f"cannot be read as {what} ({reason or type(error).__name__})",
             f"{'change its permissions' if denied else 'replace the file'}, or remove it and its "
-            "partner",
+            f"{'mask, if it has one' if what == 'image' else 'partner'}",
         ) from error

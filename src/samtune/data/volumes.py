@@ -254,7 +254,7 @@ def shape_of(path: Path, role: Role) -> tuple[int, ...]:
         reason = " ".join(str(error).split()).replace(str(path), "the file")[:200]
         raise InputError(
             f"{path}: cannot be read ({reason or type(error).__name__}); replace the file, or "
-            "remove it and its partner"
+            "remove it and its partner, if it has one"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from samtune.data import Record
 from samtune.data.pictures import Paths, pictures_in
 from samtune.data.reading import image_size
 from samtune.data.stored import Stored
-from samtune.errors import InputError
+from samtune.errors import InputError, OutputError
 from samtune.files import write_whole
 from samtune.folder_lock import locked
 from samtune.geometry import InputPolicy
@@ -29,7 +28,9 @@ from samtune.inference.progress import Journal, key_of
 from samtune.inference.remarks import Counts, Failure, reason_of, remarks_of
 from samtune.inference.requests import check_prompts, prompts_of
 from samtune.interrupts.boundaries import end_if_stopped
+from samtune.interrupts.signals import with_hint
 from samtune.report.classes import Classes
+from samtune.report.quantities import counted
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,11 @@ class _Prediction:
                 self._answer_raster(record)
                 return
             answer = answer_of(record)
+        except OutputError:  # the disk is full for the other images too
+            raise
         except InputError as error:
+            if record.name in self.rasters and self.places.strips(record.name).is_file():
+                error = InputError(f"{error}; the same command goes on after the tiles so far")
             self.failed.append(Failure(record.name, str(record.file), error))
             return
         self.answering.note(answer, self.counts)
@@ -101,6 +106,13 @@ class _Prediction:
             picture = self.answering.draw(answer)
             write_whole(places.overlay(name), signed_png(picture), REMEDY)
 
+    def count(self) -> str:
+        """How many of the images are done, in words."""
+        done = sum(key in self.journal for key in self.keys.values())
+        return (
+            f"{done} of {counted(len(self.records), 'image')} {'is' if done == 1 else 'are'} done"
+        )
+
     def finish(self) -> None:
         """Writes what is written when all is answered, from the journal; then that goes."""
         for writer in self.writers if len(self.journal) else ():
@@ -114,7 +126,8 @@ class _Prediction:
                 [name for name, key in self.keys.items() if key in self.journal]
             )
         self.journal.finish(self.places.entries, list(self.keys.values()))
-        shutil.rmtree(self.places.rasters, ignore_errors=True)
+        failed = {each.name for each in self.failed} & self.rasters
+        self.places.remove_rasters(except_strips_of=failed)
 
     def _results(self) -> Iterator[Predicted]:
         by_key = {self.keys[record.name]: record for record in self.records}
@@ -246,8 +259,11 @@ def answer_folder(
         work = _Prediction(
             answering, records, places, journal, writers, counts, keys, rasters, tiles or _silent
         )
-        work.answer(batch_size, progress or _silent)
-        work.finish()
+        try:
+            work.answer(batch_size, progress or _silent)
+            work.finish()
+        except KeyboardInterrupt as error:
+            raise with_hint(error, f"{work.count()}; go on with the same command") from None
     return _summary(work, pictures.masks)
 
 

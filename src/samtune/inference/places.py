@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ ENTRIES = "predictions.json"
 JOURNAL = "predictions.partial.jsonl"
 OVERLAYS = "overlays"
 RASTERS = ".samtune-rasters"
+STRIPS = ".strips"
+"""The ending of the file beside a raster's mask with what is done of it, until all is."""
 _LONGEST = 1000
 """Maximum number of characters in a journal's first line."""
 _SIGNATURE = "samtune"
@@ -56,6 +59,19 @@ class Places:
     def raster(self, name: str) -> Path:
         """The mask of an image that is answered tile by tile."""
         return self.rasters / f"{name}.tif"
+
+    def strips(self, name: str) -> Path:
+        """What is done of the mask of such an image, until all of it is."""
+        return self.rasters / f"{name}.tif{STRIPS}"
+
+    def remove_rasters(self, except_strips_of: Collection[str]) -> None:
+        """Removes :attr:`rasters`, but not the strips of images that another call goes on with."""
+        stay = {self.strips(name) for name in except_strips_of}
+        if not any(file.is_file() for file in stay):
+            shutil.rmtree(self.rasters, ignore_errors=True)
+        for file in self.rasters.rglob("*"):
+            if file not in stay and not file.is_dir():
+                file.unlink(missing_ok=True)
 
     @property
     def journal(self) -> Path:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from samtune.data import Record
-from samtune.errors import InputError
+from samtune.errors import OutputError
 from samtune.files import replacing
+from samtune.inference.checked_lines import checked_line, content_of
 from samtune.model.checkpoint import describe
 from samtune.model.finetuned import FineTuned
 from samtune.sam.weights import fingerprint
-from samtune.texts import parse_json
 
 Entry = dict[str, Any]
 
@@ -23,8 +23,8 @@ Entry = dict[str, Any]
 class Journal:
     """A file with one line per finished image, after a line that identifies the prediction.
 
-    Lines are written to disk at once. An incomplete line is dropped, and lines of another
-    prediction are not used.
+    Lines are written to disk at once. A line that is incomplete or has changed is dropped with what
+    follows it, and lines of another prediction are not used.
 
     Args:
         path: The file; it is there until :meth:`finish`.
@@ -63,16 +63,16 @@ class Journal:
             size: Height and width of the image.
 
         Raises:
-            InputError: The disk is full.
+            OutputError: The disk is full.
         """
-        line = f"{json.dumps({'key': key, 'size': size, 'entries': list(entries)})}\n"
+        line = checked_line({"key": key, "size": size, "entries": list(entries)})
         try:
-            with self.path.open("a", encoding="ascii") as file:
+            with self.path.open("ab") as file:
                 place = file.tell()
                 file.write(line)
         except OSError as error:
             message = f"{self.path}: could not be written ({error.strerror}); {self.remedy}"
-            raise InputError(message) from error
+            raise OutputError(message) from error
         self._places[key], self._masks[key] = place, len(entries)
 
     def finish(self, target: Path, keys: Sequence[str]) -> None:
@@ -85,7 +85,7 @@ class Journal:
             keys: The images in order; unfinished ones are left out.
 
         Raises:
-            InputError: It cannot be written.
+            OutputError: It cannot be written.
         """
         if not self._places:
             self.path.unlink()
@@ -106,12 +106,18 @@ class Journal:
 
         Args:
             keys: The images in the order in which they come.
+
+        Raises:
+            OutputError: The file has changed since it was written.
         """
-        with self.path.open(encoding="ascii") as file:
+        with self.path.open("rb") as file:
             for key in keys:
                 if key in self._places:
                     file.seek(self._places[key])
-                    row = json.loads(file.readline())
+                    row = content_of(file.readline())
+                    if row is None:
+                        again = "has changed meanwhile; give the same command again"
+                        raise OutputError(f"{self.path}: {again}")
                     yield key, row["entries"], (row["size"][0], row["size"][1])
 
     def _read(self, first: str) -> int:
@@ -122,12 +128,10 @@ class Journal:
                 return 0
             end = file.tell()
             for line in file:
-                row: Any = None
-                with suppress(ValueError):
-                    row = parse_json(line) if line.endswith(b"\n") else None
-                if not isinstance(row, dict) or not {"key", "size", "entries"} <= row.keys():
+                row = content_of(line)
+                if row is None:
                     break
-                key = str(row["key"])
+                key = row["key"]
                 self._places[key], self._masks[key] = end, len(row["entries"])
                 end += len(line)
         return end

@@ -21,7 +21,7 @@ from samtune.batch import inside
 from samtune.data.windows import Windows, opened_windows
 from samtune.files import replacing
 from samtune.inference.frames import EncodedFrames
-from samtune.inference.places import REMEDY
+from samtune.inference.places import REMEDY, STRIPS
 from samtune.inference.predictor import Predictor
 from samtune.inference.prompted import AT_ONCE
 from samtune.inference.strips import Strips
@@ -36,8 +36,6 @@ BAND_BYTES = 2**28
 """Bytes of the logits of a band, about; a wider raster is answered in several columns."""
 BLOCK = 512
 """Side of the blocks of a written file."""
-STRIPS = ".strips"
-"""The ending of the file beside the target with what is done, until all is."""
 
 
 class WrittenRaster(NamedTuple):
@@ -72,7 +70,7 @@ def predict_raster(
         identity: A digest of the source, the model and all settings; an empty one begins anew.
 
     Raises:
-        InputError: It cannot be read or written.
+        InputError: It cannot be read; an ``OutputError`` if the mask cannot be written.
     """
     with opened_windows(source, predictor.model.input) as raster:
         tiling = _Tiling.of(predictor, raster)
@@ -87,9 +85,8 @@ def predict_raster(
                 strips.add(window, values)
                 done += len(part.columns)
                 progress(done, total)
-        with replacing(target, REMEDY) as partial, _new_file(partial, raster, tiling) as file:
-            for (y0, x0, y1, x1), values in strips:
-                file.write(values, 1, window=((y0, y1), (x0, x1)))
+        with replacing(target, REMEDY) as partial:
+            _write(partial, raster, tiling, strips)
         strips.remove()
         return WrittenRaster(raster.size, total, before)
 
@@ -201,6 +198,18 @@ def _answers(
             for i, x in enumerate(group):
                 logits = frames.to_original(i, masks.logits[i : i + 1])[0]
                 yield x, logits.float(), masks.exclusive
+
+
+def _write(path: Path, raster: Windows, tiling: _Tiling, strips: Strips) -> None:
+    """Writes all strips into a new file."""
+    import rasterio
+
+    try:
+        with _new_file(path, raster, tiling) as file:
+            for (y0, x0, y1, x1), values in strips:
+                file.write(values, 1, window=((y0, y1), (x0, x1)))
+    except rasterio.errors.RasterioError as error:  # no fault of the raster that is read
+        raise OSError(" ".join(str(error).split())) from error
 
 
 def _new_file(path: Path, raster: Windows, tiling: _Tiling) -> Any:

@@ -1,7 +1,7 @@
 """The strips of a raster's mask that are done, from which a stopped prediction goes on.
 
 A TIFF has its list of blocks at its end, so one that was cut off cannot be continued. Strips are
-therefore collected in a file of their own, each with its window and a checksum.
+therefore collected in a file of their own, each with its window, and checksums of both.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from samtune.errors import InputError
+from samtune.errors import OutputError
 from samtune.files import write_whole
+from samtune.inference.checked_lines import checked_line, content_of
 from samtune.ops.tiling import Window
-from samtune.texts import parse_json
 
 _LONGEST = 1000
 """Maximum number of bytes in a line."""
@@ -60,25 +60,28 @@ class Strips:
             values: ``(y1 - y0, x1 - x0)``.
 
         Raises:
-            InputError: The disk is full.
+            OutputError: The disk is full.
         """
         packed = zlib.compress(values.astype(self.kind).tobytes(), _LEVEL)
         about = {"window": window, "bytes": len(packed), "checksum": zlib.crc32(packed)}
         try:
             with self.path.open("ab") as file:
-                file.write(f"{json.dumps(about)}\n".encode() + packed)
+                file.write(checked_line(about) + packed)
         except OSError as error:
             message = f"{self.path}: could not be written ({error.strerror}); {self.remedy}"
-            raise InputError(message) from error
+            raise OutputError(message) from error
         self.windows.append(window)
 
     def __iter__(self) -> Iterator[tuple[Window, NDArray[np.integer]]]:
         with self.path.open("rb") as file:
             file.readline(_LONGEST)
-            for window, packed in _strips(file):
+            count = 0
+            for count, (window, packed) in enumerate(_strips(file), 1):  # noqa: B007
                 y0, x0, y1, x1 = window
                 values = np.frombuffer(zlib.decompress(packed), self.kind)
                 yield window, values.reshape(y1 - y0, x1 - x0)
+        if count < len(self.windows):
+            raise OutputError(f"{self.path}: has changed meanwhile; give the same command again")
 
     def remove(self) -> None:
         """Removes the file."""
@@ -100,14 +103,10 @@ class Strips:
 def _strips(file: IO[bytes]) -> Iterator[tuple[Window, bytes]]:
     """The windows and the packed values, up to the first strip that is incomplete or damaged."""
     while line := file.readline(_LONGEST):
-        about: Any = None
-        with suppress(ValueError):
-            about = parse_json(line)
-        try:
-            y0, x0, y1, x1 = map(int, about["window"])
-            packed = file.read(int(about["bytes"]))
-        except (TypeError, KeyError, ValueError):
+        about = content_of(line)
+        if about is None:
             return
-        if zlib.crc32(packed) != about.get("checksum"):
+        packed, (y0, x0, y1, x1) = file.read(about["bytes"]), about["window"]
+        if zlib.crc32(packed) != about["checksum"]:
             return
         yield (y0, x0, y1, x1), packed
