@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,10 @@ def test_a_full_disk_or_one_error_of_reading_costs_no_tile_that_is_done(
             raise OutputError("no room")
         add(self, window, values)
 
+    def linked_to_full_disk(source, target):
+        Path(target).write_bytes(Path(source).read_bytes())
+        raise OutputError("no room")
+
     def unreadable(self, window):
         raise rasterio.errors.RasterioIOError("read failed")
 
@@ -161,6 +166,11 @@ def test_a_full_disk_or_one_error_of_reading_costs_no_tile_that_is_done(
         if damage:
             strips.parent.mkdir()
             strips.write_bytes(changed)
+            with monkeypatch.context() as patch:
+                patch.setattr("samtune.inference.writers.geotiff.os.link", linked_to_full_disk)
+                with pytest.raises(OutputError, match="no room"):
+                    predict_folder(predictor, field, out, **how)
+            assert strips.with_suffix("").is_file() and not strips.exists()
         answer = predict_folder(predictor, field, out, **how)
         assert answer["images"] == 1 and not strips.parent.exists()
         assert ("goes on after" in answer["remarks"][0]) is not damage

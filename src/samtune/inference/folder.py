@@ -50,6 +50,21 @@ class _Prediction:
     tiles: Callable[[int, int], None]
     failed: list[Failure] = field(default_factory=list)
 
+    def run(self, batch_size: int, progress: Callable[[int, int], None]) -> None:
+        """Answers all images and writes the results.
+
+        Raises:
+            KeyboardInterrupt: The user stopped it; the message says how to go on.
+        """
+        try:
+            self.answer(batch_size, progress)
+            self.finish()
+        except KeyboardInterrupt as error:
+            done = sum(key in self.journal for key in self.keys.values())
+            images = f"{counted(len(self.records), 'image')} {'is' if done == 1 else 'are'}"
+            hint = f"{done} of {images} done; go on with the same command"
+            raise with_hint(error, hint) from None
+
     def answer(self, batch_size: int, progress: Callable[[int, int], None]) -> None:
         """Answers all images that are not done, so many at once."""
         for start in range(0, len(self.records), batch_size):
@@ -105,13 +120,6 @@ class _Prediction:
         if places.overlays:
             picture = self.answering.draw(answer)
             write_whole(places.overlay(name), signed_png(picture), REMEDY)
-
-    def count(self) -> str:
-        """How many of the images are done, in words."""
-        done = sum(key in self.journal for key in self.keys.values())
-        return (
-            f"{done} of {counted(len(self.records), 'image')} {'is' if done == 1 else 'are'} done"
-        )
 
     def finish(self) -> None:
         """Writes what is written when all is answered, from the journal; then that goes."""
@@ -259,11 +267,7 @@ def answer_folder(
         work = _Prediction(
             answering, records, places, journal, writers, counts, keys, rasters, tiles or _silent
         )
-        try:
-            work.answer(batch_size, progress or _silent)
-            work.finish()
-        except KeyboardInterrupt as error:
-            raise with_hint(error, f"{work.count()}; go on with the same command") from None
+        work.run(batch_size, progress or _silent)
     return _summary(work, pictures.masks)
 
 

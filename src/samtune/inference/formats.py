@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samtune.data import Record
-from samtune.errors import InputError, check_packages, nearest
+from samtune.errors import InputError, OutputError, check_packages, nearest
 from samtune.geometry import InputPolicy
 from samtune.inference.everything.instances import Instances
 from samtune.inference.outlines import TOLERANCE, Outlines, regions_of
@@ -190,6 +190,8 @@ class Writer:
         for result in results:
             try:
                 self.write_one(result, folder)
+            except OutputError:
+                raise
             except InputError as error:
                 yield result, error
 

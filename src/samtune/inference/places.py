@@ -61,7 +61,7 @@ class Places:
         return self.rasters / f"{name}.tif"
 
     def strips(self, name: str) -> Path:
-        """What is done of the mask of such an image, until all of it is."""
+        """The strips of the mask of such an image that are done, until all are."""
         return self.rasters / f"{name}.tif{STRIPS}"
 
     def remove_rasters(self, except_strips_of: Collection[str]) -> None:

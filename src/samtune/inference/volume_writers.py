@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from samtune.data import Record
 from samtune.data.volumes import Slice, shape_of
-from samtune.errors import InputError
+from samtune.errors import InputError, OutputError
 from samtune.inference.formats import Predicted, Task, Trouble, Writer
 
 
@@ -64,6 +64,8 @@ class VolumeWriter(Writer):
                         f"is not written as {self.name}"
                     )
                 self.write_volume(slices[0][0].record, _volume(file, slices), folder)
+            except OutputError:
+                raise
             except InputError as error:
                 yield slices[0][0], error
 

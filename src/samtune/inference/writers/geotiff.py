@@ -41,7 +41,10 @@ class GeoTiff(Writer):
         target = folder / f"{result.record.name}.tif"
         target.parent.mkdir(parents=True, exist_ok=True)
         if result.raster is not None:
-            os.replace(result.raster, target)
+            try:  # the whole folder may fail yet, and another call then goes on with the mask
+                os.link(result.raster, target)
+            except OSError:  # not every disk has links
+                os.replace(result.raster, target)
             return
         place = georeference_of(result.record)
         if place is None:  # it was checked before
