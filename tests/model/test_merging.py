@@ -65,6 +65,7 @@ def test_the_command(samtune, sam, tiny_weights, tmp_path):
     assert found["file"] == str(out) and 0 <= found["max_difference"] < 1e-4
     assert f"{out}: differs" in samtune(*words).out
     assert "no such checkpoint" in samtune("merge", "absent", "--out", out).line
+    assert "one set of weights" in samtune(*words, "--strength", "box:0.5").line
 
 
 @pytest.mark.parametrize("name", list(DECODERS))

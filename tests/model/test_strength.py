@@ -195,6 +195,11 @@ def test_each_kind_of_prompt_is_answered_at_its_own_strength(sam, tmp_path, refu
     refused(["circle", "none, point, box, mask"], setattr, model, "strength", {"circle": 1})
     for wrong in ({"box": 2}, {"box": None}, "box:2", "box", ["box:x"], None, object()):
         refused("from 0 to 1", setattr, model, "strength", wrong)
+    refused("none twice", setattr, model, "strength", "none:1,none:0")
+    model.strength = {"box": np.float32(0.5), "none": -0.0}
+    assert str(model.strength).startswith("none:0,point:0.5,box:0.5"), "any real number, without -0"
+    model.strength = np.float32(0.5)
+    assert model.strength == 0.5 and not model.strength.by_kind
     alike = stirred(sam, "lora", "semantic")
     refused(["whatever is asked", "one number"], setattr, alike, "strength", {"box": 0})
     assert alike.strength == 1

@@ -180,11 +180,17 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint and its base as one SAM file with the official names."""
+    from samtune.errors import InputError
     from samtune.model.checkpoint import load
     from samtune.model.merging import merge as write
     from samtune.model.merging import place_of
 
     with speaking(as_json) as display:
+        if strength is not None and ":" in strength:
+            raise InputError(
+                f"--strength {strength}: a SAM file holds one set of weights for all prompts; give "
+                "one number, as in --strength 0.5"
+            )
         place_of(out, (checkpoint, base))  # before any weights are read
         model = load(checkpoint, base, trust=trust or (), strength=strength)
         merged = write(model, out, (checkpoint, base))

@@ -21,6 +21,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -91,9 +92,9 @@ class Strength(float):
                 has the lowest of the others.
         """
         parts = by_kind or {}
-        values = {kind: float(parts[kind]) for kind in KINDS if kind in parts}
+        values = {kind: float(parts[kind]) + 0.0 for kind in KINDS if kind in parts}  # no -0
         alike = set(values.values())
-        new = super().__new__(cls, next(iter(alike)) if len(alike) == 1 else together)
+        new = super().__new__(cls, next(iter(alike)) if len(alike) == 1 else together + 0.0)
         new.by_kind = values if len(alike) > 1 else {}
         return new
 
@@ -135,9 +136,9 @@ class Strength(float):
         if isinstance(setting, str):
             with suppress(ValueError):
                 setting = float(setting)
-        if isinstance(setting, int | float):
+        if isinstance(setting, int | float | Real):
             _check_fraction(setting, setting_text(setting))
-            return Strength(setting)
+            return Strength(float(setting))
         if not isinstance(setting, Mapping | str | list | tuple):
             _check_fraction(setting, setting)
         values = dict(setting) if isinstance(setting, Mapping) else _by_kind(setting)
@@ -173,9 +174,14 @@ def _by_kind(setting: str | Sequence[str]) -> dict[str, float]:
     words = setting.split(",") if isinstance(setting, str) else [str(word) for word in setting]
     values: dict[str, float] = {}
     for word in words:
-        kind, _, number = word.strip().partition(":")
+        kind, _, number = (part.strip() for part in word.partition(":"))
+        if kind in values:
+            raise InputError(
+                f"strength={setting_text(setting)}: says {kind} twice; give each kind of prompt "
+                "one strength"
+            )
         try:
-            values[kind.strip()] = float(number)
+            values[kind] = float(number)
         except ValueError:
             _check_fraction(word, setting_text(setting))
     return values
@@ -185,13 +191,15 @@ def setting_text(setting: StrengthSetting) -> str:
     """A setting of strength as the command line takes it."""
     if isinstance(setting, Mapping):
         return ",".join(f"{kind}:{value}" for kind, value in setting.items())
-    if isinstance(setting, str | int | float):
-        return f"{setting:g}" if isinstance(setting, int | float) else setting
+    if isinstance(setting, int | float | Real):
+        return f"{float(setting):g}"
+    if isinstance(setting, str):
+        return setting
     return ",".join(map(str, setting))
 
 
 def _check_fraction(value: Any, text: Any) -> None:
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise InputError(
             f"strength={text}: must be a fraction of the training, from 0 to 1, or one by kind "
             "of prompt as in none:1,box:0"
