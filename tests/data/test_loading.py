@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from samtune.batch import Batch
 from samtune.data.collate import Example, collate
@@ -48,6 +48,13 @@ def broken():
     raise DataError("image.png", "unreadable file", "is cut short", "copy it again")
 
 
+def signalled():
+    """What reaches all processes of a job does not end the loaders."""
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if get_worker_info() is not None and hasattr(signal, name):
+            signal.raise_signal(getattr(signal, name))
+
+
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -61,7 +68,7 @@ def without_room_for_queues(self):
 
 
 def test_batches_are_the_same_with_workers_and_errors_are_the_same_line(refused):
-    alone, others = ([*batches(Images(int), n, batch_size=2)] for n in (0, 1))
+    alone, others = ([*batches(Images(signalled), n, batch_size=2)] for n in (0, 1))
     for one, two in zip(alone, others, strict=True):
         assert isinstance(two, Batch) and one.names == two.names
         assert torch.equal(one.pixels, two.pixels) and two.pixels.is_shared()
