@@ -243,6 +243,11 @@ def section(rows: Sequence[Row], title: str, text: str, variants: Sequence[str])
     return f"## {title}\n\n{text} {where}\n\n{overview(shared)}\n{by_prompt(shared)}\n"
 
 
+TILES = """\
+The images of vessels are cut into tiles by the new defaults (`input.tiles=auto`). Zero-shot is
+measured here on whole images. A point that was not trained is answered by the base, at strength 0,
+but in a tile, where its answer is another one.
+"""
 MISSING = """## Not measured
 
 Of the grid of 1, 4, 16, 64 and all images by none, point, box and mixed there is what the tables
@@ -282,6 +287,7 @@ def main() -> None:
     if of_rates := rates(rows):
         print(f"## Learning rate of decoders that begin at random\n\n{RATES_TEXT}\n{of_rates}")
     print(f"## What does not hold of the new defaults\n\n{demands(of(rows, variant='new'))}\n")
+    print(TILES)
     print(MISSING)
     for name, task in SETS.items():
         shown = [v for v in SHOWN if of(rows, set=name, variant=v)]
