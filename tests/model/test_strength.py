@@ -1,6 +1,7 @@
 """The strength of a model: the base at 0, what was trained at 1, and a way between them."""
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,12 @@ import samtune
 from samtune.adapters import ADAPTERS
 from samtune.decoders import DECODERS
 from samtune.geometry import InputPolicy
+from samtune.inference.predictor import PromptMismatch
 from samtune.model.checkpoint import read_header
 from samtune.model.finetuned import FineTuned
 from samtune.model.merging import merge
 from samtune.model.parts import check_fit, check_pair
-from samtune.model.strength import no_middle, starts
+from samtune.model.strength import Strength, no_middle, starts
 from samtune.prompts import PromptModes
 from samtune.sam.model import Sam
 
@@ -207,7 +209,7 @@ def test_each_kind_of_prompt_is_answered_at_its_own_strength(sam, tmp_path, refu
 
 def test_an_image_is_encoded_once_for_each_strength_that_is_asked(sam):
     model = stirred(sam, "lora", "tuned")
-    model.prompt_modes = PromptModes.read("none,point,box")
+    model.prompt_modes = PromptModes.read("none,point,box,mask")
     image = np.random.default_rng(0).integers(0, 256, (48, 60, 3), np.uint8)
     asks = {
         "box": {"box": np.array([5, 5, 40, 40])},
@@ -226,11 +228,29 @@ def test_an_image_is_encoded_once_for_each_strength_that_is_asked(sam):
     before = model.encodings
     predictor.set_image(image)
     assert model.encodings == before, "nobody has asked yet"
-    for kind in ("point", "none", "box", "point", "none"):
-        found = predictor.predict(**asks[kind], multimask_output=False, return_logits=True)
+    words = "prompt box has strength 0: the base answers it"
+    for i, kind in enumerate(("point", "none", "box", "point", "none", "box")):
+        with pytest.warns(PromptMismatch, match=words) if i == 2 else nullcontext():  # once
+            found = predictor.predict(**asks[kind], multimask_output=False, return_logits=True)
         expected = one[model.strength.of(kind), kind]
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
     low = found[2]
     refined = predictor.predict(**asks["point"], mask_input=low, multimask_output=False)
     assert refined[0].any() and model.encodings == before + 2, "a click keeps its strength"
     assert predictor.get_image_embedding().shape[0] == 1
+    model.prompt_modes = PromptModes.read("none")
+    ask = asks["point"]
+    for strength, words in (
+        (Strength(1.0, {"none": 1, "point": 0.5, "box": 0}), None),  # as a training chose them
+        ("box:1", None),
+        ("point:1,none:0.5", "trained with prompt none, but used with point"),
+        ("point:0", "prompt point has strength 0"),
+    ):
+        model.strength = strength
+        with pytest.warns(PromptMismatch, match=words) if words else nullcontext():
+            predictor = model.predictor()
+            predictor.set_image(image)
+            predictor.predict(**ask, multimask_output=False)
+            predictor.predict(**ask, multimask_output=False)
+        with pytest.warns(PromptMismatch) if words else nullcontext():
+            samtune.MaskGenerator(model)

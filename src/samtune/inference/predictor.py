@@ -15,11 +15,11 @@ from PIL import Image
 from samtune.errors import InputError, warn_user
 from samtune.inference.images import as_rgb
 from samtune.inference.prompted import PromptedImage
-from samtune.inference.requests import FRACTIONS, is_of_fractions
+from samtune.inference.requests import FRACTIONS, check_labels, is_of_fractions
 from samtune.inference.transform import FrameTransform
 from samtune.model.finetuned import FineTuned
 from samtune.precision import Precision, autocast, check_precision
-from samtune.prompts import NEGATIVE, POSITIVE, Prompts
+from samtune.prompts import NEGATIVE, NONE, POSITIVE, Prompts
 
 
 class Outside(InputError):
@@ -50,7 +50,9 @@ class Predictor:
     model's input policy cuts images into tiles or crops, a prompt is encoded where it points.
 
     A prompt of another kind than the model was trained for, or three masks of one that was trained
-    for one, is answered with one :class:`PromptMismatch` warning.
+    for one, is answered with one :class:`PromptMismatch` warning. If kinds of prompts have their
+    own strengths, there is none for kinds whose strength the training chose, and one for each kind
+    that the base answers.
 
     Args:
         model: Put into evaluation mode.
@@ -75,6 +77,7 @@ class Predictor:
         # plain SAM was trained for all of them
         self._foreign = model.trainable() > 0
         self._single = self._foreign and not model.multimask
+        self._of_base: set[str] = set()  # kinds of which it has said that the base answers them
 
     @torch.no_grad()
     def set_image(
@@ -212,7 +215,7 @@ class Predictor:
         """
         points = _tensor(point_coords, (1, -1, 2), "point_coords")
         labels = _tensor(point_labels, (1, -1), "point_labels")
-        _check_labels(points, labels)
+        check_labels(points, labels)
         prompts = Prompts.of(
             boxes=_tensor(box, (1, 4), "box"),
             points=points,
@@ -295,13 +298,20 @@ class Predictor:
 
     def _remark(self, prompts: Prompts) -> None:
         """Warns, once, of prompts that the model was not trained for."""
-        if not self._foreign or not self.model.strength or self.model.strength.by_kind:
-            return  # by kind, somebody has chosen for the others, too
-        other = prompts.kinds() - self.model.prompt_modes.kinds
-        if other:
+        strength = self.model.strength
+        if not self.model.trainable() or not strength:
+            return
+        for kind, which in prompts.by_kind().items() if strength.by_kind else ():
+            if strength.of(kind) == 0 and kind not in self._of_base and bool(which.any()):
+                self._of_base.add(kind)
+                remark_base(kind)
+        answered = [prompts.only(rows) for level, rows in strength.rows(prompts).items() if level]
+        kinds = set[str]().union(*(part.kinds() for part in answered))
+        other = kinds - self.model.prompt_modes.kinds - strength.validated
+        if other and self._foreign:
             self._foreign = False
-            kinds = " and ".join(sorted(prompts.kinds()))
-            asked = "none was given" if other == {"none"} else f"used with {kinds}"
+            used = f"used with {' and '.join(sorted(kinds))}"
+            asked = "none was given" if other == {NONE} else used
             warn_user(
                 f"trained with prompt {self.model.prompts}, but {asked}: masks may be worse",
                 PromptMismatch,
@@ -317,6 +327,12 @@ class Predictor:
                 "low-resolution logits of an earlier call, as in low_res[:1]"
             )
         return torch.as_tensor(np.asarray(mask, dtype=np.float32))[None]
+
+
+def remark_base(kind: str) -> None:
+    """Warns that the base answers a kind of prompt, whose strength is 0."""
+    prompt = "no prompt" if kind == NONE else f"prompt {kind}"
+    warn_user(f"{prompt} has strength 0: the base answers it, without the training", PromptMismatch)
 
 
 def check_threshold(threshold: float, model: FineTuned | None = None) -> None:
@@ -352,19 +368,6 @@ def _tensor(value: ArrayLike | None, shape: Sequence[int], name: str) -> torch.T
         what, several = " ".join(str(value).split()), np.size(value) > np.prod(shape) > 0
         more = "; several boxes at once go to predict_torch(boxes=...)" if several else ""
         raise InputError(f"{name}={what}: must be {wanted} numbers{more}") from error
-
-
-def _check_labels(points: torch.Tensor | None, labels: torch.Tensor | None) -> None:
-    have = (0 if points is None else points.shape[1], 0 if labels is None else labels.shape[1])
-    if have[0] != have[1]:
-        raise InputError(
-            f"point_labels: {have[1]} labels for {have[0]} points; give one each, 1 inside the "
-            "object and 0 outside"
-        )
-    if labels is not None and not bool(((labels == 0) | (labels == 1)).all()):
-        raise InputError(
-            f"point_labels={labels[0].tolist()}: each must be 0 or 1, 1 inside the object"
-        )
 
 
 def check_places(prompts: Prompts, size: tuple[int, int]) -> None:

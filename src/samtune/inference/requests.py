@@ -221,3 +221,21 @@ def _depth(value: Any) -> int:
 def _brief(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_labels(points: torch.Tensor | None, labels: torch.Tensor | None) -> None:
+    """Checks that points ``(N, n, 2)`` have labels ``(N, n)`` of 0 or 1.
+
+    Raises:
+        InputError: Their numbers differ, or a label is another number.
+    """
+    have = (0 if points is None else points.shape[1], 0 if labels is None else labels.shape[1])
+    if have[0] != have[1]:
+        raise InputError(
+            f"point_labels: {have[1]} labels for {have[0]} points; give one each, 1 inside the "
+            "object and 0 outside"
+        )
+    if labels is not None and not bool(((labels == 0) | (labels == 1)).all()):
+        raise InputError(
+            f"point_labels={labels[0].tolist()}: each must be 0 or 1, 1 inside the object"
+        )

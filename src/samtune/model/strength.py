@@ -18,7 +18,7 @@ A strength changes weights alone, so each kind of prompt can be answered at its 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from numbers import Real
@@ -82,20 +82,29 @@ class Strength(float):
 
     by_kind: dict[str, float]
     """Empty if all kinds share one."""
+    validated: frozenset[str]
+    """The kinds whose strength a training chose, by its validation; none if all share one."""
 
-    def __new__(cls, together: float = 1.0, by_kind: Mapping[str, float] | None = None) -> Strength:
+    def __new__(
+        cls,
+        together: float = 1.0,
+        by_kind: Mapping[str, float] | None = None,
+        validated: Collection[str] = KINDS,
+    ) -> Strength:
         """A strength for all prompts together, and those by kind, if they differ.
 
         Args:
             together: The fraction of the training that acts if all prompts share one.
             by_kind: The fractions by kind, see :data:`samtune.prompts.KINDS`. A kind without one
                 has the lowest of the others.
+            validated: The kinds whose strength a training chose, not somebody afterwards.
         """
         parts = by_kind or {}
         values = {kind: float(parts[kind]) + 0.0 for kind in KINDS if kind in parts}  # no -0
         alike = set(values.values())
         new = super().__new__(cls, next(iter(alike)) if len(alike) == 1 else together + 0.0)
         new.by_kind = values if len(alike) > 1 else {}
+        new.validated = frozenset(validated if new.by_kind else ())
         return new
 
     def __getnewargs__(self) -> tuple[float, dict[str, float]]:  # type: ignore[override]
@@ -149,7 +158,8 @@ class Strength(float):
                     f"{', '.join(KINDS)}"
                 )
             _check_fraction(value, setting_text(setting))
-        return Strength(self, {**{kind: self.of(kind) for kind in KINDS}, **values})
+        strengths = {**{kind: self.of(kind) for kind in KINDS}, **values}
+        return Strength(self, strengths, self.validated - values.keys())
 
     @property
     def entries(self) -> dict[str, Any]:

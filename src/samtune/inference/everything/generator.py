@@ -33,7 +33,7 @@ from samtune.inference.everything.seams import Part, joined_windows
 from samtune.inference.everything.suppression import suppressed_boxes, suppressed_masks
 from samtune.inference.frames import EncodedFrames
 from samtune.inference.images import as_rgb
-from samtune.inference.predictor import PromptMismatch
+from samtune.inference.predictor import PromptMismatch, remark_base
 from samtune.model.finetuned import FineTuned
 from samtune.ops.tiling import extent, starts
 from samtune.precision import Precision, autocast, check_precision
@@ -279,9 +279,12 @@ def check_points(model: FineTuned) -> None:
 
 def _remark(model: FineTuned) -> None:
     """Warns of a model that was not trained for points."""
-    strength = model.strength.of("point")
-    chosen = bool(model.strength.by_kind)  # by validation, or by somebody
-    if model.trainable() and strength and not chosen and "point" not in model.prompt_modes.kinds:
+    strength = model.strength
+    if not model.trainable() or not strength:
+        return
+    if strength.of("point") == 0:
+        remark_base("point")
+    elif "point" not in model.prompt_modes.kinds | strength.validated:
         warn_user(
             f"trained with prompt {model.prompts}, but asked with points: masks and their scores "
             "may be worse; train with prompts.train=box,point",
