@@ -8,6 +8,7 @@ import pytest
 from commands import settings
 from PIL import Image
 
+from samtune.model.checkpoint import load, save
 from samtune.model.header import read_header
 
 # pycocotools 2.0 decodes through an old way into NumPy 2
@@ -54,6 +55,11 @@ def test_a_training_ends_with_instances_that_everything_finds(
     assert seeds.code == 0, seeds.err
     grid = [*here, tmp_path / "grid", "watershed.answer=grid", "everything.points_per_side=2"]
     assert samtune(*ask, *grid).code == 0
+
+    of_python = tmp_path / "python.safetensors"  # says nothing of masks
+    save(load(run / "best.safetensors", tiny_weights), of_python)
+    again = samtune("everything", of_python, *ask[2:], *here, tmp_path / "again", *loose)
+    assert again.code == 0 and again.json["instances"] == answer.json["instances"], again.err
 
     wrong = samtune(*ask, *here, tmp_path / "no", "everything.points_per_side=2")
     assert wrong.code == 2 and re.search(r"points_per_side: no effect.*answer=grid", wrong.err)

@@ -25,6 +25,12 @@ def decoder_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return DECODERS[name].implied({key: value for key, value in decoder.items() if key != "name"})
 
 
+def needs_objects(decoder: Mapping[str, Any]) -> bool:
+    """Whether a decoder, by name and options, is trained on maps of single objects."""
+    options = {key: value for key, value in decoder.items() if key != "name"}
+    return "name" in decoder and bool(DECODERS[decoder["name"]].dense_targets_of(options))
+
+
 def check_dense_maps(
     data: DataConfig, prompts: PromptConfig, decoder: Mapping[str, Any], loss: str, at: LossAt
 ) -> None:

@@ -79,11 +79,12 @@ def generator_of(source: str, words: Sequence[str]) -> Search:
     decoder, settings = model.acting.decoder, config.watershed
     floods = finds_by_watershed(model, settings.answer, "answer" in by_group[groups[1]])
     unused = groups[0] if floods else groups[1]
+    asks_for_grid = settings.answer == "grid"
     for key in by_group[unused]:
-        if (unused, key) != (groups[1], "answer"):
+        if not (asks_for_grid and (unused, key) == (groups[1], "answer")):
             raise InputError(
                 f"{unused}.{key}: no effect, since {_way_of(floods)}; leave it out"
-                + ("" if not decoder.prompted else ", or set watershed.answer=grid")
+                + (", or set watershed.answer=grid" if floods and decoder.prompted else "")
             )
     if not floods:
         changes = {name: getattr(config.everything, name) for name in by_group[groups[0]]}

@@ -26,6 +26,7 @@ from samtune.runs.assembly import device_of, models
 from samtune.runs.class_maps import settings_of_maps
 from samtune.runs.config import RunConfig, resolve
 from samtune.runs.data_of_run import SPLIT, Parts, parts_of_run, parts_to_train_on
+from samtune.runs.dense_maps import needs_objects
 from samtune.runs.folder import CONFIG
 from samtune.runs.places import OUTSIDE, with_places
 from samtune.runs.trees import WHOLE, lay_over, leaves
@@ -276,6 +277,9 @@ def _without_measuring(settings: Tree) -> Tree:
     """Settings without those that only an evaluation needs: metrics, and the layout of files."""
     data = settings.get("data", {})
     of_images = {key: value for key, value in data.items() if key != "layout"}
+    if needs_objects(settings.get("decoder", {})):
+        # No mask is read, and a model that was saved in Python does not say how its were.
+        of_images = {**of_images, "masks": "instance", "objects": "auto"}
     rest = {key: value for key, value in settings.items() if key != "eval"}
     return {**rest, "data": of_images}
 
