@@ -37,10 +37,10 @@ LAYERS = {
     "sam": "batch files geometry ops prompts registry",
     "adapters": "files ops options registry sam",
     "decoders": "batch options prompts registry sam",
-    "model": "adapters batch decoders files geometry leftovers precision prompts registry sam"
-    " texts",
+    "model": "adapters batch decoders files geometry leftovers options precision prompts registry"
+    " sam texts",
     "foreign": "files geometry leftovers model sam",
-    "data": "batch files geometry interrupts ops options prompts registry texts",
+    "data": "batch files geometry interrupts leftovers ops options prompts registry texts",
     "losses": "batch geometry options prompts registry",
     "metrics": "options registry",
     "report": "distributed files options",

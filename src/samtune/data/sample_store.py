@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
@@ -32,6 +31,8 @@ from samtune.data.stored import Stored, files_of
 from samtune.errors import InputError
 from samtune.files import as_path, check_room, lies_in, replacing
 from samtune.geometry import InputPolicy
+from samtune.leftovers import remove_abandoned
+from samtune.options.sizes import bytes_on_disk
 
 FOLDER = "decoded"
 """The folder of decoded samples within a run's or a comparison's."""
@@ -44,8 +45,6 @@ LOOK_AFTER = 2**26
 """Bytes that a process writes until it looks again at what all have written."""
 HEADER = 2**11
 """Room for the header of a file in bytes."""
-ABANDONED = 3600
-"""Seconds after which a partial file is one of a process that was killed."""
 READERS = ("samtune", "pillow", "opencv-python-headless", "opencv-python", "tifffile", "numpy")
 """The packages whose versions decide what a file is read as."""
 NOT_OF_READING = frozenset({
@@ -87,12 +86,13 @@ class SampleStore:
         self.folder, self.budget = folder, budget
         self.is_full = False
         """Whether nothing more is written: there is no room, or writing failed."""
-        _check_disk(folder, budget, data.disk_cache)
+        self._bytes, self._bytes_since = bytes_on_disk(folder, ENDING), 0
+        _check_disk(folder, budget, data.disk_cache, self._bytes)
         reading = [f"{row.name}={getattr(data, row.name)!r}" for row in fields(data)
                    if row.name not in NOT_OF_READING]  # fmt: skip
         self._reading = "\n".join([FORMAT, *_versions(), *reading, repr(table_of(data))])
-        self._bytes, self._bytes_since = _bytes_in(folder), 0
-        _remove_abandoned(folder)
+        for each in folder.glob("??"):
+            remove_abandoned(each)
 
     def key(self, record: Record, policy: InputPolicy, fitted: bool) -> str | None:
         """The digest of a sample; ``None`` if no files decide what it is.
@@ -143,7 +143,7 @@ class SampleStore:
         arrays, about = _packed(sample)
         size = HEADER + sum(array.nbytes for array in arrays.values())
         if self._bytes_since > LOOK_AFTER:  # others write too
-            self._bytes, self._bytes_since = _bytes_in(self.folder), 0
+            self._bytes, self._bytes_since = bytes_on_disk(self.folder, ENDING), 0
         if self.is_full or self._bytes + size > self.budget:
             return
         about["checksum"] = _checksum(arrays)
@@ -180,11 +180,18 @@ def store_of(data: DataConfig, folder: Path | None = None) -> SampleStore | None
     return SampleStore(place, data.bytes_on_disk, data)
 
 
-def _check_disk(folder: Path, budget: int, setting: int | str) -> None:
-    """Refuses a folder that cannot be written, or whose disk is too small for the budget."""
+def _check_disk(folder: Path, budget: int, setting: int | str, there: int) -> None:
+    """Refuses a folder that cannot be written, or whose disk is too small for the budget.
+
+    Args:
+        folder: The folder.
+        budget: Bytes for all files in it.
+        setting: The setting that gives them, for the message.
+        there: Bytes that its files take already.
+    """
     check_room(folder, "set data.cache_folder to another folder")
-    there = next(each for each in (folder, *folder.parents) if each.is_dir())
-    room = shutil.disk_usage(there).free + _bytes_in(folder)
+    place = next(each for each in (folder, *folder.parents) if each.is_dir())
+    room = shutil.disk_usage(place).free + there
     if budget > room:
         raise InputError(
             f"data.disk_cache={setting}: the disk of {folder} has room for {room / 1e9:.3g} GB; "
@@ -254,18 +261,3 @@ def _checksum(arrays: dict[str, Tensor]) -> str:
         total.update(np.bitwise_xor.reduce(blocks, 1).tobytes())
         total.update(values[whole:].tobytes())
     return total.hexdigest()
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.glob(f"*/*{ENDING}"):
-        with suppress(OSError):  # it was removed meanwhile
-            total += path.stat().st_size
-    return total
-
-
-def _remove_abandoned(folder: Path) -> None:
-    for path in folder.glob("*/*.partial"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink()

@@ -1,4 +1,4 @@
-"""Lines that a later call reads again, each with a checksum of the whole line."""
+"""Files that grow line by line and that a later call reads again, with a checksum in each line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from samtune.errors import OutputError
 from samtune.texts import parse_json
 
 _DIGITS = 8
@@ -29,6 +31,27 @@ def content_of(line: bytes) -> dict[str, Any] | None:
         content = parse_json(text)
         return content if isinstance(content, dict) else None
     return None
+
+
+def append(path: Path, content: bytes, remedy: str) -> int:
+    """Appends to a file, and returns where that begins.
+
+    Raises:
+        OutputError: The disk is full.
+    """
+    try:
+        with path.open("ab") as file:
+            place = file.tell()
+            file.write(content)
+    except OSError as error:
+        message = f"{path}: could not be written ({error.strerror}); {remedy}"
+        raise OutputError(message) from error
+    return place
+
+
+def changed_meanwhile(path: Path) -> OutputError:
+    """The error about a file that is not as this process has written it."""
+    return OutputError(f"{path}: has changed meanwhile; give the same command again")
 
 
 def _checksum(text: bytes) -> bytes:

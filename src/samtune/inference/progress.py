@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from samtune.data import Record
-from samtune.errors import OutputError
 from samtune.files import replacing
-from samtune.inference.checked_lines import checked_line, content_of
+from samtune.inference.checked_lines import append, changed_meanwhile, checked_line, content_of
 from samtune.model.checkpoint import describe
 from samtune.model.finetuned import FineTuned
 from samtune.sam.weights import fingerprint
@@ -66,13 +65,7 @@ class Journal:
             OutputError: The disk is full.
         """
         line = checked_line({"key": key, "size": size, "entries": list(entries)})
-        try:
-            with self.path.open("ab") as file:
-                place = file.tell()
-                file.write(line)
-        except OSError as error:
-            message = f"{self.path}: could not be written ({error.strerror}); {self.remedy}"
-            raise OutputError(message) from error
+        place = append(self.path, line, self.remedy)
         self._places[key], self._masks[key] = place, len(entries)
 
     def finish(self, target: Path, keys: Sequence[str]) -> None:
@@ -116,8 +109,7 @@ class Journal:
                     file.seek(self._places[key])
                     row = content_of(file.readline())
                     if row is None:
-                        again = "has changed meanwhile; give the same command again"
-                        raise OutputError(f"{self.path}: {again}")
+                        raise changed_meanwhile(self.path)
                     yield key, row["entries"], (row["size"][0], row["size"][1])
 
     def _read(self, first: str) -> int:

@@ -16,9 +16,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from samtune.errors import OutputError
 from samtune.files import write_whole
-from samtune.inference.checked_lines import checked_line, content_of
+from samtune.inference.checked_lines import append, changed_meanwhile, checked_line, content_of
 from samtune.ops.tiling import Window
 
 _LONGEST = 1000
@@ -64,12 +63,7 @@ class Strips:
         """
         packed = zlib.compress(values.astype(self.kind).tobytes(), _LEVEL)
         about = {"window": window, "bytes": len(packed), "checksum": zlib.crc32(packed)}
-        try:
-            with self.path.open("ab") as file:
-                file.write(checked_line(about) + packed)
-        except OSError as error:
-            message = f"{self.path}: could not be written ({error.strerror}); {self.remedy}"
-            raise OutputError(message) from error
+        append(self.path, checked_line(about) + packed, self.remedy)
         self.windows.append(window)
 
     def __iter__(self) -> Iterator[tuple[Window, NDArray[np.integer]]]:
@@ -81,7 +75,7 @@ class Strips:
                 values = np.frombuffer(zlib.decompress(packed), self.kind)
                 yield window, values.reshape(y1 - y0, x1 - x0)
         if count < len(self.windows):
-            raise OutputError(f"{self.path}: has changed meanwhile; give the same command again")
+            raise changed_meanwhile(self.path)
 
     def remove(self) -> None:
         """Removes the file."""

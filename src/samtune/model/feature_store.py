@@ -22,6 +22,7 @@ from samtune.errors import InputError
 from samtune.files import checksum_of, replacing
 from samtune.leftovers import remove_abandoned
 from samtune.model.feature_cache import CachedImage
+from samtune.options.sizes import bytes_on_disk
 from samtune.sam.model import Sam
 
 FORMAT = "1"
@@ -74,7 +75,7 @@ class FeatureStore:
         self._files: dict[Path, Any] = {}
         self._sound_entries: set[tuple[Path, str]] = set()
         remove_abandoned(self.place)
-        self.bytes_on_disk = _bytes_in(folder)
+        self.bytes_on_disk = bytes_on_disk(folder, ENDING)
         """Bytes of all files in the folder when somebody last looked."""
 
     def beside(self, read: frozenset[int]) -> FeatureStore:
@@ -121,7 +122,7 @@ class FeatureStore:
                 _write(self.place / f"{uuid.uuid4().hex}{ENDING}", images)
             except InputError as error:
                 self.failure = str(error)
-        self.bytes_on_disk = _bytes_in(self.folder)
+        self.bytes_on_disk = bytes_on_disk(self.folder, ENDING)
 
     def _look_through(self) -> None:
         """Notes the images of files that are new."""
@@ -194,11 +195,3 @@ def _contents(path: Path, file: Any = None) -> dict[str, Any]:
 def _files_in(place: Path) -> Iterator[Path]:
     with suppress(OSError):
         yield from sorted(p for p in place.iterdir() if p.suffix == ENDING)
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob(f"*{ENDING}"):
-        with suppress(OSError):  # it was removed meanwhile
-            total += path.stat().st_size
-    return total
