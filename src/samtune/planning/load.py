@@ -62,7 +62,9 @@ class Load:
     def _rehearsal(self) -> float:
         """The weight of the loss of these prompts."""
         train, modes = self.config.train, self.config.prompts.modes(train=True)
-        return rehearsal_weight(train, self.model(), modes, check_keep(train.keep))
+        with torch.device("meta"):  # it only says what it is
+            model = self.model()
+        return rehearsal_weight(train, model, modes, check_keep(train.keep))
 
     @property
     def prompts(self) -> int:
