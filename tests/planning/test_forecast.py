@@ -1,5 +1,6 @@
 """What a training takes: counted beside what the same step does, and the settings that fit."""
 
+import gc
 import json
 from dataclasses import replace
 from unittest import mock
@@ -33,7 +34,27 @@ def load():
 @pytest.mark.slow
 def test_methods_whose_weights_are_drawn_within_bounds_are_counted(load):
     drawn = Load(from_words(["base.name=tiny", "adapter.name=sam_adapter", *WORDS[2:]]), objects=1)
-    assert count_step(drawn.objective, drawn.batch(1), "fp32").flops > 0
+    collects = []
+
+    def objective():
+        collects.append(gc.isenabled())
+        return drawn.objective()
+
+    before, batch = gc.isenabled(), drawn.batch(1)
+    assert count_step(objective, batch, "fp32").flops > 0
+    assert collects == [False] and gc.isenabled() == before, "torch crashes if it collects there"
+
+
+def test_what_is_rehearsed_is_known_without_values(load, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        Load, "model", lambda self, make=Load.model: made.append(make(self)) or made[0]
+    )
+    for strength, prompts in (("auto", 0), ("none", 2)):
+        words = [*WORDS, "prompts.train=none", f"train.strength={strength}"]
+        made.clear()
+        assert Load(from_words(words), objects=2).prompts_to_keep == prompts
+        assert all(tensor.is_meta for tensor in made[0].state_dict().values())
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ the model does (another form of attention, recomputed blocks, a custom backward)
 
 from __future__ import annotations
 
+import gc
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -113,6 +114,22 @@ def _without_redraws() -> Iterator[None]:
 
 
 @contextmanager
+def _without_collection() -> Iterator[None]:
+    """A context in which cycles of objects are not looked for.
+
+    If that happens while torch makes tensors without values, those of an earlier count go, and
+    memory is damaged: Python crashed in the second count of ``gsam``.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@contextmanager
 def shapes_with_operations() -> Iterator[Any]:
     """A context in which modules and tensors are made without values; gives its mode."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -124,6 +141,7 @@ def shapes_with_operations() -> Iterator[Any]:
             yield mode
 
 
+@_without_collection()
 def count_step(make_objective: Callable[[], Any], batch: Batch, precision: Precision) -> Count:
     """Counts a step: forward, loss and backward.
 
