@@ -118,7 +118,7 @@ def _without_collection() -> Iterator[None]:
     """A context in which cycles of objects are not looked for.
 
     If that happens while torch makes tensors without values, those of an earlier count go, and
-    memory is damaged: Python crashed in the second count of ``gsam``.
+    memory is damaged, and Python crashed in the second count of a method.
     """
     before = gc.isenabled()
     gc.disable()
