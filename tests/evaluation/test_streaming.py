@@ -2,6 +2,7 @@ import gc
 import math
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from predicting import one_mask
 from samtune.batch import Masks
 from samtune.data import DataConfig, SegmentationDataset, collate, find_records, splits
 from samtune.errors import InputError
+from samtune.evaluation.beside import Beside
 from samtune.evaluation.streaming import evaluate, predict
 from samtune.geometry import InputPolicy
 from samtune.inference.clicks import central_clicks
@@ -52,6 +54,25 @@ def test_batches_and_workers_change_nothing(model, dataset, settings):
     one, other = evaluate(model, dataset, batch_size=6), evaluate(model, dataset, **settings)
     assert other.metrics["iou"] == pytest.approx(one.metrics["iou"], abs=2e-3)
     assert [item["name"] for item in other.items] == [item["name"] for item in one.items]
+
+
+def test_metrics_beside_the_model_are_those_without_a_thread(model, pairs, monkeypatch):
+    asked, found = of_mode(pairs, "2_clicks"), []
+    for way in (Beside, partial(Beside, at_once=True)):
+        monkeypatch.setattr("samtune.evaluation.streaming.Beside", way)
+        measuring = EvalConfig(tuple(GROUPS), memory=1)  # each prompt on its own
+        one = evaluate(model, asked, batch_size=4, guesses=True, measuring=measuring)
+        found.append((one.metrics, one.items, one.by_click, one.guesses))
+    assert repr(found[0]) == repr(found[1])  # NaN is itself
+
+
+def test_an_error_of_a_metric_ends_the_evaluation(model, dataset, monkeypatch):
+    def fails(*image):
+        raise InputError("metric: one line")
+
+    monkeypatch.setattr(Suite, "update", fails)
+    with pytest.raises(InputError, match="metric: one line"):
+        evaluate(model, dataset, batch_size=1, measuring=EvalConfig(("mae",)))
 
 
 def test_progress_counts_images(model, dataset):
@@ -348,7 +369,10 @@ def growth(model, root, mode, metrics):
 
 
 @pytest.fixture
-def traced():
+def traced(monkeypatch):
+    """Memory is traced, and looked at when no thread is at work on it."""
+    do = Beside.do
+    monkeypatch.setattr(Beside, "do", lambda self, work: (do(self, work), self.wait()))
     tracemalloc.start()
     yield
     tracemalloc.stop()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset
-from samtune.evaluation.image_results import MaskPairs, Place, image_result
+from samtune.evaluation.image_results import Ends, MaskPairs, Place, image_result
 from samtune.evaluation.sums import (
     ImageSums,
     counter_on,
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 class Guess(Protocol):
     """Measures a guess that needs no model; a model that scores lower has learned nothing."""
 
-    def update(
-        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, complete: bool
-    ) -> None:
-        """Adds an image, or some of its masks.
+    def addition(
+        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, ends: Ends
+    ) -> Callable[[], object]:
+        """Prepares the addition of an image, or of some of its masks; see ``ImageSums``.
 
         Args:
             batch: The batch.
             at: Position of the image.
             pairs: The model's masks beside their targets.
             answers: The model's answers.
-            complete: Whether these are the last of its masks.
+            ends: Which of its masks these are.
         """
 
     def results(self) -> tuple[dict[str, Any], Draws]:
@@ -92,10 +92,10 @@ class MaskGuess:
         self.guess, self.dataset = guess, dataset
         self.sums = ImageSums(counter_on(model.device), suite_for(model, dataset, config))
 
-    def update(
-        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, complete: bool
-    ) -> None:
-        """Adds an image, see :class:`Guess`."""
+    def addition(
+        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, ends: Ends
+    ) -> Callable[[], object]:
+        """Prepares the addition of an image, see :class:`Guess`."""
         i = at.in_batch
         geometry = batch.geometries[i]
         boxes = batch.prompts.only(batch.prompts.image == i).boxes().reshape(-1, 2, 2)
@@ -104,7 +104,7 @@ class MaskGuess:
         guessed = pairs._replace(masks=self.guess(boxes, geometry.original))
 
         result = partial(image_result, self.dataset, batch, at, guessed, answers)
-        self.sums.add(at.in_dataset, guessed, result, complete)
+        return self.sums.addition(at.in_dataset, guessed, result, *ends)
 
     def results(self) -> tuple[dict[str, Any], Draws]:
         """The metrics over all processes, and their draws."""
@@ -120,10 +120,13 @@ class OneClass:
     def __init__(self) -> None:
         self.areas: list[tuple[int, Tensor, Tensor]] = []
 
-    def update(
-        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, complete: bool
-    ) -> None:
-        """Adds the pixel counts of an image's classes; all images decide which class it is."""
+    def addition(
+        self, batch: Batch, at: Place, pairs: MaskPairs, answers: Answers, ends: Ends
+    ) -> Callable[[], object]:
+        """Prepares the addition of an image's classes; all images decide which class it is."""
+        return partial(self._add, at, pairs)
+
+    def _add(self, at: Place, pairs: MaskPairs) -> None:
         from samtune.metrics.areas import areas_of
 
         pixels = areas_of(pairs.targets, pairs.targets, pairs.valid)[:, 2].cpu()

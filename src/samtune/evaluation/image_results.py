@@ -38,6 +38,15 @@ class Place(NamedTuple):
     in_dataset: int
 
 
+class Ends(NamedTuple):
+    """Which of an image's masks some of them are."""
+
+    first: bool
+    """Whether the first is among them."""
+    last: bool
+    """Whether the last is among them; both, if an image has none."""
+
+
 def image_result(
     dataset: SegmentationDataset,
     batch: Batch,

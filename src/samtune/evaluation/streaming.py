@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,23 +16,11 @@ from samtune.data.loading import batches
 from samtune.distributed import place
 from samtune.errors import checks_keywords
 from samtune.evaluation.automatic import evaluate_automatic, generators_of
-from samtune.evaluation.guesses import guesses_for
-from samtune.evaluation.image_results import (
-    MaskPairs,
-    Place,
-    by_class,
-    image_result,
-    pair_masks,
-)
+from samtune.evaluation.beside import Beside
+from samtune.evaluation.image_results import by_class
 from samtune.evaluation.prepare import Images, PromptSettings, check_model, test_images
-from samtune.evaluation.result import Evaluation, image_row
-from samtune.evaluation.sums import (
-    ImageSums,
-    counter_on,
-    draws_of,
-    gather_items,
-    suite_for,
-)
+from samtune.evaluation.result import Evaluation
+from samtune.evaluation.rounds import PromptSums, ends_in
 from samtune.inference.allocator import return_freed_memory
 from samtune.inference.batches import Answers, PromptedBatch, prompted_batch
 from samtune.inference.clicks import central_clicks
@@ -165,16 +151,20 @@ def evaluate_prompts(
     rank, world = place()
     share = list(range(rank, len(datasets[0]), world))
     datasets = [dataset.with_object_maps() for dataset in datasets]
-    all_sums = [_Sums(model, each, measuring or EvalConfig(), guesses) for each in datasets]
+    all_sums = [PromptSums(model, each, measuring or EvalConfig(), guesses) for each in datasets]
     parts = [Subset(dataset, share) for dataset in datasets]
     loader, *others = (batches(part, workers, batch_size=batch_size) for part in parts)
-    for first in loader:  # zip would keep a batch alive
-        if is_stopping():
-            break
-        _add_batch(model, [first, *map(next, others)], all_sums, share, precision, multimask)
-        return_freed_memory()
-        if progress is not None:
-            progress(len(all_sums[0].items), len(share))
+    done = 0
+    with Beside(model.device) as beside:
+        for first in loader:  # zip would keep a batch alive
+            if is_stopping():
+                break
+            whole, indices = [first, *map(next, others)], share[done:]
+            _add_batch(model, whole, all_sums, indices, precision, multimask, beside)
+            done += len(first.names)
+            return_freed_memory()
+            if progress is not None:
+                progress(done, len(share))
     end_together(model.device)
     return [sums.compute() for sums in all_sums]
 
@@ -182,98 +172,22 @@ def evaluate_prompts(
 def _add_batch(
     model: FineTuned,
     batches: Sequence[Batch],
-    all_sums: Sequence[_Sums],
-    share: Sequence[int],
+    all_sums: Sequence[PromptSums],
+    indices: Sequence[int],
     precision: str,
     multimask: bool,
+    beside: Beside,
 ) -> None:
     """Encodes a batch of images once, and adds the answers to each kind of prompt."""
     images = cache(lambda: prompted_batch(model, batches[0]))
     for batch, sums in zip(batches, all_sums, strict=True):
         how = (precision, multimask, sums.dataset.rounds)
         promptless = partial(_promptless, model, batch, precision, multimask)
-        indices = share[len(sums.items) :]
-        for rows in parts_of(model, batch, sums.memory):
+        # half, as the answers before are held while they are measured
+        for rows in parts_of(model, batch, sums.memory // 2):
             part = batch.part(rows)
             rounds = sums.timed(_rounds(model, images, part, *how))
-            sums.update(part, indices, complete_in(batch, rows), rounds, promptless)
-
-
-class _Sums:
-    """All sums of one evaluation over the images of this process."""
-
-    def __init__(
-        self, model: FineTuned, dataset: SegmentationDataset, config: EvalConfig, guesses: bool
-    ) -> None:
-        self.dataset, self.memory = dataset, config.memory
-        self.suite = suite_for(model, dataset, config)
-        last = dataset.rounds - 1
-        self.by_round = [
-            ImageSums(counter_on(model.device), self.suite if k == last else None)
-            for k in range(dataset.rounds)
-        ]
-        self.guesses = guesses_for(model, dataset, config) if guesses else {}
-        self.items: list[dict[str, Any]] = []
-        self.seconds = 0.0
-
-    def timed(self, rounds: Iterator[Answers]) -> Iterator[Answers]:
-        """Yields the answers, and adds up the time that the model takes for them."""
-        start = time.perf_counter()
-        for answers in rounds:  # their masks are on the CPU, so the computation is finished
-            self.seconds += time.perf_counter() - start
-            yield answers
-            start = time.perf_counter()
-
-    def update(
-        self,
-        batch: Batch,
-        indices: Sequence[int],
-        complete: Mapping[int, bool],
-        rounds: Iterator[Answers],
-        promptless: Callable[[int], Tensor],
-    ) -> None:
-        """Adds a batch, or some of its prompts: the masks of every round, all else of the last one.
-
-        Args:
-            batch: Images with their targets.
-            indices: Their indices in the data set; there may be more indices than images.
-            complete: See :func:`complete_in`.
-            rounds: The answers, see :func:`answers_by_round`.
-            promptless: See :func:`samtune.evaluation.image_results.image_result`.
-        """
-        for sums, answers in zip(self.by_round, rounds, strict=True):
-            last = sums is self.by_round[-1]
-            for i, ends in complete.items():
-                at, pairs = Place(i, indices[i]), _pairs(self.dataset, batch, i, answers)
-                result = partial(
-                    image_result, self.dataset, batch, at, pairs, answers, promptless=promptless
-                )
-                areas = sums.add(at.in_dataset, pairs, result, ends)
-                for guess in self.guesses.values() if last else ():
-                    guess.update(batch, at, pairs, answers, ends)
-                if last and areas is not None:
-                    self.items.append(image_row(at.in_dataset, batch.names[i], areas))
-
-    def compute(self) -> Evaluation:
-        """The results over all processes."""
-        masks = [each.masks for each in self.by_round]
-        numbers = [each.metric.compute() for each in masks]
-        others = {} if self.suite is None else self.suite.compute()
-        draws = [draws_of(each, None) for each in masks[:-1]]
-        last = draws_of(masks[-1], self.suite)
-        several = len(numbers) > 1
-        guesses = {name: guess.results() for name, guess in self.guesses.items()}
-        return Evaluation(
-            metrics=numbers[-1] | others,
-            images=len(self.dataset),
-            items=sorted(gather_items(self.items), key=lambda item: item["index"]),
-            by_click=numbers if several else [],
-            guesses={name: numbers for name, (numbers, _) in guesses.items()},
-            draws=last,
-            click_draws=[*draws, last] if several else [],
-            guess_draws={name: draws for name, (_, draws) in guesses.items()},
-            images_per_second=len(self.dataset) / max(gather_items([self.seconds])),
-        )
+            sums.update(part, indices, ends_in(batch, rows), rounds, promptless, beside)
 
 
 def parts_of(model: FineTuned, batch: Batch, memory: int) -> Iterator[slice]:
@@ -289,26 +203,6 @@ def parts_of(model: FineTuned, batch: Batch, memory: int) -> Iterator[slice]:
     step, count = max(1, memory // most), len(batch.prompts)
     for start in range(0, max(1, count), step):
         yield slice(start, min(start + step, count))
-
-
-def complete_in(batch: Batch, rows: slice) -> dict[int, bool]:
-    """The images with prompts in a range, and for each whether its last prompt is among them.
-
-    An image without prompts belongs to the first range.
-    """
-    counts = batch.prompts.image.bincount(minlength=len(batch.names)).tolist()
-    return {
-        i: span.stop == count
-        for i, (span, count) in enumerate(zip(batch.spans(rows), counts, strict=True))
-        if span.start < span.stop or (count == 0 and rows.start == 0)
-    }
-
-
-def _pairs(dataset: SegmentationDataset, batch: Batch, i: int, answers: Answers) -> MaskPairs:
-    """The masks of image ``i`` beside its targets, in the original frame."""
-    classes = batch.classes[batch.prompts.image == i]
-    targets, valid = batch.originals[i], batch.original_valid[i]
-    return pair_masks(dataset, answers.masks[i], targets, valid, classes)
 
 
 def _promptless(model: FineTuned, batch: Batch, precision: str, multimask: bool, i: int) -> Tensor:

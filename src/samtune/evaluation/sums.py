@@ -37,35 +37,48 @@ class ImageSums:
         self._parts: dict[int, ResultInParts] = {}
         """The results of these images that the suite will receive."""
 
-    def add(
+    def addition(
         self,
         place: int,
         pairs: MaskPairs,
         result: Callable[[Collection[str]], ImageResult],
+        first: bool = True,
         complete: bool = True,
-    ) -> Tensor | None:
-        """Adds some or all masks of an image.
+    ) -> Callable[[], Tensor | None]:
+        """Prepares the addition of some or all masks of an image.
+
+        All that reads files or asks the model is done at once; the function that is returned adds
+        up, and may be called later, in order, in another thread.
 
         Args:
             place: The image's index in the data set; its masks come in order.
             pairs: The masks.
             result: Returns the same masks in the form that the suite takes, with its other inputs.
+            first: Whether these are the first masks.
             complete: Whether these are the last masks.
 
         Returns:
-            Pixels of overlap, prediction and target of all of the image's masks ``(N, 3)``, once it
-            is complete.
+            A function whose result are the pixels of overlap, prediction and target of all of the
+            image's masks ``(N, 3)``, once it is complete.
         """
+        image = None
+        if self.suite is not None:
+            # all of the foreground is read once
+            image = result(self.suite.needs - (set() if first else {"whole"}))
+        return partial(self._add, place, pairs, image, complete)
+
+    def _add(
+        self, place: int, pairs: MaskPairs, image: ImageResult | None, complete: bool
+    ) -> Tensor | None:
+        """The additions of :meth:`addition`."""
         from samtune.metrics import MaskMetrics
         from samtune.metrics.areas import areas_of
         from samtune.metrics.image_result import ResultInParts
 
         areas = areas_of(pairs.masks, pairs.targets, pairs.valid)
         parts = [*self._areas.pop(place, ()), (areas, pairs.classes)]
-        if self.suite is not None:
+        if self.suite is not None and image is not None:
             earlier = self._parts.pop(place, None)
-            # all of the foreground is read once
-            image = result(self.suite.needs - ({"whole"} if earlier else set()))
             if earlier is not None or not complete:
                 earlier = earlier or ResultInParts()
                 earlier.add(image)
