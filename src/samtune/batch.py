@@ -90,6 +90,15 @@ def inside(logits: Tensor, exclusive: bool, threshold: float = 0.0) -> Tensor:
     return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(1, True), True)
 
 
+Move = Callable[[Tensor], Tensor]
+"""Puts a tensor elsewhere."""
+
+
+def _to(device: torch.device | str) -> Move:
+    """Copies to a device; from pinned memory without waiting for it."""
+    return lambda tensor: tensor.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Question:
     """Additional prompts for the images of a batch, with their targets."""
@@ -105,11 +114,12 @@ class Question:
 
     def to(self, device: torch.device | str) -> Question:
         """A copy with its model-frame tensors on another device."""
+        return self.moved(_to(device), self.prompts.to(device))
+
+    def moved(self, move: Move, prompts: Prompts) -> Question:
+        """A copy with its model-frame tensors elsewhere, and the prompts that are there already."""
         return replace(
-            self,
-            prompts=self.prompts.to(device),
-            targets=self.targets.to(device, non_blocking=True),
-            classes=self.classes.to(device, non_blocking=True),
+            self, prompts=prompts, targets=move(self.targets), classes=move(self.classes)
         )
 
     def of_images(self, images: range) -> Question:
@@ -199,16 +209,30 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """A copy with its model-frame tensors on another device; the originals stay."""
+        rehearsal = None if self.rehearsal is None else self.rehearsal.to(device)
+        return self._moved(_to(device), self.prompts.to(device), rehearsal)
+
+    def pin_memory(self) -> Batch:
+        """A copy whose model-frame tensors lie in memory that a GPU reads while it computes.
+
+        torch's loader calls it, by this name.
+        """
+        rehearsal, pin = self.rehearsal, Tensor.pin_memory
+        if rehearsal is not None:
+            rehearsal = rehearsal.moved(pin, rehearsal.prompts.moved(pin))
+        return self._moved(pin, self.prompts.moved(pin), rehearsal)
+
+    def _moved(self, move: Move, prompts: Prompts, rehearsal: Question | None) -> Batch:
         return replace(
             self,
-            pixels=self.pixels.to(device, non_blocking=True),
-            sizes=self.sizes.to(device, non_blocking=True),
-            prompts=self.prompts.to(device),
-            targets=self.targets.to(device, non_blocking=True),
-            valid=self.valid.to(device, non_blocking=True),
-            classes=self.classes.to(device, non_blocking=True),
-            rehearsal=None if self.rehearsal is None else self.rehearsal.to(device),
-            dense={name: t.to(device, non_blocking=True) for name, t in self.dense.items()},
+            pixels=move(self.pixels),
+            sizes=move(self.sizes),
+            prompts=prompts,
+            targets=move(self.targets),
+            valid=move(self.valid),
+            classes=move(self.classes),
+            rehearsal=rehearsal,
+            dense={name: move(each) for name, each in self.dense.items()},
         )
 
     def spans(self, rows: slice) -> list[slice]:

@@ -8,7 +8,7 @@ left, as ``SamPredictor`` takes them; boxes are ``xyxy``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -366,16 +366,20 @@ class Prompts:
     def to(self, device: torch.device | str) -> Prompts:
         """A copy on another device."""
         known = self.labels.device.type == "cpu" and not torch.compiler.is_compiling()
+        moved = self.moved(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, complete=not self.has_absent() if known else self.complete)
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Prompts:
+        """A copy whose tensors are elsewhere.
+
+        Args:
+            move: Puts a tensor there.
+        """
         return replace(
             self,
-            complete=not self.has_absent() if known else self.complete,
-            coords=self.coords.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            image=self.image.to(device, non_blocking=True),
-            masks=_to_device(self.masks, device),
-            has_mask=_to_device(self.has_mask, device),
+            coords=move(self.coords),
+            labels=move(self.labels),
+            image=move(self.image),
+            masks=None if self.masks is None else move(self.masks),
+            has_mask=None if self.has_mask is None else move(self.has_mask),
         )
-
-
-def _to_device(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:
-    return None if tensor is None else tensor.to(device, non_blocking=True)

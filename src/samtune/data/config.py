@@ -155,8 +155,10 @@ class DataConfig(Settings):
     cache_folder: str | None = setting(None, level="expert")
     """Folder of data.disk_cache, which several trainings may share, also at the same time; by
     default in the run's folder until the training is done, and one for all runs of a comparison."""
-    workers: CountOrZero = 0
-    """Processes that load data; 0 loads in the main one."""
+    workers: Literal["auto"] | CountOrZero = "auto"
+    """Processes that load data: 0 loads in the main one, auto as many as save time. It begins with
+    0, times the first batches, and goes by the cores and the shared memory that there are. The
+    numbers of a training are the same with any."""
 
     @property
     def place(self) -> str:

@@ -125,7 +125,8 @@ class SegmentationDataset(Dataset[Example]):
         self.dense_targets: tuple[str, ...] = ()
         """The targets that examples have besides masks, see :meth:`with_dense_targets`."""
         self._rehearsed: PromptModes | None = None
-        self._epoch = shared(torch.zeros(1, dtype=torch.int64), data.workers)
+        needed = 0 if data.workers == "auto" else data.workers
+        self._epoch = shared(torch.zeros(1, dtype=torch.int64), needed)
         self.samples = SampleCache(self.records, data)
 
     def __len__(self) -> int:

@@ -7,13 +7,15 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from samtune.batch import Batch
 from samtune.data.collate import Example, collate
+from samtune.data.pace import MEASURED, Pace
 from samtune.errors import InputError
 
 SHARED = "shared memory"
@@ -51,33 +53,84 @@ def _is_of_shared_memory(error: Exception) -> bool:
     return SHARED in str(error) or "No space left" in str(error)
 
 
-def batches(dataset: Dataset[Example], workers: int, **how: Any) -> Iterator[Batch]:
+Workers = int | Literal["auto"]
+"""The number of processes that load data, or that it is chosen by what is measured."""
+
+
+def batches(
+    dataset: Dataset[Example], workers: Workers, pace: Pace | None = None, **how: Any
+) -> Iterator[Batch]:
     """The batches of a data set.
+
+    They are the same whoever loads them. If there is a GPU, batches of other processes lie in
+    pinned memory, from which they are copied while it computes.
 
     Args:
         dataset: Examples by index.
-        workers: Number of processes that load them; with 0 this process does.
+        workers: Number of processes that load them; with 0 this process does. ``auto`` begins here,
+            and starts processes as soon as the times of the first batches say that it helps.
+        pace: What ``auto`` has measured in earlier epochs.
         how: The examples of each batch, as arguments of torch's ``DataLoader``.
 
     Raises:
         InputError: Reading a file failed, in any process; or shared memory is too small, or too few
             files may be open.
     """
-    if not workers:
+    if workers == "auto":
+        yield from _by_pace(dataset, pace or Pace(), how)
+    elif not workers:
         yield from DataLoader(dataset, collate_fn=collate, **how)
-        return
+    else:
+        yield from _by_others(dataset, workers, how)
+
+
+def _by_pace(dataset: Dataset[Example], pace: Pace, how: dict[str, Any]) -> Iterator[Batch]:
+    """Batches that are loaded here until it is known that other processes help."""
+    order = list(how["batch_sampler"] if "batch_sampler" in how else _in_order(dataset, **how))
+    done, measured = 0, 0 if pace.decide(len(order)) else MEASURED + 1
+    for batch in pace.timed(batches(dataset, 0, batch_sampler=order[:measured])):
+        done += 1
+        yield batch
+    if done < len(order) and (workers := pace.decide(len(order) - done)):
+        try:
+            for batch in _by_others(dataset, workers, {"batch_sampler": order[done:]}):
+                done += 1
+                yield batch
+        except _NoRoom:  # nobody has asked for these processes
+            pace.is_refused = True
+    if done < len(order):
+        yield from batches(dataset, 0, batch_sampler=order[done:])
+
+
+def _in_order(dataset: Dataset[Example], batch_size: int) -> list[list[int]]:
+    """The indices of batches, one after another."""
+    count = len(dataset)  # type: ignore[arg-type]
+    return [list(range(at, min(at + batch_size, count))) for at in range(0, count, batch_size)]
+
+
+class _NoRoom(InputError):
+    """The machine has no room for processes that load data."""
+
+
+def _by_others(dataset: Dataset[Example], workers: int, how: dict[str, Any]) -> Iterator[Batch]:
+    """Batches that other processes load.
+
+    Raises:
+        InputError: See :func:`batches`.
+    """
     _allow_open_files(workers)
-    how |= {"num_workers": workers, "collate_fn": _join, "worker_init_fn": _leave_ends_to_parent}
+    how = how | {"num_workers": workers, "collate_fn": _join}
+    how |= {"worker_init_fn": _leave_ends_to_parent, "pin_memory": torch.cuda.is_initialized()}
     loader = DataLoader(_Guarded(dataset), **how)
     try:
         loaded = iter(loader)
     except OSError as error:  # the queues between processes lie there too
         if error.errno != errno.ENOSPC or error.filename:
             raise
-        raise InputError(TOO_SMALL) from error
+        raise _NoRoom(TOO_SMALL) from error
     for batch in loaded:
         if isinstance(batch, _Failure):
-            raise InputError(batch.line)
+            raise (_NoRoom if batch.line == TOO_SMALL else InputError)(batch.line)
         yield batch
 
 
@@ -102,7 +155,7 @@ def _allow_open_files(workers: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
     if soft < LEAST_FILES * (workers + 1):
-        raise InputError(
+        raise _NoRoom(
             f"data.workers={workers}: only {soft} files may be open at a time; allow more, as by "
             "ulimit -n 4096, or set data.workers=0"
         )

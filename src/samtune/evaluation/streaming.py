@@ -12,7 +12,8 @@ from torch.utils.data import Subset
 
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset
-from samtune.data.loading import batches
+from samtune.data.loading import Workers, batches
+from samtune.data.pace import Pace
 from samtune.distributed import place
 from samtune.errors import checks_keywords
 from samtune.evaluation.automatic import evaluate_automatic, generators_of
@@ -50,7 +51,7 @@ def evaluate(
     batch_size: int = 4,
     precision: Precision = "auto",
     multimask: bool = False,
-    workers: int = 0,
+    workers: Workers = "auto",
     progress: Callable[[int, int], None] | None = None,
     guesses: bool = False,
     measuring: EvalConfig | None = None,
@@ -72,7 +73,7 @@ def evaluate(
         batch_size: Number of images encoded at once.
         precision: Arithmetic of the forward pass; ``auto`` is bf16 on devices that have it.
         multimask: Take the best of three masks, by the decoder's own estimate.
-        workers: Number of processes that load data.
+        workers: Number of processes that load data; ``auto`` chooses it by what is measured.
         progress: Called with the number of images done and in all.
         guesses: Also measure masks that need no model: those from the prompts' boxes alone, or for
             other prompts the whole image.
@@ -121,7 +122,7 @@ def evaluate_prompts(
     batch_size: int = 4,
     precision: Precision = "auto",
     multimask: bool = False,
-    workers: int = 0,
+    workers: Workers = "auto",
     progress: Callable[[int, int], None] | None = None,
     guesses: bool = False,
     measuring: EvalConfig | None = None,
@@ -153,9 +154,12 @@ def evaluate_prompts(
     datasets = [dataset.with_object_maps() for dataset in datasets]
     all_sums = [PromptSums(model, each, measuring or EvalConfig(), guesses) for each in datasets]
     parts = [Subset(dataset, share) for dataset in datasets]
-    loader, *others = (batches(part, workers, batch_size=batch_size) for part in parts)
     done = 0
     with Beside(model.device) as beside:
+        loader, *others = (
+            batches(part, workers, Pace(len(parts), beside.wait), batch_size=batch_size)
+            for part in parts
+        )
         for first in loader:  # zip would keep a batch alive
             if is_stopping():
                 break

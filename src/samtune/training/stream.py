@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from samtune.batch import Batch
 from samtune.data import SegmentationDataset
 from samtune.data.loading import batches
+from samtune.data.pace import Pace
 from samtune.distributed import place
 from samtune.training.order import batches_per_epoch, epoch_order
 from samtune.training.schedule import FitConfig
@@ -25,13 +26,13 @@ def batches_from(
     """
     c, (rank, world) = config, place()
     in_epoch = batches_per_epoch(len(train), c.whole_batch, world, c.epoch_fraction, c.last_batch)
-    done = step * c.accumulate
+    done, pace = step * c.accumulate, Pace()
     while True:
         epoch, skip = divmod(done, in_epoch)
         train.set_epoch(epoch)
         how = rank, world, c.epoch_fraction, c.last_batch
         order = epoch_order(len(train), c.whole_batch, seed, epoch, *how)
         workers = train.data.workers
-        for batch in batches(train, workers, batch_sampler=order[skip:]):
+        for batch in batches(train, workers, pace, batch_sampler=order[skip:]):
             done += 1
             yield batch
