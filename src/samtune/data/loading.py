@@ -69,7 +69,7 @@ def batches(
         dataset: Examples by index.
         workers: Number of processes that load them; with 0 this process does. ``auto`` begins here,
             and starts processes as soon as the times of the first batches say that it helps.
-        pace: What ``auto`` has measured in earlier epochs.
+        pace: The times that ``auto`` measured in earlier epochs.
         how: The examples of each batch, as arguments of torch's ``DataLoader``.
 
     Raises:

@@ -30,7 +30,7 @@ they should be, because samples are not all alike."""
 
 
 class Room(NamedTuple):
-    """What a machine has for processes that load data."""
+    """The room of a machine for processes that load data."""
 
     cores: int
     """Cores that this process may use, with its share of those of a run of several processes."""
@@ -66,7 +66,7 @@ def workers_that_help(loading: float, computing: float, count: int, size: int, r
 
 
 def _room(sharers: int) -> Room:
-    """What there is for this process and one of its loaders."""
+    """The room of this process and one of its loaders."""
     if sys.platform.startswith("linux"):
         cores = len(os.sched_getaffinity(0))
     else:

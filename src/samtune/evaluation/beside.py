@@ -18,7 +18,7 @@ class Beside:
     at the end, before anything that follows it.
 
     Args:
-        device: Where the work may compute; a thread has its own choice of a GPU.
+        device: The device of the work; a thread has its own choice of a GPU.
         at_once: Do all work in the caller instead: the same calls in the same order.
     """
 

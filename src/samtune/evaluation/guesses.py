@@ -43,7 +43,7 @@ class Guess(Protocol):
             at: Position of the image.
             pairs: The model's masks beside their targets.
             answers: The model's answers.
-            ends: Which of its masks these are.
+            ends: The place of these masks among the image's.
         """
 
     def results(self) -> tuple[dict[str, Any], Draws]:

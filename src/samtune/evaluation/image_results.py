@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Which of an image's masks some of them are."""
+    """The place of some of an image's masks among them."""
 
     first: bool
     """Whether the first is among them."""

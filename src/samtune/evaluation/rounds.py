@@ -1,4 +1,4 @@
-"""What an evaluation adds up: the masks of every round, and all else of the last one."""
+"""The sums of an evaluation: the masks of every round, and all else of the last one."""
 
 from __future__ import annotations
 
