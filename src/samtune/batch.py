@@ -114,9 +114,9 @@ class Question:
 
     def to(self, device: torch.device | str) -> Question:
         """A copy with its model-frame tensors on another device."""
-        return self.moved(_to(device), self.prompts.to(device))
+        return self.with_tensors(_to(device), self.prompts.to(device))
 
-    def moved(self, move: Move, prompts: Prompts) -> Question:
+    def with_tensors(self, move: Move, prompts: Prompts) -> Question:
         """A copy with its model-frame tensors elsewhere, and the prompts that are there already."""
         return replace(
             self, prompts=prompts, targets=move(self.targets), classes=move(self.classes)
@@ -210,7 +210,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """A copy with its model-frame tensors on another device; the originals stay."""
         rehearsal = None if self.rehearsal is None else self.rehearsal.to(device)
-        return self._moved(_to(device), self.prompts.to(device), rehearsal)
+        return self._with_tensors(_to(device), self.prompts.to(device), rehearsal)
 
     def pin_memory(self) -> Batch:
         """A copy whose model-frame tensors lie in memory that a GPU reads while it computes.
@@ -219,10 +219,10 @@ class Batch:
         """
         rehearsal, pin = self.rehearsal, Tensor.pin_memory
         if rehearsal is not None:
-            rehearsal = rehearsal.moved(pin, rehearsal.prompts.moved(pin))
-        return self._moved(pin, self.prompts.moved(pin), rehearsal)
+            rehearsal = rehearsal.with_tensors(pin, rehearsal.prompts.with_tensors(pin))
+        return self._with_tensors(pin, self.prompts.with_tensors(pin), rehearsal)
 
-    def _moved(self, move: Move, prompts: Prompts, rehearsal: Question | None) -> Batch:
+    def _with_tensors(self, move: Move, prompts: Prompts, rehearsal: Question | None) -> Batch:
         return replace(
             self,
             pixels=move(self.pixels),

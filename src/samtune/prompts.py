@@ -366,10 +366,10 @@ class Prompts:
     def to(self, device: torch.device | str) -> Prompts:
         """A copy on another device."""
         known = self.labels.device.type == "cpu" and not torch.compiler.is_compiling()
-        moved = self.moved(lambda tensor: tensor.to(device, non_blocking=True))
-        return replace(moved, complete=not self.has_absent() if known else self.complete)
+        elsewhere = self.with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(elsewhere, complete=not self.has_absent() if known else self.complete)
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> Prompts:
+    def with_tensors(self, move: Callable[[Tensor], Tensor]) -> Prompts:
         """A copy whose tensors are elsewhere.
 
         Args:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, get_worker_info
 from samtune.batch import Batch, Question
 from samtune.data.collate import Example, collate
 from samtune.data.loading import TOO_SMALL, batches, shared
-from samtune.data.pace import MEASURED, Pace, Room, bytes_of, workers_that_help
+from samtune.data.pace import TIMED_BATCHES, Pace, Room, bytes_of, workers_that_help
 from samtune.data.problems import DataError
 from samtune.geometry import Geometry
 from samtune.prompts import Prompts
@@ -80,7 +80,7 @@ def test_batches_are_the_same_with_workers_and_errors_are_the_same_line(refused)
 
 class Many(Images):
     def __len__(self):
-        return 2 * (MEASURED + 3)
+        return 2 * (TIMED_BATCHES + 3)
 
 
 def is_of_others(found):
@@ -96,7 +96,7 @@ def test_auto_loads_here_until_the_times_of_the_first_batches_say_that_processes
         return next(answers)
 
     monkeypatch.setattr("samtune.data.pace.workers_that_help", count)
-    data, first, quiet = Many(int), MEASURED + 1, []
+    data, first, quiet = Many(int), TIMED_BATCHES + 1, []
     pace, alone = Pace(quiet=lambda: quiet.append(1)), [*batches(Many(int), 0, batch_size=2)]
     by_others = []
     for _ in range(3):

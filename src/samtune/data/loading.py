@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from samtune.batch import Batch
 from samtune.data.collate import Example, collate
-from samtune.data.pace import MEASURED, Pace
+from samtune.data.pace import TIMED_BATCHES, Pace
 from samtune.errors import InputError
 
 SHARED = "shared memory"
@@ -87,7 +87,7 @@ def batches(
 def _by_pace(dataset: Dataset[Example], pace: Pace, how: dict[str, Any]) -> Iterator[Batch]:
     """Batches that are loaded here until it is known that other processes help."""
     order = list(how["batch_sampler"] if "batch_sampler" in how else _in_order(dataset, **how))
-    done, measured = 0, 0 if pace.decide(len(order)) else MEASURED + 1
+    done, measured = 0, 0 if pace.decide(len(order)) else TIMED_BATCHES + 1
     for batch in pace.timed(batches(dataset, 0, batch_sampler=order[:measured])):
         done += 1
         yield batch

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from samtune.batch import Batch
 
-MEASURED = 5
+TIMED_BATCHES = 5
 """Batches after the first of an epoch that are timed, of which medians count."""
 WORTH = 3.0, 0.03
 """Seconds in all, and as a fraction of the time, that processes must save to be begun: they cost
@@ -117,7 +117,7 @@ class Pace:
     """Whether processes are out of the question, as there was no room for them."""
     workers: int = 0
     """The number of processes that is best."""
-    _times: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MEASURED))
+    _times: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=TIMED_BATCHES))
     _size: int = 0
 
     def decide(self, count: int) -> int:
@@ -126,7 +126,7 @@ class Pace:
         Args:
             count: Number of these batches.
         """
-        if self.is_refused or len(self._times) < MEASURED or not _can_fork():
+        if self.is_refused or len(self._times) < TIMED_BATCHES or not _can_fork():
             self.workers = 0
         elif not self.workers:
             loading, computing = map(statistics.median, zip(*self._times, strict=True))
@@ -139,7 +139,7 @@ class Pace:
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yields batches; times those after the first, and what the caller does with each."""
         stream = iter(batches)
-        for i in range(MEASURED + 1):
+        for i in range(TIMED_BATCHES + 1):
             start = time.perf_counter()
             batch = next(stream, None)
             if batch is None:
