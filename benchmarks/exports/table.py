@@ -73,10 +73,10 @@ WEIGHTS = ("pth", "hf", "peft")
 """The formats that hold tensors alone: what they can express depends on the method."""
 GRAPHS = ("onnx", "torch", *WEIGHTS)
 """Those, and the formats of traced graphs."""
+TRACED = ("torch", "onnx")
+"""The formats of traced graphs."""
 TOOLS = ("anylabeling", "x-anylabeling", "labelme", "samexporter")
 """The formats that put the graphs of ``onnx`` behind a tool's own frame."""
-WITH_TOOLS = ("tuned", "hq", "prompt_free")
-"""Decoders that read the embedding alone, or more, or no prompt."""
 STRETCH = "x-anylabeling, stretch"
 LOADING = ("cvat", "label-studio", "hub")
 """The formats that load the checkpoint, whatever it holds."""
@@ -106,12 +106,10 @@ def partners(fitting: Sequence[tuple[str, str]]) -> tuple[dict[str, str], dict[s
     return alone, whose | {d: TOLD for d in DECODERS if (TOLD, d) in fitting}
 
 
-def has_program(adapter: str, decoder: str) -> bool:
-    """Whether a row has the format ``torch``: one of each adapter and of each decoder has."""
+def is_first(adapter: str, decoder: str) -> bool:
+    """Whether a row is the one that each adapter, and each decoder, has before all others."""
     alone, whose = partners([pair for pair in pairs() if ":" not in f"{pair}"])
-    first = adapter, decoder.removesuffix(UNPROMPTED)
-    plain = first[0].partition(":")[0], first[1].partition(":")[0]
-    return first != plain or alone[plain[0]] == plain[1] or whose[plain[1]] == plain[0]
+    return alone.get(adapter) == decoder or whose.get(decoder) == adapter
 
 
 def base_of(adapter: str, decoder: str) -> str | None:
@@ -258,6 +256,13 @@ class SharedPrograms(OnShelf, ProgramAnswers):
         return self.shelf.runner_of(file, lambda: super(SharedPrograms, self).opened(path))
 
 
+ANSWERING: dict[str, type[SharedPrograms | SharedFiles]] = {
+    "torch": SharedPrograms,
+    "onnx": SharedFiles,
+}
+"""The formats of graphs; a program ends where it was written as ONNX, so that it comes first."""
+
+
 def row_of(adapter: str, decoder: str, photos: Path, shelf: Shelf) -> Row:
     """A row: what each format comes to, or why there is none."""
     model = model_of(adapter, decoder)
@@ -266,6 +271,13 @@ def row_of(adapter: str, decoder: str, photos: Path, shelf: Shelf) -> Row:
     names = (*WEIGHTS, *(LOADING if adapter == TOLD else ()))
     row["formats"] |= {name: cell(model, name, photos) for name in names}
     return row
+
+
+def programs_of(adapter: str, decoder: str, photos: Path, shelf: Shelf) -> Row:
+    """The cell of ``torch`` of a row that has the others."""
+    model = model_of(adapter, decoder)
+    row: Row = {"adapter": adapter, "decoder": decoder, "base": model.sam.spec.name}
+    return row | {"formats": traced(model, row, photos, shelf, TRACED[:1])}
 
 
 def tools_of(decoder: str, photos: Path) -> Row:
@@ -278,14 +290,13 @@ def tools_of(decoder: str, photos: Path) -> Row:
     return {"adapter": TOLD, "decoder": decoder, "formats": cells}
 
 
-def traced(model: FineTuned, row: Row, photos: Path, shelf: Shelf) -> Row:
+def traced(
+    model: FineTuned, row: Row, photos: Path, shelf: Shelf, names: Sequence[str] = TRACED
+) -> Row:
     """The cells of the formats of graphs, whose files come from the shelf."""
     images = check_images(photos, model.input)
     parts, cells = traced_parts(Job(model, "m")), {}
-    ways: dict[str, type[SharedPrograms | SharedFiles]] = {"onnx": SharedFiles}
-    if has_program(row["adapter"], row["decoder"]):
-        ways = {"torch": SharedPrograms, **ways}  # a program ends where it was written as ONNX
-    for name, answering in ways.items():
+    for name in names:
         target = cast(PartsFormat, FORMATS[name]())
         job = Job(model, "m", options=vars(FORMATS.config(name, {})))
         with TemporaryDirectory(dir=shelf.place) as place:
@@ -295,7 +306,7 @@ def traced(model: FineTuned, row: Row, photos: Path, shelf: Shelf) -> Row:
                     key = (*key_of(model, row, n), name)
                     link = Path(place, f"m{n}{target.ending(job)}")
                     link.hardlink_to(shelf.file_of(key, target, job, n, part))
-                answers = answering(job, Path(place), shelf)
+                answers = ANSWERING[name](job, Path(place), shelf)
                 findings = compare(job, answers, images)
                 findings.refuse_difference(job, name)
             except InputError as error:
@@ -354,10 +365,11 @@ def run(file: Path, only: tuple[str, str] | None) -> None:
         shutil.copy(photo(), place)
         shelf = Shelf(Path(files))
         for adapter, decoder in [only] if only else sorted(pairs(), key=by_worth):
-            if not only and (adapter, decoder) in rows:
-                continue
-            write_row(file, lambda a=adapter, d=decoder: row_of(a, d, Path(place), shelf))
-        for decoder in [] if only else WITH_TOOLS:
+            if only or (adapter, decoder) not in rows:
+                write_row(file, lambda a=adapter, d=decoder: row_of(a, d, Path(place), shelf))
+            elif "torch" not in rows[adapter, decoder]["formats"]:
+                write_row(file, lambda a=adapter, d=decoder: programs_of(a, d, Path(place), shelf))
+        for decoder in [] if only else [d for a, d in pairs() if a == TOLD]:
             if TOOLS[0] not in rows.get((TOLD, decoder), {"formats": {}})["formats"]:
                 write_row(file, lambda d=decoder: tools_of(d, Path(place)))
 
@@ -373,8 +385,8 @@ def write_row(file: Path, make: Callable[[], Row]) -> None:
 
 def by_worth(pair: tuple[str, str]) -> tuple[bool, bool, str, str]:
     """The order of rows: each adapter and decoder once, then what shares files, then the others."""
-    is_first = has_program(*pair) and ":" not in f"{pair}"
-    return not is_first, is_whole(pair[1]) and not is_first, *pair
+    comes_first = is_first(*pair)
+    return not comes_first, is_whole(pair[1]) and not comes_first, *pair
 
 
 def is_whole(decoder: str) -> bool:
@@ -507,7 +519,6 @@ def page(file: Path) -> str:
         f"pair; every trained tensor is moved by noise. {platform.machine()}, no GPU, {has}. "
         "`semantic` has five classes. A name with a colon is another form (`samtune methods "
         "NAME`). What is made for MobileSAM's encoder runs on a vit_t of drawn weights.\n",
-        "An empty cell of `torch` was not run: `onnx` is written from the same program.\n",
         f"{measured} of {len(order)} pairs"
         + (f"; {missing} are not measured yet.\n" if missing else ", which are all that fit.\n"),
         "## Graphs and weights\n",

@@ -13,6 +13,7 @@ from samtune.errors import InputError
 from samtune.exports.writing import export
 from samtune.geometry import InputPolicy
 from samtune.model.finetuned import FineTuned
+from samtune.model.strength import Strength
 from samtune.sam.encoder import ENCODERS
 
 
@@ -35,16 +36,20 @@ def test_the_file_has_the_official_names_and_answers_as_the_model(pictures, tmp_
 
 def test_a_model_of_tiles_is_exported_for_whole_images(pictures, tmp_path):
     policy = InputPolicy((64, 64), tiles="tiled")
-    model = moved(FineTuned(tiny.base(), "lora", "tuned", input=policy))
-    model.strength = 0.5
-    model.strength = {"none": 1, "box": 0}  # one set of weights has one strength
+    model = moved(FineTuned(tiny.base(), "lora", "tuned", input=policy, prompts="box"))
+    model.strength = "none:1,box:0.5"  # one set of weights has one strength
+    with pytest.raises(InputError, match=r"box:0\.5,mask:1: these files hold one"):
+        export(model, tmp_path / "out", "pth", check=pictures)
+    model.strength = Strength(0.25, {"none": 1, "point": 0, "box": 0.5})
     exported = export(model, tmp_path / "out", "pth", check=pictures)
     assert exported.summary()["strength"] == 0.5 and exported.note.startswith("strength 0.5: ")
-    assert model.strength.of("box") == 0
+    assert "answers none at 1, point at 0, mask at 0; strength=none takes" in exported.note
+    assert model.strength.of("box") == 0.5
     assert exported.findings.difference < 1e-4 and model.tuned_input.tiles == "tiled"
     about = json.loads((tmp_path / "out/export.json").read_text())
     assert about["input"]["tiles"] == "tiled"
     assert about["strength"] == 0.5 and "strengths" not in about
+    assert about["strengths_of_model"]["none"] == 1
 
 
 def test_what_sams_own_predictor_sees_is_told(pictures, tmp_path):

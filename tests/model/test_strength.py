@@ -193,9 +193,22 @@ def test_each_kind_of_prompt_is_answered_at_its_own_strength(sam, tmp_path, refu
     assert not samtune.load(path, sam, strength=0.5).strength.by_kind
     copied = copy.deepcopy(model)
     assert copied.strength.by_kind == model.strength.by_kind
-    assert merge(loaded, tmp_path / "merged.safetensors").max_difference < 1e-4
+    loaded.prompt_modes = PromptModes.read("box,point")
+    merged = merge(loaded, tmp_path / "merged.safetensors")
+    assert merged.max_difference < 1e-4 and merged.strength == 0.25
+    strength = loaded.strength
+    assert strength.changed_by("point") == 0.5, "one kind's for all"
+    for asked, trained, one in (
+        (("box", "point"), ("point",), 0.5),
+        (("box",), ("point", "box"), 0.0),
+        (("box", "point"), ("box", "point"), 0.25),  # the one for all prompts together
+        (("box",), ("none",), 0.25),
+    ):
+        assert strength.in_one(asked, trained) == one
+    demanded = strength.changed_by("box:1")
+    assert demanded.in_one(("box", "point"), ("point",)) == 1, "somebody has set it"
     refused(["circle", "none, point, box, mask"], setattr, model, "strength", {"circle": 1})
-    for wrong in ({"box": 2}, {"box": None}, "box:2", "box", ["box:x"], None, object()):
+    for wrong in ({"box": 2}, {"box": None}, "box:2", "boxes", ["box:x"], None, object()):
         refused("from 0 to 1", setattr, model, "strength", wrong)
     refused("none twice", setattr, model, "strength", "none:1,none:0")
     model.strength = {"box": np.float32(0.5), "none": -0.0}

@@ -173,8 +173,8 @@ def merge(
         str | None,
         typer.Option(
             "--strength",
-            help="Fraction of the training that acts, from 0 (the base) to 1; by default the "
-            "checkpoint's, for all prompts together.",
+            help="Fraction of the training that acts, from 0 (the base) to 1, or the kind of "
+            "prompt whose strength is taken, as box; by default that of the trained prompts.",
         ),
     ] = None,
     as_json: Json = False,
@@ -189,7 +189,7 @@ def merge(
         if strength is not None and ":" in strength:
             raise InputError(
                 f"--strength {strength}: a SAM file holds one set of weights for all prompts; give "
-                "one number, as in --strength 0.5"
+                "one number, as in --strength 0.5, or a kind of prompt, as in --strength box"
             )
         place_of(out, (checkpoint, base))  # before any weights are read
         model = load(checkpoint, base, trust=trust or (), strength=strength)
@@ -199,11 +199,11 @@ def merge(
         )
         if model.strength.by_kind:
             display.say(
-                f"strength {float(model.strength):g}: a SAM file holds one set of weights for all "
+                f"strength {merged.strength:g}: a SAM file holds one set of weights for all "
                 f"prompts, and the checkpoint has {model.strength}"
             )
     result = {"file": str(merged.file), "max_difference": merged.max_difference}
-    answer({**result, "strength": float(model.strength)}, as_json)
+    answer({**result, "strength": merged.strength}, as_json)
 
 
 @app.command()

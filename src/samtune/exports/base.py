@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from samtune.errors import check_packages
 from samtune.exports.onnx_files import Precision
 from samtune.model.finetuned import FineTuned
-from samtune.prompts import NONE
+from samtune.model.merging import in_one
+from samtune.prompts import KINDS, NONE
 from samtune.registry import Registry
 
 T = TypeVar("T")
@@ -48,13 +49,13 @@ class Job:
         model.tuned_input = replace(model.tuned_input, tiles="whole")
         return replace(self, model=model)
 
-    def of_one_strength(self) -> Job:
-        """The same job with a model that has one strength, for one set of weights."""
-        strength = self.model.strength
-        if not strength.by_kind:
-            return self
-        level = float(strength) if self.is_prompted else strength.of(NONE)
-        return replace(self, model=self.model.at(level))
+    def of_one_strength(self, kinds: Sequence[str]) -> Job:
+        """The same job with a model that has one strength, for one set of weights.
+
+        Args:
+            kinds: The kinds of prompts that the consumer asks with.
+        """
+        return replace(self, model=in_one(self.model, kinds if self.is_prompted else (NONE,)))
 
     @property
     def is_prompted(self) -> bool:
@@ -130,6 +131,8 @@ class Format:
     """Packages that it needs to be written and checked."""
     extra: ClassVar[str] = ""
     """The extra of samtune that installs them."""
+    asks: ClassVar[tuple[str, ...]] = KINDS
+    """The kinds of prompts that the consumer asks with, if the model takes prompts."""
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     keeps_checkpoint: ClassVar[bool] = False
     """Whether the consumer loads the checkpoint with samtune, so that each kind of prompt has its

@@ -38,6 +38,7 @@ class ToolFormat(Format):
 
     needs = ("onnx", "onnxscript", "onnxruntime")
     extra = "onnx"
+    asks = ("point", "box")
     precisions = ("fp32", "int8")
 
     def check(self, job: Job) -> None:

@@ -40,6 +40,7 @@ from samtune.inference.places import REMEDY
 from samtune.inference.predictor import check_threshold
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import IN_FULL, Strength
+from samtune.prompts import NONE
 from samtune.report.overlays import draw_overlay
 from samtune.report.page import versions
 from samtune.sam.weights import fingerprint
@@ -72,14 +73,26 @@ class Exported:
     of_model: Strength = IN_FULL
     """The strength that the model has."""
 
+    kinds: tuple[str, ...] = ()
+    """The kinds of prompts that the consumer asks with."""
+
     @property
     def note(self) -> str:
-        """A sentence about the strength, if the model has several and the files have one."""
-        if self.strength.by_kind == self.of_model.by_kind:
+        """A sentence about the strength, if some prompts are answered at another than the model's.
+
+        It names these prompts with the model's strength.
+        """
+        shared = float(self.strength)
+        others = {kind: self.of_model.of(kind) for kind in self.kinds}
+        others = {kind: level for kind, level in others.items() if level != shared}
+        if self.strength.by_kind or not others:
             return ""
+        lost = ", ".join(f"{kind} at {level:g}" for kind, level in others.items())
+        whole = ", ".join(name for name in FORMATS if FORMATS[name].keeps_checkpoint)
         return (
-            f"strength {self.strength}: these files hold one set of weights for all prompts, and "
-            f"the model has {self.of_model}; strength= takes another"
+            f"strength {shared:g}: these files hold one set of weights for all prompts, and the "
+            f"model itself answers {lost}; strength={next(iter(others))} takes that one instead, "
+            f"and the formats {whole} keep all"
         )
 
     def summary(self) -> dict[str, Any]:
@@ -88,6 +101,7 @@ class Exported:
         return {
             "out": str(self.folder),
             "files": list(self.files),
+            **({"note": self.note} if self.note else {}),
             **({"advice": self.advice} if self.advice else {}),
             **self.strength.entries,
             **{key: value for key, value in tree.items() if key != "checks"},
@@ -116,8 +130,7 @@ def export(
 
     Args:
         model: The model; it is put into evaluation mode. If its strength differs by kind of prompt,
-            files that hold one set of weights take that of no prompt if they take none, else the
-            one for all prompts together.
+            files that hold one set of weights take one, see :meth:`Strength.in_one`.
         out: The folder to write, which must not be there yet, or be empty.
         format: One of those that ``samtune export --help`` lists.
         name: The name of the files; by default method and base.
@@ -144,15 +157,20 @@ def export(
         _place(out, ())  # another export may have ended since
         check_room(folder, REMEDY)
         with replacing_folder(folder, REMEDY) as partial:
-            findings = _fill(partial, target, job, images)
+            findings = _fill(partial, target, job, images, strength)
             names = sorted(str(f.relative_to(partial)) for f in partial.rglob("*") if f.is_file())
     differs = findings.consumer_iou < min(ALIKE, findings.iou)
     advice = target.advice(job) if differs else ""
-    return Exported(folder, tuple(names), findings, advice, job.model.strength, strength)
+    kinds = target.asks if job.is_prompted else (NONE,)
+    return Exported(folder, tuple(names), findings, advice, job.model.strength, strength, kinds)
 
 
 def _fill(
-    folder: Path, target: Format, job: Job, images: Sequence[tuple[str, NDArray[np.uint8]]]
+    folder: Path,
+    target: Format,
+    job: Job,
+    images: Sequence[tuple[str, NDArray[np.uint8]]],
+    of_model: Strength,
 ) -> Findings:
     """Writes all files of an export into a new folder, and checks them."""
     notes = target.write(job, folder)
@@ -162,7 +180,7 @@ def _fill(
     findings.refuse_difference(job, f"--format={target.name}")
     _write_picture(reference, answers, images[0][1], folder / PICTURE)
     files = {f.relative_to(folder): f for f in sorted(folder.rglob("*")) if f.is_file()}
-    about = _about(job, target, notes, findings, files)
+    about = _about(job, target, {**notes, **_other(job, of_model)}, findings, files)
     write_whole(folder / SUMMARY, json.dumps(about, indent=1) + "\n", REMEDY)
     mode = (folder / SUMMARY).stat().st_mode
     for path in files.values():  # some packages let nobody else read what they write
@@ -204,7 +222,7 @@ def _job(
         base,
         vars(settings),
     )
-    return job if target.keeps_checkpoint else job.of_one_strength()
+    return job if target.keeps_checkpoint else job.of_one_strength(target.asks)
 
 
 def _place(out: str | Path, sources: Sequence[str | Path | None]) -> Path:
@@ -262,6 +280,13 @@ def _about(
             for name, path in files.items()
         },
     }
+
+
+def _other(job: Job, of_model: Strength) -> dict[str, Any]:
+    """The model's strengths by kind of prompt, if the files have one in their place."""
+    if job.model.strength.by_kind == of_model.by_kind:
+        return {}
+    return {"strengths_of_model": of_model.by_kind}
 
 
 def _digest(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from samtune.files import (
 )
 from samtune.leftovers import remove_abandoned
 from samtune.model.finetuned import FineTuned
-from samtune.prompts import Prompts
+from samtune.prompts import KINDS, Prompts
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.model import Sam
 from samtune.sam.spec import SamSpec
@@ -40,6 +40,8 @@ class Merged:
     max_difference: float
     """The largest difference of the two models' mask logits and estimated IoUs on a random image.
     """
+    strength: float = 1.0
+    """The fraction of the training that the file has."""
 
 
 def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None] = ()) -> Merged:
@@ -50,7 +52,7 @@ def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None
 
     Args:
         model: A model with one of SAM's own decoders, and a method that weights can express, at its
-            strength for all prompts together, see :attr:`FineTuned.strength`.
+            strength for one set of weights, see :func:`in_one`.
         out: The file to write; ``.pth`` or ``.safetensors``.
         sources: See :func:`place_of`.
 
@@ -58,12 +60,22 @@ def merge(model: FineTuned, out: str | Path, sources: Sequence[str | Path | None
         InputError: See :func:`place_of`; or there is no closed form, or the file cannot be written.
     """
     path = place_of(out, sources)
-    model = model.eval().at(float(model.strength))
+    model = in_one(model.eval())
     state = merged_state(model)
     plain = FineTuned(from_state(model.sam.spec, state, str(out)), input=model.input)
     difference = _difference(model, plain.to(model.device))
     write_sam(model.sam.spec, state, path)
-    return Merged(path, difference)
+    return Merged(path, difference, float(model.strength))
+
+
+def in_one(model: FineTuned, kinds: Collection[str] = KINDS) -> FineTuned:
+    """The model as one set of weights answers, see :meth:`Strength.in_one`.
+
+    Args:
+        model: It may have a strength for each kind of prompt.
+        kinds: The kinds of prompts that these weights are asked with.
+    """
+    return model.at(model.strength.in_one(kinds, model.prompt_modes.kinds))
 
 
 def merged_sam(model: FineTuned) -> Sam:

@@ -71,7 +71,7 @@ def build(
 
 StrengthSetting = float | str | Sequence[str] | Mapping[str, float]
 """One number for all kinds of prompts; or numbers by kind, as ``{"none": 1, "box": 0}``,
-``none:1,box:0`` or a list of such words."""
+``none:1,box:0`` or a list of such words; or one kind, whose strength all kinds get."""
 
 
 class Strength(float):
@@ -125,6 +125,32 @@ class Strength(float):
             return float(self)
         return self.by_kind.get(kind, min(self.by_kind.values()))
 
+    def in_one(self, kinds: Collection[str], trained_kinds: Collection[str]) -> float:
+        """The strength of files that hold one set of weights for all prompts.
+
+        It is that of the kinds whose strength somebody set, else of those that were trained, if
+        these are asked and share one; else the one for all prompts together.
+
+        Args:
+            kinds: The kinds of prompts that the files are asked with.
+            trained_kinds: The kinds that the model was trained for.
+
+        Raises:
+            InputError: Somebody set several for these kinds.
+        """
+        demanded = self.by_kind.keys() - self.validated
+        for group in (demanded, trained_kinds):
+            levels = {self.of(kind) for kind in kinds if self.by_kind and kind in group}
+            if len(levels) == 1:
+                return levels.pop()
+            if levels and group is demanded:
+                parts = ",".join(f"{kind}:{self.of(kind):g}" for kind in KINDS if kind in demanded)
+                raise InputError(
+                    f"strength={parts}: these files hold one set of weights for all prompts; give "
+                    "one number, or one kind of prompt as in strength=box"
+                )
+        return float(self)
+
     def rows(self, prompts: Prompts) -> dict[float, Tensor]:
         """The rows ``(n,)`` of prompts that are answered at each strength, if there are any."""
         masks: dict[float, Tensor] = {}
@@ -143,6 +169,8 @@ class Strength(float):
         if isinstance(setting, Strength):
             return setting
         if isinstance(setting, str):
+            if setting in KINDS:
+                return Strength(self.of(setting))
             with suppress(ValueError):
                 setting = float(setting)
         if isinstance(setting, int | float | Real):
@@ -211,8 +239,8 @@ def setting_text(setting: StrengthSetting) -> str:
 def _check_fraction(value: Any, text: Any) -> None:
     if not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise InputError(
-            f"strength={text}: must be a fraction of the training, from 0 to 1, or one by kind "
-            "of prompt as in none:1,box:0"
+            f"strength={text}: must be a fraction of the training, from 0 to 1, one by kind of "
+            "prompt as in none:1,box:0, or a kind, as in box, for that of this kind"
         )
 
 

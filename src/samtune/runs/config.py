@@ -106,8 +106,8 @@ class RunConfig(Settings):
     """The same by a decoder of distances."""
     strength: Fraction | str | list[str] | None = None
     """Blend of a checkpoint's weights, from the base (0) to the trained ones (1), in an evaluation,
-    a prediction or an export, for all prompts or by kind, as in none:1,box:0; by default as the
-    checkpoint says. For a training, set train.strength."""
+    a prediction or an export, for all prompts or by kind, as in none:1,box:0; box alone takes that
+    of boxes for all. By default as the checkpoint says. For a training, set train.strength."""
     preset: Literal["8gb", "12gb", "16gb", "24gb", "80gb", "cpu", "auto"] | None = None
     """Makes a training fit into a memory size: 8gb, 12gb, 16gb, 24gb, 80gb, auto (the free memory
     of this machine's device) or cpu (the same, on the processor). It sets what samtune plan finds;
