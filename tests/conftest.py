@@ -11,6 +11,7 @@ import tiny
 import torch
 import typer.main
 from commands import Answer, Trained, exit_code, train_once
+from forks import Forks
 
 from samtune.errors import InputError
 from samtune.sam.model import Sam
@@ -114,6 +115,14 @@ def refused():
 def trained(tmp_path_factory) -> Trained:
     """A finished run of the command line on eight pairs, for tests that only read it."""
     return train_once(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory) -> Iterator[Forks]:
+    """Starts processes that need not import torch."""
+    starts = Forks(tmp_path_factory.mktemp("forks"))
+    yield starts
+    starts.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import tiny
 import torch
 from commands import settings, write_base
 from fit_processes import main as fit_alone
+from forks import Forks
 from safetensors.torch import load_file
 
 from samtune import distributed as processes
@@ -26,47 +26,51 @@ HERE = Path(__file__).parent / "support"
 PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")])
 
 
-def launch(
-    folder: Path, lines: list, fits: list = (), signals: list = (), nodes: int = 1
-) -> subprocess.CompletedProcess[str]:
-    """Trainings and command lines, one after the other in two processes, of one or of two nodes."""
-    jobs = json.dumps({"fits": fits, "signals": signals, "lines": lines})
-    environment = {
-        **os.environ,
-        "PYTHONPATH": PATHS,
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *where, HERE / PROGRAM, jobs],
-            env=environment,
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for where in launchers(nodes)
-    ]
-    with ThreadPoolExecutor(nodes) as waiting:
-        said = list(waiting.map(lambda process: process.communicate(timeout=300), started))
-    out, err = ("".join(texts) for texts in zip(*said, strict=True))
-    return subprocess.CompletedProcess([], started[0].returncode, out, err)
+PROGRAM = HERE / "samtune_processes.py"
+ON_CPU = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
 
 
-PROGRAM = "samtune_processes.py"
+def jobs(lines: list, fits: list = (), signals: list = ()) -> str:
+    """What the processes do: trainings and command lines, one after the other."""
+    return json.dumps({"fits": fits, "signals": signals, "lines": lines})
 
 
-def launchers(nodes: int) -> list[list[str]]:
-    """The options of the launcher of each node."""
-    if nodes == 1:
-        return [["--standalone", "--nproc-per-node=2"]]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = ["--master-addr=127.0.0.1", f"--master-port={port}", "--nproc-per-node=1"]
-    return [[f"--nnodes={nodes}", f"--node-rank={rank}", *meeting] for rank in range(nodes)]
+@dataclass(frozen=True)
+class End:
+    """How two processes ended, and what both said."""
+
+    codes: list[int]
+    stdout: str
+    stderr: str
+
+
+def run_as_two_nodes(folder: Path, work: str, forks: Forks) -> End:
+    """Runs both processes as the launchers of two nodes start them: one anew, one as a fork."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    places = [
+        {
+            **ON_CPU, "RANK": f"{rank}", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+            "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": f"{rank}", "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": f"{store.port}", "TORCHELASTIC_USE_AGENT_STORE": "True",
+        }
+        for rank in (0, 1)
+    ]  # fmt: skip
+    code = f"import runpy; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+    second = forks.start(code, work, folder=folder, environment=places[1])
+    with open(folder / "first.out", "w+") as out, open(folder / "first.err", "w+") as err:
+        first = subprocess.Popen(
+            [sys.executable, PROGRAM, work],
+            env={**os.environ, **places[0], "PYTHONPATH": PATHS},
+            cwd=folder, stdout=out, stderr=err,
+        )  # fmt: skip
+        try:
+            codes = [first.wait(300), second.wait(300)]
+        finally:
+            first.kill()
+            second.kill()
+        first.wait()
+    said = [(folder / name).read_text() for name in ("first.out", "first.err")]
+    return End(codes, said[0] + second.stdout, said[1] + second.stderr)
 
 
 def found(out: Path, world: int) -> list[dict]:
@@ -92,14 +96,14 @@ class Done:
     """The folder of each method."""
     answers: dict[str, dict]
     """The JSON of each command line that went well, which one process prints."""
-    end: subprocess.CompletedProcess[str]
+    end: End
     """Of all together; the last command line was refused."""
     measure: list[str]
     """The words that measure every metric."""
 
 
 @pytest.fixture(scope="module")
-def done(trained, tmp_path_factory) -> Done:
+def done(trained, forks, tmp_path_factory) -> Done:
     """Three methods; signals; a training, an evaluation, a resumed one, every metric, a refusal."""
     folder = tmp_path_factory.mktemp("done")
     pairs = tiny.write_pairs(folder / "nine", 9)
@@ -122,7 +126,8 @@ def done(trained, tmp_path_factory) -> Done:
         "measure": [*measure, "output=two"],
     }
     signalled = [str(root), str(base), str(folder)]
-    end = launch(folder, [*lines.values(), [*train, "output=run"]], fits, signalled, nodes=2)
+    work = jobs([*lines.values(), [*train, "output=run"]], fits, signalled)
+    end = run_as_two_nodes(folder, work, forks)
     said = end.stdout.splitlines()
     assert len(said) == len(lines), end.stderr[:6000]
     answers = dict(zip(lines, map(json.loads, said), strict=True))
@@ -184,7 +189,8 @@ def test_of_two_processes_one_speaks_and_writes(done):
     assert [(row["event"], row["step"]) for row in rows] == [
         ("zero_shot", 0), ("train", 2), ("val", 2), ("strength", 2), ("strength", 2),
     ]  # fmt: skip
-    assert refusal(done.end, nodes=2).count("holds a run already") == 1
+    assert done.end.codes == [2, 2]
+    assert "holds a run already" in refusal(done.end.stderr)
     assert "Broken" not in done.end.stderr
 
 
@@ -203,28 +209,29 @@ def test_processes_end_by_a_signal_at_the_same_step_and_save_it(done):
     assert first["saves"]["code"] == 0 and first["saves"]["saved"][:3] == [0, 0, 1]
 
 
+def refusal(said: str) -> str:
+    """The line of wrong input, said once."""
+    lines = [line for line in said.splitlines() if line.startswith("samtune: ")]
+    (line,) = (line for line in lines if "stopped by SIGTERM" not in line)
+    return line
+
+
 ENDED = (str(-signal.SIGTERM), str(128 + signal.SIGTERM))
 """Exit codes of a process that the launcher ends, before and after it heeds signals."""
 
 
-def refusal(end: subprocess.CompletedProcess[str], nodes: int = 1) -> str:
-    """The line of wrong input, said once per node, and that the processes ended with code 2.
-
-    The launcher ends a process that is still on its way there when the other one has ended.
-    """
-    assert end.returncode != 0
+@pytest.mark.slow
+def test_what_both_processes_refuse_is_said_once(tmp_path, forks):
+    """The launcher ends a process that is still on its way there when the other one has ended."""
+    work = jobs([["eval", "absent.safetensors"]])
+    words = ["--standalone", "--nproc-per-node=2", PROGRAM, work]
+    launcher = "import runpy; runpy.run_module('torch.distributed.run', run_name='__main__')"
+    environment = {**ON_CPU, "PYTHONPATH": PATHS}
+    end = forks.start(launcher, *words, folder=tmp_path, environment=environment)
+    assert end.wait(300) != 0
     codes = re.findall(r"^ +exitcode *: (-?\d+)", end.stderr, re.MULTILINE)
     assert len(codes) == 2 and "2" in codes and set(codes) <= {"2", *ENDED}, end.stderr[:6000]
-    lines = [line for line in end.stderr.splitlines() if line.startswith("samtune: ")]
-    lines = [line for line in lines if "stopped by SIGTERM" not in line]
-    assert len(lines) <= nodes and len(set(lines)) == 1, lines
-    return lines[0]
-
-
-@pytest.mark.slow
-def test_what_both_processes_refuse_is_said_once(tmp_path):
-    end = launch(tmp_path, [["eval", "absent.safetensors"]])
-    assert "no such checkpoint" in refusal(end)
+    assert "no such checkpoint" in refusal(end.stderr)
 
 
 @pytest.mark.slow

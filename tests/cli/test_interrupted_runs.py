@@ -1,10 +1,7 @@
 """A run that is ended by a signal or an error goes on, and one word does the right thing."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -34,20 +31,14 @@ def step_of(folder="run"):
 def wait_for(condition, process, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
+        assert process.poll(0.05) is None and time.monotonic() < end, process.stderr
 
 
 @pytest.mark.slow
-def test_signals(trained, here, samtune):
+def test_signals(trained, here, samtune, forks):
     words = [*settings(trained.root, trained.base, 100_000), "output=run", "train.eval_every=50000"]
     words += ["train.average=none"]
-    support = str(Path(__file__).parents[1] / "support")
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, "train", *words, "resume=true"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([support, *sys.path])},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forks.start(CODE, "train", *words, "resume=true")
     try:
         wait_for(lambda: step_of() == 0, process)
         wait_for(Path("run/metrics.jsonl").is_file, process)
@@ -63,10 +54,10 @@ def test_signals(trained, here, samtune):
         wait_for(lambda: rows_of("run")[-1][1] > saved, process)
         for number in (signal.SIGTERM, signal.SIGTERM):
             process.send_signal(number)
-        said = process.communicate(timeout=600)[1]
+        process.wait()
     finally:
         process.kill()
-        process.communicate()
+    said = process.stderr
     assert process.returncode == 128 + signal.SIGTERM, said
     last = said.splitlines()[-1]
     assert last == "samtune: stopped by SIGTERM; go on with: samtune train resume=run"

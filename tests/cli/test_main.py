@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -204,7 +203,7 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(samtune, trained, her
 
 
 @pytest.mark.slow
-def test_ctrl_c(trained, here):
+def test_ctrl_c(trained, here, forks):
     """A real signal to a real process."""
     code = (
         # a job started in the background inherits that Ctrl-C is ignored
@@ -213,23 +212,16 @@ def test_ctrl_c(trained, here):
         "from samtune.cli.main import main; main()"
     )
     words = [*settings(trained.root, trained.base, 100_000), "output=run", "train.log_every=1"]
-    tests = str(Path(__file__).parents[1] / "support")
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "train", *words],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forks.start(code, "train", *words)
     rows = Path("run/metrics.jsonl")
     try:
-        for _ in range(2400):  # a busy machine may take a minute to import torch
-            if rows.is_file() and '"train"' in rows.read_text():
-                break
-            time.sleep(0.05)
+        while not rows.is_file() or '"train"' not in rows.read_text():
+            assert process.poll(0.05) is None, process.stderr
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        process.wait()
     finally:
         process.kill()
-        process.communicate()
+    said = process.stderr
     assert process.returncode == 130, said
     assert said.splitlines()[-1].endswith("go on with: samtune train resume=run")
     assert "Traceback" not in said

@@ -1,6 +1,5 @@
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -392,7 +391,7 @@ def test_the_table_shows_what_boxes_alone_give(words, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_that_earlier_runs_freed_does_not_count():
+def test_memory_that_earlier_runs_freed_does_not_count(forks):
     script = """
 from pathlib import Path
 from samtune.training.memory import count_peak_anew
@@ -408,9 +407,8 @@ before = status("VmRSS")
 count_peak_anew()
 print(before, status("VmHWM"))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = forks.start(script)
+    assert done.wait() == 0, done.stderr
     before, peak = map(int, done.stdout.split())
     assert peak < before - 200_000
 

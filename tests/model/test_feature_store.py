@@ -1,9 +1,5 @@
 """What the frozen encoder gives lies on disk: for other trainings too, whole, checked, bounded."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import tiny
 import torch
@@ -134,7 +130,7 @@ def test_a_disk_that_is_full_or_gone_costs_the_cache_alone(sam, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_processes_fill_one_folder(sam, tmp_path):
+def test_several_processes_fill_one_folder(sam, tmp_path, forks):
     """Each ends with all images, whoever wrote them; nothing is left half written."""
     program = """
 import os
@@ -159,9 +155,8 @@ assert not place.failure and not model.cache.left_out
 if child:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    paths = os.pathsep.join(path for path in sys.path if path)
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=True)
+    process = forks.start(program, tmp_path)
+    assert process.wait() == 0, process.stderr
     assert not list(tmp_path.rglob("*.partial"))
     model = cached(sam, tmp_path)
     for row in sam.preprocess(tiny.pixels(6)).split(1):

@@ -25,8 +25,8 @@ FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<language>\w*).*$")
 NOT_RUN = re.compile(r"^ *<!-- not run: \S.* -->$")
 SHELL = ("console", "shell", "sh", "bash")
 
-# Runs the steps of pages, each page in a process of its own that starts with what the code in
-# `sys.argv[1]` has imported:
+# Runs the steps of pages, each page in a process of its own that starts with what this one has
+# imported. `sys.argv[1]` is a file with
 # [{"name": page, "folder": path, "steps": [{"python": code, "line": n} or {"command": [words],
 # "line": n}]}]. Writes {page: exit code} to stdout, and what a page says to stderr.
 #
@@ -81,8 +81,8 @@ def run(page):
             code = int(answers.readline())
             assert code == 0, f"{step['command']} returned non-zero exit status {code}"
 
-exec(sys.argv[1])
-pages = json.load(sys.stdin)
+with open(sys.argv[1], encoding="utf-8") as file:
+    pages = json.load(file)
 print(json.dumps({page["name"]: code_of(forked(run, page)) for page in pages}))
 """
 
@@ -163,18 +163,21 @@ def shown_commands(text: str) -> list[list[str]]:
     return [words for block in shell for _, words in commands(block)]
 
 
-def run_pages(
-    texts: dict[str, str], folder: Path, source: Path, first: str = ""
-) -> tuple[dict[str, int], str]:
-    """Runs the steps of pages by name, each in its own folder; exit codes, and what they say."""
+def write_pages(texts: dict[str, str], folder: Path) -> Path:
+    """Writes what of pages is to run for RUNNER, each page in a folder of its own."""
     pages = []
     for name, text in texts.items():
         own = folder / name
         own.mkdir(parents=True)
         pages.append({"name": name, "folder": str(own), "steps": steps(text)})
+    (folder / "pages.json").write_text(json.dumps(pages), "utf-8")
+    return folder / "pages.json"
+
+
+def run_pages(texts: dict[str, str], folder: Path, source: Path) -> tuple[dict[str, int], str]:
+    """Runs the steps of pages by name with another samtune; exit codes, and what they say."""
     done = subprocess.run(
-        [sys.executable, "-c", RUNNER, first],
-        input=json.dumps(pages),
+        [sys.executable, "-c", RUNNER, write_pages(texts, folder)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -200,14 +203,13 @@ def unknown_options(commands: list[list[str]], answers: dict[str, tuple[int, str
 
 
 @pytest.mark.slow
-def test_what_the_pages_show_runs(tmp_path):
+def test_what_the_pages_show_runs(tmp_path, forks):
     texts = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
     texts = {name: text for name, text in texts.items() if steps(text)}
     assert len(texts) > 5
-    # most of what pages and commands import, once
-    first = "import accelerate, torchmetrics, samtune.cli.main; samtune.load_sam('nano')"
-    codes, said = run_pages(texts, tmp_path, ROOT / "src", first)
-    assert codes == dict.fromkeys(texts, 0), said
+    done = forks.start(RUNNER, write_pages(texts, tmp_path), folder=tmp_path)
+    assert done.wait() == 0, done.stderr
+    assert json.loads(done.stdout) == dict.fromkeys(texts, 0), done.stderr
 
 
 @pytest.mark.slow
