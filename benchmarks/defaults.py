@@ -220,7 +220,7 @@ class Bench:
         settings, mode = judged_by(config)
         val = self._test(cell, config, model, mode, "val")
         result = fit(
-            model, train, val, self._budget(settings, len(train)), seed=cell.draw, cpu=True,
+            model, train, val, self._budget(settings, len(train)), seed=cell.draw, device="cpu",
             measuring=config.eval,
         )  # fmt: skip
         model.cache = self.kept

@@ -39,7 +39,7 @@ def test_auto_follows_the_units_of_the_device_and_a_demand_does_not(machine):
 @pytest.mark.parametrize("amx", [False, True])
 def test_training_and_inference_take_the_same_arithmetic(machine, amx):
     machine(amx=amx)
-    accelerator = make_accelerator(FitConfig(), cpu=True, output=None)
+    accelerator = make_accelerator(FitConfig(), torch.device("cpu"), None)
     x = torch.ones(2, 2)
     with autocast(CPU, "auto"):
         inference = (x @ x).dtype

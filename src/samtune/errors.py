@@ -90,9 +90,14 @@ def is_installed(package: str) -> bool:
 def warn_user(message: str, category: type[Warning]) -> None:
     """Warns as of the line outside of samtune that led here, which the reader knows."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and _top_of(frame) in ("samtune", "torch"):
+    while frame.f_back is not None and (is_of_samtune(frame) or _top_of(frame) == "torch"):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def is_of_samtune(frame: FrameType) -> bool:
+    """Whether samtune's own code runs in a frame, not that of a user or of another package."""
+    return _top_of(frame) == "samtune"
 
 
 def _top_of(frame: FrameType) -> str:
@@ -120,7 +125,7 @@ def checks_keywords(
 
     def checking(function: Function) -> Function:
         signature = inspect.signature(function)
-        names = signature.parameters
+        names = {key: each for key, each in signature.parameters.items() if key != "self"}
         label = function.__qualname__.removesuffix(".__init__")
 
         @functools.wraps(function)
@@ -128,7 +133,7 @@ def checks_keywords(
             for name in kwargs:
                 if name not in names:
                     known = {key: value for key, value in kwargs.items() if key in names}
-                    arguments = dict(zip(names, args, strict=False)) | known
+                    arguments = dict(zip(signature.parameters, args, strict=False)) | known
                     hint = meant(name, elsewhere or {}) or option(name, arguments)
                     raise InputError(
                         f"{name}: {hint}"

@@ -43,6 +43,8 @@ def as_path(text: str | Path) -> Path:
     Raises:
         InputError: The text cannot be a path on any system.
     """
+    if not isinstance(text, str | os.PathLike):
+        raise InputError(f"{type(text).__name__}: is no path; give a text or a pathlib.Path")
     path = Path(text)
     try:
         impossible = b"\0" in os.fsencode(path)
@@ -55,10 +57,9 @@ def as_path(text: str | Path) -> Path:
     first = path.parts[:1]
     if first and first[0] != "~" and first[0].startswith("~") and Path(first[0]).exists():
         return path
-    try:
+    with suppress(RuntimeError):
         return path.expanduser()
-    except RuntimeError:
-        return path
+    return path
 
 
 def is_pattern(value: object) -> bool:

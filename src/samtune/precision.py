@@ -1,4 +1,4 @@
-"""The arithmetic of a forward pass."""
+"""The device and the arithmetic of a forward pass."""
 
 from __future__ import annotations
 
@@ -9,6 +9,32 @@ import torch
 from samtune.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Device = str | int | torch.device
+"""A device as torch names it: ``cpu``, ``cuda:1``, or the number of a GPU."""
+
+
+def fastest_device() -> torch.device:
+    """The fastest device that there is: the current GPU of CUDA, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_named(name: Device) -> torch.device:
+    """The device of a name; a GPU becomes the current one, on which accelerate puts models.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise InputError(f"device={name}: {reason}; choose cpu, cuda or mps") from error
+    return device
 
 
 def arithmetic(precision: str, device: torch.device) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from samtune.errors import InputError, nearest
 from samtune.geometry import Geometry
+from samtune.options.arguments import check_rows
 
 ABSENT = -10
 """Label of a slot without a point: it only fills a ragged batch and is hidden from attention."""
@@ -81,6 +82,8 @@ def mask_size_over(grid: tuple[int, int]) -> tuple[int, int]:
 def listed_modes(setting: str | Sequence[str]) -> tuple[str, ...]:
     """The names that a setting lists, with commas between them or as a list."""
     named = setting.split(",") if isinstance(setting, str) else setting
+    if not isinstance(named, Sequence):
+        raise InputError(f"prompts={setting!r}: must be a name such as box, or a list of names")
     return tuple(str(name).strip() for name in named)
 
 
@@ -114,8 +117,8 @@ class PromptModes:
         for name in names:
             if name in AUTOMATIC:
                 raise InputError(
-                    f"{key}={name}: is for evaluation alone, as it has no prompts; set "
-                    f"prompts.eval={name}, or choose from {', '.join(known)}"
+                    f"{key}={name}: is for evaluation alone, as it has no prompts, which takes it "
+                    f"as prompts.eval={name}; choose from {', '.join(known)}"
                 )
             if name not in known and numbered_mode(str(name)) is None:
                 raise InputError(
@@ -231,10 +234,14 @@ class Prompts:
             count: How many prompts when nothing else tells; 1 by default.
 
         Raises:
-            ValueError: Points without labels or labels without points.
+            InputError: Points without labels, labels without points, or other shapes.
         """
         if (points is None) != (labels is None):
-            raise ValueError("points and labels come together: give both or neither")
+            raise InputError("points and labels come together: give both or neither")
+        check_rows("boxes", boxes, (4,))
+        check_rows("points", points, (None, 2))
+        check_rows("labels", labels, (None,))
+        check_rows("masks", masks, (1, None, None))
         first = next((t for t in (boxes, points, masks, image) if t is not None), None)
         n = first.shape[0] if first is not None else (1 if count is None else count)
         device = first.device if first is not None else None

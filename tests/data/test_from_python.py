@@ -141,7 +141,7 @@ def test_it_trains_and_is_measured_with_every_prompt(sam, tmp_path):
     model = samtune.FineTuned(sam, "lora", "tuned", prompts="box+point+mask+none")
     data = samtune.data_from((IMAGES, MASKS), (FLOATS, MASKS), workers=1)
     quick = samtune.FitConfig(max_steps=1, strength="none", average="none", keep="none")
-    samtune.fit(model, data, quick, cpu=True, output=tmp_path)
+    samtune.fit(model, data, quick, device="cpu", output=tmp_path)
     many = samtune.evaluate(model, data.val, prompts="box,point,mask,none,clicks")
     assert list(many.by_prompt) == ["box", "point", "mask", "none", "clicks"]
     assert [item["name"] for item in many.items] == [f"val{i:05}" for i in range(4)]

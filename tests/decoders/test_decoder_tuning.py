@@ -180,7 +180,7 @@ def check_fit(model: FineTuned, records: list[Record], golden: Run, **more) -> N
         log_every=1,
         **more,
     )
-    fit(model, pictures(records, True), None, config, on_event=rows.append, cpu=True)
+    fit(model, pictures(records, True), None, config, on_event=rows.append, device="cpu")
     assert rows[0]["loss"] == pytest.approx(sum(golden.first), abs=1e-5)
     assert rows[1]["loss"] == pytest.approx(sum(golden.second), abs=1e-3)
 

@@ -203,7 +203,7 @@ def test_fit_learns_three_classes_that_predict_and_load_give_back(sam, tmp_path)
         max_steps=60, batch_size=6, lr=1e-2, eval_every=60, loss="ce + multi_dice"
     )
     before = evaluate(model, parts[False]).metrics
-    samtune.fit(model, parts[True], parts[False], fit, output=tmp_path / "run", cpu=True)
+    samtune.fit(model, parts[True], parts[False], fit, output=tmp_path / "run", device="cpu")
     after = evaluate(model, parts[False]).metrics
     assert set(after["by_class"]) == {0, 1, 2}
     # The first class everywhere would score 0.57, and 0 on the others.

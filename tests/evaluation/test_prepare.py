@@ -22,7 +22,7 @@ QUICK = samtune.FitConfig(max_steps=1, batch_size=2, strength="none", average="n
 
 
 def test_a_data_set_trains_and_is_measured_as_it_is(data, model, tmp_path):
-    result = samtune.fit(model, data, QUICK, cpu=True)
+    result = samtune.fit(model, data, QUICK, device="cpu")
     assert result.steps == 1
     assert result.best is not None  # it was validated on data.val
     both = samtune.evaluate(model, data.test, prompts="box,point")
@@ -75,7 +75,7 @@ def test_splits_and_prepared_images_train_alike(data, sam):
         torch.manual_seed(0)
         model = samtune.FineTuned(sam, "lora", "tuned", adapter_options={"rank": 2})
         train = samtune.prepare(data.train, model, train=True) if images is None else images
-        samtune.fit(model, train, None, QUICK, cpu=True)
+        samtune.fit(model, train, None, QUICK, device="cpu")
         weights.append(model.state_dict())
     for key, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][key]), key

@@ -64,7 +64,7 @@ def test_it_has_the_attributes_of_sam_predictor(model, predictor, image, refused
     refused("set_image", predictor.get_image_embedding)
     cut = FineTuned(model.sam, input=InputPolicy((64, 64), tiles="crop")).predictor()
     cut.set_image(image)
-    refused(["input.tiles=crop", "no embedding"], cut.get_image_embedding)
+    refused(["input={'tiles': 'crop'}", "no embedding"], cut.get_image_embedding)
 
 
 def test_code_for_sam_predictor_in_the_frame_gets_the_same_masks(predictor, image, refused):

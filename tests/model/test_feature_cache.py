@@ -80,7 +80,7 @@ def trained(sam, adapter, decoder, train, val, **values):
         **UNSAFE,
         **values,
     }
-    result = fit(model, train, val, FitConfig(**settings), on_event=rows.append, cpu=True)
+    result = fit(model, train, val, FitConfig(**settings), on_event=rows.append, device="cpu")
     return model, rows, result
 
 
@@ -369,7 +369,7 @@ def test_a_resumed_training_fills_it_anew(sam, data, tmp_path):
         model = model_of(sam, "none", "tuned")
         settings = FitConfig(max_steps=8, batch_size=1, log_every=1, feature_cache=PLENTY)
         try:
-            fit(model, data(True), None, settings, output=tmp_path / output, cpu=True, **how)
+            fit(model, data(True), None, settings, output=tmp_path / output, device="cpu", **how)
         except KeyboardInterrupt:
             assert model.cache is None
         return model

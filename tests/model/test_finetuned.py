@@ -209,14 +209,14 @@ def test_a_base_that_is_not_frozen_is_refused(own_sam, refused):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"adapter": "lorra"}, ["adapter.name=lorra", "did you mean 'lora'"]),
-        ({"decoder": "tune"}, ["decoder.name=tune", "did you mean 'tuned'"]),
+        ({"adapter": "lorra"}, ["adapter=lorra", "did you mean 'lora'"]),
+        ({"decoder": "tune"}, ["decoder=tune", "did you mean 'tuned'"]),
         ({"adapter": "lora", "adapter_options": {"rnk": 1}}, "did you mean 'rank'"),
         ({"adapter": "none", "adapter_options": {"rank": 1}}, "it has no options"),
-        ({"decoder_options": {"prompt_encoder": True}}, "decoder.prompt_encoder"),
+        ({"decoder_options": {"prompt_encoder": True}}, "decoder_options['prompt_encoder']"),
         ({"adapter": None}, ["adapter=None", "'none'"]),
         ({"adapter": "lora", "adapter_options": "rank=2"}, "must be options by name"),
-        ({"input": {"size": 60}}, ["input.size=[60, 60]", "multiples of 8", "[64, 64]"]),
+        ({"input": {"size": 60}}, ["input={'size': [60, 60]}", "multiples of 8", "[64, 64]"]),
         ({"input": 64}, ["input=64", '{"size": 512}']),
         ({"prompts": ["box", "pont"]}, ["prompts=pont", "did you mean 'point'"]),
     ],
@@ -269,7 +269,8 @@ def test_a_keyword_that_there_is_not_is_told_with_the_one_that_is_meant(sam, ref
     refused("the base's name comes first", samtune.load_sam, "sam_vit_b_01ec64.pth")
     refused("FineTuned: is no path", samtune.load, model)
     refused("data_from((images, masks))", samtune.data_from, stack, stack[..., 0])
-    refused(["device: ", "cpu=True"], samtune.fit, model, [], device="cpu")
+    refused("give device='cpu'", samtune.fit, model, [], cpu=True)
+    refused("device=tpu9: ", samtune.fit, model, [], device="tpu9")
     refused("config=FitConfig(epochs=...)", samtune.fit, model, [], epochs=3)
     refused("config=FitConfig", samtune.fit, model, [], settings={})
     refused("model.to('cuda')", samtune.evaluate, model, [], device="cuda")
@@ -287,10 +288,10 @@ def test_pairs_that_do_not_fit_are_refused(sam, refused):
         name = "needs"
         adapters = ("only_tuned",)
 
-    words = ["decoder.name=frozen", "only_tuned only works with tuned", "decoder.name=tuned"]
+    words = ["decoder=frozen", "only_tuned only works with tuned", "decoder=tuned"]
     refused(words, FineTuned, sam, OnlyTuned(), "frozen")
     assert FineTuned(sam, OnlyTuned(), "tuned")
-    refused(["decoder.name=needs", "lora", "adapter.name=only_tuned"], FineTuned, sam, "lora",
+    refused(["decoder=needs", "lora", "adapter=only_tuned"], FineTuned, sam, "lora",
             NeedsOnlyTuned())  # fmt: skip
     check_pair("lora+adaptformer", "tuned")
 

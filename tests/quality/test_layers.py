@@ -32,9 +32,9 @@ LAYERS = {
     "recipes": "",
     "assets": "",
     "geometry": "ops options registry",
-    "prompts": "geometry",
+    "prompts": "geometry options",
     "batch": "geometry prompts",
-    "sam": "batch files geometry ops prompts registry",
+    "sam": "batch files geometry ops options precision prompts registry",
     "adapters": "files ops options registry sam",
     "decoders": "batch options prompts registry sam",
     "model": "adapters batch decoders files geometry leftovers options precision prompts registry"

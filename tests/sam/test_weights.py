@@ -186,13 +186,13 @@ def test_long_lists_are_counted(state, tmp_path, refused):
 def test_wrong_base_name_names_the_right_one(state, tmp_path, refused):
     state[ImageEncoder.anchor] = torch.empty(1024, 3, 16, 16)
     path = saved(tmp_path / "sam.pth", state)
-    words = ["does not fit vit_b", "looks like vit_l", "base.name=vit_l"]
+    words = ["does not fit vit_b", "looks like vit_l", "name=vit_l"]
     message = refused(words, weights.load_sam, "vit_b", path)
     assert message.count("image_encoder") == 0  # the hint says it all
 
 
 def test_unknown_base_name(refused):
-    refused(["base.name=vit_x", "vit_b, vit_l, vit_h"], weights.load_sam, "vit_x", "sam.pth")
+    refused(["name=vit_x", "vit_b, vit_l, vit_h"], weights.load_sam, "vit_x", "sam.pth")
     refused("did you mean 'vit_b'", weights.load_sam, "vitb")
 
 
@@ -206,7 +206,7 @@ def test_folder_without_weights(tmp_path, refused):
 
 
 def test_bases_that_do_not_ship_need_a_file(refused):
-    refused(["vit_b", "base.weights="], weights.load_sam, "vit_b")
+    refused(["vit_b", "source="], weights.load_sam, "vit_b")
 
 
 class TestHub:
@@ -225,7 +225,7 @@ class TestHub:
         return calls
 
     def test_offline_by_default(self, asked, refused):
-        words = ["facebook/sam-vit-base", "not in the local cache", "base.download=true"]
+        words = ["facebook/sam-vit-base", "not in the local cache", "download=True"]
         refused(words, weights.load_sam, "vit_b", "facebook/sam-vit-base")
         assert asked == [("facebook/sam-vit-base", True)]
 

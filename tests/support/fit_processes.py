@@ -53,7 +53,7 @@ def main(root: str, out: str, method: str, batch_size: int, accumulate: int) -> 
         None,
         config,
         output=Path(out) / "run",
-        cpu=True,
+        device="cpu",
         on_event=lambda event: losses.append(event["loss"]),
         loss=loss,
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2, weight_decay=1e-4),

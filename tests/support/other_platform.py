@@ -78,7 +78,9 @@ def train_with_a_worker() -> None:
     small = samtune.InputPolicy((64, 64))
     model = samtune.FineTuned(samtune.load_sam("nano"), decoder="tuned", input=small)
     settings = samtune.FitConfig(max_steps=1, batch_size=1)
-    result = samtune.fit(model, samtune.open_data("set", workers=1).train, None, settings, cpu=True)
+    result = samtune.fit(
+        model, samtune.open_data("set", workers=1).train, None, settings, device="cpu"
+    )
     assert result.steps == 1
 
 

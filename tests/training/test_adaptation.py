@@ -85,7 +85,7 @@ def test_a_short_budget_beats_zero_shot(base, nuclei, zero_shot, everything, ada
     )
     rate, steps = RATES.get(decoder, 2e-3), STEPS.get(decoder, 16)
     config = samtune.FitConfig(max_steps=steps, batch_size=2, lr=rate, warmup=0.1)
-    samtune.fit(model, nuclei["train"], None, config, cpu=True)
+    samtune.fit(model, nuclei["train"], None, config, device="cpu")
     tuned = iou(model, nuclei["test"])
     print(f"{adapter} {decoder} {zero_shot:.3f} {everything:.3f} {tuned:.3f}")
     assert tuned > max(zero_shot, everything) + MARGIN

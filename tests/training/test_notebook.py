@@ -81,7 +81,7 @@ def test_a_notebook(tmp_path):
         optimizer=lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9),
         callbacks=curve,
         output=tmp_path / "run",
-        cpu=True,
+        device="cpu",
     )
     assert result.steps == 4 and len(curve.losses) == 4 and len(curve.ious) == 2
     assert any(gain.any() for gain in model.adapter.gains)

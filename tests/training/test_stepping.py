@@ -68,7 +68,7 @@ def run(sam, pairs, monkeypatch):
         start = torch.cat([p.detach().flatten() for p in model.parameters()])
         size = {"max_steps": 6, "batch_size": 2, "micro_batch": 1, "log_every": 3}
         config = FitConfig(**size, lr=1e-3, precision="fp32", **UNSAFE)
-        fit(model, images, config, on_event=rows.append, cpu=True, **how)
+        fit(model, images, config, on_event=rows.append, device="cpu", **how)
         # together: alone, a weight whose true gradient is zero follows rounding (Adam)
         way = torch.cat([p.detach().flatten() for p in model.parameters()]) - start
         return way, [row for row in rows if row["event"] == "train"], reads.count

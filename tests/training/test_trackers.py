@@ -62,7 +62,7 @@ def test_trackers_write_into_the_run_folder_only(
 def test_without_a_folder_they_are_refused(refused):
     config = FitConfig(trackers=("tensorboard",))
     said = ["train.trackers=tensorboard", "give output=FOLDER"]
-    refused(said, make_accelerator, config, True, None)
+    refused(said, make_accelerator, config, None, None)
 
 
 def test_the_reader_s_own_environment_holds(tmp_path, monkeypatch, environment):

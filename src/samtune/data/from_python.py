@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from samtune.data.config import SPLITS, DataConfig, check_settings
-from samtune.data.items import ItemImage, ItemMask, Items, Keys, channels_last, is_stack
+from samtune.data.items import (
+    ItemImage,
+    ItemMask,
+    Items,
+    Keys,
+    channels_last,
+    check_keys,
+    check_limits,
+    is_stack,
+)
 from samtune.data.opening import DataSplits
 from samtune.data.problems import DataError
 from samtune.data.record import Record
@@ -19,7 +28,7 @@ from samtune.data.split import Split
 from samtune.data.splits import divided, with_shots
 from samtune.errors import InputError
 from samtune.files import as_path
-from samtune.options import validated
+from samtune.options import speaks_python, validated
 
 LOOKED_AT = 8
 """Largest number of samples from which the kind of all is inferred."""
@@ -31,6 +40,7 @@ OF_FILES = frozenset(
 BRIGHT = 255
 
 
+@speaks_python()
 def data_from(
     train: Any,
     val: Any = None,
@@ -71,6 +81,8 @@ def data_from(
         InputError: A split of another form, no sample, a setting that is not known or out of its
             range, or samples of which it is not clear what their values mean.
     """
+    check_limits(limits)
+    check_keys(keys)
     parts = {"train": train, "val": val, "test": test}
     config = _config(settings)
     records = {
@@ -133,8 +145,6 @@ def _records(samples: Any, split: str, items: Items) -> list[Record]:
             f"{split}: a {type(samples).__name__} has no len() and []; give a map-style data set "
             "of torch, a list of samples, or list(...) of a generator"
         )
-    if items.limits is not None and not items.limits[0] < items.limits[1]:
-        raise InputError(f"limits={items.limits}: must be the low and the high value")
     count = len(samples)
     if not count:
         raise InputError(f"{split}: has no sample; give at least one")
@@ -152,6 +162,8 @@ def _records(samples: Any, split: str, items: Items) -> list[Record]:
 
 
 def _renamed(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise InputError(f"names={names!r}: must be a list of one name per sample")
     if len(set(names)) != len(records):
         raise InputError(
             f"names: {len(set(names))} different names for {len(records)} samples; give one per "

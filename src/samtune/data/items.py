@@ -15,6 +15,7 @@ from PIL import Image
 
 from samtune.data.problems import DataError, remark_invisible
 from samtune.data.stored import Stored
+from samtune.errors import InputError
 
 MOST_CHANNELS = 4
 """Largest length of an axis that may be the channels."""
@@ -105,6 +106,29 @@ class _ItemHalf(Stored):
 
     def _parts(self) -> Parts:
         return self.items.parts(self.index, self.half)
+
+
+def check_limits(limits: Any) -> None:
+    """Refuses what are not the low and the high value of images.
+
+    Raises:
+        InputError: With the rule.
+    """
+    pair = tuple(limits) if isinstance(limits, Sequence) and not isinstance(limits, str) else ()
+    numbers = [one for one in pair if isinstance(one, int | float)]
+    if limits is not None and not (len(pair) == len(numbers) == 2 and numbers[0] < numbers[1]):
+        raise InputError(f"limits={limits!r}: must be the low and the high value, as in (0, 255)")
+
+
+def check_keys(keys: Any) -> None:
+    """Refuses what are not the two keys of image and mask.
+
+    Raises:
+        InputError: With the rule.
+    """
+    is_pair = isinstance(keys, Sequence) and not isinstance(keys, str) and len(keys) == 2
+    if keys is not None and not is_pair:
+        raise InputError(f"keys={keys!r}: must be those of image and mask, as ('image', 'mask')")
 
 
 @dataclass(frozen=True)

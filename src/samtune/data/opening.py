@@ -18,7 +18,7 @@ from samtune.data.splits import splits
 from samtune.data.walking import SPLIT_NAMES
 from samtune.errors import InputError
 from samtune.files import as_path
-from samtune.options import as_typed_in_python, without_section
+from samtune.options import in_python, speaks_python
 
 _WIDE = 78
 
@@ -80,6 +80,7 @@ class DataSplits:
         return "\n".join(lines)
 
 
+@speaks_python()
 def open_data(root: str | Path, **settings: Any) -> DataSplits:
     """Opens a data set: finds its images and masks, and its splits or makes them.
 
@@ -99,11 +100,10 @@ def open_data(root: str | Path, **settings: Any) -> DataSplits:
     if isinstance(layout := settings.get("layout"), Layout):
         settings = {**settings, "layout": LAYOUTS.outside.adopt(layout)}
     LAYOUTS.outside.typed(layout)
-    given = with_patterns({"root": str(root), **settings})
-    with as_typed_in_python(DataConfig):
-        config = DataConfig(**{**defaults_of(given), **given})
-        records = find(config)
-        parts = splits(config, records)
+    given = with_patterns({"root": str(as_path(root)), **settings})
+    config = DataConfig(**{**defaults_of(given), **given})
+    records = find(config)
+    parts = splits(config, records)
     train, val, test = (Split(tuple(parts[name]), config, name) for name in SPLITS)
     carved = tuple(name for name in ("val", "test") if name not in records and parts[name])
     return DataSplits(train, val, test, config, carved)
@@ -114,8 +114,8 @@ def _typed(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(
         replace(
             row,
-            what=without_section(DataConfig, row.what),
-            remedy=without_section(DataConfig, row.remedy),
+            what=in_python(row.what, own=DataConfig.section),
+            remedy=in_python(row.remedy, own=DataConfig.section),
         )
         for row in findings
     )

@@ -290,7 +290,7 @@ def empty_split(name: str, data: DataConfig) -> InputError:
 def no_objects(images: int, data: DataConfig) -> InputError:
     """The error for training masks without any object."""
     what = f"none of the {images} training masks has an object"
-    return DataError(data.place, "no objects", what, "check the masks and data.masks")
+    return DataError(data.place, "no objects", what, "check the files and the setting data.masks")
 
 
 def _digest(image: NDArray[Any]) -> str:

@@ -15,7 +15,7 @@ from samtune.data.config import DataConfig
 from samtune.data.labels import read_sample
 from samtune.data.record import Record
 from samtune.errors import InputError
-from samtune.options import as_typed_in_python
+from samtune.options import speaks_python
 
 TINTS = ((230, 90, 40), (40, 130, 220), (60, 170, 90), (200, 60, 160), (220, 180, 40))
 """RGB colours of the objects in a picture, one after the other."""
@@ -94,6 +94,7 @@ class Split(Sequence[LabelledImage]):
     @overload
     def __getitem__(self, index: slice | Sequence[int] | NDArray) -> Split: ...
 
+    @speaks_python()
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray) -> LabelledImage | Split:
         """One image, or the split of several; see the class.
 
@@ -106,12 +107,13 @@ class Split(Sequence[LabelledImage]):
         if isinstance(index, int | np.integer):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"{index}: {self.name or 'the split'} has {len(self)} images")
-            with as_typed_in_python(DataConfig):
-                sample = read_sample(self.records[index], self.config)
+            sample = read_sample(self.records[index], self.config)
             labels = sample.labels
             return LabelledImage(
                 sample.image, labels.map, labels.classes, sample.name, labels.valid
             )
+        if isinstance(index, str):
+            raise InputError(f"{index}: images have numbers; split.names.index({index!r}) is that")
         rows = np.arange(len(self))[np.asarray(index, None if len(index) else int)]
         return replace(self, records=tuple(self.records[i] for i in rows))
 

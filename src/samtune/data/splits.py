@@ -110,10 +110,10 @@ def _carve(whole: list[Record], missing: list[str], config: DataConfig) -> dict[
     rest = _units(whole, config)
     if missing and len(rest) < 2:
         what = "case" if config.group else "volume" if whole[0].group else "pair"
+        remedy = "provide split folders" if config.root else "give val= and test= as well"
         raise InputError(
-            f"{whole[0].file}: the only {what} cannot be divided into training and "
-            f"{' and '.join(missing)} "
-            f"splits; add {what}s, or provide split folders"
+            f"{whole[0].file}: the only {what} cannot be divided into splits for training and "
+            f"{' and '.join(sorted(missing, reverse=True))}; add {what}s, or {remedy}"
         )
     if len(rest) <= len(missing):
         return {"train": _of_units(rest[1:]), **{name: _of_units(rest[:1]) for name in missing}}

@@ -23,8 +23,10 @@ from samtune.data.scan import empty_split, no_objects, summary_of, usable
 from samtune.data.split import Split
 from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy
+from samtune.model.checks import check_model
 from samtune.model.finetuned import FineTuned
-from samtune.options import Settings, as_typed_in_python
+from samtune.options import Settings, speaks_python
+from samtune.options.arguments import check_switch, check_whole
 from samtune.prompts import AUTOMATIC, PromptModes, listed_modes
 
 Images = Split | SegmentationDataset | Sequence[Any] | Dataset[Any]
@@ -35,6 +37,7 @@ OF_THE_MODEL = frozenset({"mean", "std"})
 """Fields of an input policy that act in the model, after the images have left the data set."""
 
 
+@speaks_python()
 @checks_keywords(
     PromptConfig,
     DataConfig,
@@ -71,6 +74,8 @@ def prepare(
             model's, or a training asks in other prompts than the model says.
     """
     check_model(model)
+    check_switch("train", train)
+    check_whole("seed", seed, 0)
     split = _with_settings(split)
     if not isinstance(split, Split):
         split = split_from(split)
@@ -151,10 +156,9 @@ def _images(
     images = _with_settings(images)
     if isinstance(images, Split):
         dataset = prepare(images, model, train, prompts=prompts, seed=seed)
-        with as_typed_in_python(DataConfig):
-            look = summary_of(usable(images.records, dataset.data))
-            if train and not look.objects:
-                raise no_objects(look.images, dataset.data)
+        look = summary_of(usable(images.records, dataset.data))
+        if train and not look.objects:
+            raise no_objects(look.images, dataset.data)
         return dataset
     if isinstance(images, DataLoader):
         raise InputError("DataLoader: batches are made here; give its data set, loader.dataset")
@@ -194,20 +198,6 @@ def _with_settings(images: Images) -> Images:
         images = str(images)  # is refused as such a text is
     raw = not isinstance(images, Split | SegmentationDataset) and hasattr(images, "__getitem__")
     return split_from(images) if raw else images
-
-
-def check_model(model: Any) -> None:
-    """Refuses what is no model of :class:`FineTuned`, such as a plain base.
-
-    Raises:
-        InputError: With how to make one.
-    """
-    if not isinstance(model, FineTuned):
-        what = repr(model) if isinstance(model, str) else type(model).__name__
-        raise InputError(
-            f"model={what}: must be a FineTuned; a base is samtune.FineTuned(sam), and a file is "
-            "samtune.load(FILE)"
-        )
 
 
 def as_model_reads(data: DataConfig, model: FineTuned) -> DataConfig:

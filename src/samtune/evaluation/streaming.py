@@ -16,10 +16,11 @@ from samtune.data.loading import Workers, batches
 from samtune.data.pace import Pace
 from samtune.distributed import place
 from samtune.errors import checks_keywords
+from samtune.evaluation.arguments import ELSEWHERE, check_measured
 from samtune.evaluation.automatic import evaluate_automatic, generators_of
 from samtune.evaluation.beside import Beside
 from samtune.evaluation.image_results import by_class
-from samtune.evaluation.prepare import Images, PromptSettings, check_model, test_images
+from samtune.evaluation.prepare import Images, PromptSettings, test_images
 from samtune.evaluation.result import Evaluation
 from samtune.evaluation.rounds import PromptSums, ends_in
 from samtune.inference.allocator import return_freed_memory
@@ -29,20 +30,15 @@ from samtune.inference.prompted import bytes_of_answer
 from samtune.interrupts.boundaries import end_together, is_stopping
 from samtune.metrics.config import EvalConfig
 from samtune.model.finetuned import FineTuned
-from samtune.precision import Precision, autocast, check_precision
+from samtune.options import speaks_python
+from samtune.precision import Precision, autocast
 from samtune.prompts import Prompts
 
 __all__ = ["Evaluation", "by_class", "evaluate", "predict"]
 
 
-@checks_keywords(
-    EvalConfig,
-    elsewhere={
-        "device": "a model is measured on its own device; move it, as in model.to('cuda')",
-        "settings": "the settings are measuring=EvalConfig(...)",
-        "config": "the settings are measuring=EvalConfig(...)",
-    },
-)
+@speaks_python()
+@checks_keywords(EvalConfig, elsewhere=ELSEWHERE)
 def evaluate(
     model: FineTuned,
     dataset: Images,
@@ -83,8 +79,7 @@ def evaluate(
         InputError: Files cannot be used, images were prepared for another model or for training, or
             a metric is unknown, undefined for the data, or lacks a package.
     """
-    check_model(model)
-    check_precision(precision, model.device)
+    check_measured(model, precision, batch_size, workers, measuring)
     by_mode = test_images(model, dataset, prompts)
     generators = generators_of(model, by_mode, precision)
     prompted = {mode: images for mode, images in by_mode.items() if mode not in generators}

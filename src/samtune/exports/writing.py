@@ -38,8 +38,10 @@ from samtune.files import (
 from samtune.folder_lock import locked
 from samtune.inference.places import REMEDY
 from samtune.inference.predictor import check_threshold
+from samtune.model.checks import check_model
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import IN_FULL, Strength
+from samtune.options import speaks_python
 from samtune.prompts import NONE
 from samtune.report.overlays import draw_overlay
 from samtune.report.page import versions
@@ -108,6 +110,7 @@ class Exported:
         }
 
 
+@speaks_python()
 def export(
     model: FineTuned,
     out: str | Path,
@@ -147,6 +150,7 @@ def export(
         InputError: No such format, a model that it cannot express, a package that is missing, a
             folder that is not empty, or files that answer otherwise than the model.
     """
+    check_model(model)
     target, strength = FORMATS[format](), model.strength
     job = _job(target, model, name, precision, threshold, classes, (checkpoint, base), options)
     folder = _place(out, (checkpoint, base, check))

@@ -15,10 +15,11 @@ from samtune.options import (
     Range,
     Settings,
     changeable,
-    check_values,
     published_settings,
     setting,
+    validated,
 )
+from samtune.options.settings import plain_kind
 from samtune.registry import Registry
 
 _Input = TypeVar("_Input", bound="InputConfig")
@@ -130,11 +131,9 @@ class InputPolicy(InputConfig):
     def __post_init__(self) -> None:
         for name in ("size", "first_size"):
             side = getattr(self, name)
-            if isinstance(side, int):  # a square
+            if isinstance(side, int) and not isinstance(side, bool):  # a square
                 object.__setattr__(self, name, (side, side))
-        # With the names of the settings, at both doors: a model has it as its ``input``.
-        check_values(self, "input")
-        self.check_together()
+        super().__post_init__()
 
     @classmethod
     def of_settings(
@@ -149,7 +148,8 @@ class InputPolicy(InputConfig):
         """
         settings = settings.until_chosen()
         shared = {f.name: getattr(settings, f.name) for f in fields(InputConfig)}
-        return cls(**{**shared, "size": size, **others})
+        policy: InputPolicy = validated(cls, cls.section, {**shared, "size": size, **others})
+        return policy
 
     def changed_by(self, settings: InputPolicy | Mapping[str, Any] | None) -> InputPolicy:
         """The same policy but for some settings, in which one number as the size is a square.
@@ -173,13 +173,12 @@ class InputPolicy(InputConfig):
             raise InputError(
                 f"input.{name}: no such setting{nearest(name, known)}; known are {', '.join(known)}"
             )
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in settings.items()
-        }
-        if isinstance(values.get("size"), int):
-            values["size"] = (values["size"], values["size"])
-        return replace(self, **values)
+        values = {row.name: getattr(self, row.name) for row in fields(self)}
+        values |= {name: plain_kind(value) for name, value in settings.items()}
+        if isinstance(side := values["size"], int) and not isinstance(side, bool):
+            values["size"] = (side, side)
+        policy: InputPolicy = validated(type(self), self.section, values)
+        return policy
 
     def cut_as(self, settings: InputConfig) -> InputPolicy:
         """A copy with the tiles or crops of the settings, which need no training.
@@ -220,17 +219,13 @@ class InputPolicy(InputConfig):
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> InputPolicy:
         """The policy from a checkpoint's header, which has lists and may lack defaults."""
-        given = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        tuples: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
-        }
-        try:
-            return cls(**tuples)
-        except (TypeError, KeyError, AttributeError) as error:
+        given = {row.name: values[row.name] for row in fields(cls) if row.name in values}
+        if "size" not in given:
             raise InputError(
-                f"input={dict(values)}: is not a valid input policy ({error}); copy the file that "
-                "contains it again"
-            ) from error
+                f"input={dict(values)}: has no size; copy the file that contains it again"
+            )
+        policy: InputPolicy = validated(cls, cls.section, given)
+        return policy
 
 
 def multiples(size: tuple[int, int], step: int) -> tuple[int, int]:

@@ -23,8 +23,9 @@ from samtune.inference.formats import PNG, WRITERS, Predicted, Task, Writer, cho
 from samtune.inference.naming import checked_names, label_of, requests_by_name
 from samtune.inference.outlines import TOLERANCE, check_tolerance
 from samtune.inference.places import REMEDY, Places, paths_of, signed_png
-from samtune.inference.predictor import Outside, Predictor, check_places
+from samtune.inference.predictor import Predictor
 from samtune.inference.progress import Journal, key_of
+from samtune.inference.prompt_checks import Outside, check_places
 from samtune.inference.remarks import Counts, Failure, reason_of, remarks_of
 from samtune.inference.requests import check_prompts, prompts_of
 from samtune.interrupts.boundaries import end_if_stopped

@@ -12,31 +12,19 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from samtune.errors import InputError, warn_user
+from samtune.errors import InputError, checks_keywords, warn_user
 from samtune.inference.images import as_rgb
+from samtune.inference.prompt_checks import check_places, tensor_of
 from samtune.inference.prompted import PromptedImage
-from samtune.inference.requests import FRACTIONS, check_labels, is_of_fractions
+from samtune.inference.requests import check_labels
 from samtune.inference.transform import FrameTransform
+from samtune.model.checks import check_model
 from samtune.model.finetuned import FineTuned
+from samtune.model.parts import OF_PREDICTOR
+from samtune.options import speaks_python
+from samtune.options.arguments import check_rows
 from samtune.precision import Precision, autocast, check_precision
-from samtune.prompts import NEGATIVE, NONE, POSITIVE, Prompts
-
-
-class Outside(InputError):
-    """A box or point that is nowhere on the image.
-
-    Args:
-        prompt: The box or point as it was given, as in ``box=[0, 0, 9, 9]``.
-        size: ``(h, w)`` of the image in pixels.
-        order: The coordinates that it must hold.
-    """
-
-    def __init__(self, prompt: str, size: tuple[int, int], order: str) -> None:
-        self.prompt, (h, w) = prompt, size
-        super().__init__(
-            f"{prompt}: lies outside the image of {w}x{h} pixels; give {order} in the pixels of "
-            "this image"
-        )
+from samtune.prompts import NONE, Prompts
 
 
 class PromptMismatch(UserWarning):
@@ -65,9 +53,12 @@ class Predictor:
             GPU.
     """
 
+    @speaks_python()
+    @checks_keywords(elsewhere=OF_PREDICTOR)
     def __init__(
         self, model: FineTuned, threshold: float = 0.0, precision: Precision = "auto"
     ) -> None:
+        check_model(model)
         check_threshold(threshold, model)
         check_precision(precision, model.device)
         self.model = model.eval()
@@ -79,6 +70,7 @@ class Predictor:
         self._single = self._foreign and not model.multimask
         self._of_base: set[str] = set()  # kinds of which it has said that the base answers them
 
+    @speaks_python()
     @torch.no_grad()
     def set_image(
         self, image: NDArray[Any] | Image.Image | str | Path, image_format: str = "RGB"
@@ -161,6 +153,7 @@ class Predictor:
         """The embedding ``(1, C, H, W)``; ``None`` without an image."""
         return None if self._image is None else self.get_image_embedding()
 
+    @speaks_python()
     def get_image_embedding(self) -> torch.Tensor:
         """The embedding ``(1, C, H, W)`` of the image.
 
@@ -185,6 +178,17 @@ class Predictor:
         """Forgets the image."""
         self._image = None
 
+    @checks_keywords(
+        elsewhere={
+            "boxes": "one box is box=; several go to predict_torch(boxes=...)",
+            "input_boxes": "one box is box=; several go to predict_torch(boxes=...)",
+            "points": "points are point_coords= with point_labels=",
+            "input_points": "points are point_coords= with point_labels=",
+            "labels": "labels of points are point_labels=",
+            "input_labels": "labels of points are point_labels=",
+            "mask": "the logits of an earlier call are mask_input=",
+        }
+    )
     def predict(
         self,
         point_coords: ArrayLike | None = None,
@@ -213,11 +217,11 @@ class Predictor:
         Raises:
             InputError: No image set, malformed prompts, or a box or point outside the image.
         """
-        points = _tensor(point_coords, (1, -1, 2), "point_coords")
-        labels = _tensor(point_labels, (1, -1), "point_labels")
+        points = tensor_of(point_coords, (1, -1, 2), "point_coords")
+        labels = tensor_of(point_labels, (1, -1), "point_labels")
         check_labels(points, labels)
         prompts = Prompts.of(
-            boxes=_tensor(box, (1, 4), "box"),
+            boxes=tensor_of(box, (1, 4), "box"),
             points=points,
             labels=labels,
             masks=self._mask(mask_input),
@@ -250,12 +254,15 @@ class Predictor:
             4W)``.
 
         Raises:
-            InputError: No image set, or a box or point outside the image.
+            InputError: No image set, tensors of other shapes, or a box or point outside the image.
         """
         image = self._present()
         if isinstance(point_coords, Prompts):
             return self.answer(point_coords, multimask_output, return_logits)
         back = image.whole.to_original
+        check_rows("boxes", boxes, (4,))
+        check_rows("point_coords", point_coords, (None, 2))
+        check_rows("point_labels", point_labels, (None,))
         prompts = Prompts.of(
             boxes=None if boxes is None else back(boxes.reshape(-1, 2, 2)).flatten(1),
             points=None if point_coords is None else back(point_coords),
@@ -346,6 +353,8 @@ def check_threshold(threshold: float, model: FineTuned | None = None) -> None:
         InputError: It is not finite, or the model answers with classes, of which the likeliest one
             counts.
     """
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise InputError(f"threshold={threshold!r}: must be a number, the logit to cut at")
     if not math.isfinite(threshold):
         raise InputError(
             f"threshold={threshold}: no logit to cut at; choose a finite number, 0 for a "
@@ -356,45 +365,3 @@ def check_threshold(threshold: float, model: FineTuned | None = None) -> None:
             f"threshold={threshold:g}: each pixel gets the likeliest of the model's {classes} "
             "classes, and nothing is cut; leave it out"
         )
-
-
-def _tensor(value: ArrayLike | None, shape: Sequence[int], name: str) -> torch.Tensor | None:
-    if value is None:
-        return None
-    try:
-        return torch.as_tensor(np.asarray(value, dtype=np.float32)).reshape(*shape)
-    except (ValueError, TypeError, RuntimeError) as error:
-        wanted = " x ".join("n" if n == -1 else str(n) for n in shape[1:])
-        what, several = " ".join(str(value).split()), np.size(value) > np.prod(shape) > 0
-        more = "; several boxes at once go to predict_torch(boxes=...)" if several else ""
-        raise InputError(f"{name}={what}: must be {wanted} numbers{more}") from error
-
-
-def check_places(prompts: Prompts, size: tuple[int, int]) -> None:
-    """Checks that boxes and points lie on an image.
-
-    Args:
-        prompts: In the pixels of the image.
-        size: Its height and width.
-
-    Raises:
-        InputError: One is nowhere on it (:class:`Outside`), not finite, or no box.
-    """
-    h, w = size
-    used = prompts.labels >= NEGATIVE
-    if not bool(prompts.coords[used].isfinite().all()):
-        raise InputError("a box or point is not finite: give pixels of this image")
-    for box in prompts.boxes():
-        x0, y0, x1, y1 = box.tolist()
-        if math.isnan(x0):  # this prompt has no box
-            continue
-        if x1 <= x0 or y1 <= y0:
-            raise InputError(f"box={box.tolist()}: must be x0, y0, x1, y1 with x0 < x1 and y0 < y1")
-        if is_of_fractions((x0, y0, x1, y1)):
-            raise InputError(f"box={box.tolist()}: {FRACTIONS}")
-        if x0 >= w or y0 >= h or x1 <= 0 or y1 <= 0:
-            raise Outside(f"box={box.tolist()}", size, "xyxy")
-    points = prompts.coords[(prompts.labels == NEGATIVE) | (prompts.labels == POSITIVE)]
-    for x, y in points.tolist():
-        if not (0 <= x <= w and 0 <= y <= h):
-            raise Outside(f"point={[x, y]}", size, "xy")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from samtune.errors import InputError
-from samtune.inference.predictor import Outside
+from samtune.inference.prompt_checks import Outside
 from samtune.report.quantities import counted
 
 

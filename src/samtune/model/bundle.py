@@ -11,7 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from samtune.errors import InputError
+from samtune.errors import InputError, checks_keywords
 from samtune.files import WRITTEN_BY, as_path, refuse_onto, refuse_to_replace, write_tensors
 from samtune.model.card import card_of
 from samtune.model.checkpoint import check_base, trained_tensors
@@ -23,6 +23,7 @@ from samtune.model.header import (
     read_header,
     summary_beside,
 )
+from samtune.options import speaks_python
 from samtune.sam.locating import PACKAGED
 from samtune.sam.weights import BASE, BASE_NOTE, load_sam
 
@@ -34,6 +35,8 @@ OFFICIAL_LICENCE = "apache-2.0"
 """The licence of the official bases, of MobileSAM's and of nano."""
 
 
+@speaks_python()
+@checks_keywords(elsewhere={"license": "give licence=, as in licence='apache-2.0'"})
 def bundle(
     checkpoint: str | Path,
     out: str | Path,

@@ -7,7 +7,6 @@ the description of the model and the sha256 of the base. Nothing is pickled.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 from samtune.adapters import Adapter
 from samtune.decoders import Decoder
 from samtune.errors import InputError, checks_keywords
-from samtune.files import WRITTEN_BY, as_path, free_path, read_tensors, write_tensors
+from samtune.files import WRITTEN_BY, read_tensors, write_tensors
 from samtune.geometry import InputPolicy
+from samtune.model.file_place import checkpoint_place
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import (
     BUNDLE,
@@ -31,7 +31,6 @@ from samtune.model.header import (
     check_further,
     check_modules,
     checkpoint_file,
-    is_checkpoint,
     read_header,
     summary_beside,
 )
@@ -43,6 +42,8 @@ from samtune.model.packages import (
 )
 from samtune.model.parts import name_of
 from samtune.model.strength import PLAIN, Strength, StrengthSetting, set_demanded
+from samtune.options import speaks_python
+from samtune.precision import Device, device_named
 from samtune.registry import trust as allow
 from samtune.registry.places import PLACE, place_of
 from samtune.sam.model import Sam
@@ -63,6 +64,7 @@ DAMAGED = "copy it again from its origin"
 """The remedy for a file that cannot be read."""
 
 
+@speaks_python()
 def save(
     model: FineTuned,
     path: str | Path,
@@ -110,21 +112,7 @@ def write_checkpoint(
     Raises:
         InputError: The disk is full, or the path is a folder, or a file that is no checkpoint.
     """
-    place = as_path(path)
-    if place.is_dir() or str(path).endswith(("/", os.sep)):
-        raise InputError(
-            f"{path}: is a folder; give the file to write, as in {place / 'model.safetensors'}"
-        )
-    if place.suffix.lower() in {".pt", ".pth", ".ckpt", ".bin"}:  # others unpickle these
-        raise InputError(
-            f"{path}: a checkpoint is a .safetensors file, not {place.suffix}; give it that "
-            f"ending, as in {place.with_suffix('.safetensors')}"
-        )
-    if place.is_file() and not is_checkpoint(place):
-        raise InputError(
-            f"{path}: is a file but not a samtune checkpoint, perhaps a base's weights; choose "
-            f"another path, as in {free_path(place)}"
-        )
+    place = checkpoint_place(path)
     header = json.dumps(with_packages_of_settings({**describe(model), **extra}))
     tensors = _in_own_memory(model.state_dict())
     signed = {} if verb is None else {WRITTEN_BY: verb}
@@ -187,13 +175,20 @@ def _entry(model: FineTuned, kind: str, options: Mapping[str, Any] | None) -> di
     return {"name": name, MODULE: place_of(type(getattr(model, kind)))}
 
 
-@checks_keywords(elsewhere={"weights": "the weights of the base are base=FILE"})
+@speaks_python()
+@checks_keywords(
+    elsewhere={
+        "weights": "the weights of the base are base=FILE",
+        "map_location": "give device=, as in device='cuda'",
+        "input": "the frame is that of the training, which the file states",
+    }
+)
 def load(
     path: str | Path,
     base: Sam | str | Path | None = None,
     *,
     any_base: bool = False,
-    device: str = "cpu",
+    device: Device = "cpu",
     strength: StrengthSetting | None = None,
     adapter: str | type[Adapter] | Adapter | None = None,
     decoder: str | type[Decoder] | Decoder | None = None,
@@ -226,13 +221,14 @@ def load(
         InputError: The file is not a checkpoint, the base is another, tensors do not fit, the model
             does not support the strength, or a class is not available or not trusted.
     """
+    place = device_named(device)
     parts: dict[str, Any] = {"adapter": adapter, "decoder": decoder}
     modules = {kind: part for kind, part in parts.items() if isinstance(part, nn.Module)}
     classes = {kind: part for kind, part in parts.items() if kind not in modules}
     file = checkpoint_file(path, download)
     header = with_classes(read_header(file), classes)
     check_modules(header, str(path), list(modules))
-    allow(*([trust] if isinstance(trust, str) else trust))
+    allow(*(trust if isinstance(trust, list | tuple) else [trust]))
     check_packages(_without(header, modules), str(path))
     tensors = read_tensors(file, DAMAGED)
     if base is None and BUNDLE in header:
@@ -245,9 +241,8 @@ def load(
     model.strength = Strength.read(header)
     if strength is not None:
         set_demanded(model, strength)
-    model.multimask = _multimask(header)
-    model.about = _about(header, file)
-    return model.to(device).eval()
+    model.multimask, model.about = _multimask(header), _about(header, file)
+    return model.to(place).eval()
 
 
 def _about(header: Mapping[str, Any], file: Path) -> dict[str, Any]:

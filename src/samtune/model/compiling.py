@@ -37,7 +37,9 @@ def compiling_of(setting: Literal["auto", "graphs"] | bool, device: torch.device
     """
     if setting == "graphs":
         if device.type != "cuda":
-            raise InputError(f"train.compile=graphs: needs a GPU, not {device.type}; set it true")
+            raise InputError(
+                f"train.compile=graphs: needs a GPU, not {device.type}; set train.compile=true"
+            )
         return "graphs"
     if setting == "auto":
         return "blocks" if device.type == "cuda" and _has_triton() else "none"

@@ -14,20 +14,22 @@ from torch.utils.checkpoint import checkpoint
 from samtune.adapters import ADAPTERS, Adapter
 from samtune.batch import Masks
 from samtune.decoders import DECODERS, Decoder, Features
-from samtune.errors import InputError
+from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy, check_divided
 from samtune.model.compiling import Compiling, compiled, run_block
 from samtune.model.feature_cache import FeatureCache, Streams
 from samtune.model.on_hub import OnHub
 from samtune.model.parts import (
+    OF_PREDICTOR,
+    check_asked,
     check_base_of,
     check_fit,
     check_pair,
     check_parts,
     checks_words,
+    description,
     name_of,
     options_of,
-    shown_name,
 )
 from samtune.model.rates import rate_of
 from samtune.model.strength import (
@@ -41,6 +43,7 @@ from samtune.model.strength import (
     plain_input,
     weakened,
 )
+from samtune.options import speaks_python
 from samtune.prompts import PromptModes, Prompts, mask_size_over
 from samtune.sam.edits import BlockEdits
 from samtune.sam.encoder import EncoderBlock
@@ -77,6 +80,7 @@ class FineTuned(OnHub, nn.Module):
             together.
     """
 
+    @speaks_python()
     @checks_words
     def __init__(
         self,
@@ -156,6 +160,7 @@ class FineTuned(OnHub, nn.Module):
         return self._strength
 
     @strength.setter
+    @speaks_python()
     def strength(self, value: StrengthSetting) -> None:
         strength = self._strength.changed_by(value)
         check_supported(self, strength)
@@ -289,6 +294,7 @@ class FineTuned(OnHub, nn.Module):
             sizes: ``(B, 2)`` height and width of the content; ``None`` if nothing is padded.
             multimask: Three masks per prompt instead of one.
         """
+        check_asked(prompts)
         answers = []
         for model, rows in self.by_strength(prompts):
             encoded = model.encode(model.preprocess(pixels, sizes))
@@ -305,22 +311,16 @@ class FineTuned(OnHub, nn.Module):
         return masks if auxiliary is None else replace(masks, auxiliary=auxiliary)
 
     def __repr__(self) -> str:
-        height, width = self.tuned_input.size
-        total = self.trainable() + sum(p.numel() for p in self.sam.parameters())
-        lines = [
-            f"base: {self.sam.spec.name}, frame {height} x {width} pixels",
-            *(f"{kind}: {shown_name(name)}" for kind, name in self.names.items()),
-            f"trained: {self.trainable():,} of {total:,} parameters, for prompts {self.prompts}",
-            f"strength: {self.strength}",
-        ]
-        return "\n".join(["FineTuned(", *(f"  {line}" for line in lines), ")"])
+        return description(self)
 
+    @checks_keywords(elsewhere=OF_PREDICTOR)
     def predictor(self, threshold: float = 0.0, precision: Precision = "auto") -> Predictor:
         """A predictor for this model, with the interface of ``SamPredictor``."""
         from samtune.inference.predictor import Predictor
 
         return Predictor(self, threshold, precision)
 
+    @speaks_python()
     def merge(self) -> Sam:
         """One plain SAM in memory that answers as this model does at one strength for all prompts.
 

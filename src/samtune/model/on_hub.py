@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from samtune.errors import InputError
 from samtune.files import as_path, write_whole
+from samtune.options import speaks_python
 
 if TYPE_CHECKING:
     from samtune.model.finetuned import FineTuned
@@ -87,6 +88,7 @@ class OnHub:
     about: Mapping[str, Any] | None = None
     """Further entries of the checkpoint's header that it was read from, as settings and numbers."""
 
+    @speaks_python()
     def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
         """Writes checkpoint, header and card to a folder, which ``from_pretrained`` reads.
 
@@ -111,6 +113,7 @@ class OnHub:
         return place
 
     @classmethod
+    @speaks_python()
     def from_pretrained(cls, source: str | Path, base: Any = None, **how: Any) -> Self:
         """The model of a folder of :meth:`save_pretrained`, or of a repository.
 
@@ -128,6 +131,7 @@ class OnHub:
         word = f"{PREFIX}{source}" if named else source
         return load(word, base, **how)  # type: ignore[return-value]
 
+    @speaks_python()
     def push_to_hub(
         self,
         repository: str,

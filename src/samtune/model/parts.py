@@ -11,6 +11,7 @@ from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy
+from samtune.prompts import Prompts
 from samtune.registry import Registry, trust
 from samtune.registry.places import PLACE
 from samtune.sam.model import Sam
@@ -24,7 +25,26 @@ _ELSEWHERE = {
     "strength": "set it afterwards, as in model.strength = 0.5",
 }
 """Words that are no arguments of ``FineTuned``, and where the matter is settled."""
+OF_PREDICTOR = {
+    "device": "a model lies where its base does; move it before, as in model.to('cuda')",
+    "thresh": "the logit to cut at is threshold=",
+    "multimask": "is an argument of predict, multimask_output=",
+}
+"""Words that are no arguments of predictors and generators, and where the matter is settled."""
 _REGISTRIES: Mapping[str, Registry[Any]] = {"adapter": ADAPTERS, "decoder": DECODERS}
+
+
+def check_asked(prompts: Any) -> None:
+    """Refuses what are no prompts, such as boxes as they are.
+
+    Raises:
+        InputError: With how they are made.
+    """
+    if not isinstance(prompts, Prompts):
+        raise InputError(
+            f"prompts={type(prompts).__name__}: must be samtune.Prompts, as in "
+            "samtune.Prompts.of(boxes=boxes), or samtune.Prompts.of() to ask without a prompt"
+        )
 
 
 def check_base_of(sam: Any) -> None:
@@ -70,6 +90,19 @@ def name_of(registry: Registry[Any], part: Any) -> Any:
 def shown_name(name: str) -> str:
     """The name of an adapter or a decoder for readers, also if nobody has registered it."""
     return "a module of your own" if name in (Adapter.name, Decoder.name) else name
+
+
+def description(model: Any) -> str:
+    """A model in a few lines: base, adapter, decoder, and what is trained."""
+    height, width = model.tuned_input.size
+    total = model.trainable() + sum(p.numel() for p in model.sam.parameters())
+    lines = [
+        f"base: {model.sam.spec.name}, frame {height} x {width} pixels",
+        *(f"{kind}: {shown_name(name)}" for kind, name in model.names.items()),
+        f"trained: {model.trainable():,} of {total:,} parameters, for prompts {model.prompts}",
+        f"strength: {model.strength}",
+    ]
+    return "\n".join(["FineTuned(", *(f"  {line}" for line in lines), ")"])
 
 
 def check_parts(sam: Sam, parts: Sequence[Any]) -> None:

@@ -25,6 +25,7 @@ from samtune.options.fields import (
     setting,
 )
 from samtune.options.functions import further_inputs, name_of
+from samtune.options.python_names import as_typed_in_python, in_python, speaks_python
 from samtune.options.ranges import (
     Bound,
     Count,
@@ -37,7 +38,7 @@ from samtune.options.ranges import (
     Rate,
     SwitchOrName,
 )
-from samtune.options.settings import Settings, as_typed_in_python, without_section
+from samtune.options.settings import Settings
 from samtune.options.validation import check_values, ranges, validated
 
 __all__ = [
@@ -60,12 +61,13 @@ __all__ = [
     "changeable",
     "check_values",
     "further_inputs",
+    "in_python",
     "level_of",
     "name_of",
     "names_of",
     "published_settings",
     "ranges",
     "setting",
+    "speaks_python",
     "validated",
-    "without_section",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 from samtune.errors import InputError, closest, meant
 from samtune.options.docs import WithFieldDocs
+from samtune.options.python_names import SCHEMAS, as_typed_in_python
 
 _ALIKE = 0.65
 """How alike the letters of a name must be to be meant."""
@@ -37,6 +37,10 @@ class Settings(metaclass=WithFieldDocs):
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Words that are often taken for fields, each with a clause that says where the matter is
     settled."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        SCHEMAS.append(cls)
 
     def __new__(cls, *args: Any, **values: Any) -> Self:
         """Refuses names that no field has, with the one that is meant."""
@@ -84,28 +88,6 @@ def made_of_words() -> Iterator[None]:
         yield
     finally:
         _BY_WORDS.reset(token)
-
-
-@contextmanager
-def as_typed_in_python(schema: type[Settings]) -> Iterator[None]:
-    """Errors within name the fields of a dataclass without its section, as Python does.
-
-    Raises:
-        InputError: With such names.
-    """
-    try:
-        yield
-    except InputError as error:
-        error.args = (without_section(schema, str(error)),)
-        raise
-
-
-def without_section(schema: type[Settings], text: str) -> str:
-    """A text in which the fields of a dataclass have the names that Python code types."""
-    if not schema.section:
-        return text
-    names = "|".join(row.name for row in dataclasses.fields(schema))  # type: ignore[arg-type]
-    return re.sub(rf"\b{re.escape(schema.section)}\.({names})\b", r"\1", text)
 
 
 def check_all_together(settings: Any) -> None:

@@ -98,7 +98,7 @@ def _measure(
         _count_anew(device)
         marks.append((time.perf_counter(), time.process_time()))
 
-    fit(model, data.train, config=config, on_step=mark, cpu=device.type == "cpu")
+    fit(model, data.train, config=config, on_step=mark, device=device)
     (wall, cpu), (wall_after, cpu_after) = marks[-2:]
     return wall_after - wall, cpu_after - cpu, peak
 

@@ -97,6 +97,8 @@ def trust(*names: str) -> None:
         InputError: A name that is neither.
     """
     for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"trust={name!r}: must be the name of a module, as in trust=my_pkg")
         if not PLACE.fullmatch(name) and not re.fullmatch(DOTTED, name):
             near = re.sub(r"\W+", "_", name).strip("_")
             raise InputError(

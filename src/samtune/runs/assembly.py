@@ -17,6 +17,7 @@ from samtune.errors import InputError
 from samtune.evaluation.prepare import prepare
 from samtune.geometry import RESIZES, InputPolicy, check_divided
 from samtune.model.finetuned import FineTuned
+from samtune.precision import device_named, fastest_device
 from samtune.prompts import PromptModes
 from samtune.runs.config import RunConfig
 from samtune.sam.layers import shapes_alone
@@ -137,21 +138,8 @@ def device_of(config: RunConfig) -> str:
         InputError: The requested device does not exist.
     """
     if config.device != "auto":
-        return _named_device(config.device)
-    if torch.cuda.is_available():
-        return f"cuda:{torch.cuda.current_device()}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _named_device(name: str) -> str:
-    try:
-        torch.empty(1, device=name)
-        if name.startswith("cuda:"):
-            torch.cuda.set_device(name)  # the device on which accelerate puts the model
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise InputError(f"device={name}: {reason}; choose cpu, cuda, mps or auto") from error
-    return name
+        return str(device_named(config.device))
+    return str(fastest_device())
 
 
 def dataset_of(

@@ -195,7 +195,7 @@ def _fit(plan: Plan, folder: Path, log: Log, begun: bool, outside: Outside) -> F
             "config": without_places(config.tree()),
             "precision": arithmetic(config.train.precision, plan.model.device),
         },
-        cpu=config.device == "cpu",
+        device=None if config.device == "auto" else config.device,
         measuring=config.eval,
         outside=outside,
         automatic=changed_settings(config),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from samtune.batch import Candidates, Masks
+from samtune.errors import InputError
 from samtune.geometry import InputPolicy
 from samtune.prompts import Prompts
 from samtune.sam.encoder import ENCODERS
@@ -60,6 +61,10 @@ class Sam(nn.Module):
             mean: RGB in 0..255; by default the specification's.
             std: Standard deviations, like ``mean``.
         """
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise InputError(
+                f"pixels of shape {tuple(pixels.shape)}: must be (B, 3, h, w), RGB in 0..255"
+            )
         like = self.prompt_encoder.no_mask_embed.weight
         shift, scale = (
             torch.tensor(v, dtype=like.dtype, device=pixels.device)[:, None, None]

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from samtune.errors import InputError, checks_keywords, nearest
 from samtune.files import check_permission
+from samtune.options import speaks_python
+from samtune.precision import Device, device_named
 from samtune.sam.encoder import ENCODERS
 from samtune.sam.layers import shapes_alone
 from samtune.sam.locating import FILES, locate
@@ -81,13 +83,14 @@ _LAYOUTS: dict[str, Names] = {HF_ANCHOR: _HF_NAMES, TIMM_ANCHOR: TIMM_NAMES}
 """Layouts besides the official ones, whose anchors the encoders declare."""
 
 
-@checks_keywords()
+@speaks_python({"base.name": "name", "base.weights": "source"})
+@checks_keywords(elsewhere={"weights": "the file is source=FILE, as in load_sam('vit_b', FILE)"})
 def load_sam(
     name: str,
     source: str | Path | None = None,
     *,
     download: bool = False,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> Sam:
     """Builds a base and fills it, frozen and in evaluation mode.
 
@@ -103,12 +106,15 @@ def load_sam(
         InputError: Unknown name, no such file, a pickle with code, not a SAM, or tensors that do
         not fit.
     """
+    if not isinstance(name, str):
+        raise InputError(f"base.name={name!r}: must be one of {', '.join(SPECS)}")
+    place = device_named(device)
     if source is None and name not in SPECS and Path(name).suffix in FILES:
         raise InputError(f"{name}: is a file; the base's name comes first, as in load_sam('vit_b', "
                          f"{name!r})")  # fmt: skip
     spec = spec_of(name)
     state = official_names(read_state(locate(spec, source, download)), str(source or name))
-    return from_state(spec, state, str(source or name)).to(device)
+    return from_state(spec, state, str(source or name)).to(place)
 
 
 def spec_of(name: str) -> SamSpec:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from samtune.distributed import is_connected
 from samtune.errors import InputError
-from samtune.precision import arithmetic
+from samtune.precision import arithmetic, fastest_device
 from samtune.training.schedule import FitConfig
 from samtune.training.trackers import FOLDER, folders_below
 
@@ -16,19 +17,22 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accelerator:
+def make_accelerator(
+    config: FitConfig, device: torch.device | None, output: Path | None
+) -> Accelerator:
     """The accelerator of one training.
 
     Args:
         config: Its precision, accumulation and trackers.
-        cpu: Stay on the CPU even if there is a faster device.
+        device: The device to work on; by default the fastest that there is.
         output: The run's folder, into which trackers write.
 
     Raises:
-        InputError: Trackers without a folder, one that is not installed, or fp16 without a GPU.
+        InputError: Trackers without a folder, one that is not installed, fp16 without a GPU, or
+            another device than that of the other processes, or than accelerate takes.
     """
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedDataParallelKwargs
 
     if config.trackers and output is None:
@@ -37,18 +41,21 @@ def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accel
             "folder for them; give output=FOLDER"
         )
     folder = output / FOLDER if output is not None and config.trackers else None
-    device = torch.device("cpu" if cpu or not torch.cuda.is_available() else "cuda")
-    number = arithmetic(config.precision, device)
+    wanted = device or fastest_device()
+    number = arithmetic(config.precision, wanted)
     precision = "no" if number == "fp32" else number
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()  # an earlier training in this process had another one
+    earlier = PartialState._shared_state.get("device")
+    if earlier is not None and earlier.type != wanted.type and not is_connected():
+        AcceleratorState._reset_state(reset_partial_state=True)  # it was on another device
     # Heads that the chosen masks do not use get no gradient, which DDP must be told.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
         accelerator = Accelerator(
             mixed_precision=precision,
             gradient_accumulation_steps=config.accumulate,
-            cpu=cpu,
+            cpu=wanted.type == "cpu",
             kwargs_handlers=[unused],
             log_with=list(config.trackers) or None,
             project_dir=folder,
@@ -58,6 +65,10 @@ def make_accelerator(config: FitConfig, cpu: bool, output: Path | None) -> Accel
         raise InputError(f"train.precision={precision}: {reason}; choose another") from error
     if precision == "fp16" and not accelerator.native_amp:  # accelerate would go on in fp32
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
+    if device is not None and accelerator.device.type != wanted.type:
+        raise InputError(
+            f"device={device}: the training would run on {accelerator.device}; leave device out"
+        )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         accelerator.init_trackers("samtune", init_kwargs=folders_below(folder))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +14,19 @@ from samtune.data.changes import images_vary
 from samtune.data.opening import DataSplits
 from samtune.data.sample_store import FOLDER as DECODED
 from samtune.distributed import any_process, is_main
-from samtune.errors import InputError, checks_keywords
-from samtune.evaluation.prepare import Images, check_model, training_images
+from samtune.errors import checks_keywords
+from samtune.evaluation.prepare import Images, training_images
 from samtune.files import as_path
 from samtune.interrupts.signals import heeding_signals
 from samtune.losses.functions import LossFunction
 from samtune.metrics.config import EvalConfig
+from samtune.model.checks import check_model
 from samtune.model.finetuned import FineTuned
 from samtune.model.header import check_further
 from samtune.model.strength import no_base
+from samtune.options import speaks_python
+from samtune.options.arguments import check_made_as, check_whole
+from samtune.precision import Device, device_named
 from samtune.training.budget import Budget, Outside
 from samtune.training.caching import FOLDER, check_feature_cache, feature_cache, remove_store
 from samtune.training.callbacks import Callback, Callbacks
@@ -39,11 +42,12 @@ from samtune.training.user_parts import UserParts
 from samtune.training.validation import Validation
 
 
+@speaks_python()
 @checks_keywords(
     FitConfig,
     EvalConfig,
     elsewhere={
-        "device": "fit takes the fastest device that there is; give cpu=True to stay on the CPU",
+        "cpu": "give device='cpu' to stay on the CPU",
         "settings": "the settings are config=FitConfig(...), as in config=FitConfig(epochs=5)",
         "prompts": "the prompts are the model's, as in FineTuned(sam, ..., prompts='box,point')",
         "scheduler": "give schedule=, a function that makes one from the optimizer",
@@ -62,7 +66,7 @@ def fit(
     on_event: Callable[[Event], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     header: dict[str, Any] | None = None,
-    cpu: bool = False,
+    device: Device | None = None,
     measuring: EvalConfig | None = None,
     loss: LossFunction | str | None = None,
     optimizer: Optimizer | OptimizerFactory | None = None,
@@ -95,8 +99,8 @@ def fit(
             ``strength`` (step, strength, weights, metrics).
         progress: Called with the number of steps done and of all steps, after each.
         header: Further entries of the checkpoint's header, as :func:`samtune.save` takes them.
-        cpu: Stay on the CPU. By default the model moves to the fastest device that there is (CUDA,
-            MPS, CPU), and stays there.
+        device: The device, as ``cpu`` or ``cuda:1``, to which the model moves, and where it stays.
+            By default it is the fastest that there is: CUDA, MPS, CPU.
         measuring: Options of the metrics with which ``config.metric`` is measured; its list of
             metrics is ignored.
         loss: An own ``function(logits, targets, valid)`` in the place of ``config.loss``, see
@@ -125,14 +129,12 @@ def fit(
     """
     check_model(model)
     config, val = (val, None) if isinstance(val, FitConfig) else (config or FitConfig(), val)
-    if not isinstance(config, FitConfig):
-        raise InputError(
-            f"config={config!r}: must be a FitConfig, as in samtune.FitConfig(epochs=20)"
-        )
+    check_made_as("config", config, FitConfig, "samtune.FitConfig(epochs=20)")
+    device = None if device is None else device_named(device)
     check_further(header or {}, "header")
     check_trackers(config.trackers)
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise InputError(f"seed={seed!r}: must be a whole number, 0 or more")
+    check_whole("seed", seed, 0)
+    check_made_as("measuring", measuring, EvalConfig, "samtune.EvalConfig(nsd_tolerance=2)")
     folder = None if output is None else as_path(output)
     with locked_by_main(folder):
         begun = goes_on(folder, bool(resume))
@@ -144,7 +146,7 @@ def fit(
         _store_decoded(both, folder)
         vary, whose = images_vary(images.data, images.input.tiles), model.adapter.name
         check_feature_cache(config.feature_cache, whose, model.first_block > 0, vary)
-        how = on_event or (lambda event: None), cpu, folder
+        how = on_event or (lambda event: None), device, folder
         own = UserParts(loss, optimizer, schedule, Callbacks(on_step, on_validation, callbacks))
         trainer = Trainer(model, images, config, seed, *how, own)
         trainer.saves.header, trainer.progress = header or {}, progress

@@ -52,13 +52,14 @@ _OF_FIT = {
         name: name
         for name in (
             "optimizer", "schedule", "callbacks", "on_step", "on_validation", "output", "resume",
-            "seed", "cpu", "measuring", "progress",
+            "seed", "device", "measuring", "progress",
         )
     },
     "optimiser": "optimizer",
     "scheduler": "schedule",
     "lr_scheduler": "schedule",
     "callback": "callbacks",
+    "cpu": "device",
 }  # fmt: skip
 """Words that are taken for settings of a training, and the arguments of ``fit`` that they mean."""
 
@@ -88,8 +89,6 @@ class FitConfig(Settings):
     former_names = MappingProxyType({"epoch_share": "epoch_fraction"})
     elsewhere = MappingProxyType(
         {
-            "device": "fit takes the fastest device that there is; "
-            "samtune.fit(..., cpu=True) stays on the CPU",
             **{
                 name: f"is an argument of fit itself, as in samtune.fit(model, data, {word}=...)"
                 for name, word in _OF_FIT.items()

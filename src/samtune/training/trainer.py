@@ -70,7 +70,7 @@ class Trainer:
         config: FitConfig,
         seed: int,
         on_event: Callable[[Event], None],
-        cpu: bool,
+        device: torch.device | None,
         output: Path | None,
         parts: UserParts,
     ) -> None:
@@ -86,11 +86,11 @@ class Trainer:
         self.config, self.seed, self.on_event = config, seed, on_event
         train = train.with_dense_targets(model.decoder.dense_targets)
         self.train = train.with_originals() if config.loss_at == "image" else train
-        self.accelerator = make_accelerator(config, cpu, output)
+        self.accelerator = make_accelerator(config, device, output)
         self.saves = Saves(output, self.accelerator, config.save_every)
         self.keeping = Keeping.of(config, model, train)
-        model.checkpointing, device = config.checkpointing, self.accelerator.device
-        model.compiling, self.model = compiling_of(config.compile, device), model.to(device)
+        model.checkpointing, where = config.checkpointing, self.accelerator.device
+        model.compiling, self.model = compiling_of(config.compile, where), model.to(where)
         size, share, last = config.whole_batch, config.epoch_fraction, config.last_batch
         self.batches = batches_per_epoch(len(train), size, place()[1], share, last)
         self.total = total_steps(config, self.batches)

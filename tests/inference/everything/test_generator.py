@@ -132,7 +132,7 @@ def test_wrong_settings_and_models_are_one_line(plain, image):
         MaskGenerator(plain, point_grids=[[[0.5, 0.5]]], crop_n_layers=1)
     with pytest.raises(InputError, match=r"point_grids: go from 0\.5 to 9"):
         MaskGenerator(plain, point_grids=[[[0.5, 9]]])
-    with pytest.raises(InputError, match=r"decoder\.name=fusion: takes no prompts"):
+    with pytest.raises(InputError, match=r"decoder=fusion: takes no prompts"):
         MaskGenerator(FineTuned(base(), "ts_sam", "fusion"))
     with pytest.warns(PromptMismatch, match="trained with prompt box, but asked with points"):
         MaskGenerator(FineTuned(base(), "lora", "tuned"))

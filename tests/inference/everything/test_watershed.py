@@ -186,7 +186,7 @@ def test_a_model_without_distances_or_prompts_is_refused(model, refused, monkeyp
     refused(["frozen", "distances", "MaskGenerator"], WatershedGenerator, plain)
     alone = FineTuned(model.sam, "none", "instances")
     asked = WatershedConfig("prompts")
-    refused(["decoder.prompts=tuned"], WatershedGenerator, alone, asked)
+    refused(["decoder_options={'prompts': 'tuned'}"], WatershedGenerator, alone, asked)
     refused(["centre", "1.5"], WatershedConfig, centre=1.5)
     monkeypatch.setattr("samtune.errors.find_spec", lambda name: None)
     refused(["samtune[instances]"], WatershedGenerator, alone)

@@ -34,8 +34,10 @@ from samtune.inference.everything.suppression import suppressed_boxes, suppresse
 from samtune.inference.frames import EncodedFrames
 from samtune.inference.images import as_rgb
 from samtune.inference.predictor import PromptMismatch, remark_base
+from samtune.model.checks import check_model
 from samtune.model.finetuned import FineTuned
 from samtune.ops.tiling import extent, starts
+from samtune.options import speaks_python
 from samtune.precision import Precision, autocast, check_precision
 from samtune.prompts import Prompts
 
@@ -61,6 +63,7 @@ class MaskGenerator:
         InputError: A wrong setting, or a model that cannot be asked with points.
     """
 
+    @speaks_python()
     def __init__(
         self,
         model: FineTuned,
@@ -70,6 +73,7 @@ class MaskGenerator:
         output_mode: str = "binary_mask",
         **settings: Any,
     ) -> None:
+        check_model(model)
         check_output_mode(output_mode)
         check_points(model)
         check_precision(precision, model.device)
@@ -287,7 +291,7 @@ def _remark(model: FineTuned) -> None:
     elif "point" not in model.prompt_modes.kinds | strength.validated:
         warn_user(
             f"trained with prompt {model.prompts}, but asked with points: masks and their scores "
-            "may be worse; train with prompts.train=box,point",
+            "may be worse; train for the prompts box,point",
             PromptMismatch,
         )
 

@@ -16,21 +16,35 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from samtune.errors import InputError, check_packages
+from samtune.errors import InputError, check_packages, checks_keywords
 from samtune.inference.everything.config import with_fitted
 from samtune.inference.everything.dense_maps import DenseMaps
 from samtune.inference.everything.instances import Instances
 from samtune.inference.everything.run_lengths import packed
 from samtune.inference.everything.suppression import suppressed_masks
+from samtune.inference.images import as_rgb
 from samtune.inference.prompted import PromptedImage
+from samtune.model.checks import check_model
 from samtune.model.finetuned import FineTuned
-from samtune.options import CountOrZero, Fraction, NotNegative, Range, Settings, setting
+from samtune.model.parts import OF_PREDICTOR
+from samtune.options import (
+    CountOrZero,
+    Fraction,
+    NotNegative,
+    Range,
+    Settings,
+    setting,
+    speaks_python,
+)
+from samtune.options.arguments import check_made_as
 from samtune.precision import Precision, autocast, check_precision
 from samtune.prompts import NONE, POSITIVE, Prompts
 
@@ -95,20 +109,31 @@ class WatershedGenerator:
             prompts though they are to give the masks, or scikit-image is missing.
     """
 
+    @speaks_python()
+    @checks_keywords(WatershedConfig, elsewhere=OF_PREDICTOR)
     def __init__(
         self,
         model: FineTuned,
         config: WatershedConfig | None = None,
         precision: Precision = "auto",
     ) -> None:
+        check_model(model)
+        check_made_as("config", config, WatershedConfig, "samtune.WatershedConfig(min_area=20)")
         self.config = config or with_fitted(WatershedConfig(), model.about or {})
         check_generator(model, self.config)
         check_precision(precision, model.device)
         self.model, self.precision = model.eval(), precision
 
-    def __call__(self, image: NDArray[np.uint8], /) -> Instances:
-        """The instances of an image ``(h, w, 3)`` RGB, by falling score."""
-        return self.choose(self.candidates(image))
+    def __call__(self, image: NDArray[Any] | Image.Image | str | Path, /) -> Instances:
+        """The instances of an image, by falling score.
+
+        Args:
+            image: An image, as :meth:`samtune.Predictor.set_image` takes it.
+
+        Raises:
+            InputError: Another shape or kind of values, or a file that cannot be read.
+        """
+        return self.choose(self.candidates(as_rgb(image, "RGB", self.model.input)))
 
     @torch.no_grad()
     def candidates(self, image: NDArray[np.uint8]) -> Evidence:
