@@ -114,8 +114,8 @@ def _typed(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(
         replace(
             row,
-            what=in_python(row.what, own=DataConfig.section),
-            remedy=in_python(row.remedy, own=DataConfig.section),
+            what=in_python(row.what, section=DataConfig.section),
+            remedy=in_python(row.remedy, section=DataConfig.section),
         )
         for row in findings
     )

@@ -51,29 +51,29 @@ _SWITCH = re.compile(r"\b(?:true|false)\b")
 _BOTH = re.compile(r" \(in Python [^()]*(?:\([^()]*\)[^()]*)*\)")
 
 
-def in_python(text: str, arguments: Mapping[str, str] | None = None, own: str = "") -> str:
+def in_python(text: str, arguments: Mapping[str, str] | None = None, section: str = "") -> str:
     """A message with the names that Python has for settings of a command line.
 
     Args:
         text: The message.
         arguments: Settings for which the called function has an argument, with its name.
-        own: The section whose settings are the fields of the dataclass that is made.
+        section: The section whose settings are the fields of the dataclass that is made.
     """
     names = {**ARGUMENTS, **(arguments or {})}
     plain = {(row.section, each.name) for row in SCHEMAS for each in fields(row)}
 
     def renamed(match: re.Match[str]) -> str:
-        section, name, value = match.groups()
+        group, name, value = match.groups()
         end = "." if value and value.endswith(".") else ""
         value = value.removesuffix(".") if value else None
-        key = f"{section}.{name}"
-        if section == own and (section, name) in plain:
+        key = f"{group}.{name}"
+        if group == section and (group, name) in plain:
             return _assigned(name, value) + end
         if key in names:
             return _assigned(names[key], value) + end
-        if section in MAPPINGS and (section != "input" or (section, name) in plain):
-            return _within(MAPPINGS[section], name.split("."), value, match[0]) + end
-        if (section, name) in plain or section == "format":
+        if group in MAPPINGS and (group != "input" or (group, name) in plain):
+            return _within(MAPPINGS[group], name.split("."), value, match[0]) + end
+        if (group, name) in plain or group == "format":
             return _assigned(name, value) + end
         return match[0]
 
@@ -95,7 +95,7 @@ def as_typed_in_python(schema: Any) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        error.args = (in_python(str(error), own=schema.section),)
+        error.args = (in_python(str(error), section=schema.section),)
         raise
 
 

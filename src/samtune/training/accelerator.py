@@ -41,13 +41,13 @@ def make_accelerator(
             "folder for them; give output=FOLDER"
         )
     folder = output / FOLDER if output is not None and config.trackers else None
-    wanted = device or fastest_device()
-    number = arithmetic(config.precision, wanted)
+    target = device or fastest_device()
+    number = arithmetic(config.precision, target)
     precision = "no" if number == "fp32" else number
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()  # an earlier training in this process had another one
     earlier = PartialState._shared_state.get("device")
-    if earlier is not None and earlier.type != wanted.type and not is_connected():
+    if earlier is not None and earlier.type != target.type and not is_connected():
         AcceleratorState._reset_state(reset_partial_state=True)  # it was on another device
     # Heads that the chosen masks do not use get no gradient, which DDP must be told.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -55,7 +55,7 @@ def make_accelerator(
         accelerator = Accelerator(
             mixed_precision=precision,
             gradient_accumulation_steps=config.accumulate,
-            cpu=wanted.type == "cpu",
+            cpu=target.type == "cpu",
             kwargs_handlers=[unused],
             log_with=list(config.trackers) or None,
             project_dir=folder,
@@ -65,7 +65,7 @@ def make_accelerator(
         raise InputError(f"train.precision={precision}: {reason}; choose another") from error
     if precision == "fp16" and not accelerator.native_amp:  # accelerate would go on in fp32
         raise InputError("train.precision=fp16: needs a GPU; choose bf16 or fp32")
-    if device is not None and accelerator.device.type != wanted.type:
+    if device is not None and accelerator.device.type != target.type:
         raise InputError(
             f"device={device}: the training would run on {accelerator.device}; leave device out"
         )
