@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.performance import cpu, gpu, table
+from samtune.errors import InputError
+from samtune.sam.spec import SPECS
 
 
 def main(words: list[str] | None = None) -> int:
@@ -27,7 +29,8 @@ def main(words: list[str] | None = None) -> int:
     )
     parser.add_argument("verb", choices=("run",))
     parser.add_argument("tier", choices=("cpu", "gpu"))
-    parser.add_argument("--base", default="vit_b", help="specification of the base")
+    bases = ("tiny", *SPECS)
+    parser.add_argument("--base", default="vit_b", choices=bases, help="specification of the base")
     parser.add_argument("--size", type=int, default=1024, help="pixels of a side")
     parser.add_argument("--depth", type=int, default=0, help="blocks that are timed; 0: all")
     parser.add_argument("--rounds", type=int, default=3)
@@ -40,7 +43,11 @@ def main(words: list[str] | None = None) -> int:
     tier = {"cpu": cpu, "gpu": gpu}[options.tier]
     rows = table.Table(echo=True)
     rows.note(*table.machine(options.device or tier.DEVICE))
-    tier.measure(options, rows)
+    try:
+        tier.measure(options, rows)
+    except InputError as error:
+        print(f"python -m benchmarks: {error}", file=sys.stderr)
+        return 2
     if options.out is not None:
         options.out.write_text(rows.page(tier.TITLE, tier.COMMAND), encoding="utf-8")
     missed = rows.missed

@@ -24,6 +24,7 @@ from benchmarks.performance.encoders import HIDDEN, Encode, encoders, random_bas
 from benchmarks.performance.pictures import write_pictures
 from benchmarks.performance.table import Row, Table
 from samtune.data import DataConfig, SegmentationDataset, splits
+from samtune.errors import InputError
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.suite import Suite
 from samtune.sam.layers import shapes_alone
@@ -55,8 +56,7 @@ def measure(options: argparse.Namespace, rows: Table) -> None:
         "flops": flops, "kept": kept, "forward": forward, "backward": backward, "loader": loader,
         "metrics": metrics, "cli": refusals,
     }  # fmt: skip
-    chosen = options.only.split(",") if options.only else list(parts)
-    for name in chosen:
+    for name in measuring.chosen(options.only, parts, "--only"):
         parts[name](options, rows)
 
 
@@ -148,10 +148,11 @@ def _variants(
     if options.depth and not whole:
         below = tuple(i for i in spec.global_blocks if i < options.depth)
         spec = replace(spec, depth=options.depth, global_blocks=below)
-    sam, chosen = random_base(spec), options.encoders.split(",")
-    variants = encoders(sam, adapted)
-    if options.encoders:
-        variants = {name: variants[name] for name in chosen}
+    variants = encoders(random_base(spec), adapted)
+    names = measuring.chosen(options.encoders, variants, "--encoders")
+    if "samtune" not in names:
+        raise InputError(f"--encoders {options.encoders}: must have samtune among them")
+    variants = {name: variants[name] for name in names}
     return variants, torch.randn(1, 3, options.size, options.size)
 
 

@@ -36,6 +36,8 @@ PEAK = 790e12
 """Operations per second of an H200 in bf16, as measured on large products of random numbers."""
 FORWARD = {"vit_b": 330.0, "vit_l": 130.0, "vit_h": 70.0}
 STEPS = {"vit_b": 120.0, "vit_h": 28.0}
+FITS = (("vit_b", False, 16), ("vit_b", True, 24), ("vit_h", False, 4), ("vit_h", True, 24))
+"""Bases, with blocks computed again or not, and the batch that should fit into 24 GB."""
 ARITHMETIC = {"fp32": ("fp32", False), "tf32": ("fp32", True), "bf16": ("bf16", False)}
 """Autocast, and whether products of fp32 may be TF32, by name."""
 
@@ -47,6 +49,7 @@ def measure(options: argparse.Namespace, rows: Table) -> None:
     parts: dict[str, Callable[[], None]] = {
         "rates": partial(rates, device, 256 if small else 8192, rows),
         "kernels": partial(kernels, device, 8 if small else 64, rows),
+        "flex": partial(flex, device, 8 if small else 64, rows),
         "step": partial(steps, options, device, options.base, 1 if small else 4, rows),
         "forward": partial(forwards, options, device, options.base, 1 if small else 8, rows),
         "memory": partial(memory, options, device, rows),
@@ -56,8 +59,7 @@ def measure(options: argparse.Namespace, rows: Table) -> None:
     for base, count in (("vit_h", 2), ("vit_l", 4)) if not small else ():
         parts[f"step {base}"] = partial(steps, options, device, base, count, rows)
         parts[f"forward {base}"] = partial(forwards, options, device, base, 2 * count, rows)
-    chosen = options.only.split(",") if options.only else list(parts)
-    for name in chosen:
+    for name in measuring.chosen(options.only, parts, "--only"):
         if time.perf_counter() - begun > 60 * options.minutes:
             rows.note(f"left out, as the time was over: {name}")
             continue
@@ -125,6 +127,30 @@ def kernels(device: str, grid: int, rows: Table) -> None:
     rows.add(Row("attention, bias as a mask, bf16, both ways", ms, "ms"))
 
 
+def flex(device: str, grid: int, rows: Table) -> None:
+    """FlexAttention with the positions inside, compiled: forward, and its backward by atomics."""
+    if device == "cpu":
+        rows.note("flex: has no backward pass on the CPU")
+        return
+    from torch.nn.attention.flex_attention import flex_attention
+
+    q, k, v = (_leaf(1, 12, grid * grid, 64, device=device) for _ in range(3))
+    by_row, by_column = (_leaf(1, 12, grid * grid, grid, device=device) for _ in range(2))
+
+    def bias(score, b, h, query, key):
+        return score + by_row[b, h, query, key // grid] + by_column[b, h, query, key % grid]
+
+    call = partial(torch.compile(flex_attention), q, k, v, score_mod=bias)
+    with torch.no_grad():
+        ms = 1e3 * statistics.median(_seconds(call, device))
+    rows.add(Row("attention, FlexAttention, bf16, forward", ms, "ms"))
+    try:
+        ms = 1e3 * statistics.median(_both_ways(call, device))
+        rows.add(Row("attention, FlexAttention, bf16, both ways", ms, "ms"))
+    except Exception as error:  # whatever the compiler says of it
+        rows.note(f"FlexAttention, both ways: {type(error).__name__}, {str(error)[:80]}")
+
+
 def _leaf(*shape: int, device: str) -> torch.Tensor:
     return torch.randn(*shape, device=device, dtype=torch.bfloat16).requires_grad_()
 
@@ -185,18 +211,35 @@ def memory(options: argparse.Namespace, device: str, rows: Table) -> None:
     size, per_image = options.size, {}
     variants = encoders(random_base(spec_at(options.base, size), device), adapted=True)
     for name, encode in variants.items():
-        dtype, peaks = "bf16" if name == "samtune" else "fp32", []
-        for count in (1, 2):
-            torch.cuda.reset_peak_memory_stats()
-            measuring.step(encode, torch.randn(count, 3, size, size, device=device), dtype)
-            peaks.append(measuring.peak_gigabytes(device))
-        per_image[name] = peaks[1] - peaks[0]
+        dtype = "bf16" if name == "samtune" else "fp32"
+        per_image[name] = _of_an_image(encode, size, device, dtype)
         rows.add(Row(f"memory per image, {name}, {dtype}", per_image[name], "GB"))
     ratio = per_image["samtune"] / next(iter(per_image.values()))
     name = "P10 memory per image, samtune bf16 / official fp32"
     rows.add(Row(name, ratio, target=0.2, at_most=True))
-    fits = int(22 / per_image["samtune"])
-    rows.add(Row(f"P10 batch of {options.base} in 24 GB", fits, "images", 16))
+    del variants, encode
+    for base, again, target in FITS:
+        model = FineTuned(random_base(spec_at(base, size), device), "adaptformer").to(device)
+        model.checkpointing = again
+        model.train()
+        encode = lambda x, model=model: model.encode(x).embedding  # noqa: E731
+        each = _of_an_image(encode, size, device, "bf16")
+        weights = sum(p.nbytes for p in model.parameters()) / 1e9
+        for card, least in ((24, target), (0, None)):
+            whole = card or torch.cuda.get_device_properties(device).total_memory / 1e9
+            name = f"P10 batch of {base} in {whole:.0f} GB, checkpointing={str(again).lower()}"
+            # a tenth is left to the context and to what splits memory
+            rows.add(Row(name, int((0.9 * whole - 1.5 * weights) / each), "images", least))
+
+
+def _of_an_image(encode: Callable, size: int, device: str, dtype: str) -> float:
+    """Gigabytes that a second image adds to a step."""
+    peaks = []
+    for count in (1, 2):
+        torch.cuda.reset_peak_memory_stats()
+        measuring.step(encode, torch.randn(count, 3, size, size, device=device), dtype)
+        peaks.append(measuring.peak_gigabytes(device))
+    return peaks[1] - peaks[0]
 
 
 def small_step(device: str, base: str, side: int, rows: Table) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -14,8 +14,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.performance.encoders import Encode
+from samtune.errors import InputError
 
 Times = dict[str, list[float]]
+
+
+def chosen(words: str, known: Collection[str], option: str) -> list[str]:
+    """The names in words that commas separate; without any, all that are known.
+
+    Raises:
+        InputError: One of them is not known.
+    """
+    names = words.split(",") if words else list(known)
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option} {name}: must be one of {', '.join(known)}")
+    return names
 
 
 def arithmetic(device: str, dtype: str) -> torch.autocast:
