@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 
 from samtune.errors import InputError
+from samtune.ops.dtypes import has_matrix_units
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = str | int | torch.device
@@ -53,8 +54,7 @@ def arithmetic(precision: str, device: torch.device) -> str:
 def _has_bf16_units(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return device.type == "cpu" and has_amx is not None and bool(has_amx())
+    return device.type == "cpu" and has_matrix_units()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

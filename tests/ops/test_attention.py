@@ -88,9 +88,15 @@ def test_gradients_of_all_forms_are_the_numerical_ones():
 
 
 @pytest.mark.parametrize("outer", [False, True], ids=["plain", "checkpointed"])
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
-def test_what_is_computed_again_has_the_gradients_of_the_textbook(half, outer):
-    """In autocast, and within a block that is computed again itself."""
+@pytest.mark.parametrize(
+    ("half", "units"),
+    [(False, False), (True, False), (True, True)],
+    ids=["fp32", "bf16 and a bias", "bf16 and wide products"],
+)
+def test_what_is_computed_again_has_the_gradients_of_the_textbook(half, units, outer, monkeypatch):
+    """In autocast, on a CPU with matrix units or without, and in a block computed again itself."""
+    monkeypatch.setattr(stripes, "FEW", 0)
+    monkeypatch.setattr(stripes, "has_matrix_units", lambda: units)
     given = inputs("wide", torch.float32)
 
     def gradients(form: str) -> list[torch.Tensor]:
@@ -139,9 +145,9 @@ def test_auto_stripes_on_the_cpu_and_folds_large_grids_elsewhere(monkeypatch):
 def test_a_stripe_is_narrow(monkeypatch):
     """However large the grid, the bias of one stripe is all that is there of ``N x N``."""
     monkeypatch.setattr(stripes, "STRIPE", 3 * 20 * 400)
-    sizes, bias = [], relative.bias
+    sizes, spread = [], relative.spread
     monkeypatch.setattr(
-        relative, "bias", lambda *given: (sizes.append(bias(*given).numel()), bias(*given))[1]
+        relative, "spread", lambda *given: (sizes.append(spread(*given).numel()), spread(*given))[1]
     )
     q = torch.randn(1, 1, 400, 8)
     rel = torch.randn(20, 20, 8)

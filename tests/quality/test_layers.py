@@ -23,7 +23,7 @@ LAYERS = {
     "registry": "options",
     "distributed": "",
     "interrupts": "distributed",
-    "precision": "",
+    "precision": "ops",
     "texts": "",
     "leftovers": "",
     "files": "leftovers texts",

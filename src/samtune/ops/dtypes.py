@@ -12,3 +12,9 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     if kind == "meta" or tensor.dtype != torch.float32 or not torch.is_autocast_enabled(kind):
         return tensor.dtype
     return torch.get_autocast_dtype(kind)
+
+
+def has_matrix_units() -> bool:
+    """Whether the processor has matrix units for bf16 (AMX), beside vector instructions."""
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return has_amx is not None and bool(has_amx())

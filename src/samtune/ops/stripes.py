@@ -10,14 +10,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from samtune.ops import relative
+from samtune.ops.dtypes import has_matrix_units
 
-STRIPE = 2**22
-"""Numbers in the scores of a stripe on the CPU, which has at least one row of queries."""
+STRIPE = 2**20
+"""Numbers in the scores of a stripe on the CPU, which has at least one row of queries; in half
+precision, whose products like larger ones, four times as many."""
+
+HALVES = (torch.bfloat16, torch.float16)
+"""The types of half precision."""
+
+FEW = 1024
+"""Number of queries below which wide products in half precision are faster on any CPU."""
 
 STRIPE_ELSEWHERE = 2**27
 """The same on other devices, where few large kernels are faster than many small ones."""
@@ -26,12 +33,11 @@ STRIPE_ELSEWHERE = 2**27
 def striped(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
     """The attention of ``samtune.ops.attention`` in stripes, without a gradient of its own.
 
-    Single precision on the CPU has a fused kernel that takes the bias of a stripe. Half precision
-    is faster, and more exact, as products of the wide queries and keys.
+    The bias of a stripe is what its product is added to. In half precision products of the wide
+    queries and keys are faster, and more exact, except for large grids on a CPU without matrix
+    units.
     """
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # else each stripe would copy them
-    if q.device.type == "cpu" and not _folds(q):
-        return _fused(q, k, v, rel_h, rel_w, extra)
     with torch.autocast(q.device.type, enabled=False):
         scores = _Scores(q, k, rel_h, rel_w, extra)
         values, out = v.flatten(0, 1), torch.empty_like(q).flatten(0, 1)
@@ -42,17 +48,9 @@ def striped(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra
 
 def _folds(q: Tensor) -> bool:
     """Whether wide products are cheaper than adding a bias: where products cost little."""
-    return q.dtype in (torch.bfloat16, torch.float16)
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, extra: int) -> Tensor:
-    width = rel_w.shape[0]
-    rows = max(1, STRIPE // max(1, q[..., 0].numel() // rel_h.shape[0] * k.shape[2]))
-    parts = [
-        F.scaled_dot_product_attention(part, k, v, attn_mask=relative.bias(part, rel, rel_w, extra))
-        for part, rel in zip(q.split(rows * width, 2), rel_h.split(rows), strict=True)
-    ]
-    return torch.cat(parts, 2)
+    if q.dtype not in HALVES:
+        return False
+    return q.device.type != "cpu" or q.shape[2] < FEW or has_matrix_units()
 
 
 class _Scores:
@@ -69,7 +67,8 @@ class _Scores:
     def stripes(self) -> Iterator[tuple[slice, slice]]:
         """The heads and the queries of each stripe: whole rows of the grid."""
         (h, w), (groups, count) = self.grid, self.keys.shape[:2]
-        most = STRIPE if self.keys.device.type == "cpu" else STRIPE_ELSEWHERE
+        of_cpu = STRIPE * (4 if self.keys.dtype in HALVES else 1)
+        most = of_cpu if self.keys.device.type == "cpu" else STRIPE_ELSEWHERE
         rows = min(h, max(1, most // (w * count)))
         heads = min(groups, max(1, most // (rows * w * count)))
         for first in range(0, groups, heads):
