@@ -21,6 +21,7 @@ from samtune.options import in_python, speaks_python
     ],
 )
 def test_settings_of_a_command_line_become_arguments(message, words):
+    assert samtune.FitConfig.section == "train"  # whose fields are known once it is loaded
     assert in_python(message) == (words or message)
 
 

@@ -169,6 +169,15 @@ class DataConfig(Settings):
         """The name of a class, or its number."""
         return self.class_names[value] if value < len(self.class_names) else f"class {value}"
 
+    def take_parts(self) -> None:
+        """Accepts a layout, and trusts its place, see :class:`Settings`."""
+        if self.layout != "auto":
+            from samtune.data.layouts import LAYOUTS, Layout
+
+            parts, layout = LAYOUTS.outside, self.layout
+            name = parts.adopt(layout) if isinstance(layout, Layout) else parts.typed(layout)
+            object.__setattr__(self, "layout", name)
+
     def check_together(self) -> None:
         """Refuses what cannot be read or changed so, see ``changes`` and ``intensity``."""
         from samtune.data.changes import check_settings

@@ -69,6 +69,7 @@ class Places:
         stay = {self.strips(name) for name in except_strips_of}
         if not any(file.is_file() for file in stay):
             shutil.rmtree(self.rasters, ignore_errors=True)
+            return
         for file in self.rasters.rglob("*"):
             if file not in stay and not file.is_dir():
                 file.unlink(missing_ok=True)

@@ -61,10 +61,10 @@ class Load:
     @cached_property
     def _rehearsal(self) -> float:
         """The weight of the loss of these prompts."""
-        train, modes = self.config.train, self.config.prompts.modes(train=True)
+        train = self.config.train
         with torch.device("meta"):  # it only says what it is
             model = self.model()
-        return rehearsal_weight(train, model, modes, check_keep(train.keep))
+        return rehearsal_weight(train, model, check_keep(train.keep))
 
     @property
     def prompts(self) -> int:

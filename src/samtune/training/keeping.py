@@ -19,7 +19,7 @@ from samtune.errors import InputError
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes, kind_of
 from samtune.training.criterion import key_of
-from samtune.training.kinds import kinds_to_choose
+from samtune.training.kinds import chooses_kinds
 from samtune.training.schedule import AUTO, NONE, FitConfig, asked_in_rounds, check_keep
 
 USUAL = ("box", "point")
@@ -54,7 +54,7 @@ class Keeping:
                 "answer for all prompts; set train.keep=none"
             )
         setting = setting if takes else NONE
-        return Keeping(setting, train.modes, rehearsal_weight(config, model, train.modes, setting))
+        return Keeping(setting, train.modes, rehearsal_weight(config, model, setting))
 
     def rehearsed(self, kept_modes: Sequence[str]) -> tuple[str, ...]:
         """The modes to keep that training uses too."""
@@ -90,18 +90,15 @@ class Keeping:
         return tuple(mode for mode in modes if kind_of(mode) not in self.trained_modes.kinds)
 
 
-def rehearsal_weight(
-    config: FitConfig, model: FineTuned, trained_modes: PromptModes, setting: str | tuple[str, ...]
-) -> float:
-    """The value of ``train.rehearsal``, where ``auto`` is resolved.
+def rehearsal_weight(config: FitConfig, model: FineTuned, setting: str | tuple[str, ...]) -> float:
+    """The value of ``train.rehearsal`` with ``auto`` resolved.
 
     Args:
         config: How training goes.
         model: The model that is trained.
-        trained_modes: The modes that are trained for.
         setting: The value of ``train.keep`` that holds for the model.
     """
     if config.rehearsal != AUTO:
         return float(config.rehearsal)
-    of_their_own = setting == AUTO and kinds_to_choose(config, model, trained_modes, True)
+    of_their_own = setting == AUTO and chooses_kinds(config, model)
     return 0.0 if of_their_own else 1.0

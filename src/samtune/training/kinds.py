@@ -51,6 +51,11 @@ class Kind(NamedTuple):
         return over_modes(one, self.modes)
 
 
+def chooses_kinds(config: FitConfig, model: FineTuned) -> bool:
+    """Whether a training may choose a strength for each kind of prompt."""
+    return config.strength == AUTO and not no_kinds(model)
+
+
 def kinds_to_choose(
     config: FitConfig, model: FineTuned, trained_modes: PromptModes, keeps: bool
 ) -> tuple[Kind, ...]:
@@ -62,7 +67,7 @@ def kinds_to_choose(
         trained_modes: The prompts of the training.
         keeps: Whether prompts that are not trained count, see ``train.keep``.
     """
-    if config.strength != AUTO or not keeps or no_kinds(model):
+    if not keeps or not chooses_kinds(config, model):
         return ()
     direct = [mode for mode in trained_modes if not asked_in_rounds(mode)]
     kinds = []
