@@ -6,6 +6,7 @@ with their options.
 """
 
 import json
+import math
 import os
 import re
 import shlex
@@ -305,3 +306,9 @@ def test_unknown_options_are_reported():
         "samtune train: no option --outt",
         "samtune trian: no such command",
     ]
+
+
+def test_the_readme_fits_one_screen_and_a_half():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    shown = [line for line in lines if not line.startswith("<!--")]
+    assert sum(max(1, math.ceil(len(line) / 80)) for line in shown) <= 75
