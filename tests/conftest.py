@@ -49,6 +49,13 @@ def without_a_width(monkeypatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """Files of tests need not outlive a power cut."""
+    with mock.patch("os.fsync"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def parser_built_once() -> Iterator[None]:
     """The parser of the command line, built once as a process of its own does."""
     with mock.patch("typer.main.get_command", cache(typer.main.get_command)):

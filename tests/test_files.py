@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from samtune.files import (
     refuse_to_replace,
     replacing,
     replacing_folder,
-    sign_archive,
     write_tensors,
     write_whole,
 )
+from samtune.model.merging import sign_archive
 
 TORCH = "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/0"
 
@@ -37,6 +38,20 @@ def test_every_writer_gives_the_permissions_of_a_new_file(mode, tmp_path):
     tensors = write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(2)})
     assert text.read_text() == "abc"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (text, tensors)] == [mode, mode]
+
+
+def test_a_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    events, replace = [], os.replace
+    kinds = {True: "folder", False: "file"}
+    monkeypatch.setattr(
+        os, "fsync", lambda number: events.append(kinds[stat.S_ISDIR(os.fstat(number).st_mode)])
+    )
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("name"), replace(*paths)))
+    write_whole(tmp_path / "a.txt", "abc")
+    write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(2)})
+    write_whole(tmp_path / "mask.png", "abc", lasting=False)  # one of many, made anew if it is lost
+    folder = [] if sys.platform == "win32" else ["folder"]
+    assert events == [*(2 * ["file", "name", *folder]), "name"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from commands import settings
 
 from samtune import folder_lock as lock
+from samtune import leftovers
 from samtune.compare.jobs import compare
 from samtune.exports.writing import export
 from samtune.folder_lock import LOCK, FolderLock
@@ -78,7 +79,7 @@ def test_whoever_writes_a_folder_over_time_is_refused_while_another_does(
     words = [*settings(pairs, tiny_weights, 1), f"output={out}", "methods=decoder"]
     refused([f"output={out}", why], fit, model, None, output=out)
     refused([f"output={out}", why], compare, words, Display())
-    refused([f"--out={out / 'onnx'}", why], export, model, out / "onnx", "pth")
+    refused([out / "onnx", why], export, model, out / "onnx", "pth")
     assert sorted(each.name for each in out.iterdir()) == [".onnx.lock", LOCK]
 
 
@@ -126,7 +127,7 @@ def test_a_lock_of_another_host_counts_while_it_is_touched(tmp_path, refused, mo
     path.write_text(json.dumps({**mine, "host": "elsewhere"}))
     refused("on elsewhere", FolderLock, tmp_path, "output=x")
     with monkeypatch.context() as patch:
-        patch.setattr(lock.tempfile, "TemporaryFile", denied)
+        patch.setattr(leftovers.tempfile, "TemporaryFile", denied)
         refused("on elsewhere", FolderLock, tmp_path, "output=x")  # nobody knows how old it is
     os.utime(path, (time.time() - 600,) * 2)
     FolderLock(tmp_path, "output=x").release()

@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
+from samtune import leftovers
 from samtune.files import replacing, replacing_folder, write_tensors
-from samtune.folder_lock import locked
+from samtune.folder_lock import LOCK, locked
 from samtune.leftovers import ABANDONED, earlier_path, partial_path, remove_abandoned
 from samtune.runs.folder import run_folder
 
@@ -43,7 +44,10 @@ def test_the_next_call_removes_what_a_kill_left(tmp_path):
     assert rest == sorted([*OF_USERS, "last", *(f"last/{name}" for name in OF_USERS)])
 
 
-def test_a_folder_that_was_about_to_be_replaced_has_its_name_again(tmp_path):
+def test_a_folder_that_was_about_to_be_replaced_has_its_name_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        leftovers, "_BEGUN", leftovers.time.monotonic() + 1
+    )  # than which all is older
     for name in ("lost", "replaced"):
         earlier = earlier_path(tmp_path / name)
         earlier.mkdir()
@@ -83,6 +87,31 @@ def test_without_a_lock_only_what_nobody_writes_any_more_goes(tmp_path):
     ended.write_text("half")
     write_tensors(path, {"a": torch.zeros(1)})
     assert {p.name for p in tmp_path.iterdir()} == {path.name, elsewhere.name}
+
+
+def test_who_locks_a_folder_leaves_what_others_may_still_write(tmp_path):
+    mine = partial_path(tmp_path / "a")  # of another thread
+    ended = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{2**40}."))
+    machine = leftovers._machine("elsewhere", "its start")
+    before, other = (mine.with_name(f"a.samtune-{machine}-{pid}.partial") for pid in (7, 8))
+    folder = other.with_name(other.name.replace("-8.", "-9."))
+    folder.mkdir()
+    for each in (mine, ended, before, other, folder / "b"):
+        each.write_text("half")
+    long_ago = other.stat().st_mtime - 2 * ABANDONED
+    os.utime(folder, (long_ago, long_ago))  # but not what is in it
+    lock = tmp_path / LOCK
+    lock.write_text('{"host": "elsewhere", "boot": "its start", "pid": 7}')
+    os.utime(lock, (long_ago, long_ago))
+    rest = {mine.name, other.name, folder.name}
+    rest |= {ended.name} if sys.platform == "win32" else set()  # where nobody can tell
+    with locked(tmp_path, "--out=x", "a prediction"):
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK, *rest}
+    for each in (mine, other, folder / "b"):
+        os.utime(each, (long_ago, long_ago))
+    os.utime(folder, (long_ago, long_ago))
+    with locked(tmp_path, "--out=x", "a prediction"):
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK, *(rest & {ended.name})}
 
 
 def test_the_longest_names_are_written_too(tmp_path):

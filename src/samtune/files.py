@@ -1,7 +1,8 @@
 """Files that are written whole or not at all.
 
-Each file is written under another name in the same folder and then renamed. A reader never sees
-half a file, and a failed or interrupted write leaves the earlier file as it was.
+Each file is written under another name in the same folder, waited for until it is on the disk, and
+then renamed. A reader never sees half a file, and a failed write, a kill or a power cut leaves the
+earlier file as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samtune.errors import InputError, OutputError
-from samtune.leftovers import earlier_path, partial_path, remove_abandoned
+from samtune.leftovers import earlier_path, partial_path, put_in_place, remove_abandoned
 from samtune.texts import read_json
 
 if TYPE_CHECKING:
@@ -142,12 +143,6 @@ def written_by(path: Path) -> str | None:
         return None
 
 
-def sign_archive(path: Path, verb: str) -> None:
-    """Notes in a ``torch.save`` file, behind its tensors, which verb wrote it."""
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = f"{WRITTEN_BY}={verb}".encode()
-
-
 def free_path(path: Path) -> Path:
     """The path, or if it exists the first of ``NAME-2``, ``NAME-3``, ... that does not."""
     if not path.name or path.name == "..":  # as of the folder that one is in
@@ -190,7 +185,7 @@ def check_room(folder: Path, remedy: str = REMEDY, room: int = 2**20) -> None:
 
 
 @contextmanager
-def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
+def replacing(path: str | Path, remedy: str = REMEDY, lasting: bool = True) -> Iterator[Path]:
     """Gives a block a path to write to, and afterwards moves that file to ``path``.
 
     A missing folder is created. The permissions follow the umask, even if a writer such as
@@ -199,6 +194,7 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
     Args:
         path: The file to write or to replace.
         remedy: The end of an error message: what the user can do about it.
+        lasting: Whether a power cut must not take it, as one of many that are made anew if needed.
 
     Raises:
         InputError: The file could not be written.
@@ -217,7 +213,7 @@ def replacing(path: str | Path, remedy: str = REMEDY) -> Iterator[Path]:
         mode = stat.S_IMODE(partial.stat().st_mode)
         yield partial
         partial.chmod(mode)
-        os.replace(partial, path)
+        put_in_place(partial, path, lasting)
     except Exception as error:
         if not _is_of_writing(error):
             raise
@@ -271,19 +267,22 @@ def check_permission(path: str | Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
-def write_whole(path: str | Path, content: bytes | str, remedy: str = REMEDY) -> Path:
+def write_whole(
+    path: str | Path, content: bytes | str, remedy: str = REMEDY, lasting: bool = True
+) -> Path:
     """Writes bytes, or text as UTF-8; undecodable bytes of file names are restored.
 
     Args:
         path: The file to write or to replace.
         content: The whole content.
         remedy: See :func:`replacing`.
+        lasting: See there.
 
     Raises:
         InputError: The file could not be written.
     """
     whole = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    with replacing(path, remedy) as partial:
+    with replacing(path, remedy, lasting) as partial:
         partial.write_bytes(whole)
     return Path(path)
 

@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.errors import InputError
-from samtune.leftovers import boot, remove_leftovers
+from samtune.leftovers import age, boot, remove_leftovers
 from samtune.texts import read_json
 
 LOCK = "run.lock"
@@ -67,6 +66,8 @@ class FolderLock:
 
     def __init__(self, folder: Path, option: str, work: str = RUN, whole: bool = False) -> None:
         self._work = work
+        self.before: dict[str, Any] | None = None
+        """The process that had the lock before and ended without its release."""
         self.path, self._over = _lock_of(folder, whole), threading.Event()
         for _ in range(TRIES):
             descriptor = self._try(option)
@@ -110,6 +111,7 @@ class FolderLock:
             if not _is_same(descriptor, self.path):
                 os.close(descriptor)
                 return None
+            self.before = owner
             if free is None:
                 if self._exclusive(owner):  # which has written its owner
                     return descriptor
@@ -135,7 +137,7 @@ class FolderLock:
             claim.mkdir()
         except FileExistsError:
             with suppress(OSError):
-                if _age(claim) > STALE:
+                if age(claim) > STALE:
                     claim.rmdir()
             time.sleep(0.1)
             return False
@@ -193,9 +195,9 @@ def locked(
             lock = FolderLock(folder, option, work, whole)
         except OSError as error:
             raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
-        remove_leftovers(path.parent, folder.name if whole else None)
+        remove_leftovers(path.parent, folder.name if whole else None, lock.before)
         for each in within:
-            remove_leftovers(each)
+            remove_leftovers(each, ended=lock.before)
         yield
     finally:
         if lock is not None:
@@ -283,7 +285,7 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
         return False  # this machine has been started anew
     if not here or sys.platform == "win32":  # where to ask for a process is to end it
         try:
-            return _age(path) < STALE
+            return age(path) < STALE
         except OSError:  # nobody knows its age, unless it has been released
             return os.path.lexists(path)
     try:
@@ -295,12 +297,6 @@ def _is_alive(owner: dict[str, Any], path: Path) -> bool:
     if owner["pid"] == os.getpid():
         return path.resolve() in _holders
     return _started(owner["pid"]) == owner.get("started")
-
-
-def _age(path: Path) -> float:
-    """Seconds since a file was touched, by its file system's clock."""
-    with tempfile.TemporaryFile(dir=path.parent) as probe:  # whose name nobody else can remove
-        return os.fstat(probe.fileno()).st_mtime - path.stat().st_mtime
 
 
 def _started(pid: int) -> str:

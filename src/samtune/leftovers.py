@@ -6,21 +6,26 @@ replaces is ``NAME.samtune-MACHINE-PROCESS.earlier`` for a moment. Only such nam
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 PARTIAL, EARLIER = "partial", "earlier"
 ABANDONED = 3600.0
 """Seconds after which an untouched partial file of another machine is one of a killed process."""
+_BEGUN = time.monotonic()
+"""The begin of this process; before a container's last start another may have had its number."""
 _LONGEST = 190
 """Bytes of a name to which the rest can be added; file systems take 255."""
 _NAME = re.compile(
@@ -39,19 +44,70 @@ def earlier_path(path: Path) -> Path:
     return _path(path, EARLIER)
 
 
-def remove_leftovers(folder: Path, name: str | None = None) -> None:
+def put_in_place(partial: Path, path: Path, lasting: bool) -> None:
+    """Gives a complete file its name.
+
+    Args:
+        partial: Its path so far.
+        path: Its path from now on; a file there is replaced.
+        lasting: Whether to wait until it is on the disk, content before name, so that after a power
+            cut either the earlier file or the new one is there.
+
+    Raises:
+        OSError: The disk is full or broken.
+    """
+    if lasting:
+        sync(partial)
+    os.replace(partial, path)
+    if lasting:
+        _sync_names(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a power cut can no longer take what was written to a file.
+
+    Raises:
+        OSError: The disk is full or broken.
+    """
+    with path.open("rb+") as file:
+        _sync(file.fileno())
+
+
+def _sync_names(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folder
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise  # else it is of a file system that cannot wait
+
+
+def remove_leftovers(
+    folder: Path, name: str | None = None, ended: Mapping[str, Any] | None = None
+) -> None:
     """Removes what killed processes left in a folder, of which the caller holds the lock.
 
     A folder that was about to be replaced gets its name back if its successor is not there. What
-    another process of this machine is writing stays, since verbs that write one file do not lock.
+    another process is writing stays, on any machine, since verbs that write one file do not lock.
 
     Args:
         folder: Its subfolders are not looked into.
         name: Only what would have become this file or folder; by default anything.
+        ended: ``host``, ``boot`` and ``pid`` of a process that is known to have ended, as the one
+            that had the lock before.
     """
     for path, match in _leftovers(folder, name):
-        pid = int(match["pid"])
-        if pid != os.getpid() and _is_running(match["machine"], pid) and not _is_old(path):
+        if not _is_of(match, ended) and not _is_abandoned(path, match):
             continue
         if match["kind"] == EARLIER and not os.path.lexists(path.with_name(match["name"])):
             with suppress(OSError):
@@ -68,8 +124,23 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
         name: See there.
     """
     for path, match in _leftovers(folder, name):
-        if match["kind"] == PARTIAL and _is_abandoned(path, match["machine"], int(match["pid"])):
+        if match["kind"] == PARTIAL and _is_abandoned(path, match):
             _remove(path)
+
+
+def age(path: Path) -> float:
+    """Seconds since a file, or any in a folder, was touched, by its file system's clock.
+
+    Raises:
+        OSError: It does not exist, or its folder cannot be written.
+    """
+    with tempfile.TemporaryFile(dir=path.parent) as probe:  # whose name nobody else can remove
+        now = os.fstat(probe.fileno()).st_mtime
+    touched = [path.stat().st_mtime]
+    for each in path.rglob("*") if path.is_dir() else ():
+        with suppress(OSError):  # it is gone meanwhile
+            touched.append(each.stat().st_mtime)
+    return now - max(touched)
 
 
 @cache
@@ -91,9 +162,10 @@ def _start(name: str) -> str:
 
 
 @cache
-def _machine() -> str:
-    """A digest of this machine and its start, since only they give a process id its meaning."""
-    return blake2b(f"{socket.gethostname()} {boot()}".encode(), digest_size=4).hexdigest()
+def _machine(host: str = socket.gethostname(), start: str | None = None) -> str:
+    """A digest of a machine and its start, since only they give a process id its meaning."""
+    text = f"{host} {boot() if start is None else start}"
+    return blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def _leftovers(folder: Path, name: str | None) -> Iterator[tuple[Path, re.Match[str]]]:
@@ -106,8 +178,24 @@ def _leftovers(folder: Path, name: str | None) -> Iterator[tuple[Path, re.Match[
             yield folder / each, match
 
 
-def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
-    return _is_running(machine, pid) is False or _is_old(path)
+def _is_of(leftover: re.Match[str], process: Mapping[str, Any] | None) -> bool:
+    """Whether a process wrote a partial file."""
+    if process is None or not all(isinstance(process.get(key), str) for key in ("host", "boot")):
+        return False
+    machine = _machine(process["host"], process["boot"])
+    return (leftover["machine"], leftover["pid"]) == (machine, str(process.get("pid")))
+
+
+def _is_abandoned(path: Path, leftover: re.Match[str]) -> bool:
+    """Whether the process that wrote a partial file has ended, as far as can be told."""
+    machine, pid = leftover["machine"], int(leftover["pid"])
+    is_mine = (machine, pid) == (_machine(), os.getpid())
+    if not is_mine and _is_running(machine, pid) is False:
+        return True
+    try:
+        return age(path) > (time.monotonic() - _BEGUN if is_mine else ABANDONED)
+    except OSError:
+        return False
 
 
 def _is_running(machine: str, pid: int) -> bool | None:
@@ -121,13 +209,6 @@ def _is_running(machine: str, pid: int) -> bool | None:
     except OSError:  # of another user
         pass
     return True
-
-
-def _is_old(path: Path) -> bool:
-    """Whether nobody has touched a file for so long that its process must have been killed."""
-    with suppress(OSError):
-        return time.time() - path.stat().st_mtime > ABANDONED
-    return False
 
 
 def _remove(path: Path) -> None:

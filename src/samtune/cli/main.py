@@ -82,9 +82,8 @@ def demo(words: DemoWords = None, as_json: Json = False, quiet: Quiet = False) -
     from importlib.util import find_spec
 
     from samtune.assets import demo_data
-    from samtune.files import free_path
 
-    defaults = {"data": {"root": str(demo_data())}, "output": str(free_path(Path("runs/demo")))}
+    defaults = {"data": {"root": str(demo_data())}}
     words = list(words or [])
     if find_spec("skimage") is None and not any(word.startswith("prompts.eval=") for word in words):
         words.insert(0, "prompts.eval=none")
@@ -92,7 +91,7 @@ def demo(words: DemoWords = None, as_json: Json = False, quiet: Quiet = False) -
             typer.echo(
                 "note: nuclei are counted too after pip install 'samtune[instances]'", err=True
             )
-    _run_training(["demo", *words], as_json, quiet, defaults)
+    _run_training(["demo", *words], as_json, quiet, defaults, "demo")
 
 
 @app.command(cls=TakesSettings)
@@ -353,7 +352,11 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _run_training(
-    words: list[str], as_json: bool, quiet: bool, defaults: dict[str, Any] | None = None
+    words: list[str],
+    as_json: bool,
+    quiet: bool,
+    defaults: dict[str, Any] | None = None,
+    name: str | None = None,
 ) -> None:
     from samtune.cli.first_look import look
 
@@ -364,6 +367,6 @@ def _run_training(
 
     with speaking(as_json, quiet) as display:
         config = configuration(words, defaults)
-        summary = run(config, display, first_line)
+        summary = run(config, display, first_line, name)
         display.results(summary)
     answer(summary, as_json)

@@ -148,7 +148,7 @@ class SampleStore:
             return
         about["checksum"] = _checksum(arrays)
         try:
-            with replacing(self._place(key)) as partial:
+            with replacing(self._place(key), lasting=False) as partial:
                 save_file(arrays, partial, metadata={ABOUT: json.dumps(about)})
         except InputError:  # the disk is full, or the folder has gone
             self.is_full = True

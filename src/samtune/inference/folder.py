@@ -117,10 +117,10 @@ class _Prediction:
     def _write_pictures(self, name: str, answer: Answer) -> None:
         places = self.places
         if places.masks:
-            write_whole(places.mask(name), signed_png(answer.values), REMEDY)
+            write_whole(places.mask(name), signed_png(answer.values), REMEDY, lasting=False)
         if places.overlays:
             picture = self.answering.draw(answer)
-            write_whole(places.overlay(name), signed_png(picture), REMEDY)
+            write_whole(places.overlay(name), signed_png(picture), REMEDY, lasting=False)
 
     def finish(self) -> None:
         """Writes what is written when all is answered, from the journal; then that goes."""

@@ -165,7 +165,7 @@ def _write(path: Path, images: Mapping[str, CachedImage]) -> None:
         computed_in = {str(n): str(kind).split(".")[1] for n, kind in image.computed_in.items()}
         checksum = checksum_of(packed, {})
         about[key] = {"orders": orders, "computed_in": computed_in, "checksum": checksum}
-    with replacing(path) as partial:
+    with replacing(path, lasting=False) as partial:
         save_file(tensors, partial, metadata={IMAGES: json.dumps(about)})
 
 

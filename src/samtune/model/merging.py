@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from samtune.files import (
     refuse_onto,
     refuse_to_replace,
     replacing,
-    sign_archive,
     write_tensors,
 )
 from samtune.leftovers import remove_abandoned
@@ -203,3 +203,9 @@ def write_sam(spec: SamSpec, state: Mapping[str, Tensor], path: Path) -> None:
     with replacing(path, remedy) as partial:
         torch.save(whole, partial)
         sign_archive(partial, VERB)
+
+
+def sign_archive(path: Path, verb: str) -> None:
+    """Notes in a ``torch.save`` file, behind its tensors, which verb wrote it."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = f"{WRITTEN_BY}={verb}".encode()

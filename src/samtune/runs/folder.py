@@ -16,8 +16,9 @@ from samtune.errors import InputError
 from samtune.files import as_path, check_room, free_path, lies_in, write_whole
 from samtune.folder_lock import LOCK, FolderLock, refuse_running
 from samtune.interrupts.signals import stop_behind, with_hint, without_interrupts
-from samtune.leftovers import remove_leftovers
+from samtune.leftovers import remove_leftovers, sync
 from samtune.model.header import BEST
+from samtune.registry.places import key_of
 from samtune.report.terminal import Display
 from samtune.runs.data_of_run import DIGESTS, SPLIT
 from samtune.texts import read_text
@@ -37,6 +38,18 @@ PLAIN_FILES = (CONFIG, SPLIT, DIGESTS, METRICS, BEST, "report.html", SUMMARY, "i
 """The files that a run writes."""
 RUN_FILES = (*PLAIN_FILES, LAST, "samples", "trackers", FEATURES)
 """The files and folders that a run writes."""
+
+
+def default_name(adapter: str, decoder: str, *others: str) -> str:
+    """The name of a run's folder, if none is set.
+
+    Args:
+        adapter: Its name; of a place outside samtune the last word is taken.
+        decoder: See ``adapter``.
+        *others: The names of base and data.
+    """
+    names = ("+".join(map(key_of, each.split("+"))) for each in (adapter, decoder))
+    return "-".join([*names, *others])
 
 
 @contextmanager
@@ -69,7 +82,7 @@ def run_folder(output: str | None, name: str, resume: str | None = None) -> Iter
             except OSError as error:
                 raise InputError(f"{option}: cannot be locked ({error}); choose another") from error
         for each in (folder, folder / LAST, folder / "samples"):
-            remove_leftovers(each)
+            remove_leftovers(each, ended=locks[0].before)
         if output is not None and resume is None:
             _refuse_begun(folder)
         return folder
@@ -185,6 +198,7 @@ class Log:
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(finite(event)) + "\n")
+            sync(self.path)  # before a state says that this step is done
         except OSError as error:
             remedy = "free some space and resume"
             raise InputError(

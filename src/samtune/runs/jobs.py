@@ -21,7 +21,6 @@ from samtune.model.header import BEST
 from samtune.model.strength import setting_text
 from samtune.precision import arithmetic
 from samtune.prompts import AUTOMATIC, kind_of
-from samtune.registry.places import key_of
 from samtune.report.quantities import counted
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
@@ -45,6 +44,7 @@ from samtune.runs.folder import (
     CONFIG,
     Log,
     check_output,
+    default_name,
     finite,
     refuse_folders,
     refuse_taken,
@@ -78,7 +78,12 @@ OF_ANSWERS = ("train.batch_size", "train.micro_batch", "train.precision", "train
 """The settings of a training that an evaluation uses too."""
 
 
-def train(config: RunConfig, display: Display, forecast: Forecaster | None = None) -> Tree:
+def train(
+    config: RunConfig,
+    display: Display,
+    forecast: Forecaster | None = None,
+    name: str | None = None,
+) -> Tree:
     """Fine-tunes, measures zero-shot and tuned on the test split, and writes the run folder.
 
     With several processes, the main one writes, and each returns the summary.
@@ -91,6 +96,7 @@ def train(config: RunConfig, display: Display, forecast: Forecaster | None = Non
             :func:`samtune.runs.words.from_words`.
         display: The output for the user.
         forecast: Gives lines of the first screen about what the training will take.
+        name: The name of the folder below ``runs``, if ``output`` is not set.
 
     Raises:
         InputError: The configuration, data, weights or folder are wrong.
@@ -118,13 +124,15 @@ def train(config: RunConfig, display: Display, forecast: Forecaster | None = Non
         goes_on(as_path(config.resume), resume=True)
         refuse_folders(as_path(config.resume))
     with together(config.device == "cpu"):
-        return _train(config, display, start, forecast or (lambda plan: []))
+        return _train(config, display, start, forecast or (lambda plan: []), name)
 
 
-def _train(config: RunConfig, display: Display, begun_at: float, forecast: Forecaster) -> Tree:
+def _train(
+    config: RunConfig, display: Display, begun_at: float, forecast: Forecaster, name: str | None
+) -> Tree:
     plan = plan_training(config)
     config, names = plan.config, (config.adapter["name"], config.decoder["name"])
-    name = "-".join([*map(short_name, names), config.base.name, data_name(config)])
+    name = name or default_name(*names, config.base.name, data_name(config))
     with run_folder(config.output, name, config.resume) as folder:
         begun = config.resume is not None and has_state(folder / LAST)
         plan.remarks.extend(from_main(lambda: _mended(folder)) if begun else [])
@@ -147,11 +155,6 @@ def _train(config: RunConfig, display: Display, begun_at: float, forecast: Forec
         _tell([*left_out, *about, *short], display, summary["diagnoses"])
         remarks = [*plan.remarks, *left_out, summary["verdict"], *about, *short]
         return _write_results(folder, summary, config, remarks, log.rows, pictures, misfits)
-
-
-def short_name(name: str) -> str:
-    """The name of a method for a folder: of places outside samtune their last words."""
-    return "+".join(map(key_of, name.split("+")))
 
 
 def _announce(plan: Plan, folder: Path, display: Display, more: Sequence[str]) -> None:

@@ -9,10 +9,7 @@ as ``previous.json`` with its files: if the newest state is damaged, a training 
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,40 +134,14 @@ def write_state(
     new = {part: file[0] for part, file in files.items() if file not in reused}
     for part, name in new.items():
         write_tensors(folder / name, parts[part], remedy)
-    _keep_on_disk(folder, new.values(), remedy)
     tree = {"generation": generation, "files": files, "best_of": state.best_of, **counters}
     if other and other is earlier.get(COUNTERS):
         write_whole(folder / PREVIOUS, sealed_json(other), remedy)
-        _keep_on_disk(folder, [PREVIOUS], remedy)
     write_whole(folder / COUNTERS, sealed_json(tree), remedy)
-    _keep_on_disk(folder, [COUNTERS], remedy)
     names = {name for name, _ in (*files.values(), *_files(other).values())}
     for old in folder.glob("*.safetensors"):
         if old.name not in names:
             old.unlink()
-
-
-def _keep_on_disk(folder: Path, names: Collection[str], remedy: str) -> None:
-    """Waits until a power cut could no longer take files, before others come to rely on them.
-
-    Raises:
-        InputError: The disk is full or broken.
-    """
-    try:
-        for name in names:
-            with (folder / name).open("rb+") as file:
-                os.fsync(file.fileno())
-    except OSError as error:
-        # not every file system can wait
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            line = f"{folder}: could not be written ({error.strerror}); {remedy}"
-            raise InputError(line) from error
-    with suppress(OSError):  # Windows opens no folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # the names
-        finally:
-            os.close(descriptor)
 
 
 def read_state(folder: Path, model: nn.Module, optimisation: Optimisation) -> TrainingState:

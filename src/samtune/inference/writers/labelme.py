@@ -40,7 +40,7 @@ class LabelMe(Writer):
         image = self._image(result, place, folder)
         tree = {"version": VERSION, "flags": {}, "shapes": shapes, **image}
         text = json.dumps({**tree, "imageHeight": h, "imageWidth": w}, indent=1)
-        write_whole(place, f"{text}\n")
+        write_whole(place, f"{text}\n", lasting=False)
 
     def _shapes(self, thing: Thing, number: int) -> list[dict[str, Any]]:
         label = self.task.names[thing.category]
