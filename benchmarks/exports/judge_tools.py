@@ -63,7 +63,9 @@ CASES = {
 
 
 def pictures() -> list[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Two demo images and a large picture put together from many, each in three shapes.
+    """Two demo images, a large picture of many, and its part as large as AnyLabeling's canvas.
+
+    Each comes in three shapes.
 
     Returns:
         Name, shape, RGB, and a map of the objects.
@@ -84,6 +86,7 @@ def pictures() -> list[tuple[str, str, np.ndarray, np.ndarray]]:
         "256 x 256": squares[4],
         "320 x 256": wide,
         "1280 x 768": large,
+        "1024 x 684": tuple(each[:684, :1024] for each in large),
     }.items():
         for shape, (down, right) in SHAPES.items():
             h, w = (round(n * f) for n, f in zip(image.shape[:2], (down, right), strict=True))
@@ -252,7 +255,7 @@ def page(folder: Path) -> None:
             f"\nThe button segment everything finds {count} objects in the image of 256 x 256, at"
         )
         print("`amg_pred_iou_thresh: 0.5` and `amg_stability_score_thresh: 0.8`.")
-    for picture in ("256 x 256", "320 x 256", "1280 x 768"):
+    for picture in ("256 x 256", "320 x 256", "1280 x 768", "1024 x 684"):
         print(f"\n## An image of {picture} pixels\n\n| tool | model and frame | {heads} |")
         print("|---" * 8 + "|")
         for name, case in CASES.items():

@@ -7,7 +7,7 @@
 A row is one adapter with one decoder, both as ``name`` or ``name:form``, and one line of the file;
 rows that are there already are skipped, so the same command goes on. Other forms come with one
 partner. With ADAPTER and DECODER only that row is written, anew. ``large`` adds a row of ViT-B at
-1024 pixels with drawn weights, also in labelme's own engine; it takes minutes.
+1024 pixels with drawn weights, also in labelme's own engine; it takes minutes of one core.
 
 The base is the shipped nano: its real weights give real masks, and a row takes seconds of one core,
 where ViT-B takes minutes. Every trained tensor is moved by noise, so that each part of a method
@@ -83,7 +83,10 @@ LOADING = ("cvat", "label-studio", "hub")
 TOLD = "lora"
 """The adapter with which every decoder, and every format of tools, is run."""
 UNPROMPTED = " without prompts"
-LARGE = "tuned, 1024 pixels"
+LARGE = ", 1024 pixels"
+"""The end of a decoder's name in a row of ViT-B."""
+LARGE_PAIRS = ((TOLD, "tuned"), ("adaptformer", "hq"), (TOLD, "semantic"))
+"""An encoder and a decoder, those of a decoder that reads more than the embedding, and one file."""
 OPEN = 12
 """Files that are kept open for the next rows."""
 NOISE = 0.05
@@ -395,34 +398,47 @@ def is_whole(decoder: str) -> bool:
 
 
 def large(file: Path) -> None:
-    """Writes the row of ViT-B at 1024 pixels: ONNX, and labelme's own engine on its folder."""
-    from judge_tools import labelme
+    """Writes the rows of ViT-B at 1024 pixels: ONNX, and once labelme's own engine on its folder.
 
+    Rows that are there already are skipped.
+    """
     torch.set_num_threads(1)
+    for adapter, decoder in LARGE_PAIRS:
+        if (adapter, decoder + LARGE) not in read(file):
+            write_row(file, lambda a=adapter, d=decoder: large_row(a, d))
+
+
+def large_row(adapter: str, decoder: str) -> Row:
+    """A row of ViT-B, whose weights are drawn."""
     torch.manual_seed(0)
-    model = FineTuned(drawn("vit_b"), TOLD, "tuned", prompts="box+point").eval()
+    options = {"classes": CLASSES} if decoder == "semantic" else {}
+    prompts = "box+point" if DECODERS[decoder].prompted else "none"
+    sam = drawn("vit_b")
+    model = FineTuned(sam, adapter, decoder, decoder_options=options, prompts=prompts).eval()
     moved(model)
-    row: Row = {"adapter": TOLD, "decoder": LARGE, "base": "vit_b", "trained": model.trainable()}
+    row: Row = {"adapter": adapter, "decoder": decoder + LARGE, "base": "vit_b"}
     with TemporaryDirectory() as place:
         photos = Path(place, "photos")
         photos.mkdir()
         shutil.copy(photo(), photos)
-        row["formats"] = {"onnx": cell(model, "onnx", photos)}
+        row |= {"trained": model.trainable(), "formats": {"onnx": cell(model, "onnx", photos)}}
         print(row, flush=True)
-        out = Path(place, "labelme")
-        exported = export(model, out, "labelme", name="nuclei", check=photos)
-        image = read_image(next(photos.iterdir()), model.input)
-        box = [60.0, 50.0, 190.0, 200.0]
-        theirs = labelme(out)(image, [{"data": box}], 0)
-        ours = Reference(Job(model, "m"), image).logits(Ask("box", box=tuple(box)))[0] > 0
-        iou = float((ours & theirs).sum() / max(1, (ours | theirs).sum()))
-        row["formats"]["labelme"] = {
-            "difference": exported.findings.difference,
-            "iou": exported.findings.iou,
-            "iou_as_consumer": iou,
-            "bytes": sum(each.stat().st_size for each in out.glob("*.onnx")),
-        }
-    append(file, row)
+        if (adapter, decoder) == LARGE_PAIRS[0]:
+            row["formats"]["labelme"] = in_labelme(model, photos, Path(place, "labelme"))
+    return row
+
+
+def in_labelme(model: FineTuned, photos: Path, out: Path) -> Row:
+    """The cell of labelme, whose own engine is asked with one box."""
+    from judge_tools import labelme
+
+    exported = export(model, out, "labelme", name="nuclei", check=photos)
+    image = read_image(next(photos.iterdir()), model.input)
+    box = [60.0, 50.0, 190.0, 200.0]
+    theirs = labelme(out)(image, [{"data": box}], 0)
+    ours = Reference(Job(model, "m"), image).logits(Ask("box", box=tuple(box)))[0] > 0
+    iou = float((ours & theirs).sum() / max(1, (ours | theirs).sum()))
+    return cell_of(exported.findings, list(out.glob("*.onnx"))) | {"iou_in_tool": iou}
 
 
 def append(file: Path, row: Row) -> None:
@@ -459,6 +475,10 @@ class Reasons:
             name = row[kind].partition(":")[0]
             text = text.replace(f"{kind}.name={name}: is ", f"the {kind} is ")
             text = text.replace(f"{kind}.name={name}: {name} ", f"the {kind} ")
+        for name in FORMATS:
+            text = text.replace(f"--format={name}: ", "")
+            text = text.removeprefix(FORMATS[name].consumer) if name in TOOLS else text
+        text = f"the tool{text}" if text[0] == " " else text
         text = text.replace(row["base"], "the base")
         return f"({self.texts.setdefault(text, len(self.texts) + 1)})"
 
@@ -478,7 +498,6 @@ def page(file: Path) -> str:
     rows, order, reasons = read(file), pairs(), Reasons()
     done = [rows[pair] for pair in order if pair in rows]
     measured = len(done)
-    done += [rows[TOLD, LARGE]] if (TOLD, LARGE) in rows else []
     done.sort(key=lambda row: (row["adapter"], row["decoder"]))
     body = []
     for row in done:
@@ -527,12 +546,39 @@ def page(file: Path) -> str:
         "Their files hold the same encoder and decoder behind the tool's frame, and differ by "
         "decoder alone, so that one adapter (`lora`) stands for all. The second number is the IoU "
         "with pixels as the tool prepares them. `cvat`, `label-studio` and `hub` load the "
-        "checkpoint, and take every method.\n",
+        "checkpoint, and take every method. An IoU below 1 is the tool's doing; these masks of "
+        "moved weights are ragged, so that it is lower than for a tuned model, of which "
+        "[exports_tools.md](exports_tools.md) has the numbers.\n",
         table(["decoder", *more], tools),
+        *large_lines([rows[a, d + LARGE] for a, d in LARGE_PAIRS if (a, d + LARGE) in rows]),
         "## Reasons\n",
         *(f"{number}. {text}" for text, number in reasons.texts.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def large_lines(rows: Sequence[Row]) -> list[str]:
+    """The section on ViT-B, if there are rows."""
+    columns = ["adapter", "decoder", "format", "difference", "size", "IoU", "IoU in the tool"]
+    body = [
+        [
+            *(f"`{each}`" for each in (row["adapter"], row["decoder"].removesuffix(LARGE), name)),
+            *(f"{value['difference']:.1e}", f"{value['bytes'] / 1e6:.1f} MB"),
+            f"{value['iou']:.4f}",
+            f"{value['iou_in_tool']:.4f}" if "iou_in_tool" in value else "-",
+        ]
+        for row in rows
+        for name, value in row["formats"].items()
+    ]
+    if not body:
+        return []
+    return [
+        "## ViT-B at 1024 pixels\n",
+        "    python benchmarks/exports/table.py large FILE.jsonl\n",
+        "The same image and shapes with a vit_b of drawn weights, whose masks mean nothing but "
+        "must agree. The last column is a box in labelme's own engine (osam).\n",
+        table(columns, body),
+    ]
 
 
 def tool_cell(row: Row, name: str, reasons: Reasons) -> str:

@@ -14,9 +14,11 @@ from samtune.data import (
     splits,
 )
 from samtune.data.layouts.base import find, layout_of
+from samtune.data.pictures import pictures_in
 from samtune.data.problems import remarks
-from samtune.data.volumes import load, shape_of, stem_of
+from samtune.data.volumes import load, partly_read, shape_of, stem_of
 from samtune.geometry import InputPolicy
+from samtune.inference.remarks import Counts, remarks_of
 
 VALUES = np.random.default_rng(0).integers(0, 255, (5, 12, 16)).astype(np.uint8)
 MASK = np.zeros((5, 12, 16), np.uint8)
@@ -105,6 +107,16 @@ def test_nifti_is_turned_to_left_back_head(tmp_path):
     images = find_images(tmp_path / "two.nii", InputPolicy((8, 8), bands=(1,)))
     assert len(images) == 5
     assert images[0].image.read().shape == (12, 16, 2)
+
+
+def test_channels_of_a_volume_that_are_not_read_are_told(tmp_path):
+    for channels in (2, 3, 4):
+        nifti(tmp_path / f"{channels}.nii", np.zeros((2, 4, 5, channels), np.int16))
+    records = pictures_in(str(tmp_path)).records
+    parts = partly_read(each.image for each in records)
+    assert [(path.name, *counts) for path, *counts in parts] == [("2.nii", 2, 1), ("4.nii", 4, 3)]
+    lines = remarks_of([], len(records), Counts(partly_read=parts), [])
+    assert len(records) == 6 and "has 4 channels, and the first 3 are read" in lines[1]
 
 
 def test_axes_of_one_and_planes_of_nifti(tmp_path):

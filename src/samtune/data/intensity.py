@@ -80,9 +80,10 @@ def check_same(data: DataConfig, policy: InputPolicy) -> None:
         trained = getattr(policy, key)
         if key != "slice_axis" and value != trained:
             name = {"limits": "window" if policy.intensity == "window" else "range"}.get(key, key)
+            how = "without it" if trained is None else f"with {trained}"
             raise InputError(
-                f"data.{name}={value}: the checkpoint was trained with {trained}, and its images "
-                "must be read the same way; leave it out"
+                f"data.{name}={value}: the checkpoint was trained {how}, and its images must be "
+                "read the same way; leave it out"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -256,6 +257,21 @@ def shape_of(path: Path, role: Role) -> tuple[int, ...]:
             f"{path}: cannot be read ({reason or type(error).__name__}); replace the file, or "
             "remove it and its partner, if it has one"
         ) from error
+
+
+def partly_read(images: Iterable[Path | Stored]) -> list[tuple[Path, int, int]]:
+    """The NIfTI files among images of which some channels are not read, if no bands are chosen.
+
+    Args:
+        images: Files, and slices of volumes.
+
+    Returns:
+        Each file with the number of its channels and of those that are read.
+    """
+    paths = {each.path for each in images if isinstance(each, Slice)}
+    nifti = sorted(path for path in paths if path.name.lower().endswith(NIFTI))
+    shapes = [(path, shape_of(path, "image")) for path in nifti]
+    return [(path, n[3], n[3] - 1) for path, n in shapes if len(n) == 4 and n[3] in (2, 4)]
 
 
 def _opened(path: Path) -> tuple[Any, NDArray]:

@@ -11,6 +11,7 @@ from samtune.data import Record
 from samtune.data.pictures import Paths, pictures_in
 from samtune.data.reading import image_size
 from samtune.data.stored import Stored
+from samtune.data.volumes import partly_read
 from samtune.errors import InputError, OutputError
 from samtune.files import write_whole
 from samtune.folder_lock import locked
@@ -261,6 +262,8 @@ def answer_folder(
     how = answering.identity(overlays=overlays, rasters=sorted(rasters))
     keys = {each.name: key_of(each, answering.request(each)) for each in records}
     counts = Counts(rasters=len(rasters), not_in_prompts=answering.left_without(records))
+    if policy.bands is None:
+        counts.partly_read = partly_read(each.image for each in records)
     within = places.subfolders(of_images)
     with locked(places.folder, f"--out={out}", "a prediction", within=within):
         checked_names(records, places.ignores_case())

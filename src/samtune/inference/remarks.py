@@ -27,6 +27,8 @@ class Counts:
     """Number of rasters that are answered tile by tile."""
     not_in_prompts: int = 0
     """Number of images that the prompts do not name."""
+    partly_read: Sequence[tuple[Path, int, int]] = ()
+    """The volumes with channels that are not read: their number, and that of those that are."""
 
 
 class Failure(NamedTuple):
@@ -77,6 +79,12 @@ def remarks_of(
         lines.append(
             f"note: {counts.not_in_prompts} {of_all} {verb} not in the prompts, and answered "
             'without one; give "boxes": [] for an image with nothing in it'
+        )
+    for path, channels, count in counts.partly_read:
+        first = "the first is" if count == 1 else f"the first {count} are"
+        lines.append(
+            f"note: {path}: has {channels} channels, and {first} read; save another as a volume of "
+            "its own to predict on it"
         )
     if masks:
         shown = ", ".join(mask.name for mask in masks[:3]) + (", ..." if len(masks) > 3 else "")

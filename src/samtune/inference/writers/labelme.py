@@ -6,16 +6,19 @@ import base64
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samtune.data.reading import SUFFIXES, read_image
+from samtune.data.quiet import opened_picture
+from samtune.data.reading import SUFFIXES, TIFF, read_image
 from samtune.files import write_whole
 from samtune.inference.formats import WRITERS, Predicted, Thing, Writer
 
+_DEEP = ("I;16", "I;16B", "I", "F")
 VERSION = "5.5.0"
 """The version of LabelMe's files: this one knows shapes that are masks, and later ones read it."""
 
@@ -54,15 +57,26 @@ class LabelMe(Writer):
         return [{**shape, "points": points} for points in rows]
 
     def _image(self, result: Predicted, place: Path, folder: Path) -> dict[str, Any]:
-        """The path of the image from its JSON file, or what was read if that is no picture."""
-        source = result.record.image
+        """The path of the image from its JSON file, and its pixels if LabelMe cannot open it."""
+        source, path = result.record.image, f"{place.stem}.png"
         if isinstance(source, Path) and source.suffix.lower() in SUFFIXES:
             final = place.parent.resolve().relative_to(folder.resolve())
             start = folder.resolve().parent / self.name / final  # where it will lie
             path = Path(os.path.relpath(source.resolve(), start)).as_posix()
-            return {"imagePath": path, "imageData": None}
+            if _is_opened(source):
+                return {"imagePath": path, "imageData": None}
         content = base64.b64encode(_png(read_image(source, self.task.policy))).decode("ascii")
-        return {"imagePath": f"{place.stem}.png", "imageData": content}
+        return {"imagePath": path, "imageData": content}
+
+
+def _is_opened(path: Path) -> bool:
+    """Whether LabelMe opens a picture itself: not in CMYK, a deep PNG, or a palette but in PNG."""
+    with suppress(OSError), opened_picture(path) as opened:
+        if opened.mode in ("1", "L", "LA", "RGB", "RGBA"):
+            return True
+        ending = path.suffix.lower()
+        return ending == ".png" if opened.mode == "P" else opened.mode in _DEEP and ending in TIFF
+    return False
 
 
 def _mask_shape(mask: NDArray[np.bool_]) -> dict[str, Any]:
