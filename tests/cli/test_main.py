@@ -144,7 +144,7 @@ def test_a_recipe_a_file_and_overrides(samtune, trained, here):
 @pytest.mark.slow
 def test_demo_can_be_run_again(samtune, trained, here):
     words = ["base.name=tiny", f"base.weights={trained.base}", "train.max_steps=1"]
-    words += ["input.size=64", "data.augment=none"]
+    words += ["input.size=64", "data.augment=none", "train.strength=none", "train.average=none"]
     for folder in ("runs/demo", "runs/demo-2"):
         summary = check_contract(samtune("demo", *words, "--json"))
         assert Path(summary["report"]).parent == Path(folder)

@@ -202,6 +202,13 @@ def test_pages(tmp_path, refused):
     assert [note.kind for note in notes] == ["several pages"]
 
 
+def test_rows_that_a_file_has_not_are_no_black_ones(tmp_path, refused):
+    tifffile.imwrite(tmp_path / "a.tif", RGB, compression="zlib")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages.first.tags["ImageLength"].overwrite(5000)
+    refused(["a.tif", "1 of the 250 parts that its 5000 rows need"], read_image, tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_orientation(tmp_path, orientation):
     tifffile.imwrite(tmp_path / "o.tif", RGB, extratags=[(274, "H", 1, orientation, True)])

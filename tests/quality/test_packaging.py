@@ -106,7 +106,7 @@ def installed(tree, tmp_path_factory):
     python = place / "env" / "bin" / "python"
     wheels = [*tree.parent.glob("*.whl"), *(place / "plugin").glob("*.whl")]
     pip = [sys.executable, "-m", "pip", "--python", python, "--isolated", "install", "-q"]
-    pip += ["--no-index", "--no-deps", "--disable-pip-version-check"]
+    pip += ["--no-index", "--no-deps", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*pip, *wheels], check=True)
     (packages,) = place.glob("env/lib/python*/site-packages")
     # Only these folders: what editable installations add there does not follow.

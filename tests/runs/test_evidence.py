@@ -74,6 +74,7 @@ def test_a_mask_that_contradicts_its_image_is_shown(samtune, tmp_path, monkeypat
             path = tmp_path / "discs" / split / kind / f"{number}.png"
             Image.fromarray(pixels.astype(np.uint8)).save(path)
     words = ["data.root=discs", "train.max_steps=1", "train.lr=1e-6", "output=run", "--json"]
+    words += ["input.size=256", "train.strength=none", "train.average=none"]
     answer = samtune("train", *words)
     assert answer.code == 0, answer.err
     (sentence,) = answer.json["diagnoses"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,6 +89,11 @@ def _decoded(path: Path, file: Any, series: Any) -> _Decoded:
     pages = [page for page in series.pages if page is not None]
     if len(pages) == 2 and pages[1].subfiletype & 4:  # a one-bit image and its mask
         pages = pages[:1]
+    for page in pages:
+        parts, needed = len(page.dataoffsets), math.prod(page.chunked)
+        if parts < needed and not page.is_contiguous:  # tifffile would take the rest as zeros
+            what = f"has {parts} of the {needed} parts that its {page.imagelength} rows need"
+            raise DataError(path, "cut short", what, "copy or write the file again")
     try:
         if len(pages) == 1:
             return _Decoded(pages[0].asarray(), pages[0].axes, False)
