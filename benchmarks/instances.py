@@ -1,18 +1,21 @@
 """Automatic instances: plain generator, watershed of distances, and seeds as prompts.
 
     python benchmarks/instances.py train FOLDER OUT MODEL:SHOTS:STEPS ...  # what is finished stays
-    python benchmarks/instances.py measure FOLDER OUT [WAY ...]        # what is measured stays
-    python benchmarks/instances.py page OUT                            # the table
+    python benchmarks/instances.py measure FOLDER OUT [WAY ...]    # what is measured stays
+    python benchmarks/instances.py whole FOLDER OUT [WAY ...]      # the same on all test images
+    python benchmarks/instances.py exchange FOLDER OUT MODEL       # predicted maps for true ones
+    python benchmarks/instances.py page OUT                        # the table
 
 FOLDER is that of a data set of DATA, by its name. MODEL is one of MODELS, SHOTS a number of
 training images or ``all``; MODEL:SHOTS:STEPS:FILE goes on with a file of OUT, as in
 ``image:all:100:image-16-400``. WAY is one of those in which instances are found. The last weights
-of a training are measured, on the first images of the test split that samtune makes; ways that are
-fitted see the first images of the validation split.
+of a training are measured, on the first images of the test split that samtune makes, or on all of
+them; ways that are fitted see the first images of the validation split, or up to 50 of all of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -26,12 +29,18 @@ import numpy as np
 import torch
 
 import samtune
+from samtune.data.dense_targets import distances
 from samtune.data.opening import DataSplits
 from samtune.data.split import Split
 from samtune.evaluation.automatic import evaluate_automatic
 from samtune.evaluation.calibration import calibrate, calibrate_watershed
+from samtune.inference.everything.dense_maps import DenseMaps
 from samtune.inference.everything.instances import Instances
-from samtune.inference.everything.watershed import WatershedConfig, WatershedGenerator
+from samtune.inference.everything.watershed import (
+    WatershedConfig,
+    WatershedGenerator,
+    instances_of,
+)
 
 BATCH = 4
 """Images in a batch of the training."""
@@ -52,7 +61,7 @@ POINTS = 16
 MODELS: dict[str, dict[str, Any]] = {
     "instances": {
         "decoder": "instances",
-        "decoder_options": {"scale": 8},
+        "decoder_options": {"scale": 8, "image": False},
         "prompts": "none",
         "loss": "distances + foreground",
     },
@@ -64,17 +73,26 @@ MODELS: dict[str, dict[str, Any]] = {
         "loss": "distances + foreground",
         "cached": True,
     },
+    "views": {
+        "adapter": "none",
+        "decoder": "instances",
+        "decoder_options": {"scale": 8, "image": True},
+        "prompts": "none",
+        "loss": "distances + foreground",
+        "cached": True,
+        "views": (16, 2),
+    },
     "frozen": {
         "adapter": "none",
         "decoder": "instances",
-        "decoder_options": {"scale": 8},
+        "decoder_options": {"scale": 8, "image": False},
         "prompts": "none",
         "loss": "distances + foreground",
         "cached": True,
     },
     "both": {
         "decoder": "instances",
-        "decoder_options": {"scale": 8, "prompts": "tuned"},
+        "decoder_options": {"scale": 8, "image": False, "prompts": "tuned"},
         "prompts": "box,point",
         "loss": "bce + dice + iou_head + distances + foreground",
     },
@@ -96,18 +114,21 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 """By name: decoder, prompts and loss; the base is nano, the adapter lora unless another is named.
-If encodings are cached, images are not augmented."""
+If encodings are cached, images are not augmented, or have so many augmented views: of a few shots,
+and of all images."""
 LOOSE = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.5}
 """Thresholds of the grid that are about those of small training, instead of SAM's 0.88 and 0.95."""
 
 
-def data_of(folder: str, augment: str = "standard") -> DataSplits:
+def data_of(folder: str, **settings: Any) -> DataSplits:
     """The images, with splits that are the same at each call."""
-    return samtune.open_data(folder, augment=augment, **DATA[Path(folder).name])
+    return samtune.open_data(folder, **DATA[Path(folder).name], **settings)
 
 
-def counts_of(folder: str, grid: bool) -> tuple[int, int]:
-    """How many images are measured, and fitted on."""
+def counts_of(folder: str, grid: bool, whole: bool) -> tuple[int | None, int | None]:
+    """How many images are measured, and fitted on; ``None`` for all."""
+    if whole:
+        return None, None
     test, test_grid, fit, fit_grid = COUNTS.get(Path(folder).name, OTHERS)
     return (test_grid, fit_grid) if grid else (test, fit)
 
@@ -134,7 +155,9 @@ def train(folder: str, out: Path, word: str) -> None:
     model, form = made(name), MODELS[name]
     if before:
         model.load_state_dict(samtune.load(out / f"{before[0]}.safetensors").state_dict())
-    data = data_of(folder, "none" if form.get("cached") else "standard")
+    few, many = form.get("views", (None, None))
+    changes = {"augment": "none"} if form.get("cached") and not few else {}
+    data = data_of(folder, views=many if shots == "all" else few, **changes)
     split = data.train if shots == "all" else data.train[: int(shots)]
     prompts = samtune.PromptConfig(train=form["prompts"].split(","), **form.get("settings", {}))
     images = samtune.prepare(split, model, train=True, prompts=prompts)
@@ -144,7 +167,7 @@ def train(folder: str, out: Path, word: str) -> None:
         loss=form["loss"],
         keep="none",
         average="none",
-        feature_cache=10**9 if form.get("cached") else 0,
+        feature_cache=2 * 10**9 if form.get("cached") else 0,
     )
     start = time.process_time()
     samtune.fit(model, images, config, on_event=print)
@@ -156,22 +179,25 @@ def train(folder: str, out: Path, word: str) -> None:
     file.with_suffix(".json").write_text(json.dumps({**about, "cpu_seconds": seconds}))
 
 
-def generators(model: samtune.FineTuned, folder: str) -> dict[str, Callable[[], Any]]:
+def generators(
+    model: samtune.FineTuned, folder: str, whole: bool = False
+) -> dict[str, Callable[[], Any]]:
     """By name: what makes a generator of a model."""
     grid = partial(samtune.MaskGenerator, model, points_per_side=POINTS)
     return {
         "watershed": partial(WatershedGenerator, model),
-        "watershed, fitted": partial(fitted, model, folder, False),
+        "watershed, fitted": partial(fitted, model, folder, False, whole),
         "seeds as prompts": partial(WatershedGenerator, model, WatershedConfig("prompts")),
+        "seeds as prompts, fitted": partial(fitted, model, folder, False, whole, answer="prompts"),
         "grid, SAM's thresholds": grid,
         "grid, loose thresholds": partial(grid, **LOOSE),
-        "grid, fitted": partial(fitted, model, folder, True),
+        "grid, fitted": partial(fitted, model, folder, True, whole),
     }
 
 
-def measure(folder: str, out: Path, ways: Sequence[str] = ()) -> None:
+def measure(folder: str, out: Path, ways: Sequence[str] = (), whole: bool = False) -> None:
     """Measures each trained model, and the base, in each way that it has."""
-    rows = out / "rows.jsonl"
+    rows = out / ("whole.jsonl" if whole else "rows.jsonl")
     known = rows.read_text().splitlines() if rows.is_file() else []
     done = {(row["file"], row["way"]) for row in map(json.loads, known)}
     base = samtune.FineTuned(samtune.load_sam("nano"))
@@ -180,7 +206,7 @@ def measure(folder: str, out: Path, ways: Sequence[str] = ()) -> None:
         models[file.stem] = lambda file=file: samtune.load(file)
     for name, load in models.items():
         model = load()
-        for way, make in generators(model, folder).items():
+        for way, make in generators(model, folder, whole).items():
             if (name, way) in done or (ways and way not in ways):
                 continue
             try:
@@ -188,25 +214,52 @@ def measure(folder: str, out: Path, ways: Sequence[str] = ()) -> None:
             except samtune.InputError as error:
                 print(name, way, error)
                 continue
-            count, _ = counts_of(folder, "grid" in way)
+            count, _ = counts_of(folder, "grid" in way, whole)
             samples = data_of(folder).test[:count]
-            row = {"file": name, "way": way, "images": len(samples), **scores(generator, samples)}
+            row = {"data": Path(folder).name, "file": name, "way": way, "images": len(samples)}
+            row |= scores(generator, samples)
             with rows.open("a") as sink:
                 sink.write(json.dumps(row) + "\n")
             print(row, flush=True)
 
 
-def fitted(model: samtune.FineTuned, folder: str, grid: bool) -> Any:
+def fitted(
+    model: samtune.FineTuned, folder: str, grid: bool, whole: bool = False, **fixed: Any
+) -> Any:
     """A generator whose settings are fitted for mSA on validation images."""
-    _, count = counts_of(folder, grid)
+    _, count = counts_of(folder, grid, whole)
     val = samtune.prepare(data_of(folder).val[:count], model, train=False)
     if grid:
         fit = calibrate(model, val, grids=(POINTS,))
         print(fit.settings, fit.default, fit.value, flush=True)
         return samtune.MaskGenerator(model, **fit.settings)
-    fit = calibrate_watershed(model, val)
+    fit = calibrate_watershed(model, val, **fixed)
     print(fit.settings, fit.default, fit.value, flush=True)
-    return WatershedGenerator(model, WatershedConfig(**fit.settings))
+    return WatershedGenerator(model, **fit.settings)
+
+
+def exchange(folder: str, out: Path, name: str) -> None:
+    """Prints the metrics with predicted maps in place of true ones, on the images of measure."""
+    model = samtune.load(out / f"{name}.safetensors").eval()
+    count, _ = counts_of(folder, False, False)
+    images = samtune.prepare(data_of(folder).test[:count], model, train=False)
+    maps: dict[bytes, dict[str, DenseMaps]] = {}
+    for i in range(len(images)):
+        sample = images.sample(i)
+        true = DenseMaps(*distances(sample.labels.map, sample.labels.classes).numpy())
+        predicted = DenseMaps.of(model, sample.image)
+        maps[sample.image.tobytes()] = {"predicted": predicted, "true": true}
+    print("| foreground | distances | mSA |\n|---|---|---|")
+    for foreground, other in itertools.product(("predicted", "true"), repeat=2):
+
+        def mixed(image: np.ndarray, first: str = foreground, second: str = other) -> Instances:
+            both = maps[image.tobytes()]
+            away = both[second]
+            mix = DenseMaps(both[first].foreground, away.centre, away.boundary)
+            return instances_of(mix, WatershedConfig()).by_score()
+
+        numbers = evaluate_automatic(model, images, mixed).metrics
+        print(f"| {foreground} | {other} | {numbers['msa']:.3f} |", flush=True)
 
 
 def scores(generator: Any, test: Split) -> dict[str, Any]:
@@ -230,20 +283,19 @@ def scores(generator: Any, test: Split) -> dict[str, Any]:
 
 
 def page(out: Path) -> None:
-    """Prints the table."""
+    """Prints the table of all measurements."""
     heads = (
+        "data",
+        "images",
         "training",
         "instances by",
-        "mSA",
-        "SA50",
-        "AP",
-        "AP50",
-        "PQ",
+        *("mSA", "SA50", "AP", "AP50", "PQ", "AJI"),
         "count error",
         "s/image",
     )
     print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
-    for line in (out / "rows.jsonl").read_text().splitlines():
+    files = [out / name for name in ("rows.jsonl", "whole.jsonl")]
+    for line in (each for f in files if f.is_file() for each in f.read_text().splitlines()):
         row = json.loads(line)
         about = out / f"{row['file']}.json"
         what = json.loads(about.read_text()) if about.is_file() else None
@@ -251,9 +303,10 @@ def page(out: Path) -> None:
             f"{what['model']}, {what['images']} images, {what['steps']} steps "
             f"({what['cpu_seconds']} CPU s)"
         )  # fmt: skip
-        numbers = (f"{row[key]:.3f}" for key in ("msa", "sa50", "ap", "ap50", "pq"))
+        numbers = (f"{row[key]:.3f}" for key in ("msa", "sa50", "ap", "ap50", "pq", "aji"))
         cells = (*numbers, f"{row['count_error']:.1f}", f"{row['cpu_seconds']:.2f}")
-        print(f"| {training} | {row['way']} | {' | '.join(cells)} |")
+        what = f"| {row.get('data', out.name)} | {row['images']} | {training} | {row['way']} "
+        print(f"{what}| {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -267,8 +320,10 @@ def main() -> None:
     if verb == "train":
         for word in words[2:]:
             train(folder, out, word)
+    elif verb == "exchange":
+        exchange(folder, out, words[2])
     else:
-        measure(folder, out, words[2:])
+        measure(folder, out, words[2:], whole=verb == "whole")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def everything(
 ) -> None:
     """Find all objects of images, and number, outline and count them."""
     from samtune.data.pictures import pictures_in
+    from samtune.inference.everything.counts import check_counts
     from samtune.inference.everything.folder import everything_folder
     from samtune.report.quantities import counted
     from samtune.runs.predicting import generator_of
@@ -38,6 +39,7 @@ def everything(
 
     with speaking(as_json, quiet) as display, warning(display):
         request = sources.request_of(source, words, out, formats, tolerance)
+        check_counts(request.out)
         search = generator_of(checkpoint, request.settings)
         generator = search.generator
         images = pictures_in(request.source, generator.model.input).records

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from samtune.cli.completion import complete_method, complete_recipe, complete_words
-from samtune.cli.console import Json, Quiet, Words, answer, speaking
+from samtune.cli.console import Json, Quiet, Words, answer, speaking, warning
 from samtune.cli.data import app as data_app
 from samtune.cli.doctor import doctor
 from samtune.cli.ending import end_of, prepare_streams
@@ -119,7 +119,7 @@ def evaluate(
 
     more = [word for word in words or [] if Source.is_named_by(word)]
     settings = [word for word in words or [] if word not in more]
-    with speaking(as_json, quiet) as display:
+    with speaking(as_json, quiet) as display, warning(display):
         if more:
             summary = evaluate_several([source, *more], settings, display)
             display.matrix(summary)
@@ -145,7 +145,7 @@ def compare(words: Words = None, as_json: Json = False, quiet: Quiet = False) ->
     look(words or [], [*(word.rstrip("=") for word in OF_A_COMPARISON), "adapter", "decoder"])
     from samtune.compare.jobs import compare as run
 
-    with speaking(as_json, quiet) as display:
+    with speaking(as_json, quiet) as display, warning(display):
         result = run(words or [], display)
     answer(result, as_json)
     if result["failed"]:
@@ -365,7 +365,7 @@ def _run_training(
     from samtune.planning.presets import configuration
     from samtune.runs.jobs import train as run
 
-    with speaking(as_json, quiet) as display:
+    with speaking(as_json, quiet) as display, warning(display):
         config = configuration(words, defaults)
         summary = run(config, display, first_line, name)
         display.results(summary)

@@ -12,7 +12,7 @@ from samtune.compare.notes import notes
 from samtune.compare.rows import Grid, grids, main_grids, paired_grid
 from samtune.compare.sureness import ALIKE, BEST, HIGHEST
 from samtune.files import write_whole
-from samtune.report.instance_table import SHORT
+from samtune.report.instance_table import FITTED_BASE, SHORT, SIDE_NAMES
 from samtune.report.quantities import metric, span
 from samtune.runs.values import Tree
 
@@ -83,6 +83,8 @@ def _without_training(result: Mapping[str, Any]) -> Iterator[Tree]:
             means = {f"{key}_mean": numbers.get(key) for key in ("iou", "dice")}
             automatic = _of_instances(entry) if name == "zero-shot" else {}
             yield {"method": name, "prompt": mode, **means, **automatic}
+        if fitted := entry.get(FITTED_BASE):
+            yield {"method": SIDE_NAMES[FITTED_BASE], "prompt": mode, **_of_instances(fitted)}
 
 
 def _trained_rows(result: Mapping[str, Any]) -> Iterator[Tree]:

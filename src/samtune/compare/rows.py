@@ -10,7 +10,7 @@ from typing import Any
 
 from samtune.compare.plan import ALL, Run, shots_name
 from samtune.compare.sureness import ALIKE, BEST, HIGHEST
-from samtune.report.instance_table import SHORT, TITLES, automatic_modes
+from samtune.report.instance_table import FITTED_BASE, SHORT, SIDE_NAMES, TITLES, automatic_modes
 from samtune.report.prompt_table import asked_with, title_of
 from samtune.report.quantities import duration, metric, quantity, rate_of, span
 from samtune.runs.values import Tree
@@ -58,6 +58,7 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
             **{key: entry[key] for key in ABOUT if key in entry},
             "intervals": _untrained(entry),
             **_seconds(entries, "zero_shot"),
+            **_fitted_base(entries),
         }
     return {
         "zero_shot": _means([{k: s["zero_shot"][k] for k in HEADLINE} for s in summaries]),
@@ -69,6 +70,15 @@ def zero_shot(summaries: Sequence[Tree]) -> Tree:
         "by_prompt": by_prompt,
         "intervals": _untrained(first),
     }
+
+
+def _fitted_base(entries: Sequence[Tree]) -> Tree:
+    """The base with fitted thresholds in an automatic mode: the means of those runs that fitted."""
+    fitted = [each for each in entries if FITTED_BASE in (each.get("seconds_per_image") or {})]
+    if not fitted:
+        return {}
+    numbers = [{name: v[FITTED_BASE] for name, v in e["metrics"].items()} for e in fitted]
+    return {FITTED_BASE: {"metrics": _means(numbers), **_seconds(fitted, FITTED_BASE)}}
 
 
 ABOUT = ("guesses", "ground_truth", "trained", "automatic")
@@ -217,6 +227,9 @@ def _instance_grid(result: Mapping[str, Any], mode: str, zero_shot: Mapping[str,
     """A table of what counts for instances, with one row per method and shots."""
     cells = [metric(zero_shot["metrics"].get(name)) for name in SHORT]
     rows = [("zero-shot", "", *cells, metric(zero_shot.get("seconds_per_image")))]
+    if fitted := zero_shot.get(FITTED_BASE):
+        cells = [metric(fitted["metrics"].get(name)) for name in SHORT]
+        rows.append((SIDE_NAMES[FITTED_BASE], "", *cells, metric(fitted.get("seconds_per_image"))))
     for row in result["rows"]:
         entry = row["by_prompt"].get(mode)
         if entry is None:

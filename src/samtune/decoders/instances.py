@@ -10,8 +10,8 @@ transposed convolutions that double the grid, each followed by two convolutions.
 It differs from the paper in four ways: the maps are four or eight times as fine as the embedding
 and not as fine as the image, because the finest layers cost more than all the rest on a CPU; the
 channels are halved at each step from those of the embedding; normalisation is over groups of
-channels, which does not depend on the batch; and with ``image`` the finest maps see the image, as
-in UNETR and not in the paper, whose embedding is finer than that of a small base.
+channels, which does not depend on the batch; and unless ``image`` is off the finest maps see the
+image, as in UNETR and not in the paper, whose embedding is finer than that of a small base.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class InstanceDecoder(Decoder):
     sits = "convolutions that enlarge the embedding to foreground and distances, for a watershed"
     forms: ClassVar = {
         "classes": {"object_classes": 3},
-        "image": {"image": True},
+        "coarse": {"scale": 4, "image": False},
         "frozen": {"prompts": "frozen"},
         "tuned": {"prompts": "tuned"},
     }
@@ -72,10 +72,10 @@ class InstanceDecoder(Decoder):
         prompts: Literal["none", "frozen", "tuned"] = "none"
         """SAM's mask decoder beside it, which answers prompts: ``none``, without one; ``frozen``,
         the base's; ``tuned``, a copy that is trained together with it."""
-        scale: Literal[4, 8] = 4
+        scale: Literal[4, 8] = 8
         """Cells of its maps along each side of a cell of the embedding; ``8`` tells smaller objects
-        apart, and costs more."""
-        image: bool = False
+        apart, ``4`` costs less."""
+        image: bool = True
         """Its finest convolutions see the image too, as in UNETR: outlines follow pixels instead of
         cells of the embedding, for little more work."""
         object_classes: CountOrZero = 0
@@ -95,7 +95,10 @@ class InstanceDecoder(Decoder):
 
     @classmethod
     def implied(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Its losses and prompts: none, or boxes and points; an evaluation finds instances too."""
+        """Its losses and prompts: none, or boxes and points; an evaluation finds instances too.
+
+        The encoder stays as it is, since that was measured to be better for it than LoRA.
+        """
         terms = [
             "distances",
             "foreground",
@@ -105,6 +108,7 @@ class InstanceDecoder(Decoder):
         of_prompts = ["bce", "dice", "iou_head"] if cls.takes_prompts(options) else []
         train = modes if len(modes) > 1 else NONE
         return {
+            "adapter": {"name": "none"},
             "prompts": {"train": train, "eval": [*modes, INSTANCES]},
             "train": {"loss": " + ".join([*of_prompts, *terms])},
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,9 @@ from samtune.errors import InputError
 from samtune.evaluation.result import Evaluation, image_row
 from samtune.evaluation.sums import counter_on, draws_of, gather_items
 from samtune.inference.allocator import return_freed_memory
-from samtune.inference.everything.config import with_fitted
 from samtune.inference.everything.instances import InstanceGenerator, Instances
 from samtune.inference.everything.run_lengths import as_coco
+from samtune.inference.predictor import PromptMismatch
 from samtune.interrupts.boundaries import end_together, is_stopping
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import GROUPS
@@ -32,6 +33,8 @@ from samtune.prompts import AUTOMATIC, EVERYTHING
 if TYPE_CHECKING:
     from samtune.metrics.instance_result import InstanceResult, Overlaps
 
+OF_IMAGE = "msa"
+"""The metric of instances that the table of images has."""
 NEED_MORE = ("aji_plus",)
 """Metrics of instances that need scipy: they are measured if ``eval.metrics`` names them."""
 
@@ -62,9 +65,7 @@ def generator_of(
     from samtune.inference.everything.watershed import WatershedConfig, WatershedGenerator
 
     of_watershed = changes.get(WatershedConfig.section, {})
-    usual = WatershedConfig(**of_watershed)
-    config = with_fitted(usual, model.about or {}, of_watershed)
-    return WatershedGenerator(model, config, precision)
+    return WatershedGenerator(model, precision=precision, **of_watershed)
 
 
 def generators_of(
@@ -93,7 +94,9 @@ def inability(model: FineTuned, mode: str) -> str | None:
     if mode not in AUTOMATIC:
         return None
     try:
-        generator_of(model, mode)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PromptMismatch)  # it can, if not well
+            generator_of(model, mode)
     except InputError as error:
         return str(error)
     return None
@@ -165,7 +168,7 @@ class _Sums:
 
     def add(self, index: int, sample: Sample, instances: Instances, seconds: float) -> None:
         """Adds an image."""
-        from samtune.metrics import MaskMetrics
+        from samtune.metrics import MaskMetrics, Suite
 
         self.seconds += seconds
         result = instance_result(self.dataset, sample, instances, index)
@@ -176,7 +179,9 @@ class _Sums:
         counts = self.masks.metric
         assert isinstance(counts, MaskMetrics)
         self.masks.note(index, partial(counts.add, areas, classes))
-        found = {"masks": len(overlaps.predicted), "matches": matches}
+        alone = Suite(EvalConfig(metrics=(OF_IMAGE,)))
+        alone.update(result)
+        found = {"masks": len(overlaps.predicted), "matches": matches, **alone.compute()}
         self.items.append(image_row(index, sample.name, areas) | found)
 
     def compute(self) -> Evaluation:

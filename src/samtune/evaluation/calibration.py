@@ -71,6 +71,8 @@ OF_WATERSHED: dict[str, tuple[float, ...]] = {
 IMAGES = 50
 """Images on which the watershed is fitted, at most, evenly spread: it is repeated for every value
 that is tried, and their maps are held in memory."""
+GRID_IMAGES = 20
+"""The same for a grid of points, which takes seconds for each image."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ class Calibration:
     default: float
     """Its value with the usual settings: SAM's thresholds and grid, or those of the watershed."""
     images: int
+    """Number of images on which they were fitted."""
     objects: int
-    """Annotated objects of all images."""
+    """Annotated objects of these images."""
     curves: dict[str, list[tuple[float, float]]]
     """Values of each setting and of the metric, with the other settings as they were fitted."""
 
@@ -106,6 +109,7 @@ def calibrate(
     metric: str = "msa",
     *,
     grids: Sequence[int] = GRIDS,
+    images: int = GRID_IMAGES,
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
     **fixed: Any,
@@ -117,6 +121,7 @@ def calibrate(
         dataset: Images with their objects, in evaluation.
         metric: ``msa`` or ``ap``.
         grids: Points on a side that are tried.
+        images: Number of images, at most; of more so many are taken, evenly spread.
         precision: Arithmetic of the forward pass.
         progress: Called with the number of images that are done, of all grids, and of all.
         **fixed: Settings of the generator that are not fitted.
@@ -125,8 +130,9 @@ def calibrate(
         InputError: Another metric, no images or objects, or a model that cannot answer.
     """
     check_metric(metric)
-    search = _Search(model, dataset, metric, precision, fixed)
-    total = len(dataset) * len(grids)
+    rows = rows_to_fit_on(len(dataset), images)
+    search = _Search(model, dataset, rows, metric, precision, fixed)
+    total = len(rows) * len(grids)
     done = iter(range(1, total + 1))
 
     def one_more() -> None:
@@ -160,18 +166,18 @@ def calibrate_watershed(
     dataset: SegmentationDataset,
     metric: str = "msa",
     *,
+    images: int = IMAGES,
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
     **fixed: Any,
 ) -> Calibration:
     """Fits the settings of :class:`samtune.WatershedGenerator` on a data set.
 
-    Of more than :data:`IMAGES` images so many are taken, evenly spread.
-
     Args:
         model: It is put into evaluation mode.
         dataset: Images with their objects, in evaluation.
         metric: ``msa`` or ``ap``.
+        images: Number of images, at most; of more so many are taken, evenly spread.
         precision: Arithmetic of the forward pass.
         progress: Called with the number of images that are done, and of all.
         **fixed: Settings of the generator that are not fitted.
@@ -181,8 +187,8 @@ def calibrate_watershed(
     """
     check_metric(metric)
     start = WatershedConfig(**fixed)
-    generator = WatershedGenerator(model, start, precision)
-    rows = _spread(len(dataset), IMAGES)
+    generator = WatershedGenerator(model, precision=precision, **fixed).with_config(start)
+    rows = rows_to_fit_on(len(dataset), images)
     measure = _Measure(dataset, rows, metric)
     answers = []
     for done, index in enumerate(rows, 1):
@@ -240,13 +246,14 @@ class _Search:
         self,
         model: FineTuned,
         dataset: SegmentationDataset,
+        rows: Sequence[int],
         metric: str,
         precision: Precision,
         fixed: dict[str, Any],
     ) -> None:
-        self.model, self.dataset, self.metric = model, dataset, metric
+        self.model, self.dataset, self.rows, self.metric = model, dataset, rows, metric
         self.precision, self.fixed = precision, fixed
-        self.measure = _Measure(dataset, range(len(dataset)), metric)
+        self.measure = _Measure(dataset, rows, metric)
 
     def of_grid(self, side: int, one_more: Callable[[], None]) -> Calibration:
         """The best thresholds for one grid."""
@@ -255,7 +262,7 @@ class _Search:
             self.model, precision=self.precision, **{**loose, "points_per_side": side}
         )
         answers: list[list[Part]] = []
-        for i in range(len(self.dataset)):
+        for i in self.rows:
             answers.append(generator.candidates(self.dataset.sample(i).image))
             one_more()
 
@@ -276,7 +283,7 @@ class _Search:
         config, best, curves = _searched(config, best, values, value_of)
         names = ("points_per_side", *values)
         settings = {name: getattr(config, name) for name in names} | self.fixed
-        images, objects = len(self.dataset), self.measure.objects
+        images, objects = len(self.rows), self.measure.objects
         return Calibration(settings, self.metric, best, default, images, objects, curves)
 
 
@@ -314,8 +321,8 @@ def _searched(
     return config, best, curves
 
 
-def _spread(length: int, most: int) -> list[int]:
-    """Numbers below ``length``, evenly spread and at most ``most`` of them."""
+def rows_to_fit_on(length: int, most: int) -> list[int]:
+    """The images of ``length`` on which is fitted: evenly spread, and at most ``most`` of them."""
     count = min(length, most)
     return [i * length // count for i in range(count)]
 

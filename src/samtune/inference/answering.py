@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from samtune.data import Record
 from samtune.data.windows import size_of_raster
 from samtune.geometry import InputPolicy
 from samtune.inference.answers import Answer, Together, reaches_beyond
-from samtune.inference.formats import Writer
+from samtune.inference.formats import Predicted, Writer
 from samtune.inference.naming import requests_by_name
 from samtune.inference.predictor import Predictor
 from samtune.inference.progress import identity_of
@@ -85,6 +85,14 @@ class Answering:
             identity: See :func:`.rasters.predict_raster`.
         """
         raise NotImplementedError
+
+    def tables(self, results: Callable[[], Iterable[Predicted]]) -> Mapping[str, str]:
+        """Texts to write beside the list of all masks, by the names of their files.
+
+        Args:
+            results: Gives the images with their masks.
+        """
+        return {}
 
     def left_without(self, records: Sequence[Record]) -> int:
         """The number of images that the user's prompts do not name."""

@@ -130,6 +130,8 @@ class _Prediction:
                 for result, error in writer.write(self._results(), folder):
                     file = str(result.record.file)
                     self.failed.append(Failure(result.record.name, file, error))
+        for name, text in self.answering.tables(self._results).items() if len(self.journal) else ():
+            write_whole(self.places.folder / name, text, REMEDY)
         self.answering.masks = self.journal.masks(self.keys.values())
         if len(self.journal):
             self.places.remove_former(

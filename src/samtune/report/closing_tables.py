@@ -7,7 +7,13 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from samtune.report.instance_table import automatic_modes, instance_lines
+from samtune.report.instance_table import (
+    BEYOND,
+    FITTED_BASE,
+    automatic_modes,
+    has_fitted_base,
+    instance_lines,
+)
 from samtune.report.prompt_table import asked_with, metric_rows, prompt_rows, title_of
 from samtune.report.quantities import counted, duration, metric, quantity, span
 
@@ -71,11 +77,19 @@ def _instances(mode: str, entry: Mapping[str, Any]) -> Table:
     lines = instance_lines(entry, short=True)
     sides = ["zero-shot", "tuned", "difference"]
     sides = sides if any(line.tuned is not None for line in lines) else sides[:1]
+    fitted = has_fitted_base(lines)
+    if fitted:
+        sides = ["zero-shot", "zero-shot,\nfitted", "tuned", "tuned -\nfitted"]
     table = Table(mode, title=f"Instances without prompts: {mode}", title_justify="left")
     for side in sides:
         table.add_column(side, justify="right")
     for line in lines:
         cells = _beside(line.zero_shot, line.tuned, line.intervals)
+        if fitted:
+            ends = {"zero_shot": line.intervals.get(FITTED_BASE)}
+            ends |= {"difference": line.intervals.get(BEYOND)}
+            base, _, beyond = _beside(line.zero_shot_fitted, line.tuned, ends)
+            cells = [cells[0], base, cells[1], beyond]
         table.add_row(line.name, *cells[: len(sides)])
     return table
 

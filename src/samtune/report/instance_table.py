@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 TITLES = {
@@ -25,9 +25,15 @@ TITLES = {
 SHORT = ("ap50", "msa", "pq", "aji", "count_error")
 """The metrics of short tables."""
 SECONDS = "seconds per image"
+SIDE_NAMES = {"zero_shot": "zero-shot", "zero_shot_fitted": "zero-shot, fitted"}
+"""The names of sides, as far as they differ from the words in a summary."""
 SIZES = ("small", "medium", "large")
 BY_SIZE = ("ap", "msa", "pq", "aji", "count_error")
 """The metrics that there are for each size."""
+
+
+FITTED_BASE, BEYOND = "zero_shot_fitted", "difference_fitted"
+"""The base with fitted thresholds, and what tuning is worth beyond it."""
 
 
 class Line(NamedTuple):
@@ -37,7 +43,10 @@ class Line(NamedTuple):
     zero_shot: float | None
     tuned: float | None
     intervals: Mapping[str, Any]
-    """Ends of the intervals, by ``zero_shot``, ``tuned`` and ``difference``."""
+    """Ends of the intervals, by ``zero_shot``, ``tuned`` and ``difference``; and by
+    ``zero_shot_fitted`` and ``difference_fitted``, from there to ``tuned``."""
+    zero_shot_fitted: float | None = None
+    """The number of the base with thresholds that were fitted for it, if there are any."""
 
 
 def automatic_modes(by_prompt: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
@@ -57,7 +66,8 @@ def instance_lines(entry: Mapping[str, Any], short: bool = False) -> list[Line]:
     names = [name for name in (SHORT if short else TITLES) if name in metrics]
     lines = [_line(TITLES[name], metrics[name]) for name in names]
     seconds = entry.get("seconds_per_image") or {}
-    return [*lines, Line(SECONDS, seconds.get("zero_shot"), seconds.get("tuned"), {})]
+    before, after, fitted = (seconds.get(side) for side in ("zero_shot", "tuned", FITTED_BASE))
+    return [*lines, Line(SECONDS, before, after, {}, fitted)]
 
 
 def lines_by_size(entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Line]]]:
@@ -73,7 +83,13 @@ def lines_by_size(entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Lin
 
 
 def _line(title: str, values: Mapping[str, Any]) -> Line:
-    return Line(title, values.get("zero_shot"), values.get("tuned"), values.get("intervals") or {})
+    before, after, fitted = (values.get(side) for side in ("zero_shot", "tuned", FITTED_BASE))
+    return Line(title, before, after, values.get("intervals") or {}, fitted)
+
+
+def has_fitted_base(lines: Sequence[Line]) -> bool:
+    """Whether the base was measured with fitted thresholds too."""
+    return any(line.zero_shot_fitted is not None for line in lines)
 
 
 def thresholds(entry: Mapping[str, Any]) -> list[str]:
@@ -85,5 +101,5 @@ def thresholds(entry: Mapping[str, Any]) -> list[str]:
             for key in ("points_per_side", "pred_iou_thresh", "stability_score_thresh")
             if key in settings
         ] or [f"{key} {value}" for key, value in settings.items()]
-        sentences.append(f"{side.replace('_', '-')}: {', '.join(words)}")
+        sentences.append(f"{SIDE_NAMES.get(side, side)}: {', '.join(words)}")
     return sentences

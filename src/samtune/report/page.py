@@ -23,6 +23,8 @@ import numpy as np
 from samtune.files import write_whole
 from samtune.report.charts import charts
 from samtune.report.instance_table import (
+    BEYOND,
+    FITTED_BASE,
     Line,
     automatic_modes,
     instance_lines,
@@ -221,11 +223,13 @@ def _instances(mode: str, entry: Mapping[str, Any], images: Sequence[Overlay]) -
         "All sizes": {line.name: _one_number(line) for line in instance_lines(entry)},
         "By size": {
             title: {
-                "zero_shot": {size: line.zero_shot for size, line in lines.items()},
-                "tuned": {size: line.tuned for size, line in lines.items()},
+                **{
+                    side: {size: getattr(line, side) for size, line in lines.items()}
+                    for side in ("zero_shot", FITTED_BASE, "tuned")
+                },
                 "intervals": {
                     side: {size: line.intervals.get(side) for size, line in lines.items()}
-                    for side in ("zero_shot", "tuned", "difference")
+                    for side in ("zero_shot", FITTED_BASE, "tuned", "difference", BEYOND)
                 },
             }
             for title, lines in lines_by_size(entry)
@@ -245,8 +249,7 @@ def _instances(mode: str, entry: Mapping[str, Any], images: Sequence[Overlay]) -
 def _one_number(line: Line) -> dict[str, Any]:
     """A line of a table that has one number for each side."""
     return {
-        "zero_shot": {"value": line.zero_shot},
-        "tuned": {"value": line.tuned},
+        **{side: {"value": getattr(line, side)} for side in ("zero_shot", FITTED_BASE, "tuned")},
         "intervals": {side: {"value": ends} for side, ends in line.intervals.items()},
     }
 
@@ -273,11 +276,13 @@ def _group_table(groups: Mapping[str, Any]) -> dict[str, Any]:
             _metrics(v.get("zero_shot") or {}),
             _metrics(v.get("tuned") or {}),
             {side: of or {} for side, of in (v.get("intervals") or {}).items()},
+            _metrics(v.get(FITTED_BASE) or {}),
         )
         for name, v in groups.items()
     }
     columns = _columns([values for row in pairs.values() for values in row[:2]])
-    return {"paired": True, "rows": pairs, "columns": columns}
+    fitted = any(row[3] for row in pairs.values())
+    return {"paired": True, "rows": pairs, "columns": columns, "fitted": fitted}
 
 
 def _metrics(value: Any) -> dict[str, float]:

@@ -1,13 +1,15 @@
 """Automatic modes: the instances that a model finds without prompts, beside those of the base.
 
 The base always answers as SAM's automatic mask generation with its published thresholds, also
-beside instances by a watershed: that is what one has without tuning.
+beside instances by a watershed: that is what one has without tuning. If thresholds were fitted for
+the base too, it answers once more with these: the rest of a gain is the training's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +20,13 @@ from samtune.distributed import place
 from samtune.errors import InputError
 from samtune.evaluation.automatic import evaluate_automatic, generator_of, inability
 from samtune.evaluation.result import Evaluation
-from samtune.inference.everything.config import EverythingConfig, fitted_settings
+from samtune.inference.everything.config import OF_BASE, EverythingConfig, fitted_settings
 from samtune.inference.everything.instances import InstanceGenerator, Instances
+from samtune.inference.everything.nothing import remedy_if_nothing
 from samtune.inference.everything.watershed import WatershedConfig
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import AUTOMATIC, EVERYTHING
+from samtune.report.instance_table import FITTED_BASE
 from samtune.report.overlays import Overlay
 from samtune.report.quantities import counted
 from samtune.report.terminal import Display
@@ -35,7 +39,8 @@ PICTURES = 6
 MEANING = (
     "Automatic modes (everything, instances): iou and dice are of each target with the mask that "
     "matches it, one to one, the closest pair first; a target without a mask scores 0. Zero-shot "
-    "is the base with the thresholds of SAM's own generator.\n"
+    "is the base with the thresholds of SAM's own generator; zero-shot, fitted is the base with "
+    "thresholds fitted on the images on which those of the tuned model were.\n"
 )
 """The contract of what automatic modes add."""
 
@@ -47,8 +52,23 @@ class Finding:
     evaluation: Evaluation
     settings: Tree
     """The thresholds in force."""
+    remedy: str
+    """What to do if there is no object."""
     pictured: dict[int, tuple[Sample, Instances]] = field(default_factory=dict)
     """Some images with their instances, by index."""
+
+
+class Measured(NamedTuple):
+    """What was measured in an automatic mode."""
+
+    zero_shot: Evaluation
+    """The base with SAM's thresholds."""
+    fitted: Evaluation | None
+    """The base with thresholds that were fitted for it, if there are any."""
+    tuned: Evaluation | None
+    entry: Tree
+    """What ``by_prompt`` says besides."""
+    pictures: list[Overlay]
 
 
 class Automatic:
@@ -73,40 +93,64 @@ class Automatic:
         self.baseline, self.model, self.config, self.display = baseline, model, config, display
         self.chosen_names = chosen_names
         self._zero_shot: Finding | None = None
+        self._fitted: Finding | None = None
 
-    def measure(
-        self, mode: str, dataset: SegmentationDataset
-    ) -> tuple[Evaluation, Evaluation | None, Tree, list[Overlay]]:
+    def measure(self, mode: str, dataset: SegmentationDataset) -> Measured:
         """Zero-shot and tuned of a mode, what ``by_prompt`` says besides, and pictures."""
         if self._zero_shot is None:
             self._zero_shot = self._finding(
                 self.baseline, EVERYTHING, dataset, "zero-shot, everything"
             )
-        before = self._zero_shot
+            self._fitted = self._fitted_base(dataset)
+        before, fitted = self._zero_shot, self._fitted
         after = None
         if self.model is not None:
             # A model that was not worth it (strength 0) answers as the base does.
             able = inability(self.model, mode) is None
             after = self._finding(self.model, mode, dataset, f"tuned, {mode}") if able else before
-        sides = {"zero_shot": before, **({"tuned": after} if after else {})}
+        sides = {"zero_shot": before, FITTED_BASE: fitted, "tuned": after}
         entry: Tree = {
             "automatic": True,
             "ground_truth": False,
             "seconds_per_image": {
-                side: 1 / (each.evaluation.images_per_second or 1) for side, each in sides.items()
+                side: 1 / (each.evaluation.images_per_second or 1)
+                for side, each in sides.items()
+                if each is not None
             },
-            "settings": {side: each.settings for side, each in sides.items()},
+            "settings": {side: each.settings for side, each in sides.items() if each is not None},
         }
+        if after and not sum(row["masks"] for row in after.evaluation.items):
+            entry["hint"] = f"{mode}: {after.remedy}"
+        shown = fitted or before  # SAM's own thresholds often leave nothing to see
         pictures = [
             _picture(dataset, sample, first, after.pictured[index][1] if after else None)
-            for index, (sample, first) in sorted(before.pictured.items())
+            for index, (sample, first) in sorted(shown.pictured.items())
         ]
-        return before.evaluation, after.evaluation if after else None, entry, pictures
+        of_fitted, of_tuned = (e.evaluation if e else None for e in (fitted, after))
+        return Measured(before.evaluation, of_fitted, of_tuned, entry, pictures)
+
+    def _fitted_base(self, dataset: SegmentationDataset) -> Finding | None:
+        """What the base finds with thresholds of its own, if they were fitted with the model's."""
+        entries = ((self.model and self.model.about) or {}).values()
+        of_base = [
+            each[OF_BASE] for each in entries if isinstance(each, Mapping) and OF_BASE in each
+        ]
+        if not of_base:
+            return None
+        settings = {EVERYTHING: fitted_settings({EVERYTHING: of_base[0]})}
+        what = "zero-shot, fitted thresholds"
+        return self._finding(self.baseline, EVERYTHING, dataset, what, settings)
 
     def _finding(
-        self, model: FineTuned, mode: str, dataset: SegmentationDataset, what: str
+        self,
+        model: FineTuned,
+        mode: str,
+        dataset: SegmentationDataset,
+        what: str,
+        fitted: Mapping[str, Tree] | None = None,
     ) -> Finding:
         changes = changes_for(model, self.config, self.chosen_names)
+        changes = {name: {**(fitted or {}).get(name, {}), **each} for name, each in changes.items()}
         generator = generator_of(model, mode, self.config.train.precision, changes)
         rank, world = place()
         mine = range(rank, len(dataset), world)
@@ -126,15 +170,16 @@ class Automatic:
             measuring=self.config.eval,
             watch=watch,
         )
-        return Finding(evaluation, _settings_of(generator), pictured)
+        remedy = remedy_if_nothing(generator)
+        return Finding(evaluation, _settings_of(generator), remedy, pictured)
 
 
 def changed_settings(config: RunConfig, chosen_names: Collection[str] = ()) -> dict[str, Tree]:
     """The settings of automatic modes that somebody chose, or that differ from the usual ones.
 
     Args:
-        config: The settings.
-        chosen_names: Names of settings that were chosen, as ``everything.points_per_side``.
+        config: The settings; ``everything.fixed`` names those that were chosen for a training.
+        chosen_names: Names of others that were chosen, as ``everything.points_per_side``.
 
     Returns:
         By section and name.
@@ -147,7 +192,7 @@ def changed_settings(config: RunConfig, chosen_names: Collection[str] = ()) -> d
             name: value
             for name in names
             if (value := getattr(settings, name)) != getattr(usual, name)
-            or f"{section}.{name}" in chosen_names
+            or f"{section}.{name}" in {*chosen_names, *config.everything.fixed}
         }
     return changes
 
@@ -232,6 +277,11 @@ def with_able_modes(model: FineTuned, config: RunConfig) -> tuple[RunConfig, lis
     prompts = replace(config.prompts, eval=able)
     left_out = [f"{mode} is left out: {reason}" for mode, reason in reasons.items()]
     return replace(config, prompts=prompts), left_out
+
+
+def hints(by_prompt: Mapping[str, Tree]) -> list[str]:
+    """What to do in the automatic modes in which the tuned model found nothing."""
+    return [entry["hint"] for entry in by_prompt.values() if "hint" in entry]
 
 
 def one_target_remark(config: RunConfig) -> list[str]:

@@ -20,6 +20,7 @@ from samtune.metrics.contract import ALWAYS, contract
 from samtune.metrics.intervals import LEVEL, RESAMPLES
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import AUTOMATIC, NONE
+from samtune.report.instance_table import BEYOND, FITTED_BASE
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
 from samtune.runs.automatic import MEANING, Automatic
@@ -85,9 +86,11 @@ def compare_with_base(
     for mode, dataset in test.items():
         names: Sequence[str] = config.eval.names
         of_mode: Tree = {}
+        fitted: Evaluation | None = None
         if mode in AUTOMATIC:
             names = automatic_metrics(config.eval)
-            before, after, of_mode, instances[mode] = automatic.measure(mode, dataset)
+            measured = automatic.measure(mode, dataset)
+            before, fitted, after, of_mode, instances[mode] = measured
         else:
             before = measure(baseline, dataset, config, display, f"zero-shot, {mode}", guesses=True)
             after = None
@@ -95,7 +98,9 @@ def compare_with_base(
                 after = measure(model, dataset, config, display, f"tuned, {mode}")
         by_prompt[mode] = _of_prompt(mode, model, before, after) | of_mode
         by_prompt[mode]["metrics"] = _by_metric(before, after, names)
-        items += _items(mode, before, after)
+        if fitted is not None:
+            _add_fitted(by_prompt[mode]["metrics"], fitted, after, names)
+        items += _items(mode, before, fitted, after)
         if mode == first:
             summary = {
                 "zero_shot": numbers(before),
@@ -182,13 +187,16 @@ def _intervals(before: Evaluation, after: Evaluation | None, names: Sequence[str
     return intervals_beside(sides, guesses, names, before.draws.images)
 
 
-def _items(mode: str, before: Evaluation, after: Evaluation | None) -> list[Tree]:
+def _items(
+    mode: str, before: Evaluation, fitted: Evaluation | None, after: Evaluation | None
+) -> list[Tree]:
     """One row per image: its name, and for each side its masks and their mean IoU and Dice."""
-    sides = {"zero_shot": before, **({"tuned": after} if after else {})}
+    measured = {"zero_shot": before, FITTED_BASE: fitted, "tuned": after}
+    sides = {side: each for side, each in measured.items() if each is not None}
     rows = {item["index"]: {"prompt": mode, "image": item["name"]} for item in before.items}
     for side, evaluation in sides.items():
         for item in evaluation.items:
-            for key in ("objects", *HEADLINE, "masks", "matches"):
+            for key in ("objects", *HEADLINE, "masks", "matches", "msa"):
                 if key in item:
                     rows[item["index"]][f"{side}_{key}"] = item[key]
     return list(rows.values())
@@ -209,6 +217,19 @@ def _by_metric(before: Evaluation, after: Evaluation | None, names: Sequence[str
         by_name[name] |= {"guesses": guesses} if guesses else {}
         by_name[name] |= {"intervals": _of_name(ends, name)} if ends else {}
     return by_name
+
+
+def _add_fitted(
+    by_name: Tree, fitted: Evaluation, after: Evaluation | None, names: Sequence[str]
+) -> None:
+    """Adds the base with fitted thresholds to each metric, and what tuning is worth beyond it."""
+    ends = _intervals(fitted, after, names)
+    for name in names:
+        by_name[name][FITTED_BASE] = fitted.metrics[name]
+        of_name = _of_name(ends, name)
+        sides = {FITTED_BASE: "zero_shot", BEYOND: "difference"}
+        more = {key: of_name[side] for key, side in sides.items() if side in of_name}
+        by_name[name].setdefault("intervals", {}).update(more)
 
 
 def _of_name(ends: Tree, name: str) -> Tree:

@@ -9,11 +9,20 @@ from typing import Any
 
 from samtune.data import SegmentationDataset, select
 from samtune.data.layouts import find
+from samtune.data.scan import Look
 from samtune.distributed import from_main, together
 from samtune.errors import InputError
-from samtune.evaluation.calibration import GRIDS, Calibration, calibrate, calibrate_watershed
+from samtune.evaluation.calibration import (
+    GRID_IMAGES,
+    GRIDS,
+    IMAGES,
+    Calibration,
+    calibrate,
+    calibrate_watershed,
+    rows_to_fit_on,
+)
 from samtune.files import refuse_onto, refuse_to_replace
-from samtune.inference.everything.config import EverythingConfig
+from samtune.inference.everything.config import OF_BASE, EverythingConfig
 from samtune.inference.everything.generator import check_points
 from samtune.inference.everything.watershed import (
     WatershedConfig,
@@ -28,6 +37,7 @@ from samtune.runs.assembly import dataset_of
 from samtune.runs.automatic import changed_settings
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import altered, check_splits, data_name
+from samtune.runs.places import without_places
 from samtune.runs.screen_lines import of_answers
 from samtune.runs.source import Source
 from samtune.runs.values import Tree
@@ -39,7 +49,9 @@ WAYS: dict[str, tuple[type[EverythingConfig | WatershedConfig], str]] = {
     WatershedConfig.section: (WatershedConfig, "a watershed"),
 }
 """The settings of each way to find objects, and its name, by section."""
-FIT, ANSWER = f"{EverythingConfig.section}.fit", f"{WatershedConfig.section}.answer"
+FITTING = tuple(f"{EverythingConfig.section}.{name}" for name in ("fit", "fit_images", "fit_base"))
+"""The settings of the fit itself."""
+ANSWER = f"{WatershedConfig.section}.answer"
 SPLIT, METRIC = "val", "msa"
 """The split and the metric, unless words say others."""
 
@@ -47,8 +59,10 @@ SPLIT, METRIC = "val", "msa"
 def calibrate_checkpoint(source: str, words: Sequence[str], out: Path, display: Display) -> Tree:
     """Fits how a model finds objects, on images whose objects are known; writes a new checkpoint.
 
+    A base is written as a checkpoint without trained weights, which keeps what was fitted.
+
     Args:
-        source: A checkpoint's path, or the folder of its run.
+        source: A checkpoint's path, the folder of its run, or the name of a base.
         words: ``key=value`` and YAML files, over the settings of the checkpoint; by default the
             validation images of its training are used. Settings of ``everything`` or ``watershed``
             among them are not fitted.
@@ -63,11 +77,6 @@ def calibrate_checkpoint(source: str, words: Sequence[str], out: Path, display: 
             itself, or the file is one that is read or was not written by this verb.
     """
     origin = Source.of(source)
-    if origin.is_base:
-        raise InputError(
-            f"{source}: is a base and no checkpoint, in which fitted thresholds could be kept; "
-            "train it first, or give thresholds to samtune everything"
-        )
     if out.suffix != ".safetensors":
         raise InputError(f"--out={out}: must end in .safetensors")
     refuse_onto(f"--out={out}", out, (origin.word,))
@@ -81,34 +90,40 @@ def calibrate_checkpoint(source: str, words: Sequence[str], out: Path, display: 
         way = _way(model, config, chosen_names)
         parts, remarks, run = origin.parts_to_measure(find(config.data), config, split)
         records = select(parts, split)
-        look = check_splits({split: records}, config, thorough=run is not None)
+        look = check_splits({split: records}, config, thorough=True)
         for line in [*remarks, *altered(run, parts, look.looks, config.resume_changed)]:
             display.say(f"note: {line}")
         dataset = dataset_of(config, model, records, False)
         place = {"data": data_name(config), "split": split}
-        refuse_without_effect(way, chosen_names)
-        fixed = fixed_settings(config, way, chosen_names)
+        refuse_without_effect(way, chosen_names, config.everything.fit_base)
+        fixed = {each: fixed_settings(config, each, chosen_names) for each in WAYS}
         display.say(of_answers(model, config.train.precision, len(records), 1))
-        entry = _fit(model, dataset, config, way, fixed, place, display)
+        fit = _Fit(model, dataset, config, way, fixed, display)
+        entry = fit.entry(look.looks, place)
         about = {k: v for k, v in (model.about or {}).items() if k != "summary"}
+        if origin.is_base:
+            about["config"] = without_places(config.tree())
         write_checkpoint(model, out, VERB, **{**about, way: entry})
         display.result(f"{line_of(way, entry)}; {out}")
     return {**entry, "checkpoint": str(out)}
 
 
-def refuse_without_effect(way: str, chosen_names: Collection[str]) -> None:
+def refuse_without_effect(way: str, chosen_names: Collection[str], of_base: bool = False) -> None:
     """Refuses settings of the other way to find objects.
 
     Args:
         way: The section of the settings in force.
         chosen_names: The names of those that were chosen, as ``everything.points_per_side``.
+        of_base: Whether the base is fitted too, which always has a grid of points.
 
     Raises:
         InputError: With the first of them.
     """
     other = next(section for section in WAYS if section != way)
     for name in sorted(chosen_names):
-        if name.startswith(f"{other}.") and name not in (FIT, ANSWER):
+        if of_base and other == EverythingConfig.section:
+            return
+        if name.startswith(f"{other}.") and name not in (*FITTING, ANSWER):
             raise InputError(
                 f"{name}: no effect, since the model finds objects by {WAYS[way][1]}; leave it out"
             )
@@ -143,6 +158,7 @@ def fit_after_training(
     model: FineTuned,
     dataset: SegmentationDataset,
     config: RunConfig,
+    looks: Sequence[Look],
     checkpoint: Path,
     display: Display,
 ) -> Tree | None:
@@ -154,6 +170,7 @@ def fit_after_training(
         model: The model, with its best weights.
         dataset: The validation images.
         config: The settings.
+        looks: Thorough looks at the images.
         checkpoint: The file of the best weights.
         display: The output for the user.
 
@@ -163,11 +180,11 @@ def fit_after_training(
     if config.everything.fit == "none":
         return None
     way = _way(model, config)
-    changed = changed_settings(config)[way]
+    fit = _Fit(model, dataset, config, way, changed_settings(config), display)
     place = {"data": data_name(config), "split": SPLIT}
 
     def fit_and_store() -> Tree:
-        entry = _fit(model, dataset, config, way, changed, place, display)
+        entry = fit.entry(looks, place)
         if checkpoint.is_file():
             add_to_header(checkpoint, **{way: entry})
         return entry
@@ -213,32 +230,95 @@ def line_of(way: str, entry: Mapping[str, Any]) -> str:
     )
     usual = "SAM's thresholds" if way == EverythingConfig.section else "the usual settings"
     images, objects = counted(entry["images"], "image"), counted(entry["objects"], "object")
+    base = entry.get(OF_BASE)
+    beside = f"; the base with fitted thresholds: {base['value']:.3f}" if base else ""
     return (
         f"{way}: {entry['metric']} {entry['value']:.3f} ({entry['default']:.3f} with {usual}) on "
-        f"{images} with {objects}: {values}"
+        f"{images} with {objects}: {values}{beside}"
     )
 
 
-def _fit(
-    model: FineTuned,
-    dataset: SegmentationDataset,
-    config: RunConfig,
-    way: str,
-    fixed: dict[str, Any],
-    place: Mapping[str, str],
-    display: Display,
-) -> Tree:
-    metric = METRIC if config.everything.fit == "none" else config.everything.fit
-    fit: Callable[..., Calibration] = calibrate_watershed
-    if way == EverythingConfig.section:
-        side = fixed.pop("points_per_side", None)
-        fit = partial(calibrate, grids=GRIDS if side is None else (side,))
-    result = fit(
-        model,
-        dataset,
-        metric,
-        precision=config.train.precision,
-        progress=lambda done, total: display.progress(VERB, done, total),
-        **fixed,
-    )
-    return result.entry(**place)
+class _Fit:
+    """A fit of a model, and of its base, on the images of a data set.
+
+    Args:
+        model: The model.
+        dataset: The images.
+        config: The settings.
+        way: The section of the settings by which the model finds objects.
+        fixed: By section the settings that are not fitted.
+        display: The output for the user.
+    """
+
+    def __init__(
+        self,
+        model: FineTuned,
+        dataset: SegmentationDataset,
+        config: RunConfig,
+        way: str,
+        fixed: Mapping[str, Tree],
+        display: Display,
+    ) -> None:
+        self.model, self.dataset, self.config, self.way = model, dataset, config, way
+        self.fixed, self.display = fixed, display
+
+    def entry(self, looks: Sequence[Look], place: Mapping[str, str]) -> Tree:
+        """The entry of a header: what was fitted, on which images, and the same of the base.
+
+        Args:
+            looks: Thorough looks at the images, for the digests of their pixels.
+            place: Entries about the data set.
+        """
+        rows = rows_to_fit_on(len(self.dataset), self._most(self.way))
+        if len(rows) < len(self.dataset):
+            self.display.say(
+                f"note: thresholds are fitted on {len(rows)} of {len(self.dataset)} images, evenly "
+                f"spread; everything.fit_images={len(self.dataset)} takes all"
+            )
+        entry = self._result(self.model, self.way, self.dataset, VERB).entry(**place)
+        contents = {look.record: look.content for look in looks}
+        entry["contents"] = [contents.get(self.dataset.records[row], "") for row in rows]
+        if self.config.everything.fit_base and self.model.trainable():
+            base = self.model.plain()
+            images = self.dataset.in_frame(base.input.size, base.mask_size)
+            result = self._result(base, EverythingConfig.section, images, f"{VERB}, base").entry()
+            entry[OF_BASE] = {
+                key: result[key] for key in ("settings", "value", "default", "images")
+            }
+        return entry
+
+    def _most(self, way: str) -> int:
+        """Number of images on which is fitted, at most."""
+        usual = GRID_IMAGES if way == EverythingConfig.section else IMAGES
+        return self.config.everything.fit_images or usual
+
+    def _result(
+        self, model: FineTuned, way: str, dataset: SegmentationDataset, what: str
+    ) -> Calibration:
+        metric = self.config.everything.fit
+        fit: Callable[..., Calibration] = calibrate_watershed
+        fixed = dict(self.fixed[way])
+        if way == EverythingConfig.section:
+            side = fixed.pop("points_per_side", None)
+            fit = partial(calibrate, grids=GRIDS if side is None else (side,))
+        return fit(
+            model,
+            dataset,
+            METRIC if metric == "none" else metric,
+            images=self._most(way),
+            precision=self.config.train.precision,
+            progress=lambda done, total: self.display.progress(what, done, total),
+            **fixed,
+        )
+
+
+def fitted_on(about: Mapping[str, Any]) -> set[str]:
+    """The digests of the images on which a model's thresholds were fitted; empty if not known.
+
+    Args:
+        about: The entries of its header.
+    """
+    entries = (about.get(way) for way in WAYS)
+    return {
+        key for each in entries if isinstance(each, Mapping) for key in each.get("contents", ())
+    }

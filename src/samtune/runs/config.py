@@ -12,7 +12,7 @@ from samtune.data.changes import check_changes, check_own_size, images_vary
 from samtune.data.config import DataConfig, InputConfig, PromptConfig
 from samtune.data.layouts import defaults_of
 from samtune.decoders import DECODERS
-from samtune.errors import InputError
+from samtune.errors import InputError, nearest
 from samtune.geometry import PRESETS
 from samtune.inference.everything.config import EverythingConfig
 from samtune.inference.everything.watershed import WatershedConfig
@@ -21,7 +21,7 @@ from samtune.metrics.contract import expand
 from samtune.model.packages import REGISTRIES
 from samtune.model.parts import check_fit, check_pair
 from samtune.model.rates import Rate, rate_of
-from samtune.options import Fraction, Range, Settings, setting, validated
+from samtune.options import Count, Fraction, Range, Settings, setting, validated
 from samtune.registry import Registry
 from samtune.runs.class_maps import check_classes, class_defaults, has_class_maps
 from samtune.runs.dense_maps import check_dense_maps, decoder_defaults
@@ -77,7 +77,24 @@ class EverythingSettings(EverythingConfig):
     fit: Literal["none", "msa", "ap"] = setting("none", level="expert")
     """Fit the grid and its thresholds, or those of the watershed, at the end of a training, on its
     validation images: for msa, the metric of cell segmentation, or for ap, that of COCO. The
-    checkpoint keeps and uses them."""
+    checkpoint keeps and uses them. everything=true is short for everything.fit=msa."""
+    fit_images: Count | None = setting(None, level="expert")
+    """Images on which is fitted, at most, evenly spread; by default 50 for a watershed and 20 for a
+    grid of points, which takes longer."""
+    fit_base: bool = setting(True, level="expert")
+    """Fit the base's grid of points on the same images too, so that tables show what fitted
+    thresholds alone are worth, beside the training."""
+    fixed: tuple[str, ...] = setting((), level="expert")
+    """Settings of everything and watershed that are not fitted, as everything.points_per_side; by
+    default those that were set, also to their usual values."""
+
+    def check_together(self) -> None:
+        """Refuses names of no setting that could be fitted."""
+        kinds = (EverythingConfig, WatershedConfig)
+        known = [f"{kind.section}.{row.name}" for kind in kinds for row in dataclasses.fields(kind)]
+        for name in self.fixed:
+            if name not in known:
+                raise InputError(f"everything.fixed={name}: no such setting{nearest(name, known)}")
 
 
 @dataclass(frozen=True)
@@ -162,6 +179,7 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     merged: Tree = {}
     for tree in trees:
         merged = lay_over(merged, in_full(plain_values(tree)))
+    merged = lay_over(_not_fitted(trees), merged)
     merged = lay_over(_of_the_base(merged), merged)
     merged = lay_over(_of_the_data_set(merged), merged)
     merged = lay_over(class_defaults(merged), merged)
@@ -192,6 +210,27 @@ def resolve(trees: Sequence[Mapping[str, Any]]) -> RunConfig:
     if config.train.loss_at == "image":
         check_own_size(config.data)
     return config
+
+
+def _not_fitted(trees: Sequence[Mapping[str, Any]]) -> Tree:
+    """The settings of automatic modes that were set, unless a tree says itself which those are.
+
+    The settings of a run are whole groups, of which all but the usual values count as set; those of
+    a present version say themselves which were.
+    """
+    names: set[str] = set()
+    for kind in (EverythingConfig, WatershedConfig):
+        usual = {row.name: row.default for row in dataclasses.fields(kind)}
+        for tree in trees:
+            group = tree.get(kind.section)
+            group = group if isinstance(group, Mapping) else {}
+            is_whole = usual.keys() <= group.keys()
+            names |= {
+                f"{kind.section}.{name}"
+                for name, value in group.items()
+                if name in usual and not (is_whole and value == usual[name])
+            }
+    return {EverythingConfig.section: {"fixed": sorted(names)}} if names else {}
 
 
 def _of_the_base(tree: Tree) -> Tree:

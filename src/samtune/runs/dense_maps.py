@@ -22,7 +22,10 @@ def decoder_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     name = decoder.get("name") if isinstance(decoder, Mapping) else None
     if not isinstance(decoder, Mapping) or not isinstance(name, str) or name not in DECODERS:
         return {}
-    return DECODERS[name].implied({key: value for key, value in decoder.items() if key != "name"})
+    options = {key: value for key, value in decoder.items() if key != "name"}
+    implied = DECODERS[name].implied(options)
+    # options of an adapter without its name are those of the usual one
+    return {key: value for key, value in implied.items() if key != "adapter" or not tree.get(key)}
 
 
 def needs_objects(decoder: Mapping[str, Any]) -> bool:

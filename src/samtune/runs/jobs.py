@@ -24,9 +24,9 @@ from samtune.prompts import AUTOMATIC, kind_of
 from samtune.report.quantities import counted
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
-from samtune.runs.automatic import changed_settings, one_target_remark, with_able_modes
+from samtune.runs.automatic import changed_settings, hints, one_target_remark, with_able_modes
 from samtune.runs.baseline import RunPictures, compare_with_base
-from samtune.runs.calibrating import WAYS, fit_after_training
+from samtune.runs.calibrating import WAYS, fit_after_training, fitted_on
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
@@ -69,6 +69,7 @@ from samtune.training.trackers import check_trackers
 
 if TYPE_CHECKING:
     from samtune.data.record import Record
+    from samtune.data.scan import Look
     from samtune.report.overlays import Overlay
 
 
@@ -142,7 +143,8 @@ def _train(
             _write_plan(plan, folder)
         outside = Outside(time.perf_counter() - begun_at, _images_after(plan))
         result = _fit(plan, folder, log, begun, outside)
-        entry = fit_after_training(plan.model, plan.val, config, folder / BEST, display)
+        how = config, plan.looks, folder / BEST, display
+        entry = fit_after_training(plan.model, plan.val, *how)
         test = _with_kept(plan, result)
         summary, pictures = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, config, result.seconds), "steps": result.steps}
@@ -151,6 +153,7 @@ def _train(
         summary |= {**plan.model.strength.entries, "selection": selection(result, plan.settings)}
         summary["verdict"], *about = verdict(result, plan.settings)
         left_out, short = _left_out(result, config), shortfalls(summary["by_prompt"])
+        short += hints(summary["by_prompt"])
         summary["diagnoses"], misfits = plan.examination.causes(log.rows, folder, display)
         _tell([*left_out, *about, *short], display, summary["diagnoses"])
         remarks = [*plan.remarks, *left_out, summary["verdict"], *about, *short]
@@ -263,7 +266,9 @@ def _evaluate(
     layout = find(config.data)
     parts, remarks, run = source.parts_to_measure(layout, config, config.data.split)
     records = select(parts, config.data.split)
-    thorough = run is not None or bool(splits_on_disk(layout))
+    about = (model and model.about) or {}
+    fitted = fitted_on(about)
+    thorough = run is not None or bool(splits_on_disk(layout) or fitted)
     look = check_splits({config.data.split: records}, config, thorough=thorough)
     remarks += [*left_out, *leaks(look.looks, layout, config)]
     remarks += [*look.remarks, *one_target_remark(config), *frame_remarks(model, baseline)]
@@ -271,6 +276,8 @@ def _evaluate(
     test = test_sets(config, model or baseline, records)
     if model is not None and config.data.split in ("val", "test"):
         remarks += _trained_on(source, records, layout, config)
+    if any(mode in AUTOMATIC for mode in test):
+        remarks += _fitted_on(fitted, look.looks)
     display.say(of_evaluation(model or baseline, source.word, config, look.counts, test))
     path = Path(source.word)
     stem = path.parent.name if path.name == BEST else path.stem
@@ -281,9 +288,10 @@ def _evaluate(
         summary |= _costs(model or baseline, config, time.perf_counter() - start)
         summary |= {"checkpoint": None if model is None else source.word}
         summary |= {} if model is None else model.strength.entries
-        summary |= {k: v for k, v in ((model and model.about) or {}).items() if k in WAYS}
+        summary |= {k: v for k, v in about.items() if k in WAYS}
         summary["title"] = f"{stem} on {data_name(config)}, {config.data.split}"
         remarks += shortfalls(summary["by_prompt"])
+        remarks += hints(summary["by_prompt"])
         kinds = {kind_of(mode) for mode in test if mode not in AUTOMATIC}
         if model is not None and kinds and not kinds & model.prompt_modes.kinds:
             remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
@@ -308,6 +316,22 @@ def _trained_on(
     return [
         f"{len(again)} of the {len(records)} images were trained on, as {SPLIT} beside the "
         "checkpoint says, so the numbers flatter; keep splits in folders when files are added"
+    ]
+
+
+def _fitted_on(fitted: Collection[str], looks: Sequence[Look]) -> list[str]:
+    """A remark if thresholds were fitted on measured images.
+
+    Args:
+        fitted: The digests of the images on which they were.
+        looks: Thorough looks at the measured images.
+    """
+    again = sum(look.content in fitted for look in looks)
+    if not again:
+        return []
+    return [
+        f"on {again} of the {len(looks)} images the thresholds of objects without prompts were "
+        "fitted (samtune calibrate), so those numbers flatter; measure other images"
     ]
 
 

@@ -18,7 +18,7 @@ from samtune.texts import read_text
 PER_IMAGE = "images.csv"
 """The file of a run folder with one row per prompt and test image."""
 TEXTS = ("prompt", "image")
-COUNTS = ("zero_shot_objects", "tuned_objects")
+COUNTS = ("zero_shot_objects", "zero_shot_fitted_objects", "tuned_objects")
 
 
 def write_items(folder: Path, items: Sequence[Tree]) -> Path | None:

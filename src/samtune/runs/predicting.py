@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from samtune.errors import InputError
-from samtune.inference.everything.config import EverythingConfig, with_fitted
+from samtune.inference.everything.config import EverythingConfig
 from samtune.inference.everything.generator import MaskGenerator
 from samtune.inference.everything.instances import InstanceGenerator
 from samtune.inference.everything.watershed import (
@@ -89,8 +89,8 @@ def generator_of(source: str, words: Sequence[str]) -> Search:
     if not floods:
         changes = {name: getattr(config.everything, name) for name in by_group[groups[0]]}
         return Search(MaskGenerator(model, precision=precision, **changes))
-    settings = with_fitted(settings, model.about or {}, by_group[groups[1]])
-    generator = WatershedGenerator(model, settings, precision)
+    changes = {name: getattr(settings, name) for name in by_group[groups[1]]}
+    generator = WatershedGenerator(model, precision=precision, **changes)
     count = decoder.object_classes
     return Search(generator, classes_of(config) if count else None, count)
 

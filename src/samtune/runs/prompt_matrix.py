@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from samtune.errors import InputError
-from samtune.report.instance_table import automatic_modes, instance_lines
+from samtune.report.instance_table import (
+    FITTED_BASE,
+    SIDE_NAMES,
+    automatic_modes,
+    has_fitted_base,
+    instance_lines,
+)
 from samtune.report.terminal import Display
 from samtune.runs.jobs import evaluate_run
 from samtune.runs.source import Source
@@ -29,8 +35,9 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
         The first one's summary, and ``matrix``: for each base and checkpoint ``checkpoint``
         (``None`` for zero-shot), ``base``, ``trained_with``, ``by_prompt`` with IoU and Dice, and
         ``report``, ``intervals``, and ``instances`` with what counts in automatic modes, of which
-        those are left out that a model cannot do; ``matrix_guesses``: for each prompt what needs no
-        model, and ``matrix_guess_intervals``.
+        those are left out that a model cannot do; beside a checkpoint whose thresholds were fitted
+        also ``zero-shot, fitted``, the base with thresholds of its own; ``matrix_guesses``: for
+        each prompt what needs no model, and ``matrix_guess_intervals``.
 
     Raises:
         InputError: See :func:`samtune.runs.jobs.evaluate_run`; or a checkpoint is given twice.
@@ -56,6 +63,9 @@ def evaluate_several(sources: Sequence[str], words: Sequence[str], display: Disp
         if model.base_name not in [row["base"] for row in matrix]:
             row = {"checkpoint": None, "trained_with": None, **common}
             matrix.append({**row, **_side(summary, "zero_shot")})
+        if fitted := _fitted_base(summary):
+            row = {"checkpoint": None, "trained_with": SIDE_NAMES[FITTED_BASE], **common}
+            matrix.append({**row, "by_prompt": {}, "intervals": {}, "instances": fitted})
         if not model.is_base:
             row = {"checkpoint": model.word, "trained_with": str(modes[model]), **common}
             matrix.append({**row, **_side(summary, "tuned")})
@@ -79,11 +89,26 @@ def _side(summary: Tree, side: str) -> Tree:
     return {
         "by_prompt": {mode: values[side] for mode, values in entries.items()},
         "intervals": _intervals(summary, side),
-        "instances": {
-            mode: {line.name: line._asdict()[side] for line in instance_lines(entry, short=True)}
-            for mode, entry in automatic_modes(entries).items()
-        },
+        "instances": _instances(entries, side),
     }
+
+
+def _instances(entries: Tree, side: str) -> Tree:
+    """What counts in automatic modes, of one side, by mode and name."""
+    return {
+        mode: {line.name: getattr(line, side) for line in instance_lines(entry, short=True)}
+        for mode, entry in automatic_modes(entries).items()
+    }
+
+
+def _fitted_base(summary: Tree) -> Tree:
+    """What the base finds with thresholds fitted for it, in automatic modes in which it was asked.
+
+    They were fitted together with those of one checkpoint, on the same images.
+    """
+    modes = automatic_modes(summary["by_prompt"]).items()
+    asked = {mode: each for mode, each in modes if has_fitted_base(instance_lines(each))}
+    return _instances(asked, FITTED_BASE)
 
 
 def _intervals(summary: Tree, key: str) -> Tree:

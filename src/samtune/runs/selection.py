@@ -64,7 +64,8 @@ def _by_prompt(result: FitResult) -> Tree:
     if not strength.by_kind or not result.curve:
         return {}
     modes = [key.removeprefix("iou@") for key in result.curve[-1] if key.startswith("iou@")]
-    prompted = (mode for mode in modes if mode not in AUTOMATIC)
+    # a metric over several modes, as iou@box+iou@point, is a row too
+    prompted = (mode for mode in modes if mode not in AUTOMATIC and "@" not in mode)
     return {"strengths": {mode: strength.of(kind_of(mode)) for mode in prompted}}
 
 

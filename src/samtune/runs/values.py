@@ -111,7 +111,8 @@ def in_lists(tree: Tree) -> Tree:
 
     Also with text for ``resume=true``, which YAML reads as a switch, and for a metric with commas.
     """
-    for part, key in (("data", "class_names"), ("train", "trackers"), ("eval", "metrics")):
+    lists = (("data", "class_names"), ("train", "trackers"), ("eval", "metrics"))
+    for part, key in (*lists, ("everything", "fixed")):
         inner = tree.get(part)
         if isinstance(inner, Mapping) and isinstance(inner.get(key), str):
             tree = {**tree, part: {**inner, key: [inner[key]]}}
@@ -134,8 +135,16 @@ def nested(key: str, value: Any) -> Tree:
 
 
 def named_parts(tree: Mapping[str, Any]) -> Tree:
-    """``adapter: lora`` as ``adapter: {name: lora}``, and the same for the decoder."""
-    return {k: {"name": v} if k in DEFAULTS and isinstance(v, str) else v for k, v in tree.items()}
+    """``adapter: lora`` as ``adapter: {name: lora}``, and the same for the decoder.
+
+    ``everything: true`` is ``everything: {fit: msa}``; a metric or ``false`` is a fit too.
+    """
+    parts = {k: {"name": v} if k in DEFAULTS and isinstance(v, str) else v for k, v in tree.items()}
+    fit = parts.get("everything")
+    if isinstance(fit, bool | str):
+        names = {True: "msa", False: "none"}
+        parts["everything"] = {"fit": names[fit] if isinstance(fit, bool) else fit}
+    return parts
 
 
 def add_up(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:

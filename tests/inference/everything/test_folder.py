@@ -59,6 +59,30 @@ def test_a_folder_is_numbered_outlined_and_counted(ask, trained, sam):
     assert len(features) == len(mine)
 
 
+def test_counts_and_the_edges_of_what_an_image_can_be(samtune, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.new("RGB", (1, 1), "white").save(source / "dot.png")
+    Image.new("RGB", (64, 48), "grey").save(source / "blank.png")
+    rows, columns = np.mgrid[:64, :64]
+    Image.fromarray(np.where(rows + columns > 0, 200, 0).astype(np.uint8)).save(source / "full.png")
+    words = ["everything", "nano", source, "--out", out, "everything.points_per_side=2", "--json"]
+    answer = samtune(*words, "everything.pred_iou_thresh=1")
+    assert answer.code == 0, answer.err
+    assert answer.json["instances"] == 0 and "no mask passed pred_iou_thresh 1" in answer.err
+    table = (out / "counts.csv").read_text().splitlines()
+    assert table[0].startswith("image,width,height,objects,mean_area") and len(table) == 4
+    assert "dot.png,1,1,0,,,0," in table
+    loose = ["everything.pred_iou_thresh=0", "everything.stability_score_thresh=0"]
+    answer = samtune(*words, *loose)
+    assert answer.code == 0 and answer.json["images"] == 3, answer.err
+    entries = json.loads((out / "predictions.json").read_text())
+    by_image = [line.split(",") for line in (out / "counts.csv").read_text().splitlines()[1:]]
+    assert sum(int(row[3]) for row in by_image) == len(entries) == answer.json["instances"] > 0
+    (out / "counts.csv").write_text("mine\n")
+    assert "did not write" in samtune(*words).line
+
+
 def test_an_interrupted_folder_goes_on_and_a_bad_image_is_listed(trained, sam, tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 from pycocotools import mask as coco
 
 from samtune.data.dense_targets import distances
 from samtune.inference.everything.dense_maps import DenseMaps, dense_logits
+from samtune.inference.everything.generator import MaskGenerator
 from samtune.inference.everything.watershed import (
     WatershedConfig,
     WatershedGenerator,
@@ -181,12 +183,27 @@ def test_tiles_are_blended_into_one_map(model):
     assert maps.amax() <= alone.amax() + 1e-4 and maps.amin() >= alone.amin() - 1e-4
 
 
+def test_files_and_grey_images_come_in_and_records_go_out(model, tmp_path):
+    grey = image()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    model.about = {"watershed": {"settings": {"foreground": 0.1, "boundary": 0.55}}}
+    find = WatershedGenerator(model, WatershedConfig(boundary=0.6), centre=0.5, foreground=0.0)
+    assert (find.config.foreground, find.config.boundary, find.config.centre) == (0.0, 0.6, 0.5)
+    assert WatershedGenerator(model, centre=0.7).config.foreground == 0.1, "as it was fitted"
+    model.about = None
+    done = []
+    instances = find.generate(tmp_path / "grey.png", progress=lambda *numbers: done.append(numbers))
+    assert done == [(1, 1)] and instances.counts == find(grey).counts
+    assert [row["area"] for row in find.records(grey)] == instances.areas.tolist()
+
+
 def test_a_model_without_distances_or_prompts_is_refused(model, refused, monkeypatch):
     plain = FineTuned(model.sam)
     refused(["frozen", "distances", "MaskGenerator"], WatershedGenerator, plain)
     alone = FineTuned(model.sam, "none", "instances")
     asked = WatershedConfig("prompts")
     refused(["decoder_options={'prompts': 'tuned'}"], WatershedGenerator, alone, asked)
+    refused(["samtune.WatershedGenerator finds them"], MaskGenerator, alone)
     refused(["centre", "1.5"], WatershedConfig, centre=1.5)
     monkeypatch.setattr("samtune.errors.find_spec", lambda name: None)
     refused(["samtune[instances]"], WatershedGenerator, alone)

@@ -12,6 +12,8 @@ HEADER = "everything"
 """The entry of a checkpoint's header that holds what was fitted for a grid of points."""
 FITTED = "settings"
 """The values, in that entry."""
+OF_BASE = "zero_shot"
+"""What was fitted for the base on the same images, in that entry."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ answer is the foreground, and no distances are known.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,12 @@ class DenseMaps:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: FineTuned, image: NDArray[np.uint8]) -> DenseMaps:
+    def of(
+        cls,
+        model: FineTuned,
+        image: NDArray[np.uint8],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DenseMaps:
         """The maps of an image ``(h, w, 3)`` RGB.
 
         An image that the model's input policy cuts into tiles gets the weighted mean of the logits
@@ -48,8 +54,9 @@ class DenseMaps:
         Args:
             model: In evaluation mode, with a decoder of distances, or trained without prompts.
             image: The image.
+            progress: Called with the number of tiles that are done, and of all.
         """
-        logits = dense_logits(model, image)
+        logits = dense_logits(model, image, progress)
         if ANSWER in logits:
             return cls(logits[ANSWER][0].sigmoid().cpu().numpy())
         foreground, centre, boundary = logits["distances"].sigmoid().cpu().numpy()
@@ -58,7 +65,11 @@ class DenseMaps:
         return cls(foreground, centre, boundary, classes)
 
 
-def dense_logits(model: FineTuned, image: NDArray[np.uint8]) -> dict[str, Tensor]:
+def dense_logits(
+    model: FineTuned,
+    image: NDArray[np.uint8],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Tensor]:
     """The logits ``(C, h, w)`` of each dense map of a model, at the size of an image.
 
     A decoder without dense maps has one, :data:`ANSWER`.
@@ -66,11 +77,15 @@ def dense_logits(model: FineTuned, image: NDArray[np.uint8]) -> dict[str, Tensor
     Args:
         model: In evaluation mode.
         image: ``(h, w, 3)`` RGB.
+        progress: Called with the number of tiles that are done, and of all.
     """
     size = (image.shape[0], image.shape[1])
     policy = model.input
     if policy.tiles != "tiled":  # crops lie around prompts, of which there are none
-        return _in_window(model, image, (0, 0, *size))
+        whole_image = _in_window(model, image, (0, 0, *size))
+        if progress is not None:
+            progress(1, 1)
+        return whole_image
     tile = extent(policy.size, policy.scale, size)
     begins = [starts(n, t, policy.overlap) for n, t in zip(size, tile, strict=True)]
     down, across = (weights(n, t, b) for n, t, b in zip(size, tile, begins, strict=True))
@@ -82,6 +97,8 @@ def dense_logits(model: FineTuned, image: NDArray[np.uint8]) -> dict[str, Tensor
                 whole = sums.setdefault(name, logits.new_zeros(len(logits), *size))
                 weight = down[i, y : window[2], None] * across[j, None, x : window[3]]
                 whole[:, y : window[2], x : window[3]] += weight.to(logits) * logits
+            if progress is not None:
+                progress(i * len(begins[1]) + j + 1, len(begins[0]) * len(begins[1]))
     return sums
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from samtune.data.pictures import Paths
 from samtune.errors import InputError
 from samtune.inference.answering import Answering
 from samtune.inference.answers import Answer
+from samtune.inference.everything.counts import COUNTS, check_counts, counts_table
 from samtune.inference.everything.instances import InstanceGenerator, Instances
+from samtune.inference.everything.nothing import remedy_if_nothing
 from samtune.inference.folder import answer_folder
-from samtune.inference.formats import PNG
+from samtune.inference.formats import PNG, Predicted
 from samtune.inference.naming import label_of
 from samtune.inference.outlines import TOLERANCE
 from samtune.inference.progress import identity_of
@@ -66,6 +68,10 @@ class Everything(Answering):
         parts = ((instances.box(i)[:2], instances.part(i)) for i in order)
         return draw_instances(answer.image, parts)
 
+    def tables(self, results: Callable[[], Iterable[Predicted]]) -> Mapping[str, str]:
+        """The number of objects of each image."""
+        return {COUNTS: counts_table(results())}
+
     def _answer(self, record: Record) -> Answer:
         image = read_image(record.image, self.policy)
         instances = self.generator(image)
@@ -98,8 +104,9 @@ def everything_folder(
     """Finds all objects of one image, or of all images of a folder and its subfolders.
 
     Writes ``NAME.png`` (16 bits: the number of the instance of each pixel, see
-    :meth:`Instances.label_map`), ``overlays/NAME.png``, and ``predictions.json`` with an entry for
-    each instance. All else is that of :func:`.folder.predict_folder`.
+    :meth:`Instances.label_map`), ``overlays/NAME.png``, ``predictions.json`` with an entry for each
+    instance, and ``counts.csv`` with a row for each image (:mod:`.counts`). All else is that of
+    :func:`.folder.predict_folder`.
 
     Args:
         generator: A generator, as ``samtune.MaskGenerator(model)``.
@@ -114,11 +121,13 @@ def everything_folder(
         tolerance: How far a polygon may be from the edges of the pixels, in pixels.
 
     Returns:
-        As :func:`.folder.predict_folder`, and ``instances``, how many there are in all.
+        As :func:`.folder.predict_folder`, and ``instances``, how many there are in all; of none, a
+        remark says which thresholds were in force, and what to do.
 
     Raises:
         InputError: See :func:`.folder.predict_folder`.
     """
+    check_counts(out)
     answering = Everything(generator, classes, class_count, PNG in formats)
     result = answer_folder(
         lambda records: answering,
@@ -131,4 +140,6 @@ def everything_folder(
         formats=formats,
         tolerance=tolerance,
     )
+    if not answering.masks and result["images"]:
+        result["remarks"] = [*result["remarks"], remedy_if_nothing(generator)]
     return {**result, "instances": answering.masks}

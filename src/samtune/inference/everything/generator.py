@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from samtune.errors import InputError, warn_user
 from samtune.inference.everything.config import EverythingConfig, with_fitted
@@ -26,13 +24,14 @@ from samtune.inference.everything.grid import (
     grids_of_layers,
     is_near_crop_edge,
 )
+from samtune.inference.everything.image_generator import ImageGenerator, Progress
 from samtune.inference.everything.instances import Instances, check_output_mode
 from samtune.inference.everything.regions import without_small_regions
 from samtune.inference.everything.run_lengths import Box
 from samtune.inference.everything.seams import Part, joined_windows
 from samtune.inference.everything.suppression import suppressed_boxes, suppressed_masks
+from samtune.inference.everything.watershed import answers_unprompted, has_distances
 from samtune.inference.frames import EncodedFrames
-from samtune.inference.images import as_rgb
 from samtune.inference.predictor import PromptMismatch, remark_base
 from samtune.model.checks import check_model
 from samtune.model.finetuned import FineTuned
@@ -42,7 +41,7 @@ from samtune.precision import Precision, autocast, check_precision
 from samtune.prompts import Prompts
 
 
-class MaskGenerator:
+class MaskGenerator(ImageGenerator[Sequence[Part]]):
     """Finds all objects of an image by asking a model with a grid of points.
 
     Settings have the names, the defaults and the meaning of SAM's official generator, see
@@ -102,38 +101,13 @@ class MaskGenerator:
         tuned = self.model.trainable() > 0 and self.model.strength.of("point") > 0
         return (self.model.multimask or not tuned) if chosen is None else chosen
 
-    def __call__(self, image: NDArray[np.uint8]) -> Instances:
-        """The instances of an image ``(h, w, 3)`` RGB, as :meth:`generate` finds them."""
-        return self.generate(image)
-
     @torch.no_grad()
-    def generate(
-        self,
-        image: NDArray[Any] | Image.Image | str | Path,
-        image_format: str = "RGB",
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Instances:
-        """Finds the instances of an image, by falling score.
-
-        Args:
-            image: An image, as :meth:`samtune.Predictor.set_image` takes it.
-            image_format: ``RGB`` or ``BGR``: the order of an array's channels.
-            progress: Called with the number of tiles or crops that are done, and of all.
-
-        Raises:
-            InputError: Another shape, kind of values or format, or a file that cannot be read.
-        """
-        return self.choose(self.candidates(as_rgb(image, image_format, self.model.input), progress))
-
-    @torch.no_grad()
-    def candidates(
-        self, image: NDArray[np.uint8], progress: Callable[[int, int], None] | None = None
-    ) -> list[Part]:
+    def candidates(self, image: NDArray[np.uint8], progress: Progress | None = None) -> list[Part]:
         """The answers to all points that pass the thresholds of score and stability.
 
         Args:
             image: ``(h, w, 3)`` RGB.
-            progress: See :meth:`generate`.
+            progress: Called with the number of windows that are done, and of all.
 
         Returns:
             The windows that the model saw one by one, each with its answers.
@@ -146,7 +120,7 @@ class MaskGenerator:
                 progress(number, len(windows))
         return parts
 
-    def choose(self, parts: Sequence[Part]) -> Instances:
+    def choose(self, parts: Sequence[Part], /) -> Instances:
         """The instances among candidates: each object once, by falling score.
 
         Args:
@@ -160,17 +134,6 @@ class MaskGenerator:
         other = copy.copy(self)
         other.config = config
         return other
-
-    def records(
-        self, image: NDArray[Any] | Image.Image | str | Path, image_format: str = "RGB"
-    ) -> list[dict[str, Any]]:
-        """The same as the official generator returns it, see :meth:`Instances.records`.
-
-        Args:
-            image: See :meth:`generate`.
-            image_format: See :meth:`generate`.
-        """
-        return self.generate(image, image_format).records(self.output_mode)
 
     def _windows(self, size: tuple[int, int]) -> list[tuple[Box, int]]:
         """The parts of an image that are asked one by one, each with the number of its grid."""
@@ -275,9 +238,15 @@ def check_points(model: FineTuned) -> None:
     decoder = model.acting.decoder
     if decoder.classes is not None or not decoder.prompted:
         why = "takes no prompts" if not decoder.prompted else "answers with a map of classes"
+        remedy = (
+            "samtune.WatershedGenerator finds them, as `samtune everything` does with this model"
+            if has_distances(model) or answers_unprompted(model)
+            else "use `samtune predict`, or a model with a decoder that is asked with points, as "
+            "tuned"
+        )
         raise InputError(
-            f"decoder.name={decoder.name}: {why}, so a grid of points finds no single objects; use "
-            "`samtune predict`, or a model with a decoder that is asked with points, as tuned"
+            f"decoder.name={decoder.name}: {why}, so a grid of points finds no single objects; "
+            f"{remedy}"
         )
 
 

@@ -15,26 +15,23 @@ Analysis), and they grow in the order of that distance.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from samtune.errors import InputError, check_packages, checks_keywords
+from samtune.errors import InputError, check_packages
 from samtune.inference.everything.config import with_fitted
 from samtune.inference.everything.dense_maps import DenseMaps
-from samtune.inference.everything.instances import Instances
+from samtune.inference.everything.image_generator import ImageGenerator, Progress
+from samtune.inference.everything.instances import Instances, check_output_mode
 from samtune.inference.everything.run_lengths import packed
 from samtune.inference.everything.suppression import suppressed_masks
-from samtune.inference.images import as_rgb
 from samtune.inference.prompted import PromptedImage
 from samtune.model.checks import check_model
 from samtune.model.finetuned import FineTuned
-from samtune.model.parts import OF_PREDICTOR
 from samtune.options import (
     CountOrZero,
     Fraction,
@@ -90,19 +87,21 @@ class Evidence(NamedTuple):
     """The image for questions about points, if the settings ask them."""
 
 
-class WatershedGenerator:
+class WatershedGenerator(ImageGenerator[Evidence]):
     """Finds the instances of an image from foreground and distances that a model predicts.
 
-    It is an :class:`samtune.inference.everything.instances.InstanceGenerator`. Of a model that was
-    trained to answer without a prompt, and predicts no distances, the answer is the foreground. An
-    image that the model's input policy cuts into tiles has its maps blended first, so that no
-    instance ends at a seam.
+    Of a model that was trained to answer without a prompt, and predicts no distances, the answer is
+    the foreground. An image that the model's input policy cuts into tiles has its maps blended
+    first, so that no instance ends at a seam. Settings that were fitted for the model (``samtune
+    calibrate``) replace the defaults.
 
     Args:
         model: Put into evaluation mode.
-        config: How instances are made; by default as it was fitted for the model (``samtune
-            calibrate``), if it was.
+        config: Settings; what differs from the defaults replaces fitted values.
         precision: Arithmetic of the forward pass.
+        output_mode: The form of masks in :meth:`records`: ``binary_mask``, ``uncompressed_rle`` or
+            ``coco_rle``.
+        **settings: Settings that are changed, by name, as ``smoothing=2``; also to the default.
 
     Raises:
         InputError: The model has neither distances nor an answer without a prompt, cannot answer
@@ -110,41 +109,44 @@ class WatershedGenerator:
     """
 
     @speaks_python()
-    @checks_keywords(WatershedConfig, elsewhere=OF_PREDICTOR)
     def __init__(
         self,
         model: FineTuned,
         config: WatershedConfig | None = None,
         precision: Precision = "auto",
+        *,
+        output_mode: str = "binary_mask",
+        **settings: Any,
     ) -> None:
         check_model(model)
         check_made_as("config", config, WatershedConfig, "samtune.WatershedConfig(min_area=20)")
-        self.config = config or with_fitted(WatershedConfig(), model.about or {})
+        check_output_mode(output_mode)
+        usual, config = WatershedConfig(), config or WatershedConfig()
+        names = [row.name for row in fields(usual)]
+        changes = {n: v for n in names if (v := getattr(config, n)) != getattr(usual, n)}
+        changes |= settings
+        self.config = with_fitted(WatershedConfig(**changes), model.about or {}, changes)
+        """The settings in force."""
         check_generator(model, self.config)
         check_precision(precision, model.device)
         self.model, self.precision = model.eval(), precision
-
-    def __call__(self, image: NDArray[Any] | Image.Image | str | Path, /) -> Instances:
-        """The instances of an image, by falling score.
-
-        Args:
-            image: An image, as :meth:`samtune.Predictor.set_image` takes it.
-
-        Raises:
-            InputError: Another shape or kind of values, or a file that cannot be read.
-        """
-        return self.choose(self.candidates(as_rgb(image, "RGB", self.model.input)))
+        self.output_mode = output_mode
 
     @torch.no_grad()
-    def candidates(self, image: NDArray[np.uint8]) -> Evidence:
-        """The model's view of an image ``(h, w, 3)`` RGB, before any threshold."""
+    def candidates(self, image: NDArray[np.uint8], progress: Progress | None = None) -> Evidence:
+        """The model's view of an image, before any threshold.
+
+        Args:
+            image: ``(h, w, 3)`` RGB.
+            progress: Called with the number of tiles that are done, and of all.
+        """
         with autocast(self.model.device, self.precision):
-            maps = DenseMaps.of(self.model, image)
+            maps = DenseMaps.of(self.model, image, progress)
         asks = self.config.answer == "prompts"
         return Evidence(maps, PromptedImage(self.model, image) if asks else None)
 
     @torch.no_grad()
-    def choose(self, evidence: Evidence) -> Instances:
+    def choose(self, evidence: Evidence, /) -> Instances:
         """The instances that the settings make of what the model sees, by falling score.
 
         Args:
