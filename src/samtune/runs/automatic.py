@@ -53,13 +53,13 @@ class Finding:
     settings: Tree
     """The thresholds in force."""
     remedy: str
-    """What to do if there is no object."""
+    """The advice if there is no object."""
     pictured: dict[int, tuple[Sample, Instances]] = field(default_factory=dict)
     """Some images with their instances, by index."""
 
 
 class Measured(NamedTuple):
-    """What was measured in an automatic mode."""
+    """The measurements of an automatic mode."""
 
     zero_shot: Evaluation
     """The base with SAM's thresholds."""
@@ -67,7 +67,7 @@ class Measured(NamedTuple):
     """The base with thresholds that were fitted for it, if there are any."""
     tuned: Evaluation | None
     entry: Tree
-    """What ``by_prompt`` says besides."""
+    """Further entries of ``by_prompt``."""
     pictures: list[Overlay]
 
 
@@ -130,7 +130,7 @@ class Automatic:
         return Measured(before.evaluation, of_fitted, of_tuned, entry, pictures)
 
     def _fitted_base(self, dataset: SegmentationDataset) -> Finding | None:
-        """What the base finds with thresholds of its own, if they were fitted with the model's."""
+        """The base with thresholds of its own, if they were fitted with the model's."""
         entries = ((self.model and self.model.about) or {}).values()
         of_base = [
             each[OF_BASE] for each in entries if isinstance(each, Mapping) and OF_BASE in each
@@ -277,11 +277,6 @@ def with_able_modes(model: FineTuned, config: RunConfig) -> tuple[RunConfig, lis
     prompts = replace(config.prompts, eval=able)
     left_out = [f"{mode} is left out: {reason}" for mode, reason in reasons.items()]
     return replace(config, prompts=prompts), left_out
-
-
-def hints(by_prompt: Mapping[str, Tree]) -> list[str]:
-    """What to do in the automatic modes in which the tuned model found nothing."""
-    return [entry["hint"] for entry in by_prompt.values() if "hint" in entry]
 
 
 def one_target_remark(config: RunConfig) -> list[str]:

@@ -322,3 +322,19 @@ def fitted_on(about: Mapping[str, Any]) -> set[str]:
     return {
         key for each in entries if isinstance(each, Mapping) for key in each.get("contents", ())
     }
+
+
+def flattered(fitted: Collection[str], looks: Sequence[Look]) -> list[str]:
+    """A remark if thresholds were fitted on measured images.
+
+    Args:
+        fitted: The digests of the images on which they were.
+        looks: Thorough looks at the measured images.
+    """
+    again = sum(look.content in fitted for look in looks)
+    if not again:
+        return []
+    return [
+        f"on {again} of the {len(looks)} images the thresholds of objects without prompts were "
+        "fitted (samtune calibrate), so those numbers flatter; measure other images"
+    ]

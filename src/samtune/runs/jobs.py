@@ -24,9 +24,9 @@ from samtune.prompts import AUTOMATIC, kind_of
 from samtune.report.quantities import counted
 from samtune.report.terminal import Display
 from samtune.runs.assembly import frame_remarks
-from samtune.runs.automatic import changed_settings, hints, one_target_remark, with_able_modes
+from samtune.runs.automatic import changed_settings, one_target_remark, with_able_modes
 from samtune.runs.baseline import RunPictures, compare_with_base
-from samtune.runs.calibrating import WAYS, fit_after_training, fitted_on
+from samtune.runs.calibrating import WAYS, fit_after_training, fitted_on, flattered
 from samtune.runs.config import RunConfig
 from samtune.runs.data_of_run import (
     SPLIT,
@@ -69,7 +69,6 @@ from samtune.training.trackers import check_trackers
 
 if TYPE_CHECKING:
     from samtune.data.record import Record
-    from samtune.data.scan import Look
     from samtune.report.overlays import Overlay
 
 
@@ -153,7 +152,6 @@ def _train(
         summary |= {**plan.model.strength.entries, "selection": selection(result, plan.settings)}
         summary["verdict"], *about = verdict(result, plan.settings)
         left_out, short = _left_out(result, config), shortfalls(summary["by_prompt"])
-        short += hints(summary["by_prompt"])
         summary["diagnoses"], misfits = plan.examination.causes(log.rows, folder, display)
         _tell([*left_out, *about, *short], display, summary["diagnoses"])
         remarks = [*plan.remarks, *left_out, summary["verdict"], *about, *short]
@@ -277,7 +275,7 @@ def _evaluate(
     if model is not None and config.data.split in ("val", "test"):
         remarks += _trained_on(source, records, layout, config)
     if any(mode in AUTOMATIC for mode in test):
-        remarks += _fitted_on(fitted, look.looks)
+        remarks += flattered(fitted, look.looks)
     display.say(of_evaluation(model or baseline, source.word, config, look.counts, test))
     path = Path(source.word)
     stem = path.parent.name if path.name == BEST else path.stem
@@ -291,7 +289,6 @@ def _evaluate(
         summary |= {k: v for k, v in about.items() if k in WAYS}
         summary["title"] = f"{stem} on {data_name(config)}, {config.data.split}"
         remarks += shortfalls(summary["by_prompt"])
-        remarks += hints(summary["by_prompt"])
         kinds = {kind_of(mode) for mode in test if mode not in AUTOMATIC}
         if model is not None and kinds and not kinds & model.prompt_modes.kinds:
             remarks.append(f"trained with prompt {model.prompts}, evaluated with {', '.join(test)}")
@@ -316,22 +313,6 @@ def _trained_on(
     return [
         f"{len(again)} of the {len(records)} images were trained on, as {SPLIT} beside the "
         "checkpoint says, so the numbers flatter; keep splits in folders when files are added"
-    ]
-
-
-def _fitted_on(fitted: Collection[str], looks: Sequence[Look]) -> list[str]:
-    """A remark if thresholds were fitted on measured images.
-
-    Args:
-        fitted: The digests of the images on which they were.
-        looks: Thorough looks at the measured images.
-    """
-    again = sum(look.content in fitted for look in looks)
-    if not again:
-        return []
-    return [
-        f"on {again} of the {len(looks)} images the thresholds of objects without prompts were "
-        "fitted (samtune calibrate), so those numbers flatter; measure other images"
     ]
 
 

@@ -94,7 +94,7 @@ def _side(summary: Tree, side: str) -> Tree:
 
 
 def _instances(entries: Tree, side: str) -> Tree:
-    """What counts in automatic modes, of one side, by mode and name."""
+    """The numbers of automatic modes, of one side, by mode and name."""
     return {
         mode: {line.name: getattr(line, side) for line in instance_lines(entry, short=True)}
         for mode, entry in automatic_modes(entries).items()
@@ -102,7 +102,7 @@ def _instances(entries: Tree, side: str) -> Tree:
 
 
 def _fitted_base(summary: Tree) -> Tree:
-    """What the base finds with thresholds fitted for it, in automatic modes in which it was asked.
+    """The base with thresholds fitted for it, in automatic modes in which it was measured.
 
     They were fitted together with those of one checkpoint, on the same images.
     """

@@ -58,7 +58,7 @@ class _Cell:
 def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
     """Remarks if tuning did harm or no measurable good, or if no model beats the guesses.
 
-    Requested metrics without a value are named too.
+    Requested metrics without a value are named too, and automatic modes that found nothing.
 
     Args:
         by_prompt: A result of :func:`samtune.runs.baseline.compare_with_base`; without intervals
@@ -67,7 +67,7 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
     gains = list(_gains(by_prompt))
     worse = [str(cell) for cell in gains if cell.iou < cell.other and cell.sure]
     unsure = [cell.gain for cell in gains if cell.iou != cell.other and not cell.sure]
-    remarks = []
+    remarks = [entry["hint"] for entry in by_prompt.values() if "hint" in entry]
     if worse:
         remarks.append(
             f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): try a lower train.lr or "

@@ -13,7 +13,7 @@ HEADER = "everything"
 FITTED = "settings"
 """The values, in that entry."""
 OF_BASE = "zero_shot"
-"""What was fitted for the base on the same images, in that entry."""
+"""The fit of the base on the same images, in that entry."""
 
 
 @dataclass(frozen=True)

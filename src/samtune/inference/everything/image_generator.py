@@ -1,4 +1,4 @@
-"""What generators of instances have in common: images of many kinds come in, records go out."""
+"""The common part of generators of instances: images of many kinds come in, records go out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do if no object is found."""
+"""Advice for a search that found no object."""
 
 from __future__ import annotations
 
