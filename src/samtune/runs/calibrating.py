@@ -31,6 +31,7 @@ from samtune.inference.everything.watershed import (
 )
 from samtune.model.checkpoint import add_to_header, write_checkpoint
 from samtune.model.finetuned import FineTuned
+from samtune.prompts import AUTOMATIC
 from samtune.report.quantities import counted
 from samtune.report.terminal import Display
 from samtune.runs.assembly import dataset_of
@@ -324,13 +325,15 @@ def fitted_on(about: Mapping[str, Any]) -> set[str]:
     }
 
 
-def flattered(fitted: Collection[str], looks: Sequence[Look]) -> list[str]:
+def flattered(about: Mapping[str, Any], looks: Sequence[Look], modes: Collection[str]) -> list[str]:
     """A remark if thresholds were fitted on measured images.
 
     Args:
-        fitted: The digests of the images on which they were.
+        about: The entries of the model's header.
         looks: Thorough looks at the measured images.
+        modes: The modes in which it is measured.
     """
+    fitted = fitted_on(about) if {*AUTOMATIC} & {*modes} else set()
     again = sum(look.content in fitted for look in looks)
     if not again:
         return []

@@ -142,8 +142,7 @@ def _train(
             _write_plan(plan, folder)
         outside = Outside(time.perf_counter() - begun_at, _images_after(plan))
         result = _fit(plan, folder, log, begun, outside)
-        how = config, plan.looks, folder / BEST, display
-        entry = fit_after_training(plan.model, plan.val, *how)
+        entry = fit_after_training(plan.model, plan.val, config, plan.looks, folder / BEST, display)
         test = _with_kept(plan, result)
         summary, pictures = compare_with_base(plan.baseline, plan.model, test, config, display)
         summary |= {**_costs(plan.model, config, result.seconds), "steps": result.steps}
@@ -265,8 +264,7 @@ def _evaluate(
     parts, remarks, run = source.parts_to_measure(layout, config, config.data.split)
     records = select(parts, config.data.split)
     about = (model and model.about) or {}
-    fitted = fitted_on(about)
-    thorough = run is not None or bool(splits_on_disk(layout) or fitted)
+    thorough = run is not None or bool(splits_on_disk(layout) or fitted_on(about))
     look = check_splits({config.data.split: records}, config, thorough=thorough)
     remarks += [*left_out, *leaks(look.looks, layout, config)]
     remarks += [*look.remarks, *one_target_remark(config), *frame_remarks(model, baseline)]
@@ -274,8 +272,7 @@ def _evaluate(
     test = test_sets(config, model or baseline, records)
     if model is not None and config.data.split in ("val", "test"):
         remarks += _trained_on(source, records, layout, config)
-    if any(mode in AUTOMATIC for mode in test):
-        remarks += flattered(fitted, look.looks)
+    remarks += flattered(about, look.looks, test)
     display.say(of_evaluation(model or baseline, source.word, config, look.counts, test))
     path = Path(source.word)
     stem = path.parent.name if path.name == BEST else path.stem
