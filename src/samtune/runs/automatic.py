@@ -58,7 +58,7 @@ class Finding:
     """Some images with their instances, by index."""
 
 
-class Measured(NamedTuple):
+class ModeResult(NamedTuple):
     """The measurements of an automatic mode."""
 
     zero_shot: Evaluation
@@ -95,7 +95,7 @@ class Automatic:
         self._zero_shot: Finding | None = None
         self._fitted: Finding | None = None
 
-    def measure(self, mode: str, dataset: SegmentationDataset) -> Measured:
+    def measure(self, mode: str, dataset: SegmentationDataset) -> ModeResult:
         """Zero-shot and tuned of a mode, what ``by_prompt`` says besides, and pictures."""
         if self._zero_shot is None:
             self._zero_shot = self._finding(
@@ -127,7 +127,7 @@ class Automatic:
             for index, (sample, first) in sorted(shown.pictured.items())
         ]
         of_fitted, of_tuned = (e.evaluation if e else None for e in (fitted, after))
-        return Measured(before.evaluation, of_fitted, of_tuned, entry, pictures)
+        return ModeResult(before.evaluation, of_fitted, of_tuned, entry, pictures)
 
     def _fitted_base(self, dataset: SegmentationDataset) -> Finding | None:
         """The base with thresholds of its own, if they were fitted with the model's."""
