@@ -77,7 +77,7 @@ def test_it_travels_in_the_checkpoint_and_merges_into_a_plain_file(tmp_path, mon
 
 @pytest.mark.parametrize("momentum", [0.0, 1.5])
 def test_momentum_out_of_range_is_refused(momentum):
-    with pytest.raises(InputError, match=f"adapter.momentum={momentum}: must be above 0, up to 1"):
+    with pytest.raises(InputError, match=f"{{'momentum': {momentum}}}: must be above 0, up to 1"):
         FineTuned(base(), "batch_norm", adapter_options={"momentum": momentum})
 
 
@@ -106,5 +106,5 @@ def test_another_base_has_none(sam):
     said = "base.name=tiny: batch_norm needs batch normalisations .*, which tiny does not have; "
     with pytest.raises(InputError, match=said):
         FineTuned(sam, "batch_norm")
-    with pytest.raises(InputError, match=r"adapter.name=vpt\+batch_norm: no base fits all"):
+    with pytest.raises(InputError, match=r"adapter=vpt\+batch_norm: no base fits all"):
         FineTuned(base(), "vpt+batch_norm")

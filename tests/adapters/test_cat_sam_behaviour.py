@@ -125,7 +125,7 @@ def test_the_token_acts_on_the_encoder_and_is_stored_once(sam, letter):
 @pytest.mark.parametrize("letter", LETTERS)
 def test_only_a_decoder_with_a_token_fits(sam, refused, letter):
     name = f"cat_sam_{letter}"
-    refused([name, "decoder.name=hq"], FineTuned, sam, name, "tuned")
+    refused([name, "decoder=hq"], FineTuned, sam, name, "tuned")
     adapter = ADAPTERS[name](sam, ADAPTERS[name].Config())
     adapter.name = "own"  # a module of one's own is not checked by name
     x = sam.image_encoder.embed(tiny.pixels())
@@ -135,7 +135,7 @@ def test_only_a_decoder_with_a_token_fits(sam, refused, letter):
 @pytest.mark.parametrize("letter", LETTERS)
 def test_options_out_of_range(sam, refused, letter):
     options = {"hidden": 0}
-    refused("adapter.hidden=0", FineTuned, sam, f"cat_sam_{letter}", "hq", adapter_options=options)
+    refused("{'hidden': 0}", FineTuned, sam, f"cat_sam_{letter}", "hq", adapter_options=options)
 
 
 def test_the_bridge_of_another_grid_is_the_resampled_one(sam):

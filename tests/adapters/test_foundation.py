@@ -91,11 +91,11 @@ def test_lora_sits_in_the_chosen_blocks_alone(sam, blocks, chosen):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"target": "q+q"}, "adapter.target=q+q"),
-        ({"target": "o"}, "adapter.target=o"),
-        ({"rank": 0}, "adapter.rank=0"),
-        ({"dropout": 1.0}, "adapter.dropout=1.0"),
-        ({"blocks": "some"}, "adapter.blocks=some"),
+        ({"target": "q+q"}, "adapter_options={'target': 'q+q'}"),
+        ({"target": "o"}, "adapter_options={'target': 'o'}"),
+        ({"rank": 0}, "adapter_options={'rank': 0}"),
+        ({"dropout": 1.0}, "adapter_options={'dropout': 1.0}"),
+        ({"blocks": "some"}, "adapter_options={'blocks': 'some'}"),
         ({"blocks": (0, 4)}, ["4 is no block of tiny", "0 to 3"]),
         ({"blocks": (-5,)}, "-5 is no block"),
     ],
@@ -138,7 +138,7 @@ def test_adaptformer_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize(("key", "value"), [("hidden", 0), ("dropout", 1.5)])
 def test_adaptformer_refuses(sam, refused, key, value):
-    words = f"adapter.{key}={value}"
+    words = f"adapter_options={{{key!r}: {value}}}"
     refused(words, FineTuned, sam, "adaptformer", adapter_options={key: value})
 
 
@@ -365,12 +365,20 @@ def test_a_name_joined_by_plus_is_a_stack_with_options_by_part(sam):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("lora+", {}, "adapter.name="),
+        ("lora+", {}, "adapter="),
         ("lora+adaptfromer", {}, "did you mean 'adaptformer'"),
         ("lora+lora", {}, ["lora+lora", "twice"]),
-        ("lora+adaptformer", {"rank": 2}, ["adapter.rank", "its options are lora, adaptformer"]),
+        (
+            "lora+adaptformer",
+            {"rank": 2},
+            ["adapter_options['rank']", "its options are lora, adaptformer"],
+        ),
         ("lora+adaptformer", {"lora": {"rnk": 2}}, "did you mean 'rank'"),
-        ("lora+adaptformer", {"adaptformer": {"hidden": 0}}, "adapter.adaptformer.hidden=0"),
+        (
+            "lora+adaptformer",
+            {"adaptformer": {"hidden": 0}},
+            "adapter_options={'adaptformer': {'hidden': 0}}",
+        ),
     ],
 )
 def test_names_joined_by_plus_are_checked(sam, refused, name, options, words):

@@ -199,7 +199,7 @@ def test_adaptformer_starts_as_sam_unless_told(sam):
     ],
 )
 def test_options_out_of_range(sam, refused, name, option, value):
-    refused(f"adapter.{option}={value}", FineTuned, sam, name, adapter_options={option: value})
+    refused(f"{{{option!r}: {value!r}}}", FineTuned, sam, name, adapter_options={option: value})
 
 
 # --- Conv-LoRA

@@ -341,5 +341,5 @@ def test_two_that_share_no_tensor_go_together(sam, own_sam):
     ],
 )
 def test_options_out_of_range(sam, refused, name, option, value):
-    words = f"adapter.{option}={value}"
+    words = f"adapter_options={{{option!r}: {value!r}}}"
     refused(words, FineTuned, sam, name, adapter_options={option: value})

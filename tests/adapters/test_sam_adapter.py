@@ -202,9 +202,9 @@ def test_it_starts_with_small_prompts_and_zero_biases():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scale_factor": 0}, "adapter.scale_factor=0"),
+        ({"scale_factor": 0}, "adapter_options={'scale_factor': 0}"),
         ({"scale_factor": 33}, "width 0"),
-        ({"rate": 1.5}, "adapter.rate=1.5"),
+        ({"rate": 1.5}, "adapter_options={'rate': 1.5}"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(sam, refused, options, words):

@@ -223,9 +223,9 @@ def test_there_is_one_prompt_before_the_first_block_and_one_after_each(sam):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"width": 0}, "adapter.width=0"),
-        ({"hidden": 0}, "adapter.hidden=0"),
-        ({"rate": -0.1}, "adapter.rate=-0.1"),
+        ({"width": 0}, "adapter_options={'width': 0}"),
+        ({"hidden": 0}, "adapter_options={'hidden': 0}"),
+        ({"rate": -0.1}, "adapter_options={'rate': -0.1}"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(sam, refused, options, words):

@@ -116,4 +116,4 @@ def test_zero_init_starts_as_sam(sam):
 
 @each
 def test_options_out_of_range(sam, refused, name):
-    refused("adapter.ratio=0.0", FineTuned, sam, name, adapter_options={"ratio": 0.0})
+    refused("{'ratio': 0.0}", FineTuned, sam, name, adapter_options={"ratio": 0.0})

@@ -131,7 +131,7 @@ def test_pairs(sam, refused):
 @pytest.mark.parametrize("option", ["side_dim", "refined"])
 def test_sizes_that_cannot_be(sam, refused, option):
     refused(
-        [f"adapter.{option}=0", "1"],
+        [f"{{{option!r}: 0}}", "1"],
         FineTuned,
         sam,
         "ts_sam",

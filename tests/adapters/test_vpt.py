@@ -140,4 +140,4 @@ def test_dropout_acts_in_training_alone(sam):
 
 @pytest.mark.parametrize(("option", "value"), [("depth", "wide"), ("tokens", 0), ("dropout", 1.0)])
 def test_options_out_of_range(sam, refused, option, value):
-    refused(f"adapter.{option}={value}", FineTuned, sam, "vpt", adapter_options={option: value})
+    refused(f"{{{option!r}: {value!r}}}", FineTuned, sam, "vpt", adapter_options={option: value})

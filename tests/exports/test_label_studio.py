@@ -188,5 +188,5 @@ def test_a_background_that_is_no_class_is_refused(tmp_path):
         ("semantic", {"classes": 3}, "0 to 2"),
     ):
         model = FineTuned(tiny.base(), "none", decoder, decoder_options=options)
-        with pytest.raises(InputError, match=rf"format\.background=3: the model has .*{has}"):
+        with pytest.raises(InputError, match=rf"background=3: the model has .*{has}"):
             export(model, tmp_path / "out", "label-studio", background=3)

@@ -203,7 +203,7 @@ REFUSED = {
     "letters that the tool refuses": (
         {},
         dict(format="x-anylabeling", name="pölyps"),
-        "--name=pölyps: X-AnyLabeling takes the letters a to z",
+        "name='pölyps': X-AnyLabeling takes the letters a to z",
     ),
     "an oblong frame": (
         dict(input=InputPolicy((64, 96))),
@@ -213,7 +213,7 @@ REFUSED = {
     "spline": (
         dict(input=InputPolicy((64, 64), "spline")),
         dict(format="samexporter"),
-        r"input\.resize=spline: no traced program",
+        r"{'resize': 'spline'}: no traced program",
     ),
     "half precision": ({}, dict(format="labelme", precision="fp16"), "labelme has fp32, int8"),
 }

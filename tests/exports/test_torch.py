@@ -93,7 +93,7 @@ def test_without_a_compiler_nothing_is_written(tmp_path, monkeypatch):
         raise RuntimeError("No working C++ compiler found\nin many lines")
 
     monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
-    line = r"format\.aoti=true: needs a C\+\+ compiler, .* \(No working C\+\+ compiler found\); in"
+    line = r"aoti=True: needs a C\+\+ compiler, .* \(No working C\+\+ compiler found\); in"
     with pytest.raises(InputError, match=line):
         export(FineTuned(quickly_traced()), tmp_path / "out", "torch", aoti=True)
     assert list(tmp_path.iterdir()) == []

@@ -64,7 +64,7 @@ def test_spline_leaves_no_other_choice(refused, monkeypatch):
         ("antialias", False),
         ("direct_masks", True),
     ):
-        refused([f"input.{name}=", "leave one"], InputPolicy, (8, 8), "spline", **{name: value})
+        refused([f"{name}=", "leave one"], InputPolicy, (8, 8), "spline", **{name: value})
         refused("leave one", replace, InputPolicy((8, 8), "spline"), **{name: value})
     monkeypatch.setitem(sys.modules, "scipy", None)
     policy = InputPolicy((8, 8), "spline")
