@@ -68,9 +68,9 @@ def test_what_it_cannot_hold_is_refused(base, parts, line, pictures, tmp_path):
 
 
 WITHOUT_EFFECT = {
-    "hf": ({"name": "polyps"}, "--name=polyps: SamModel.from_pretrained demands the names"),
-    "peft": ({"threshold": 0.5}, "--threshold=0.5: peft holds SAM's own weights"),
-    "hub": ({"threshold": 0.5}, "--threshold=0.5: the checkpoint holds none; .* samtune predict"),
+    "hf": ({"name": "polyps"}, "name='polyps': SamModel.from_pretrained demands the names"),
+    "peft": ({"threshold": 0.5}, "threshold=0.5: peft holds SAM's own weights"),
+    "hub": ({"threshold": 0.5}, "threshold=0.5: the checkpoint holds none; .* samtune predict"),
     "onnx": ({"threshold": 0.5}, "threshold=0.5: each pixel gets the likeliest .* 3 classes"),
 }
 

@@ -177,7 +177,7 @@ REFUSED = {
     "a model without prompts": (
         dict(prompts="none"),
         dict(format="anylabeling"),
-        "--format=anylabeling: AnyLabeling asks with points and boxes, and this model takes no",
+        "format='anylabeling': AnyLabeling asks with points and boxes, and this model takes no",
     ),
     "padding in a stretched frame": (
         {},
