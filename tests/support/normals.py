@@ -13,7 +13,7 @@ from torch import Tensor
 
 MANY = 2**16
 """From so many numbers on, this is faster."""
-PAIRS = 2**15
+PAIRS = 2**13
 """Tried at a time: what is made of them stays in the processor's cache."""
 
 
@@ -32,19 +32,24 @@ def standard_normal(
         rule: Makes an array of another one, element by element, in float64.
     """
     random, count, at = np.random.RandomState(seed), math.prod(shape), 0
-    numbers = np.empty(count + count % 2, np.float32)
+    numbers = np.empty(((count + 1) // 2, 2), np.float32)
     while at < len(numbers):
-        pairs = random.random_sample((PAIRS, 2))
+        # A pair as one complex number: to take and to scale it is one operation instead of two.
+        pairs = random.random_sample(2 * PAIRS).view(np.complex128)
         pairs *= 2
-        pairs -= 1
-        square = pairs[:, 0] ** 2 + pairs[:, 1] ** 2
-        inside = np.flatnonzero((square < 1) & (square != 0))[: (len(numbers) - at) // 2]
+        pairs -= 1 + 1j
+        square = pairs.real**2
+        square += pairs.imag**2
+        inside = np.flatnonzero((square < 1) & (square != 0))[: len(numbers) - at]
         square = square.take(inside)
         factor = np.log(square)
         factor *= -2
         factor /= square
         np.sqrt(factor, out=factor)
-        normal = rule(pairs.take(inside, axis=0)[:, ::-1] * factor[:, None])
-        numbers[at : at + normal.size] = normal.ravel()
-        at += normal.size
-    return torch.from_numpy(numbers[:count].reshape(tuple(shape)))
+        pairs = pairs.take(inside)
+        pairs *= factor
+        normal = rule(pairs.view(np.float64)).reshape(-1, 2)
+        numbers[at : at + len(normal), 0] = normal[:, 1]
+        numbers[at : at + len(normal), 1] = normal[:, 0]
+        at += len(normal)
+    return torch.from_numpy(numbers.reshape(-1)[:count].reshape(tuple(shape)))
