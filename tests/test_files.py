@@ -54,6 +54,15 @@ def test_a_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
     assert events == [*(2 * ["file", "name", *folder]), "name"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of POSIX")
+def test_devices_and_pipes_are_never_replaced(tmp_path, refused):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for write in (replacing, replacing_folder):
+        refused([pipe, "is a device or pipe", "choose another"], write(pipe).__enter__)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and [pipe] == list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samtune.errors import InputError, OutputError
-from samtune.leftovers import earlier_path, partial_path, put_in_place, remove_abandoned
+from samtune.leftovers import (
+    earlier_path,
+    partial_path,
+    put_in_place,
+    refuse_other_kind,
+    remove_abandoned,
+)
 from samtune.texts import read_json
 
 if TYPE_CHECKING:
@@ -61,11 +67,6 @@ def as_path(text: str | Path) -> Path:
     with suppress(RuntimeError):
         return path.expanduser()
     return path
-
-
-def is_pattern(value: object) -> bool:
-    """Whether a setting's value is a pattern of files, or a path, and not a plain word."""
-    return isinstance(value, str) and any(sign in value for sign in "*?/\\[.")
 
 
 def why_no_folder(path: Path) -> str:
@@ -202,8 +203,7 @@ def replacing(path: str | Path, remedy: str = REMEDY, lasting: bool = True) -> I
     path = Path(path)
     if not path.name:
         raise InputError(f"{path}: is not a file name; give one, as in {path / 'NAME'}")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, and a file is to be written there; move it away")
+    refuse_other_kind(path, "file")
     # One name per process, so that two processes that write the same file do not collide.
     partial = partial_path(path)
     try:
@@ -236,6 +236,7 @@ def replacing_folder(folder: Path, remedy: str = REMEDY) -> Iterator[Path]:
     Raises:
         InputError: It could not be written.
     """
+    refuse_other_kind(folder, "folder")
     partial, earlier = partial_path(folder), earlier_path(folder)
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -21,6 +21,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from samtune.errors import InputError
+
 PARTIAL, EARLIER = "partial", "earlier"
 ABANDONED = 3600.0
 """Seconds after which an untouched partial file of another machine is one of a killed process."""
@@ -42,6 +44,24 @@ def partial_path(path: Path) -> Path:
 def earlier_path(path: Path) -> Path:
     """The path of what this process replaces, until its successor is in its place."""
     return _path(path, EARLIER)
+
+
+def refuse_other_kind(path: Path, kind: str) -> None:
+    """Refuses to write a file or a folder where something else is, as a device, which would go.
+
+    Args:
+        path: The path to write. A link there is replaced, unless it leads to a folder.
+        kind: ``file`` or ``folder``.
+
+    Raises:
+        InputError: It names what is there.
+    """
+    kinds = {"folder": path.is_dir(), "file": path.is_file()}
+    there = next((each for each, holds in kinds.items() if holds), "device or pipe")
+    if path.exists() and there != kind and (path.is_dir() or not path.is_symlink()):
+        raise InputError(
+            f"{path}: is a {there}, and a {kind} is to be written there; choose another path"
+        )
 
 
 def put_in_place(partial: Path, path: Path, lasting: bool) -> None:

@@ -14,8 +14,8 @@ from typing import Any, get_type_hints
 from samtune.cli.completion import recipe_names
 from samtune.cli.settings_index import setting_names
 from samtune.errors import InputError
-from samtune.files import CHECK_PATH, as_path, is_pattern, why_no_folder
-from samtune.options import validated
+from samtune.files import CHECK_PATH, as_path, why_no_folder
+from samtune.options import is_pattern, validated
 from samtune.options.former import under_current_names
 from samtune.registry import checked_options, installed, no_such_name
 from samtune.runs.values import (

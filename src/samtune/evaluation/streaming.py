@@ -195,11 +195,12 @@ def parts_of(model: FineTuned, batch: Batch, memory: int) -> Iterator[slice]:
     Args:
         model: The model that answers.
         batch: Images with prompts.
-        memory: Bytes that the answers to one range may take; a single prompt may need more.
+        memory: Bytes for all that is made of a range. Its answers get a quarter, for their targets,
+            packed masks and metrics need as much again; a single prompt may need more.
     """
     sizes = [geometry.original for geometry in batch.geometries]
     most = max(bytes_of_answer(model, size, bool(batch.images)) for size in sizes)
-    step, count = max(1, memory // most), len(batch.prompts)
+    step, count = max(1, memory // 4 // most), len(batch.prompts)
     for start in range(0, max(1, count), step):
         yield slice(start, min(start + step, count))
 

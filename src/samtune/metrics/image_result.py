@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 import torch
@@ -117,21 +118,49 @@ class ImageResult:
 
         A mask has the class of the target for which it was prompted.
         """
-        predicted: list[RunLengths] = []
-        target: list[RunLengths] = []
-        for masks, truths in self.parts():
-            predicted += _run_lengths(masks)
-            target += _run_lengths(truths)
+        predicted, target = (
+            _RunsOf(masks, self.counted(), self.at_once) for masks in (self.predicted, self.target)
+        )
         classes = None if self.classes is None else self.classes.cpu().numpy()
         return InstanceResult(
             predicted,
-            target,
+            target[:],
             scores=None if self.scores is None else self.scores.double().cpu().numpy(),
             predicted_classes=classes,
             target_classes=classes,
             limit=COUNTED,
             index=self.index,
         )
+
+
+class _RunsOf(Sequence[RunLengths]):
+    """The run lengths of masks without ignored pixels, encoded whenever they are read.
+
+    Those of thousands of ragged masks would take more memory than the masks that are read at once.
+    """
+
+    def __init__(self, masks: Tensor | PackedMasks, counted: Tensor, at_once: int) -> None:
+        self._masks, self._counted, self._at_once = masks, counted, at_once
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    @overload
+    def __getitem__(self, rows: int) -> RunLengths: ...
+
+    @overload
+    def __getitem__(self, rows: slice) -> list[RunLengths]: ...
+
+    def __getitem__(self, rows: int | slice) -> RunLengths | list[RunLengths]:
+        if isinstance(rows, int):
+            at = range(len(self))[rows]
+            return self[at : at + 1][0]
+        runs: list[RunLengths] = []
+        start, stop, _ = rows.indices(len(self))
+        for first in range(start, stop, self._at_once):
+            part = self._masks[first : min(first + self._at_once, stop)]
+            runs += _run_lengths(part & self._counted)
+        return runs
 
 
 def _run_lengths(masks: Tensor) -> list[RunLengths]:

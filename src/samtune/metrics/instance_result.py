@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 PAIRS = 4_000_000
 """Number of pairs of a mask and a target whose overlap is computed at once."""
+MASKS = 256
+"""Number of an image's masks whose run lengths are read at once."""
 MOSTLY = 0.5
 """A mask with a larger part of its pixels ignored is not counted, unless it matches a target."""
 
@@ -136,26 +138,33 @@ def overlaps_of(
     """
     from pycocotools import mask as coco
 
-    areas, targets = areas_of_runs(predicted), areas_of_runs(target)
+    targets, everything = areas_of_runs(target), list(target)
     rows, columns, pixels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-    step = max(1, PAIRS // max(1, len(target)))
-    for start in range(0, len(predicted) if len(target) else 0, step):
+    areas, outside = [np.zeros(0, np.int64)], [np.zeros(0)]
+    step = max(1, min(MASKS, PAIRS // max(1, len(target))))
+    for start in range(0, len(predicted), step):
+        masks = list(predicted[start : start + step])
+        area = areas_of_runs(masks)
+        areas.append(area)
         # of a group the library gives common pixels as a fraction of the mask's
-        part = coco.iou(list(predicted[start : start + step]), list(target), [1] * len(target))
+        none = np.zeros((len(masks), 1))
+        beyond = none if ignored is None else coco.iou(masks, [ignored], [1])
+        outside.append(np.nan_to_num(beyond[:, 0]))
+        if not everything:
+            continue
+        part = coco.iou(masks, everything, [1] * len(everything))
         row, column = np.nonzero(np.nan_to_num(part))
         rows.append(row + start)
         columns.append(column)
-        pixels.append(part[row, column] * areas[row + start])
-    outside = np.zeros(len(areas))
-    if ignored is not None and len(areas):
-        outside = np.nan_to_num(coco.iou(list(predicted), [ignored], [1])[:, 0])
+        pixels.append(part[row, column] * area[row])
+    whole, left_out = np.concatenate(areas), np.concatenate(outside)
     return Overlaps(
-        areas - np.rint(outside * areas).astype(np.int64),
+        whole - np.rint(left_out * whole).astype(np.int64),
         targets,
         np.concatenate(rows),
         np.concatenate(columns),
         np.rint(np.concatenate(pixels)).astype(np.int64),
-        outside,
+        left_out,
     )
 
 

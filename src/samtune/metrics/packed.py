@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IN_MEMORY = 2**26
+IN_MEMORY = 2**23
 """Bytes of packed masks of one image that stay in memory."""
 
 

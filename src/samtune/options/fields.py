@@ -75,3 +75,8 @@ def names_of(row: dataclasses.Field[Any]) -> Names | None:
         module, _, name = registry.partition(":")
         registry = getattr(import_module(module), name)
     return registry
+
+
+def is_pattern(value: object) -> bool:
+    """Whether a setting's value is a pattern of files, or a path, and not a plain word."""
+    return isinstance(value, str) and any(sign in value for sign in "*?/\\[.")

@@ -21,7 +21,7 @@ from samtune.data.sources import sliced
 from samtune.data.trees import roles_of
 from samtune.data.volumes import is_volume
 from samtune.data.walking import data_files_below, existing_folder
-from samtune.files import is_pattern
+from samtune.options import is_pattern
 
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
 _OF_WILD = {"**/": "((?:.*/)?)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
