@@ -54,7 +54,7 @@ REFUSED = {
     "a frame that is no square": (
         tiny.base,
         {"input": InputPolicy((64, 96))},
-        "square frames, and the model was tuned at input.size=64,96",
+        "square frames, and the model was tuned at input=.'size': .64,96",
     ),
     "a method with a branch": (tiny.base, {"adapter": "adaptformer"}, "keep the checkpoint"),
 }

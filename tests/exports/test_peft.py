@@ -54,10 +54,10 @@ def test_peft_answers_as_the_model(adapter, options, decoder, of_decoder, pictur
 
 REFUSED = {
     "no low-rank update": ({"adapter": "bitfit"}, "bitfit is no low-rank update .* or to hf"),
-    "another decoder": ({"adapter": "lora", "decoder": "hq"}, "decoder.name=hq: is not SAM's own"),
+    "another decoder": ({"adapter": "lora", "decoder": "hq"}, "decoder=hq: is not SAM's own"),
     "another size": (
         {"adapter": "lora", "input": InputPolicy((96, 96))},
-        "the base beside it takes 64 pixels, .* input.size=96",
+        "the base beside it takes 64 pixels, .* input=.'size': 96",
     ),
 }
 

@@ -73,7 +73,7 @@ def test_ultralytics_tells_sizes_by_the_end_of_the_name(pictures, tmp_path):
 REFUSED = {
     "a threshold": (dict(), dict(threshold=0.5), "threshold=0.5: pth holds SAM's own weights"),
     "a method with a branch": (dict(adapter="adaptformer"), {}, "adaptformer.*keep the checkpoint"),
-    "another decoder": (dict(decoder="hq"), {}, "decoder.name=hq: is not SAM's own mask decoder"),
+    "another decoder": (dict(decoder="hq"), {}, "decoder=hq: is not SAM's own mask decoder"),
 }
 
 

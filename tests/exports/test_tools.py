@@ -187,9 +187,9 @@ REFUSED = {
     "bytes for floats": (
         dict(input=InputPolicy((64, 64), antialias=False)),
         dict(format="x-anylabeling", type="edge_sam"),
-        r"type=edge_sam: .* choose format\.type=segment_anything",
+        r"type=edge_sam: .* choose type=segment_anything",
     ),
-    "another type": ({}, dict(format="x-anylabeling", type="sam_hq"), "format.type=sam_hq: must"),
+    "another type": ({}, dict(format="x-anylabeling", type="sam_hq"), "type=sam_hq: must"),
     "a length less than the frame": (
         {},
         dict(format="x-anylabeling", target_length=32),

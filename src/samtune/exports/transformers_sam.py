@@ -79,7 +79,7 @@ def check_expressible(model: FineTuned, format: str, needs: Sequence[str]) -> No
     if h != w:
         raise InputError(
             f"--format={format}: transformers takes square frames, and the model was tuned at "
-            f"input.size={h},{w}; export to onnx"
+            f"input.size=[{h},{w}]; export to onnx"
         )
 
 
