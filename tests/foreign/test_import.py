@@ -189,14 +189,14 @@ def test_twelve_of_what_is_wrong_are_named_and_json_has_all(bring):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [n for n in SMALL if DIALECTS[n].holds != "trained" and NECK in layout(n, hollow=True).frozen],
-)
-def test_a_whole_file_without_a_part_of_its_base(bring, name):
-    state = {k: t for k, t in layout(name).whole.items() if not k.endswith(NECK)}
-    answer, out = bring(state, name, "--model", "tiny")
-    assert f"1 missing ({NECK})" in answer.line and not out.exists()
+def test_a_whole_file_without_a_part_of_its_base(bring):
+    names = [name for name in SMALL if DIALECTS[name].holds != "trained"]
+    names = [name for name in names if NECK in layout(name).frozen]
+    assert len(names) > 8
+    for name in names:
+        state = {k: t for k, t in layout(name).whole.items() if not k.endswith(NECK)}
+        answer, out = bring(state, name, "--model", "tiny")
+        assert f"1 missing ({NECK})" in answer.line and not out.exists(), name
 
 
 def test_a_tensor_of_another_shape(bring, released):
