@@ -43,7 +43,7 @@ LAYERS = {
     "data": "batch files geometry interrupts leftovers ops options prompts registry texts",
     "losses": "batch geometry options prompts registry",
     "metrics": "options registry",
-    "report": "distributed files options",
+    "report": "distributed files metrics options",
     "inference": "batch data decoders files folder_lock geometry interrupts model ops options"
     " precision prompts registry report sam texts",
     "exports": "adapters assets batch data decoders files folder_lock geometry inference model ops"

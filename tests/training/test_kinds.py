@@ -67,3 +67,14 @@ def test_a_kind_of_which_the_criterion_says_nothing_has_its_own_mean(metric):
     kinds = (Kind("none", ("none",), True), Kind("box", ("box",), True))
     strength, _ = chosen(metric, "none" if metric == "iou@box" else "box", kinds, **rows)
     assert strength.by_kind == {"none": 0.5, "box": 0.0}
+
+
+def test_the_number_of_a_criterion_follows_from_those_of_its_prompts():
+    worst = "min(iou@point,iou@none)"
+    rows = {
+        "base": measured(iou=0.3, iou_at_point=0.6, iou_at_none=0.3, **{worst: 0.3}),
+        "half": measured(iou=0.3, iou_at_point=0.5, iou_at_none=0.35, **{worst: 0.35}),
+        "full": measured(iou=0.1, iou_at_point=0.7, iou_at_none=0.1, **{worst: 0.1}),
+    }
+    strength, value = chosen(worst, "none", **rows)
+    assert strength.by_kind == {"none": 0.5, "point": 1.0} and value == 0.35

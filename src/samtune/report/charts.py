@@ -6,12 +6,11 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
+from samtune.metrics.prompt_names import key_of, modes_with
 from samtune.report.quantities import count, is_number
 
 CURVE_POINTS = 600
@@ -21,8 +20,6 @@ FRAME = (52, 12, 548, 226)
 """Left, top, right and bottom of a chart's plot in the 560 x 270 units of its SVG."""
 
 
-IOU_OF = "iou@"
-"""The prefix of a prompt mode's IoU in a validation's row, followed by the mode."""
 PROMPT_STYLES = ("prompt1", "prompt2", "prompt3", "prompt4")
 """The CSS classes of the curves of several prompts."""
 
@@ -66,9 +63,8 @@ def charts(
 
 def _watched(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """One curve per prompt that validations monitor."""
-    keys = [key for key in (rows[0] if rows else {}) if key.startswith(IOU_OF)]
-    styles = zip(keys, itertools.cycle(PROMPT_STYLES))
-    return [Curve(key.removeprefix(IOU_OF), style, _series(rows, key)) for key, style in styles]
+    styles = zip(modes_with("iou", rows[0] if rows else ()), itertools.cycle(PROMPT_STYLES))
+    return [Curve(mode, style, _series(rows, key_of("iou", mode))) for mode, style in styles]
 
 
 def _strengths(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from samtune.report.charts import IOU_OF
+from samtune.metrics.prompt_names import key_of, modes_with
 from samtune.report.quantities import counted, duration, metric
 
 
@@ -14,9 +14,9 @@ def validation_line(event: Mapping[str, Any]) -> str:
     names = {"zero_shot": "zero-shot", "val": f"step {event['step']}"}
     name = names.get(event["event"]) or f"strength {event['strength']:g}"
     text = f"{name}: validation IoU {metric(event['iou'])}, Dice {metric(event['dice'])}"
-    modes = [key.removeprefix(IOU_OF) for key in event if key.startswith(IOU_OF)]
+    modes = modes_with("iou", event)
     if len(modes) > 1:
-        text += "; " + ", ".join(f"{mode} {metric(event[IOU_OF + mode])}" for mode in modes)
+        text += "; " + ", ".join(f"{mode} {metric(event[key_of('iou', mode)])}" for mode in modes)
     if event.get("forgotten"):
         text += f" (below the base: {', '.join(event['forgotten'])})"
     return text

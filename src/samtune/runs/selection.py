@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from samtune.metrics.prompt_names import key_of, modes_with
 from samtune.model.strength import Strength
 from samtune.prompts import AUTOMATIC, kind_of
 from samtune.report.quantities import counted, metric
@@ -13,7 +14,7 @@ from samtune.runs.assembly import evaluation_modes
 from samtune.runs.class_maps import has_class_maps
 from samtune.runs.config import RunConfig
 from samtune.runs.values import Tree
-from samtune.training.criterion import Criterion, key_of, over_modes
+from samtune.training.criterion import Criterion, over_modes
 from samtune.training.result import FitResult
 from samtune.training.schedule import NONE, FitConfig
 
@@ -63,9 +64,8 @@ def _by_prompt(result: FitResult) -> Tree:
     strength = Strength.read(result.best or {})
     if not strength.by_kind or not result.curve:
         return {}
-    modes = [key.removeprefix("iou@") for key in result.curve[-1] if key.startswith("iou@")]
-    # a metric over several modes, as iou@box+iou@point, is a row too
-    prompted = (mode for mode in modes if mode not in AUTOMATIC and "@" not in mode)
+    modes = modes_with("iou", result.curve[-1])
+    prompted = (mode for mode in modes if mode not in AUTOMATIC)
     return {"strengths": {mode: strength.of(kind_of(mode)) for mode in prompted}}
 
 
@@ -137,15 +137,16 @@ def _why_not(result: FitResult, settings: FitConfig, values: Mapping[str, str]) 
             f"no weights beat zero-shot ({criterion} {values['before']}; the best trained ones "
             f"{values['top']}, step {top['step']})"
         )
-    lost = {key: (before.get(key), value) for key, value in top.items() if key.startswith("iou@")}
+    what = f"{criterion} {values['before']} to {values['top']}, step {top['step']}"
+    better = f"what is better ({what})"
+    modes = {mode: key_of("iou", mode) for mode in modes_with("iou", top)}
     losses = [
-        f"{key.removeprefix('iou@')} {metric(was)} to {metric(now)}"
-        for key, (was, now) in lost.items()
-        if was is not None and now < was - settings.forget
+        f"{mode} {metric(before[key])} to {metric(top[key])}"
+        for mode, key in modes.items()
+        if key in before and top[key] < before[key] - settings.forget
     ]
     if not losses:
-        return f"the trained weights beat zero-shot ({criterion} {values['before']}) at no strength"
+        return f"{better} is so only of prompts that were not trained, which the base answers"
     return (
-        f"what is better ({criterion} {values['before']} to {values['top']}, step {top['step']}) "
-        f"loses too much elsewhere ({', '.join(losses)}; train.forget={settings.forget:g})"
+        f"{better} loses too much elsewhere ({', '.join(losses)}; train.forget={settings.forget:g})"
     )

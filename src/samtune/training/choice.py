@@ -16,10 +16,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from samtune.distributed import share_buffers
+from samtune.metrics.prompt_names import key_of
 from samtune.model.feature_cache import FeatureCache
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import Strength, no_base, no_middle
-from samtune.training.criterion import key_of
 from samtune.training.keeping import Keeping
 from samtune.training.kinds import Kind, row_of, shared_by_trained, strengths_of
 from samtune.training.schedule import NONE, FitConfig

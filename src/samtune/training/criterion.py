@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from samtune.errors import InputError, nearest
 from samtune.metrics.contract import ALWAYS, GROUPS, MEASURES
+from samtune.metrics.prompt_names import key_of
 from samtune.prompts import AUTOMATIC, PromptModes
 
 _TERM = re.compile(
@@ -29,11 +30,6 @@ class Term(NamedTuple):
     def key(self) -> str:
         """Its name in the row of a validation."""
         return self.measure if self.mode is None else key_of(self.measure, self.mode)
-
-
-def key_of(measure: str, mode: str) -> str:
-    """The name of a metric under a prompt mode in the row of a validation, as ``iou@point``."""
-    return f"{measure}@{mode}"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 from samtune.data import SegmentationDataset
 from samtune.errors import InputError
+from samtune.metrics.prompt_names import key_of
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import PromptModes, kind_of
-from samtune.training.criterion import key_of
 from samtune.training.kinds import chooses_kinds
 from samtune.training.schedule import AUTO, NONE, FitConfig, asked_in_rounds, check_keep
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from samtune.metrics.prompt_names import mode_of
 from samtune.model.finetuned import FineTuned
 from samtune.model.strength import Strength, no_kinds
 from samtune.prompts import AUTOMATIC, EVERYTHING, NONE, PromptModes, kind_of
@@ -143,7 +144,7 @@ def row_of(
     """
     row: Row = {}
     for key in rows[1.0]:
-        mode = key.rpartition("@")[2] if "@" in key else own_mode
+        mode = mode_of(key) or own_mode
         level = float(strength) if mode is None else strength.of(_kind_in(mode))
         row[key] = rows[level].get(key, math.nan)
     row["step"] = rows[1.0]["step"]

@@ -21,9 +21,10 @@ from samtune.inference.predictor import PromptMismatch
 from samtune.metrics.config import EvalConfig
 from samtune.metrics.contract import ALWAYS
 from samtune.metrics.intervals import Floats, t_quantile
+from samtune.metrics.prompt_names import key_of
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import AUTOMATIC
-from samtune.training.criterion import Criterion, Term, key_of
+from samtune.training.criterion import Criterion, Term
 from samtune.training.schedule import FitConfig
 
 Row = dict[str, Any]
