@@ -145,7 +145,7 @@ class OnHub:
         """Puts checkpoint, header and card into a repository of the hub, which is made if missing.
 
         Args:
-            repository: ``owner/name``.
+            repository: ``owner/name``, or ``owner/name@branch``.
             revision: The branch; by default the main one.
             private: Whether a new repository is private.
             token: By default the one that ``hf auth login`` keeps.
@@ -158,7 +158,7 @@ class OnHub:
         Raises:
             InputError: Another form of name, no permission, or no connection.
         """
-        name, _ = repository_of(repository)
+        name, branch = repository_of(repository)
         try:
             from huggingface_hub import HfApi
         except ImportError as error:
@@ -169,7 +169,10 @@ class OnHub:
             try:
                 api.create_repo(name, private=private, exist_ok=True)
                 commit = api.upload_folder(
-                    repo_id=name, folder_path=folder, revision=revision, commit_message=message
+                    repo_id=name,
+                    folder_path=folder,
+                    revision=revision or branch,
+                    commit_message=message,
                 )
             except Exception as error:  # the client raises many types
                 reason = str(error).strip().partition("\n")[0]
