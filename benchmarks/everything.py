@@ -154,7 +154,10 @@ def photograph(size: tuple[int, int]) -> np.ndarray:
 
 
 def thresholds(model: FineTuned, image: np.ndarray) -> dict[str, float]:
-    """Thresholds that about half of the masks pass each, half way between two neighbours."""
+    """Thresholds that about half of the masks pass each, half way between two neighbours.
+
+    Suppression stays as it is, so of the masks that pass them one of each object is left.
+    """
     loose = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1}
     masks = samtune.MaskGenerator(model, points_per_side=8, **loose)(image)
     assert masks.stability is not None
@@ -225,9 +228,9 @@ def main() -> None:
     row(nano, photograph((256, 256)), 32)
     row(nano, small, 8, crop_n_layers=1)
     row(nano, small, 8, min_mask_region_area=50)
-    row(base, small, options.points, box_nms_thresh=1.0)
+    row(base, small, options.points)
     if options.out:
-        options.out.write_text(f"{__doc__.splitlines()[0]}\n\n" + "\n".join(lines) + "\n")
+        options.out.write_text(f"# Masks of everything\n\n{__doc__}\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

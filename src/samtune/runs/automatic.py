@@ -53,7 +53,7 @@ class Finding:
     settings: Tree
     """The thresholds in force."""
     remedy: str
-    """The advice if there is no object."""
+    """The advice if there is no object; empty if there are any."""
     pictured: dict[int, tuple[Sample, Instances]] = field(default_factory=dict)
     """Some images with their instances, by index."""
 
@@ -119,7 +119,7 @@ class Automatic:
             },
             "settings": {side: each.settings for side, each in sides.items() if each is not None},
         }
-        if after and not sum(row["masks"] for row in after.evaluation.items):
+        if after and after.remedy:
             entry["hint"] = f"{mode}: {after.remedy}"
         shown = fitted or before  # SAM's own thresholds often leave nothing to see
         pictures = [
@@ -170,7 +170,8 @@ class Automatic:
             measuring=self.config.eval,
             watch=watch,
         )
-        remedy = remedy_if_nothing(generator)
+        nothing = not any(row["masks"] for row in evaluation.items)
+        remedy = remedy_if_nothing(generator) if nothing else ""
         return Finding(evaluation, _settings_of(generator), remedy, pictured)
 
 

@@ -18,7 +18,10 @@ def remedy_if_nothing(generator: InstanceGenerator) -> str:
     Args:
         generator: The generator that found no object in any image.
     """
-    config, model = generator.config, generator.model
+    config = getattr(generator, "config", None)
+    if not isinstance(config, EverythingConfig | WatershedConfig):
+        return "no object"  # of a function of the user's own
+    model = generator.model
     fitted = bool(fitted_settings(model.about or {}, config.section))
     todo = AFTER_FIT if fitted else BEFORE_FIT
     cut = model.input.tiles == "whole"
@@ -32,7 +35,6 @@ def remedy_if_nothing(generator: InstanceGenerator) -> str:
             f"no object: no mask passed {limits}{sams}; {todo}, as in {example}; more points find "
             f"smaller objects (everything.points_per_side={2 * config.points_per_side}){larger}"
         )
-    assert isinstance(config, WatershedConfig)
     limits = f"foreground {config.foreground:g}, min_area {config.min_area}"
     return (
         f"no object: no region passed watershed.{limits}; {todo}, as in watershed.foreground="
