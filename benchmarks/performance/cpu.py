@@ -176,10 +176,11 @@ def loader(options: argparse.Namespace, rows: Table) -> None:
         for augment, target in (("flips", 85), ("standard", 60)):
             data = DataConfig(root=folder, cache=0, augment=augment)
             dataset = SegmentationDataset(splits(data)["train"], data, (side, side), train=True)
-            calls = {"sample": lambda d=dataset: [d[i] for i in range(len(d))]}
-            values = measuring.interleaved(calls, options.rounds, DEVICE)["sample"]
-            rate = len(dataset) / statistics.median(values)
-            rows.add(Row(f"loader, {augment}", rate, "samples per CPU s", target))
+            places = {"": dataset, ", resized on the device": dataset.with_late_images(True)}
+            calls = {n: lambda d=d: [d[i] for i in range(len(d))] for n, d in places.items()}
+            for name, values in measuring.interleaved(calls, options.rounds, DEVICE).items():
+                rate = len(dataset) / statistics.median(values)
+                rows.add(Row(f"loader, {augment}{name}", rate, "samples per CPU s", target))
 
 
 def metrics(options: argparse.Namespace, rows: Table) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -166,13 +167,26 @@ class ObjectMap:
         return torch.where(in_order[at] == self.original, places[at] + 1, 0)
 
 
+class Unfitted(Protocol):
+    """An image that comes into the model's frame on the device."""
+
+    def fitted(self, device: torch.device | str) -> Tensor:
+        """The pixels ``(3, h, w)`` in the model's frame, on a device."""
+        ...
+
+    def pin_memory(self) -> Unfitted:
+        """A copy in memory that a GPU reads while it computes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Batch:
     """``B`` images in the model's frame with their ``N`` prompts and targets."""
 
     pixels: Tensor
     """``(B, 3, h, w)`` RGB in 0..255, zero in the padding: uint8, or float32 if images are resized
-    without antialiasing or by splines."""
+    without antialiasing or by splines; without height and width as long as there are ``late``
+    images."""
     sizes: Tensor
     """``(B, 2)`` int64 height and width of the content; the rest is padding."""
     prompts: Prompts
@@ -201,6 +215,9 @@ class Batch:
     """Targets in the model's frame that are computed from all objects of an image, by name, each
     ``(B, C, h, w)``; only in the training of a decoder that reads them."""
 
+    late: tuple[Unfitted, ...] = field(default=())
+    """Images that become ``pixels`` on the device; only in training."""
+
     @property
     def frame(self) -> Geometry:
         """The geometry that resizes logits to the size of ``targets``: the frame as an image."""
@@ -210,7 +227,10 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """A copy with its model-frame tensors on another device; the originals stay."""
         rehearsal = None if self.rehearsal is None else self.rehearsal.to(device)
-        return self._with_tensors(_to(device), self.prompts.to(device), rehearsal)
+        moved = self._with_tensors(_to(device), self.prompts.to(device), rehearsal)
+        if not self.late:
+            return moved
+        return replace(moved, pixels=torch.stack([e.fitted(device) for e in self.late]), late=())
 
     def pin_memory(self) -> Batch:
         """A copy whose model-frame tensors lie in memory that a GPU reads while it computes.
@@ -220,7 +240,8 @@ class Batch:
         rehearsal, pin = self.rehearsal, Tensor.pin_memory
         if rehearsal is not None:
             rehearsal = rehearsal.with_tensors(pin, rehearsal.prompts.with_tensors(pin))
-        return self._with_tensors(pin, self.prompts.with_tensors(pin), rehearsal)
+        pinned = self._with_tensors(pin, self.prompts.with_tensors(pin), rehearsal)
+        return replace(pinned, late=tuple(each.pin_memory() for each in self.late))
 
     def _with_tensors(self, move: Move, prompts: Prompts, rehearsal: Question | None) -> Batch:
         return replace(
@@ -293,6 +314,7 @@ class Batch:
             original_valid=self.original_valid[part],
             images=self.images[part],
             objects=self.objects[part],
+            late=self.late[part],
             rehearsal=None if self.rehearsal is None else self.rehearsal.of_images(images),
             dense={name: t[part] for name, t in self.dense.items()},
         )

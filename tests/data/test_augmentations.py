@@ -7,6 +7,7 @@ import torch
 from changes import labelled
 
 from samtune.data import augment, augmentations
+from samtune.data.augmentations import Change
 
 
 def test_none_changes_nothing(make_picture, make_blob):
@@ -64,6 +65,11 @@ def test_image_and_labels_move_together(strength):
     assert (warped > 5) == (strength == "standard")
 
 
+def affine(image, labels):
+    """A small affine change alone, drawn for the image."""
+    return Change(matrix=augmentations._affine(labels.map.shape)).of(image, labels)
+
+
 def test_affine_is_that_of_kornia(make_picture):
     """The same draws, and the same values but for a kornia that computes its places otherwise."""
     K = pytest.importorskip("kornia.augmentation")
@@ -80,7 +86,7 @@ def test_affine_is_that_of_kornia(make_picture):
         pixels, maps = slow(torch.tensor(image).permute(2, 0, 1)[None].float(), maps[None])
         wanted, following = pixels[0].round().byte().permute(1, 2, 0).numpy(), torch.rand(1)
         torch.manual_seed(seed)
-        moved, marked = augmentations._affine(image, labels)
+        moved, marked = affine(image, labels)
         assert torch.rand(1) == following
         apart = np.abs(moved.astype(int) - wanted)
         assert apart.max() <= 1 and (apart > 0).mean() < 0.01
@@ -109,7 +115,7 @@ def test_affine_does_not_shift_labels_against_the_image():
     gaps = []
     for seed in range(40):
         torch.manual_seed(seed)
-        moved, maps = augmentations._affine(image, labelled(labels))
+        moved, maps = affine(image, labelled(labels))
         centres = [
             [np.average(axis, weights=weights) for axis in (ys, xs)]
             for weights in (moved[..., 0], maps.map)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from samtune.data import DataConfig, PromptConfig, SegmentationDataset, splits
+from samtune.data.late_images import LateImage
 from samtune.evaluation.streaming import evaluate
 from samtune.interrupts.signals import Stopped, words_of
 from samtune.losses import LOSSES, bce
@@ -249,6 +250,19 @@ def test_a_training_depends_on_its_seed_alone(sam, data):
         runs.append(model.state_dict())
     same(runs[0], runs[1])
     assert differ(runs[0], runs[2])
+
+
+def test_images_that_the_device_changes_train_the_same(sam, data, monkeypatch):
+    fitted, there = LateImage.fitted, []
+    monkeypatch.setattr(LateImage, "fitted", lambda *at: (there.append(1), fitted(*at))[1])
+    losses, how = [], {"max_steps": 2, "batch_size": 3, "micro_batch": 2, "log_every": 1}
+    for place, workers in (("loader", 0), ("device", 0), ("device", 1)):
+        rows = []
+        train = data(True, "standard", augment_on=place, workers=workers)
+        fit(model_of(sam), train, None, config(**how), on_event=rows.append, device="cpu")
+        losses.append([row["loss"] for row in rows if row["event"] == "train"])
+    assert losses[0] == losses[1] == losses[2] and len(losses[0]) == 2
+    assert len(there) == 2 * 2 * 3  # in the two trainings on the device, in batches of three
 
 
 def gradients(model, data, patch, **values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,54 +60,127 @@ def augment(
         return augmentation.change(image, labels)
 
 
+@dataclass(frozen=True)
+class Change:
+    """The random choices for one image, in the order in which they are applied."""
+
+    turns: int = 0
+    """Quarter turns, counterclockwise."""
+    mirrored: int = 0
+    """Whether left and right are swapped then."""
+    tones: NDArray[np.uint8] | None = None
+    """The new value of each of the 256."""
+    matrix: Tensor | None = None
+    """``(3, 3)`` of the affine change, from pixels of the image to pixels of the warped one."""
+
+    def of(self, image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
+        """Changes an image ``(h, w, 3)`` uint8 together with its labels."""
+        if self.turns or self.mirrored:
+            image, labels = turn(image, labels, self.turns, self.mirrored)
+        if self.tones is not None:
+            import cv2
+
+            image = cv2.LUT(image, self.tones)  # type: ignore[assignment]
+        if self.matrix is None:
+            return image, labels
+        grid = _sources(self.matrix, labels.map.shape)
+        return _warped(image, grid), _warped_labels(labels, grid)
+
+    def of_labels(self, labels: Labels) -> Labels:
+        """Changes the labels of an image alone."""
+        labels = _turned_labels(labels, self.turns, self.mirrored)
+        if self.matrix is None:
+            return labels
+        return _warped_labels(labels, _sources(self.matrix, labels.map.shape))
+
+    def of_planes(self, planes: Tensor) -> Tensor:
+        """Changes an image ``(3, h, w)`` uint8 alone, on its device."""
+        planes = planes.rot90(self.turns, (1, 2)) if self.turns else planes
+        planes = planes.flip(2) if self.mirrored else planes
+        if self.tones is not None:
+            planes = torch.from_numpy(self.tones).to(planes.device)[planes.int()]
+        if self.matrix is None:
+            return planes
+        grid = _sources(self.matrix, tuple(planes.shape[1:])).to(planes.device)
+        return F.grid_sample(planes[None].float(), grid, align_corners=False)[0].round_().byte()
+
+
+class Drawn(Augmentation):
+    """An augmentation whose choices are drawn before the image is looked at."""
+
+    @staticmethod
+    def draw(size: tuple[int, ...]) -> Change:
+        """The choices for an image of a height and width."""
+        raise NotImplementedError
+
+    @classmethod
+    def change(cls, image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
+        """The changed image, with its labels changed in the same way."""
+        return cls.draw(labels.map.shape).of(image, labels)
+
+
+def drawn_change(size: tuple[int, ...], seed: int, strength: str) -> Change:
+    """The choices of :func:`augment`, for an augmentation whose choices are drawn before.
+
+    Args:
+        size: Height and width of the image.
+        seed: Seed of all random choices.
+        strength: One of :data:`AUGMENTATIONS` that is a :class:`Drawn`.
+    """
+    augmentation: Any = AUGMENTATIONS[strength]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return augmentation.draw(size)
+
+
 @AUGMENTATIONS.register("none")
-class NoChange(Augmentation):
+class NoChange(Drawn):
     """Images stay as they are."""
 
     @staticmethod
-    def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """Returns both unchanged."""
-        return image, labels
+    def draw(size: tuple[int, ...]) -> Change:
+        """Draws nothing."""
+        return Change()
 
 
 @AUGMENTATIONS.register("hflip")
-class LeftRight(Augmentation):
+class LeftRight(Drawn):
     """Left and right are swapped with probability 1/2."""
 
     @staticmethod
-    def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
+    def draw(size: tuple[int, ...]) -> Change:
         """Mirrors in half of the cases."""
         _, mirrored, _, _ = _choices()
-        return turn(image, labels, 0, mirrored)
+        return Change(0, mirrored)
 
 
 @AUGMENTATIONS.register("mirrors")
-class Mirrors(Augmentation):
+class Mirrors(Drawn):
     """Left and right are swapped, and top and bottom, each with probability 1/2."""
 
     @staticmethod
-    def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """Applies one of the four combinations."""
+    def draw(size: tuple[int, ...]) -> Change:
+        """Draws one of the four combinations."""
         turns, mirrored, _, _ = _choices()
-        return turn(image, labels, 2 * (turns % 2), mirrored)
+        return Change(2 * (turns % 2), mirrored)
 
 
 @AUGMENTATIONS.register("flips")
-class Flips(Augmentation):
+class Flips(Drawn):
     """One of the eight combinations of mirroring and quarter turns, exact.
 
     Height and width may swap.
     """
 
     @staticmethod
-    def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """Applies one of the eight."""
+    def draw(size: tuple[int, ...]) -> Change:
+        """Draws one of the eight."""
         turns, mirrored, _, _ = _choices()
-        return turn(image, labels, turns, mirrored)
+        return Change(turns, mirrored)
 
 
 @AUGMENTATIONS.register("standard")
-class Standard(Augmentation):
+class Standard(Drawn):
     """Flips, and each with probability 1/2 a change of tone and a small affine change.
 
     Tone means brightness, contrast and gamma. Areas that an affine change brings in from outside
@@ -114,15 +188,12 @@ class Standard(Augmentation):
     """
 
     @staticmethod
-    def change(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-        """Turns, changes the tone and warps."""
+    def draw(size: tuple[int, ...]) -> Change:
+        """Draws turns, tones and the affine change of what is turned."""
         turns, mirrored, warped, toned = _choices()
-        image, labels = turn(image, labels, turns, mirrored)
-        if toned:
-            import cv2
-
-            image = cv2.LUT(image, _tones())  # type: ignore[assignment]
-        return _affine(image, labels) if warped else (image, labels)
+        tones = _tones() if toned else None
+        turned = size[::-1] if turns % 2 else size
+        return Change(turns, mirrored, tones, _affine(turned) if warped else None)
 
 
 def _choices() -> tuple[int, int, int, int]:
@@ -135,9 +206,12 @@ def turn(
     image: NDArray[np.uint8], labels: Labels, turns: int, mirrored: bool | int
 ) -> tuple[NDArray[np.uint8], Labels]:
     """Turns an image and its labels by quarter turns, then swaps left and right or not."""
+    return _turned(image, turns, mirrored), _turned_labels(labels, turns, mirrored)
+
+
+def _turned_labels(labels: Labels, turns: int, mirrored: bool | int) -> Labels:
     valid = None if labels.valid is None else _turned(labels.valid, turns, mirrored)
-    moved = Labels(_turned(labels.map, turns, mirrored), labels.classes, valid)
-    return _turned(image, turns, mirrored), moved
+    return Labels(_turned(labels.map, turns, mirrored), labels.classes, valid)
 
 
 def _turned(array: _Array, turns: int, mirrored: bool | int) -> _Array:
@@ -156,24 +230,36 @@ def _turned(array: _Array, turns: int, mirrored: bool | int) -> _Array:
     return np.ascontiguousarray(moved).view(array.dtype)  # type: ignore[return-value]
 
 
-def _affine(image: NDArray[np.uint8], labels: Labels) -> tuple[NDArray[np.uint8], Labels]:
-    import cv2
+def _affine(size: tuple[int, ...]) -> Tensor:
+    """Draws the matrix ``(3, 3)`` of an affine change of images of a size."""
     import kornia.augmentation as K
 
-    size, change = labels.map.shape, K.RandomAffine(DEGREES, (SHIFT, SHIFT), ZOOM, p=1.0)
-    pixels, maps = torch.empty(1, 3, *size), torch.ones(1, 2, *size)
-    drawn = change.forward_parameters(pixels.shape)
-    grid = _sources(change.compute_transformation(pixels, drawn, change.flags)[0], size)
+    change = K.RandomAffine(DEGREES, (SHIFT, SHIFT), ZOOM, p=1.0)
+    shaped = torch.empty(1, 3, *size)
+    drawn = change.forward_parameters(shaped.shape)
+    return change.compute_transformation(shaped, drawn, change.flags)[0]
+
+
+def _warped(image: NDArray[np.uint8], grid: Tensor) -> NDArray[np.uint8]:
+    """The image whose pixels are taken at the places of a grid, black outside."""
+    import cv2
+
+    pixels = torch.empty(1, 3, *image.shape[:2])
     for plane, channel in zip(pixels[0], cv2.split(image), strict=True):
         plane.copy_(torch.from_numpy(channel))
+    # what bilinear weights make of bytes lies within their range
+    planes = F.grid_sample(pixels, grid, align_corners=False)[0].round_().byte()
+    return cv2.merge([*planes.numpy()])  # type: ignore[return-value]
+
+
+def _warped_labels(labels: Labels, grid: Tensor) -> Labels:
+    """The labels of the nearest pixels, ignored outside."""
+    maps = torch.ones(1, 2, *labels.map.shape)
     maps[0, 0] = torch.from_numpy(labels.map.astype(np.float32))
     if labels.valid is not None:
         maps[0, 1] = torch.from_numpy(labels.valid)
-    # what bilinear weights make of bytes lies within their range
-    planes = F.grid_sample(pixels, grid, align_corners=False)[0].round_().byte()
     moved, valid = F.grid_sample(maps, grid, mode="nearest", align_corners=False)[0].numpy()
-    warped: Any = cv2.merge([*planes.numpy()])
-    return warped, Labels(moved.astype(labels.map.dtype), labels.classes, valid > 0)
+    return Labels(moved.astype(labels.map.dtype), labels.classes, valid > 0)
 
 
 def _sources(matrix: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from samtune.batch import Batch, ObjectMap, Question
+from samtune.batch import Batch, ObjectMap, Question, Unfitted
 from samtune.geometry import Geometry
 from samtune.prompts import Prompts
 
@@ -18,7 +18,7 @@ class Example:
     """One image in the model's frame with its ``N`` prompts; ``N`` may be 0."""
 
     pixels: Tensor
-    """``(3, h, w)`` uint8 RGB."""
+    """``(3, h, w)`` uint8 RGB; without height and width if the image is ``late``."""
     prompts: Prompts
     """Prompts in the model's frame."""
     targets: Tensor
@@ -43,6 +43,8 @@ class Example:
     training."""
     dense: Mapping[str, Tensor] = field(default_factory=dict)
     """Targets ``(C, h, w)`` that are computed from all objects, by name; only in training."""
+    late: Unfitted | None = None
+    """The image, if it comes into the model's frame on the device; only in training."""
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -66,6 +68,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         original_valid=tuple(e.original_valid for e in examples if e.original_valid is not None),
         images=tuple(e.image for e in examples if e.image is not None),
         objects=tuple(e.objects for e in examples if e.objects is not None),
+        late=tuple(example.late for example in examples if example.late is not None),
         rehearsal=_rehearsal(examples),
         dense={
             name: torch.stack([example.dense[name] for example in examples])

@@ -127,6 +127,10 @@ class DataConfig(Settings):
     """Seed that assigns files to splits if the folder has none."""
     augment: str = setting("standard", names="samtune.data.augmentations:AUGMENTATIONS")
     """How training images are augmented."""
+    augment_on: Literal["auto", "loader", "device"] = setting("auto", level="expert")
+    """The place where training images are augmented and resized: the processes that load them, or
+    the device of the model, to the same bytes (an affine change may round a pixel otherwise). auto
+    is a GPU if nothing else has to see the changed image."""
     redraw: SwitchOrName = setting(True, level="expert", names="samtune.data.draws:DRAWS")
     """How often an image's random choices are drawn: its augmentation, its prompts, and its
     objects."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from samtune.batch import ObjectMap, Question
+from samtune.batch import Question
+from samtune.data.asked_image import AskedImage
 from samtune.data.changes import acts_in_frame, check_changes, check_own_size, training_frame
 from samtune.data.collate import Example
 from samtune.data.config import DataConfig, InputConfig, PromptConfig, targets_are_maps
@@ -21,7 +21,8 @@ from samtune.data.dense_targets import in_frame
 from samtune.data.draws import DRAWS, Draws, FirstDraws
 from samtune.data.intensity import reading
 from samtune.data.labels import Labels, Sample, areas
-from samtune.data.late_masks import LateMasks, prompts_and_late_masks
+from samtune.data.late_images import late_image
+from samtune.data.late_masks import prompts_and_late_masks
 from samtune.data.loading import shared
 from samtune.data.prompters import Objects, Sampling, assign, background_points, prompter
 from samtune.data.sample_cache import SampleCache
@@ -32,21 +33,6 @@ from samtune.errors import InputError
 from samtune.geometry import Geometry, InputPolicy
 from samtune.options import as_yaml
 from samtune.prompts import NONE, PromptModes, Prompts
-
-
-class _Question(NamedTuple):
-    """The prompts of one image in the original frame, with objects, and targets in both frames."""
-
-    prompts: Prompts
-    targets: torch.Tensor
-    originals: torch.Tensor
-    classes: NDArray[np.int64]
-    map: ObjectMap | None = None
-    """The object map that replaces both targets."""
-
-    def with_late(self, late: LateMasks | None) -> _Question:
-        """A copy whose mask prompts are computed when they are needed."""
-        return self if self.map is None else self._replace(map=replace(self.map, late=late))
 
 
 class SegmentationDataset(Dataset[Example]):
@@ -124,6 +110,8 @@ class SegmentationDataset(Dataset[Example]):
             )
         self.dense_targets: tuple[str, ...] = ()
         """The targets that examples have besides masks, see :meth:`with_dense_targets`."""
+        self.late = False
+        """Whether images are changed and resized on the device, see :meth:`with_late_images`."""
         self._rehearsed: PromptModes | None = None
         needed = 0 if data.workers == "auto" else data.workers
         self._epoch = shared(torch.zeros(1, dtype=torch.int64), needed)
@@ -231,6 +219,15 @@ class SegmentationDataset(Dataset[Example]):
         other.dense_targets = tuple(names)
         return other
 
+    def with_late_images(self, late: bool) -> SegmentationDataset:
+        """The same training images, which are changed and resized on the device, or here.
+
+        Args:
+            late: Whether they are, see :func:`samtune.data.late_images.are_late`.
+        """
+        (other := copy.copy(self)).late = late
+        return other
+
     def sample(self, index: int) -> Sample:
         """The sample of one record, from the cache if it is there.
 
@@ -252,8 +249,12 @@ class SegmentationDataset(Dataset[Example]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         image, labels, pixels = self.samples.image_of(index, self.input, self.train)
-        draws = self._draws(index)
-        if self.train:
+        draws, late = self._draws(index), None
+        if self.late and pixels is None:
+            late = late_image(image, labels, self.data, self.input, draws)
+            labels, pixels = late.change.of_labels(labels), late.nothing
+            image = np.broadcast_to(np.uint8(0), (*labels.map.shape, 3))
+        elif self.train:
             crops = self.data.crop is not None
             image, labels = draws.change(image, labels, self.data.augment, crops)
             image, labels = cropped_rotated(image, labels, self.data, self.input, draws)
@@ -280,6 +281,7 @@ class SegmentationDataset(Dataset[Example]):
             objects=question.map,
             rehearsal=self._rehearsal(labels, geometry, draws),
             dense=in_frame(self.dense_targets, labels, geometry),
+            late=late,
         )
 
     def _rehearsal(self, labels: Labels, geometry: Geometry, draws: Draws) -> Question | None:
@@ -306,7 +308,7 @@ class SegmentationDataset(Dataset[Example]):
         draws: Draws,
         modes: PromptModes,
         rehearsed: bool = False,
-    ) -> _Question:
+    ) -> AskedImage:
         fitted = fit_mask(labels.map, geometry)
         objects = Objects(labels.map, fitted, len(labels), geometry.resized)
         if self.class_maps:
@@ -314,7 +316,7 @@ class SegmentationDataset(Dataset[Example]):
             targets, original = (
                 torch.from_numpy(table[m])[None] for m in (objects.fitted, objects.map)
             )
-            return _Question(Prompts.of(count=1), targets, original, np.zeros(1, np.int64))
+            return AskedImage(Prompts.of(count=1), targets, original, np.zeros(1, np.int64))
         sampling = Sampling(self.prompts, self.train, draws, self.mask_size)
         choices = tuple(mode for mode in modes if mode != NONE)
         if len(choices) < len(modes) and draws.mode(len(modes)) >= len(choices):
@@ -323,7 +325,7 @@ class SegmentationDataset(Dataset[Example]):
         which = self._objects(objects, draws)
         empty = not rehearsed and (self.prompts.ask_empty or self.data.crop is not None)
         if self.train and empty and not len(which):
-            return _Question(
+            return AskedImage(
                 Prompts.of(count=1),
                 torch.zeros(1, *objects.fitted.shape, dtype=torch.bool),
                 torch.zeros(1, *objects.map.shape, dtype=torch.bool),
@@ -342,8 +344,8 @@ class SegmentationDataset(Dataset[Example]):
         return self._with_background(question, objects, labels, draws)
 
     def _with_background(
-        self, question: _Question, objects: Objects, labels: Labels, draws: Draws
-    ) -> _Question:
+        self, question: AskedImage, objects: Objects, labels: Labels, draws: Draws
+    ) -> AskedImage:
         """The same with points on the background, whose targets are empty."""
         everywhere = np.ones(labels.map.shape, bool) if labels.valid is None else labels.valid
         further = background_points(objects, everywhere, self.prompts.background_points, draws)
@@ -366,10 +368,10 @@ class SegmentationDataset(Dataset[Example]):
         objects: Objects,
         which: NDArray[np.int64],
         classes: NDArray[np.int64],
-    ) -> _Question:
+    ) -> AskedImage:
         """The prompts with the targets of the objects ``which``, as masks or as a map."""
         masks = which[:0] if self.object_maps else which
-        return _Question(
+        return AskedImage(
             prompts,
             objects.targets(masks),
             objects.originals(masks if self.originals else masks[:0]),

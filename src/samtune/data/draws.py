@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.data.augmentations import augment
+from samtune.data.augmentations import Change, augment, drawn_change
 from samtune.registry import Registry
 
 if TYPE_CHECKING:
@@ -67,6 +67,15 @@ class Draws:
             crops: Whether a crop follows.
         """
         return augment(image, labels, int(self.generator.integers(2**62)), augmentation)
+
+    def late_change(self, size: tuple[int, ...], augmentation: str) -> Change:
+        """The choices of :meth:`change`, for an image that is changed elsewhere.
+
+        Args:
+            size: Its height and width.
+            augmentation: The name of an augmentation that draws before it looks.
+        """
+        return drawn_change(size, int(self.generator.integers(2**62)), augmentation)
 
     def crop_area(self, low: float, high: float) -> float:
         """The area of a crop as a fraction of the image's."""

@@ -50,7 +50,7 @@ READERS = ("samtune", "pillow", "opencv-python-headless", "opencv-python", "tiff
 NOT_OF_READING = frozenset({
     "root", "name", "split", "shots", "shot_seed", "val_fraction", "test_fraction", "split_seed",
     "augment", "redraw", "views", "crop", "rotate", "corners", "cache", "disk_cache",
-    "cache_folder", "workers",
+    "augment_on", "cache_folder", "workers",
 })  # fmt: skip
 """Settings of the data that do not decide how a file is read."""
 _BLOCK = 2**12

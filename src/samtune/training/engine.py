@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch.optim import Optimizer
 
 from samtune.data import SegmentationDataset
 from samtune.data.changes import images_vary
+from samtune.data.late_images import are_late
 from samtune.data.opening import DataSplits
 from samtune.data.sample_store import FOLDER as DECODED
 from samtune.distributed import any_process, is_main
@@ -149,7 +151,9 @@ def fit(
         how = on_event or (lambda event: None), device, folder
         own = UserParts(loss, optimizer, schedule, Callbacks(on_step, on_validation, callbacks))
         trainer = Trainer(model, images, config, seed, *how, own)
-        trainer.saves.header, trainer.progress = header or {}, progress
+        trainer.saves.header, trainer.progress, trainer.train = (
+            header or {}, progress, _changed_on(trainer.train, trainer.accelerator.device)
+        )  # fmt: skip
         if others is not None:
             validation = Validation(others, config, measuring or EvalConfig(), automatic)
             trainer.judge = _judge_of(trainer, validation)
@@ -176,6 +180,15 @@ def fit(
             any_process(False, model.device)  # all of them have written what they had
             _remove_stores(folder, both, of_user is None)
         return replace(result, samples_left_out=left_out)
+
+
+def _changed_on(train: SegmentationDataset, device: torch.device) -> SegmentationDataset:
+    """Training images that are augmented and resized on a device, if it helps or is demanded.
+
+    Raises:
+        InputError: It is demanded, and another setting has images changed where they are loaded.
+    """
+    return train.with_late_images(are_late(train.data, train.input, device))
 
 
 def _store_decoded(both: Sequence[SegmentationDataset], folder: Path | None) -> None:
