@@ -48,7 +48,7 @@ class LateImage:
 
     @property
     def nothing(self) -> Tensor:
-        """What an example has in the place of pixels."""
+        """The empty pixels of an example whose image is late."""
         return torch.zeros(3, 0, 0, dtype=torch.uint8)
 
     def pin_memory(self) -> LateImage:
