@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from samtune.data import DataConfig, SegmentationDataset, collate, splits
-from samtune.data.augmentations import AUGMENTATIONS, Drawn
+from samtune.data.augmentations import AUGMENTATIONS, DrawnAugmentation
 from samtune.data.late_images import are_late, resized_planes, takes_columns_first, why_not_late
 from samtune.geometry import InputPolicy
 
@@ -38,7 +38,9 @@ FRAMES = [("longest", (96, 80)), ("stretch", (24, 80))]  # the second is fitted 
 @pytest.mark.parametrize(("resize", "frame"), FRAMES, ids=["longest", "stretch"])
 def test_batches_of_the_device_are_those_of_the_loader(pairs, resize, frame):
     policy = InputPolicy(frame, resize, channels="bgr", mean=(1, 2, 3), std=(1, 1, 1))
-    of_device = [name for name in AUGMENTATIONS if issubclass(AUGMENTATIONS[name], Drawn)]
+    of_device = [
+        name for name in AUGMENTATIONS if issubclass(AUGMENTATIONS[name], DrawnAugmentation)
+    ]
     assert {"none", "flips", "standard"} <= set(of_device)
     for augment in of_device:
         data = DataConfig(root=str(pairs), augment=augment)

@@ -105,7 +105,7 @@ class Change:
         return F.grid_sample(planes[None].float(), grid, align_corners=False)[0].round_().byte()
 
 
-class Drawn(Augmentation):
+class DrawnAugmentation(Augmentation):
     """An augmentation whose choices are drawn before the image is looked at."""
 
     @staticmethod
@@ -125,7 +125,7 @@ def drawn_change(size: tuple[int, ...], seed: int, strength: str) -> Change:
     Args:
         size: Height and width of the image.
         seed: Seed of all random choices.
-        strength: One of :data:`AUGMENTATIONS` that is a :class:`Drawn`.
+        strength: One of :data:`AUGMENTATIONS` that is a :class:`DrawnAugmentation`.
     """
     augmentation: Any = AUGMENTATIONS[strength]
     with torch.random.fork_rng(devices=[]):
@@ -134,7 +134,7 @@ def drawn_change(size: tuple[int, ...], seed: int, strength: str) -> Change:
 
 
 @AUGMENTATIONS.register("none")
-class NoChange(Drawn):
+class NoChange(DrawnAugmentation):
     """Images stay as they are."""
 
     @staticmethod
@@ -144,7 +144,7 @@ class NoChange(Drawn):
 
 
 @AUGMENTATIONS.register("hflip")
-class LeftRight(Drawn):
+class LeftRight(DrawnAugmentation):
     """Left and right are swapped with probability 1/2."""
 
     @staticmethod
@@ -155,7 +155,7 @@ class LeftRight(Drawn):
 
 
 @AUGMENTATIONS.register("mirrors")
-class Mirrors(Drawn):
+class Mirrors(DrawnAugmentation):
     """Left and right are swapped, and top and bottom, each with probability 1/2."""
 
     @staticmethod
@@ -166,7 +166,7 @@ class Mirrors(Drawn):
 
 
 @AUGMENTATIONS.register("flips")
-class Flips(Drawn):
+class Flips(DrawnAugmentation):
     """One of the eight combinations of mirroring and quarter turns, exact.
 
     Height and width may swap.
@@ -180,7 +180,7 @@ class Flips(Drawn):
 
 
 @AUGMENTATIONS.register("standard")
-class Standard(Drawn):
+class Standard(DrawnAugmentation):
     """Flips, and each with probability 1/2 a change of tone and a small affine change.
 
     Tone means brightness, contrast and gamma. Areas that an affine change brings in from outside

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samtune.data.augmentations import AUGMENTATIONS, Change, Drawn
+from samtune.data.augmentations import AUGMENTATIONS, Change, DrawnAugmentation
 from samtune.data.changes import acts_in_frame
 from samtune.data.config import DataConfig
 from samtune.data.draws import DRAWS, Draws
@@ -154,7 +154,9 @@ def why_not_late(data: DataConfig, policy: InputPolicy) -> str | None:
         f"input.tiles={policy.tiles}": policy.tiles != "whole",
         f"data.crop={data.crop}": data.crop is not None,
         f"data.rotate={data.rotate:g}": acts_in_frame(data),
-        f"data.augment={data.augment}": not issubclass(AUGMENTATIONS[data.augment], Drawn),
+        f"data.augment={data.augment}": not issubclass(
+            AUGMENTATIONS[data.augment], DrawnAugmentation
+        ),
         f"data.redraw={as_yaml(data.redraw)}": DRAWS[as_yaml(data.redraw)].change
         is not Draws.change,
         f"input.resize={policy.resize}": not resizes,
