@@ -19,7 +19,7 @@ from samtune.distributed import place
 from samtune.errors import InputError
 from samtune.evaluation.result import Evaluation, image_row
 from samtune.evaluation.sums import counter_on, draws_of, gather_items
-from samtune.inference.allocator import return_freed_memory
+from samtune.inference.allocator import return_freed_memory, returning_large_arrays
 from samtune.inference.everything.instances import InstanceGenerator, Instances
 from samtune.inference.everything.run_lengths import as_coco
 from samtune.inference.predictor import PromptMismatch
@@ -135,17 +135,18 @@ def evaluate_automatic(
     rank, world = place()
     share = range(rank, len(dataset), world)
     sums = _Sums(model, dataset, measuring or EvalConfig())
-    for done, index in enumerate(share, 1):
-        if is_stopping():
-            break
-        sample, start = dataset.sample(index), time.perf_counter()
-        instances = generator(sample.image)
-        sums.add(index, sample, instances, time.perf_counter() - start)
-        return_freed_memory()
-        if watch is not None:
-            watch(index, sample, instances)
-        if progress is not None:
-            progress(done, len(share))
+    with returning_large_arrays():
+        for done, index in enumerate(share, 1):
+            if is_stopping():
+                break
+            sample, start = dataset.sample(index), time.perf_counter()
+            instances = generator(sample.image)
+            sums.add(index, sample, instances, time.perf_counter() - start)
+            return_freed_memory()
+            if watch is not None:
+                watch(index, sample, instances)
+            if progress is not None:
+                progress(done, len(share))
     end_together(model.device)
     return sums.compute()
 

@@ -23,7 +23,7 @@ from samtune.evaluation.image_results import by_class
 from samtune.evaluation.prepare import Images, PromptSettings, test_images
 from samtune.evaluation.result import Evaluation
 from samtune.evaluation.rounds import PromptSums, ends_in
-from samtune.inference.allocator import return_freed_memory
+from samtune.inference.allocator import return_freed_memory, returning_large_arrays
 from samtune.inference.batches import Answers, PromptedBatch, prompted_batch
 from samtune.inference.clicks import central_clicks
 from samtune.inference.prompted import bytes_of_answer
@@ -150,7 +150,7 @@ def evaluate_prompts(
     all_sums = [PromptSums(model, each, measuring or EvalConfig(), guesses) for each in datasets]
     parts = [Subset(dataset, share) for dataset in datasets]
     done = 0
-    with Beside(model.device) as beside:
+    with returning_large_arrays(), Beside(model.device) as beside:
         loader, *others = (
             batches(part, workers, Pace(len(parts), beside.wait), batch_size=batch_size)
             for part in parts

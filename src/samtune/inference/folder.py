@@ -16,7 +16,7 @@ from samtune.errors import InputError, OutputError
 from samtune.files import write_whole
 from samtune.folder_lock import locked
 from samtune.geometry import InputPolicy
-from samtune.inference.allocator import return_freed_memory
+from samtune.inference.allocator import return_freed_memory, returning_large_arrays
 from samtune.inference.answering import Answering, ByPrompts
 from samtune.inference.answers import Answer
 from samtune.inference.format_folders import signed_folder
@@ -59,7 +59,8 @@ class _Prediction:
             KeyboardInterrupt: The user stopped it; the message says how to go on.
         """
         try:
-            self.answer(batch_size, progress)
+            with returning_large_arrays():
+                self.answer(batch_size, progress)
             self.finish()
         except KeyboardInterrupt as error:
             done = sum(key in self.journal for key in self.keys.values())
