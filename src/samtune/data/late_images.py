@@ -148,15 +148,14 @@ def why_not_late(data: DataConfig, policy: InputPolicy) -> str | None:
     """
     way = policy.way()
     resizes = type(way).image is Resize.image and type(way).place is Resize.place
+    augmentation = AUGMENTATIONS[data.augment]
     rule = next(iter(published_settings(policy)), None)
     reasons = {
         f"input.{rule}": rule is not None,
         f"input.tiles={policy.tiles}": policy.tiles != "whole",
         f"data.crop={data.crop}": data.crop is not None,
         f"data.rotate={data.rotate:g}": acts_in_frame(data),
-        f"data.augment={data.augment}": not issubclass(
-            AUGMENTATIONS[data.augment], DrawnAugmentation
-        ),
+        f"data.augment={data.augment}": not issubclass(augmentation, DrawnAugmentation),
         f"data.redraw={as_yaml(data.redraw)}": DRAWS[as_yaml(data.redraw)].change
         is not Draws.change,
         f"input.resize={policy.resize}": not resizes,
