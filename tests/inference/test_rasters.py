@@ -122,6 +122,10 @@ def test_a_large_raster_goes_on_tile_by_tile_after_a_stop(sam, field, tmp_path, 
     answer = predict_folder(predictor, field.parent, out, **how)
     assert answer["images"] == 1 and "z.tif" in answer["failed"][0]["file"]
     assert "1 of 2 images is large and answered tile by tile" in " ".join(answer["remarks"])
+    assert (out / "predictions.partial.jsonl").is_file() and (out / "geotiff").is_dir()
+    (field.parent / "z.tif").unlink()
+    answer = predict_folder(predictor, field.parent, out, **how)
+    assert answer["images"] == 1 and not answer["failed"]
     assert {p.name for p in out.iterdir()} == {"geotiff", "predictions.json"}
     files = [tmp_path / "whole" / "geotiff" / "field.tif", out / "geotiff" / "field.tif"]
     one, other = (rasterio.open(file).read(1) for file in files)

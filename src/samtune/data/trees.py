@@ -26,6 +26,8 @@ _PAIR = 2
 """Number of files in a folder in which one is named only ``mask``."""
 _FEW_VALUES = 2
 """Number of values up to which a picture counts as a mask if another with its name has more."""
+_EVEN = 0.5
+"""Fraction of pixels equal to the next one below which a picture is plainly a photograph."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def roles_of(files: Iterable[Path], root: Path) -> Roles:
 
     Words in folder names come first (``images``, ``train_masks``), then those in file names
     (``a_mask``). Of two files with the same name, the picture with two values is the mask; if one
-    is a JPEG, the other one is.
+    is a JPEG, the other one is, unless that is plainly a photograph.
 
     Args:
         files: The files, each below the root.
@@ -122,14 +124,28 @@ def _mask_of_twins(
     endings = [each.path.suffix.lower() for each in twins]
     if endings[0] == endings[1]:
         return None
-    pictures = [ending in LOSSY for ending in endings]
+    pictures, key = [ending in LOSSY for ending in endings], frozenset(endings)
+    if all(pictures):
+        return None
     if any(pictures):
-        return None if all(pictures) else twins[pictures.index(False)]
-    key = frozenset(endings)
+        other = twins[pictures.index(False)]
+        if key not in known:
+            known[key] = None if _is_photograph(other.path) else other.path.suffix.lower()
+        return None if known[key] is None else other
     if known.get(key) is None:
         plain = [_is_mask_like(each.path) for each in twins]
         known[key] = endings[plain.index(True)] if sum(plain) == 1 else None
     return None if known[key] is None else twins[endings.index(str(known[key]))]
+
+
+def _is_photograph(path: Path) -> bool:
+    """Whether most pixels differ from the next one, as never in a mask."""
+    try:
+        channels = np.ma.getdata(read_channels(path))
+    except InputError:
+        return False
+    equal = (channels[:, 1:] == channels[:, :-1]).all(-1)
+    return bool(equal.size) and float(equal.mean()) < _EVEN
 
 
 def _is_mask_like(path: Path) -> bool:

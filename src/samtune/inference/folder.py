@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,10 @@ class _Prediction:
             write_whole(places.overlay(name), signed_png(picture), REMEDY, lasting=False)
 
     def finish(self) -> None:
-        """Writes what is written when all is answered, from the journal; then that goes."""
+        """Writes what is written when all is answered, from the journal; then that goes.
+
+        It stays if an image failed, so that the same command does only what is missing.
+        """
         for writer in self.writers if len(self.journal) else ():
             with signed_folder(self.places.folder / writer.name, REMEDY) as folder:
                 for result, error in writer.write(self._results(), folder):
@@ -138,9 +142,11 @@ class _Prediction:
             self.places.remove_former(
                 [name for name, key in self.keys.items() if key in self.journal]
             )
-        self.journal.finish(self.places.entries, list(self.keys.values()))
-        failed = {each.name for each in self.failed} & self.rasters
-        self.places.remove_rasters(except_strips_of=failed)
+        # with its rasters, for the same command once the failed images are mended
+        stays = bool(self.failed)
+        self.journal.finish(self.places.entries, list(self.keys.values()), stays)
+        if not stays:
+            shutil.rmtree(self.places.rasters, ignore_errors=True)
 
     def _results(self) -> Iterator[Predicted]:
         by_key = {self.keys[record.name]: record for record in self.records}

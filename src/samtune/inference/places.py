@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,16 +62,6 @@ class Places:
     def strips(self, name: str) -> Path:
         """The strips of the mask of such an image that are done, until all are."""
         return self.rasters / f"{name}.tif{STRIPS}"
-
-    def remove_rasters(self, except_strips_of: Collection[str]) -> None:
-        """Removes :attr:`rasters`, but not the strips of images that another call goes on with."""
-        stay = {self.strips(name) for name in except_strips_of}
-        if not any(file.is_file() for file in stay):
-            shutil.rmtree(self.rasters, ignore_errors=True)
-            return
-        for file in self.rasters.rglob("*"):
-            if file not in stay and not file.is_dir():
-                file.unlink(missing_ok=True)
 
     @property
     def journal(self) -> Path:

@@ -26,7 +26,7 @@ class Journal:
     follows it, and lines of another prediction are not used.
 
     Args:
-        path: The file; it is there until :meth:`finish`.
+        path: The file; it is there until all images are finished.
         identity: A digest of everything that affects all images, from :func:`identity_of`.
         remedy: See :func:`samtune.files.replacing`.
     """
@@ -68,7 +68,7 @@ class Journal:
         place = append(self.path, line, self.remedy)
         self._places[key], self._masks[key] = place, len(entries)
 
-    def finish(self, target: Path, keys: Sequence[str]) -> None:
+    def finish(self, target: Path, keys: Sequence[str], stays: bool = False) -> None:
         """Writes the entries of all images as one list, and removes the journal.
 
         If no image is finished, nothing is written, and an empty folder is removed.
@@ -76,6 +76,7 @@ class Journal:
         Args:
             target: The file of the list.
             keys: The images in order; unfinished ones are left out.
+            stays: Whether the journal stays, for a call that does the unfinished ones.
 
         Raises:
             OutputError: It cannot be written.
@@ -92,7 +93,8 @@ class Journal:
             for number, text in enumerate(texts):
                 file.write(f"{', ' if number else ''}{text}")
             file.write("]\n")
-        self.path.unlink()
+        if not stays:
+            self.path.unlink()
 
     def rows(self, keys: Iterable[str]) -> Iterator[tuple[str, list[Entry], tuple[int, int]]]:
         """The key, the entries and the size of each image that is done, read one by one.

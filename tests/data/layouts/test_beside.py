@@ -127,9 +127,12 @@ def test_what_lacks_its_partner_is_refused(pairs_at, refused):
     refused(["c_mask.png", "without an image"], pairs_at, ("b.jpg", "b_gt.png"), ("c_mask.png",))
 
 
-def test_two_files_of_one_name_that_may_both_be_images(pairs_at, refused):
-    files = [("a.tif", "a_mask.png"), ("b.tif",), ("b.bmp",)]
-    refused(["b.bmp and b.tif", "data.images=", "data.mask_files="], pairs_at, *files)
+@pytest.mark.parametrize("endings", [("bmp", "tif"), ("jpg", "png")])
+def test_two_files_of_one_name_that_may_both_be_images(pairs_at, refused, endings):
+    files = [("a.tif", "a_mask.png"), *((f"b.{ending}",) for ending in endings)]
+    refused(
+        ["b.{} and b.{}".format(*endings), "data.images=", "data.mask_files="], pairs_at, *files
+    )
 
 
 def test_masks_among_images_are_left_out_of_a_prediction(pairs_at, tmp_path):
