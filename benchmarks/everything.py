@@ -229,6 +229,7 @@ def main() -> None:
     row(nano, small, 8, crop_n_layers=1)
     row(nano, small, 8, min_mask_region_area=50)
     row(base, small, options.points)
+    row(base, small, options.points, box_nms_thresh=1.0)
     if options.out:
         options.out.write_text(f"# Masks of everything\n\n{__doc__}\n" + "\n".join(lines) + "\n")
 
