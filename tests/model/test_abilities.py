@@ -181,7 +181,7 @@ def test_some_fit_an_unknown_encoder_and_some_do_not():
 def test_what_does_not_fit_is_refused_with_what_is_lacking(unknown, adapter, refused):
     reasons = [ABILITIES[word] for word in lacking(ADAPTERS[adapter], hierarchical.TINY)]
     decoder = (ADAPTERS[adapter].decoders or ("tuned",))[0]
-    words = ["base.name=tiny_hierarchical: ", f"{adapter} needs ", *reasons, ", ".join(FITS)]
+    words = ["base=tiny_hierarchical: ", f"{adapter} needs ", *reasons, ", ".join(FITS)]
     refused(words, FineTuned, unknown, adapter, decoder)
     refused(words[:1] + reasons, FineTuned, unknown, f"{adapter}+lora", decoder)
 
@@ -248,5 +248,5 @@ def test_the_hq_decoder_taps_no_stream_of_a_finer_grid_than_the_embedding(unknow
     stages = (replace(first, window=0), *(replace(stage, window=4) for stage in others))
     with shapes_alone():
         sam = Sam(replace(hierarchical.TINY, global_blocks=(0,), stages=stages)).freeze()
-    words = ["decoder.name=hq", "first global block", "choose another decoder"]
+    words = ["decoder=hq", "first global block", "choose another decoder"]
     refused(words, FineTuned, sam, "none", "hq")

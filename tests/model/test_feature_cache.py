@@ -345,7 +345,7 @@ def test_draws_that_are_kept_come_the_same_in_every_epoch(sam, data, runs, refus
     train = data(True, augment="flips", redraw=False)
     trained(sam, "none", "tuned", train, None, feature_cache=PLENTY, max_steps=9)
     assert sum(runs) == len(train) * len(sam.image_encoder.blocks)
-    refused("data.redraw=false", trained, sam, "none", "tuned", data(True, augment="flips"), None,
+    refused("redraw=False", trained, sam, "none", "tuned", data(True, augment="flips"), None,
             feature_cache=PLENTY)  # fmt: skip
     refused("vpt trains", trained, sam, "vpt", "tuned", data(True), None, feature_cache=PLENTY)
     runs.clear()

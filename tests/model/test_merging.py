@@ -75,5 +75,5 @@ def test_a_decoder_says_whether_it_is_sams_own(sam, name, refused, tmp_path):
     if name in ("frozen", "tuned"):
         assert model.decoder.sam_tensors().keys() <= sam.state_dict().keys()
     else:
-        words = [f"decoder={name}: is not SAM's own", "frozen and tuned can be merged"]
+        words = [f"decoder.name={name}: is not SAM's own", "frozen and tuned can be merged"]
         refused(words, merge, model, tmp_path / "sam.pth")
