@@ -357,7 +357,7 @@ def test_draws_that_are_kept_come_the_same_in_every_epoch(sam, data, runs, refus
     pixels = [views[0].pixels for epoch in range(4) if views.set_epoch(epoch) is None]
     assert torch.equal(pixels[0], pixels[2])
     assert torch.equal(pixels[1], pixels[3])
-    refused(["views=2", "redraw=false"], DataConfig, redraw=False, views=2)
+    refused(["views=2", "redraw=False"], DataConfig, redraw=False, views=2)
 
 
 def test_a_resumed_training_fills_it_anew(sam, data, tmp_path):
