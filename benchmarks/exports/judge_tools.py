@@ -317,21 +317,22 @@ from how the tool brings an image into its frame:
 - samexporter always resizes to 1024. A frame of 1024 gets the same pixels as in samtune; for
   nano's 256 an image of 256 pixels is enlarged four times and comes back blurred.
 - AnyLabeling's canvas of 1024 x 684 enlarges small images in the same way, shifts them by a part
-  of a pixel and fades them out at the edge.
+  of a pixel and fades them out at the edge; of larger ones it leaves pixels out. An image of its
+  own size comes through as it is.
 
 The model sees the same pixels, with an IoU of at least 0.999 in every row below, as follows:
 
 | tool | frame and images |
 |---|---|
 | labelme | every frame, `input.resize=longest` or `stretch`, images of any size |
-| samexporter | a frame of 1024 |
+| samexporter | a frame of 1024, or images whose longer side is 1024 |
 | X-AnyLabeling, `edge_sam` | images no larger than the frame |
 | X-AnyLabeling, `segment_anything_2` | `input.resize=stretch`, images no larger than the frame |
-| AnyLabeling | none that was measured: the tool samples at places of its own |
+| AnyLabeling | images that just fill the canvas of 1024 x 684 (0.998 for one of six questions) |
 
 `samtune export` says so where its own check finds less, and names what helps.
 
-The last picture is 15 images put together, so that its nuclei are 5 to 10 pixels wide in nano's
+The large pictures are 15 images put together, so that its nuclei are 5 to 10 pixels wide in nano's
 frame: one pixel of an outline costs some hundredths of IoU there."""
 
 

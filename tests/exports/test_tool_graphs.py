@@ -23,7 +23,7 @@ def model():
 @pytest.fixture(scope="module")
 def image():
     """``(40, 64, 3)``, which fits the frame of 64 and is nowhere black."""
-    return tiny.pixels(1, (40, 64))[0].permute(1, 2, 0).clamp(min=1)
+    return tiny.pixels(1, (40, 64))[0].permute(1, 2, 0).round().clamp(min=1)
 
 
 @torch.no_grad()
@@ -68,6 +68,9 @@ def test_a_larger_image_is_resized_as_pillow_does_it(model, image):
         assert not found[size[0] :].any() and not found[:, size[1] :].any()
     shown = ToolEncoder(model, "planes")(torch.tensor(large).permute(2, 0, 1)[None])
     assert shown[0, -2:, 0, 0].tolist() == [160, 256]
+    small = np.array(Image.fromarray(large).resize((64, 40), Image.BILINEAR), np.float32)
+    expected = EncoderGraph(model)(torch.tensor(small))  # the same bytes, not only similar ones
+    torch.testing.assert_close(shown[:, :-2], expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -21,6 +21,9 @@ from samtune.prompts import ABSENT, BOX_TOP_LEFT, NOT_A_POINT
 SIZE_CHANNELS = 2
 """The channels that an encoder adds to the embedding: the image's height and width."""
 
+HALF = 0.5 + 1e-4
+"""Halves become the next larger byte, in spite of the noise of floats."""
+
 
 class ToolEncoder(EncoderGraph):
     """The image encoder, for an image in a tool's frame.
@@ -46,17 +49,36 @@ class ToolEncoder(EncoderGraph):
         Returns:
             ``(1, C + SIZE_CHANNELS, H, W)``.
         """
-        x = self.normalise(image)  # 1 3 h w
         planes = image.permute(2, 0, 1) if self.pixels == "image" else image[0]
         extent = self._extent(planes)
         content = self.way.traced_content(extent, self.frame)
         rows, columns = (
-            shrinkage(x.shape[2 + i], extent[i], content[i], self.frame[i], self.is_wide)
+            shrinkage(planes.shape[1 + i], extent[i], content[i], self.frame[i], self.is_wide)
             for i in (0, 1)
         )
-        packed = pack(self.model.encode(rows @ x @ columns.T))
+        packed = pack(self.model.encode(self._in_frame(image, planes, rows, columns)))
         sizes = extent.float()[None, :, None, None].expand(-1, -1, *packed.shape[2:])
         return torch.cat([packed, sizes], 1)
+
+    def _in_frame(self, image: Tensor, planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """The image as the model's encoder takes it, ``(1, 3, H, W)``.
+
+        Pixels are rounded to bytes after each axis, as Pillow does it, if the model's are.
+
+        Args:
+            image: See :meth:`forward`.
+            planes: The same as ``(3, h, w)``.
+            rows: The effect of resizing its columns, ``(H, h)``.
+            columns: The effect of resizing its rows, ``(W, w)``.
+        """
+        if self.pixels == "normalised":
+            return rows @ self.normalise(image) @ columns.T
+        x = planes[None].float() @ columns.T
+        x = rows @ ((x + HALF).floor() if self.is_wide else x)
+        x = (x + HALF).floor() if self.is_wide else x
+        x = self.normalise(x[0].permute(1, 2, 0) if self.pixels == "image" else x)
+        is_there = (rows.sum(1) > 0)[:, None] & (columns.sum(1) > 0)
+        return torch.where(is_there, x, 0.0)
 
     def _extent(self, planes: Tensor) -> Tensor:
         """Height and width of the image within the tool's frame ``(3, h, w)``: ``(2,)`` float64.
