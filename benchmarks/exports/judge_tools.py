@@ -264,7 +264,8 @@ def page(folder: Path) -> None:
             rows = json.loads((folder / f"{name}.json").read_text("utf-8"))["rows"]
             cells = " | ".join(f"{r['iou']:.4f}" for r in rows if r["picture"] == picture)
             frame = f"{case.base} {case.frame}, {case.resize}"
-            print(f"| {case.tool} | {frame} | {cells} |")
+            if cells:
+                print(f"| {case.tool} | {frame} | {cells} |")
 
 
 def _random(base: str):
@@ -326,7 +327,7 @@ The model sees the same pixels, with an IoU of at least 0.999 in every row below
 |---|---|
 | labelme | every frame, `input.resize=longest` or `stretch`, images of any size |
 | samexporter | a frame of 1024, or images whose longer side is 1024 |
-| X-AnyLabeling, `edge_sam` | images no larger than the frame |
+| X-AnyLabeling, `edge_sam` | images within the frame, or with a longer side of `target_length` |
 | X-AnyLabeling, `segment_anything_2` | `input.resize=stretch`, images no larger than the frame |
 | AnyLabeling | images that just fill the canvas of 1024 x 684 (0.998 for one of six questions) |
 
