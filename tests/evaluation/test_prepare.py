@@ -65,7 +65,7 @@ def test_a_model_reads_images_as_its_input_says(data, sam, refused):
     train = samtune.prepare(windowed, model, train=True)
     assert train.data.range == (0, 99)
     assert samtune.prepare(data.train, model).data.range == (0, 99)  # it is silent
-    said = ["input.band: no such setting", "did you mean 'bands'"]
+    said = ["input['band']: no such setting", "did you mean 'bands'"]
     refused(said, samtune.FineTuned, sam, input={"band": 1})
 
 

@@ -486,7 +486,7 @@ class TestNotFinite:
 
     def test_many_in_a_row_end_it(self, sam, data, loss_of, refused):
         loss_of(*[math.nan] * 9, 1.0, *[math.nan] * 10)
-        said = ["train.lr=0.0003", "10 times"]
+        said = ["lr=0.0003", "10 times"]
         c = config(max_steps=30, loss="bce", log_every=1)
         rows = []
         refused(said, fit, model_of(sam), data(True), None, c, on_event=rows.append)
@@ -518,7 +518,7 @@ def test_bf16_computes_in_bf16(sam, data, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_fp16_needs_a_gpu(sam, data, refused):
-    refused("train.precision=fp16", fit, model_of(sam), data(True), None, config(precision="fp16"))
+    refused("precision=fp16", fit, model_of(sam), data(True), None, config(precision="fp16"))
     fit(model_of(sam), data(True), None, config(max_steps=1))  # and leaves nothing behind
 
 
@@ -589,7 +589,7 @@ def test_images_without_objects_are_legal(sam, data, pairs):
 
 def test_nothing_to_train(sam, data, refused):
     model = FineTuned(sam, "none", "frozen")
-    refused(["nothing to train", "decoder.name=tuned"], fit, model, data(True), None)
+    refused(["nothing to train", "decoder=tuned"], fit, model, data(True), None)
 
 
 def test_settings_out_of_range(sam, data, refused):

@@ -171,7 +171,8 @@ class InputPolicy(InputConfig):
         known = [row.name for row in fields(self)]
         for name in settings.keys() - set(known):
             raise InputError(
-                f"input.{name}: no such setting{nearest(name, known)}; known are {', '.join(known)}"
+                f"input[{name!r}]: no such setting{nearest(name, known)}; known are "
+                f"{', '.join(known)}"
             )
         values = {row.name: getattr(self, row.name) for row in fields(self)}
         values |= {name: plain_kind(value) for name, value in settings.items()}
