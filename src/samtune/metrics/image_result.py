@@ -15,7 +15,7 @@ from samtune.metrics.areas import areas_of
 from samtune.metrics.instance_result import InstanceResult, RunLengths
 from samtune.metrics.packed import PackedMasks
 
-AT_ONCE = 2**26
+AT_ONCE = 2**24
 """Bytes of masks that metrics process at once; a single mask may need more."""
 COUNTED = 100
 """Prompted masks per image and class that average precision looks at, as in COCO."""
