@@ -576,7 +576,8 @@ def large_lines(rows: Sequence[Row]) -> list[str]:
         "## ViT-B at 1024 pixels\n",
         "    python benchmarks/exports/table.py large FILE.jsonl\n",
         "The same image and shapes with a vit_b of drawn weights, whose masks mean nothing but "
-        "must agree. The last column is a box in labelme's own engine (osam).\n",
+        "must agree. The last column is a box in labelme's own engine (osam), for the format "
+        "`labelme` alone. Rows that are missing were not measured.\n",
         table(columns, body),
     ]
 
