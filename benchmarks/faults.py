@@ -643,6 +643,29 @@ def by_second_run(run: Run) -> Came:
     return came._replace(again=0)
 
 
+def by_no_memory(run: Run) -> Came:
+    """A step whose allocation fails, since it wants more than any machine has."""
+    run.start(before=_want_too_much)
+    run.wait(at_step(EVERY + 1))
+    since = time.monotonic()
+    return _ended(run, f"an allocation of 1 PiB in the step after step {EVERY + 1}", since)
+
+
+def _want_too_much() -> None:
+    import torch
+
+    from samtune.training.micro_batches import Gradients
+
+    of_step = Gradients.of_step
+
+    def too_much(self: Gradients, step: int, *rest: Any) -> Any:
+        if step == EVERY + 1:
+            torch.empty(2**50, dtype=torch.uint8)
+        return of_step(self, step, *rest)
+
+    Gradients.of_step = too_much
+
+
 def by_full_disk(run: Run) -> Came:
     """A disk that is full from a step on."""
     ballast = run.output.parent / "ballast"
@@ -728,6 +751,8 @@ def faults(
         "added-data": by_added_data,
         "removed-data": by_removed_data,
         "second-run": by_second_run,
+        "no-memory": by_no_memory,
+        "best-damaged": by_damage("best.safetensors", flip, "with a flipped bit"),
         "before-a-state": by_kill(has("config.yaml"), "when the folder is made"),
         "in-base": by_kill(has("last/state.json"), "while the base is validated"),
         "in-write": by_kill(

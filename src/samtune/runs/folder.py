@@ -291,18 +291,19 @@ def refuse_taken(output: str | None, resume: str | None) -> None:
 
 
 def refuse_folders(run: Path) -> None:
-    """Refuses, before any work, a run in which a folder has the place of one of its files.
+    """Refuses, before any work, a run in which a folder, device or pipe has a file's place.
 
     Args:
         run: The folder of a run that goes on.
 
     Raises:
-        InputError: It names the first such folder.
+        InputError: It names the first of them.
     """
     of_state = sorted((run / LAST).iterdir()) if (run / LAST).is_dir() else []
     for path in (*(run / name for name in PLAIN_FILES), *of_state):
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder, but a run has a file there; move it away")
+        if path.exists() and not path.is_file() and (path.is_dir() or not path.is_symlink()):
+            kind = "folder" if path.is_dir() else "device or pipe"
+            raise InputError(f"{path}: is a {kind}, but a run has a file there; move it away")
 
 
 def has_begun(folder: Path) -> bool:
