@@ -137,7 +137,7 @@ def test_a_schedule_of_a_known_length_is_refused(sam, pairs, refused):
 
     model, words = (
         FineTuned(sam, decoder="tuned"),
-        "train.time=1h: the given schedule takes total_steps",
+        "time=1h: the given schedule takes total_steps",
     )
     refused(words, fit, model, data.train, config=FitConfig(time="1h"), schedule=schedule)
 
