@@ -29,9 +29,9 @@ def rows(losses=(), curve=(), zero_shot=0.5):
     return out + [{"event": "val", "step": 10 * i, "iou": v} for i, v in enumerate(curve, 1)]
 
 
-def colours(red, green, blue, images=8):
+def colours(red, green, blue, images=8, contrast=50.0):
     spread = np.linspace(-4, 4, images)[:, None]
-    return Colours(np.array([[red, green, blue]]) + spread)
+    return Colours(np.array([[red, green, blue]]) + spread, np.full(images, contrast))
 
 
 HEALTHY = Evidence(
@@ -75,6 +75,27 @@ def test_a_rate_that_is_too_high(changes, said):
     assert sentence.startswith("train.lr=0.001 is too high: ")
     assert all(words in sentence for words in said)
     assert rate_too_high(HEALTHY) is None
+
+
+FALLS = [0.770, 0.765, 0.768, 0.771, 0.770, 0.769]
+"""Validations of a training that leaves the base, which has 0.809, and stays below it."""
+
+
+def test_answers_below_those_of_the_base_have_a_cause():
+    below = {"rows": rows(curve=FALLS, zero_shot=0.809), "training_before": 0.80}
+    better, worse = ({f"{i}.png": iou for i in range(8)} for iou in (0.82, 0.79))
+    (sentence,) = diagnose(replace(HEALTHY, **below, training=better))
+    assert sentence.startswith("overfitted: IoU goes from 0.800 to 0.820 on training images, from ")
+    (sentence,) = diagnose(replace(HEALTHY, **below, training=worse))
+    assert sentence.startswith("train.lr=0.001 is too high: training images are answered no better")
+    assert "(IoU 0.800 to 0.790)" in sentence
+    changed = replace(HEALTHY, **below, training=worse, starts_as_base=False)
+    assert diagnose(changed) == [], "such a model is below the base before its first step"
+    far = replace(HEALTHY, rows=rows([3.4, 1.3], [0.155, 0.0], zero_shot=0.81))
+    (sentence,) = diagnose(replace(far, training=dict.fromkeys("abcd", 0.2), training_before=0.6))
+    assert "falls from 0.810 (zero-shot) to 0.155 at step 10, the first validation" in sentence
+    assert diagnose(replace(far, rows=rows([3.4, 1.3], [0.6, 0.82], zero_shot=0.81))) == []
+    assert "rises from 1 to 1.2" in (rate_too_high(Evidence(rows=rows([1.0, 1.2]))) or "")
 
 
 def test_too_few_steps():
@@ -137,11 +158,12 @@ def test_labels_that_disagree():
         (colours(87, 87, 87), "grey in one and coloured in the other"),
         (colours(40, 20, 10), "darker"),
         (colours(220, 190, 160, images=1), "brighter"),
+        (colours(150, 110, 90, contrast=20.0), "brighter and with less contrast (50 and 20)"),
     ],
 )
 def test_splits_of_other_colours(test, said):
     evidence = replace(HEALTHY, colours={**HEALTHY.colours, "test": test})
     (sentence,) = diagnose(evidence)
     assert sentence.startswith("images differ between splits: ") and said in sentence
-    few = Colours(np.array([[20.0, 20, 20], [200, 200, 200]]))
+    few = Colours(np.array([[20.0, 20, 20], [200, 200, 200]]), np.full(2, 50.0))
     assert colours_differ(Evidence(colours={"train": few, "val": colours(150, 150, 150)})) is None

@@ -6,13 +6,6 @@ import pytest
 from commands import settings
 from PIL import Image
 
-from samtune.data import splits
-from samtune.runs import evidence
-from samtune.runs.assembly import dataset_of, models
-from samtune.runs.diagnosis import Evidence, diagnose
-from samtune.runs.evidence import answer_pairs
-from samtune.runs.words import from_words
-
 SIDE = 224
 
 
@@ -83,22 +76,52 @@ def test_a_mask_that_contradicts_its_image_is_shown(samtune, tmp_path, monkeypat
     assert "Training images that cannot be fit" in page
 
 
-def test_answers_that_are_alike_whatever_the_prompt(pairs, tiny_weights, monkeypatch):
-    for path in (pairs / "masks").iterdir():  # a second object in a corner
-        with Image.open(path) as opened:
-            mask = np.asarray(opened) // 255
-        mask[2:8, 2:8] = 2
-        Image.fromarray(mask).save(path)
-    config = from_words([*settings(pairs, tiny_weights), "data.masks=instance", "device=cpu"])
-    model, _ = models(config)
-    records = [record for part in splits(config.data).values() for record in part]
-    dataset = dataset_of(config, model, records, False)
-    found = answer_pairs(model, dataset, config)
-    assert len(found) == 8 and all(objects == 0 for _, objects in found)
+def write_halves(root, train, others):
+    """Images whose left half is bright, with masks: ``train`` and ``others``, ``(48, 64)``."""
+    rng = np.random.default_rng(0)
+    for split, images, mask in (("train", 4, train), ("val", 4, others), ("test", 1, others)):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+        for number in range(images):
+            image = rng.integers(0, 60, (48, 64, 3)) + 150 * LEFT[..., None]
+            for kind, pixels in (("images", image), ("masks", mask)):
+                file = root / split / kind / f"{split}{number}.png"
+                Image.fromarray(pixels.astype(np.uint8)).save(file)
 
-    def same(model, batch, *how):
-        return [masks.any(0, keepdim=True).expand_as(masks) for masks in batch.originals]
 
-    monkeypatch.setattr(evidence, "predict", same)
-    (sentence,) = diagnose(Evidence(pairs=answer_pairs(model, dataset, config)))
-    assert sentence.startswith("the prompt is ignored") and "IoU 1.00" in sentence
+LEFT = np.arange(64) < np.full((48, 1), 32)
+ALL = np.arange(48)[:, None] > np.full(64, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("train", "others", "words", "cause"),
+    [
+        (
+            255 * ALL, 1 + LEFT * ALL, "prompts.train=box data.masks=instance train.lr=1e-2 "
+            "train.max_steps=2", "the prompt is ignored: answers to different prompts of one image"
+            " are alike (IoU ",
+        ),
+        (
+            255 * LEFT, 255 * ~LEFT, "prompts.train=none train.lr=3e-3 train.max_steps=16 "
+            "train.eval_every=8",
+            "overfitted: IoU goes from ",
+        ),
+        (
+            255 * ALL, 255 * ALL, "prompts.train=none train.lr=1e-4 train.schedule=constant "
+            "train.max_steps=4 train.eval_every=1", "too few steps: iou on the validation images ",
+        ),
+    ],
+    ids=["labels of train are of all objects", "labels of train are others", "4 steps"],
+)  # fmt: skip
+def test_what_was_learned_amiss_is_named(
+    samtune, tiny_weights, tmp_path, monkeypatch, train, others, words, cause
+):
+    monkeypatch.chdir(tmp_path)
+    write_halves(tmp_path / "halves", train, others)
+    words = ["data.root=halves", "base.name=tiny", f"base.weights={tiny_weights}", *words.split()]
+    words += ["train.batch_size=2", "data.augment=none", "train.keep=none", "output=run"]
+    answer = samtune("train", *words, "train.precision=fp32", "--json")
+    assert answer.code == 0, answer.err
+    (sentence,) = answer.json["diagnoses"]
+    assert sentence.startswith(cause), sentence

@@ -22,6 +22,10 @@ STILL_RISING = 0.15
 """Fraction of the whole gain that came in the last third of the validations."""
 LEAST_RISE = 0.01
 """Smallest rise of the validation that counts."""
+LEAST_FALL = 0.02
+"""Smallest fall of the validation below the base that counts."""
+FAR = 0.75
+"""Fraction of zero-shot below which the first validation of trained weights is far from it."""
 SAME_ANSWER = 0.8
 """IoU from which two answers count as the same; objects that overlap by at most half of it should
 get different answers."""
@@ -33,13 +37,17 @@ MISFIT, FITS = 0.5, 0.5
 this high."""
 OTHER_COLOUR = 20.0
 """Difference of two splits' mean colours, in 0..255, that counts as more than chance."""
+OTHER_CONTRAST = 1.5
+"""Factor between two splits' contrasts that is worth a word."""
 
 
 @dataclass(frozen=True)
 class Colours:
-    """The mean colours of some images of a split: ``(n, 3)`` RGB in 0..255."""
+    """The mean colours of some images of a split, ``(n, 3)`` RGB in 0..255, and their contrast."""
 
     means: NDArray[np.float64]
+    contrasts: NDArray[np.float64]
+    """The standard deviation of each image's brightness, ``(n,)``, in 0..255."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,9 @@ class Evidence:
     training: Mapping[str, float] = field(default_factory=dict)
     """IoU of training images by name, with the prompts of evaluation."""
     training_before: float | None = None
-    """Their mean for the base, if measured, see :func:`better_on_training`."""
+    """Their mean for the base, if measured, see :func:`needs_base`."""
+    starts_as_base: bool = True
+    """Whether the untrained model answers as the base."""
     colours: Mapping[str, Colours] = field(default_factory=dict)
     """Colours by split; ``train`` is compared with the others."""
 
@@ -74,15 +84,15 @@ def diagnose(evidence: Evidence) -> list[str]:
 
 
 def rate_too_high(evidence: Evidence) -> str | None:
-    """The loss rises or is not a number, or the weights grow without bound."""
+    """The loss rises or is not a number, the weights grow without bound, or the base is far off."""
     losses = [(row["step"], row["loss"]) for row in evidence.rows if row["event"] == "train"]
     remedy = f"try train.lr={evidence.lr / 10:g}"
     start = f"train.lr={evidence.lr:g} is too high"
     for step, loss in losses:
         if loss is None or not math.isfinite(loss):
             return f"{start}: up to step {step} the loss was no number; {remedy}"
-    if len(losses) >= 3:
-        third = len(losses) // 3
+    if len(losses) >= 2:
+        third = max(1, len(losses) // 3)
         first, last = (float(np.mean([v for _, v in part])) for part in
                        (losses[:third], losses[-third:]))  # fmt: skip
         if last > LOSS_RISES * first:
@@ -92,7 +102,27 @@ def rate_too_high(evidence: Evidence) -> str | None:
         if not after <= WEIGHTS_GROW * before:
             grew = f"the norm of the trained weights grew from {before:.3g} to {after:.3g}"
             return f"{start}: {grew}; {remedy}"
-    return None
+    worse = _worse_than_base(evidence)
+    return f"{start}: {worse}; {remedy}" if worse else None
+
+
+def _worse_than_base(evidence: Evidence) -> str:
+    """How the training left the base, as a clause; empty unless that points to the rate."""
+    if not evidence.starts_as_base or not _is_harmed(evidence):
+        return ""
+    (_, zero), (step, first), *_ = _validations(evidence, "iou")
+    if first < FAR * zero:
+        return (
+            f"IoU on the validation images falls from {zero:.3f} (zero-shot) to {first:.3f} at "
+            f"step {step}, the first validation, and stays below zero-shot"
+        )
+    before, train = evidence.training_before, _mean(evidence.training)
+    if before is None or not train <= before or too_few_steps(evidence) is not None:
+        return ""
+    return (
+        f"training images are answered no better than by the base (IoU {before:.3f} to "
+        f"{train:.3f}), and validation images worse"
+    )
 
 
 def too_few_steps(evidence: Evidence) -> str | None:
@@ -102,7 +132,7 @@ def too_few_steps(evidence: Evidence) -> str | None:
         return None
     (_, start), (middle, between), (end, last) = curve[0], curve[-1 - len(curve) // 3], curve[-1]
     rise = last - between
-    if last < max(value for _, value in curve) or rise < LEAST_RISE:
+    if last < max(value for _, value in curve[1:]) or rise < LEAST_RISE:
         return None
     if rise < STILL_RISING * (last - start):
         return None
@@ -141,27 +171,44 @@ def prompt_ignored(evidence: Evidence) -> str | None:
 
 
 def overfitted(evidence: Evidence) -> str | None:
-    """Training images are answered much better than others, and others no better than before."""
-    if evidence.training_before is None or not better_on_training(evidence):
+    """Training images are answered better than by the base, and others worse or not nearly so."""
+    at_first, train = evidence.training_before, _mean(evidence.training)
+    if at_first is None or not train > at_first or not needs_base(evidence):
         return None
     values = [value for _, value in _validations(evidence, "iou")]
-    train, before, val = _mean(evidence.training), values[0], max(values[1:])
-    gap = (train - val) - (evidence.training_before - before)
-    fell = values[-1] < val - 2 * LEAST_RISE
-    if gap < GAP or not (fell or val - before < LEAST_RISE or gap > 2 * GAP):
+    before, val, last = values[0], max(values[1:]), values[-1]
+    gap = (train - val) - (at_first - before)
+    fell = last < val - LEAST_FALL
+    apart = gap >= GAP and (fell or val - before < LEAST_RISE or gap > 2 * GAP)
+    if not apart and (not _is_harmed(evidence) or too_few_steps(evidence) is not None):
         return None
+    at_last = f" at best and {last:.3f} at the last" if fell else ""
     return (
-        f"overfitted: IoU goes from {evidence.training_before:.3f} to {train:.3f} on training "
-        f"images, from {before:.3f} to {val:.3f} on those of the validation; add training images, "
+        f"overfitted: IoU goes from {at_first:.3f} to {train:.3f} on training images, from "
+        f"{before:.3f} to {val:.3f}{at_last} on those of the validation; add training images, "
         "train fewer steps or at a smaller train.lr, or choose a method with fewer parameters "
         "(samtune methods)"
     )
 
 
-def better_on_training(evidence: Evidence) -> bool:
-    """Whether training images are answered much better than those of the validation."""
+def needs_base(evidence: Evidence) -> bool:
+    """Whether the base's answers to training images say more of the cause.
+
+    That is if these images are answered much better than those of the validation, or if these
+    became worse.
+    """
     values = [value for _, value in _validations(evidence, "iou")]
-    return len(values) >= 2 and _mean(evidence.training) - max(values[1:]) >= GAP / 2
+    if len(values) < 2:
+        return False
+    return _mean(evidence.training) - max(values[1:]) >= GAP / 2 or _is_harmed(evidence)
+
+
+def _is_harmed(evidence: Evidence) -> bool:
+    """Whether no validation is above zero-shot, and the last one well below."""
+    values = [value for _, value in _validations(evidence, "iou")]
+    if len(values) < 2:
+        return False
+    return max(values[1:]) <= values[0] and values[-1] < values[0] - LEAST_FALL
 
 
 def labels_disagree(evidence: Evidence) -> str | None:
@@ -203,10 +250,10 @@ def colours_differ(evidence: Evidence) -> str | None:
         if (np.abs(a - b) <= np.maximum(OTHER_COLOUR, chance)).all():
             continue
         means = ["(" + ", ".join(f"{value:.0f}" for value in each) + ")" for each in (a, b)]
+        how = _kind_of_difference(evidence.colours["train"], colours)
         return (
             f"images differ between splits: mean red, green and blue are {means[0]} in train and "
-            f"{means[1]} in {split}, {_kind_of_difference(a, b)}; save all alike, or see "
-            "data.intensity and data.bands"
+            f"{means[1]} in {split}, {how}; save all alike, or see data.intensity and data.bands"
         )
     return None
 
@@ -217,12 +264,18 @@ def _mean(ious: Mapping[str, float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _kind_of_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> str:
+def _kind_of_difference(train: Colours, other: Colours) -> str:
+    a, b = train.means.mean(0), other.means.mean(0)
     if np.abs(a - b[::-1]).max() < np.abs(a - b).max() / 2:
         return "as if red and blue were exchanged"
     if min(np.ptp(a), np.ptp(b)) < 1 and max(np.ptp(a), np.ptp(b)) > OTHER_COLOUR / 2:
         return "grey in one and coloured in the other"
-    return "brighter" if b.mean() > a.mean() else "darker"
+    shade = "brighter" if b.mean() > a.mean() else "darker"
+    before, after = float(train.contrasts.mean()), float(other.contrasts.mean())
+    if max(before, after) <= OTHER_CONTRAST * min(before, after):
+        return shade
+    amount = "less" if after < before else "more"
+    return f"{shade} and with {amount} contrast ({before:.0f} and {after:.0f})"
 
 
 def _validations(evidence: Evidence, metric: str) -> list[tuple[int, float]]:

@@ -17,13 +17,13 @@ from samtune.distributed import is_main
 from samtune.evaluation.streaming import predict
 from samtune.metrics.contract import MEASURES
 from samtune.model.finetuned import FineTuned
-from samtune.prompts import NONE, kind_of
+from samtune.prompts import NONE
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
 from samtune.runs.assembly import dataset_of
 from samtune.runs.baseline import answers_to_image, measure, spread
 from samtune.runs.config import RunConfig
-from samtune.runs.diagnosis import Colours, Evidence, better_on_training, diagnose, misfits
+from samtune.runs.diagnosis import Colours, Evidence, diagnose, misfits, needs_base
 from samtune.runs.framing import wider_settings, width_in_tokens
 from samtune.runs.selection import judged_by
 from samtune.training.state import trained_tensors
@@ -73,11 +73,10 @@ class Examination:
         """
         model = self.models[1]
         strength = model.strength
-        # the trained weights, even if not worth it
-        model.strength = strength.of(kind_of(self.mode)) or 1.0
+        model.strength = 1.0  # the trained weights, as the validations of the training had them
         evidence = replace(self.measure(display), rows=rows)
         evidence = replace(evidence, weights=(self.norm, norm_after(folder)))
-        if better_on_training(evidence):
+        if needs_base(evidence):
             evidence = replace(evidence, training_before=self._training_before(display))
         sentences, pictures = diagnose(evidence), self._pictures(evidence)
         model.strength = strength
@@ -97,6 +96,7 @@ class Examination:
             pairs=()
             if self.mode == NONE
             else answer_pairs(model, self._dataset(self.parts["val"]), config),
+            starts_as_base=model.adapter.identity_at_init and not model.decoder.changes_at_start,
             colours={
                 name: _colours(self._dataset(spread(list(records), COLOURED)))
                 for name, records in self.parts.items()
@@ -170,5 +170,6 @@ def _iou(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _colours(dataset: SegmentationDataset) -> Colours:
-    images = (dataset.sample(index).image for index in range(len(dataset)))
-    return Colours(np.stack([image.reshape(-1, 3).mean(0) for image in images]))
+    images = (dataset.sample(index).image.reshape(-1, 3) for index in range(len(dataset)))
+    means, contrasts = zip(*((image.mean(0), image.mean(1).std()) for image in images), strict=True)
+    return Colours(np.stack(means), np.array(contrasts))

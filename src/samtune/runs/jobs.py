@@ -149,9 +149,9 @@ def _train(
         summary |= {"length": length_of(config), **(entry or {})}
         summary |= {"checkpoint": str(folder / BEST), "title": _title(config)}
         summary |= {**plan.model.strength.entries, "selection": selection(result, plan.settings)}
-        summary["verdict"], *about = verdict(result, plan.settings)
         left_out, short = _left_out(result, config), shortfalls(summary["by_prompt"])
         summary["diagnoses"], misfits = plan.examination.causes(log.rows, folder, display)
+        summary["verdict"], *about = verdict(result, plan.settings, summary["diagnoses"])
         _tell([*left_out, *about, *short], display, summary["diagnoses"])
         remarks = [*plan.remarks, *left_out, summary["verdict"], *about, *short]
         return _write_results(folder, summary, config, remarks, log.rows, pictures, misfits)

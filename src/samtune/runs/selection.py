@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from samtune.metrics.prompt_names import key_of, modes_with
@@ -69,8 +70,14 @@ def _by_prompt(result: FitResult) -> Tree:
     return {"strengths": {mode: strength.of(kind_of(mode)) for mode in prompted}}
 
 
-def verdict(result: FitResult, settings: FitConfig) -> list[str]:
-    """Sentences about the choice for the user; the first one is its outcome."""
+def verdict(result: FitResult, settings: FitConfig, causes: Sequence[str] = ()) -> list[str]:
+    """Sentences about the choice for the user; the first one is its outcome.
+
+    Args:
+        result: The result of the training.
+        settings: Its settings, with the criterion.
+        causes: The diagnoses, the most serious first. Without any there is general advice.
+    """
     criterion, best, before = Criterion.parse(settings.metric), result.best, result.zero_shot
     ended = _end_in_words(result, settings)
     if best is None:
@@ -87,14 +94,14 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
     if not strength:
         remarks.append(
             f"not worth it: on the validation images {_why_not(result, settings, values)}; the "
-            "checkpoint answers as the base (strength 0); more images or another method may help, "
-            "see samtune methods --advise"
+            "checkpoint answers as the base (strength 0); "
+            + _advice(causes, "more images or another method may help")
         )
     elif result.no_base and not _is_better(result, criterion):
         remarks.append(
             f"not worth it: on the validation images {_why_not(result, settings, values)}; the "
-            f"best trained ones are kept all the same, since {result.no_base}; more steps or "
-            "images may help, or another method, see samtune methods --advise"
+            f"best trained ones are kept all the same, since {result.no_base}; "
+            + _advice(causes, "more steps or images may help, or another method")
         )
     else:
         which = best.get("weights", f"step {best['step']}")
@@ -108,6 +115,13 @@ def verdict(result: FitResult, settings: FitConfig) -> list[str]:
             f"{' and '.join(result.rehearsed_modes)} kept: also used in training (train.keep)"
         )
     return [*remarks, *ended]
+
+
+def _advice(causes: Sequence[str], otherwise: str) -> str:
+    """The most likely cause, which a line of its own explains with its remedy, or advice."""
+    if not causes:
+        return f"{otherwise}, see samtune methods --advise"
+    return f"the likely cause: {re.split('[:;] ', causes[0])[0]}"
 
 
 def _end_in_words(result: FitResult, settings: FitConfig) -> list[str]:
