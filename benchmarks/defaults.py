@@ -36,6 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from drawn_sets import write
+from source_version import source_version
 
 from samtune.data import Example, SegmentationDataset, collate
 from samtune.data.layouts import find
@@ -163,6 +164,7 @@ class Bench:
 
     def __init__(self, data: Path, out: Path, words: Sequence[str], steps: int | None) -> None:
         self.data, self.out, self.words, self.steps = data, out, tuple(words), steps
+        self.source = source_version()
         self.sam: Sam = load_sam("nano", device="cpu")
         self.kept = FeatureCache(2**30)
         self.parts: dict[str, dict[str, list[Any]]] = {}
@@ -269,7 +271,7 @@ class Bench:
     def _add(self, row: Row) -> None:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({**row, **self.source}) + "\n")
         self.done.add(key_of(row))
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from source_version import source_version
 from tables import table
 
 from samtune.report.quantities import metric
@@ -51,7 +52,9 @@ def train(data: Path, out: Path) -> None:
     for name, words in RUNS.items():
         if not (out / name / "summary.json").is_file():
             command = [sys.executable, "-m", "samtune", "train", f"data.root={data}", LENGTH]
+            noted = json.dumps(source_version())
             subprocess.run([*command, *words, f"output={out / name}"], check=True)
+            (out / f"{name}.version.json").write_text(noted, "utf-8")
 
 
 def page(out: Path) -> str:
@@ -69,8 +72,25 @@ def page(out: Path) -> str:
             summary = json.loads((out / name / "summary.json").read_text("utf-8"))
             typed = " ".join(["samtune train data.root=FOLDER", LENGTH, *words])
             parts += [f"## {name}\n", f"    {typed}\n", run_table(summary)]
-            parts.append(f"{summary['images']} test images. {summary['verdict'].capitalize()}.\n")
+            parts.append(f"{summary['images']} test images. {summary['verdict'].capitalize()}.")
+            parts[-1] += f"{handed_back(summary)} {measured_at(out / f'{name}.version.json')}\n"
     return "\n".join(parts)
+
+
+def handed_back(summary: dict[str, Any]) -> str:
+    """A sentence if a run keeps the base's numbers by being the base."""
+    if any(values["trained"] and values["tuned"] != values["zero_shot"]
+           for values in summary["by_prompt"].values()):  # fmt: skip
+        return ""
+    return " The trained prompts keep their IoU because the run hands the base back, not by tuning."
+
+
+def measured_at(path: Path) -> str:
+    """The code that measured a run, in a sentence."""
+    if not path.is_file():
+        return "An earlier version of the code measured it, which noted no commit."
+    noted = json.loads(path.read_text("utf-8"))
+    return f"Measured by samtune {noted['version']} at commit {noted['commit']}."
 
 
 def run_table(summary: dict[str, Any]) -> str:

@@ -123,12 +123,20 @@ def test_one_draw_says_nothing_of_others_and_few_images_are_remarked(tmp_path):
 def test_files_for_papers_and_spreadsheets(tmp_path):
     _, rows, _, result = comparison(tmp_path, {"cat_sam_a": 0.1, "a|b": 0.099, "low": 0.0})
     result["guesses"] = {"filled box": {"iou": 0.62, "dice": 0.7}}
+    ends = {"iou": [0.55, 0.65], "dice": [0.6, 0.7]}
+    for of in (result, result["by_prompt"]["box"]):
+        of["intervals"] = {"zero_shot": ends, "guesses": {"filled box": ends}}
     write_exports(tmp_path, result)
     table = list(csv.DictReader(io.StringIO((tmp_path / "comparison.csv").read_text("utf-8"))))
     assert tuple(table[0]) == COLUMNS
     assert [row["method"] for row in table] == ["zero-shot", "cat_sam_a", "a|b", "low"]
     assert float(table[1]["iou_mean"]) == rows[0]["iou"]["mean"]
     assert float(table[1]["iou_low"]) < rows[0]["iou"]["mean"] < float(table[1]["iou_high"])
+    assert [table[0][f"{key}_{end}"] for key in ends for end in ("low", "high")] == [
+        "0.55", "0.65", "0.6", "0.7",
+    ]  # fmt: skip
+    assert float(table[1]["against_zero_shot_p_images"]) < 0.01 and table[0]["gain_iou"] == ""
+    assert float(table[3]["against_zero_shot_p_images"]) > 0.05, "low is zero-shot and noise"
     assert table[1]["draws"] == "3" and table[1]["images_per_second"] == "12.5"
     text = (tmp_path / "comparison.md").read_text("utf-8")
     assert "a\\|b" in text and "filled box" in text and "\n- " in text and "images/s" in text
@@ -139,7 +147,10 @@ def test_files_for_papers_and_spreadsheets(tmp_path):
             assert pipes[0] == pipes[1]
     tex = (tmp_path / "comparison.tex").read_text("utf-8")
     assert r"cat\_sam\_a & 4 & " in tex and r"$\pm$" in tex and r"$^\dagger$" in tex
-    assert tex.count("\\\\\n") == 5 and tex.count("&") == 5 * 5 and "\N{MINUS SIGN}" not in tex
+    assert "\n% Bold is the best method with these shots, a dagger is not" in tex
+    assert "against zero-shot, after" in tex and "\nfilled box &  & 0.620 & 0.550--0.650 & " in tex
+    assert "$<$0.001" in tex and "* is the best" not in tex
+    assert tex.count("\\\\\n") == 6 and tex.count("&") == 6 * 7 and "\N{MINUS SIGN}" not in tex
     assert "\\textbf" not in tex
     result["rows"] = [rows[0] | {"standing": BEST}]
     assert "\\textbf{" in latex(result)

@@ -33,6 +33,11 @@ def test_results(capsys):
         assert shown in said.out
     end = "report: run/report.html\nwhat the numbers mean: run/report.html#contract"
     assert said.out.rstrip().endswith(end) and said.err == ""
+    point = {"zero_shot": {"iou": 0.4, "dice": 0.5}, "tuned": {"iou": 0.6, "dice": 0.7}}
+    groups["by_prompt"]["point"] = {**point, "trained": True}
+    Display().results({**SUMMARY, **groups})
+    first = capsys.readouterr().out.partition("By prompt")[0].partition("IoU by prompt")[0]
+    assert "lora on cells, asked with point" in first and "+0.200" in first and "0.750" not in first
 
 
 def test_every_table_says_how_sure_it_is_within_80_columns(capsys, monkeypatch):

@@ -45,9 +45,10 @@ def test_a_training_that_goes_wrong_says_why(samtune, tiny_weights, tmp_path, mo
     assert json.loads((tmp_path / "run/summary.json").read_text())["diagnoses"] == sentences
 
 
-def test_a_healthy_run_says_nothing(trained):
-    assert trained.summary["diagnoses"] == []
-    assert "Likely causes" not in (trained.folder / "report.html").read_text("utf-8")
+def test_a_run_that_stays_below_the_base_says_why(trained):
+    (sentence,) = trained.summary["diagnoses"]
+    assert "is too high: IoU on the validation images falls from " in sentence
+    assert "Likely causes" in (trained.folder / "report.html").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -108,8 +109,9 @@ ALL = np.arange(48)[:, None] > np.full(64, 2)
             "overfitted: IoU goes from ",
         ),
         (
-            255 * ALL, 255 * ALL, "prompts.train=none train.lr=1e-4 train.schedule=constant "
-            "train.max_steps=4 train.eval_every=1", "too few steps: iou on the validation images ",
+            255 * ALL, 255 * ALL, "prompts.train=none train.lr=1e-4 train.min_lr=1 "
+            "train.warmup=0 train.max_steps=4 train.eval_every=1",
+            "too few steps: iou on the validation images ",
         ),
     ],
     ids=["labels of train are of all objects", "labels of train are others", "4 steps"],

@@ -51,7 +51,10 @@ FREE = ("prompts.train=none", "prompts.eval=none")
     ("words", "settings", "said"),
     [
         (FREE, {"tiles": "tiled", "scale": 1.0}, "tokens wide, and in whole images 0.12"),
-        (("prompts.train=box",), {"tiles": "tiled", "scale": 1.0}, "input.tiles=whole undoes it"),
+        (
+            ("prompts.train=box", "prompts.eval=point"), {"tiles": "tiled", "scale": 1.0},
+            "input.tiles=whole undoes it",
+        ),
         # a point says nothing of a curve beyond its tile
         (("prompts.train=point",), {"tiles": "whole", "size": 128}, "input.size=128"),
         ((*FREE, "data.crop=[0.5,1]"), {"tiles": "whole", "size": 128}, "input.size=128"),
@@ -60,7 +63,7 @@ FREE = ("prompts.train=none", "prompts.eval=none")
         ((*FREE, "input.size=192"), {"tiles": "tiled", "scale": 2.0}, "tiles, scale 2, where"),
     ],
     ids=["free", "box", "point", "crops", "metric", "frame", "large frame"],
-)
+)  # fmt: skip
 def test_narrow_objects_are_shown_larger_by_what_fits(thin, tiny_registered, words, settings, said):
     framing = choice([f"data.root={thin}", "base.name=tiny", *words])
     assert framing.settings == settings
@@ -73,6 +76,8 @@ def test_wide_objects_stay_in_whole_images(pairs, tiny_registered):
     framing = choice([f"data.root={pairs}", "base.name=tiny"])
     assert framing.settings == {"tiles": "whole"} and framing.whole > ENOUGH
     assert f"{ENOUGH} are enough" in str(framing)
+    below = {"settings": {"tiles": "tiled", "scale": 1.0}, "width": 0.3}
+    assert "are enough" not in str(dataclasses.replace(framing, **below)), "not reached"
 
 
 def test_masks_without_objects_say_nothing(thin, tiny_registered):
@@ -102,6 +107,12 @@ def test_what_was_chosen_is_kept_and_used_from_then_on(
     answer = samtune("train", *words, "--json")
     assert answer.code == 0, answer.err
     assert answer.err.count("input.tiles=auto: tiles, where objects are") == 1
+    alone = ["tiny", f"data.root={thin}", f"base.weights={tiny_weights}", FREE[1]]
+    whole = samtune("eval", *alone, "--json").json["zero_shot"]
+    entry = answer.json["by_prompt"]["none"]
+    assert entry["zero_shot_whole_images"] == {key: whole[key] for key in ("iou", "dice")}
+    assert "zero-shot on whole images" in answer.err, "beside the base in the tiles of the model"
+    assert "Zero-shot on whole images" in (tmp_path / "run/report.html").read_text("utf-8")
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert (config["input"]["tiles"], config["input"]["scale"]) == ("tiled", 1.0)
     checkpoint = "run/best.safetensors"

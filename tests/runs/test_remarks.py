@@ -69,3 +69,13 @@ def test_chosen_metrics_without_a_number_are_named():
     }
     said = "iou_small, iou_large: nothing to measure, so there is no number"
     assert shortfalls({"box": box}) == [said]
+
+
+def test_what_the_base_does_better_on_whole_images_is_remarked():
+    near, far = entry(0.07, 0.16, [0.05, 0.12]), entry(0.052, 0.052, [0, 0])
+    for one, whole, ends in ((near, 0.14, [-0.01, 0.05]), (far, 0.112, [-0.08, -0.04])):
+        one["zero_shot_whole_images"] = {"iou": whole, "dice": whole}
+        one["intervals"]["difference_whole_images"] = {"iou": ends}
+    [said] = shortfalls({"box": near, "point": far})
+    assert said.startswith("the base on whole images is better than tuned in its frame (IoU: point")
+    assert "point 0.052, on whole images 0.112)" in said and "input.tiles=whole" in said

@@ -54,6 +54,8 @@ def test_a_criterion_over_prompts_is_no_prompt(
     answer = samtune("train", *words, "train.strength=auto", "train.lr=1e-2", "output=run")
     assert answer.code == 0, answer.err
     summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["diagnoses"] == [], "a healthy run"
+    assert "Likely causes" not in (tmp_path / "run/report.html").read_text("utf-8")
     modes, others = trained.split(","), {"box", "point", "none"} - {*trained.split(",")}
     assert summary["selection"]["metric"] == judged and summary["selection"]["worth_it"]
     strengths = {**dict.fromkeys(modes, 1.0), **dict.fromkeys(others, 0.0)}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from samtune.compare.notes import notes
-from samtune.compare.rows import Grid, grids, main_grids, paired_grid
-from samtune.compare.sureness import ALIKE, BEST, HIGHEST
+from samtune.compare.rows import Grid, grids, main_grids, p_value, paired_grid
+from samtune.compare.sureness import ALIKE, BEST, HIGHEST, ZERO_SHOT
 from samtune.files import write_whole
 from samtune.report.instance_table import FITTED_BASE, SHORT, SIDE_NAMES
 from samtune.report.quantities import metric, span
@@ -22,11 +22,16 @@ COLUMNS = (
     "method", "adapter", "decoder", "shots", "prompt", "draws", "iou_mean", "iou_std", "iou_low",
     "iou_high", "dice_mean", "dice_std", "dice_low", "dice_high", "gain_iou", "gain_low",
     "gain_high", "standing", "against_best_p_images", "against_best_p_draws",
-    "trainable_parameters", "seconds", "images_per_second", "peak_memory_bytes",
+    "against_zero_shot_p_images", "against_zero_shot_p_draws", "trainable_parameters", "seconds",
+    "images_per_second", "peak_memory_bytes",
     "ap50", "msa", "pq", "aji", "count_error", "seconds_per_image",
 )  # fmt: skip
 """Columns of the CSV, which has one row per method, number of shots and prompt; rows without
 training come first. The last columns are of automatic modes."""
+OVER = ("images", "draws")
+"""The things that paired tests permute."""
+LATEX_MARKS = ("Bold", "a dagger")
+"""Marks in the LaTeX table: of the best, and of those not distinguishable from the highest."""
 SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {"\\": r"\textbackslash{}"}
 
@@ -76,22 +81,57 @@ def as_csv(result: Mapping[str, Any]) -> str:
 
 
 def _without_training(result: Mapping[str, Any]) -> Iterator[Tree]:
-    first = {"zero_shot": result["zero_shot"], "guesses": result.get("guesses") or {}}
+    keys = ("zero_shot", "guesses", "intervals")
+    first = {key: result.get(key) or {} for key in keys}
     for mode, entry in (result.get("by_prompt") or {result["prompt"]: first}).items():
-        sides = {**(entry.get("guesses") or {}), "zero-shot": entry["zero_shot"]}
+        sides = {**(entry.get("guesses") or {}), ZERO_SHOT: entry["zero_shot"]}
         for name, numbers in sides.items():
-            means = {f"{key}_mean": numbers.get(key) for key in ("iou", "dice")}
-            automatic = _of_instances(entry) if name == "zero-shot" else {}
+            means = _with_ends(numbers, _ends_without_training(entry, name))
+            automatic = _of_instances(entry) if name == ZERO_SHOT else {}
             yield {"method": name, "prompt": mode, **means, **automatic}
         if fitted := entry.get(FITTED_BASE):
             yield {"method": SIDE_NAMES[FITTED_BASE], "prompt": mode, **_of_instances(fitted)}
+
+
+def _ends_without_training(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The interval of each metric of zero-shot, or of the guess of this name."""
+    ends = entry.get("intervals") or {}
+    of_name = ends.get("zero_shot") if name == ZERO_SHOT else (ends.get("guesses") or {}).get(name)
+    return of_name or {}
+
+
+def _with_ends(numbers: Mapping[str, Any], ends: Mapping[str, Any]) -> Tree:
+    """The columns of IoU and Dice: means and ends of intervals."""
+    columns: Tree = {}
+    for key in ("iou", "dice"):
+        low, high = ends.get(key) or (None, None)
+        columns |= {f"{key}_mean": numbers.get(key), f"{key}_low": low, f"{key}_high": high}
+    return columns
 
 
 def _trained_rows(result: Mapping[str, Any]) -> Iterator[Tree]:
     for row in result["rows"]:
         alone = {"tuned": {"iou": row["iou"], "dice": row["dice"]}, "zero_shot": row["zero_shot"]}
         for mode, entry in (row.get("by_prompt") or {result["prompt"]: alone}).items():
-            yield {**_costs(row), "prompt": mode, **_numbers(entry), **_of_instances(entry)}
+            test = _against_zero_shot(result, row, mode)
+            tested = {f"against_zero_shot_p_{over}": _corrected(test, over) for over in OVER}
+            numbers = {**_numbers(entry), **tested, **_of_instances(entry)}
+            yield {**_costs(row), "prompt": mode, **numbers}
+
+
+def _against_zero_shot(result: Mapping[str, Any], row: Mapping[str, Any], mode: str) -> Tree:
+    """The paired test of a method against zero-shot with a prompt; empty if there is none."""
+    for test in result.get("tests") or []:
+        of_row = test["methods"] == [row["method"], ZERO_SHOT] and test["shots"] == row["shots"]
+        if of_row and test["prompt"] == mode:
+            return dict(test)
+    return {}
+
+
+def _corrected(test: Mapping[str, Any], over: str) -> float | None:
+    """The p value of a test over images or draws, after correction."""
+    p: float | None = (test.get(over) or {}).get("corrected")
+    return p
 
 
 def _of_instances(entry: Mapping[str, Any]) -> Tree:
@@ -113,12 +153,10 @@ def _costs(row: Mapping[str, Any]) -> Tree:
 
 def _numbers(entry: Mapping[str, Any]) -> Tree:
     ends: Tree = entry.get("intervals") or {}
-    numbers: Tree = {}
-    for key in ("iou", "dice"):
-        low, high = (ends.get("tuned") or {}).get(key) or (None, None)
-        spread = entry["tuned"][key]
-        numbers |= {f"{key}_mean": spread["mean"], f"{key}_std": spread["std"]}
-        numbers |= {f"{key}_low": low, f"{key}_high": high}
+    spreads = {key: entry["tuned"][key] for key in ("iou", "dice")}
+    means = {key: spread["mean"] for key, spread in spreads.items()}
+    numbers = _with_ends(means, ends.get("tuned") or {})
+    numbers |= {f"{key}_std": spread["std"] for key, spread in spreads.items()}
     before = entry["zero_shot"]["iou"]
     before = before["mean"] if isinstance(before, Mapping) else before
     low, high = (ends.get("difference") or {}).get("iou") or (None, None)
@@ -130,8 +168,7 @@ def _numbers(entry: Mapping[str, Any]) -> Tree:
         "gain_low": low,
         "gain_high": high,
         "standing": entry.get("standing"),
-        "against_best_p_images": (against.get("images") or {}).get("corrected"),
-        "against_best_p_draws": (against.get("draws") or {}).get("corrected"),
+        **{f"against_best_p_{over}": _corrected(against, over) for over in OVER},
     }
 
 
@@ -139,17 +176,20 @@ def latex(result: Mapping[str, Any]) -> str:
     r"""A table for ``\input`` in a paper that loads ``booktabs``; the best value is bold.
 
     A dagger marks methods that the test images cannot distinguish from the best with the same
-    shots.
+    shots. Intervals are those of the other tables; ``p`` is the one against zero-shot.
     """
     lines = [
         "% needs \\usepackage{booktabs}",
-        "\\begin{tabular}{llrrrr}",
+        "\\begin{tabular}{llrrrrrr}",
         "\\toprule",
-        "method & shots & IoU & 95\\,\\% interval & gain & Dice \\\\",
+        "method & shots & IoU & 95\\,\\% interval & gain & 95\\,\\% interval & $p$ & Dice \\\\",
         "\\midrule",
     ]
-    before = result["zero_shot"]
-    lines.append(_latex_row("zero-shot", "", metric(before["iou"]), "", "", metric(before["dice"])))
+    untrained = {**(result.get("guesses") or {}), ZERO_SHOT: result["zero_shot"]}
+    for name, numbers in untrained.items():
+        interval = _latex_span(_ends_without_training(result, name).get("iou"))
+        cells = (metric(numbers["iou"]), interval, "", "", "", metric(numbers["dice"]))
+        lines.append(_latex_row(name, "", *cells))
     for row in result["rows"]:
         ends = row.get("intervals") or {}
         iou, dice = (_plus_minus(row[key]) for key in ("iou", "dice"))
@@ -159,10 +199,19 @@ def latex(result: Mapping[str, Any]) -> str:
             iou += "$^\\dagger$"
         sides = row["iou"]["mean"], row["zero_shot"]["iou"]
         gain = "" if None in sides else metric(sides[0] - sides[1], sign=True)
-        interval = span((ends.get("tuned") or {}).get("iou")).replace("\N{EN DASH}", "--")
-        lines.append(_latex_row(row["method"], str(row["shots"]), iou, interval, gain, dice))
-    notes_of = [f"% {note}" for note in notes(result)]
+        interval = _latex_span((ends.get("tuned") or {}).get("iou"))
+        of_gain = _latex_span((ends.get("difference") or {}).get("iou"), sign=True)
+        p = p_value(_corrected(_against_zero_shot(result, row, result["prompt"]), "images"))
+        p = p.replace("<", "$<$")
+        cells = (iou, interval, gain, of_gain, p, dice)
+        lines.append(_latex_row(row["method"], str(row["shots"]), *cells))
+    notes_of = [f"% {note}" for note in notes(result, LATEX_MARKS, ZERO_SHOT)]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *notes_of]) + "\n"
+
+
+def _latex_span(ends: list[float] | None, sign: bool = False) -> str:
+    """An interval with the dash of LaTeX; empty without one."""
+    return span(ends, sign).replace("\N{EN DASH}", "--")
 
 
 def _latex_row(method: str, shots: str, *cells: str) -> str:

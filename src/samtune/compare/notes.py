@@ -10,14 +10,21 @@ from samtune.compare.sureness import CHANCE
 from samtune.metrics.intervals import FEW, LEVEL, outside
 
 
-def notes(result: Mapping[str, Any]) -> list[str]:
+def notes(
+    result: Mapping[str, Any],
+    marks: tuple[str, str] = ("*", "="),
+    against: str = "the method with the highest mean and the same shots",
+) -> list[str]:
     """The remarks for a reader of the tables, a sentence or two each.
 
     Args:
         result: See :func:`samtune.compare.jobs.compare`.
+        marks: The marks of the best method, and of those that it cannot be told from.
+        against: The other side of the p values of the main table.
     """
     return [
-        *_of_failures(result), *_of_spread(result), *_of_tests(result), *_of_results(result),
+        *_of_failures(result), *_of_spread(result), *_of_tests(result, marks, against),
+        *_of_results(result),
     ]  # fmt: skip
 
 
@@ -57,17 +64,17 @@ def _of_spread(result: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_tests(result: Mapping[str, Any]) -> Iterator[str]:
+def _of_tests(result: Mapping[str, Any], marks: tuple[str, str], against: str) -> Iterator[str]:
     if any(row.get("standing") for row in result["rows"]):
         yield (
-            "* is the best method with these shots, = is not distinguishable from the one with the "
-            "highest mean."
+            f"{marks[0]} is the best method with these shots, {marks[1]} is not distinguishable "
+            "from the one with the highest mean."
         )
     for test in (result.get("tests") or [])[:1]:
         yield (
-            "p is from a paired permutation test over test images, against the method with the "
-            "highest mean and the same shots, after Holm's correction; a method is worse if p is "
-            f"below {CHANCE:.2g} and the interval excludes 0."
+            f"p is from a paired permutation test over test images, against {against}, after "
+            f"Holm's correction; a difference counts if p is below {CHANCE:.2g} and the interval "
+            "excludes 0."
         )
         draws = test["draws"]
         if draws["n"] > 1 and draws["least"] >= CHANCE:

@@ -14,7 +14,15 @@ from samtune.report.instance_table import (
     has_fitted_base,
     instance_lines,
 )
-from samtune.report.prompt_table import asked_with, metric_rows, prompt_rows, title_of
+from samtune.report.prompt_table import (
+    BASE_ON_WHOLE,
+    about_trained,
+    asked_with,
+    metric_rows,
+    on_whole_images,
+    prompt_rows,
+    title_of,
+)
 from samtune.report.quantities import counted, duration, metric, quantity, span
 
 HEADLINE = ("iou", "dice")
@@ -24,9 +32,12 @@ NOTHING = metric(None)
 def headline_table(summary: Mapping[str, Any]) -> Table:
     """IoU and Dice of the guesses without a model, zero-shot and tuned, and what was gained.
 
+    It is about the first prompt, or the first that was trained if that one was not.
+
     Args:
         summary: The summary of a run or an evaluation.
     """
+    summary = about_trained(summary)
     table = Table(title=summary.get("title"), title_justify="left")
     ends = summary.get("intervals") or {}
     ends = ends if any(span(of.get("iou")) for of in ends.values()) else {}  # not of one image
@@ -43,6 +54,9 @@ def headline_table(summary: Mapping[str, Any]) -> Table:
 
     for name, values in (summary.get("guesses") or {}).items():
         add(name, values, (ends.get("guesses") or {}).get(name))
+    whole, of_whole = on_whole_images(summary)
+    if whole:
+        add(BASE_ON_WHOLE, whole, of_whole)
     for name, side in (("zero-shot", "zero_shot"), ("tuned", "tuned")):
         if summary.get(side):
             add(name, summary[side], ends.get(side))

@@ -43,8 +43,11 @@ from samtune.report.overlays import (
     strip,
 )
 from samtune.report.prompt_table import (
+    BASE_ON_WHOLE,
+    about_trained,
     asked_with,
     metric_rows,
+    on_whole_images,
     prompt_rows,
     sureness,
     title_of,
@@ -180,6 +183,8 @@ def _environment() -> Environment:
 
 def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of the first table: guesses without a model, zero-shot, tuned, and the gain."""
+    of_first, summary = summary, about_trained(summary)
+    prompt = "" if summary is of_first else summary["prompt"]
     ends = summary.get("intervals") or {}
     of_guesses = ends.get("guesses") or {}
     rows = [
@@ -187,6 +192,8 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in (summary.get("guesses") or {}).items()
     ]
     before, after = summary.get("zero_shot"), summary.get("tuned")
+    whole, of_whole = on_whole_images(summary)
+    rows += [("before", BASE_ON_WHOLE.capitalize(), dict(whole), of_whole)] if whole else []
     rows += [("before", "Zero-shot", dict(before), ends.get("zero_shot") or {})] if before else []
     rows += [("after", "Tuned", dict(after), ends.get("tuned") or {})] if after else []
     gain = {}
@@ -197,7 +204,8 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
             if is_number(after[k]) and is_number(before.get(k))
         }
     columns = _columns([row[2] for row in rows])
-    return {"rows": rows, "columns": columns, "gain": gain, "ends": ends.get("difference") or {}}
+    ends = ends.get("difference") or {}
+    return {"rows": rows, "columns": columns, "gain": gain, "ends": ends, "prompt": prompt}
 
 
 def _by_metric(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,10 @@ from typing import Any
 
 NOTHING = "none"
 """The mode without any prompt."""
+ON_WHOLE, BEYOND_WHOLE = "zero_shot_whole_images", "difference_whole_images"
+"""The keys of the base on whole images in its own frame, and of the tuned model's difference to it;
+only if the model's frame is larger, or shows tiles."""
+BASE_ON_WHOLE = "zero-shot on whole images"
 Numbers = Mapping[str, float] | None
 
 
@@ -48,6 +52,34 @@ def title_of(by_prompt: Mapping[str, Mapping[str, Any]], start: str = "By prompt
     automatic = [mode for mode, entry in by_prompt.items() if entry.get("automatic")]
     others = " and ".join([", ".join([NOTHING, *automatic[:-1]]), *automatic[-1:]])
     return f"{start} (all but {others} are taken from the ground truth)"
+
+
+def about_trained(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A summary whose main numbers are of the first trained prompt, if the first is not trained.
+
+    Else a training whose trained prompt is measured second would seem to change nothing.
+
+    Args:
+        summary: The summary of a run or an evaluation.
+    """
+    by_prompt = summary.get("by_prompt") or {}
+    modes = [mode for mode, entry in by_prompt.items() if entry.get("trained")]
+    if not modes or summary.get("prompt") in modes:
+        return summary
+    keys = ("zero_shot", "tuned", "guesses", "intervals")
+    title = f"{summary.get('title')}, asked with {modes[0]}"
+    of_mode = {key: by_prompt[modes[0]].get(key) for key in keys}
+    return {**summary, **of_mode, "prompt": modes[0], "title": title}
+
+
+def on_whole_images(summary: Mapping[str, Any]) -> tuple[Numbers, Mapping[str, Any]]:
+    """The base on whole images for the first prompt, and its intervals; empty without it.
+
+    Args:
+        summary: The summary of a run or an evaluation.
+    """
+    entry = (summary.get("by_prompt") or {}).get(summary.get("prompt")) or {}
+    return entry.get(ON_WHOLE), (entry.get("intervals") or {}).get(ON_WHOLE) or {}
 
 
 def sureness(summary: Mapping[str, Any]) -> str:
@@ -105,8 +137,8 @@ def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 
     Args:
         by_prompt: By mode ``zero_shot`` and ``tuned`` metrics, ``trained``, ``ground_truth``,
-            ``guesses`` by name, ``by_click`` with a list for each model, ``intervals``, and
-            ``click_intervals`` of each click.
+            ``guesses`` by name, ``by_click`` with a list for each model, ``intervals``,
+            ``click_intervals`` of each click, and :data:`ON_WHOLE`.
     """
     rows = []
     for mode, values in by_prompt.items():
@@ -115,6 +147,9 @@ def prompt_rows(by_prompt: Mapping[str, Mapping[str, Any]]) -> list[Row]:
         ends = values.get("intervals") or {}
         sides = (values.get("zero_shot"), values.get("tuned"))
         rows.append(Row(mode, label, origin, *sides, ends))
+        if whole := values.get(ON_WHOLE):
+            of_whole = {"zero_shot": ends.get(ON_WHOLE)}
+            rows.append(Row(mode, BASE_ON_WHOLE, "", whole, None, of_whole))
         for name, guess in (values.get("guesses") or {}).items():
             rows.append(Row(mode, f"{name}, no model", "", guess, None, _of_guess(ends, name)))
         clicks = values.get("by_click") or {}

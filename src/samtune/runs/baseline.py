@@ -14,7 +14,7 @@ from samtune.batch import Batch
 from samtune.data import SegmentationDataset, collate
 from samtune.distributed import is_main
 from samtune.evaluation.automatic import automatic_metrics
-from samtune.evaluation.streaming import Evaluation, evaluate, predict_in_parts
+from samtune.evaluation.streaming import Evaluation, predict_in_parts
 from samtune.evaluation.uncertainty import intervals_beside
 from samtune.metrics.contract import ALWAYS, contract
 from samtune.metrics.intervals import LEVEL, RESAMPLES
@@ -25,7 +25,9 @@ from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
 from samtune.runs.automatic import MEANING, Automatic
 from samtune.runs.config import RunConfig
+from samtune.runs.measuring import in_frame_of, measure
 from samtune.runs.values import Tree
+from samtune.runs.whole_images import add_whole_images, base_on_whole_images
 
 PER_CLASS = ("iou", "dice", "iou_pooled")
 """The metrics of each class; the last comes from the confusion matrix, and its mean is ``miou``."""
@@ -35,33 +37,6 @@ HEADLINE = ("iou", "dice")
 """The metrics that every table has."""
 GALLERY = 8
 """Number of images in the report's gallery."""
-
-
-def measure(
-    model: FineTuned,
-    dataset: SegmentationDataset,
-    config: RunConfig,
-    display: Display,
-    what: str,
-    guesses: bool = False,
-) -> Evaluation:
-    """Evaluates with the configuration's settings, showing progress under the name ``what``."""
-    return evaluate(
-        model,
-        in_frame_of(model, dataset),
-        batch_size=config.train.at_once,
-        precision=config.train.precision,
-        multimask=config.train.multimask,
-        workers=config.data.workers,
-        progress=lambda done, total: display.progress(what, done, total),
-        guesses=guesses,
-        measuring=config.eval,
-    )
-
-
-def in_frame_of(model: FineTuned, dataset: SegmentationDataset) -> SegmentationDataset:
-    """A data set in the frame of another model, with the same prompts."""
-    return dataset.in_frame(model.input.size, model.mask_size)
 
 
 def compare_with_base(
@@ -83,6 +58,7 @@ def compare_with_base(
     instances: dict[str, list[Overlay]] = {}
     summary: Tree = {}
     automatic = Automatic(baseline, model, config, display, chosen_names)
+    whole = None if model is None else base_on_whole_images(baseline)
     for mode, dataset in test.items():
         names: Sequence[str] = config.eval.names
         of_mode: Tree = {}
@@ -98,6 +74,8 @@ def compare_with_base(
                 after = measure(model, dataset, config, display, f"tuned, {mode}")
         by_prompt[mode] = _of_prompt(mode, model, before, after) | of_mode
         by_prompt[mode]["metrics"] = _by_metric(before, after, names)
+        if whole is not None and mode not in AUTOMATIC:
+            add_whole_images(by_prompt[mode], whole, dataset, mode, after, config, display)
         if fitted is not None:
             _add_fitted(by_prompt[mode]["metrics"], fitted, after, names)
         items += _items(mode, before, fitted, after)

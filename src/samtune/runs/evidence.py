@@ -21,10 +21,11 @@ from samtune.prompts import NONE
 from samtune.report.overlays import Overlay
 from samtune.report.terminal import Display
 from samtune.runs.assembly import dataset_of
-from samtune.runs.baseline import answers_to_image, measure, spread
+from samtune.runs.baseline import answers_to_image, spread
 from samtune.runs.config import RunConfig
 from samtune.runs.diagnosis import Colours, Evidence, diagnose, misfits, needs_base
 from samtune.runs.framing import wider_settings, width_in_tokens
+from samtune.runs.measuring import measure
 from samtune.runs.selection import judged_by
 from samtune.training.state import trained_tensors
 

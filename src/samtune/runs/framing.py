@@ -74,9 +74,10 @@ class Framing:
                 if self.settings["scale"] == 1
                 else f"tiles, scale {self.settings['scale']:g}"
             )
+        enough = f"; {ENOUGH} are enough" if self.width >= ENOUGH else ""
         return (
             f"input.tiles=auto: {what}, where objects are {self.width:.2g} tokens wide, and in "
-            f"whole images {self.whole:.2g} ({self.pixels:.2g} pixels; {of}; {ENOUGH} are enough); "
+            f"whole images {self.whole:.2g} ({self.pixels:.2g} pixels; {of}{enough}); "
             "input.tiles=whole undoes it"
         )
 
@@ -157,7 +158,10 @@ def _larger(config: RunConfig, plain: Framing) -> list[Framing]:
 
 
 def _zoom(config: RunConfig, plain: Framing) -> float | None:
-    """The scale of tiles; ``None`` if they do not enlarge objects, or cut those of points."""
+    """The scale of tiles; ``None`` if they do not enlarge objects, or cut those of points.
+
+    Only the prompts of the training count: what is measured beside must not decide what is trained.
+    """
     frame, shapes = _frame(config), plain.shapes
     largest = int(shapes.sizes[:, 0].max()), int(shapes.sizes[:, 1].max())
     at_full = plain.pixels / spec_of(config.base.name).patch_size
@@ -167,9 +171,8 @@ def _zoom(config: RunConfig, plain: Framing) -> float | None:
     tiles = replace(plain, settings={"tiles": "tiled", "scale": scale})
     if width_in_tokens(tiles.over(config), shapes) <= LARGER * plain.whole:
         return None
-    kinds = config.prompts.modes(train=True).kinds | config.prompts.modes(train=False).kinds
     long = float(np.quantile(shapes.lengths, 0.9)) * scale
-    if "point" in kinds and long > min(frame) / 2:
+    if "point" in config.prompts.modes(train=True).kinds and long > min(frame) / 2:
         return None  # a point gives no information about areas beyond its tile
     return scale
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samtune.metrics.intervals import FEW, LEVEL
+from samtune.report.prompt_table import BEYOND_WHOLE, ON_WHOLE
 from samtune.report.quantities import metric, span
 from samtune.runs.values import Tree
 
@@ -73,6 +74,12 @@ def shortfalls(by_prompt: Mapping[str, Tree]) -> list[str]:
             f"tuned is worse than zero-shot (IoU: {'; '.join(worse)}): try a lower train.lr or "
             "add training images"
         )
+    whole = [str(cell) for cell in _beyond_whole(by_prompt) if cell.iou < cell.other and cell.sure]
+    if whole:
+        remarks.append(
+            f"the base on whole images is better than tuned in its frame (IoU: {'; '.join(whole)}):"
+            " for these prompts use the base, or train with input.tiles=whole"
+        )
     if unsure:
         remarks.append(
             f"tuned and zero-shot are not distinguishable (IoU: {'; '.join(unsure)}): the "
@@ -117,6 +124,15 @@ def _gains(by_prompt: Mapping[str, Tree]) -> Iterator[_Cell]:
         ends = (entry.get("intervals") or {}).get("difference") or {}
         if tuned is not None and before is not None:
             yield _Cell(mode, tuned, before, "before", ends.get("iou"))
+
+
+def _beyond_whole(by_prompt: Mapping[str, Tree]) -> Iterator[_Cell]:
+    """The tuned model beside the base on whole images, where their frames differ."""
+    for mode, entry in by_prompt.items():
+        tuned, whole = (_iou(entry.get(side)) for side in ("tuned", ON_WHOLE))
+        ends = (entry.get("intervals") or {}).get(BEYOND_WHOLE) or {}
+        if tuned is not None and whole is not None:
+            yield _Cell(mode, tuned, whole, "on whole images", ends.get("iou"))
 
 
 def _above_guesses(by_prompt: Mapping[str, Tree], side: str) -> Iterator[_Cell]:
