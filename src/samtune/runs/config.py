@@ -94,7 +94,10 @@ class EverythingSettings(EverythingConfig):
         known = [f"{kind.section}.{row.name}" for kind in kinds for row in dataclasses.fields(kind)]
         for name in self.fixed:
             if name not in known:
-                raise InputError(f"everything.fixed={name}: no such setting{nearest(name, known)}")
+                raise InputError(
+                    f"everything.fixed={name}: no such setting{nearest(name, known)}; give names "
+                    "of everything and watershed, as everything.points_per_side"
+                )
 
 
 @dataclass(frozen=True)
