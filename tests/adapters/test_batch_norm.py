@@ -103,7 +103,7 @@ def test_beside_an_adapter_that_trains_each_batch_counts_once():
 
 
 def test_another_base_has_none(sam):
-    said = "base.name=tiny: batch_norm needs batch normalisations .*, which tiny does not have; "
+    said = "base=tiny: batch_norm needs batch normalisations .*, which tiny does not have; "
     with pytest.raises(InputError, match=said):
         FineTuned(sam, "batch_norm")
     with pytest.raises(InputError, match=r"adapter=vpt\+batch_norm: no base fits all"):

@@ -115,8 +115,8 @@ def test_expected_iou():
 
 
 def test_pairs(sam, refused):
-    refused(["decoder.name=tuned", "fusion"], FineTuned, sam, "ts_sam", "tuned")
-    refused(["decoder.name=fusion", "lora", "ts_sam"], FineTuned, sam, "lora", "fusion")
+    refused(["decoder=tuned", "fusion"], FineTuned, sam, "ts_sam", "tuned")
+    refused(["decoder=fusion", "lora", "ts_sam"], FineTuned, sam, "lora", "fusion")
     options = ADAPTERS.config("ts_sam", {}), ADAPTERS.config("lora", {})
     parts = [ADAPTERS["lora"](sam, options[1]), ADAPTERS["ts_sam"](sam, options[0])]
     stacked = FineTuned(sam, Stack(parts), "fusion").eval()

@@ -67,7 +67,11 @@ def test_methods_and_checkpoints_are_compared_without_prompts(words, capsys):
     # the same runs again, in the matrix of prompts
     files = [f"{row['runs'][0]}/best.safetensors" for row in result["rows"]]
     summary = evaluate_several(files, [modes, "output=mat"], Display(quiet=True))
-    base, first, second = summary["matrix"]
+    base, *rows = summary["matrix"]
+    # each checkpoint stands below the base with thresholds that were fitted as its own were
+    assert [bool(row["checkpoint"]) for row in rows] == [False, True, False, True]
+    assert {row["trained_with"] for row in rows[::2]} == {"zero-shot, fitted"}
+    first, second = rows[1::2]
     assert list(base["instances"]) == ["everything"] and list(second["instances"]) == [
         "everything", "instances"
     ]  # fmt: skip

@@ -144,6 +144,6 @@ def test_it_reads_the_first_global_block(sam):
 
 
 def test_bad_options_and_bases_without_a_global_block(sam, refused):
-    refused("combine=all", FineTuned, sam, "none", "hq", decoder_options={"combine": "all"})
+    refused("{'combine': 'all'}", FineTuned, sam, "none", "hq", decoder_options={"combine": "all"})
     windowed = Sam(SamSpec("windowed", 32, 2, 2, (), image_size=64, prompt_dim=32)).freeze()
     refused(["windowed", "global block"], FineTuned, windowed, "none", "hq")

@@ -12,6 +12,7 @@ from samtune.cli.catalogue import list_methods
 from samtune.decoders import DECODERS
 from samtune.errors import InputError
 from samtune.model.finetuned import FineTuned
+from samtune.options import in_python
 from samtune.runs.assembly import models
 from samtune.runs.config import resolve
 from samtune.runs.words import from_words
@@ -75,7 +76,7 @@ def test_what_the_configuration_takes_is_built_and_all_else_is_refused(adapter, 
             assert "; " in against, "what to do about it"
             with pytest.raises(InputError) as refused:
                 FineTuned(sam, adapter, decoder)
-            assert str(refused.value) == against
+            assert str(refused.value) == in_python(against)
     on_base = [d for d in row["decoders"] if reads(d, base)]
     assert fits == (on_base if base in row["backbones"] else [])
 

@@ -16,7 +16,7 @@ def test_many_prompts_on_one_image_have_the_decoders_answers(decoder, monkeypatc
     points = Prompts.of(
         points=torch.arange(28.0).view(7, 2, 2) * 2, labels=torch.tensor([[1, 0]] * 7)
     )
-    for prompts in (points, Prompts.of(boxes=torch.tensor([[3.0, 4, 30, 50]] * 2))):
+    for prompts in (points, Prompts.of(boxes=torch.tensor([[3.0, 4, 30, 50], [9, 2, 60, 40]]))):
         for multimask in (False, True):
             answer = model.decoder(model.sam, features, prompts, multimask)
             for least in (-9.0, float(answer.iou.min() + answer.iou.max()) / 2, 9.0):

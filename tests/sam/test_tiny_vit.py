@@ -284,7 +284,7 @@ class TestFiles:
     def test_another_base_is_recognised(self, tmp_path, refused):
         state = Sam(SPECS["vit_t"]).state_dict()
         torch.save(state, tmp_path / "mobile_sam.pt")
-        refused("base.name=vit_t", weights.load_sam, "vit_b", tmp_path / "mobile_sam.pt")
+        refused("it looks like vit_t", weights.load_sam, "vit_b", tmp_path / "mobile_sam.pt")
         patches = {ImageEncoder.anchor: torch.empty(768, 3, 16, 16)}
         torch.save(patches, tmp_path / "sam_vit_b.pth")
         refused("base.name=vit_b", weights.load_sam, "vit_t", tmp_path / "sam_vit_b.pth")
@@ -313,7 +313,7 @@ class TestMethods:
         tree = {"base": {"name": "vit_t", "weights": "none.pt"}, "adapter": adapter}
         words = ["base.name=vit_t", adapter, "adapter.name to one of", "none"]
         refused(words, resolve, [tree | {"decoder": decoder}])
-        refused("base.name=tiny_t", FineTuned, sam, adapter, decoder)
+        refused("base=tiny_t", FineTuned, sam, adapter, decoder)
         assert "vit_t" not in describe_method(adapter)["backbones"]
 
     def test_parts_of_a_combination_count(self, refused):
