@@ -284,10 +284,10 @@ class TestFiles:
     def test_another_base_is_recognised(self, tmp_path, refused):
         state = Sam(SPECS["vit_t"]).state_dict()
         torch.save(state, tmp_path / "mobile_sam.pt")
-        refused("it looks like vit_t", weights.load_sam, "vit_b", tmp_path / "mobile_sam.pt")
+        refused("set name=vit_t", weights.load_sam, "vit_b", tmp_path / "mobile_sam.pt")
         patches = {ImageEncoder.anchor: torch.empty(768, 3, 16, 16)}
         torch.save(patches, tmp_path / "sam_vit_b.pth")
-        refused("base.name=vit_b", weights.load_sam, "vit_t", tmp_path / "sam_vit_b.pth")
+        refused("set name=vit_b", weights.load_sam, "vit_t", tmp_path / "sam_vit_b.pth")
 
     def test_a_vit_has_no_classifier(self, tmp_path, tiny_registered, refused):
         state = dict(tiny.base().state_dict()) | classifier()
