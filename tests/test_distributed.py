@@ -286,6 +286,17 @@ def test_verbs_of_one_process_are_left_to_the_main_one(samtune, monkeypatch, tra
     assert answer.code == 0 and not answer.out + answer.err
 
 
+def test_a_killed_main_process_has_said_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "_others", [(socket.gethostname(), 1)])
+    monkeypatch.setattr(processes, "_end_of", lambda pid: tmp_path / f"{pid}.end")
+    monkeypatch.setattr(processes, "HEADSTART", 60.0)
+    monkeypatch.setattr(processes, "_is_running", lambda pid: False)
+    assert not processes.main_has_spoken()
+    # the launcher may notice it before its memory is freed
+    monkeypatch.setattr(processes, "_have_reported", ended_by_launcher)
+    assert not processes.main_has_spoken()
+
+
 def test_a_process_is_silent_once_the_main_one_has_said_why_it_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_others", [(socket.gethostname(), 1), ("elsewhere", 2)])
     monkeypatch.setattr(processes, "_end_of", lambda pid: tmp_path / f"{pid}.end")

@@ -43,10 +43,12 @@ def main_has_spoken() -> bool:
         while not signals and time.monotonic() < end:
             if _have_reported(_others[:1]):  # also without a launcher
                 return True
+            if 0 in lost_processes():  # a killed one counts as running until its memory is freed
+                return False
             time.sleep(0.05)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return bool(signals)
+    return bool(signals) and 0 not in lost_processes()
 
 
 def is_connected() -> bool:

@@ -139,13 +139,12 @@ def _ended(line: str, code: int, wait: bool = True) -> int:
     if is_main() and distributed.others_have_spoken():  # of what ends this process too
         distributed.end_in_order()
         return code
-    lost = lost_processes()
-    if lost:
-        line = f"process {lost[0]}, counted from 0, was killed or ran out of memory; {line}"
     # Signals reach all of them at once, and the launcher too.
-    speaks = is_main() or 0 in lost or not wait
+    speaks = is_main() or 0 in lost_processes() or not wait
     speaks = speaks or (code < SIGNALLED and not distributed.main_has_spoken())
     if speaks:
+        if lost := lost_processes():
+            line = f"process {lost[0]}, counted from 0, was killed or ran out of memory; {line}"
         with suppress(OSError):  # the terminal may be gone
             print(f"samtune: {_shortened(line)}", file=sys.stderr, flush=True)
     distributed.end_in_order(speaks)
