@@ -267,8 +267,8 @@ def section(rows: Sequence[Row], title: str, text: str, variants: Sequence[str])
 
 TILES = """\
 The images of vessels, and of tiny-coco if there is one training image, are cut into tiles by the
-new defaults (`input.tiles=auto`). Zero-shot is measured here on whole images. A point that was not trained is answered by the base, at strength 0,
-but in a tile, where its answer is another one.
+new defaults (`input.tiles=auto`). Zero-shot is measured here on whole images. A point that was not
+trained is answered by the base, at strength 0, but in a tile, where its answer is another one.
 """
 MISSING = """## Not measured
 
