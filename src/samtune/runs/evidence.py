@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from samtune.data import SegmentationDataset, collate
 from samtune.data.shapes import Shapes
-from samtune.distributed import is_main
+from samtune.distributed import from_main, is_main
 from samtune.evaluation.streaming import predict
 from samtune.metrics.contract import MEASURES
 from samtune.model.finetuned import FineTuned
@@ -77,7 +78,7 @@ class Examination:
         model.strength = 1.0  # the trained weights, as the validations of the training had them
         evidence = replace(self.measure(display), rows=rows)
         evidence = replace(evidence, weights=(self.norm, norm_after(folder)))
-        if needs_base(evidence):
+        if from_main(partial(needs_base, evidence)):  # the others have no records
             evidence = replace(evidence, training_before=self._training_before(display))
         sentences, pictures = diagnose(evidence), self._pictures(evidence)
         model.strength = strength
