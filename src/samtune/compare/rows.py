@@ -10,12 +10,12 @@ from typing import Any
 
 from samtune.compare.plan import ALL, Run, shots_name
 from samtune.compare.sureness import ALIKE, BEST, HIGHEST
+from samtune.metrics.measures import HEADLINE
 from samtune.report.instance_table import FITTED_BASE, SHORT, SIDE_NAMES, TITLES, automatic_modes
 from samtune.report.prompt_table import asked_with, title_of
 from samtune.report.quantities import duration, metric, quantity, rate_of, span
 from samtune.runs.values import Tree
 
-HEADLINE = ("iou", "dice")
 SIDES = ("zero_shot", "tuned")
 NOTHING = metric(None)
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from samtune.compare.plan import ALL, Run
 from samtune.metrics.intervals import LEVEL, Floats, draws, interval, outside
+from samtune.metrics.measures import HEADLINE
 from samtune.metrics.paired import holm, least_p, sign_flip
 from samtune.runs.per_image import read_items
 from samtune.runs.values import Tree
 
 SIDES = ("zero_shot", "tuned")
-HEADLINE = ("iou", "dice")
 NEEDED = {f"{side}_{key}" for side in SIDES for key in ("objects", *HEADLINE)}
 """The columns of a run's rows of images that are compared."""
 BEST, ALIKE, WORSE = "best", "not distinguishable from the best", "worse than the best"

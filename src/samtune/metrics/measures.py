@@ -11,7 +11,9 @@ from samtune.metrics.instance_measures import instance_measures
 from samtune.metrics.meaning import FRAME, IMAGES, Measure
 from samtune.registry import Members
 
-ALWAYS = ("iou", "dice", "iou_pooled", "dice_pooled")
+HEADLINE = ("iou", "dice")
+"""The metrics that every table has."""
+ALWAYS = (*HEADLINE, "iou_pooled", "dice_pooled")
 """Metrics that every evaluation measures."""
 _BOTH = "1 if prediction and target are both empty, 0 if only one is"
 _PROMPTS = "mean over all prompts of all images, with equal weights"

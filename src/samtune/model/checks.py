@@ -6,6 +6,7 @@ from typing import Any
 
 from samtune.errors import InputError
 from samtune.model.finetuned import FineTuned
+from samtune.options.arguments import text_of_value
 
 
 def check_model(model: Any) -> None:
@@ -15,8 +16,7 @@ def check_model(model: Any) -> None:
         InputError: With how to make one.
     """
     if not isinstance(model, FineTuned):
-        what = repr(model) if isinstance(model, str) else type(model).__name__
         raise InputError(
-            f"model={what}: must be a FineTuned; a base is samtune.FineTuned(sam), and a file is "
-            "samtune.load(FILE)"
+            f"model={text_of_value(model)}: must be a FineTuned; a base is samtune.FineTuned(sam), "
+            "and a file is samtune.load(FILE)"
         )

@@ -11,6 +11,7 @@ from samtune.adapters.base import check_base
 from samtune.decoders import DECODERS, Decoder
 from samtune.errors import InputError, checks_keywords
 from samtune.geometry import InputPolicy
+from samtune.options.arguments import text_of_value
 from samtune.prompts import Prompts
 from samtune.registry import Registry, trust
 from samtune.registry.places import PLACE
@@ -54,10 +55,9 @@ def check_base_of(sam: Any) -> None:
         InputError: With what to give instead.
     """
     if not isinstance(sam, Sam):
-        what = repr(sam) if isinstance(sam, str) else type(sam).__name__
         raise InputError(
-            f"sam={what}: must be a base; give samtune.load_sam(NAME, WEIGHTS), as in "
-            'samtune.load_sam("nano")'
+            f"sam={text_of_value(sam)}: must be a base; give samtune.load_sam(NAME, WEIGHTS), "
+            'as in samtune.load_sam("nano")'
         )
     if any(p.requires_grad for p in sam.parameters()):
         raise InputError("the base is not frozen: call sam.freeze(), or use samtune.load_sam")

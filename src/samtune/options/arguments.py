@@ -8,6 +8,11 @@ from typing import Any
 from samtune.errors import InputError
 
 
+def text_of_value(value: Any) -> str:
+    """A value of a wrong type, for a message: a text as it is, else the name of its type."""
+    return repr(value) if isinstance(value, str) else type(value).__name__
+
+
 def check_whole(name: str, value: Any, at_least: int) -> None:
     """Refuses what is not a whole number, or is too small a one.
 

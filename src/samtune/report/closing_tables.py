@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
+from samtune.metrics.measures import HEADLINE
 from samtune.report.instance_table import (
     BEYOND,
     FITTED_BASE,
@@ -25,7 +26,6 @@ from samtune.report.prompt_table import (
 )
 from samtune.report.quantities import counted, duration, metric, quantity, span
 
-HEADLINE = ("iou", "dice")
 NOTHING = metric(None)
 
 

@@ -18,6 +18,7 @@ from samtune.evaluation.streaming import Evaluation, predict_in_parts
 from samtune.evaluation.uncertainty import intervals_beside
 from samtune.metrics.contract import ALWAYS, contract
 from samtune.metrics.intervals import LEVEL, RESAMPLES
+from samtune.metrics.measures import HEADLINE
 from samtune.model.finetuned import FineTuned
 from samtune.prompts import AUTOMATIC, NONE
 from samtune.report.instance_table import BEYOND, FITTED_BASE
@@ -33,8 +34,6 @@ PER_CLASS = ("iou", "dice", "iou_pooled")
 """The metrics of each class; the last comes from the confusion matrix, and its mean is ``miou``."""
 INTERVAL = {"level": LEVEL, "draws": RESAMPLES, "over": "images", "method": "expanded percentile"}
 """The kind of interval in a summary, see :mod:`samtune.metrics.intervals`."""
-HEADLINE = ("iou", "dice")
-"""The metrics that every table has."""
 GALLERY = 8
 """Number of images in the report's gallery."""
 

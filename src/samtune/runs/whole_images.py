@@ -13,6 +13,7 @@ from dataclasses import replace
 from samtune.data import SegmentationDataset
 from samtune.evaluation.streaming import Evaluation
 from samtune.evaluation.uncertainty import intervals_beside
+from samtune.metrics.measures import HEADLINE
 from samtune.model.finetuned import FineTuned
 from samtune.report.prompt_table import BASE_ON_WHOLE, BEYOND_WHOLE, ON_WHOLE
 from samtune.report.terminal import Display
@@ -20,8 +21,6 @@ from samtune.runs.assembly import dataset_of
 from samtune.runs.config import RunConfig
 from samtune.runs.measuring import measure
 from samtune.runs.values import Tree
-
-HEADLINE = ("iou", "dice")
 
 
 def base_on_whole_images(baseline: FineTuned) -> FineTuned | None:
